@@ -1,0 +1,85 @@
+# Everything that a person or CI does here starts with make. `make` alone prints what there is.
+
+# Any CPython from 3.11 on; found by looking when not given.
+PYTHON ?= $(shell .ci/find-python)
+PICTURES ?=
+SEED ?=
+MINUTES ?=
+
+BIN := .venv/bin
+PIP := -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help .venv demo check format sizes test test-fast test-others chaos coverage bench bench-quick docs docs-serve clean
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- environments ---------------------------------------------------------------------------------------------------
+# Stamp files say what .venv holds, so that a second run costs nothing until pyproject.toml changes.
+
+.venv: .venv/.dev  ## make or renew .venv with all that developing needs
+
+.venv/.made:
+	@test -n "$(PYTHON)"
+	.ci/make-venv "$(PYTHON)" .venv
+	@touch $@
+
+.venv/.demo: pyproject.toml | .venv/.made
+	$(BIN)/python $(PIP) --editable '.[examples]'
+	@touch $@
+
+.venv/.dev: pyproject.toml | .venv/.made
+	$(BIN)/python $(PIP) --editable '.[examples,test,dev,docs]'
+	@touch .venv/.demo $@
+
+# --- what to do -----------------------------------------------------------------------------------------------------
+
+demo: .venv/.demo  ## describe real pictures on all cores; PICTURES=folder takes your own
+	$(BIN)/python examples/alt_text.py $(if $(PICTURES),--pictures '$(patsubst ~%,$(HOME)%,$(PICTURES))')
+
+check: .venv/.dev  ## format, lint, types, layers, sizes
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/unit/test_house_rules.py
+
+format: .venv/.dev  ## format the code, and mend what ruff can mend
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+test: .venv/.dev  ## all tests
+	$(BIN)/python -m pytest
+
+test-fast: .venv/.dev  ## the tests that take no time
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-others: .venv/.dev  ## unit, contract and crash tests on every other Python that is here
+	.ci/test-others
+
+chaos: .venv/.dev  ## workers killed at random; SEED= repeats a run, MINUTES= makes it long
+	MPQUEUE_CHAOS_SEED='$(SEED)' MPQUEUE_CHAOS_MINUTES='$(MINUTES)' $(BIN)/python -m pytest -s --timeout=0 tests/chaos
+
+coverage: .venv/.dev  ## what the tests reach, workers included
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+bench: .venv/.dev  ## measure; see benchmarks/README.md
+	$(BIN)/python -m benchmarks
+
+bench-quick: .venv/.dev  ## measure roughly, in a minute
+	$(BIN)/python -m benchmarks --quick
+
+docs: .venv/.dev  ## build the site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: .venv/.dev  ## serve the site while writing it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+clean:  ## remove all that was made here, .venv too
+	rm -rf .venv .venvs .cache site dist build out htmlcov .coverage .coverage.* .hypothesis
+	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
