@@ -1,0 +1,130 @@
+"""mpqueue: run a function over many items in worker processes, and lose nothing.
+
+The way through, one arrow a step, none back:
+
+    user call -> queue (facade, emitter) -> coordinator (the one thread that owns all state)
+              -> scheduler (pure logic) -> lanes (one a worker) -> worker process
+              -> future -> coordinator -> scheduler -> job state -> listeners (their own thread)
+
+Folders are named by where the code runs: `_core` decides and runs nowhere in particular, `_wire` is used on both
+sides of a process boundary, `_worker` runs in the workers, `_engine` in the parent; what lies beside them is what
+users hold. Names are resolved on first use, so that a worker never loads the parent's half.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpqueue._core.item_table import FailedTry
+    from mpqueue._worker.context import CurrentItem, current_item
+    from mpqueue.errors import (
+        GiveUp,
+        HandlerPicklingError,
+        ItemError,
+        ItemPicklingError,
+        ItemTimeoutError,
+        JobExistsError,
+        JobNotFoundError,
+        JobStateError,
+        JournalError,
+        MemoryLimitError,
+        MPQueueError,
+        QueueClosedError,
+        RemoteError,
+        ResultPicklingError,
+        Retry,
+        SetupError,
+        WorkerCrashedError,
+        WorkerStartError,
+    )
+    from mpqueue.events import ItemRetry, JobFinished, JobProgress, JobStarted
+    from mpqueue.job import Job, JobItem
+    from mpqueue.queue import JobQueue, QueueStats
+    from mpqueue.retry import RetryPolicy
+    from mpqueue.run import JobRun
+    from mpqueue.status import ItemStatus, JobStatus
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "mpqueue._core.item_table": ("FailedTry",),
+    "mpqueue._worker.context": ("CurrentItem", "current_item"),
+    "mpqueue.errors": (
+        "GiveUp",
+        "HandlerPicklingError",
+        "ItemError",
+        "ItemPicklingError",
+        "ItemTimeoutError",
+        "JobExistsError",
+        "JobNotFoundError",
+        "JobStateError",
+        "JournalError",
+        "MPQueueError",
+        "MemoryLimitError",
+        "QueueClosedError",
+        "RemoteError",
+        "ResultPicklingError",
+        "Retry",
+        "SetupError",
+        "WorkerCrashedError",
+        "WorkerStartError",
+    ),
+    "mpqueue.events": ("ItemRetry", "JobFinished", "JobProgress", "JobStarted"),
+    "mpqueue.job": ("Job", "JobItem"),
+    "mpqueue.queue": ("JobQueue", "QueueStats"),
+    "mpqueue.retry": ("RetryPolicy",),
+    "mpqueue.run": ("JobRun",),
+    "mpqueue.status": ("ItemStatus", "JobStatus"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CurrentItem",
+    "FailedTry",
+    "GiveUp",
+    "HandlerPicklingError",
+    "ItemError",
+    "ItemPicklingError",
+    "ItemRetry",
+    "ItemStatus",
+    "ItemTimeoutError",
+    "Job",
+    "JobExistsError",
+    "JobFinished",
+    "JobItem",
+    "JobNotFoundError",
+    "JobProgress",
+    "JobQueue",
+    "JobRun",
+    "JobStarted",
+    "JobStateError",
+    "JobStatus",
+    "JournalError",
+    "MPQueueError",
+    "MemoryLimitError",
+    "QueueClosedError",
+    "QueueStats",
+    "RemoteError",
+    "ResultPicklingError",
+    "Retry",
+    "RetryPolicy",
+    "SetupError",
+    "WorkerCrashedError",
+    "WorkerStartError",
+    "current_item",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

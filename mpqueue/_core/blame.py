@@ -1,0 +1,90 @@
+"""Who pays for a dead worker: the one item that it was running, and nobody else."""
+
+from __future__ import annotations
+
+from mpqueue._core.books import Books
+from mpqueue._core.item_table import Failure
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.lane_book import Chunk, LaneBook, Verdict, Why
+from mpqueue._core.messages import LaneDied
+from mpqueue._core.outcomes import finish_if_over, put_back, record
+from mpqueue._core.reports import put_back_around, setup_failed
+from mpqueue._wire.ledger import Claim, Phase
+from mpqueue.errors import ItemTimeoutError, WorkerCrashedError
+
+
+def worker_died(books: Books, lane: LaneBook, message: LaneDied) -> bool:
+    """Take the dead worker's chunks off its lane; True where somebody was blamed for its death."""
+    claim, verdict = message.claim, lane.verdict
+    blamed = False
+    for chunk in list(lane.chunks):
+        books.remove_chunk(lane, chunk)
+        if claim is not None and claim.is_of(chunk.number) and claim.phase is not Phase.IDLE:
+            blamed = _settle_claimed(books, lane, chunk, claim, message) or blamed
+        else:
+            put_back(chunk.job, chunk.indices[chunk.reported : chunk.end])
+        finish_if_over(books, chunk.job)
+    return blamed or verdict is not None
+
+
+def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, message: LaneDied) -> bool:
+    """The chunk that the worker was at: blame what it ran, where that can be told, and put back the rest."""
+    job, verdict = chunk.job, lane.verdict
+    if claim.phase is Phase.LOADING:
+        put_back(job, chunk.indices[chunk.reported : chunk.end])
+        error = _loading_error(job, verdict, message)
+        if error is not None:
+            setup_failed(books, lane, job, Failure(error))
+        return True
+    # Unpickling an item can kill a worker as well as running it can.
+    lo, hi = max(claim.lo, chunk.reported), min(claim.hi, chunk.end)
+    if not _guilty(chunk, claim, verdict) or lo >= hi:
+        put_back(job, chunk.indices[chunk.reported : chunk.end])
+        return False
+    if hi - lo > 1:
+        # One of several tiny items did it: they go out again, each with a mark of its own.
+        job.pending.suspect(chunk.indices[lo:hi]) if job.active else None
+        put_back(job, chunk.indices[chunk.reported : chunk.end])
+        return True
+    put_back_around(job, chunk, [lo])
+    if job.active:
+        failure = Failure(_death_error(job, verdict, message), elapsed=max(0.0, books.now - claim.since))
+        record(books, job, [chunk.indices[lo]], [None], {0: failure}, message.pid)
+    return True
+
+
+def _guilty(chunk: Chunk, claim: Claim, verdict: Verdict | None) -> bool:
+    """False where the worker was killed by us for something that it has left behind, or for no fault of its own."""
+    if verdict is None:
+        return True
+    return verdict.why is Why.TIMEOUT and verdict.chunk == chunk.number and verdict.lo == claim.lo
+
+
+def _death_error(job: JobBook, verdict: Verdict | None, message: LaneDied) -> BaseException:
+    if verdict is not None:
+        return ItemTimeoutError(
+            f"the item ran longer than its timeout of {job.options.timeout:g} s; its worker was killed", message.stack
+        )
+    return crash_error(message)
+
+
+def _loading_error(job: JobBook, verdict: Verdict | None, message: LaneDied) -> BaseException | None:
+    """What a death while loading counts as; None where it was our doing."""
+    if verdict is None:
+        return crash_error(message)
+    if verdict.why is Why.SETUP_TIMEOUT:
+        return TimeoutError(f"setup ran longer than setup_timeout of {job.options.setup_timeout:g} s")
+    return None
+
+
+def crash_error(message: LaneDied) -> WorkerCrashedError:
+    """The error for a worker that died by itself."""
+    if message.signal is not None:
+        how = f"was ended by {message.signal}"
+    elif message.exitcode is not None:
+        how = f"ended with exit code {message.exitcode}"
+    else:
+        how = "ended, the system does not tell how,"
+    return WorkerCrashedError(
+        f"the worker process {message.pid} {how} while it ran the item", message.exitcode, message.signal, message.pid
+    )

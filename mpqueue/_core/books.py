@@ -1,0 +1,65 @@
+"""All that the scheduler knows, in one place: lanes, jobs, timers, and the commands of the step at hand.
+
+The modules beside this one are its hands, one for each subject; each takes the books and changes them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.lane_book import Chunk, LaneBook, LaneState
+from mpqueue._core.messages import Command
+from mpqueue._core.timers import TimerHeap
+
+if TYPE_CHECKING:
+    import random
+
+
+class Books:
+    """The state. ``jobs`` are the active ones, by number; ``now`` is the monotonic time of the step at hand."""
+
+    def __init__(self, lanes: int, max_items_per_worker: int | None, rng: random.Random) -> None:
+        self.lanes = [LaneBook(number) for number in range(lanes)]
+        self.jobs: dict[int, JobBook] = {}
+        self.timers = TimerHeap()
+        self.rng = rng
+        self.max_items_per_worker = max_items_per_worker
+        self.now = 0.0
+        self.opened = False
+        self.closing = False
+        self.no_lanes_since: float | None = None
+        self.last_start_error: BaseException | None = None
+        self.steal_due: float | None = None  #: when stuck items are looked for
+        self.commands: list[Command] = []
+
+    def live_lane(self, number: int, generation: int) -> LaneBook | None:
+        """The lane, None where that generation of it is history."""
+        lane = self.lanes[number]
+        return lane if lane.generation == generation else None
+
+    def add_chunk(self, lane: LaneBook, chunk: Chunk) -> None:
+        """The chunk goes onto the lane."""
+        job = chunk.job
+        if not lane.chunks:
+            job.lanes_held += 1
+        lane.chunks.append(chunk)
+        job.chunks_out += 1
+        job.seconds_expected += chunk.expected
+
+    def remove_chunk(self, lane: LaneBook, chunk: Chunk) -> None:
+        """The chunk has left the lane; whatever of it did not run has to be put back by the caller."""
+        job = chunk.job
+        lane.chunks.remove(chunk)
+        job.chunks_out -= 1
+        job.seconds_expected -= chunk.expected
+        if not lane.chunks:
+            job.lanes_held -= 1
+
+    def idle(self, lane: LaneBook) -> bool:
+        """True where the lane could take a chunk at once and has none."""
+        return lane.state is LaneState.READY and not lane.chunks and not self.worn_out(lane)
+
+    def worn_out(self, lane: LaneBook) -> bool:
+        """True where the lane's worker has had all the items that one worker may have."""
+        return self.max_items_per_worker is not None and lane.tries >= self.max_items_per_worker

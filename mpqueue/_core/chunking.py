@@ -1,0 +1,65 @@
+"""How many items travel together: a pure function of what is known about the job.
+
+A chunk aims at a duration. The first items go out one by one; sizes then grow at most sixteenfold from one report to
+the next, since the first items are often slow for reasons of their own (imports, caches); and towards the end chunks
+become smaller, so that all lanes finish together.
+"""
+
+from __future__ import annotations
+
+from mpqueue._wire.ledger import MAX_CHUNK_ITEMS
+
+#: Seconds a chunk aims at: long against the 0.3 ms that it costs, short enough for smooth progress.
+TARGET_SECONDS = 0.02
+#: Seconds below which a chunk is not worth cutting up, even at the end.
+SMALLEST_SECONDS = 0.001
+#: A chunk holds at most this many times the items of the largest one that came back.
+GROWTH = 16
+#: Seconds an item; a lane gets a second chunk in advance only where items are known to be shorter.
+PREFETCH_BELOW = 0.1
+#: Bytes of pickled items that a chunk aims at, at most.
+TARGET_BYTES = 4 << 20
+
+
+class ChunkSizer:
+    """What is known about the items of one job: how long they take, how large they are."""
+
+    def __init__(self, explicit: int | None) -> None:
+        self._explicit = explicit
+        self._largest = 0
+        self.seconds_per_item: float | None = None
+        self._bytes_per_item = 0.0
+
+    def learn(self, items: int, seconds: float) -> None:
+        """A chunk came back: so many items ran in so many seconds."""
+        if items <= 0:
+            return
+        self._largest = max(self._largest, items)
+        latest = seconds / items
+        if self.seconds_per_item is None or self._largest < GROWTH:
+            self.seconds_per_item = latest
+        else:
+            self.seconds_per_item = 0.5 * (self.seconds_per_item + latest)
+
+    def learn_bytes(self, items: int, size: int) -> None:
+        """So many items were pickled into so many bytes."""
+        self._bytes_per_item = size / items
+
+    @property
+    def may_prefetch(self) -> bool:
+        """True where a lane may hold a second chunk while it runs the first."""
+        return self.seconds_per_item is not None and self.seconds_per_item < PREFETCH_BELOW
+
+    def size(self, pending: int, lanes: int) -> int:
+        """Items for the next chunk, of ``pending`` ones, with ``lanes`` lanes to share them."""
+        if self._explicit is not None:
+            return min(self._explicit, pending, MAX_CHUNK_ITEMS)
+        if self.seconds_per_item is None:
+            return 1
+        pace = max(self.seconds_per_item, 1e-9)
+        by_time = TARGET_SECONDS / pace
+        at_the_end = max(-(-pending // (2 * lanes)), min(SMALLEST_SECONDS / pace, -(-pending // lanes)))
+        size = min(by_time, self._largest * GROWTH, at_the_end, MAX_CHUNK_ITEMS)
+        if self._bytes_per_item:
+            size = min(size, TARGET_BYTES / self._bytes_per_item)
+        return max(1, min(int(size), pending))

@@ -1,0 +1,93 @@
+"""Which job's items go to which lane next."""
+
+from __future__ import annotations
+
+from mpqueue._core.books import Books
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
+from mpqueue._core.messages import RecycleLane, SendChunk, StartLane
+from mpqueue._core.watch import watch_lane
+
+#: Worker seconds by which a job may be ahead of an equal one before a lane that has its handler leaves it.
+STICKINESS = 0.1
+
+
+def dispatch(books: Books) -> None:
+    """Give every lane that has room something to do; empty lanes first, so that no item waits needlessly."""
+    for lane in books.lanes:
+        if lane.state is LaneState.READY and books.worn_out(lane) and not lane.chunks and not lane.forgetting:
+            recycle(books, lane)
+    if not any(job.runnable for job in books.jobs.values()):
+        return
+    for depth in range(CHUNKS_PER_LANE):
+        for lane in books.lanes:
+            if lane.state is LaneState.READY and len(lane.chunks) == depth and not books.worn_out(lane):
+                _feed(books, lane)
+
+
+def recycle(books: Books, lane: LaneBook) -> None:
+    """Replace the worker of a lane on which nothing is under way; nobody is charged."""
+    books.commands.append(RecycleLane(lane.number))
+    lane.renew()
+    books.commands.append(StartLane(lane.number, lane.generation))
+
+
+def _feed(books: Books, lane: LaneBook) -> None:
+    job = _choose(books, lane)
+    if job is None:
+        return
+    if lane.chunks and not (job is lane.job and job.number in lane.proven and job.sizer.may_prefetch):
+        return
+    size = job.sizer.size(len(job.pending), _lanes_for(books, job))
+    if books.max_items_per_worker is not None:
+        size = min(size, books.max_items_per_worker - lane.tries)
+    _send(books, lane, job, size)
+
+
+def _choose(books: Books, lane: LaneBook) -> JobBook | None:
+    """The job that this lane should serve: the highest priority; of equals the one that has less."""
+    runnable = [job for job in books.jobs.values() if job.runnable and job.may_use(lane.number, books.now)]
+    if len(runnable) <= 1:
+        return runnable[0] if runnable else None
+
+    def standing(job: JobBook) -> tuple[int, int, float, int]:
+        held = job.lanes_held - (job is lane.job)
+        used = job.seconds_used + job.seconds_expected
+        if job.number in lane.loaded:
+            used -= STICKINESS
+        return (-job.options.priority, held, used, job.number)
+
+    return min(runnable, key=standing)
+
+
+def _lanes_for(books: Books, job: JobBook) -> int:
+    """How many lanes share the job's items: all but those that other runnable jobs of its priority can claim."""
+    rivals = sum(
+        1 for other in books.jobs.values() if other.runnable and other.options.priority >= job.options.priority
+    )
+    return max(1, len(books.lanes) // max(1, rivals))
+
+
+def _send(books: Books, lane: LaneBook, job: JobBook, size: int) -> None:
+    indices, careful = job.pending.take(size)
+    tries = job.table.attempts
+    if isinstance(indices, range):
+        attempts = tries[indices.start : indices.stop].tolist()
+    else:
+        attempts = [tries[index] for index in indices]
+    chunk = Chunk(
+        number=lane.next_chunk,
+        job=job,
+        indices=indices,
+        careful=careful,
+        expected=len(indices) * (job.sizer.seconds_per_item or 0.0),
+        sent_at=books.now,
+        attempts=[tried + 1 for tried in attempts] if any(attempts) else (),
+    )
+    lane.next_chunk += 1
+    lane.tries += len(indices)
+    books.add_chunk(lane, chunk)
+    with_handler = job.number not in lane.loaded
+    lane.loaded[job.number] = job
+    books.commands.append(SendChunk(lane.number, lane.generation, chunk, with_handler))
+    watch_lane(books, lane)

@@ -1,0 +1,105 @@
+"""Workers that come, fail to come, and go."""
+
+from __future__ import annotations
+
+from mpqueue._core.blame import worker_died
+from mpqueue._core.books import Books
+from mpqueue._core.lane_book import LaneBook, LaneState
+from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed, RetireLane, StartLane, Warn
+from mpqueue._core.outcomes import fail_rest
+from mpqueue._core.timers import TimerKind
+from mpqueue.errors import WorkerStartError
+
+#: Seconds before a worker that could not be started is tried again: doubled each time, up to the second figure.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+#: Seconds without any worker after which the jobs that wait for one fail.
+PATIENCE = 30.0
+#: A worker that died by itself sooner than this many seconds after its start, before it did anything, may be one of
+#: many: the next one waits as if it could not be started.
+EARLY = 1.0
+
+
+def open_lanes(books: Books) -> None:
+    """The first job starts: so do all workers, side by side."""
+    if not books.opened:
+        books.opened = True
+        for lane in books.lanes:
+            lane.renew()
+            books.commands.append(StartLane(lane.number, lane.generation))
+        _nobody_there(books)
+
+
+def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
+    """A worker answered."""
+    lane.state = LaneState.READY
+    lane.pid = message.pid
+    lane.ready_at = books.now
+    books.no_lanes_since = None
+
+
+def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) -> None:
+    """A worker could not be started: try again after a growing pause."""
+    books.last_start_error = message.error
+    if lane.start_failures == 0:
+        books.commands.append(Warn(f"worker {lane.number} could not be started, trying again: {message.error!r}"))
+    lane.start_failures += 1
+    _start_later(books, lane)
+
+
+def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
+    """A worker is gone: settle its chunks and start the next one."""
+    blamed = worker_died(books, lane, message)
+    books.commands.append(RetireLane(lane.number))
+    early = not blamed and not lane.proven and books.now - lane.ready_at < EARLY
+    if early:
+        lane.start_failures += 1
+        _start_later(books, lane)
+    else:
+        lane.start_failures = 0
+        _start_now(books, lane)
+
+
+def start_due(books: Books, lane: LaneBook) -> None:
+    """The pause before another start is over."""
+    if lane.state is LaneState.DOWN:
+        _start_now(books, lane)
+
+
+def nobody_came(books: Books) -> None:
+    """Fail every active job, where no worker could be started for so long."""
+    since = books.no_lanes_since
+    if since is None or books.now < since + PATIENCE:
+        return
+    reason = books.last_start_error
+    error = WorkerStartError(f"no worker could be started for {PATIENCE:g} s; the last reason: {reason!r}")
+    error.__cause__ = reason
+    for job in list(books.jobs.values()):
+        fail_rest(books, job, error)
+    books.no_lanes_since = books.now
+    books.timers.add(books.now + PATIENCE, TimerKind.NO_LANES)
+
+
+def _start_now(books: Books, lane: LaneBook) -> None:
+    lane.renew()
+    if books.closing and not books.jobs:
+        lane.state = LaneState.DOWN
+        return
+    books.commands.append(StartLane(lane.number, lane.generation))
+    _nobody_there(books)
+
+
+def _start_later(books: Books, lane: LaneBook) -> None:
+    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(lane.start_failures - 1, 30))
+    lane.renew()
+    lane.state = LaneState.DOWN
+    books.timers.add(books.now + pause, TimerKind.LANE_START, lane.number, lane.generation)
+    _nobody_there(books)
+
+
+def _nobody_there(books: Books) -> None:
+    """Begin to count the time without workers, where there is none."""
+    if books.no_lanes_since is None and not any(
+        lane.state in (LaneState.READY, LaneState.DYING) for lane in books.lanes
+    ):
+        books.no_lanes_since = books.now
+        books.timers.add(books.now + PATIENCE, TimerKind.NO_LANES)

@@ -1,0 +1,211 @@
+"""The items of a job as columns: one list or array a field, one row an item.
+
+Owns what each item is and how it stands; knows nothing of lanes, chunks or time. A finished chunk is a slice
+assignment, and a million items cost about 25 bytes each beyond the user's own objects and their results.
+
+Written by the coordinator's thread only. Readers on other threads see each field of a row whole, and a row's result,
+attempts and error before its final status.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mpqueue._wire.ids import IdRule, find_id
+from mpqueue.status import COMPLETED, FAILED, PENDING
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a try failed.
+
+    ``elapsed`` is seconds in the handler. A failure that is not ``charged`` never reached the handler and is not
+    retried.
+    """
+
+    error: BaseException
+    traceback: str | None = None
+    elapsed: float = 0.0
+    charged: bool = True
+    text: str | None = None  #: the error's text as the worker saw it
+
+    @property
+    def message(self) -> str:
+        """The error's text, or its type's name where that is empty."""
+        return (str(self.error) if self.text is None else self.text) or type(self.error).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class FailedTry:
+    """One entry of an item's history: what failed, seconds in the handler, and the worker's process id."""
+
+    error: str
+    duration: float
+    pid: int | None
+    exception: BaseException
+
+
+class ItemTable:
+    """The columns. ``payloads`` is the table's own list of the user's objects."""
+
+    def __init__(self, payloads: list[Any], ids: list[Hashable] | None, rule: IdRule) -> None:
+        count = len(payloads)
+        self.payloads = payloads
+        self.rule = rule
+        self.status = bytearray(count)
+        self.attempts = array("I", bytes(4 * count))
+        self.elapsed = array("f", bytes(4 * count))
+        self.results: list[Any] = [None] * count
+        self.failures: dict[int, Failure] = {}
+        self.history: dict[int, list[FailedTry]] = {}
+        self._ids = ids
+        #: Set by the coordinator: the indices that workers are running now.
+        self.running: Callable[[], frozenset[int]] = frozenset
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+    def id_of(self, index: int) -> Hashable:
+        """The id of the item at ``index``."""
+        return index if self._ids is None else self._ids[index]
+
+    def ended(self, index: int) -> bool:
+        """True where the item has its final status."""
+        return self.status[index] in (COMPLETED, FAILED)
+
+    def any_ended(self, indices: Sequence[int]) -> bool:
+        """True where at least one of these items has its final status."""
+        if isinstance(indices, range):
+            lo, hi = indices.start, indices.stop
+            return self.status.count(COMPLETED, lo, hi) > 0 or self.status.count(FAILED, lo, hi) > 0
+        return any(self.ended(index) for index in indices)
+
+    def complete(self, indices: Sequence[int], results: list[Any]) -> None:
+        """These items completed, with these results; none of them had ended before."""
+        if isinstance(indices, range):
+            lo, hi, count = indices.start, indices.stop, len(indices)
+            self.results[lo:hi] = results
+            if not any(self.attempts[lo:hi]):
+                self.attempts[lo:hi] = array("I", [1]) * count
+            else:
+                self._count_tries(indices)
+            self.status[lo:hi] = bytes((COMPLETED,)) * count
+            return
+        self._count_tries(indices)
+        for index, result in zip(indices, results, strict=True):
+            self.results[index] = result
+            self.status[index] = COMPLETED
+
+    def _count_tries(self, indices: Iterable[int]) -> None:
+        for index in indices:
+            self.attempts[index] += 1
+
+    def fail_try(self, index: int, failure: Failure, pid: int | None) -> int:
+        """Write a failed try into the item's history; returns the tries charged to it so far."""
+        if failure.charged:
+            self.attempts[index] += 1
+        self.elapsed[index] = failure.elapsed
+        entry = FailedTry(failure.message, failure.elapsed, pid, failure.error)
+        self.history.setdefault(index, []).append(entry)
+        self.failures[index] = failure
+        return self.attempts[index]
+
+    def fail(self, index: int, failure: Failure) -> None:
+        """The item has failed for good."""
+        self.failures[index] = failure
+        self.status[index] = FAILED
+
+    def time_stretch(self, indices: Sequence[int], seconds: float) -> None:
+        """These items took ``seconds`` each."""
+        if isinstance(indices, range):
+            self.elapsed[indices.start : indices.stop] = array("f", [seconds]) * len(indices)
+        else:
+            for index in indices:
+                self.elapsed[index] = seconds
+
+    def forget_failures(self) -> list[int]:
+        """Make the failed items pending again, without charged tries; their history stays. Returns their indices."""
+        indices = [index for index in self.failures if self.status[index] == FAILED]
+        for index in indices:
+            del self.failures[index]
+            self.attempts[index] = 0
+            self.elapsed[index] = 0.0
+            self.status[index] = PENDING
+        return sorted(indices)
+
+    def row(self, index: int) -> ItemTable:
+        """A table of one row: how the item stands now, whatever becomes of it later."""
+        copy = ItemTable([self.payloads[index]], [self.id_of(index)], self.rule)
+        copy.status[0] = self.status[index]
+        copy.attempts[0] = self.attempts[index]
+        copy.elapsed[0] = self.elapsed[index]
+        copy.results[0] = self.results[index]
+        if index in self.failures:
+            copy.failures[0] = self.failures[index]
+        if index in self.history:
+            copy.history[0] = list(self.history[index])
+        return copy
+
+
+def make_table(items: Iterable[Any]) -> ItemTable:
+    """Copy the items (shallowly), find their ids and check them.
+
+    Whatever the iterable itself raises comes through. Raises TypeError for something that is not iterable, an item
+    without an id where the first had one, or an unhashable id; ValueError for an id that occurs twice.
+    """
+    try:
+        iterator = iter(items)
+    except TypeError:
+        raise TypeError(f"items: expected an iterable, got {items!r} of type {type(items).__name__}") from None
+    payloads = list(iterator)
+    rule = _rule_of(payloads[0]) if payloads else IdRule.POSITION
+    if rule is IdRule.POSITION:
+        return ItemTable(payloads, None, rule)
+    try:
+        if rule is IdRule.KEY:
+            ids = [item["id"] for item in payloads]
+        else:
+            ids = [item.id for item in payloads]
+    except (KeyError, TypeError, IndexError, AttributeError):
+        raise _missing_id(rule, payloads) from None
+    _check_unique(ids)
+    return ItemTable(payloads, ids, rule)
+
+
+def _rule_of(item: Any) -> IdRule:
+    if isinstance(item, Mapping):
+        return IdRule.KEY if "id" in item else IdRule.POSITION
+    return IdRule.ATTRIBUTE if not isinstance(item, type) and hasattr(item, "id") else IdRule.POSITION
+
+
+def _missing_id(rule: IdRule, payloads: list[Any]) -> TypeError:
+    for position, item in enumerate(payloads):
+        try:
+            find_id(rule, item, position)
+        except (KeyError, TypeError, IndexError, AttributeError):
+            break
+    where = 'an "id" key' if rule is IdRule.KEY else "an .id attribute"
+    return TypeError(f"items[{position}]: expected {where}, as the first item has, got {item!r}")
+
+
+def _check_unique(ids: list[Hashable]) -> None:
+    try:
+        if len(set(ids)) == len(ids):
+            return
+    except TypeError:
+        for position, item_id in enumerate(ids):
+            try:
+                hash(item_id)
+            except TypeError:
+                raise TypeError(f"items[{position}]: expected a hashable id, got {item_id!r}") from None
+        raise
+    seen: dict[Hashable, int] = {}
+    for position, item_id in enumerate(ids):
+        first = seen.setdefault(item_id, position)
+        if first != position:
+            raise ValueError(f"items: expected unique ids, got {item_id!r} at positions {first} and {position}")
+    # An id that is not equal to itself (nan) never counts as seen; a set and a dict agree on that.
+    raise ValueError("items: expected unique ids")

@@ -1,0 +1,87 @@
+"""The books of one job: its items, its state, what waits and what is under way.
+
+Written by the scheduler only (and so by the coordinator's thread only); `Job`, what users hold, is a view of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mpqueue._core.chunking import ChunkSizer
+from mpqueue._core.item_table import ItemTable
+from mpqueue._core.pending import PendingItems
+from mpqueue.options import JobOptions
+from mpqueue.status import PENDING, RETRY, JobStatus
+
+
+@dataclass(slots=True)
+class SetupRecord:
+    """How a job's ``setup`` went on one lane. ``again_at``: when it may be tried again; None: never."""
+
+    failures: int = 0
+    again_at: float | None = 0.0
+
+
+@dataclass(eq=False)
+class JobBook:
+    """One job. ``number`` is its place in the queue's history, by which workers know it."""
+
+    number: int
+    id: str
+    table: ItemTable
+    options: JobOptions
+    handler: Any  #: the packed handler, opaque here
+    status: JobStatus = JobStatus.PENDING
+    cancelled: bool = False
+    completed: int = 0
+    failed: int = 0
+    started_at: float | None = None
+    finished_at: float | None = None
+    duration: float | None = None
+    started_mono: float = 0.0
+    epoch: int = 0  #: how often it was started; timers of an older epoch mean nothing
+    chunks_out: int = 0  #: chunks that are on a lane
+    lanes_held: int = 0  #: lanes that hold chunks of it
+    seconds_used: float = 0.0  #: worker seconds, for fairness
+    seconds_expected: float = 0.0  #: worker seconds of what is under way
+    setups: dict[int, SetupRecord] = field(default_factory=dict)
+    last_setup_error: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        self.pending = PendingItems(len(self.table))
+        self.sizer = ChunkSizer(self.options.chunksize)
+
+    @property
+    def paused(self) -> bool:
+        """True while no new item may start because of `pause`."""
+        return self.status is JobStatus.PAUSED
+
+    @property
+    def active(self) -> bool:
+        """True from `start` until the job ends."""
+        return self.status in (JobStatus.RUNNING, JobStatus.PAUSED)
+
+    @property
+    def runnable(self) -> bool:
+        """True where an item of it may be dispatched."""
+        return self.status is JobStatus.RUNNING and not self.cancelled and len(self.pending) > 0
+
+    @property
+    def all_ended(self) -> bool:
+        """True where every item has its final status."""
+        return self.completed + self.failed == len(self.table)
+
+    def may_use(self, lane: int, now: float) -> bool:
+        """False where the job's setup failed on that lane, for now or for good."""
+        record = self.setups.get(lane)
+        return record is None or (record.again_at is not None and record.again_at <= now)
+
+    def drop_pending(self) -> None:
+        """Nothing more of this job starts: what waits becomes pending."""
+        self.pending.clear()
+        status = self.table.status
+        at = status.find(RETRY)
+        while at >= 0:
+            status[at] = PENDING
+            at = status.find(RETRY, at + 1)

@@ -1,0 +1,114 @@
+"""The books of one lane: its state and the chunks that are on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from mpqueue._core.job_book import JobBook
+
+#: Chunks on a lane at a time: one that runs and one that waits, so that the worker never waits for the parent.
+CHUNKS_PER_LANE = 2
+
+
+class LaneState(Enum):
+    """Where a lane is."""
+
+    STARTING = auto()  #: its worker is being started
+    READY = auto()  #: its worker takes chunks
+    DYING = auto()  #: its worker is being killed
+    DOWN = auto()  #: no worker; a timer starts the next one
+
+
+class Why(Enum):
+    """Why a lane is being killed."""
+
+    TIMEOUT = auto()
+    SETUP_TIMEOUT = auto()
+    CANCEL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a lane is being killed, and what it was at: charged only where that is still so when it dies."""
+
+    why: Why
+    chunk: int
+    lo: int
+
+
+@dataclass(eq=False, slots=True)
+class Chunk:
+    """Items of one job that travel together. Positions count within it; ``end`` is where it ends by now."""
+
+    number: int  #: counts the chunks of one generation of one lane
+    job: JobBook
+    indices: Sequence[int]
+    careful: bool  #: each item is packed, marked and answered alone
+    expected: float  #: worker seconds it was expected to take
+    sent_at: float
+    end: int = 0
+    reported: int = 0  #: positions below this have ended
+    claimed: int = 0  #: positions below this were claimed when the ledger was last read
+    settling: int | None = None  #: a limit that was lowered and not yet read back
+    settled_at: float = 0.0  #: when that limit is visible to the worker
+    attempts: Sequence[int] = ()  #: the number of the coming try of each item; empty: 1 for all
+
+    def __post_init__(self) -> None:
+        self.end = len(self.indices)
+
+    @property
+    def unclaimed(self) -> int:
+        """How many positions the worker has perhaps not begun."""
+        return max(0, self.end - max(self.reported, self.claimed))
+
+
+@dataclass(eq=False, slots=True)
+class LaneBook:
+    """One lane."""
+
+    number: int
+    generation: int = 0
+    state: LaneState = LaneState.STARTING
+    pid: int | None = None
+    chunks: list[Chunk] = field(default_factory=list)
+    next_chunk: int = 1
+    loaded: dict[int, JobBook] = field(default_factory=dict)  #: jobs whose handler this worker has
+    proven: set[int] = field(default_factory=set)  #: jobs of which it has run a chunk
+    forgetting: int = 0  #: jobs that this worker is asked to forget and has not yet
+    tries: int = 0  #: items that this worker was given
+    start_failures: int = 0
+    ready_at: float = 0.0
+    flags: tuple[int, bool, bool] | None = None  #: (job, pause, cancel) as last set; None: clear
+    verdict: Verdict | None = None
+    check_due: float | None = None  #: when the timer falls due that looks for a timeout
+    steal_wanted: bool = False  #: the next look at its ledger is also for stealing
+
+    @property
+    def job(self) -> JobBook | None:
+        """The job whose chunks are on the lane; all of them are of one job."""
+        return self.chunks[0].job if self.chunks else None
+
+    def find(self, number: int) -> Chunk | None:
+        """The chunk of that number, None where it is not on the lane (any more)."""
+        for chunk in self.chunks:
+            if chunk.number == number:
+                return chunk
+        return None
+
+    def renew(self) -> None:
+        """The next generation begins: nothing of the old worker's counts any more."""
+        self.generation += 1
+        self.state = LaneState.STARTING
+        self.pid = None
+        self.chunks.clear()
+        self.next_chunk = 1
+        self.loaded.clear()
+        self.proven.clear()
+        self.forgetting = 0
+        self.tries = 0
+        self.flags = None
+        self.verdict = None
+        self.check_due = None
+        self.steal_wanted = False

@@ -1,0 +1,112 @@
+"""What a worker says about a chunk, written into the books."""
+
+from __future__ import annotations
+
+from mpqueue._core.books import Books
+from mpqueue._core.item_table import Failure
+from mpqueue._core.job_book import JobBook, SetupRecord
+from mpqueue._core.lane_book import Chunk, LaneBook
+from mpqueue._core.messages import ChunkRefused, ChunkReported, Warn
+from mpqueue._core.outcomes import fail_rest, finish_if_over, put_back, record
+from mpqueue._core.timers import TimerKind
+from mpqueue._wire.frames import Ended
+from mpqueue.errors import SetupError
+from mpqueue.retry import RetryAfter
+
+
+def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
+    """A part of a chunk, or the last of it, came home."""
+    chunk = lane.find(report.chunk)
+    if chunk is None:
+        return
+    job = chunk.job
+    # Beyond its end the chunk's items were given to other lanes.
+    done = min(report.done, chunk.end)
+    _learn(job, report)
+    if report.final:
+        books.remove_chunk(lane, chunk)
+        lane.tries -= len(chunk.indices) - done
+        rest = chunk.indices[max(done, chunk.reported) : chunk.end]
+        put_back(job, rest, suspects=rest if report.ended is Ended.UNREADABLE else ())
+    if job.active and done > report.first and report.first == chunk.reported:
+        indices = chunk.indices[report.first : done]
+        start = 0
+        for count, seconds in report.stretches:
+            job.table.time_stretch(indices[start : start + count], seconds)
+            start += count
+        results = report.results if done == report.done else report.results[: len(indices)]
+        failures = {at: failure for at, failure in report.failures.items() if at < len(indices)}
+        chunk.reported = done
+        record(books, job, indices, results, failures, lane.pid)
+    if report.ended is Ended.SETUP_FAILED and report.setup_failure is not None:
+        setup_failed(books, lane, job, report.setup_failure)
+    else:
+        lane.proven.add(job.number)
+        lane.start_failures = 0
+        job.setups.pop(lane.number, None)
+    finish_if_over(books, job)
+
+
+def _learn(job: JobBook, report: ChunkReported) -> None:
+    ran = report.done - report.first
+    if ran > 0:
+        job.sizer.learn(ran, report.busy)
+    job.seconds_used += report.busy
+
+
+def refused(books: Books, lane: LaneBook, message: ChunkRefused) -> None:
+    """A chunk never left, because some of its items can't be pickled."""
+    chunk = lane.find(message.chunk)
+    if chunk is None:
+        return
+    job = chunk.job
+    books.remove_chunk(lane, chunk)
+    lane.tries -= len(chunk.indices)
+    bad = sorted(message.failures)
+    put_back_around(job, chunk, bad)
+    record(
+        books,
+        job,
+        [chunk.indices[position] for position in bad],
+        [None] * len(bad),
+        {at: message.failures[position] for at, position in enumerate(bad)},
+        None,
+    )
+
+
+def put_back_around(job: JobBook, chunk: Chunk, without: list[int], suspects: bool = False) -> None:
+    """Put back what of the chunk has not ended, but for these positions (sorted)."""
+    start = chunk.reported
+    for position in [*without, chunk.end]:
+        part = chunk.indices[start : min(position, chunk.end)]
+        if part:
+            put_back(job, part, suspects=part if suspects else ())
+        start = position + 1
+
+
+def setup_failed(books: Books, lane: LaneBook, job: JobBook, failure: Failure) -> None:
+    """A job's handler or setup failed on a lane: again later by the job's policy, or never; then perhaps the end."""
+    if not job.active:
+        return
+    lane.loaded.pop(job.number, None)
+    record_ = job.setups.setdefault(lane.number, SetupRecord())
+    record_.failures += 1
+    job.last_setup_error = failure.error
+    decision = job.options.retry.decide(record_.failures, failure.error, books.rng)
+    if isinstance(decision, RetryAfter):
+        record_.again_at = books.now + decision.delay
+        books.timers.add(record_.again_at, TimerKind.SETUP_AGAIN, job.number, lane.number)
+        return
+    record_.again_at = None
+    barred = [entry for entry in job.setups.values() if entry.again_at is None]
+    if len(barred) == len(books.lanes):
+        error = SetupError(f"setup failed in every worker; the last one raised {failure.message}")
+        error.__cause__ = failure.error
+        fail_rest(books, job, error)
+    elif len(barred) == 1:
+        books.commands.append(
+            Warn(
+                f"job {job.id!r}: setup failed on worker {lane.number}, which sits this job out, "
+                f"while the others go on: {failure.message}"
+            )
+        )

@@ -1,0 +1,253 @@
+"""The scheduler: things that happened go in, things to do come out.
+
+No thread, no process, no clock, no input or output. The time of each step is an argument, chance comes from the
+random source given at the start, so that any history can be replayed from its messages.
+
+    user calls, lanes, time  --messages-->  handle(message, now)  --commands-->  coordinator
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mpqueue._core import dispatch, fleet, outcomes, reports, stealing, watch
+from mpqueue._core.books import Books
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.lane_book import LaneBook, LaneState, Verdict, Why
+from mpqueue._core.messages import (
+    AnnounceStarted,
+    AnnounceState,
+    ChunkRefused,
+    ChunkReported,
+    Command,
+    FailedItemsReset,
+    JobCancelled,
+    JobForgotten,
+    JobPaused,
+    JobResumed,
+    JobStarted,
+    LaneDied,
+    LaneObserved,
+    LaneReady,
+    LaneStartFailed,
+    Message,
+    QueueClosing,
+    QueueOpened,
+    SetFlags,
+    TimePassed,
+)
+from mpqueue._core.timers import Timer, TimerKind
+from mpqueue.errors import JobStateError
+from mpqueue.status import JobStatus
+
+if TYPE_CHECKING:
+    import random
+
+
+class Scheduler:
+    """Decides everything: what runs where, what is tried again, when a job is over.
+
+    Raises `JobStateError` from `handle`, having changed nothing, for a call that the job's state does not allow.
+    """
+
+    def __init__(self, lanes: int, rng: random.Random, *, max_items_per_worker: int | None = None) -> None:
+        self.books = Books(lanes, max_items_per_worker, rng)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `TimePassed` is due at the latest; None: there is nothing to wait for."""
+        return self.books.timers.next_due()
+
+    @property
+    def quiet(self) -> bool:
+        """True where no job is active and no worker has anything left to do."""
+        return not self.books.jobs and not any(lane.chunks or lane.forgetting for lane in self.books.lanes)
+
+    def handle(self, message: Message, now: float) -> list[Command]:
+        """Take one message in; returns what is to be done, in order."""
+        books = self.books
+        books.now = max(now, books.now)
+        books.commands = []
+        _HANDLERS[type(message)](self, message)
+        self._take_due_timers()
+        dispatch.dispatch(books)
+        stealing.consider(books)
+        return books.commands
+
+    # -- jobs ------------------------------------------------------------------------------------------------
+
+    def _job_started(self, message: JobStarted) -> None:
+        job = message.job
+        if job.status is not JobStatus.PENDING:
+            raise JobStateError(f"job {job.id!r}: expected a pending job to start, got one that is {job.status}")
+        self._activate(job, message.wall)
+
+    def _activate(self, job: JobBook, wall: float) -> None:
+        books = self.books
+        equals = [other.seconds_used for other in books.jobs.values() if other.options.priority == job.options.priority]
+        job.seconds_used = min(equals, default=0.0)
+        job.status = JobStatus.RUNNING
+        job.started_at, job.started_mono = wall, books.now
+        job.finished_at = job.duration = None
+        job.epoch += 1
+        job.setups.clear()
+        books.jobs[job.number] = job
+        books.commands.append(AnnounceStarted(job))
+        outcomes.finish_if_over(books, job)
+
+    def _failed_items_reset(self, message: FailedItemsReset) -> None:
+        job = message.job
+        if job.status not in (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS):
+            raise JobStateError(f"job {job.id!r}: expected a job that has ended, got one that is {job.status}")
+        for index in job.table.forget_failures():
+            job.failed -= 1
+            job.pending.add_due(index)
+        self._activate(job, message.wall)
+
+    def _job_paused(self, message: JobPaused) -> None:
+        job = message.job
+        if job.status is JobStatus.PAUSED:
+            return
+        if job.status is not JobStatus.RUNNING or job.cancelled:
+            state = "being cancelled" if job.active else str(job.status)
+            raise JobStateError(f"job {job.id!r}: expected a running job to pause, got one that is {state}")
+        job.status = JobStatus.PAUSED
+        self._announce_state(job, "job:paused")
+        self._flag_lanes(job)
+        if self.books.closing:
+            self._cancel(job, kill=False)
+
+    def _job_resumed(self, message: JobResumed) -> None:
+        job = message.job
+        if job.status is JobStatus.RUNNING:
+            return
+        if job.status is not JobStatus.PAUSED:
+            raise JobStateError(f"job {job.id!r}: expected a paused job to resume, got one that is {job.status}")
+        job.status = JobStatus.RUNNING
+        self._announce_state(job, "job:resumed")
+        self._flag_lanes(job)
+
+    def _announce_state(self, job: JobBook, event: str) -> None:
+        self.books.commands.append(AnnounceState(job, event, job.status, job.completed, job.failed))
+
+    def _job_cancelled(self, message: JobCancelled) -> None:
+        job = message.job
+        if job.status.final:
+            return
+        if job.status is JobStatus.PENDING:
+            job.cancelled = True
+            outcomes.finish(self.books, job, JobStatus.CANCELLED)
+            job.finished_at = message.wall
+        else:
+            self._cancel(job, message.kill)
+
+    def _cancel(self, job: JobBook, kill: bool) -> None:
+        job.cancelled = True
+        if job.status is JobStatus.PAUSED:
+            job.status = JobStatus.RUNNING
+        job.drop_pending()
+        self._flag_lanes(job)
+        if kill:
+            for lane in self.books.lanes:
+                if lane.job is job and lane.state is LaneState.READY:
+                    watch.kill(self.books, lane, Verdict(Why.CANCEL, lane.chunks[0].number, 0))
+        outcomes.finish_if_over(self.books, job)
+
+    def _flag_lanes(self, job: JobBook) -> None:
+        """Make the flags of the lanes that hold the job's chunks say what the job's state is."""
+        wanted = (job.number, job.paused, job.cancelled)
+        for lane in self.books.lanes:
+            if lane.job is job and lane.state is LaneState.READY:
+                lane.flags = wanted if job.paused or job.cancelled else None
+                self.books.commands.append(SetFlags(lane.number, *wanted))
+
+    def _queue_closing(self, message: QueueClosing) -> None:
+        self.books.closing = True
+        for job in list(self.books.jobs.values()):
+            if message.cancel or job.paused:
+                self._cancel(job, message.kill)
+
+    # -- lanes -----------------------------------------------------------------------------------------------
+
+    def _lane_message(self, message: LaneReady | LaneStartFailed | LaneDied | LaneObserved | ChunkReported) -> None:
+        lane = self.books.live_lane(message.lane, message.generation)
+        if lane is None:
+            return
+        _LANE_HANDLERS[type(message)](self.books, lane, message)
+        if lane.flags is not None and not lane.chunks and lane.state is LaneState.READY:
+            self.books.commands.append(SetFlags(lane.number, lane.flags[0], False, False))
+            lane.flags = None
+
+    def _queue_opened(self, message: QueueOpened) -> None:
+        fleet.open_lanes(self.books)
+
+    def _ignore(self, message: Message) -> None:
+        """The step is for what every step does."""
+
+    # -- time ------------------------------------------------------------------------------------------------
+
+    def _take_due_timers(self) -> None:
+        books = self.books
+        for timer in books.timers.take_due(books.now):
+            self._timer_due(timer)
+
+    def _timer_due(self, timer: Timer) -> None:
+        books = self.books
+        match timer.kind:
+            case TimerKind.RETRY:
+                outcomes.retry_due(books, timer.subject, timer.detail, timer.epoch)
+            case TimerKind.STEAL_CHECK:
+                stealing.check_due(books, timer.due)
+            case TimerKind.NO_LANES:
+                fleet.nobody_came(books)
+            case TimerKind.SETUP_AGAIN:
+                pass  # the step's dispatch finds the lane open again
+            case TimerKind.LANE_CHECK | TimerKind.LIMIT_SETTLED | TimerKind.LANE_START:
+                lane = books.live_lane(timer.subject, timer.detail)
+                if lane is None:
+                    return
+                if timer.kind is TimerKind.LANE_CHECK:
+                    watch.check_due(books, lane, timer.due)
+                elif timer.kind is TimerKind.LIMIT_SETTLED:
+                    stealing.limit_settled(books, lane)
+                else:
+                    fleet.start_due(books, lane)
+
+
+def _observed(books: Books, lane: LaneBook, message: LaneObserved) -> None:
+    stealing.judge(books, lane, message.claim)
+    watch.judge(books, lane, message.claim)
+
+
+def _forgotten(books: Books, lane: LaneBook, message: JobForgotten) -> None:
+    lane.forgetting -= 1
+
+
+_HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
+    JobStarted: Scheduler._job_started,
+    JobPaused: Scheduler._job_paused,
+    JobResumed: Scheduler._job_resumed,
+    JobCancelled: Scheduler._job_cancelled,
+    FailedItemsReset: Scheduler._failed_items_reset,
+    QueueOpened: Scheduler._queue_opened,
+    QueueClosing: Scheduler._queue_closing,
+    TimePassed: Scheduler._ignore,
+    LaneReady: Scheduler._lane_message,
+    LaneStartFailed: Scheduler._lane_message,
+    LaneDied: Scheduler._lane_message,
+    LaneObserved: Scheduler._lane_message,
+    ChunkReported: Scheduler._lane_message,
+    ChunkRefused: Scheduler._lane_message,
+    JobForgotten: Scheduler._lane_message,
+}
+
+_LANE_HANDLERS: dict[type, Callable[[Books, LaneBook, Any], None]] = {
+    LaneReady: fleet.lane_ready,
+    LaneStartFailed: fleet.lane_start_failed,
+    LaneDied: fleet.lane_died,
+    LaneObserved: _observed,
+    ChunkReported: reports.reported,
+    ChunkRefused: reports.refused,
+    JobForgotten: _forgotten,
+}

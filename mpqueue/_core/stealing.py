@@ -1,0 +1,117 @@
+"""Taking back items that are stuck behind a slow one while another lane is idle.
+
+First a look at the ledger; where there is something to gain, a lower limit; after the limit has settled a second look,
+which tells what the worker will run after all. Everything beyond goes to the idle lanes.
+"""
+
+from __future__ import annotations
+
+from mpqueue._core.books import Books
+from mpqueue._core.lane_book import Chunk, LaneBook, LaneState
+from mpqueue._core.messages import LowerLimit, ObserveLane
+from mpqueue._core.outcomes import put_back
+from mpqueue._core.timers import TimerKind
+from mpqueue._wire.ledger import SETTLE, Claim, Phase
+from mpqueue.status import JobStatus
+
+#: Seconds of work that must be waiting on a lane before taking it elsewhere pays.
+WORTH_STEALING = 0.002
+
+
+def consider(books: Books) -> None:
+    """Look for stuck items, where a lane is idle and nothing is pending."""
+    if books.steal_due is None and _idle(books) and any(_may_lose(books, lane) for lane in books.lanes):
+        _check_at(books, books.now)
+
+
+def check_due(books: Books, due: float) -> None:
+    """Look at every lane that may have stuck items."""
+    if books.steal_due != due:
+        return
+    books.steal_due = None
+    if _idle(books):
+        for lane in books.lanes:
+            if _may_lose(books, lane):
+                lane.steal_wanted = True
+                books.commands.append(ObserveLane(lane.number, lane.generation))
+
+
+def limit_settled(books: Books, lane: LaneBook) -> None:
+    """A lowered limit is visible to the worker by now."""
+    if any(chunk.settling is not None for chunk in lane.chunks):
+        books.commands.append(ObserveLane(lane.number, lane.generation))
+
+
+def judge(books: Books, lane: LaneBook, claim: Claim) -> None:
+    """The lane was looked at: take back what a settled limit freed, or lower a limit where that pays."""
+    for chunk in lane.chunks:
+        if claim.is_of(chunk.number):
+            chunk.claimed = max(chunk.claimed, claim.hi)
+    _collect(books, lane)
+    if lane.steal_wanted:
+        lane.steal_wanted = False
+        idle = _idle(books)
+        if idle and _may_lose(books, lane):
+            _steal(books, lane, claim, idle)
+
+
+def _steal(books: Books, lane: LaneBook, claim: Claim, idle: list[LaneBook]) -> None:
+    running, job = lane.chunks[0], lane.chunks[0].job
+    pace = job.sizer.seconds_per_item or 0.0
+    stuck = books.now - (claim.since if claim.is_of(running.number) else running.sent_at)
+    loading = claim.is_of(running.number) and claim.phase is Phase.LOADING
+    if loading and not any(job.number in thief.proven for thief in idle):
+        # Another lane would have to load as long: look again when twice the time has passed.
+        _check_at(books, books.now + max(WORTH_STEALING, stuck))
+        return
+    waiting = sum(chunk.unclaimed for chunk in lane.chunks)
+    slow = stuck > max(WORTH_STEALING, 4 * pace)
+    if not slow and waiting * pace < WORTH_STEALING:
+        _check_at(books, books.now + WORTH_STEALING)
+        return
+    for chunk in lane.chunks[1:]:
+        _lower(books, lane, chunk, 0)
+    if slow:
+        _lower(books, lane, running, running.end - running.unclaimed)
+    elif len(lane.chunks) == 1:
+        _lower(books, lane, running, running.end - running.unclaimed * len(idle) // (len(idle) + 1))
+
+
+def _idle(books: Books) -> list[LaneBook]:
+    return [lane for lane in books.lanes if books.idle(lane)]
+
+
+def _may_lose(books: Books, lane: LaneBook) -> bool:
+    """True where the lane holds items that it has perhaps not begun, of a job that an idle lane may serve."""
+    if lane.state is not LaneState.READY or not lane.chunks or any(c.settling is not None for c in lane.chunks):
+        return False
+    job = lane.chunks[0].job
+    if job.status is not JobStatus.RUNNING or job.cancelled or not any(chunk.unclaimed for chunk in lane.chunks):
+        return False
+    return any(job.may_use(thief.number, books.now) for thief in _idle(books))
+
+
+def _lower(books: Books, lane: LaneBook, chunk: Chunk, position: int) -> None:
+    if position < chunk.end:
+        chunk.settling = position
+        chunk.settled_at = books.now + SETTLE
+        books.commands.append(LowerLimit(lane.number, chunk.number, position))
+        books.timers.add(chunk.settled_at, TimerKind.LIMIT_SETTLED, lane.number, lane.generation)
+
+
+def _collect(books: Books, lane: LaneBook) -> None:
+    for chunk in list(lane.chunks):
+        if chunk.settling is None or books.now < chunk.settled_at:
+            continue
+        kept = max(chunk.settling, chunk.reported, chunk.claimed)
+        chunk.settling = None
+        if kept < chunk.end:
+            freed = chunk.indices[kept : chunk.end]
+            chunk.end = kept
+            put_back(chunk.job, freed)
+
+
+def _check_at(books: Books, due: float) -> None:
+    if books.steal_due is None or due < books.steal_due:
+        books.steal_due = due
+        books.timers.add(due, TimerKind.STEAL_CHECK)

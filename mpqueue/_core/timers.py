@@ -1,0 +1,65 @@
+"""The timer heap: everything that waits for a moment, retries and deadlines alike.
+
+Pure: holds due times, knows no clock. A waiting item holds no worker, only its entry here.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from enum import IntEnum, auto
+
+
+class TimerKind(IntEnum):
+    """What falls due."""
+
+    RETRY = auto()  #: an item's delay is over (subject: job number; detail: item index)
+    LANE_CHECK = auto()  #: a timeout may have passed on a lane (subject: lane; detail: generation)
+    STEAL_CHECK = auto()  #: look for items stuck behind a slow one
+    LIMIT_SETTLED = auto()  #: a lowered limit is visible to the worker (subject: lane; detail: generation)
+    LANE_START = auto()  #: start a worker again (subject: lane; detail: generation)
+    NO_LANES = auto()  #: give up where still no worker could be started
+    SETUP_AGAIN = auto()  #: a lane may try a job's setup again (subject: job number; detail: lane)
+
+
+@dataclass(order=True, frozen=True, slots=True)
+class Timer:
+    """One entry; equal times keep the order in which they were set."""
+
+    due: float
+    serial: int
+    kind: TimerKind = field(compare=False)
+    subject: int = field(compare=False, default=0)
+    detail: int = field(compare=False, default=0)
+    epoch: int = field(compare=False, default=0)
+
+
+class TimerHeap:
+    """A heap of timers. Entries are never removed early: who takes one checks whether it still means something."""
+
+    def __init__(self) -> None:
+        self._heap: list[Timer] = []
+        self._serial = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, due: float, kind: TimerKind, subject: int = 0, detail: int = 0, epoch: int = 0) -> None:
+        """Set a timer for the moment ``due``."""
+        self._serial += 1
+        heapq.heappush(self._heap, Timer(due, self._serial, kind, subject, detail, epoch))
+
+    def next_due(self) -> float | None:
+        """When the first timer falls due; None while there is none."""
+        return self._heap[0].due if self._heap else None
+
+    def take_due(self, now: float) -> list[Timer]:
+        """Take out every timer that is due, in order."""
+        due = []
+        while self._heap and self._heap[0].due <= now:
+            due.append(heapq.heappop(self._heap))
+        return due
+
+    def clear(self) -> None:
+        """Forget every timer."""
+        self._heap.clear()

@@ -1,0 +1,1 @@
+"""What runs in the parent process, and only there: threads, lanes, the coordinator."""

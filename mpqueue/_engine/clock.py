@@ -1,0 +1,30 @@
+"""The one place of the parent that reads the time."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where the coordinator has its times from."""
+
+    def now(self) -> float:
+        """Seconds of the monotonic clock, which workers share."""
+        ...
+
+    def wall(self) -> float:
+        """Seconds since the epoch, for people."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> float:
+        """Seconds of the monotonic clock."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()

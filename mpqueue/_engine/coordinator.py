@@ -1,0 +1,327 @@
+"""The coordinator: the one thread that owns all state of a queue.
+
+It takes a message from the inbox, asks the scheduler, carries out the commands, and sleeps until the next message or
+the scheduler's deadline. It never polls, never blocks on a lane, and decides nothing about jobs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, TypeVar
+
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.lane_book import Chunk
+from mpqueue._core.messages import (
+    AnnounceFinished,
+    AnnounceItems,
+    AnnounceStarted,
+    AnnounceState,
+    BellRung,
+    ChunkRefused,
+    ChunkReported,
+    ForgetJob,
+    JobForgotten,
+    KillLane,
+    LaneDied,
+    LaneObserved,
+    LowerLimit,
+    Message,
+    ObserveLane,
+    RecycleLane,
+    RetireLane,
+    SendChunk,
+    SetFlags,
+    StartLane,
+    TimePassed,
+    Warn,
+)
+from mpqueue._core.scheduler import Scheduler
+from mpqueue._engine.clock import Clock
+from mpqueue._engine.decode import decode_report
+from mpqueue._engine.inbox import Inbox, Request
+from mpqueue._engine.packing import pack_items
+from mpqueue._engine.probe import reached
+from mpqueue._engine.protocol import Lane, Pool
+from mpqueue._wire.frames import ChunkFrame, ForgetFrame
+from mpqueue._wire.ledger import FLAG_JOB, OUTBOX, Phase
+from mpqueue._wire.payload import dump_frame, load_frame
+from mpqueue.errors import MPQueueError
+
+log = logging.getLogger("mpqueue")
+
+T = TypeVar("T")
+Announce = Callable[[AnnounceStarted | AnnounceItems | AnnounceState | AnnounceFinished], None]
+Subscriber = Callable[[Sequence[int] | None], None]
+
+
+class Coordinator:
+    """Owns the scheduler and, from `open` on, the pool. Everything but `ask` and `post` runs on its thread."""
+
+    def __init__(self, scheduler: Scheduler, clock: Clock, announce: Announce, name: str) -> None:
+        self.scheduler = scheduler
+        self._clock = clock
+        self._announce = announce
+        self._inbox = Inbox()
+        self._pool: Pool | None = None
+        self._more: deque[Message] = deque()
+        self._subscribers: dict[int, list[Subscriber]] = {}
+        self._running = True
+        self._idle: list[Future[None]] = []
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._actions: dict[type, Callable[[Any], None]] = {
+            StartLane: lambda command: self._pool_now.start(command.lane, command.generation),
+            RecycleLane: lambda command: self._pool_now.recycle(command.lane),
+            RetireLane: lambda command: self._pool_now.retire(command.lane),
+            KillLane: self._kill_lane,
+            SendChunk: self._send_chunk,
+            ForgetJob: self._forget_job,
+            SetFlags: self._set_flags,
+            LowerLimit: self._lower_limit,
+            ObserveLane: self._observe_lane,
+            Warn: lambda command: log.warning("%s", command.text),
+            AnnounceStarted: self._tell_started,
+            AnnounceItems: self._tell_items,
+            AnnounceState: self._announce,
+            AnnounceFinished: self._tell_finished,
+        }
+
+    # -- from any thread -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def post(self, message: Message) -> None:
+        """Something happened. Never blocks."""
+        self._inbox.post(message)
+
+    def ask(self, call: Callable[[], T]) -> T:
+        """Run ``call`` on the coordinator's thread, between two messages; its value, or what it raises.
+
+        Raises RuntimeError when called on that thread (while an item is being pickled, say): it would wait for itself.
+        """
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a queue's methods can't be called while it pickles an item")
+        return self.ask_later(call).result()
+
+    def ask_later(self, call: Callable[[], T]) -> Future[T]:
+        """Like `ask`, without waiting."""
+        answer: Future[T] = Future()
+        self._inbox.post(Request(call, answer))
+        return answer
+
+    def stop(self) -> None:
+        """End the thread after all that was posted before."""
+
+        def end() -> None:
+            self._running = False
+
+        self.ask_later(end)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # -- inside requests -------------------------------------------------------------------------------------
+
+    def open(self, pool: Pool) -> None:
+        """From now on there are lanes."""
+        self._pool = pool
+
+    def handle(self, message: Message) -> None:
+        """Take a message in and carry out what follows from it."""
+        self._take_outbox(message)
+        if isinstance(message, BellRung):
+            return
+        for command in self.scheduler.handle(message, self._clock.now()):
+            self._actions[type(command)](command)
+
+    def subscribe(self, job: JobBook, subscriber: Subscriber) -> None:
+        """Give ``subscriber`` the indices of the items that ended, then of each that ends, then None."""
+        table = job.table
+        subscriber([index for index in range(len(table)) if table.ended(index)])
+        if job.status.final:
+            subscriber(None)
+        else:
+            self._subscribers.setdefault(job.number, []).append(subscriber)
+
+    def unsubscribe(self, job: JobBook, subscriber: Subscriber) -> None:
+        """Tell that subscriber nothing more."""
+        subscribers = self._subscribers.get(job.number, [])
+        if subscriber in subscribers:
+            subscribers.remove(subscriber)
+
+    def when_quiet(self, answer: Future[None]) -> None:
+        """Resolve ``answer`` once no job is active and no worker has anything left to do."""
+        self._idle.append(answer)
+
+    # -- the thread ------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while self._running:
+            deadline = self.scheduler.deadline
+            timeout = None if deadline is None else max(0.0, deadline - self._clock.now())
+            received = self._inbox.take(timeout)
+            if isinstance(received, Request):
+                self._answer(received)
+                received = None
+            else:
+                self._step(TimePassed() if received is None else received)
+            while self._more:
+                self._step(self._more.popleft())
+            if self._idle and self.scheduler.quiet:
+                for answer in self._idle:
+                    answer.set_result(None)
+                self._idle.clear()
+
+    def _answer(self, request: Request) -> None:
+        try:
+            value = request.call()
+        except BaseException as error:
+            request.answer.set_exception(error)
+        else:
+            request.answer.set_result(value)
+
+    def _step(self, message: Message) -> None:
+        try:
+            self.handle(message)
+        except Exception:
+            # A fault of ours: say so loudly, and go on with what else there is.
+            log.critical("mpqueue made a mistake while it handled %r; please report it", message, exc_info=True)
+
+    @property
+    def _pool_now(self) -> Pool:
+        if self._pool is None:
+            raise MPQueueError("expected an open pool, got none")
+        return self._pool
+
+    def _lane(self, number: int) -> Lane | None:
+        return None if self._pool is None else self._pool.lane(number)
+
+    # -- chunks ----------------------------------------------------------------------------------------------
+
+    def _send_chunk(self, command: SendChunk) -> None:
+        chunk, lane = command.chunk, self._lane(command.lane)
+        packed = pack_items(chunk)
+        if isinstance(packed, dict):
+            self._more.append(ChunkRefused(command.lane, command.generation, chunk.number, packed))
+            return
+        if lane is None or lane.generation != command.generation:
+            return  # its death is in the inbox and brings the chunk back
+        frame = ChunkFrame(
+            job=chunk.job.number,
+            chunk=chunk.number,
+            items=packed,
+            indices=chunk.indices,
+            attempts=chunk.attempts,
+            handler=chunk.job.handler if command.with_handler else None,
+        )
+        data = dump_frame(frame)
+        chunk.job.sizer.learn_bytes(len(chunk.indices), len(data))
+        lane.send(data).add_done_callback(partial(self._answered, lane))
+        reached("chunk sent", chunk)
+
+    def _answered(self, lane: Lane, answer: Future[bytes]) -> None:
+        """On the lane's own thread: a worker answered, or died (which `LaneDied` tells)."""
+        if answer.exception() is not None:
+            lane.kill()  # where it still lives, it is not what it should be
+            return
+        try:
+            self.post(decode_report(answer.result(), lane.number, lane.generation))
+        except BaseException:
+            log.critical("worker %d sent an answer that makes no sense; it is replaced", lane.number, exc_info=True)
+            lane.kill()
+
+    def _take_outbox(self, message: Message) -> None:
+        """Early results come before anything else that their lane has to say."""
+        if not isinstance(message, BellRung | LaneDied | ChunkReported):
+            return
+        lane = self._lane(message.lane)
+        if lane is None or lane.generation != message.generation:
+            return
+        size = lane.ledger.words[OUTBOX]
+        if size:
+            early = decode_report(lane.read_outbox(size), lane.number, lane.generation)
+            lane.ledger.words[OUTBOX] = 0
+            for command in self.scheduler.handle(early, self._clock.now()):
+                self._actions[type(command)](command)
+
+    def _forget_job(self, command: ForgetJob) -> None:
+        lane = self._lane(command.lane)
+        if lane is not None and lane.generation == command.generation:
+            answer = lane.send(dump_frame(ForgetFrame(command.job.number)))
+            answer.add_done_callback(partial(self._forgotten, lane, command.job))
+
+    def _forgotten(self, lane: Lane, job: JobBook, answer: Future[bytes]) -> None:
+        if answer.exception() is None:
+            complaint = load_frame(answer.result())
+            if complaint is not None:
+                log.warning("job %r: the end of its setup failed on worker %d:\n%s", job.id, lane.number, complaint[2])
+            self.post(JobForgotten(lane.number, lane.generation, job.number))
+
+    # -- lanes -----------------------------------------------------------------------------------------------
+
+    def _kill_lane(self, command: KillLane) -> None:
+        lane = self._lane(command.lane)
+        if lane is not None:
+            lane.kill(dump_stack=command.dump_stack)
+
+    def _set_flags(self, command: SetFlags) -> None:
+        lane = self._lane(command.lane)
+        if lane is not None:
+            lane.ledger.words[FLAG_JOB] = command.job
+            lane.set_flag("pause", command.pause)
+            lane.set_flag("cancel", command.cancel)
+
+    def _lower_limit(self, command: LowerLimit) -> None:
+        lane = self._lane(command.lane)
+        if lane is not None:
+            lane.ledger.set_limit(command.chunk, command.position)
+
+    def _observe_lane(self, command: ObserveLane) -> None:
+        lane = self._lane(command.lane)
+        if lane is not None and lane.generation == command.generation:
+            self._more.append(LaneObserved(command.lane, command.generation, lane.ledger.read()))
+
+    def running_items(self, job: JobBook) -> frozenset[int]:
+        """The indices of the job's items that workers run now. From any thread."""
+        running: set[int] = set()
+        for book in self.scheduler.books.lanes:
+            lane = self._lane(book.number)
+            for chunk in list(book.chunks):
+                if chunk.job is job and lane is not None:
+                    running.update(_claimed(lane, chunk))
+        return frozenset(running)
+
+    # -- announcements ---------------------------------------------------------------------------------------
+
+    def _tell_started(self, command: AnnounceStarted) -> None:
+        command.job.table.running = partial(self.running_items, command.job)
+        self._announce(command)
+
+    def _tell_items(self, command: AnnounceItems) -> None:
+        subscribers = self._subscribers.get(command.job.number)
+        if subscribers:
+            ended = [index for index in command.indices if index not in command.retrying]
+            for subscriber in subscribers:
+                subscriber(ended)
+        self._announce(command)
+
+    def _tell_finished(self, command: AnnounceFinished) -> None:
+        command.job.table.running = frozenset
+        for subscriber in self._subscribers.pop(command.job.number, ()):
+            subscriber(None)
+        self._announce(command)
+
+
+def _claimed(lane: Lane, chunk: Chunk) -> Sequence[int]:
+    try:
+        claim = lane.ledger.read()
+    except ValueError:  # the lane was retired meanwhile
+        return ()
+    if claim.is_of(chunk.number) and claim.phase in (Phase.RUNNING, Phase.UNPACKING):
+        return chunk.indices[claim.lo : claim.hi]
+    return ()

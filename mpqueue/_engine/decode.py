@@ -1,0 +1,83 @@
+"""What a worker sent, made into objects again: the only place of the parent where results are unpickled.
+
+Runs on the thread that brings the answer (a lane's own), so that a slow or broken result holds up its own lane only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mpqueue._core.item_table import Failure
+from mpqueue._core.messages import ChunkReported
+from mpqueue._wire.frames import Ended, FailureFrame, ReportFrame
+from mpqueue._wire.payload import Packed, load, load_frame
+from mpqueue.errors import RemoteError, RemoteTraceback, ResultPicklingError
+
+
+def decode_report(data: bytes, lane: int, generation: int) -> ChunkReported:
+    """The report in a worker's answer. Raises only where the answer is none of ours."""
+    frame: ReportFrame = load_frame(data)
+    failures = {position: _failure(failure) for position, failure in frame.failures.items()}
+    done, ended = frame.done, frame.ended
+    try:
+        results = _results(frame, failures)
+    except BaseException:
+        # Plain data always comes back; should it not, each item goes alone, so that one failure stays one.
+        results, failures, done, ended = [], {}, frame.first, Ended.UNREADABLE
+    return ChunkReported(
+        lane=lane,
+        generation=generation,
+        chunk=frame.chunk,
+        first=frame.first,
+        done=done,
+        results=results,
+        failures=failures,
+        stretches=frame.stretches,
+        busy=frame.busy,
+        ended=ended,
+        final=frame.final,
+        setup_failure=None if frame.setup_failure is None else _failure(frame.setup_failure),
+    )
+
+
+def _results(frame: ReportFrame, failures: dict[int, Failure]) -> list[Any]:
+    if isinstance(frame.results, Packed):
+        if frame.done == frame.first:
+            return []
+        loaded = load(frame.results)
+        if not failures:
+            return list(loaded)
+        values = iter(loaded)
+        return [None if at in failures else next(values) for at in range(frame.done - frame.first)]
+    results: list[Any] = [None] * (frame.done - frame.first)
+    positions = [at for at in range(len(results)) if at not in failures]
+    for at, packed in zip(positions, frame.results, strict=True):
+        try:
+            results[at] = load(packed)
+        except BaseException as error:
+            broken = ResultPicklingError(f"the result can't be unpickled: {type(error).__name__}: {error}")
+            broken.__cause__ = error
+            failures[at] = Failure(broken)
+    return results
+
+
+def _failure(frame: FailureFrame) -> Failure:
+    type_name, message, trace, bases = frame.stand_in
+    error: BaseException
+    if frame.result_error is not None:
+        error = ResultPicklingError(frame.result_error)
+        message = frame.result_error
+    else:
+        error = _unpickled(frame) or RemoteError(type_name, message, trace, bases)
+    error.__cause__ = RemoteTraceback(trace)
+    return Failure(error, trace, frame.elapsed, frame.charged, text=message or type_name.rpartition(".")[2])
+
+
+def _unpickled(frame: FailureFrame) -> BaseException | None:
+    if frame.error is None:
+        return None
+    try:
+        error = load(frame.error)
+    except BaseException:
+        return None
+    return error if isinstance(error, BaseException) else None

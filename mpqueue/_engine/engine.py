@@ -1,0 +1,155 @@
+"""A queue's machinery, and its shutdown: owns the coordinator, the pool and the listener thread.
+
+Holds no reference to the queue, so that a queue that nobody holds can be collected; what is then left to do is done
+here.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from mpqueue._core.messages import JobStarted, Message, QueueClosing, QueueOpened
+from mpqueue._core.scheduler import Scheduler
+from mpqueue._engine.clock import Clock, SystemClock
+from mpqueue._engine.coordinator import Announce, Coordinator
+from mpqueue._engine.exits import on_exit
+from mpqueue._engine.listeners import ListenerThread
+from mpqueue._engine.pool import LokyPool
+from mpqueue._engine.protocol import LaneSettings
+from mpqueue.errors import QueueClosedError, WorkerStartError
+from mpqueue.options import QueueOptions
+
+log = logging.getLogger("mpqueue")
+
+T = TypeVar("T")
+_numbers = itertools.count(1)
+
+#: Seconds that `shutdown` gives the end of setups and listeners before it goes on without them.
+PATIENCE = 30.0
+#: Where the system keeps semaphores, and the bytes that must be free there before workers start.
+SEMAPHORES = "/dev/shm"  # noqa: S108 - nothing of ours is written there
+SHM_NEEDED = 1 << 20
+
+
+class Engine:
+    """Started with the first call that needs it; ended once, by `shutdown`."""
+
+    def __init__(self, options: QueueOptions, clock: Clock | None = None) -> None:
+        self.clock = clock or SystemClock()
+        self._options = options
+        self._owner = os.getpid()
+        self._number = next(_numbers)
+        self.listeners = ListenerThread(f"mpqueue-listeners-{self._number}")
+        self._scheduler = Scheduler(
+            options.concurrency, random.Random(), max_items_per_worker=options.max_items_per_worker
+        )
+        self._coordinator: Coordinator | None = None
+        self._pool: LokyPool | None = None
+        self._lock = threading.Lock()
+        self._shut = False
+        self._take_back: Callable[[], None] | None = None
+
+    def check_process(self) -> None:
+        """Raise QueueClosedError in a fork: threads and workers belong to the process that started them."""
+        if os.getpid() != self._owner:
+            raise QueueClosedError(
+                f"this queue belongs to process {self._owner}, of which this one ({os.getpid()}) is a fork; "
+                "make a new queue here"
+            )
+
+    def coordinator(self, announce: Announce) -> Coordinator:
+        """The coordinator, started with the listener thread by the first call."""
+        with self._lock:
+            if self._coordinator is None:
+                if self._shut:
+                    raise QueueClosedError("the queue is closed")
+                self._take_back = on_exit(functools.partial(self.shutdown, kill=True, at_exit=True))
+                self.listeners.start(self.clock.now)
+                self._coordinator = Coordinator(
+                    self._scheduler, self.clock, announce, f"mpqueue-coordinator-{self._number}"
+                )
+                self._coordinator.start()
+            return self._coordinator
+
+    def open_pool(self) -> None:
+        """On the coordinator's thread: start the workers, where they have not been."""
+        if self._pool is None and self._coordinator is not None:
+            _check_shm()
+            settings = LaneSettings(self._options.concurrency, self._options.threads_per_worker)
+            self._pool = LokyPool(settings, self._coordinator.post)
+            self._coordinator.open(self._pool)
+            self._coordinator.handle(QueueOpened())
+
+    def start_job(self, message: JobStarted) -> None:
+        """On the coordinator's thread."""
+        self.open_pool()
+        self.handle(message)
+
+    def handle(self, message: Message) -> None:
+        """On the coordinator's thread."""
+        if self._coordinator is not None:
+            self._coordinator.handle(message)
+
+    def close_jobs(self, *, cancel: bool, kill: bool) -> None:
+        """Let nothing new begin: paused jobs are cancelled, with ``cancel`` all of them."""
+        coordinator = self._coordinator
+        if coordinator is not None:
+            message = QueueClosing(self.clock.wall(), cancel=cancel, kill=kill)
+            coordinator.ask(lambda: coordinator.handle(message))
+
+    def shutdown(self, *, kill: bool, wait_for_listeners: bool = False, at_exit: bool = False) -> None:
+        """End everything: workers (with ``kill`` at once, else when they are idle), threads, files. Idempotent."""
+        with self._lock:
+            if self._shut or os.getpid() != self._owner:
+                return
+            self._shut = True
+        coordinator, pool = self._coordinator, self._pool
+        if coordinator is not None:
+            if kill:
+                self.close_jobs(cancel=True, kill=False)
+            else:
+                self._wait_until_quiet(coordinator)
+            if pool is not None:
+                pool.close(kill=kill)
+            coordinator.stop()
+            self.listeners.stop(wait=wait_for_listeners and not at_exit)
+        if self._take_back is not None:
+            self._take_back()
+
+    def abandon(self) -> None:
+        """Nobody holds the queue any more. Callable inside a garbage collection: only posts."""
+        coordinator = self._coordinator
+        if coordinator is not None and not self._shut and os.getpid() == self._owner:
+            coordinator.ask_later(self._shutdown_beside)
+
+    def _shutdown_beside(self) -> None:
+        threading.Thread(
+            target=self.shutdown, kwargs={"kill": True}, name=f"mpqueue-closer-{self._number}", daemon=True
+        ).start()
+
+    def _wait_until_quiet(self, coordinator: Coordinator) -> None:
+        quiet: Future[None] = Future()
+        coordinator.ask(lambda: coordinator.when_quiet(quiet))
+        try:
+            quiet.result(PATIENCE)
+        except TimeoutError:
+            log.warning("closing goes on although the end of a setup has taken %g s and still runs", PATIENCE)
+
+
+def _check_shm() -> None:
+    """Refuse to start where there is no room for semaphores: each start would fail for it."""
+    try:
+        stat = os.statvfs(SEMAPHORES)
+    except OSError:
+        return
+    free = stat.f_bavail * stat.f_frsize
+    if stat.f_blocks and free < SHM_NEEDED:
+        raise WorkerStartError(f"expected at least {SHM_NEEDED} bytes free in /dev/shm to start workers, got {free}")

@@ -1,0 +1,53 @@
+"""What is to be done when the interpreter exits, before loky does its own: it would wait for hung workers for ever."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import logging
+import os
+import threading
+from collections.abc import Callable
+
+_log = logging.getLogger("mpqueue")
+
+_callbacks: dict[int, Callable[[], object]] = {}
+_numbers = itertools.count()
+_registrations = {"own": False, "after loky's": False}
+
+
+def on_exit(callback: Callable[[], object]) -> Callable[[], None]:
+    """Have ``callback`` called when the interpreter exits, the last registered first; returns how to take it back.
+
+    It runs on the main thread while other threads still live; from Python 3.12 on it can't start new ones. In a fork
+    nothing is called: what was registered belongs to the parent.
+    """
+    number = next(_numbers)
+    _callbacks[number] = callback
+    _register("own")
+    return lambda: _callbacks.pop(number, None) and None
+
+
+def run_before_loky() -> None:
+    """To be called after loky has started its first worker, when it has registered itself: the last is called first."""
+    _register("after loky's")
+
+
+def _register(which: str) -> None:
+    if not _registrations[which]:
+        _registrations[which] = True
+        # Runs before threads are joined, which atexit does not; the same that `concurrent.futures` uses.
+        register: Callable[..., object] = getattr(threading, "_register_atexit", atexit.register)
+        register(_run)
+
+
+def _run() -> None:
+    while _callbacks:
+        _, callback = _callbacks.popitem()
+        try:
+            callback()
+        except Exception:
+            _log.exception("closing at exit failed")
+
+
+os.register_at_fork(after_in_child=_callbacks.clear)

@@ -1,0 +1,68 @@
+"""Sets and clears one lane's flags, on a thread that may be abandoned.
+
+`Event.set` takes a lock that a worker killed at the wrong moment leaves taken for ever (docs/adr/0003), so no thread
+that matters may call it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from dataclasses import dataclass
+from multiprocessing.synchronize import Event
+
+from mpqueue._wire.flags import Flags
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    event: Event
+    value: bool
+
+
+class FlagSetter:
+    """The thread of one lane, started with its first order. Owner: the lane, which calls `end`."""
+
+    def __init__(self, flags: Flags, name: str) -> None:
+        self._flags = flags
+        self._name = name
+        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._has_ended = False
+
+    def put(self, name: str, value: bool) -> None:
+        """Set or clear the flag of that name, some time soon, in the order of the calls. One caller thread; 2 us."""
+        self._orders.put(_Order(getattr(self._flags, name), value))
+        if self._thread is None and not self._has_ended:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+
+    def end(self) -> threading.Thread | None:
+        """To be called once the worker is dead: no order is carried out any more. Returns the thread that will end."""
+        self._has_ended = True
+        self._orders.put(None)
+        if self._thread is not None:
+            for event in (self._flags.pause, self._flags.cancel):
+                _free(event)
+        return self._thread
+
+    def _run(self) -> None:
+        while (order := self._orders.get()) is not None:
+            if not self._has_ended:
+                # `end` may release the lock while we hold it, and then our own release is one too many.
+                with contextlib.suppress(ValueError, AssertionError):
+                    if order.value:
+                        order.event.set()
+                    else:
+                        order.event.clear()
+            # It holds semaphores, which are to go with the lane.
+            del order
+
+
+def _free(event: Event) -> None:
+    """Release the lock of an Event where a dead worker has left it taken, so that a `set` stuck in it comes back."""
+    lock = event._cond._lock  # type: ignore[attr-defined]  # noqa: SLF001 - nothing else gives a dead process's lock back
+    lock.acquire(block=False)
+    with contextlib.suppress(ValueError):
+        lock.release()

@@ -1,0 +1,263 @@
+"""A lane on loky: an executor of one worker, and what belongs to it. The only module that knows loky.
+
+One executor for each worker, so that a crash touches one lane and the culprit is known (docs/adr/0002). loky is built
+for many workers an executor and trusts them; what that needs here, each line of it for a reason:
+
+- The parent closes its own copies of the pipe ends that the worker uses. Else there is no end of file when a worker
+  dies in the middle of a large message, and loky's manager thread waits for the rest for ever.
+- So loky must never start a second worker in the same executor, whose pipes could not be handed over any more:
+  no idle timeout, no memory guard (`LOKY_MAX_MEMORY_LEAK_SIZE`).
+- The manager thread may be stuck all the same (a grandchild that holds the pipe): it is a daemon, since the starter
+  that it is born on is one, and its `join`, which loky calls at exit, kills first and gives up after a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import multiprocessing
+import multiprocessing.process
+import multiprocessing.util
+import operator
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import loky
+from loky import process_executor
+
+from mpqueue._engine.calls import Call, Calls
+from mpqueue._engine.flag_setter import FlagSetter
+from mpqueue._engine.worker_process import WorkerProcess
+from mpqueue._wire.flags import make_flags
+from mpqueue._wire.ledger import SIZE, Ledger, SharedFile
+from mpqueue._wire.seed import Handle, LaneSeed
+from mpqueue._worker import guard, station
+
+#: What a worker calls with a frame, and whose answer `send` gives: module and function.
+RECEIVER = ("mpqueue._worker.main", "receive")
+
+#: How many descriptors a start takes at its height, rounded up. loky leaves some open when it runs out in the middle.
+DESCRIPTORS = 32
+
+#: Seconds that an exit of the interpreter waits for the thread of a lane whose worker it has killed.
+EXIT_PATIENCE = 1.0
+
+
+def count_cpus() -> int:
+    """How many CPUs this process may use: cgroup and affinity counted. One in a worker, which is one of many."""
+    return 1 if station.here() is not None else int(loky.cpu_count())
+
+
+class LokyLane:
+    """One generation of a lane. Made on the starter's thread, which takes 10-30 ms, and raises where it can't be made.
+
+    The methods of `protocol.Lane` may be called on any thread, the others on the watcher's only. Who makes it calls
+    `close` in the end.
+    """
+
+    def __init__(self, number: int, generation: int, environment: dict[str, str]) -> None:
+        self.number = number
+        self.generation = generation
+        self.calls = Calls()
+        self.ask_for_stack: Callable[[], object] | None = None  #: kills, too; set once it is known how
+        with contextlib.ExitStack() as undo:
+            _check_descriptors()
+            page = undo.enter_context(contextlib.closing(SharedFile(f"ledger-{number}", SIZE)))
+            self.ledger = Ledger(page.fd)
+            on_failure = undo.enter_context(contextlib.ExitStack())
+            on_failure.callback(self.ledger.close)
+            self._outbox = SharedFile(f"outbox-{number}", 0)
+            on_failure.callback(self._outbox.close)
+            self.bell, bell = _pipe(undo, on_failure)
+            self.stack, stack = _pipe(undo, on_failure)
+            self._flags = make_flags()
+            self._setter = FlagSetter(self._flags, f"mpqueue-flags-{number}")
+            seed = LaneSeed(
+                lane=number,
+                generation=generation,
+                parent=os.getpid(),
+                ledger=Handle(page.fd),
+                outbox=Handle(self._outbox.fd),
+                bell=Handle(bell),
+                stack=Handle(stack),
+                flags=self._flags,
+                start_method=multiprocessing.get_start_method(allow_none=True),
+            )
+            self._start(seed, environment, on_failure)
+            on_failure.pop_all()
+        # The worker has them as its own by now.
+        self._outbox.forget_name()
+
+    def _start(self, seed: LaneSeed, environment: dict[str, str], on_failure: contextlib.ExitStack) -> None:
+        """Spawn the worker, and take its process and loky's thread out of the executor."""
+        self._executor: Any = process_executor.ProcessPoolExecutor(
+            1, initializer=guard.initialize, initargs=(seed,), env=environment, timeout=None
+        )
+        on_failure.callback(_abort, self._executor)
+        module, function = RECEIVER
+        self.first_answer: Future[int] | None = self._executor.submit(guard.ready, module)
+        self._receive: Callable[[bytes], bytes] = getattr(importlib.import_module(module), function)
+        self._process: Any = next(iter(self._executor._processes.values()), None)
+        if self._process is None:
+            raise ChildProcessError("the worker ended as soon as it was started")
+        self.worker = WorkerProcess(self._process.pid, self._process.sentinel)
+        self.pid = self.worker.pid
+        self._executor._result_queue._writer.close()
+        self._executor._call_queue._reader.close()
+        self.thread: threading.Thread = self._executor._executor_manager_thread
+        _bound_join(self.thread, self.worker)
+        _workers.add(self._process)
+        self._executor.submit(guard.close_last, os.fstat(self._process.sentinel).st_ino)
+
+    def forget_names(self) -> None:
+        """Once the worker has opened them, take the semaphores' names out of the file system.
+
+        So nothing of them is left there whatever happens to this process, to its group, and to the resource trackers
+        in it; and these have nothing to warn about.
+        """
+        for owner, paths in ((self, _SEMAPHORES), (self._flags.pause, _EVENT), (self._flags.cancel, _EVENT)):
+            for path in paths:
+                with contextlib.suppress(AttributeError):
+                    _finalize(operator.attrgetter(path)(owner))
+
+    def send(self, frame: bytes) -> Call:
+        """See `protocol.Lane.send`. 60 us."""
+        call = self.calls.begin()
+        if call.done():
+            return call
+        try:
+            answer = self._executor.submit(self._receive, frame)
+        except Exception as error:
+            self._fail(call, error)
+        else:
+            answer.add_done_callback(functools.partial(self._answered, call))
+        return call
+
+    def _answered(self, call: Call, answer: Future[bytes]) -> None:
+        """On loky's thread."""
+        error = answer.exception()
+        if error is not None:
+            self._fail(call, error)
+        else:
+            self.calls.settle(call, answer.result(), None)
+
+    def _fail(self, call: Call, error: BaseException) -> None:
+        """A call that fails is followed by the lane's death: where it was not the cause, it is the consequence."""
+        self.worker.kill()
+        self.calls.settle(call, None, error)
+
+    def set_flag(self, name: str, value: bool) -> None:
+        """See `protocol.Lane.set_flag`."""
+        self._setter.put(name, value)
+
+    def read_outbox(self, size: int) -> bytes:
+        """See `protocol.Lane.read_outbox`."""
+        return os.pread(self._outbox.fd, size, 0)
+
+    def kill(self, *, dump_stack: bool = False) -> None:
+        """See `protocol.Lane.kill`."""
+        if dump_stack and self.ask_for_stack is not None:
+            self.ask_for_stack()
+        else:
+            self.worker.kill()
+
+    def end(self) -> None:
+        """Let the worker end by itself once it has answered what it was sent."""
+        self._executor.shutdown(wait=False)
+
+    def abandon(self) -> int | None:
+        """Let go of the executor of a dead worker, whatever its thread is stuck in; returns the exit code, if known."""
+        self._feeder = self._executor._call_queue._thread
+        self._executor.shutdown(wait=False, kill_workers=True)
+        self._executor = None
+        return self._process.exitcode if self._process is not None else None
+
+    def close(self) -> list[threading.Thread]:
+        """Free what the lane still has; returns the threads that are about to end."""
+        setter = self._setter.end()
+        threads = [thread for thread in (self.thread, self._feeder, setter) if thread is not None]
+        self.worker.close()
+        self.ledger.close()
+        self._outbox.close()
+        os.close(self.bell)
+        os.close(self.stack)
+        # Semaphores live as long as these do, and whoever has this lane in hand may hold it a little longer.
+        self.ask_for_stack = None
+        del self._setter, self._flags, self._process, self._feeder, self.thread
+        return threads
+
+
+#: Where the semaphores of a lane are, and of an Event. One that a new version has moved keeps its name until the end.
+_SEMAPHORES = (
+    "_executor._processes_management_lock",
+    "_executor._call_queue._rlock",
+    "_executor._call_queue._wlock",
+    "_executor._call_queue._sem",
+    "_executor._result_queue._rlock",
+    "_executor._result_queue._wlock",
+    "_process._worker_exit_lock",
+)
+_EVENT = ("_flag", "_cond._lock", "_cond._sleeping_count", "_cond._woken_count", "_cond._wait_semaphore")
+
+
+def _finalize(semaphore: object) -> None:
+    """Do now what `multiprocessing` does when the semaphore is collected: unlink its name, and tell the tracker."""
+    for reference in weakref.getweakrefs(semaphore):
+        if isinstance(reference.__callback__, multiprocessing.util.Finalize):
+            reference.__callback__()
+
+
+def _pipe(always: contextlib.ExitStack, on_failure: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe whose write end is closed when the worker has it, and whose read end only if it never comes to be."""
+    read, write = os.pipe()
+    always.callback(os.close, write)
+    on_failure.callback(os.close, read)
+    return read, write
+
+
+def _check_descriptors() -> None:
+    """Raise the OSError of a process that has too few descriptors left, before anything is half made."""
+    with contextlib.ExitStack() as stack:
+        first = os.open(os.devnull, os.O_RDONLY)
+        stack.callback(os.close, first)
+        for _ in range(DESCRIPTORS - 1):
+            stack.callback(os.close, os.dup(first))
+
+
+def _abort(executor: Any) -> None:
+    """End an executor that could not be started wholly: its thread may not be there to do it."""
+    for process in list(executor._processes.values()):
+        process.kill()
+        process.join()
+    executor.shutdown(wait=False, kill_workers=True)
+
+
+def _bound_join(thread: threading.Thread, worker: WorkerProcess) -> None:
+    """Let nobody wait long for that thread: loky joins it at exit, when a hung worker would keep it for ever."""
+    reference = weakref.ref(thread)
+    owner = os.getpid()
+
+    def join(timeout: float | None = None) -> None:
+        thread = reference()
+        if thread is not None and os.getpid() == owner:
+            worker.kill()
+            threading.Thread.join(thread, EXIT_PATIENCE if timeout is None else timeout)
+
+    thread.join = join  # type: ignore[method-assign]
+
+
+#: The processes of all live lanes, to be forgotten in a fork, which would try to join them at its exit.
+_workers: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _forget_in_fork() -> None:
+    process_executor._threads_wakeups.clear()
+    multiprocessing.process._children.difference_update(list(_workers))  # type: ignore[attr-defined]
+
+
+os.register_at_fork(after_in_child=_forget_in_fork)

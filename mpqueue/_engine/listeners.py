@@ -1,0 +1,149 @@
+"""Listeners: the thread that tells users what happened, and the emitter that survives them.
+
+Everything is told in order, one thing at a time, on a thread of its own: a slow listener delays later events and the
+resolving of runs, never the work; one that raises is logged, and the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from pyee import EventEmitter
+
+from mpqueue.events import EVENT_NAMES
+
+log = logging.getLogger("mpqueue")
+
+Notice = Callable[[], None]
+
+
+class SafeEmitter(EventEmitter):
+    """An emitter whose listeners can't harm each other, or the thread that tells them."""
+
+    def _add_event_handler(self, event: str, k: Callable[..., Any], v: Callable[..., Any]) -> None:
+        if event.startswith(("job:", "item:")) and event not in EVENT_NAMES:
+            raise ValueError(f"event: expected one of {', '.join(sorted(EVENT_NAMES))}, got {event!r}")
+        if not callable(k):
+            raise TypeError(f"listener: expected a callable, got {k!r} of type {type(k).__name__}")
+        if inspect.iscoroutinefunction(k) or inspect.iscoroutinefunction(type(k).__call__):
+            v = _Scheduled(k, v)
+        super()._add_event_handler(event, k, v)
+
+    def _emit_run(self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            f(*args, **kwargs)
+        except BaseException:
+            log.exception("a listener raised (%r); the other listeners and the job go on", f)
+
+    def has_listeners(self, event: str) -> bool:
+        """True where somebody listens to the event."""
+        return bool(self._events.get(event))
+
+
+class _Scheduled:
+    """A coroutine listener: scheduled, in order, on the running loop that registered it, and not awaited."""
+
+    def __init__(self, listener: Callable[..., Any], call: Callable[..., Any]) -> None:
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise TypeError(
+                f"listener: expected a running event loop to register the coroutine function {listener!r} in, got none"
+            ) from None
+        self._call = call
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        if self._loop.is_closed():
+            return
+        self._loop.call_soon_threadsafe(self._begin, args, kwargs)
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        coroutine = self._call(*args, **kwargs)
+        if coroutine is None:  # a ``once`` listener that has had its event
+            return
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a coroutine listener raised (%r)", self._call, exc_info=error)
+
+
+class ListenerThread:
+    """The thread. Notices are posted by the coordinator and carried out in order; none is lost."""
+
+    def __init__(self, name: str) -> None:
+        self._queue: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._timers: dict[int, tuple[float, Notice]] = {}
+        self._now: Callable[[], float] = lambda: 0.0
+
+    def start(self, now: Callable[[], float]) -> None:
+        """Start the thread; ``now`` is the clock by which `call_at` counts."""
+        self._now = now
+        self._thread.start()
+
+    def post(self, notice: Notice) -> None:
+        """Have something told, after all that was posted before."""
+        self._queue.put(notice)
+
+    def call_at(self, key: int, moment: float, notice: Notice) -> None:
+        """Have something told at a moment, instead of what was to be told under this key. On this thread only."""
+        self._timers[key] = (moment, notice)
+
+    def forget(self, key: int) -> None:
+        """Drop what was to be told later under this key. On this thread only."""
+        self._timers.pop(key, None)
+
+    def tell_now(self, key: int) -> None:
+        """Tell what was to be told later under this key, if anything. On this thread only."""
+        waiting = self._timers.pop(key, None)
+        if waiting is not None:
+            _carry_out(waiting[1])
+
+    @property
+    def is_here(self) -> bool:
+        """True on the thread itself: in a listener or a done-callback."""
+        return threading.current_thread() is self._thread
+
+    def stop(self, *, wait: bool) -> None:
+        """End the thread once everything that was posted has been told; with ``wait`` return after that."""
+        self._queue.put(None)
+        if wait and not self.is_here and self._thread.ident is not None:
+            self._thread.join()
+
+    def _loop(self) -> None:
+        while True:
+            for key, (moment, notice) in list(self._timers.items()):
+                if moment <= self._now():
+                    del self._timers[key]
+                    _carry_out(notice)
+            try:
+                posted = self._queue.get(timeout=self._pause())
+            except queue.Empty:
+                continue
+            if posted is None:
+                return
+            _carry_out(posted)
+            posted = None  # what it speaks of must not live until the next one
+
+    def _pause(self) -> float | None:
+        if not self._timers:
+            return None
+        return max(0.0, min(moment for moment, _ in self._timers.values()) - self._now())
+
+
+def _carry_out(notice: Notice) -> None:
+    try:
+        notice()
+    except BaseException:
+        log.exception("telling listeners failed; the job goes on")

@@ -1,0 +1,47 @@
+"""A chunk's items, pickled; and which of them can't be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mpqueue._core.item_table import Failure
+from mpqueue._core.lane_book import Chunk
+from mpqueue._wire.payload import Packed, dump
+from mpqueue.errors import ItemPicklingError
+
+
+def pack_items(chunk: Chunk) -> Packed | list[Packed] | dict[int, Failure]:
+    """One pickle of the list of items (a careful chunk: one each); or the failures by position, where some can't be.
+
+    Runs on the coordinator's thread; costs what pickling costs.
+    """
+    payloads = chunk.job.table.payloads
+    if isinstance(chunk.indices, range):
+        items = payloads[chunk.indices.start : chunk.indices.stop]
+    else:
+        items = [payloads[index] for index in chunk.indices]
+    if not chunk.careful:
+        try:
+            return dump(items)
+        except BaseException:
+            pass
+    return _pack_each(chunk, items)
+
+
+def _pack_each(chunk: Chunk, items: list[Any]) -> list[Packed] | dict[int, Failure]:
+    packed, failures = [], {}
+    for position, item in enumerate(items):
+        try:
+            packed.append(dump(item))
+        except BaseException as error:
+            item_id = chunk.job.table.id_of(chunk.indices[position])
+            refusal = ItemPicklingError(
+                f"item {item_id!r} of type {type(item).__name__} can't be pickled: {type(error).__name__}: {error}"
+            )
+            refusal.__cause__ = error
+            failures[position] = Failure(refusal, charged=False)
+    if failures or chunk.careful:
+        return failures or packed
+    # Together they failed, each alone they do not: pickled twice with different outcomes. Let each go alone.
+    chunk.careful = True
+    return packed

@@ -1,0 +1,189 @@
+"""The lanes of a queue, on loky: starts them, looks after them, and leaves nothing when it is closed.
+
+Two threads of its own, both ended by `close`: the *starter* starts workers, the *watcher* owns everything that happens
+to lanes afterwards. The methods of the pool hand their work to one of these and return at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import os
+import threading
+
+from mpqueue._core.messages import LaneStartFailed
+from mpqueue._engine import exits, strays
+from mpqueue._engine.environment import worker_environment
+from mpqueue._engine.exits import on_exit
+from mpqueue._engine.lane import LokyLane, count_cpus
+from mpqueue._engine.protocol import LaneSettings, Post
+from mpqueue._engine.starter import Starter
+from mpqueue._engine.warden import Warden
+from mpqueue._engine.watcher import Watcher
+
+__all__ = ["LokyPool", "count_cpus", "on_exit"]
+
+_log = logging.getLogger("mpqueue")
+_numbers = itertools.count()
+
+#: Seconds that `close` waits for workers, and then for threads, before it warns and returns.
+CLOSE_LIMIT = 5.0
+THREAD_LIMIT = 1.0
+
+
+class LokyPool:
+    """Satisfies `protocol.Pool`. Made by the queue's coordinator, in the process that uses it; a fork must not."""
+
+    def __init__(self, settings: LaneSettings, post: Post) -> None:
+        self._settings = settings
+        self._post = post
+        self._owner = os.getpid()
+        self._number = next(_numbers)
+        self._cpus = count_cpus()
+        self._lanes: dict[int, LokyLane] = {}
+        self._wardens: dict[LokyLane, Warden] = {}  # the watcher's
+        self._threads: list[threading.Thread] = []  # the watcher's: of lanes that are gone, about to end
+        self._is_closing = False
+        self._starter_has_ended = False
+        self._gone = threading.Event()
+        self._watcher = Watcher(f"mpqueue-watcher-{self._number}")
+        try:
+            self._starter = Starter(f"mpqueue-starter-{self._number}", self._starter_ended)
+        except BaseException:
+            self._watcher.call(self._watcher.stop)
+            raise
+        self._take_back = on_exit(functools.partial(self.close, kill=True))
+        self._watcher.call(_sweep_once)
+
+    def start(self, number: int, generation: int) -> None:
+        """See `protocol.Pool.start`."""
+        self._starter.submit(functools.partial(self._start, number, generation))
+
+    def lane(self, number: int) -> LokyLane | None:
+        """See `protocol.Pool.lane`."""
+        return self._lanes.get(number)
+
+    def recycle(self, number: int) -> None:
+        """See `protocol.Pool.recycle`."""
+        lane = self._lanes.pop(number, None)
+        if lane is not None:
+            self._watcher.call(self._end, lane)
+
+    def retire(self, number: int) -> None:
+        """See `protocol.Pool.retire`."""
+        lane = self._lanes.pop(number, None)
+        if lane is not None:
+            self._watcher.call(self._retire, lane)
+
+    def close(self, *, kill: bool) -> None:
+        """See `protocol.Pool.close`. Where one of the pool's own threads calls it (a finalizer may), it does not wait."""
+        if os.getpid() != self._owner:
+            return
+        self._is_closing = True
+        self._watcher.call(self._begin_to_close, kill)
+        own = self._own_threads()
+        if threading.current_thread() in own:
+            return
+        if not self._gone.wait(CLOSE_LIMIT):
+            _log.warning("closing goes on without %s", self._what_is_left())
+        limit = THREAD_LIMIT
+        for thread in (*own, *self._threads):
+            threading.Thread.join(thread, limit)
+            if thread.is_alive():
+                _log.warning("closing leaves the thread %s behind", thread.name)
+                limit = 0.0
+        self._threads.clear()
+        self._take_back()
+
+    def _own_threads(self) -> set[threading.Thread]:
+        managers = {getattr(lane, "thread", self._watcher.thread) for lane in list(self._wardens)}
+        return {self._starter.thread, self._watcher.thread, *managers, *self._threads}
+
+    def _what_is_left(self) -> str:
+        workers = ", ".join(str(lane.pid) for lane in list(self._wardens))
+        return f"the workers {workers}" if workers else "its starter, which hangs"
+
+    # -- on the starter's thread ---------------------------------------------------------------------------------------
+
+    def _start(self, number: int, generation: int) -> None:
+        if self._is_closing:
+            return
+        cookie = strays.cookie(self._number, number, generation)
+        try:
+            lane = LokyLane(number, generation, worker_environment(self._settings, self._cpus, cookie, os.environ))
+        except BaseException as error:
+            self._post(LaneStartFailed(number, generation, _without_frames(error)))
+            return
+        exits.run_before_loky()
+        self._watcher.call(self._adopt, lane, cookie)
+
+    def _starter_ended(self) -> None:
+        self._watcher.call(self._note_starter_ended)
+
+    # -- on the watcher's thread ---------------------------------------------------------------------------------------
+
+    def _adopt(self, lane: LokyLane, cookie: str) -> None:
+        warden = Warden(lane, cookie, self._watcher, self._post, self._ready, self._lane_gone)
+        self._wardens[lane] = warden
+        warden.begin()
+        if self._is_closing:
+            warden.leave(kill=True)
+
+    def _ready(self, lane: LokyLane) -> None:
+        self._lanes[lane.number] = lane
+
+    def _end(self, lane: LokyLane) -> None:
+        if lane in self._wardens:
+            self._wardens[lane].end()
+
+    def _retire(self, lane: LokyLane) -> None:
+        if lane in self._wardens:
+            self._wardens[lane].retire()
+
+    def _lane_gone(self, lane: LokyLane, threads: list[threading.Thread]) -> None:
+        del self._wardens[lane]
+        self._threads = [thread for thread in (*self._threads, *threads) if thread.is_alive()]
+        if self._is_closing:
+            self._finish_if_gone()
+
+    def _begin_to_close(self, kill: bool) -> None:
+        self._lanes.clear()
+        for warden in list(self._wardens.values()):
+            warden.leave(kill=kill)
+        if not self._wardens:
+            self._finish_if_gone()
+
+    def _note_starter_ended(self) -> None:
+        self._starter_has_ended = True
+        self._finish_if_gone()
+
+    def _finish_if_gone(self) -> None:
+        """Workers first: they would be killed if their starter ended before them."""
+        if self._wardens:
+            return
+        if not self._starter_has_ended:
+            self._starter.stop()
+            return
+        strays.kill_strays(strays.cookie(self._number))
+        self._watcher.stop()
+        self._gone.set()
+
+
+_has_swept = False
+
+
+def _sweep_once() -> None:
+    """Kill what the workers of dead parents have left, the first time in this process."""
+    global _has_swept
+    if not _has_swept:
+        _has_swept = True
+        strays.kill_orphans()
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """The error alone: its frames would keep alive what is half made. Where loky hid the real one, that."""
+    if isinstance(error, UnboundLocalError) and error.__context__ is not None:
+        error = error.__context__
+    error.__context__ = error.__cause__ = None
+    return error.with_traceback(None)

@@ -1,0 +1,16 @@
+"""Test signals: moments that the engine announces, and that nobody hears unless a test listens.
+
+A test sets ``probe.listener`` and waits for what it needs; in production `reached` is one comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+listener: Callable[[str, object], None] | None = None
+
+
+def reached(moment: str, subject: object = None) -> None:
+    """The engine is at this moment."""
+    if listener is not None:
+        listener(moment, subject)

@@ -1,0 +1,73 @@
+"""Asking a worker where it is before it is killed. All on the watcher's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+from mpqueue._engine.watcher import Watcher
+from mpqueue._engine.worker_process import WorkerProcess
+from mpqueue._wire.seed import STACK_SIGNAL
+
+#: Seconds to wait for the first of the text. It comes within 2 ms, or not at all: the handler blocks or took the signal.
+PATIENCE = 0.05
+
+#: Seconds from the first of the text to the last: the worker writes it in one go, 10 us for a thread.
+SETTLE = 0.003
+
+
+class StackDump:
+    """One worker's pipe for stacks. `listen`, then at most one `request`, then `take`."""
+
+    def __init__(self, fd: int, worker: WorkerProcess, watcher: Watcher) -> None:
+        self._fd = fd
+        self._worker = worker
+        self._watcher = watcher
+        self._text = bytearray()
+        self._then: Callable[[], object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def listen(self) -> None:
+        """Read from now on; what comes without having been asked for is dropped."""
+        self._watcher.on_readable(self._fd, self._read)
+
+    def request(self, then: Callable[[], object]) -> None:
+        """Ask for the stack, and call ``then`` when it is here or will not come."""
+        if self._then is None:
+            self._then = then
+            self._worker.send(STACK_SIGNAL)
+            # A stopped process takes its signals when it goes on.
+            self._worker.send(signal.SIGCONT)
+            self._timer = self._watcher.later(PATIENCE, then)
+
+    def take(self) -> str | None:
+        """After the worker's death: stop listening, and return the text that was asked for, if any came."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._then is None:
+            self._watcher.forget(self._fd)
+            return None
+        os.set_blocking(self._fd, False)
+        while self._read():
+            pass
+        self._watcher.forget(self._fd)
+        self._then = self._timer = None
+        return self._text.decode(errors="replace") or None
+
+    def _read(self) -> bool:
+        """Read what is there; False at the end, or where there is nothing."""
+        try:
+            text = os.read(self._fd, 1 << 16)
+        except BlockingIOError:
+            return False
+        if not text:
+            self._watcher.forget(self._fd)
+            return False
+        if self._then is not None:
+            if not self._text and self._timer is not None:
+                self._timer.cancel()
+                self._timer = self._watcher.later(SETTLE, self._then)
+            self._text += text
+        return True

@@ -1,0 +1,36 @@
+"""Pause and cancel: two `multiprocessing` Events for each lane.
+
+====== ============ ============= ===========================================
+event  set by       read by       counts
+====== ============ ============= ===========================================
+pause  the parent   the worker    only for the job in the ledger's FLAG_JOB
+cancel the parent   the worker    only for the job in the ledger's FLAG_JOB
+====== ============ ============= ===========================================
+
+An Event has a lock inside. A worker that is killed while it holds that lock leaves it taken for ever, so: a worker
+never waits on one and reads them at most once a millisecond; the parent sets and clears them on a thread that may be
+abandoned; and they are thrown away with their lane (docs/adr/0003).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import dataclass
+from multiprocessing.synchronize import Event
+
+#: Seconds: a worker looks at its flags at most this often.
+READ_INTERVAL = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """The two Events of one generation of a lane. Picklable only while a process is being spawned."""
+
+    pause: Event
+    cancel: Event
+
+
+def make_flags() -> Flags:
+    """New Events, of the "spawn" context: those of the default one can't be handed to a loky worker."""
+    context = multiprocessing.get_context("spawn")
+    return Flags(pause=context.Event(), cancel=context.Event())

@@ -1,0 +1,88 @@
+"""What travels between the parent and a worker, both ways: frozen data, pickled by `mpqueue._wire.payload`.
+
+A frame holds the user's objects only as bytes already pickled, so that reading a frame can't fail because of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from mpqueue._wire.payload import Packed
+
+
+class Ended(IntEnum):
+    """Why a worker ended a chunk."""
+
+    DONE = 0  #: every position ran
+    LIMIT = 1  #: the parent took the rest back
+    TIME = 2  #: it had run long enough; the rest comes back
+    PAUSED = 3  #: the job's pause flag is set
+    CANCELLED = 4  #: the job's cancel flag is set
+    UNREADABLE = 5  #: the items, or the results, could not be unpickled together: each must go alone
+    SETUP_FAILED = 6  #: the handler could not be loaded, or its ``setup`` failed
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerFrame:
+    """A job's handler, sent once to each worker."""
+
+    job_id: str
+    handler: Packed
+    setup: Packed | None
+    id_rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkFrame:
+    """Parent to worker: run these items.
+
+    ``items`` is one pickle of the list of them; in a careful chunk a list of one pickle each. ``indices`` are their
+    places in the job, ``attempts`` the numbers of their coming tries (empty: 1 for all).
+    """
+
+    job: int
+    chunk: int
+    items: Packed | list[Packed]
+    indices: Sequence[int]
+    attempts: Sequence[int] = ()
+    handler: HandlerFrame | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetFrame:
+    """Parent to worker: drop this job's handler, finish its setup."""
+
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailureFrame:
+    """How one try failed. ``error`` is the pickled exception, None where only ``stand_in`` can travel."""
+
+    error: Packed | None
+    stand_in: tuple[str, str, str, tuple[str, ...]]  #: the arguments of `RemoteError`
+    elapsed: float
+    charged: bool
+    result_error: str | None = None  #: the message, where it was the result that could not be pickled
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFrame:
+    """Worker to parent: positions ``first`` to ``done`` of a chunk ended.
+
+    ``results`` is one pickle of the list of results of those that completed, in order; or, where unpickling them runs
+    code that may fail, a list of one pickle each.
+    """
+
+    chunk: int
+    first: int
+    done: int
+    results: Packed | list[Packed]
+    failures: dict[int, FailureFrame]
+    stretches: Sequence[tuple[int, float]]
+    busy: float
+    ended: Ended
+    final: bool = True
+    setup_failure: FailureFrame | None = None

@@ -1,0 +1,74 @@
+"""A job's handler, made ready to travel; and, where it can't be, the name of what stands in its way."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mpqueue._wire.frames import HandlerFrame
+from mpqueue._wire.payload import dump_code
+from mpqueue.errors import HandlerPicklingError
+
+#: How deep the search for the culprit goes into functions that functions use.
+SEARCH_DEPTH = 4
+
+
+def pack_handler(
+    job_id: str, handler: Callable[..., Any], setup: Callable[[], Any] | None, id_rule: str
+) -> HandlerFrame:
+    """The frame that brings a job's handler to a worker. Costs what pickling its closure costs, once a job.
+
+    Raises TypeError for what can't be called, `HandlerPicklingError` for what can't be serialized.
+    """
+    for name, function in (("handler", handler), ("setup", setup)):
+        if not callable(function) and not (name == "setup" and function is None):
+            raise TypeError(f"{name}: expected a callable, got {function!r} of type {type(function).__name__}")
+    packed_setup = None if setup is None else _pack("setup", setup)
+    return HandlerFrame(job_id, _pack("handler", handler), packed_setup, id_rule)
+
+
+def _pack(name: str, function: Callable[..., Any]) -> Any:
+    try:
+        return dump_code(function)
+    except Exception as error:
+        culprit = find_culprit(function) or "a part of it that could not be named"
+        raise HandlerPicklingError(
+            f"{name}: expected a callable that can be serialized, got {function!r}; what can't be: {culprit} "
+            f"({type(error).__name__}: {error}). Nothing was created."
+        ) from error
+
+
+def find_culprit(function: Any, depth: int = SEARCH_DEPTH) -> str | None:
+    """Which variable of the function can't be serialized, by trying each on its own."""
+    for name, value in _parts(function):
+        try:
+            dump_code(value)
+        except Exception:  # noqa: BLE001 - whatever pickling raises, this is the culprit
+            deeper = find_culprit(value, depth - 1) if depth and _has_parts(value) else None
+            described = f"{name}, of type {type(value).__name__}"
+            return described if deeper is None else f"{name}: in it {deeper}"
+    return None
+
+
+def _has_parts(value: Any) -> bool:
+    return inspect.isfunction(value) or inspect.ismethod(value) or isinstance(value, functools.partial)
+
+
+def _parts(function: Any) -> Iterator[tuple[str, Any]]:
+    """The variables that travel with a callable, each with a name for people."""
+    if isinstance(function, functools.partial):
+        yield "the partial's function", function.func
+        yield from ((f"the partial's argument {at}", value) for at, value in enumerate(function.args))
+        yield from ((f"the partial's argument {name!r}", value) for name, value in function.keywords.items())
+    elif inspect.ismethod(function):
+        yield "the method's object", function.__self__
+    elif inspect.isfunction(function):
+        found = inspect.getclosurevars(inspect.unwrap(function))
+        yield from ((f"the variable {name!r} of its closure", value) for name, value in found.nonlocals.items())
+        yield from ((f"the global variable {name!r}", value) for name, value in found.globals.items())
+        defaults = function.__defaults__ or ()
+        yield from ((f"the default value {at} of its arguments", value) for at, value in enumerate(defaults))
+    elif hasattr(function, "__dict__"):
+        yield from ((f"the attribute {name!r}", value) for name, value in vars(function).items())

@@ -1,0 +1,147 @@
+"""The ledger: a page of shared memory for each lane, by which the parent sees what its worker does.
+
+Each word is eight bytes, aligned, and written by one side only; a store of eight bytes is seen whole or not at all.
+
+=========  ===========  ===========  ==================================================================
+word       writer       reader       meaning
+=========  ===========  ===========  ==================================================================
+CLAIM      worker       parent       which chunk, what phase, and positions ``lo`` to ``hi`` it may be running
+SINCE      worker       parent       since when, in nanoseconds of CLOCK_MONOTONIC
+FRACTION   worker       parent       what ``current_item().report`` said last, 0 to 1
+LIMIT      parent       worker       in which chunk, the position that must not be claimed any more; two words,
+                                     for chunks of even and of odd number: two may be on a lane
+FLAG_JOB   parent       worker       the number of the job for which the lane's flags count
+OUTBOX     both         both         bytes in the outbox: the worker sets it from 0, the parent back to 0
+=========  ===========  ===========  ==================================================================
+
+The worker stores SINCE before CLAIM, and the parent reads CLAIM on both sides of SINCE, so a claim is never seen with
+an older time than its own. To take positions back (stealing), the parent stores LIMIT, waits `SETTLE` seconds, and
+reads CLAIM: the worker stores its claim before it reads LIMIT, so either it saw the limit or the parent sees its claim.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+
+CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX = range(7)
+SIZE = mmap.PAGESIZE
+
+#: Seconds between storing a limit and reading the claim: far longer than a store takes to become visible.
+SETTLE = 0.001
+
+#: Positions in a chunk fit in 20 bits, so a chunk holds at most this many items.
+MAX_CHUNK_ITEMS = (1 << 20) - 1
+_CHUNK_BITS = 22
+_CHUNK_MASK = (1 << _CHUNK_BITS) - 1
+_POSITION_MASK = (1 << 20) - 1
+
+
+class Phase(enum.IntEnum):
+    """What a worker is at."""
+
+    IDLE = 0  #: nothing of the chunk is running
+    LOADING = 1  #: unpickling the handler, or in ``setup``
+    UNPACKING = 3  #: unpickling the items claimed
+    RUNNING = 2  #: in the handler, for one of the positions claimed
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a worker said last: ``chunk`` is the number modulo 2**22, ``since`` seconds of the monotonic clock."""
+
+    chunk: int
+    phase: Phase
+    lo: int
+    hi: int
+    since: float
+    fraction: float = 0.0
+
+    def is_of(self, chunk_number: int) -> bool:
+        """True where this claim speaks of the chunk of that number."""
+        return self.chunk == chunk_number & _CHUNK_MASK
+
+
+def pack_claim(chunk_number: int, phase: int, lo: int, hi: int) -> int:
+    """The CLAIM word."""
+    return (chunk_number & _CHUNK_MASK) << 42 | phase << 40 | lo << 20 | hi
+
+
+class Ledger:
+    """One lane's page, mapped. Made by the parent with `create`; the worker maps the same page with `attach`."""
+
+    def __init__(self, file_descriptor: int) -> None:
+        self._map = mmap.mmap(file_descriptor, SIZE)
+        self.words = memoryview(self._map).cast("Q")
+        self.reals = memoryview(self._map).cast("d")
+
+    def read(self) -> Claim:
+        """What the worker said last."""
+        words = self.words
+        while True:
+            claim, since = words[CLAIM], words[SINCE]
+            if words[CLAIM] == claim:
+                break
+        return Claim(
+            chunk=claim >> 42,
+            phase=Phase(claim >> 40 & 3),
+            lo=claim >> 20 & _POSITION_MASK,
+            hi=claim & _POSITION_MASK,
+            since=since / 1e9,
+            fraction=self.reals[FRACTION],
+        )
+
+    def set_limit(self, chunk_number: int, position: int) -> None:
+        """From now on the worker claims nothing from ``position`` on in that chunk."""
+        self.words[LIMIT + (chunk_number & 1)] = (chunk_number & _CHUNK_MASK) << 20 | position
+
+    def limit(self, chunk_number: int) -> int:
+        """The worker's side: the first position it must not claim in that chunk."""
+        word = self.words[LIMIT + (chunk_number & 1)]
+        return word & _POSITION_MASK if word >> 20 == chunk_number & _CHUNK_MASK else MAX_CHUNK_ITEMS
+
+    def close(self) -> None:
+        """Unmap the page. Reading it afterwards raises ValueError."""
+        self.words.release()
+        self.reals.release()
+        self._map.close()
+
+
+class SharedFile:
+    """An unnamed file in memory that the parent makes and its workers open: nothing is left when both are gone.
+
+    On Linux a memfd, opened by the worker through ``/proc/<parent>/fd``, so it never has a name and does not count
+    against the size of /dev/shm. Elsewhere a temporary file, unlinked with `forget_name` once the worker has it.
+    """
+
+    def __init__(self, label: str, size: int) -> None:
+        self._name: str | None = None
+        if sys.platform == "linux":
+            self.fd = os.memfd_create(f"mpqueue-{label}", os.MFD_CLOEXEC)
+            self.path = f"/proc/{os.getpid()}/fd/{self.fd}"
+        else:
+            self.fd, self.path = tempfile.mkstemp(prefix=f"mpqueue-{label}-")
+            self._name = self.path
+        os.ftruncate(self.fd, size)
+
+    def forget_name(self) -> None:
+        """Unlink the file where it has a name; whoever has it open keeps it."""
+        if self._name is not None:
+            name, self._name = self._name, None
+            os.unlink(name)
+
+    def close(self) -> None:
+        """Close the descriptor; mappings stay valid."""
+        self.forget_name()
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def open_shared(path: str) -> int:
+    """The worker's side of `SharedFile`: a descriptor of its own."""
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC)

@@ -1,0 +1,60 @@
+"""What a worker is started with: a few plain facts and the things it shares with the parent.
+
+Pickled once, while the process is being spawned, which is the only moment at which descriptors and Events can be
+handed over. Keep it small: a pipe holds 64 KB, and a child that dies before it has read all of a longer start message
+would leave the parent writing for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from multiprocessing import reduction
+from typing import Any
+
+from mpqueue._wire.flags import Flags
+
+#: Asks a worker where it is. A rare one, so that a handler hardly has a use of its own for it.
+STACK_SIGNAL: int = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 3) - 3
+
+#: Carries the cookie by which what a worker left behind is found; see `mpqueue._engine.strays`.
+COOKIE_VARIABLE = "MPQUEUE_LANE"
+
+
+class Handle:
+    """A descriptor of the parent that arrives in the worker as its own.
+
+    Inherited like the pipes of loky, so it needs neither a name in a file system nor the right to look into /proc,
+    which a parent that has dropped its privileges does not give to its own children.
+    """
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive, (reduction.DupFd(self.fd),)
+
+
+def _arrive(passed: Any) -> Handle:
+    """The worker's side: take the descriptor that was passed, for this process alone."""
+    handle = Handle(passed.detach())
+    os.set_inheritable(handle.fd, False)
+    return handle
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSeed:
+    """What `mpqueue._worker.guard.initialize` is called with."""
+
+    lane: int
+    generation: int
+    parent: int  #: the parent's process id
+    ledger: Handle  #: the shared page
+    outbox: Handle  #: the file for early results
+    bell: Handle  #: write end of the pipe that tells the parent to look into the outbox
+    stack: Handle  #: write end of the pipe that takes the stack when `STACK_SIGNAL` comes
+    flags: Flags
+    start_method: str | None  #: what the user chose for `multiprocessing`; None: Python's default

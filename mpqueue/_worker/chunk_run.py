@@ -1,0 +1,234 @@
+"""Running a chunk: the loop that every item goes through.
+
+A chunk runs in *stretches*: some items under one mark in the ledger, called by one ``map``, so that a tiny item costs
+little more than its own call. A stretch aims at `STRETCH_SECONDS`; where one of its items turns out to be slow, the
+watchdog (`mpqueue._worker.watchdog`) cuts it off behind that item. In a careful chunk every item is a stretch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from mpqueue._wire.frames import ChunkFrame, Ended, FailureFrame, ReportFrame
+from mpqueue._wire.ledger import CLAIM, FRACTION, SINCE, Phase, pack_claim
+from mpqueue._wire.payload import Packed, dump, dump_plain, load
+from mpqueue._worker import context
+from mpqueue._worker.context import Running
+from mpqueue._worker.failures import pack_failure, stand_in
+from mpqueue._worker.loaded import LoadedJob
+from mpqueue._worker.station import Station
+
+#: Seconds that a stretch aims at: marks cost 1 us, flags and limits are looked at between stretches.
+STRETCH_SECONDS = 0.0005
+#: A stretch holds at most this many times the items of the one before it.
+STRETCH_GROWTH = 8
+#: Seconds after its start at which a chunk is ended, between two items.
+CHUNK_SECONDS = 0.05
+
+
+class ChunkRun:
+    """One chunk on its way through the worker.
+
+    ``running.out`` has one entry for each position that ended, None where it failed. The lock guards ``sent`` against
+    the watchdog, which may send finished positions home early.
+    """
+
+    def __init__(self, station: Station, job: LoadedJob, frame: ChunkFrame) -> None:
+        self.station = station
+        self.job = job
+        self.number = frame.chunk
+        self.careful = isinstance(frame.items, list)
+        self.running = Running(station, job.number, job.id, job.id_rule, indices=frame.indices, attempts=frame.attempts)
+        self.failures: dict[int, FailureFrame] = {}
+        self.lock = threading.Lock()
+        self.sent = 0
+        self.started = time.monotonic()
+        self.stretch: list[Any] = []  #: what the ``map`` at hand runs over; the watchdog may cut it off
+        self.stretch_lo = 0
+        self.stretch_started = self.started
+        self.cut_at: int | None = None  #: the position behind which the watchdog cut the stretch off
+        self._stretches: list[tuple[int, int, float]] = []  #: (lo, hi, seconds an item)
+        self._packed_items = frame.items
+
+    def run(self) -> ReportFrame:
+        """Run the chunk; every outcome of its items is in the report."""
+        if not self._unpack():
+            return self._report(0, Ended.UNREADABLE)
+        context.enter(self.running)
+        ended = self._run_stretches()
+        self.claim(Phase.IDLE, len(self.running.out), len(self.running.out))
+        return self._report(len(self.running.out), ended)
+
+    def claim(self, phase: Phase, lo: int, hi: int) -> None:
+        """Say in the ledger what may be running from now on."""
+        words = self.station.ledger.words
+        words[SINCE] = time.monotonic_ns()
+        words[CLAIM] = pack_claim(self.number, phase, lo, hi)
+
+    def _unpack(self) -> bool:
+        """Unpickle the items (in a careful chunk each one later, under its own mark); False where that fails."""
+        if isinstance(self._packed_items, list):
+            self.running.items = [None] * len(self._packed_items)
+            return True
+        self.claim(Phase.UNPACKING, 0, len(self.running.indices))
+        try:
+            self.running.items = load(self._packed_items)
+        except BaseException:
+            return False
+        return True
+
+    def _run_stretches(self) -> Ended:
+        out, total = self.running.out, len(self.running.items)
+        ledger, size = self.station.ledger, self._first_size()
+        while (lo := len(out)) < total:
+            if lo and time.monotonic() - self.started >= CHUNK_SECONDS:
+                return Ended.TIME
+            paused, cancelled = self.running.flags()
+            if paused or cancelled:
+                return Ended.CANCELLED if cancelled else Ended.PAUSED
+            hi = min(lo + size, total)
+            self.claim(Phase.UNPACKING if self.careful else Phase.RUNNING, lo, hi)
+            # Read after the claim was stored: either we see the limit, or the parent sees the claim.
+            limit = ledger.limit(self.number)
+            if limit < hi:
+                if limit <= lo:
+                    return Ended.LIMIT
+                hi = limit
+                self.claim(Phase.UNPACKING if self.careful else Phase.RUNNING, lo, hi)
+            if self.careful and not self._unpack_one(lo):
+                continue
+            size = self._run_stretch(lo, hi)
+        return Ended.DONE
+
+    def _first_size(self) -> int:
+        if self.careful or not self.job.pace:
+            return 1
+        return max(1, int(STRETCH_SECONDS / self.job.pace))
+
+    def _unpack_one(self, position: int) -> bool:
+        """Unpickle the item at this position; what that raises is its failure, not charged."""
+        assert isinstance(self._packed_items, list)
+        try:
+            item = load(self._packed_items[position])
+        except BaseException as error:
+            self._fail(position, error, 0.0, charged=False)
+            return False
+        assert isinstance(self.running.items, list)
+        self.running.items[position] = item
+        self.claim(Phase.RUNNING, position, position + 1)
+        return True
+
+    def _run_stretch(self, lo: int, hi: int) -> int:
+        """Run the items from lo to hi; returns how many the next stretch should hold."""
+        job, out = self.job, self.running.out
+        if self.running.reported:
+            self.running.reported = False
+            self.station.ledger.reals[FRACTION] = 0.0
+        self.stretch_lo, self.cut_at = lo, None
+        self.stretch = stretch = list(self.running.items[lo:hi])
+        items = iter(stretch)
+        started = self.stretch_started = time.monotonic()
+        while True:
+            try:
+                out.extend(job.map(items))
+            except BaseException as error:
+                self._fail(len(out), error, time.monotonic() - started)
+                continue
+            if len(out) - lo >= len(stretch):
+                break
+            # A StopIteration out of the handler ended the map as if the items had ended.
+            self._fail(len(out), StopIteration(), time.monotonic() - started)
+        self.stretch = []
+        if lo == 0 and job.pace is None and not job.awaits and inspect.isawaitable(out[0]):
+            self._await_first()
+        return self._time_stretch(lo, len(out), time.monotonic() - started)
+
+    def _fail(self, position: int, error: BaseException, elapsed: float, *, charged: bool = True) -> None:
+        # The error goes first: a position counts as ended as soon as it is in the list.
+        self.failures[position] = pack_failure(error, elapsed, charged=charged)
+        self.running.out.append(None)
+
+    def _await_first(self) -> None:
+        """The handler is no coroutine function and still returned something to await: so it will the next time."""
+        self.job.await_results()
+        pending = self.running.out.pop(0)
+        try:
+            self.running.out.append(self.job.resolve(pending))
+        except BaseException as error:
+            self._fail(0, error, time.monotonic() - self.stretch_started)
+
+    def _time_stretch(self, lo: int, hi: int, seconds: float) -> int:
+        count = hi - lo
+        if self.cut_at is not None and count > 1:
+            # All but the last item were as quick as expected.
+            pace = self.job.pace or 0.0
+            self._stretches.append((lo, hi - 1, pace))
+            lo, seconds = hi - 1, max(0.0, seconds - pace * (count - 1))
+        pace = self.job.pace = seconds / (hi - lo)
+        self._stretches.append((lo, hi, pace))
+        if self.careful:
+            return 1
+        return max(1, min(int(STRETCH_SECONDS / max(pace, 1e-9)), count * STRETCH_GROWTH))
+
+    # -- the report ------------------------------------------------------------------------------------------
+
+    def _report(self, done: int, ended: Ended) -> ReportFrame:
+        with self.lock:
+            return self.part(done, ended)
+
+    def part(self, done: int, ended: Ended, *, final: bool = True) -> ReportFrame:
+        """What is to be said of the positions since the last report, up to ``done``. Call with the lock held."""
+        first, self.sent = self.sent, done
+        failures = {at - first: failure for at, failure in self.failures.items() if first <= at < done}
+        positions = [at for at in range(done - first) if at not in failures] if failures else range(done - first)
+        out = self.running.out
+        results = [out[first + at] for at in positions] if failures else out[first:done]
+        packed = _pack_results(results, positions, failures, self.careful)
+        return ReportFrame(
+            chunk=self.number,
+            first=first,
+            done=done,
+            results=packed,
+            failures=failures,
+            stretches=self._stretches_between(first, done),
+            busy=time.monotonic() - self.started,
+            ended=ended,
+            final=final,
+        )
+
+    def _stretches_between(self, first: int, done: int) -> list[tuple[int, float]]:
+        clipped = [(max(lo, first), min(hi, done), pace) for lo, hi, pace in self._stretches]
+        known = [(hi - lo, pace) for lo, hi, pace in clipped if hi > lo]
+        rest = done - first - sum(count for count, _ in known)
+        return [*known, (rest, self.job.pace or 0.0)] if rest > 0 else known
+
+
+def _pack_results(
+    results: list[Any], positions: Sequence[int], failures: dict[int, FailureFrame], careful: bool
+) -> Packed | list[Packed]:
+    """One pickle of all results where unpickling can't fail, else one each; what can't be pickled becomes a failure."""
+    if not careful:
+        packed = dump_plain(results)
+        if packed is not None:
+            return packed
+    each = []
+    for position, result in zip(positions, results, strict=True):
+        try:
+            each.append(dump(result))
+        except BaseException as error:
+            failures[position] = FailureFrame(
+                None, stand_in(error), 0.0, True, result_error=f"the result {_short(result)} can't be pickled: {error}"
+            )
+    return each
+
+
+def _short(obj: Any) -> str:
+    try:
+        text = repr(obj)
+    except BaseException:
+        text = "(its repr() fails too)"
+    return f"{text if len(text) <= 80 else text[:77] + '...'} of type {type(obj).__name__}"

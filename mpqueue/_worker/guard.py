@@ -1,0 +1,235 @@
+"""A worker's first steps: it ties its life to the parent's, and becomes a process like any other.
+
+Runs once in each worker, before its first call. What it sees to, and why:
+
+- The worker dies with its parent, also when the parent is killed and the worker is in C code (`PR_SET_PDEATHSIG`);
+  so do the processes that its main thread forks.
+- It is a session of its own: Ctrl-C at the terminal does not reach it, and one signal kills it with its children.
+- Signals and `multiprocessing` are as in a fresh Python, so handlers may start processes and pools of their own.
+- What it forks can neither hold the pipes home open (the parent would wait for their end) nor write into the ledger.
+- It can be asked where it is (`STACK_SIGNAL`), also while it sleeps or holds the global lock.
+
+Loads small modules of the standard library only: whatever is imported here is paid at every start of a worker.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import fcntl
+import importlib
+import mmap
+import multiprocessing
+import multiprocessing.resource_tracker
+import os
+import resource
+import select
+import signal
+import stat
+import sys
+import threading
+from typing import Any
+
+from mpqueue._wire.ledger import SIZE, Ledger
+from mpqueue._wire.seed import STACK_SIGNAL, LaneSeed
+from mpqueue._worker import station
+
+_PR_SET_PDEATHSIG = 1
+_MAP_FIXED = 0x10
+
+#: Higher than what handlers have open, so that it is closed last; not so high that the table takes much memory.
+_LAST_DESCRIPTOR = 1000
+
+_failure: BaseException | None = None
+_stack_pipe = -1
+_private: list[int] = []  #: descriptors that no fork may keep
+
+
+def initialize(seed: LaneSeed) -> None:
+    """Make this process a worker. Never raises: what went wrong is raised by `ready`, where the parent sees it."""
+    global _failure
+    try:
+        _follow_parent(seed.parent)
+        _reset_signals()
+        # loky makes its own start method the default, by which no handler can start a process; None is Python's own.
+        multiprocessing.set_start_method(seed.start_method, force=True)  # type: ignore[arg-type]
+        ledger = _take_station(seed)
+        _private.extend((seed.outbox.fd, *_inherited_pipes()))
+        _guard_forks(ledger)
+        _answer_stack_signal(seed.stack.fd)
+    except BaseException as error:
+        _failure = error
+
+
+def ready(receiver: str) -> int:
+    """The first call: load the module that will take the frames, and say that this worker stands.
+
+    Raises:
+        BaseException: What `initialize` or the import raised; the parent kills this worker.
+    """
+    if _failure is not None:
+        raise _failure
+    importlib.import_module(receiver)
+    return os.getpid()
+
+
+def close_last(inode: int) -> None:
+    """See to it that the pipe of that inode, by which loky notices our end, is closed after those for results.
+
+    The kernel closes descriptors in the order of their numbers. When this one comes first, loky finds a process that
+    is not quite dead yet, and sleeps 100 ms before it fails the calls.
+    """
+    for fd in _inherited_pipes():
+        if os.fstat(fd).st_ino == inode:
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            last = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, min(_LAST_DESCRIPTOR, max(limit - 8, 3)))
+            _private.append(last)
+
+
+def rearm() -> None:
+    """See to it that this worker can be asked where it is, whatever the handler has done to its signals.
+
+    To be called before each chunk; costs 0.7 us. Registering alone would not do: faulthandler takes a signal that it
+    has registered before for its own, even after somebody else has taken it.
+    """
+    if _stack_pipe >= 0:
+        faulthandler.unregister(STACK_SIGNAL)
+        faulthandler.register(STACK_SIGNAL, _stack_pipe, all_threads=True)
+
+
+# -- the parent --------------------------------------------------------------------------------------------------------
+
+
+def _follow_parent(parent: int) -> None:
+    """Leave the parent's session, and die when it does."""
+    _leave_unless_child_of(parent)
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    if sys.platform == "linux":
+        _die_with_parent()
+        # It may have died before the kernel was asked to tell.
+        _leave_unless_child_of(parent)
+    else:
+        threading.Thread(target=_watch, args=(parent,), name="mpqueue-parent-watch", daemon=True).start()
+
+
+def _leave_unless_child_of(parent: int) -> None:
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _die_with_parent() -> None:
+    """SIGKILL when the thread that started this process ends: the parent's starter, which outlives its workers."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+
+
+def _watch(parent: int) -> None:
+    """Where the kernel has no `PR_SET_PDEATHSIG` (macOS): wait for the parent's end, on a thread of its own.
+
+    Does not get to run while a handler holds the global lock in C code.
+    """
+    queue: Any = select.kqueue()  # type: ignore[attr-defined,unused-ignore]
+    leaves: Any = select.kevent(  # type: ignore[attr-defined,unused-ignore]
+        parent,
+        select.KQ_FILTER_PROC,  # type: ignore[attr-defined,unused-ignore]
+        select.KQ_EV_ADD,  # type: ignore[attr-defined,unused-ignore]
+        select.KQ_NOTE_EXIT,  # type: ignore[attr-defined,unused-ignore]
+    )
+    try:
+        while os.getppid() == parent:
+            queue.control([leaves], 1)
+    finally:  # a parent that is gone already can't be watched: that raises
+        os.killpg(0, signal.SIGKILL)
+
+
+# -- signals -----------------------------------------------------------------------------------------------------------
+
+
+def _reset_signals() -> None:
+    """As in a fresh Python at a terminal, whatever the parent ignores or blocks: both are inherited by processes."""
+    # A Ctrl-C that came before this process left the terminal's group is pending. Ignoring a signal drops it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Ignored, it would make every exit status in a handler 0.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+
+def _answer_stack_signal(pipe: int) -> None:
+    """From now on, write the stacks of all threads into ``pipe`` when `STACK_SIGNAL` comes."""
+    global _stack_pipe
+    # What does not fit into the pipe is lost rather than waited for: nobody may ever read it.
+    os.set_blocking(pipe, False)
+    faulthandler.register(STACK_SIGNAL, pipe, all_threads=True)
+    _stack_pipe = pipe
+
+
+# -- what is shared ----------------------------------------------------------------------------------------------------
+
+
+def _take_station(seed: LaneSeed) -> Ledger:
+    """Map the ledger and settle in."""
+    ledger = Ledger(seed.ledger.fd)
+    os.close(seed.ledger.fd)
+    os.set_blocking(seed.bell.fd, False)
+    station.take(
+        station.Station(
+            lane=seed.lane,
+            generation=seed.generation,
+            parent=seed.parent,
+            ledger=ledger,
+            flags=seed.flags,
+            outbox=seed.outbox.fd,
+            bell=seed.bell.fd,
+        )
+    )
+    return ledger
+
+
+def _inherited_pipes() -> list[int]:
+    """The pipes that this process was started with, but for those to the two resource trackers."""
+    trackers = ("multiprocessing.resource_tracker", "loky.backend.resource_tracker")
+    kept = {sys.modules[name]._resource_tracker._fd for name in trackers if name in sys.modules}
+    pipes = []
+    for fd in map(int, os.listdir("/dev/fd")):
+        try:
+            if fd > 2 and fd not in kept and stat.S_ISFIFO(os.fstat(fd).st_mode):
+                pipes.append(fd)
+        except OSError:  # the folder's own, closed by now
+            continue
+    return pipes
+
+
+def _guard_forks(ledger: Ledger) -> None:
+    """Take the private descriptors and the ledger away from all that this process forks, and tie its life to ours.
+
+    The numbers stay taken, by the null device, so that objects that go on using them do no harm. Costs a fork 20 us.
+    """
+    me, main = os.getpid(), threading.get_ident()
+    forked_by_main = False
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 4, ctypes.c_long)
+    page = ctypes.addressof(ctypes.c_char.from_buffer(ledger.words))
+    for fd in _private:
+        os.set_inheritable(fd, False)
+
+    def before() -> None:
+        nonlocal forked_by_main
+        forked_by_main = threading.get_ident() == main
+
+    def in_child() -> None:
+        # The child of another thread would die with that thread, and a grandchild with a parent that means to leave it.
+        if sys.platform == "linux" and forked_by_main and os.getppid() == me:
+            _die_with_parent()
+            _leave_unless_child_of(me)
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in _private:
+            os.dup2(null, fd, inheritable=False)
+        os.close(null)
+        protection, kind = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
+        libc.mmap(page, SIZE, protection, kind, -1, 0)
+
+    os.register_at_fork(before=before, after_in_child=in_child)

@@ -1,0 +1,113 @@
+"""The jobs whose handlers this worker holds: loading, setup, event loop, and the end of all of these."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from itertools import repeat
+from types import FunctionType, MethodType
+from typing import Any
+
+from mpqueue._wire.frames import HandlerFrame
+from mpqueue._wire.ids import IdRule
+from mpqueue._wire.payload import load
+from mpqueue._worker import context
+from mpqueue._worker.station import Station
+
+
+class LoadedJob:
+    """One job's handler, ready to be called."""
+
+    def __init__(self, number: int, frame: HandlerFrame, station: Station) -> None:
+        self.number = number
+        self.id = frame.job_id
+        self.id_rule = IdRule(frame.id_rule)
+        self.pace: float | None = None  #: seconds an item, as seen last
+        self._runner: asyncio.Runner | None = None
+        self._finish: Callable[[], object] | None = None
+        context.enter(context.Running(station, number, self.id, self.id_rule))
+        handler = load(frame.handler)
+        self._more_arguments: tuple[Any, ...] = ()
+        if frame.setup is not None:
+            self._more_arguments = (repeat(self._set_up(load(frame.setup))),)
+        self._handler = handler
+        # Only Python functions let other threads of the worker in between two items.
+        self._call = handler if isinstance(handler, FunctionType | MethodType) else _python_call(handler)
+        self.awaits = False
+        if _is_async(handler):
+            self.await_results()
+
+    def map(self, items: Any) -> Any:
+        """An iterator over the handler's results."""
+        return map(self._call, items, *self._more_arguments)
+
+    def await_results(self) -> None:
+        """From now on await what the handler returns, one item at a time."""
+        handler = self._handler
+        self.awaits = True
+
+        def call(*args: Any) -> Any:
+            return self.resolve(handler(*args))
+
+        self._call = call
+
+    def resolve(self, result: Any) -> Any:
+        """Await the result on this job's event loop, where it is something to await."""
+        if not inspect.isawaitable(result):
+            return result
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner.get_loop().run_until_complete(_as_coroutine(result))
+
+    def _set_up(self, setup: Callable[[], Any]) -> Any:
+        """Call ``setup``; one that yields is finished by `close`."""
+        made = setup()
+        if inspect.isgenerator(made):
+            return self._enter_generator(made)
+        # What @contextmanager makes; other context managers may just be the state itself (a model, an open file).
+        if isinstance(made, contextlib._GeneratorContextManager):
+            self._finish = lambda: made.__exit__(None, None, None)
+            return made.__enter__()
+        return self.resolve(made)
+
+    def _enter_generator(self, generator: Iterator[Any]) -> Any:
+        try:
+            state = next(generator)
+        except StopIteration:
+            raise RuntimeError("setup: expected a generator that yields the state once, got one that ended") from None
+        self._finish = lambda: _exhaust(generator)
+        return state
+
+    def close(self) -> None:
+        """Finish the setup, close the event loop. Raises what the setup's end raises."""
+        try:
+            if self._finish is not None:
+                self._finish()
+        finally:
+            if self._runner is not None:
+                self._runner.close()
+
+
+def _exhaust(generator: Iterator[Any]) -> None:
+    try:
+        next(generator)
+    except StopIteration:
+        return
+    raise RuntimeError("setup: expected a generator that yields the state once, got one that yields again")
+
+
+def _python_call(handler: Any) -> Any:
+    def call(*args: Any) -> Any:
+        return handler(*args)
+
+    return call
+
+
+def _is_async(handler: Any) -> bool:
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+
+
+async def _as_coroutine(awaitable: Any) -> Any:
+    return await awaitable

@@ -1,0 +1,87 @@
+"""The worker's entrance: a frame comes in, a frame goes out. Nothing that user code does may raise through here."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from mpqueue._wire.frames import ChunkFrame, Ended, FailureFrame, ForgetFrame, HandlerFrame, ReportFrame
+from mpqueue._wire.ledger import CLAIM, SINCE, Phase, pack_claim
+from mpqueue._wire.payload import Packed, dump_frame, load_frame
+from mpqueue._worker import context, guard, station
+from mpqueue._worker.chunk_run import ChunkRun
+from mpqueue._worker.failures import pack_failure, stand_in
+from mpqueue._worker.loaded import LoadedJob
+from mpqueue._worker.station import Station
+from mpqueue._worker.watchdog import Watchdog
+
+_loaded: dict[int, LoadedJob] = {}
+_watchdog = Watchdog()
+
+
+def receive(data: bytes) -> bytes:
+    """Do what a frame says, in the worker's main thread; returns the answer."""
+    here = station.here()
+    assert here is not None, "frames are received in workers only"
+    frame = load_frame(data)
+    return dump_frame(_run_chunk(here, frame) if isinstance(frame, ChunkFrame) else _forget(frame))
+
+
+def _run_chunk(here: Station, frame: ChunkFrame) -> ReportFrame:
+    guard.rearm()
+    try:
+        job = _loaded.get(frame.job)
+        if job is None:
+            assert frame.handler is not None, "the first chunk of a job brings its handler"
+            loaded = _load(here, frame, frame.handler)
+            if isinstance(loaded, FailureFrame):
+                return _setup_failed(frame, loaded)
+            job = loaded
+        run = ChunkRun(here, job, frame)
+        _watchdog.watch(run)
+        try:
+            return run.run()
+        finally:
+            _watchdog.watch(None)
+    finally:
+        context.enter(None)
+
+
+def _load(here: Station, frame: ChunkFrame, handler: HandlerFrame) -> LoadedJob | FailureFrame:
+    words = here.ledger.words
+    words[SINCE] = time.monotonic_ns()
+    words[CLAIM] = pack_claim(frame.chunk, Phase.LOADING, 0, 0)
+    started = time.monotonic()
+    try:
+        job = _loaded[frame.job] = LoadedJob(frame.job, handler, here)
+        return job
+    except BaseException as error:
+        return pack_failure(error, time.monotonic() - started)
+    finally:
+        words[CLAIM] = pack_claim(frame.chunk, Phase.IDLE, 0, 0)
+
+
+def _setup_failed(frame: ChunkFrame, failure: FailureFrame) -> ReportFrame:
+    return ReportFrame(
+        chunk=frame.chunk,
+        first=0,
+        done=0,
+        results=Packed(b""),
+        failures={},
+        stretches=(),
+        busy=failure.elapsed,
+        ended=Ended.SETUP_FAILED,
+        setup_failure=failure,
+    )
+
+
+def _forget(frame: ForgetFrame) -> Any:
+    """Drop a job; the answer is None, or the stand-in of what the end of its setup raised."""
+    job = _loaded.pop(frame.job, None)
+    if job is None:
+        return None
+    try:
+        job.close()
+    except BaseException as error:
+        return stand_in(error)
+    return None

@@ -1,0 +1,95 @@
+"""The watchdog: a thread of the worker that looks after chunks that take longer than planned.
+
+25 ms after a chunk's start it cuts the stretch at hand off behind the item that runs, so
+that a slow item among tiny ones holds nobody up and the ledger names it. When the chunk's time is over and that item
+still runs, it sends home what had finished before it. Then it sleeps until the next chunk.
+
+A well-planned chunk is over before the first look; the thread wakes up 40 times a second at most, and not at all
+while the worker is idle or in a long item.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from mpqueue._wire.frames import Ended
+from mpqueue._wire.ledger import OUTBOX, Phase
+from mpqueue._wire.payload import dump_frame
+from mpqueue._worker.chunk_run import CHUNK_SECONDS, ChunkRun
+
+#: Seconds after a chunk's start at which a stretch is cut off behind the item that runs.
+CUT_SECONDS = 0.025
+
+
+class Watchdog:
+    """Owned by the worker's main thread, which says what it runs; started with the first chunk."""
+
+    def __init__(self) -> None:
+        self._run: ChunkRun | None = None
+        self._asleep = True
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, run: ChunkRun | None) -> None:
+        """The main thread begins a chunk, or (None) has ended one."""
+        self._run = run
+        if run is not None and self._asleep:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._loop, name="mpqueue-watchdog", daemon=True)
+                self._thread.start()
+            self._wake.set()
+
+    def _loop(self) -> None:
+        seen: ChunkRun | None = None
+        while True:
+            # Said before the look at _run, as the main thread sets _run before it looks at this: one of both sees.
+            self._asleep = True
+            run = self._run
+            if run is None or run is seen:
+                self._wake.wait()
+                self._wake.clear()
+                continue
+            self._asleep = False
+            if self._still_runs(run, CUT_SECONDS):
+                cut_off(run)
+                if self._still_runs(run, CHUNK_SECONDS):
+                    send_early(run)
+                    seen = run
+
+    def _still_runs(self, run: ChunkRun, after: float) -> bool:
+        """Sleep until so long after the chunk's start; True where it is still the one that runs."""
+        pause = run.started + after - time.monotonic()
+        if pause > 0:
+            threading.Event().wait(pause)
+        return run is self._run
+
+
+def cut_off(run: ChunkRun) -> None:
+    """End the stretch at hand behind the item that runs, and name only that item in the ledger."""
+    stretch, lo = run.stretch, run.stretch_lo
+    if len(stretch) < 2 or run.careful:
+        return
+    # The main thread may go on between these lines; whatever it has begun meanwhile stays claimed.
+    del stretch[len(run.running.out) - lo + 1 :]
+    position = len(run.running.out)
+    if run.stretch is not stretch or position - lo >= len(stretch):
+        return
+    run.cut_at = position
+    run.claim(Phase.RUNNING, position, max(position + 1, lo + len(stretch)))
+
+
+def send_early(run: ChunkRun) -> None:
+    """Put what has finished into the outbox and ring, where an item is still running and the outbox is free."""
+    station = run.station
+    with run.lock:
+        done = len(run.running.out)
+        if done <= run.sent or not run.stretch or station.ledger.words[OUTBOX]:
+            return
+        sent = run.sent
+        try:
+            data = dump_frame(run.part(done, Ended.DONE, final=False))
+            station.leave(data)
+        except BaseException:
+            # The handler that runs may be changing what it returned before: then it goes home with the chunk.
+            run.sent = sent

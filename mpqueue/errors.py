@@ -1,0 +1,165 @@
+"""Every error of mpqueue, in one tree.
+
+Owns the names only: nothing here imports the rest of the package, so that workers can raise and unpickle these
+errors without loading the parent's half.
+
+Three kinds, told apart by who did it: *refused* (the call was wrong: raised in the caller's frame, before anything is
+queued), *failed* (one item: stands in ``item.exception``), *broken* (the world did it: a worker, a disk).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class MPQueueError(Exception):
+    """Base of every error that mpqueue raises on its own account.
+
+    A handler's own exception reaches the caller as itself and is not one of these.
+    """
+
+
+class JobNotFoundError(MPQueueError, KeyError):
+    """No job of that id is in the queue."""
+
+    def __str__(self) -> str:
+        # KeyError would show the message in quotes.
+        return str(self.args[0]) if self.args else ""
+
+
+class JobExistsError(MPQueueError, ValueError):
+    """A job of that id is in the queue already; `clear_job` removes it once it has ended."""
+
+
+class JobStateError(MPQueueError):
+    """The job is in a state in which the call makes no sense; nothing was changed."""
+
+
+class QueueClosedError(MPQueueError):
+    """The queue was closed, or belongs to another process (a fork). Jobs and their results stay readable."""
+
+
+class ItemError(MPQueueError):
+    """One item that failed for good: ``item`` is its `JobItem`, ``__cause__`` the failure itself."""
+
+    def __init__(self, message: str, item: Any = None) -> None:
+        super().__init__(message)
+        self.item = item
+
+
+class PicklingError(MPQueueError, TypeError):
+    """Base of what can't be carried between the processes. Never retried: the same try would fail again."""
+
+
+class HandlerPicklingError(PicklingError):
+    """The handler, or its ``setup``, can't be serialized. Raised by `create_job`; names the variable at fault."""
+
+
+class ItemPicklingError(PicklingError):
+    """An item can't be pickled. Its handler was not called."""
+
+
+class ResultPicklingError(PicklingError):
+    """A handler's result can't be pickled in the worker, or not be unpickled here."""
+
+
+class SetupError(MPQueueError):
+    """``setup``, or loading the handler, failed in every worker; ``__cause__`` is the real error."""
+
+
+class ItemTimeoutError(MPQueueError, TimeoutError):
+    """A try ran longer than its ``timeout``; its worker was killed.
+
+    ``stack`` is where it hung, as text, where that could be had.
+    """
+
+    def __init__(self, message: str, stack: str | None = None) -> None:
+        super().__init__(message)
+        self.stack = stack
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.stack)
+
+
+class WorkerCrashedError(MPQueueError):
+    """The worker process died while it ran the item.
+
+    ``exitcode`` is the process's exit code (negative: minus the signal's number), ``signal`` the signal's name;
+    both are None where the system does not tell.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        exitcode: int | None = None,
+        signal: str | None = None,
+        pid: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.exitcode = exitcode
+        self.signal = signal
+        self.pid = pid
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.exitcode, self.signal, self.pid)
+
+
+class WorkerStartError(MPQueueError):
+    """No worker could be started for 30 s; ``__cause__`` is the last reason, where there was one."""
+
+
+class MemoryLimitError(MPQueueError, MemoryError):
+    """The item used more memory than ``max_memory_per_worker``; its worker was killed."""
+
+
+class JournalError(MPQueueError):
+    """The journal can't be read or written. What it holds is left as it was."""
+
+
+class RemoteError(MPQueueError):
+    """Stands in for a handler's exception that can't travel as itself, and for a `BaseException`.
+
+    ``type_name`` is the qualified name of the original type, ``message`` its text, ``traceback`` the worker's
+    traceback as text. ``bases`` are the qualified names of all its base classes, nearest first: retry filters look
+    at the original type through them.
+    """
+
+    def __init__(self, type_name: str, message: str, traceback: str, bases: tuple[str, ...] = ()) -> None:
+        super().__init__(f"{type_name}: {message}" if message else type_name)
+        self.type_name = type_name
+        self.message = message
+        self.traceback = traceback
+        self.bases = bases
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.type_name, self.message, self.traceback, self.bases)
+
+
+class RemoteTraceback(Exception):
+    """The worker's traceback as text: the ``__cause__`` of a handler's exception."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n\nin the worker:\n{self.text}"
+
+
+class Retry(Exception):
+    """Raised by a handler: try this item again after ``delay`` seconds (None: by the policy). The try counts."""
+
+    def __init__(self, message: str = "the handler asked for another try", *, delay: float | None = None) -> None:
+        super().__init__(message)
+        self.delay = None if delay is None else float(delay)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_retry, (str(self), self.delay)
+
+
+def _rebuild_retry(message: str, delay: float | None) -> Retry:
+    return Retry(message, delay=delay)
+
+
+class GiveUp(Exception):
+    """Raised by a handler: this item has failed for good, whatever tries are left."""

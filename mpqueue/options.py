@@ -1,0 +1,144 @@
+"""The options of a queue and of a job, checked once, frozen afterwards.
+
+Every value that a user passes is judged here, in the caller's frame; the engine trusts what it gets.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mpqueue.retry import RetryPolicy, check_number
+
+#: Tries after the first where nobody says otherwise.
+DEFAULT_MAX_RETRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOptions:
+    """What holds for a whole queue. ``concurrency`` is a number of workers, times are seconds."""
+
+    concurrency: int
+    retry: RetryPolicy
+    timeout: float | None = None
+    progress_interval: float = 0.0
+    threads_per_worker: int | None = None
+    max_items_per_worker: int | None = None
+    setup_timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """What holds for one job, the queue's options already folded in."""
+
+    retry: RetryPolicy
+    timeout: float | None = None
+    setup_timeout: float | None = None
+    priority: int = 0
+    chunksize: int | None = None
+
+
+def check_platform(platform: str = sys.platform) -> None:
+    """Raise NotImplementedError on Windows, which nobody has tested yet."""
+    if platform in ("win32", "cygwin"):
+        raise NotImplementedError(
+            f"mpqueue runs on Linux and, best effort, on macOS; this is {platform!r}. On Windows use WSL."
+        )
+
+
+def queue_options(
+    concurrency: int | None,
+    max_retries: int | None,
+    *,
+    retry: RetryPolicy | None,
+    timeout: float | None,
+    progress_interval: float,
+    threads_per_worker: int | None,
+    max_items_per_worker: int | None,
+    setup_timeout: float | None,
+    count_cpus: Callable[[], int],
+) -> QueueOptions:
+    """Check what `JobQueue` was given; ``count_cpus`` is asked only where ``concurrency`` is None."""
+    if concurrency is None:
+        concurrency = count_cpus()
+    check_number("concurrency", concurrency, low=1, integer=True)
+    check_number("progress_interval", progress_interval, low=0)
+    _check_optional("timeout", timeout)
+    _check_optional("setup_timeout", setup_timeout)
+    if threads_per_worker is not None:
+        check_number("threads_per_worker", threads_per_worker, low=1, integer=True)
+    if max_items_per_worker is not None:
+        check_number("max_items_per_worker", max_items_per_worker, low=1, integer=True)
+    return QueueOptions(
+        concurrency=concurrency,
+        retry=_one_policy("JobQueue", max_retries, retry) or RetryPolicy(max_retries=DEFAULT_MAX_RETRIES),
+        timeout=timeout,
+        progress_interval=float(progress_interval),
+        threads_per_worker=threads_per_worker,
+        max_items_per_worker=max_items_per_worker,
+        setup_timeout=setup_timeout,
+    )
+
+
+def job_options(
+    queue: QueueOptions,
+    *,
+    max_retries: int | None,
+    retry: RetryPolicy | None,
+    timeout: float | None,
+    priority: int,
+    chunksize: int | None,
+) -> JobOptions:
+    """Check what `create_job` was given and fold the queue's options in: what is given nearer wins."""
+    _check_optional("timeout", timeout)
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise TypeError(f"priority: expected a whole number, got {priority!r} of type {type(priority).__name__}")
+    if chunksize is not None:
+        check_number("chunksize", chunksize, low=1, integer=True)
+    policy = _one_policy("create_job", max_retries, retry, delays=queue.retry)
+    return JobOptions(
+        retry=policy or queue.retry,
+        timeout=queue.timeout if timeout is None else timeout,
+        setup_timeout=queue.setup_timeout,
+        priority=priority,
+        chunksize=chunksize,
+    )
+
+
+def refuse_until_built(**arguments: Any) -> None:
+    """Raise NotImplementedError for an argument that this version knows by name only."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise NotImplementedError(f"{name}={value!r}: this version of mpqueue has no {name} yet; leave it out.")
+
+
+def check_journal_path(path: str | os.PathLike[str] | None) -> None:
+    """Refuse ``journal=`` until there is one."""
+    refuse_until_built(journal=path)
+
+
+def _one_policy(
+    where: str, max_retries: int | None, retry: RetryPolicy | None, delays: RetryPolicy | None = None
+) -> RetryPolicy | None:
+    """The policy given at one level, or None; a bare ``max_retries`` keeps the delays of the level above."""
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise TypeError(f"retry: expected a RetryPolicy, got {retry!r} of type {type(retry).__name__}")
+    if max_retries is None:
+        return retry
+    check_number("max_retries", max_retries, low=0, integer=True)
+    if retry is not None:
+        raise ValueError(
+            f"{where}: expected max_retries or retry, got both (max_retries={max_retries!r}, retry={retry!r})"
+        )
+    above = delays or RetryPolicy()
+    return RetryPolicy(
+        max_retries, above.base_delay, above.factor, above.max_delay, above.jitter, above.retry_on, above.give_up_on
+    )
+
+
+def _check_optional(name: str, value: float | None) -> None:
+    if value is not None:
+        check_number(name, value, low=0, exclusive=True)

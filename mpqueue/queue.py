@@ -1,0 +1,405 @@
+"""`JobQueue`: what users hold. Checks what it is given, asks the coordinator, and owns everything it starts."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from mpqueue import options as checks
+from mpqueue._core.item_table import make_table
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.messages import FailedItemsReset, JobCancelled, JobPaused, JobResumed, JobStarted, Message
+from mpqueue._engine.coordinator import Coordinator
+from mpqueue._engine.engine import Engine
+from mpqueue._engine.listeners import SafeEmitter
+from mpqueue._engine.pool import count_cpus
+from mpqueue._wire.handler import pack_handler
+from mpqueue.announcer import Announcer
+from mpqueue.errors import JobExistsError, JobNotFoundError, JobStateError, QueueClosedError
+from mpqueue.job import Job
+from mpqueue.retry import RetryPolicy
+from mpqueue.run import Ended, JobRun
+from mpqueue.status import JobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """How many jobs of a queue are in which state."""
+
+    running: int  #: running or paused
+    pending: int  #: not yet started
+    completed: int  #: ended, however
+    total: int
+
+
+class JobQueue(SafeEmitter):
+    """Runs a function over many items in worker processes, and brings every result and every error home.
+
+    ``concurrency`` workers (None: one for each CPU that the process may use; one inside a worker) start with the first
+    job. ``max_retries`` (3) or ``retry`` say how often a failed item is tried again, ``timeout`` how many seconds one
+    try may take; both can be given nearer, for one job. ``progress_interval`` merges ``job:progress`` events to at
+    most one in so many seconds. ``threads_per_worker`` limits the inner threads of BLAS, OpenMP and the like (None:
+    CPUs / workers). A worker is replaced after ``max_items_per_worker`` items, and where a ``setup`` takes longer than
+    ``setup_timeout`` seconds.
+
+    A context manager, also an asynchronous one: leaving it ends every process and thread that it started. All methods
+    may be called from any thread, from listeners and from done-callbacks; in a forked child they raise
+    `QueueClosedError`.
+
+    Raises TypeError or ValueError for options out of range, NotImplementedError on Windows.
+    """
+
+    def __init__(
+        self,
+        concurrency: int | None = 3,
+        max_retries: int | None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        progress_interval: float = 0.0,
+        threads_per_worker: int | None = None,
+        max_items_per_worker: int | None = None,
+        max_memory_per_worker: int | str | None = None,
+        setup_timeout: float | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        backend: str = "loky",
+    ) -> None:
+        super().__init__()
+        checks.check_platform()
+        checks.refuse_until_built(
+            max_memory_per_worker=max_memory_per_worker,
+            journal=journal,
+            backend=None if backend == "loky" else backend,
+        )
+        self._options = checks.queue_options(
+            concurrency,
+            max_retries,
+            retry=retry,
+            timeout=timeout,
+            progress_interval=progress_interval,
+            threads_per_worker=threads_per_worker,
+            max_items_per_worker=max_items_per_worker,
+            setup_timeout=setup_timeout,
+            count_cpus=count_cpus,
+        )
+        self._engine = Engine(self._options)
+        announcer = Announcer(self, self._engine.listeners, self._options.progress_interval, self._engine.clock.now)
+        self._announce = announcer.announce
+        self._jobs: dict[str, JobBook] = {}
+        self._runs: dict[int, JobRun] = {}
+        self._next_number = 1
+        self._jobs_lock = threading.RLock()
+        self._closed = False
+        self._closer: threading.Thread | None = None
+        finalizer = weakref.finalize(self, self._engine.abandon)
+        finalizer.atexit = False  # the engine has its own, earlier hook
+
+    @property
+    def concurrency(self) -> int:
+        """The number of workers."""
+        return self._options.concurrency
+
+    @property
+    def max_retries(self) -> int:
+        """The tries after the first, where a job says nothing else."""
+        return self._options.retry.max_retries
+
+    # -- jobs ------------------------------------------------------------------------------------------------
+
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[Any],
+        handler: Callable[..., Any],
+        *,
+        setup: Callable[[], Any] | None = None,
+        max_retries: int | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        priority: int = 0,
+        chunksize: int | None = None,
+    ) -> Job:
+        """Create a job without starting it.
+
+        ``items`` are mappings with an ``"id"``, objects with an ``.id``, or plain values, whose id is their position:
+        the first item decides for all. The list is copied, the items are pickled when they are dispatched. The handler
+        is serialized now, once. With ``setup``, that is called once in each worker before the job's first item there,
+        and the handler is called as ``handler(item, state)`` with what it returned; a generator function yields the
+        state and is finished at the job's end. ``timeout`` is seconds a try. Of jobs that wait for workers the one
+        with the higher ``priority`` goes first. ``chunksize`` is how many items travel together; None: as many as take
+        20 ms.
+
+        Raises `JobExistsError` for an id that is taken, `HandlerPicklingError` for a handler that can't be serialized,
+        TypeError or ValueError for anything else that is wrong, and what the iterable raises; nothing is created then.
+        """
+        self._check_open("create a job")
+        if not isinstance(id, str):
+            raise TypeError(f"id: expected a str, got {id!r} of type {type(id).__name__}")
+        options = checks.job_options(
+            self._options, max_retries=max_retries, retry=retry, timeout=timeout, priority=priority, chunksize=chunksize
+        )
+        self._check_free(id)
+        table = make_table(items)
+        frame = pack_handler(id, handler, setup, table.rule)
+        with self._jobs_lock:
+            self._check_free(id)
+            book = JobBook(self._next_number, id, table, options, frame)
+            self._next_number += 1
+            self._jobs[id] = book
+        return Job(book)
+
+    def _check_free(self, job_id: str) -> None:
+        if job_id in self._jobs:
+            raise JobExistsError(
+                f"job {job_id!r}: expected a new id, got one that is taken; clear_job() frees it once that job ended"
+            )
+
+    def start(self, job_id: str, *, cancel_with_awaiter: bool = False, kill_on_cancel: bool = False) -> JobRun:
+        """Start a pending job; returns at once, with a run that resolves when the job has ended.
+
+        With ``cancel_with_awaiter``, cancelling a task that awaits the run cancels the job, with ``kill_on_cancel``
+        also the items that run then. The first start of a queue starts its workers.
+
+        Raises `JobNotFoundError`; `JobStateError` for a job that is not pending; `WorkerStartError` where there is no
+        room to start workers.
+        """
+        self._check_open("start a job")
+        book = self._find(job_id)
+        run = JobRun(book, self, cancel_with_awaiter=cancel_with_awaiter, kill_on_cancel=kill_on_cancel)
+        return self._begin(book, run, JobStarted(book, self._engine.clock.wall()))
+
+    def _begin(self, book: JobBook, run: JobRun, message: JobStarted | FailedItemsReset) -> JobRun:
+        def begin() -> None:
+            self._engine.open_pool()
+            # Registered first: a job without items ends while it starts.
+            previous = self._runs.get(book.number)
+            self._runs[book.number] = run
+            try:
+                self._engine.handle(message)
+            except BaseException:
+                self._runs.pop(book.number, None)
+                if previous is not None:
+                    self._runs[book.number] = previous
+                raise
+
+        self._ask(begin)
+        return run
+
+    def run(self, items: Iterable[Any], handler: Callable[..., Any], *, id: str | None = None, **options: Any) -> Job:
+        """Create a job, start it and wait for its end: the one-shot. ``options`` are those of `create_job`.
+
+        Failed items do not raise: see ``job.failures`` and ``job.raise_for_failures()``. Where the wait is interrupted
+        (Ctrl-C), the job is cancelled, its running items are ended, and the interruption goes on.
+        """
+        self.check_waiting_allowed("queue.run()")
+        job_id = self._free_id() if id is None else id
+        self.create_job(job_id, items, handler, **options)
+        run = self.start(job_id)
+        try:
+            return run.result()
+        except BaseException:
+            with suppress(QueueClosedError):
+                self.cancel(job_id, kill=True)
+            raise
+
+    def _free_id(self) -> str:
+        with self._jobs_lock:
+            number = self._next_number
+            while f"job-{number}" in self._jobs:
+                number += 1
+            return f"job-{number}"
+
+    def pause(self, job_id: str) -> None:
+        """Pause a running job: active items continue, new items won't start until it is resumed.
+
+        Its workers are free for other jobs as soon as they have ended the item that they run. Does nothing to a paused
+        job. Raises `JobNotFoundError`; `JobStateError` for a pending or finished job.
+        """
+        self._handle(JobPaused(self._find_open(job_id, "pause a job")))
+
+    def resume(self, job_id: str) -> None:
+        """Resume a paused job; does nothing to a running one. Raises `JobNotFoundError`, `JobStateError`."""
+        self._handle(JobResumed(self._find_open(job_id, "resume a job")))
+
+    def cancel(self, job_id: str, *, kill: bool = False) -> None:
+        """Cancel a job: pending items won't start, active items may complete; with ``kill`` they are ended at once.
+
+        ``cancelled`` is true at once, the status becomes ``cancelled`` with ``job:finished``, when the last active
+        item has ended. Items that did not run, wait for a retry or were killed end as pending. A pending job is
+        cancelled at once, a finished one stays as it is. Raises `JobNotFoundError`.
+        """
+        book = self._find_open(job_id, "cancel a job")
+        self._handle(JobCancelled(book, self._engine.clock.wall(), kill))
+
+    def get_job(self, job_id: str) -> Job | None:
+        """The job of that id, None where there is none. Works on a closed queue too."""
+        self._engine.check_process()
+        book = self._jobs.get(job_id)
+        return None if book is None else Job(book)
+
+    def jobs(self) -> list[Job]:
+        """All jobs of the queue, in the order they were created. Works on a closed queue too."""
+        self._engine.check_process()
+        with self._jobs_lock:
+            return [Job(book) for book in self._jobs.values()]
+
+    def clear_job(self, job_id: str) -> None:
+        """Remove a pending or finished job; a `Job` that is still held stays readable.
+
+        Raises `JobNotFoundError`; `JobStateError` for a running or paused job.
+        """
+        self._check_open("clear a job")
+        with self._jobs_lock:
+            book = self._find(job_id)
+            if book.active:
+                raise JobStateError(
+                    f"job {job_id!r}: expected a pending or finished job to clear, got one that is {book.status}"
+                )
+            del self._jobs[job_id]
+
+    def retry_failed(self, job_id: str) -> JobRun:
+        """Run the failed items of a finished job again, with ``attempts`` 0 and their history kept.
+
+        Returns a new run; where nothing failed it is resolved already. Raises `JobNotFoundError`; `JobStateError` for
+        a job that has not ended or was cancelled.
+        """
+        book = self._find_open(job_id, "retry failed items")
+        run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
+        if book.status is JobStatus.COMPLETED:
+            run.resolve()
+            return run
+        return self._begin(book, run, FailedItemsReset(book, self._engine.clock.wall()))
+
+    def get_stats(self) -> QueueStats:
+        """How many jobs are running (or paused), pending and completed (ended, however). Works on a closed queue."""
+        self._engine.check_process()
+        with self._jobs_lock:
+            books = list(self._jobs.values())
+        pending = sum(book.status is JobStatus.PENDING for book in books)
+        ended = sum(book.status.final for book in books)
+        return QueueStats(len(books) - pending - ended, pending, ended, len(books))
+
+    # -- closing ---------------------------------------------------------------------------------------------
+
+    def close(self, *, wait: bool = True, kill: bool = False) -> None:
+        """End the queue. Afterwards its calls raise `QueueClosedError`; jobs and their results stay readable.
+
+        Started jobs are waited for, also their retries; paused ones are cancelled; pending ones stay pending. With
+        ``wait=False`` running jobs are cancelled, and what runs ends in the background. With ``kill`` running items
+        are ended at once, and listeners are not waited for. From a listener it acts as ``wait=False``. A second call
+        does nothing, but ``close(kill=True)`` cuts a close short that still waits.
+        """
+        self._engine.check_process()
+        self._closed = True
+        on_listener_thread = self._engine.listeners.is_here
+        if kill and not on_listener_thread:
+            self._engine.shutdown(kill=True)
+            return
+        wait = wait and not on_listener_thread
+        self._engine.close_jobs(cancel=kill or not wait, kill=kill)
+        if wait:
+            self._finish_closing()
+        elif self._closer is None:
+            self._closer = threading.Thread(target=self._finish_closing, name="mpqueue-closer", daemon=True)
+            self._closer.start()
+
+    def _finish_closing(self) -> None:
+        concurrent.futures.wait(list(self._runs.values()))
+        self._engine.shutdown(kill=False, wait_for_listeners=True)
+
+    def __enter__(self) -> Self:
+        self._check_open("enter a queue")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.close(kill=True)
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.close(kill=True)
+            raise
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import asyncio
+
+        closing = asyncio.ensure_future(asyncio.to_thread(self.__exit__, kind, error, trace))
+        try:
+            await asyncio.shield(closing)
+        except BaseException:
+            self.close(kill=True)
+            raise
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def check_waiting_allowed(self, what: str) -> None:
+        """Raise RuntimeError where waiting for a run would wait for itself; QueueClosedError in a fork."""
+        self._engine.check_process()
+        if self._engine.listeners.is_here:
+            raise RuntimeError(
+                f"{what}: expected to be called outside listeners and done-callbacks, which the run waits for; "
+                "it would never return"
+            )
+
+    def subscribe(self, book: JobBook, put: Callable[[Ended], None]) -> Callable[[], None]:
+        """Have the indices of ended items put somewhere, those so far first; returns how to end it."""
+        coordinator = self._coordinator()
+        coordinator.ask(partial(coordinator.subscribe, book, put))
+
+        def unsubscribe() -> None:
+            coordinator.ask_later(partial(coordinator.unsubscribe, book, put))
+
+        return unsubscribe
+
+    def resolve_run(self, book: JobBook) -> None:
+        """A job's last event was delivered: its run resolves. On the listener thread."""
+        run = self._runs.pop(book.number, None)
+        if run is not None:
+            run.resolve()
+
+    def _on_listener_added(self) -> None:
+        self._check_open("add a listener")
+
+    def _coordinator(self) -> Coordinator:
+        self._engine.check_process()
+        return self._engine.coordinator(self._announce)
+
+    def _ask(self, call: Callable[[], None]) -> None:
+        self._coordinator().ask(call)
+
+    def _handle(self, message: Message) -> None:
+        self._ask(partial(self._engine.handle, message))
+
+    def _find(self, job_id: str) -> JobBook:
+        try:
+            return self._jobs[job_id]
+        except (KeyError, TypeError):
+            raise JobNotFoundError(f"job {job_id!r}: expected the id of a job in this queue, got none") from None
+
+    def _find_open(self, job_id: str, what: str) -> JobBook:
+        self._check_open(what)
+        return self._find(job_id)
+
+    def _check_open(self, what: str) -> None:
+        self._engine.check_process()
+        if self._closed:
+            raise QueueClosedError(f"expected an open queue to {what}, got one that was closed; make a new one")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a JobQueue can't be pickled: it belongs to the process that made it")

@@ -1,0 +1,128 @@
+"""When a failed item is tried again: policy as a value, no clock, no timer.
+
+`RetryPolicy.decide` is a pure function of the attempt, the error and a random source; what waits for the delay is the
+scheduler's heap.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from mpqueue.errors import GiveUp, PicklingError, RemoteError, Retry
+
+ErrorTypes = tuple[type[BaseException], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAfter:
+    """Try the item again ``delay`` seconds from now."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The item has failed for good; ``reason`` says which rule decided."""
+
+    reason: str
+
+
+def _type_tuple(name: str, value: Any) -> ErrorTypes:
+    types = value if isinstance(value, tuple) else (value,)
+    for entry in types:
+        if not (isinstance(entry, type) and issubclass(entry, BaseException)):
+            raise TypeError(f"{name}: expected exception types, got {entry!r}")
+    return types
+
+
+def check_number(name: str, value: Any, *, low: float, integer: bool = False, exclusive: bool = False) -> None:
+    """Raise TypeError or ValueError unless ``value`` is a finite number from ``low`` up."""
+    if isinstance(value, bool) or not isinstance(value, int if integer else int | float):
+        wanted = "a whole number" if integer else "a number"
+        raise TypeError(f"{name}: expected {wanted}, got {value!r} of type {type(value).__name__}")
+    if not math.isfinite(value) or value < low or (exclusive and value == low):
+        bound = f"above {low:g}" if exclusive else f"of at least {low:g}"
+        raise ValueError(f"{name}: expected a finite number {bound}, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and when a failed item is tried again.
+
+    ``max_retries`` counts the tries after the first: with 3, an item is tried at most 4 times. The delay before
+    retry *k* (from 1) is ``base_delay * factor ** (k - 1)`` seconds, at most ``max_delay``, and is then moved by at
+    most ``jitter`` (0 to 1) of itself, evenly in both directions. Only errors of the types ``retry_on`` are retried,
+    and none of ``give_up_on``. ``SystemExit``, ``KeyboardInterrupt`` and other types outside `Exception` are retried
+    under the default ``retry_on``. A waiting item holds no worker.
+
+    Raises TypeError or ValueError for values out of range, also nan and infinity.
+    """
+
+    max_retries: int = 3
+    base_delay: float = 2.0
+    factor: float = 2.0
+    max_delay: float | None = None
+    jitter: float = 0.0
+    retry_on: ErrorTypes = field(default=(Exception,))
+    give_up_on: ErrorTypes = field(default=())
+
+    def __post_init__(self) -> None:
+        check_number("max_retries", self.max_retries, low=0, integer=True)
+        check_number("base_delay", self.base_delay, low=0)
+        check_number("factor", self.factor, low=0)
+        if self.max_delay is not None:
+            check_number("max_delay", self.max_delay, low=0)
+        check_number("jitter", self.jitter, low=0)
+        if self.jitter > 1:
+            raise ValueError(f"jitter: expected a fraction from 0 to 1, got {self.jitter!r}")
+        object.__setattr__(self, "retry_on", _type_tuple("retry_on", self.retry_on))
+        object.__setattr__(self, "give_up_on", _type_tuple("give_up_on", self.give_up_on))
+
+    def delay(self, retry: int, rng: random.Random) -> float:
+        """Seconds to wait before retry number ``retry`` (from 1)."""
+        try:
+            delay = self.base_delay * self.factor ** (retry - 1)
+        except OverflowError:
+            delay = MAX_DELAY
+        delay = min(delay, MAX_DELAY if self.max_delay is None else self.max_delay)
+        if self.jitter:
+            delay *= 1.0 + self.jitter * (2.0 * rng.random() - 1.0)
+        return delay
+
+    def decide(self, attempt: int, error: BaseException, rng: random.Random) -> RetryAfter | Fail:
+        """What becomes of an item whose try number ``attempt`` (from 1) failed with ``error``."""
+        if isinstance(error, GiveUp):
+            return Fail("the handler gave up")
+        if isinstance(error, PicklingError):
+            return Fail("what can't be pickled once can't be pickled the next time")
+        if attempt > self.max_retries:
+            return Fail(f"no tries left after {attempt}")
+        if isinstance(error, Retry):
+            return RetryAfter(
+                self.delay(attempt, rng) if error.delay is None else min(max(0.0, error.delay), MAX_DELAY)
+            )
+        if _matches(error, self.give_up_on):
+            return Fail("its type is in give_up_on")
+        if not _matches(error, self.retry_on) and not (self.retry_on == (Exception,) and _is_base_only(error)):
+            return Fail("its type is not in retry_on")
+        return RetryAfter(self.delay(attempt, rng))
+
+
+#: Seconds; no computed delay is longer (a factor of 10 reaches infinity in 308 tries).
+MAX_DELAY = 10 * 365 * 86400.0
+
+
+def _matches(error: BaseException, types: ErrorTypes) -> bool:
+    """Like isinstance, but looks through a `RemoteError` at the type it stands for."""
+    if isinstance(error, types):
+        return True
+    if not isinstance(error, RemoteError):
+        return False
+    return any(f"{entry.__module__}.{entry.__qualname__}" in error.bases for entry in types)
+
+
+def _is_base_only(error: BaseException) -> bool:
+    return not isinstance(error, Exception) or isinstance(error, RemoteError)

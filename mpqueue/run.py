@@ -1,0 +1,127 @@
+"""`JobRun`: a started job as a future that can also be awaited, and iterated over while its items finish."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from mpqueue.job import Job, JobItem
+
+if TYPE_CHECKING:
+    from mpqueue._core.job_book import JobBook
+    from mpqueue.queue import JobQueue
+
+Ended = Sequence[int] | None  #: indices of items that ended; None: the job has
+
+
+class JobRun(Future[Job]):
+    """One run of a job. Resolves to the finished `Job`, whatever became of its items, after its last event.
+
+    ``result()`` never raises because of the job: a cancelled one comes with status ``cancelled``. An unresolved run
+    keeps its queue alive.
+    """
+
+    def __init__(self, book: JobBook, owner: JobQueue, *, cancel_with_awaiter: bool, kill_on_cancel: bool) -> None:
+        super().__init__()
+        self.job = Job(book)
+        self._book = book
+        self._owner: JobQueue | None = owner
+        self._cancel_with_awaiter = cancel_with_awaiter
+        self._kill_on_cancel = kill_on_cancel
+        self.set_running_or_notify_cancel()
+
+    def resolve(self) -> None:
+        """The job's last event was delivered. Called by the queue only."""
+        self._owner = None
+        if not self.done():
+            self.set_result(self.job)
+
+    def cancel(self) -> bool:
+        """Cancel the job, as ``queue.cancel`` does; returns True. The run resolves when the job has ended."""
+        owner = self._owner
+        if owner is not None and not self.done():
+            owner.cancel(self.job.id)
+        return True
+
+    def result(self, timeout: float | None = None) -> Job:
+        """Wait for the job's end, at most ``timeout`` seconds (then TimeoutError; the job goes on).
+
+        Raises RuntimeError instead of hanging where it would wait for itself: in a listener or a done-callback.
+        """
+        owner = self._owner
+        if owner is not None and not self.done():
+            owner.check_waiting_allowed("run.result()")
+        return super().result(timeout)
+
+    def as_completed(self) -> Iterator[JobItem]:
+        """The items as they end, completed or failed: those that have already, then the others.
+
+        Leaving the loop cancels nothing. Items that end pending, because the job was cancelled, do not come.
+        """
+        ended: queue.SimpleQueue[Ended] = queue.SimpleQueue()
+        unsubscribe = self._subscribe(ended.put)
+        try:
+            while (indices := ended.get()) is not None:
+                for index in indices:
+                    yield self.job.items[index]
+        finally:
+            unsubscribe()
+
+    async def __aiter__(self) -> AsyncIterator[JobItem]:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Queue[Ended] = asyncio.Queue()
+
+        def put(indices: Ended) -> None:
+            _call_in(loop, ended.put_nowait, indices)
+
+        unsubscribe = self._subscribe(put)
+        try:
+            while (indices := await ended.get()) is not None:
+                for index in indices:
+                    yield self.job.items[index]
+        finally:
+            unsubscribe()
+
+    def _subscribe(self, put: Callable[[Ended], None]) -> Callable[[], None]:
+        owner = self._owner
+        if owner is None:
+            table = self._book.table
+            put([index for index in range(len(table)) if table.ended(index)])
+            put(None)
+            return lambda: None
+        return owner.subscribe(self._book, put)
+
+    def __await__(self) -> Generator[Any, None, Job]:
+        return self._wait_in_loop().__await__()
+
+    async def _wait_in_loop(self) -> Job:
+        if self.done():
+            return self.result()
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        self.add_done_callback(lambda _: _call_in(loop, wake))
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            owner = self._owner
+            if self._cancel_with_awaiter and owner is not None:
+                owner.cancel(self.job.id, kill=self._kill_on_cancel)
+            raise
+        return self.result()
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: Any) -> None:
+    """Call something in a loop; a loop that was closed has nobody left who waits."""
+    try:
+        loop.call_soon_threadsafe(call, *arguments)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise

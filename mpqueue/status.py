@@ -1,0 +1,41 @@
+"""The statuses of jobs and items: the strings of the wire form, exactly.
+
+An item's status is kept as one byte in a column; `ITEM_CODES` is the only place where bytes and names meet.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class JobStatus(StrEnum):
+    """Where a job is. The last three are final."""
+
+    PENDING = "pending"  #: created, not started
+    RUNNING = "running"  #: started, items are being dispatched
+    PAUSED = "paused"  #: no new item starts until it is resumed
+    COMPLETED = "completed"  #: every item completed
+    COMPLETED_WITH_ERRORS = "completed_with_errors"  #: every item ended, at least one failed
+    CANCELLED = "cancelled"  #: cancelled before every item had ended
+
+    @property
+    def final(self) -> bool:
+        """True for a job that has ended."""
+        return self in _FINAL
+
+
+class ItemStatus(StrEnum):
+    """Where an item is."""
+
+    PENDING = "pending"  #: not begun, or handed back unstarted
+    PROCESSING = "processing"  #: a worker runs it now
+    COMPLETED = "completed"  #: its result is there
+    FAILED = "failed"  #: its last try failed
+    RETRY = "retry"  #: a try failed, the next one waits for its time
+
+
+_FINAL = frozenset({JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.CANCELLED})
+
+#: Item statuses by their byte in the status column.
+ITEM_CODES: tuple[ItemStatus, ...] = tuple(ItemStatus)
+PENDING, PROCESSING, COMPLETED, FAILED, RETRY = range(len(ITEM_CODES))
