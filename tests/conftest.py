@@ -1,0 +1,66 @@
+"""What every test runs in: a private temporary folder, and the proof that it left nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests.support import leaks
+from tests.support.waiting import wait_until
+
+#: Seconds that asynchronous cleaning up may take: worker exit, unlinking by a resource tracker, threads running out.
+GRACE = 5.0
+
+_ROOT = Path(__file__).parent.parent
+_TEMPORARY_FOLDER = pytest.StashKey[str]()
+
+# No deadline: how long an example takes on a busy machine says nothing about it.
+settings.register_profile("mpqueue", deadline=None, print_blob=True)
+settings.load_profile("mpqueue")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Mark all that this run starts, and give it a temporary folder in which every file is its own."""
+    os.environ.setdefault(leaks.COOKIE, uuid.uuid4().hex)
+    # Workers and scripts find the package and `tests.support.handlers` wherever they run.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    # pytest's own tmp_path stays where it was, for a look at it afterwards.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    tempfile.tempdir = os.environ["TMPDIR"] = config.stash[_TEMPORARY_FOLDER] = tempfile.mkdtemp(prefix="mpq-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the temporary folder."""
+    shutil.rmtree(config.stash[_TEMPORARY_FOLDER], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """Fail the test when a process, thread, shared segment, temporary file or descriptor outlives it.
+
+    There is no way round it. What a fixture of a wider scope holds is not counted, as it was there before.
+    """
+    before = leaks.Snapshot.take()
+    yield
+    if not leaks.Snapshot.take().since(before):
+        return
+
+    def left() -> dict[str, list[str]]:
+        gc.collect()
+        return leaks.without_strangers(leaks.Snapshot.take().since(before))
+
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: not left(), timeout=GRACE)
+    remains = left()
+    if remains:
+        leaks.kill(remains)
+        pytest.fail(leaks.report(remains), pytrace=False)

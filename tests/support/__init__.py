@@ -1,0 +1,1 @@
+"""What tests share: handlers named by verb, waiting, the leak check."""

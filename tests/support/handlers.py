@@ -1,0 +1,518 @@
+"""Handlers, each named by what it does. All can be imported, so workers load them by name.
+
+A plain one takes an item and does its thing. The ones at the end build a handler from others::
+
+    only("b", segfault)  # the item "b" dies, its neighbours succeed
+    at_first(segfault)  # the first attempt dies, the next succeeds
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import io
+import multiprocessing
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NoReturn
+
+import mpqueue
+from tests.support.waiting import Gate
+
+Handler = Callable[[Any], Any]
+
+#: Seconds; as good as for ever, and still an end for what a broken test leaves.
+FOREVER = 300.0
+
+
+# --- that end well --------------------------------------------------------------------------------------------------
+
+
+def succeed(item: Any) -> Any:
+    """Return the item."""
+    return item
+
+
+def double(item: Any) -> Any:
+    """Return twice the item."""
+    return item * 2
+
+
+def square(item: Any) -> Any:
+    """Return the item squared."""
+    return item * item
+
+
+def return_pid(item: Any) -> int:
+    """Return the worker's process id."""
+    return os.getpid()
+
+
+def return_attempt(item: Any) -> int:
+    """Return the number of this attempt."""
+    return mpqueue.current_item().attempt
+
+
+def return_cwd(item: Any) -> str:
+    """Return the worker's current folder."""
+    return os.getcwd()
+
+
+def big_result(item: int) -> bytes:
+    """Return that many bytes."""
+    return bytes(item)
+
+
+def return_length(item: bytes) -> int:
+    """Return the item's length."""
+    return len(item)
+
+
+async def succeed_later(item: Any) -> Any:
+    """Return the item, from a coroutine."""
+    import asyncio
+
+    await asyncio.sleep(0)
+    return item
+
+
+# --- that raise -----------------------------------------------------------------------------------------------------
+
+
+class TwoArgumentError(Exception):
+    """Pickles, and can't be unpickled: `Exception` gives only one argument back."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+
+
+class LockHolderError(Exception):
+    """Can't be pickled: it holds a lock."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.lock = threading.Lock()
+
+
+class SilentError(Exception):
+    """Has no message."""
+
+
+def fail(item: Any) -> NoReturn:
+    """Raise a `ValueError` that names the item."""
+    raise ValueError(f"cannot do {item!r}")
+
+
+def fail_silently(item: Any) -> NoReturn:
+    """Raise an error without a message."""
+    raise SilentError
+
+
+def fail_with_cause(item: Any) -> NoReturn:
+    """Raise a `ValueError` from a `KeyError`."""
+    try:
+        raise KeyError("missing")
+    except KeyError as error:
+        raise ValueError(f"cannot do {item!r}") from error
+
+
+def raise_unpicklable(item: Any) -> NoReturn:
+    """Raise an error that can't be pickled."""
+
+    class LocalError(Exception):
+        def __reduce__(self) -> NoReturn:
+            raise TypeError("this error refuses to be pickled")
+
+    raise LocalError(f"cannot do {item!r}")
+
+
+def raise_two_argument_error(item: Any) -> NoReturn:
+    """Raise an error that can be pickled but not unpickled."""
+    raise TwoArgumentError("two", "arguments")
+
+
+def raise_lock_holder(item: Any) -> NoReturn:
+    """Raise an error that holds a lock."""
+    raise LockHolderError("held")
+
+
+def sys_exit(item: Any) -> NoReturn:
+    """Call `sys.exit(3)`."""
+    sys.exit(3)
+
+
+def raise_keyboard_interrupt(item: Any) -> NoReturn:
+    """Raise `KeyboardInterrupt`."""
+    raise KeyboardInterrupt
+
+
+def raise_base_exception(item: Any) -> NoReturn:
+    """Raise a bare `BaseException`."""
+    raise BaseException("base")  # the very thing that is tried here
+
+
+def raise_stop_iteration(item: Any) -> NoReturn:
+    """Raise `StopIteration`, which would end a loop over a `map` early and silently."""
+    raise StopIteration
+
+
+def raise_memory_error(item: Any) -> NoReturn:
+    """Ask for more memory than there is."""
+    bytearray(1 << 60)
+    raise AssertionError("there was that much")
+
+
+def recurse_for_ever(item: Any) -> Any:
+    """Recurse until Python stops it."""
+    return recurse_for_ever(item)
+
+
+def ask_for_retry(item: Any) -> NoReturn:
+    """Raise `mpqueue.Retry` with no delay."""
+    raise mpqueue.Retry(delay=0)
+
+
+def give_up(item: Any) -> NoReturn:
+    """Raise `mpqueue.GiveUp`."""
+    raise mpqueue.GiveUp("hopeless")
+
+
+# --- whose result is the trouble ------------------------------------------------------------------------------------
+
+
+class Ununpicklable:
+    """Pickles, and raises when it is unpickled, in whichever process that is."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _refuse, ("this object refuses to be unpickled",)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise RuntimeError(message)
+
+
+class KillsWhereUnpickled:
+    """Pickles, and ends the process that unpickles it: as an item, the worker."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (5,)
+
+
+class Unpicklable:
+    """Raises when it is pickled."""
+
+    def __reduce__(self) -> NoReturn:
+        raise RuntimeError("this object refuses to be pickled")
+
+
+def return_unpicklable(item: Any) -> Any:
+    """Return something that can't be pickled."""
+    return Unpicklable()
+
+
+def return_lock(item: Any) -> Any:
+    """Return a lock, the usual thing that can't be pickled."""
+    return threading.Lock()
+
+
+def return_ununpicklable(item: Any) -> Any:
+    """Return something that pickles and can't be unpickled."""
+    return Ununpicklable()
+
+
+# --- that take the worker with them ---------------------------------------------------------------------------------
+
+
+def exit_zero(item: Any) -> NoReturn:
+    """Leave the process at once, with exit code 0."""
+    os._exit(0)
+
+
+def segfault(item: Any) -> NoReturn:
+    """Read address 0."""
+    ctypes.string_at(0)
+    raise AssertionError("address 0 could be read")
+
+
+def abort(item: Any) -> NoReturn:
+    """Abort, as C code does on a failed assertion."""
+    os.abort()
+
+
+def kill_self(item: Any) -> NoReturn:
+    """SIGKILL this process, as the kernel does when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("survived SIGKILL")
+
+
+def terminate_self(item: Any) -> NoReturn:
+    """SIGTERM this process."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    hang_sleep(item)
+    raise AssertionError("survived SIGTERM")
+
+
+def close_all_fds(item: Any) -> Any:
+    """Close every descriptor but the standard three, then return the item."""
+    os.closerange(3, 4096)
+    return item
+
+
+# --- that hang ------------------------------------------------------------------------------------------------------
+
+
+def hang_sleep(item: Any) -> Any:
+    """Sleep in the kernel."""
+    select.select([], [], [], FOREVER)
+    return item
+
+
+def hang_python(item: Any) -> NoReturn:
+    """Loop in Python."""
+    while True:
+        pass
+
+
+def hang_holding_gil(item: Any) -> Any:
+    """Backtrack in C code that does not let go of the global lock, for longer than anybody waits."""
+    return re.match(r"(a+)+b", "a" * 64)
+
+
+def sigterm_ignore_and_hang(item: Any) -> Any:
+    """Ignore SIGTERM and SIGINT, and sleep."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return hang_sleep(item)
+
+
+def stop_self(item: Any) -> Any:
+    """SIGSTOP this process."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return item
+
+
+# --- that misbehave and return --------------------------------------------------------------------------------------
+
+
+def print_much(item: Any) -> Any:
+    """Write 10 MB to standard output and error, by Python and past it."""
+    line = "x" * 1023 + "\n"
+    for _ in range(5 * 1024):
+        sys.stdout.write(line)
+    sys.stdout.flush()
+    for _ in range(5 * 1024):
+        os.write(2, line.encode())
+    return item
+
+
+def close_standard_streams(item: Any) -> Any:
+    """Close standard input, output and error."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        stream.close()
+    return item
+
+
+def replace_stdout(item: Any) -> Any:
+    """Put something else in the place of standard output."""
+    sys.stdout = io.StringIO()
+    return item
+
+
+def change_cwd(item: Any) -> Any:
+    """Go to the root folder."""
+    os.chdir("/")
+    return item
+
+
+def ignore_sigint(item: Any) -> Any:
+    """Ignore SIGINT from now on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return item
+
+
+def install_signal_handlers(item: Any) -> Any:
+    """Take every signal that can be taken."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if number < 32:  # beyond are the C library's own and the real-time ones
+            signal.signal(number, lambda *_: None)
+    return item
+
+
+def leave_thread(item: Any) -> Any:
+    """Leave a thread behind that no exit waits out: not a daemon, and without an end."""
+    threading.Thread(target=hang_sleep, args=(item,), name="left-behind").start()
+    return item
+
+
+def leave_daemon_thread(item: Any) -> Any:
+    """Leave a daemon thread behind."""
+    threading.Thread(target=hang_sleep, args=(item,), daemon=True, name="left-behind").start()
+    return item
+
+
+def leave_child(item: Any) -> int:
+    """Leave a child process behind, in the worker's process group; return its id."""
+    return subprocess.Popen(["sleep", str(int(FOREVER))]).pid
+
+
+def leave_forked_child(item: Any) -> int:
+    """Leave a fork of the worker behind, with all that it had open; return its id."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            hang_sleep(item)
+        finally:
+            os._exit(0)
+    return pid
+
+
+def fork_and_return_twice(item: Any) -> int:
+    """Fork, and let the child go on in the worker's code."""
+    return os.fork()
+
+
+def start_process(item: Any) -> Any:
+    """Run a `multiprocessing.Process` and return what it sent."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.Process(target=_send_double, args=(sender, item))
+    process.start()
+    answer = receiver.recv()
+    process.join()
+    receiver.close()
+    sender.close()
+    return answer
+
+
+def _send_double(sender: Any, item: Any) -> None:
+    sender.send(double(item))
+
+
+def start_pool(item: Any) -> Any:
+    """Double the item in a `multiprocessing.Pool` of its own."""
+    with multiprocessing.Pool(2) as pool:
+        return pool.map(double, [item])[0]
+
+
+def start_executor(item: Any) -> Any:
+    """Double the item in a `ProcessPoolExecutor` of its own."""
+    with ProcessPoolExecutor(1) as executor:
+        return executor.submit(double, item).result()
+
+
+def run_false(item: Any) -> int:
+    """Run a command that fails, and return its exit code: 1, unless SIGCHLD is ignored here."""
+    return subprocess.run(["false"], check=False).returncode
+
+
+def fill_shared_memory(item: Any) -> Any:
+    """Take all that is left of /dev/shm, until the worker ends; only under `tests.support.small_shm`.
+
+    Raises:
+        RuntimeError: It would take the machine's memory.
+    """
+    state = os.statvfs("/dev/shm")
+    free = state.f_bavail * state.f_frsize
+    if free > 256 * 2**20:
+        raise RuntimeError(f"/dev/shm has {free} bytes free, which is the machine's memory: run this under small_shm")
+    with tempfile.TemporaryFile(dir="/dev/shm", buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, free)
+        _kept.append(os.dup(file.fileno()))
+    return item
+
+
+_kept: list[int] = []
+
+
+# --- that build a handler -------------------------------------------------------------------------------------------
+
+
+def fail_with(error: BaseException) -> Handler:
+    """A handler that raises ``error``."""
+    return functools.partial(_raise, error)
+
+
+def _raise(error: BaseException, item: Any) -> NoReturn:
+    raise error
+
+
+def exit_with(code: int) -> Handler:
+    """A handler that leaves the process with ``code``."""
+    return functools.partial(_exit, code)
+
+
+def _exit(code: int, item: Any) -> NoReturn:
+    os._exit(code)
+
+
+def fail_until(attempt: int) -> Handler:
+    """A handler that fails at every attempt before that one, and then returns the item."""
+    return before_attempt(attempt, fail)
+
+
+def at_first(bad: Handler) -> Handler:
+    """A handler that does ``bad`` at the first attempt, and then returns the item."""
+    return before_attempt(2, bad)
+
+
+def before_attempt(attempt: int, bad: Handler) -> Handler:
+    """A handler that does ``bad`` at every attempt before that one, and then returns the item."""
+    return functools.partial(_before_attempt, attempt, bad)
+
+
+def _before_attempt(attempt: int, bad: Handler, item: Any) -> Any:
+    return bad(item) if mpqueue.current_item().attempt < attempt else item
+
+
+def only(culprit: Any, bad: Handler, good: Handler = succeed) -> Handler:
+    """A handler that does ``bad`` to the one item that equals ``culprit``, and ``good`` to all others."""
+    return functools.partial(_only, culprit, bad, good)
+
+
+def _only(culprit: Any, bad: Handler, good: Handler, item: Any) -> Any:
+    return bad(item) if item == culprit else good(item)
+
+
+def block_until_told(gate: Gate) -> Handler:
+    """A handler that arrives at ``gate``, waits until it opens, and returns the item."""
+    return functools.partial(_block, gate)
+
+
+def _block(gate: Gate, item: Any) -> Any:
+    gate.pass_through(item)
+    return item
+
+
+def announce(gate: Gate, then: Handler = succeed) -> Handler:
+    """A handler that arrives at ``gate``, does not wait, and does ``then``."""
+    return functools.partial(_announce, gate, then)
+
+
+def _announce(gate: Gate, then: Handler, item: Any) -> Any:
+    gate.announce(item)
+    return then(item)
+
+
+def count_calls(folder: Path, then: Handler = succeed) -> Handler:
+    """A handler that adds a byte to the item's file in ``folder``, then does ``then``; see `calls`."""
+    return functools.partial(_count, folder, then)
+
+
+def _count(folder: Path, then: Handler, item: Any) -> Any:
+    with (folder / f"{item}.calls").open("ab") as file:
+        file.write(b".")
+    return then(item)
+
+
+def calls(folder: Path) -> Iterator[tuple[str, int]]:
+    """What `count_calls` wrote: each item, as a string, and how often its handler was called."""
+    for path in folder.glob("*.calls"):
+        yield path.stem, path.stat().st_size

@@ -1,0 +1,66 @@
+"""The code in README.md and docs/ runs, and prints what it says it prints.
+
+A block whose first line is ```` ```python ```` is a program: it runs in an interpreter and a folder of its
+own. One with ```` ```python no-run ```` does not. A block right after it, with ```` ```text output ````, is what it
+prints.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+_BLOCK = re.compile(
+    r"^(?P<indent> *)```python(?P<info>[^\n]*)\n(?P<code>.*?)^(?P=indent)```[ ]*$"
+    r"(?:\s*^(?P=indent)```text output[ ]*\n(?P<output>.*?)^(?P=indent)```[ ]*$)?",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def programs(page: Path) -> Iterator[tuple[str, str, str | None]]:
+    """Each program of a page: where it stands, its code, and its output where the page gives it."""
+    text = page.read_text()
+    for match in _BLOCK.finditer(text):
+        if "no-run" in match["info"].split():
+            continue
+        line = text.count("\n", 0, match.start()) + 1
+        indent = match["indent"]
+        code = re.sub(f"^{indent}", "", match["code"], flags=re.MULTILINE)
+        output = match["output"]
+        if output is not None:
+            output = re.sub(f"^{indent}", "", output, flags=re.MULTILINE)
+        yield f"{page.relative_to(ROOT)}:{line}", code, output
+
+
+ALL = [program for page in PAGES for program in programs(page)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "output"), [p[1:] for p in ALL], ids=[p[0] for p in ALL])
+def test_code_runs_and_prints_what_the_page_says(code: str, output: str | None, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    done = subprocess.run(
+        [sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    if output is not None:
+        assert done.stdout.rstrip() == output.rstrip()
+
+
+def test_blocks_and_their_output_are_found(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "page.md"
+    fence = "```"
+    text = f"{fence}python\nprint(1)\n{fence}\n\n{fence}text output\n1\n{fence}\n{fence}python no-run\nno\n{fence}\n"
+    blocks = [(match["info"], match["code"], match["output"]) for match in _BLOCK.finditer(text)]
+    assert blocks == [("", "print(1)\n", "1\n"), (" no-run", "no\n", None)]
+    assert page.parent.is_dir()

@@ -1,0 +1,145 @@
+"""The rules of the house that no other tool checks: sizes, names, cycles, who reads the clock, what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+PACKAGE = ROOT / "mpqueue"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+#: Lines. To raise one is a decision, with a note in docs/adr/ that says why.
+MAX_MODULE = 400
+MAX_FUNCTION = 50  # its docstring not counted
+
+#: Names that say nothing, and so take in anything.
+BANNED_NAMES = {"base", "common", "helpers", "manager", "misc", "util", "utils"}
+
+#: Functions of `time` that read a clock.
+CLOCKS = {"monotonic", "perf_counter", "process_time", "thread_time", "time"}
+
+#: Time is an argument everywhere else, so that tests can give their own.
+MAY_READ_THE_CLOCK = ("mpqueue/_engine/clock.py", "mpqueue/_worker/")
+
+
+def name_of(path: Path) -> str:
+    """The path as it is seen from the repository."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def each(paths: list[Path]) -> pytest.MarkDecorator:
+    """Run the test for each of ``paths``."""
+    return pytest.mark.parametrize("path", paths, ids=name_of)
+
+
+def parse(path: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse(path.read_text(), filename=str(path))
+
+
+@each(MODULES)
+def test_no_module_is_too_long(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_MODULE
+
+
+@each(MODULES)
+def test_no_function_is_too_long(path: Path) -> None:
+    too_long = {}
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = lines_of(node)
+            if length > MAX_FUNCTION:
+                too_long[f"{node.name}, line {node.lineno}"] = length
+    assert not too_long
+
+
+def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """How many lines a function has, without its docstring."""
+    length = (function.end_lineno or function.lineno) - function.lineno + 1
+    if ast.get_docstring(function) is not None:
+        docstring = function.body[0]
+        length -= (docstring.end_lineno or docstring.lineno) - docstring.lineno + 1
+    return length
+
+
+@each(MODULES + TESTS)
+def test_every_module_is_named_by_what_it_holds(path: Path) -> None:
+    assert path.stem.strip("_") not in BANNED_NAMES
+    assert path.parent.name.strip("_") not in BANNED_NAMES
+
+
+@each(MODULES)
+def test_every_module_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(parse(path))
+
+
+@each(MODULES)
+def test_time_is_read_in_few_places(path: Path) -> None:
+    if name_of(path).startswith(MAY_READ_THE_CLOCK):
+        return
+    reads = []
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "time":
+            if node.attr.removesuffix("_ns") in CLOCKS:
+                reads.append(f"time.{node.attr}, line {node.lineno}")
+        elif isinstance(node, ast.ImportFrom) and node.module == "time":
+            reads.append(f"from time import, line {node.lineno}")
+    assert not reads, "take the time as an argument, or the queue's clock"
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """The modules of this package that a file imports, in functions too; not those for types only."""
+    for node in nodes_that_run(parse(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "mpqueue")
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "mpqueue":
+            for alias in node.names:
+                is_module = (ROOT / node.module.replace(".", "/") / f"{alias.name}.py").exists()
+                yield f"{node.module}.{alias.name}" if is_module else node.module
+
+
+def nodes_that_run(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those under ``if TYPE_CHECKING:``."""
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            for node in child.orelse:
+                yield from nodes_that_run(node)
+        else:
+            yield from nodes_that_run(child)
+
+
+def module_name(path: Path) -> str:
+    """``mpqueue._core.scheduler`` for its file."""
+    return name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def test_no_modules_import_each_other() -> None:
+    graph = {module_name(path): set(imports_of(path)) for path in MODULES if path != PACKAGE / "__init__.py"}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
+
+
+@each([path for path in MODULES if path != PACKAGE / "__init__.py"])
+def test_the_package_does_not_use_its_own_front_door(path: Path) -> None:
+    assert "mpqueue" not in set(imports_of(path)), "import the module that owns the name"
+
+
+def test_importing_mpqueue_loads_nothing_of_weight() -> None:
+    code = "import sys, mpqueue; print(*sorted(sys.modules), sep='\\n')"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    heavy = ("loky", "cloudpickle", "pyee", "mpqueue._engine", "multiprocessing", "concurrent.futures", "asyncio")
+    assert not [name for name in loaded if name.startswith(heavy)]
+
+
+def test_every_public_name_can_be_had_and_is_listed() -> None:
+    code = "import mpqueue; missing = [n for n in mpqueue.__all__ if not hasattr(mpqueue, n)]; print(missing)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
