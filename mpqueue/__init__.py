@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpqueue._core.item_table import FailedTry
+    from mpqueue._wire.shared import Shared, share
     from mpqueue._worker.context import CurrentItem, current_item
     from mpqueue.errors import (
         GiveUp,
@@ -51,6 +52,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "mpqueue._core.item_table": ("FailedTry",),
     "mpqueue._worker.context": ("CurrentItem", "current_item"),
+    "mpqueue._wire.shared": ("Shared", "share"),
     "mpqueue.errors": (
         "GiveUp",
         "HandlerPicklingError",
@@ -111,9 +113,11 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "SetupError",
+    "Shared",
     "WorkerCrashedError",
     "WorkerStartError",
     "current_item",
+    "share",
 ]
 
 

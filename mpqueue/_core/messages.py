@@ -96,6 +96,7 @@ class ChunkReported:
     ended: Ended
     final: bool = True
     setup_failure: Failure | None = None
+    returned: Sequence[int] = ()  #: shared segments that the worker has done with
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,13 +43,13 @@ from mpqueue._core.messages import (
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._engine.clock import Clock
 from mpqueue._engine.decode import decode_report
+from mpqueue._engine.exchange import Exchange
 from mpqueue._engine.inbox import Inbox, Request
-from mpqueue._engine.packing import pack_items
 from mpqueue._engine.probe import reached
 from mpqueue._engine.protocol import Lane, Pool
 from mpqueue._wire.frames import ChunkFrame, ForgetFrame
 from mpqueue._wire.ledger import FLAG_JOB, OUTBOX, Phase
-from mpqueue._wire.payload import dump_frame, load_frame
+from mpqueue._wire.payload import Packed, dump_frame, load_frame
 from mpqueue.errors import MPQueueError
 
 log = logging.getLogger("mpqueue")
@@ -69,13 +69,14 @@ class Coordinator:
         self._inbox = Inbox()
         self._pool: Pool | None = None
         self._more: deque[Message] = deque()
+        self._exchange = Exchange()
         self._subscribers: dict[int, list[Subscriber]] = {}
         self._running = True
         self._idle: list[Future[None]] = []
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._actions: dict[type, Callable[[Any], None]] = {
             StartLane: lambda command: self._pool_now.start(command.lane, command.generation),
-            RecycleLane: lambda command: self._pool_now.recycle(command.lane),
+            RecycleLane: self._recycle_lane,
             RetireLane: lambda command: self._pool_now.retire(command.lane),
             KillLane: self._kill_lane,
             SendChunk: self._send_chunk,
@@ -134,6 +135,7 @@ class Coordinator:
     def handle(self, message: Message) -> None:
         """Take a message in and carry out what follows from it."""
         self._take_outbox(message)
+        self._settle_segments(message)
         if isinstance(message, BellRung):
             return
         for command in self.scheduler.handle(message, self._clock.now()):
@@ -205,22 +207,25 @@ class Coordinator:
 
     def _send_chunk(self, command: SendChunk) -> None:
         chunk, lane = command.chunk, self._lane(command.lane)
-        packed = pack_items(chunk)
+        if lane is None or lane.generation != command.generation:
+            return  # its death is in the inbox and brings the chunk back
+        packed = self._exchange.pack(lane, chunk)
         if isinstance(packed, dict):
             self._more.append(ChunkRefused(command.lane, command.generation, chunk.number, packed))
             return
-        if lane is None or lane.generation != command.generation:
-            return  # its death is in the inbox and brings the chunk back
         frame = ChunkFrame(
             job=chunk.job.number,
             chunk=chunk.number,
             items=packed,
             indices=chunk.indices,
             attempts=chunk.attempts,
-            handler=chunk.job.handler if command.with_handler else None,
+            handler=chunk.job.handler.frame if command.with_handler else None,
+            returned=self._exchange.returned(lane),
+            unshared=self._exchange.unshared(lane),
         )
         data = dump_frame(frame)
-        chunk.job.sizer.learn_bytes(len(chunk.indices), len(data))
+        size = packed.size if isinstance(packed, Packed) else sum(one.size for one in packed)
+        chunk.job.sizer.learn_bytes(len(chunk.indices), size)
         lane.send(data).add_done_callback(partial(self._answered, lane))
         reached("chunk sent", chunk)
 
@@ -230,7 +235,8 @@ class Coordinator:
             lane.kill()  # where it still lives, it is not what it should be
             return
         try:
-            self.post(decode_report(answer.result(), lane.number, lane.generation))
+            on_free = self._exchange.received(lane)
+            self.post(decode_report(answer.result(), lane.number, lane.generation, on_free))
         except BaseException:
             log.critical("worker %d sent an answer that makes no sense; it is replaced", lane.number, exc_info=True)
             lane.kill()
@@ -244,10 +250,17 @@ class Coordinator:
             return
         size = lane.ledger.words[OUTBOX]
         if size:
-            early = decode_report(lane.read_outbox(size), lane.number, lane.generation)
+            on_free = self._exchange.received(lane)
+            early = decode_report(lane.read_outbox(size), lane.number, lane.generation, on_free)
             lane.ledger.words[OUTBOX] = 0
             for command in self.scheduler.handle(early, self._clock.now()):
                 self._actions[type(command)](command)
+
+    def _settle_segments(self, message: Message) -> None:
+        if isinstance(message, ChunkReported) and message.returned:
+            self._exchange.take_back(message.lane, message.generation, message.returned)
+        elif isinstance(message, LaneDied):
+            self._exchange.lane_gone(message.lane, message.generation)
 
     def _forget_job(self, command: ForgetJob) -> None:
         lane = self._lane(command.lane)
@@ -263,6 +276,12 @@ class Coordinator:
             self.post(JobForgotten(lane.number, lane.generation, job.number))
 
     # -- lanes -----------------------------------------------------------------------------------------------
+
+    def _recycle_lane(self, command: RecycleLane) -> None:
+        lane = self._lane(command.lane)
+        if lane is not None:
+            self._exchange.lane_gone(lane.number, lane.generation)
+        self._pool_now.recycle(command.lane)
 
     def _kill_lane(self, command: KillLane) -> None:
         lane = self._lane(command.lane)

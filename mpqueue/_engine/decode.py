@@ -5,24 +5,31 @@ Runs on the thread that brings the answer (a lane's own), so that a slow or brok
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mpqueue._core.item_table import Failure
 from mpqueue._core.messages import ChunkReported
 from mpqueue._wire.frames import Ended, FailureFrame, ReportFrame
 from mpqueue._wire.payload import Packed, load, load_frame
+from mpqueue._wire.segments import SegmentGoneError
 from mpqueue.errors import RemoteError, RemoteTraceback, ResultPicklingError
 
+OnFree = Callable[[int], None]
 
-def decode_report(data: bytes, lane: int, generation: int) -> ChunkReported:
-    """The report in a worker's answer. Raises only where the answer is none of ours."""
+
+def decode_report(data: bytes, lane: int, generation: int, on_free: OnFree) -> ChunkReported:
+    """The report in a worker's answer; ``on_free`` hears of the segments that nobody views any more.
+
+    Raises only where the answer is none of ours.
+    """
     frame: ReportFrame = load_frame(data)
     failures = {position: _failure(failure) for position, failure in frame.failures.items()}
     done, ended = frame.done, frame.ended
     try:
-        results = _results(frame, failures)
+        results = _results(frame, failures, on_free)
     except BaseException:
-        # Plain data always comes back; should it not, each item goes alone, so that one failure stays one.
+        # Plain data always comes back, unless its writer died at the wrong moment: the items run once more.
         results, failures, done, ended = [], {}, frame.first, Ended.UNREADABLE
     return ChunkReported(
         lane=lane,
@@ -37,14 +44,15 @@ def decode_report(data: bytes, lane: int, generation: int) -> ChunkReported:
         ended=ended,
         final=frame.final,
         setup_failure=None if frame.setup_failure is None else _failure(frame.setup_failure),
+        returned=frame.returned,
     )
 
 
-def _results(frame: ReportFrame, failures: dict[int, Failure]) -> list[Any]:
+def _results(frame: ReportFrame, failures: dict[int, Failure], on_free: OnFree) -> list[Any]:
     if isinstance(frame.results, Packed):
         if frame.done == frame.first:
             return []
-        loaded = load(frame.results)
+        loaded = load(frame.results, on_free)
         if not failures:
             return list(loaded)
         values = iter(loaded)
@@ -53,7 +61,9 @@ def _results(frame: ReportFrame, failures: dict[int, Failure]) -> list[Any]:
     positions = [at for at in range(len(results)) if at not in failures]
     for at, packed in zip(positions, frame.results, strict=True):
         try:
-            results[at] = load(packed)
+            results[at] = load(packed, on_free)
+        except SegmentGoneError:
+            raise
         except BaseException as error:
             broken = ResultPicklingError(f"the result can't be unpickled: {type(error).__name__}: {error}")
             broken.__cause__ = error

@@ -12,20 +12,25 @@ from collections.abc import Callable
 _log = logging.getLogger("mpqueue")
 
 _callbacks: dict[int, Callable[[], object]] = {}
-_numbers = itertools.count()
+_numbers = itertools.count(1)
 _registrations = {"own": False, "after loky's": False}
 
 
-def on_exit(callback: Callable[[], object]) -> Callable[[], None]:
+def on_exit(callback: Callable[[], object], *, last: bool = False) -> Callable[[], None]:
     """Have ``callback`` called when the interpreter exits, the last registered first; returns how to take it back.
 
-    It runs on the main thread while other threads still live; from Python 3.12 on it can't start new ones. In a fork
-    nothing is called: what was registered belongs to the parent.
+    Those with ``last`` come after all others: for owners whose own owner may have registered before them. It runs on
+    the main thread while other threads still live; from Python 3.12 on it can't start new ones. In a fork nothing is
+    called: what was registered belongs to the parent.
     """
-    number = next(_numbers)
+    number = -next(_numbers) if last else next(_numbers)
     _callbacks[number] = callback
     _register("own")
-    return lambda: _callbacks.pop(number, None) and None
+
+    def take_back() -> None:
+        _callbacks.pop(number, None)
+
+    return take_back
 
 
 def run_before_loky() -> None:
@@ -43,9 +48,8 @@ def _register(which: str) -> None:
 
 def _run() -> None:
     while _callbacks:
-        _, callback = _callbacks.popitem()
         try:
-            callback()
+            _callbacks.pop(max(_callbacks))()
         except Exception:
             _log.exception("closing at exit failed")
 

@@ -35,8 +35,11 @@ class FlagSetter:
         """Set or clear the flag of that name, some time soon, in the order of the calls. One caller thread; 2 us."""
         self._orders.put(_Order(getattr(self._flags, name), value))
         if self._thread is None and not self._has_ended:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            # While the interpreter exits there are no new threads, and the workers are about to be killed.
+            with contextlib.suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
 
     def end(self) -> threading.Thread | None:
         """To be called once the worker is dead: no order is carried out any more. Returns the thread that will end."""

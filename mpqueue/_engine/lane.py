@@ -21,6 +21,7 @@ import multiprocessing.process
 import multiprocessing.util
 import operator
 import os
+import signal
 import threading
 import weakref
 from collections.abc import Callable
@@ -46,6 +47,9 @@ DESCRIPTORS = 32
 
 #: Seconds that an exit of the interpreter waits for the thread of a lane whose worker it has killed.
 EXIT_PATIENCE = 1.0
+
+#: Seconds from the end of a worker's pipe to the end of its process: the time to free its memory, 60 ms for 300 MB.
+EXITCODE_PATIENCE = 0.25
 
 
 def count_cpus() -> int:
@@ -90,29 +94,32 @@ class LokyLane:
             )
             self._start(seed, environment, on_failure)
             on_failure.pop_all()
-        # The worker has them as its own by now.
+        # The worker has it by now.
         self._outbox.forget_name()
+        os.set_inheritable(self._outbox.fd, False)
 
     def _start(self, seed: LaneSeed, environment: dict[str, str], on_failure: contextlib.ExitStack) -> None:
         """Spawn the worker, and take its process and loky's thread out of the executor."""
+        module, function = RECEIVER
+        self._receive: Callable[[bytes], bytes] = getattr(importlib.import_module(module), function)
         self._executor: Any = process_executor.ProcessPoolExecutor(
             1, initializer=guard.initialize, initargs=(seed,), env=environment, timeout=None
         )
         on_failure.callback(_abort, self._executor)
-        module, function = RECEIVER
         self.first_answer: Future[int] | None = self._executor.submit(guard.ready, module)
-        self._receive: Callable[[bytes], bytes] = getattr(importlib.import_module(module), function)
         self._process: Any = next(iter(self._executor._processes.values()), None)
         if self._process is None:
             raise ChildProcessError("the worker ended as soon as it was started")
         self.worker = WorkerProcess(self._process.pid, self._process.sentinel)
         self.pid = self.worker.pid
+        self._call_queue: Any = self._executor._call_queue
+        self._call_queue._reader.close()
         self._executor._result_queue._writer.close()
-        self._executor._call_queue._reader.close()
         self.thread: threading.Thread = self._executor._executor_manager_thread
         _bound_join(self.thread, self.worker)
+        _take_over_killing(self._executor, self.worker)
+        _await_exitcode(self._process._popen, self.worker)
         _workers.add(self._process)
-        self._executor.submit(guard.close_last, os.fstat(self._process.sentinel).st_ino)
 
     def forget_names(self) -> None:
         """Once the worker has opened them, take the semaphores' names out of the file system.
@@ -170,17 +177,21 @@ class LokyLane:
         """Let the worker end by itself once it has answered what it was sent."""
         self._executor.shutdown(wait=False)
 
-    def abandon(self) -> int | None:
+    def abandon(self, exitcode: int | None) -> int | None:
         """Let go of the executor of a dead worker, whatever its thread is stuck in; returns the exit code, if known."""
-        self._feeder = self._executor._call_queue._thread
         self._executor.shutdown(wait=False, kill_workers=True)
         self._executor = None
-        return self._process.exitcode if self._process is not None else None
+        exitcode = self._process.exitcode if exitcode is None else exitcode
+        if self._process.exitcode is None and self.worker.is_reaped():
+            # By somebody else, so multiprocessing would never hear of it and keep the process for ever.
+            self._process._popen.returncode = 255 if exitcode is None else exitcode
+        self._process.join()
+        return exitcode
 
     def close(self) -> list[threading.Thread]:
         """Free what the lane still has; returns the threads that are about to end."""
         setter = self._setter.end()
-        threads = [thread for thread in (self.thread, self._feeder, setter) if thread is not None]
+        threads = [thread for thread in (self.thread, self._call_queue._thread, setter) if thread is not None]
         self.worker.close()
         self.ledger.close()
         self._outbox.close()
@@ -188,7 +199,7 @@ class LokyLane:
         os.close(self.stack)
         # Semaphores live as long as these do, and whoever has this lane in hand may hold it a little longer.
         self.ask_for_stack = None
-        del self._setter, self._flags, self._process, self._feeder, self.thread
+        del self._setter, self._flags, self._process, self._call_queue, self.thread
         return threads
 
 
@@ -232,7 +243,8 @@ def _check_descriptors() -> None:
 def _abort(executor: Any) -> None:
     """End an executor that could not be started wholly: its thread may not be there to do it."""
     for process in list(executor._processes.values()):
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
         process.join()
     executor.shutdown(wait=False, kill_workers=True)
 
@@ -249,6 +261,45 @@ def _bound_join(thread: threading.Thread, worker: WorkerProcess) -> None:
             threading.Thread.join(thread, EXIT_PATIENCE if timeout is None else timeout)
 
     thread.join = join  # type: ignore[method-assign]
+
+
+def _take_over_killing(executor: Any, worker: WorkerProcess) -> None:
+    """When loky's thread means to kill the worker, kill it our way, and leave loky none to kill.
+
+    It would look for the worker's children first, through `pgrep`, and warn where there is no such program.
+    """
+    processes, flags = executor._processes, executor._flags
+    flag_as_broken, flag_as_shutting_down = flags.flag_as_broken, flags.flag_as_shutting_down
+
+    def broken(error: BaseException) -> None:
+        processes.clear()
+        worker.kill()
+        flag_as_broken(error)
+
+    def shutting_down(kill_workers: bool | None = None) -> None:
+        if kill_workers is None and flags.kill_workers:  # loky's thread, about to do what it was told before
+            processes.clear()
+        flag_as_shutting_down(kill_workers)
+
+    flags.flag_as_broken, flags.flag_as_shutting_down = broken, shutting_down
+
+
+def _await_exitcode(popen: Any, worker: WorkerProcess) -> None:
+    """Where loky asks for the exit code of a worker that is just ending, let it have it.
+
+    It often asks too early: its pipe from the worker is closed some microseconds before the process is dead. Then it
+    sleeps 100 ms before it fails the calls.
+    """
+    reference = weakref.ref(popen)
+    plain_poll = type(popen).poll
+
+    def poll(flag: int = os.WNOHANG) -> Any:
+        popen = reference()
+        if flag == os.WNOHANG and popen.returncode is None:
+            worker.await_end(EXITCODE_PATIENCE)
+        return plain_poll(popen, flag)
+
+    popen.poll = poll
 
 
 #: The processes of all live lanes, to be forgotten in a fork, which would try to join them at its exit.

@@ -7,10 +7,11 @@ from typing import Any
 from mpqueue._core.item_table import Failure
 from mpqueue._core.lane_book import Chunk
 from mpqueue._wire.payload import Packed, dump
+from mpqueue._wire.segments import SegmentStore
 from mpqueue.errors import ItemPicklingError
 
 
-def pack_items(chunk: Chunk) -> Packed | list[Packed] | dict[int, Failure]:
+def pack_items(chunk: Chunk, store: SegmentStore) -> Packed | list[Packed] | dict[int, Failure]:
     """One pickle of the list of items (a careful chunk: one each); or the failures by position, where some can't be.
 
     Runs on the coordinator's thread; costs what pickling costs.
@@ -22,17 +23,17 @@ def pack_items(chunk: Chunk) -> Packed | list[Packed] | dict[int, Failure]:
         items = [payloads[index] for index in chunk.indices]
     if not chunk.careful:
         try:
-            return dump(items)
+            return dump(items, store)
         except BaseException:
             pass
-    return _pack_each(chunk, items)
+    return _pack_each(chunk, items, store)
 
 
-def _pack_each(chunk: Chunk, items: list[Any]) -> list[Packed] | dict[int, Failure]:
+def _pack_each(chunk: Chunk, items: list[Any], store: SegmentStore) -> list[Packed] | dict[int, Failure]:
     packed, failures = [], {}
     for position, item in enumerate(items):
         try:
-            packed.append(dump(item))
+            packed.append(dump(item, store))
         except BaseException as error:
             item_id = chunk.job.table.id_of(chunk.indices[position])
             refusal = ItemPicklingError(
@@ -40,8 +41,11 @@ def _pack_each(chunk: Chunk, items: list[Any]) -> list[Packed] | dict[int, Failu
             )
             refusal.__cause__ = error
             failures[position] = Failure(refusal, charged=False)
-    if failures or chunk.careful:
-        return failures or packed
+    if failures:
+        store.take_back([one.segment.serial for one in packed if one.segment is not None])
+        return failures
+    if chunk.careful:
+        return packed
     # Together they failed, each alone they do not: pickled twice with different outcomes. Let each go alone.
     chunk.careful = True
     return packed

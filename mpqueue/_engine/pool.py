@@ -53,8 +53,8 @@ class LokyPool:
         except BaseException:
             self._watcher.call(self._watcher.stop)
             raise
-        self._take_back = on_exit(functools.partial(self.close, kill=True))
-        self._watcher.call(_sweep_once)
+        self._take_back = on_exit(functools.partial(self.close, kill=True), last=True)
+        self._watcher.call(strays.kill_orphans)
 
     def start(self, number: int, generation: int) -> None:
         """See `protocol.Pool.start`."""
@@ -77,7 +77,7 @@ class LokyPool:
             self._watcher.call(self._retire, lane)
 
     def close(self, *, kill: bool) -> None:
-        """See `protocol.Pool.close`. Where one of the pool's own threads calls it (a finalizer may), it does not wait."""
+        """See `protocol.Pool.close`. On one of the pool's own threads, where a finalizer may run, it does not wait."""
         if os.getpid() != self._owner:
             return
         self._is_closing = True
@@ -168,17 +168,6 @@ class LokyPool:
         strays.kill_strays(strays.cookie(self._number))
         self._watcher.stop()
         self._gone.set()
-
-
-_has_swept = False
-
-
-def _sweep_once() -> None:
-    """Kill what the workers of dead parents have left, the first time in this process."""
-    global _has_swept
-    if not _has_swept:
-        _has_swept = True
-        strays.kill_orphans()
 
 
 def _without_frames(error: BaseException) -> BaseException:

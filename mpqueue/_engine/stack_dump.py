@@ -11,7 +11,7 @@ from mpqueue._engine.watcher import Watcher
 from mpqueue._engine.worker_process import WorkerProcess
 from mpqueue._wire.seed import STACK_SIGNAL
 
-#: Seconds to wait for the first of the text. It comes within 2 ms, or not at all: the handler blocks or took the signal.
+#: Seconds to wait for the first of the text. It comes within 2 ms, or not at all: the handler blocks the signal.
 PATIENCE = 0.05
 
 #: Seconds from the first of the text to the last: the worker writes it in one go, 10 us for a thread.

@@ -42,8 +42,12 @@ def kill_strays(prefix: str) -> None:
     _kill_where(lambda found: found[1].startswith(wanted))
 
 
+@functools.cache
 def kill_orphans() -> None:
-    """SIGKILL what workers left whose parent died without sweeping: killed, say, or with a machine out of memory."""
+    """SIGKILL what workers left whose parent died without sweeping: killed, say, or with a machine out of memory.
+
+    Once in this process; later calls do nothing.
+    """
 
     def is_orphan(found: re.Match[bytes]) -> bool:
         # Of another pid namespace (a container's), the parent's number means nothing here.

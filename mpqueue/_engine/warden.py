@@ -182,9 +182,7 @@ class Warden:
         """No answer is on its way any more."""
         self._cancel_timer()
         lane = self.lane
-        exitcode = lane.abandon()
-        if self._exitcode is None:
-            self._exitcode = exitcode
+        self._exitcode = lane.abandon(self._exitcode)
         self._state = State.DEAD
         if self._was_ready:
             self._tell(

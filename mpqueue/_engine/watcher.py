@@ -41,7 +41,7 @@ class Watcher:
             self._loop.call_soon_threadsafe(function, *args)
 
     def later(self, delay: float, function: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
-        """Have ``function`` called in ``delay`` seconds, unless the handle's `cancel` is called. Watcher thread only."""
+        """Have ``function`` called in ``delay`` seconds, unless the handle is cancelled. Watcher thread only."""
         return self._loop.call_later(delay, function, *args)
 
     def on_readable(self, fd: int, function: Callable[[], object]) -> None:

@@ -12,6 +12,7 @@ import signal
 import struct
 import sys
 import threading
+from multiprocessing import connection
 
 #: `PIDFD_GET_INFO` asked for the exit code: Linux 6.15 tells it even after somebody else has reaped the process.
 _PIDFD_GET_INFO = 0xC040FF0B
@@ -67,6 +68,11 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
+    def await_end(self, patience: float) -> None:
+        """Wait until the process has ended, where its sentinel says that it is about to. On loky's thread."""
+        if self._pidfd >= 0 and connection.wait([self._sentinel], 0):
+            connection.wait([self._pidfd], patience)
+
     def exited(self) -> int | None:
         """To be called once `fileno` is readable: kills the rest of the group and returns the exit code.
 
@@ -74,9 +80,18 @@ class WorkerProcess:
         """
         with self._lock:
             code = self._exit_code()
-            self.kill_group()
+            # The process too: a sentinel can also be closed by a worker that lives on.
+            self.kill()
             self._is_gone = True
         return code
+
+    def is_reaped(self) -> bool:
+        """Whether somebody has asked the kernel for the exit code already, so that nobody else can."""
+        try:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            return True
+        return False
 
     def _exit_code(self) -> int | None:
         if sys.platform != "linux" or self._pidfd < 0:

@@ -48,6 +48,8 @@ class ChunkFrame:
     indices: Sequence[int]
     attempts: Sequence[int] = ()
     handler: HandlerFrame | None = None
+    returned: Sequence[int] = ()  #: segments of the worker of which the parent has no view any more
+    unshared: Sequence[tuple[int, int]] = ()  #: shared objects that the parent has dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +88,4 @@ class ReportFrame:
     ended: Ended
     final: bool = True
     setup_failure: FailureFrame | None = None
+    returned: Sequence[int] = ()  #: segments of the parent of which the worker has no view any more

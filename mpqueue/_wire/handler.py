@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from mpqueue._wire.frames import HandlerFrame
-from mpqueue._wire.payload import dump_code
+from mpqueue._wire.payload import Packed, dump_code, weigh_code
+from mpqueue._wire.segments import Segment, log
 from mpqueue.errors import HandlerPicklingError
 
+#: Bytes from which a handler is worth a line in the log.
+HEAVY = 10_000_000
 #: How deep the search for the culprit goes into functions that functions use.
 SEARCH_DEPTH = 4
 
 
+@dataclass(frozen=True, slots=True)
+class PackedHandler:
+    """A handler's frame, and the segments that hold what is big of it for as long as somebody holds this."""
+
+    frame: HandlerFrame
+    segments: tuple[Segment, ...]
+
+
 def pack_handler(
     job_id: str, handler: Callable[..., Any], setup: Callable[[], Any] | None, id_rule: str
-) -> HandlerFrame:
+) -> PackedHandler:
     """The frame that brings a job's handler to a worker. Costs what pickling its closure costs, once a job.
 
     Raises TypeError for what can't be called, `HandlerPicklingError` for what can't be serialized.
@@ -25,26 +38,44 @@ def pack_handler(
     for name, function in (("handler", handler), ("setup", setup)):
         if not callable(function) and not (name == "setup" and function is None):
             raise TypeError(f"{name}: expected a callable, got {function!r} of type {type(function).__name__}")
-    packed_setup = None if setup is None else _pack("setup", setup)
-    return HandlerFrame(job_id, _pack("handler", handler), packed_setup, id_rule)
+    packed, segment = _pack("handler", handler)
+    packed_setup, setup_segment = (None, None) if setup is None else _pack("setup", setup)
+    segments = tuple(made for made in (segment, setup_segment) if made is not None)
+    return PackedHandler(HandlerFrame(job_id, packed, packed_setup, id_rule), segments)
 
 
-def _pack(name: str, function: Callable[..., Any]) -> Any:
+def _pack(name: str, function: Callable[..., Any]) -> tuple[Packed, Segment | None]:
     try:
-        return dump_code(function)
+        packed = dump_code(function)
     except Exception as error:
         culprit = find_culprit(function) or "a part of it that could not be named"
         raise HandlerPicklingError(
             f"{name}: expected a callable that can be serialized, got {function!r}; what can't be: {culprit} "
             f"({type(error).__name__}: {error}). Nothing was created."
         ) from error
+    if packed[0].size >= HEAVY:
+        log.warning("%s: %s", name, describe_weight(function, packed[0].size))
+    return packed
+
+
+def describe_weight(function: Any, size: int) -> str:
+    """Which variable makes the function so heavy."""
+    weights = []
+    for name, value in _parts(function):
+        with contextlib.suppress(Exception):
+            weights.append((weigh_code(value), name))
+    weight, name = max(weights, default=(size, "its code"))
+    return (
+        f"it brings {size / 1e6:.0f} MB along, {weight / 1e6:.0f} MB of them by {name}; that goes over once a job, and "
+        "mpqueue.share() makes it once for many jobs"
+    )
 
 
 def find_culprit(function: Any, depth: int = SEARCH_DEPTH) -> str | None:
     """Which variable of the function can't be serialized, by trying each on its own."""
     for name, value in _parts(function):
         try:
-            dump_code(value)
+            weigh_code(value)
         except Exception:  # noqa: BLE001 - whatever pickling raises, this is the culprit
             deeper = find_culprit(value, depth - 1) if depth and _has_parts(value) else None
             described = f"{name}, of type {type(value).__name__}"

@@ -3,58 +3,144 @@
 Plain pickle where it will do, since it is several times faster; cloudpickle where plain pickle fails (lambdas,
 closures) and where its bytes name ``__main__``: an instance of a class of a script without a guard pickles fine here
 and could not be found there.
+
+Big buffers (numpy arrays and whatever else yields them) and big pickles go through shared segments, see
+`mpqueue._wire.segments`; what is left is small and goes through the pipe.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle
 
+from mpqueue._wire.segments import AVAILABLE, BIG, Segment, SegmentRef, SegmentStore, layout, log, view
+
 PROTOCOL = 5
+
+#: Puts buffers into a segment: its name, and where each of them begins.
+Lend = Callable[[Sequence[memoryview]], tuple[SegmentRef, list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A pickled object."""
+    """A pickled object. ``spans`` are (offset, size) of its buffers in the segment; ``body`` of the pickle itself."""
 
     data: bytes
+    segment: SegmentRef | None = None
+    spans: tuple[tuple[int, int], ...] = ()
+    body: tuple[int, int] | None = None
 
     @property
     def size(self) -> int:
         """Bytes, all told."""
-        return len(self.data)
+        return len(self.data) + (0 if self.segment is None else self.segment.size)
 
 
-def dump(obj: Any) -> Packed:
+def dump(obj: Any, store: SegmentStore | None = None) -> Packed:
     """Pickle an object. Whatever stands in its way is raised: TypeError, PicklingError, what its own code raises."""
-    return Packed(_dump_bytes(obj))
+    return _dump(_plain_or_cloud, obj, None if store is None else store.lend)
 
 
-def _dump_bytes(obj: Any) -> bytes:
+def dump_code(obj: Any) -> tuple[Packed, Segment | None]:
+    """Pickle a function, by value where the other side could not import it.
+
+    What is big of it is in a segment of its own, which lives as long as somebody holds it.
+    """
+    made: list[Segment] = []
+
+    def lend(buffers: Sequence[memoryview]) -> tuple[SegmentRef, list[int]]:
+        segment = Segment()
+        offsets, size = layout(buffers)
+        ref = segment.fill(buffers, offsets, size)
+        made.append(segment)
+        return ref, offsets
+
+    packed = _dump(_cloud, obj, lend)
+    return packed, made[0] if made else None
+
+
+def weigh_code(obj: Any) -> int:
+    """How many bytes `dump_code` would make of it. Raises what that raises; copies no big buffer."""
+    buffers = _Buffers()
+    data = _cloud(obj, buffers)
+    return len(data) + sum(buffer.nbytes for buffer in buffers)
+
+
+def load(packed: Packed, on_free: Callable[[int], object] | None = None) -> Any:
+    """The object again. Whatever its own code raises comes through; `OSError` where its segment is gone."""
+    if packed.segment is None:
+        return pickle.loads(packed.data)
+    memory = view(packed.segment, on_free)
+    data = packed.data if packed.body is None else memory[packed.body[0] : packed.body[0] + packed.body[1]]
+    return pickle.loads(data, buffers=[memory[at : at + size] for at, size in packed.spans])
+
+
+class _Buffers(list[memoryview]):
+    """The big buffers that pickling met."""
+
+    def take(self, buffer: pickle.PickleBuffer) -> bool:
+        """True: keep this one in the pickle. False: it travels beside it."""
+        try:
+            raw = buffer.raw()
+        except BufferError:  # not contiguous
+            return True
+        if raw.nbytes < BIG:
+            return True
+        self.append(raw)
+        return False
+
+
+def _dump(into: Callable[[Any, _Buffers | None], bytes], obj: Any, lend: Lend | None) -> Packed:
+    if lend is None or not AVAILABLE:
+        return Packed(into(obj, None))
+    buffers = _Buffers()
+    data = into(obj, buffers)
     try:
-        data = pickle.dumps(obj, PROTOCOL)
+        return _beside(data, buffers, lend)
+    except OSError as error:
+        _warn_once(f"big data goes through pipes, which is slower: {error}")
+        return Packed(into(obj, None))
+
+
+def _plain_or_cloud(obj: Any, buffers: _Buffers | None) -> bytes:
+    try:
+        data = pickle.dumps(obj, PROTOCOL, buffer_callback=None if buffers is None else buffers.take)
     except Exception:
-        return _cloud_bytes(obj)
-    return _cloud_bytes(obj) if b"__main__" in data else data
+        data = None
+    if data is not None and b"__main__" not in data:
+        return data
+    if buffers is not None:
+        buffers.clear()
+    return _cloud(obj, buffers)
 
 
-def _cloud_bytes(obj: Any) -> bytes:
-    data: bytes = cloudpickle.dumps(obj, PROTOCOL)
+def _cloud(obj: Any, buffers: _Buffers | None) -> bytes:
+    data: bytes = cloudpickle.dumps(obj, PROTOCOL, buffer_callback=None if buffers is None else buffers.take)
     return data
 
 
-def dump_code(obj: Any) -> Packed:
-    """Pickle a function, by value where the other side could not import it."""
-    return Packed(_cloud_bytes(obj))
+def _beside(data: bytes, buffers: list[memoryview], lend: Lend) -> Packed:
+    """The pickle with what is big of it in a segment."""
+    big_body = len(data) >= BIG
+    if not buffers and not big_body:
+        return Packed(data)
+    parts = [*buffers, memoryview(data)] if big_body else list(buffers)
+    ref, offsets = lend(parts)
+    spans = tuple((offset, part.nbytes) for offset, part in zip(offsets, parts, strict=True))
+    if big_body:
+        return Packed(b"", ref, spans[:-1], spans[-1])
+    return Packed(data, ref, spans)
 
 
-def load(packed: Packed) -> Any:
-    """The object again. Whatever its own code raises comes through."""
-    return pickle.loads(packed.data)
+@functools.cache
+def _warn_once(text: str) -> None:
+    log.warning("%s", text)
 
 
 class _Witness(pickle.Pickler):
@@ -70,15 +156,17 @@ class _Witness(pickle.Pickler):
         return NotImplemented
 
 
-def dump_plain(obj: Any) -> Packed | None:
+def dump_plain(obj: Any, store: SegmentStore | None = None) -> Packed | None:
     """Pickle an object if it consists of plain data, which always comes back; None where it does not."""
-    buffer = io.BytesIO()
-    witness = _Witness(buffer, PROTOCOL)
+    written = io.BytesIO()
+    witness = _Witness(written, PROTOCOL)
     try:
         witness.dump(obj)
     except Exception:
         return None
-    return None if witness.met_others else Packed(buffer.getvalue())
+    if witness.met_others:
+        return None
+    return _dump(lambda *_: written.getvalue(), obj, None if store is None else store.lend)
 
 
 def dump_frame(frame: Any) -> bytes:

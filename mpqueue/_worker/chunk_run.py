@@ -15,8 +15,8 @@ from typing import Any
 
 from mpqueue._wire.frames import ChunkFrame, Ended, FailureFrame, ReportFrame
 from mpqueue._wire.ledger import CLAIM, FRACTION, SINCE, Phase, pack_claim
-from mpqueue._wire.payload import Packed, dump, dump_plain, load
-from mpqueue._worker import context
+from mpqueue._wire.payload import Packed, dump, dump_plain
+from mpqueue._worker import context, exchange
 from mpqueue._worker.context import Running
 from mpqueue._worker.failures import pack_failure, stand_in
 from mpqueue._worker.loaded import LoadedJob
@@ -76,7 +76,7 @@ class ChunkRun:
             return True
         self.claim(Phase.UNPACKING, 0, len(self.running.indices))
         try:
-            self.running.items = load(self._packed_items)
+            self.running.items = exchange.load_items(self._packed_items)
         except BaseException:
             return False
         return True
@@ -113,7 +113,7 @@ class ChunkRun:
         """Unpickle the item at this position; what that raises is its failure, not charged."""
         assert isinstance(self._packed_items, list)
         try:
-            item = load(self._packed_items[position])
+            item = exchange.load_items(self._packed_items[position])
         except BaseException as error:
             self._fail(position, error, 0.0, charged=False)
             return False
@@ -187,7 +187,13 @@ class ChunkRun:
         positions = [at for at in range(done - first) if at not in failures] if failures else range(done - first)
         out = self.running.out
         results = [out[first + at] for at in positions] if failures else out[first:done]
+        del out
         packed = _pack_results(results, positions, failures, self.careful)
+        exchange.results.sent(self.number, packed)
+        if final:
+            # What the items were in may be used again, unless the handler has kept a view of it.
+            del results
+            self.running.items, self.running.out = (), []
         return ReportFrame(
             chunk=self.number,
             first=first,
@@ -198,6 +204,7 @@ class ChunkRun:
             busy=time.monotonic() - self.started,
             ended=ended,
             final=final,
+            returned=exchange.done_with(),
         )
 
     def _stretches_between(self, first: int, done: int) -> list[tuple[int, float]]:
@@ -212,13 +219,13 @@ def _pack_results(
 ) -> Packed | list[Packed]:
     """One pickle of all results where unpickling can't fail, else one each; what can't be pickled becomes a failure."""
     if not careful:
-        packed = dump_plain(results)
+        packed = dump_plain(results, exchange.results)
         if packed is not None:
             return packed
     each = []
     for position, result in zip(positions, results, strict=True):
         try:
-            each.append(dump(result))
+            each.append(dump(result, exchange.results))
         except BaseException as error:
             failures[position] = FailureFrame(
                 None, stand_in(error), 0.0, True, result_error=f"the result {_short(result)} can't be pickled: {error}"

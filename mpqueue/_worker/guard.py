@@ -16,13 +16,11 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
-import fcntl
 import importlib
 import mmap
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
-import resource
 import select
 import signal
 import stat
@@ -37,9 +35,6 @@ from mpqueue._worker import station
 _PR_SET_PDEATHSIG = 1
 _MAP_FIXED = 0x10
 
-#: Higher than what handlers have open, so that it is closed last; not so high that the table takes much memory.
-_LAST_DESCRIPTOR = 1000
-
 _failure: BaseException | None = None
 _stack_pipe = -1
 _private: list[int] = []  #: descriptors that no fork may keep
@@ -52,7 +47,7 @@ def initialize(seed: LaneSeed) -> None:
         _follow_parent(seed.parent)
         _reset_signals()
         # loky makes its own start method the default, by which no handler can start a process; None is Python's own.
-        multiprocessing.set_start_method(seed.start_method, force=True)  # type: ignore[arg-type]
+        multiprocessing.set_start_method(seed.start_method, force=True)
         ledger = _take_station(seed)
         _private.extend((seed.outbox.fd, *_inherited_pipes()))
         _guard_forks(ledger)
@@ -71,19 +66,6 @@ def ready(receiver: str) -> int:
         raise _failure
     importlib.import_module(receiver)
     return os.getpid()
-
-
-def close_last(inode: int) -> None:
-    """See to it that the pipe of that inode, by which loky notices our end, is closed after those for results.
-
-    The kernel closes descriptors in the order of their numbers. When this one comes first, loky finds a process that
-    is not quite dead yet, and sleeps 100 ms before it fails the calls.
-    """
-    for fd in _inherited_pipes():
-        if os.fstat(fd).st_ino == inode:
-            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-            last = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, min(_LAST_DESCRIPTOR, max(limit - 8, 3)))
-            _private.append(last)
 
 
 def rearm() -> None:
@@ -211,7 +193,7 @@ def _guard_forks(ledger: Ledger) -> None:
     forked_by_main = False
     libc = ctypes.CDLL(None)
     libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 4, ctypes.c_long)
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
     page = ctypes.addressof(ctypes.c_char.from_buffer(ledger.words))
     for fd in _private:
         os.set_inheritable(fd, False)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from mpqueue._wire import shared
 from mpqueue._wire.frames import ChunkFrame, Ended, FailureFrame, ForgetFrame, HandlerFrame, ReportFrame
 from mpqueue._wire.ledger import CLAIM, SINCE, Phase, pack_claim
 from mpqueue._wire.payload import Packed, dump_frame, load_frame
-from mpqueue._worker import context, guard, station
+from mpqueue._worker import context, exchange, guard, station
 from mpqueue._worker.chunk_run import ChunkRun
 from mpqueue._worker.failures import pack_failure, stand_in
 from mpqueue._worker.loaded import LoadedJob
@@ -29,6 +30,8 @@ def receive(data: bytes) -> bytes:
 
 def _run_chunk(here: Station, frame: ChunkFrame) -> ReportFrame:
     guard.rearm()
+    exchange.results.chunk_begins(frame.chunk, frame.returned)
+    shared.forget(frame.unshared)
     try:
         job = _loaded.get(frame.job)
         if job is None:

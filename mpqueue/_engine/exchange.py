@@ -1,0 +1,80 @@
+"""What the parent lends to its workers and has from them: segments, counted for each generation of a lane.
+
+Used on the coordinator's thread, but for `received`, which lanes call on their own threads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from mpqueue._core.item_table import Failure
+from mpqueue._core.lane_book import Chunk
+from mpqueue._engine.packing import pack_items
+from mpqueue._engine.protocol import Lane
+from mpqueue._wire import shared
+from mpqueue._wire.payload import Packed
+from mpqueue._wire.segments import SegmentStore
+
+
+@dataclass(slots=True)
+class _Account:
+    """One worker's: what it holds of ours, and what we hold no longer of its own."""
+
+    lent: set[int] = field(default_factory=set)
+    returned: deque[int] = field(default_factory=deque)
+    dropped: int = 0  #: how many of the shared objects that are gone it has been told of
+
+
+class Exchange:
+    """The coordinator's segments, and the accounts of all workers."""
+
+    def __init__(self) -> None:
+        self._store = SegmentStore()
+        self._accounts: dict[tuple[int, int], _Account] = {}
+
+    def _account(self, lane: Lane) -> _Account:
+        return self._accounts.setdefault((lane.number, lane.generation), _Account())
+
+    def pack(self, lane: Lane, chunk: Chunk) -> Packed | list[Packed] | dict[int, Failure]:
+        """The chunk's items, ready to be sent to this lane; or the failures by position, where some can't be."""
+        packed = pack_items(chunk, self._store)
+        if not isinstance(packed, dict):
+            self._account(lane).lent.update(serials_of(packed))
+        return packed
+
+    def returned(self, lane: Lane) -> list[int]:
+        """Segments of this worker of which no view is left here, since the last call."""
+        queue = self._account(lane).returned
+        return [queue.popleft() for _ in range(len(queue))]
+
+    def unshared(self, lane: Lane) -> list[shared.Token]:
+        """Shared objects that are gone, since the last call."""
+        account = self._account(lane)
+        news = shared.dropped[account.dropped :]
+        account.dropped += len(news)
+        return news
+
+    def received(self, lane: Lane) -> Callable[[int], None]:
+        """Whom to tell when the last view of one of this worker's segments is gone. On any thread."""
+        return self._account(lane).returned.append
+
+    def take_back(self, lane: int, generation: int, serials: Sequence[int]) -> None:
+        """This worker has no view of these any more."""
+        account = self._accounts.get((lane, generation))
+        if account is not None:
+            account.lent.difference_update(serials)
+            self._store.take_back(serials)
+
+    def lane_gone(self, lane: int, generation: int) -> None:
+        """This worker is no more; what it held may still be mapped by a child of it, so it is not used again."""
+        account = self._accounts.pop((lane, generation), None)
+        if account is not None:
+            self._store.give_up(sorted(account.lent))
+
+
+def serials_of(packed: Packed | Iterable[Packed]) -> list[int]:
+    """The serials of the segments that these are in."""
+    each = [packed] if isinstance(packed, Packed) else packed
+    return [one.segment.serial for one in each if one.segment is not None]

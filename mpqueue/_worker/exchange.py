@@ -1,0 +1,50 @@
+"""The worker's side of shared segments: what it lends to the parent, and what it has from there.
+
+One store for the worker's life. Used by the main thread, and by the watchdog under the lock of the chunk at hand.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from mpqueue._wire.payload import Packed, load
+from mpqueue._wire.segments import SegmentStore
+
+
+class LentSegments(SegmentStore):
+    """The store for results: remembers in which chunk each segment went home."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._chunk_of: dict[int, int] = {}
+
+    def sent(self, chunk: int, packed: Packed | Sequence[Packed]) -> None:
+        """These results go home with a report on that chunk."""
+        for one in [packed] if isinstance(packed, Packed) else packed:
+            if one.segment is not None:
+                self._chunk_of[one.segment.serial] = chunk
+
+    def chunk_begins(self, chunk: int, returned: Sequence[int]) -> None:
+        """The parent has done with some segments; and it has mapped what went home two chunks ago."""
+        self.take_back(returned)
+        for serial in returned:
+            self._chunk_of.pop(serial, None)
+        self.give_up_oldest(lambda serial: self._chunk_of.pop(serial, 0) <= chunk - 2)
+
+
+#: The results of this worker.
+results = LentSegments()
+
+_done_with: deque[int] = deque()
+
+
+def load_items(packed: Packed) -> Any:
+    """The items again; `done_with` tells when no view of them is left."""
+    return load(packed, _done_with.append)
+
+
+def done_with() -> list[int]:
+    """Segments of the parent of which no view is left here, since the last call."""
+    return [_done_with.popleft() for _ in range(len(_done_with))]
