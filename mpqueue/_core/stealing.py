@@ -20,7 +20,9 @@ WORTH_STEALING = 0.002
 
 def consider(books: Books) -> None:
     """Look for stuck items, where a lane is idle and nothing is pending."""
-    if books.steal_due is None and _idle(books) and any(_may_lose(books, lane) for lane in books.lanes):
+    if books.steal_due is not None or any(lane.steal_wanted for lane in books.lanes):
+        return  # a look is due, or under way
+    if _idle(books) and any(_may_lose(books, lane) for lane in books.lanes):
         _check_at(books, books.now)
 
 
@@ -64,17 +66,19 @@ def _steal(books: Books, lane: LaneBook, claim: Claim, idle: list[LaneBook]) -> 
         # Another lane would have to load as long: look again when twice the time has passed.
         _check_at(books, books.now + max(WORTH_STEALING, stuck))
         return
-    waiting = sum(chunk.unclaimed for chunk in lane.chunks)
     slow = stuck > max(WORTH_STEALING, 4 * pace)
-    if not slow and waiting * pace < WORTH_STEALING:
-        _check_at(books, books.now + WORTH_STEALING)
-        return
-    for chunk in lane.chunks[1:]:
-        _lower(books, lane, chunk, 0)
-    if slow:
-        _lower(books, lane, running, running.end - running.unclaimed)
-    elif len(lane.chunks) == 1:
-        _lower(books, lane, running, running.end - running.unclaimed * len(idle) // (len(idle) + 1))
+    begun = claim.is_of(running.number)
+    waiting = sum(chunk.unclaimed for chunk in lane.chunks)
+    if slow or (begun and waiting * pace >= WORTH_STEALING):
+        for chunk in lane.chunks[1:]:
+            _lower(books, lane, chunk, 0)
+        if slow:
+            _lower(books, lane, running, running.end - running.unclaimed)
+        elif len(lane.chunks) == 1:
+            _lower(books, lane, running, running.end - running.unclaimed * len(idle) // (len(idle) + 1))
+    if not any(chunk.settling is not None for chunk in lane.chunks):
+        # Nothing to gain yet. What was only just sent will begin by itself.
+        _check_at(books, books.now + max(WORTH_STEALING, stuck))
 
 
 def _idle(books: Books) -> list[LaneBook]:
