@@ -55,7 +55,12 @@ class Announcer:
                 progress = _progress(job, status, completed, failed)
                 self._thread.post(partial(self._emit, event, progress))
             case AnnounceFinished():
-                self._thread.post(partial(self._tell_finished, announcement))
+                owner = self._owner()
+                if self._thread.idle and owner is not None and not owner.has_listeners(JOB_FINISHED):
+                    self._told_at.pop(announcement.job.number, None)
+                    owner.resolve_run(announcement.job)  # nobody to tell, so nothing to wait for
+                else:
+                    self._thread.post(partial(self._tell_finished, announcement))
 
     def _emit(self, event: str, payload: object) -> None:
         owner = self._owner()

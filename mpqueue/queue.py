@@ -368,10 +368,12 @@ class JobQueue(SafeEmitter):
         return unsubscribe
 
     def resolve_run(self, book: JobBook) -> None:
-        """A job's last event was delivered: its run resolves. On the listener thread."""
+        """A job's last event was delivered: its run resolves; its callbacks are called on the listener thread."""
         run = self._runs.pop(book.number, None)
-        if run is not None:
-            run.resolve()
+        if run is not None and (callbacks := run.resolve()):
+            call = partial(run.run_callbacks, callbacks)
+            listeners = self._engine.listeners
+            call() if listeners.is_here else listeners.post(call)
 
     def _on_listener_added(self) -> None:
         self._check_open("add a listener")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from mpqueue._core.job_book import JobBook
     from mpqueue.queue import JobQueue
 
+DoneCallback = Callable[[Future[Job]], object]
 Ended = Sequence[int] | None  #: indices of items that ended; None: the job has
 
 
@@ -31,13 +33,31 @@ class JobRun(Future[Job]):
         self._owner: JobQueue | None = owner
         self._cancel_with_awaiter = cancel_with_awaiter
         self._kill_on_cancel = kill_on_cancel
+        self._callback_lock = threading.Lock()
+        self._callbacks: list[DoneCallback] = []
         self.set_running_or_notify_cancel()
 
-    def resolve(self) -> None:
-        """The job's last event was delivered. Called by the queue only."""
+    def resolve(self) -> list[DoneCallback]:
+        """The job's last event was delivered; returns the callbacks to `run_callbacks`. Called by the queue only."""
         self._owner = None
-        if not self.done():
-            self.set_result(self.job)
+        with self._callback_lock:
+            callbacks, self._callbacks = self._callbacks, []
+            if not self.done():
+                self.set_result(self.job)
+        return callbacks
+
+    def run_callbacks(self, callbacks: list[DoneCallback]) -> None:
+        """Call these; one that raises is logged, and the others are called."""
+        for callback in callbacks:
+            super().add_done_callback(callback)
+
+    def add_done_callback(self, fn: DoneCallback) -> None:
+        """Have ``fn(run)`` called when the run resolves, on the listener thread; at once where it has."""
+        with self._callback_lock:
+            if not self.done():
+                self._callbacks.append(fn)
+                return
+        super().add_done_callback(fn)
 
     def cancel(self) -> bool:
         """Cancel the job, as ``queue.cancel`` does; returns True. The run resolves when the job has ended."""

@@ -221,6 +221,7 @@ class Coordinator:
             attempts=chunk.attempts,
             handler=chunk.job.handler.frame if command.with_handler else None,
             returned=self._exchange.returned(lane),
+            forget=self._exchange.to_forget(lane),
             unshared=self._exchange.unshared(lane),
         )
         data = dump_frame(frame)
@@ -264,9 +265,14 @@ class Coordinator:
 
     def _forget_job(self, command: ForgetJob) -> None:
         lane = self._lane(command.lane)
-        if lane is not None and lane.generation == command.generation:
-            answer = lane.send(dump_frame(ForgetFrame(command.job.number)))
-            answer.add_done_callback(partial(self._forgotten, lane, command.job))
+        if lane is None or lane.generation != command.generation:
+            return
+        if command.job.handler.light:
+            self._exchange.forget_later(lane, command.job.number)
+            self._more.append(JobForgotten(command.lane, command.generation, command.job.number))
+            return
+        answer = lane.send(dump_frame(ForgetFrame(command.job.number)))
+        answer.add_done_callback(partial(self._forgotten, lane, command.job))
 
     def _forgotten(self, lane: Lane, job: JobBook, answer: Future[bytes]) -> None:
         if answer.exception() is None:

@@ -24,6 +24,7 @@ class _Account:
 
     lent: set[int] = field(default_factory=set)
     returned: deque[int] = field(default_factory=deque)
+    stale: list[int] = field(default_factory=list)  #: jobs whose light handlers it may forget with the next chunk
     dropped: int = 0  #: how many of the shared objects that are gone it has been told of
 
 
@@ -48,6 +49,16 @@ class Exchange:
         """Segments of this worker of which no view is left here, since the last call."""
         queue = self._account(lane).returned
         return [queue.popleft() for _ in range(len(queue))]
+
+    def forget_later(self, lane: Lane, job: int) -> None:
+        """Have this worker drop that job's handler when the next chunk comes."""
+        self._account(lane).stale.append(job)
+
+    def to_forget(self, lane: Lane) -> list[int]:
+        """Jobs whose handlers this worker may drop, since the last call."""
+        account = self._account(lane)
+        jobs, account.stale = account.stale, []
+        return jobs
 
     def unshared(self, lane: Lane) -> list[shared.Token]:
         """Shared objects that are gone, since the last call."""

@@ -97,6 +97,8 @@ class LokyLane:
         # The worker has it by now.
         self._outbox.forget_name()
         os.set_inheritable(self._outbox.fd, False)
+        # Like the ledger it goes with this object: the coordinator may be about to read it when the pool is closed.
+        weakref.finalize(self, self._outbox.close)
 
     def _start(self, seed: LaneSeed, environment: dict[str, str], on_failure: contextlib.ExitStack) -> None:
         """Spawn the worker, and take its process and loky's thread out of the executor."""
@@ -193,8 +195,6 @@ class LokyLane:
         setter = self._setter.end()
         threads = [thread for thread in (self.thread, self._call_queue._thread, setter) if thread is not None]
         self.worker.close()
-        self.ledger.close()
-        self._outbox.close()
         os.close(self.bell)
         os.close(self.stack)
         # Semaphores live as long as these do, and whoever has this lane in hand may hold it a little longer.

@@ -84,6 +84,7 @@ class ListenerThread:
     def __init__(self, name: str) -> None:
         self._queue: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._posted = self._told = 0
         self._timers: dict[int, tuple[float, Notice]] = {}
         self._now: Callable[[], float] = lambda: 0.0
 
@@ -94,7 +95,13 @@ class ListenerThread:
 
     def post(self, notice: Notice) -> None:
         """Have something told, after all that was posted before."""
+        self._posted += 1
         self._queue.put(notice)
+
+    @property
+    def idle(self) -> bool:
+        """True where all that was posted has been told, and nothing is to be told later."""
+        return self._told == self._posted and not self._timers
 
     def call_at(self, key: int, moment: float, notice: Notice) -> None:
         """Have something told at a moment, instead of what was to be told under this key. On this thread only."""
@@ -134,6 +141,7 @@ class ListenerThread:
             if posted is None:
                 return
             _carry_out(posted)
+            self._told += 1
             posted = None  # what it speaks of must not live until the next one
 
     def _pause(self) -> float | None:

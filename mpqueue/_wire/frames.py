@@ -49,6 +49,7 @@ class ChunkFrame:
     attempts: Sequence[int] = ()
     handler: HandlerFrame | None = None
     returned: Sequence[int] = ()  #: segments of the worker of which the parent has no view any more
+    forget: Sequence[int] = ()  #: jobs that have ended, whose handlers are to be dropped
     unshared: Sequence[tuple[int, int]] = ()  #: shared objects that the parent has dropped
 
 

@@ -16,6 +16,8 @@ from mpqueue.errors import HandlerPicklingError
 
 #: Bytes from which a handler is worth a line in the log.
 HEAVY = 10_000_000
+#: Bytes below which a handler costs a worker nothing to keep.
+LIGHT = 100_000
 #: How deep the search for the culprit goes into functions that functions use.
 SEARCH_DEPTH = 4
 
@@ -26,6 +28,11 @@ class PackedHandler:
 
     frame: HandlerFrame
     segments: tuple[Segment, ...]
+
+    @property
+    def light(self) -> bool:
+        """True where a worker may keep it for a while after its job."""
+        return self.frame.setup is None and self.frame.handler.size < LIGHT
 
 
 def pack_handler(

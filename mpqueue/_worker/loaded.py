@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator
 from itertools import repeat
 from types import FunctionType, MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.payload import load
 from mpqueue._worker import context
 from mpqueue._worker.station import Station
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class LoadedJob:
@@ -58,6 +60,8 @@ class LoadedJob:
         if not inspect.isawaitable(result):
             return result
         if self._runner is None:
+            import asyncio  # 20 ms that most workers never need
+
             self._runner = asyncio.Runner()
         return self._runner.get_loop().run_until_complete(_as_coroutine(result))
 

@@ -24,14 +24,16 @@ def receive(data: bytes) -> bytes:
     """Do what a frame says, in the worker's main thread; returns the answer."""
     here = station.here()
     assert here is not None, "frames are received in workers only"
-    frame = load_frame(data)
-    return dump_frame(_run_chunk(here, frame) if isinstance(frame, ChunkFrame) else _forget(frame))
+    frame: ChunkFrame | ForgetFrame = load_frame(data)
+    return dump_frame(_run_chunk(here, frame) if isinstance(frame, ChunkFrame) else _forget(frame.job))
 
 
 def _run_chunk(here: Station, frame: ChunkFrame) -> ReportFrame:
     guard.rearm()
     exchange.results.chunk_begins(frame.chunk, frame.returned)
     shared.forget(frame.unshared)
+    for job_number in frame.forget:
+        _forget(job_number)
     try:
         job = _loaded.get(frame.job)
         if job is None:
@@ -78,9 +80,9 @@ def _setup_failed(frame: ChunkFrame, failure: FailureFrame) -> ReportFrame:
     )
 
 
-def _forget(frame: ForgetFrame) -> Any:
+def _forget(job_number: int) -> Any:
     """Drop a job; the answer is None, or the stand-in of what the end of its setup raised."""
-    job = _loaded.pop(frame.job, None)
+    job = _loaded.pop(job_number, None)
     if job is None:
         return None
     try:
