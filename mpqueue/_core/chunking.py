@@ -58,7 +58,7 @@ class ChunkSizer:
             return 1
         pace = max(self.seconds_per_item, 1e-9)
         by_time = TARGET_SECONDS / pace
-        at_the_end = max(-(-pending // (2 * lanes)), min(SMALLEST_SECONDS / pace, -(-pending // lanes)))
+        at_the_end = max(-(-pending // (2 * lanes)), SMALLEST_SECONDS / pace)
         size = min(by_time, self._largest * GROWTH, at_the_end, MAX_CHUNK_ITEMS)
         if self._bytes_per_item:
             size = min(size, TARGET_BYTES / self._bytes_per_item)

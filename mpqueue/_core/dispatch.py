@@ -71,10 +71,8 @@ def _lanes_for(books: Books, job: JobBook) -> int:
 def _send(books: Books, lane: LaneBook, job: JobBook, size: int) -> None:
     indices, careful = job.pending.take(size)
     tries = job.table.attempts
-    if isinstance(indices, range):
-        attempts = tries[indices.start : indices.stop].tolist()
-    else:
-        attempts = [tries[index] for index in indices]
+    # Where nothing failed so far, every coming try is the first one.
+    attempts = [tries[index] for index in indices] if job.table.history else ()
     chunk = Chunk(
         number=lane.next_chunk,
         job=job,

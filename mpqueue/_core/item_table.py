@@ -88,10 +88,10 @@ class ItemTable:
         if isinstance(indices, range):
             lo, hi, count = indices.start, indices.stop, len(indices)
             self.results[lo:hi] = results
-            if not any(self.attempts[lo:hi]):
-                self.attempts[lo:hi] = array("I", [1]) * count
-            else:
+            if self.history:
                 self._count_tries(indices)
+            else:  # nothing failed so far
+                self.attempts[lo:hi] = array("I", [1]) * count
             self.status[lo:hi] = bytes((COMPLETED,)) * count
             return
         self._count_tries(indices)

@@ -52,9 +52,9 @@ def _results(frame: ReportFrame, failures: dict[int, Failure], on_free: OnFree) 
     if isinstance(frame.results, Packed):
         if frame.done == frame.first:
             return []
-        loaded = load(frame.results, on_free)
+        loaded: list[Any] = load(frame.results, on_free)
         if not failures:
-            return list(loaded)
+            return loaded
         values = iter(loaded)
         return [None if at in failures else next(values) for at in range(frame.done - frame.first)]
     results: list[Any] = [None] * (frame.done - frame.first)

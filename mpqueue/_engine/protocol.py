@@ -74,7 +74,9 @@ class Pool(Protocol):
         ...
 
     def close(self, *, kill: bool) -> None:
-        """End every worker (by itself where it is idle, else by a kill) and thread; returns when all are gone, or
-        after 5 s with a logged warning that names what is left. Idempotent, callable from any thread.
+        """End every worker (by itself where it is idle, else by a kill) and every thread.
+
+        Returns when all are gone, or after 5 s with a logged warning that names what is left. Idempotent, callable
+        from any thread.
         """
         ...

@@ -144,7 +144,7 @@ class SegmentStore:
             self._lent.pop(serial, None)
 
     def give_up_oldest(self, known: Callable[[int], bool]) -> None:
-        """Let go of segments that the other side keeps for long, oldest first, where it is known to have mapped them."""
+        """Let go of what the other side keeps for long, oldest first, where it is known to have mapped it."""
         while len(self._lent) > KEEP_LENT:
             serial = next(iter(self._lent))
             if not known(serial):
