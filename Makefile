@@ -67,11 +67,21 @@ coverage: .venv/.dev  ## what the tests reach, workers included
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench: .venv/.dev  ## measure; see benchmarks/README.md
-	$(BIN)/python -m benchmarks
+# An environment of its own: what mpqueue is measured against is heavy, and would disturb the tests.
+.venvs/bench/.made:
+	@test -n "$(PYTHON)"
+	.ci/make-venv "$(PYTHON)" .venvs/bench
+	@touch $@
 
-bench-quick: .venv/.dev  ## measure roughly, in a minute
-	$(BIN)/python -m benchmarks --quick
+.venvs/bench/.bench: pyproject.toml | .venvs/bench/.made
+	.venvs/bench/bin/python $(PIP) --editable '.[bench]'
+	@touch $@
+
+bench: .venvs/bench/.bench  ## measure, in an hour or so; see benchmarks/README.md. ARGS='--only noop'
+	.venvs/bench/bin/python -m benchmarks $(ARGS)
+
+bench-quick: .venvs/bench/.bench  ## measure roughly, in a few minutes
+	.venvs/bench/bin/python -m benchmarks --quick $(ARGS)
 
 docs: .venv/.dev  ## build the site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState
 from mpqueue._core.item_table import ItemTable
 from mpqueue._core.job_book import JobBook
-from mpqueue._core.messages import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState
 from mpqueue.events import (
     ITEM_RETRY,
     JOB_FINISHED,

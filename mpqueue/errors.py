@@ -63,6 +63,10 @@ class ResultPicklingError(PicklingError):
     """A handler's result can't be pickled in the worker, or not be unpickled here."""
 
 
+class ItemCancelledError(MPQueueError):
+    """The item was cancelled on its own, before or while it ran."""
+
+
 class SetupError(MPQueueError):
     """``setup``, or loading the handler, failed in every worker; ``__cause__`` is the real error."""
 

@@ -39,6 +39,7 @@ class JobOptions:
     setup_timeout: float | None = None
     priority: int = 0
     chunksize: int | None = None
+    max_lanes: int | None = None  #: how many workers may run its items at a time; None: all
 
 
 def check_platform(platform: str = sys.platform) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 import threading
 import weakref
@@ -10,24 +9,37 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, TypeVar
 
 from mpqueue import options as checks
 from mpqueue._core.item_table import make_table
 from mpqueue._core.job_book import JobBook
-from mpqueue._core.messages import FailedItemsReset, JobCancelled, JobPaused, JobResumed, JobStarted, Message
+from mpqueue._core.messages import (
+    FailedItemsReset,
+    JobCancelled,
+    JobPaused,
+    JobResumed,
+    JobStarted,
+    LanesWanted,
+    Message,
+)
+from mpqueue._core.stream_table import StreamTable
 from mpqueue._engine.coordinator import Coordinator
 from mpqueue._engine.engine import Engine
 from mpqueue._engine.listeners import SafeEmitter
 from mpqueue._engine.pool import count_cpus
 from mpqueue._wire.handler import pack_handler
+from mpqueue._wire.ids import IdRule
 from mpqueue.announcer import Announcer
+from mpqueue.closing import Closable
 from mpqueue.errors import JobExistsError, JobNotFoundError, JobStateError, QueueClosedError
 from mpqueue.job import Job
+from mpqueue.options import JobOptions
 from mpqueue.retry import RetryPolicy
 from mpqueue.run import Ended, JobRun
 from mpqueue.status import JobStatus
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +52,7 @@ class QueueStats:
     total: int
 
 
-class JobQueue(SafeEmitter):
+class JobQueue(Closable, SafeEmitter):
     """Runs a function over many items in worker processes, and brings every result and every error home.
 
     ``concurrency`` workers (None: one for each CPU that the process may use; one inside a worker) start with the first
@@ -48,7 +60,8 @@ class JobQueue(SafeEmitter):
     try may take; both can be given nearer, for one job. ``progress_interval`` merges ``job:progress`` events to at
     most one in so many seconds. ``threads_per_worker`` limits the inner threads of BLAS, OpenMP and the like (None:
     CPUs / workers). A worker is replaced after ``max_items_per_worker`` items, and where a ``setup`` takes longer than
-    ``setup_timeout`` seconds.
+    ``setup_timeout`` seconds. ``initializer`` is called once in each new worker, before anything else, in its main
+    thread; one that fails everywhere fails the jobs with `SetupError`.
 
     A context manager, also an asynchronous one: leaving it ends every process and thread that it started. All methods
     may be called from any thread, from listeners and from done-callbacks; in a forked child they raise
@@ -71,6 +84,7 @@ class JobQueue(SafeEmitter):
         setup_timeout: float | None = None,
         journal: str | os.PathLike[str] | None = None,
         backend: str = "loky",
+        initializer: Callable[[], object] | None = None,
     ) -> None:
         super().__init__()
         checks.check_platform()
@@ -90,7 +104,8 @@ class JobQueue(SafeEmitter):
             setup_timeout=setup_timeout,
             count_cpus=count_cpus,
         )
-        self._engine = Engine(self._options)
+        packed = None if initializer is None else pack_handler("initializer", initializer, None, IdRule.POSITION)
+        self._engine = Engine(self._options, packed)
         announcer = Announcer(self, self._engine.listeners, self._options.progress_interval, self._engine.clock.now)
         self._announce = announcer.announce
         self._jobs: dict[str, JobBook] = {}
@@ -190,7 +205,7 @@ class JobQueue(SafeEmitter):
                     self._runs[book.number] = previous
                 raise
 
-        self._ask(begin)
+        self.ask(begin)
         return run
 
     def run(self, items: Iterable[Any], handler: Callable[..., Any], *, id: str | None = None, **options: Any) -> Job:
@@ -287,64 +302,39 @@ class JobQueue(SafeEmitter):
         ended = sum(book.status.final for book in books)
         return QueueStats(len(books) - pending - ended, pending, ended, len(books))
 
-    # -- closing ---------------------------------------------------------------------------------------------
+    # -- for the drop-ins ------------------------------------------------------------------------------------
 
-    def close(self, *, wait: bool = True, kill: bool = False) -> None:
-        """End the queue. Afterwards its calls raise `QueueClosedError`; jobs and their results stay readable.
+    def start_stream(
+        self, table: StreamTable, options: JobOptions, handler: Callable[..., Any], on_ended: Callable[[Ended], None]
+    ) -> tuple[JobBook, JobRun]:
+        """Start a job whose items are still to come; see `mpqueue.stream`."""
+        self._check_open("open a stream")
+        with self._jobs_lock:
+            number = self._next_number
+            self._next_number += 1
+        name = f"stream-{number}"
+        book = JobBook(number, name, table, options, pack_handler(name, handler, None, table.rule), sealed=False)
+        run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
+        coordinator = self._coordinator()
+        coordinator.ask(partial(coordinator.subscribe_early, book, on_ended))
+        return book, self._begin(book, run, JobStarted(book, self._engine.clock.wall()))
 
-        Started jobs are waited for, also their retries; paused ones are cancelled; pending ones stay pending. With
-        ``wait=False`` running jobs are cancelled, and what runs ends in the background. With ``kill`` running items
-        are ended at once, and listeners are not waited for. From a listener it acts as ``wait=False``. A second call
-        does nothing, but ``close(kill=True)`` cuts a close short that still waits.
-        """
-        self._engine.check_process()
-        self._closed = True
-        on_listener_thread = self._engine.listeners.is_here
-        if kill and not on_listener_thread:
-            self._engine.shutdown(kill=True)
-            return
-        wait = wait and not on_listener_thread
-        self._engine.close_jobs(cancel=kill or not wait, kill=kill)
-        if wait:
-            self._finish_closing()
-        elif self._closer is None:
-            self._closer = threading.Thread(target=self._finish_closing, name="mpqueue-closer", daemon=True)
-            self._closer.start()
+    def want_workers(self, count: int) -> None:
+        """Let there be at least so many workers, now."""
 
-    def _finish_closing(self) -> None:
-        concurrent.futures.wait(list(self._runs.values()))
-        self._engine.shutdown(kill=False, wait_for_listeners=True)
+        def want() -> None:
+            self._engine.handle(LanesWanted(count))
+            self._engine.open_pool()
 
-    def __enter__(self) -> Self:
-        self._check_open("enter a queue")
-        return self
+        self.ask(want)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self.close(kill=True)
-            return
-        try:
-            self.close()
-        except BaseException:
-            self.close(kill=True)
-            raise
+    def post(self, message: Message) -> None:
+        """Tell the coordinator something. Does not wait."""
+        self._coordinator().post(message)
 
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        import asyncio
-
-        closing = asyncio.ensure_future(asyncio.to_thread(self.__exit__, kind, error, trace))
-        try:
-            await asyncio.shield(closing)
-        except BaseException:
-            self.close(kill=True)
-            raise
+    def handle(self, message: Message) -> None:
+        """Inside `ask`: have a message handled now."""
+        self._engine.handle(message)
 
     # -- inside ----------------------------------------------------------------------------------------------
 
@@ -382,11 +372,12 @@ class JobQueue(SafeEmitter):
         self._engine.check_process()
         return self._engine.coordinator(self._announce)
 
-    def _ask(self, call: Callable[[], None]) -> None:
-        self._coordinator().ask(call)
+    def ask(self, call: Callable[[], T]) -> T:
+        """Run something on the coordinator's thread and wait for its value."""
+        return self._coordinator().ask(call)
 
     def _handle(self, message: Message) -> None:
-        self._ask(partial(self._engine.handle, message))
+        self.ask(partial(self._engine.handle, message))
 
     def _find(self, job_id: str) -> JobBook:
         try:

@@ -108,8 +108,7 @@ class JobRun(Future[Job]):
     def _subscribe(self, put: Callable[[Ended], None]) -> Callable[[], None]:
         owner = self._owner
         if owner is None:
-            table = self._book.table
-            put([index for index in range(len(table)) if table.ended(index)])
+            put(self._book.table.ended_indices())
             put(None)
             return lambda: None
         return owner.subscribe(self._book, put)

@@ -22,7 +22,7 @@ def worker_died(books: Books, lane: LaneBook, message: LaneDied) -> bool:
         if claim is not None and claim.is_of(chunk.number) and claim.phase is not Phase.IDLE:
             blamed = _settle_claimed(books, lane, chunk, claim, message) or blamed
         else:
-            put_back(chunk.job, chunk.indices[chunk.reported : chunk.end])
+            put_back(books, chunk.job, chunk.indices[chunk.reported : chunk.end])
         finish_if_over(books, chunk.job)
     return blamed or verdict is not None
 
@@ -31,7 +31,7 @@ def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, me
     """The chunk that the worker was at: blame what it ran, where that can be told, and put back the rest."""
     job, verdict = chunk.job, lane.verdict
     if claim.phase is Phase.LOADING:
-        put_back(job, chunk.indices[chunk.reported : chunk.end])
+        put_back(books, job, chunk.indices[chunk.reported : chunk.end])
         error = _loading_error(job, verdict, message)
         if error is not None:
             setup_failed(books, lane, job, Failure(error))
@@ -39,14 +39,14 @@ def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, me
     # Unpickling an item can kill a worker as well as running it can.
     lo, hi = max(claim.lo, chunk.reported), min(claim.hi, chunk.end)
     if not _guilty(chunk, claim, verdict) or lo >= hi:
-        put_back(job, chunk.indices[chunk.reported : chunk.end])
+        put_back(books, job, chunk.indices[chunk.reported : chunk.end])
         return False
     if hi - lo > 1:
         # One of several tiny items did it: they go out again, each with a mark of its own.
         job.pending.suspect(chunk.indices[lo:hi]) if job.active else None
-        put_back(job, chunk.indices[chunk.reported : chunk.end])
+        put_back(books, job, chunk.indices[chunk.reported : chunk.end])
         return True
-    put_back_around(job, chunk, [lo])
+    put_back_around(books, job, chunk, [lo])
     if job.active:
         failure = Failure(_death_error(job, verdict, message), elapsed=max(0.0, books.now - claim.since))
         record(books, job, [chunk.indices[lo]], [None], {0: failure}, message.pid)

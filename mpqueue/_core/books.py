@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mpqueue._core.commands import Command
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import Chunk, LaneBook, LaneState
-from mpqueue._core.messages import Command
 from mpqueue._core.timers import TimerHeap
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class Books:
         self.max_items_per_worker = max_items_per_worker
         self.now = 0.0
         self.opened = False
+        self.has_initializer = False  #: new workers run something before their first chunk
+        self.init_error: BaseException | None = None  #: what the initializer raised last, where no worker got past it
         self.closing = False
         self.no_lanes_since: float | None = None
         self.last_start_error: BaseException | None = None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mpqueue._core.books import Books
+from mpqueue._core.commands import RecycleLane, SendChunk, StartLane
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
-from mpqueue._core.messages import RecycleLane, SendChunk, StartLane
 from mpqueue._core.watch import watch_lane
 
 #: Worker seconds by which a job may be ahead of an equal one before a lane that has its handler leaves it.
@@ -46,7 +46,7 @@ def _feed(books: Books, lane: LaneBook) -> None:
 
 def _choose(books: Books, lane: LaneBook) -> JobBook | None:
     """The job that this lane should serve: the highest priority; of equals the one that has less."""
-    runnable = [job for job in books.jobs.values() if job.runnable and job.may_use(lane.number, books.now)]
+    runnable = [job for job in books.jobs.values() if job.runnable and _may_have(books, job, lane)]
     if len(runnable) <= 1:
         return runnable[0] if runnable else None
 
@@ -60,16 +60,28 @@ def _choose(books: Books, lane: LaneBook) -> JobBook | None:
     return min(runnable, key=standing)
 
 
+def _may_have(books: Books, job: JobBook, lane: LaneBook) -> bool:
+    """False where the job's setup failed on the lane, or where the job has as many lanes as it may have."""
+    most = job.options.max_lanes
+    capped = most is not None and job.lanes_held >= most and job is not lane.job
+    return not capped and job.may_use(lane.number, books.now)
+
+
 def _lanes_for(books: Books, job: JobBook) -> int:
     """How many lanes share the job's items: all but those that other runnable jobs of its priority can claim."""
     rivals = sum(
         1 for other in books.jobs.values() if other.runnable and other.options.priority >= job.options.priority
     )
-    return max(1, len(books.lanes) // max(1, rivals))
+    share = max(1, len(books.lanes) // max(1, rivals))
+    return share if job.options.max_lanes is None else min(share, job.options.max_lanes)
 
 
 def _send(books: Books, lane: LaneBook, job: JobBook, size: int) -> None:
     indices, careful = job.pending.take(size)
+    if job.dropped:
+        indices = [index for index in indices if index not in job.dropped]
+        if not indices:
+            return
     tries = job.table.attempts
     # Where nothing failed so far, every coming try is the first one.
     attempts = [tries[index] for index in indices] if job.table.history else ()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from mpqueue._core.blame import worker_died
 from mpqueue._core.books import Books
+from mpqueue._core.commands import InitializeLane, KillLane, RetireLane, StartLane, Warn
 from mpqueue._core.lane_book import LaneBook, LaneState
-from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed, RetireLane, StartLane, Warn
+from mpqueue._core.messages import LaneDied, LaneInitialized, LaneReady, LaneStartFailed, LanesWanted
 from mpqueue._core.outcomes import fail_rest
 from mpqueue._core.timers import TimerKind
-from mpqueue.errors import WorkerStartError
+from mpqueue.errors import SetupError, WorkerStartError
 
 #: Seconds before a worker that could not be started is tried again: doubled each time, up to the second figure.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -31,10 +32,50 @@ def open_lanes(books: Books) -> None:
 
 def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
     """A worker answered."""
-    lane.state = LaneState.READY
     lane.pid = message.pid
     lane.ready_at = books.now
+    if books.has_initializer:
+        books.commands.append(InitializeLane(lane.number, lane.generation))
+    else:
+        _take_into_service(books, lane)
+
+
+def lane_initialized(books: Books, lane: LaneBook, message: LaneInitialized) -> None:
+    """A worker has run the initializer; where that fails in every worker, nothing can be run."""
+    if message.failure is None:
+        books.init_error = None
+        _take_into_service(books, lane)
+        return
+    books.init_error = message.failure.error
+    lane.start_failures += 1
+    lane.state = LaneState.DYING
+    books.commands.append(KillLane(lane.number))
+    if not any(other.state in (LaneState.READY, LaneState.STARTING) for other in books.lanes):
+        fail_for_initializer(books)
+
+
+def fail_for_initializer(books: Books) -> None:
+    """Fail what waits for workers that the initializer keeps from coming."""
+    cause = books.init_error
+    error = SetupError(f"the initializer failed in every worker; the last one raised {cause!r}")
+    error.__cause__ = cause
+    for job in list(books.jobs.values()):
+        fail_rest(books, job, error)
+
+
+def _take_into_service(books: Books, lane: LaneBook) -> None:
+    lane.state = LaneState.READY
     books.no_lanes_since = None
+
+
+def lanes_wanted(books: Books, message: LanesWanted) -> None:
+    """Let there be at least so many lanes."""
+    while len(books.lanes) < message.count:
+        lane = LaneBook(len(books.lanes))
+        books.lanes.append(lane)
+        if books.opened:
+            lane.renew()
+            books.commands.append(StartLane(lane.number, lane.generation))
 
 
 def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) -> None:
@@ -51,7 +92,9 @@ def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
     blamed = worker_died(books, lane, message)
     books.commands.append(RetireLane(lane.number))
     early = not blamed and not lane.proven and books.now - lane.ready_at < EARLY
-    if early:
+    if books.init_error is not None:
+        _start_later(books, lane)
+    elif early:
         lane.start_failures += 1
         _start_later(books, lane)
     else:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpqueue._wire.ids import IdRule, find_id
-from mpqueue.status import COMPLETED, FAILED, PENDING
+from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,27 @@ class ItemTable:
     def ended(self, index: int) -> bool:
         """True where the item has its final status."""
         return self.status[index] in (COMPLETED, FAILED)
+
+    def payloads_of(self, indices: Sequence[int]) -> list[Any]:
+        """The items at these indices."""
+        if isinstance(indices, range):
+            return self.payloads[indices.start : indices.stop]
+        return [self.payloads[index] for index in indices]
+
+    def unfinished(self) -> list[int]:
+        """The indices of the items that have not ended."""
+        return [index for index, status in enumerate(self.status) if status not in (COMPLETED, FAILED)]
+
+    def ended_indices(self) -> list[int]:
+        """The indices of the items that ended."""
+        return [index for index, status in enumerate(self.status) if status in (COMPLETED, FAILED)]
+
+    def reset_waiting(self) -> None:
+        """Items that wait for a retry are pending again."""
+        at = self.status.find(RETRY)
+        while at >= 0:
+            self.status[at] = PENDING
+            at = self.status.find(RETRY, at + 1)
 
     def any_ended(self, indices: Sequence[int]) -> bool:
         """True where at least one of these items has its final status."""

@@ -12,7 +12,7 @@ from mpqueue._core.chunking import ChunkSizer
 from mpqueue._core.item_table import ItemTable
 from mpqueue._core.pending import PendingItems
 from mpqueue.options import JobOptions
-from mpqueue.status import PENDING, RETRY, JobStatus
+from mpqueue.status import JobStatus
 
 
 @dataclass(slots=True)
@@ -46,6 +46,8 @@ class JobBook:
     seconds_used: float = 0.0  #: worker seconds, for fairness
     seconds_expected: float = 0.0  #: worker seconds of what is under way
     setups: dict[int, SetupRecord] = field(default_factory=dict)
+    sealed: bool = True  #: False while items may still be added
+    dropped: set[int] = field(default_factory=set)  #: items that are not to run again, whatever becomes of them
     last_setup_error: BaseException | None = None
 
     def __post_init__(self) -> None:
@@ -70,7 +72,7 @@ class JobBook:
     @property
     def all_ended(self) -> bool:
         """True where every item has its final status."""
-        return self.completed + self.failed == len(self.table)
+        return self.sealed and self.completed + self.failed == len(self.table)
 
     def may_use(self, lane: int, now: float) -> bool:
         """False where the job's setup failed on that lane, for now or for good."""
@@ -80,8 +82,4 @@ class JobBook:
     def drop_pending(self) -> None:
         """Nothing more of this job starts: what waits becomes pending."""
         self.pending.clear()
-        status = self.table.status
-        at = status.find(RETRY)
-        while at >= 0:
-            status[at] = PENDING
-            at = status.find(RETRY, at + 1)
+        self.table.reset_waiting()

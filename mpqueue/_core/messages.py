@@ -1,6 +1,6 @@
-"""What the scheduler hears (messages, past tense) and what it asks for (commands, imperative).
+"""What the scheduler hears: messages, in the past tense. What it asks for is in `mpqueue._core.commands`.
 
-Plain data, all frozen. Whoever writes a message fills in facts only; whoever carries out a command decides nothing.
+Plain data, all frozen. Whoever writes a message fills in facts only.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.item_table import Failure
 from mpqueue._wire.frames import Ended
 from mpqueue._wire.ledger import Claim
-from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._core.job_book import JobBook
-    from mpqueue._core.lane_book import Chunk
 
 
 # -- what happened to lanes --------------------------------------------------------------------------------------
@@ -161,8 +159,48 @@ class FailedItemsReset:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemsAdded:
+    """A stream has more items."""
+
+    job: JobBook
+    indices: range
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSealed:
+    """A stream has no more items: it ends when all have."""
+
+    job: JobBook
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDropped:
+    """One item is not to run; with ``kill`` also where it runs already."""
+
+    job: JobBook
+    index: int
+    kill: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class QueueOpened:
     """The first job is about to start: workers are wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class LanesWanted:
+    """At least so many workers are wanted."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaneInitialized:
+    """A new worker has run the pool's initializer, which failed or (None) not."""
+
+    lane: int
+    generation: int
+    failure: Failure | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,166 +231,12 @@ Message = (
     | JobResumed
     | JobCancelled
     | FailedItemsReset
+    | ItemsAdded
+    | StreamSealed
+    | ItemDropped
     | QueueOpened
+    | LanesWanted
+    | LaneInitialized
     | QueueClosing
     | TimePassed
-)
-
-
-# -- commands ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class StartLane:
-    """Start a worker for this lane."""
-
-    lane: int
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class RecycleLane:
-    """Let this idle lane's worker end; `StartLane` of the next generation follows."""
-
-    lane: int
-
-
-@dataclass(frozen=True, slots=True)
-class RetireLane:
-    """This lane's death has been dealt with: free what belonged to it."""
-
-    lane: int
-
-
-@dataclass(frozen=True, slots=True)
-class KillLane:
-    """Kill this lane's worker; with ``dump_stack`` ask it first where it is."""
-
-    lane: int
-    dump_stack: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SendChunk:
-    """Pack this chunk's items and send them; with the job's handler where this worker has not got it yet."""
-
-    lane: int
-    generation: int
-    chunk: Chunk
-    with_handler: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ForgetJob:
-    """Tell this lane's worker to drop a job's handler."""
-
-    lane: int
-    generation: int
-    job: JobBook
-
-
-@dataclass(frozen=True, slots=True)
-class SetFlags:
-    """Make the lane's flags say this, of this job."""
-
-    lane: int
-    job: int
-    pause: bool
-    cancel: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LowerLimit:
-    """Let the worker claim nothing from ``position`` on in this chunk."""
-
-    lane: int
-    chunk: int
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class ObserveLane:
-    """Read this lane's ledger and answer with `LaneObserved`."""
-
-    lane: int
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Warn:
-    """Log a warning."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Retrying:
-    """In an `AnnounceItems`: this try failed, and another one follows in ``delay`` seconds."""
-
-    attempt: int
-    delay: float
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class AnnounceStarted:
-    """Tell listeners that the job started."""
-
-    job: JobBook
-
-
-@dataclass(frozen=True, slots=True)
-class AnnounceItems:
-    """Tell listeners what became of these items, in this order.
-
-    An index in ``retrying`` waits for its next try, one in ``failed`` has failed, every other one completed.
-    ``completed_before``, ``failed_before`` and ``status`` are the job's as of the first of them.
-    """
-
-    job: JobBook
-    indices: Sequence[int]
-    failed: frozenset[int]
-    retrying: dict[int, Retrying]
-    completed_before: int
-    failed_before: int
-    status: JobStatus
-
-
-@dataclass(frozen=True, slots=True)
-class AnnounceState:
-    """Tell listeners that the job was paused or resumed (``event`` is the event's name)."""
-
-    job: JobBook
-    event: str
-    status: JobStatus
-    completed: int
-    failed: int
-
-
-@dataclass(frozen=True, slots=True)
-class AnnounceFinished:
-    """Tell listeners that the job ended, and resolve its run."""
-
-    job: JobBook
-    status: JobStatus
-    completed: int
-    failed: int
-    duration: float
-
-
-Command = (
-    StartLane
-    | RecycleLane
-    | RetireLane
-    | KillLane
-    | SendChunk
-    | ForgetJob
-    | SetFlags
-    | LowerLimit
-    | ObserveLane
-    | Warn
-    | AnnounceStarted
-    | AnnounceItems
-    | AnnounceState
-    | AnnounceFinished
 )

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mpqueue._core.books import Books
+from mpqueue._core.commands import AnnounceFinished, AnnounceItems, ForgetJob, Retrying
 from mpqueue._core.item_table import Failure
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import LaneState
-from mpqueue._core.messages import AnnounceFinished, AnnounceItems, ForgetJob, Retrying
 from mpqueue._core.timers import TimerKind
+from mpqueue.errors import ItemCancelledError
 from mpqueue.retry import Fail
 from mpqueue.status import PENDING, RETRY, JobStatus
 
@@ -91,7 +92,7 @@ def fail_rest(books: Books, job: JobBook, error: BaseException) -> None:
     """Every item of the job that has not ended fails with ``error``, uncharged, and the job ends."""
     job.pending.clear()
     table, completed, failed = job.table, job.completed, job.failed
-    unfinished = [index for index in range(len(table)) if not table.ended(index)]
+    unfinished = table.unfinished()
     failure = Failure(error, charged=False)
     for index in unfinished:
         table.fail(index, failure)
@@ -127,8 +128,24 @@ def finish(books: Books, job: JobBook, status: JobStatus) -> None:
             books.commands.append(ForgetJob(lane.number, lane.generation, job))
 
 
-def put_back(job: JobBook, indices: Sequence[int], suspects: Iterable[int] = ()) -> None:
+def put_back(books: Books, job: JobBook, indices: Sequence[int], suspects: Iterable[int] = ()) -> None:
     """These items did not run, or ran and nobody is charged for it: they go out again, the suspects carefully."""
-    if job.active and not job.cancelled:
-        job.pending.suspect(list(suspects))
-        job.pending.put_back(indices)
+    if not job.active or job.cancelled:
+        return
+    if job.dropped:
+        for index in job.dropped.intersection(indices):
+            drop(books, job, index)
+        indices = [index for index in indices if index not in job.dropped]
+    job.pending.suspect(list(suspects))
+    job.pending.put_back(indices)
+
+
+def drop(books: Books, job: JobBook, index: int) -> None:
+    """The item fails, uncharged, because it was cancelled on its own."""
+    job.dropped.add(index)
+    if not job.table.ended(index):
+        error = ItemCancelledError(f"item {job.table.id_of(index)!r} was cancelled")
+        completed, failed = job.completed, job.failed
+        job.table.fail(index, Failure(error, charged=False))
+        job.failed += 1
+        _announce(books, job, [index], _Fates(failed={index}), completed, failed)

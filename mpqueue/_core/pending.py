@@ -33,14 +33,22 @@ class PendingItems:
             return self._take_from(self._suspects, size), True
         if self._due:
             return self._take_from(self._due, size), False
-        lo, hi = self._fresh[0]
-        end = min(hi, lo + size)
-        if end == hi:
-            heapq.heappop(self._fresh)
-        else:
-            heapq.heapreplace(self._fresh, (end, hi))
+        lo = end = self._fresh[0][0]
+        while self._fresh and self._fresh[0][0] == end and end < lo + size:
+            hi = self._fresh[0][1]
+            end = min(hi, lo + size)
+            if end == hi:
+                heapq.heappop(self._fresh)
+            else:
+                heapq.heapreplace(self._fresh, (end, hi))
         self._count -= end - lo
         return range(lo, end), False
+
+    def add(self, indices: range) -> None:
+        """More fresh items have come."""
+        if indices:
+            heapq.heappush(self._fresh, (indices.start, indices.stop))
+            self._count += len(indices)
 
     def _take_from(self, line: deque[int], size: int) -> Sequence[int]:
         taken = [line.popleft() for _ in range(min(size, len(line)))]

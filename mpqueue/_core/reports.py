@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from mpqueue._core.books import Books
+from mpqueue._core.commands import Warn
 from mpqueue._core.item_table import Failure
 from mpqueue._core.job_book import JobBook, SetupRecord
 from mpqueue._core.lane_book import Chunk, LaneBook
-from mpqueue._core.messages import ChunkRefused, ChunkReported, Warn
+from mpqueue._core.messages import ChunkRefused, ChunkReported
 from mpqueue._core.outcomes import fail_rest, finish_if_over, put_back, record
 from mpqueue._core.timers import TimerKind
 from mpqueue._wire.frames import Ended
@@ -27,7 +28,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         books.remove_chunk(lane, chunk)
         lane.tries -= len(chunk.indices) - done
         rest = chunk.indices[max(done, chunk.reported) : chunk.end]
-        put_back(job, rest, suspects=rest if report.ended is Ended.UNREADABLE else ())
+        put_back(books, job, rest, suspects=rest if report.ended is Ended.UNREADABLE else ())
     if job.active and done > report.first and report.first == chunk.reported:
         indices = chunk.indices[report.first : done]
         start = 0
@@ -63,7 +64,7 @@ def refused(books: Books, lane: LaneBook, message: ChunkRefused) -> None:
     books.remove_chunk(lane, chunk)
     lane.tries -= len(chunk.indices)
     bad = sorted(message.failures)
-    put_back_around(job, chunk, bad)
+    put_back_around(books, job, chunk, bad)
     record(
         books,
         job,
@@ -74,13 +75,13 @@ def refused(books: Books, lane: LaneBook, message: ChunkRefused) -> None:
     )
 
 
-def put_back_around(job: JobBook, chunk: Chunk, without: list[int], suspects: bool = False) -> None:
+def put_back_around(books: Books, job: JobBook, chunk: Chunk, without: list[int], suspects: bool = False) -> None:
     """Put back what of the chunk has not ended, but for these positions (sorted)."""
     start = chunk.reported
     for position in [*without, chunk.end]:
         part = chunk.indices[start : min(position, chunk.end)]
         if part:
-            put_back(job, part, suspects=part if suspects else ())
+            put_back(books, job, part, suspects=part if suspects else ())
         start = position + 1
 
 

@@ -11,30 +11,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._core import dispatch, fleet, outcomes, reports, stealing, watch
+from mpqueue._core import dispatch, fleet, outcomes, reports, stealing, streams, watch
 from mpqueue._core.books import Books
+from mpqueue._core.commands import AnnounceStarted, AnnounceState, Command, SetFlags
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import LaneBook, LaneState, Verdict, Why
 from mpqueue._core.messages import (
-    AnnounceStarted,
-    AnnounceState,
     ChunkRefused,
     ChunkReported,
-    Command,
     FailedItemsReset,
+    ItemDropped,
+    ItemsAdded,
     JobCancelled,
     JobForgotten,
     JobPaused,
     JobResumed,
     JobStarted,
     LaneDied,
+    LaneInitialized,
     LaneObserved,
     LaneReady,
     LaneStartFailed,
+    LanesWanted,
     Message,
     QueueClosing,
     QueueOpened,
-    SetFlags,
+    StreamSealed,
     TimePassed,
 )
 from mpqueue._core.timers import Timer, TimerKind
@@ -94,6 +96,8 @@ class Scheduler:
         job.setups.clear()
         books.jobs[job.number] = job
         books.commands.append(AnnounceStarted(job))
+        if books.init_error is not None and not any(lane.state is LaneState.READY for lane in books.lanes):
+            fleet.fail_for_initializer(books)
         outcomes.finish_if_over(books, job)
 
     def _failed_items_reset(self, message: FailedItemsReset) -> None:
@@ -182,6 +186,9 @@ class Scheduler:
     def _queue_opened(self, message: QueueOpened) -> None:
         fleet.open_lanes(self.books)
 
+    def _books_message(self, message: ItemsAdded | StreamSealed | ItemDropped | LanesWanted) -> None:
+        _BOOKS_HANDLERS[type(message)](self.books, message)
+
     def _ignore(self, message: Message) -> None:
         """The step is for what every step does."""
 
@@ -233,6 +240,11 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     QueueOpened: Scheduler._queue_opened,
     QueueClosing: Scheduler._queue_closing,
     TimePassed: Scheduler._ignore,
+    ItemsAdded: Scheduler._books_message,
+    StreamSealed: Scheduler._books_message,
+    ItemDropped: Scheduler._books_message,
+    LanesWanted: Scheduler._books_message,
+    LaneInitialized: Scheduler._lane_message,
     LaneReady: Scheduler._lane_message,
     LaneStartFailed: Scheduler._lane_message,
     LaneDied: Scheduler._lane_message,
@@ -242,8 +254,16 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     JobForgotten: Scheduler._lane_message,
 }
 
+_BOOKS_HANDLERS: dict[type, Callable[[Books, Any], None]] = {
+    ItemsAdded: streams.items_added,
+    StreamSealed: streams.sealed,
+    ItemDropped: streams.item_dropped,
+    LanesWanted: fleet.lanes_wanted,
+}
+
 _LANE_HANDLERS: dict[type, Callable[[Books, LaneBook, Any], None]] = {
     LaneReady: fleet.lane_ready,
+    LaneInitialized: fleet.lane_initialized,
     LaneStartFailed: fleet.lane_start_failed,
     LaneDied: fleet.lane_died,
     LaneObserved: _observed,

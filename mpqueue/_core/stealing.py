@@ -7,8 +7,8 @@ which tells what the worker will run after all. Everything beyond goes to the id
 from __future__ import annotations
 
 from mpqueue._core.books import Books
+from mpqueue._core.commands import LowerLimit, ObserveLane
 from mpqueue._core.lane_book import Chunk, LaneBook, LaneState
-from mpqueue._core.messages import LowerLimit, ObserveLane
 from mpqueue._core.outcomes import put_back
 from mpqueue._core.timers import TimerKind
 from mpqueue._wire.ledger import SETTLE, Claim, Phase
@@ -112,7 +112,7 @@ def _collect(books: Books, lane: LaneBook) -> None:
         if kept < chunk.end:
             freed = chunk.indices[kept : chunk.end]
             chunk.end = kept
-            put_back(chunk.job, freed)
+            put_back(books, chunk.job, freed)
 
 
 def _check_at(books: Books, due: float) -> None:

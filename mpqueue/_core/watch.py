@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mpqueue._core.books import Books
+from mpqueue._core.commands import KillLane, ObserveLane
 from mpqueue._core.lane_book import LaneBook, LaneState, Verdict, Why
-from mpqueue._core.messages import KillLane, ObserveLane
 from mpqueue._core.timers import TimerKind
 from mpqueue._wire.ledger import Claim, Phase
 

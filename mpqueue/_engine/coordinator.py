@@ -14,40 +14,45 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
-from mpqueue._core.job_book import JobBook
-from mpqueue._core.lane_book import Chunk
-from mpqueue._core.messages import (
+from mpqueue._core.commands import (
     AnnounceFinished,
     AnnounceItems,
     AnnounceStarted,
     AnnounceState,
-    BellRung,
-    ChunkRefused,
-    ChunkReported,
     ForgetJob,
-    JobForgotten,
+    InitializeLane,
     KillLane,
-    LaneDied,
-    LaneObserved,
     LowerLimit,
-    Message,
     ObserveLane,
     RecycleLane,
     RetireLane,
     SendChunk,
     SetFlags,
     StartLane,
-    TimePassed,
     Warn,
+)
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.lane_book import Chunk
+from mpqueue._core.messages import (
+    BellRung,
+    ChunkRefused,
+    ChunkReported,
+    JobForgotten,
+    LaneDied,
+    LaneInitialized,
+    LaneObserved,
+    Message,
+    TimePassed,
 )
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._engine.clock import Clock
-from mpqueue._engine.decode import decode_report
+from mpqueue._engine.decode import decode_failure, decode_report
 from mpqueue._engine.exchange import Exchange
 from mpqueue._engine.inbox import Inbox, Request
 from mpqueue._engine.probe import reached
 from mpqueue._engine.protocol import Lane, Pool
-from mpqueue._wire.frames import ChunkFrame, ForgetFrame
+from mpqueue._wire.frames import ChunkFrame, ForgetFrame, InitializeFrame
+from mpqueue._wire.handler import PackedHandler
 from mpqueue._wire.ledger import FLAG_JOB, OUTBOX, Phase
 from mpqueue._wire.payload import Packed, dump_frame, load_frame
 from mpqueue.errors import MPQueueError
@@ -62,10 +67,13 @@ Subscriber = Callable[[Sequence[int] | None], None]
 class Coordinator:
     """Owns the scheduler and, from `open` on, the pool. Everything but `ask` and `post` runs on its thread."""
 
-    def __init__(self, scheduler: Scheduler, clock: Clock, announce: Announce, name: str) -> None:
+    def __init__(
+        self, scheduler: Scheduler, clock: Clock, announce: Announce, initializer: PackedHandler | None, name: str
+    ) -> None:
         self.scheduler = scheduler
         self._clock = clock
         self._announce = announce
+        self._initializer = initializer
         self._inbox = Inbox()
         self._pool: Pool | None = None
         self._more: deque[Message] = deque()
@@ -76,6 +84,7 @@ class Coordinator:
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._actions: dict[type, Callable[[Any], None]] = {
             StartLane: lambda command: self._pool_now.start(command.lane, command.generation),
+            InitializeLane: self._initialize_lane,
             RecycleLane: self._recycle_lane,
             RetireLane: lambda command: self._pool_now.retire(command.lane),
             KillLane: self._kill_lane,
@@ -143,12 +152,15 @@ class Coordinator:
 
     def subscribe(self, job: JobBook, subscriber: Subscriber) -> None:
         """Give ``subscriber`` the indices of the items that ended, then of each that ends, then None."""
-        table = job.table
-        subscriber([index for index in range(len(table)) if table.ended(index)])
+        subscriber(job.table.ended_indices())
         if job.status.final:
             subscriber(None)
         else:
             self._subscribers.setdefault(job.number, []).append(subscriber)
+
+    def subscribe_early(self, job: JobBook, subscriber: Subscriber) -> None:
+        """Like `subscribe`, for a job that is about to start."""
+        self._subscribers[job.number] = [subscriber]
 
     def unsubscribe(self, job: JobBook, subscriber: Subscriber) -> None:
         """Tell that subscriber nothing more."""
@@ -282,6 +294,17 @@ class Coordinator:
             self.post(JobForgotten(lane.number, lane.generation, job.number))
 
     # -- lanes -----------------------------------------------------------------------------------------------
+
+    def _initialize_lane(self, command: InitializeLane) -> None:
+        lane, initializer = self._lane(command.lane), self._initializer
+        if lane is None or lane.generation != command.generation or initializer is None:
+            return
+
+        def initialized(answer: Future[bytes]) -> None:
+            if answer.exception() is None:
+                self.post(LaneInitialized(command.lane, command.generation, decode_failure(answer.result())))
+
+        lane.send(dump_frame(InitializeFrame(initializer.frame.handler))).add_done_callback(initialized)
 
     def _recycle_lane(self, command: RecycleLane) -> None:
         lane = self._lane(command.lane)

@@ -71,6 +71,12 @@ def _results(frame: ReportFrame, failures: dict[int, Failure], on_free: OnFree) 
     return results
 
 
+def decode_failure(data: bytes) -> Failure | None:
+    """The failure in a worker's answer, where there is one."""
+    frame: FailureFrame | None = load_frame(data)
+    return None if frame is None else _failure(frame)
+
+
 def _failure(frame: FailureFrame) -> Failure:
     type_name, message, trace, bases = frame.stand_in
     error: BaseException

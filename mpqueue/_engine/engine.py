@@ -24,6 +24,7 @@ from mpqueue._engine.exits import on_exit
 from mpqueue._engine.listeners import ListenerThread
 from mpqueue._engine.pool import LokyPool
 from mpqueue._engine.protocol import LaneSettings
+from mpqueue._wire.handler import PackedHandler
 from mpqueue.errors import QueueClosedError, WorkerStartError
 from mpqueue.options import QueueOptions
 
@@ -42,7 +43,9 @@ SHM_NEEDED = 1 << 20
 class Engine:
     """Started with the first call that needs it; ended once, by `shutdown`."""
 
-    def __init__(self, options: QueueOptions, clock: Clock | None = None) -> None:
+    def __init__(
+        self, options: QueueOptions, initializer: PackedHandler | None = None, clock: Clock | None = None
+    ) -> None:
         self.clock = clock or SystemClock()
         self._options = options
         self._owner = os.getpid()
@@ -51,6 +54,8 @@ class Engine:
         self._scheduler = Scheduler(
             options.concurrency, random.Random(), max_items_per_worker=options.max_items_per_worker
         )
+        self._initializer = initializer
+        self._scheduler.books.has_initializer = initializer is not None
         self._coordinator: Coordinator | None = None
         self._pool: LokyPool | None = None
         self._lock = threading.Lock()
@@ -74,7 +79,7 @@ class Engine:
                 self._take_back = on_exit(functools.partial(self.shutdown, kill=True, at_exit=True))
                 self.listeners.start(self.clock.now)
                 self._coordinator = Coordinator(
-                    self._scheduler, self.clock, announce, f"mpqueue-coordinator-{self._number}"
+                    self._scheduler, self.clock, announce, self._initializer, f"mpqueue-coordinator-{self._number}"
                 )
                 self._coordinator.start()
             return self._coordinator

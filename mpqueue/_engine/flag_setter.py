@@ -25,16 +25,18 @@ class FlagSetter:
     """The thread of one lane, started with its first order. Owner: the lane, which calls `end`."""
 
     def __init__(self, flags: Flags, name: str) -> None:
-        self._flags = flags
+        self._flags: Flags | None = flags
         self._name = name
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._has_ended = False
 
     def put(self, name: str, value: bool) -> None:
         """Set or clear the flag of that name, some time soon, in the order of the calls. One caller thread; 2 us."""
-        self._orders.put(_Order(getattr(self._flags, name), value))
-        if self._thread is None and not self._has_ended:
+        flags = self._flags
+        if flags is None:
+            return
+        self._orders.put(_Order(getattr(flags, name), value))
+        if self._thread is None:
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             # While the interpreter exits there are no new threads, and the workers are about to be killed.
             with contextlib.suppress(RuntimeError):
@@ -43,16 +45,16 @@ class FlagSetter:
 
     def end(self) -> threading.Thread | None:
         """To be called once the worker is dead: no order is carried out any more. Returns the thread that will end."""
-        self._has_ended = True
+        flags, self._flags = self._flags, None
         self._orders.put(None)
-        if self._thread is not None:
-            for event in (self._flags.pause, self._flags.cancel):
+        if self._thread is not None and flags is not None:
+            for event in (flags.pause, flags.cancel):
                 _free(event)
         return self._thread
 
     def _run(self) -> None:
         while (order := self._orders.get()) is not None:
-            if not self._has_ended:
+            if self._flags is not None:
                 # `end` may release the lock while we hold it, and then our own release is one too many.
                 with contextlib.suppress(ValueError, AssertionError):
                     if order.value:

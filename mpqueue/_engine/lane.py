@@ -199,7 +199,7 @@ class LokyLane:
         os.close(self.stack)
         # Semaphores live as long as these do, and whoever has this lane in hand may hold it a little longer.
         self.ask_for_stack = None
-        del self._setter, self._flags, self._process, self._call_queue, self.thread
+        del self._flags, self._process, self._call_queue, self.thread
         return threads
 
 
@@ -295,6 +295,7 @@ def _await_exitcode(popen: Any, worker: WorkerProcess) -> None:
 
     def poll(flag: int = os.WNOHANG) -> Any:
         popen = reference()
+        assert popen is not None
         if flag == os.WNOHANG and popen.returncode is None:
             worker.await_end(EXITCODE_PATIENCE)
         return plain_poll(popen, flag)

@@ -16,11 +16,7 @@ def pack_items(chunk: Chunk, store: SegmentStore) -> Packed | list[Packed] | dic
 
     Runs on the coordinator's thread; costs what pickling costs.
     """
-    payloads = chunk.job.table.payloads
-    if isinstance(chunk.indices, range):
-        items = payloads[chunk.indices.start : chunk.indices.stop]
-    else:
-        items = [payloads[index] for index in chunk.indices]
+    items = chunk.job.table.payloads_of(chunk.indices)
     if not chunk.careful:
         try:
             return dump(items, store)

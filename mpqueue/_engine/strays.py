@@ -16,6 +16,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 from mpqueue._wire.seed import COOKIE_VARIABLE
@@ -24,6 +25,11 @@ _PATTERN = re.compile(rb"(?:^|\0)" + COOKIE_VARIABLE.encode() + rb"=((\d+)\.(\d+
 
 #: How often to look again after having killed some: their children may have been born meanwhile.
 _LOOKS = 3
+
+#: A program that is just being loaded shows no environment yet: looks at it, seconds between them, and its age at most.
+_EXEC_LOOKS = 10
+_EXEC_PAUSE = 0.001
+_YOUNG = 2.0
 
 
 def cookie(*path: int) -> str:
@@ -106,10 +112,23 @@ def _ancestors() -> Iterator[int]:
 
 def _cookie_of(pid: int) -> re.Match[bytes] | None:
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return _PATTERN.search(file.read())
-    except OSError:
-        return None
+        for _ in range(_EXEC_LOOKS):
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                environ = file.read()
+            if environ or not _may_be_in_exec(pid):
+                return _PATTERN.search(environ)
+            threading.Event().wait(_EXEC_PAUSE)
+    except OSError:  # it ended, or is somebody else's
+        pass
+    return None
+
+
+def _may_be_in_exec(pid: int) -> bool:
+    """Whether a process without an environment is one that has just been started, and will have one in a moment."""
+    os.readlink(f"/proc/{pid}/exe")  # raises for what has no program: the dead, and the kernel's own threads
+    with open("/proc/uptime", encoding="ascii") as file:
+        seconds = float(file.read().split()[0])
+    return seconds - _start_time(pid) / os.sysconf("SC_CLK_TCK") < _YOUNG
 
 
 def _start_time(pid: int) -> int:

@@ -54,6 +54,13 @@ class ChunkFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class InitializeFrame:
+    """Parent to worker: call this function, before any chunk."""
+
+    initializer: Packed
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetFrame:
     """Parent to worker: drop this job's handler, finish its setup."""
 

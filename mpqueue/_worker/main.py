@@ -6,9 +6,17 @@ import time
 from typing import Any
 
 from mpqueue._wire import shared
-from mpqueue._wire.frames import ChunkFrame, Ended, FailureFrame, ForgetFrame, HandlerFrame, ReportFrame
+from mpqueue._wire.frames import (
+    ChunkFrame,
+    Ended,
+    FailureFrame,
+    ForgetFrame,
+    HandlerFrame,
+    InitializeFrame,
+    ReportFrame,
+)
 from mpqueue._wire.ledger import CLAIM, SINCE, Phase, pack_claim
-from mpqueue._wire.payload import Packed, dump_frame, load_frame
+from mpqueue._wire.payload import Packed, dump_frame, load, load_frame
 from mpqueue._worker import context, exchange, guard, station
 from mpqueue._worker.chunk_run import ChunkRun
 from mpqueue._worker.failures import pack_failure, stand_in
@@ -24,8 +32,18 @@ def receive(data: bytes) -> bytes:
     """Do what a frame says, in the worker's main thread; returns the answer."""
     here = station.here()
     assert here is not None, "frames are received in workers only"
-    frame: ChunkFrame | ForgetFrame = load_frame(data)
-    return dump_frame(_run_chunk(here, frame) if isinstance(frame, ChunkFrame) else _forget(frame.job))
+    frame: ChunkFrame | ForgetFrame | InitializeFrame = load_frame(data)
+    if isinstance(frame, ChunkFrame):
+        return dump_frame(_run_chunk(here, frame))
+    return dump_frame(_initialize(frame) if isinstance(frame, InitializeFrame) else _forget(frame.job))
+
+
+def _initialize(frame: InitializeFrame) -> FailureFrame | None:
+    try:
+        load(frame.initializer)()
+    except BaseException as error:
+        return pack_failure(error)
+    return None
 
 
 def _run_chunk(here: Station, frame: ChunkFrame) -> ReportFrame:

@@ -1,0 +1,182 @@
+"""What the scheduler asks for: commands, in the imperative. Whoever carries one out decides nothing.
+
+What it hears is in `mpqueue._core.messages`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mpqueue._core.item_table import Failure
+from mpqueue.status import JobStatus
+
+if TYPE_CHECKING:
+    from mpqueue._core.job_book import JobBook
+    from mpqueue._core.lane_book import Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class StartLane:
+    """Start a worker for this lane."""
+
+    lane: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class InitializeLane:
+    """Have this new worker run the pool's initializer."""
+
+    lane: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecycleLane:
+    """Let this idle lane's worker end; `StartLane` of the next generation follows."""
+
+    lane: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetireLane:
+    """This lane's death has been dealt with: free what belonged to it."""
+
+    lane: int
+
+
+@dataclass(frozen=True, slots=True)
+class KillLane:
+    """Kill this lane's worker; with ``dump_stack`` ask it first where it is."""
+
+    lane: int
+    dump_stack: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SendChunk:
+    """Pack this chunk's items and send them; with the job's handler where this worker has not got it yet."""
+
+    lane: int
+    generation: int
+    chunk: Chunk
+    with_handler: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetJob:
+    """Tell this lane's worker to drop a job's handler."""
+
+    lane: int
+    generation: int
+    job: JobBook
+
+
+@dataclass(frozen=True, slots=True)
+class SetFlags:
+    """Make the lane's flags say this, of this job."""
+
+    lane: int
+    job: int
+    pause: bool
+    cancel: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LowerLimit:
+    """Let the worker claim nothing from ``position`` on in this chunk."""
+
+    lane: int
+    chunk: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObserveLane:
+    """Read this lane's ledger and answer with `LaneObserved`."""
+
+    lane: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warn:
+    """Log a warning."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """In an `AnnounceItems`: this try failed, and another one follows in ``delay`` seconds."""
+
+    attempt: int
+    delay: float
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceStarted:
+    """Tell listeners that the job started."""
+
+    job: JobBook
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceItems:
+    """Tell listeners what became of these items, in this order.
+
+    An index in ``retrying`` waits for its next try, one in ``failed`` has failed, every other one completed.
+    ``completed_before``, ``failed_before`` and ``status`` are the job's as of the first of them.
+    """
+
+    job: JobBook
+    indices: Sequence[int]
+    failed: frozenset[int]
+    retrying: dict[int, Retrying]
+    completed_before: int
+    failed_before: int
+    status: JobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceState:
+    """Tell listeners that the job was paused or resumed (``event`` is the event's name)."""
+
+    job: JobBook
+    event: str
+    status: JobStatus
+    completed: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceFinished:
+    """Tell listeners that the job ended, and resolve its run."""
+
+    job: JobBook
+    status: JobStatus
+    completed: int
+    failed: int
+    duration: float
+
+
+Command = (
+    StartLane
+    | InitializeLane
+    | RecycleLane
+    | RetireLane
+    | KillLane
+    | SendChunk
+    | ForgetJob
+    | SetFlags
+    | LowerLimit
+    | ObserveLane
+    | Warn
+    | AnnounceStarted
+    | AnnounceItems
+    | AnnounceState
+    | AnnounceFinished
+)

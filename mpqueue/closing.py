@@ -1,0 +1,80 @@
+"""How a queue ends: `close`, leaving a ``with`` block, and what both promise."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from types import TracebackType
+from typing import Self
+
+from mpqueue._engine.engine import Engine
+from mpqueue.run import JobRun
+
+
+class Closable:
+    """The closing half of `JobQueue`, which sets these attributes."""
+
+    _engine: Engine
+    _runs: dict[int, JobRun]
+    _closed: bool
+    _closer: threading.Thread | None
+
+    def _check_open(self, what: str) -> None:
+        raise NotImplementedError
+
+    def close(self, *, wait: bool = True, kill: bool = False) -> None:
+        """End the queue. Afterwards its calls raise `QueueClosedError`; jobs and their results stay readable.
+
+        Started jobs are waited for, also their retries; paused ones are cancelled; pending ones stay pending. With
+        ``wait=False`` running jobs are cancelled, and what runs ends in the background. With ``kill`` running items
+        are ended at once, and listeners are not waited for. From a listener it acts as ``wait=False``. A second call
+        does nothing, but ``close(kill=True)`` cuts a close short that still waits.
+        """
+        self._engine.check_process()
+        self._closed = True
+        on_listener_thread = self._engine.listeners.is_here
+        if kill and not on_listener_thread:
+            self._engine.shutdown(kill=True)
+            return
+        wait = wait and not on_listener_thread
+        self._engine.close_jobs(cancel=kill or not wait, kill=kill)
+        if wait:
+            self._finish_closing()
+        elif self._closer is None:
+            self._closer = threading.Thread(target=self._finish_closing, name="mpqueue-closer", daemon=True)
+            self._closer.start()
+
+    def _finish_closing(self) -> None:
+        concurrent.futures.wait(list(self._runs.values()))
+        self._engine.shutdown(kill=False, wait_for_listeners=True)
+
+    def __enter__(self) -> Self:
+        self._check_open("enter a queue")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.close(kill=True)
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.close(kill=True)
+            raise
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import asyncio
+
+        closing = asyncio.ensure_future(asyncio.to_thread(self.__exit__, kind, error, trace))
+        try:
+            await asyncio.shield(closing)
+        except BaseException:
+            self.close(kill=True)
+            raise
