@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mpqueue._core.item_table import FailedTry
     from mpqueue._wire.shared import Shared, share
     from mpqueue._worker.context import CurrentItem, current_item
+    from mpqueue.dropin.imap import imap, imap_unordered
+    from mpqueue.dropin.map import amap, map, starmap  # noqa: A004 - the name that people know
     from mpqueue.errors import (
         GiveUp,
         HandlerPicklingError,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
         ResultPicklingError,
         Retry,
         SetupError,
+        TooManyFailuresError,
         WorkerCrashedError,
         WorkerStartError,
     )
@@ -53,6 +56,8 @@ _HOMES = {
     "mpqueue._core.item_table": ("FailedTry",),
     "mpqueue._worker.context": ("CurrentItem", "current_item"),
     "mpqueue._wire.shared": ("Shared", "share"),
+    "mpqueue.dropin.imap": ("imap", "imap_unordered"),
+    "mpqueue.dropin.map": ("amap", "map", "starmap"),
     "mpqueue.errors": (
         "GiveUp",
         "HandlerPicklingError",
@@ -70,6 +75,7 @@ _HOMES = {
         "ResultPicklingError",
         "Retry",
         "SetupError",
+        "TooManyFailuresError",
         "WorkerCrashedError",
         "WorkerStartError",
     ),
@@ -114,10 +120,16 @@ __all__ = [
     "RetryPolicy",
     "SetupError",
     "Shared",
+    "TooManyFailuresError",
     "WorkerCrashedError",
     "WorkerStartError",
+    "amap",
     "current_item",
+    "imap",
+    "imap_unordered",
+    "map",
     "share",
+    "starmap",
 ]
 
 

@@ -63,6 +63,10 @@ class ResultPicklingError(PicklingError):
     """A handler's result can't be pickled in the worker, or not be unpickled here."""
 
 
+class TooManyFailuresError(MPQueueError):
+    """More items failed than ``max_failures`` allows, so the rest was not run; ``__cause__`` is the first failure."""
+
+
 class ItemCancelledError(MPQueueError):
     """The item was cancelled on its own, before or while it ran."""
 

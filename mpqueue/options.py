@@ -65,9 +65,9 @@ def queue_options(
     """Check what `JobQueue` was given; ``count_cpus`` is asked only where ``concurrency`` is None."""
     if concurrency is None:
         concurrency = count_cpus()
-    check_number("concurrency", concurrency, low=1, integer=True)
+    check_concurrency(concurrency)
     check_number("progress_interval", progress_interval, low=0)
-    _check_optional("timeout", timeout)
+    check_timeout(timeout)
     _check_optional("setup_timeout", setup_timeout)
     if threads_per_worker is not None:
         check_number("threads_per_worker", threads_per_worker, low=1, integer=True)
@@ -75,7 +75,7 @@ def queue_options(
         check_number("max_items_per_worker", max_items_per_worker, low=1, integer=True)
     return QueueOptions(
         concurrency=concurrency,
-        retry=_one_policy("JobQueue", max_retries, retry) or RetryPolicy(max_retries=DEFAULT_MAX_RETRIES),
+        retry=choose_policy("JobQueue", max_retries, retry) or RetryPolicy(max_retries=DEFAULT_MAX_RETRIES),
         timeout=timeout,
         progress_interval=float(progress_interval),
         threads_per_worker=threads_per_worker,
@@ -94,12 +94,12 @@ def job_options(
     chunksize: int | None,
 ) -> JobOptions:
     """Check what `create_job` was given and fold the queue's options in: what is given nearer wins."""
-    _check_optional("timeout", timeout)
+    check_timeout(timeout)
     if isinstance(priority, bool) or not isinstance(priority, int):
         raise TypeError(f"priority: expected a whole number, got {priority!r} of type {type(priority).__name__}")
     if chunksize is not None:
         check_number("chunksize", chunksize, low=1, integer=True)
-    policy = _one_policy("create_job", max_retries, retry, delays=queue.retry)
+    policy = choose_policy("create_job", max_retries, retry, delays=queue.retry)
     return JobOptions(
         retry=policy or queue.retry,
         timeout=queue.timeout if timeout is None else timeout,
@@ -121,7 +121,7 @@ def check_journal_path(path: str | os.PathLike[str] | None) -> None:
     refuse_until_built(journal=path)
 
 
-def _one_policy(
+def choose_policy(
     where: str, max_retries: int | None, retry: RetryPolicy | None, delays: RetryPolicy | None = None
 ) -> RetryPolicy | None:
     """The policy given at one level, or None; a bare ``max_retries`` keeps the delays of the level above."""
@@ -138,6 +138,16 @@ def _one_policy(
     return RetryPolicy(
         max_retries, above.base_delay, above.factor, above.max_delay, above.jitter, above.retry_on, above.give_up_on
     )
+
+
+def check_concurrency(value: int) -> None:
+    """Raise TypeError or ValueError unless it is a number of workers."""
+    check_number("concurrency", value, low=1, integer=True)
+
+
+def check_timeout(value: float | None) -> None:
+    """Raise TypeError or ValueError unless it is a number of seconds, or None."""
+    _check_optional("timeout", value)
 
 
 def _check_optional(name: str, value: float | None) -> None:

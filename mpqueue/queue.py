@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from mpqueue import options as checks
-from mpqueue._core.item_table import make_table
+from mpqueue._core.item_table import ItemTable, make_table
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.messages import (
     FailedItemsReset,
@@ -23,7 +23,6 @@ from mpqueue._core.messages import (
     LanesWanted,
     Message,
 )
-from mpqueue._core.stream_table import StreamTable
 from mpqueue._engine.coordinator import Coordinator
 from mpqueue._engine.engine import Engine
 from mpqueue._engine.listeners import SafeEmitter
@@ -304,19 +303,29 @@ class JobQueue(Closable, SafeEmitter):
 
     # -- for the drop-ins ------------------------------------------------------------------------------------
 
-    def start_stream(
-        self, table: StreamTable, options: JobOptions, handler: Callable[..., Any], on_ended: Callable[[Ended], None]
+    def start_table(
+        self,
+        table: ItemTable,
+        options: JobOptions,
+        handler: Callable[..., Any],
+        on_ended: Callable[[Ended], None] | None = None,
+        *,
+        sealed: bool = True,
     ) -> tuple[JobBook, JobRun]:
-        """Start a job whose items are still to come; see `mpqueue.stream`."""
-        self._check_open("open a stream")
+        """Start a job that is not among `jobs`; not ``sealed``: of which items are still to come.
+
+        ``on_ended`` gets the indices of items as they end, and None at the end, on the coordinator's thread.
+        """
+        self._check_open("start a job")
         with self._jobs_lock:
             number = self._next_number
             self._next_number += 1
-        name = f"stream-{number}"
-        book = JobBook(number, name, table, options, pack_handler(name, handler, None, table.rule), sealed=False)
+        name = f"call-{number}"
+        book = JobBook(number, name, table, options, pack_handler(name, handler, None, table.rule), sealed=sealed)
         run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
-        coordinator = self._coordinator()
-        coordinator.ask(partial(coordinator.subscribe_early, book, on_ended))
+        if on_ended is not None:
+            coordinator = self._coordinator()
+            coordinator.ask(partial(coordinator.subscribe_early, book, on_ended))
         return book, self._begin(book, run, JobStarted(book, self._engine.clock.wall()))
 
     def want_workers(self, count: int) -> None:

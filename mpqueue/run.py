@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from mpqueue._core.item_table import Failure
+from mpqueue._core.messages import JobCancelled
 from mpqueue.job import Job, JobItem
+from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
     from mpqueue._core.job_book import JobBook
@@ -66,6 +70,18 @@ class JobRun(Future[Job]):
             owner.cancel(self.job.id)
         return True
 
+    def kill(self) -> None:
+        """Cancel the job and end the items that run. Does not wait, and never raises."""
+        owner = self._owner
+        if owner is not None and not self.done():
+            owner.post(JobCancelled(self._book, 0.0, kill=True))
+
+    def outcomes(self) -> tuple[list[Any], dict[int, Failure]]:
+        """All results by position (None where there is none), and the failures for good."""
+        table = self._book.table
+        failures = {index: failure for index, failure in table.failures.items() if table.status[index] == FAILED}
+        return list(table.results), failures
+
     def result(self, timeout: float | None = None) -> Job:
         """Wait for the job's end, at most ``timeout`` seconds (then TimeoutError; the job goes on).
 
@@ -119,7 +135,11 @@ class JobRun(Future[Job]):
     async def _wait_in_loop(self) -> Job:
         if self.done():
             return self.result()
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            await _wait_in_trio(self)
+            return self.result()
         waiter: asyncio.Future[None] = loop.create_future()
 
         def wake() -> None:
@@ -130,11 +150,33 @@ class JobRun(Future[Job]):
         try:
             await waiter
         except asyncio.CancelledError:
-            owner = self._owner
-            if self._cancel_with_awaiter and owner is not None:
-                owner.cancel(self.job.id, kill=self._kill_on_cancel)
+            self.awaiter_cancelled()
             raise
         return self.result()
+
+    def awaiter_cancelled(self) -> None:
+        """A task that awaits the run was cancelled: it is detached, or takes the job with it."""
+        owner = self._owner
+        if self._cancel_with_awaiter and owner is not None:
+            owner.post(JobCancelled(self._book, 0.0, kill=self._kill_on_cancel))
+
+
+async def _wait_in_trio(run: JobRun) -> None:
+    """Wait outside asyncio: trio is what else there is."""
+    import trio
+
+    token, resolved = trio.lowlevel.current_trio_token(), trio.Event()
+
+    def wake(_run: Future[Job]) -> None:
+        with contextlib.suppress(trio.RunFinishedError):
+            token.run_sync_soon(resolved.set)
+
+    run.add_done_callback(wake)
+    try:
+        await resolved.wait()
+    except trio.Cancelled:
+        run.awaiter_cancelled()
+        raise
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: Any) -> None:

@@ -42,7 +42,7 @@ def open_stream(
     """
     table = StreamTable()
     options = JobOptions(retry, timeout, None, 0, chunksize, max_workers)
-    book, run = queue.start_stream(table, options, handler, on_ended)
+    book, run = queue.start_table(table, options, handler, on_ended, sealed=False)
     return Stream(queue, book, table, run)
 
 
@@ -67,6 +67,10 @@ class Stream:
     def take(self, index: int) -> tuple[Any, Failure | None]:
         """The outcome of an item that has ended: its result, or its failure. It can be taken once."""
         return self._table.take(index)
+
+    def window(self, workers: int) -> int:
+        """How many items should be under way or untaken at most, to keep so many workers busy."""
+        return self._book.sizer.window(workers)
 
     def is_running(self, index: int) -> bool:
         """True while a worker runs the item."""

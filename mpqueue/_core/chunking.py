@@ -19,6 +19,12 @@ GROWTH = 16
 PREFETCH_BELOW = 0.1
 #: Bytes of pickled items that a chunk aims at, at most.
 TARGET_BYTES = 4 << 20
+#: A stream holds items for so many seconds of all lanes, but at least so many for each and at most so many in all, and
+#: at most so many bytes of them.
+AHEAD_SECONDS = 0.25
+LEAST_AHEAD = 4
+MOST_AHEAD = 100_000
+AHEAD_BYTES = 256 << 20
 
 
 class ChunkSizer:
@@ -44,6 +50,16 @@ class ChunkSizer:
     def learn_bytes(self, items: int, size: int) -> None:
         """So many items were pickled into so many bytes."""
         self._bytes_per_item = size / items
+
+    def window(self, lanes: int) -> int:
+        """How many items a stream should hold, to keep so many lanes busy."""
+        least = LEAST_AHEAD * lanes
+        if self.seconds_per_item is None:
+            return least
+        ahead = min(AHEAD_SECONDS * lanes / max(self.seconds_per_item, 1e-9), MOST_AHEAD)
+        if self._bytes_per_item:
+            ahead = min(ahead, AHEAD_BYTES / self._bytes_per_item)
+        return max(least, int(ahead))
 
     @property
     def may_prefetch(self) -> bool:

@@ -80,6 +80,10 @@ def lanes_wanted(books: Books, message: LanesWanted) -> None:
 
 def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) -> None:
     """A worker could not be started: try again after a growing pause."""
+    if books.closing and not books.jobs:
+        lane.renew()
+        lane.state = LaneState.DOWN
+        return
     books.last_start_error = message.error
     if lane.start_failures == 0:
         books.commands.append(Warn(f"worker {lane.number} could not be started, trying again: {message.error!r}"))

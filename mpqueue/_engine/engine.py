@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from mpqueue._core.messages import JobStarted, Message, QueueClosing, QueueOpened
+from mpqueue._core.messages import Message, QueueClosing, QueueOpened
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._engine.clock import Clock, SystemClock
 from mpqueue._engine.coordinator import Announce, Coordinator
@@ -76,7 +76,7 @@ class Engine:
             if self._coordinator is None:
                 if self._shut:
                     raise QueueClosedError("the queue is closed")
-                self._take_back = on_exit(functools.partial(self.shutdown, kill=True, at_exit=True))
+                self._end_at_exit()
                 self.listeners.start(self.clock.now)
                 self._coordinator = Coordinator(
                     self._scheduler, self.clock, announce, self._initializer, f"mpqueue-coordinator-{self._number}"
@@ -90,13 +90,14 @@ class Engine:
             _check_shm()
             settings = LaneSettings(self._options.concurrency, self._options.threads_per_worker)
             self._pool = LokyPool(settings, self._coordinator.post)
+            self._end_at_exit()  # once more: what was registered last is called first, and jobs end before workers
             self._coordinator.open(self._pool)
             self._coordinator.handle(QueueOpened())
 
-    def start_job(self, message: JobStarted) -> None:
-        """On the coordinator's thread."""
-        self.open_pool()
-        self.handle(message)
+    def _end_at_exit(self) -> None:
+        if self._take_back is not None:
+            self._take_back()
+        self._take_back = on_exit(functools.partial(self.shutdown, kill=True, at_exit=True))
 
     def handle(self, message: Message) -> None:
         """On the coordinator's thread."""

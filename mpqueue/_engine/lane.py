@@ -109,6 +109,8 @@ class LokyLane:
         )
         on_failure.callback(_abort, self._executor)
         self.first_answer: Future[int] | None = self._executor.submit(guard.ready, module)
+        # loky forgets that it has registered its exit hook: with each start it would get in front of ours again.
+        process_executor.process_pool_executor_at_exit = True
         self._process: Any = next(iter(self._executor._processes.values()), None)
         if self._process is None:
             raise ChildProcessError("the worker ended as soon as it was started")

@@ -87,6 +87,8 @@ class WorkerProcess:
 
     def is_reaped(self) -> bool:
         """Whether somebody has asked the kernel for the exit code already, so that nobody else can."""
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13
+            return False
         try:
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         except ChildProcessError:

@@ -1,0 +1,36 @@
+"""A finite batch for the map-like drop-ins: an ordinary job on somebody's queue, ids always positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from mpqueue._core.item_table import ItemTable
+from mpqueue._wire.ids import IdRule
+from mpqueue.options import JobOptions
+from mpqueue.retry import RetryPolicy
+from mpqueue.run import Ended, JobRun
+
+if TYPE_CHECKING:
+    from mpqueue.queue import JobQueue
+
+
+def start_batch(
+    queue: JobQueue,
+    fn: Callable[..., Any],
+    items: Iterable[Any],
+    *,
+    retry: RetryPolicy,
+    timeout: float | None = None,
+    chunksize: int | None = None,
+    max_workers: int | None = None,
+    on_ended: Callable[[Ended], None] | None = None,
+) -> JobRun:
+    """Start ``fn`` over the items; the run's ``job`` has results and failures by position.
+
+    ``max_workers`` caps how many workers serve it. ``on_ended`` gets positions as their items end, then None, on the
+    coordinator's thread: it must return at once. Raises what iterating raises, and `HandlerPicklingError`.
+    """
+    table = ItemTable(list(items), None, IdRule.POSITION)
+    _, run = queue.start_table(table, JobOptions(retry, timeout, None, 0, chunksize, max_workers), fn, on_ended)
+    return run
