@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     )
     from mpqueue.events import ItemRetry, JobFinished, JobProgress, JobStarted
     from mpqueue.job import Job, JobItem
-    from mpqueue.queue import JobQueue, QueueStats
+    from mpqueue.queue import JobQueue
     from mpqueue.retry import RetryPolicy
     from mpqueue.run import JobRun
-    from mpqueue.status import ItemStatus, JobStatus
+    from mpqueue.status import ItemStatus, JobStatus, QueueStats
 
 __version__ = "0.1.0"
 
@@ -81,10 +81,10 @@ _HOMES = {
     ),
     "mpqueue.events": ("ItemRetry", "JobFinished", "JobProgress", "JobStarted"),
     "mpqueue.job": ("Job", "JobItem"),
-    "mpqueue.queue": ("JobQueue", "QueueStats"),
+    "mpqueue.queue": ("JobQueue",),
     "mpqueue.retry": ("RetryPolicy",),
     "mpqueue.run": ("JobRun",),
-    "mpqueue.status": ("ItemStatus", "JobStatus"),
+    "mpqueue.status": ("ItemStatus", "JobStatus", "QueueStats"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -32,21 +32,23 @@ class Closable:
         """
         self._engine.check_process()
         self._closed = True
-        on_listener_thread = self._engine.listeners.is_here
-        if kill and not on_listener_thread:
+        here = self._engine.listeners.is_here
+        if kill and not here:
             self._engine.shutdown(kill=True)
             return
-        wait = wait and not on_listener_thread
-        self._engine.close_jobs(cancel=kill or not wait, kill=kill)
-        if wait:
-            self._finish_closing()
+        self._engine.close_jobs(cancel=here or not wait)
+        if wait and not here:
+            self._finish_closing(kill=False)
         elif self._closer is None:
-            self._closer = threading.Thread(target=self._finish_closing, name="mpqueue-closer", daemon=True)
+            self._closer = threading.Thread(
+                target=self._finish_closing, args=(kill,), name="mpqueue-closer", daemon=True
+            )
             self._closer.start()
 
-    def _finish_closing(self) -> None:
-        concurrent.futures.wait(list(self._runs.values()))
-        self._engine.shutdown(kill=False, wait_for_listeners=True)
+    def _finish_closing(self, kill: bool) -> None:
+        if not kill:
+            concurrent.futures.wait(list(self._runs.values()))
+        self._engine.shutdown(kill=kill, wait_for_listeners=not kill)
 
     def __enter__(self) -> Self:
         self._check_open("enter a queue")

@@ -282,6 +282,7 @@ class Job:
 
 
 def _item_error(job_id: str, item: JobItem) -> ItemError:
-    error = ItemError(f"item {item.id!r} of job {job_id!r} failed after {item.attempts} tries: {item.error}", item)
+    tries = "1 try" if item.attempts == 1 else f"{item.attempts} tries"
+    error = ItemError(f"item {item.id!r} of job {job_id!r} failed after {tries}: {item.error}", item)
     error.__cause__ = item.exception
     return error

@@ -5,7 +5,6 @@ Every value that a user passes is judged here, in the caller's frame; the engine
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -114,11 +113,6 @@ def refuse_until_built(**arguments: Any) -> None:
     for name, value in arguments.items():
         if value is not None:
             raise NotImplementedError(f"{name}={value!r}: this version of mpqueue has no {name} yet; leave it out.")
-
-
-def check_journal_path(path: str | os.PathLike[str] | None) -> None:
-    """Refuse ``journal=`` until there is one."""
-    refuse_until_built(journal=path)
 
 
 def choose_policy(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
@@ -36,19 +36,9 @@ from mpqueue.job import Job
 from mpqueue.options import JobOptions
 from mpqueue.retry import RetryPolicy
 from mpqueue.run import Ended, JobRun
-from mpqueue.status import JobStatus
+from mpqueue.status import JobStatus, QueueStats
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class QueueStats:
-    """How many jobs of a queue are in which state."""
-
-    running: int  #: running or paused
-    pending: int  #: not yet started
-    completed: int  #: ended, however
-    total: int
 
 
 class JobQueue(Closable, SafeEmitter):
@@ -110,6 +100,7 @@ class JobQueue(Closable, SafeEmitter):
         self._jobs: dict[str, JobBook] = {}
         self._runs: dict[int, JobRun] = {}
         self._next_number = 1
+        self._run_numbers = itertools.count(1)
         self._jobs_lock = threading.RLock()
         self._closed = False
         self._closer: threading.Thread | None = None
@@ -225,11 +216,9 @@ class JobQueue(Closable, SafeEmitter):
             raise
 
     def _free_id(self) -> str:
-        with self._jobs_lock:
-            number = self._next_number
-            while f"job-{number}" in self._jobs:
-                number += 1
-            return f"job-{number}"
+        while (job_id := f"job-{next(self._run_numbers)}") in self._jobs:
+            pass
+        return job_id
 
     def pause(self, job_id: str) -> None:
         """Pause a running job: active items continue, new items won't start until it is resumed.

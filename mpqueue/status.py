@@ -5,6 +5,7 @@ An item's status is kept as one byte in a column; `ITEM_CODES` is the only place
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -16,7 +17,7 @@ class JobStatus(StrEnum):
     PAUSED = "paused"  #: no new item starts until it is resumed
     COMPLETED = "completed"  #: every item completed
     COMPLETED_WITH_ERRORS = "completed_with_errors"  #: every item ended, at least one failed
-    CANCELLED = "cancelled"  #: cancelled before every item had ended
+    CANCELLED = "cancelled"  #: cancelled while it was pending, running or paused
 
     @property
     def final(self) -> bool:
@@ -28,7 +29,7 @@ class ItemStatus(StrEnum):
     """Where an item is."""
 
     PENDING = "pending"  #: not begun, or handed back unstarted
-    PROCESSING = "processing"  #: a worker runs it now
+    PROCESSING = "processing"  #: a worker runs it now: read from the worker, never stored
     COMPLETED = "completed"  #: its result is there
     FAILED = "failed"  #: its last try failed
     RETRY = "retry"  #: a try failed, the next one waits for its time
@@ -39,3 +40,13 @@ _FINAL = frozenset({JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS, JobSta
 #: Item statuses by their byte in the status column.
 ITEM_CODES: tuple[ItemStatus, ...] = tuple(ItemStatus)
 PENDING, PROCESSING, COMPLETED, FAILED, RETRY = range(len(ITEM_CODES))
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """How many jobs of a queue are in which state."""
+
+    running: int  #: running or paused
+    pending: int  #: not yet started
+    completed: int  #: ended, however
+    total: int

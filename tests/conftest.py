@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import shutil
@@ -58,9 +57,10 @@ def leaves_nothing_behind() -> Iterator[None]:
         gc.collect()
         return leaks.without_strangers(leaks.Snapshot.take().since(before))
 
-    with contextlib.suppress(AssertionError):
+    try:
         wait_until(lambda: not left(), timeout=GRACE)
-    remains = left()
-    if remains:
-        leaks.kill(remains)
-        pytest.fail(leaks.report(remains), pytrace=False)
+    except AssertionError:
+        remains = left()
+        if remains:
+            leaks.kill(remains)
+            pytest.fail(leaks.report(remains), pytrace=False)

@@ -106,6 +106,15 @@ def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
         _start_now(books, lane)
 
 
+def forget_lanes(books: Books) -> None:
+    """All workers are about to be killed: what is on them did not run, and nothing that they say counts any more."""
+    for lane in books.lanes:
+        for chunk in list(lane.chunks):
+            books.remove_chunk(lane, chunk)
+        lane.renew()
+        lane.state = LaneState.DOWN
+
+
 def start_due(books: Books, lane: LaneBook) -> None:
     """The pause before another start is over."""
     if lane.state is LaneState.DOWN:

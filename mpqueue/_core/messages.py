@@ -205,7 +205,10 @@ class LaneInitialized:
 
 @dataclass(frozen=True, slots=True)
 class QueueClosing:
-    """`close`: paused jobs are cancelled; with ``cancel`` running ones too, with ``kill`` their items are ended."""
+    """`close`: paused jobs are cancelled, with ``cancel`` running ones too; with ``kill`` all workers count as dead.
+
+    Then what was running is pending again, and the jobs end at once.
+    """
 
     wall: float
     cancel: bool = False

@@ -42,7 +42,8 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
     if report.ended is Ended.SETUP_FAILED and report.setup_failure is not None:
         setup_failed(books, lane, job, report.setup_failure)
     else:
-        lane.proven.add(job.number)
+        if job.number in lane.loaded:  # else it has ended meanwhile, and the worker is asked to forget it
+            lane.proven.add(job.number)
         lane.start_failures = 0
         job.setups.pop(lane.number, None)
     finish_if_over(books, job)
@@ -63,6 +64,8 @@ def refused(books: Books, lane: LaneBook, message: ChunkRefused) -> None:
     job = chunk.job
     books.remove_chunk(lane, chunk)
     lane.tries -= len(chunk.indices)
+    if job.number not in lane.proven:
+        lane.loaded.pop(job.number, None)  # the chunk was to bring the handler
     bad = sorted(message.failures)
     put_back_around(books, job, chunk, bad)
     record(

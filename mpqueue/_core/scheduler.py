@@ -168,9 +168,11 @@ class Scheduler:
 
     def _queue_closing(self, message: QueueClosing) -> None:
         self.books.closing = True
+        if message.kill:
+            fleet.forget_lanes(self.books)  # their workers are killed next, and nobody waits for their deaths
         for job in list(self.books.jobs.values()):
             if message.cancel or job.paused:
-                self._cancel(job, message.kill)
+                self._cancel(job, kill=False)
 
     # -- lanes -----------------------------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ from mpqueue._wire.frames import ChunkFrame, ForgetFrame, InitializeFrame
 from mpqueue._wire.handler import PackedHandler
 from mpqueue._wire.ledger import FLAG_JOB, OUTBOX, Phase
 from mpqueue._wire.payload import Packed, dump_frame, load_frame
-from mpqueue.errors import MPQueueError
+from mpqueue.errors import MPQueueError, QueueClosedError
 
 log = logging.getLogger("mpqueue")
 
@@ -80,6 +80,7 @@ class Coordinator:
         self._exchange = Exchange()
         self._subscribers: dict[int, list[Subscriber]] = {}
         self._running = True
+        self._ended = False
         self._idle: list[Future[None]] = []
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._actions: dict[type, Callable[[Any], None]] = {
@@ -123,6 +124,8 @@ class Coordinator:
         """Like `ask`, without waiting."""
         answer: Future[T] = Future()
         self._inbox.post(Request(call, answer))
+        if self._ended:
+            self._refuse_rest()
         return answer
 
     def stop(self) -> None:
@@ -190,6 +193,14 @@ class Coordinator:
                 for answer in self._idle:
                     answer.set_result(None)
                 self._idle.clear()
+        self._ended = True
+        self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        """The thread has ended: what is still asked is refused, by whoever asks."""
+        while (received := self._inbox.take(0)) is not None:
+            if isinstance(received, Request):
+                received.answer.set_exception(QueueClosedError("the queue is closed"))
 
     def _answer(self, request: Request) -> None:
         try:

@@ -6,6 +6,7 @@ here.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -104,12 +105,13 @@ class Engine:
         if self._coordinator is not None:
             self._coordinator.handle(message)
 
-    def close_jobs(self, *, cancel: bool, kill: bool) -> None:
+    def close_jobs(self, *, cancel: bool) -> None:
         """Let nothing new begin: paused jobs are cancelled, with ``cancel`` all of them."""
         coordinator = self._coordinator
-        if coordinator is not None:
-            message = QueueClosing(self.clock.wall(), cancel=cancel, kill=kill)
-            coordinator.ask(lambda: coordinator.handle(message))
+        if coordinator is not None and not self._shut:
+            message = QueueClosing(self.clock.wall(), cancel=cancel)
+            with contextlib.suppress(QueueClosedError):  # somebody else was quicker
+                coordinator.ask(lambda: coordinator.handle(message))
 
     def shutdown(self, *, kill: bool, wait_for_listeners: bool = False, at_exit: bool = False) -> None:
         """End everything: workers (with ``kill`` at once, else when they are idle), threads, files. Idempotent."""
@@ -120,7 +122,8 @@ class Engine:
         coordinator, pool = self._coordinator, self._pool
         if coordinator is not None:
             if kill:
-                self.close_jobs(cancel=True, kill=False)
+                message = QueueClosing(self.clock.wall(), cancel=True, kill=True)
+                coordinator.ask(lambda: coordinator.handle(message))
             else:
                 self._wait_until_quiet(coordinator)
             if pool is not None:

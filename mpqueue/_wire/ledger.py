@@ -72,7 +72,7 @@ def pack_claim(chunk_number: int, phase: int, lo: int, hi: int) -> int:
 
 
 class Ledger:
-    """One lane's page, mapped. Made by the parent with `create`; the worker maps the same page with `attach`."""
+    """One lane's page, mapped. The parent and the worker map the same page."""
 
     def __init__(self, file_descriptor: int) -> None:
         self._map = mmap.mmap(file_descriptor, SIZE)
@@ -140,8 +140,3 @@ class SharedFile:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-
-
-def open_shared(path: str) -> int:
-    """The worker's side of `SharedFile`: a descriptor of its own."""
-    return os.open(path, os.O_RDWR | os.O_CLOEXEC)

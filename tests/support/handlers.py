@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
@@ -107,6 +107,13 @@ class SilentError(Exception):
     """Has no message."""
 
 
+class TextlessError(Exception):
+    """Its ``str()`` raises."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
 def fail(item: Any) -> NoReturn:
     """Raise a `ValueError` that names the item."""
     raise ValueError(f"cannot do {item!r}")
@@ -186,6 +193,53 @@ def give_up(item: Any) -> NoReturn:
     raise mpqueue.GiveUp("hopeless")
 
 
+async def fail_later(item: Any) -> NoReturn:
+    """Raise a `ValueError` from a coroutine."""
+    raise ValueError(f"cannot do {item!r}")
+
+
+async def exit_later(item: Any) -> NoReturn:
+    """Raise `SystemExit` from a coroutine, which ends a running event loop."""
+    raise SystemExit(3)
+
+
+async def interrupt_later(item: Any) -> NoReturn:
+    """Raise `KeyboardInterrupt` from a coroutine, which ends a running event loop."""
+    raise KeyboardInterrupt
+
+
+async def cancel_later(item: Any) -> Any:
+    """Cancel the task that this coroutine runs in."""
+    import asyncio
+
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+async def hang_later(item: Any) -> Any:
+    """Await what never comes."""
+    import asyncio
+
+    return await asyncio.get_running_loop().create_future()
+
+
+def raise_generator_exit(item: Any) -> NoReturn:
+    """Raise `GeneratorExit`, a `BaseException` that Python itself treats as none."""
+    raise GeneratorExit
+
+
+def raise_without_text(item: Any) -> NoReturn:
+    """Raise an error whose ``str()`` raises."""
+    raise TextlessError
+
+
+def raise_group(item: Any) -> NoReturn:
+    """Raise a group that holds an error which can't be unpickled."""
+    raise ExceptionGroup("two at once", [ValueError("one"), TwoArgumentError("two", "arguments")])
+
+
 # --- whose result is the trouble ------------------------------------------------------------------------------------
 
 
@@ -212,6 +266,80 @@ class Unpicklable:
 
     def __reduce__(self) -> NoReturn:
         raise RuntimeError("this object refuses to be pickled")
+
+
+class WhenPickled:
+    """Does ``bad`` wherever it is pickled."""
+
+    def __init__(self, bad: Handler) -> None:
+        self.bad = bad
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.bad(self)
+        return WhenPickled, (self.bad,)
+
+
+class WhenUnpickled:
+    """Does ``bad`` wherever it is unpickled. As a handler it returns the item."""
+
+    def __init__(self, bad: Handler) -> None:
+        self.bad = bad
+
+    def __call__(self, item: Any) -> Any:
+        return item
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.bad, (None,)
+
+
+class ErrorWhenPickled(Exception):
+    """Does ``bad`` wherever it is pickled."""
+
+    def __init__(self, bad: Handler) -> None:
+        super().__init__("bad when pickled")
+        self.bad = bad
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.bad(None)
+        return ErrorWhenPickled, (self.bad,)
+
+
+class ErrorWhenUnpickled(Exception):
+    """Does ``bad`` wherever it is unpickled."""
+
+    def __init__(self, bad: Handler) -> None:
+        super().__init__("bad when unpickled")
+        self.bad = bad
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.bad, (None,)
+
+
+def return_value(value: Any) -> Handler:
+    """A handler that returns ``value``."""
+    return functools.partial(_return, value)
+
+
+def _return(value: Any, item: Any) -> Any:
+    return value
+
+
+def return_made(make: Callable[[Handler], Any], bad: Handler) -> Handler:
+    """A handler that makes its result with ``make(bad)``, so that neither handler nor item is like it."""
+    return functools.partial(_return_made, make, bad)
+
+
+def _return_made(make: Callable[[Handler], Any], bad: Handler, item: Any) -> Any:
+    return make(bad)
+
+
+def raise_made(make: Callable[[Handler], BaseException], bad: Handler) -> Handler:
+    """A handler that makes its exception with ``make(bad)``."""
+    return functools.partial(_raise_made, make, bad)
+
+
+def _raise_made(make: Callable[[Handler], BaseException], bad: Handler, item: Any) -> NoReturn:
+    raise make(bad)
 
 
 def return_unpicklable(item: Any) -> Any:
@@ -259,6 +387,12 @@ def terminate_self(item: Any) -> NoReturn:
     os.kill(os.getpid(), signal.SIGTERM)
     hang_sleep(item)
     raise AssertionError("survived SIGTERM")
+
+
+def exit_in_thread(item: Any) -> Any:
+    """Leave the process with exit code 7 from a thread, while the handler sleeps."""
+    threading.Thread(target=os._exit, args=(7,)).start()
+    return hang_sleep(item)
 
 
 def close_all_fds(item: Any) -> Any:
@@ -481,14 +615,23 @@ def _only(culprit: Any, bad: Handler, good: Handler, item: Any) -> Any:
     return bad(item) if item == culprit else good(item)
 
 
-def block_until_told(gate: Gate) -> Handler:
-    """A handler that arrives at ``gate``, waits until it opens, and returns the item."""
-    return functools.partial(_block, gate)
+def only_later(culprit: Any, bad: Callable[[Any], Awaitable[Any]]) -> Handler:
+    """Like `only`, for coroutines: a handler that awaits ``bad`` for the one item, and returns all others."""
+    return functools.partial(_only_later, culprit, bad)
 
 
-def _block(gate: Gate, item: Any) -> Any:
+async def _only_later(culprit: Any, bad: Callable[[Any], Awaitable[Any]], item: Any) -> Any:
+    return await bad(item) if item == culprit else item
+
+
+def block_until_told(gate: Gate, then: Handler = succeed) -> Handler:
+    """A handler that arrives at ``gate``, waits until it opens, and does ``then``."""
+    return functools.partial(_block, gate, then)
+
+
+def _block(gate: Gate, then: Handler, item: Any) -> Any:
     gate.pass_through(item)
-    return item
+    return then(item)
 
 
 def announce(gate: Gate, then: Handler = succeed) -> Handler:
@@ -499,6 +642,30 @@ def announce(gate: Gate, then: Handler = succeed) -> Handler:
 def _announce(gate: Gate, then: Handler, item: Any) -> Any:
     gate.announce(item)
     return then(item)
+
+
+def announce_pid(gate: Gate, then: Handler = hang_sleep) -> Handler:
+    """A handler that tells ``gate`` its worker's process id, does not wait, and does ``then``."""
+    return functools.partial(_announce_pid, gate, then)
+
+
+def _announce_pid(gate: Gate, then: Handler, item: Any) -> Any:
+    gate.announce(os.getpid())
+    return then(item)
+
+
+def exit_when_told(gate: Gate) -> Handler:
+    """A handler that leaves a thread behind, which leaves the process with code 3 when ``gate`` opens."""
+    return functools.partial(_exit_when_told, gate)
+
+
+def _exit_when_told(gate: Gate, item: Any) -> Any:
+    def wait() -> None:
+        gate.pass_through("thread")
+        os._exit(3)
+
+    threading.Thread(target=wait, daemon=True).start()
+    return item
 
 
 def count_calls(folder: Path, then: Handler = succeed) -> Handler:

@@ -1,0 +1,44 @@
+"""The order of what is done at exit."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from mpqueue._engine import exits
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(exits, "_callbacks", {})
+    monkeypatch.setattr(exits, "_registrations", {"own": True, "after loky's": True})
+    return []
+
+
+def test_the_last_registered_is_called_first_and_the_last_resorts_last(done: list[str]) -> None:
+    exits.on_exit(lambda: done.append("queue"))
+    exits.on_exit(lambda: done.append("pool"), last=True)
+    exits.on_exit(lambda: done.append("another queue"))
+    exits._run()
+    exits._run()
+    assert done == ["another queue", "queue", "pool"]
+
+
+def test_what_was_taken_back_is_not_called(done: list[str]) -> None:
+    take_back = exits.on_exit(lambda: done.append("queue"))
+    take_back()
+    take_back()
+    exits._run()
+    assert done == []
+
+
+def test_one_that_raises_is_logged_and_does_not_keep_the_others(
+    done: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    exits.on_exit(lambda: done.append("first"))
+    exits.on_exit(lambda: 1 // 0)
+    with caplog.at_level(logging.ERROR):
+        exits._run()
+    assert done == ["first"]
+    assert "ZeroDivisionError" in caplog.text
