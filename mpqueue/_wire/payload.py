@@ -13,9 +13,11 @@ from __future__ import annotations
 import functools
 import io
 import pickle
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import CodeType
+from typing import Any, ClassVar
 
 import cloudpickle
 
@@ -121,8 +123,25 @@ def _plain_or_cloud(obj: Any, buffers: _Buffers | None) -> bytes:
 
 
 def _cloud(obj: Any, buffers: _Buffers | None) -> bytes:
-    data: bytes = cloudpickle.dumps(obj, PROTOCOL, buffer_callback=None if buffers is None else buffers.take)
-    return data
+    written = io.BytesIO()
+    _CloudPickler(written, PROTOCOL, buffer_callback=None if buffers is None else buffers.take).dump(obj)
+    return written.getvalue()
+
+
+def _reduce_code(code: CodeType) -> tuple[Any, ...]:
+    make, arguments = _plain_reduce_code(code)
+    return make, tuple(code.co_filename if argument == _NO_FILE else argument for argument in arguments)
+
+
+#: What newer cloudpickles put in the place of a function's file name, so that its tracebacks would show no source.
+_NO_FILE = "<dynamic-code>"
+_plain_reduce_code: Callable[[CodeType], tuple[Any, ...]] = cloudpickle.CloudPickler.dispatch_table[CodeType]
+
+
+class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+    """Pickles functions by value, with their file names."""
+
+    dispatch_table: ClassVar[Any] = ChainMap({CodeType: _reduce_code}, cloudpickle.CloudPickler.dispatch_table)
 
 
 def _beside(data: bytes, buffers: list[memoryview], lend: Lend) -> Packed:
