@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mpqueue._core.item_table import FailedTry
     from mpqueue._wire.shared import Shared, share
     from mpqueue._worker.context import CurrentItem, current_item
+    from mpqueue.dropin.executor import Executor
     from mpqueue.dropin.imap import imap, imap_unordered
     from mpqueue.dropin.map import amap, map, starmap  # noqa: A004 - the name that people know
     from mpqueue.errors import (
@@ -56,6 +57,7 @@ _HOMES = {
     "mpqueue._core.item_table": ("FailedTry",),
     "mpqueue._worker.context": ("CurrentItem", "current_item"),
     "mpqueue._wire.shared": ("Shared", "share"),
+    "mpqueue.dropin.executor": ("Executor",),
     "mpqueue.dropin.imap": ("imap", "imap_unordered"),
     "mpqueue.dropin.map": ("amap", "map", "starmap"),
     "mpqueue.errors": (
@@ -90,6 +92,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CurrentItem",
+    "Executor",
     "FailedTry",
     "GiveUp",
     "HandlerPicklingError",

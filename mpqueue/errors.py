@@ -60,7 +60,18 @@ class ItemPicklingError(PicklingError):
 
 
 class ResultPicklingError(PicklingError):
-    """A handler's result can't be pickled in the worker, or not be unpickled here."""
+    """A handler's result can't be pickled in the worker, or not be unpickled here.
+
+    ``value`` is the result's repr where it is known, ``reason`` the error that pickling it raised, both as text.
+    """
+
+    def __init__(self, message: str, value: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.value = value
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.value, self.reason)
 
 
 class TooManyFailuresError(MPQueueError):

@@ -39,6 +39,7 @@ class JobOptions:
     priority: int = 0
     chunksize: int | None = None
     max_lanes: int | None = None  #: how many workers may run its items at a time; None: all
+    items_per_task: int = 1  #: how many of its items count as one of ``max_items_per_worker``
 
 
 def check_platform(platform: str = sys.platform) -> None:

@@ -20,7 +20,6 @@ from mpqueue._core.messages import (
     JobPaused,
     JobResumed,
     JobStarted,
-    LanesWanted,
     Message,
 )
 from mpqueue._engine.coordinator import Coordinator
@@ -32,6 +31,7 @@ from mpqueue._wire.ids import IdRule
 from mpqueue.announcer import Announcer
 from mpqueue.closing import Closable
 from mpqueue.errors import JobExistsError, JobNotFoundError, JobStateError, QueueClosedError
+from mpqueue.hosting import Hosting
 from mpqueue.job import Job
 from mpqueue.options import JobOptions
 from mpqueue.retry import RetryPolicy
@@ -41,7 +41,7 @@ from mpqueue.status import JobStatus, QueueStats
 T = TypeVar("T")
 
 
-class JobQueue(Closable, SafeEmitter):
+class JobQueue(Closable, Hosting, SafeEmitter):
     """Runs a function over many items in worker processes, and brings every result and every error home.
 
     ``concurrency`` workers (None: one for each CPU that the process may use; one inside a worker) start with the first
@@ -316,23 +316,6 @@ class JobQueue(Closable, SafeEmitter):
             coordinator = self._coordinator()
             coordinator.ask(partial(coordinator.subscribe_early, book, on_ended))
         return book, self._begin(book, run, JobStarted(book, self._engine.clock.wall()))
-
-    def want_workers(self, count: int) -> None:
-        """Let there be at least so many workers, now."""
-
-        def want() -> None:
-            self._engine.handle(LanesWanted(count))
-            self._engine.open_pool()
-
-        self.ask(want)
-
-    def post(self, message: Message) -> None:
-        """Tell the coordinator something. Does not wait."""
-        self._coordinator().post(message)
-
-    def handle(self, message: Message) -> None:
-        """Inside `ask`: have a message handled now."""
-        self._engine.handle(message)
 
     # -- inside ----------------------------------------------------------------------------------------------
 

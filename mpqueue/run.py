@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.item_table import Failure
 from mpqueue._core.messages import JobCancelled
 from mpqueue.job import Job, JobItem
+from mpqueue.mailbox import Alarm, Mailbox
 from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
@@ -87,35 +85,38 @@ class JobRun(Future[Job]):
 
         Raises RuntimeError instead of hanging where it would wait for itself: in a listener or a done-callback.
         """
+        self._check_waiting_allowed("run.result()")
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """None, once the job has ended; waits and raises like `result`."""
+        self._check_waiting_allowed("run.exception()")
+        return super().exception(timeout)
+
+    def _check_waiting_allowed(self, what: str) -> None:
         owner = self._owner
         if owner is not None and not self.done():
-            owner.check_waiting_allowed("run.result()")
-        return super().result(timeout)
+            owner.check_waiting_allowed(what)
 
     def as_completed(self) -> Iterator[JobItem]:
         """The items as they end, completed or failed: those that have already, then the others.
 
         Leaving the loop cancels nothing. Items that end pending, because the job was cancelled, do not come.
         """
-        ended: queue.SimpleQueue[Ended] = queue.SimpleQueue()
+        ended: Mailbox[Ended] = Mailbox()
         unsubscribe = self._subscribe(ended.put)
         try:
-            while (indices := ended.get()) is not None:
+            while (indices := ended.take()) is not None:
                 for index in indices:
                     yield self.job.items[index]
         finally:
             unsubscribe()
 
     async def __aiter__(self) -> AsyncIterator[JobItem]:
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Queue[Ended] = asyncio.Queue()
-
-        def put(indices: Ended) -> None:
-            _call_in(loop, ended.put_nowait, indices)
-
-        unsubscribe = self._subscribe(put)
+        ended: Mailbox[Ended] = Mailbox()
+        unsubscribe = self._subscribe(ended.put)
         try:
-            while (indices := await ended.get()) is not None:
+            while (indices := await ended.take_later()) is not None:
                 for index in indices:
                     yield self.job.items[index]
         finally:
@@ -133,25 +134,15 @@ class JobRun(Future[Job]):
         return self._wait_in_loop().__await__()
 
     async def _wait_in_loop(self) -> Job:
-        if self.done():
-            return self.result()
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            await _wait_in_trio(self)
-            return self.result()
-        waiter: asyncio.Future[None] = loop.create_future()
-
-        def wake() -> None:
-            if not waiter.done():
-                waiter.set_result(None)
-
-        self.add_done_callback(lambda _: _call_in(loop, wake))
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            self.awaiter_cancelled()
-            raise
+        self._check_waiting_allowed("await run")
+        if not self.done():
+            alarm = Alarm()
+            self.add_done_callback(lambda _: alarm.ring())
+            try:
+                await alarm.wait()
+            except BaseException:
+                self.awaiter_cancelled()
+                raise
         return self.result()
 
     def awaiter_cancelled(self) -> None:
@@ -159,30 +150,3 @@ class JobRun(Future[Job]):
         owner = self._owner
         if self._cancel_with_awaiter and owner is not None:
             owner.post(JobCancelled(self._book, 0.0, kill=self._kill_on_cancel))
-
-
-async def _wait_in_trio(run: JobRun) -> None:
-    """Wait outside asyncio: trio is what else there is."""
-    import trio
-
-    token, resolved = trio.lowlevel.current_trio_token(), trio.Event()
-
-    def wake(_run: Future[Job]) -> None:
-        with contextlib.suppress(trio.RunFinishedError):
-            token.run_sync_soon(resolved.set)
-
-    run.add_done_callback(wake)
-    try:
-        await resolved.wait()
-    except trio.Cancelled:
-        run.awaiter_cancelled()
-        raise
-
-
-def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: Any) -> None:
-    """Call something in a loop; a loop that was closed has nobody left who waits."""
-    try:
-        loop.call_soon_threadsafe(call, *arguments)
-    except RuntimeError:
-        if not loop.is_closed():
-            raise

@@ -6,7 +6,7 @@ takes constant memory as long as the consumer keeps its window bounded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.item_table import Failure
@@ -33,15 +33,17 @@ def open_stream(
     timeout: float | None = None,
     chunksize: int | None = None,
     max_workers: int | None = None,
+    items_per_task: int = 1,
 ) -> Stream:
     """Start a job whose items are added while it runs. It is not among the queue's `jobs`.
 
     ``on_ended`` gets the indices of items that have ended, and None at the end, on the coordinator's thread: it must
-    return at once and may call nothing of the queue. ``max_workers`` caps how many workers serve the stream.
-    Raises what `create_job` raises.
+    return at once and may call nothing of the queue. ``max_workers`` caps how many workers serve the stream;
+    ``items_per_task`` is how many items count as one of the queue's ``max_items_per_worker``. Raises what `create_job`
+    raises.
     """
     table = StreamTable()
-    options = JobOptions(retry, timeout, None, 0, chunksize, max_workers)
+    options = JobOptions(retry, timeout, None, 0, chunksize, max_workers, items_per_task)
     book, run = queue.start_table(table, options, handler, on_ended, sealed=False)
     return Stream(queue, book, table, run)
 
@@ -53,20 +55,31 @@ class Stream:
         self._owner = owner
         self._book = book
         self._table = table
+        self._told = 0  #: how many items the coordinator has heard of
+        self._telling = False  #: it is about to hear of those that it has not
         self.run = run  #: resolves when the stream has ended
 
-    def add(self, items: Iterable[Any]) -> range:
+    def add(self, items: Sequence[Any]) -> range:
         """Add items; returns their indices. Does not wait."""
-        lo = len(self._table)
-        for item in items:
-            self._table.append(item)
-        indices = range(lo, len(self._table))
-        self._owner.post(ItemsAdded(self._book, indices))
+        indices = self._table.extend(items)
+        if not self._telling:
+            self._telling = True
+            self._owner.ask_later(self._tell)
         return indices
+
+    def _tell(self) -> None:
+        """On the coordinator's thread: it hears of all items that have come since the last time."""
+        self._telling = False  # first: what comes from now on is told of by another call
+        told, self._told = self._told, len(self._table)
+        self._owner.handle(ItemsAdded(self._book, range(told, self._told)))
 
     def take(self, index: int) -> tuple[Any, Failure | None]:
         """The outcome of an item that has ended: its result, or its failure. It can be taken once."""
         return self._table.take(index)
+
+    def take_all(self, indices: Sequence[int]) -> list[Any]:
+        """The outcomes of items that have ended: a result each, or its `Failure`. Quick: 0.1 us a result."""
+        return self._table.take_all(indices)
 
     def window(self, workers: int) -> int:
         """How many items should be under way or untaken at most, to keep so many workers busy."""
@@ -82,10 +95,15 @@ class Stream:
         It ends with an `ItemCancelledError`, as any failure. An item that a worker has, or is about to have, is left
         alone without ``kill``; with it, the worker's other items run again elsewhere, uncharged.
         """
+        return bool(self.drop_all([index], kill=kill))
 
-        def dropped() -> bool:
-            self._owner.handle(ItemDropped(self._book, index, kill))
-            return index in self._book.dropped
+    def drop_all(self, indices: Sequence[int], *, kill: bool = False) -> list[int]:
+        """`drop` these items, in one go; returns those that it did cancel."""
+
+        def dropped() -> list[int]:
+            for index in indices:
+                self._owner.handle(ItemDropped(self._book, index, kill))
+            return [index for index in indices if index in self._book.dropped]
 
         return self._owner.ask(dropped)
 

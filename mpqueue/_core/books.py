@@ -15,6 +15,9 @@ from mpqueue._core.timers import TimerHeap
 if TYPE_CHECKING:
     import random
 
+#: What sums of fractions may be wrong by.
+_ROUNDING = 1e-9
+
 
 class Books:
     """The state. ``jobs`` are the active ones, by number; ``now`` is the monotonic time of the step at hand."""
@@ -64,4 +67,14 @@ class Books:
 
     def worn_out(self, lane: LaneBook) -> bool:
         """True where the lane's worker has had all the items that one worker may have."""
-        return self.max_items_per_worker is not None and lane.tries >= self.max_items_per_worker
+        return self.max_items_per_worker is not None and lane.tries > self.max_items_per_worker - _ROUNDING
+
+    def room(self, lane: LaneBook, job: JobBook) -> int | None:
+        """How many of the job's items the lane's worker may still have; None: any number."""
+        if self.max_items_per_worker is None:
+            return None
+        return int((self.max_items_per_worker - lane.tries) * job.options.items_per_task + _ROUNDING) or 1
+
+    def count_tries(self, lane: LaneBook, job: JobBook, items: int) -> None:
+        """The lane's worker was given so many items of the job; fewer than none: has handed them back."""
+        lane.tries += items / job.options.items_per_task

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from mpqueue._core import fleet
 from mpqueue._core.books import Books
-from mpqueue._core.commands import RecycleLane, SendChunk, StartLane
+from mpqueue._core.commands import SendChunk
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
 from mpqueue._core.watch import watch_lane
@@ -16,20 +19,13 @@ def dispatch(books: Books) -> None:
     """Give every lane that has room something to do; empty lanes first, so that no item waits needlessly."""
     for lane in books.lanes:
         if lane.state is LaneState.READY and books.worn_out(lane) and not lane.chunks and not lane.forgetting:
-            recycle(books, lane)
+            fleet.recycle(books, lane)
     if not any(job.runnable for job in books.jobs.values()):
         return
     for depth in range(CHUNKS_PER_LANE):
         for lane in books.lanes:
             if lane.state is LaneState.READY and len(lane.chunks) == depth and not books.worn_out(lane):
                 _feed(books, lane)
-
-
-def recycle(books: Books, lane: LaneBook) -> None:
-    """Replace the worker of a lane on which nothing is under way; nobody is charged."""
-    books.commands.append(RecycleLane(lane.number))
-    lane.renew()
-    books.commands.append(StartLane(lane.number, lane.generation))
 
 
 def _feed(books: Books, lane: LaneBook) -> None:
@@ -39,8 +35,8 @@ def _feed(books: Books, lane: LaneBook) -> None:
     if lane.chunks and not (job is lane.job and job.number in lane.proven and job.sizer.may_prefetch):
         return
     size = job.sizer.size(len(job.pending), _lanes_for(books, job))
-    if books.max_items_per_worker is not None:
-        size = min(size, books.max_items_per_worker - lane.tries)
+    if (room := books.room(lane, job)) is not None:
+        size = min(size, room)
     _send(books, lane, job, size)
 
 
@@ -76,12 +72,21 @@ def _lanes_for(books: Books, job: JobBook) -> int:
     return share if job.options.max_lanes is None else min(share, job.options.max_lanes)
 
 
+def _take(job: JobBook, size: int) -> tuple[Sequence[int], bool]:
+    """The next items, and whether they go carefully; without those that were cancelled while they waited."""
+    while job.pending:
+        indices, careful = job.pending.take(size)
+        if job.dropped:
+            indices = [index for index in indices if index not in job.dropped]
+        if indices:
+            return indices, careful
+    return (), False
+
+
 def _send(books: Books, lane: LaneBook, job: JobBook, size: int) -> None:
-    indices, careful = job.pending.take(size)
-    if job.dropped:
-        indices = [index for index in indices if index not in job.dropped]
-        if not indices:
-            return
+    indices, careful = _take(job, size)
+    if not indices:
+        return
     tries = job.table.attempts
     # Where nothing failed so far, every coming try is the first one.
     attempts = [tries[index] for index in indices] if job.table.history else ()
@@ -95,7 +100,7 @@ def _send(books: Books, lane: LaneBook, job: JobBook, size: int) -> None:
         attempts=[tried + 1 for tried in attempts] if any(attempts) else (),
     )
     lane.next_chunk += 1
-    lane.tries += len(indices)
+    books.count_tries(lane, job, len(indices))
     books.add_chunk(lane, chunk)
     with_handler = job.number not in lane.loaded
     lane.loaded[job.number] = job

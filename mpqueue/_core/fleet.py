@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mpqueue._core.blame import worker_died
 from mpqueue._core.books import Books
-from mpqueue._core.commands import InitializeLane, KillLane, RetireLane, StartLane, Warn
+from mpqueue._core.commands import InitializeLane, KillLane, RecycleLane, RetireLane, StartLane, Warn
 from mpqueue._core.lane_book import LaneBook, LaneState
 from mpqueue._core.messages import LaneDied, LaneInitialized, LaneReady, LaneStartFailed, LanesWanted
 from mpqueue._core.outcomes import fail_rest
@@ -113,6 +113,12 @@ def forget_lanes(books: Books) -> None:
             books.remove_chunk(lane, chunk)
         lane.renew()
         lane.state = LaneState.DOWN
+
+
+def recycle(books: Books, lane: LaneBook) -> None:
+    """Replace the worker of a lane on which nothing is under way; nobody is charged."""
+    books.commands.append(RecycleLane(lane.number))
+    _start_now(books, lane)
 
 
 def start_due(books: Books, lane: LaneBook) -> None:

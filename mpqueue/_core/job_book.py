@@ -45,6 +45,7 @@ class JobBook:
     lanes_held: int = 0  #: lanes that hold chunks of it
     seconds_used: float = 0.0  #: worker seconds, for fairness
     seconds_expected: float = 0.0  #: worker seconds of what is under way
+    thefts_unbegun: int = 0  #: how often a chunk was taken elsewhere that had not begun
     setups: dict[int, SetupRecord] = field(default_factory=dict)
     sealed: bool = True  #: False while items may still be added
     dropped: set[int] = field(default_factory=set)  #: items that are not to run again, whatever becomes of them

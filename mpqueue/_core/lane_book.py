@@ -51,6 +51,7 @@ class Chunk:
     end: int = 0
     reported: int = 0  #: positions below this have ended
     claimed: int = 0  #: positions below this were claimed when the ledger was last read
+    stretch: int = 0  #: how many positions the worker ran under one mark then
     settling: int | None = None  #: a limit that was lowered and not yet read back
     settled_at: float = 0.0  #: when that limit is visible to the worker
     attempts: Sequence[int] = ()  #: the number of the coming try of each item; empty: 1 for all
@@ -77,7 +78,7 @@ class LaneBook:
     loaded: dict[int, JobBook] = field(default_factory=dict)  #: jobs whose handler this worker has
     proven: set[int] = field(default_factory=set)  #: jobs of which it has run a chunk
     forgetting: int = 0  #: jobs that this worker is asked to forget and has not yet
-    tries: int = 0  #: items that this worker was given
+    tries: float = 0  #: items that this worker was given, as they count for ``max_items_per_worker``
     start_failures: int = 0
     ready_at: float = 0.0
     flags: tuple[int, bool, bool] | None = None  #: (job, pause, cancel) as last set; None: clear

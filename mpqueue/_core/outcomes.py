@@ -56,7 +56,10 @@ def record(
 
 def _record_failure(books: Books, job: JobBook, index: int, failure: Failure, pid: int | None, fates: _Fates) -> None:
     attempt = job.table.fail_try(index, failure, pid)
-    decision = job.options.retry.decide(attempt, failure.error, books.rng) if failure.charged else Fail("not charged")
+    if failure.charged and index not in job.dropped:
+        decision = job.options.retry.decide(attempt, failure.error, books.rng)
+    else:
+        decision = Fail("not charged, or cancelled")
     if isinstance(decision, Fail):
         job.table.fail(index, failure)
         job.failed += 1

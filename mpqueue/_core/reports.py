@@ -26,7 +26,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
     _learn(job, report)
     if report.final:
         books.remove_chunk(lane, chunk)
-        lane.tries -= len(chunk.indices) - done
+        books.count_tries(lane, job, done - len(chunk.indices))
         rest = chunk.indices[max(done, chunk.reported) : chunk.end]
         put_back(books, job, rest, suspects=rest if report.ended is Ended.UNREADABLE else ())
     if job.active and done > report.first and report.first == chunk.reported:
@@ -63,7 +63,7 @@ def refused(books: Books, lane: LaneBook, message: ChunkRefused) -> None:
         return
     job = chunk.job
     books.remove_chunk(lane, chunk)
-    lane.tries -= len(chunk.indices)
+    books.count_tries(lane, job, -len(chunk.indices))
     if job.number not in lane.proven:
         lane.loaded.pop(job.number, None)  # the chunk was to bring the handler
     bad = sorted(message.failures)

@@ -63,8 +63,12 @@ class Scheduler:
 
     @property
     def quiet(self) -> bool:
-        """True where no job is active and no worker has anything left to do."""
-        return not self.books.jobs and not any(lane.chunks or lane.forgetting for lane in self.books.lanes)
+        """True where no job is active and no worker has anything left to do, its initializer included."""
+        books = self.books
+        starting = books.opened and books.has_initializer
+        return not books.jobs and not any(
+            lane.chunks or lane.forgetting or (starting and lane.state is LaneState.STARTING) for lane in books.lanes
+        )
 
     def handle(self, message: Message, now: float) -> list[Command]:
         """Take one message in; returns what is to be done, in order."""

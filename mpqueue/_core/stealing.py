@@ -16,6 +16,9 @@ from mpqueue.status import JobStatus
 
 #: Seconds of work that must be waiting on a lane before taking it elsewhere pays.
 WORTH_STEALING = 0.002
+#: Seconds after which a chunk that has not begun is taken elsewhere: its worker may be stopped. Doubled each time that
+#: a job needs it, since big items may be on their way for so long.
+BEGIN_SECONDS = 1.0
 
 
 def consider(books: Books) -> None:
@@ -48,7 +51,8 @@ def judge(books: Books, lane: LaneBook, claim: Claim) -> None:
     """The lane was looked at: take back what a settled limit freed, or lower a limit where that pays."""
     for chunk in lane.chunks:
         if claim.is_of(chunk.number):
-            chunk.claimed = max(chunk.claimed, claim.hi)
+            # It may be less than before: a slow item cuts the stretch off behind it.
+            chunk.claimed, chunk.stretch = claim.hi, claim.hi - claim.lo
     _collect(books, lane)
     if lane.steal_wanted:
         lane.steal_wanted = False
@@ -59,26 +63,35 @@ def judge(books: Books, lane: LaneBook, claim: Claim) -> None:
 
 def _steal(books: Books, lane: LaneBook, claim: Claim, idle: list[LaneBook]) -> None:
     running, job = lane.chunks[0], lane.chunks[0].job
-    pace = job.sizer.seconds_per_item or 0.0
-    stuck = books.now - (claim.since if claim.is_of(running.number) else running.sent_at)
-    loading = claim.is_of(running.number) and claim.phase is Phase.LOADING
-    if loading and not any(job.number in thief.proven for thief in idle):
-        # Another lane would have to load as long: look again when twice the time has passed.
-        _check_at(books, books.now + max(WORTH_STEALING, stuck))
-        return
-    slow = stuck > max(WORTH_STEALING, 4 * pace)
     begun = claim.is_of(running.number)
-    waiting = sum(chunk.unclaimed for chunk in lane.chunks)
-    if slow or (begun and waiting * pace >= WORTH_STEALING):
-        for chunk in lane.chunks[1:]:
+    stuck = books.now - (claim.since if begun else running.sent_at)
+    if _is_worth_stealing(lane, claim, stuck, idle):
+        slow = stuck > max(WORTH_STEALING, 4 * (job.sizer.seconds_per_item or 0.0))
+        later = [chunk for chunk in lane.chunks[1:] if chunk.unclaimed]
+        for chunk in later:
             _lower(books, lane, chunk, 0)
         if slow:
             _lower(books, lane, running, running.end - running.unclaimed)
-        elif len(lane.chunks) == 1:
-            _lower(books, lane, running, running.end - running.unclaimed * len(idle) // (len(idle) + 1))
+        elif not later:
+            _lower(books, lane, running, running.end - -(-running.unclaimed * len(idle) // (len(idle) + 1)))
+        job.thefts_unbegun += not begun
     if not any(chunk.settling is not None for chunk in lane.chunks):
-        # Nothing to gain yet. What was only just sent will begin by itself.
+        # Nothing to gain yet: look again when twice the time has passed.
         _check_at(books, books.now + max(WORTH_STEALING, stuck))
+
+
+def _is_worth_stealing(lane: LaneBook, claim: Claim, stuck: float, idle: list[LaneBook]) -> bool:
+    running, job = lane.chunks[0], lane.chunks[0].job
+    if not claim.is_of(running.number):
+        # Still on its way, it begins by itself. Taken at once it would only be on its way again, and so for ever.
+        patience = WORTH_STEALING if lane.forgetting else BEGIN_SECONDS
+        return stuck > patience * 2.0 ** min(job.thefts_unbegun, 30)
+    if claim.phase is Phase.LOADING:
+        # Another lane would have to load as long.
+        return stuck > WORTH_STEALING and any(job.number in thief.proven for thief in idle)
+    pace = job.sizer.seconds_per_item or 0.0
+    slow = stuck > max(WORTH_STEALING, 4 * pace)
+    return slow or sum(chunk.unclaimed for chunk in lane.chunks) * pace >= WORTH_STEALING
 
 
 def _idle(books: Books) -> list[LaneBook]:
@@ -86,11 +99,16 @@ def _idle(books: Books) -> list[LaneBook]:
 
 
 def _may_lose(books: Books, lane: LaneBook) -> bool:
-    """True where the lane holds items that it has perhaps not begun, of a job that an idle lane may serve."""
+    """True where the lane holds items that it has perhaps not begun, of a job that an idle lane may serve.
+
+    Also those of a stretch that was begun: they come free where one of them is slow.
+    """
     if lane.state is not LaneState.READY or not lane.chunks or any(c.settling is not None for c in lane.chunks):
         return False
     job = lane.chunks[0].job
-    if job.status is not JobStatus.RUNNING or job.cancelled or not any(chunk.unclaimed for chunk in lane.chunks):
+    if job.status is not JobStatus.RUNNING or job.cancelled:
+        return False
+    if not any(chunk.unclaimed or chunk.stretch > 1 for chunk in lane.chunks):
         return False
     return any(job.may_use(thief.number, books.now) for thief in _idle(books))
 

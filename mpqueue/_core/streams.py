@@ -29,9 +29,10 @@ def item_dropped(books: Books, message: ItemDropped) -> None:
     for lane in books.lanes:
         for chunk in lane.chunks:
             if chunk.job is job and index in chunk.indices[chunk.reported : chunk.end]:
-                if message.kill and lane.state is LaneState.READY:
+                if message.kill:
                     job.dropped.add(index)
-                    watch.kill(books, lane, Verdict(Why.CANCEL, chunk.number, 0))
+                    if lane.state is LaneState.READY:  # else it is being killed already
+                        watch.kill(books, lane, Verdict(Why.CANCEL, chunk.number, 0))
                 return
     outcomes.drop(books, job, index)
     outcomes.finish_if_over(books, job)

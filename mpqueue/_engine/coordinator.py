@@ -81,7 +81,7 @@ class Coordinator:
         self._subscribers: dict[int, list[Subscriber]] = {}
         self._running = True
         self._ended = False
-        self._idle: list[Future[None]] = []
+        self._awaited: list[tuple[Callable[[], bool], Future[None]]] = []
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._actions: dict[type, Callable[[Any], None]] = {
             StartLane: lambda command: self._pool_now.start(command.lane, command.generation),
@@ -173,7 +173,11 @@ class Coordinator:
 
     def when_quiet(self, answer: Future[None]) -> None:
         """Resolve ``answer`` once no job is active and no worker has anything left to do."""
-        self._idle.append(answer)
+        self.when(lambda: self.scheduler.quiet, answer)
+
+    def when(self, condition: Callable[[], bool], answer: Future[None]) -> None:
+        """Resolve ``answer`` once the condition holds between two messages."""
+        self._awaited.append((condition, answer))
 
     # -- the thread ------------------------------------------------------------------------------------------
 
@@ -184,17 +188,23 @@ class Coordinator:
             received = self._inbox.take(timeout)
             if isinstance(received, Request):
                 self._answer(received)
-                received = None
             else:
                 self._step(TimePassed() if received is None else received)
+            received = None  # the results in it must not live until the next message
             while self._more:
                 self._step(self._more.popleft())
-            if self._idle and self.scheduler.quiet:
-                for answer in self._idle:
-                    answer.set_result(None)
-                self._idle.clear()
+            if self._awaited:
+                self._answer_awaited()
         self._ended = True
         self._refuse_rest()
+
+    def _answer_awaited(self) -> None:
+        awaited, self._awaited = self._awaited, []
+        for condition, answer in awaited:
+            if condition():
+                answer.set_result(None)
+            else:
+                self._awaited.append((condition, answer))
 
     def _refuse_rest(self) -> None:
         """The thread has ended: what is still asked is refused, by whoever asks."""
@@ -364,7 +374,9 @@ class Coordinator:
     def _tell_items(self, command: AnnounceItems) -> None:
         subscribers = self._subscribers.get(command.job.number)
         if subscribers:
-            ended = [index for index in command.indices if index not in command.retrying]
+            ended = command.indices
+            if command.retrying:
+                ended = [index for index in ended if index not in command.retrying]
             for subscriber in subscribers:
                 subscriber(ended)
         self._announce(command)

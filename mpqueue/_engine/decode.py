@@ -80,9 +80,9 @@ def decode_failure(data: bytes) -> Failure | None:
 def _failure(frame: FailureFrame) -> Failure:
     type_name, message, trace, bases = frame.stand_in
     error: BaseException
-    if frame.result_error is not None:
-        error = ResultPicklingError(frame.result_error)
-        message = frame.result_error
+    if frame.result is not None:
+        reason, message = f"{type_name}: {message}", f"the result {frame.result} can't be pickled: {message}"
+        error = ResultPicklingError(message, frame.result, reason)
     else:
         error = _unpickled(frame) or RemoteError(type_name, message, trace, bases)
     error.__cause__ = RemoteTraceback(trace)

@@ -26,7 +26,11 @@ Notice = Callable[[], None]
 class SafeEmitter(EventEmitter):
     """An emitter whose listeners can't harm each other, or the thread that tells them."""
 
+    def _on_listener_added(self) -> None:
+        """Somebody wants to listen. Raises where that makes no sense (any more)."""
+
     def _add_event_handler(self, event: str, k: Callable[..., Any], v: Callable[..., Any]) -> None:
+        self._on_listener_added()
         if event.startswith(("job:", "item:")) and event not in EVENT_NAMES:
             raise ValueError(f"event: expected one of {', '.join(sorted(EVENT_NAMES))}, got {event!r}")
         if not callable(k):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Callable
 
 from mpqueue._engine.watcher import Watcher
@@ -34,13 +33,16 @@ class StackDump:
         self._watcher.on_readable(self._fd, self._read)
 
     def request(self, then: Callable[[], object]) -> None:
-        """Ask for the stack, and call ``then`` when it is here or will not come."""
+        """Ask for the stack, and call ``then`` when it is here or will not come.
+
+        A stopped process would take the signal only when it goes on, and might end its item then: it is not asked.
+        """
         if self._then is None:
             self._then = then
-            self._worker.send(STACK_SIGNAL)
-            # A stopped process takes its signals when it goes on.
-            self._worker.send(signal.SIGCONT)
-            self._timer = self._watcher.later(PATIENCE, then)
+            stopped = self._worker.is_stopped()
+            if not stopped:
+                self._worker.send(STACK_SIGNAL)
+            self._timer = self._watcher.later(0.0 if stopped else PATIENCE, then)
 
     def take(self) -> str | None:
         """After the worker's death: stop listening, and return the text that was asked for, if any came."""

@@ -85,6 +85,14 @@ class WorkerProcess:
             self._is_gone = True
         return code
 
+    def is_stopped(self) -> bool:
+        """Whether a signal has stopped it; False where the system does not tell."""
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as stat:
+                return stat.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+        except (OSError, IndexError):
+            return False
+
     def is_reaped(self) -> bool:
         """Whether somebody has asked the kernel for the exit code already, so that nobody else can."""
         if not hasattr(os, "waitid"):  # macOS before Python 3.13

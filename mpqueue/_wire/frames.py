@@ -75,7 +75,7 @@ class FailureFrame:
     stand_in: tuple[str, str, str, tuple[str, ...]]  #: the arguments of `RemoteError`
     elapsed: float
     charged: bool
-    result_error: str | None = None  #: the message, where it was the result that could not be pickled
+    result: str | None = None  #: the result's repr, where it was that which could not be pickled
 
 
 @dataclass(frozen=True, slots=True)

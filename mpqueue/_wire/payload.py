@@ -162,28 +162,26 @@ def _warn_once(text: str) -> None:
     log.warning("%s", text)
 
 
-class _Witness(pickle.Pickler):
-    """A pickler that notes whether it met anything but the plain built-in types.
+class _NotPlainError(Exception):
+    pass
 
-    Plain data can't fail to be unpickled; the hook is called for everything else, so plain data costs nothing.
+
+class _PlainPickler(pickle.Pickler):
+    """A pickler for plain built-in types only, which runs nobody's code and whose work always comes back.
+
+    The hook is called for everything else, so plain data costs nothing.
     """
 
-    met_others = False
-
     def reducer_override(self, obj: Any) -> Any:  # noqa: ARG002
-        self.met_others = True
-        return NotImplemented
+        raise _NotPlainError
 
 
 def dump_plain(obj: Any, store: SegmentStore | None = None) -> Packed | None:
     """Pickle an object if it consists of plain data, which always comes back; None where it does not."""
     written = io.BytesIO()
-    witness = _Witness(written, PROTOCOL)
     try:
-        witness.dump(obj)
+        _PlainPickler(written, PROTOCOL).dump(obj)
     except Exception:
-        return None
-    if witness.met_others:
         return None
     return _dump(lambda *_: written.getvalue(), obj, None if store is None else store.lend)
 

@@ -8,18 +8,15 @@ watchdog (`mpqueue._worker.watchdog`) cuts it off behind that item. In a careful
 from __future__ import annotations
 
 import inspect
-import threading
 import time
-from collections.abc import Sequence
 from typing import Any
 
-from mpqueue._wire.frames import ChunkFrame, Ended, FailureFrame, ReportFrame
+from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame
 from mpqueue._wire.ledger import CLAIM, FRACTION, SINCE, Phase, pack_claim
-from mpqueue._wire.payload import Packed, dump, dump_plain
 from mpqueue._worker import context, exchange
 from mpqueue._worker.context import Running
-from mpqueue._worker.failures import pack_failure, stand_in
 from mpqueue._worker.loaded import LoadedJob
+from mpqueue._worker.results import ChunkResults
 from mpqueue._worker.station import Station
 
 #: Seconds that a stretch aims at: marks cost 1 us, flags and limits are looked at between stretches.
@@ -33,8 +30,8 @@ CHUNK_SECONDS = 0.05
 class ChunkRun:
     """One chunk on its way through the worker.
 
-    ``running.out`` has one entry for each position that ended, None where it failed. The lock guards ``sent`` against
-    the watchdog, which may send finished positions home early.
+    ``running.out`` has one entry for each position that ended, None where it failed. The watchdog may cut the stretch
+    at hand off, and send finished positions home early.
     """
 
     def __init__(self, station: Station, job: LoadedJob, frame: ChunkFrame) -> None:
@@ -43,9 +40,7 @@ class ChunkRun:
         self.number = frame.chunk
         self.careful = isinstance(frame.items, list)
         self.running = Running(station, job.number, job.id, job.id_rule, indices=frame.indices, attempts=frame.attempts)
-        self.failures: dict[int, FailureFrame] = {}
-        self.lock = threading.Lock()
-        self.sent = 0
+        self.results = ChunkResults(job, self.running, self.careful, self._mark)
         self.started = time.monotonic()
         self.stretch: list[Any] = []  #: what the ``map`` at hand runs over; the watchdog may cut it off
         self.stretch_lo = 0
@@ -60,14 +55,19 @@ class ChunkRun:
             return self._report(0, Ended.UNREADABLE)
         context.enter(self.running)
         ended = self._run_stretches()
-        self.claim(Phase.IDLE, len(self.running.out), len(self.running.out))
-        return self._report(len(self.running.out), ended)
+        done = len(self.running.out)
+        report = self._report(done, ended)
+        self.claim(Phase.IDLE, done, done)
+        return report
 
     def claim(self, phase: Phase, lo: int, hi: int) -> None:
         """Say in the ledger what may be running from now on."""
         words = self.station.ledger.words
         words[SINCE] = time.monotonic_ns()
         words[CLAIM] = pack_claim(self.number, phase, lo, hi)
+
+    def _mark(self, position: int) -> None:
+        self.claim(Phase.RUNNING, position, position + 1)
 
     def _unpack(self) -> bool:
         """Unpickle the items (in a careful chunk each one later, under its own mark); False where that fails."""
@@ -115,11 +115,11 @@ class ChunkRun:
         try:
             item = exchange.load_items(self._packed_items[position])
         except BaseException as error:
-            self._fail(position, error, 0.0, charged=False)
+            self.results.fail(position, error, 0.0, charged=False)
             return False
         assert isinstance(self.running.items, list)
         self.running.items[position] = item
-        self.claim(Phase.RUNNING, position, position + 1)
+        self._mark(position)
         return True
 
     def _run_stretch(self, lo: int, hi: int) -> int:
@@ -136,21 +136,19 @@ class ChunkRun:
             try:
                 out.extend(job.map(items))
             except BaseException as error:
-                self._fail(len(out), error, time.monotonic() - started)
+                self.results.fail(len(out), error, time.monotonic() - started)
                 continue
             if len(out) - lo >= len(stretch):
                 break
             # A StopIteration out of the handler ended the map as if the items had ended.
-            self._fail(len(out), StopIteration(), time.monotonic() - started)
+            self.results.fail(len(out), StopIteration(), time.monotonic() - started)
+        seconds = time.monotonic() - started
         self.stretch = []
         if lo == 0 and job.pace is None and not job.awaits and inspect.isawaitable(out[0]):
             self._await_first()
-        return self._time_stretch(lo, len(out), time.monotonic() - started)
-
-    def _fail(self, position: int, error: BaseException, elapsed: float, *, charged: bool = True) -> None:
-        # The error goes first: a position counts as ended as soon as it is in the list.
-        self.failures[position] = pack_failure(error, elapsed, charged=charged)
-        self.running.out.append(None)
+            seconds = time.monotonic() - started
+        self.results.stretch_ended(lo, len(out))
+        return self._time_stretch(lo, len(out), seconds)
 
     def _await_first(self) -> None:
         """The handler is no coroutine function and still returned something to await: so it will the next time."""
@@ -159,7 +157,7 @@ class ChunkRun:
         try:
             self.running.out.append(self.job.resolve(pending))
         except BaseException as error:
-            self._fail(0, error, time.monotonic() - self.stretch_started)
+            self.results.fail(0, error, time.monotonic() - self.stretch_started)
 
     def _time_stretch(self, lo: int, hi: int, seconds: float) -> int:
         count = hi - lo
@@ -177,22 +175,15 @@ class ChunkRun:
     # -- the report ------------------------------------------------------------------------------------------
 
     def _report(self, done: int, ended: Ended) -> ReportFrame:
-        with self.lock:
+        with self.results.lock:
             return self.part(done, ended)
 
     def part(self, done: int, ended: Ended, *, final: bool = True) -> ReportFrame:
         """What is to be said of the positions since the last report, up to ``done``. Call with the lock held."""
-        first, self.sent = self.sent, done
-        failures = {at - first: failure for at, failure in self.failures.items() if first <= at < done}
-        positions = [at for at in range(done - first) if at not in failures] if failures else range(done - first)
-        out = self.running.out
-        results = [out[first + at] for at in positions] if failures else out[first:done]
-        del out
-        packed = _pack_results(results, positions, failures, self.careful)
+        first, packed, failures = self.results.take(done, final=final)
         exchange.results.sent(self.number, packed)
         if final:
             # What the items were in may be used again, unless the handler has kept a view of it.
-            del results
             self.running.items, self.running.out = (), []
         return ReportFrame(
             chunk=self.number,
@@ -212,30 +203,3 @@ class ChunkRun:
         known = [(hi - lo, pace) for lo, hi, pace in clipped if hi > lo]
         rest = done - first - sum(count for count, _ in known)
         return [*known, (rest, self.job.pace or 0.0)] if rest > 0 else known
-
-
-def _pack_results(
-    results: list[Any], positions: Sequence[int], failures: dict[int, FailureFrame], careful: bool
-) -> Packed | list[Packed]:
-    """One pickle of all results where unpickling can't fail, else one each; what can't be pickled becomes a failure."""
-    if not careful:
-        packed = dump_plain(results, exchange.results)
-        if packed is not None:
-            return packed
-    each = []
-    for position, result in zip(positions, results, strict=True):
-        try:
-            each.append(dump(result, exchange.results))
-        except BaseException as error:
-            failures[position] = FailureFrame(
-                None, stand_in(error), 0.0, True, result_error=f"the result {_short(result)} can't be pickled: {error}"
-            )
-    return each
-
-
-def _short(obj: Any) -> str:
-    try:
-        text = repr(obj)
-    except BaseException:
-        text = "(its repr() fails too)"
-    return f"{text if len(text) <= 80 else text[:77] + '...'} of type {type(obj).__name__}"

@@ -27,6 +27,7 @@ class LoadedJob:
         self.id = frame.job_id
         self.id_rule = IdRule(frame.id_rule)
         self.pace: float | None = None  #: seconds an item, as seen last
+        self.plain = True  #: all results so far were plain data
         self._runner: asyncio.Runner | None = None
         self._finish: Callable[[], object] | None = None
         context.enter(context.Running(station, number, self.id, self.id_rule))

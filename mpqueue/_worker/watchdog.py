@@ -10,6 +10,7 @@ when the worker has been idle, or in one item, for a second.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -17,6 +18,7 @@ from mpqueue._wire.frames import Ended
 from mpqueue._wire.ledger import OUTBOX, Phase
 from mpqueue._wire.payload import dump_frame
 from mpqueue._worker.chunk_run import CHUNK_SECONDS, ChunkRun
+from mpqueue._worker.results import NotReadyError
 
 #: Seconds after a chunk's start at which a stretch is cut off behind the item that runs.
 CUT_SECONDS = 0.025
@@ -85,15 +87,10 @@ def cut_off(run: ChunkRun) -> None:
 
 def send_early(run: ChunkRun) -> None:
     """Put what has finished into the outbox and ring, where an item is still running and the outbox is free."""
-    station = run.station
-    with run.lock:
+    station, results = run.station, run.results
+    with results.lock:
         done = len(run.running.out)
-        if done <= run.sent or not run.stretch or station.ledger.words[OUTBOX]:
+        if done <= results.sent or not run.stretch or station.ledger.words[OUTBOX]:
             return
-        sent = run.sent
-        try:
-            data = dump_frame(run.part(done, Ended.DONE, final=False))
-            station.leave(data)
-        except BaseException:
-            # The handler that runs may be changing what it returned before: then it goes home with the chunk.
-            run.sent = sent
+        with contextlib.suppress(NotReadyError):
+            station.leave(dump_frame(run.part(done, Ended.DONE, final=False)))

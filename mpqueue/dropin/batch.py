@@ -24,6 +24,7 @@ def start_batch(
     timeout: float | None = None,
     chunksize: int | None = None,
     max_workers: int | None = None,
+    items_per_task: int = 1,
     on_ended: Callable[[Ended], None] | None = None,
 ) -> JobRun:
     """Start ``fn`` over the items; the run's ``job`` has results and failures by position.
@@ -32,5 +33,6 @@ def start_batch(
     coordinator's thread: it must return at once. Raises what iterating raises, and `HandlerPicklingError`.
     """
     table = ItemTable(list(items), None, IdRule.POSITION)
-    _, run = queue.start_table(table, JobOptions(retry, timeout, None, 0, chunksize, max_workers), fn, on_ended)
+    options = JobOptions(retry, timeout, None, 0, chunksize, max_workers, items_per_task)
+    _, run = queue.start_table(table, options, fn, on_ended)
     return run

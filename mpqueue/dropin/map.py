@@ -5,28 +5,59 @@ They share one warm pool, see `mpqueue.dropin.shared_pool`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 from mpqueue._core.item_table import Failure
+from mpqueue._worker.calls import StarCall
 from mpqueue.dropin.batch import start_batch
-from mpqueue.dropin.policy import DROPIN_RETRY
+from mpqueue.dropin.options import (
+    CallOptions,
+    MapOptions,
+    OnError,
+    check_on_error,
+    check_optional_count,
+    job_options,
+)
 from mpqueue.dropin.shared_pool import shared_pool
-from mpqueue.errors import TooManyFailuresError
-from mpqueue.options import check_timeout, choose_policy, refuse_until_built
+from mpqueue.errors import QueueClosedError, TooManyFailuresError
+from mpqueue.options import JobOptions, refuse_until_built
 from mpqueue.queue import JobQueue
-from mpqueue.retry import RetryPolicy, check_number
+from mpqueue.retry import RetryPolicy
 from mpqueue.run import Ended, JobRun
 
 T = TypeVar("T")
 R = TypeVar("R")
-OnError = Literal["raise", "collect", "skip", "group"]
 ON_ERROR = ("raise", "collect", "skip", "group")
 
 
-def map(  # noqa: A001 - the name that people know
-    fn: Callable[[T], R],
+@overload
+def map(
+    fn: Callable[[T], Coroutine[Any, Any, R]],
     items: Iterable[T],
+    *,
+    on_error: Literal["collect"],
+    **options: Unpack[MapOptions],
+) -> list[R | BaseException]: ...
+@overload
+def map(
+    fn: Callable[[T], Coroutine[Any, Any, R]],
+    items: Iterable[T],
+    *,
+    on_error: OnError = "raise",
+    **options: Unpack[MapOptions],
+) -> list[R]: ...
+@overload
+def map(
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[MapOptions]
+) -> list[R | BaseException]: ...
+@overload
+def map(
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapOptions]
+) -> list[R]: ...
+def map(
+    fn: Callable[[Any], Any],
+    items: Iterable[Any],
     *,
     concurrency: int | None = None,
     max_retries: int | None = None,
@@ -37,10 +68,10 @@ def map(  # noqa: A001 - the name that people know
     on_error: OnError = "raise",
     max_failures: int | None = None,
     journal: str | None = None,
-) -> list[R]:
+) -> list[Any]:
     """``[fn(item) for item in items]`` on all cores; a worker that dies costs its item one try, and nothing else.
 
-    A call that raises is tried again, ``max_retries`` (3) times after the first, after 0.1, 0.2 and 0.4 s; say
+    A call that raises is made again, ``max_retries`` (3) times after the first, after 0.1, 0.2 and 0.4 s; say
     ``max_retries=0`` for once only, or give a ``retry`` policy. ``timeout`` is seconds a try. ``concurrency`` caps the
     workers (None: one for each CPU). ``chunksize`` is how many items travel together (None: as many as take 20 ms).
 
@@ -52,38 +83,80 @@ def map(  # noqa: A001 - the name that people know
     An interruption (Ctrl-C) ends the running items, and goes on.
     """
     refuse_until_built(progress=progress or None, journal=journal)
-    _check_on_error(on_error, max_failures)
-    check_timeout(timeout)
-    policy = choose_policy("map", max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
+    _check_failure_options(on_error, max_failures)
+    job = job_options("map", concurrency, max_retries, retry, timeout, chunksize)
     with shared_pool.lease(concurrency) as queue:
-        watch = FailureWatch(queue, max_failures)
-        run = start_batch(
-            queue,
-            fn,
-            items,
-            retry=policy,
-            timeout=timeout,
-            chunksize=chunksize,
-            max_workers=concurrency,
-            on_ended=watch.on_ended,
-        )
-        watch.run = run
+        batch = Batch(queue, fn, items, job, max_failures)
         try:
-            run.result()
+            batch.run.result()
         except BaseException:
-            run.kill()
+            batch.run.kill()
             raise
-    return outcomes(run, on_error, watch)
+    return batch.outcomes(on_error)
 
 
-def starmap(fn: Callable[..., R], items: Iterable[Iterable[Any]], **options: Any) -> list[R]:
+@overload
+def starmap(
+    fn: Callable[..., Coroutine[Any, Any, R]],
+    items: Iterable[Iterable[Any]],
+    *,
+    on_error: Literal["collect"],
+    **options: Unpack[MapOptions],
+) -> list[R | BaseException]: ...
+@overload
+def starmap(
+    fn: Callable[..., Coroutine[Any, Any, R]],
+    items: Iterable[Iterable[Any]],
+    *,
+    on_error: OnError = "raise",
+    **options: Unpack[MapOptions],
+) -> list[R]: ...
+@overload
+def starmap(
+    fn: Callable[..., R],
+    items: Iterable[Iterable[Any]],
+    *,
+    on_error: Literal["collect"],
+    **options: Unpack[MapOptions],
+) -> list[R | BaseException]: ...
+@overload
+def starmap(
+    fn: Callable[..., R], items: Iterable[Iterable[Any]], *, on_error: OnError = "raise", **options: Unpack[MapOptions]
+) -> list[R]: ...
+def starmap(fn: Callable[..., Any], items: Iterable[Iterable[Any]], **options: Any) -> list[Any]:
     """Like `map`, for items that are tuples of arguments: ``[fn(*item) for item in items]``."""
+    if not callable(fn):
+        raise TypeError(f"fn: expected a callable, got {fn!r} of type {type(fn).__name__}")
     return map(StarCall(fn), items, **options)
 
 
+@overload
 async def amap(
-    fn: Callable[[T], R],
+    fn: Callable[[T], Coroutine[Any, Any, R]],
     items: Iterable[T],
+    *,
+    on_error: Literal["collect"],
+    **options: Unpack[CallOptions],
+) -> list[R | BaseException]: ...
+@overload
+async def amap(
+    fn: Callable[[T], Coroutine[Any, Any, R]],
+    items: Iterable[T],
+    *,
+    on_error: OnError = "raise",
+    **options: Unpack[CallOptions],
+) -> list[R]: ...
+@overload
+async def amap(
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[CallOptions]
+) -> list[R | BaseException]: ...
+@overload
+async def amap(
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[CallOptions]
+) -> list[R]: ...
+async def amap(
+    fn: Callable[[Any], Any],
+    items: Iterable[Any],
     *,
     concurrency: int | None = None,
     max_retries: int | None = None,
@@ -92,73 +165,75 @@ async def amap(
     chunksize: int | None = None,
     on_error: OnError = "raise",
     max_failures: int | None = None,
-) -> list[R]:
+) -> list[Any]:
     """Like `map`, for coroutines: does not block the loop. Cancelling it ends its work and its running items.
 
-    Works in asyncio, and in trio.
+    Works in asyncio, and in trio. The items are read and copied at once, in the loop's thread.
     """
-    _check_on_error(on_error, max_failures)
-    check_timeout(timeout)
-    policy = choose_policy("amap", max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
+    _check_failure_options(on_error, max_failures)
+    job = job_options("amap", concurrency, max_retries, retry, timeout, chunksize)
     with shared_pool.lease(concurrency) as queue:
-        watch = FailureWatch(queue, max_failures)
-        run = watch.run = start_batch(
+        batch = Batch(queue, fn, items, job, max_failures)
+        try:
+            await batch.run
+        except BaseException:
+            batch.run.kill()
+            raise
+    return batch.outcomes(on_error)
+
+
+class Batch:
+    """One call: its run, ended early where more than ``max_failures`` items fail, and what becomes of its failures."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        fn: Callable[[Any], Any],
+        items: Iterable[Any],
+        options: JobOptions,
+        max_failures: int | None,
+    ) -> None:
+        self._max_failures = max_failures
+        self._watched: JobRun | None = None  #: the run, as soon as there is one to end
+        self.run = start_batch(
             queue,
             fn,
             items,
-            retry=policy,
-            timeout=timeout,
-            chunksize=chunksize,
-            max_workers=concurrency,
-            on_ended=watch.on_ended,
+            retry=options.retry,
+            timeout=options.timeout,
+            chunksize=options.chunksize,
+            max_workers=options.max_lanes,
+            on_ended=None if max_failures is None else self._on_ended,
         )
-        try:
-            await run
-        except BaseException:
-            run.kill()
-            raise
-    return outcomes(run, on_error, watch)
+        self._watched = self.run
+        self._on_ended(())  # items may have failed before
 
+    @property
+    def _too_many(self) -> bool:
+        return self._max_failures is not None and self.run.job.failed > self._max_failures
 
-class StarCall:
-    """Calls a function with an item's entries as its arguments."""
-
-    def __init__(self, fn: Callable[..., Any]) -> None:
-        self.fn = fn
-
-    def __call__(self, item: Iterable[Any]) -> Any:
-        """``fn(*item)``."""
-        return self.fn(*item)
-
-
-class FailureWatch:
-    """Ends a run when more than ``limit`` of its items have failed."""
-
-    def __init__(self, queue: JobQueue, limit: int | None) -> None:
-        self._queue = queue
-        self._limit = limit
-        self.run: JobRun | None = None
-        self.exceeded = False
-
-    def on_ended(self, ended: Ended) -> None:
+    def _on_ended(self, _: Ended) -> None:
         """On the coordinator's thread: items ended."""
-        run = self.run
-        if ended is None or self._limit is None or self.exceeded or run is None:
-            return
-        if run.job.failed > self._limit:
-            self.exceeded = True
+        run = self._watched
+        if run is not None and self._too_many and not run.job.cancelled:
             run.kill()
 
+    def outcomes(self, on_error: OnError) -> list[Any]:
+        """What the call returns, or raises."""
+        results, failures = self.run.outcomes()
+        if self._too_many:
+            first = min(failures)
+            raise TooManyFailuresError(
+                f"{len(failures)} items failed, which is more than max_failures={self._max_failures}; the first is "
+                f"item {first}: {failures[first].message}. What had not run by then was not run."
+            ) from failures[first].error
+        if self.run.job.cancelled:
+            raise QueueClosedError("the pool was closed while results were still to come")
+        return settle(results, failures, on_error)
 
-def outcomes(run: JobRun, on_error: OnError, watch: FailureWatch | None = None) -> list[Any]:
-    """What a finished batch returns, or raises."""
-    results, failures = run.outcomes()
-    if watch is not None and watch.exceeded:
-        first = min(failures)
-        raise TooManyFailuresError(
-            f"{len(failures)} items failed, which is more than max_failures; the first is item {first}: "
-            f"{failures[first].message}. The rest was not run."
-        ) from failures[first].error
+
+def settle(results: list[Any], failures: dict[int, Failure], on_error: OnError) -> list[Any]:
+    """The results by position, with the failures treated as ``on_error`` says."""
     if not failures or on_error == "collect":
         for index, failure in failures.items():
             results[index] = failure.error
@@ -182,8 +257,6 @@ def with_note(error: BaseException, failures: dict[int, Failure]) -> BaseExcepti
     return error
 
 
-def _check_on_error(on_error: str, max_failures: int | None) -> None:
-    if on_error not in ON_ERROR:
-        raise ValueError(f"on_error: expected one of {', '.join(repr(value) for value in ON_ERROR)}, got {on_error!r}")
-    if max_failures is not None:
-        check_number("max_failures", max_failures, low=0, integer=True)
+def _check_failure_options(on_error: str, max_failures: int | None) -> None:
+    check_on_error(on_error, ON_ERROR)
+    check_optional_count("max_failures", max_failures, low=0)

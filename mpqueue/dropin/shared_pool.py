@@ -35,7 +35,11 @@ class SharedPool:
             self._users += 1
             self._cancel_timer()
             queue = self._queue
-        queue.want_workers(count_cpus() if concurrency is None else concurrency)
+        try:
+            queue.want_workers(count_cpus() if concurrency is None else concurrency)
+        except BaseException:
+            self.give_back(queue)
+            raise
         return queue
 
     def give_back(self, queue: JobQueue) -> None:

@@ -1,0 +1,119 @@
+"""`CallStream`: single calls of any functions, each with a future, on one stream of a queue.
+
+    submit (any thread) -> stream -> coordinator: these have ended -> listener thread: takes them, resolves the futures
+
+Whoever submits pays for the future and the function's name only; arguments are pickled on the coordinator's thread.
+Holds its queue alive, and is held by the queue's coordinator, until the stream has ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from mpqueue._core.item_table import Failure
+from mpqueue._wire.functions import FunctionPacker
+from mpqueue._worker.calls import Call, run_call
+from mpqueue.dropin.call_future import CallFuture
+from mpqueue.errors import ItemCancelledError
+from mpqueue.queue import JobQueue
+from mpqueue.retry import RetryPolicy
+from mpqueue.run import Ended
+from mpqueue.stream import open_stream
+
+
+class CallStream:
+    """Any thread may call any method. ``error_of`` turns a failure into what the future raises."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        error_of: Callable[[Failure], BaseException],
+        *,
+        retry: RetryPolicy,
+        timeout: float | None = None,
+        max_workers: int | None = None,
+    ) -> None:
+        self._queue = queue
+        self._error_of = error_of
+        self._functions = FunctionPacker()
+        self._futures: dict[int, CallFuture[Any]] = {}
+        self._lock = threading.Lock()
+        self.ended = threading.Event()  #: set when the stream has ended and all futures are resolved
+        self.on_end: Callable[[], object] = lambda: None  #: called then, on the listener thread
+        self._stream = open_stream(
+            queue, run_call, self._on_ended, retry=retry, timeout=timeout, max_workers=max_workers
+        )
+
+    def submit(self, calls: Iterable[Call]) -> list[CallFuture[Any]]:
+        """Have these calls made; does not wait."""
+        pack = self._functions.pack
+        packed = [Call(pack(function), args, kwargs) for function, args, kwargs in calls]
+        futures: list[CallFuture[Any]] = [CallFuture(self) for _ in packed]
+        with self._lock:  # until they are in the books, no outcome is taken
+            for index, future in zip(self._stream.add(packed), futures, strict=True):
+                future.index = index
+                self._futures[index] = future
+        return futures
+
+    def is_running(self, future: CallFuture[Any]) -> bool:
+        """True while a worker runs the call."""
+        return self._stream.is_running(future.index)
+
+    def drop(self, futures: Sequence[CallFuture[Any]], *, kill: bool = False) -> list[CallFuture[Any]]:
+        """Cancel these calls, in one go; returns those that are cancelled. See `CallFuture.cancel`."""
+        open_ = {future.index: future for future in futures if not future.done()}
+        dropped = self._stream.drop_all(list(open_), kill=kill) if open_ else []
+        return [future for index in dropped if (future := open_[index]).give_up()]
+
+    def drop_waiting(self) -> None:
+        """Cancel all calls that no worker has."""
+        with self._lock:
+            futures = list(self._futures.values())
+        self.drop(futures)
+
+    def seal(self) -> None:
+        """No more calls will come: the stream ends with the last one. Callable from a garbage collection."""
+        self._stream.seal()
+
+    def kill(self) -> None:
+        """End the stream at once: no call starts any more, what runs is ended, all futures are cancelled."""
+        self._stream.cancel(kill=True)
+
+    def check_waiting_allowed(self) -> None:
+        """Raise RuntimeError where waiting for a future would be waiting for oneself."""
+        self._queue.check_waiting_allowed("waiting for a call")
+
+    # -- outcomes --------------------------------------------------------------------------------------------
+
+    def _on_ended(self, indices: Ended) -> None:
+        """On the coordinator's thread."""
+        self._queue.tell(self._end if indices is None else partial(self._settle, indices))
+
+    def _settle(self, indices: Sequence[int]) -> None:
+        """On the listener thread: resolve the futures of calls that have ended."""
+        with self._lock:
+            futures = [self._futures.pop(index) for index in indices]
+        futures.reverse()
+        for index in indices:
+            self._resolve(futures.pop(), index)
+
+    def _resolve(self, future: CallFuture[Any], index: int) -> None:
+        result, failure = self._stream.take(index)
+        if failure is None:
+            future.return_(result)
+        elif isinstance(failure.error, ItemCancelledError):
+            future.give_up()
+        else:
+            future.raise_(self._error_of(failure))
+
+    def _end(self) -> None:
+        """On the listener thread: what has no outcome now will never have one."""
+        with self._lock:
+            futures, self._futures = list(self._futures.values()), {}
+        for future in futures:
+            future.give_up()
+        self.ended.set()
+        self.on_end()

@@ -1,0 +1,49 @@
+"""`InputReader`: reads an iterator a few items at a time, whatever it yields them at."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+#: Seconds that one reading aims at: results that come meanwhile wait so long. A slow input is read item by item.
+READ_SECONDS = 0.002
+#: One reading is at most so many times as long as the one before.
+GROWTH = 8
+
+
+class InputReader:
+    """Reads on the thread of whoever calls it. What the input raises is kept, for its place behind the last item."""
+
+    def __init__(self, items: Iterator[Any], now: Callable[[], float]) -> None:
+        self._items = items
+        self._now = now
+        self._stride = 1
+        self._batch: list[Any] = []  #: what was read when an interruption came
+        self.exhausted = False
+        self.error: BaseException | None = None
+
+    def read(self, most: int) -> list[Any]:
+        """The next items, at most so many. An interruption (Ctrl-C) goes on, and costs no item."""
+        count, batch = min(most, self._stride), self._batch
+        started = self._now()
+        try:
+            batch.extend(itertools.islice(self._items, count - len(batch)))
+            if len(batch) < count:
+                self.close()
+        except Exception as error:  # noqa: BLE001 - the input's own, to be raised in its place
+            self.close()
+            self.error = error
+        self._batch = []
+        if count == self._stride:
+            self._adapt(self._now() - started)
+        return batch
+
+    def _adapt(self, seconds: float) -> None:
+        factor = READ_SECONDS / max(seconds, READ_SECONDS / GROWTH)
+        self._stride = max(1, int(self._stride * factor))
+
+    def close(self) -> None:
+        """Read no more; a generator is closed, unless somebody else holds it."""
+        self.exhausted = True
+        self._items = iter(())

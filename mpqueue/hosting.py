@@ -1,0 +1,68 @@
+"""What the drop-ins ask of a queue beyond its interface: short ways to its threads, and who its workers are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from mpqueue._core.lane_book import LaneState
+from mpqueue._core.messages import LanesWanted, Message
+from mpqueue._engine.coordinator import Coordinator
+from mpqueue._engine.engine import Engine
+
+T = TypeVar("T")
+
+
+class Hosting:
+    """A part of `JobQueue`, which sets these attributes."""
+
+    _engine: Engine
+
+    def _coordinator(self) -> Coordinator:
+        raise NotImplementedError
+
+    def want_workers(self, count: int) -> None:
+        """Let there be at least so many workers, now."""
+
+        def want() -> None:
+            self._engine.handle(LanesWanted(count))
+            self._engine.open_pool()
+
+        self._coordinator().ask(want)
+
+    def post(self, message: Message) -> None:
+        """Tell the coordinator something. Does not wait."""
+        self._coordinator().post(message)
+
+    def handle(self, message: Message) -> None:
+        """Inside `ask`: have a message handled now."""
+        self._engine.handle(message)
+
+    def tell(self, notice: Callable[[], None]) -> None:
+        """Have something done on the listener thread, after all that was posted before."""
+        self._engine.listeners.post(notice)
+
+    def ask_later(self, call: Callable[[], T]) -> Future[T]:
+        """Have something run on the coordinator's thread, between two messages. Does not wait."""
+        return self._coordinator().ask_later(call)
+
+    def worker_pids(self, timeout: float | None = None) -> list[int]:
+        """The process ids of the workers that are there; with ``timeout`` wait so long for those that are starting."""
+        coordinator = self._coordinator()
+        lanes = coordinator.scheduler.books.lanes
+        if timeout is not None:
+            settled: Future[None] = Future()
+            coordinator.ask(
+                lambda: coordinator.when(lambda: all(lane.state is not LaneState.STARTING for lane in lanes), settled)
+            )
+            settled.result(timeout)
+        return coordinator.ask(lambda: [lane.pid for lane in lanes if lane.pid is not None])
+
+    def now(self) -> float:
+        """Seconds by the queue's clock."""
+        return self._engine.clock.now()
+
+    def abandon(self) -> None:
+        """Nobody uses the queue any more: end everything, in the background. Callable inside a garbage collection."""
+        self._engine.abandon()

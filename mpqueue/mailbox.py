@@ -1,0 +1,86 @@
+"""`Mailbox`: threads put things in, a thread or a coroutine takes them out. `Alarm`: what wakes the coroutine.
+
+Coroutines may run in asyncio or in trio; which of them is seen where they wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+M = TypeVar("M")
+
+
+class Alarm:
+    """Wakes the coroutine that made it. Rings once; for the next time it makes a new one."""
+
+    def __init__(self) -> None:
+        self._event: Any
+        self._call: Callable[..., object]
+        try:
+            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            import trio
+
+            self._loop = None
+            self._event = trio.Event()
+            self._call = trio.lowlevel.current_trio_token().run_sync_soon
+        else:
+            self._event = asyncio.Event()
+            self._call = self._loop.call_soon_threadsafe
+
+    def ring(self) -> None:
+        """Callable on any thread; does nothing where the loop has ended, which leaves nobody to wake."""
+        try:
+            self._call(self._event.set)
+        except RuntimeError:  # trio's RunFinishedError is one too
+            if self._loop is not None and not self._loop.is_closed():
+                raise
+
+    async def wait(self) -> None:
+        """Wait until it rings. What interrupts that is raised: `asyncio.CancelledError`, `trio.Cancelled`."""
+        await self._event.wait()
+
+
+async def let_others_run() -> None:
+    """Give the loop's other tasks a turn."""
+    alarm = Alarm()
+    alarm.ring()
+    await alarm.wait()
+
+
+class Mailbox(Generic[M]):
+    """First in, first out. Any thread puts; one thread or coroutine takes at a time."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[M] = queue.SimpleQueue()
+        self._alarm: Alarm | None = None
+
+    @property
+    def empty(self) -> bool:
+        """True where there is nothing to take."""
+        return self._queue.empty()
+
+    def put(self, message: M) -> None:
+        """Put something in. Never blocks."""
+        self._queue.put(message)
+        alarm = self._alarm
+        if alarm is not None:
+            alarm.ring()
+
+    def take(self) -> M:
+        """The next thing; waits for it."""
+        return self._queue.get()
+
+    async def take_later(self) -> M:
+        """The next thing; waits for it without blocking the loop."""
+        while self._queue.empty():
+            self._alarm = alarm = Alarm()
+            try:
+                if self._queue.empty():  # nothing came before there was an alarm
+                    await alarm.wait()
+            finally:
+                self._alarm = None
+        return self._queue.get_nowait()
