@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mpqueue.dropin.executor import Executor
     from mpqueue.dropin.imap import imap, imap_unordered
     from mpqueue.dropin.map import amap, map, starmap  # noqa: A004 - the name that people know
+    from mpqueue.dropin.pool import Pool
     from mpqueue.errors import (
         GiveUp,
         HandlerPicklingError,
@@ -60,6 +61,7 @@ _HOMES = {
     "mpqueue.dropin.executor": ("Executor",),
     "mpqueue.dropin.imap": ("imap", "imap_unordered"),
     "mpqueue.dropin.map": ("amap", "map", "starmap"),
+    "mpqueue.dropin.pool": ("Pool",),
     "mpqueue.errors": (
         "GiveUp",
         "HandlerPicklingError",
@@ -115,6 +117,7 @@ __all__ = [
     "JournalError",
     "MPQueueError",
     "MemoryLimitError",
+    "Pool",
     "QueueClosedError",
     "QueueStats",
     "RemoteError",

@@ -45,6 +45,10 @@ class Announcer:
 
     def announce(self, announcement: Announcement) -> None:
         """Have something told. What may still change is copied here, so that events show it as of now."""
+        if not announcement.job.listed:
+            if isinstance(announcement, AnnounceFinished):
+                self._resolve(announcement.job)
+            return
         match announcement:
             case AnnounceStarted(job):
                 self._thread.post(partial(self._emit, JOB_STARTED, JobStarted(job.id)))
@@ -126,9 +130,12 @@ class Announcer:
         self._told_at.pop(told.job.number, None)
         event = JobFinished(told.job.id, told.status, told.completed, told.failed, told.duration)
         self._emit(JOB_FINISHED, event)
+        self._resolve(told.job)
+
+    def _resolve(self, job: JobBook) -> None:
         owner = self._owner()
         if owner is not None:
-            owner.resolve_run(told.job)
+            owner.resolve_run(job)
 
 
 def _progress(job: JobBook, status: JobStatus, completed: int, failed: int) -> JobProgress:

@@ -31,6 +31,10 @@ class Hosting:
 
         self._coordinator().ask(want)
 
+    def await_starts(self) -> None:
+        """Wait until the workers exist as processes, answering or not: 20 ms for each."""
+        self._engine.await_starts()
+
     def post(self, message: Message) -> None:
         """Tell the coordinator something. Does not wait."""
         self._coordinator().post(message)

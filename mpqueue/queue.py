@@ -310,7 +310,8 @@ class JobQueue(Closable, Hosting, SafeEmitter):
             number = self._next_number
             self._next_number += 1
         name = f"call-{number}"
-        book = JobBook(number, name, table, options, pack_handler(name, handler, None, table.rule), sealed=sealed)
+        packed = pack_handler(name, handler, None, table.rule)
+        book = JobBook(number, name, table, options, packed, sealed=sealed, listed=False)
         run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
         if on_ended is not None:
             coordinator = self._coordinator()

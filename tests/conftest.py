@@ -64,3 +64,12 @@ def leaves_nothing_behind() -> Iterator[None]:
         if remains:
             leaks.kill(remains)
             pytest.fail(leaks.report(remains), pytrace=False)
+
+
+@pytest.fixture
+def shared_pool_ends() -> Iterator[None]:
+    """End the pool of `mpqueue.map` and its kin with the test."""
+    from mpqueue.dropin.shared_pool import shared_pool  # not needed where no test asks for this
+
+    yield
+    shared_pool.close()

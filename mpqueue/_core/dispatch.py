@@ -91,7 +91,7 @@ def _send(books: Books, lane: LaneBook, job: JobBook, size: int) -> None:
     # Where nothing failed so far, every coming try is the first one.
     attempts = [tries[index] for index in indices] if job.table.history else ()
     chunk = Chunk(
-        number=lane.next_chunk,
+        number=lane.number_chunk(),
         job=job,
         indices=indices,
         careful=careful,
@@ -99,7 +99,6 @@ def _send(books: Books, lane: LaneBook, job: JobBook, size: int) -> None:
         sent_at=books.now,
         attempts=[tried + 1 for tried in attempts] if any(attempts) else (),
     )
-    lane.next_chunk += 1
     books.count_tries(lane, job, len(indices))
     books.add_chunk(lane, chunk)
     with_handler = job.number not in lane.loaded

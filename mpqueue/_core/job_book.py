@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mpqueue._core.chunking import ChunkSizer
-from mpqueue._core.item_table import ItemTable
+from mpqueue._core.item_table import Failure, ItemTable
 from mpqueue._core.pending import PendingItems
 from mpqueue.options import JobOptions
 from mpqueue.status import JobStatus
@@ -48,8 +48,9 @@ class JobBook:
     thefts_unbegun: int = 0  #: how often a chunk was taken elsewhere that had not begun
     setups: dict[int, SetupRecord] = field(default_factory=dict)
     sealed: bool = True  #: False while items may still be added
+    listed: bool = True  #: False where it is not among the queue's jobs: listeners hear nothing of it
     dropped: set[int] = field(default_factory=set)  #: items that are not to run again, whatever becomes of them
-    last_setup_error: BaseException | None = None
+    last_setup_failure: Failure | None = None
 
     def __post_init__(self) -> None:
         self.pending = PendingItems(len(self.table))

@@ -91,6 +91,14 @@ class LaneBook:
         """The job whose chunks are on the lane; all of them are of one job."""
         return self.chunks[0].job if self.chunks else None
 
+    def number_chunk(self) -> int:
+        """The number of the next chunk. Two on a lane are one odd and one even: each has its limit in the ledger."""
+        number = self.next_chunk
+        if any((chunk.number - number) % 2 == 0 for chunk in self.chunks):
+            number += 1  # the chunk between them was refused
+        self.next_chunk = number + 1
+        return number
+
     def find(self, number: int) -> Chunk | None:
         """The chunk of that number, None where it is not on the lane (any more)."""
         for chunk in self.chunks:

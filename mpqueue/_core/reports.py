@@ -95,22 +95,32 @@ def setup_failed(books: Books, lane: LaneBook, job: JobBook, failure: Failure) -
     lane.loaded.pop(job.number, None)
     record_ = job.setups.setdefault(lane.number, SetupRecord())
     record_.failures += 1
-    job.last_setup_error = failure.error
+    job.last_setup_failure = failure
     decision = job.options.retry.decide(record_.failures, failure.error, books.rng)
     if isinstance(decision, RetryAfter):
         record_.again_at = books.now + decision.delay
         books.timers.add(record_.again_at, TimerKind.SETUP_AGAIN, job.number, lane.number)
         return
     record_.again_at = None
-    barred = [entry for entry in job.setups.values() if entry.again_at is None]
-    if len(barred) == len(books.lanes):
-        error = SetupError(f"setup failed in every worker; the last one raised {failure.message}")
-        error.__cause__ = failure.error
-        fail_rest(books, job, error)
-    elif len(barred) == 1:
+    if not fail_if_barred(books, job) and len(_barred(job)) == 1:
         books.commands.append(
             Warn(
                 f"job {job.id!r}: setup failed on worker {lane.number}, which sits this job out, "
                 f"while the others go on: {failure.message}"
             )
         )
+
+
+def fail_if_barred(books: Books, job: JobBook) -> bool:
+    """Fail what has not ended, where no lane may run it any more, ever; True where that is so."""
+    failure = job.last_setup_failure
+    if failure is None or len(_barred(job)) < len(books.lanes):
+        return False
+    error = SetupError(f"setup failed in every worker; the last one raised {failure.message}")
+    error.__cause__ = failure.error
+    fail_rest(books, job, error)
+    return True
+
+
+def _barred(job: JobBook) -> list[SetupRecord]:
+    return [entry for entry in job.setups.values() if entry.again_at is None]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from mpqueue._core import outcomes, watch
+from mpqueue._core import outcomes, reports, watch
 from mpqueue._core.books import Books
 from mpqueue._core.lane_book import LaneState, Verdict, Why
 from mpqueue._core.messages import ItemDropped, ItemsAdded, StreamSealed
 
 
-def items_added(_books: Books, message: ItemsAdded) -> None:
-    """More items may be dispatched."""
+def items_added(books: Books, message: ItemsAdded) -> None:
+    """More items may be dispatched, or fail at once where that can't be."""
     job = message.job
     if job.active and not job.cancelled:
         job.pending.add(message.indices)
+        reports.fail_if_barred(books, job)
 
 
 def sealed(books: Books, message: StreamSealed) -> None:

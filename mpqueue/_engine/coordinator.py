@@ -256,6 +256,7 @@ class Coordinator:
             returned=self._exchange.returned(lane),
             forget=self._exchange.to_forget(lane),
             unshared=self._exchange.unshared(lane),
+            imports=self._exchange.import_news(lane),
         )
         data = dump_frame(frame)
         size = packed.size if isinstance(packed, Packed) else sum(one.size for one in packed)
@@ -325,7 +326,8 @@ class Coordinator:
             if answer.exception() is None:
                 self.post(LaneInitialized(command.lane, command.generation, decode_failure(answer.result())))
 
-        lane.send(dump_frame(InitializeFrame(initializer.frame.handler))).add_done_callback(initialized)
+        frame = InitializeFrame(initializer.frame.handler, self._exchange.import_news(lane))
+        lane.send(dump_frame(frame)).add_done_callback(initialized)
 
     def _recycle_lane(self, command: RecycleLane) -> None:
         lane = self._lane(command.lane)

@@ -95,6 +95,11 @@ class Engine:
             self._coordinator.open(self._pool)
             self._coordinator.handle(QueueOpened())
 
+    def await_starts(self) -> None:
+        """Until the workers exist as processes."""
+        if self._pool is not None:
+            self._pool.await_starts()
+
     def _end_at_exit(self) -> None:
         if self._take_back is not None:
             self._take_back()

@@ -14,6 +14,7 @@ from mpqueue._core.lane_book import Chunk
 from mpqueue._engine.packing import pack_items
 from mpqueue._engine.protocol import Lane
 from mpqueue._wire import shared
+from mpqueue._wire.imports import ImportNews, ImportWatch
 from mpqueue._wire.payload import Packed
 from mpqueue._wire.segments import SegmentStore
 
@@ -26,6 +27,8 @@ class _Account:
     returned: deque[int] = field(default_factory=deque)
     stale: list[int] = field(default_factory=list)  #: jobs whose light handlers it may forget with the next chunk
     dropped: int = 0  #: how many of the shared objects that are gone it has been told of
+    path: tuple[str, ...] | None = None  #: the ``sys.path`` that it has been told
+    reloaded: int = 0  #: how many of the reloaded modules it has been told of, or has loaded later
 
 
 class Exchange:
@@ -33,10 +36,12 @@ class Exchange:
 
     def __init__(self) -> None:
         self._store = SegmentStore()
+        self._imports = ImportWatch()
         self._accounts: dict[tuple[int, int], _Account] = {}
 
     def _account(self, lane: Lane) -> _Account:
-        return self._accounts.setdefault((lane.number, lane.generation), _Account())
+        fresh = _Account(reloaded=len(self._imports.reloaded))
+        return self._accounts.setdefault((lane.number, lane.generation), fresh)
 
     def pack(self, lane: Lane, chunk: Chunk) -> Packed | list[Packed] | dict[int, Failure]:
         """The chunk's items, ready to be sent to this lane; or the failures by position, where some can't be."""
@@ -65,6 +70,19 @@ class Exchange:
         account = self._account(lane)
         news = shared.dropped[account.dropped :]
         account.dropped += len(news)
+        return news
+
+    def import_news(self, lane: Lane) -> ImportNews | None:
+        """What has happened to the imports, since the last call."""
+        watch, account = self._imports, self._account(lane)
+        watch.look()
+        if account.path == watch.path and account.reloaded == len(watch.reloaded):
+            return None
+        news = ImportNews(
+            path=None if account.path == watch.path else watch.path,
+            reloaded=tuple(watch.reloaded[account.reloaded :]),
+        )
+        account.path, account.reloaded = watch.path, len(watch.reloaded)
         return news
 
     def received(self, lane: Lane) -> Callable[[int], None]:

@@ -34,7 +34,7 @@ def on_exit(callback: Callable[[], object], *, last: bool = False) -> Callable[[
 
 
 def run_before_loky() -> None:
-    """To be called after loky has started its first worker, when it has registered itself: the last is called first."""
+    """To be called after loky has registered what it does at exit: what was registered last is called first."""
     _register("after loky's")
 
 

@@ -57,6 +57,14 @@ def count_cpus() -> int:
     return 1 if station.here() is not None else int(loky.cpu_count())
 
 
+def register_exit() -> None:
+    """Let loky register what it does at exit now, not with the first worker: that may start when the exit has begun."""
+    if process_executor.process_pool_executor_at_exit is None:
+        register: Any = getattr(threading, "_register_atexit", None)
+        if register is not None:
+            process_executor.process_pool_executor_at_exit = register(process_executor._python_exit) or True
+
+
 class LokyLane:
     """One generation of a lane. Made on the starter's thread, which takes 10-30 ms, and raises where it can't be made.
 

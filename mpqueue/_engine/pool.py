@@ -16,7 +16,7 @@ from mpqueue._core.messages import LaneStartFailed
 from mpqueue._engine import exits, strays
 from mpqueue._engine.environment import worker_environment
 from mpqueue._engine.exits import on_exit
-from mpqueue._engine.lane import LokyLane, count_cpus
+from mpqueue._engine.lane import LokyLane, count_cpus, register_exit
 from mpqueue._engine.protocol import LaneSettings, Post
 from mpqueue._engine.starter import Starter
 from mpqueue._engine.warden import Warden
@@ -29,6 +29,8 @@ _numbers = itertools.count()
 
 #: Seconds that `close` waits for workers, and then for threads, before it warns and returns.
 CLOSE_LIMIT = 5.0
+#: Seconds after which it says that starts take long.
+STARTS_LIMIT = 30.0
 THREAD_LIMIT = 1.0
 
 
@@ -53,12 +55,21 @@ class LokyPool:
         except BaseException:
             self._watcher.call(self._watcher.stop)
             raise
+        register_exit()
+        exits.run_before_loky()
         self._take_back = on_exit(functools.partial(self.close, kill=True), last=True)
         self._watcher.call(strays.kill_orphans)
 
     def start(self, number: int, generation: int) -> None:
         """See `protocol.Pool.start`."""
         self._starter.submit(functools.partial(self._start, number, generation))
+
+    def await_starts(self) -> None:
+        """Until each worker that is to be started exists as a process, answering or not; or this pool is closed."""
+        started = threading.Event()
+        self._starter.submit(started.set)
+        while not started.wait(STARTS_LIMIT) and not self._is_closing:
+            _log.warning("starting workers takes more than %g s", STARTS_LIMIT)
 
     def lane(self, number: int) -> LokyLane | None:
         """See `protocol.Pool.lane`."""
@@ -115,7 +126,6 @@ class LokyPool:
         except BaseException as error:
             self._post(LaneStartFailed(number, generation, _without_frames(error)))
             return
-        exits.run_before_loky()
         self._watcher.call(self._adopt, lane, cookie)
 
     def _starter_ended(self) -> None:

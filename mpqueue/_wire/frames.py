@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from mpqueue._wire.imports import ImportNews
 from mpqueue._wire.payload import Packed
 
 
@@ -51,6 +52,7 @@ class ChunkFrame:
     returned: Sequence[int] = ()  #: segments of the worker of which the parent has no view any more
     forget: Sequence[int] = ()  #: jobs that have ended, whose handlers are to be dropped
     unshared: Sequence[tuple[int, int]] = ()  #: shared objects that the parent has dropped
+    imports: ImportNews | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class InitializeFrame:
     """Parent to worker: call this function, before any chunk."""
 
     initializer: Packed
+    imports: ImportNews | None = None
 
 
 @dataclass(frozen=True, slots=True)

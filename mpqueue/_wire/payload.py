@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 import cloudpickle
 
+from mpqueue._wire import main_names
 from mpqueue._wire.segments import AVAILABLE, BIG, Segment, SegmentRef, SegmentStore, layout, log, view
 
 PROTOCOL = 5
@@ -76,6 +77,15 @@ def weigh_code(obj: Any) -> int:
 
 def load(packed: Packed, on_free: Callable[[int], object] | None = None) -> Any:
     """The object again. Whatever its own code raises comes through; `OSError` where its segment is gone."""
+    own = main_names.own_values()
+    try:
+        return _load(packed, on_free)
+    finally:
+        if own is not None:
+            main_names.put_back(own)
+
+
+def _load(packed: Packed, on_free: Callable[[int], object] | None) -> Any:
     if packed.segment is None:
         return pickle.loads(packed.data)
     memory = view(packed.segment, on_free)
@@ -124,7 +134,7 @@ def _plain_or_cloud(obj: Any, buffers: _Buffers | None) -> bytes:
 
 def _cloud(obj: Any, buffers: _Buffers | None) -> bytes:
     written = io.BytesIO()
-    _CloudPickler(written, PROTOCOL, buffer_callback=None if buffers is None else buffers.take).dump(obj)
+    _CloudPickler(written, None if buffers is None else buffers.take).dump(obj)
     return written.getvalue()
 
 
@@ -139,9 +149,14 @@ _plain_reduce_code: Callable[[CodeType], tuple[Any, ...]] = cloudpickle.CloudPic
 
 
 class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
-    """Pickles functions by value, with their file names."""
+    """Pickles functions by value, with their file names; those of ``__main__`` with a namespace in common."""
 
     dispatch_table: ClassVar[Any] = ChainMap({CodeType: _reduce_code}, cloudpickle.CloudPickler.dispatch_table)
+
+    def __init__(self, file: io.BytesIO, buffer_callback: Callable[[pickle.PickleBuffer], bool] | None) -> None:
+        super().__init__(file, PROTOCOL, buffer_callback=buffer_callback)
+        for namespace in main_names.namespaces():
+            self.globals_ref[id(namespace)] = main_names.MainNames()
 
 
 def _beside(data: bytes, buffers: list[memoryview], lend: Lend) -> Packed:

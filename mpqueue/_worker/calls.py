@@ -22,14 +22,9 @@ def run_call(call: Call) -> Any:
 class StarCall:
     """A handler that calls a function with an item's entries as its arguments."""
 
-    __slots__ = ("function",)
-
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
     def __call__(self, item: Iterable[Any]) -> Any:
         """``function(*item)``."""
         return self.function(*item)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return StarCall, (self.function,)

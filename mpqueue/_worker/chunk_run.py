@@ -15,6 +15,7 @@ from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame
 from mpqueue._wire.ledger import CLAIM, FRACTION, SINCE, Phase, pack_claim
 from mpqueue._worker import context, exchange
 from mpqueue._worker.context import Running
+from mpqueue._worker.failures import pack_failure
 from mpqueue._worker.loaded import LoadedJob
 from mpqueue._worker.results import ChunkResults
 from mpqueue._worker.station import Station
@@ -59,6 +60,21 @@ class ChunkRun:
         report = self._report(done, ended)
         self.claim(Phase.IDLE, done, done)
         return report
+
+    def broken_by(self, error: BaseException) -> ReportFrame:
+        """Something broke outside the items' own code: they run again carefully; then one fails, so that it ends."""
+        first = self.results.sent
+        failures = {0: pack_failure(error)} if self.careful and first < len(self.running.indices) else {}
+        return ReportFrame(
+            chunk=self.number,
+            first=first,
+            done=first + len(failures),
+            results=[],
+            failures=failures,
+            stretches=(),
+            busy=time.monotonic() - self.started,
+            ended=Ended.TIME if self.careful else Ended.UNREADABLE,
+        )
 
     def claim(self, phase: Phase, lo: int, hi: int) -> None:
         """Say in the ledger what may be running from now on."""

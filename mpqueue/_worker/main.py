@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from mpqueue._wire import shared
+from mpqueue._wire import main_names, shared
 from mpqueue._wire.frames import (
     ChunkFrame,
     Ended,
@@ -15,6 +15,7 @@ from mpqueue._wire.frames import (
     InitializeFrame,
     ReportFrame,
 )
+from mpqueue._wire.imports import catch_up
 from mpqueue._wire.ledger import CLAIM, SINCE, Phase, pack_claim
 from mpqueue._wire.payload import Packed, dump_frame, load, load_frame
 from mpqueue._worker import context, exchange, guard, station
@@ -39,8 +40,10 @@ def receive(data: bytes) -> bytes:
 
 
 def _initialize(frame: InitializeFrame) -> FailureFrame | None:
+    if frame.imports is not None:
+        catch_up(frame.imports)
     try:
-        load(frame.initializer)()
+        main_names.run_initializer(lambda: load(frame.initializer))
     except BaseException as error:
         return pack_failure(error)
     return None
@@ -50,6 +53,8 @@ def _run_chunk(here: Station, frame: ChunkFrame) -> ReportFrame:
     guard.rearm()
     exchange.results.chunk_begins(frame.chunk, frame.returned)
     shared.forget(frame.unshared)
+    if frame.imports is not None:
+        catch_up(frame.imports)
     for job_number in frame.forget:
         _forget(job_number)
     try:
@@ -64,6 +69,8 @@ def _run_chunk(here: Station, frame: ChunkFrame) -> ReportFrame:
         _watchdog.watch(run)
         try:
             return run.run()
+        except BaseException as error:  # a late signal's, say; or a fault of ours
+            return run.broken_by(error)
         finally:
             _watchdog.watch(None)
     finally:

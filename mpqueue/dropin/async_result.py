@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mpqueue._core.item_table import Failure
     from mpqueue.dropin.pool import Pool
     from mpqueue.run import Ended, JobRun
+    from mpqueue.stream import Stream
 
 log = logging.getLogger("mpqueue")
 
@@ -38,6 +39,8 @@ class AsyncResult(ApplyResult[T]):
         self._error_callback = error_callback
         self._success = False
         self._value: Any = None
+        self.stream: Stream | None = None  #: where the outcome of a single call comes from, and its index there
+        self.index = -1
 
     def ready(self) -> bool:
         """True once the call has returned or failed, and its callback was called."""
@@ -98,13 +101,13 @@ class AsyncResult(ApplyResult[T]):
         """On the listener thread."""
         try:
             callback(self._value)
-        except BaseException:  # noqa: BLE001 - the user's own code; the pool goes on
+        except BaseException:
             log.exception("a callback raised (%r); the pool goes on", callback)
         finally:
             self._finish()
 
     def _finish(self) -> None:
-        self._callback = self._error_callback = None
+        self._callback = self._error_callback = self.stream = None
         self._event.set()
         self._pool = None
 

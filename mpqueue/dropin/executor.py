@@ -10,6 +10,7 @@ import concurrent.futures
 import contextlib
 import functools
 import itertools
+import sys
 import threading
 import weakref
 from collections import deque
@@ -202,6 +203,9 @@ class _Life:
         calls = CallStream(self._queue, error_of, retry=self._policy, timeout=self._timeout)
         calls.on_end = self._ended
         self._take_back = on_exit(self._exit)  # after the queue's own, so it is called before that
+        if sys.version_info >= (3, 12):
+            # No thread, and so no worker, starts once the main thread has ended: what is submitted last must run.
+            self._queue.await_starts()
         return calls
 
     def seal(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
+from typing import Any
 
 from mpqueue._core.item_table import Failure
 from mpqueue.errors import (
@@ -80,4 +81,6 @@ def _about_call(error: ItemPicklingError) -> str:
 
 def _traceback(text: str) -> BaseException:
     """The very type that the standard library uses: there are programs that look at its ``tb``."""
-    return _RemoteTraceback(f'\n"""\n{text}"""')
+    made: type[Any] = _RemoteTraceback
+    remote: BaseException = made(f'\n"""\n{text}"""')
+    return remote

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from multiprocessing.pool import MaybeEncodingError, RemoteTraceback
+from multiprocessing import pool
+from typing import Any
 
 from mpqueue._core.item_table import Failure
 from mpqueue.errors import (
@@ -12,6 +13,9 @@ from mpqueue.errors import (
     RemoteError,
     ResultPicklingError,
 )
+
+#: Two that the standard library's types don't tell of.
+_standard: Any = pool
 
 
 class _Told(str):
@@ -29,13 +33,15 @@ def error_of(failure: Failure) -> BaseException:
     if isinstance(error, ItemPicklingError) and error.__cause__ is not None:
         return _own_error(error, error.__cause__)
     if isinstance(error, ResultPicklingError):
-        made: BaseException = MaybeEncodingError(_Told(error.reason or error), _Told(error.value or "(not known)"))
+        made: BaseException = _standard.MaybeEncodingError(
+            _Told(error.reason or error), _Told(error.value or "(not known)")
+        )
     elif isinstance(error, RemoteError) and "builtins.Exception" in error.bases:
-        made = MaybeEncodingError(_Told("the exception can't be pickled"), _Told(error))
+        made = _standard.MaybeEncodingError(_Told("the exception can't be pickled"), _Told(error))
     else:
         made = error
     if failure.traceback is not None:
-        made.__cause__ = RemoteTraceback(f'\n"""\n{failure.traceback}"""')
+        made.__cause__ = _standard.RemoteTraceback(f'\n"""\n{failure.traceback}"""')
     elif made is not error:
         made.__cause__ = error
     return made

@@ -7,23 +7,26 @@ import os
 import threading
 from collections.abc import Iterator
 
+from mpqueue._engine.environment import THREAD_VARIABLES
 from mpqueue._engine.pool import count_cpus
 from mpqueue.options import check_concurrency
 from mpqueue.queue import JobQueue
 
-#: Seconds without a call after which its workers end.
+#: Seconds without a call after which its workers end; at most twice as long.
 IDLE_SECONDS = 30.0
 
 
 class SharedPool:
-    """A queue, how many calls use it, and the timer that ends it. Grows to what is asked, never shrinks."""
+    """A queue, how many calls use it, and the thread that ends it when idle. Grows to what is asked, never shrinks."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads_per_worker: int | None = None) -> None:
+        self._threads = threads_per_worker
         self._lock = threading.RLock()  # a garbage collection may give back while a borrower holds it
         self._queue: JobQueue | None = None
         self._owner = 0
         self._users = 0
-        self._timer: threading.Timer | None = None
+        self._was_used = False  #: since the thread last looked
+        self._over = threading.Event()  #: set when the queue is ended
 
     def borrow(self, concurrency: int | None) -> JobQueue:
         """The queue, with at least so many workers (None: one for each CPU). `give_back` it once."""
@@ -31,10 +34,11 @@ class SharedPool:
             check_concurrency(concurrency)
         with self._lock:
             if self._queue is None:
-                self._queue, self._owner, self._users = JobQueue(concurrency), os.getpid(), 0
-            self._users += 1
-            self._cancel_timer()
+                self._open(concurrency)
             queue = self._queue
+            assert queue is not None
+            self._users += 1
+            self._was_used = True
         try:
             queue.want_workers(count_cpus() if concurrency is None else concurrency)
         except BaseException:
@@ -42,18 +46,25 @@ class SharedPool:
             raise
         return queue
 
+    def _open(self, concurrency: int | None) -> None:
+        self._queue = JobQueue(concurrency, threads_per_worker=self._threads)
+        self._owner, self._users, self._over = os.getpid(), 0, threading.Event()
+        watch = threading.Thread(target=self._watch, args=(self._over,), name="mpqueue-idle-pool", daemon=True)
+        watch.start()
+
+    def _watch(self, over: threading.Event) -> None:
+        """On a thread of its own: end the pool when there was no call between two looks."""
+        while not over.wait(IDLE_SECONDS):
+            with self._lock:
+                was_used, self._was_used = self._was_used, False
+            if not was_used:
+                self.end_if_idle()
+
     def give_back(self, queue: JobQueue) -> None:
         """A call has ended. Callable from a garbage collection."""
         with self._lock:
-            if queue is not self._queue or self._owner != os.getpid():
-                return
-            self._users -= 1
-            if self._users == 0:
-                self._timer = threading.Timer(IDLE_SECONDS, self._end_if_idle)
-                self._timer.name = "mpqueue-idle-pool"
-                self._timer.daemon = True
-                with contextlib.suppress(RuntimeError):  # the interpreter is exiting
-                    self._timer.start()
+            if queue is self._queue and self._owner == os.getpid():
+                self._users -= 1
 
     @contextlib.contextmanager
     def lease(self, concurrency: int | None) -> Iterator[JobQueue]:
@@ -66,29 +77,29 @@ class SharedPool:
 
     def close(self) -> None:
         """End the pool now; the next call makes a new one. Calls that use it fail."""
-        with self._lock:
-            queue, self._queue = self._queue, None
-            self._cancel_timer()
+        queue = self._take()
         if queue is not None and self._owner == os.getpid():
             queue.close(kill=True)
 
-    def _end_if_idle(self) -> None:
+    def end_if_idle(self) -> None:
+        """End the pool unless a call uses it; the next call makes a new one."""
         with self._lock:
-            if self._users or self._queue is None:
-                return
-            queue, self._queue = self._queue, None
-        queue.close()
+            queue = None if self._users else self._take()
+        if queue is not None:
+            queue.close()
 
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _take(self) -> JobQueue | None:
+        with self._lock:
+            queue, self._queue = self._queue, None
+            self._over.set()
+        return queue
 
     def reset_in_fork(self) -> None:
         """In a forked child: the parent's pool is not ours, and its lock may be taken."""
         self._lock = threading.RLock()
-        self._queue, self._timer, self._users = None, None, 0
+        self._queue = None
 
 
-shared_pool = SharedPool()
+# One inner thread a worker, unless the user has said how many: whatever was asked first, it may grow to all CPUs.
+shared_pool = SharedPool(None if any(name in os.environ for name in THREAD_VARIABLES) else 1)
 os.register_at_fork(after_in_child=shared_pool.reset_in_fork)

@@ -542,6 +542,11 @@ def start_executor(item: Any) -> Any:
         return executor.submit(double, item).result()
 
 
+def map_inside(item: Any) -> list[Any]:
+    """Double the item three times, in a pool of the worker's own."""
+    return mpqueue.map(double, [item] * 3)
+
+
 def run_false(item: Any) -> int:
     """Run a command that fails, and return its exit code: 1, unless SIGCHLD is ignored here."""
     return subprocess.run(["false"], check=False).returncode
@@ -652,6 +657,20 @@ def announce_pid(gate: Gate, then: Handler = hang_sleep) -> Handler:
 def _announce_pid(gate: Gate, then: Handler, item: Any) -> Any:
     gate.announce(os.getpid())
     return then(item)
+
+
+def count_present(folder: Path) -> Handler:
+    """A handler that returns how many workers were in it at once, as far as it could see."""
+    return functools.partial(_count_present, folder)
+
+
+def _count_present(folder: Path, item: Any) -> int:
+    mark = folder / f"{os.getpid()}.present"
+    mark.touch()
+    try:
+        return len(list(folder.glob("*.present")))
+    finally:
+        mark.unlink()
 
 
 def exit_when_told(gate: Gate) -> Handler:

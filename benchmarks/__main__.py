@@ -1,0 +1,82 @@
+"""`python -m benchmarks`: ask the questions, write the answers down. See README.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import contenders, machine, pictures, questions, session
+from benchmarks.busy import calibrate
+from benchmarks.case import Sizes
+from benchmarks.tables import summary
+
+RESULTS = Path(__file__).parent / "results"
+#: (rounds, seconds after which nobody is waited for) of each size.
+SIZES: dict[str, tuple[int, float | None]] = {"full": (5, None), "quick": (1, 10.0), "smoke": (1, 10.0)}
+#: A load above this many processes makes figures doubtful.
+QUIET = 0.5
+
+
+def main() -> None:
+    args = _arguments()
+    names = [name for name in args.contender or contenders.BY_NAME if contenders.is_here(name)]
+    left_out = [name for name in args.contender or contenders.BY_NAME if name not in names]
+    if left_out:
+        print(f"not here, so left out: {', '.join(left_out)}")
+    if machine.load() > QUIET:
+        print(f"warning: {machine.load()} processes want a CPU besides this one; the figures will be doubtful")
+    if args.pictures:
+        os.environ[pictures.FOLDER] = str(args.pictures.resolve())
+    session.end_on_signals()
+    rounds, limit = SIZES[args.size]
+    run = session.Session(
+        sizes=Sizes(args.size, args.workers, calibrate(args.workers)),
+        rounds=args.rounds or rounds,
+        limit=args.limit or limit,
+        names=names,
+    )
+    path = args.into or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}-{args.size}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for question in args.only or questions.NAMES:
+        started = time.monotonic()
+        record = run.ask(question)
+        _write(path, question, record)
+        print(f"\n{record['question']}  ({time.monotonic() - started:.0f} s, load {record['load']})")
+        print(summary(question, record), flush=True)
+    print(f"\nwritten to {path}")
+
+
+def _write(path: Path, question: str, record: dict[str, Any]) -> None:
+    """Put the answer to one question into the file, beside those that are there."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"version": 1, "questions": {}}
+    found["questions"][question] = record
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(found, indent=1) + "\n")
+    unfinished.rename(path)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="a few minutes, one round")
+    parser.add_argument("--size", choices=SIZES, help="smoke: only whether it runs at all")
+    parser.set_defaults(size="full")
+    parser.add_argument("--only", action="append", choices=questions.NAMES, metavar="QUESTION", help="can be repeated")
+    parser.add_argument("--contender", action="append", choices=contenders.BY_NAME, help="can be repeated")
+    parser.add_argument("--rounds", type=int, help="how often everybody is measured (5; quick: 1)")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="(one for each usable CPU)")
+    parser.add_argument("--limit", type=float, help="seconds after which nobody is waited for (60; quick: 10)")
+    parser.add_argument("--pictures", type=Path, help="a folder of JPEGs for the image batch")
+    parser.add_argument("--into", type=Path, help="a file whose answers to these questions are replaced")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

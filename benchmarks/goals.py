@@ -1,0 +1,111 @@
+"""`python -m benchmarks.goals RESULTS`: which of the figures that mpqueue is meant to reach it reaches.
+
+A goal is a ratio of two times of the same run, or a bound on something that hardly depends on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders import BY_NAME, BareLoop
+from benchmarks.tables import an_item, best
+
+#: Ahead means by so much, no slower means within so much.
+AHEAD, NO_SLOWER = 0.95, 1.05
+OTHERS = tuple(name for name in BY_NAME if not name.startswith("mpqueue") and name != BareLoop.name)
+#: Works of equal items that stay within `NEAR` of the ideal.
+EQUAL_WORKS = ("10 us", "1 ms", "20 ms")
+NEAR = 1.02
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is wanted, and what was found; None where the results do not tell."""
+
+    text: str
+    found: float | None
+    bound: float
+
+    def __str__(self) -> str:
+        if self.found is None:
+            return f"  ?   {self.text}: not measured"
+        return (
+            f"{' ok ' if self.found <= self.bound else ' NO '}  {self.text}: {self.found:.3g} (at most {self.bound:g})"
+        )
+
+
+class Results:
+    """A results file, asked for ratios."""
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        self.found = found
+
+    def time(self, question: str, case: str, *names: str, metric: str = "seconds") -> float | None:
+        """The lowest figure of these contenders."""
+        if question not in self.found:
+            return None
+        times = [best(self.found[question], case, name, metric) for name in names]
+        return min((time for time in times if time is not None), default=None)
+
+    def over(self, question: str, case: str, own: str, *others: str) -> float | None:
+        """The time of mpqueue as a multiple of the best of the others."""
+        ours, theirs = self.time(question, case, own), self.time(question, case, *others)
+        return None if ours is None or theirs is None else ours / theirs
+
+    def item(self, question: str, case: str, metric: str) -> float | None:
+        """The figure of mpqueue an item."""
+        return an_item(self.found[question], case, "mpqueue", metric) if question in self.found else None
+
+
+def goals(results: Results) -> Iterator[Goal]:
+    """All of them."""
+    drop_ins = ("mpqueue.Pool", "mpqueue.map", "mpqueue")
+    own = next((name for name in drop_ins if results.time("noop", "noop", name) is not None), "mpqueue")
+    yield Goal(f"no-ops, {own} / multiprocessing", results.over("noop", "noop", own, "multiprocessing"), NO_SLOWER)
+    for name in ("joblib", "mpire", "pebble", "ray"):
+        yield Goal(f"no-ops, {own} / {name}", results.over("noop", "noop", own, name), 1 / 15)
+    for case in EQUAL_WORKS:
+        yield Goal(f"{case} an item, mpqueue / the longer of ideal and best", _near(results, case), NEAR)
+    yield Goal("skewed / ideal", results.over("skewed", "skewed", "mpqueue", BareLoop.name), NEAR)
+    yield Goal("drifting / ideal", results.over("drifting", "drifting", "mpqueue", BareLoop.name), 1.03)
+    yield Goal("drifting / best of the others", results.over("drifting", "drifting", "mpqueue", *OTHERS), AHEAD)
+    for way, bound in (("in", 1 / 10), ("out", 1 / 6), ("both", 1 / 6)):
+        case = f"{way} 8 MB"
+        yield Goal(f"8 MB {way} / best of the others", results.over("arrays", case, "mpqueue", *OTHERS), AHEAD)
+        yield Goal(f"8 MB {way} / multiprocessing", results.over("arrays", case, "mpqueue", "multiprocessing"), bound)
+    for case in ("bound", "closure"):
+        for name in ("joblib", "ray"):
+            yield Goal(f"100 MB {case} / {name}", results.over("closure", case, "mpqueue", name), AHEAD)
+    yield Goal("100 MB, MB in the workers", results.time("closure", "weight", "mpqueue", metric="megabytes"), 115)
+    yield Goal("one warm item / loky", results.over("one_item", "one item", "mpqueue", "loky"), 1.5)
+    yield Goal("cold start / loky", results.over("cold_start", "cold start", "mpqueue", "loky"), 1.3)
+    yield Goal("import mpqueue, seconds", results.time("import_time", "import", "mpqueue"), 0.08)
+    for case, bound in (("without", 0.2), ("with", 4.0)):
+        cost = results.item("listeners", case, "parent_cpu")
+        yield Goal(f"parent CPU an item {case} a listener, us", None if cost is None else cost * 1e6, bound)
+    for metric, bound in (("create", 0.3), ("running_bytes", 150), ("done_bytes", 150)):
+        yield Goal(f"a million items, {metric}", results.time("million", "1000000", "mpqueue", metric=metric), bound)
+
+
+def _near(results: Results, case: str) -> float | None:
+    ours = results.time("durations", case, "mpqueue")
+    bounds = (results.time("durations", case, BareLoop.name), results.time("durations", case, *OTHERS))
+    known = [bound for bound in bounds if bound is not None]
+    return None if ours is None or not known else ours / max(known)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.goals", description=__doc__)
+    parser.add_argument("results", type=Path)
+    found = Results(json.loads(parser.parse_args().results.read_text())["questions"])
+    for goal in goals(found):
+        print(goal)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""What the workers do. Importable, so that every pool can send it by name; imports nothing of weight by itself."""
+
+from __future__ import annotations
+
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+def echo(item: Any) -> Any:
+    """The no-op."""
+    return item
+
+
+def nothing(item: Any) -> None:
+    """A no-op whose results need no memory."""
+
+
+def burn(turns: int) -> int:
+    """Keep a CPU busy; see `benchmarks.busy`."""
+    for _ in range(turns):
+        pass
+    return turns
+
+
+def settle(item: Any) -> Any:
+    """Take long enough for every worker to get one, so that all have started afterwards."""
+    time.sleep(0.02)
+    return item
+
+
+def doze(milliseconds: int) -> int:
+    """Wait without using a CPU."""
+    time.sleep(milliseconds / 1000)
+    return milliseconds
+
+
+# -- arrays --------------------------------------------------------------------------------------------------------
+
+#: Numbers of eight bytes in a page: who reads every 512th has touched the whole array.
+PAGE = 512
+
+
+def touch(array: Any) -> float:
+    """Read something of each page of an array."""
+    return float(array[::PAGE].sum())
+
+
+def fill(order: int) -> Any:
+    """A new array: so many millions say its length, the rest what is in it."""
+    import numpy as np
+
+    length, value = divmod(order, 1_000_000)
+    return np.full(length, float(value))
+
+
+def double(array: Any) -> Any:
+    """An array in, another one out."""
+    return array * 2.0
+
+
+# -- a big object that all items share -------------------------------------------------------------------------------
+
+
+def look_up(table: Any, item: int) -> float:
+    """One number out of a table."""
+    return float(table[item])
+
+
+def closed_over(table: Any) -> Callable[[int], float]:
+    """The same with the table in a closure."""
+
+    def look_up_closed(item: int) -> float:
+        return float(table[item])
+
+    return look_up_closed
+
+
+def weigh_with(table: Any, item: Any) -> tuple[int, int]:
+    """Read the whole table, then say what this process weighs."""
+    table.sum()
+    return weigh(item)
+
+
+def weigh(item: Any) -> tuple[int, int]:  # noqa: ARG001
+    """Who this process is, and its share of memory in bytes (what n processes map counts one n-th in each)."""
+    time.sleep(0.05)
+    with open("/proc/self/smaps_rollup") as lines:
+        pss = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return os.getpid(), pss * 1024
+
+
+# -- a crash ---------------------------------------------------------------------------------------------------------
+
+
+def kill_once(order: str) -> int:
+    """Busy for so many turns; where the order says so, kill the worker, unless that has been done before."""
+    number, turns, marker = order.split("|")
+    burn(int(turns))
+    if marker and not os.path.exists(marker):
+        with open(marker, "w"):
+            pass
+        os.kill(os.getpid(), 9)
+    return int(number)
+
+
+# -- pictures --------------------------------------------------------------------------------------------------------
+
+
+def thumbnail(path: str) -> bytes:
+    """A picture, made small, as JPEG."""
+    import io
+
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        small = picture.convert("RGB")
+        small.thumbnail((256, 256), Image.Resampling.LANCZOS)
+    written = io.BytesIO()
+    small.save(written, "JPEG", quality=85)
+    return written.getvalue()

@@ -1,0 +1,32 @@
+"""The questions, a file each: ``QUESTION`` in words, and `cases`, what is measured to answer it."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+#: In the order in which they are asked.
+NAMES = (
+    "noop",
+    "item_count",
+    "durations",
+    "skewed",
+    "drifting",
+    "tuned_chunks",
+    "images",
+    "arrays",
+    "closure",
+    "one_item",
+    "cold_start",
+    "import_time",
+    "million",
+    "listeners",
+    "crash",
+    "scaling",
+    "coordinator",
+)
+
+
+def load(name: str) -> ModuleType:
+    """The question of that name."""
+    return importlib.import_module(f"benchmarks.questions.{name}")

@@ -1,0 +1,172 @@
+"""`python -m benchmarks.report`: docs/benchmarks.md and its plots, from the results that were chosen for it.
+
+With a file it chooses that one first: `python -m benchmarks.report benchmarks/results/20250101-120000-full.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import questions, tables
+from benchmarks.contenders import BY_NAME
+from benchmarks.machine import ROOT
+from benchmarks.reasons import reason
+
+CHOSEN = ROOT / "benchmarks" / "results" / "published.json"
+PAGE = ROOT / "docs" / "benchmarks.md"
+PLOTS = ROOT / "docs" / "img" / "bench"
+
+#: What a reader must know before the figures of a question.
+NOTES = {
+    "durations": "The ideal is the CPU time of the items alone, in as many processes at once, divided by the workers.",
+    "drifting": "In the first work the long item comes after half of the 1 ms items. A chunk size is one for all: "
+    "many items for the short ones, and then the long one has many behind it.",
+    "arrays": "Each repeat has fresh arrays. Whoever gets an array reads something of each of its pages, in the worker "
+    "and in the parent, within the time measured.",
+    "closure": "The table is another one in each repeat. The last column is what all workers together weigh more when "
+    "they have read it, shared pages counted once.",
+    "cold_start": "In a fresh interpreter: the import, two workers, one item.",
+    "import_time": "In a fresh interpreter, best of five.",
+    "million": "What the parent weighs beyond the list of items that the user has: at its peak, and when all is done "
+    "with the results still held. The handler returns None.",
+    "listeners": "Being told of each item means a `job:progress` listener for mpqueue, and going through the results "
+    "as they come for the others. CPU time counts all threads of the parent.",
+    "crash": "One item in the middle kills its worker with SIGKILL, the first time that it runs.",
+    "coordinator": "The real scheduler with workers that only pretend to work; what else a chunk costs the "
+    "coordinator was measured on real workers. Where it is busy for more than about half of the time, workers begin "
+    "to wait for it.",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("results", nargs="?", type=Path, help="take these from now on")
+    args = parser.parse_args()
+    if args.results is not None and args.results.resolve() != CHOSEN:
+        shutil.copyfile(args.results, CHOSEN)
+    if not CHOSEN.exists():
+        parser.error(f"no results have been chosen yet: name a file (there is no {CHOSEN})")
+    found: dict[str, Any] = json.loads(CHOSEN.read_text())["questions"]
+    asked = {name: found[name] for name in questions.NAMES if name in found}
+    if PLOTS.exists():
+        shutil.rmtree(PLOTS)
+    # Heavy, and not needed to read a results file.
+    from benchmarks.plots import draw
+
+    drawn = draw(PLOTS, asked)
+    PAGE.write_text("\n".join(_page(asked, drawn)) + "\n")
+    print(f"wrote {PAGE.relative_to(ROOT)} and {sum(map(len, drawn.values()))} plots")
+
+
+def _page(asked: dict[str, Any], drawn: dict[str, list[str]]) -> Iterator[str]:
+    yield "# Benchmarks"
+    yield ""
+    yield "<!-- Written by `python -m benchmarks.report` from benchmarks/results/published.json. -->"
+    yield ""
+    yield from _setting(asked)
+    yield from _others_ahead(asked)
+    for name, record in asked.items():
+        yield ""
+        yield f"## {record['question']}"
+        yield ""
+        if name in NOTES:
+            yield NOTES[name]
+            yield ""
+        for table in tables.tables(name, record):
+            if table.title:
+                yield f"**{table.title}**"
+                yield ""
+            yield table.markdown()
+            yield ""
+        for file in drawn.get(name, ()):
+            yield f"![{record['question']}](img/bench/{file})"
+            yield ""
+    yield from _configurations(asked)
+
+
+def _setting(asked: dict[str, Any]) -> Iterator[str]:
+    stamps = {json.dumps({**record["machine"], "commit": ""}, sort_keys=True) for record in asked.values()}
+    first = next(iter(asked.values()))
+    machine, settings = first["machine"], first["settings"]
+    rounds = max(
+        len(entry["rounds"])
+        for record in asked.values()
+        for case in record["cases"].values()
+        for entry in case["contenders"].values()
+    )
+    loads = [load for record in asked.values() for load in record["load"][:1]]
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    yield (
+        f"Measured on {machine['cpu']}, {machine['usable_cores']} cores, {machine['memory_gb']:g} GB, "
+        f"Linux {machine['kernel']}, Python {machine['python']}, with {settings['workers']} workers, "
+        f"in {rounds} rounds ({settings['size']} size), from {first['started'][:10]} on, commit {machine['commit']}. "
+        f"The load average before each question was {min(loads):g} to {max(loads):g}. {packages}."
+    )
+    if len(stamps) > 1:
+        yield ""
+        yield "Some questions were measured at another time than the rest, on the same machine or with other versions."
+    yield ""
+    yield (
+        "Every time is the best of all rounds; every contender is measured in a process of its own, all of them in "
+        "turn, and what it returns is compared with what it should. In parentheses: the multiple of what "
+        "`JobQueue.run` takes. Figures from another machine can't be compared with these; `make bench` makes your "
+        "own. `benchmarks/README.md` says how they come about, and how far to trust them."
+    )
+
+
+def _others_ahead(asked: dict[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "## Where somebody else is better"
+    yield ""
+    yield "All who are faster than mpqueue (`JobQueue.run`, `map` or `Pool`, whichever is fastest)"
+    yield "by more than 5 %, and why."
+    yield ""
+    nobody = True
+    for name, record in asked.items():
+        by_reason: dict[str, list[tables.Better]] = {}
+        for better in tables.who_is_better(name, record):
+            by_reason.setdefault(reason(name, better.contender), []).append(better)
+        if by_reason:
+            nobody = False
+            yield f"**{record['question']}**"
+            yield ""
+        for why, betters in by_reason.items():
+            whom = "; ".join(_by_case(betters))
+            yield f"- {whom}. {why}"
+        if by_reason:
+            yield ""
+    if nobody:
+        yield "Nobody, in these works."
+
+
+def _by_case(betters: list[tables.Better]) -> Iterator[str]:
+    by_case: dict[str, list[tables.Better]] = {}
+    for better in betters:
+        by_case.setdefault(better.title, []).append(better)
+    for title, those in by_case.items():
+        whom = ", ".join(f"{better.contender} {tables.seconds(better.theirs)}" for better in those)
+        yield f"{title} (mpqueue {tables.seconds(those[0].ours)}): {whom}"
+
+
+def _configurations(asked: dict[str, Any]) -> Iterator[str]:
+    used = {name for record in asked.values() for name in record["contenders"]}
+    yield "## How each is used"
+    yield ""
+    yield "The best way that its own documentation describes. Where a chunk size has to be given it is what a user "
+    yield "would choose who knows the items: 4 chunks a worker where they are alike (the rule of "
+    yield "`multiprocessing.Pool`), 20 where they are not, 1 item for arrays, half of all for the large closure."
+    yield ""
+    yield "| | |"
+    yield "| --- | --- |"
+    for name in BY_NAME:
+        if name in used:
+            yield f"| {name} | {BY_NAME[name].configuration} |"
+
+
+if __name__ == "__main__":
+    main()

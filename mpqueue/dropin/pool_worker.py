@@ -1,0 +1,26 @@
+"""`PoolWorker`: one worker of a pool, as far as programs ask for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mpqueue.errors import QueueClosedError
+
+if TYPE_CHECKING:
+    from mpqueue.queue import JobQueue
+
+
+@dataclass(frozen=True, slots=True)
+class PoolWorker:
+    """Stands in for the `multiprocessing.Process` in the list of a pool's workers."""
+
+    pid: int
+    owner: JobQueue
+
+    def is_alive(self) -> bool:
+        """True while the pool has this worker."""
+        try:
+            return self.pid in self.owner.worker_pids()
+        except QueueClosedError:
+            return False

@@ -1,0 +1,170 @@
+"""One queue of a chaos run: the jobs that were given to it, and what was found wrong with them."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mpqueue import JobQueue, RetryPolicy
+from mpqueue.events import JOB_FINISHED, JOB_PROGRESS
+from tests.chaos.audit import Audit, Case, Struck
+from tests.chaos.deeds import (
+    ALWAYS,
+    BAD_SETUPS,
+    CRASHES,
+    GOOD_SETUPS,
+    HANGS,
+    HOPELESS,
+    LITTER,
+    RAISES,
+    Deed,
+    Doer,
+    Unpicklable,
+    Unreadable,
+    array_of,
+)
+from tests.chaos.witness import RaisingListener, SlowListener, Witness
+
+#: Seconds. Long enough for all that is quick, on a busy machine too; each item that hangs takes it.
+TIMEOUT = 1.0
+
+_numbers = itertools.count(1)
+
+
+class Arena:
+    """A queue with a random make, and its books as we keep them."""
+
+    def __init__(self, rng: random.Random, folder: Path, struck: Struck, objection: Callable[[str], None]) -> None:
+        self.number = next(_numbers)
+        self.log = folder / f"calls-{self.number}"
+        self.make = _random_make(rng)
+        self.queue = JobQueue(**self.make)
+        self.closing = False
+        self.lock = threading.Lock()
+        self._object = objection
+        self._cases: dict[str, Case] = {}
+        self._audit = Audit(struck)
+        self._job_numbers = itertools.count(1)
+        merges = self.make["progress_interval"] > 0
+        self.witness = Witness(self.queue, self.complain, merges=merges)
+        if rng.random() < 0.3:
+            self.queue.on(JOB_PROGRESS, SlowListener(random.Random(rng.random())))
+        if rng.random() < 0.3:
+            self.queue.on(JOB_PROGRESS, RaisingListener(random.Random(rng.random())))
+        if rng.random() < 0.5:
+            self.queue.on(JOB_FINISHED, RaisingListener(random.Random(rng.random())))
+
+    def complain(self, text: str) -> None:
+        """Something is wrong here."""
+        self._object(f"queue {self.number} ({self.make}): {text}")
+
+    def cases(self) -> list[Case]:
+        """All jobs so far."""
+        with self.lock:
+            return list(self._cases.values())
+
+    def case(self, job_id: str) -> Case | None:
+        """The job of that id."""
+        return self._cases.get(job_id)
+
+    def create(self, rng: random.Random) -> Case:
+        """Create a random job."""
+        job_id = f"job-{self.number}.{next(self._job_numbers)}"
+        timeout = TIMEOUT if rng.random() < 0.25 else self.make["timeout"]
+        deeds = random_deeds(rng, may_hang=timeout is not None)
+        retry = random_policy(rng)
+        good_setup = rng.random() < 0.9
+        setup = rng.choice(GOOD_SETUPS if good_setup else BAD_SETUPS)
+        job = self.queue.create_job(
+            job_id,
+            deeds,
+            Doer(str(self.log)),
+            setup=setup,
+            retry=retry,
+            timeout=timeout,
+            priority=rng.choice((0, 0, 0, 0, 1, -1)),
+            chunksize=rng.choice((None, None, None, 1, 3, 50)),
+        )
+        case = Case(job, deeds, retry.max_retries, timeout, good_setup)
+        with self.lock:
+            self._cases[job_id] = case
+        return case
+
+    def audit(self, case: Case) -> None:
+        """Check a job that is over, once."""
+        with self.lock:
+            if case.audited:
+                return
+            case.audited = True
+        for objection in self._audit.of(case, self.witness.of(case.job.id)):
+            self.complain(objection)
+
+    def audit_all(self) -> None:
+        """Check everything, once the queue is closed and all runs have resolved."""
+        for case in self.cases():
+            self.audit(case)
+        for objection in self._audit.of_executions(self.log, self.cases()):
+            self.complain(objection)
+        self.log.unlink(missing_ok=True)
+
+    def lanes(self) -> list[Any]:
+        """The lanes that have a worker now, also one that has not answered yet."""
+        pool: Any = self.queue._engine._pool
+        return [] if pool is None else list(pool._wardens)
+
+
+def _random_make(rng: random.Random) -> dict[str, Any]:
+    return {
+        "concurrency": rng.choice((1, 2, 2, 3)),
+        "max_items_per_worker": rng.choice((None, None, None, 1, 4, 40)),
+        "progress_interval": rng.choice((0.0, 0.0, 0.0, 0.02)),
+        "timeout": rng.choice((None, None, TIMEOUT)),
+        "setup_timeout": 3.0,
+    }
+
+
+def random_policy(rng: random.Random) -> RetryPolicy:
+    """A policy with short delays."""
+    return RetryPolicy(
+        max_retries=rng.choice((0, 1, 1, 2, 3)),
+        base_delay=rng.choice((0.0, 0.01, 0.05)),
+        factor=rng.choice((1.0, 2.0)),
+        jitter=rng.choice((0.0, 0.5)),
+    )
+
+
+def random_deeds(rng: random.Random, *, may_hang: bool) -> list[Deed]:
+    """The items of a job: of one kind for the most part, so that pace and chunks vary between jobs."""
+    size = rng.choice((0, 1, 2, 5, 20, 20, 60, 200, 3000))
+    main = rng.choice(("quick", "quick", "nap", "mixed"))
+    spice = rng.choice((0.0, 0.02, 0.1, 0.5)) * min(1.0, 40 / max(1, size))
+    return [_random_deed(rng, number, main, spice, may_hang=may_hang) for number in range(size)]
+
+
+def _random_deed(rng: random.Random, number: int, main: str, spice: float, *, may_hang: bool) -> Deed:
+    if rng.random() < spice:
+        return _bad_deed(rng, number, may_hang=may_hang)
+    kind = main
+    if main == "mixed":
+        kind = rng.choice(("quick", "nap", "nap", "array", "bytes", "carry", "keep", "watch"))
+    match kind:
+        case "nap" | "watch":
+            return Deed(number, kind, amount=int(10 ** rng.uniform(2, 5)))
+        case "array" | "bytes":
+            return Deed(number, kind, amount=int(10 ** rng.uniform(3, 6.5)))
+        case "carry" | "keep":
+            size = int(10 ** rng.uniform(3, 6.5))
+            return Deed(number, kind, amount=size, cargo=array_of(number, size))
+    return Deed(number, kind)
+
+
+def _bad_deed(rng: random.Random, number: int, *, may_hang: bool) -> Deed:
+    families = [RAISES, RAISES, CRASHES, HOPELESS, LITTER, ("ask",), *([HANGS] if may_hang else [])]
+    kind = rng.choice(list(rng.choice(families)))
+    until = 0 if kind in HOPELESS or kind in LITTER else rng.choice((1, 1, 2, ALWAYS))
+    make = {"unpicklable": Unpicklable, "unreadable": Unreadable}.get(kind, Deed)
+    return make(number, kind, until)

@@ -1,0 +1,247 @@
+"""What the items of a chaos run do, and what each must come to: runs in the workers, and is known to the test.
+
+A *deed* is one item. It is bad at its first ``until`` attempts, in the manner of its kind, and good from then on. A
+good attempt returns ``(id, attempt, content)``, where `is_right` knows the content.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import functools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import mpqueue
+from tests.support import handlers as do
+
+#: An ``until`` that is never reached.
+ALWAYS = 1_000
+
+#: Kind -> what a bad attempt does. These raise.
+RAISES: dict[str, Callable[[Any], Any]] = {
+    "raise": do.fail,
+    "raise what can't be pickled": do.raise_unpicklable,
+    "raise what can't be unpickled": do.raise_two_argument_error,
+    "raise a lock": do.raise_lock_holder,
+    "stop iteration": do.raise_stop_iteration,
+    "sys.exit": do.sys_exit,
+    "interrupt": do.raise_keyboard_interrupt,
+}
+
+#: These end the worker.
+CRASHES: dict[str, Callable[[Any], Any]] = {
+    "exit 0": do.exit_zero,
+    "exit 7": do.exit_with(7),
+    "segfault": do.segfault,
+    "kill": do.kill_self,
+}
+
+#: These never return, so they need a timeout.
+HANGS: dict[str, Callable[[Any], Any]] = {
+    "hang": do.hang_sleep,
+    "hang in python": do.hang_python,
+    "stop": do.stop_self,
+}
+
+#: These end well and leave something behind in the worker.
+LITTER: dict[str, Callable[[Any], Any]] = {
+    "leave a child": do.leave_child,
+    "leave a thread": do.leave_daemon_thread,
+}
+
+#: These fail at once, whatever the policy.
+HOPELESS = ("give up", "return a lock", "unpicklable", "unreadable")
+
+
+@dataclass(frozen=True, eq=False)
+class Deed:
+    """One item."""
+
+    id: int
+    kind: str
+    until: int = 0
+    amount: int = 0  #: bytes of the result, or of the item; or microseconds
+    cargo: Any = None  #: what the item carries
+
+
+@dataclass(frozen=True, eq=False)
+class Unpicklable(Deed):
+    """An item that can't be pickled."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("this deed refuses to be pickled")
+
+
+@dataclass(frozen=True, eq=False)
+class Unreadable(Deed):
+    """An item that can't be unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _refuse, (self.id,)
+
+
+def _refuse(number: int) -> NoReturn:
+    raise ValueError(f"deed {number} refuses to be unpickled")
+
+
+def array_of(number: int, size: int) -> Any:
+    """The array of so many bytes that belongs to a deed."""
+    import numpy as np  # 100 ms that most workers never need
+
+    return np.full(size, number % 251, np.uint8)
+
+
+def is_right(deed: Deed, content: Any) -> bool:
+    """Whether this is what the deed's good attempts return."""
+    match deed.kind:
+        case "array":
+            return bool(len(content) == deed.amount and (content == deed.id % 251).all())
+        case "bytes":
+            return bool(content == bytes([deed.id % 251]) * deed.amount)
+        case "carry" | "keep":
+            return bool(content == (deed.id % 251) * deed.amount)
+        case "watch":
+            return content in ("", "paused", "cancelled")
+        case _:
+            return content is None
+
+
+# --- in the workers -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Doer:
+    """The handler of a job. Writes down in ``log`` that an attempt began: job, item, attempt, process."""
+
+    log: str
+
+    def __call__(self, deed: Deed, state: Any = None) -> Any:
+        here = mpqueue.current_item()
+        attempt = here.attempt
+        _write(self.log, f"{here.job_id} {deed.id} {attempt} {os.getpid()}\n")
+        if state is not None:
+            assert state == "ready", state
+        if attempt <= deed.until:
+            _do_badly(deed)
+            return deed.id, attempt, None  # a hang that was let go
+        return deed.id, attempt, _do_well(deed)
+
+
+@functools.cache
+def _opened(path: str) -> int:
+    faulthandler.disable()  # where these workers die is no news
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
+
+
+def _write(path: str, line: str) -> None:
+    os.write(_opened(path), line.encode())
+
+
+def _do_badly(deed: Deed) -> None:
+    bad = {**RAISES, **CRASHES, **HANGS}.get(deed.kind)
+    if bad is not None:
+        bad(deed.id)
+    elif deed.kind == "ask":
+        raise mpqueue.Retry(delay=0.001 * (deed.id % 20))
+
+
+_kept: list[Any] = []
+
+
+def _do_well(deed: Deed) -> Any:
+    match deed.kind:
+        case "give up":
+            raise mpqueue.GiveUp("hopeless")
+        case "return a lock":
+            return threading.Lock()
+        case "nap":
+            threading.Event().wait(deed.amount / 1e6)
+        case "array":
+            return array_of(deed.id, deed.amount)
+        case "bytes":
+            return bytes([deed.id % 251]) * deed.amount
+        case "carry" | "keep":
+            if deed.kind == "keep":  # a view of the item outlives its chunk
+                _kept.append(deed.cargo)
+                del _kept[:-3]
+            return int(deed.cargo.sum(dtype="int64"))
+        case "watch":
+            return _watch(deed)
+        case kind if kind in LITTER:
+            LITTER[kind](deed.id)
+    return None
+
+
+def _watch(deed: Deed) -> str:
+    """Look at the flags for a while; what they said first."""
+    here, end = mpqueue.current_item(), time.monotonic() + deed.amount / 1e6
+    seen = ""
+    while time.monotonic() < end:
+        if here.cancelled:
+            return "cancelled"
+        if here.paused:
+            seen = "paused"
+        here.report(0.5)
+        threading.Event().wait(0.002)
+    return seen
+
+
+# --- setups ---------------------------------------------------------------------------------------------------------
+
+
+def plain_setup() -> str:
+    """Succeed."""
+    return "ready"
+
+
+def slow_setup() -> str:
+    """Succeed after a while."""
+    threading.Event().wait(0.1)
+    return "ready"
+
+
+def generator_setup() -> Iterator[str]:
+    """Succeed, and have something to finish."""
+    yield "ready"
+
+
+@contextmanager
+def context_setup() -> Iterator[str]:
+    """Succeed, and fail when it is finished one time in four."""
+    yield "ready"
+    if os.urandom(1)[0] < 64:
+        raise RuntimeError("the end of the setup failed")
+
+
+def flaky_setup() -> str:
+    """Fail one time in three, in one of several ways."""
+    dice = os.urandom(1)[0]
+    if dice < 30:
+        os._exit(3)
+    if dice < 40:
+        threading.Event().wait(60)
+    if dice < 85:
+        raise ValueError("the setup failed")
+    return "ready"
+
+
+def bad_setup() -> NoReturn:
+    """Fail always."""
+    raise ValueError("the setup always fails")
+
+
+GOOD_SETUPS: tuple[Callable[[], Any] | None, ...] = (
+    None,
+    None,
+    None,
+    plain_setup,
+    slow_setup,
+    generator_setup,
+    context_setup,
+)
+BAD_SETUPS: tuple[Callable[[], Any], ...] = (flaky_setup, flaky_setup, bad_setup)

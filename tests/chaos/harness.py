@@ -1,0 +1,350 @@
+"""Chaos: some threads that use queues in every way at random, one that strikes their workers, and then the reckoning.
+
+All dice come from one seed, so the same seed does the same kind of things at about the same time. What the operating
+system adds to that is not ours to repeat: run a seed a few times.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import random
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from pathlib import Path
+
+from mpqueue import JobNotFoundError, JobRun, JobStateError, JobStatus, QueueClosedError
+from mpqueue.dropin.shared_pool import shared_pool
+from tests.chaos import consumers
+from tests.chaos.arena import Arena
+from tests.chaos.audit import Case, Struck
+from tests.chaos.postmortem import show_everything
+from tests.chaos.striker import Striker
+
+#: Seconds after the end of chaos by which everything must have ended. Nothing takes a tenth of it.
+DEADLINE = 60.0
+#: Threads that use the queues side by side.
+ACTORS = 2
+#: Jobs of a queue that may be under way or waiting.
+MOST_JOBS = 10
+#: Queues at a time.
+MOST_ARENAS = 3
+#: Threads at a time that consume something.
+MOST_CONSUMERS = 4
+
+#: What a call may raise because another thread was quicker.
+TOO_LATE = (JobStateError, JobNotFoundError, QueueClosedError)
+
+
+class Chaos:
+    """One run. `run_for`, then `finish`; ``objections`` is what was found wrong."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.objections: list[str] = []
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.struck = Struck()
+        self._rng = random.Random(seed)
+        self._folder = folder
+        self._arenas: list[Arena] = []
+        self._lock = threading.Lock()
+        self._acts: collections.deque[str] = collections.deque(maxlen=400)
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._actions: dict[Callable[[random.Random, Arena], object], int] = {
+            self._start_job: 30,
+            self._pause: 6,
+            self._resume: 10,
+            self._cancel: 4,
+            self._kill: 3,
+            self._clear: 6,
+            self._retry: 8,
+            self._look: 6,
+            self._consume: 4,
+            self._close: 1,
+        }
+
+    def run_for(self, seconds: float) -> None:
+        """Wreak havoc for so long, or until something is wrong."""
+        self._open(self._rng)
+        striker = Striker(random.Random(self._rng.random()), self.struck, self._lanes)
+        actors = [
+            threading.Thread(target=self._act, args=(random.Random(self._rng.random()),), name=f"chaos-actor-{number}")
+            for number in range(ACTORS)
+        ]
+        for actor in actors:
+            actor.daemon = True
+            actor.start()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self.objections:
+            self._stop.wait(0.2)
+        self._stop.set()
+        striker.stop()
+        self.counts["strikes"] = striker.strikes
+        self._join(actors)
+
+    def finish(self) -> None:
+        """End everything, in one way or another, and check that it has ended well."""
+        for arena in list(self._arenas):
+            if not self.objections:
+                self._wind_up(arena)
+        self._join(self._threads)
+        shared_pool.close()
+        for arena in self._arenas:  # of a run that has failed
+            arena.queue.close(kill=True)
+        self.counts["deaths"] = len(self.struck.died)
+
+    # --- machinery --------------------------------------------------------------------------------------------------
+
+    def complain(self, text: str) -> None:
+        """Something is wrong."""
+        with self._lock:
+            self.objections.append(text)
+
+    def hang(self, what: str) -> None:
+        """Something did not end."""
+        self.complain(f"{what} did not end within {DEADLINE:g} s")
+        show_everything(what, list(self._arenas), list(self._acts))
+
+    def _lanes(self) -> list[object]:
+        lanes = [lane for arena in list(self._arenas) for lane in arena.lanes()]
+        shared = shared_pool._queue
+        if shared is not None and shared._engine._pool is not None:
+            lanes += list(shared._engine._pool._wardens)
+        return lanes
+
+    def _join(self, threads: list[threading.Thread]) -> None:
+        end = time.monotonic() + DEADLINE
+        for thread in list(threads):
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                self.hang(f"thread {thread.name}")
+                return
+
+    def _act(self, rng: random.Random) -> None:
+        actions, weights = list(self._actions), list(self._actions.values())
+        while not self._stop.is_set() and not self.objections:
+            self._stop.wait(min(0.2, rng.expovariate(1 / 0.01)))
+            with self._lock:
+                arenas = list(self._arenas)
+            if not arenas or (len(arenas) < MOST_ARENAS and rng.random() < 0.02):
+                self._open(rng)
+                continue
+            (action,) = rng.choices(actions, weights)
+            with self._guarded(action.__name__):
+                action(rng, rng.choice(arenas))
+
+    @contextlib.contextmanager
+    def _guarded(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except TOO_LATE:
+            self.counts["too late"] += 1
+        except BaseException:  # whatever it is, it is what we look for
+            self.complain(f"{name} raised:\n{traceback.format_exc()}")
+
+    def _note(self, arena: Arena, what: str) -> None:
+        self.counts[what.split(maxsplit=1)[0]] += 1
+        self._acts.append(f"{time.monotonic():.4f} {threading.current_thread().name}: {arena.number}: {what}")
+
+    def _beside(self, name: str, target: Callable[[], object]) -> None:
+        """Do something in a thread of its own, where there are not too many already."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        if len(self._threads) >= MOST_CONSUMERS:
+            return
+
+        def guarded() -> None:
+            with self._guarded(name):
+                target()
+
+        thread = threading.Thread(target=guarded, name=f"chaos-{name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    # --- what users do ----------------------------------------------------------------------------------------------
+
+    def _open(self, rng: random.Random) -> None:
+        arena = Arena(rng, self._folder, self.struck, self.complain)
+        with self._lock:
+            self._arenas.append(arena)
+        self._note(arena, f"open {arena.make}")
+
+    def _start_job(self, rng: random.Random, arena: Arena) -> None:
+        under_way = [case for case in arena.cases() if not case.job.status.final]
+        if len(under_way) >= MOST_JOBS:
+            return
+        case = arena.create(rng)
+        self._note(arena, f"create {case.job.id}: {case.job.total} items")
+        if rng.random() < 0.95:
+            self._start(arena, case)
+        self.counts["items"] += case.job.total
+
+    def _start(self, arena: Arena, case: Case) -> None:
+        with case.starting:
+            self._add_run(arena, case, arena.queue.start(case.job.id))
+
+    def _add_run(self, arena: Arena, case: Case, run: JobRun) -> None:
+        case.runs.append(run)
+        number, told = len(case.runs), arena.witness.of(case.job.id)
+
+        def resolved(_run: object) -> None:
+            if told.finished < number:
+                arena.complain(f"run {number} of {case.job.id} resolved before job:finished was told")
+
+        run.add_done_callback(resolved)
+
+    def _some_case(self, rng: random.Random, arena: Arena, *statuses: JobStatus) -> Case | None:
+        cases = [case for case in arena.cases() if not statuses or case.job.status in statuses]
+        return rng.choice(cases) if cases else None
+
+    def _pause(self, rng: random.Random, arena: Arena) -> None:
+        case = self._some_case(rng, arena, JobStatus.RUNNING)
+        if case is not None:
+            self._note(arena, f"pause {case.job.id}")
+            case.was_paused = True
+            arena.queue.pause(case.job.id)
+
+    def _resume(self, rng: random.Random, arena: Arena) -> None:
+        case = self._some_case(rng, arena, JobStatus.PAUSED)
+        if case is not None:
+            self._note(arena, f"resume {case.job.id}")
+            arena.queue.resume(case.job.id)
+
+    def _cancel(self, rng: random.Random, arena: Arena) -> None:
+        case = self._some_case(rng, arena, JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.PENDING)
+        if case is not None:
+            self._note(arena, f"cancel {case.job.id}")
+            with case.starting:
+                arena.queue.cancel(case.job.id)
+
+    def _kill(self, rng: random.Random, arena: Arena) -> None:
+        case = self._some_case(rng, arena, JobStatus.RUNNING, JobStatus.PAUSED)
+        if case is not None:
+            self._note(arena, f"kill {case.job.id}")
+            arena.queue.cancel(case.job.id, kill=True)
+
+    def _clear(self, rng: random.Random, arena: Arena) -> None:
+        case = self._some_case(rng, arena)
+        if case is None or not case.over or not case.job.status.final:
+            return
+        with case.starting:
+            if case.over:
+                self._note(arena, f"clear {case.job.id}")
+                arena.queue.clear_job(case.job.id)
+                self._await_finished(arena, case)
+                arena.audit(case)
+
+    def _await_finished(self, arena: Arena, case: Case) -> None:
+        """A job that was cancelled before it started has no run, only an event."""
+        told, end = arena.witness.of(case.job.id), time.monotonic() + DEADLINE
+        while case.job.status.final and told.finished == 0:
+            if time.monotonic() > end:
+                self.hang(f"telling the end of {case.job.id}")
+                return
+            threading.Event().wait(0.01)
+
+    def _retry(self, rng: random.Random, arena: Arena) -> None:
+        case = self._some_case(rng, arena, JobStatus.COMPLETED_WITH_ERRORS)
+        if case is None:
+            return
+        with case.starting:
+            if case.job.status is JobStatus.COMPLETED_WITH_ERRORS and not case.audited:
+                before = [len(item.history) for item in case.job.items]
+                failed = [item.attempts if item.status == "failed" else None for item in case.job.items]
+                self._note(arena, f"retry {case.job.id}: {case.job.failed} items")
+                run = arena.queue.retry_failed(case.job.id)
+                old = case.history_before or [0] * len(before)
+                case.history_before = [
+                    now if tries is not None else then for now, then, tries in zip(before, old, failed, strict=True)
+                ]
+                self._add_run(arena, case, run)
+
+    def _look(self, rng: random.Random, arena: Arena) -> None:
+        """Read what can be read: nothing of it may raise, or hold anybody up."""
+        stats = arena.queue.get_stats()
+        if stats.running + stats.pending + stats.completed != stats.total:
+            arena.complain(f"stats don't add up: {stats}")
+        for job in arena.queue.jobs()[-5:]:
+            if job.total <= 60 and len(job.to_dict()["items"]) != job.total:
+                arena.complain(f"{job} does not write all its items")
+            _ = [item.status for item in job.items[:50]], job.failures, repr(job)
+
+    def _consume(self, rng: random.Random, arena: Arena) -> None:
+        dice = random.Random(rng.random())
+        kind = rng.choice(("stream", "stream", "imap", "as_completed", "run"))
+        self._note(arena, f"{kind}")
+        if kind == "stream":
+            self._beside(kind, lambda: consumers.drive_stream(dice, arena, self.struck, self._stop, DEADLINE))
+        elif kind == "imap":
+            self._beside(kind, lambda: consumers.read_imap(dice, arena, self.struck))
+        elif kind == "run":
+            self._beside(kind, lambda: consumers.run_at_once(dice, arena))
+        else:
+            case = self._some_case(rng, arena, JobStatus.RUNNING)
+            if case is not None and case.runs:
+                run = case.runs[-1]
+                self._beside(kind, lambda: consumers.iterate(arena, run))
+
+    # --- the end of a queue -----------------------------------------------------------------------------------------
+
+    def _close(self, rng: random.Random, arena: Arena) -> None:
+        if rng.random() < 0.5:
+            return
+        with self._lock:
+            if arena.closing:
+                return
+            arena.closing = True
+        way = rng.choice(("kill", "kill", "cancel", "wait", "listener"))
+        self._note(arena, f"close by {way}")
+        if way == "wait":
+            self._beside("closer", lambda: self._close_by(way, arena))
+        else:
+            self._close_by(way, arena)
+
+    def _wind_up(self, arena: Arena) -> None:
+        """The end of chaos: everything may go on, and must come to its end."""
+        for case in arena.cases():
+            if case.job.paused:
+                with contextlib.suppress(*TOO_LATE):
+                    arena.queue.resume(case.job.id)
+        if not arena.closing:
+            arena.closing = True
+            self._note(arena, "wind up")
+            self._await_runs(arena)
+            self._close_by(self._rng.choice(("wait", "kill", "cancel")), arena)
+
+    def _close_by(self, way: str, arena: Arena) -> None:
+        if way == "kill":
+            arena.queue.close(kill=True)
+        elif way == "cancel":
+            arena.queue.close(wait=False)
+        elif way == "wait":
+            arena.queue.close()
+        else:
+            arena.queue._engine.listeners.post(arena.queue.close)
+            while not arena.queue._closed:
+                threading.Event().wait(0.001)
+        self._await_runs(arena)
+        if not self.objections:
+            closer = arena.queue._closer
+            if closer is not None:
+                self._join([closer])
+            with self._lock:
+                self._arenas.remove(arena)
+            for case in arena.cases():
+                with case.starting:  # whoever is about to start it comes too late by now
+                    self._await_finished(arena, case)
+            self._await_runs(arena)
+            arena.audit_all()
+            self.counts["events"] += arena.witness.events
+            self.counts["restarts"] += sum(lane.generation for lane in arena.queue._engine._scheduler.books.lanes)
+
+    def _await_runs(self, arena: Arena) -> None:
+        runs = [run for case in arena.cases() for run in case.runs]
+        end = time.monotonic() + DEADLINE
+        wait(runs, max(0.0, end - time.monotonic()))
+        late = [run.job.id for run in runs if not run.done()]
+        if late:
+            self.hang(f"queue {arena.number} ({arena.make}): the runs of {late}")

@@ -1,0 +1,280 @@
+"""A queue inside an event loop: awaiting runs, iterating over them, cancelling those who await."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from mpqueue import Job, JobItem, JobQueue, JobStatus, QueueClosedError
+from tests.support import handlers as do
+from tests.support.waiting import Gate
+
+pytestmark = pytest.mark.slow
+
+T = TypeVar("T")
+
+#: Seconds until a test counts as hanging.
+PATIENCE = 60.0
+
+
+def in_loop(main: Callable[[], Awaitable[T]]) -> T:
+    async def bounded() -> T:
+        async with asyncio.timeout(PATIENCE):
+            return await main()
+
+    return asyncio.run(bounded())
+
+
+async def arrive(gate: Gate, *names: object) -> None:
+    await asyncio.to_thread(gate.wait_for, *names)
+
+
+def test_run_can_be_awaited_more_than_once() -> None:
+    async def main() -> tuple[Job, Job]:
+        async with JobQueue(2) as queue:
+            queue.create_job("job", "abc", do.succeed)
+            run = queue.start("job")
+            return await run, await run
+
+    first, second = in_loop(main)
+    assert first.results == second.results == ["a", "b", "c"]
+    assert first.status is JobStatus.COMPLETED
+
+
+def test_loop_runs_on_while_a_run_is_awaited(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> Job:
+        async with JobQueue(1) as queue:
+            queue.create_job("job", "a", do.block_until_told(gate))
+            waiting = asyncio.ensure_future(queue.start("job"))
+            await arrive(gate, "a")
+            assert not waiting.done()
+            gate.open()
+            return await waiting
+
+    assert in_loop(main).results == ["a"]
+
+
+def test_async_for_gives_finished_items_first_then_the_rest(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> list[JobItem]:
+        async with JobQueue(2) as queue:
+            queue.create_job("job", "abcde", do.only("a", do.block_until_told(gate)), chunksize=1)
+            run = queue.start("job")
+            found = []
+            async for item in run:
+                found.append(item)
+                if len(found) == 4:
+                    gate.open()
+            return found
+
+    found = in_loop(main)
+    assert found[-1].result == "a"
+    assert sorted(str(item.result) for item in found) == list("abcde")
+
+
+def test_leaving_async_for_cancels_nothing() -> None:
+    async def main() -> Job:
+        async with JobQueue(2) as queue:
+            queue.create_job("job", range(100), do.double)
+            run = queue.start("job")
+            async for item in run:
+                assert item.status == "completed"
+                break
+            return await run
+
+    assert in_loop(main).completed == 100
+
+
+def test_gather_wait_for_and_as_completed_work() -> None:
+    async def main() -> list[Job]:
+        async with JobQueue(2) as queue:
+            for name in "abcdef":
+                queue.create_job(name, range(10), do.double)
+            together = await asyncio.gather(queue.start("a"), queue.start("b"))
+            alone = await asyncio.wait_for(queue.start("c"), PATIENCE)
+            one_by_one = [await ended for ended in asyncio.as_completed([queue.start("d"), queue.start("e")])]
+            task = asyncio.ensure_future(queue.start("f"))
+            await asyncio.wait([task])
+            return [*together, alone, *one_by_one, task.result()]
+
+    jobs = in_loop(main)
+    assert sorted(job.id for job in jobs) == list("abcdef")
+    assert {job.status for job in jobs} == {JobStatus.COMPLETED}
+
+
+def test_wait_for_that_times_out_leaves_the_job_running(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> Job:
+        async with JobQueue(1) as queue:
+            queue.create_job("job", "a", do.block_until_told(gate))
+            run = queue.start("job")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(run, 0.01)
+            assert run.job.status is JobStatus.RUNNING
+            assert not run.job.cancelled
+            gate.open()
+            return await run
+
+    assert in_loop(main).results == ["a"]
+
+
+def test_cancelling_one_awaiter_detaches_that_one(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> Job:
+        async with JobQueue(1) as queue:
+            queue.create_job("job", "a", do.block_until_told(gate))
+            run = queue.start("job")
+            leaves, stays = asyncio.ensure_future(run), asyncio.ensure_future(run)
+            await arrive(gate, "a")
+            leaves.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaves
+            assert not run.job.cancelled
+            gate.open()
+            return await stays
+
+    assert in_loop(main).results == ["a"]
+
+
+def test_cancel_with_awaiter_makes_a_cancelled_awaiter_cancel_the_job(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> Job:
+        async with JobQueue(1) as queue:
+            queue.create_job("job", "ab", do.block_until_told(gate), chunksize=1)
+            run = queue.start("job", cancel_with_awaiter=True)
+            awaiter = asyncio.ensure_future(run)
+            await arrive(gate, "a")
+            awaiter.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await awaiter
+            assert run.job.cancelled
+            gate.open()
+            return await run
+
+    job = in_loop(main)
+    assert (job.status, job.results) == ("cancelled", ["a", None])
+
+
+def test_kill_on_cancel_also_ends_the_items_that_run(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> Job:
+        async with JobQueue(1) as queue:
+            queue.create_job("job", "ab", do.announce(gate, do.hang_sleep))
+            run = queue.start("job", cancel_with_awaiter=True, kill_on_cancel=True)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await run
+            return await run
+
+    job = in_loop(main)
+    assert (job.status, job.completed) == ("cancelled", 0)
+
+
+def test_cancelled_job_is_awaited_without_cancelled_error(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> Job:
+        async with JobQueue(1) as queue:
+            queue.create_job("job", "a", do.announce(gate, do.hang_sleep))
+            run = queue.start("job")
+            await arrive(gate, "a")
+            queue.cancel("job", kill=True)
+            return await run
+
+    assert in_loop(main).status is JobStatus.CANCELLED
+
+
+def test_async_with_waits_for_started_jobs_without_blocking_the_loop(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> Job:
+        async def open_later() -> None:
+            await arrive(gate, "a")
+            gate.open()
+
+        async with JobQueue(1) as queue:
+            queue.create_job("job", "ab", do.block_until_told(gate))
+            run = queue.start("job")
+            opener = asyncio.ensure_future(open_later())
+        assert run.done()
+        await opener
+        with pytest.raises(QueueClosedError):
+            queue.start("job")
+        return run.job
+
+    assert in_loop(main).results == ["a", "b"]
+
+
+def test_async_with_that_is_left_by_an_exception_ends_what_runs(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    jobs: list[Job] = []
+
+    async def main() -> None:
+        async with JobQueue(1) as queue:
+            jobs.append(queue.create_job("job", "a", do.announce(gate, do.hang_sleep)))
+            queue.start("job")
+            await arrive(gate, "a")
+            raise LookupError("out of here")
+
+    with pytest.raises(LookupError):
+        in_loop(main)
+    assert jobs[0].status is JobStatus.CANCELLED
+
+
+def test_async_with_whose_task_is_cancelled_while_it_closes_ends_what_runs(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    jobs: list[Job] = []
+
+    async def work() -> None:
+        async with JobQueue(1) as queue:
+            jobs.append(queue.create_job("job", "a", do.announce(gate, do.hang_sleep)))
+            queue.start("job")
+
+    async def main() -> None:
+        task = asyncio.ensure_future(work())
+        await arrive(gate, "a")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    in_loop(main)
+    assert jobs[0].status is JobStatus.CANCELLED
+
+
+def test_run_may_be_awaited_in_a_loop_other_than_the_one_that_started_it() -> None:
+    with JobQueue(1) as queue:
+        queue.create_job("job", "abc", do.succeed)
+        run = queue.start("job")
+
+        async def main() -> Job:
+            return await run
+
+        assert in_loop(main).results == ["a", "b", "c"]
+        assert in_loop(main).results == ["a", "b", "c"]
+
+
+def test_loop_that_is_closed_before_the_job_ends_harms_nobody(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        queue.create_job("job", "a", do.block_until_told(gate))
+        run = queue.start("job")
+
+        async def main() -> None:
+            awaiter = asyncio.ensure_future(run)
+            await arrive(gate, "a")
+            awaiter.cancel()
+
+        in_loop(main)
+        gate.open()
+        assert run.result(PATIENCE).results == ["a"]

@@ -1,0 +1,480 @@
+"""The end of a queue: by ``with``, by ``close``, by nobody holding it, by the interpreter's exit, in a fork."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import pickle
+import signal
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import Job, JobQueue, JobRun, JobStatus, QueueClosedError, RetryPolicy
+from mpqueue.events import ITEM_RETRY, JOB_PROGRESS, JOB_STARTED
+from tests.support import handlers as do
+from tests.support.programs import is_running, run_program
+from tests.support.recorder import Recorder
+from tests.support.strength import workers_of
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+def threads_of_queues() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "mpqueue" in thread.name]
+
+
+def start_blocked(queue: JobQueue, gate: Gate, job_id: str = "job", items: Any = "ab") -> JobRun:
+    """Start a job whose items wait at the gate, one at a time."""
+    queue.create_job(job_id, items, do.block_until_told(gate), chunksize=1)
+    return queue.start(job_id)
+
+
+# --- by itself ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["with", "close"])
+def test_started_jobs_are_waited_for(end: str, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def open_later() -> None:
+        gate.wait_for("a")
+        gate.open()
+
+    threading.Thread(target=open_later).start()
+    if end == "with":
+        with JobQueue(1) as queue:
+            run = start_blocked(queue, gate)
+    else:
+        queue = JobQueue(1)
+        run = start_blocked(queue, gate)
+        queue.close()
+    assert run.done()
+    assert run.job.results == ["a", "b"]
+
+
+def test_retries_are_waited_for_too() -> None:
+    with JobQueue(1, retry=RetryPolicy(2, base_delay=0.2)) as queue:
+        queue.create_job("job", "a", do.fail_until(3))
+        run = queue.start("job")
+    assert run.job.results == ["a"]
+
+
+def test_paused_jobs_are_cancelled_and_pending_ones_stay_pending(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(2) as queue:
+        pending = queue.create_job("pending", "x", do.succeed)
+        running = start_blocked(queue, gate, "running", "a")
+        gate.wait_for("a")
+        paused = start_blocked(queue, gate, "paused", "pq")
+        gate.wait_for("p")
+        queue.pause("paused")
+        gate.open()
+    assert (running.job.status, running.job.results) == ("completed", ["a"])
+    assert (paused.job.status, paused.job.results, paused.job.paused) == ("cancelled", ["p", None], False)
+    assert (pending.status, pending.cancelled) == ("pending", False)
+
+
+def test_job_that_is_paused_while_the_queue_closes_is_cancelled(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    queue = JobQueue(1)
+    started = threading.Event()
+
+    @queue.on(JOB_PROGRESS)
+    def pause(progress: Any) -> None:
+        started.wait(60)
+        queue.pause("job")
+
+    run = start_blocked(queue, gate, items="abc")
+    gate.wait_for("a")
+    closer = threading.Thread(target=queue.close)
+    closer.start()
+    wait_until(lambda: is_closed(queue))
+    started.set()
+    gate.open()
+    closer.join(60)
+    assert run.job.status.final
+
+
+def is_closed(queue: JobQueue) -> bool:
+    try:
+        queue.create_job("probe", [], do.succeed)
+    except QueueClosedError:
+        return True
+    queue.clear_job("probe")
+    return False
+
+
+def test_leaving_by_an_exception_kills_and_keeps_the_results_so_far(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    jobs: list[Job] = []
+
+    def work() -> None:
+        with JobQueue(2) as queue:
+            recorder = Recorder(queue)
+            jobs.append(queue.create_job("job", "abcd", do.only("b", do.announce(gate, do.hang_sleep)), chunksize=1))
+            jobs.append(queue.create_job("pending", "x", do.succeed))
+            queue.start("job")
+            gate.wait_for("b")
+            recorder.wait_for(JOB_PROGRESS, 3)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        work()
+    job, pending = jobs
+    assert (job.status, job.results, job.cancelled) == ("cancelled", ["a", None, "c", "d"], True)
+    assert job.items[1].status == "pending"
+    assert pending.status is JobStatus.PENDING
+
+
+def test_close_without_waiting_cancels_and_returns(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    queue = JobQueue(1)
+    run = start_blocked(queue, gate)
+    gate.wait_for("a")
+    queue.close(wait=False)
+    assert run.job.cancelled
+    assert not run.done()
+    gate.open()
+    assert run.result(60).results == ["a", None]
+    wait_until(lambda: not threads_of_queues(), what="the end in the background")
+
+
+def test_close_with_kill_ends_what_runs_at_once(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    queue = JobQueue(2)
+    queue.create_job("job", "ab", do.announce(gate, do.sigterm_ignore_and_hang))
+    run = queue.start("job")
+    gate.wait_for("a")
+    queue.close(kill=True)
+    assert run.result(60).status is JobStatus.CANCELLED
+    assert not [name for name in threads_of_queues() if "listeners" not in name]
+
+
+def test_close_with_kill_does_not_wait_for_listeners() -> None:
+    may_go_on = threading.Event()
+    heard = threading.Event()
+    queue = JobQueue(1)
+
+    @queue.on(JOB_STARTED)
+    def slow(told: Any) -> None:
+        heard.set()
+        may_go_on.wait(60)
+
+    queue.create_job("job", "a", do.succeed)
+    run = queue.start("job")
+    assert heard.wait(60)
+    queue.close(kill=True)
+    assert run.job.status.final
+    assert not run.done(), "its last event has not been delivered"
+    may_go_on.set()
+    run.result(60)
+
+
+def test_close_that_waits_is_cut_short_by_one_that_kills(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    queue = JobQueue(1)
+    queue.create_job("job", "a", do.announce(gate, do.hang_sleep))
+    run = queue.start("job")
+    gate.wait_for("a")
+    closer = threading.Thread(target=queue.close)
+    closer.start()
+    wait_until(lambda: is_closed(queue))
+    queue.close(kill=True)
+    closer.join(60)
+    assert not closer.is_alive()
+    assert run.result(60).status is JobStatus.CANCELLED
+
+
+def test_closing_twice_and_closing_an_unused_queue_does_nothing() -> None:
+    queue = JobQueue(1)
+    queue.close()
+    queue.close()
+    queue.close(kill=True)
+    queue.close(wait=False)
+    with JobQueue(1) as used:
+        used.run("a", do.succeed)
+        used.close()
+    used.close()
+
+
+def test_calls_on_a_closed_queue_raise_and_jobs_stay_readable() -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run("ab", do.only("b", do.fail), id="job")
+        queue.create_job("pending", "x", do.succeed)
+    calls: list[Callable[[], object]] = [
+        lambda: queue.create_job("new", "a", do.succeed),
+        lambda: queue.start("pending"),
+        lambda: queue.run("a", do.succeed),
+        lambda: queue.pause("job"),
+        lambda: queue.resume("job"),
+        lambda: queue.cancel("pending"),
+        lambda: queue.clear_job("job"),
+        lambda: queue.retry_failed("job"),
+        lambda: queue.on(JOB_STARTED, print),
+        lambda: queue.once(JOB_STARTED, print),
+        queue.__enter__,
+        lambda: asyncio.run(queue.__aenter__()),
+    ]
+    for call in calls:
+        with pytest.raises(QueueClosedError, match="expected an open queue to"):
+            call()
+    assert (job.status, job.results, job.failed) == ("completed_with_errors", ["a", None], 1)
+    assert job.items[1].error == "cannot do 'b'"
+    assert job.to_dict()["completed"] == 1
+    assert len(job.failures) == 1
+    again = queue.get_job("job")
+    assert again is not None
+    assert again.results == job.results
+    assert [job.id for job in queue.jobs()] == ["job", "pending"]
+    assert queue.get_stats().total == 2
+
+
+def test_interruption_while_the_with_block_ends_kills(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def send() -> None:
+        gate.wait_for("a")
+        wait_until(lambda: is_closed(queue))
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    previous = signal.signal(signal.SIGUSR1, interrupt)
+    queue = JobQueue(1)
+    sender = threading.Thread(target=send)
+
+    def work() -> None:
+        with queue:
+            queue.create_job("job", "a", do.announce(gate, do.hang_sleep))
+            queue.start("job")
+            sender.start()
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        sender.join()
+        signal.signal(signal.SIGUSR1, previous)
+    job = queue.get_job("job")
+    assert job is not None
+    assert job.status is JobStatus.CANCELLED
+
+
+def test_closing_ends_workers_with_retries_that_are_due_in_a_long_time_only_when_told(tmp_path: Path) -> None:
+    queue = JobQueue(1, retry=RetryPolicy(1, base_delay=300))
+    recorder = Recorder(queue)
+    queue.create_job("job", "a", do.fail)
+    run = queue.start("job")
+    recorder.wait_for(ITEM_RETRY)
+    queue.close(wait=False)
+    assert run.result(60).status is JobStatus.CANCELLED
+    wait_until(lambda: not threads_of_queues())
+
+
+# --- by nobody holding it -------------------------------------------------------------------------------------------
+
+
+def test_queue_that_nobody_holds_is_collected_with_its_workers(tmp_path: Path) -> None:
+    queue = JobQueue(2)
+    recorder = Recorder(queue)
+    queue.run(range(10), do.double)
+    pids = workers_of(queue)
+    gone = weakref.ref(queue)
+    del queue, recorder
+    gc.collect()
+    assert gone() is None
+    wait_until(lambda: not any(map(is_running, pids)))
+    wait_until(lambda: not threads_of_queues())
+
+
+def test_queue_that_was_never_used_is_collected() -> None:
+    gone = weakref.ref(JobQueue(2))
+    gc.collect()
+    assert gone() is None
+
+
+def test_jobs_outlive_the_queue_that_nobody_holds() -> None:
+    job = JobQueue(1).run("ab", do.succeed)
+    gc.collect()
+    assert job.results == ["a", "b"]
+    wait_until(lambda: not threads_of_queues())
+
+
+# --- by the interpreter's exit --------------------------------------------------------------------------------------
+
+EXITS = {
+    "close is forgotten while idle": ("queue.run('ab', str.upper)", 0),
+    "close is forgotten while an item runs": ("start('ab', wait); arrived()", 0),
+    "close is forgotten while an item ignores SIGTERM": ("start('ab', stubborn); arrived()", 0),
+    "close is forgotten while a retry waits": ("queue.on('item:retry', hear); start('ab', fail); here.wait(30)", 0),
+    "sys.exit with a code": ("queue.run('ab', str.upper); sys.exit(7)", 7),
+    "an exception": ("start('ab', wait); arrived(); raise LookupError('out')", 1),
+    "a listener hangs": ("queue.on('job:started', hear_for_ever); start('ab', str.upper); here.wait(30)", 0),
+    "a daemon thread waits for a run": (
+        "run = start('ab', wait); arrived(); threading.Thread(target=run.result, daemon=True).start()",
+        0,
+    ),
+    "a thread waits for a run": ("run = start('ab', wait); arrived(); threading.Thread(target=run.result).start()", 0),
+    "inside the with block": ("queue.__enter__(); start('ab', wait); arrived()", 0),
+    "the queue is in a cycle": ("queue.me = queue; queue.run('ab', str.upper); del queue", 0),
+}
+
+EXIT = """
+    import os, signal, sys, threading, time
+    import mpqueue
+    from tests.support.waiting import wait_until
+
+    here = threading.Event()
+
+    def wait(item):
+        open(f"item-{{item}}", "w").close()
+        time.sleep(300)
+
+    def stubborn(item):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        wait(item)
+
+    def fail(item):
+        raise ValueError(item)
+
+    def hear(told):
+        here.set()
+
+    def hear_for_ever(told):
+        here.set()
+        threading.Event().wait(300)
+
+    def start(items, handler):
+        queue.create_job("job", items, handler)
+        return queue.start("job")
+
+    def arrived():
+        wait_until(lambda: os.path.exists("item-a"))
+
+    queue = mpqueue.JobQueue(2)
+    queue.run(range(2), float)
+    {body}
+"""
+
+
+@pytest.mark.parametrize("how", EXITS)
+def test_interpreter_exits_and_leaves_nothing_when(how: str, tmp_path: Path) -> None:
+    body, code = EXITS[how]
+    done = run_program(tmp_path, EXIT.format(body=body), check=False)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    if code == 1:
+        assert done.stderr.endswith("LookupError: out\n")
+        assert done.stderr.count("Traceback") == 1
+    else:
+        assert done.stderr == ""
+
+
+def test_os_exit_leaves_nothing(tmp_path: Path) -> None:
+    body = "start('ab', wait); arrived(); os._exit(9)"
+    done = run_program(tmp_path, EXIT.format(body=body), check=False)
+    assert (done.returncode, done.stdout) == (9, "")
+
+
+# --- in a fork ------------------------------------------------------------------------------------------------------
+
+
+def in_fork(work: Callable[[], object]) -> str:
+    """What the work raises in a fork of this process: its type's name and message."""
+    receiver, sender = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(receiver)
+            try:
+                outcome = repr(work())
+            except BaseException as error:
+                outcome = f"{type(error).__name__}: {error}"
+            os.write(sender, outcome.encode())
+        finally:
+            os._exit(0)
+    os.close(sender)
+    with os.fdopen(receiver) as file:
+        outcome = file.read()
+    os.waitpid(pid, 0)
+    return outcome
+
+
+FORK_CALLS: dict[str, Callable[[JobQueue, JobRun], object]] = {
+    "create_job": lambda queue, run: queue.create_job("new", "a", do.succeed),
+    "start": lambda queue, run: queue.start("pending"),
+    "run": lambda queue, run: queue.run("a", do.succeed),
+    "pause": lambda queue, run: queue.pause("job"),
+    "resume": lambda queue, run: queue.resume("job"),
+    "cancel": lambda queue, run: queue.cancel("job"),
+    "get_job": lambda queue, run: queue.get_job("job"),
+    "jobs": lambda queue, run: queue.jobs(),
+    "clear_job": lambda queue, run: queue.clear_job("pending"),
+    "retry_failed": lambda queue, run: queue.retry_failed("job"),
+    "get_stats": lambda queue, run: queue.get_stats(),
+    "close": lambda queue, run: queue.close(),
+    "with": lambda queue, run: queue.__enter__(),
+    "on": lambda queue, run: queue.on(JOB_STARTED, print),
+    "result": lambda queue, run: run.result(),
+    "exception": lambda queue, run: run.exception(),
+    "as_completed": lambda queue, run: list(run.as_completed()),
+    "cancel of the run": lambda queue, run: run.cancel(),
+    "await": lambda queue, run: asyncio.run(_await(run)),
+}
+
+
+async def _await(run: JobRun) -> Job:
+    return await run
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_fork_of_the_parent_gets_an_error_when_it_uses_the_queue(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(2) as queue:
+        queue.create_job("pending", "x", do.succeed)
+        run = start_blocked(queue, gate)
+        gate.wait_for("a")
+        for name, call in FORK_CALLS.items():
+            outcome = in_fork(lambda call=call: call(queue, run))  # type: ignore[misc]
+            assert outcome.startswith("QueueClosedError: this queue belongs to process"), (name, outcome)
+        gate.open()
+        assert run.result(60).results == ["a", "b"]
+        assert len(workers_of(queue)) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_fork_that_collects_the_queue_and_exits_normally_harms_nobody(tmp_path: Path) -> None:
+    done = run_program(
+        tmp_path,
+        """
+        import gc, os, sys
+        import mpqueue
+        queue = mpqueue.JobQueue(2)
+        assert queue.run(range(4), float).completed == 4
+        pid = os.fork()
+        if pid == 0:
+            del queue
+            gc.collect()
+            with mpqueue.JobQueue(1) as own:
+                assert own.run([1], float).results == [1.0]
+            sys.exit(5)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+        assert queue.run(range(4), float).completed == 4
+        queue.close()
+        print("fine")
+        """,
+    )
+    assert (done.stdout, done.stderr) == ("fine\n", "")
+
+
+def test_queue_can_not_be_pickled() -> None:
+    with JobQueue(1) as queue, pytest.raises(TypeError, match="a JobQueue can't be pickled"):
+        pickle.dumps(queue)

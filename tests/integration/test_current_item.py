@@ -1,0 +1,117 @@
+"""``current_item()``: what a handler can know of the item that it runs, and say about it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import JobQueue, RetryPolicy, current_item
+from tests.support import handlers as do
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+def test_current_item_tells_job_item_and_attempt() -> None:
+    def handle(item: Any) -> tuple[Any, ...]:
+        me = current_item()
+        if me.attempt == 1:
+            raise ValueError
+        return me.job_id, me.id, me.attempt, me.cancelled, me.paused
+
+    with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
+        job = queue.run([{"id": "x"}, {"id": "y"}], handle, id="job")
+    assert job.results == [("job", "x", 2, False, False), ("job", "y", 2, False, False)]
+
+
+@pytest.mark.parametrize("chunksize", [1, 7, 100])
+def test_current_item_is_right_for_each_of_many_tiny_items(chunksize: int) -> None:
+    with JobQueue(2) as queue:
+        job = queue.run(range(1000), lambda item: (current_item().id, current_item().attempt), chunksize=chunksize)
+    assert job.results == [(number, 1) for number in range(1000)]
+
+
+def test_worker_s_number_is_below_concurrency_and_stable_over_restarts(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def handle(item: int) -> tuple[int, int]:
+        if item < 2:
+            gate.pass_through(item)
+        elif current_item().attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return current_item().worker, os.getpid()
+
+    with JobQueue(2, retry=RetryPolicy(1, base_delay=0)) as queue:
+        queue.create_job("job", range(12), handle, chunksize=1)
+        run = queue.start("job")
+        gate.wait_for(0, 1)
+        gate.open()
+        results = run.result().results
+    assert {worker for worker, _ in results} == {0, 1}
+    numbers: dict[int, set[int]] = {}
+    for worker, pid in results:
+        numbers.setdefault(pid, set()).add(worker)
+    assert all(len(found) == 1 for found in numbers.values())
+    assert len(numbers) > 2
+
+
+def test_current_item_works_in_threads_of_the_handler() -> None:
+    def handle(item: str) -> list[Any]:
+        found: list[Any] = []
+        thread = threading.Thread(target=lambda: found.append(current_item().id))
+        thread.start()
+        thread.join()
+        return found
+
+    with JobQueue(1) as queue:
+        assert queue.run("ab", handle).results == [[0], [1]]
+
+
+def test_current_item_works_in_coroutines() -> None:
+    async def handle(item: str) -> Any:
+        await asyncio.sleep(0)
+        return current_item().id
+
+    with JobQueue(1) as queue:
+        assert queue.run("abc", handle).results == [0, 1, 2]
+
+
+def test_current_item_raises_where_no_handler_runs() -> None:
+    with pytest.raises(RuntimeError, match="expected to be called inside a handler or setup"):
+        current_item()
+
+
+def test_report_takes_fractions_and_refuses_anything_else() -> None:
+    def handle(item: Any) -> str:
+        try:
+            current_item().report(item)
+        except (TypeError, ValueError) as error:
+            return type(error).__name__
+        return "taken"
+
+    fractions = [0, 0.5, 1, True, -0.1, 1.1, math.nan, math.inf, "half", None]
+    with JobQueue(1) as queue:
+        results = queue.run(fractions, handle).results
+    assert results[:4] == ["taken"] * 4
+    assert results[4:] == ["ValueError"] * 5 + ["TypeError"]
+
+
+def test_item_that_a_handler_runs_is_processing_and_no_other(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        queue.create_job("job", "abc", do.only("b", do.block_until_told(gate)), chunksize=3)
+        run = queue.start("job")
+        gate.wait_for("b")
+        # What ran before it goes home, and what runs after it is told apart, a moment after it began.
+        wanted = ["completed", "processing", "pending"]
+        wait_until(lambda: [item.status for item in run.job.items] == wanted)
+        gate.open()
+        run.result()
+    assert [item.status for item in run.job.items] == ["completed"] * 3

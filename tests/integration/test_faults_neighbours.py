@@ -1,0 +1,122 @@
+"""The neighbours in the same chunk: whatever one item does, the others end as if nothing had happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mpqueue import (
+    ItemPicklingError,
+    ItemStatus,
+    ItemTimeoutError,
+    JobQueue,
+    RemoteError,
+    ResultPicklingError,
+    RetryPolicy,
+    WorkerCrashedError,
+)
+from tests.support import handlers as do
+from tests.support.recorder import Recorder
+from tests.support.strength import workers_of
+
+pytestmark = pytest.mark.slow
+
+COUNT = 400
+CULPRIT = 217
+
+CULPRITS: dict[str, tuple[do.Handler, type[BaseException], int]] = {
+    "raises": (do.fail, ValueError, 2),
+    "raises what can't travel": (do.raise_lock_holder, RemoteError, 2),
+    "raises SystemExit": (do.sys_exit, RemoteError, 2),
+    "raises StopIteration": (do.raise_stop_iteration, StopIteration, 2),
+    "segfaults": (do.segfault, WorkerCrashedError, 2),
+    "exits with 0": (do.exit_zero, WorkerCrashedError, 2),
+    "is killed": (do.kill_self, WorkerCrashedError, 2),
+    "returns a lock": (do.return_lock, ResultPicklingError, 1),
+    "returns what can't be unpickled": (do.return_ununpicklable, ResultPicklingError, 1),
+}
+
+#: None: as large as the queue likes them, growing from single items.
+CHUNKS = [1, 7, COUNT, None]
+
+
+@pytest.mark.parametrize("chunksize", CHUNKS, ids=lambda size: f"chunks of {size or 'any size'}")
+@pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
+@pytest.mark.parametrize("how", CULPRITS)
+def test_neighbours_of_an_item_that(how: str, workers: int, chunksize: int | None) -> None:
+    bad, error, attempts = CULPRITS[how]
+    with JobQueue(workers, retry=RetryPolicy(1, base_delay=0.01)) as queue:
+        recorder = Recorder(queue)
+        job = queue.run(range(COUNT), do.only(CULPRIT, bad), chunksize=chunksize)
+        recorder.check(job)
+        assert len(workers_of(queue)) == workers
+    culprit = job.items[CULPRIT]
+    assert (culprit.status, type(culprit.exception), culprit.attempts) == ("failed", error, attempts)
+    assert job.results == [None if item == CULPRIT else item for item in range(COUNT)]
+    assert {item.attempts for item in job.items if item != culprit} == {1}
+    assert all(item.history == [] for item in job.items if item != culprit)
+
+
+@pytest.mark.parametrize("chunksize", [10, None], ids=str)
+def test_neighbours_of_an_item_that_hangs(chunksize: int | None) -> None:
+    with JobQueue(2, max_retries=0, timeout=1) as queue:
+        recorder = Recorder(queue)
+        job = queue.run(range(100), do.only(50, do.hang_python), chunksize=chunksize)
+        recorder.check(job)
+    assert isinstance(job.items[50].exception, ItemTimeoutError)
+    assert job.completed == 99
+    assert {item.attempts for item in job.items} == {1}
+
+
+@pytest.mark.parametrize("chunksize", [1, 10, None], ids=str)
+@pytest.mark.parametrize("bad", [do.fail, do.sys_exit, do.segfault], ids=lambda bad: bad.__name__)
+def test_neighbours_of_an_item_that_cannot_be_unpickled(bad: do.Handler, chunksize: int | None) -> None:
+    items = [*range(50), do.WhenUnpickled(bad), *range(51, 100)]
+    with JobQueue(2, max_retries=0) as queue:
+        recorder = Recorder(queue)
+        job = queue.run(items, do.succeed, chunksize=chunksize)
+        recorder.check(job)
+    assert [item.id for item in job.items if item.status is ItemStatus.FAILED] == [50]
+    assert job.results == [*range(50), None, *range(51, 100)]
+
+
+@pytest.mark.parametrize("chunksize", [1, 10, None], ids=str)
+def test_neighbours_of_an_item_that_cannot_be_pickled(chunksize: int | None, tmp_path: Path) -> None:
+    items = [*range(50), do.Unpicklable(), *range(51, 100)]
+    with JobQueue(2) as queue:
+        recorder = Recorder(queue)
+        job = queue.run(items, do.count_calls(tmp_path), chunksize=chunksize)
+        recorder.check(job)
+    assert isinstance(job.items[50].exception, ItemPicklingError)
+    assert job.items[50].attempts == 0
+    assert dict(do.calls(tmp_path)) == {str(item): 1 for item in items if isinstance(item, int)}
+
+
+def test_every_second_item_a_culprit_of_another_kind() -> None:
+    kinds = list(CULPRITS.values())
+
+    def handle(item: int) -> int:
+        if item % 2:
+            result: int = kinds[item % len(kinds)][0](item)
+            return result
+        return item
+
+    with JobQueue(2, max_retries=0) as queue:
+        recorder = Recorder(queue)
+        job = queue.run(range(60), handle, chunksize=20)
+        recorder.check(job)
+        assert len(workers_of(queue)) == 2
+    assert job.results[::2] == list(range(0, 60, 2))
+    assert [type(item.exception) for item in job.items[1::2]] == [
+        kinds[number % len(kinds)][1] for number in range(1, 60, 2)
+    ]
+
+
+def test_all_items_kill_their_worker() -> None:
+    with JobQueue(2, max_retries=0) as queue:
+        recorder = Recorder(queue)
+        job = queue.run(range(20), do.kill_self)
+        recorder.check(job)
+        assert len(workers_of(queue)) == 2
+    assert (job.failed, {item.attempts for item in job.items}) == (20, {1})

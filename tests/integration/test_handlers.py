@@ -1,0 +1,297 @@
+"""What may be a handler: plain functions and everything else that can be called, wherever it is defined."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import HandlerPicklingError, JobQueue
+from tests.support import handlers as do
+from tests.support.programs import run_program
+
+pytestmark = pytest.mark.slow
+
+
+class Adder:
+    """Its instances can be called; so can their method."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __call__(self, item: int) -> int:
+        return item + self.number
+
+    def add(self, item: int) -> int:
+        return item + self.number
+
+    @classmethod
+    def add_nothing(cls, item: int) -> int:
+        return item
+
+    @staticmethod
+    def add_one(item: int) -> int:
+        return item + 1
+
+
+class LaterAdder(Adder):
+    """Its calls return something to await."""
+
+    async def __call__(self, item: int) -> int:  # type: ignore[override]
+        return item + self.number
+
+
+def make_closure(number: int) -> Callable[[int], int]:
+    def add(item: int) -> int:
+        return item + number
+
+    return add
+
+
+async def add_later(item: int, number: int = 5) -> int:
+    return item + number
+
+
+class Awaitable:
+    """Something to await that is no coroutine."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __await__(self) -> Any:
+        yield from ()
+        return self.value
+
+
+HANDLERS: dict[str, tuple[Callable[[int], Any], list[int]]] = {
+    "plain function": (do.double, [2, 4]),
+    "lambda": (lambda item: item + 5, [6, 7]),
+    "closure": (make_closure(5), [6, 7]),
+    "bound method": (Adder(5).add, [6, 7]),
+    "class method": (Adder.add_nothing, [1, 2]),
+    "static method": (Adder.add_one, [2, 3]),
+    "callable object": (Adder(5), [6, 7]),
+    "partial": (functools.partial(pow, 3), [3, 9]),
+    "builtin": (abs, [1, 2]),
+    "class": (complex, [complex(1), complex(2)]),  # type: ignore[list-item]
+    "coroutine function": (add_later, [6, 7]),
+    "partial of a coroutine function": (functools.partial(add_later, number=6), [7, 8]),
+    "callable whose call is a coroutine function": (LaterAdder(5), [6, 7]),
+    "lambda that returns a coroutine": (lambda item: add_later(item, 4), [5, 6]),
+    "function that returns an awaitable": (lambda item: Awaitable(item + 5), [6, 7]),
+}
+
+
+@pytest.mark.parametrize("kind", HANDLERS)
+def test_handler_may_be(kind: str) -> None:
+    handler, results = HANDLERS[kind]
+    with JobQueue(2) as queue:
+        assert queue.run([1, 2], handler).results == results
+
+
+def test_coroutines_of_a_job_share_one_event_loop_in_a_worker_and_run_one_at_a_time() -> None:
+    running: list[int] = []
+
+    async def handle(item: int) -> tuple[int, list[int]]:
+        running.append(item)
+        await asyncio.sleep(0)
+        alone = list(running)
+        running.remove(item)
+        return id(asyncio.get_running_loop()), alone
+
+    with JobQueue(1) as queue:
+        results = queue.run(range(20), handle).results
+    assert len({loop for loop, _ in results}) == 1
+    assert [alone for _, alone in results] == [[item] for item in range(20)]
+
+
+def test_handler_that_takes_only_the_item_gets_no_state_without_setup() -> None:
+    def handle(*args: Any) -> int:
+        return len(args)
+
+    with JobQueue(1) as queue:
+        assert queue.run([1], handle).results == [1]
+        assert queue.run([1], handle, setup=lambda: None).results == [2]
+
+
+def test_big_handler_is_serialized_once_when_the_job_is_created() -> None:
+    big = bytearray(b"x" * 5_000_000)
+
+    def handle(item: int) -> int:
+        return big[item]
+
+    with JobQueue(2) as queue:
+        queue.create_job("job", range(100), handle, chunksize=1)
+        big[0] = 0
+        assert set(queue.start("job").result().results) == {ord("x")}
+
+
+UNGUARDED = """
+    import dataclasses
+    import enum
+    import mpqueue
+
+    FACTOR = 3
+
+    class Colour(enum.Enum):
+        RED = 1
+
+    @dataclasses.dataclass
+    class Item:
+        id: str
+        colour: Colour
+
+    class Result:
+        def __init__(self, text):
+            self.text = text
+        def __eq__(self, other):
+            return type(other) is Result and other.text == self.text
+
+    class OwnError(Exception):
+        pass
+
+    def help_along(text):
+        return text * FACTOR
+
+    def handle(item):
+        assert isinstance(item, Item), item
+        if item.id == "bad":
+            raise OwnError(item.id)
+        assert item.colour is Colour.RED
+        return Result(help_along(item.id))
+
+    queue = mpqueue.JobQueue(2, max_retries=0)
+    with queue:
+        job = queue.run([Item("a", Colour.RED), Item("bad", Colour.RED), Item("b", Colour.RED)], handle)
+    assert [type(item.exception) for item in job.items] == [type(None), OwnError, type(None)], job.items[1].exception
+    assert job.results == [Result("aaa"), None, Result("bbb")], job.results
+    print(job.completed, "completed")
+"""
+
+
+def test_handler_in_main_needs_no_guard_and_brings_the_classes_of_its_items_and_results(tmp_path: Path) -> None:
+    done = run_program(tmp_path, UNGUARDED)
+    assert (done.stdout, done.stderr) == ("2 completed\n", "")
+
+
+def test_handler_may_be_defined_in_a_notebook(tmp_path: Path) -> None:
+    """A cell is compiled from a string and run in `__main__`, and has no file."""
+    cells = [
+        "import mpqueue",
+        "class Item:\n    def __init__(self, id):\n        self.id = id",
+        "def handle(item):\n    return Item(item.id + suffix)",
+        "suffix = '!'",
+        "with mpqueue.JobQueue(2) as queue:\n    job = queue.run([Item('a'), Item('b')], handle)",
+        "print([result.id for result in job.results], type(job.results[0]) is Item)",
+    ]
+    body = f"import __main__\ndel __main__.__file__\nfor cell in {cells!r}:\n    exec(cell, __main__.__dict__)\n"
+    done = run_program(tmp_path, body)
+    assert (done.stdout, done.stderr) == ("['a!', 'b!'] True\n", "")
+
+
+def test_workers_of_a_program_from_standard_input_work(tmp_path: Path) -> None:
+    code = "import mpqueue\nwith mpqueue.JobQueue(1) as q: print(q.run([1, 2], lambda x: x * 2).results)"
+    done = subprocess.run(
+        [sys.executable], input=code, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr) == ("[2, 4]\n", "")
+
+
+# --- that are refused -----------------------------------------------------------------------------------------------
+
+
+def check_nothing_created(queue: JobQueue) -> None:
+    assert queue.jobs() == []
+    assert queue.get_stats().total == 0
+    assert queue.run("a", do.succeed, id="job").results == ["a"]
+    queue.clear_job("job")
+
+
+def test_handler_that_cannot_be_serialized_is_refused_at_once_naming_the_variable() -> None:
+    the_lock = threading.Lock()
+
+    def with_closure(item: int) -> Any:
+        return the_lock
+
+    def deep(item: int) -> Any:
+        return with_closure(item)
+
+    def with_default(item: int, lock: Any = the_lock) -> Any:
+        return lock
+
+    class Holder:
+        def __init__(self) -> None:
+            self.held = the_lock
+
+        def __call__(self, item: int) -> Any:
+            return self.held
+
+        def method(self, item: int) -> Any:
+            return self.held
+
+    refused: list[tuple[Callable[..., Any], str]] = [
+        (with_closure, "'the_lock'"),
+        (deep, "'with_closure'.*'the_lock'"),
+        (with_default, "default value 0"),
+        (functools.partial(do.succeed, the_lock), "argument 0"),
+        (functools.partial(dict, lock=the_lock), "argument 'lock'"),
+        (Holder(), "attribute 'held'"),
+        (Holder().method, "object"),
+    ]
+    with JobQueue(1) as queue:
+        for handler, named in refused:
+            with pytest.raises(HandlerPicklingError, match=named):
+                queue.create_job("job", "ab", handler)
+            with pytest.raises(HandlerPicklingError, match=f"^setup: .*{named}"):
+                queue.create_job("job", "ab", do.succeed, setup=handler)
+        check_nothing_created(queue)
+
+
+def test_handler_that_drags_the_queue_along_is_refused() -> None:
+    with JobQueue(1) as queue:
+
+        def handle(item: int) -> Any:
+            return queue.get_stats()
+
+        for dragging in (handle, lambda item: queue.run([item], do.double), queue.get_job):
+            with pytest.raises(HandlerPicklingError, match="queue"):
+                queue.create_job("job", "ab", dragging)
+        check_nothing_created(queue)
+
+
+def test_handler_in_main_that_drags_the_queue_along_is_refused_naming_it(tmp_path: Path) -> None:
+    done = run_program(
+        tmp_path,
+        """
+        import mpqueue
+        the_queue = mpqueue.JobQueue(1)
+        def handle(item):
+            return the_queue.get_stats()
+        with the_queue:
+            try:
+                the_queue.run([1], handle)
+            except mpqueue.HandlerPicklingError as error:
+                print(error)
+            assert the_queue.jobs() == []
+        """,
+    )
+    assert "the global variable 'the_queue', of type JobQueue" in done.stdout
+    assert "Nothing was created" in done.stdout
+
+
+@pytest.mark.parametrize("handler", [None, 5, "double", [do.double]], ids=repr)
+def test_handler_that_cannot_be_called_is_refused(handler: Any) -> None:
+    with JobQueue(1) as queue:
+        with pytest.raises(TypeError, match=r"^handler: expected a callable, got .* of type"):
+            queue.create_job("job", "ab", handler)
+        if handler is not None:
+            with pytest.raises(TypeError, match=r"^setup: expected a callable, got .* of type"):
+                queue.create_job("job", "ab", do.succeed, setup=handler)
+        check_nothing_created(queue)

@@ -1,0 +1,628 @@
+"""A queue and its jobs: creating, starting, looking at them; what items are; what workers are like."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mpqueue import (
+    ItemError,
+    ItemStatus,
+    Job,
+    JobExistsError,
+    JobNotFoundError,
+    JobQueue,
+    JobStateError,
+    JobStatus,
+    RetryPolicy,
+    current_item,
+)
+from mpqueue.options import check_platform
+from tests.support import handlers as do
+from tests.support.strength import workers_of
+from tests.support.waiting import Gate
+
+pytestmark = pytest.mark.slow
+
+SOON = RetryPolicy(max_retries=1, base_delay=0.01)
+
+
+# --- the queue ------------------------------------------------------------------------------------------------------
+
+
+def test_queue_has_three_workers_and_three_retries_unless_told_otherwise() -> None:
+    queue = JobQueue()
+    assert (queue.concurrency, queue.max_retries) == (3, 3)
+    assert JobQueue(2, 5).concurrency == 2
+    assert JobQueue(2, 5).max_retries == 5
+    assert JobQueue(retry=RetryPolicy(max_retries=7)).max_retries == 7
+
+
+def test_concurrency_none_is_one_worker_for_each_cpu_that_the_process_may_use() -> None:
+    allowed = os.sched_getaffinity(0)
+    assert 1 <= JobQueue(concurrency=None).concurrency <= len(allowed)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert JobQueue(concurrency=None).concurrency == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def test_concurrency_none_is_one_worker_inside_a_worker() -> None:
+    def handle(item: int) -> tuple[int, list[int]]:
+        with JobQueue(concurrency=None) as inner:
+            return inner.concurrency, inner.run([item], do.double).results
+
+    with JobQueue(1) as queue:
+        assert queue.run([1], handle).results == [(1, [2])]
+
+
+def test_as_many_items_run_at_a_time_as_there_are_workers_and_no_more(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(3) as queue:
+        queue.create_job("job", range(10), do.block_until_told(gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for_count(3)
+        assert sum(item.status is ItemStatus.PROCESSING for item in run.job.items) == 3
+        assert len(gate.arrived()) == 3
+        gate.open()
+        assert run.result().results == list(range(10))
+
+
+def test_worker_that_finishes_an_item_picks_up_the_next_pending_one(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def handle(item: int) -> int:
+        if item == 0:
+            gate.pass_through(item)
+        return current_item().worker
+
+    with JobQueue(2) as queue:
+        queue.create_job("job", range(20), handle)
+        run = queue.start("job")
+        ended = run.as_completed()
+        others = [next(ended).result for _ in range(19)]
+        gate.open()
+        run.result()
+    assert set(others) == {1 - run.job.results[0]}
+
+
+def test_options_that_come_later_are_refused_by_name_until_then() -> None:
+    for option in ({"journal": "path"}, {"max_memory_per_worker": "2GB"}, {"backend": "ray"}):
+        (name,) = option
+        with pytest.raises(NotImplementedError, match=name):
+            JobQueue(**option)  # type: ignore[arg-type]
+
+
+def test_windows_is_refused_with_a_clear_error() -> None:
+    with pytest.raises(NotImplementedError, match="WSL"):
+        check_platform("win32")
+
+
+def test_queue_uses_no_worker_until_a_job_starts() -> None:
+    with JobQueue(2) as queue:
+        queue.create_job("job", range(3), do.double)
+        assert queue.get_stats().pending == 1
+
+
+def test_two_queues_do_not_disturb_each_other() -> None:
+    with JobQueue(1) as one, JobQueue(1) as two:
+        one.create_job("job", range(3), do.double)
+        two.create_job("job", range(3), do.square)
+        runs = one.start("job"), two.start("job")
+        assert [run.result().results for run in runs] == [[0, 2, 4], [0, 1, 4]]
+        assert not workers_of(one) & workers_of(two)
+
+
+def test_worker_is_replaced_after_max_items_per_worker_and_nobody_is_charged() -> None:
+    with JobQueue(1, max_items_per_worker=3) as queue:
+        job = queue.run(range(10), do.return_pid)
+    pids = job.results
+    assert all(pids.count(pid) <= 3 for pid in pids)
+    assert len(set(pids)) == 4
+    assert {item.attempts for item in job.items} == {1}
+
+
+def test_threads_per_worker_limits_the_numerical_libraries() -> None:
+    def handle(name: str) -> str | None:
+        return os.environ.get(name)
+
+    names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]
+    with JobQueue(1, threads_per_worker=7) as queue:
+        assert queue.run(names, handle).results == ["7"] * 3
+    cpus = JobQueue(concurrency=None).concurrency
+    with JobQueue(2 * cpus) as queue:
+        assert queue.run(names, handle).results == ["1"] * 3
+
+
+# --- creating and starting ------------------------------------------------------------------------------------------
+
+
+def test_created_job_is_pending_and_not_started() -> None:
+    with JobQueue(1) as queue:
+        job = queue.create_job("job", "abc", do.succeed)
+    assert isinstance(job, Job)
+    assert (job.id, job.status, job.total, job.completed, job.failed) == ("job", "pending", 3, 0, 0)
+    assert (job.started_at, job.finished_at, job.duration) == (None, None, None)
+    assert (job.paused, job.cancelled) == (False, False)
+    assert [(item.status, item.attempts) for item in job.items] == [("pending", 0)] * 3
+
+
+def test_started_job_runs_and_its_run_resolves_to_the_finished_job(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        created = queue.create_job("job", "abc", do.block_until_told(gate))
+        run = queue.start("job")
+        assert (created.status, run.job.status) == ("running", "running")
+        gate.wait_for("a")
+        gate.open()
+        job = run.result()
+    assert (job.status, created.status, job.completed) == ("completed", "completed", 3)
+    assert job.results == ["a", "b", "c"]
+
+
+def test_job_tells_when_it_ran_and_how_long() -> None:
+    with JobQueue(1) as queue:
+        first, second = queue.run("a", do.succeed), queue.run("a", do.succeed)
+    for job in (first, second):
+        assert job.started_at is not None
+        assert job.finished_at is not None
+        assert job.duration is not None
+        assert job.started_at + job.duration == pytest.approx(job.finished_at)
+        assert job.duration >= 0
+    assert first.started_at is not None
+    assert second.started_at is not None
+    assert first.started_at <= second.started_at
+
+
+def test_run_creates_starts_and_waits() -> None:
+    with JobQueue(2) as queue:
+        job = queue.run(range(5), do.double)
+        named = queue.run(range(5), do.double, id="named", priority=2, chunksize=2, max_retries=0, timeout=60)
+        assert job.results == named.results == [0, 2, 4, 6, 8]
+        assert named.id == "named"
+        assert queue.get_job(job.id) is not None
+
+
+def test_run_gives_each_job_an_id_of_its_own() -> None:
+    with JobQueue(1) as queue:
+        queue.create_job("job-2", [], do.succeed)
+        assert len({queue.run([1], do.succeed).id for _ in range(4)}) == 4
+
+
+def test_run_that_is_interrupted_cancels_its_job_and_ends_its_items(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    class Interruption(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interruption
+
+    def send() -> None:
+        gate.wait_for("a")
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    previous = signal.signal(signal.SIGUSR1, interrupt)
+    sender = threading.Thread(target=send)
+    try:
+        with JobQueue(1) as queue:
+            sender.start()
+            with pytest.raises(Interruption):
+                queue.run("a", do.announce(gate, do.hang_sleep), id="job")
+            job = queue.get_job("job")
+            assert job is not None
+            assert job.cancelled
+        assert job.status is JobStatus.CANCELLED
+    finally:
+        sender.join()
+        signal.signal(signal.SIGUSR1, previous)
+
+
+def test_start_refuses_a_job_that_is_not_pending(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        queue.create_job("job", "a", do.block_until_told(gate))
+        run = queue.start("job")
+        with pytest.raises(JobStateError, match="expected a pending job to start, got one that is running"):
+            queue.start("job")
+        queue.pause("job")
+        with pytest.raises(JobStateError, match="got one that is paused"):
+            queue.start("job")
+        queue.resume("job")
+        gate.open()
+        run.result()
+        with pytest.raises(JobStateError, match="got one that is completed"):
+            queue.start("job")
+        assert run.job.results == ["a"]
+
+
+def test_unknown_ids_raise_and_get_job_returns_none() -> None:
+    calls: list[Callable[[JobQueue], object]] = [
+        lambda queue: queue.start("nobody"),
+        lambda queue: queue.pause("nobody"),
+        lambda queue: queue.resume("nobody"),
+        lambda queue: queue.cancel("nobody"),
+        lambda queue: queue.clear_job("nobody"),
+        lambda queue: queue.retry_failed("nobody"),
+    ]
+    with JobQueue(1) as queue:
+        for call in calls:
+            with pytest.raises(JobNotFoundError, match="job 'nobody'") as caught:
+                call(queue)
+            assert isinstance(caught.value, KeyError)
+            assert not str(caught.value).startswith(("'", '"'))
+        assert queue.get_job("nobody") is None
+
+
+def test_empty_job_completes() -> None:
+    with JobQueue(1) as queue:
+        job = queue.run([], do.fail)
+    assert (job.status, job.total, job.results) == (JobStatus.COMPLETED, 0, [])
+
+
+def test_stats_count_running_with_paused_and_pending_and_all_that_ended(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(2) as queue:
+        assert dataclasses.astuple(queue.get_stats()) == (0, 0, 0, 0)
+        for name in ("running", "paused", "pending", "cancelled"):
+            queue.create_job(name, [name], do.block_until_told(gate))
+        runs = [queue.start("running"), queue.start("paused")]
+        gate.wait_for("running", "paused")
+        queue.pause("paused")
+        queue.cancel("cancelled")
+        queue.create_job("failed", "a", do.fail, max_retries=0)
+        queue.create_job("empty", "", do.fail, max_retries=0)
+        queue.start("empty").result()
+        stats = queue.get_stats()
+        assert (stats.running, stats.pending, stats.completed, stats.total) == (2, 2, 2, 6)
+        gate.open()
+        queue.resume("paused")
+        for run in (*runs, queue.start("failed")):
+            run.result()
+        stats = queue.get_stats()
+        assert (stats.running, stats.pending, stats.completed, stats.total) == (0, 1, 5, 6)
+
+
+def test_jobs_are_listed_in_the_order_they_were_created() -> None:
+    with JobQueue(1) as queue:
+        for name in "cab":
+            queue.create_job(name, [], do.succeed)
+        assert [job.id for job in queue.jobs()] == ["c", "a", "b"]
+        found = queue.get_job("a")
+        assert found is not None
+        assert found.id == "a"
+
+
+def test_cleared_job_is_gone_from_the_queue_and_readable_where_it_is_held(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        queue.create_job("job", "ab", do.block_until_told(gate))
+        run = queue.start("job")
+        gate.wait_for("a")
+        with pytest.raises(JobStateError, match="expected a pending or finished job to clear, got one that is running"):
+            queue.clear_job("job")
+        queue.pause("job")
+        with pytest.raises(JobStateError, match="paused"):
+            queue.clear_job("job")
+        queue.resume("job")
+        gate.open()
+        job = run.result()
+        queue.clear_job("job")
+        assert queue.get_job("job") is None
+        assert queue.jobs() == []
+        assert queue.get_stats().total == 0
+        assert job.results == ["a", "b"]
+        queue.create_job("job", "c", do.succeed)
+        queue.clear_job("job")
+        assert queue.get_job("job") is None
+
+
+def test_id_that_is_taken_is_refused_until_it_is_cleared() -> None:
+    with JobQueue(1) as queue:
+        queue.run("a", do.succeed, id="job")
+        with pytest.raises(JobExistsError, match="job 'job'") as caught:
+            queue.create_job("job", "b", do.succeed)
+        assert isinstance(caught.value, ValueError)
+        job = queue.get_job("job")
+        assert job is not None
+        assert job.results == ["a"]
+        queue.clear_job("job")
+        assert queue.run("b", do.succeed, id="job").results == ["b"]
+
+
+# --- items ----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Photo:
+    id: str
+    path: str
+
+
+def test_items_that_are_mappings_have_their_id_in_them() -> None:
+    items = [{"id": 7, "path": "a"}, OrderedDict(id="x", path="b")]
+    with JobQueue(1) as queue:
+        job = queue.run(items, lambda item: item["path"] + str(current_item().id))
+    assert [item.id for item in job.items] == [7, "x"]
+    assert job.results == ["a7", "bx"]
+
+
+def test_items_that_are_objects_have_their_id_as_an_attribute() -> None:
+    with JobQueue(1) as queue:
+        job = queue.run(
+            [Photo("p", "a"), SimpleNamespace(id="q", path="b")], lambda item: current_item().id + item.path
+        )
+    assert [item.id for item in job.items] == ["p", "q"]
+    assert job.results == ["pa", "qb"]
+
+
+@pytest.mark.parametrize("items", [["x", "x"], [{"no": "id"}, {"id": 3}], [1, {"id": 3}, Photo("p", "a")]], ids=repr)
+def test_first_item_decides_that_ids_are_positions(items: list[Any]) -> None:
+    with JobQueue(1) as queue:
+        job = queue.run(items, lambda item: (current_item().id, item))
+    assert [item.id for item in job.items] == list(range(len(items)))
+    assert job.results == list(enumerate(items))
+
+
+def test_handler_gets_the_item_as_it_was_passed() -> None:
+    item = {"id": 1, "deep": {"list": [1, (2, 3)]}, "bytes": b"\0\xff"}
+    with JobQueue(1) as queue:
+        job = queue.run([item], do.succeed)
+    assert job.results == [item]
+    assert job.items[0].payload is item
+
+
+def test_list_of_items_is_copied_shallowly_and_items_are_pickled_when_dispatched(tmp_path: Path) -> None:
+    items = [{"id": 1, "value": "old"}, {"id": 2, "value": "old"}]
+    with JobQueue(1) as queue:
+        queue.create_job("job", items, lambda item: item["value"])
+        items[0]["value"] = "new"
+        items.append({"id": 3, "value": "too late"})
+        assert queue.start("job").result().results == ["new", "old"]
+
+
+def test_items_may_come_from_any_iterable() -> None:
+    with JobQueue(1) as queue:
+        assert queue.run((letter for letter in "abc"), do.succeed).results == ["a", "b", "c"]
+        assert queue.run({1: "a", 2: "b"}, do.succeed).results == [1, 2]
+        assert queue.run(range(3), do.succeed).results == [0, 1, 2]
+
+
+def test_items_of_a_job_are_a_sequence() -> None:
+    with JobQueue(1) as queue:
+        job = queue.run("abcd", do.succeed)
+    assert len(job.items) == 4
+    assert [item.result for item in job.items] == ["a", "b", "c", "d"]
+    assert job.items[-1].result == "d"
+    assert [item.result for item in job.items[1:3]] == ["b", "c"]
+    assert job.items[0] == job.items[-4]
+    assert len({job.items[0], job.items[0], job.items[1]}) == 2
+    with pytest.raises(IndexError):
+        job.items[4]
+
+
+def test_many_tiny_items_come_home_in_order() -> None:
+    with JobQueue(2) as queue:
+        job = queue.run(range(100_000), do.double)
+    assert job.results == list(range(0, 200_000, 2))
+    assert (job.completed, job.failed) == (100_000, 0)
+
+
+# --- what an ended job says -----------------------------------------------------------------------------------------
+
+
+def test_item_says_how_it_went() -> None:
+    def handle(item: str) -> dict[str, str]:
+        if item == "bad":
+            raise ValueError(f"cannot do {item}")
+        return {"altText": "a sentence"}
+
+    with JobQueue(1, retry=SOON) as queue:
+        job = queue.run(["good", "bad"], handle, id="job")
+    good, bad = job.items
+    assert (good.id, good.status, good.attempts, good.payload) == (0, "completed", 1, "good")
+    assert (good.error, good.exception, good.traceback, good.history) == (None, None, None, [])
+    assert (good.result, good.proposed_alt) == ({"altText": "a sentence"}, "a sentence")
+    assert good.elapsed >= 0
+    assert (bad.status, bad.attempts, bad.error, bad.result) == ("failed", 2, "cannot do bad", None)
+    assert bad.proposed_alt is None
+    assert isinstance(bad.exception, ValueError)
+    assert bad.traceback is not None
+    assert "in handle" in bad.traceback
+    assert bad.traceback in str(bad.exception.__cause__)
+    assert [failed.error for failed in bad.history] == ["cannot do bad"] * 2
+    assert all(failed.duration >= 0 and failed.pid for failed in bad.history)
+
+
+def test_error_without_a_message_is_told_by_its_type() -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        assert queue.run("a", do.fail_silently).items[0].error == "SilentError"
+
+
+def test_exception_keeps_its_own_cause_in_the_worker_s_traceback() -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        (item,) = queue.run("a", do.fail_with_cause).items
+    assert isinstance(item.exception, ValueError)
+    assert item.traceback is not None
+    assert "KeyError: 'missing'" in item.traceback
+    assert "direct cause" in item.traceback
+
+
+@pytest.mark.parametrize(
+    "result",
+    [{"alt_text": "yes"}, {"altText": "yes"}, SimpleNamespace(alt_text="yes"), SimpleNamespace(altText="yes")],
+    ids=repr,
+)
+def test_proposed_alt_is_the_result_s_alt_text(result: Any) -> None:
+    with JobQueue(1) as queue:
+        job = queue.run("ab", do.only("a", do.return_value(result), do.return_value({"other": 1})))
+    assert [item.proposed_alt for item in job.items] == ["yes", None]
+
+
+def test_results_are_in_item_order_and_none_where_an_item_failed() -> None:
+    with JobQueue(2, max_retries=0) as queue:
+        job = queue.run("abc", do.only("b", do.fail))
+    assert job.status is JobStatus.COMPLETED_WITH_ERRORS
+    assert (job.completed, job.failed, job.total) == (2, 1, 3)
+    assert job.results == ["a", None, "c"]
+
+
+def test_failures_are_item_errors_with_the_item_and_the_failure_as_cause() -> None:
+    def fail_but_b(item: str) -> str:
+        if item != "b":
+            raise LookupError(item)
+        return item
+
+    with JobQueue(2, max_retries=0) as queue:
+        job = queue.run("abc", fail_but_b)
+        well = queue.run("abc", do.succeed)
+    assert [failure.item.id for failure in job.failures] == [0, 2]
+    for failure in job.failures:
+        assert type(failure) is ItemError
+        assert failure.__cause__ is failure.item.exception
+        assert isinstance(failure.__cause__, LookupError)
+    with pytest.raises(ExceptionGroup) as caught:
+        job.raise_for_failures()
+    assert [type(error) for error in caught.value.exceptions] == [ItemError, ItemError]
+    assert well.failures == []
+    well.raise_for_failures()
+
+
+def test_wire_form_of_a_job_has_the_seed_s_keys_and_milliseconds() -> None:
+    items = [{"id": 1}, {"id": 2}]
+
+    def handle(item: dict[str, int]) -> dict[str, str]:
+        if item["id"] == 2:
+            raise ValueError("no picture")
+        return {"alt_text": "a couch"}
+
+    with JobQueue(1, max_retries=0) as queue:
+        pending = queue.create_job("job", items, handle).to_dict()
+        job = queue.start("job").result()
+    wire = job.to_dict()
+    assert pending == {
+        "id": "job",
+        "status": "pending",
+        "total": 2,
+        "completed": 0,
+        "failed": 0,
+        "items": [{"id": 1, "status": "pending", "attempts": 0}, {"id": 2, "status": "pending", "attempts": 0}],
+        "paused": False,
+        "cancelled": False,
+    }
+    assert wire["items"] == [
+        {
+            "id": 1,
+            "status": "completed",
+            "attempts": 1,
+            "result": {"alt_text": "a couch"},
+            "proposedAlt": "a couch",
+        },
+        {"id": 2, "status": "failed", "attempts": 1, "error": "no picture"},
+    ]
+    assert job.started_at is not None
+    assert job.finished_at is not None
+    assert (wire["startedAt"], wire["finishedAt"]) == (round(job.started_at * 1000), round(job.finished_at * 1000))
+    assert type(wire["startedAt"]) is int
+    assert wire["status"] == "completed_with_errors"
+    assert json.loads(json.dumps(wire)) == wire
+
+
+def test_wire_form_writes_what_is_no_json_as_its_repr() -> None:
+    identity = uuid.UUID(int=5)
+    with JobQueue(1) as queue:
+        (item,) = queue.run([Photo(identity, "p")], do.return_value({1, 2})).items  # type: ignore[arg-type]
+    assert item.to_dict() == {"id": repr(identity), "status": "completed", "attempts": 1, "result": "{1, 2}"}
+
+
+def test_statuses_are_the_seed_s_strings() -> None:
+    assert [str(status) for status in JobStatus] == [
+        "pending",
+        "running",
+        "paused",
+        "completed",
+        "completed_with_errors",
+        "cancelled",
+    ]
+    assert [str(status) for status in ItemStatus] == ["pending", "processing", "completed", "failed", "retry"]
+    assert isinstance(JobStatus.PENDING, str)
+
+
+# --- retry_failed ---------------------------------------------------------------------------------------------------
+
+
+def test_retry_failed_runs_the_failed_items_again_and_keeps_their_history(tmp_path: Path) -> None:
+    def handle(item: str) -> str:
+        if item == "b" and not (tmp_path / "repaired").exists():
+            raise ValueError("broken")
+        return item + str(current_item().attempt)
+
+    told: list[str] = []
+    with JobQueue(1, retry=SOON) as queue:
+        for name in ("job:started", "job:finished"):
+            queue.on(name, lambda event, name=name: told.append(name))
+        queue.create_job("job", "abc", handle)
+        first = queue.start("job")
+        job = first.result()
+        assert (job.status, job.failed, job.items[1].attempts) == ("completed_with_errors", 1, 2)
+        (tmp_path / "repaired").touch()
+        second = queue.retry_failed("job")
+        assert first.done()
+        assert second is not first
+        second.result()
+        assert queue.retry_failed("job").done(), "nothing failed: resolved at once"
+    assert (job.status, job.completed, job.failed) == ("completed", 3, 0)
+    assert job.results == ["a1", "b1", "c1"]
+    assert job.items[1].attempts == 1
+    assert [failed.error for failed in job.items[1].history] == ["broken", "broken"]
+    assert told == ["job:started", "job:finished"] * 2
+
+
+def test_failed_falls_when_failed_items_are_run_again(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def handle(item: str) -> str:
+        if (tmp_path / "again").exists():
+            gate.pass_through(item)
+        raise ValueError(item)
+
+    with JobQueue(2, max_retries=0) as queue:
+        job = queue.run("ab", handle, id="job")
+        assert job.failed == 2
+        (tmp_path / "again").touch()
+        run = queue.retry_failed("job")
+        gate.wait_for("a", "b")
+        assert (job.failed, job.status, [item.attempts for item in job.items]) == (0, "running", [0, 0])
+        assert job.finished_at is None
+        gate.open()
+        run.result()
+    assert job.failed == 2
+    assert [len(item.history) for item in job.items] == [2, 2]
+
+
+def test_retry_failed_refuses_jobs_that_have_not_ended_or_were_cancelled(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        queue.create_job("job", "a", do.block_until_told(gate))
+        with pytest.raises(JobStateError, match="pending"):
+            queue.retry_failed("job")
+        run = queue.start("job")
+        with pytest.raises(JobStateError, match="running"):
+            queue.retry_failed("job")
+        queue.cancel("job")
+        gate.open()
+        run.result()
+        with pytest.raises(JobStateError, match="cancelled"):
+            queue.retry_failed("job")

@@ -1,0 +1,494 @@
+"""`mpqueue.map` and `starmap`: results, failures, retries, limits; and the pool that they share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+import mpqueue
+from mpqueue import (
+    HandlerPicklingError,
+    ItemPicklingError,
+    ItemTimeoutError,
+    QueueClosedError,
+    RetryPolicy,
+    SetupError,
+    TooManyFailuresError,
+    WorkerCrashedError,
+)
+from mpqueue.dropin import shared_pool as shared_pool_module
+from mpqueue.dropin.policy import DROPIN_RETRY
+from mpqueue.dropin.shared_pool import shared_pool
+from tests.support import handlers as do
+from tests.support.programs import is_running, run_program, start_program
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends")]
+
+
+def worker_pids() -> list[int]:
+    """Of the shared pool, once all of them have started."""
+    queue = shared_pool._queue
+    assert queue is not None
+    return sorted(queue.worker_pids(timeout=30))
+
+
+def number_of_calls(folder: Path) -> dict[str, int]:
+    return dict(do.calls(folder))
+
+
+# --- results --------------------------------------------------------------------------------------------------------
+
+
+def test_results_come_in_item_order() -> None:
+    assert mpqueue.map(do.double, range(1000)) == list(range(0, 2000, 2))
+
+
+def test_items_may_be_any_iterable_and_none_at_all() -> None:
+    assert mpqueue.map(do.double, (character for character in "ab")) == ["aa", "bb"]
+    assert mpqueue.map(do.double, []) == []
+
+
+def test_items_need_no_ids_and_may_have_equal_ones() -> None:
+    items = [{"id": 1, "n": 1}, {"id": 1, "n": 2}, {"n": 3}]
+    assert mpqueue.map(do.succeed, items) == items
+
+
+def test_functions_without_a_name_can_be_mapped() -> None:
+    offset = 10
+    assert mpqueue.map(lambda item: item + offset, [1, 2]) == [11, 12]
+
+
+def test_coroutine_functions_are_awaited() -> None:
+    assert mpqueue.map(do.succeed_later, [1, 2]) == [1, 2]
+
+
+def test_starmap_calls_with_the_entries_of_each_item() -> None:
+    assert mpqueue.starmap(pow, [(2, 3), (3, 2), (7, 2, 5)]) == [8, 9, 4]
+
+
+def test_starmap_takes_the_options_of_map() -> None:
+    assert mpqueue.starmap(divmod, [(7, 2), (1, 0)], on_error="skip", max_retries=0) == [(3, 1)]
+    with pytest.raises(ZeroDivisionError):
+        mpqueue.starmap(divmod, [(1, 0)], max_retries=0)
+    with pytest.raises(TypeError, match="expected a callable"):
+        mpqueue.starmap(cast("Any", None), [])
+
+
+def test_what_the_input_raises_comes_through_and_nothing_is_run(tmp_path: Path) -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        mpqueue.map(do.count_calls(tmp_path), items())
+    assert number_of_calls(tmp_path) == {}
+    assert mpqueue.map(do.double, [1]) == [2]
+
+
+def test_function_that_can_not_be_serialized_is_refused_at_once() -> None:
+    lock = threading.Lock()
+    with pytest.raises(HandlerPicklingError, match="'lock' of its closure"):
+        mpqueue.map(lambda _: lock.locked(), [1])
+
+
+def test_item_that_can_not_be_pickled_fails_alone_and_is_not_tried_again() -> None:
+    results = mpqueue.map(do.succeed, [1, threading.Lock(), 3], on_error="collect")
+    assert results[::2] == [1, 3]
+    assert isinstance(results[1], ItemPicklingError)
+
+
+def test_function_that_no_worker_can_import_fails_every_item(tmp_path: Path) -> None:
+    script = """
+        import sys, types, mpqueue
+        ghost = types.ModuleType("ghost")
+        exec("def f(item): return item", vars(ghost))
+        sys.modules["ghost"] = ghost
+        try:
+            mpqueue.map(ghost.f, range(100), max_retries=0)
+        except mpqueue.SetupError as error:
+            print(type(error.__cause__).__name__, len(error.__notes__))
+    """
+    assert run_program(tmp_path, script).stdout.split() == ["ModuleNotFoundError", "1"]
+    assert issubclass(SetupError, Exception)
+
+
+# --- failures -------------------------------------------------------------------------------------------------------
+
+
+def test_first_failure_in_item_order_is_raised_as_itself_when_all_is_done(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    gate.folder.mkdir()
+    gate.open()
+
+    def fail_on_odd(item: int) -> int:
+        gate.announce(item)
+        if item % 2:
+            raise ValueError(f"{item} is odd")
+        return item
+
+    with pytest.raises(ValueError, match="1 is odd") as caught:
+        mpqueue.map(fail_on_odd, range(6), max_retries=0)
+    assert gate.arrived() == set("012345")
+    assert caught.value.__notes__ == ["mpqueue: raised by item 1; 2 more failed: items 3, 5"]
+    assert "fail_on_odd" in str(caught.value.__cause__), "the worker's traceback"
+
+
+def test_note_of_a_lone_failure_names_its_item() -> None:
+    with pytest.raises(ValueError, match="cannot do") as caught:
+        mpqueue.map(do.only("b", do.fail), "abc", max_retries=0)
+    assert caught.value.__notes__ == ["mpqueue: raised by item 1"]
+
+
+def test_note_of_many_failures_names_the_first_ones() -> None:
+    with pytest.raises(ValueError, match="cannot do 0") as caught:
+        mpqueue.map(do.fail, range(30), max_retries=0)
+    assert caught.value.__notes__ == [
+        "mpqueue: raised by item 0; 29 more failed: items 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ..."
+    ]
+
+
+def test_collect_puts_exceptions_in_the_place_of_results() -> None:
+    first, second, third = mpqueue.map(do.only("b", do.fail), "abc", max_retries=0, on_error="collect")
+    assert (first, third) == ("a", "c")
+    assert isinstance(second, ValueError)
+    assert str(second) == "cannot do 'b'"
+
+
+def test_skip_leaves_failed_items_out() -> None:
+    assert mpqueue.map(do.only("b", do.fail), "abc", max_retries=0, on_error="skip") == ["a", "c"]
+
+
+def test_group_raises_all_failures_in_item_order() -> None:
+    with pytest.raises(ExceptionGroup, match="3 of 3 items failed") as caught:
+        mpqueue.map(do.fail, "abc", max_retries=0, on_error="group")
+    assert [str(error) for error in caught.value.exceptions] == ["cannot do 'a'", "cannot do 'b'", "cannot do 'c'"]
+
+
+@pytest.mark.parametrize("on_error", ["raise", "collect", "skip", "group"])
+def test_without_failures_all_ways_give_the_results(on_error: Any) -> None:
+    assert mpqueue.map(do.double, "ab", on_error=on_error) == ["aa", "bb"]
+
+
+def test_too_many_failures_end_the_work(tmp_path: Path) -> None:
+    handler = do.count_calls(tmp_path, do.fail)
+    with pytest.raises(TooManyFailuresError, match="more than max_failures=2") as caught:
+        mpqueue.map(handler, range(2000), max_retries=0, chunksize=1, max_failures=2)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert len(number_of_calls(tmp_path)) < 2000
+
+
+def test_as_many_failures_as_allowed_end_nothing() -> None:
+    results = mpqueue.map(do.only(1, do.fail), range(3), max_retries=0, max_failures=1, on_error="skip")
+    assert results == [0, 2]
+
+
+@pytest.mark.parametrize("on_error", ["raise", "collect", "skip", "group"])
+def test_too_many_failures_are_told_however_errors_are_treated(on_error: Any) -> None:
+    for _ in range(10):  # the only item may have failed before the call knows its run
+        with pytest.raises(TooManyFailuresError):
+            mpqueue.map(do.fail, [1], max_retries=0, max_failures=0, on_error=on_error)
+
+
+def test_pool_that_is_closed_meanwhile_fails_the_call(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(mpqueue.map, do.block_until_told(gate), ["a"])
+        gate.wait_for("a")
+        shared_pool.close()
+        with pytest.raises(QueueClosedError):
+            call.result(30)
+
+
+# --- retries and limits ---------------------------------------------------------------------------------------------
+
+
+def test_function_that_raises_is_called_four_times(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot do 'a'"):
+        mpqueue.map(do.count_calls(tmp_path, do.only("a", do.fail)), "ab")
+    assert number_of_calls(tmp_path) == {"a": 4, "b": 1}
+
+
+def test_default_delays_are_short() -> None:
+    rng = cast("Any", None)  # there is no jitter
+    assert [DROPIN_RETRY.delay(retry, rng) for retry in (1, 2, 3)] == [0.1, 0.2, 0.4]
+
+
+def test_function_is_called_once_where_no_retries_are_wanted(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot do 'a'"):
+        mpqueue.map(do.count_calls(tmp_path, do.fail), "a", max_retries=0)
+    assert number_of_calls(tmp_path) == {"a": 1}
+
+
+def test_retry_policy_can_be_given(tmp_path: Path) -> None:
+    policy = RetryPolicy(max_retries=5, base_delay=0.0, give_up_on=(ValueError,))
+    with pytest.raises(ValueError, match="cannot do 'a'"):
+        mpqueue.map(do.count_calls(tmp_path, do.fail), "a", retry=policy)
+    assert number_of_calls(tmp_path) == {"a": 1}
+
+
+def test_items_that_fail_at_first_succeed_in_the_end() -> None:
+    assert mpqueue.map(do.fail_until(3), range(20), retry=RetryPolicy(base_delay=0.01)) == list(range(20))
+
+
+def test_timeout_ends_one_try() -> None:
+    assert mpqueue.map(do.only("b", do.at_first(do.hang_sleep)), "abc", timeout=1.0) == ["a", "b", "c"]
+
+
+def test_item_that_always_hangs_fails_by_its_timeout() -> None:
+    with pytest.raises(ItemTimeoutError) as caught:
+        mpqueue.map(do.only("b", do.hang_sleep), "abc", timeout=0.5, max_retries=0)
+    assert caught.value.__notes__ == ["mpqueue: raised by item 1"]
+
+
+def test_worker_that_dies_costs_its_item_one_try() -> None:
+    assert mpqueue.map(do.only("b", do.at_first(do.kill_self)), "abcdefgh") == list("abcdefgh")
+
+
+def test_item_that_always_kills_its_worker_fails_alone() -> None:
+    results = mpqueue.map(do.only("b", do.kill_self), "abc", max_retries=0, on_error="collect")
+    assert results[::2] == ["a", "c"]
+    assert isinstance(results[1], WorkerCrashedError)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"on_error": "ignore"}, ValueError, "on_error: expected one of 'raise', 'collect', 'skip', 'group'"),
+        ({"max_failures": -1}, ValueError, "max_failures"),
+        ({"max_failures": 0.5}, TypeError, "max_failures"),
+        ({"concurrency": 0}, ValueError, "concurrency"),
+        ({"chunksize": 0}, ValueError, "chunksize"),
+        ({"timeout": 0}, ValueError, "timeout"),
+        ({"max_retries": -1}, ValueError, "max_retries"),
+        ({"max_retries": 1, "retry": RetryPolicy()}, ValueError, "expected max_retries or retry, got both"),
+    ],
+)
+def test_options_out_of_range_are_refused_before_there_is_a_pool(
+    options: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        mpqueue.map(do.succeed, [1], **options)
+    assert shared_pool._queue is None
+
+
+# --- the shared pool ------------------------------------------------------------------------------------------------
+
+
+def test_concurrency_caps_the_workers_that_serve_one_call(tmp_path: Path) -> None:
+    mpqueue.map(do.succeed, range(3), concurrency=3)
+    assert len(worker_pids()) == 3
+    for cap in (1, 2):
+        seen = mpqueue.map(do.count_present(tmp_path), range(200), concurrency=cap, chunksize=1)
+        assert max(seen) <= cap
+
+
+def test_all_workers_asked_for_serve_the_call(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(lambda: mpqueue.map(do.block_until_told(gate), "abc", concurrency=3))
+        gate.wait_for("a", "b", "c")
+        gate.open()
+        assert call.result(30) == ["a", "b", "c"]
+
+
+def test_calls_share_one_pool_that_grows_and_never_shrinks() -> None:
+    mpqueue.map(do.succeed, range(10), concurrency=1)
+    (first,) = worker_pids()
+    assert mpqueue.map(do.return_pid, range(10), concurrency=1) == [first] * 10
+    mpqueue.map(do.succeed, range(10), concurrency=3)
+    three = worker_pids()
+    assert len(three) == 3
+    assert first in three
+    assert set(mpqueue.map(do.return_pid, range(100), concurrency=2)) <= set(three)
+    assert set(mpqueue.imap(do.return_pid, range(100), concurrency=2)) <= set(three)
+    assert worker_pids() == three
+
+
+def test_pool_has_a_worker_for_each_cpu_where_nothing_is_said() -> None:
+    mpqueue.map(do.succeed, [1])
+    assert len(worker_pids()) == len(os.sched_getaffinity(0))
+
+
+def test_workers_have_one_inner_thread_whatever_was_asked_first() -> None:
+    if shared_pool._threads is None:
+        pytest.skip("the number of inner threads is set here")
+    assert mpqueue.map(os.getenv, ["OMP_NUM_THREADS"], concurrency=1) == ["1"]
+
+
+def test_calls_from_several_threads_run_side_by_side(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(mpqueue.map, do.block_until_told(gate), [name]) for name in "ab"]
+        gate.wait_for("a", "b")
+        gate.open()
+        assert [call.result(30) for call in calls] == [["a"], ["b"]]
+
+
+def test_pool_goes_away_when_it_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_pool_module, "IDLE_SECONDS", 0.05)
+    before = mpqueue.map(do.return_pid, range(10))
+    wait_until(lambda: shared_pool._queue is None, what="the pool to end")
+    wait_until(lambda: not any(map(is_running, before)), what="its workers to end")
+    assert mpqueue.map(do.double, "a") == ["aa"]
+
+
+def test_pool_is_not_idle_while_an_iterator_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = threading.Semaphore(0)
+    end_if_idle = shared_pool.end_if_idle
+    monkeypatch.setattr(shared_pool_module, "IDLE_SECONDS", 0.01)
+
+    def look() -> None:
+        end_if_idle()
+        looks.release()
+
+    monkeypatch.setattr(shared_pool, "end_if_idle", look)
+    results = mpqueue.imap(do.double, range(3))
+    for _ in range(3):
+        assert looks.acquire(timeout=30)
+    assert list(results) == [0, 2, 4]
+    wait_until(lambda: shared_pool._queue is None, what="the pool to end")
+
+
+def test_pool_that_can_not_be_made_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no more processes")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mpqueue._engine.engine.LokyPool", refuse)
+        with pytest.raises(OSError, match="no more processes"):
+            mpqueue.map(do.succeed, [1])
+    assert shared_pool._users == 0
+    assert mpqueue.map(do.succeed, [1]) == [1]
+
+
+def test_pool_ends_with_the_program_silently(tmp_path: Path) -> None:
+    script = """
+        import os, mpqueue
+        print(*mpqueue.map(lambda _: os.getpid(), range(20)))
+        rest = mpqueue.imap(abs, range(10**9))
+        print(next(rest))
+    """
+    done = run_program(tmp_path, script)
+    pids, first = done.stdout.splitlines()
+    assert first == "0"
+    assert done.stderr == ""
+    wait_until(lambda: not any(map(is_running, map(int, pids.split()))), what="the workers to end")
+
+
+def test_program_that_ends_while_items_run_does_not_wait_for_them(tmp_path: Path) -> None:
+    script = """
+        import sys
+        from pathlib import Path
+        import mpqueue
+        from tests.support import handlers as do
+        from tests.support.waiting import Gate
+
+        gate = Gate(Path(sys.argv[1]))
+        results = mpqueue.imap(do.announce_pid(gate), range(2))
+        gate.wait_for_count(1)
+        sys.exit(7)
+    """
+    gate = Gate(tmp_path / "gate")
+    gate.folder.mkdir()
+    done = run_program(tmp_path, script, gate.folder, check=False)
+    assert (done.returncode, done.stderr) == (7, "")
+    wait_until(lambda: not any(is_running(int(pid)) for pid in gate.arrived()), what="the running items to end")
+
+
+def test_fork_has_a_pool_of_its_own(tmp_path: Path) -> None:
+    script = """
+        import multiprocessing, os, warnings
+        import mpqueue
+
+        warnings.simplefilter("ignore")  # Python warns of forks in programs with threads
+
+        def pids():
+            return set(mpqueue.map(lambda _: os.getpid(), range(50)))
+
+        def child(connection, results):
+            results.close()
+            connection.send((os.getpid(), mpqueue.map(abs, [-1, -2]), mpqueue.map(lambda _: os.getppid(), [1])))
+
+        before = pids()
+        results = mpqueue.imap(abs, range(10))
+        here, there = multiprocessing.Pipe()
+        process = multiprocessing.get_context("fork").Process(target=child, args=(there, results))
+        process.start()
+        there.close()
+        pid, doubled, parents = here.recv()
+        process.join()
+        assert doubled == [1, 2]
+        assert parents == [pid], "its workers are its own children"
+        assert process.exitcode == 0
+        assert list(results) == list(range(10)), "and the parent's work goes on"
+        assert pids() <= before
+    """
+    assert run_program(tmp_path, script).stderr == ""
+
+
+def test_map_works_inside_a_worker() -> None:
+    assert mpqueue.map(do.map_inside, [1, 2]) == [[2, 2, 2], [4, 4, 4]]
+
+
+# --- interruption ---------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_ends_the_running_items_and_goes_on(tmp_path: Path) -> None:
+    script = """
+        import sys
+        from pathlib import Path
+        import mpqueue
+        from tests.support import handlers as do
+        from tests.support.waiting import Gate
+
+        try:
+            mpqueue.map(do.announce_pid(Gate(Path(sys.argv[1]))), range(100))
+        except KeyboardInterrupt:
+            print("interrupted", mpqueue.map(abs, [-1]))
+    """
+    gate = Gate(tmp_path / "gate")
+    gate.folder.mkdir()
+    program = start_program(tmp_path, script, gate.folder)
+    try:
+        pids = gate.wait_for_count(1)
+        os.killpg(program.pid, signal.SIGINT)
+        output, errors = program.communicate(timeout=60)
+    finally:
+        program.kill()
+        program.wait()
+    assert (program.returncode, output, errors) == (0, "interrupted [1]\n", "")
+    wait_until(lambda: not any(is_running(int(pid)) for pid in pids), what="the running items to end")
+
+
+def test_unhandled_ctrl_c_ends_the_program(tmp_path: Path) -> None:
+    script = """
+        import sys
+        from pathlib import Path
+        import mpqueue
+        from tests.support import handlers as do
+        from tests.support.waiting import Gate
+
+        mpqueue.map(do.announce_pid(Gate(Path(sys.argv[1]))), range(100))
+    """
+    gate = Gate(tmp_path / "gate")
+    gate.folder.mkdir()
+    program = start_program(tmp_path, script, gate.folder)
+    try:
+        pids = gate.wait_for_count(1)
+        os.killpg(program.pid, signal.SIGINT)
+        _, errors = program.communicate(timeout=60)
+    finally:
+        program.kill()
+        program.wait()
+    assert program.returncode == -signal.SIGINT
+    assert errors.count("Traceback") == 1
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    wait_until(lambda: not any(is_running(int(pid)) for pid in pids), what="the running items to end")

@@ -1,0 +1,410 @@
+"""Pause, resume and cancel: in the seed's words, in every state, and what becomes of the items."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import ItemStatus, JobQueue, JobStateError, JobStatus, RetryPolicy, current_item
+from mpqueue.events import JOB_FINISHED, JOB_PAUSED, JOB_PROGRESS, JOB_RESUMED, JOB_STARTED
+from tests.support import handlers as do
+from tests.support.recorder import Recorder
+from tests.support.strength import workers_of
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+# --- pause ----------------------------------------------------------------------------------------------------------
+
+
+def test_pause_lets_active_items_end_and_starts_no_new_ones_until_resumed(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(2) as queue:
+        recorder = Recorder(queue)
+        job = queue.create_job("job", range(6), do.block_until_told(gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for(0, 1)
+        queue.pause("job")
+        assert (job.paused, job.status) == (True, "paused")
+        gate.open()
+        # Active items continue until their operation is complete ...
+        recorder.wait_for(JOB_PROGRESS, 2)
+        # ... and the workers are free: another job runs on all of them while new items of this one don't start.
+        assert len(workers_of(queue)) == 2
+        assert gate.arrived() == {"0", "1"}
+        assert [item.status for item in job.items] == ["completed"] * 2 + ["pending"] * 4
+        assert not run.done()
+        queue.resume("job")
+        assert (job.paused, job.status) == (False, "running")
+        assert run.result().results == list(range(6))
+        recorder.check(job)
+    assert recorder.names("job")[:2] == [JOB_STARTED, JOB_PAUSED]
+    assert recorder.names("job").count(JOB_RESUMED) == 1
+
+
+def test_pause_reaches_a_worker_in_the_middle_of_a_chunk(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        job = queue.create_job("job", range(50), do.only(5, do.block_until_told(gate)), chunksize=50)
+        run = queue.start("job")
+        gate.wait_for(5)
+        queue.pause("job")
+        gate.open()
+        # The rest of the chunk came back unstarted, so the only worker is free.
+        assert queue.run("x", do.succeed).results == ["x"]
+        assert job.completed < 50
+        assert job.items[-1].status is ItemStatus.PENDING
+        assert job.items[-1].attempts == 0
+        queue.resume("job")
+        assert run.result().results == list(range(50))
+        assert {item.attempts for item in job.items} == {1}
+
+
+def test_paused_job_keeps_due_retries_waiting(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def handle(item: str) -> str:
+        attempt = current_item().attempt
+        gate.announce(f"{item}{attempt}")
+        if attempt == 1:
+            gate.pass_through(item)
+            raise ValueError(item)
+        return item
+
+    with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
+        recorder = Recorder(queue)
+        queue.create_job("job", "a", handle)
+        run = queue.start("job")
+        gate.wait_for("a")
+        queue.pause("job")
+        gate.open()
+        recorder.wait_for("item:retry")
+        workers_of(queue)
+        assert not gate.is_here("a2")
+        queue.resume("job")
+        assert run.result().results == ["a"]
+        assert run.job.items[0].attempts == 2
+
+
+def test_paused_job_with_nothing_left_finishes(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        recorder = Recorder(queue)
+        queue.create_job("job", "a", do.block_until_told(gate))
+        run = queue.start("job")
+        gate.wait_for("a")
+        queue.pause("job")
+        gate.open()
+        assert run.result(30).status is JobStatus.COMPLETED
+        assert not run.job.paused
+        recorder.check(run.job)
+
+
+def test_pause_and_resume_do_nothing_the_second_time(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        recorder = Recorder(queue)
+        queue.create_job("job", "ab", do.block_until_told(gate))
+        run = queue.start("job")
+        queue.resume("job")
+        queue.pause("job")
+        queue.pause("job")
+        queue.resume("job")
+        queue.resume("job")
+        gate.open()
+        run.result()
+    names = recorder.names("job")
+    assert (names.count(JOB_PAUSED), names.count(JOB_RESUMED)) == (1, 1)
+
+
+def test_pause_and_resume_refuse_pending_and_finished_jobs() -> None:
+    with JobQueue(1) as queue:
+        queue.create_job("job", "a", do.succeed)
+        with pytest.raises(JobStateError, match="expected a running job to pause, got one that is pending"):
+            queue.pause("job")
+        with pytest.raises(JobStateError, match="expected a paused job to resume, got one that is pending"):
+            queue.resume("job")
+        job = queue.start("job").result()
+        with pytest.raises(JobStateError, match="got one that is completed"):
+            queue.pause("job")
+        with pytest.raises(JobStateError, match="got one that is completed"):
+            queue.resume("job")
+        assert job.status is JobStatus.COMPLETED
+
+
+def test_pause_is_seen_by_current_item(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def handle(item: str) -> str:
+        me = current_item()
+        before = me.paused
+        gate.announce("begun")
+        wait_until(lambda: me.paused)
+        gate.announce("seen")
+        wait_until(lambda: not me.paused)
+        return f"{before} and {me.paused}"
+
+    with JobQueue(1) as queue:
+        queue.create_job("job", "a", handle)
+        run = queue.start("job")
+        gate.wait_for("begun")
+        queue.pause("job")
+        gate.wait_for("seen")
+        queue.resume("job")
+        assert run.result(60).results == ["False and False"]
+
+
+def test_pausing_and_resuming_many_times_loses_nothing() -> None:
+    with JobQueue(2) as queue:
+        recorder = Recorder(queue)
+        queue.create_job("job", range(20_000), do.double)
+        run = queue.start("job")
+        for _ in range(100):
+            try:
+                queue.pause("job")
+                queue.resume("job")
+            except JobStateError:
+                break
+        assert run.result().results == list(range(0, 40_000, 2))
+        recorder.check(run.job)
+
+
+# --- cancel ---------------------------------------------------------------------------------------------------------
+
+
+def test_cancel_lets_active_items_complete_and_starts_no_pending_ones(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(2) as queue:
+        recorder = Recorder(queue)
+        job = queue.create_job("job", range(6), do.block_until_told(gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for(0, 1)
+        queue.cancel("job")
+        assert job.cancelled, "at once"
+        assert job.status is JobStatus.RUNNING, "changes with job:finished"
+        assert not run.done()
+        gate.open()
+        assert run.result(30).status is JobStatus.CANCELLED
+        assert [item.status for item in job.items] == ["completed"] * 2 + ["pending"] * 4
+        assert (job.completed, job.results) == (2, [0, 1, None, None, None, None])
+        assert gate.arrived() == {"0", "1"}
+        recorder.check(job)
+        assert len(workers_of(queue)) == 2
+
+
+def test_cancel_reaches_a_worker_in_the_middle_of_a_chunk(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        job = queue.create_job("job", range(50), do.only(5, do.block_until_told(gate)), chunksize=50)
+        run = queue.start("job")
+        gate.wait_for(5)
+        queue.cancel("job")
+        gate.open()
+        run.result(30)
+    assert job.completed < 50
+    assert job.items[-1].status is ItemStatus.PENDING
+    assert job.items[5].status is ItemStatus.COMPLETED
+
+
+def test_cancel_is_seen_by_current_item_which_may_stop_early(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def handle(item: str) -> None:
+        me = current_item()
+        assert not me.cancelled
+        gate.announce("begun")
+        wait_until(lambda: me.cancelled)
+        raise RuntimeError("stopping early")
+
+    with JobQueue(1) as queue:
+        recorder = Recorder(queue)
+        queue.create_job("job", "ab", handle)
+        run = queue.start("job")
+        gate.wait_for("begun")
+        queue.cancel("job")
+        job = run.result(30)
+        recorder.check(job)
+    assert job.status is JobStatus.CANCELLED
+    assert [item.status for item in job.items] == ["pending", "pending"]
+
+
+def test_cancel_with_kill_ends_active_items_at_once(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(2) as queue:
+        recorder = Recorder(queue)
+        queue.create_job("job", range(4), do.announce(gate, do.sigterm_ignore_and_hang), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for(0, 1)
+        queue.cancel("job", kill=True)
+        job = run.result(30)
+        assert (job.status, job.completed, job.failed) == ("cancelled", 0, 0)
+        assert [(item.status, item.attempts) for item in job.items] == [("pending", 0)] * 4
+        recorder.check(job)
+        assert len(workers_of(queue)) == 2
+
+
+def test_cancel_with_kill_after_a_cancel_without_ends_what_still_runs(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        queue.create_job("job", "a", do.announce(gate, do.hang_sleep))
+        run = queue.start("job")
+        gate.wait_for("a")
+        queue.cancel("job")
+        queue.cancel("job", kill=True)
+        assert run.result(30).status is JobStatus.CANCELLED
+
+
+def test_cancel_with_kill_spares_other_jobs(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(2) as queue:
+        queue.create_job("other", ["x"], do.block_until_told(gate))
+        other = queue.start("other")
+        gate.wait_for("x")
+        queue.create_job("job", "ab", do.announce(gate, do.hang_sleep))
+        run = queue.start("job")
+        gate.wait_for("a")
+        queue.cancel("job", kill=True)
+        run.result(30)
+        gate.open()
+        assert other.result(30).results == ["x"]
+        assert other.job.items[0].attempts == 1
+
+
+def test_cancel_of_a_pending_job_is_immediate_and_tells_only_that_it_finished() -> None:
+    with JobQueue(1) as queue:
+        recorder = Recorder(queue)
+        job = queue.create_job("job", "ab", do.succeed)
+        queue.cancel("job")
+        assert (job.status, job.cancelled) == ("cancelled", True)
+        (finished,) = recorder.wait_for(JOB_FINISHED)
+        assert (finished.status, finished.completed, finished.failed, finished.duration) == ("cancelled", 0, 0, 0)
+        with pytest.raises(JobStateError, match="cancelled"):
+            queue.start("job")
+        queue.cancel("job")
+        assert queue.run("x", do.succeed).results == ["x"]
+    assert recorder.names("job") == [JOB_FINISHED]
+
+
+def test_cancel_leaves_a_finished_job_as_it_is() -> None:
+    with JobQueue(1) as queue:
+        recorder = Recorder(queue)
+        job = queue.run("a", do.succeed, id="job")
+        queue.cancel("job")
+        assert (job.status, job.cancelled) == ("completed", False)
+    assert recorder.names("job").count(JOB_FINISHED) == 1
+
+
+def test_cancel_clears_paused(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        job = queue.create_job("job", "ab", do.block_until_told(gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for("a")
+        queue.pause("job")
+        queue.cancel("job")
+        assert (job.paused, job.cancelled) == (False, True)
+        gate.open()
+        assert run.result(30).status is JobStatus.CANCELLED
+        assert not job.paused
+
+
+def test_paused_job_without_active_items_is_cancelled_at_once(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        recorder = Recorder(queue)
+        queue.create_job("job", "ab", do.block_until_told(gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for("a")
+        queue.pause("job")
+        gate.open()
+        recorder.wait_for(JOB_PROGRESS)
+        workers_of(queue)
+        queue.cancel("job")
+        assert run.result(30).status is JobStatus.CANCELLED
+        assert [item.status for item in run.job.items] == ["completed", "pending"]
+
+
+def test_job_that_is_being_cancelled_refuses_pause(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        queue.create_job("job", "a", do.block_until_told(gate))
+        run = queue.start("job")
+        gate.wait_for("a")
+        queue.cancel("job")
+        with pytest.raises(JobStateError, match="being cancelled"):
+            queue.pause("job")
+        gate.open()
+        run.result()
+
+
+def test_items_that_wait_for_a_retry_end_pending_when_cancelled() -> None:
+    with JobQueue(1, retry=RetryPolicy(3, base_delay=300)) as queue:
+        recorder = Recorder(queue)
+        queue.create_job("job", "ab", do.only("a", do.fail))
+        run = queue.start("job")
+        recorder.wait_for("item:retry")
+        recorder.wait_for(JOB_PROGRESS)
+        queue.cancel("job")
+        job = run.result(30)
+        assert [(item.status, item.attempts) for item in job.items] == [("pending", 1), ("completed", 1)]
+        assert job.items[0].history[0].error == "cannot do 'a'"
+
+
+def test_item_whose_last_try_fails_while_cancelled_has_failed(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1, max_retries=0) as queue:
+        recorder = Recorder(queue)
+        queue.create_job("job", "ab", do.block_until_told(gate, do.fail), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for("a")
+        queue.cancel("job")
+        gate.open()
+        job = run.result(30)
+        recorder.check(job)
+    assert [item.status for item in job.items] == ["failed", "pending"]
+    assert (job.status, job.failed) == ("cancelled", 1)
+
+
+def test_worker_that_dies_while_its_job_is_cancelled_ends_the_job(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        queue.create_job("job", "ab", do.block_until_told(gate, do.kill_self))
+        run = queue.start("job")
+        gate.wait_for("a")
+        queue.cancel("job")
+        gate.open()
+        assert run.result(30).status is JobStatus.CANCELLED
+        assert queue.run("x", do.succeed).results == ["x"]
+
+
+def test_cancelled_job_may_be_cleared_and_its_id_used_again() -> None:
+    with JobQueue(1) as queue:
+        queue.create_job("job", "ab", do.succeed)
+        queue.cancel("job")
+        queue.clear_job("job")
+        assert queue.run("ab", do.succeed, id="job").completed == 2
+
+
+@pytest.mark.parametrize("moment", range(5))
+def test_cancel_at_any_moment_ends_the_job_and_balances_the_books(moment: int) -> None:
+    with JobQueue(2) as queue:
+        recorder = Recorder(queue)
+        reached = threading.Event()
+
+        @queue.on(JOB_PROGRESS)
+        def count(progress: Any) -> None:
+            if progress.completed >= 10**moment:
+                reached.set()
+
+        queue.create_job("job", range(10 ** (moment + 1)), do.double)
+        run = queue.start("job")
+        assert reached.wait(60)
+        queue.cancel("job")
+        job = run.result(60)
+        recorder.check(job)
+        for item in job.items:
+            assert item.result == (2 * item.payload if item.status is ItemStatus.COMPLETED else None)

@@ -1,0 +1,406 @@
+"""Attempts: which failures are tried again, when, and what counts as a try."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import (
+    GiveUp,
+    ItemStatus,
+    ItemTimeoutError,
+    JobQueue,
+    JobStatus,
+    RemoteError,
+    Retry,
+    RetryPolicy,
+    WorkerCrashedError,
+    current_item,
+)
+from mpqueue.events import ITEM_RETRY
+from tests.support import handlers as do
+from tests.support.recorder import Recorder
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+#: The default policy, a hundred times as fast.
+QUICK = RetryPolicy(base_delay=0.02)
+
+
+def delays(recorder: Recorder) -> list[float]:
+    return [told.delay for told in recorder.of(ITEM_RETRY)]
+
+
+# --- how often and when ---------------------------------------------------------------------------------------------
+
+
+def test_item_is_tried_four_times_by_default_with_doubled_delays() -> None:
+    with JobQueue(1, retry=QUICK) as queue:
+        recorder = Recorder(queue)
+        job = queue.run("a", do.fail)
+    assert job.items[0].attempts == 4
+    assert delays(recorder) == pytest.approx([0.02, 0.04, 0.08])
+    assert [(told.attempt, told.error) for told in recorder.of(ITEM_RETRY)] == [
+        (number, "cannot do 'a'") for number in (1, 2, 3)
+    ]
+    recorder.check(job)
+
+
+def test_first_delay_is_two_seconds_by_default() -> None:
+    with JobQueue(1) as queue:
+        recorder = Recorder(queue)
+        queue.create_job("job", "a", do.fail)
+        run = queue.start("job")
+        (retry,) = recorder.wait_for(ITEM_RETRY)
+        assert (retry.attempt, retry.delay) == (1, 2.0)
+        assert run.job.items[0].status is ItemStatus.RETRY
+        queue.cancel("job")
+        run.result()
+
+
+def test_second_and_third_delays_are_four_and_eight_seconds_by_default() -> None:
+    rng: Any = None
+    assert [RetryPolicy().delay(retry, rng) for retry in (1, 2, 3)] == [2.0, 4.0, 8.0]
+
+
+def test_retried_item_succeeds_at_the_try_at_which_it_can() -> None:
+    with JobQueue(2, retry=QUICK) as queue:
+        job = queue.run("abc", do.only("b", do.fail_until(3)))
+    assert job.status is JobStatus.COMPLETED
+    assert [item.attempts for item in job.items] == [1, 3, 1]
+    assert len(job.items[1].history) == 2
+
+
+def test_no_retries_means_one_try() -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        recorder = Recorder(queue)
+        assert queue.run("a", do.fail).items[0].attempts == 1
+    assert delays(recorder) == []
+
+
+def test_delay_grows_to_max_delay() -> None:
+    with JobQueue(1, retry=RetryPolicy(4, base_delay=0.01, factor=3, max_delay=0.05)) as queue:
+        recorder = Recorder(queue)
+        queue.run("a", do.fail)
+    assert delays(recorder) == pytest.approx([0.01, 0.03, 0.05, 0.05])
+
+
+def test_jitter_moves_delays_in_both_directions_and_within_its_bounds() -> None:
+    with JobQueue(1, retry=RetryPolicy(1, base_delay=0.1, jitter=0.5)) as queue:
+        recorder = Recorder(queue)
+        queue.run(range(40), do.fail)
+    found = delays(recorder)
+    assert all(0.05 <= delay <= 0.15 for delay in found)
+    assert min(found) < 0.1 < max(found)
+
+
+def test_waiting_item_holds_no_worker(tmp_path: Path) -> None:
+    with JobQueue(1, retry=RetryPolicy(1, base_delay=300)) as queue:
+        recorder = Recorder(queue)
+        queue.create_job("job", "abc", do.only("a", do.fail), chunksize=1)
+        run = queue.start("job")
+        recorder.wait_for("job:progress", 2)
+        assert [item.status for item in run.job.items] == ["retry", "completed", "completed"]
+        assert queue.run("x", do.succeed).results == ["x"]
+        queue.cancel("job")
+        run.result()
+
+
+def test_retry_may_run_on_another_worker() -> None:
+    def handle(item: str) -> int:
+        if current_item().attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return os.getpid()
+
+    with JobQueue(1, retry=QUICK) as queue:
+        (item,) = queue.run("a", handle).items
+    assert item.history[0].pid != item.result
+
+
+# --- which policy ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("of_queue", "of_job", "attempts"),
+    [
+        ({}, {"max_retries": 0}, 1),
+        ({"max_retries": 0}, {}, 1),
+        ({"max_retries": 0}, {"max_retries": 2, "retry": None}, 3),
+        ({"max_retries": 2}, {"max_retries": 0}, 1),
+        ({"retry": RetryPolicy(2, base_delay=0)}, {}, 3),
+        ({"retry": RetryPolicy(2, base_delay=0)}, {"max_retries": 1}, 2),
+        ({"retry": RetryPolicy(2, base_delay=0)}, {"retry": RetryPolicy(0)}, 1),
+        ({"max_retries": 0}, {"retry": RetryPolicy(2, base_delay=0)}, 3),
+    ],
+    ids=str,
+)
+def test_what_is_given_nearer_wins(of_queue: dict[str, Any], of_job: dict[str, Any], attempts: int) -> None:
+    def handle(item: str) -> None:
+        # The default's delays, where they hold, are too long for a test.
+        raise Retry(delay=0)
+
+    with JobQueue(1, **of_queue) as queue:
+        assert queue.run("a", handle, **of_job).items[0].attempts == attempts
+
+
+def test_max_retries_and_retry_on_one_level_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected max_retries or retry, got both"):
+        JobQueue(max_retries=1, retry=RetryPolicy())
+    with JobQueue(1) as queue:
+        with pytest.raises(ValueError, match="expected max_retries or retry, got both"):
+            queue.create_job("job", "a", do.fail, max_retries=1, retry=RetryPolicy())
+        assert queue.jobs() == []
+
+
+# --- which errors ---------------------------------------------------------------------------------------------------
+
+
+class BaseTroubleError(Exception):
+    """Has a subclass that can't travel."""
+
+
+class TroubleError(BaseTroubleError):
+    """Pickles, and can't be unpickled."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one + two)
+
+
+def raise_trouble(item: Any) -> None:
+    raise TroubleError("one", "two")
+
+
+FILTERS: list[tuple[do.Handler, dict[str, Any], int]] = [
+    (do.fail, {"retry_on": ValueError}, 2),
+    (do.fail, {"retry_on": (KeyError, ArithmeticError)}, 1),
+    (do.fail, {"give_up_on": ValueError}, 1),
+    (do.fail, {"give_up_on": (KeyError,)}, 2),
+    (do.fail, {"retry_on": ValueError, "give_up_on": Exception}, 1),
+    (raise_trouble, {"retry_on": TroubleError}, 2),
+    (raise_trouble, {"retry_on": BaseTroubleError}, 2),
+    (raise_trouble, {"retry_on": ValueError}, 1),
+    (raise_trouble, {"give_up_on": BaseTroubleError}, 1),
+    (do.sys_exit, {}, 2),
+    (do.sys_exit, {"retry_on": SystemExit}, 2),
+    (do.sys_exit, {"retry_on": KeyboardInterrupt}, 1),
+    (do.sys_exit, {"give_up_on": SystemExit}, 1),
+    (do.raise_keyboard_interrupt, {}, 2),
+    (do.raise_base_exception, {}, 2),
+    (do.raise_base_exception, {"give_up_on": BaseException}, 1),
+    (do.segfault, {}, 2),
+    (do.segfault, {"give_up_on": WorkerCrashedError}, 1),
+    (do.segfault, {"retry_on": ValueError}, 1),
+    (do.hang_sleep, {"give_up_on": TimeoutError}, 1),
+]
+
+
+@pytest.mark.parametrize(
+    ("handler", "filters", "attempts"), FILTERS, ids=lambda value: getattr(value, "__name__", str(value))
+)
+def test_filters_look_at_the_original_type(handler: do.Handler, filters: dict[str, Any], attempts: int) -> None:
+    policy = RetryPolicy(1, base_delay=0, **filters)
+    with JobQueue(1, retry=policy, timeout=1 if handler is do.hang_sleep else None) as queue:
+        job = queue.run(["culprit", "bystander"], do.only("culprit", handler))
+    assert [item.attempts for item in job.items] == [attempts, 1]
+
+
+def test_retry_asks_for_another_try_after_its_own_delay() -> None:
+    def handle(item: float) -> int:
+        attempt = current_item().attempt
+        if attempt < 3:
+            raise Retry(delay=item)
+        return attempt
+
+    with JobQueue(1) as queue:
+        recorder = Recorder(queue)
+        job = queue.run([0.01, 0], handle)
+    assert job.results == [3, 3]
+    assert sorted(delays(recorder)) == [0, 0, 0.01, 0.01]
+    assert [item.attempts for item in job.items] == [3, 3]
+
+
+def test_retry_without_a_delay_follows_the_policy_and_is_counted() -> None:
+    def handle(item: str) -> None:
+        raise Retry("the model is not there yet")
+
+    with JobQueue(1, retry=RetryPolicy(2, base_delay=0.01)) as queue:
+        recorder = Recorder(queue)
+        (item,) = queue.run("a", handle).items
+    assert delays(recorder) == pytest.approx([0.01, 0.02])
+    assert (item.attempts, item.error) == (3, "the model is not there yet")
+    assert isinstance(item.exception, Retry)
+
+
+def test_retry_is_heard_whatever_the_filters_say() -> None:
+    with JobQueue(1, retry=RetryPolicy(1, retry_on=(KeyError,), give_up_on=(Exception,))) as queue:
+        assert queue.run("a", do.ask_for_retry).items[0].attempts == 2
+
+
+def test_give_up_fails_at_once() -> None:
+    with JobQueue(1) as queue:
+        (item,) = queue.run("a", do.give_up).items
+    assert (item.attempts, item.error) == (1, "hopeless")
+    assert isinstance(item.exception, GiveUp)
+
+
+# --- what counts ----------------------------------------------------------------------------------------------------
+
+
+def test_attempts_are_counted_when_each_try_ends(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
+        queue.create_job("job", "a", do.only("a", do.block_until_told(gate, do.fail)))
+        run = queue.start("job")
+        gate.wait_for("a")
+        assert run.job.items[0].attempts == 0
+        gate.open()
+        run.result()
+    assert run.job.items[0].attempts == 2
+
+
+def test_try_that_cancel_cuts_short_is_not_charged(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        queue.create_job("job", "ab", do.announce(gate, do.hang_sleep))
+        run = queue.start("job")
+        gate.wait_for("a")
+        queue.cancel("job", kill=True)
+        job = run.result(30)
+    assert [(item.status, item.attempts, item.history) for item in job.items] == [("pending", 0, [])] * 2
+
+
+def test_try_that_shutdown_cuts_short_is_not_charged(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    queue = JobQueue(1)
+    queue.create_job("job", "ab", do.announce(gate, do.hang_sleep))
+    run = queue.start("job")
+    gate.wait_for("a")
+    queue.close(kill=True)
+    assert [(item.status, item.attempts) for item in run.job.items] == [("pending", 0)] * 2
+
+
+def test_try_that_a_neighbour_s_crash_cuts_short_is_not_charged(tmp_path: Path) -> None:
+    log = tmp_path
+    with JobQueue(1, retry=RetryPolicy(3, base_delay=0)) as queue:
+        job = queue.run(range(30), do.count_calls(log, do.only(15, do.kill_self)), chunksize=30)
+    assert [item.attempts for item in job.items] == [1] * 15 + [4] + [1] * 14
+    assert [item.id for item in job.items if item.status is ItemStatus.FAILED] == [15]
+    assert all(count >= 1 for _, count in do.calls(log))
+
+
+def test_item_that_a_crash_ran_again_delivers_its_result_once(tmp_path: Path) -> None:
+    """What the worker had finished and not sent home runs again: two calls, one result, one event."""
+    with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
+        recorder = Recorder(queue)
+        job = queue.run(range(10), do.count_calls(tmp_path, do.only(9, do.at_first(do.kill_self))), chunksize=10)
+        recorder.check(job)
+    assert job.results == list(range(10))
+    assert [item.attempts for item in job.items] == [1] * 9 + [2]
+
+
+def test_what_was_finished_long_before_a_crash_is_not_run_again(tmp_path: Path) -> None:
+    gate_folder, log = tmp_path / "gate", tmp_path / "log"
+    gate_folder.mkdir()
+    log.mkdir()
+    gate = Gate(gate_folder)
+    handler = do.count_calls(log, do.only("culprit", do.at_first(do.block_until_told(gate, do.kill_self))))
+    with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
+        queue.create_job("job", ["a", "b", "c", "culprit", "d"], handler, chunksize=5)
+        run = queue.start("job")
+        gate.wait_for("culprit")
+        wait_until(lambda: run.job.completed == 3, what="the finished items to be sent home")
+        gate.open()
+        run.result()
+    counted = dict(do.calls(log))
+    assert {name: counted[name] for name in "abc"} == {"a": 1, "b": 1, "c": 1}
+    assert run.job.results == ["a", "b", "c", "culprit", "d"]
+
+
+def test_attempt_number_that_the_handler_sees_is_the_one_that_is_charged() -> None:
+    def handle(item: str) -> list[int]:
+        seen = current_item().attempt
+        if seen < 4:
+            raise ValueError(seen)
+        return [seen]
+
+    with JobQueue(1, retry=QUICK) as queue:
+        (item,) = queue.run("a", handle).items
+    assert (item.result, item.attempts) == ([4], 4)
+    assert [failed.error for failed in item.history] == ["1", "2", "3"]
+
+
+# --- timeouts -------------------------------------------------------------------------------------------------------
+
+
+STACKS: list[tuple[Callable[[Any], Any], str]] = [
+    (do.hang_sleep, "hang_sleep"),
+    (do.hang_python, "hang_python"),
+    (do.hang_holding_gil, "hang_holding_gil"),
+    (do.sigterm_ignore_and_hang, "sigterm_ignore_and_hang"),
+]
+
+
+@pytest.mark.parametrize(("bad", "name"), STACKS, ids=lambda value: value if isinstance(value, str) else "")
+def test_timeout_error_holds_the_stack_where_the_item_hung(bad: do.Handler, name: str) -> None:
+    with JobQueue(1, max_retries=0, timeout=1) as queue:
+        (item,) = queue.run("a", bad).items
+    assert isinstance(item.exception, ItemTimeoutError)
+    assert isinstance(item.exception, TimeoutError)
+    assert item.exception.stack is not None
+    assert name in item.exception.stack
+
+
+def test_timeout_of_the_job_wins_over_the_queue_s() -> None:
+    with JobQueue(1, max_retries=0, timeout=300) as queue:
+        (item,) = queue.run("a", do.hang_sleep, timeout=0.5).items
+        assert item.error == "the item ran longer than its timeout of 0.5 s; its worker was killed"
+
+
+def test_timeout_is_for_each_item_also_inside_a_chunk(tmp_path: Path) -> None:
+    """Together the items take longer than the timeout; one after another none does, but for the culprit."""
+
+    def handle(item: int) -> int:
+        threading.Event().wait(300 if item == 7 else 0.2)
+        return item
+
+    with JobQueue(1, max_retries=0, timeout=1.2) as queue:
+        job = queue.run(range(12), handle, chunksize=12)
+    assert [item.id for item in job.items if item.status is ItemStatus.FAILED] == [7]
+    assert [item.attempts for item in job.items] == [1] * 12
+
+
+def test_timeout_counts_from_the_handler_s_call_and_not_imports_loading_or_setup() -> None:
+    def setup() -> str:
+        threading.Event().wait(2)
+        return "state"
+
+    def load_slowly(item: str, state: str) -> str:
+        return item + state
+
+    with JobQueue(1, max_retries=0, timeout=1) as queue:
+        assert queue.run("ab", load_slowly, setup=setup).results == ["astate", "bstate"]
+
+
+def test_timeout_is_for_each_try_anew() -> None:
+    with JobQueue(1, retry=QUICK, timeout=1) as queue:
+        (item,) = queue.run("a", do.before_attempt(3, do.hang_sleep)).items
+    assert (item.status, item.attempts) == (ItemStatus.COMPLETED, 3)
+    assert [type(failed.exception) for failed in item.history] == [ItemTimeoutError] * 2
+
+
+def test_remote_error_keeps_type_message_and_traceback() -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        (item,) = queue.run("a", raise_trouble).items
+    error = item.exception
+    assert isinstance(error, RemoteError)
+    assert error.type_name == f"{__name__}.TroubleError"
+    assert (error.message, item.error) == ("onetwo", "onetwo")
+    assert "in raise_trouble" in error.traceback
+    assert str(error) == f"{__name__}.TroubleError: onetwo"

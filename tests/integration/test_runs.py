@@ -1,0 +1,188 @@
+"""`JobRun`: a started job as a future, and its items as they finish."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import gc
+import threading
+from pathlib import Path
+
+import pytest
+
+from mpqueue import Job, JobItem, JobQueue, JobRun, JobStatus, RetryPolicy
+from tests.support import handlers as do
+from tests.support.recorder import Recorder
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+def test_run_is_a_future_that_resolves_to_the_finished_job(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        queue.create_job("job", "a", do.block_until_told(gate))
+        run = queue.start("job")
+        assert isinstance(run, JobRun)
+        assert isinstance(run, concurrent.futures.Future)
+        assert isinstance(run.job, Job)
+        assert (run.done(), run.running(), run.cancelled()) == (False, True, False)
+        gate.open()
+        assert run.result(60).id == run.job.id == "job"
+        assert (run.done(), run.running(), run.exception()) == (True, False, None)
+
+
+def test_result_with_a_timeout_raises_and_the_job_goes_on(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        queue.create_job("job", "a", do.block_until_told(gate))
+        run = queue.start("job")
+        with pytest.raises(TimeoutError):
+            run.result(0.01)
+        assert run.job.status is JobStatus.RUNNING
+        gate.open()
+        assert run.result(60).results == ["a"]
+
+
+def test_failed_items_do_not_raise() -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        queue.create_job("job", "ab", do.fail)
+        assert queue.start("job").result(60).status is JobStatus.COMPLETED_WITH_ERRORS
+
+
+def test_cancelling_the_run_cancels_the_job_and_result_still_gives_it(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        queue.create_job("job", "ab", do.block_until_told(gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for("a")
+        assert run.cancel() is True
+        assert run.job.cancelled
+        assert not run.done()
+        gate.open()
+        assert run.result(60).status is JobStatus.CANCELLED
+        assert run.job.results == ["a", None]
+        assert (run.cancelled(), run.exception()) == (False, None)
+        assert run.cancel() is True, "a finished one stays as it is"
+
+
+def test_done_callbacks_are_called_once_with_the_run() -> None:
+    seen: list[object] = []
+    called = threading.Event()
+    with JobQueue(1) as queue:
+        queue.create_job("job", "a", do.succeed)
+        run = queue.start("job")
+        run.add_done_callback(seen.append)
+        run.add_done_callback(lambda run: called.set())
+        assert called.wait(60)
+    assert seen == [run]
+
+
+def test_runs_may_be_waited_for_together() -> None:
+    with JobQueue(2) as queue:
+        runs = []
+        for name in "abc":
+            queue.create_job(name, range(20), do.double)
+            runs.append(queue.start(name))
+        done, not_done = concurrent.futures.wait(runs, timeout=60)
+        assert (done, not_done) == (set(runs), set())
+        assert set(concurrent.futures.as_completed(runs)) == set(runs)
+
+
+# --- as_completed ---------------------------------------------------------------------------------------------------
+
+
+def test_as_completed_gives_finished_items_first_then_the_rest_as_they_finish(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(2) as queue:
+        recorder = Recorder(queue)
+        queue.create_job("job", "abcde", do.only("a", do.block_until_told(gate)), chunksize=1)
+        run = queue.start("job")
+        recorder.wait_for("job:progress", 4)
+        items = run.as_completed()
+        found = [next(items) for _ in range(4)]
+        assert {item.result for item in found} == set("bcde")
+        gate.open()
+        found += items
+    assert found[-1].result == "a"
+    assert len(found) == 5
+    assert all(isinstance(item, JobItem) for item in found)
+
+
+def test_as_completed_gives_failed_items_too_and_each_once() -> None:
+    with JobQueue(2, retry=RetryPolicy(1, base_delay=0.01)) as queue:
+        queue.create_job("job", range(500), do.only(3, do.fail))
+        run = queue.start("job")
+        found = list(run.as_completed())
+    assert sorted(item.payload for item in found) == list(range(500))
+    assert [item.payload for item in found if item.status == "failed"] == [3]
+
+
+def test_as_completed_of_a_finished_run_gives_all_items() -> None:
+    with JobQueue(1) as queue:
+        queue.create_job("job", "abc", do.succeed)
+        run = queue.start("job")
+        run.result(60)
+        assert [item.result for item in run.as_completed()] == ["a", "b", "c"]
+    assert [item.result for item in run.as_completed()] == ["a", "b", "c"], "also when the queue is closed"
+
+
+def test_leaving_the_loop_cancels_nothing() -> None:
+    with JobQueue(2) as queue:
+        queue.create_job("job", range(100), do.double)
+        run = queue.start("job")
+        for item in run.as_completed():
+            assert item.status == "completed"
+            break
+        assert run.result(60).results == list(range(0, 200, 2))
+
+
+def test_items_that_end_pending_do_not_come(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        queue.create_job("job", "abc", do.block_until_told(gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for("a")
+        run.cancel()
+        gate.open()
+        assert [item.result for item in run.as_completed()] == ["a"]
+
+
+def test_several_loops_over_one_run_each_get_everything(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(2) as queue:
+        queue.create_job("job", range(50), do.only(0, do.block_until_told(gate)))
+        run = queue.start("job")
+        one, two = run.as_completed(), run.as_completed()
+        first = [next(one), next(two)]
+        gate.open()
+        assert sorted(item.payload for item in [first[0], *one]) == list(range(50))
+        assert sorted(item.payload for item in [first[1], *two]) == list(range(50))
+
+
+def test_as_completed_comes_to_its_end_when_the_queue_is_closed_by_force(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    queue = JobQueue(1)
+    queue.create_job("job", "ab", do.only("b", do.announce(gate, do.hang_sleep)), chunksize=1)
+    run = queue.start("job")
+    items = run.as_completed()
+    assert next(items).result == "a"
+    gate.wait_for("b")
+    queue.close(kill=True)
+    assert list(items) == []
+    assert run.result(60).status is JobStatus.CANCELLED
+
+
+def test_unresolved_run_keeps_its_queue_alive(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def begin() -> JobRun:
+        queue = JobQueue(1)
+        queue.create_job("job", "abc", do.block_until_told(gate))
+        return queue.start("job")
+
+    run = begin()
+    gate.wait_for("a")
+    gc.collect()
+    gate.open()
+    assert run.result(60).results == ["a", "b", "c"]
+    wait_until(lambda: not any("mpqueue" in thread.name for thread in threading.enumerate()))

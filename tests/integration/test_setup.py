@@ -1,0 +1,475 @@
+"""``setup=``: once a worker and job, its state, its end; and what becomes of a job whose setup does not work."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import (
+    ItemStatus,
+    JobQueue,
+    JobStatus,
+    RemoteError,
+    RetryPolicy,
+    SetupError,
+    WorkerCrashedError,
+    current_item,
+)
+from mpqueue.events import JOB_PROGRESS
+from tests.support import handlers as do
+from tests.support.recorder import Recorder
+from tests.support.strength import workers_of
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+TWICE = RetryPolicy(max_retries=1, base_delay=0.01)
+
+
+def note(folder: Path, *words: object) -> None:
+    """Add a file to the folder: something happened, in any process."""
+    name = " ".join(map(str, words))
+    with contextlib.suppress(FileExistsError):
+        (folder / f"{name} #{len(list(folder.iterdir()))} {os.getpid()}").touch(exist_ok=False)
+
+
+def notes(folder: Path) -> list[str]:
+    """What was noted, without the numbers that make the names unique; sorted."""
+    return sorted(path.name.split(" #")[0] for path in folder.iterdir())
+
+
+def add(item: int, state: int) -> int:
+    return item + state
+
+
+def return_state(item: Any, state: Any) -> Any:
+    return state
+
+
+# --- that works -----------------------------------------------------------------------------------------------------
+
+
+def test_setup_runs_once_in_each_worker_before_the_first_item_there(tmp_path: Path) -> None:
+    gate_folder = tmp_path / "gate"
+    gate_folder.mkdir()
+    log = tmp_path / "log"
+    log.mkdir()
+    gate = Gate(gate_folder)
+
+    def setup() -> int:
+        note(log, "setup in", os.getpid())
+        return os.getpid()
+
+    def handle(item: int, state: int) -> tuple[int, int]:
+        if item < 2:
+            gate.pass_through(item)
+        return os.getpid(), state
+
+    with JobQueue(2) as queue:
+        queue.create_job("job", range(50), handle, setup=setup)
+        run = queue.start("job")
+        gate.wait_for(0, 1)
+        gate.open()
+        job = run.result()
+    workers = {worker for worker, _ in job.results}
+    assert len(workers) == 2
+    assert all(worker == state for worker, state in job.results)
+    assert notes(log) == sorted(f"setup in {worker}" for worker in workers)
+
+
+def test_each_job_has_a_setup_of_its_own() -> None:
+    with JobQueue(1) as queue:
+        assert queue.run([1, 2], add, setup=lambda: 10).results == [11, 12]
+        assert queue.run([1, 2], add, setup=lambda: 20).results == [21, 22]
+        assert queue.run([1, 2], do.double).results == [2, 4]
+
+
+def test_state_need_not_be_picklable() -> None:
+    def handle(item: int, state: Any) -> bool:
+        with state:
+            return True
+
+    with JobQueue(2) as queue:
+        assert queue.run(range(4), handle, setup=threading.Lock).results == [True] * 4
+
+
+@pytest.mark.parametrize("ends_by", ["itself", "cancel", "failures"])
+def test_generator_yields_the_state_and_is_finished_at_the_end_of_the_job(ends_by: str, tmp_path: Path) -> None:
+    gate_folder, log = tmp_path / "gate", tmp_path / "log"
+    gate_folder.mkdir()
+    log.mkdir()
+    gate = Gate(gate_folder)
+
+    def setup() -> Iterator[int]:
+        note(log, "begin", os.getpid())
+        yield 10
+        note(log, "end", os.getpid())
+
+    def handle(item: int, state: int) -> int:
+        if ends_by == "cancel":
+            gate.pass_through(item)
+        if ends_by == "failures":
+            raise ValueError(item)
+        return item + state
+
+    with JobQueue(1, max_retries=0) as queue:
+        queue.create_job("job", range(3), handle, setup=setup)
+        run = queue.start("job")
+        if ends_by == "cancel":
+            gate.wait_for(0)
+            run.cancel()
+            gate.open()
+        job = run.result()
+        (worker,) = workers_of(queue)
+        assert notes(log) == [f"begin {worker}", f"end {worker}"]
+    if ends_by == "itself":
+        assert job.results == [10, 11, 12]
+
+
+def test_context_manager_function_yields_the_state_and_is_finished(tmp_path: Path) -> None:
+    @contextlib.contextmanager
+    def setup() -> Iterator[int]:
+        note(tmp_path, "begin")
+        try:
+            yield 10
+        finally:
+            note(tmp_path, "end")
+
+    with JobQueue(1) as queue:
+        assert queue.run([1, 2], add, setup=setup).results == [11, 12]
+        workers_of(queue)
+        assert notes(tmp_path) == ["begin", "end"]
+
+
+def test_queue_waits_at_its_end_for_setups_to_finish(tmp_path: Path) -> None:
+    def setup() -> Iterator[int]:
+        yield 10
+        note(tmp_path, "end")
+
+    with JobQueue(1) as queue:
+        queue.run([1, 2], add, setup=setup)
+    assert notes(tmp_path) == ["end"]
+
+
+def test_other_context_managers_are_the_state_themselves(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_text("content")
+
+    def handle(item: int, state: Any) -> str:
+        state.seek(0)
+        return str(state.read())
+
+    with JobQueue(1) as queue:
+        assert queue.run([1, 2], handle, setup=path.open).results == ["content"] * 2
+
+
+def test_coroutine_functions_may_be_setup_and_share_the_event_loop_with_the_handler() -> None:
+    import asyncio
+
+    async def setup() -> Any:
+        return asyncio.get_running_loop()
+
+    async def handle(item: int, state: Any) -> bool:
+        return asyncio.get_running_loop() is state
+
+    with JobQueue(1) as queue:
+        assert queue.run(range(3), handle, setup=setup).results == [True] * 3
+
+
+def test_end_of_a_setup_that_raises_is_logged_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    def setup() -> Iterator[int]:
+        yield 10
+        raise OSError("the end went wrong")
+
+    with JobQueue(1) as queue:
+        job = queue.run([1, 2], add, id="job", setup=setup)
+        assert queue.run([1], do.succeed).results == [1]
+    assert (job.status, job.results) == (JobStatus.COMPLETED, [11, 12])
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "job 'job'" in record.getMessage()
+    assert "the end went wrong" in record.getMessage()
+
+
+def test_current_item_in_setup_tells_the_worker_and_the_job_but_no_item() -> None:
+    def setup() -> tuple[Any, ...]:
+        item = current_item()
+        return item.job_id, item.worker, item.id, item.attempt, item.paused, item.cancelled
+
+    with JobQueue(1) as queue:
+        assert queue.run(["item"], return_state, id="job", setup=setup).results == [("job", 0, None, 0, False, False)]
+
+
+def test_new_worker_runs_setup_again_after_a_crash(tmp_path: Path) -> None:
+    def setup() -> int:
+        note(tmp_path, "setup")
+        return os.getpid()
+
+    def handle(item: str, state: int) -> bool:
+        do.only("b", do.at_first(do.segfault))(item)
+        return state == os.getpid()
+
+    with JobQueue(1, retry=TWICE) as queue:
+        job = queue.run("abc", handle, setup=setup, chunksize=1)
+    assert job.results == [True] * 3
+    assert len(notes(tmp_path)) == 2
+
+
+def test_retry_failed_runs_setup_anew(tmp_path: Path) -> None:
+    def setup() -> Iterator[str]:
+        note(tmp_path, "begin")
+        yield "state"
+        note(tmp_path, "end")
+
+    def handle(item: str, state: str) -> str:
+        if not (tmp_path / "repaired").exists():
+            raise ValueError(item)
+        return item + state
+
+    with JobQueue(1, max_retries=0) as queue:
+        queue.run("ab", handle, id="job", setup=setup)
+        (tmp_path / "repaired").touch()
+        assert queue.retry_failed("job").result().results == ["astate", "bstate"]
+        workers_of(queue)
+        assert notes(tmp_path) == ["begin", "begin", "end", "end", "repaired"]
+
+
+# --- that fails -----------------------------------------------------------------------------------------------------
+
+
+def yields_nothing() -> Iterator[int]:
+    yield from ()
+
+
+def run_with_bystander(queue: JobQueue, handler: Callable[..., Any], setup: Callable[[], Any] | None) -> Recorder:
+    """Run ``job`` while another one, the bystander, has the same workers."""
+    recorder = Recorder(queue)
+    queue.create_job("bystander", range(100), do.double)
+    queue.create_job("job", "abc", handler, setup=setup)
+    runs = [queue.start("bystander"), queue.start("job")]
+    for run in runs:
+        run.result(60)
+    bystander = runs[0].job
+    assert bystander.results == [2 * item for item in range(100)]
+    assert {item.attempts for item in bystander.items} == {1}
+    recorder.check(bystander)
+    recorder.check(runs[1].job)
+    return recorder
+
+
+def check_failed(recorder: Recorder, queue: JobQueue, cause: type[BaseException], message: str) -> None:
+    """The job has failed with `SetupError`, once, and charged to no item."""
+    job = queue.get_job("job")
+    assert job is not None
+    assert (job.status, job.completed, job.failed) == (JobStatus.COMPLETED_WITH_ERRORS, 0, 3)
+    errors = {item.exception for item in job.items}
+    assert len(errors) == 1, "one error, told once"
+    (error,) = errors
+    assert type(error) is SetupError
+    assert type(error.__cause__) is cause
+    assert re.search(message, str(error.__cause__))
+    assert re.search("^setup failed in every worker; the last one raised", job.items[0].error or "")
+    assert {item.attempts for item in job.items} == {0}
+    assert len(recorder.of(JOB_PROGRESS, "job")) == 3
+    assert recorder.retries("job") == []
+
+
+CRASHES = {
+    "os._exit(0)": (do.exit_zero, "ended with exit code 0"),
+    "os._exit(3)": (do.exit_with(3), "ended with exit code 3"),
+    "segfault": (do.segfault, "was ended by SIGSEGV"),
+    "abort": (do.abort, "was ended by SIGABRT"),
+    "SIGKILL": (do.kill_self, "was ended by SIGKILL"),
+}
+RAISES = {
+    "Exception": (do.fail, ValueError, "cannot do"),
+    "Exception that can't be unpickled": (do.raise_two_argument_error, RemoteError, "two: arguments"),
+    "SystemExit": (do.sys_exit, RemoteError, "SystemExit: 3"),
+    "KeyboardInterrupt": (do.raise_keyboard_interrupt, RemoteError, "KeyboardInterrupt"),
+    "StopIteration": (do.raise_stop_iteration, StopIteration, ""),
+    "BaseException": (do.raise_base_exception, RemoteError, "base"),
+}
+ALL = {how: (bad, WorkerCrashedError, message) for how, (bad, message) in CRASHES.items()} | RAISES
+
+
+WHERE_AND_HOW = [
+    *(("setup", how, workers) for how in ALL for workers in (1, 2)),
+    *(("handler loading", how, 2) for how in ALL),
+    *(("setup loading", how, 1) for how in ("os._exit(3)", "Exception", "KeyboardInterrupt")),
+]
+
+
+@pytest.mark.parametrize(("where", "how", "workers"), WHERE_AND_HOW)
+def test_job_ends_at_once_where_setup_fails_in_every_worker(where: str, how: str, workers: int) -> None:
+    bad, cause, message = ALL[how]
+    handler: Callable[..., Any] = do.WhenUnpickled(bad) if where == "handler loading" else return_state
+    setup: Callable[[], Any] | None = {
+        "setup": lambda: bad(None),
+        "handler loading": None,
+        "setup loading": do.WhenUnpickled(bad),
+    }[where]  # type: ignore[assignment]
+    with JobQueue(workers, max_retries=0) as queue:
+        recorder = run_with_bystander(queue, handler, setup)
+        check_failed(recorder, queue, cause, message)
+        assert len(workers_of(queue)) == workers
+
+
+@pytest.mark.parametrize("bad", [do.hang_python, do.hang_sleep, do.hang_holding_gil, do.sigterm_ignore_and_hang])
+def test_setup_that_hangs_past_its_timeout_is_killed(bad: do.Handler) -> None:
+    with JobQueue(2, max_retries=0, setup_timeout=1.0) as queue:
+        recorder = run_with_bystander(queue, return_state, lambda: bad(None))
+        check_failed(recorder, queue, TimeoutError, "setup ran longer than setup_timeout of 1 s")
+        assert len(workers_of(queue)) == 2
+
+
+def test_loading_a_handler_that_hangs_past_the_setup_timeout_is_killed() -> None:
+    with JobQueue(2, max_retries=0, setup_timeout=1.0) as queue:
+        recorder = run_with_bystander(queue, do.WhenUnpickled(do.hang_sleep), None)
+        check_failed(recorder, queue, TimeoutError, "setup_timeout")
+
+
+def test_setup_generator_that_yields_nothing_has_failed() -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        recorder = run_with_bystander(queue, return_state, yields_nothing)
+        check_failed(recorder, queue, RuntimeError, "expected a generator that yields the state once, got one that")
+
+
+def test_setup_is_tried_again_by_the_policy_and_not_more_often(tmp_path: Path) -> None:
+    def setup() -> None:
+        note(tmp_path, current_item().worker)
+        raise ValueError("no model")
+
+    with JobQueue(2, retry=RetryPolicy(max_retries=2, base_delay=0.01)) as queue:
+        recorder = run_with_bystander(queue, return_state, setup)
+        check_failed(recorder, queue, ValueError, "no model")
+    assert notes(tmp_path) == ["0", "0", "0", "1", "1", "1"]
+
+
+def test_setup_that_fails_first_and_then_works_costs_no_item_a_try(tmp_path: Path) -> None:
+    def setup() -> str:
+        if not notes(tmp_path):
+            note(tmp_path, "failed")
+            raise ValueError("not yet")
+        return "state"
+
+    with JobQueue(1, retry=TWICE) as queue:
+        job = queue.run("abc", return_state, setup=setup)
+    assert job.results == ["state"] * 3
+    assert {item.attempts for item in job.items} == {1}
+
+
+@pytest.mark.parametrize("bad", [do.fail, do.segfault], ids=["raises", "crashes"])
+def test_workers_where_setup_fails_sit_the_job_out_with_one_warning(
+    bad: do.Handler, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
+
+    def setup() -> str:
+        worker = current_item().worker
+        if worker == 1:
+            gate.wait_for(0, 2)
+            return "state"
+        gate.announce(worker)
+        return str(bad("setup"))
+
+    def handle(item: int, state: str) -> int:
+        return current_item().worker
+
+    with JobQueue(3, max_retries=0) as queue:
+        job = queue.run(range(30), handle, id="job", setup=setup, chunksize=1)
+        assert len(workers_of(queue)) == 3
+    assert job.status is JobStatus.COMPLETED
+    assert job.results == [1] * 30
+    assert {item.attempts for item in job.items} == {1}
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "job 'job': setup failed on worker" in warning
+    assert "sits this job out" in warning
+
+
+def test_setup_works_again_in_a_later_job_where_it_failed_in_an_earlier_one() -> None:
+    def setup() -> str:
+        raise ValueError("no model")
+
+    with JobQueue(2, max_retries=0) as queue:
+        assert queue.run("abc", return_state, setup=setup).failed == 3
+        assert queue.run("abc", return_state, setup=lambda: "state").results == ["state"] * 3
+
+
+def test_items_that_ended_before_setup_failed_everywhere_stay_completed(tmp_path: Path) -> None:
+    def setup() -> str:
+        if notes(tmp_path):
+            raise ValueError("no second time")
+        note(tmp_path, "setup")
+        return "state"
+
+    def handle(item: str, state: str) -> str:
+        do.only("b", do.kill_self)(item)
+        return item
+
+    with JobQueue(1, max_retries=0) as queue:
+        recorder = Recorder(queue)
+        job = queue.run("abc", handle, setup=setup, chunksize=1)
+        recorder.check(job)
+    assert [item.status for item in job.items] == [ItemStatus.COMPLETED, ItemStatus.FAILED, ItemStatus.FAILED]
+    assert isinstance(job.items[1].exception, WorkerCrashedError)
+    assert isinstance(job.items[2].exception, SetupError)
+
+
+def test_cancelled_job_does_not_wait_for_the_next_try_of_its_setup(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def setup() -> None:
+        gate.announce("setup")
+        raise ValueError("no model")
+
+    with JobQueue(1, retry=RetryPolicy(max_retries=3, base_delay=300.0)) as queue:
+        queue.create_job("job", "abc", return_state, setup=setup)
+        run = queue.start("job")
+        gate.wait_for("setup")
+        queue.cancel("job")
+        assert run.result(30).status is JobStatus.CANCELLED
+        assert {item.status for item in run.job.items} == {ItemStatus.PENDING}
+
+
+def test_killing_a_job_in_its_setup_ends_it_at_once(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def setup() -> None:
+        gate.announce("setup")
+        do.hang_sleep(None)
+
+    with JobQueue(1) as queue:
+        queue.create_job("job", "abc", return_state, setup=setup)
+        run = queue.start("job")
+        gate.wait_for("setup")
+        queue.cancel("job", kill=True)
+        assert run.result(30).status is JobStatus.CANCELLED
+        assert queue.run("a", do.succeed).results == ["a"]
+
+
+def test_worker_killed_from_outside_in_setup_is_replaced(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def setup() -> str:
+        if gate.arrived():
+            return "state"
+        gate.announce(os.getpid())
+        return str(do.hang_sleep(None))
+
+    with JobQueue(1, retry=TWICE) as queue:
+        queue.create_job("job", "abc", return_state, setup=setup)
+        run = queue.start("job")
+        (pid,) = gate.wait_for_count(1)
+        os.kill(int(pid), signal.SIGKILL)
+        assert run.result(30).results == ["state"] * 3
+        assert {item.attempts for item in run.job.items} == {1}
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"))

@@ -1,0 +1,173 @@
+"""One queue, many threads."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from mpqueue import Job, JobExistsError, JobNotFoundError, JobQueue, JobStateError, JobStatus
+from tests.support import handlers as do
+from tests.support.recorder import Recorder
+
+pytestmark = pytest.mark.slow
+
+THREADS = 16
+
+
+def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
+    """Do the work in so many threads, which begin together."""
+    barrier = threading.Barrier(count)
+
+    def begin(number: int) -> Any:
+        barrier.wait(60)
+        return work(number)
+
+    with ThreadPoolExecutor(count) as executor:
+        return list(executor.map(begin, range(count)))
+
+
+def test_many_threads_run_jobs_on_one_queue() -> None:
+    with JobQueue(2) as queue:
+        recorder = Recorder(queue)
+
+        def work(number: int) -> list[Any]:
+            return queue.run(range(number, number + 50), do.double, id=f"job of {number}").results
+
+        for number, results in enumerate(in_threads(THREADS, work)):
+            assert results == [2 * item for item in range(number, number + 50)]
+        for job in queue.jobs():
+            recorder.check(job)
+        assert queue.get_stats().completed == THREADS
+
+
+def test_jobs_without_an_id_get_different_ones_in_all_threads() -> None:
+    with JobQueue(2) as queue:
+        jobs = in_threads(THREADS, lambda number: queue.run([number], do.double))
+        assert len({job.id for job in jobs}) == THREADS
+        assert sorted(job.results[0] for job in jobs) == [2 * number for number in range(THREADS)]
+
+
+def test_one_of_many_threads_that_want_the_same_id_gets_it() -> None:
+    def work(number: int) -> str:
+        try:
+            queue.create_job("job", [number], do.succeed)
+        except JobExistsError:
+            return "refused"
+        return "created"
+
+    with JobQueue(1) as queue:
+        outcomes = in_threads(THREADS, work)
+        assert len(queue.jobs()) == 1
+    assert outcomes.count("created") == 1
+
+
+def test_one_of_many_threads_that_start_the_same_job_starts_it() -> None:
+    def work(number: int) -> str:
+        try:
+            queue.start("job")
+        except JobStateError:
+            return "refused"
+        return "started"
+
+    with JobQueue(1) as queue:
+        recorder = Recorder(queue)
+        job = queue.create_job("job", range(10), do.succeed)
+        assert in_threads(THREADS, work).count("started") == 1
+    recorder.check(job)
+
+
+def test_threads_that_pause_resume_cancel_and_look_at_jobs_get_answers_and_no_harm_is_done() -> None:
+    with JobQueue(2) as queue:
+        recorder = Recorder(queue)
+        for number in range(8):
+            queue.create_job(f"job {number}", range(2000), do.double)
+
+        def work(number: int) -> None:
+            rng = random.Random(number)
+            for _ in range(40):
+                job_id = f"job {rng.randrange(8)}"
+                calls: list[Callable[[str], object]] = [queue.start, queue.pause, queue.resume, queue.get_job]
+                with contextlib.suppress(JobStateError):
+                    rng.choice(calls)(job_id)
+                queue.get_stats()
+                [(job.status, job.completed, job.items[0].status) for job in queue.jobs()]
+            if number == 0:
+                queue.cancel("job 0")
+
+        in_threads(8, work)
+        for job in queue.jobs():
+            with contextlib.suppress(JobStateError):
+                queue.start(job.id)
+            with contextlib.suppress(JobStateError):
+                queue.resume(job.id)
+    for job in queue.jobs():
+        recorder.check(job)
+        if not job.cancelled:
+            assert (job.status, job.results) == ("completed", list(range(0, 4000, 2)))
+
+
+def test_threads_that_create_and_clear_jobs_do_not_disturb_each_other() -> None:
+    def work(number: int) -> int:
+        done = 0
+        for turn in range(30):
+            job_id = f"{turn % 3}"
+            with contextlib.suppress(JobExistsError):
+                queue.create_job(job_id, [1], do.succeed)
+            with contextlib.suppress(JobNotFoundError):
+                queue.clear_job(job_id)
+                done += 1
+        return done
+
+    with JobQueue(1) as queue:
+        assert sum(in_threads(8, work)) > 0
+        assert queue.run([1], do.double).results == [2]
+
+
+def test_several_threads_may_wait_for_one_run() -> None:
+    with JobQueue(1) as queue:
+        queue.create_job("job", range(100), do.double)
+        run = queue.start("job")
+        jobs: list[Job] = in_threads(8, lambda number: run.result(60))
+        assert {job.status for job in jobs} == {JobStatus.COMPLETED}
+
+
+def test_several_threads_may_iterate_over_one_run() -> None:
+    with JobQueue(2) as queue:
+        queue.create_job("job", range(1000), do.double)
+        run = queue.start("job")
+        counts = in_threads(8, lambda number: len({item.id for item in run.as_completed()}))
+    assert counts == [1000] * 8
+
+
+def test_several_threads_may_close_one_queue() -> None:
+    queue = JobQueue(2)
+    queue.create_job("job", range(1000), do.double)
+    run = queue.start("job")
+    in_threads(8, lambda number: queue.close())
+    assert run.result(60).completed == 1000
+
+
+def test_lists_of_jobs_may_be_read_while_others_create_jobs() -> None:
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            queue.jobs()
+            queue.get_stats()
+
+    with JobQueue(1) as queue:
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            for number in range(500):
+                queue.create_job(str(number), [], do.succeed)
+        finally:
+            stop.set()
+            reader.join()
+        assert queue.get_stats().pending == 500

@@ -1,0 +1,157 @@
+"""An auditor of a `FakeLanes`: looks at every step of its scheduler and objects to what must not be.
+
+Where `tests.support.invariants` looks at the books alone, the auditor remembers: what was announced, when a retry is
+due, since when something runs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, Command, SendChunk
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.lane_book import Chunk
+from mpqueue._core.messages import Message
+from mpqueue._wire.ledger import Phase
+from mpqueue.status import JobStatus
+from tests.support.fake_lanes import FakeLanes
+from tests.support.invariants import EPSILON, check_ended, check_invariants
+
+
+@dataclass
+class _Hearing:
+    """What was heard of one run of a job."""
+
+    completed: int
+    failed: int = 0
+    ended: set[int] = field(default_factory=set)
+    not_before: dict[int, float] = field(default_factory=dict)  #: when a retry is due
+    attempts: Counter[int] = field(default_factory=Counter)
+
+
+class Auditor:
+    """Watches from its making on. ``steps`` is how many steps of the scheduler it has seen."""
+
+    def __init__(self, fleet: FakeLanes) -> None:
+        self.steps = 0
+        self._fleet = fleet
+        self._books = fleet.books
+        self._runs: dict[int, _Hearing] = {}
+        self._ended: dict[int, int] = {}  #: by job: how many items had completed when it ended last
+        self.finished: Counter[int] = Counter()
+        self.started: Counter[int] = Counter()
+        fleet.watchers.append(self._step)
+        fleet.item_watchers.append(self._items_begin)
+
+    def _step(self, message: Message, commands: list[Command]) -> None:
+        self.steps += 1
+        for command in commands:
+            match command:
+                case AnnounceStarted(job):
+                    self._job_started(job)
+                case AnnounceItems():
+                    self._items_told(command)
+                case AnnounceState(job):
+                    hearing = self._runs[job.number]
+                    assert (command.completed, command.failed) == (hearing.completed, hearing.failed)
+                    paused = command.event == "job:paused"
+                    assert command.status is (JobStatus.PAUSED if paused else JobStatus.RUNNING)
+                case AnnounceFinished():
+                    self._job_finished(command)
+                case SendChunk():
+                    self._chunk_sent(command.chunk, command.lane)
+                case _:
+                    pass
+        check_invariants(self._books)
+        self.check_deadlines()
+
+    # -- what is announced -------------------------------------------------------------------------------------
+
+    def _job_started(self, job: JobBook) -> None:
+        assert job.number not in self._runs, "a job starts once"
+        self.started[job.number] += 1
+        self._runs[job.number] = _Hearing(self._ended.get(job.number, 0))
+
+    def _items_told(self, told: AnnounceItems) -> None:
+        hearing, job = self._runs[told.job.number], told.job
+        assert told.completed_before == hearing.completed
+        assert told.failed_before == hearing.failed
+        assert told.status in (JobStatus.RUNNING, JobStatus.PAUSED)
+        indices, retrying = set(told.indices), told.retrying.keys()
+        assert len(indices) == len(told.indices) > 0
+        assert told.failed <= indices
+        assert retrying <= indices
+        assert not told.failed & retrying
+        assert not indices & hearing.ended, "an item ends once"
+        for index, retry in told.retrying.items():
+            hearing.attempts[index] += 1
+            assert retry.attempt == hearing.attempts[index] <= job.options.retry.max_retries
+            policy = job.options.retry
+            assert retry.delay == policy.base_delay * policy.factor ** (retry.attempt - 1)
+            hearing.not_before[index] = self._fleet.now + retry.delay
+        hearing.ended |= indices - retrying
+        hearing.failed += len(told.failed)
+        hearing.completed += len(indices) - len(told.failed) - len(retrying)
+
+    def _job_finished(self, told: AnnounceFinished) -> None:
+        job = told.job
+        hearing = self._runs.pop(job.number, None)
+        assert hearing is not None or (told.status is JobStatus.CANCELLED and not self.started[job.number])
+        if hearing is not None:
+            assert (told.completed, told.failed) == (hearing.completed, hearing.failed)
+        assert told.duration >= 0
+        self.finished[job.number] += 1
+        self._ended[job.number] = told.completed
+        assert told.status is job.status
+        assert (told.completed, told.failed) == (job.completed, job.failed)
+        check_ended(job)
+
+    # -- what runs ---------------------------------------------------------------------------------------------
+
+    def _chunk_sent(self, chunk: Chunk, lane: int) -> None:
+        job = chunk.job
+        assert len(chunk.indices) > 0
+        assert job.status is JobStatus.RUNNING, "nothing starts while paused"
+        assert not job.cancelled, "nothing starts once cancelled"
+        for other in self._books.jobs.values():
+            if other is job or not other.runnable or not other.may_use(lane, self._books.now):
+                continue
+            if other.options.max_lanes is not None and other.lanes_held >= other.options.max_lanes:
+                continue
+            assert other.options.priority <= job.options.priority, "the higher priority first"
+            if other.options.priority == job.options.priority:
+                assert job.lanes_held <= other.lanes_held + 1, "equal jobs share the lanes"
+
+    def _items_begin(self, chunk: Chunk, lo: int, hi: int) -> None:
+        """In a worker, on the other side of the flags."""
+        job, now = chunk.job, self._fleet.now
+        assert hi <= max(chunk.end, chunk.claimed), "nothing runs that was taken elsewhere"
+        if not job.active:
+            return
+        running = job.status is JobStatus.RUNNING and not job.cancelled
+        assert running or self._is_dying(chunk), "nothing begins while paused or cancelled"
+        not_before = self._runs[job.number].not_before
+        for index in chunk.indices[lo:hi]:
+            assert now >= not_before.get(index, 0.0) - EPSILON, "a retry waits for its time"
+
+    def _is_dying(self, chunk: Chunk) -> bool:
+        return any(chunk in lane.chunks and lane.verdict is not None for lane in self._books.lanes)
+
+    def check_deadlines(self) -> None:
+        """Nothing runs beyond its timeout."""
+        fleet = self._fleet
+        for lane, worker in zip(self._books.lanes, fleet.workers, strict=True):
+            job = lane.job
+            if worker is None or not worker.alive or job is None or worker.idle:
+                continue
+            claim, options = worker.claim, job.options
+            limit = {Phase.RUNNING: options.timeout, Phase.LOADING: options.setup_timeout}.get(claim.phase)
+            if limit is not None and any(claim.is_of(chunk.number) for chunk in lane.chunks):
+                overdue = fleet.now - claim.since - limit - fleet.kill_seconds
+                assert overdue <= EPSILON, f"lane {lane.number} is {overdue} s over its time"
+
+    def check_runs(self) -> None:
+        """Every run that began has ended once."""
+        assert self._runs == {}
+        assert all(self.finished[number] == count for number, count in self.started.items())

@@ -1,0 +1,446 @@
+"""The engine without processes, threads and waiting: the real scheduler, workers that pretend, and a clock of its own.
+
+`FakeLanes` stands where the coordinator and the pool stand, and carries out the scheduler's commands as they do. What
+takes time is an entry in its calendar; `run` and its kin go from one entry, or deadline of the scheduler, to the next.
+The same calls give the same history, down to the last command::
+
+    fleet = FakeLanes(2)
+    job = fleet.job([succeed(0.5), fail(), crash()])
+    fleet.start(job)
+    fleet.run_until_over(job)
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mpqueue._core.commands import (
+    AnnounceFinished,
+    AnnounceItems,
+    AnnounceStarted,
+    AnnounceState,
+    Command,
+    ForgetJob,
+    InitializeLane,
+    KillLane,
+    LowerLimit,
+    ObserveLane,
+    RecycleLane,
+    RetireLane,
+    SendChunk,
+    SetFlags,
+    StartLane,
+    Warn,
+)
+from mpqueue._core.item_table import Failure, ItemTable, make_table
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.lane_book import Chunk
+from mpqueue._core.messages import (
+    ChunkRefused,
+    FailedItemsReset,
+    ItemDropped,
+    ItemsAdded,
+    JobCancelled,
+    JobPaused,
+    JobResumed,
+    JobStarted,
+    LaneInitialized,
+    LaneObserved,
+    LaneReady,
+    LaneStartFailed,
+    LanesWanted,
+    Message,
+    QueueClosing,
+    QueueOpened,
+    StreamSealed,
+    TimePassed,
+)
+from mpqueue._core.scheduler import Scheduler
+from mpqueue._core.stream_table import StreamTable
+from mpqueue.errors import ItemPicklingError
+from mpqueue.options import JobOptions
+from mpqueue.retry import RetryPolicy
+from mpqueue.testing import FakeClock
+from tests.support.fake_worker import FakeWorker, Handler, Item, Outcome, Packing, Try
+
+Announcement = AnnounceStarted | AnnounceItems | AnnounceState | AnnounceFinished
+Watcher = Callable[[Message, list[Command]], None]
+
+#: Steps at one instant for which nothing but the scheduler's own deadline was the cause: more of them are a livelock.
+MOST_STEPS_AT_ONCE = 30
+#: Looks at a lane's ledger in one step that only follow from each other.
+MOST_LOOKS_AT_ONCE = 10
+
+
+# -- items that say what they do -----------------------------------------------------------------------------------
+
+
+def succeed(seconds: float = 0.0) -> Item:
+    """An item that takes so long."""
+    return Item((Try(seconds),))
+
+
+def fail(seconds: float = 0.0, *, times: int | None = None, error: BaseException | None = None) -> Item:
+    """An item whose first ``times`` tries (None: all) raise."""
+    bad = Try(seconds, Outcome.FAILURE, ValueError("no") if error is None else error)
+    return Item((bad,) if times is None else (*[bad] * times, Try(seconds)))
+
+
+def crash(seconds: float = 0.0, *, times: int | None = None) -> Item:
+    """An item whose first ``times`` tries (None: all) take the worker with them."""
+    bad = Try(seconds, Outcome.CRASH)
+    return Item((bad,) if times is None else (*[bad] * times, Try(seconds)))
+
+
+def hang(*, times: int | None = None) -> Item:
+    """An item whose first ``times`` tries (None: all) do not end."""
+    bad = Try(0.0, Outcome.HANG)
+    return Item((bad,) if times is None else (*[bad] * times, Try()))
+
+
+def packed(packing: Packing) -> Item:
+    """An item that is never run, for want of being pickled or unpickled."""
+    return Item((Try(),), packing)
+
+
+# -- the engine ----------------------------------------------------------------------------------------------------
+
+
+class FakeLanes:
+    """A scheduler and its lanes.
+
+    ``latency`` is the seconds that a frame or a message is under way between a worker and the scheduler; what is in
+    shared memory (the ledger, flags, limits) is seen at once. Starting a worker takes ``start_seconds``, killing one
+    ``kill_seconds``.
+    """
+
+    def __init__(
+        self,
+        lanes: int,
+        *,
+        latency: float = 0.0,
+        start_seconds: float = 0.1,
+        kill_seconds: float = 0.0,
+        max_items_per_worker: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.clock = FakeClock()
+        self.scheduler = Scheduler(lanes, random.Random(seed), max_items_per_worker=max_items_per_worker)
+        self.books = self.scheduler.books
+        self.latency = latency
+        self.start_seconds = start_seconds
+        self.kill_seconds = kill_seconds
+        self.workers: list[FakeWorker | None] = [None] * lanes
+        self.broken: set[int] = set()  #: lanes whose workers can't be started
+        self.told: list[Announcement] = []
+        self.warnings: list[str] = []
+        self.counts: Counter[type] = Counter()  #: messages and commands so far, by type
+        self.watchers: list[Watcher] = []  #: called after each step of the scheduler
+        self.item_watchers: list[Callable[[Chunk, int, int], None]] = []  #: called when items begin: from, to
+        self._calendar: list[tuple[float, int, FakeWorker | None, int, Callable[[], None]]] = []
+        self._serial = itertools.count()
+        self._pids = itertools.count(1000)
+        self._numbers = itertools.count(1)
+        self._more: deque[Message] = deque()
+        self._loads: Counter[tuple[int, int]] = Counter()
+        self._steps_at_once = 0
+        self._initialize: Callable[[int], Try] | None = None
+        self._actions: dict[type, Callable[[Any], None]] = {
+            StartLane: self._start_lane,
+            InitializeLane: self._initialize_lane,
+            RecycleLane: self._recycle_lane,
+            RetireLane: self._retire_lane,
+            KillLane: self._kill_lane,
+            SendChunk: self._send_chunk,
+            ForgetJob: self._send,
+            SetFlags: self._set_flags,
+            LowerLimit: self._lower_limit,
+            ObserveLane: self._observe_lane,
+            Warn: lambda command: self.warnings.append(command.text),
+            AnnounceStarted: self.told.append,
+            AnnounceItems: self.told.append,
+            AnnounceState: self.told.append,
+            AnnounceFinished: self.told.append,
+        }
+
+    # -- what users do -----------------------------------------------------------------------------------------
+
+    def job(
+        self,
+        items: Iterable[Item],
+        *,
+        load: Callable[[int, int], Try] | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        setup_timeout: float | None = None,
+        priority: int = 0,
+        chunksize: int | None = None,
+        max_lanes: int | None = None,
+    ) -> JobBook:
+        """Create a job; ``load`` is what loading its handler does, by lane and how often it was done there."""
+        options = JobOptions(retry or RetryPolicy(), timeout, setup_timeout, priority, chunksize, max_lanes)
+        return self._book(make_table(items), options, Handler(load))
+
+    def stream(self, *, retry: RetryPolicy | None = None, max_lanes: int | None = None) -> JobBook:
+        """Create a job whose items are added while it runs."""
+        book = self._book(StreamTable(), JobOptions(retry or RetryPolicy(), max_lanes=max_lanes), Handler())
+        book.sealed = False
+        return book
+
+    def _book(self, table: ItemTable, options: JobOptions, handler: Handler) -> JobBook:
+        number = next(self._numbers)
+        return JobBook(number, f"job-{number}", table, options, handler)
+
+    def start(self, *jobs: JobBook) -> None:
+        """Start jobs, and the workers where these are the first."""
+        for job in jobs:
+            if not self.books.opened:
+                self.handle(QueueOpened())
+            self.handle(JobStarted(job, self.clock.wall()))
+
+    def pause(self, job: JobBook) -> None:
+        """Pause a job."""
+        self.handle(JobPaused(job))
+
+    def resume(self, job: JobBook) -> None:
+        """Resume a job."""
+        self.handle(JobResumed(job))
+
+    def cancel(self, job: JobBook, *, kill: bool = False) -> None:
+        """Cancel a job."""
+        self.handle(JobCancelled(job, self.clock.wall(), kill))
+
+    def retry_failed(self, job: JobBook) -> None:
+        """Run a job's failed items again."""
+        self.handle(FailedItemsReset(job, self.clock.wall()))
+
+    def close(self, *, cancel: bool = False, kill: bool = False) -> None:
+        """Close the queue."""
+        self.handle(QueueClosing(self.clock.wall(), cancel, kill))
+
+    def add(self, stream: JobBook, items: Iterable[Item]) -> None:
+        """Add items to a stream."""
+        table = stream.table
+        assert isinstance(table, StreamTable)
+        lo = len(table)
+        for item in items:
+            table.append(item)
+        self.handle(ItemsAdded(stream, range(lo, len(table))))
+
+    def seal(self, stream: JobBook) -> None:
+        """No more items will come."""
+        self.handle(StreamSealed(stream))
+
+    def drop(self, job: JobBook, index: int, *, kill: bool = False) -> None:
+        """Cancel one item."""
+        self.handle(ItemDropped(job, index, kill))
+
+    def want(self, lanes: int) -> None:
+        """Let there be at least so many lanes."""
+        self.workers.extend([None] * (lanes - len(self.workers)))
+        self.handle(LanesWanted(lanes))
+
+    # -- what the world does -----------------------------------------------------------------------------------
+
+    def kill(self, lane: int) -> None:
+        """Kill a lane's worker from outside."""
+        worker = self.workers[lane]
+        if worker is not None:
+            worker.die()
+
+    # -- time --------------------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> float:
+        """The time."""
+        return self.clock.now()
+
+    @property
+    def next_moment(self) -> float:
+        """When something happens next; infinity: never."""
+        entered = self._calendar[0][0] if self._calendar else math.inf
+        deadline = self.scheduler.deadline
+        return max(self.now, min(entered, math.inf if deadline is None else deadline))
+
+    def step(self) -> None:
+        """Let the next thing happen."""
+        moment = self.next_moment
+        assert moment < math.inf, "nothing will ever happen"
+        self._pass_time(moment)
+        if self._calendar and self._calendar[0][0] <= moment:
+            _, _, worker, turn, call = heapq.heappop(self._calendar)
+            self._steps_at_once = 0
+            if worker is None or worker.turn == turn:
+                call()
+        else:
+            self._steps_at_once += 1
+            assert self._steps_at_once <= MOST_STEPS_AT_ONCE, f"the scheduler goes round in circles at {moment}"
+            self.handle(TimePassed())
+
+    def run_until(self, moment: float) -> None:
+        """Let everything happen up to a moment, which is the time afterwards."""
+        while self.next_moment <= moment:
+            self.step()
+        self._pass_time(moment)
+
+    def advance(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        self.run_until(self.now + seconds)
+
+    def run_while(self, condition: Callable[[], object], *, limit: float = 1e6) -> None:
+        """Let things happen as long as the condition is true, at most so many seconds."""
+        end = self.now + limit
+        while condition():
+            assert self.next_moment <= end, f"still not over after {limit} seconds"
+            self.step()
+
+    def run_until_over(self, *jobs: JobBook, limit: float = 1e6, at_rest: bool = True) -> None:
+        """Let things happen until the jobs have ended and (unless told otherwise) all workers are at rest."""
+        self.run_while(lambda: not all(job.status.final for job in jobs), limit=limit)
+        self.run_while(lambda: at_rest and not self.at_rest, limit=limit)
+
+    def run_until_ready(self) -> None:
+        """Let things happen until all workers have started."""
+        self.run_while(lambda: not all(self.workers))
+
+    @property
+    def at_rest(self) -> bool:
+        """True where no worker has anything to do, and no message is under way."""
+        return self.scheduler.quiet and all(worker is None or worker.idle for worker in self.workers)
+
+    def _pass_time(self, moment: float) -> None:
+        while self.now < moment:  # the sum may miss the moment by the last bit
+            self._steps_at_once = 0
+            self.clock.advance(moment - self.now)
+
+    # -- messages and commands -----------------------------------------------------------------------------------
+
+    def handle(self, message: Message) -> None:
+        """Take a message in and carry out what follows from it, as the coordinator does."""
+        self._more.append(message)
+        answers = 0
+        while self._more:
+            message = self._more.popleft()
+            answers += isinstance(message, LaneObserved)
+            assert answers <= MOST_LOOKS_AT_ONCE * len(self.workers), f"looks without end at {self.now}"
+            commands = self.scheduler.handle(message, self.now)
+            self.counts[type(message)] += 1
+            for command in commands:
+                self.counts[type(command)] += 1
+                self._actions[type(command)](command)
+            for watcher in self.watchers:
+                watcher(message, commands)
+
+    def post(self, message: Message) -> None:
+        """A worker says something; it arrives after the latency."""
+        self.call_at(self.now + self.latency, lambda: self.handle(message))
+
+    def call_at(self, moment: float, call: Callable[[], None], worker: FakeWorker | None = None) -> None:
+        """Enter a call into the calendar; one of a worker counts only if that is still in the same turn then."""
+        turn = 0 if worker is None else worker.turn
+        heapq.heappush(self._calendar, (moment, next(self._serial), worker, turn, call))
+
+    def _send(self, frame: SendChunk | ForgetJob) -> None:
+        worker = self._live(frame.lane, frame.generation)
+        if worker is not None:
+            self.call_at(self.now + self.latency, lambda: worker.receive(frame))
+
+    def _send_chunk(self, command: SendChunk) -> None:
+        chunk = command.chunk
+        payloads = chunk.job.table.payloads
+        refused = {
+            position: Failure(ItemPicklingError("unpicklable"), charged=False)
+            for position, index in enumerate(chunk.indices)
+            if payloads[index].packing is Packing.UNPICKLABLE
+        }
+        if refused:
+            self._more.append(ChunkRefused(command.lane, command.generation, chunk.number, refused))
+        else:
+            chunk.job.sizer.learn_bytes(len(chunk.indices), 100 * len(chunk.indices))
+            self._send(command)
+
+    def _start_lane(self, command: StartLane) -> None:
+        lane, generation = command.lane, command.generation
+
+        def started() -> None:
+            if lane in self.broken:
+                self.post(LaneStartFailed(lane, generation, OSError("no worker today")))
+                return
+            worker = self.workers[lane] = FakeWorker(self, lane, generation, next(self._pids))
+            self.post(LaneReady(lane, generation, worker.pid))
+
+        self.call_at(self.now + self.start_seconds, started)
+
+    def initialize_with(self, initialize: Callable[[int], Try]) -> None:
+        """Give the pool an initializer, before anything is started: what it does, by lane."""
+        self._initialize = initialize
+        self.books.has_initializer = True
+
+    def _initialize_lane(self, command: InitializeLane) -> None:
+        lane, generation = command.lane, command.generation
+        doing = Try() if self._initialize is None else self._initialize(lane)
+        failure = Failure(doing.error, "a traceback") if doing.outcome is Outcome.FAILURE else None
+
+        def initialized() -> None:
+            worker = self._live(lane, generation)
+            if worker is not None and worker.alive:
+                self.post(LaneInitialized(lane, generation, failure))
+
+        self.call_at(self.now + doing.seconds, initialized)
+
+    def _recycle_lane(self, command: RecycleLane) -> None:
+        worker = self.workers[command.lane]
+        if worker is not None and worker.alive:
+            assert worker.idle, "only an idle worker is recycled"
+            worker.end()
+        self.workers[command.lane] = None
+
+    def _retire_lane(self, command: RetireLane) -> None:
+        worker = self.workers[command.lane]
+        assert worker is not None
+        assert not worker.alive
+        self.workers[command.lane] = None
+
+    def _kill_lane(self, command: KillLane) -> None:
+        worker = self.workers[command.lane]
+        if worker is not None:
+            stack = "where it was" if command.dump_stack else None
+            self.call_at(self.now + self.kill_seconds, lambda: worker.die(stack=stack))
+
+    def _set_flags(self, command: SetFlags) -> None:
+        worker = self.workers[command.lane]
+        if worker is not None:
+            worker.flags = (command.job, command.pause, command.cancel)
+
+    def _lower_limit(self, command: LowerLimit) -> None:
+        worker = self.workers[command.lane]
+        if worker is not None:
+            worker.limits[command.chunk & 1] = (command.chunk, command.position)
+
+    def _observe_lane(self, command: ObserveLane) -> None:
+        worker = self._live(command.lane, command.generation)
+        if worker is not None:
+            self._more.append(LaneObserved(command.lane, command.generation, worker.claim))
+
+    def _live(self, lane: int, generation: int) -> FakeWorker | None:
+        worker = self.workers[lane]
+        return worker if worker is not None and worker.generation == generation else None
+
+    # -- what workers ask ----------------------------------------------------------------------------------------
+
+    def loading(self, job: JobBook, lane: int) -> Try:
+        """What loading the job's handler does on that lane this time."""
+        self._loads[job.number, lane] += 1
+        load = job.handler.load
+        return Try() if load is None else load(lane, self._loads[job.number, lane])
+
+    def items_begin(self, chunk: Chunk, lo: int, hi: int) -> None:
+        """A worker begins a stretch of items."""
+        for watcher in self.item_watchers:
+            watcher(chunk, lo, hi)

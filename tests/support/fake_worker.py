@@ -1,0 +1,348 @@
+"""A worker that only pretends: it keeps the ledger as a real one does, and its items say themselves what they do.
+
+It follows `mpqueue._worker.chunk_run` and its watchdog: claims in stretches, the limit, flags between stretches, the
+end of a chunk after 50 ms, the cut after 25 ms, finished items sent home early. Nothing here waits: what takes time is
+an entry in the calendar of `tests.support.fake_lanes`.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from mpqueue._core.commands import ForgetJob, SendChunk
+from mpqueue._core.item_table import Failure
+from mpqueue._core.lane_book import Chunk
+from mpqueue._core.messages import ChunkReported, JobForgotten, LaneDied
+from mpqueue._wire.frames import Ended
+from mpqueue._wire.ledger import MAX_CHUNK_ITEMS, Claim, Phase
+from mpqueue._worker.chunk_run import CHUNK_SECONDS, STRETCH_GROWTH, STRETCH_SECONDS
+from mpqueue._worker.watchdog import CUT_SECONDS
+
+if TYPE_CHECKING:
+    from tests.support.fake_lanes import FakeLanes
+
+
+class Outcome(Enum):
+    """How a try ends."""
+
+    RESULT = auto()
+    FAILURE = auto()  #: it raises
+    CRASH = auto()  #: it takes the worker with it
+    HANG = auto()  #: it does not end
+
+
+class Packing(Enum):
+    """What comes of pickling an item."""
+
+    FINE = auto()
+    UNPICKLABLE = auto()  #: it never leaves the parent
+    UNREADABLE = auto()  #: the worker can't unpickle it
+    DEADLY = auto()  #: unpickling it kills the worker
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """What one try does, after so many seconds."""
+
+    seconds: float = 0.0
+    outcome: Outcome = Outcome.RESULT
+    error: BaseException = field(default_factory=lambda: ValueError("no"))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What the tries of one item do; the last goes for all that follow."""
+
+    tries: tuple[Try, ...] = (Try(),)
+    packing: Packing = Packing.FINE
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A job's handler: what loading it does, by the lane's number and how often that was done there (from 1)."""
+
+    load: Callable[[int, int], Try] | None = None
+
+
+@dataclass(slots=True)
+class _Run:
+    """A chunk on its way through the worker: as `ChunkRun`, with the ends of its items known beforehand."""
+
+    chunk: Chunk
+    started: float
+    size: int
+    part_started: float
+    done: int = 0
+    sent: int = 0
+    lo: int = 0  #: where the stretch at hand begins
+    stretch_started: float = 0.0
+    ends: list[float] = field(default_factory=list)  #: when its items end; infinity: never
+    crash_at: float = math.inf
+    failures: dict[int, Failure] = field(default_factory=dict)
+    stretches: list[tuple[int, int, float]] = field(default_factory=list)
+    was_cut: bool = False
+
+
+class FakeWorker:
+    """One generation of a lane."""
+
+    def __init__(self, fleet: FakeLanes, lane: int, generation: int, pid: int) -> None:
+        self.fleet = fleet
+        self.lane = lane
+        self.generation = generation
+        self.pid = pid
+        self.alive = True
+        self.turn = 0  #: entries in the calendar that were made in an earlier turn mean nothing
+        self.claim = Claim(0, Phase.IDLE, 0, 0, fleet.now)
+        self.limits = [(-1, MAX_CHUNK_ITEMS), (-1, MAX_CHUNK_ITEMS)]  #: for chunks of even and of odd number
+        self.flags = (-1, False, False)  #: (job, pause, cancel)
+        self.paces: dict[int, float | None] = {}  #: seconds an item, of each job that is loaded
+        self._frames: deque[SendChunk | ForgetJob] = deque()
+        self._run: _Run | None = None
+
+    @property
+    def idle(self) -> bool:
+        """True where it has nothing to do."""
+        return self._run is None and not self._frames
+
+    def receive(self, frame: SendChunk | ForgetJob) -> None:
+        """A frame arrived."""
+        if self.alive:
+            self._frames.append(frame)
+            self._take_next()
+
+    def die(self, exitcode: int = -9, signal: str | None = "SIGKILL", stack: str | None = None) -> None:
+        """The process is gone; its ledger stays as it is."""
+        if self.alive:
+            self.end()
+            self.fleet.post(LaneDied(self.lane, self.generation, self.pid, exitcode, signal, self.claim, stack))
+
+    def end(self) -> None:
+        """The process ends, and nobody is told."""
+        self.alive = False
+        self.turn += 1
+
+    # -- one frame after the other ---------------------------------------------------------------------------
+
+    def _take_next(self) -> None:
+        while self.alive and self._run is None and self._frames:
+            frame = self._frames.popleft()
+            if isinstance(frame, ForgetJob):
+                self.paces.pop(frame.job.number, None)
+                self.fleet.post(JobForgotten(self.lane, self.generation, frame.job.number))
+            else:
+                self._begin(frame)
+
+    def _begin(self, frame: SendChunk) -> None:
+        now, job = self.fleet.now, frame.chunk.job
+        self._run = _Run(frame.chunk, now, 1, now)
+        if job.number in self.paces:
+            self._begin_items()
+            return
+        assert frame.with_handler, "the first chunk of a job brings its handler"
+        self._claim(Phase.LOADING, 0, 0)
+        loading = self.fleet.loading(job, self.lane)
+        if loading.outcome is Outcome.CRASH:
+            self._call_at(now + loading.seconds, self._crash)
+        elif loading.outcome is not Outcome.HANG:
+            self._call_at(now + loading.seconds, lambda: self._loaded(loading))
+
+    def _loaded(self, loading: Try) -> None:
+        run = self._run
+        assert run is not None
+        self._claim(Phase.IDLE, 0, 0)
+        if loading.outcome is Outcome.FAILURE:
+            self._report(Ended.SETUP_FAILED, Failure(loading.error, "a traceback", loading.seconds))
+        else:
+            self.paces[run.chunk.job.number] = None
+            self._begin_items()
+        self._take_next()
+
+    def _begin_items(self) -> None:
+        run = self._run
+        assert run is not None
+        run.started = run.part_started = self.fleet.now
+        chunk = run.chunk
+        if chunk.careful:
+            self._next_stretch()
+            return
+        self._claim(Phase.UNPACKING, 0, len(chunk.indices))
+        payloads = chunk.job.table.payloads
+        odd = {payloads[index].packing for index in chunk.indices}
+        if Packing.DEADLY in odd:
+            self._crash()
+        elif Packing.UNREADABLE in odd:
+            self._report(Ended.UNREADABLE)
+        else:
+            pace = self.paces[chunk.job.number]
+            run.size = 1 if not pace else max(1, int(STRETCH_SECONDS / pace))
+            self._next_stretch()
+
+    # -- stretches -------------------------------------------------------------------------------------------
+
+    def _next_stretch(self) -> None:
+        """What happens between two stretches; see `ChunkRun._run_stretches`."""
+        run = self._run
+        while run is not None and self.alive:
+            chunk, lo = run.chunk, run.done
+            ended = self._why_end(run)
+            if ended is not None:
+                self._report(ended)
+                return
+            phase = Phase.UNPACKING if chunk.careful else Phase.RUNNING
+            hi = min(lo + run.size, len(chunk.indices))
+            self._claim(phase, lo, hi)
+            number, position = self.limits[chunk.number & 1]
+            if number == chunk.number and position < hi:
+                if position <= lo:
+                    self._report(Ended.LIMIT)
+                    return
+                hi = position
+                self._claim(phase, lo, hi)
+            if not chunk.careful or self._unpack_one(run, lo):
+                self._start_stretch(run, lo, hi)
+                return
+
+    def _why_end(self, run: _Run) -> Ended | None:
+        if run.done >= len(run.chunk.indices):
+            return Ended.DONE
+        if run.done and self.fleet.now - run.started >= CHUNK_SECONDS:
+            return Ended.TIME
+        job, paused, cancelled = self.flags
+        if job == run.chunk.job.number and (paused or cancelled):
+            return Ended.CANCELLED if cancelled else Ended.PAUSED
+        return None
+
+    def _unpack_one(self, run: _Run, position: int) -> bool:
+        item = run.chunk.job.table.payloads[run.chunk.indices[position]]
+        if item.packing is Packing.DEADLY:
+            self._crash()
+            return False
+        if item.packing is Packing.UNREADABLE:
+            run.failures[position] = Failure(EOFError("unreadable"), "a traceback", charged=False)
+            run.done += 1
+            return False
+        self._claim(Phase.RUNNING, position, position + 1)
+        return True
+
+    def _start_stretch(self, run: _Run, lo: int, hi: int) -> None:
+        chunk = run.chunk
+        payloads, indices, attempts = chunk.job.table.payloads, chunk.indices, chunk.attempts
+        self.fleet.items_begin(chunk, lo, hi)
+        at = run.stretch_started = self.fleet.now
+        run.lo, run.ends, run.crash_at, run.was_cut = lo, [], math.inf, False
+        for position in range(lo, hi):
+            attempt = attempts[position] if attempts else 1
+            tries = payloads[indices[position]].tries
+            doing = tries[min(attempt, len(tries)) - 1]
+            at += doing.seconds
+            if doing.outcome in (Outcome.CRASH, Outcome.HANG):
+                run.crash_at = at if doing.outcome is Outcome.CRASH else math.inf
+                run.ends.append(math.inf)
+                break
+            if doing.outcome is Outcome.FAILURE:
+                run.failures[position] = Failure(doing.error, "a traceback", doing.seconds)
+            run.ends.append(at)
+        self._schedule(run, hi - lo > 1 and not chunk.careful)
+
+    def _schedule(self, run: _Run, cut: bool) -> None:
+        """Enter what will happen in the stretch at hand; replaces what was entered for it before."""
+        now, end = self.fleet.now, run.ends[-1]
+        self.turn += 1
+        if cut and now < run.started + CUT_SECONDS < end:
+            self._call_at(run.started + CUT_SECONDS, self._cut)
+        if now < run.started + CHUNK_SECONDS < end:
+            self._call_at(run.started + CHUNK_SECONDS, self._send_early)
+        if end < math.inf:
+            self._call_at(end, self._stretch_done)
+        elif run.crash_at < math.inf:
+            self._call_at(run.crash_at, self._crash)
+
+    def _cut(self) -> None:
+        """See `watchdog.cut_off`."""
+        run = self._run
+        assert run is not None
+        position = run.lo + bisect_right(run.ends, self.fleet.now)
+        del run.ends[position + 1 - run.lo :]
+        run.was_cut = True
+        if run.ends[-1] < math.inf:
+            run.crash_at = math.inf
+        self._claim(Phase.RUNNING, position, position + 1)
+        self._schedule(run, cut=False)
+
+    def _send_early(self) -> None:
+        """See `watchdog.send_early`."""
+        run = self._run
+        assert run is not None
+        done = run.lo + bisect_right(run.ends, self.fleet.now)
+        if done > run.sent:
+            self.fleet.post(self._part(run, done, Ended.DONE, final=False))
+
+    def _stretch_done(self) -> None:
+        run = self._run
+        assert run is not None
+        lo, count, seconds = run.lo, len(run.ends), self.fleet.now - run.stretch_started
+        pace = self.paces[run.chunk.job.number] or 0.0
+        run.done = lo + count
+        if run.was_cut and count > 1:
+            run.stretches.append((lo, run.done - 1, pace))
+            lo, seconds = run.done - 1, max(0.0, seconds - pace * (count - 1))
+        pace = seconds / (run.done - lo)
+        self.paces[run.chunk.job.number] = pace
+        run.stretches.append((lo, run.done, pace))
+        run.size = (
+            1 if run.chunk.careful else max(1, min(int(STRETCH_SECONDS / max(pace, 1e-9)), count * STRETCH_GROWTH))
+        )
+        self._next_stretch()
+        self._take_next()
+
+    def _crash(self) -> None:
+        self.die(exitcode=-11, signal="SIGSEGV")
+
+    # -- the way home ----------------------------------------------------------------------------------------
+
+    def _claim(self, phase: Phase, lo: int, hi: int) -> None:
+        run = self._run
+        assert run is not None
+        self.claim = Claim(run.chunk.number & (1 << 22) - 1, phase, lo, hi, self.fleet.now)
+
+    def _report(self, ended: Ended, setup_failure: Failure | None = None) -> None:
+        run = self._run
+        assert run is not None
+        self.turn += 1
+        self._claim(Phase.IDLE, run.done, run.done)
+        self.fleet.post(self._part(run, run.done, ended, setup_failure=setup_failure))
+        self._run = None
+
+    def _part(
+        self, run: _Run, done: int, ended: Ended, *, final: bool = True, setup_failure: Failure | None = None
+    ) -> ChunkReported:
+        first, run.sent = run.sent, done
+        now, started, run.part_started = self.fleet.now, run.part_started, self.fleet.now
+        indices: Sequence[int] = run.chunk.indices[first:done]
+        failures = {at - first: failure for at, failure in run.failures.items() if first <= at < done}
+        return ChunkReported(
+            lane=self.lane,
+            generation=self.generation,
+            chunk=run.chunk.number,
+            first=first,
+            done=done,
+            results=[None if at in failures else index for at, index in enumerate(indices)] if failures else [*indices],
+            failures=failures,
+            stretches=[
+                (min(hi, done) - max(lo, first), pace) for lo, hi, pace in run.stretches if lo < done and hi > first
+            ],
+            busy=now - started,
+            ended=ended,
+            final=final,
+            setup_failure=setup_failure,
+        )
+
+    def _call_at(self, moment: float, call: Callable[[], None]) -> None:
+        self.fleet.call_at(moment, call, self)

@@ -1,0 +1,169 @@
+"""What must be true of the scheduler's books after every step, whatever happened before."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from mpqueue._core.books import Books
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.lane_book import CHUNKS_PER_LANE, LaneBook, LaneState
+from mpqueue._core.pending import PendingItems
+from mpqueue._core.timers import Timer, TimerKind
+from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY, JobStatus
+
+#: What sums of fractions may be off.
+EPSILON = 1e-6
+
+
+def check_invariants(books: Books) -> None:
+    """Raise AssertionError where the books contradict themselves. Costs time by the number of items and timers."""
+    timers = list(books.timers._heap)
+    for lane in books.lanes:
+        _check_lane(books, lane, timers)
+    for number, job in books.jobs.items():
+        assert job.number == number
+        assert job.active, f"{job.id} is {job.status} and still among the active jobs"
+        check_counters(job)
+        _check_lanes_of(books, job)
+        _check_whereabouts(books, job, timers)
+    _check_nobody_waits_needlessly(books)
+    if books.opened and not books.closing:
+        _check_lanes_come_back(books, timers)
+
+
+def check_ended(job: JobBook) -> None:
+    """The same for a job that has ended."""
+    assert job.status.final
+    check_counters(job)
+    statuses = Counter(job.table.status[index] for index in range(len(job.table)))
+    unfinished = len(job.table) - job.completed - job.failed
+    assert statuses[PENDING] == unfinished, "what has not ended ends as pending"
+    if job.status is JobStatus.CANCELLED:
+        assert job.cancelled
+    else:
+        assert not job.cancelled
+        assert unfinished == 0
+        assert (job.status is JobStatus.COMPLETED_WITH_ERRORS) == (job.failed > 0)
+    assert waiting_items(job.pending) == []
+    assert job.lanes_held <= job.chunks_out
+
+
+def check_counters(job: JobBook) -> None:
+    """A job's counters are those of its items, and no item had more tries than the policy allows."""
+    statuses = Counter(job.table.status[index] for index in range(len(job.table)))
+    assert job.completed == statuses[COMPLETED]
+    assert job.failed == statuses[FAILED]
+    tries = [job.table.attempts[index] for index in range(len(job.table))]
+    assert max(tries, default=0) <= job.options.retry.max_retries + 1
+
+
+def waiting_items(pending: PendingItems) -> list[int]:
+    """All items that wait to be dispatched."""
+    fresh = [index for lo, hi in pending._fresh for index in range(lo, hi)]
+    waiting = [*fresh, *pending._due, *pending._suspects]
+    assert len(pending) == len(waiting)
+    return waiting
+
+
+def _check_lane(books: Books, lane: LaneBook, timers: list[Timer]) -> None:
+    chunks, job = lane.chunks, lane.job
+    assert len(chunks) <= CHUNKS_PER_LANE
+    assert all(chunk.job is job for chunk in chunks), "a lane holds chunks of one job at a time"
+    assert not chunks or lane.state in (LaneState.READY, LaneState.DYING)
+    numbers = [chunk.number for chunk in chunks]
+    assert numbers == sorted(set(numbers))
+    assert all(number < lane.next_chunk for number in numbers)
+    assert len({number % 2 for number in numbers}) == len(numbers), "each has a limit of its own in the ledger"
+    for chunk in chunks:
+        assert 0 <= chunk.reported <= chunk.end <= len(chunk.indices)
+        assert len(chunk.attempts) in (0, len(chunk.indices))
+        if chunk.settling is not None and chunk.settled_at > books.now:
+            assert _has_timer(timers, TimerKind.LIMIT_SETTLED, lane, chunk.settled_at)
+    assert all(job is None or job.number in lane.loaded or not job.active for _ in chunks)
+    assert lane.forgetting >= 0
+    assert lane.tries >= sum(len(chunk.indices) / chunk.job.options.items_per_task for chunk in chunks) - EPSILON
+    if books.max_items_per_worker is not None:
+        assert lane.tries <= books.max_items_per_worker + EPSILON
+    if lane.check_due is not None:
+        assert _has_timer(timers, TimerKind.LANE_CHECK, lane, lane.check_due)
+    if lane.state is LaneState.READY:
+        assert lane.proven <= lane.loaded.keys(), "nothing is proven that is not loaded"
+        _check_flags(lane, job)
+    assert (lane.verdict is None) or lane.state is LaneState.DYING
+
+
+def _check_flags(lane: LaneBook, job: JobBook | None) -> None:
+    """A lane that holds chunks of a paused or cancelled job has its flags set, any other has not."""
+    stopped = job is not None and (job.paused or (job.cancelled and job.active))
+    if job is not None and stopped:
+        assert lane.flags == (job.number, job.paused, job.cancelled)
+    elif not (job is not None and job.cancelled):
+        assert lane.flags is None
+
+
+def _has_timer(timers: list[Timer], kind: TimerKind, lane: LaneBook, due: float) -> bool:
+    return any(
+        timer.kind is kind and (timer.subject, timer.detail) == (lane.number, lane.generation) and timer.due == due
+        for timer in timers
+    )
+
+
+def _check_lanes_of(books: Books, job: JobBook) -> None:
+    chunks = [chunk for lane in books.lanes for chunk in lane.chunks if chunk.job is job]
+    assert job.chunks_out == len(chunks)
+    assert job.lanes_held == sum(lane.job is job for lane in books.lanes)
+    assert math.isclose(job.seconds_expected, sum(chunk.expected for chunk in chunks), abs_tol=EPSILON)
+    assert math.isfinite(job.seconds_used)
+    assert job.options.max_lanes is None or job.lanes_held <= job.options.max_lanes
+
+
+def _check_whereabouts(books: Books, job: JobBook, timers: list[Timer]) -> None:
+    """Each item is in one place: waiting, waiting for a retry's time, in a chunk, or at its end."""
+    table = job.table
+    ended = {index for index in range(len(table)) if table.ended(index)}
+    retrying = [index for index in range(len(table)) if table.status[index] == RETRY]
+    travelling = [
+        index
+        for lane in books.lanes
+        for chunk in lane.chunks
+        if chunk.job is job
+        for index in chunk.indices[chunk.reported : chunk.end]
+    ]
+    waiting = [index for index in waiting_items(job.pending) if index not in job.dropped or index not in ended]
+    places = Counter([*ended, *retrying, *travelling, *waiting])
+    assert all(count == 1 for count in places.values()), f"in two places: {places.most_common(3)}"
+    due = Counter(
+        timer.detail
+        for timer in timers
+        if timer.kind is TimerKind.RETRY and (timer.subject, timer.epoch) == (job.number, job.epoch)
+        if timer.due > books.now
+    )
+    if job.cancelled:
+        assert not waiting
+        assert not retrying
+        assert job.chunks_out, "a cancelled job ends with its last chunk"
+    else:
+        assert len(places) == len(table), f"lost: {set(range(len(table))) - places.keys()}"
+        assert all(due[index] == 1 for index in retrying), "a retry without a timer, or with two"
+        assert not job.all_ended, "a job ends with its last item"
+
+
+def _check_nobody_waits_needlessly(books: Books) -> None:
+    for lane in books.lanes:
+        if books.idle(lane) and not lane.forgetting:
+            for job in books.jobs.values():
+                most = job.options.max_lanes
+                if job.runnable and job.may_use(lane.number, books.now) and (most is None or job.lanes_held < most):
+                    raise AssertionError(f"lane {lane.number} is idle and {job.id} has items for it")
+
+
+def _check_lanes_come_back(books: Books, timers: list[Timer]) -> None:
+    """A lane without a worker has the time of its next start; where there is none at all, patience has an end."""
+    for lane in books.lanes:
+        if lane.state is LaneState.DOWN:
+            kind, whose = TimerKind.LANE_START, (lane.number, lane.generation)
+            assert any(timer.kind is kind and (timer.subject, timer.detail) == whose for timer in timers)
+    if not any(lane.state in (LaneState.READY, LaneState.DYING) for lane in books.lanes):
+        assert books.no_lanes_since is not None
+        assert any(timer.kind is TimerKind.NO_LANES for timer in timers)

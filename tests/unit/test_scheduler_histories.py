@@ -1,0 +1,314 @@
+"""Random histories of a queue, against what must hold after every step and what must come true in the end.
+
+``MPQUEUE_HISTORIES=5000`` makes it 5,000 histories. A history that fails is made as short as can be and printed.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from mpqueue._core.job_book import JobBook
+from mpqueue.errors import JobStateError, SetupError
+from mpqueue.retry import RetryPolicy
+from mpqueue.status import COMPLETED, FAILED, JobStatus
+from tests.support.auditor import Auditor
+from tests.support.fake_lanes import FakeLanes, crash, fail, hang, packed, succeed
+from tests.support.fake_worker import Item, Outcome, Packing, Try
+
+#: 250 histories of 50 rules each are 12,500 rules, and several steps of the scheduler for each of them.
+HISTORIES = int(os.environ.get("MPQUEUE_HISTORIES", "250"))
+RULES = 50
+
+#: Seconds; no item comes near the shorter of the timeouts, so that who times out is no matter of chance.
+DURATIONS = (0.0, 20e-6, 0.001, 0.03, 0.2, 3.0)
+TIMEOUTS = (1.0, 10.0)
+#: Seconds of the fleet's clock in which all that was begun has to end.
+PATIENCE = 100_000.0
+
+
+@st.composite
+def items(draw: st.DrawFn) -> Item:
+    """One item."""
+    seconds, times = draw(st.sampled_from(DURATIONS)), draw(st.integers(1, 5))
+    return draw(
+        st.sampled_from(
+            (
+                succeed(seconds),
+                fail(seconds),
+                fail(seconds, times=times),
+                crash(seconds, times=times),
+                hang(times=times),
+                *map(packed, Packing),
+            )
+        )
+    )
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> list[Item]:
+    """A job's items: mostly good ones, in runs."""
+    runs = draw(
+        st.lists(st.tuples(st.one_of(st.sampled_from(DURATIONS).map(succeed), items()), st.integers(1, 12)), max_size=6)
+    )
+    return [item for item, count in runs for _ in range(count)]
+
+
+loads = st.sampled_from(
+    (
+        None,
+        None,
+        lambda lane, time: Try(0.5),
+        lambda lane, time: Try(0.1, Outcome.FAILURE if time == 1 else Outcome.RESULT),
+        lambda lane, time: Try(0.1, Outcome.CRASH if time % 2 else Outcome.RESULT),
+        lambda lane, time: Try(0.1, Outcome.FAILURE if lane == 0 else Outcome.RESULT),
+        lambda lane, time: Try(0.1, Outcome.FAILURE),
+        lambda lane, time: Try(0.1, Outcome.HANG if time == 1 else Outcome.RESULT),
+    )
+)
+
+
+class Histories(RuleBasedStateMachine):
+    """A queue, its users, and a world that kills workers."""
+
+    @initialize(
+        lanes=st.integers(1, 4),
+        latency=st.sampled_from((0.0, 0.0003, 0.004)),
+        kill_seconds=st.sampled_from((0.0, 0.05)),
+        max_items=st.sampled_from((None, None, 3, 20)),
+        rough=st.booleans(),
+    )
+    def open_queue(self, lanes: int, latency: float, kill_seconds: float, max_items: int | None, rough: bool) -> None:
+        """Make the queue; in a rough world workers are killed from outside, and can't be started at times."""
+        self.fleet = FakeLanes(lanes, latency=latency, kill_seconds=kill_seconds, max_items_per_worker=max_items)
+        self.auditor = Auditor(self.fleet)
+        self.jobs: list[JobBook] = []
+        self.streams: list[JobBook] = []
+        self.rough = rough
+        self.closed = False
+
+    # -- users ---------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: not self.closed and len(self.jobs) < 6)
+    @rule(
+        items=batches(),
+        load=loads,
+        timeout=st.sampled_from((None, *TIMEOUTS)),
+        chunksize=st.sampled_from((None, None, 1, 4, 50)),
+        priority=st.sampled_from((0, 0, 1)),
+        max_lanes=st.sampled_from((None, None, 1, 2)),
+        max_retries=st.sampled_from((3, 3, 0, 1)),
+        started=st.booleans(),
+    )
+    def create(
+        self, items: list[Item], started: bool, max_retries: int, timeout: float | None, load: Any, **options: Any
+    ) -> None:
+        """Create a job, and perhaps start it."""
+        if timeout is None:
+            items = [item for item in items if item.tries[0].outcome is not Outcome.HANG]
+        options.update(timeout=timeout, load=load, setup_timeout=None if load is None else 5.0)
+        job = self.fleet.job(items, retry=RetryPolicy(max_retries=max_retries), **options)
+        self.jobs.append(job)
+        if started:
+            self.fleet.start(job)
+
+    @precondition(lambda self: not self.closed and len(self.jobs) < 6)
+    @rule(max_lanes=st.sampled_from((None, 1)))
+    def open_stream(self, max_lanes: int | None) -> None:
+        """Start a job whose items are still to come."""
+        stream = self.fleet.stream(max_lanes=max_lanes)
+        self.jobs.append(stream)
+        self.streams.append(stream)
+        self.fleet.start(stream)
+
+    @precondition(lambda self: self.streams)
+    @rule(number=st.integers(0, 5), items=batches())
+    def add_to_stream(self, number: int, items: list[Item]) -> None:
+        """Add items to a stream that takes any."""
+        stream = self.streams[number % len(self.streams)]
+        if not stream.sealed:
+            self.fleet.add(stream, [item for item in items if item.tries[0].outcome is not Outcome.HANG])
+
+    @precondition(lambda self: self.streams)
+    @rule(number=st.integers(0, 5))
+    def seal_stream(self, number: int) -> None:
+        """No more items will come."""
+        self.fleet.seal(self.streams[number % len(self.streams)])
+
+    @precondition(lambda self: self.streams)
+    @rule(number=st.integers(0, 5), index=st.integers(0, 20), kill=st.booleans())
+    def drop_from_stream(self, number: int, index: int, kill: bool) -> None:
+        """Cancel one item of a stream."""
+        stream = self.streams[number % len(self.streams)]
+        if index < len(stream.table):
+            self.fleet.drop(stream, index, kill=kill)
+
+    def pick(self, number: int) -> JobBook:
+        """One of the jobs."""
+        return self.jobs[number % len(self.jobs)]
+
+    @precondition(lambda self: self.jobs and not self.closed)
+    @rule(number=st.integers(0, 5))
+    def start(self, number: int) -> None:
+        """Start a job, where that is allowed."""
+        job = self.pick(number)
+        self.call(self.fleet.start, job, allowed=job.status is JobStatus.PENDING)
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=st.integers(0, 5))
+    def pause(self, number: int) -> None:
+        """Pause a job, where that is allowed."""
+        job = self.pick(number)
+        self.call(self.fleet.pause, job, allowed=job.paused or (job.active and not job.cancelled))
+        assert job.paused or job.cancelled or not job.active
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=st.integers(0, 5))
+    def resume(self, number: int) -> None:
+        """Resume a job, where that is allowed."""
+        job = self.pick(number)
+        self.call(self.fleet.resume, job, allowed=job.active)
+        assert not job.paused
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=st.integers(0, 5), kill=st.booleans())
+    def cancel(self, number: int, kill: bool) -> None:
+        """Cancel a job."""
+        job = self.pick(number)
+        over = job.status.final
+        self.fleet.cancel(job, kill=kill)
+        assert job.cancelled or over
+        assert not job.paused
+
+    @precondition(lambda self: self.jobs and not self.closed)
+    @rule(number=st.integers(0, 5))
+    def retry_failed(self, number: int) -> None:
+        """Run failed items again, where that is allowed."""
+        job = self.pick(number)
+        if job not in self.streams:
+            allowed = job.status in (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS)
+            self.call(self.fleet.retry_failed, job, allowed=allowed)
+
+    @precondition(lambda self: not self.closed)
+    @rule(cancel=st.booleans(), sure=st.integers(0, 9))
+    def close(self, cancel: bool, sure: int) -> None:
+        """Close the queue, one time in ten."""
+        if sure == 0:
+            self.closed = True
+            self.fleet.close(cancel=cancel)
+
+    def call(self, method: Any, job: JobBook, *, allowed: bool) -> None:
+        """Call a method that is refused where it makes no sense, with nothing changed."""
+        if allowed:
+            method(job)
+            return
+        before = (job.status, job.completed, job.failed, job.epoch, len(job.pending), job.chunks_out)
+        with pytest.raises(JobStateError):
+            method(job)
+        assert before == (job.status, job.completed, job.failed, job.epoch, len(job.pending), job.chunks_out)
+
+    # -- the world -------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.rough)
+    @rule(lane=st.integers(0, 3))
+    def kill_a_worker(self, lane: int) -> None:
+        """Kill a worker from outside."""
+        self.fleet.kill(lane % len(self.fleet.workers))
+
+    @precondition(lambda self: self.rough)
+    @rule(lane=st.integers(0, 3))
+    def let_starts_fail(self, lane: int) -> None:
+        """From now on that lane's worker can't be started."""
+        self.fleet.broken.add(lane % len(self.fleet.workers))
+
+    @precondition(lambda self: self.rough)
+    @rule()
+    def let_starts_succeed(self) -> None:
+        """From now on all can."""
+        self.fleet.broken.clear()
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from((0.0001, 0.0015, 0.01, 0.12, 0.6, 2.0, 9.0, 40.0)))
+    def let_time_pass(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        self.fleet.advance(seconds)
+
+    @rule(steps=st.integers(1, 8))
+    def let_things_happen(self, steps: int) -> None:
+        """Let the next few things happen, and stop at that very moment."""
+        for _ in range(steps):
+            if self.fleet.next_moment < self.fleet.now + PATIENCE:
+                self.fleet.step()
+
+    @invariant()
+    def no_deadline_is_missed(self) -> None:
+        """Nothing runs beyond its timeout, and no retry is overdue."""
+        if hasattr(self, "auditor"):
+            self.auditor.check_deadlines()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        """With workers that start, every running job ends; and as its items say."""
+        if not hasattr(self, "fleet"):
+            return
+        fleet, auditor = self.fleet, self.auditor
+        fleet.broken.clear()
+        for stream in self.streams:
+            fleet.seal(stream)
+        fleet.run_until_over(
+            *(job for job in self.jobs if job.active and not job.paused), limit=PATIENCE, at_rest=False
+        )
+        for job in self.jobs:
+            if job.paused:
+                fleet.resume(job)
+        fleet.run_until_over(*(job for job in self.jobs if job.active), limit=PATIENCE)
+        auditor.check_runs()
+        for job in self.jobs:
+            if job.started_at is not None and not job.cancelled:
+                check_outcomes(job, exactly=not self.rough)
+        fleet.close()
+        fleet.run_until(fleet.now + 60.0)
+        assert fleet.at_rest
+
+
+def check_outcomes(job: JobBook, *, exactly: bool) -> None:
+    """Everything came to what its items say; and ``exactly`` so, where nobody killed workers from outside."""
+    table = job.table
+    if any(isinstance(failure.error, SetupError) for failure in table.failures.values()):
+        return
+    for index in range(len(table)):
+        outcome = (table.status[index], table.attempts[index])
+        assert table.results[index] == (index if outcome[0] == COMPLETED else None)
+        if exactly and index not in job.dropped:
+            assert outcome == expected_of(table.payloads[index], job)
+
+
+def expected_of(item: Item, job: JobBook) -> tuple[int, int]:
+    """Status and tries of an item that nobody interferes with, whatever its neighbours did."""
+    most = job.options.retry.max_retries + 1
+    if item.packing is not Packing.FINE:
+        return FAILED, most if item.packing is Packing.DEADLY else 0
+    timeout = job.options.timeout
+    for attempt in range(1, most + 1):
+        doing = item.tries[min(attempt, len(item.tries)) - 1]
+        if doing.outcome is Outcome.RESULT and (timeout is None or doing.seconds < timeout):
+            return COMPLETED, attempt
+    return FAILED, most
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(
+    max_examples=HISTORIES,
+    stateful_step_count=RULES,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+TestHistories = pytest.mark.slow(TestHistories)
