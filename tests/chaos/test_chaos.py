@@ -13,7 +13,7 @@ from mpqueue._core.messages import LaneDied, Message
 from mpqueue._engine.warden import Warden
 from tests.chaos.harness import Chaos
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unsettled]
 
 #: What may be logged as an error here, since it is provoked.
 PROVOKED = ("a listener raised",)

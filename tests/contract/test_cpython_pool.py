@@ -27,7 +27,7 @@ CANNOT_APPLY = {
     ),
 }
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unsettled]
 
 
 @pytest.fixture(autouse=True)
