@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.item_table import Failure
 from mpqueue._core.messages import JobCancelled
+from mpqueue.errors import QueueClosedError
 from mpqueue.job import Job, JobItem
 from mpqueue.mailbox import Alarm, Mailbox
 from mpqueue.status import FAILED
@@ -149,4 +152,6 @@ class JobRun(Future[Job]):
         """A task that awaits the run was cancelled: it is detached, or takes the job with it."""
         owner = self._owner
         if self._cancel_with_awaiter and owner is not None:
-            owner.post(JobCancelled(self._book, 0.0, kill=self._kill_on_cancel))
+            message = JobCancelled(self._book, 0.0, kill=self._kill_on_cancel)
+            with contextlib.suppress(QueueClosedError):
+                owner.ask(partial(owner.handle, message))  # `cancelled` is true when the awaiter goes on

@@ -43,7 +43,7 @@ ONCE = RetryPolicy(max_retries=1, base_delay=0.01)
 #: For what takes its time to fail.
 NEVER = RetryPolicy(max_retries=0)
 #: Seconds: the bystanders, which take no time, never reach it, on a busy machine either.
-TIMEOUT = 2.0
+TIMEOUT = 1.0
 #: Seconds until a row counts as hanging; and one of which it is known.
 PATIENCE = 45.0
 
