@@ -53,13 +53,13 @@ test: .venv/.dev  ## all tests
 	$(BIN)/python -m pytest
 
 test-fast: .venv/.dev  ## the tests that take no time
-	$(BIN)/python -m pytest -m 'not slow and not unsettled'
+	$(BIN)/python -m pytest -m 'not slow'
 
 test-others: .venv/.dev  ## unit, contract and crash tests on every other Python that is here
 	.ci/test-others
 
 chaos: .venv/.dev  ## workers killed at random; SEED= repeats a run, MINUTES= makes it long
-	MPQUEUE_CHAOS_SEED='$(SEED)' MPQUEUE_CHAOS_MINUTES='$(MINUTES)' $(BIN)/python -m pytest -s --timeout=0 -m '' tests/chaos
+	MPQUEUE_CHAOS_SEED='$(SEED)' MPQUEUE_CHAOS_MINUTES='$(MINUTES)' $(BIN)/python -m pytest -s --timeout=0 tests/chaos
 
 coverage: .venv/.dev  ## what the tests reach, workers included
 	$(BIN)/coverage erase

@@ -108,7 +108,7 @@ def _items(pictures: Pictures, thumbnails: Path) -> list[dict[str, Any]]:
 def _row(item: mpqueue.JobItem) -> dict[str, Any]:
     """What the result files say of an item."""
     row = {"id": item.id, "file": item.payload["file"], "status": str(item.status), "attempts": item.attempts}
-    if item.status == mpqueue.ItemStatus.COMPLETED:
+    if item.result is not None:
         thumbnail = Path(item.payload["thumbnail"])
         row |= {
             "proposedAlt": item.proposed_alt,

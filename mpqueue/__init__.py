@@ -90,6 +90,8 @@ _HOMES = {
     "mpqueue.run": ("JobRun",),
     "mpqueue.status": ("ItemStatus", "JobStatus", "QueueStats"),
 }
+#: Modules that are there without being imported by name.
+_MODULES = ("joblib_backend",)
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -140,6 +142,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"mpqueue.{name}")
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

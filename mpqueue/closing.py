@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from mpqueue._engine.engine import Engine
+from mpqueue.mailbox import Alarm
 from mpqueue.run import JobRun
 
 
@@ -15,7 +16,7 @@ class Closable:
     """The closing half of `JobQueue`, which sets these attributes."""
 
     _engine: Engine
-    _runs: dict[int, JobRun]
+    _runs: dict[int, list[JobRun]]  #: the unresolved ones of each job, in the order they were started
     _closed: bool
     _closer: threading.Thread | None
 
@@ -47,7 +48,7 @@ class Closable:
 
     def _finish_closing(self, kill: bool) -> None:
         if not kill:
-            concurrent.futures.wait(list(self._runs.values()))
+            concurrent.futures.wait([run for runs in list(self._runs.values()) for run in runs])
         self._engine.shutdown(kill=kill, wait_for_listeners=not kill)
 
     def __enter__(self) -> Self:
@@ -72,11 +73,24 @@ class Closable:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        import asyncio
+        closed: concurrent.futures.Future[None] = concurrent.futures.Future()
+        alarm = Alarm()
 
-        closing = asyncio.ensure_future(asyncio.to_thread(self.__exit__, kind, error, trace))
+        def close() -> None:
+            try:
+                self.__exit__(kind, error, trace)
+                closed.set_result(None)
+            except BaseException as failure:  # noqa: BLE001 - raised by whoever leaves the block
+                closed.set_exception(failure)
+            finally:
+                alarm.ring()
+
+        closer = threading.Thread(target=close, name="mpqueue-closer", daemon=True)
+        closer.start()
         try:
-            await asyncio.shield(closing)
+            await alarm.wait()
         except BaseException:
             self.close(kill=True)
+            closer.join()
             raise
+        closed.result()

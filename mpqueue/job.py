@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from mpqueue._core.item_table import FailedTry, ItemTable
 from mpqueue.errors import ItemError
@@ -16,10 +16,20 @@ from mpqueue.events import milliseconds
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES, ItemStatus, JobStatus
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # a part of every type checker; its defaults come with Python 3.13
+
     from mpqueue._core.job_book import JobBook
 
+    T_co = TypeVar("T_co", covariant=True, default=Any)
+    R_co = TypeVar("R_co", covariant=True, default=Any)
+else:
+    from typing import TypeVar
 
-class JobItem:
+    T_co = TypeVar("T_co", covariant=True)  #: what the items are
+    R_co = TypeVar("R_co", covariant=True)  #: what the handler returns
+
+
+class JobItem(Generic[T_co, R_co]):
     """One item of a job: a view of its row. Two views of the same row are equal."""
 
     __slots__ = ("_index", "_table")
@@ -71,14 +81,15 @@ class JobItem:
         return self._table.failures.get(self._index)
 
     @property
-    def result(self) -> Any:
+    def result(self) -> R_co | None:
         """What the handler returned; None where the item has not completed."""
-        return self._table.results[self._index]
+        result: R_co | None = self._table.results[self._index]
+        return result
 
     @property
     def proposed_alt(self) -> Any:
         """The result's ``alt_text`` or ``altText`` (key or attribute), None where there is none."""
-        result = self.result
+        result: Any = self.result
         for name in ("alt_text", "altText"):
             if isinstance(result, dict):
                 if name in result:
@@ -93,9 +104,10 @@ class JobItem:
         return self._table.elapsed[self._index]
 
     @property
-    def payload(self) -> Any:
+    def payload(self) -> T_co:
         """The item itself, as it was passed to `create_job`."""
-        return self._table.payloads[self._index]
+        payload: T_co = self._table.payloads[self._index]
+        return payload
 
     @property
     def history(self) -> list[FailedTry]:
@@ -146,7 +158,7 @@ def as_json(value: Any) -> Any:
     return value
 
 
-class Items(Sequence[JobItem]):
+class Items(Sequence[JobItem[T_co, R_co]]):
     """The items of a job, in the order they were given: a live, read-only view."""
 
     __slots__ = ("_table",)
@@ -158,16 +170,16 @@ class Items(Sequence[JobItem]):
         return len(self._table)
 
     @overload
-    def __getitem__(self, index: int) -> JobItem: ...
+    def __getitem__(self, index: int) -> JobItem[T_co, R_co]: ...
     @overload
-    def __getitem__(self, index: slice) -> list[JobItem]: ...
-    def __getitem__(self, index: int | slice) -> JobItem | list[JobItem]:
+    def __getitem__(self, index: slice) -> list[JobItem[T_co, R_co]]: ...
+    def __getitem__(self, index: int | slice) -> JobItem[T_co, R_co] | list[JobItem[T_co, R_co]]:
         positions = range(len(self._table))[index]
         if isinstance(positions, range):
             return [JobItem(self._table, position) for position in positions]
         return JobItem(self._table, positions)
 
-    def __iter__(self) -> Iterator[JobItem]:
+    def __iter__(self) -> Iterator[JobItem[T_co, R_co]]:
         table = self._table
         return (JobItem(table, position) for position in range(len(table)))
 
@@ -175,8 +187,11 @@ class Items(Sequence[JobItem]):
         return f"<{len(self)} items>"
 
 
-class Job:
-    """A batch of items and their handler: a live view, readable from any thread, also after the queue is closed."""
+class Job(Generic[T_co, R_co]):
+    """A batch of items and their handler: a live view, readable from any thread, also after the queue is closed.
+
+    ``Job[T, R]`` for a type checker: items of type ``T``, results of type ``R``.
+    """
 
     __slots__ = ("__weakref__", "_book")
 
@@ -234,12 +249,12 @@ class Job:
         return self._book.cancelled
 
     @property
-    def items(self) -> Items:
+    def items(self) -> Items[T_co, R_co]:
         """All items, in the order they were given, as views."""
         return Items(self._book.table)
 
     @property
-    def results(self) -> list[Any]:
+    def results(self) -> list[R_co | None]:
         """The results in item order, None where an item has not completed. A new list: 8 bytes an item."""
         return list(self._book.table.results)
 

@@ -58,8 +58,7 @@ class Mailbox(Generic[M]):
         self._queue: queue.SimpleQueue[M] = queue.SimpleQueue()
         self._alarm: Alarm | None = None
 
-    @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         """True where there is nothing to take."""
         return self._queue.empty()
 

@@ -6,13 +6,12 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from mpqueue import options as checks
-from mpqueue._core.item_table import ItemTable, make_table
+from mpqueue._core.item_table import ItemTable
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.messages import (
     FailedItemsReset,
@@ -30,7 +29,8 @@ from mpqueue._wire.handler import pack_handler
 from mpqueue._wire.ids import IdRule
 from mpqueue.announcer import Announcer
 from mpqueue.closing import Closable
-from mpqueue.errors import JobExistsError, JobNotFoundError, JobStateError, QueueClosedError
+from mpqueue.creating import Creating
+from mpqueue.errors import JobNotFoundError, JobStateError, QueueClosedError
 from mpqueue.hosting import Hosting
 from mpqueue.job import Job
 from mpqueue.options import JobOptions
@@ -41,7 +41,7 @@ from mpqueue.status import JobStatus, QueueStats
 T = TypeVar("T")
 
 
-class JobQueue(Closable, Hosting, SafeEmitter):
+class JobQueue(Creating, Closable, Hosting, SafeEmitter):
     """Runs a function over many items in worker processes, and brings every result and every error home.
 
     ``concurrency`` workers (None: one for each CPU that the process may use; one inside a worker) start with the first
@@ -98,7 +98,7 @@ class JobQueue(Closable, Hosting, SafeEmitter):
         announcer = Announcer(self, self._engine.listeners, self._options.progress_interval, self._engine.clock.now)
         self._announce = announcer.announce
         self._jobs: dict[str, JobBook] = {}
-        self._runs: dict[int, JobRun] = {}
+        self._runs: dict[int, list[JobRun]] = {}
         self._next_number = 1
         self._run_numbers = itertools.count(1)
         self._jobs_lock = threading.RLock()
@@ -119,54 +119,6 @@ class JobQueue(Closable, Hosting, SafeEmitter):
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
-    def create_job(
-        self,
-        id: str,
-        items: Iterable[Any],
-        handler: Callable[..., Any],
-        *,
-        setup: Callable[[], Any] | None = None,
-        max_retries: int | None = None,
-        retry: RetryPolicy | None = None,
-        timeout: float | None = None,
-        priority: int = 0,
-        chunksize: int | None = None,
-    ) -> Job:
-        """Create a job without starting it.
-
-        ``items`` are mappings with an ``"id"``, objects with an ``.id``, or plain values, whose id is their position:
-        the first item decides for all. The list is copied, the items are pickled when they are dispatched. The handler
-        is serialized now, once. With ``setup``, that is called once in each worker before the job's first item there,
-        and the handler is called as ``handler(item, state)`` with what it returned; a generator function yields the
-        state and is finished at the job's end. ``timeout`` is seconds a try. Of jobs that wait for workers the one
-        with the higher ``priority`` goes first. ``chunksize`` is how many items travel together; None: as many as take
-        20 ms.
-
-        Raises `JobExistsError` for an id that is taken, `HandlerPicklingError` for a handler that can't be serialized,
-        TypeError or ValueError for anything else that is wrong, and what the iterable raises; nothing is created then.
-        """
-        self._check_open("create a job")
-        if not isinstance(id, str):
-            raise TypeError(f"id: expected a str, got {id!r} of type {type(id).__name__}")
-        options = checks.job_options(
-            self._options, max_retries=max_retries, retry=retry, timeout=timeout, priority=priority, chunksize=chunksize
-        )
-        self._check_free(id)
-        table = make_table(items)
-        frame = pack_handler(id, handler, setup, table.rule)
-        with self._jobs_lock:
-            self._check_free(id)
-            book = JobBook(self._next_number, id, table, options, frame)
-            self._next_number += 1
-            self._jobs[id] = book
-        return Job(book)
-
-    def _check_free(self, job_id: str) -> None:
-        if job_id in self._jobs:
-            raise JobExistsError(
-                f"job {job_id!r}: expected a new id, got one that is taken; clear_job() frees it once that job ended"
-            )
-
     def start(self, job_id: str, *, cancel_with_awaiter: bool = False, kill_on_cancel: bool = False) -> JobRun:
         """Start a pending job; returns at once, with a run that resolves when the job has ended.
 
@@ -183,42 +135,19 @@ class JobQueue(Closable, Hosting, SafeEmitter):
 
     def _begin(self, book: JobBook, run: JobRun, message: JobStarted | FailedItemsReset) -> JobRun:
         def begin() -> None:
+            self._check_open("start a job")  # once more: nobody closes it between this and the start
             self._engine.open_pool()
             # Registered first: a job without items ends while it starts.
-            previous = self._runs.get(book.number)
-            self._runs[book.number] = run
+            with self._jobs_lock:
+                self._runs.setdefault(book.number, []).append(run)
             try:
                 self._engine.handle(message)
             except BaseException:
-                self._runs.pop(book.number, None)
-                if previous is not None:
-                    self._runs[book.number] = previous
+                self._take_run(book, -1)
                 raise
 
         self.ask(begin)
         return run
-
-    def run(self, items: Iterable[Any], handler: Callable[..., Any], *, id: str | None = None, **options: Any) -> Job:
-        """Create a job, start it and wait for its end: the one-shot. ``options`` are those of `create_job`.
-
-        Failed items do not raise: see ``job.failures`` and ``job.raise_for_failures()``. Where the wait is interrupted
-        (Ctrl-C), the job is cancelled, its running items are ended, and the interruption goes on.
-        """
-        self.check_waiting_allowed("queue.run()")
-        job_id = self._free_id() if id is None else id
-        self.create_job(job_id, items, handler, **options)
-        run = self.start(job_id)
-        try:
-            return run.result()
-        except BaseException:
-            with suppress(QueueClosedError):
-                self.cancel(job_id, kill=True)
-            raise
-
-    def _free_id(self) -> str:
-        while (job_id := f"job-{next(self._run_numbers)}") in self._jobs:
-            pass
-        return job_id
 
     def pause(self, job_id: str) -> None:
         """Pause a running job: active items continue, new items won't start until it is resumed.
@@ -341,11 +270,22 @@ class JobQueue(Closable, Hosting, SafeEmitter):
 
     def resolve_run(self, book: JobBook) -> None:
         """A job's last event was delivered: its run resolves; its callbacks are called on the listener thread."""
-        run = self._runs.pop(book.number, None)
+        run = self._take_run(book, 0)
         if run is not None and (callbacks := run.resolve()):
             call = partial(run.run_callbacks, callbacks)
             listeners = self._engine.listeners
             call() if listeners.is_here else listeners.post(call)
+
+    def _take_run(self, book: JobBook, at: int) -> JobRun | None:
+        """The job's first or last unresolved run; it may have been started again before its end was told."""
+        with self._jobs_lock:
+            runs = self._runs.get(book.number)
+            if not runs:  # cancelled before it started
+                return None
+            run = runs.pop(at)
+            if not runs:
+                del self._runs[book.number]
+            return run
 
     def _on_listener_added(self) -> None:
         self._check_open("add a listener")

@@ -43,9 +43,16 @@ def check_number(name: str, value: Any, *, low: float, integer: bool = False, ex
     if isinstance(value, bool) or not isinstance(value, int if integer else int | float):
         wanted = "a whole number" if integer else "a number"
         raise TypeError(f"{name}: expected {wanted}, got {value!r} of type {type(value).__name__}")
-    if not math.isfinite(value) or value < low or (exclusive and value == low):
+    if not _is_finite(value) or value < low or (exclusive and value == low):
         bound = f"above {low:g}" if exclusive else f"of at least {low:g}"
         raise ValueError(f"{name}: expected a finite number {bound}, got {value!r}")
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +93,15 @@ class RetryPolicy:
         try:
             delay = self.base_delay * self.factor ** (retry - 1)
         except OverflowError:
-            delay = MAX_DELAY
-        delay = min(delay, MAX_DELAY if self.max_delay is None else self.max_delay)
+            delay = MAX_DELAY if self.base_delay else 0.0
+        delay = min(delay, MAX_DELAY if self.max_delay is None else self.max_delay, MAX_DELAY)
         if self.jitter:
             delay *= 1.0 + self.jitter * (2.0 * rng.random() - 1.0)
         return delay
 
     def decide(self, attempt: int, error: BaseException, rng: random.Random) -> RetryAfter | Fail:
         """What becomes of an item whose try number ``attempt`` (from 1) failed with ``error``."""
-        if isinstance(error, GiveUp):
+        if _matches(error, (GiveUp,)):
             return Fail("the handler gave up")
         if isinstance(error, PicklingError):
             return Fail("what can't be pickled once can't be pickled the next time")
@@ -111,17 +118,18 @@ class RetryPolicy:
         return RetryAfter(self.delay(attempt, rng))
 
 
+#: The types by which a filter means the stand-in itself.
+_STAND_IN = ("mpqueue.errors.RemoteError", "mpqueue.errors.MPQueueError")
 #: Seconds; no computed delay is longer (a factor of 10 reaches infinity in 308 tries).
 MAX_DELAY = 10 * 365 * 86400.0
 
 
 def _matches(error: BaseException, types: ErrorTypes) -> bool:
     """Like isinstance, but looks through a `RemoteError` at the type it stands for."""
-    if isinstance(error, types):
-        return True
     if not isinstance(error, RemoteError):
-        return False
-    return any(f"{entry.__module__}.{entry.__qualname__}" in error.bases for entry in types)
+        return isinstance(error, types)
+    names = (*error.bases, *_STAND_IN)
+    return any(f"{entry.__module__}.{entry.__qualname__}" in names for entry in types)
 
 
 def _is_base_only(error: BaseException) -> bool:

@@ -7,12 +7,12 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from mpqueue._core.item_table import Failure
 from mpqueue._core.messages import JobCancelled
 from mpqueue.errors import QueueClosedError
-from mpqueue.job import Job, JobItem
+from mpqueue.job import Job, JobItem, R_co, T_co
 from mpqueue.mailbox import Alarm, Mailbox
 from mpqueue.status import FAILED
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from mpqueue._core.job_book import JobBook
     from mpqueue.queue import JobQueue
 
-DoneCallback = Callable[[Future[Job]], object]
+DoneCallback = Callable[[Future[Any]], object]
 Ended = Sequence[int] | None  #: indices of items that ended; None: the job has
 
 
-class JobRun(Future[Job]):
+class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
     """One run of a job. Resolves to the finished `Job`, whatever became of its items, after its last event.
 
     ``result()`` never raises because of the job: a cancelled one comes with status ``cancelled``. An unresolved run
@@ -33,7 +33,7 @@ class JobRun(Future[Job]):
 
     def __init__(self, book: JobBook, owner: JobQueue, *, cancel_with_awaiter: bool, kill_on_cancel: bool) -> None:
         super().__init__()
-        self.job = Job(book)
+        self.job: Job[T_co, R_co] = Job(book)
         self._book = book
         self._owner: JobQueue | None = owner
         self._cancel_with_awaiter = cancel_with_awaiter
@@ -78,12 +78,15 @@ class JobRun(Future[Job]):
             owner.post(JobCancelled(self._book, 0.0, kill=True))
 
     def outcomes(self) -> tuple[list[Any], dict[int, Failure]]:
-        """All results by position (None where there is none), and the failures for good."""
+        """All results by position (None where there is none), and the failures for good, once it is done.
+
+        Costs nothing an item: the list is the job's own.
+        """
         table = self._book.table
         failures = {index: failure for index, failure in table.failures.items() if table.status[index] == FAILED}
-        return list(table.results), failures
+        return table.results, failures
 
-    def result(self, timeout: float | None = None) -> Job:
+    def result(self, timeout: float | None = None) -> Job[T_co, R_co]:
         """Wait for the job's end, at most ``timeout`` seconds (then TimeoutError; the job goes on).
 
         Raises RuntimeError instead of hanging where it would wait for itself: in a listener or a done-callback.
@@ -101,7 +104,7 @@ class JobRun(Future[Job]):
         if owner is not None and not self.done():
             owner.check_waiting_allowed(what)
 
-    def as_completed(self) -> Iterator[JobItem]:
+    def as_completed(self) -> Iterator[JobItem[T_co, R_co]]:
         """The items as they end, completed or failed: those that have already, then the others.
 
         Leaving the loop cancels nothing. Items that end pending, because the job was cancelled, do not come.
@@ -115,7 +118,7 @@ class JobRun(Future[Job]):
         finally:
             unsubscribe()
 
-    async def __aiter__(self) -> AsyncIterator[JobItem]:
+    async def __aiter__(self) -> AsyncIterator[JobItem[T_co, R_co]]:
         ended: Mailbox[Ended] = Mailbox()
         unsubscribe = self._subscribe(ended.put)
         try:
@@ -133,10 +136,10 @@ class JobRun(Future[Job]):
             return lambda: None
         return owner.subscribe(self._book, put)
 
-    def __await__(self) -> Generator[Any, None, Job]:
+    def __await__(self) -> Generator[Any, None, Job[T_co, R_co]]:
         return self._wait_in_loop().__await__()
 
-    async def _wait_in_loop(self) -> Job:
+    async def _wait_in_loop(self) -> Job[T_co, R_co]:
         self._check_waiting_allowed("await run")
         if not self.done():
             alarm = Alarm()

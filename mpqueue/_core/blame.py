@@ -19,8 +19,9 @@ def worker_died(books: Books, lane: LaneBook, message: LaneDied) -> bool:
     blamed = False
     for chunk in list(lane.chunks):
         books.remove_chunk(lane, chunk)
-        if claim is not None and claim.is_of(chunk.number) and claim.phase is not Phase.IDLE:
-            blamed = _settle_claimed(books, lane, chunk, claim, message) or blamed
+        if claim is not None and claim.is_of(chunk.number):
+            settle = _settle_unanswered if claim.phase is Phase.IDLE else _settle_claimed
+            blamed = settle(books, lane, chunk, claim, message) or blamed
         else:
             put_back(books, chunk.job, chunk.indices[chunk.reported : chunk.end])
         finish_if_over(books, chunk.job)
@@ -37,7 +38,8 @@ def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, me
             setup_failed(books, lane, job, Failure(error))
         return True
     # Unpickling an item can kill a worker as well as running it can.
-    lo, hi = max(claim.lo, chunk.reported), min(claim.hi, chunk.end)
+    hi = claim.lo + 1 if claim.phase is Phase.PACKING else claim.hi
+    lo, hi = max(claim.lo, chunk.reported), min(hi, chunk.end)
     if not _guilty(chunk, claim, verdict) or lo >= hi:
         put_back(books, job, chunk.indices[chunk.reported : chunk.end])
         return False
@@ -50,6 +52,25 @@ def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, me
     if job.active:
         failure = Failure(_death_error(job, verdict, message), elapsed=max(0.0, books.now - claim.since))
         record(books, job, [chunk.indices[lo]], [None], {0: failure}, message.pid)
+    return True
+
+
+def _settle_unanswered(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, message: LaneDied) -> bool:
+    """The worker was through with the chunk and died before its answer was home: by chance, or by what had run.
+
+    What ran goes out again, uncharged; alone in the end, and then it is charged, or it would go out for ever.
+    """
+    job = chunk.job
+    ran = chunk.indices[chunk.reported : min(claim.lo, chunk.end)]
+    if lane.verdict is not None or not ran or not job.active:
+        put_back(books, job, chunk.indices[chunk.reported : chunk.end])
+        return False
+    if chunk.careful and len(ran) == 1:
+        put_back_around(books, job, chunk, [chunk.reported])
+        failure = Failure(crash_error(message, "after it had run the item, before it could answer"))
+        record(books, job, ran, [None], {0: failure}, message.pid)
+    else:
+        put_back(books, job, chunk.indices[chunk.reported : chunk.end], suspects=ran)
     return True
 
 
@@ -77,7 +98,7 @@ def _loading_error(job: JobBook, verdict: Verdict | None, message: LaneDied) -> 
     return None
 
 
-def crash_error(message: LaneDied) -> WorkerCrashedError:
+def crash_error(message: LaneDied, when: str = "while it ran the item") -> WorkerCrashedError:
     """The error for a worker that died by itself."""
     if message.signal is not None:
         how = f"was ended by {message.signal}"
@@ -86,5 +107,5 @@ def crash_error(message: LaneDied) -> WorkerCrashedError:
     else:
         how = "ended, the system does not tell how,"
     return WorkerCrashedError(
-        f"the worker process {message.pid} {how} while it ran the item", message.exitcode, message.signal, message.pid
+        f"the worker process {message.pid} {how} {when}", message.exitcode, message.signal, message.pid
     )

@@ -29,10 +29,11 @@ def dispatch(books: Books) -> None:
 
 
 def _feed(books: Books, lane: LaneBook) -> None:
-    job = _choose(books, lane)
-    if job is None:
+    held = lane.job
+    if held is not None and not (held.number in lane.proven and held.sizer.may_prefetch):
         return
-    if lane.chunks and not (job is lane.job and job.number in lane.proven and job.sizer.may_prefetch):
+    job = _choose(books, lane)
+    if job is None or (held is not None and job is not held):
         return
     size = job.sizer.size(len(job.pending), _lanes_for(books, job))
     if (room := books.room(lane, job)) is not None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
 
 class PendingItems:
     """Three lines of waiting items, taken in this order: suspects, due retries, fresh ones.
 
     A *suspect* was in a worker when it died, or travelled with something that could not be unpickled: it goes out in
-    a careful chunk, packed, marked and answered alone.
+    a careful chunk, packed and marked alone. One that comes under suspicion again has such a chunk to itself.
     """
 
     def __init__(self, count: int) -> None:
@@ -22,6 +23,7 @@ class PendingItems:
         self._due: deque[int] = deque()
         self._suspects: deque[int] = deque()
         self._suspected: set[int] = set()
+        self._loners: set[int] = set()
         self._count = count
 
     def __len__(self) -> int:
@@ -30,7 +32,7 @@ class PendingItems:
     def take(self, size: int) -> tuple[Sequence[int], bool]:
         """Up to ``size`` items, and whether they go in a careful chunk."""
         if self._suspects:
-            return self._take_from(self._suspects, size), True
+            return self._take_from(self._suspects, self._suspects_together(size)), True
         if self._due:
             return self._take_from(self._due, size), False
         lo = end = self._fresh[0][0]
@@ -50,6 +52,12 @@ class PendingItems:
             heapq.heappush(self._fresh, (indices.start, indices.stop))
             self._count += len(indices)
 
+    def _suspects_together(self, size: int) -> int:
+        for position, index in enumerate(islice(self._suspects, size)):
+            if index in self._loners:
+                return max(1, position)
+        return size
+
     def _take_from(self, line: deque[int], size: int) -> Sequence[int]:
         taken = [line.popleft() for _ in range(min(size, len(line)))]
         self._count -= len(taken)
@@ -59,7 +67,7 @@ class PendingItems:
         """These items did not run after all."""
         if isinstance(indices, range):
             lo, hi = indices.start, indices.stop
-            if indices and not any(lo <= suspect < hi for suspect in self._suspected):
+            if indices and (not self._suspected or self._suspected.isdisjoint(indices)):
                 heapq.heappush(self._fresh, (lo, hi))
                 self._count += hi - lo
                 return
@@ -72,7 +80,8 @@ class PendingItems:
         self._count += 1
 
     def suspect(self, indices: Sequence[int]) -> None:
-        """These items go out carefully from now on, until the job ends."""
+        """These items go out carefully from now on, until the job ends; those that were suspects before, alone."""
+        self._loners.update(self._suspected.intersection(indices))
         self._suspected.update(indices)
 
     def clear(self) -> None:
@@ -81,4 +90,5 @@ class PendingItems:
         self._due.clear()
         self._suspects.clear()
         self._suspected.clear()
+        self._loners.clear()
         self._count = 0

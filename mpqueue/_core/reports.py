@@ -21,15 +21,15 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
     if chunk is None:
         return
     job = chunk.job
-    # Beyond its end the chunk's items were given to other lanes.
-    done = min(report.done, chunk.end)
+    # Beyond its end the chunk's items were given to other lanes. Where an earlier part never came home, all go again.
+    done = min(report.done, chunk.end) if report.first == chunk.reported else chunk.reported
     _learn(job, report)
     if report.final:
         books.remove_chunk(lane, chunk)
         books.count_tries(lane, job, done - len(chunk.indices))
         rest = chunk.indices[max(done, chunk.reported) : chunk.end]
         put_back(books, job, rest, suspects=rest if report.ended is Ended.UNREADABLE else ())
-    if job.active and done > report.first and report.first == chunk.reported:
+    if job.active and done > chunk.reported:
         indices = chunk.indices[report.first : done]
         start = 0
         for count, seconds in report.stretches:

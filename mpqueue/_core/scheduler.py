@@ -46,6 +46,9 @@ from mpqueue.status import JobStatus
 if TYPE_CHECKING:
     import random
 
+#: Seconds after which it wants to be asked again: users may ask for a wait longer than any system knows.
+LONGEST_WAIT = 86400.0
+
 
 class Scheduler:
     """Decides everything: what runs where, what is tried again, when a job is over.
@@ -59,7 +62,8 @@ class Scheduler:
     @property
     def deadline(self) -> float | None:
         """When `TimePassed` is due at the latest; None: there is nothing to wait for."""
-        return self.books.timers.next_due()
+        due = self.books.timers.next_due()
+        return None if due is None else min(due, self.books.now + LONGEST_WAIT)
 
     @property
     def quiet(self) -> bool:
@@ -91,8 +95,7 @@ class Scheduler:
 
     def _activate(self, job: JobBook, wall: float) -> None:
         books = self.books
-        equals = [other.seconds_used for other in books.jobs.values() if other.options.priority == job.options.priority]
-        job.seconds_used = min(equals, default=0.0)
+        job.seconds_used = self._least_used(job)
         job.status = JobStatus.RUNNING
         job.started_at, job.started_mono = wall, books.now
         job.finished_at = job.duration = None
@@ -103,6 +106,17 @@ class Scheduler:
         if books.init_error is not None and not any(lane.state is LaneState.READY for lane in books.lanes):
             fleet.fail_for_initializer(books)
         outcomes.finish_if_over(books, job)
+
+    def _least_used(self, job: JobBook) -> float:
+        """The worker seconds with which a job joins its equals: what it had no use for before is not made up for."""
+        return min(
+            (
+                other.seconds_used
+                for other in self.books.jobs.values()
+                if other.status is JobStatus.RUNNING and other.options.priority == job.options.priority
+            ),
+            default=0.0,
+        )
 
     def _failed_items_reset(self, message: FailedItemsReset) -> None:
         job = message.job
@@ -132,6 +146,7 @@ class Scheduler:
             return
         if job.status is not JobStatus.PAUSED:
             raise JobStateError(f"job {job.id!r}: expected a paused job to resume, got one that is {job.status}")
+        job.seconds_used = max(job.seconds_used, self._least_used(job))
         job.status = JobStatus.RUNNING
         self._announce_state(job, "job:resumed")
         self._flag_lanes(job)

@@ -25,7 +25,8 @@ def consider(books: Books) -> None:
     """Look for stuck items, where a lane is idle and nothing is pending."""
     if books.steal_due is not None or any(lane.steal_wanted for lane in books.lanes):
         return  # a look is due, or under way
-    if _idle(books) and any(_may_lose(books, lane) for lane in books.lanes):
+    idle = _idle(books)
+    if idle and any(_may_lose(books, lane, idle) for lane in books.lanes):
         _check_at(books, books.now)
 
 
@@ -34,9 +35,10 @@ def check_due(books: Books, due: float) -> None:
     if books.steal_due != due:
         return
     books.steal_due = None
-    if _idle(books):
+    idle = _idle(books)
+    if idle:
         for lane in books.lanes:
-            if _may_lose(books, lane):
+            if _may_lose(books, lane, idle):
                 lane.steal_wanted = True
                 books.commands.append(ObserveLane(lane.number, lane.generation))
 
@@ -49,15 +51,17 @@ def limit_settled(books: Books, lane: LaneBook) -> None:
 
 def judge(books: Books, lane: LaneBook, claim: Claim) -> None:
     """The lane was looked at: take back what a settled limit freed, or lower a limit where that pays."""
-    for chunk in lane.chunks:
+    for at, chunk in enumerate(lane.chunks):
         if claim.is_of(chunk.number):
             # It may be less than before: a slow item cuts the stretch off behind it.
             chunk.claimed, chunk.stretch = claim.hi, claim.hi - claim.lo
+            for earlier in lane.chunks[:at]:  # has run, and nobody looked while it did: its report tells
+                earlier.claimed, earlier.stretch = earlier.end, 0
     _collect(books, lane)
     if lane.steal_wanted:
         lane.steal_wanted = False
         idle = _idle(books)
-        if idle and _may_lose(books, lane):
+        if idle and _may_lose(books, lane, idle):
             _steal(books, lane, claim, idle)
 
 
@@ -98,7 +102,7 @@ def _idle(books: Books) -> list[LaneBook]:
     return [lane for lane in books.lanes if books.idle(lane)]
 
 
-def _may_lose(books: Books, lane: LaneBook) -> bool:
+def _may_lose(books: Books, lane: LaneBook, idle: list[LaneBook]) -> bool:
     """True where the lane holds items that it has perhaps not begun, of a job that an idle lane may serve.
 
     Also those of a stretch that was begun: they come free where one of them is slow.
@@ -110,7 +114,7 @@ def _may_lose(books: Books, lane: LaneBook) -> bool:
         return False
     if not any(chunk.unclaimed or chunk.stretch > 1 for chunk in lane.chunks):
         return False
-    return any(job.may_use(thief.number, books.now) for thief in _idle(books))
+    return any(job.may_use(thief.number, books.now) for thief in idle)
 
 
 def _lower(books: Books, lane: LaneBook, chunk: Chunk, position: int) -> None:

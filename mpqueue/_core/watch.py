@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mpqueue._core.books import Books
 from mpqueue._core.commands import KillLane, ObserveLane
 from mpqueue._core.lane_book import LaneBook, LaneState, Verdict, Why
@@ -9,16 +11,18 @@ from mpqueue._core.timers import TimerKind
 from mpqueue._wire.ledger import Claim, Phase
 
 
-def watch_lane(books: Books, lane: LaneBook, since: float | None = None) -> None:
-    """Have the lane looked at when the time of what runs there (since then; None: from now) may be over."""
+def watch_lane(books: Books, lane: LaneBook, *, loaded: bool = False) -> None:
+    """Have the lane looked at when the time of what runs there may be over; ``loaded``: no ``setup`` runs any more."""
     job = lane.job
     if job is None or lane.state is not LaneState.READY:
         return
-    limits = [limit for limit in (job.options.timeout, job.options.setup_timeout) if limit is not None]
-    if not limits:
-        return
-    due = (books.now if since is None else since) + min(limits)
-    if lane.check_due is None or due < lane.check_due:
+    loaded = loaded or job.number in lane.proven
+    limits = (job.options.timeout, None if loaded else job.options.setup_timeout)
+    _look_at(books, lane, books.now + min((limit for limit in limits if limit is not None), default=math.inf))
+
+
+def _look_at(books: Books, lane: LaneBook, due: float) -> None:
+    if due < (math.inf if lane.check_due is None else lane.check_due):
         lane.check_due = due
         books.timers.add(due, TimerKind.LANE_CHECK, lane.number, lane.generation)
 
@@ -37,15 +41,17 @@ def judge(books: Books, lane: LaneBook, claim: Claim) -> None:
     if job is None or lane.state is not LaneState.READY:
         return
     chunk = next((chunk for chunk in lane.chunks if claim.is_of(chunk.number)), None)
-    limit = {Phase.RUNNING: job.options.timeout, Phase.LOADING: job.options.setup_timeout}.get(claim.phase)
+    timeout = job.options.timeout
+    limits = {Phase.RUNNING: timeout, Phase.PACKING: timeout, Phase.LOADING: job.options.setup_timeout}
+    limit = limits.get(claim.phase)
     if chunk is None or limit is None:
-        watch_lane(books, lane)
+        watch_lane(books, lane, loaded=chunk is not None and claim.phase is not Phase.LOADING)
     elif books.now < claim.since + limit:
-        if lane.check_due is None or claim.since + limit < lane.check_due:
-            lane.check_due = claim.since + limit
-            books.timers.add(lane.check_due, TimerKind.LANE_CHECK, lane.number, lane.generation)
+        _look_at(books, lane, claim.since + limit)
+        if claim.phase is Phase.LOADING:
+            watch_lane(books, lane, loaded=True)  # it may be over at any moment, and an item run
     else:
-        why = Why.TIMEOUT if claim.phase is Phase.RUNNING else Why.SETUP_TIMEOUT
+        why = Why.SETUP_TIMEOUT if claim.phase is Phase.LOADING else Why.TIMEOUT
         kill(books, lane, Verdict(why, chunk.number, claim.lo))
 
 

@@ -32,7 +32,6 @@ from mpqueue._core.commands import (
     Warn,
 )
 from mpqueue._core.job_book import JobBook
-from mpqueue._core.lane_book import Chunk
 from mpqueue._core.messages import (
     BellRung,
     ChunkRefused,
@@ -51,9 +50,10 @@ from mpqueue._engine.exchange import Exchange
 from mpqueue._engine.inbox import Inbox, Request
 from mpqueue._engine.probe import reached
 from mpqueue._engine.protocol import Lane, Pool
+from mpqueue._engine.running import running_items
 from mpqueue._wire.frames import ChunkFrame, ForgetFrame, InitializeFrame
 from mpqueue._wire.handler import PackedHandler
-from mpqueue._wire.ledger import FLAG_JOB, OUTBOX, Phase
+from mpqueue._wire.ledger import OUTBOX
 from mpqueue._wire.payload import Packed, dump_frame, load_frame
 from mpqueue.errors import MPQueueError, QueueClosedError
 
@@ -197,6 +197,7 @@ class Coordinator:
                 self._answer_awaited()
         self._ended = True
         self._refuse_rest()
+        self._exchange.close()
 
     def _answer_awaited(self) -> None:
         awaited, self._awaited = self._awaited, []
@@ -268,13 +269,17 @@ class Coordinator:
         """On the lane's own thread: a worker answered, or died (which `LaneDied` tells)."""
         if answer.exception() is not None:
             lane.kill()  # where it still lives, it is not what it should be
-            return
+        elif (report := self._decode(lane, answer.result)) is not None:
+            self.post(report)
+
+    def _decode(self, lane: Lane, read: Callable[[], bytes]) -> ChunkReported | None:
+        """A worker's report; None, and the end of that worker, where it makes no sense."""
         try:
-            on_free = self._exchange.received(lane)
-            self.post(decode_report(answer.result(), lane.number, lane.generation, on_free))
+            return decode_report(read(), lane.number, lane.generation, self._exchange.received(lane))
         except BaseException:
             log.critical("worker %d sent an answer that makes no sense; it is replaced", lane.number, exc_info=True)
             lane.kill()
+            return None
 
     def _take_outbox(self, message: Message) -> None:
         """Early results come before anything else that their lane has to say."""
@@ -284,10 +289,10 @@ class Coordinator:
         if lane is None or lane.generation != message.generation:
             return
         size = lane.ledger.words[OUTBOX]
-        if size:
-            on_free = self._exchange.received(lane)
-            early = decode_report(lane.read_outbox(size), lane.number, lane.generation, on_free)
+        early = self._decode(lane, partial(lane.read_outbox, size)) if size else None
+        if early is not None:
             lane.ledger.words[OUTBOX] = 0
+            self._settle_segments(early)
             for command in self.scheduler.handle(early, self._clock.now()):
                 self._actions[type(command)](command)
 
@@ -343,9 +348,7 @@ class Coordinator:
     def _set_flags(self, command: SetFlags) -> None:
         lane = self._lane(command.lane)
         if lane is not None:
-            lane.ledger.words[FLAG_JOB] = command.job
-            lane.set_flag("pause", command.pause)
-            lane.set_flag("cancel", command.cancel)
+            lane.set_flags(command.job, pause=command.pause, cancel=command.cancel)
 
     def _lower_limit(self, command: LowerLimit) -> None:
         lane = self._lane(command.lane)
@@ -357,20 +360,10 @@ class Coordinator:
         if lane is not None and lane.generation == command.generation:
             self._more.append(LaneObserved(command.lane, command.generation, lane.ledger.read()))
 
-    def running_items(self, job: JobBook) -> frozenset[int]:
-        """The indices of the job's items that workers run now. From any thread."""
-        running: set[int] = set()
-        for book in self.scheduler.books.lanes:
-            lane = self._lane(book.number)
-            for chunk in list(book.chunks):
-                if chunk.job is job and lane is not None:
-                    running.update(_claimed(lane, chunk))
-        return frozenset(running)
-
     # -- announcements ---------------------------------------------------------------------------------------
 
     def _tell_started(self, command: AnnounceStarted) -> None:
-        command.job.table.running = partial(self.running_items, command.job)
+        command.job.table.running = partial(running_items, self.scheduler.books, self._lane, command.job)
         self._announce(command)
 
     def _tell_items(self, command: AnnounceItems) -> None:
@@ -388,13 +381,3 @@ class Coordinator:
         for subscriber in self._subscribers.pop(command.job.number, ()):
             subscriber(None)
         self._announce(command)
-
-
-def _claimed(lane: Lane, chunk: Chunk) -> Sequence[int]:
-    try:
-        claim = lane.ledger.read()
-    except ValueError:  # the lane was retired meanwhile
-        return ()
-    if claim.is_of(chunk.number) and claim.phase in (Phase.RUNNING, Phase.UNPACKING):
-        return chunk.indices[claim.lo : claim.hi]
-    return ()

@@ -10,8 +10,9 @@ from typing import Any
 
 from mpqueue._core.item_table import Failure
 from mpqueue._core.messages import ChunkReported
+from mpqueue._engine.kept_errors import let_go, text_of
 from mpqueue._wire.frames import Ended, FailureFrame, ReportFrame
-from mpqueue._wire.payload import Packed, load, load_frame
+from mpqueue._wire.payload import Packed, load, load_frame, load_home
 from mpqueue._wire.segments import SegmentGoneError
 from mpqueue.errors import RemoteError, RemoteTraceback, ResultPicklingError
 
@@ -61,13 +62,13 @@ def _results(frame: ReportFrame, failures: dict[int, Failure], on_free: OnFree) 
     positions = [at for at in range(len(results)) if at not in failures]
     for at, packed in zip(positions, frame.results, strict=True):
         try:
-            results[at] = load(packed, on_free)
+            results[at] = load_home(packed, on_free)
         except SegmentGoneError:
             raise
         except BaseException as error:
-            broken = ResultPicklingError(f"the result can't be unpickled: {type(error).__name__}: {error}")
+            broken = ResultPicklingError(f"the result can't be unpickled: {text_of(error)}")
             broken.__cause__ = error
-            failures[at] = Failure(broken)
+            failures[at] = Failure(broken, let_go(error))
     return results
 
 
@@ -93,7 +94,7 @@ def _unpickled(frame: FailureFrame) -> BaseException | None:
     if frame.error is None:
         return None
     try:
-        error = load(frame.error)
+        error = load_home(frame.error)
     except BaseException:
         return None
     return error if isinstance(error, BaseException) else None

@@ -86,7 +86,12 @@ class Engine:
             return self._coordinator
 
     def open_pool(self) -> None:
-        """On the coordinator's thread: start the workers, where they have not been."""
+        """On the coordinator's thread: start the workers, where they have not been.
+
+        Raises `QueueClosedError` where a close was quicker: nobody would wait for what is started now.
+        """
+        if self._scheduler.books.closing:
+            raise QueueClosedError("the queue is closed")
         if self._pool is None and self._coordinator is not None:
             _check_shm()
             settings = LaneSettings(self._options.concurrency, self._options.threads_per_worker)
@@ -124,15 +129,15 @@ class Engine:
             if self._shut or os.getpid() != self._owner:
                 return
             self._shut = True
-        coordinator, pool = self._coordinator, self._pool
+        coordinator = self._coordinator
         if coordinator is not None:
             if kill:
                 message = QueueClosing(self.clock.wall(), cancel=True, kill=True)
                 coordinator.ask(lambda: coordinator.handle(message))
             else:
                 self._wait_until_quiet(coordinator)
-            if pool is not None:
-                pool.close(kill=kill)
+            if self._pool is not None:  # looked at last: it may have been opened just before
+                self._pool.close(kill=kill)
             coordinator.stop()
             self.listeners.stop(wait=wait_for_listeners and not at_exit)
         if self._take_back is not None:

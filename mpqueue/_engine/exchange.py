@@ -89,6 +89,10 @@ class Exchange:
         """Whom to tell when the last view of one of this worker's segments is gone. On any thread."""
         return self._account(lane).returned.append
 
+    def close(self) -> None:
+        """The workers are gone: keep nothing for reuse, whoever still holds the queue."""
+        self._store = SegmentStore()
+
     def take_back(self, lane: int, generation: int, serials: Sequence[int]) -> None:
         """This worker has no view of these any more."""
         account = self._accounts.get((lane, generation))

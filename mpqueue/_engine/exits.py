@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import logging
+import multiprocessing.util
 import os
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ _log = logging.getLogger("mpqueue")
 
 _callbacks: dict[int, Callable[[], object]] = {}
 _numbers = itertools.count(1)
-_registrations = {"own": False, "after loky's": False}
+_registrations = {"own": False, "after loky's": False, "with multiprocessing": False}
 
 
 def on_exit(callback: Callable[[], object], *, last: bool = False) -> Callable[[], None]:
@@ -26,6 +27,7 @@ def on_exit(callback: Callable[[], object], *, last: bool = False) -> Callable[[
     number = -next(_numbers) if last else next(_numbers)
     _callbacks[number] = callback
     _register("own")
+    _register_with_multiprocessing()
 
     def take_back() -> None:
         _callbacks.pop(number, None)
@@ -46,6 +48,13 @@ def _register(which: str) -> None:
         register(_run)
 
 
+def _register_with_multiprocessing() -> None:
+    """A child process of `multiprocessing` waits for its own children, our workers, before threads are joined."""
+    if not _registrations["with multiprocessing"]:
+        _registrations["with multiprocessing"] = True
+        multiprocessing.util.Finalize(None, _run, exitpriority=100)
+
+
 def _run() -> None:
     while _callbacks:
         try:
@@ -54,4 +63,9 @@ def _run() -> None:
             _log.exception("closing at exit failed")
 
 
-os.register_at_fork(after_in_child=_callbacks.clear)
+def _forget_in_fork() -> None:
+    _callbacks.clear()
+    _registrations["with multiprocessing"] = False  # it forgets too
+
+
+os.register_at_fork(after_in_child=_forget_in_fork)

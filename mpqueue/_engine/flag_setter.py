@@ -13,29 +13,31 @@ from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 
 from mpqueue._wire.flags import Flags
+from mpqueue._wire.ledger import FLAG_JOB, NOBODY, Ledger
 
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    event: Event
-    value: bool
+    job: int
+    pause: bool
+    cancel: bool
 
 
 class FlagSetter:
     """The thread of one lane, started with its first order. Owner: the lane, which calls `end`."""
 
-    def __init__(self, flags: Flags, name: str) -> None:
+    def __init__(self, flags: Flags, ledger: Ledger, name: str) -> None:
         self._flags: Flags | None = flags
+        self._ledger = ledger
         self._name = name
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def put(self, name: str, value: bool) -> None:
-        """Set or clear the flag of that name, some time soon, in the order of the calls. One caller thread; 2 us."""
-        flags = self._flags
-        if flags is None:
+    def put(self, job: int, *, pause: bool, cancel: bool) -> None:
+        """Make the flags say this of that job, some time soon, in the order of the calls. One caller thread; 2 us."""
+        if self._flags is None:
             return
-        self._orders.put(_Order(getattr(flags, name), value))
+        self._orders.put(_Order(job, pause, cancel))
         if self._thread is None:
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             # While the interpreter exits there are no new threads, and the workers are about to be killed.
@@ -54,15 +56,24 @@ class FlagSetter:
 
     def _run(self) -> None:
         while (order := self._orders.get()) is not None:
-            if self._flags is not None:
-                # `end` may release the lock while we hold it, and then our own release is one too many.
-                with contextlib.suppress(ValueError, AssertionError):
-                    if order.value:
-                        order.event.set()
-                    else:
-                        order.event.clear()
+            flags = self._flags
+            if flags is not None:
+                # They count for nobody while they change: what they said of the last job is no news of this one.
+                self._ledger.words[FLAG_JOB] = NOBODY
+                _set(flags.pause, order.pause)
+                _set(flags.cancel, order.cancel)
+                self._ledger.words[FLAG_JOB] = order.job
             # It holds semaphores, which are to go with the lane.
-            del order
+            del flags
+
+
+def _set(event: Event, value: bool) -> None:
+    # `end` may release the lock while we hold it, and then our own release is one too many.
+    with contextlib.suppress(ValueError, AssertionError):
+        if value:
+            event.set()
+        else:
+            event.clear()
 
 
 def _free(event: Event) -> None:

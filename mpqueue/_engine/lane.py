@@ -88,7 +88,7 @@ class LokyLane:
             self.bell, bell = _pipe(undo, on_failure)
             self.stack, stack = _pipe(undo, on_failure)
             self._flags = make_flags()
-            self._setter = FlagSetter(self._flags, f"mpqueue-flags-{number}")
+            self._setter = FlagSetter(self._flags, self.ledger, f"mpqueue-flags-{number}")
             seed = LaneSeed(
                 lane=number,
                 generation=generation,
@@ -170,9 +170,9 @@ class LokyLane:
         self.worker.kill()
         self.calls.settle(call, None, error)
 
-    def set_flag(self, name: str, value: bool) -> None:
-        """See `protocol.Lane.set_flag`."""
-        self._setter.put(name, value)
+    def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
+        """See `protocol.Lane.set_flags`."""
+        self._setter.put(job, pause=pause, cancel=cancel)
 
     def read_outbox(self, size: int) -> bytes:
         """See `protocol.Lane.read_outbox`."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from mpqueue._core.item_table import Failure
 from mpqueue._core.lane_book import Chunk
+from mpqueue._engine.kept_errors import let_go, text_of
 from mpqueue._wire.payload import Packed, dump
 from mpqueue._wire.segments import SegmentStore
 from mpqueue.errors import ItemPicklingError
@@ -33,10 +34,10 @@ def _pack_each(chunk: Chunk, items: list[Any], store: SegmentStore) -> list[Pack
         except BaseException as error:
             item_id = chunk.job.table.id_of(chunk.indices[position])
             refusal = ItemPicklingError(
-                f"item {item_id!r} of type {type(item).__name__} can't be pickled: {type(error).__name__}: {error}"
+                f"item {item_id!r} of type {type(item).__name__} can't be pickled: {text_of(error)}"
             )
             refusal.__cause__ = error
-            failures[position] = Failure(refusal, charged=False)
+            failures[position] = Failure(refusal, let_go(error), charged=False)
     if failures:
         store.take_back([one.segment.serial for one in packed if one.segment is not None])
         return failures

@@ -41,8 +41,8 @@ class Lane(Protocol):
         """
         ...
 
-    def set_flag(self, name: str, value: bool) -> None:
-        """Set or clear the flag ``"pause"`` or ``"cancel"``, in call order, on a thread that may be abandoned."""
+    def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
+        """Make the flags say this of the job of that number, in call order, on a thread that may be abandoned."""
         ...
 
     def read_outbox(self, size: int) -> bytes:

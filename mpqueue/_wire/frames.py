@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from mpqueue._wire.fields import PicklesByFields
 from mpqueue._wire.imports import ImportNews
 from mpqueue._wire.payload import Packed
 
@@ -26,7 +27,7 @@ class Ended(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class HandlerFrame:
+class HandlerFrame(PicklesByFields):
     """A job's handler, sent once to each worker."""
 
     job_id: str
@@ -36,7 +37,7 @@ class HandlerFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkFrame:
+class ChunkFrame(PicklesByFields):
     """Parent to worker: run these items.
 
     ``items`` is one pickle of the list of them; in a careful chunk a list of one pickle each. ``indices`` are their
@@ -56,7 +57,7 @@ class ChunkFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class InitializeFrame:
+class InitializeFrame(PicklesByFields):
     """Parent to worker: call this function, before any chunk."""
 
     initializer: Packed
@@ -64,14 +65,14 @@ class InitializeFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class ForgetFrame:
+class ForgetFrame(PicklesByFields):
     """Parent to worker: drop this job's handler, finish its setup."""
 
     job: int
 
 
 @dataclass(frozen=True, slots=True)
-class FailureFrame:
+class FailureFrame(PicklesByFields):
     """How one try failed. ``error`` is the pickled exception, None where only ``stand_in`` can travel."""
 
     error: Packed | None
@@ -82,7 +83,7 @@ class FailureFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class ReportFrame:
+class ReportFrame(PicklesByFields):
     """Worker to parent: positions ``first`` to ``done`` of a chunk ended.
 
     ``results`` is one pickle of the list of results of those that completed, in order; or, where unpickling them runs

@@ -17,7 +17,7 @@ import sys
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -70,6 +70,14 @@ class FunctionPacker:
                 self._known.move_to_end(id(function))
                 return known[2]
         return self._pack_anew(function, parts)
+
+    def pack_all(self, functions: Sequence[Any]) -> list[Any]:
+        """`pack` for functions that are sent together: each is looked at once, however often it is there."""
+        packed: dict[int, Any] = {}
+        for function in functions:
+            if id(function) not in packed:
+                packed[id(function)] = self.pack(function)
+        return [packed[id(function)] for function in functions]
 
     def _pack_anew(self, function: Any, parts: tuple[Any, ...]) -> Any:
         try:

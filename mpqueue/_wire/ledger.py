@@ -10,7 +10,7 @@ SINCE      worker       parent       since when, in nanoseconds of CLOCK_MONOTON
 FRACTION   worker       parent       what ``current_item().report`` said last, 0 to 1
 LIMIT      parent       worker       in which chunk, the position that must not be claimed any more; two words,
                                      for chunks of even and of odd number: two may be on a lane
-FLAG_JOB   parent       worker       the number of the job for which the lane's flags count
+FLAG_JOB   parent       worker       the number of the job for which the lane's flags count, or `NOBODY`
 OUTBOX     both         both         bytes in the outbox: the worker sets it from 0, the parent back to 0
 =========  ===========  ===========  ==================================================================
 
@@ -31,12 +31,15 @@ from dataclasses import dataclass
 CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX = range(7)
 SIZE = mmap.PAGESIZE
 
+#: In FLAG_JOB: the flags count for no job. Jobs are numbered from 1.
+NOBODY = 0
+
 #: Seconds between storing a limit and reading the claim: far longer than a store takes to become visible.
 SETTLE = 0.001
 
 #: Positions in a chunk fit in 20 bits, so a chunk holds at most this many items.
 MAX_CHUNK_ITEMS = (1 << 20) - 1
-_CHUNK_BITS = 22
+_CHUNK_BITS = 21
 _CHUNK_MASK = (1 << _CHUNK_BITS) - 1
 _POSITION_MASK = (1 << 20) - 1
 
@@ -48,11 +51,16 @@ class Phase(enum.IntEnum):
     LOADING = 1  #: unpickling the handler, or in ``setup``
     UNPACKING = 3  #: unpickling the items claimed
     RUNNING = 2  #: in the handler, for one of the positions claimed
+    PACKING = 4  #: pickling the result of position ``lo``; those up to ``hi`` have run
+
+
+#: By the three bits of a claim; those without a meaning can only come from a wild write.
+_PHASES = (Phase.IDLE, Phase.LOADING, Phase.RUNNING, Phase.UNPACKING, Phase.PACKING, Phase.IDLE, Phase.IDLE, Phase.IDLE)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a worker said last: ``chunk`` is the number modulo 2**22, ``since`` seconds of the monotonic clock."""
+    """What a worker said last: ``chunk`` is the number modulo 2**21, ``since`` seconds of the monotonic clock."""
 
     chunk: int
     phase: Phase
@@ -68,7 +76,7 @@ class Claim:
 
 def pack_claim(chunk_number: int, phase: int, lo: int, hi: int) -> int:
     """The CLAIM word."""
-    return (chunk_number & _CHUNK_MASK) << 42 | phase << 40 | lo << 20 | hi
+    return (chunk_number & _CHUNK_MASK) << 43 | phase << 40 | lo << 20 | hi
 
 
 class Ledger:
@@ -87,8 +95,8 @@ class Ledger:
             if words[CLAIM] == claim:
                 break
         return Claim(
-            chunk=claim >> 42,
-            phase=Phase(claim >> 40 & 3),
+            chunk=claim >> 43,
+            phase=_PHASES[claim >> 40 & 7],
             lo=claim >> 20 & _POSITION_MASK,
             hi=claim & _POSITION_MASK,
             since=since / 1e9,

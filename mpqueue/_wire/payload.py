@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import io
 import pickle
+import re
 from collections import ChainMap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any, ClassVar
 import cloudpickle
 
 from mpqueue._wire import main_names
+from mpqueue._wire.fields import PicklesByFields
 from mpqueue._wire.segments import AVAILABLE, BIG, Segment, SegmentRef, SegmentStore, layout, log, view
 
 PROTOCOL = 5
@@ -31,7 +33,7 @@ Lend = Callable[[Sequence[memoryview]], tuple[SegmentRef, list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class Packed(PicklesByFields):
     """A pickled object. ``spans`` are (offset, size) of its buffers in the segment; ``body`` of the pickle itself."""
 
     data: bytes
@@ -86,11 +88,43 @@ def load(packed: Packed, on_free: Callable[[int], object] | None = None) -> Any:
 
 
 def _load(packed: Packed, on_free: Callable[[int], object] | None) -> Any:
+    data, buffers = _unpacked(packed, on_free)
+    return pickle.loads(data, buffers=buffers)
+
+
+def _unpacked(packed: Packed, on_free: Callable[[int], object] | None) -> tuple[bytes | memoryview, list[memoryview]]:
+    """The pickle, and the buffers beside it."""
     if packed.segment is None:
-        return pickle.loads(packed.data)
+        return packed.data, []
     memory = view(packed.segment, on_free)
     data = packed.data if packed.body is None else memory[packed.body[0] : packed.body[0] + packed.body[1]]
-    return pickle.loads(data, buffers=[memory[at : at + size] for at, size in packed.spans])
+    return data, [memory[at : at + size] for at, size in packed.spans]
+
+
+def load_home(packed: Packed, on_free: Callable[[int], object] | None = None) -> Any:
+    """Like `load`, for what comes back from a worker: classes that are here already stay as they are.
+
+    A class of a script or a notebook comes back with its instances, by value, as it was when it was sent; taken over,
+    it would give the class old methods and old attributes.
+    """
+    data, buffers = _unpacked(packed, on_free)
+    if _FILLS_A_CLASS.search(data) is None:
+        return pickle.loads(data, buffers=buffers)
+    return _HomeUnpickler(io.BytesIO(data), buffers=buffers).load()
+
+
+_FILLS_A_CLASS = re.compile(b"_class_setstate")
+
+
+class _HomeUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        return functools.partial(_fill_new_class, found) if name == "_class_setstate" else found
+
+
+def _fill_new_class(fill: Callable[..., Any], kind: type, state: tuple[dict[str, Any], Any]) -> Any:
+    """Give a class that was just made its methods and attributes; one that has them is left alone."""
+    return kind if state[0].keys() <= vars(kind).keys() else fill(kind, state)
 
 
 class _Buffers(list[memoryview]):

@@ -8,6 +8,7 @@ watchdog (`mpqueue._worker.watchdog`) cuts it off behind that item. In a careful
 from __future__ import annotations
 
 import inspect
+import threading
 import time
 from typing import Any
 
@@ -41,9 +42,10 @@ class ChunkRun:
         self.number = frame.chunk
         self.careful = isinstance(frame.items, list)
         self.running = Running(station, job.number, job.id, job.id_rule, indices=frame.indices, attempts=frame.attempts)
-        self.results = ChunkResults(job, self.running, self.careful, self._mark)
+        self.results = ChunkResults(job, self.running, self.careful, self._mark_result)
         self.started = time.monotonic()
         self.stretch: list[Any] = []  #: what the ``map`` at hand runs over; the watchdog may cut it off
+        self.stretch_lock = threading.Lock()  #: held while it is ended, or marked as cut off
         self.stretch_lo = 0
         self.stretch_started = self.started
         self.cut_at: int | None = None  #: the position behind which the watchdog cut the stretch off
@@ -82,8 +84,8 @@ class ChunkRun:
         words[SINCE] = time.monotonic_ns()
         words[CLAIM] = pack_claim(self.number, phase, lo, hi)
 
-    def _mark(self, position: int) -> None:
-        self.claim(Phase.RUNNING, position, position + 1)
+    def _mark_result(self, position: int) -> None:
+        self.claim(Phase.PACKING, position, len(self.running.out))
 
     def _unpack(self) -> bool:
         """Unpickle the items (in a careful chunk each one later, under its own mark); False where that fails."""
@@ -135,7 +137,7 @@ class ChunkRun:
             return False
         assert isinstance(self.running.items, list)
         self.running.items[position] = item
-        self._mark(position)
+        self.claim(Phase.RUNNING, position, position + 1)
         return True
 
     def _run_stretch(self, lo: int, hi: int) -> int:
@@ -159,7 +161,8 @@ class ChunkRun:
             # A StopIteration out of the handler ended the map as if the items had ended.
             self.results.fail(len(out), StopIteration(), time.monotonic() - started)
         seconds = time.monotonic() - started
-        self.stretch = []
+        with self.stretch_lock:
+            self.stretch = []
         if lo == 0 and job.pace is None and not job.awaits and inspect.isawaitable(out[0]):
             self._await_first()
             seconds = time.monotonic() - started

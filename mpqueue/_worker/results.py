@@ -56,7 +56,8 @@ class ChunkResults:
         first = self.sent
         packed = self._pack(first, done, final=final)
         self.sent = done
-        return first, packed, {at - first: self.failures.pop(at) for at in range(first, done) if at in self.failures}
+        failed = sorted(at for at in self.failures if first <= at < done)
+        return first, packed, {at - first: self.failures.pop(at) for at in failed}
 
     def _pack(self, first: int, done: int, *, final: bool) -> Packed | list[Packed]:
         out, failures = self._running.out, self.failures

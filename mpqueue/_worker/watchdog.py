@@ -79,10 +79,11 @@ def cut_off(run: ChunkRun) -> None:
     # The main thread may go on between these lines; whatever it has begun meanwhile stays claimed.
     del stretch[len(run.running.out) - lo + 1 :]
     position = len(run.running.out)
-    if run.stretch is not stretch or position - lo >= len(stretch):
-        return
-    run.cut_at = position
-    run.claim(Phase.RUNNING, position, max(position + 1, lo + len(stretch)))
+    with run.stretch_lock:  # no claim of what comes after the stretch may be overwritten
+        if run.stretch is not stretch or position - lo >= len(stretch):
+            return
+        run.cut_at = position
+        run.claim(Phase.RUNNING, position, max(position + 1, lo + len(stretch)))
 
 
 def send_early(run: ChunkRun) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.item_table import ItemTable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def start_batch(
     queue: JobQueue,
     fn: Callable[..., Any],
-    items: Iterable[Any],
+    items: list[Any],
     *,
     retry: RetryPolicy,
     timeout: float | None = None,
@@ -27,12 +27,12 @@ def start_batch(
     items_per_task: int = 1,
     on_ended: Callable[[Ended], None] | None = None,
 ) -> JobRun:
-    """Start ``fn`` over the items; the run's ``job`` has results and failures by position.
+    """Start ``fn`` over the items, a list which it takes over; the run has the `outcomes` by position.
 
     ``max_workers`` caps how many workers serve it. ``on_ended`` gets positions as their items end, then None, on the
-    coordinator's thread: it must return at once. Raises what iterating raises, and `HandlerPicklingError`.
+    coordinator's thread: it must return at once. Raises `HandlerPicklingError`.
     """
-    table = ItemTable(list(items), None, IdRule.POSITION)
+    table = ItemTable(items, None, IdRule.POSITION)
     options = JobOptions(retry, timeout, None, 0, chunksize, max_workers, items_per_task)
     _, run = queue.start_table(table, options, fn, on_ended)
     return run

@@ -49,8 +49,9 @@ class CallStream:
 
     def submit(self, calls: Iterable[Call]) -> list[CallFuture[Any]]:
         """Have these calls made; does not wait."""
-        pack = self._functions.pack
-        packed = [Call(pack(function), args, kwargs) for function, args, kwargs in calls]
+        made = list(calls)
+        functions = self._functions.pack_all([call.function for call in made])
+        packed = [Call(function, call.args, call.kwargs) for function, call in zip(functions, made, strict=True)]
         futures: list[CallFuture[Any]] = [CallFuture(self) for _ in packed]
         with self._lock:  # until they are in the books, no outcome is taken
             for index, future in zip(self._stream.add(packed), futures, strict=True):

@@ -35,13 +35,10 @@ class InputReader:
             self.close()
             self.error = error
         self._batch = []
-        if count == self._stride:
-            self._adapt(self._now() - started)
+        seconds = self._now() - started
+        if count == self._stride or seconds > READ_SECONDS:
+            self._stride = max(1, int(count * READ_SECONDS / max(seconds, READ_SECONDS / GROWTH)))
         return batch
-
-    def _adapt(self, seconds: float) -> None:
-        factor = READ_SECONDS / max(seconds, READ_SECONDS / GROWTH)
-        self._stride = max(1, int(self._stride * factor))
 
     def close(self) -> None:
         """Read no more; a generator is closed, unless somebody else holds it."""

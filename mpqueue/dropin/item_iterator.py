@@ -94,7 +94,7 @@ class ItemIterator(Generic[R]):
 
     def start(self) -> None:
         """Read the first items, so that the work begins before the first result is asked for."""
-        while self._read() and self._news.empty:
+        while self._read() and self._news.is_empty():
             pass
 
     # -- one by one ------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class ItemIterator(Generic[R]):
     def _begin_block(self) -> bool:
         """Take the next outcomes, or close at the end; False where the next one is still to come."""
         stream = self._stream
-        while stream is not None and not self._news.empty:
+        while stream is not None and not self._news.is_empty():
             self._hear(self._news.take())
         if stream is None:
             return True

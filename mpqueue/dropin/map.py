@@ -198,7 +198,7 @@ class Batch:
         self.run = start_batch(
             queue,
             fn,
-            items,
+            list(items),
             retry=options.retry,
             timeout=options.timeout,
             chunksize=options.chunksize,

@@ -248,8 +248,9 @@ class Pool(standard.Pool):
         """The results of ``func`` over the items, in order, one by one while the work goes on.
 
         The input is read on a thread of its own, only so far ahead of the results as keeps the workers busy: it may be
-        endless. ``chunksize`` other than 1 is how many items travel together (1: as many as take 20 ms). A call that
-        failed raises in its place, and the iterator goes on. Dropping the iterator ends its work.
+        endless. As many items travel together as take 20 ms; of ``chunksize`` are left that the input is read so many
+        at a time, and that so many count as a task of ``maxtasksperchild``. A call that failed raises in its place, and
+        the iterator goes on. Dropping the iterator ends its work.
         """
         return self._iterate(func, iterable, chunksize, ordered=True)
 
@@ -277,7 +278,6 @@ class Pool(standard.Pool):
                     on_ended,
                     retry=self._retry,
                     timeout=self._timeout,
-                    chunksize=size if size > 1 else None,
                     items_per_task=size,
                 )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import queue
 import sys
 import threading
@@ -56,6 +57,7 @@ class PoolIterator(Standard[R]):
         ordered: bool,
     ) -> None:
         self._pool: Pool | None = pool
+        self._owner = os.getpid()  #: a fork has no part in it
         self._now = pool.now
         self._lock = threading.Lock()
         self._news: queue.SimpleQueue[Ended] = queue.SimpleQueue()
@@ -151,7 +153,7 @@ class PoolIterator(Standard[R]):
 
     def __del__(self) -> None:
         feed = getattr(self, "_feed", None)
-        if feed is None or sys.is_finalizing():
+        if feed is None or sys.is_finalizing() or os.getpid() != self._owner:
             return
         if not feed.taken and not self._is_over and not feed.drained:
             log.warning("an iterator of Pool.imap was dropped before anybody read from it; its work was ended")

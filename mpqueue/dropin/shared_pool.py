@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from mpqueue._engine.environment import THREAD_VARIABLES
 from mpqueue._engine.pool import count_cpus
@@ -19,8 +19,9 @@ IDLE_SECONDS = 30.0
 class SharedPool:
     """A queue, how many calls use it, and the thread that ends it when idle. Grows to what is asked, never shrinks."""
 
-    def __init__(self, threads_per_worker: int | None = None) -> None:
+    def __init__(self, threads_per_worker: int | None = None, initializer: Callable[[], object] | None = None) -> None:
         self._threads = threads_per_worker
+        self._initializer = initializer
         self._lock = threading.RLock()  # a garbage collection may give back while a borrower holds it
         self._queue: JobQueue | None = None
         self._owner = 0
@@ -47,7 +48,7 @@ class SharedPool:
         return queue
 
     def _open(self, concurrency: int | None) -> None:
-        self._queue = JobQueue(concurrency, threads_per_worker=self._threads)
+        self._queue = JobQueue(concurrency, threads_per_worker=self._threads, initializer=self._initializer)
         self._owner, self._users, self._over = os.getpid(), 0, threading.Event()
         watch = threading.Thread(target=self._watch, args=(self._over,), name="mpqueue-idle-pool", daemon=True)
         watch.start()
@@ -81,12 +82,15 @@ class SharedPool:
         if queue is not None and self._owner == os.getpid():
             queue.close(kill=True)
 
-    def end_if_idle(self) -> None:
-        """End the pool unless a call uses it; the next call makes a new one."""
+    def end_if_idle(self) -> bool:
+        """End the pool, but where a call uses it, which is False; the next call makes a new one."""
         with self._lock:
-            queue = None if self._users else self._take()
+            if self._users:
+                return False
+            queue = self._take()
         if queue is not None:
             queue.close()
+        return True
 
     def _take(self) -> JobQueue | None:
         with self._lock:

@@ -32,6 +32,9 @@ from tests.chaos.witness import RaisingListener, SlowListener, Witness
 #: Seconds. Long enough for all that is quick, on a busy machine too; each item that hangs takes it.
 TIMEOUT = 1.0
 
+#: Items in a job.
+MOST_ITEMS = 3000
+
 _numbers = itertools.count(1)
 
 
@@ -75,7 +78,9 @@ class Arena:
         """Create a random job."""
         job_id = f"job-{self.number}.{next(self._job_numbers)}"
         timeout = TIMEOUT if rng.random() < 0.25 else self.make["timeout"]
-        deeds = random_deeds(rng, may_hang=timeout is not None)
+        items_of_a_worker = self.make["max_items_per_worker"]
+        most = MOST_ITEMS if items_of_a_worker is None else 15 * items_of_a_worker
+        deeds = random_deeds(rng, most, may_hang=timeout is not None)
         retry = random_policy(rng)
         good_setup = rng.random() < 0.9
         setup = rng.choice(GOOD_SETUPS if good_setup else BAD_SETUPS)
@@ -137,15 +142,17 @@ def random_policy(rng: random.Random) -> RetryPolicy:
     )
 
 
-def random_deeds(rng: random.Random, *, may_hang: bool) -> list[Deed]:
+def random_deeds(rng: random.Random, most: int, *, may_hang: bool) -> list[Deed]:
     """The items of a job: of one kind for the most part, so that pace and chunks vary between jobs."""
-    size = rng.choice((0, 1, 2, 5, 20, 20, 60, 200, 3000))
+    size = min(most, rng.choice((0, 1, 2, 5, 20, 20, 60, 200, MOST_ITEMS)))
     main = rng.choice(("quick", "quick", "nap", "mixed"))
     spice = rng.choice((0.0, 0.02, 0.1, 0.5)) * min(1.0, 40 / max(1, size))
-    return [_random_deed(rng, number, main, spice, may_hang=may_hang) for number in range(size)]
+    largest = min(1.0, 50 / max(1, size))
+    return [_random_deed(rng, number, main, spice, largest, may_hang=may_hang) for number in range(size)]
 
 
-def _random_deed(rng: random.Random, number: int, main: str, spice: float, *, may_hang: bool) -> Deed:
+def _random_deed(rng: random.Random, number: int, main: str, spice: float, largest: float, *, may_hang: bool) -> Deed:
+    """``largest`` is what part of the most that an item may take it may take here: a job is done in seconds."""
     if rng.random() < spice:
         return _bad_deed(rng, number, may_hang=may_hang)
     kind = main
@@ -153,11 +160,11 @@ def _random_deed(rng: random.Random, number: int, main: str, spice: float, *, ma
         kind = rng.choice(("quick", "nap", "nap", "array", "bytes", "carry", "keep", "watch"))
     match kind:
         case "nap" | "watch":
-            return Deed(number, kind, amount=int(10 ** rng.uniform(2, 5)))
+            return Deed(number, kind, amount=int(largest * 10 ** rng.uniform(2, 5)))
         case "array" | "bytes":
-            return Deed(number, kind, amount=int(10 ** rng.uniform(3, 6.5)))
+            return Deed(number, kind, amount=int(largest * 10 ** rng.uniform(3, 6.5)))
         case "carry" | "keep":
-            size = int(10 ** rng.uniform(3, 6.5))
+            size = int(largest * 10 ** rng.uniform(3, 6.5))
             return Deed(number, kind, amount=size, cargo=array_of(number, size))
     return Deed(number, kind)
 

@@ -104,7 +104,8 @@ class Audit:
         for entry in tries:
             charged += not isinstance(entry.exception, ItemPicklingError) and deed.kind != "unreadable"
             if not self._may_have_failed_so(case, deed, entry, charged):
-                yield f"try {charged} failed with {entry.exception!r} in {entry.pid}"
+                sent, deaths = self._struck.signals.get(entry.pid or 0), self._charged[entry.pid or 0]
+                yield f"try {charged} failed with {entry.exception!r}; its worker got {sent}, charged {deaths} times"
         match item.status:
             case ItemStatus.COMPLETED:
                 yield from _of_completed(deed, item, charged, case)
@@ -169,7 +170,7 @@ class Audit:
 
 
 def _of_completed(deed: Deed, item: JobItem, charged: int, case: Case) -> Iterator[str]:
-    number, attempt, content = item.result
+    number, attempt, content = item.result or (None, 0, None)
     if number != deed.id or not is_right(deed, content):
         yield f"a wrong result {item.result!r:.100}"
     if item.attempts != charged + 1 or attempt != item.attempts:

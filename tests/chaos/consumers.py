@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import mpqueue
-from mpqueue import ItemTimeoutError, JobRun, JobStatus, QueueClosedError, RetryPolicy, WorkerCrashedError
+from mpqueue import ItemTimeoutError, JobRun, JobStatus, QueueClosedError, RetryPolicy, SetupError, WorkerCrashedError
 from mpqueue._core.item_table import Failure
 from mpqueue.errors import ItemCancelledError
 from mpqueue.stream import Stream, open_stream
@@ -34,6 +34,8 @@ def is_right_outcome(deed: Deed, result: Any, failure: Failure | None, struck: S
         number, attempt, content = result
         return bool(number == deed.id and is_right(deed, content) and 1 <= attempt <= tries)
     error = failure.error
+    if isinstance(error, SetupError):
+        error = error.__cause__ or error  # loading the handler, it was struck
     if isinstance(error, WorkerCrashedError):
         return deed.kind in CRASHES or bool(struck.signals.get(error.pid or 0))
     return isinstance(error, ItemCancelledError) or (deed.kind in RAISES and not isinstance(error, ItemTimeoutError))
@@ -153,7 +155,7 @@ def run_at_once(rng: random.Random, arena: Arena) -> None:
     deeds = [Deed(number, "quick") for number in range(rng.choice((1, 10, 100)))]
     job = arena.queue.run(deeds, Doer(f"{arena.log}-run"), retry=RetryPolicy(3, base_delay=0.0))
     for deed, item in zip(deeds, job.items, strict=True):
-        if item.status == "completed" and item.result[0] != deed.id:
+        if item.result is not None and item.result[0] != deed.id:
             arena.complain(f"run: item {deed.id} gave {item.result}")
     if job.completed + job.failed < job.total and job.status is not JobStatus.CANCELLED:
         arena.complain(f"run: {job} is not over")

@@ -16,15 +16,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from pathlib import Path
 
-from mpqueue import JobNotFoundError, JobRun, JobStateError, JobStatus, QueueClosedError
+from mpqueue import ItemStatus, JobFinished, JobNotFoundError, JobRun, JobStateError, JobStatus, QueueClosedError
 from mpqueue.dropin.shared_pool import shared_pool
+from mpqueue.events import JOB_FINISHED
 from tests.chaos import consumers
 from tests.chaos.arena import Arena
 from tests.chaos.audit import Case, Struck
 from tests.chaos.postmortem import show_everything
 from tests.chaos.striker import Striker
 
-#: Seconds after the end of chaos by which everything must have ended. Nothing takes a tenth of it.
+#: Seconds without any progress that count as a hang. Nothing takes a tenth of it.
 DEADLINE = 60.0
 #: Threads that use the queues side by side.
 ACTORS = 2
@@ -40,10 +41,10 @@ TOO_LATE = (JobStateError, JobNotFoundError, QueueClosedError)
 
 
 class Chaos:
-    """One run. `run_for`, then `finish`; ``objections`` is what was found wrong."""
+    """One run. `run_for`, then `finish`; ``complaints`` is what was found wrong."""
 
     def __init__(self, seed: int, folder: Path) -> None:
-        self.objections: list[str] = []
+        self.complaints: list[str] = []
         self.counts: collections.Counter[str] = collections.Counter()
         self.struck = Struck()
         self._rng = random.Random(seed)
@@ -55,10 +56,10 @@ class Chaos:
         self._threads: list[threading.Thread] = []
         self._actions: dict[Callable[[random.Random, Arena], object], int] = {
             self._start_job: 30,
-            self._pause: 6,
+            self._pause: 4,
             self._resume: 10,
-            self._cancel: 4,
-            self._kill: 3,
+            self._cancel: 2,
+            self._kill: 2,
             self._clear: 6,
             self._retry: 8,
             self._look: 6,
@@ -78,7 +79,7 @@ class Chaos:
             actor.daemon = True
             actor.start()
         end = time.monotonic() + seconds
-        while time.monotonic() < end and not self.objections:
+        while time.monotonic() < end and not self.complaints:
             self._stop.wait(0.2)
         self._stop.set()
         striker.stop()
@@ -88,7 +89,7 @@ class Chaos:
     def finish(self) -> None:
         """End everything, in one way or another, and check that it has ended well."""
         for arena in list(self._arenas):
-            if not self.objections:
+            if not self.complaints:
                 self._wind_up(arena)
         self._join(self._threads)
         shared_pool.close()
@@ -101,7 +102,7 @@ class Chaos:
     def complain(self, text: str) -> None:
         """Something is wrong."""
         with self._lock:
-            self.objections.append(text)
+            self.complaints.append(text)
 
     def hang(self, what: str) -> None:
         """Something did not end."""
@@ -125,7 +126,7 @@ class Chaos:
 
     def _act(self, rng: random.Random) -> None:
         actions, weights = list(self._actions), list(self._actions.values())
-        while not self._stop.is_set() and not self.objections:
+        while not self._stop.is_set() and not self.complaints:
             self._stop.wait(min(0.2, rng.expovariate(1 / 0.01)))
             with self._lock:
                 arenas = list(self._arenas)
@@ -150,10 +151,7 @@ class Chaos:
         self._acts.append(f"{time.monotonic():.4f} {threading.current_thread().name}: {arena.number}: {what}")
 
     def _beside(self, name: str, target: Callable[[], object]) -> None:
-        """Do something in a thread of its own, where there are not too many already."""
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
-        if len(self._threads) >= MOST_CONSUMERS:
-            return
+        """Do something in a thread of its own."""
 
         def guarded() -> None:
             with self._guarded(name):
@@ -167,6 +165,9 @@ class Chaos:
 
     def _open(self, rng: random.Random) -> None:
         arena = Arena(rng, self._folder, self.struck, self.complain)
+        if rng.random() < 0.5:
+            dice = random.Random(rng.random())
+            arena.queue.on(JOB_FINISHED, lambda event: self._retry_from_listener(arena, dice, event))
         with self._lock:
             self._arenas.append(arena)
         self._note(arena, f"open {arena.make}")
@@ -247,19 +248,30 @@ class Chaos:
 
     def _retry(self, rng: random.Random, arena: Arena) -> None:
         case = self._some_case(rng, arena, JobStatus.COMPLETED_WITH_ERRORS)
-        if case is None:
+        if case is not None:
+            with case.starting:
+                self._retry_case(arena, case)
+
+    def _retry_from_listener(self, arena: Arena, rng: random.Random, event: JobFinished) -> None:
+        """Start a job again before its run has resolved."""
+        case = arena.case(event.job_id)
+        if case is None or len(case.runs) > 3 or rng.random() < 0.7:
             return
-        with case.starting:
-            if case.job.status is JobStatus.COMPLETED_WITH_ERRORS and not case.audited:
-                before = [len(item.history) for item in case.job.items]
-                failed = [item.attempts if item.status == "failed" else None for item in case.job.items]
-                self._note(arena, f"retry {case.job.id}: {case.job.failed} items")
-                run = arena.queue.retry_failed(case.job.id)
-                old = case.history_before or [0] * len(before)
-                case.history_before = [
-                    now if tries is not None else then for now, then, tries in zip(before, old, failed, strict=True)
-                ]
-                self._add_run(arena, case, run)
+        if case.starting.acquire(blocking=False):  # else somebody waits for the listeners
+            with self._guarded("retry from a listener"):
+                self._retry_case(arena, case)
+            case.starting.release()
+
+    def _retry_case(self, arena: Arena, case: Case) -> None:
+        if case.job.status is not JobStatus.COMPLETED_WITH_ERRORS or case.audited:
+            return
+        failed = [item.status is ItemStatus.FAILED for item in case.job.items]
+        before = [len(item.history) for item in case.job.items]
+        self._note(arena, f"retry {case.job.id}: {case.job.failed} items")
+        run = arena.queue.retry_failed(case.job.id)
+        old = case.history_before or [0] * len(before)
+        case.history_before = [now if again else then for now, then, again in zip(before, old, failed, strict=True)]
+        self._add_run(arena, case, run)
 
     def _look(self, rng: random.Random, arena: Arena) -> None:
         """Read what can be read: nothing of it may raise, or hold anybody up."""
@@ -272,6 +284,9 @@ class Chaos:
             _ = [item.status for item in job.items[:50]], job.failures, repr(job)
 
     def _consume(self, rng: random.Random, arena: Arena) -> None:
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        if len(self._threads) >= MOST_CONSUMERS:
+            return
         dice = random.Random(rng.random())
         kind = rng.choice(("stream", "stream", "imap", "as_completed", "run"))
         self._note(arena, f"{kind}")
@@ -327,7 +342,7 @@ class Chaos:
             while not arena.queue._closed:
                 threading.Event().wait(0.001)
         self._await_runs(arena)
-        if not self.objections:
+        if not self.complaints:
             closer = arena.queue._closer
             if closer is not None:
                 self._join([closer])
@@ -343,8 +358,12 @@ class Chaos:
 
     def _await_runs(self, arena: Arena) -> None:
         runs = [run for case in arena.cases() for run in case.runs]
-        end = time.monotonic() + DEADLINE
-        wait(runs, max(0.0, end - time.monotonic()))
-        late = [run.job.id for run in runs if not run.done()]
-        if late:
-            self.hang(f"queue {arena.number} ({arena.make}): the runs of {late}")
+        seen, end = -1, 0.0
+        while wait(runs, timeout=1.0).not_done:
+            ended = sum(run.job.completed + run.job.failed for run in runs) + arena.witness.events
+            if ended != seen:
+                seen, end = ended, time.monotonic() + DEADLINE
+            elif time.monotonic() > end:
+                late = [run.job.id for run in runs if not run.done()]
+                self.hang(f"queue {arena.number} ({arena.make}): the runs of {late}")
+                return

@@ -19,6 +19,9 @@ STRIKES = {signal.SIGKILL: 6, signal.SIGSEGV: 2, signal.SIGTERM: 1, signal.SIGST
 #: Moods: mean seconds between two strikes. The first one leaves the workers in peace.
 MOODS = (1.0, 0.3, 0.1, 0.02)
 
+#: How often a worker is struck that has not answered yet, in comparison: one that never gets to answer is no news.
+STARTING = 0.2
+
 
 class Striker:
     """The thread. ``lanes`` tells who could be struck now."""
@@ -45,8 +48,9 @@ class Striker:
                 mood, mood_ends = rng.choice(MOODS), time.monotonic() + rng.uniform(0.2, 4)
             self._stop.wait(min(rng.expovariate(1 / mood), 2.0))
             lanes = self._lanes()
-            if lanes:
-                self._strike(rng.choice(lanes))
+            lane = rng.choice(lanes) if lanes else None
+            if lane is not None and (lane.ask_for_stack is not None or rng.random() < STARTING):
+                self._strike(lane)
             self._let_go(time.monotonic())
         self._let_go(float("inf"))
 

@@ -9,8 +9,6 @@ import pytest
 from tests.support import cpython_tests
 from tests.support.cpython_tests import LACKING
 
-pytestmark = pytest.mark.unsettled
-
 SETUP = "tests.support.process_pool_executor:take_its_place"
 
 INTERNALS = "looks at _processes, _executor_manager_thread or _mp_context, which are the standard library's own"

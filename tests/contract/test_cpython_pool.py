@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import unittest
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,49 +18,46 @@ standard: Any = pytest.importorskip(
     "test._test_multiprocessing", reason="this Python comes without its test package", exc_type=ImportError
 )
 
-#: Tests that can't apply, and why. Each has its counterpart in tests/integration/test_pool.py.
+#: Tests that can't apply, and why. Each has a counterpart in tests/integration/test_pool.py.
 CANNOT_APPLY = {
-    "test_unpickleable_result": "a lambda, its unpicklable result, comes home here: functions travel by value",
-    "test_worker_finalization_via_atexit_handler_of_multiprocessing": (
-        "runs a script that imports the standard library's Pool by name"
-    ),
+    "test_unpickleable_result": "its unpicklable result is a lambda, which comes home here: functions travel by value",
+    "test_worker_finalization_via_atexit_handler_of_multiprocessing": "runs a script that imports the other Pool",
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.unsettled]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
-def standard_pool_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def the_pool_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some of the tests don't ask their class for the pool."""
     monkeypatch.setattr(multiprocessing, "Pool", mpqueue.Pool)
 
 
-def against_ours(name: str) -> Callable[[type], Any]:
-    """The class's tests, those of ``name`` in the standard library's, for processes."""
+class Ours(standard.ProcessesMixin):  # type: ignore[misc]
+    """The standard library's mixin for pools of processes, with another pool."""
 
-    def build(stub: type) -> Any:
-        body: dict[str, Any] = {"Pool": staticmethod(mpqueue.Pool), "__module__": __name__, "__doc__": stub.__doc__}
-        body["__qualname__"] = stub.__qualname__
-        for test, reason in CANNOT_APPLY.items():
-            if hasattr(getattr(standard, name), test):
-                body[test] = unittest.skip(reason)(getattr(getattr(standard, name), test))
-        return type(stub.__name__, (getattr(standard, name), standard.ProcessesMixin, unittest.TestCase), body)
+    Pool = mpqueue.Pool
 
-    return build
+    def setUp(self) -> None:
+        reason = CANNOT_APPLY.get(self._testMethodName)
+        if reason:
+            self.skipTest(reason)
 
 
-@against_ours("_TestPool")
-class TestPool:
+class TestPool(standard._TestPool, Ours, unittest.TestCase):  # type: ignore[misc]
     """What a pool does."""
 
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        assert len(cls.pool._pool) == 4  # all there: what comes later would count as left behind by the first test
 
-@against_ours("_TestPoolWorkerErrors")
-class TestPoolWorkerErrors:
+
+class TestPoolWorkerErrors(standard._TestPoolWorkerErrors, Ours, unittest.TestCase):  # type: ignore[misc]
     """Calls that fail."""
 
 
-@against_ours("_TestPoolWorkerLifetime")
-class TestPoolWorkerLifetime:
+class TestPoolWorkerLifetime(standard._TestPoolWorkerLifetime, Ours, unittest.TestCase):  # type: ignore[misc]
     """Workers that are replaced."""
 
 
@@ -69,3 +65,7 @@ class TestInitializers(standard.TestInitializers):  # type: ignore[misc]
     """What workers do first."""
 
     test_manager_initializer = None  # not about pools
+
+    def tearDown(self) -> None:
+        super().tearDown()
+        del self.ns, self.mgr  # and with them the connection

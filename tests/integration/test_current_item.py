@@ -14,6 +14,7 @@ import pytest
 
 from mpqueue import JobQueue, RetryPolicy, current_item
 from tests.support import handlers as do
+from tests.support.results import results_of
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow
@@ -53,7 +54,7 @@ def test_worker_s_number_is_below_concurrency_and_stable_over_restarts(tmp_path:
         run = queue.start("job")
         gate.wait_for(0, 1)
         gate.open()
-        results = run.result().results
+        results = results_of(run.result())
     assert {worker for worker, _ in results} == {0, 1}
     numbers: dict[int, set[int]] = {}
     for worker, pid in results:

@@ -38,7 +38,7 @@ CULPRITS: dict[str, tuple[do.Handler, type[BaseException], int]] = {
 }
 
 #: None: as large as the queue likes them, growing from single items.
-CHUNKS = [1, 7, COUNT, None]
+CHUNKS = [1, COUNT, None]
 
 
 @pytest.mark.parametrize("chunksize", CHUNKS, ids=lambda size: f"chunks of {size or 'any size'}")

@@ -12,6 +12,7 @@ import pytest
 from mpqueue import JobQueue, RetryPolicy, WorkerCrashedError, current_item
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
+from tests.support.results import results_of
 from tests.support.strength import workers_of
 
 pytestmark = pytest.mark.slow
@@ -31,7 +32,7 @@ def test_argument_of_300_mb_works(workers: int) -> None:
 def test_result_of_300_mb_works(workers: int) -> None:
     with JobQueue(workers) as queue:
         job = queue.run([1, BIG, 2], do.big_result, chunksize=3)
-        assert [len(result) for result in job.results] == [1, BIG, 2]
+        assert [len(result) for result in results_of(job)] == [1, BIG, 2]
         assert len(workers_of(queue)) == workers
 
 
@@ -74,7 +75,7 @@ def test_worker_that_is_killed_while_its_large_result_travels_costs_one_try() ->
         recorder = Recorder(queue)
         job = queue.run(["left", "culprit", "right"], handle, chunksize=1)
         recorder.check(job)
-        assert [len(result) for result in job.results] == [5, 200_000_000, 5]
+        assert [len(result) for result in results_of(job)] == [5, 200_000_000, 5]
         assert all(isinstance(failed.exception, WorkerCrashedError) for failed in job.items[1].history)
         assert len(workers_of(queue)) == 1
 

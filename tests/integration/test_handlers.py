@@ -16,6 +16,7 @@ import pytest
 from mpqueue import HandlerPicklingError, JobQueue
 from tests.support import handlers as do
 from tests.support.programs import run_program
+from tests.support.results import results_of
 
 pytestmark = pytest.mark.slow
 
@@ -107,7 +108,7 @@ def test_coroutines_of_a_job_share_one_event_loop_in_a_worker_and_run_one_at_a_t
         return id(asyncio.get_running_loop()), alone
 
     with JobQueue(1) as queue:
-        results = queue.run(range(20), handle).results
+        results = results_of(queue.run(range(20), handle))
     assert len({loop for loop, _ in results}) == 1
     assert [alone for _, alone in results] == [[item] for item in range(20)]
 
@@ -236,6 +237,9 @@ def test_handler_that_cannot_be_serialized_is_refused_at_once_naming_the_variabl
         def method(self, item: int) -> Any:
             return self.held
 
+    def ignore_state(item: str, state: Any) -> str:
+        return item
+
     refused: list[tuple[Callable[..., Any], str]] = [
         (with_closure, "'the_lock'"),
         (deep, "'with_closure'.*'the_lock'"),
@@ -250,7 +254,7 @@ def test_handler_that_cannot_be_serialized_is_refused_at_once_naming_the_variabl
             with pytest.raises(HandlerPicklingError, match=named):
                 queue.create_job("job", "ab", handler)
             with pytest.raises(HandlerPicklingError, match=f"^setup: .*{named}"):
-                queue.create_job("job", "ab", do.succeed, setup=handler)
+                queue.create_job("job", "ab", ignore_state, setup=handler)
         check_nothing_created(queue)
 
 
@@ -260,7 +264,8 @@ def test_handler_that_drags_the_queue_along_is_refused() -> None:
         def handle(item: int) -> Any:
             return queue.get_stats()
 
-        for dragging in (handle, lambda item: queue.run([item], do.double), queue.get_job):
+        draggers: list[Callable[..., Any]] = [handle, lambda item: queue.run([item], do.double), queue.get_job]
+        for dragging in draggers:
             with pytest.raises(HandlerPicklingError, match="queue"):
                 queue.create_job("job", "ab", dragging)
         check_nothing_created(queue)

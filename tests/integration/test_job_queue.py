@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from mpqueue import (
 )
 from mpqueue.options import check_platform
 from tests.support import handlers as do
+from tests.support.results import results_of
 from tests.support.strength import workers_of
 from tests.support.waiting import Gate
 
@@ -62,7 +64,7 @@ def test_concurrency_none_is_one_worker_for_each_cpu_that_the_process_may_use() 
 def test_concurrency_none_is_one_worker_inside_a_worker() -> None:
     def handle(item: int) -> tuple[int, list[int]]:
         with JobQueue(concurrency=None) as inner:
-            return inner.concurrency, inner.run([item], do.double).results
+            return inner.concurrency, results_of(inner.run([item], do.double))
 
     with JobQueue(1) as queue:
         assert queue.run([1], handle).results == [(1, [2])]
@@ -95,7 +97,7 @@ def test_worker_that_finishes_an_item_picks_up_the_next_pending_one(tmp_path: Pa
         others = [next(ended).result for _ in range(19)]
         gate.open()
         run.result()
-    assert set(others) == {1 - run.job.results[0]}
+    assert set(others) == {1 - results_of(run.job)[0]}
 
 
 def test_options_that_come_later_are_refused_by_name_until_then() -> None:
@@ -352,7 +354,7 @@ class Photo:
 
 
 def test_items_that_are_mappings_have_their_id_in_them() -> None:
-    items = [{"id": 7, "path": "a"}, OrderedDict(id="x", path="b")]
+    items: list[Any] = [{"id": 7, "path": "a"}, OrderedDict(id="x", path="b")]
     with JobQueue(1) as queue:
         job = queue.run(items, lambda item: item["path"] + str(current_item().id))
     assert [item.id for item in job.items] == [7, "x"]
@@ -361,9 +363,8 @@ def test_items_that_are_mappings_have_their_id_in_them() -> None:
 
 def test_items_that_are_objects_have_their_id_as_an_attribute() -> None:
     with JobQueue(1) as queue:
-        job = queue.run(
-            [Photo("p", "a"), SimpleNamespace(id="q", path="b")], lambda item: current_item().id + item.path
-        )
+        items: list[Any] = [Photo("p", "a"), SimpleNamespace(id="q", path="b")]
+        job = queue.run(items, lambda item: current_item().id + item.path)
     assert [item.id for item in job.items] == ["p", "q"]
     assert job.results == ["pa", "qb"]
 
@@ -444,6 +445,22 @@ def test_item_says_how_it_went() -> None:
     assert bad.traceback in str(bad.exception.__cause__)
     assert [failed.error for failed in bad.history] == ["cannot do bad"] * 2
     assert all(failed.duration >= 0 and failed.pid for failed in bad.history)
+
+
+def test_elapsed_is_the_time_of_the_last_try_in_the_handler() -> None:
+    def handle(item: str) -> float:
+        begun = time.monotonic()
+        threading.Event().wait(0.3 if current_item().attempt == 1 else 0.05)
+        if current_item().attempt == 1:
+            raise ValueError(time.monotonic() - begun)
+        return time.monotonic() - begun
+
+    with JobQueue(1, retry=SOON) as queue:
+        job = queue.run("a", handle)
+    (item,) = job.items
+    # What the handler measured is a part of it; float32 keeps seven digits.
+    assert item.elapsed >= 0.999 * results_of(job)[0]
+    assert item.history[0].duration >= 0.999 * float(item.history[0].error)
 
 
 def test_error_without_a_message_is_told_by_its_type() -> None:

@@ -8,13 +8,15 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mpqueue._core.messages import BellRung, LaneDied
-from mpqueue._wire.ledger import CLAIM, Phase, pack_claim
+from mpqueue._engine import flag_setter
+from mpqueue._wire.ledger import CLAIM, NOBODY, Phase, pack_claim
 from tests.support import handlers, lane_verbs
 from tests.support.lanes import Lanes, lanes, new_lanes
 from tests.support.programs import is_running
@@ -38,9 +40,29 @@ def test_the_parent_sees_what_the_worker_leaves_early(lanes: Lanes) -> None:
 
 
 def test_flags_reach_the_worker_in_order(lanes: Lanes) -> None:
-    for name, value in (("pause", True), ("cancel", True), ("pause", False), ("pause", True), ("cancel", False)):
-        lanes.lane().set_flag(name, value)
-    wait_until(lambda: lanes.call(lane_verbs.read_flags) == (True, False), what="the flags")
+    for job, pause, cancel in ((1, True, False), (1, True, True), (1, False, True), (2, True, True), (3, True, False)):
+        lanes.lane().set_flags(job, pause=pause, cancel=cancel)
+    wait_until(lambda: lanes.call(lane_verbs.read_flags) == (3, True, False), what="the flags")
+
+
+def test_flags_of_one_job_are_never_taken_for_those_of_another(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that sets them may be late: until it has done all of it, they count for nobody."""
+    lane, go_on, arrived = lanes.lane(), threading.Event(), threading.Event()
+    lane.set_flags(1, pause=False, cancel=True)
+    wait_until(lambda: lanes.call(lane_verbs.read_flags) == (1, False, True), what="the flags")
+
+    def set_late(event: Event, value: bool) -> None:
+        arrived.set()
+        assert go_on.wait(30)
+        event.set() if value else event.clear()
+
+    monkeypatch.setattr(flag_setter, "_set", set_late)
+    lane.set_flags(2, pause=True, cancel=False)
+    assert lanes.call(lane_verbs.read_flags)[0] in (NOBODY, 1)
+    assert arrived.wait(30)
+    assert lanes.call(lane_verbs.read_flags)[0] == NOBODY
+    go_on.set()
+    wait_until(lambda: lanes.call(lane_verbs.read_flags) == (2, True, False), what="the flags")
 
 
 DEATHS = [
@@ -88,7 +110,7 @@ def test_a_frame_for_a_dead_worker_fails_and_does_not_raise(lanes: Lanes) -> Non
     assert lane.send(b"").exception(timeout=5) is not None
     lanes.pool.retire(0)
     assert lane.send(b"").exception(timeout=5) is not None
-    lane.set_flag("pause", True)
+    lane.set_flags(1, pause=True, cancel=False)
     lane.kill()
 
 
@@ -243,9 +265,9 @@ def test_a_flag_that_a_dead_worker_has_locked_holds_nothing_up(lanes: Lanes) -> 
     lane = lanes.lane()
     lanes.send(lane_verbs.die_with_flag_lock)
     for value in (True, False) * 50:
-        lane.set_flag("pause", value)
+        lane.set_flags(1, pause=value, cancel=False)
     lanes.take(LaneDied)
-    lane.set_flag("pause", True)
+    lane.set_flags(1, pause=True, cancel=False)
     lanes.replace()
     wait_until(lambda: "mpqueue-flags-0" not in {thread.name for thread in threading.enumerate()})
 

@@ -376,16 +376,33 @@ def test_timeout_is_for_each_item_also_inside_a_chunk(tmp_path: Path) -> None:
     assert [item.attempts for item in job.items] == [1] * 12
 
 
-def test_timeout_counts_from_the_handler_s_call_and_not_imports_loading_or_setup() -> None:
+class LoadsSlowly:
+    """A handler whose unpickling takes two seconds."""
+
+    def __call__(self, item: str) -> str:
+        return item
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load_slowly, ()
+
+
+def load_slowly() -> LoadsSlowly:
+    threading.Event().wait(2)
+    return LoadsSlowly()
+
+
+def test_timeout_counts_from_the_handler_s_call_and_not_its_loading() -> None:
+    with JobQueue(1, max_retries=0, timeout=1) as queue:
+        assert queue.run("ab", LoadsSlowly()).results == ["a", "b"]
+
+
+def test_timeout_counts_from_the_handler_s_call_and_not_setup() -> None:
     def setup() -> str:
         threading.Event().wait(2)
         return "state"
 
-    def load_slowly(item: str, state: str) -> str:
-        return item + state
-
     with JobQueue(1, max_retries=0, timeout=1) as queue:
-        assert queue.run("ab", load_slowly, setup=setup).results == ["astate", "bstate"]
+        assert queue.run("ab", lambda item, state: item + state, setup=setup).results == ["astate", "bstate"]
 
 
 def test_timeout_is_for_each_try_anew() -> None:

@@ -27,6 +27,7 @@ from mpqueue import (
 from mpqueue.events import JOB_PROGRESS
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
+from tests.support.results import results_of
 from tests.support.strength import workers_of
 from tests.support.waiting import Gate, wait_until
 
@@ -80,9 +81,9 @@ def test_setup_runs_once_in_each_worker_before_the_first_item_there(tmp_path: Pa
         gate.wait_for(0, 1)
         gate.open()
         job = run.result()
-    workers = {worker for worker, _ in job.results}
+    workers = {worker for worker, _ in results_of(job)}
     assert len(workers) == 2
-    assert all(worker == state for worker, state in job.results)
+    assert all(worker == state for worker, state in results_of(job))
     assert notes(log) == sorted(f"setup in {worker}" for worker in workers)
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, Command, SendChunk
 from mpqueue._core.job_book import JobBook
-from mpqueue._core.lane_book import Chunk
+from mpqueue._core.lane_book import Chunk, LaneBook
 from mpqueue._core.messages import Message
 from mpqueue._wire.ledger import Phase
+from mpqueue.errors import Retry
 from mpqueue.status import JobStatus
 from tests.support.fake_lanes import FakeLanes
 from tests.support.invariants import EPSILON, check_ended, check_invariants
@@ -60,7 +61,7 @@ class Auditor:
                 case AnnounceFinished():
                     self._job_finished(command)
                 case SendChunk():
-                    self._chunk_sent(command.chunk, command.lane)
+                    self._chunk_sent(command.chunk, self._books.lanes[command.lane])
                 case _:
                     pass
         check_invariants(self._books)
@@ -87,8 +88,9 @@ class Auditor:
         for index, retry in told.retrying.items():
             hearing.attempts[index] += 1
             assert retry.attempt == hearing.attempts[index] <= job.options.retry.max_retries
-            policy = job.options.retry
-            assert retry.delay == policy.base_delay * policy.factor ** (retry.attempt - 1)
+            policy, error = job.options.retry, retry.failure.error
+            asked = error.delay if isinstance(error, Retry) else None
+            assert retry.delay == (policy.base_delay * policy.factor ** (retry.attempt - 1) if asked is None else asked)
             hearing.not_before[index] = self._fleet.now + retry.delay
         hearing.ended |= indices - retrying
         hearing.failed += len(told.failed)
@@ -109,19 +111,27 @@ class Auditor:
 
     # -- what runs ---------------------------------------------------------------------------------------------
 
-    def _chunk_sent(self, chunk: Chunk, lane: int) -> None:
+    def _chunk_sent(self, chunk: Chunk, lane: LaneBook) -> None:
         job = chunk.job
         assert len(chunk.indices) > 0
         assert job.status is JobStatus.RUNNING, "nothing starts while paused"
         assert not job.cancelled, "nothing starts once cancelled"
+        assert lane.chunks[0] is chunk or not self._idle_lanes(job), "empty lanes first"
         for other in self._books.jobs.values():
-            if other is job or not other.runnable or not other.may_use(lane, self._books.now):
+            if other is job or not other.runnable or not other.may_use(lane.number, self._books.now):
                 continue
             if other.options.max_lanes is not None and other.lanes_held >= other.options.max_lanes:
                 continue
             assert other.options.priority <= job.options.priority, "the higher priority first"
             if other.options.priority == job.options.priority:
                 assert job.lanes_held <= other.lanes_held + 1, "equal jobs share the lanes"
+
+    def _idle_lanes(self, job: JobBook) -> list[int]:
+        """Lanes without anything to do that could have the job's items."""
+        if job.options.max_lanes is not None and job.lanes_held >= job.options.max_lanes:
+            return []
+        books = self._books
+        return [lane.number for lane in books.lanes if books.idle(lane) and job.may_use(lane.number, books.now)]
 
     def _items_begin(self, chunk: Chunk, lo: int, hi: int) -> None:
         """In a worker, on the other side of the flags."""

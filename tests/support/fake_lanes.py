@@ -66,6 +66,7 @@ from mpqueue._core.stream_table import StreamTable
 from mpqueue.errors import ItemPicklingError
 from mpqueue.options import JobOptions
 from mpqueue.retry import RetryPolicy
+from mpqueue.status import ITEM_CODES
 from mpqueue.testing import FakeClock
 from tests.support.fake_worker import FakeWorker, Handler, Item, Outcome, Packing, Try
 
@@ -95,6 +96,12 @@ def fail(seconds: float = 0.0, *, times: int | None = None, error: BaseException
 def crash(seconds: float = 0.0, *, times: int | None = None) -> Item:
     """An item whose first ``times`` tries (None: all) take the worker with them."""
     bad = Try(seconds, Outcome.CRASH)
+    return Item((bad,) if times is None else (*[bad] * times, Try(seconds)))
+
+
+def spoil(seconds: float = 0.0, *, times: int | None = None) -> Item:
+    """An item of whose first ``times`` tries (None: all) the worker dies before it can answer."""
+    bad = Try(seconds, Outcome.SPOIL)
     return Item((bad,) if times is None else (*[bad] * times, Try(seconds)))
 
 
@@ -312,7 +319,8 @@ class FakeLanes:
     @property
     def at_rest(self) -> bool:
         """True where no worker has anything to do, and no message is under way."""
-        return self.scheduler.quiet and all(worker is None or worker.idle for worker in self.workers)
+        busy = any(lane.chunks or lane.forgetting for lane in self.books.lanes)
+        return not busy and all(worker is None or worker.idle for worker in self.workers)
 
     def _pass_time(self, moment: float) -> None:
         while self.now < moment:  # the sum may miss the moment by the last bit
@@ -444,3 +452,22 @@ class FakeLanes:
         """A worker begins a stretch of items."""
         for watcher in self.item_watchers:
             watcher(chunk, lo, hi)
+
+
+# -- what became of it -----------------------------------------------------------------------------------------------
+
+
+def statuses(job: JobBook) -> list[str]:
+    """The status of each item, as its byte says."""
+    return [str(ITEM_CODES[job.table.status[index]]) for index in range(len(job.table))]
+
+
+def attempts(job: JobBook) -> list[int]:
+    """The tries charged to each item."""
+    return [job.table.attempts[index] for index in range(len(job.table))]
+
+
+def errors(job: JobBook) -> list[type[BaseException] | None]:
+    """The type of each item's last error."""
+    failures = job.table.failures
+    return [type(failures[index].error) if index in failures else None for index in range(len(job.table))]

@@ -35,6 +35,7 @@ class Outcome(Enum):
     FAILURE = auto()  #: it raises
     CRASH = auto()  #: it takes the worker with it
     HANG = auto()  #: it does not end
+    SPOIL = auto()  #: it ends well, and its worker dies as soon as it wants to answer
 
 
 class Packing(Enum):
@@ -85,8 +86,13 @@ class _Run:
     ends: list[float] = field(default_factory=list)  #: when its items end; infinity: never
     crash_at: float = math.inf
     failures: dict[int, Failure] = field(default_factory=dict)
+    spoilers: list[int] = field(default_factory=list)  #: positions after which the worker can't answer
     stretches: list[tuple[int, int, float]] = field(default_factory=list)
     was_cut: bool = False
+
+    def is_spoiled(self, done: int) -> bool:
+        """True where one of the first ``done`` items keeps the worker from answering."""
+        return any(position < done for position in self.spoilers)
 
 
 class FakeWorker:
@@ -246,6 +252,8 @@ class FakeWorker:
                 run.crash_at = at if doing.outcome is Outcome.CRASH else math.inf
                 run.ends.append(math.inf)
                 break
+            if doing.outcome is Outcome.SPOIL:
+                run.spoilers.append(position)
             if doing.outcome is Outcome.FAILURE:
                 run.failures[position] = Failure(doing.error, "a traceback", doing.seconds)
             run.ends.append(at)
@@ -281,7 +289,7 @@ class FakeWorker:
         run = self._run
         assert run is not None
         done = run.lo + bisect_right(run.ends, self.fleet.now)
-        if done > run.sent:
+        if done > run.sent and not run.is_spoiled(done):
             self.fleet.post(self._part(run, done, Ended.DONE, final=False))
 
     def _stretch_done(self) -> None:
@@ -310,15 +318,18 @@ class FakeWorker:
     def _claim(self, phase: Phase, lo: int, hi: int) -> None:
         run = self._run
         assert run is not None
-        self.claim = Claim(run.chunk.number & (1 << 22) - 1, phase, lo, hi, self.fleet.now)
+        self.claim = Claim(run.chunk.number & (1 << 21) - 1, phase, lo, hi, self.fleet.now)
 
     def _report(self, ended: Ended, setup_failure: Failure | None = None) -> None:
         run = self._run
         assert run is not None
         self.turn += 1
         self._claim(Phase.IDLE, run.done, run.done)
-        self.fleet.post(self._part(run, run.done, ended, setup_failure=setup_failure))
-        self._run = None
+        if run.is_spoiled(run.done):
+            self.die(exitcode=1, signal=None)
+        else:
+            self.fleet.post(self._part(run, run.done, ended, setup_failure=setup_failure))
+            self._run = None
 
     def _part(
         self, run: _Run, done: int, ended: Ended, *, final: bool = True, setup_failure: Failure | None = None

@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from mpqueue._wire.ledger import FLAG_JOB
 from mpqueue._worker import guard, station
 from tests.support import handlers
 from tests.support.waiting import Gate
@@ -38,9 +39,10 @@ def who_am_i() -> tuple[int, int, int, int]:
     return _here().lane, _here().generation, os.getpid(), os.getsid(0)
 
 
-def read_flags() -> tuple[bool, bool]:
-    """Whether pause and cancel are set."""
-    return _here().flags.pause.is_set(), _here().flags.cancel.is_set()
+def read_flags() -> tuple[int, bool, bool]:
+    """The job for which the flags count; whether pause and cancel are set."""
+    here = _here()
+    return here.ledger.words[FLAG_JOB], here.flags.pause.is_set(), here.flags.cancel.is_set()
 
 
 def die_with_flag_lock() -> None:

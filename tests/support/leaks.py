@@ -82,7 +82,7 @@ def without_strangers(left: dict[str, list[str]]) -> dict[str, list[str]]:
 
 def _names_a_living_stranger(path: str, ours: set[int]) -> bool:
     """Whether ``path`` is named after a process (``sem.loky-123-...``) that lives and is not ours."""
-    pids = {int(number) for number in re.findall(r"-(\d+)-", path)}
+    pids = {int(number) for number in re.findall(r"[-_](\d+)(?=[-_])", path)}
     return any(pid not in ours and os.path.exists(f"/proc/{pid}") for pid in pids)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -60,7 +61,9 @@ def is_running(pid: int) -> bool:
 def descends_from(pid: int) -> list[int]:
     """The living children of a process, and theirs."""
     found: list[int] = []
-    for task in os.listdir(f"/proc/{pid}/task") if os.path.exists(f"/proc/{pid}/task") else []:
-        for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
-            found += [int(child), *descends_from(int(child))]
+    with contextlib.suppress(OSError):  # of a process or a thread that ends just now
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
+                    found += [int(child), *descends_from(int(child))]
     return found

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,20 +17,27 @@ class Recorder:
 
     def __init__(self, queue: JobQueue) -> None:
         self.events: list[tuple[str, Any]] = []
-        self._changed = threading.Event()
+        self._of_job: dict[str, list[tuple[str, Any]]] = {}
         for name in sorted(EVENT_NAMES):
             queue.on(name, partial(self._note, name))
 
     def _note(self, name: str, payload: Any) -> None:
         self.events.append((name, payload))
+        self._of_job.setdefault(payload.job_id, []).append((name, payload))
 
     def of(self, name: str, job_id: str | None = None) -> list[Any]:
         """The payloads of the events of that name, of one job or of all."""
-        return [told for event, told in self.events if event == name and job_id in (None, told.job_id)]
+        events = self.events if job_id is None else self._of_job.get(job_id, [])
+        return [told for event, told in list(events) if event == name]
 
     def names(self, job_id: str) -> list[str]:
         """The names of all events of a job."""
-        return [event for event, told in self.events if told.job_id == job_id]
+        return [event for event, _ in self._of_job.get(job_id, [])]
+
+    def forget(self, job_id: str) -> None:
+        """Forget a job that has ended, where there are many."""
+        self._of_job.pop(job_id, None)
+        self.events = [(event, told) for event, told in self.events if told.job_id != job_id]
 
     def retries(self, job_id: str) -> list[tuple[Any, int]]:
         """(item's id, number of the failed try) of each ``item:retry``."""
@@ -78,6 +83,3 @@ class Recorder:
             elif item.status is ItemStatus.FAILED:
                 assert item.attempts - retries[item.id] in (0, 1)
             assert item.attempts >= retries[item.id]
-
-
-Listener = Callable[[Any], None]

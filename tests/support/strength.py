@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mpqueue import JobQueue, JobStatus
 from tests.support.handlers import block_until_told, return_pid
+from tests.support.results import results_of
 from tests.support.waiting import Gate
 
 
@@ -26,5 +27,6 @@ def workers_of(queue: JobQueue) -> set[int]:
             gate.open()
         assert run.result(timeout=60).status is JobStatus.COMPLETED
         queue.clear_job(job.id)
-    assert len(set(job.results)) == queue.concurrency
-    return set(job.results)
+    pids = set(results_of(job))
+    assert len(pids) == queue.concurrency
+    return pids

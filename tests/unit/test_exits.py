@@ -12,7 +12,7 @@ from mpqueue._engine import exits
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(exits, "_callbacks", {})
-    monkeypatch.setattr(exits, "_registrations", {"own": True, "after loky's": True})
+    monkeypatch.setattr(exits, "_registrations", {"own": True, "after loky's": True, "with multiprocessing": True})
     return []
 
 

@@ -18,11 +18,11 @@ from mpqueue.errors import JobStateError, SetupError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, JobStatus
 from tests.support.auditor import Auditor
-from tests.support.fake_lanes import FakeLanes, crash, fail, hang, packed, succeed
+from tests.support.fake_lanes import FakeLanes, crash, fail, hang, packed, spoil, succeed
 from tests.support.fake_worker import Item, Outcome, Packing, Try
 
-#: 250 histories of 50 rules each are 12,500 rules, and several steps of the scheduler for each of them.
-HISTORIES = int(os.environ.get("MPQUEUE_HISTORIES", "250"))
+#: 200 histories of 50 rules each are 10,000 rules, and several steps of the scheduler for most of them.
+HISTORIES = int(os.environ.get("MPQUEUE_HISTORIES", "200"))
 RULES = 50
 
 #: Seconds; no item comes near the shorter of the timeouts, so that who times out is no matter of chance.
@@ -44,6 +44,7 @@ def items(draw: st.DrawFn) -> Item:
                 fail(seconds, times=times),
                 crash(seconds, times=times),
                 hang(times=times),
+                spoil(seconds, times=times),
                 *map(packed, Packing),
             )
         )

@@ -1,0 +1,227 @@
+"""How jobs are made: `create_job`, and `run`, the one-shot."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from typing import Any, NoReturn, TypedDict, TypeVar, Unpack, overload
+
+from mpqueue import options as checks
+from mpqueue._core.item_table import make_table
+from mpqueue._core.job_book import JobBook
+from mpqueue._wire.handler import pack_handler
+from mpqueue.errors import JobExistsError, QueueClosedError
+from mpqueue.job import Job
+from mpqueue.options import QueueOptions
+from mpqueue.retry import RetryPolicy
+from mpqueue.run import JobRun
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class JobKeywords(TypedDict, total=False):
+    """The options of `create_job`, for the type checker."""
+
+    max_retries: int | None
+    retry: RetryPolicy | None
+    timeout: float | None
+    priority: int
+    chunksize: int | None
+
+
+class Creating:
+    """The making half of `JobQueue`, which sets these attributes."""
+
+    _options: QueueOptions
+    _jobs: dict[str, JobBook]
+    _jobs_lock: threading.RLock
+    _next_number: int
+    _run_numbers: itertools.count[int]
+
+    def _check_open(self, what: str) -> None:
+        raise NotImplementedError
+
+    def check_waiting_allowed(self, what: str) -> None:
+        """See `JobQueue`."""
+        raise NotImplementedError
+
+    def start(self, job_id: str) -> JobRun:
+        """See `JobQueue`."""
+        raise NotImplementedError
+
+    def cancel(self, job_id: str, *, kill: bool = False) -> None:
+        """See `JobQueue`."""
+        raise NotImplementedError
+
+    @overload
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[T],
+        handler: Callable[[T], NoReturn],
+        *,
+        setup: None = None,
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, Any]: ...
+    @overload
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[T],
+        handler: Callable[[T], Coroutine[Any, Any, R]],
+        *,
+        setup: None = None,
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[T],
+        handler: Callable[[T], R],
+        *,
+        setup: None = None,
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[T],
+        handler: Callable[[T, Any], Coroutine[Any, Any, R]],
+        *,
+        setup: Callable[[], Any],
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[T],
+        handler: Callable[[T, Any], R],
+        *,
+        setup: Callable[[], Any],
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[Any],
+        handler: Callable[..., Any],
+        *,
+        setup: Callable[[], Any] | None = None,
+        max_retries: int | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        priority: int = 0,
+        chunksize: int | None = None,
+    ) -> Job:
+        """Create a job without starting it.
+
+        ``items`` are mappings with an ``"id"``, objects with an ``.id``, or plain values, whose id is their position:
+        the first item decides for all. The list is copied, the items are pickled when they are dispatched. The handler
+        is serialized now, once. With ``setup``, that is called once in each worker before the job's first item there,
+        and the handler is called as ``handler(item, state)`` with what it returned; a generator function yields the
+        state and is finished at the job's end. ``timeout`` is seconds a try. Of jobs that wait for workers the one
+        with the higher ``priority`` goes first. ``chunksize`` is how many items travel together; None: as many as take
+        20 ms.
+
+        Raises `JobExistsError` for an id that is taken, `HandlerPicklingError` for a handler that can't be serialized,
+        TypeError or ValueError for anything else that is wrong, and what the iterable raises; nothing is created then.
+        """
+        self._check_open("create a job")
+        if not isinstance(id, str):
+            raise TypeError(f"id: expected a str, got {id!r} of type {type(id).__name__}")
+        options = checks.job_options(
+            self._options, max_retries=max_retries, retry=retry, timeout=timeout, priority=priority, chunksize=chunksize
+        )
+        self._check_free(id)
+        table = make_table(items)
+        frame = pack_handler(id, handler, setup, table.rule)
+        with self._jobs_lock:
+            self._check_free(id)
+            book = JobBook(self._next_number, id, table, options, frame)
+            self._next_number += 1
+            self._jobs[id] = book
+        return Job(book)
+
+    def _check_free(self, job_id: str) -> None:
+        if job_id in self._jobs:
+            raise JobExistsError(
+                f"job {job_id!r}: expected a new id, got one that is taken; clear_job() frees it once that job ended"
+            )
+
+    @overload
+    def run(
+        self,
+        items: Iterable[T],
+        handler: Callable[[T], NoReturn],
+        *,
+        id: str | None = None,
+        setup: None = None,
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, Any]: ...
+    @overload
+    def run(
+        self,
+        items: Iterable[T],
+        handler: Callable[[T], Coroutine[Any, Any, R]],
+        *,
+        id: str | None = None,
+        setup: None = None,
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def run(
+        self,
+        items: Iterable[T],
+        handler: Callable[[T], R],
+        *,
+        id: str | None = None,
+        setup: None = None,
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def run(
+        self,
+        items: Iterable[T],
+        handler: Callable[[T, Any], Coroutine[Any, Any, R]],
+        *,
+        id: str | None = None,
+        setup: Callable[[], Any],
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def run(
+        self,
+        items: Iterable[T],
+        handler: Callable[[T, Any], R],
+        *,
+        id: str | None = None,
+        setup: Callable[[], Any],
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    def run(self, items: Iterable[Any], handler: Callable[..., Any], *, id: str | None = None, **options: Any) -> Job:
+        """Create a job, start it and wait for its end: the one-shot. ``options`` are those of `create_job`.
+
+        Failed items do not raise: see ``job.failures`` and ``job.raise_for_failures()``. Where the wait is interrupted
+        (Ctrl-C), the job is cancelled, its running items are ended, and the interruption goes on.
+        """
+        self.check_waiting_allowed("queue.run()")
+        job_id = self._free_id() if id is None else id
+        self.create_job(job_id, items, handler, **options)
+        run = self.start(job_id)
+        try:
+            return run.result()
+        except BaseException:
+            with suppress(QueueClosedError):
+                self.cancel(job_id, kill=True)
+            raise
+
+    def _free_id(self) -> str:
+        while (job_id := f"job-{next(self._run_numbers)}") in self._jobs:
+            pass
+        return job_id

@@ -1,0 +1,215 @@
+"""joblib on mpqueue's workers: `register`, then ``joblib.parallel_config(backend="mpqueue")``.
+
+    with joblib.parallel_config(backend="mpqueue", n_jobs=4, max_retries=1):
+        scores = cross_val_score(model, X, y)
+
+Each `joblib.Parallel` call has a stream of its own on a warm queue, which calls with the same number of workers share
+and which goes away when it is idle. What travels, and is tried again where it fails, is joblib's batch of calls; large
+arrays go through shared memory by themselves, so joblib's memory mapping is not used.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from joblib import register_parallel_backend
+from joblib._parallel_backends import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.parallel import BatchedCalls
+
+from mpqueue._core.item_table import Failure
+from mpqueue._engine.pool import count_cpus
+from mpqueue._wire.functions import FunctionPacker
+from mpqueue._worker.calls import Call
+from mpqueue._worker.joblib_batch import run_batch
+from mpqueue.dropin.calls import CallStream
+from mpqueue.dropin.executor_errors import ExecutorCrashedError, error_of
+from mpqueue.dropin.policy import DROPIN_RETRY
+from mpqueue.dropin.shared_pool import SharedPool
+from mpqueue.options import check_timeout, choose_policy
+from mpqueue.retry import RetryPolicy
+
+__all__ = ["JoblibCrashedError", "MPQueueBackend", "close", "register"]
+
+
+class JoblibCrashedError(ExecutorCrashedError, TerminatedWorkerError):  # type: ignore[misc]
+    """The worker died while it ran a batch of calls, and so did those that tried it again."""
+
+
+def register() -> None:
+    """Make ``backend="mpqueue"`` known to joblib."""
+    register_parallel_backend("mpqueue", MPQueueBackend)
+
+
+class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
+    """What joblib asks for workers. ``max_retries``, ``retry`` and ``timeout`` (seconds a try of a batch) are ours."""
+
+    supports_retrieve_callback = True
+    supports_inner_max_num_threads = True
+
+    def __init__(
+        self,
+        *,
+        max_retries: int | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> None:
+        check_timeout(timeout)
+        self._policy = choose_policy("mpqueue backend", max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
+        self._timeout = timeout
+        self._workers: _Workers | None = None
+        super().__init__(**options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remake, (self._policy, self._timeout, self.nesting_level, self.inner_max_num_threads)
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """How many workers that means. In a worker, -1 is one: it is one of many itself."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        if n_jobs is None:
+            return 1
+        if multiprocessing.current_process().daemon:
+            if n_jobs != 1:
+                warnings.warn(
+                    "mpqueue-backed parallel loops cannot be called in a multiprocessing, setting n_jobs=1",
+                    stacklevel=3,
+                )
+            return 1
+        return n_jobs if n_jobs > 0 else max(count_cpus() + 1 + n_jobs, 1)
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
+        """A `Parallel` call, or a ``with`` block of several, begins."""
+        workers = self.effective_n_jobs(n_jobs)
+        if workers == 1:
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        self.parallel = parallel
+        self._release(kill=False)
+        options = {**self.backend_kwargs, **options}
+        pool = _pools.find(workers, self.inner_max_num_threads, options.get("initializer"), options.get("initargs", ()))
+        self._workers = _Workers(pool, workers, self._policy, self._timeout)
+        return workers
+
+    def submit(self, func: Any, callback: Callable[[Future[Any]], object] | None = None) -> Future[Any]:
+        """Have a batch of calls made."""
+        if self._workers is None:
+            raise RuntimeError("the Parallel call that this belongs to has ended")
+        return self._workers.submit(func, callback)
+
+    def retrieve_result_callback(self, out: Future[Any]) -> Any:
+        """What a batch returned, or raises what it raised."""
+        return out.result()
+
+    def terminate(self) -> None:
+        """The `Parallel` call has ended; the workers stay warm."""
+        self._release(kill=False)
+        self.reset_batch_stats()
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """The `Parallel` call fails: what is left of it is cancelled, what runs is ended."""
+        self._release(kill=True)
+        if ensure_ready:
+            options = self.parallel._backend_kwargs  # noqa: SLF001 - joblib's own backends do the same
+            self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel, **options)
+
+    def _release(self, *, kill: bool) -> None:
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            workers.end(kill=kill)
+
+
+def _remake(
+    policy: RetryPolicy, timeout: float | None, nesting_level: int | None, threads: int | None
+) -> MPQueueBackend:
+    return MPQueueBackend(retry=policy, timeout=timeout, nesting_level=nesting_level, inner_max_num_threads=threads)
+
+
+class _Workers:
+    """One `Parallel` call's stream on a warm queue."""
+
+    def __init__(self, pool: SharedPool, workers: int, policy: RetryPolicy, timeout: float | None) -> None:
+        self._pool = pool
+        self._queue = pool.borrow(workers)
+        try:
+            self._calls = CallStream(self._queue, _error_of, retry=policy, timeout=timeout, max_workers=workers)
+        except BaseException:
+            self._pool.give_back(self._queue)
+            raise
+
+    def submit(self, batch: Any, callback: Callable[[Future[Any]], object] | None) -> Future[Any]:
+        """A future for the batch; the callback is called on the queue's listener thread."""
+        if isinstance(batch, BatchedCalls):
+            functions = _functions.pack_all([function for function, _, _ in batch.items])
+            batch.items = [(function, *rest) for function, (_, *rest) in zip(functions, batch.items, strict=True)]
+        (future,) = self._calls.submit([Call(run_batch, (batch,), {})])
+        if callback is not None:
+            future.add_done_callback(callback)
+        return future
+
+    def end(self, *, kill: bool) -> None:
+        """No more batches will come; with ``kill`` those that are left are cancelled, what runs is ended."""
+        if kill:
+            self._calls.kill()
+        else:
+            self._calls.seal()
+        self._pool.give_back(self._queue)
+
+
+def _error_of(failure: Failure) -> BaseException:
+    """As the executor's, and of joblib's own kind where a worker died."""
+    error = error_of(failure)
+    if isinstance(error, ExecutorCrashedError):
+        return JoblibCrashedError(str(error), error.exitcode, error.signal, error.pid)
+    return error
+
+
+class _Pools:
+    """A warm pool for each kind of workers; only the one that was used last stays warm."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pools: dict[tuple[Any, ...], SharedPool] = {}
+
+    def find(
+        self, workers: int, threads: int | None, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    ) -> SharedPool:
+        """The pool of so many workers with so many inner threads; others that nobody uses are ended."""
+        key = (workers, threads, id(initializer), *map(id, initargs))  # held by the pool, so they stay theirs
+        call = None if initializer is None else functools.partial(initializer, *initargs)
+        with self._lock:
+            pool = self._pools.setdefault(key, SharedPool(threads, call))
+            for other_key, other in list(self._pools.items()):
+                if other is not pool and other.end_if_idle():
+                    del self._pools[other_key]
+        return pool
+
+    def close(self) -> None:
+        """End all workers now: idle ones in peace, those of `Parallel` calls, which fail, at once."""
+        with self._lock:
+            pools = list(self._pools.values())
+        for pool in pools:
+            if not pool.end_if_idle():
+                pool.close()
+
+    def reset_in_fork(self) -> None:
+        """In a forked child: the parent's pools are not ours."""
+        self._lock = threading.Lock()
+        self._pools = {}
+
+
+_pools = _Pools()
+_functions = FunctionPacker()
+os.register_at_fork(after_in_child=_pools.reset_in_fork)
+
+
+def close() -> None:
+    """End the warm workers now, rather than when they have been idle for a while."""
+    _pools.close()

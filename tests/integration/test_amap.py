@@ -1,0 +1,251 @@
+"""`mpqueue.amap`, and awaiting runs: in asyncio, in trio, and in anyio on trio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import trio
+
+import mpqueue
+from mpqueue import ItemTimeoutError, JobQueue, JobStatus, QueueClosedError, TooManyFailuresError
+from mpqueue.dropin.shared_pool import shared_pool
+from tests.support import handlers as do
+from tests.support.loops import Run, arrive, in_loops
+from tests.support.programs import is_running, start_program
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends")]
+
+
+@in_loops
+def test_results_come_in_item_order(run: Run) -> None:
+    async def main() -> None:
+        assert await mpqueue.amap(do.double, range(1000)) == list(range(0, 2000, 2))
+        assert await mpqueue.amap(do.double, []) == []
+        assert await mpqueue.amap(do.succeed_later, "ab") == ["a", "b"]
+
+    run(main)
+
+
+@in_loops
+def test_loop_runs_on_and_calls_run_side_by_side(run: Run, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> None:
+        found: dict[str, list[str]] = {}
+
+        async def call(name: str) -> None:
+            found[name] = await mpqueue.amap(do.block_until_told(gate), name)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call, "a")
+            tasks.start_soon(call, "b")
+            await arrive(gate, 2)
+            gate.open()
+        assert found == {"a": ["a"], "b": ["b"]}
+
+    run(main)
+
+
+@in_loops
+def test_cancelling_ends_the_work_and_its_running_items(run: Run, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(mpqueue.amap, do.announce_pid(gate), range(100))
+            pids = await arrive(gate)
+            tasks.cancel_scope.cancel()
+        wait_until(lambda: not any(is_running(int(pid)) for pid in gate.arrived()), what="the running items to end")
+        assert pids <= gate.arrived()
+        assert shared_pool._users == 0
+        assert await mpqueue.amap(do.double, "a") == ["aa"], "and the pool goes on"
+
+    run(main)
+
+
+def test_cancelled_task_is_cancelled(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(mpqueue.amap(do.announce_pid(gate), range(3)))
+        await arrive(gate)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    wait_until(lambda: not any(is_running(int(pid)) for pid in gate.arrived()), what="the running items to end")
+
+
+def test_timeouts_of_the_loop_end_the_work(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def in_asyncio() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await mpqueue.amap(do.announce_pid(gate), range(3))
+
+    async def in_trio() -> None:
+        with trio.move_on_after(0.5) as scope:
+            await mpqueue.amap(do.announce_pid(gate), range(3))
+        assert scope.cancelled_caught
+
+    asyncio.run(in_asyncio())
+    trio.run(in_trio)
+    wait_until(lambda: not any(is_running(int(pid)) for pid in gate.arrived()), what="the running items to end")
+
+
+@in_loops
+def test_failures_are_treated_as_in_map(run: Run, tmp_path: Path) -> None:
+    handler = do.only("b", do.fail)
+
+    async def main() -> None:
+        with pytest.raises(ValueError, match="cannot do 'b'") as caught:
+            await mpqueue.amap(do.count_calls(tmp_path, handler), "abc")
+        assert caught.value.__notes__ == ["mpqueue: raised by item 1"]
+        assert dict(do.calls(tmp_path)) == {"a": 1, "b": 4, "c": 1}
+        assert await mpqueue.amap(handler, "abc", max_retries=0, on_error="skip") == ["a", "c"]
+        collected = await mpqueue.amap(handler, "abc", max_retries=0, on_error="collect")
+        assert list(map(str, collected)) == ["a", "cannot do 'b'", "c"]
+        with pytest.raises(ExceptionGroup):
+            await mpqueue.amap(handler, "abc", max_retries=0, on_error="group")
+        with pytest.raises(TooManyFailuresError):
+            await mpqueue.amap(handler, "abc", max_retries=0, max_failures=0)
+        with pytest.raises(ItemTimeoutError):
+            await mpqueue.amap(do.hang_sleep, "a", max_retries=0, timeout=0.5)
+
+    run(main)
+
+
+@pytest.mark.parametrize("options", [{"on_error": "ignore"}, {"concurrency": 0}, {"max_failures": -1}])
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        asyncio.run(mpqueue.amap(do.succeed, [1], **options))
+    assert shared_pool._queue is None
+
+
+@in_loops
+def test_pool_that_is_closed_meanwhile_fails_the_call(run: Run, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> None:
+        async def close() -> None:
+            await arrive(gate)
+            shared_pool.close()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(close)
+            with pytest.raises(QueueClosedError):
+                await mpqueue.amap(do.block_until_told(gate), "a")
+
+    run(main)
+
+
+def test_ctrl_c_ends_the_work(tmp_path: Path) -> None:
+    script = """
+        import asyncio, sys
+        from pathlib import Path
+        import mpqueue
+        from tests.support import handlers as do
+        from tests.support.waiting import Gate
+
+        try:
+            asyncio.run(mpqueue.amap(do.announce_pid(Gate(Path(sys.argv[1]))), range(100)))
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    gate = Gate(tmp_path / "gate")
+    gate.folder.mkdir()
+    program = start_program(tmp_path, script, gate.folder)
+    try:
+        pids = gate.wait_for_count(1)
+        os.killpg(program.pid, signal.SIGINT)
+        output, errors = program.communicate(timeout=60)
+    finally:
+        program.kill()
+        program.wait()
+    assert (program.returncode, output, errors) == (0, "interrupted\n", "")
+    wait_until(lambda: not any(is_running(int(pid)) for pid in pids), what="the running items to end")
+
+
+# --- queues and runs ------------------------------------------------------------------------------------------------
+
+
+@in_loops
+def test_queue_can_be_entered_and_its_runs_awaited_and_iterated_over(run: Run) -> None:
+    async def main() -> None:
+        async with JobQueue(2) as queue:
+            queue.create_job("job", "abc", do.only("b", do.fail), max_retries=0)
+            started = queue.start("job")
+            found = {str(item.id): item.error async for item in started}
+            job = await started
+            assert job is await started
+        assert found == {"0": None, "1": "cannot do 'b'", "2": None}
+        assert job.status is JobStatus.COMPLETED_WITH_ERRORS
+
+    run(main)
+
+
+@in_loops
+def test_run_goes_on_without_the_one_who_awaited_it(run: Run, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> None:
+        async with JobQueue(1) as queue:
+            queue.create_job("job", "a", do.block_until_told(gate))
+            started = queue.start("job")
+            with anyio.move_on_after(0.05) as scope:
+                await started
+            assert scope.cancelled_caught
+            gate.open()
+            assert (await started).results == ["a"]
+
+    run(main)
+
+
+@in_loops
+def test_job_can_be_made_to_end_with_the_one_who_awaits_it(run: Run, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> None:
+        async with JobQueue(1) as queue:
+            job = queue.create_job("job", "a", do.announce_pid(gate))
+            started = queue.start("job", cancel_with_awaiter=True, kill_on_cancel=True)
+
+            async def wait() -> None:
+                await started
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait)
+                await arrive(gate)
+                tasks.cancel_scope.cancel()
+            assert (await started).status is JobStatus.CANCELLED
+            assert job.cancelled
+
+    run(main)
+
+
+@in_loops
+def test_error_inside_the_block_ends_running_items(run: Run, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def leave_by_an_error() -> None:
+        async with JobQueue(1) as queue:
+            queue.create_job("job", "a", do.announce_pid(gate))
+            queue.start("job")
+            await arrive(gate)
+            raise LookupError
+
+    async def main() -> None:
+        with pytest.raises(LookupError):
+            await leave_by_an_error()
+        wait_until(lambda: not any(is_running(int(pid)) for pid in gate.arrived()), what="the running item to end")
+
+    run(main)

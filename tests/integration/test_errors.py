@@ -1,0 +1,129 @@
+"""Every error of the list: what it is, what it tells, and that it can travel."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+import mpqueue
+from mpqueue import (
+    GiveUp,
+    HandlerPicklingError,
+    ItemError,
+    ItemPicklingError,
+    ItemTimeoutError,
+    JobExistsError,
+    JobNotFoundError,
+    JobQueue,
+    JobStateError,
+    JournalError,
+    MemoryLimitError,
+    MPQueueError,
+    QueueClosedError,
+    RemoteError,
+    ResultPicklingError,
+    Retry,
+    SetupError,
+    WorkerCrashedError,
+    WorkerStartError,
+)
+from tests.support import handlers as do
+
+pytestmark = pytest.mark.slow
+
+ERRORS = [
+    HandlerPicklingError("text"),
+    ItemError("text"),
+    ItemPicklingError("text"),
+    ItemTimeoutError("text", "a stack"),
+    JobExistsError("text"),
+    JobNotFoundError("text"),
+    JobStateError("text"),
+    JournalError("text"),
+    MemoryLimitError("text"),
+    QueueClosedError("text"),
+    RemoteError("module.Type", "text", "a traceback"),
+    ResultPicklingError("text"),
+    SetupError("text"),
+    WorkerCrashedError("text", -9, "SIGKILL", 123),
+    WorkerStartError("text"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_error_has_one_root_its_message_unquoted_and_can_travel(error: MPQueueError) -> None:
+    assert isinstance(error, MPQueueError)
+    assert str(error) == ("module.Type: text" if isinstance(error, RemoteError) else "text")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert again.__dict__ == error.__dict__
+
+
+def test_errors_are_also_what_python_would_raise() -> None:
+    assert issubclass(JobNotFoundError, KeyError)
+    assert issubclass(JobExistsError, ValueError)
+    assert issubclass(ItemTimeoutError, TimeoutError)
+    assert issubclass(MemoryLimitError, MemoryError)
+
+
+def test_retry_and_give_up_are_no_failures_of_the_queue_s() -> None:
+    for asked in (Retry("text", delay=5), GiveUp("text")):
+        assert not isinstance(asked, MPQueueError)
+        again = pickle.loads(pickle.dumps(asked))
+        assert (type(again), str(again)) == (type(asked), "text")
+    assert pickle.loads(pickle.dumps(Retry(delay=5))).delay == 5.0
+    assert Retry().delay is None
+
+
+def test_handler_s_own_exception_reaches_the_caller_as_itself_with_the_worker_s_traceback_as_cause() -> None:
+    class OwnError(Exception):
+        def __init__(self, code: int) -> None:
+            super().__init__(code)
+            self.code = code
+
+    def handle(item: int) -> None:
+        error = OwnError(item)
+        error.add_note("a note")
+        raise error
+
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run([7], handle)
+    with pytest.raises(OwnError) as caught:
+        raise job.failures[0].__cause__ or AssertionError
+    assert caught.value.code == 7
+    assert "in handle" in str(caught.value.__cause__)
+    assert "raise error" in str(caught.value.__cause__)
+    assert caught.value.__notes__ == ["a note"]
+
+
+def test_traceback_begins_at_the_handler_and_shows_nothing_of_the_queue_s() -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        (item,) = queue.run("a", do.fail).items
+    assert item.traceback is not None
+    assert item.traceback.startswith("Traceback (most recent call last):\n")
+    assert "mpqueue/_worker" not in item.traceback
+    assert "in fail" in item.traceback
+
+
+def test_crash_error_tells_exit_code_or_signal_and_pid() -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        exited, killed = queue.run([3, 9], lambda code: do.exit_with(code)(0) if code == 3 else do.kill_self(0)).items
+    assert isinstance(exited.exception, WorkerCrashedError)
+    assert isinstance(killed.exception, WorkerCrashedError)
+    assert (exited.exception.exitcode, exited.exception.signal) == (3, None)
+    assert (killed.exception.exitcode, killed.exception.signal) == (-9, "SIGKILL")
+    assert exited.exception.pid == exited.history[0].pid
+    assert str(exited.exception.pid) in str(exited.exception)
+
+
+def test_item_error_names_item_job_tries_and_failure() -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        (failure,) = queue.run([{"id": "x"}], do.fail, id="job").failures
+    assert str(failure) == "item 'x' of job 'job' failed after 1 try: cannot do {'id': 'x'}"
+    assert failure.item.id == "x"
+
+
+def test_all_errors_of_the_package_are_public() -> None:
+    assert {type(error).__name__ for error in ERRORS} <= set(mpqueue.__all__)

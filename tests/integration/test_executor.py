@@ -1,0 +1,376 @@
+"""`mpqueue.Executor`: the standard library's interface; a crash touches its own call; every call can be ended."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import gc
+import itertools
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import Executor, ItemTimeoutError, RetryPolicy, WorkerCrashedError
+from mpqueue._wire.functions import FunctionPacker, PackedFunction
+from mpqueue.dropin.policy import DROPIN_RETRY
+from tests.support import handlers as do
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+TIMEOUT = 60.0
+
+
+@pytest.fixture
+def executor() -> Iterator[Executor]:
+    with Executor(2, max_retries=0) as made:
+        yield made
+
+
+# --- calls ----------------------------------------------------------------------------------------------------------
+
+
+def test_calls_bring_their_results_home(executor: Executor) -> None:
+    futures = [executor.submit(pow, base, 2) for base in range(50)]
+    assert executor.submit(int, "ff", base=16).result(TIMEOUT) == 255
+    assert [future.result(TIMEOUT) for future in futures] == [base**2 for base in range(50)]
+    done, waiting = concurrent.futures.wait(futures, TIMEOUT)
+    assert (len(done), len(waiting)) == (50, 0)
+    assert set(concurrent.futures.as_completed(futures, TIMEOUT)) == set(futures)
+
+
+def test_raised_error_comes_as_itself_with_the_workers_traceback(executor: Executor) -> None:
+    with pytest.raises(ValueError, match="cannot do 'a'") as raised:
+        executor.submit(do.fail, "a").result(TIMEOUT)
+    assert 'raise ValueError(f"cannot do {item!r}")' in str(raised.value.__cause__)
+    with pytest.raises(SystemExit) as left:
+        executor.submit(sys.exit, 3).result(TIMEOUT)
+    assert left.value.code == 3
+    assert executor.submit(do.succeed, "bystander").result(TIMEOUT) == "bystander"
+
+
+def test_call_that_fails_is_made_again_three_times_by_default() -> None:
+    with Executor(1, retry=RetryPolicy(base_delay=0.01)) as executor:
+        assert executor.submit(do.fail_until(4), "a").result(TIMEOUT) == "a"
+        with pytest.raises(ValueError, match="cannot do 'b'"):
+            executor.submit(do.fail_until(5), "b").result(TIMEOUT)
+    assert RetryPolicy(3, base_delay=0.1) == DROPIN_RETRY
+
+
+def test_asyncio_can_await_calls(executor: Executor) -> None:
+    async def main() -> tuple[int, int]:
+        loop = asyncio.get_running_loop()
+        wrapped = asyncio.wrap_future(executor.submit(pow, 2, 3))
+        return await wrapped, await loop.run_in_executor(executor, do.square, 4)
+
+    assert asyncio.run(main()) == (8, 16)
+
+
+# --- crashes and timeouts -------------------------------------------------------------------------------------------
+
+
+def test_crash_fails_its_own_call_only(executor: Executor) -> None:
+    bad, good = executor.submit(do.kill_self, "bad"), executor.submit(do.succeed, "good")
+    with pytest.raises(BrokenProcessPool, match="SIGKILL") as raised:
+        bad.result(TIMEOUT)
+    assert isinstance(raised.value, WorkerCrashedError)
+    assert raised.value.signal == "SIGKILL"
+    assert good.result(TIMEOUT) == "good"
+    assert executor.submit(do.succeed, "after").result(TIMEOUT) == "after"
+
+
+def test_crash_is_survived_by_a_retry() -> None:
+    with Executor(1, retry=RetryPolicy(1, base_delay=0)) as executor:
+        assert executor.submit(do.at_first(do.kill_self), "a").result(TIMEOUT) == "a"
+
+
+def test_call_that_takes_too_long_is_ended() -> None:
+    with Executor(1, max_retries=0, timeout=0.3) as executor:
+        with pytest.raises(ItemTimeoutError):
+            executor.submit(do.hang_sleep, "a").result(TIMEOUT)
+        assert executor.submit(do.succeed, "b").result(TIMEOUT) == "b"
+
+
+def test_what_cannot_be_pickled_fails_its_own_call_with_its_own_error(executor: Executor) -> None:
+    lock, good = executor.submit(do.succeed, threading.Lock()), executor.submit(do.succeed, "good")
+    with pytest.raises(TypeError, match="cannot pickle '_thread"):
+        lock.result(TIMEOUT)
+    with pytest.raises(pickle.PicklingError, match="can't be pickled"):
+        executor.submit(threading.Lock).result(TIMEOUT)
+    assert good.result(TIMEOUT) == "good"
+
+
+def test_initializer_that_fails_fails_the_calls() -> None:
+    with Executor(1, initializer=do.fail, initargs=("here",)) as executor:
+        with pytest.raises(BrokenProcessPool, match="the initializer failed") as raised:
+            executor.submit(do.succeed, "a").result(TIMEOUT)
+        assert str(raised.value.__cause__) == "cannot do 'here'"
+
+
+# --- cancelling -----------------------------------------------------------------------------------------------------
+
+
+def test_waiting_call_can_be_cancelled_and_those_behind_it_run(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with Executor(1, max_retries=0) as executor:
+        first = executor.submit(do.block_until_told(gate), "first")
+        gate.wait_for("first")
+        second, third = executor.submit(do.succeed, "second"), executor.submit(do.succeed, "third")
+        assert (first.running(), second.running()) == (True, False)
+        assert not first.cancel()
+        assert second.cancel()
+        assert second.cancel()
+        assert second.cancelled()
+        gate.open()
+        assert (first.result(TIMEOUT), third.result(TIMEOUT)) == ("first", "third")
+    with pytest.raises(CancelledError):
+        second.result()
+    assert concurrent.futures.wait([first, second, third]).not_done == set()
+
+
+def test_running_call_is_ended_with_kill_and_its_neighbour_goes_on(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with Executor(2) as executor:
+        bad = executor.submit(do.hang_holding_gil, "bad")
+        good = executor.submit(do.block_until_told(gate), "good")
+        gate.wait_for("good")
+        wait_until(bad.running)
+        assert bad.cancel(kill=True)
+        assert bad.cancelled()
+        gate.open()
+        assert good.result(TIMEOUT) == "good"
+        assert executor.submit(do.succeed, "after").result(TIMEOUT) == "after"
+
+
+def test_all_running_calls_can_be_killed_one_after_another(executor: Executor) -> None:
+    futures = [executor.submit(do.hang_sleep, number) for number in range(6)]
+    wait_until(futures[0].running)
+    assert all(future.cancel(kill=True) for future in futures)
+    assert executor.submit(do.succeed, "after").result(TIMEOUT) == "after"
+
+
+def test_call_that_has_ended_can_not_be_cancelled(executor: Executor) -> None:
+    future = executor.submit(do.succeed, "a")
+    assert future.result(TIMEOUT) == "a"
+    assert not future.cancel()
+    assert not future.cancel(kill=True)
+    assert not future.running()
+
+
+# --- callbacks ------------------------------------------------------------------------------------------------------
+
+
+def test_callback_may_submit_and_may_not_wait(executor: Executor) -> None:
+    told: list[Any] = []
+    heard = threading.Event()
+
+    def hear(future: Any) -> None:
+        told.append(future.result())
+        heard.set()
+
+    def callback(_future: Any) -> None:
+        more = executor.submit(do.succeed, "more")
+        try:
+            more.result()
+        except RuntimeError as error:
+            told.append(str(error))
+        more.add_done_callback(hear)
+
+    executor.submit(do.succeed, "a").add_done_callback(callback)
+    assert heard.wait(TIMEOUT)
+    assert told[1] == "more"
+    assert "it would never return" in told[0]
+
+
+# --- map ------------------------------------------------------------------------------------------------------------
+
+
+def test_map_is_ordered_and_raises_in_its_place(executor: Executor) -> None:
+    assert list(executor.map(pow, range(100), itertools.repeat(2), chunksize=7)) == [n**2 for n in range(100)]
+    results = executor.map(do.only(2, do.fail), range(4))
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ValueError, match="cannot do 2"):
+        next(results)
+    with pytest.raises(ValueError, match="chunksize"):
+        executor.map(abs, [1], chunksize=0)
+
+
+def test_map_reads_no_further_ahead_than_its_buffer(executor: Executor) -> None:
+    read: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in itertools.count():
+            read.append(number)
+            yield number
+
+    results = executor.map(do.square, numbers(), buffersize=5)
+    assert len(read) == 5
+    assert [next(results) for _ in range(100)] == [number**2 for number in range(100)]
+    assert len(read) == 104
+    results.close()  # type: ignore[attr-defined]
+    for wrong in (0, "1"):
+        with pytest.raises((TypeError, ValueError), match="buffersize"):
+            executor.map(abs, [1], buffersize=wrong)  # type: ignore[arg-type]
+
+
+def test_map_with_a_buffer_keeps_its_executor() -> None:
+    assert sum(Executor(1).map(abs, range(20), buffersize=2)) == 190
+    gc.collect()
+
+
+def test_map_times_out_and_cancels_what_has_not_started(executor: Executor) -> None:
+    results = executor.map(do.hang_sleep, range(100), timeout=0.2)
+    with pytest.raises(TimeoutError):
+        next(results)
+    executor.kill_workers()
+
+
+# --- closures -------------------------------------------------------------------------------------------------------
+
+
+def test_changed_closure_runs_as_it_is_now(executor: Executor) -> None:
+    number, parts = 1, [1]
+
+    def read() -> tuple[int, list[int]]:
+        return number, parts
+
+    assert executor.submit(read).result(TIMEOUT) == (1, [1])
+    number = 2
+    assert executor.submit(read).result(TIMEOUT) == (2, [1])
+    parts.append(2)
+    assert executor.submit(read).result(TIMEOUT) == (2, [1, 2])
+
+
+def test_function_that_reads_constants_only_is_pickled_once() -> None:
+    packer, factor = FunctionPacker(), 3
+
+    def inner(number: int) -> int:
+        return number * factor
+
+    def outer(number: int) -> int:
+        return inner(number) + 1
+
+    first = packer.pack(outer)
+    assert isinstance(first, PackedFunction)
+    assert packer.pack(outer) is first
+    assert pickle.loads(pickle.dumps(first))(2) == 7
+    factor = 4
+    again = packer.pack(outer)
+    assert again is not first
+    assert pickle.loads(pickle.dumps(again))(2) == 9
+    assert packer.pack(do.succeed) is do.succeed
+
+    held: list[int] = []
+    assert packer.pack(lambda: held).__name__ == "<lambda>"
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+def test_shutdown_lets_what_was_submitted_end(tmp_path: Path) -> None:
+    executor = Executor(2)
+    futures = [executor.submit(do.square, number) for number in range(20)]
+    executor.shutdown()
+    assert [future.result(0) for future in futures] == [number**2 for number in range(20)]
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(do.succeed, "late")
+    executor.shutdown()
+    Executor().shutdown()
+
+
+def test_shutdown_can_cancel_what_waits(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    executor = Executor(1)
+    first = executor.submit(do.block_until_told(gate), "first")
+    gate.wait_for("first")
+    rest = [executor.submit(do.succeed, number) for number in range(50)]
+    executor.shutdown(wait=False, cancel_futures=True)
+    gate.open()
+    executor.shutdown()
+    assert first.result(0) == "first"
+    assert all(future.cancelled() for future in rest)
+
+
+def test_dropped_executor_ends_its_calls_and_then_its_workers() -> None:
+    future = Executor(1).submit(do.succeed, "a")
+    gc.collect()
+    assert future.result(TIMEOUT) == "a"
+
+
+def test_interruption_ends_everything_at_once() -> None:
+    def interrupted() -> None:
+        with Executor(1) as executor:
+            futures.extend(executor.submit(do.hang_sleep, number) for number in range(3))
+            wait_until(futures[0].running)
+            raise KeyboardInterrupt
+
+    futures: list[Any] = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert all(future.cancelled() for future in futures)
+
+
+def test_shutdown_in_a_callback_does_not_wait_for_itself() -> None:
+    executor = Executor(1)
+    done = threading.Event()
+
+    def callback(_future: Any) -> None:
+        executor.shutdown()
+        done.set()
+
+    executor.submit(do.succeed, "a").add_done_callback(callback)
+    assert done.wait(TIMEOUT)
+    executor.shutdown()
+
+
+def test_workers_are_replaced_after_so_many_calls() -> None:
+    with Executor(1, max_tasks_per_child=2) as executor:
+        pids = [executor.submit(os.getpid).result(TIMEOUT) for _ in range(4)]
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
+def test_program_that_ends_waits_for_what_it_submitted(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""\
+        import mpqueue
+
+        def say(word):
+            print(word, flush=True)
+
+        if __name__ == "__main__":
+            executor = mpqueue.Executor(2)
+            for word in ("a", "b", "c"):
+                executor.submit(say, word)
+        """)
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=TIMEOUT, check=True)
+    assert sorted(done.stdout.split()) == ["a", "b", "c"]
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_workers": 0},
+        {"max_workers": -1},
+        {"initializer": "no"},
+        {"max_tasks_per_child": 0},
+        {"max_tasks_per_child": 1.5},
+        {"timeout": 0},
+        {"max_retries": -1},
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        Executor(**options)

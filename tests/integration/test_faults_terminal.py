@@ -1,0 +1,316 @@
+"""Ctrl-C at a real terminal, SIGTERM handlers that raise, and parents that are killed."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mpqueue import JobQueue
+from tests.support import handlers as do
+from tests.support.programs import PATIENCE, descends_from, is_running, start_program, write_program
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+#: Seconds in which a program has to end that was told to: ten times what it takes.
+DEADLINE = 10.0
+
+
+#: Makes standard input the terminal that this session is controlled by, and becomes the program that is named.
+TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+class Terminal:
+    """A program in the foreground of a terminal of its own, of which everything that is printed is kept."""
+
+    def __init__(self, program: Path) -> None:
+        self.master, slave = pty.openpty()
+        attributes = termios.tcgetattr(slave)
+        attributes[1] &= ~termios.OPOST  # newlines stay what they are
+        termios.tcsetattr(slave, termios.TCSANOW, attributes)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", TAKE_TERMINAL, sys.executable, str(program)],
+            cwd=program.parent,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+        os.close(slave)
+        self._text = b""
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                text = os.read(self.master, 1 << 16)
+            except OSError:  # nobody has the other end open any more
+                return
+            if not text:
+                return
+            self._text += text
+
+    @property
+    def text(self) -> str:
+        """What the terminal shows, but for the echo of Ctrl-C."""
+        return self._text.decode().replace("^C", "")
+
+    def press_ctrl_c(self) -> None:
+        """As a person does: the terminal sends SIGINT to the whole foreground group."""
+        os.write(self.master, b"\x03")
+
+    def end(self) -> int:
+        """Wait for the program's end, and return its exit code."""
+        code = self.process.wait(DEADLINE)
+        self._reader.join(DEADLINE)
+        return code
+
+
+@contextmanager
+def terminal(folder: Path, body: str) -> Iterator[Terminal]:
+    shown = Terminal(write_program(folder, body))
+    try:
+        yield shown
+    finally:
+        shown.process.kill()
+        shown.process.wait()
+        shown._reader.join(DEADLINE)
+        os.close(shown.master)
+
+
+RUNS = """
+    import os, signal, sys, threading
+    import mpqueue
+    from pathlib import Path
+    from tests.support import handlers as do
+    from tests.support.waiting import Gate
+
+    gate = Gate(Path("."))
+    {before}
+    try:
+        with mpqueue.JobQueue(2) as queue:
+            handler = do.only("a", do.succeed, do.announce(gate, {hang}))
+            job = queue.create_job("job", ["a", "b", "c", "d"], handler, chunksize=1)
+            {start}
+    except {interruption}:
+        print("interrupted")
+    print(job.status, job.completed, job.results, [str(item.status) for item in job.items])
+    print([item.attempts for item in job.items])
+"""
+
+
+def check_interrupted(text: str) -> None:
+    assert text == (
+        "interrupted\n"
+        "cancelled 1 ['a', None, None, None] ['completed', 'pending', 'pending', 'pending']\n"
+        "[1, 0, 0, 0]\n"
+    )
+
+
+WHERE = {
+    "in result": "queue.start('job').result()",
+    "at the end of the block": "queue.start('job')",
+    "in as_completed": "for item in queue.start('job').as_completed(): pass",
+    "in the user's own code": "queue.start('job'); threading.Event().wait()",
+}
+HANGS = ["do.hang_sleep", "do.hang_holding_gil", "do.sigterm_ignore_and_hang"]
+
+
+@pytest.mark.parametrize(
+    ("where", "hang"), [*((where, HANGS[0]) for where in WHERE), *(("in result", hang) for hang in HANGS[1:])]
+)
+def test_ctrl_c_ends_the_block_shows_no_worker_s_traceback_and_keeps_results(
+    where: str, hang: str, tmp_path: Path
+) -> None:
+    body = RUNS.format(before="", hang=hang, start=WHERE[where], interruption="KeyboardInterrupt")
+    with terminal(tmp_path, body) as shown:
+        Gate(tmp_path).wait_for_count(2)
+        shown.press_ctrl_c()
+        assert shown.end() == 0, shown.text
+        check_interrupted(shown.text)
+
+
+def test_ctrl_c_in_run_ends_the_job(tmp_path: Path) -> None:
+    body = """
+        import mpqueue
+        from pathlib import Path
+        from tests.support import handlers as do
+        from tests.support.waiting import Gate
+
+        queue = mpqueue.JobQueue(2)
+        try:
+            queue.run("abc", do.only("a", do.succeed, do.announce(Gate(Path(".")), do.hang_sleep)), id="job")
+        except KeyboardInterrupt:
+            print(queue.get_job("job").cancelled)
+        queue.close()
+        print(queue.get_job("job").status, queue.get_job("job").results)
+    """
+    with terminal(tmp_path, body) as shown:
+        Gate(tmp_path).wait_for("b", "c")
+        shown.press_ctrl_c()
+        assert shown.end() == 0, shown.text
+        assert shown.text == "True\ncancelled ['a', None, None]\n"
+
+
+def test_ctrl_c_that_nobody_catches_shows_one_traceback_the_user_s(tmp_path: Path) -> None:
+    body = """
+        import mpqueue
+        from pathlib import Path
+        from tests.support import handlers as do
+        from tests.support.waiting import Gate
+
+        with mpqueue.JobQueue(3) as queue:
+            queue.run("abc", do.announce(Gate(Path(".")), do.hang_sleep))
+    """
+    with terminal(tmp_path, body) as shown:
+        Gate(tmp_path).wait_for("a", "b", "c")
+        shown.press_ctrl_c()
+        assert shown.end() in (-signal.SIGINT, 128 + signal.SIGINT, 1)
+        assert shown.text.count("Traceback") == 1
+        assert shown.text.endswith("KeyboardInterrupt\n")
+        assert "tests/support/handlers.py" not in shown.text
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_ctrl_c_while_workers_start_shows_no_worker_s_traceback(moment: int, tmp_path: Path) -> None:
+    body = """
+        import mpqueue
+        from tests.support import handlers as do
+        try:
+            with mpqueue.JobQueue(6) as queue:
+                queue.create_job("job", range(100), do.hang_sleep)
+                queue.start("job")
+                print("started", flush=True)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    with terminal(tmp_path, body) as shown:
+        wait_until(lambda: "started" in shown.text)
+        wait_until(lambda: len(descends_from(shown.process.pid)) >= moment)
+        shown.press_ctrl_c()
+        assert shown.end() == 0, shown.text
+        assert shown.text == "started\ninterrupted\n"
+
+
+def test_ctrl_c_twice_ends_the_program_too(tmp_path: Path) -> None:
+    body = RUNS.format(
+        before="", hang="do.hang_sleep", start="queue.start('job').result()", interruption="KeyboardInterrupt"
+    )
+    with terminal(tmp_path, body) as shown:
+        Gate(tmp_path).wait_for_count(2)
+        shown.press_ctrl_c()
+        shown.press_ctrl_c()
+        shown.end()
+        assert "handlers.py" not in shown.text
+
+
+def test_ctrl_c_in_an_event_loop_ends_the_block(tmp_path: Path) -> None:
+    body = """
+        import asyncio
+        import mpqueue
+        from pathlib import Path
+        from tests.support import handlers as do
+        from tests.support.waiting import Gate
+
+        jobs = []
+
+        async def main():
+            async with mpqueue.JobQueue(2) as queue:
+                jobs.append(queue.create_job("job", "abc", do.announce(Gate(Path(".")), do.hang_sleep)))
+                await queue.start("job")
+
+        try:
+            asyncio.run(main())
+        except KeyboardInterrupt:
+            print("interrupted", jobs[0].status)
+    """
+    with terminal(tmp_path, body) as shown:
+        Gate(tmp_path).wait_for("a", "b")
+        shown.press_ctrl_c()
+        assert shown.end() == 0, shown.text
+        assert shown.text == "interrupted cancelled\n"
+
+
+def test_sigterm_handler_that_raises_has_the_same_effect(tmp_path: Path) -> None:
+    before = "def leave(*_): raise SystemExit(5)\n    signal.signal(signal.SIGTERM, leave)"
+    body = RUNS.format(
+        before=before, hang="do.hang_sleep", start="queue.start('job').result()", interruption="SystemExit"
+    )
+    with start_program(tmp_path, body) as program:
+        Gate(tmp_path).wait_for_count(2)
+        program.terminate()
+        out, err = program.communicate(timeout=DEADLINE)
+    check_interrupted(out)
+    assert (program.returncode, err) == (0, "")
+
+
+def test_queue_installs_no_signal_handlers_in_the_parent() -> None:
+    signals = [number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)]
+    before = [signal.getsignal(number) for number in signals]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with JobQueue(1) as queue:
+        queue.run("ab", do.succeed)
+        assert [signal.getsignal(number) for number in signals] == before
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+    assert [signal.getsignal(number) for number in signals] == before
+
+
+# --- parents that are killed ----------------------------------------------------------------------------------------
+
+KILLED = """
+    import threading
+    import mpqueue
+    from pathlib import Path
+    from tests.support import handlers as do
+    from tests.support.waiting import Gate
+
+    gate = Gate(Path("."))
+    bad = {"a": do.hang_sleep, "b": do.hang_holding_gil, "c": do.sigterm_ignore_and_hang}
+
+    def handle(item):
+        gate.announce(item)
+        return bad[item](item)
+
+    queue = mpqueue.JobQueue(4)
+    queue.run([bytes(5_000_000)] * 8, len)
+    queue.create_job("job", "abc", handle, chunksize=1)
+    queue.start("job")
+    threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=str)
+def test_workers_idle_and_busy_are_gone_soon_after_their_parent(number: signal.Signals, tmp_path: Path) -> None:
+    """The leak check sees to /dev/shm and the temporary folder."""
+    with start_program(tmp_path, KILLED) as program:
+        Gate(tmp_path).wait_for("a", "b", "c")
+        workers = descends_from(program.pid)
+        assert len(workers) >= 4
+        program.send_signal(number)
+        _, err = program.communicate(timeout=PATIENCE)
+    assert program.returncode == -number
+    wait_until(lambda: not any(map(is_running, workers)), timeout=20.0, what="the workers' end")
+    assert err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL, signal.SIGINT], ids=str)
+def test_nothing_is_left_when_the_whole_group_of_the_parent_is_killed(number: signal.Signals, tmp_path: Path) -> None:
+    with start_program(tmp_path, KILLED) as program:
+        Gate(tmp_path).wait_for("a", "b", "c")
+        workers = descends_from(program.pid)
+        os.killpg(program.pid, number)
+        program.communicate(timeout=PATIENCE)
+    wait_until(lambda: not any(map(is_running, workers)), timeout=20.0, what="the workers' end")

@@ -1,0 +1,307 @@
+"""The world breaks: no shared memory, no descriptors, no processes; and whoever kills from outside."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import JobQueue, JobStatus, RetryPolicy, WorkerStartError
+from mpqueue._core import fleet
+from mpqueue._engine import lane
+from tests.support import handlers as do
+from tests.support.programs import PATIENCE, descends_from, run_program, write_program
+from tests.support.recorder import Recorder
+from tests.support.small_shm import small_shm
+from tests.support.strength import workers_of
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+ONCE = RetryPolicy(max_retries=1, base_delay=0.01)
+
+
+# --- shared memory --------------------------------------------------------------------------------------------------
+
+
+def run_in_small_shm(folder: Path, body: str, size: str) -> subprocess.CompletedProcess[str]:
+    program = write_program(folder, body)
+    command = small_shm([sys.executable, str(program)], size=size)
+    return subprocess.run(
+        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
+FILLED_BY_A_HANDLER = """
+    import os
+    import mpqueue
+    from tests.support import handlers as do
+    from tests.support.strength import workers_of
+
+    with mpqueue.JobQueue({workers}, max_retries=1, timeout=30) as queue:
+        job = queue.run(["left", "culprit", "right"], do.only("culprit", do.fill_shared_memory), chunksize={chunksize})
+        assert [job.results[0], job.results[2]] == ["left", "right"], job.to_dict()
+        assert [job.items[0].attempts, job.items[2].attempts] == [1, 1]
+        # What there is goes on, also with things that would not fit into /dev/shm.
+        job = queue.run([bytes(40_000_000)] * 2, len)
+        assert job.results == [40_000_000] * 2, job.to_dict()
+        assert len(workers_of(queue)) == {workers}
+    print("fine")
+"""
+
+
+@pytest.mark.parametrize(("workers", "chunksize"), [(1, 3), (2, None)], ids=["one worker", "two workers"])
+def test_handler_that_fills_shared_memory_costs_its_own_item_at_worst(
+    workers: int, chunksize: int | None, tmp_path: Path
+) -> None:
+    done = run_in_small_shm(tmp_path, FILLED_BY_A_HANDLER.format(workers=workers, chunksize=chunksize), "32m")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "fine" in done.stdout
+
+
+CRASHES_WHILE_FULL = """
+    import os
+    import mpqueue
+    from tests.support import handlers as do
+    from tests.support.strength import workers_of
+
+    with mpqueue.JobQueue(2, retry=mpqueue.RetryPolicy(1, base_delay=0.01)) as queue:
+        workers_of(queue)
+        # The worker that dies takes along what it had filled, so the next one finds room.
+        job = queue.run(["left", "culprit", "right"], do.only("culprit", fill_and_die), chunksize=1)
+        assert [job.results[0], job.results[2]] == ["left", "right"], job.to_dict()
+        assert job.items[1].attempts == 2
+        assert len(workers_of(queue)) == 2
+    print("fine")
+"""
+
+
+def test_worker_that_dies_with_shared_memory_full_is_replaced(tmp_path: Path) -> None:
+    define = """
+    def fill_and_die(item):
+        do.fill_shared_memory(item)
+        do.kill_self(item)
+
+    with"""
+    done = run_in_small_shm(tmp_path, CRASHES_WHILE_FULL.replace("\n    with", define, 1), "32m")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "fine" in done.stdout
+
+
+FULL_BEFORE = """
+    import os
+    import mpqueue
+
+    state = os.statvfs("/dev/shm")
+    file = os.open("/dev/shm/filled", os.O_RDWR | os.O_CREAT)
+    os.posix_fallocate(file, 0, state.f_bavail * state.f_frsize)
+    with mpqueue.JobQueue(2) as queue:
+        job = queue.create_job("job", range(3), float)
+        try:
+            queue.start("job")
+        except mpqueue.WorkerStartError as error:
+            print(error)
+        assert job.status == "pending", job
+        # And once there is room again, the same job starts.
+        os.unlink("/dev/shm/filled")
+        os.close(file)
+        print(queue.start("job").result().results)
+"""
+
+
+def test_shared_memory_that_is_full_before_the_start_is_refused_clearly(tmp_path: Path) -> None:
+    done = run_in_small_shm(tmp_path, FULL_BEFORE, "8m")
+    assert done.returncode == 0, done.stdout + done.stderr
+    refusal, results = done.stdout.splitlines()
+    assert refusal.startswith("expected at least")
+    assert "/dev/shm" in refusal
+    assert results == "[0.0, 1.0, 2.0]"
+
+
+# --- workers that can't be started ----------------------------------------------------------------------------------
+
+
+def test_no_worker_for_the_patience_fails_the_jobs_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no more descriptors")
+
+    monkeypatch.setattr(fleet, "PATIENCE", 2.0)
+    monkeypatch.setattr(fleet, "LONGEST_PAUSE", 0.2)
+    with monkeypatch.context() as broken, JobQueue(2) as queue:
+        broken.setattr(lane.LokyLane, "__init__", fail)
+        recorder = Recorder(queue)
+        queue.create_job("job", "abc", do.succeed)
+        job = queue.start("job").result(60)
+        recorder.check(job)
+        assert (job.status, job.failed) == (JobStatus.COMPLETED_WITH_ERRORS, 3)
+        for item in job.items:
+            assert isinstance(item.exception, WorkerStartError)
+            assert "no more descriptors" in str(item.exception)
+            assert isinstance(item.exception.__cause__, OSError)
+            assert item.attempts == 0
+        broken.undo()
+        # The queue is not broken by it.
+        assert queue.run("abc", do.succeed).results == ["a", "b", "c"]
+
+
+def test_worker_that_cannot_be_started_is_tried_again_while_the_others_work(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = []
+    start = lane.LokyLane.__init__
+
+    def fail_thrice(self: lane.LokyLane, number: int, *arguments: Any) -> None:
+        if number == 1:
+            tries.append(number)
+            if len(tries) <= 3:
+                raise OSError("no more descriptors")
+        start(self, number, *arguments)
+
+    monkeypatch.setattr(lane.LokyLane, "__init__", fail_thrice)
+    with JobQueue(2) as queue:
+        assert queue.run(range(10), do.double).completed == 10
+        assert len(workers_of(queue)) == 2
+    assert len(tries) == 4
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "worker 1 could not be started, trying again" in warning
+
+
+def test_worker_that_dies_when_no_new_one_can_be_started_costs_nothing_but_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = lane.LokyLane.__init__
+    failed = threading.Event()
+    tries: list[int] = []
+
+    def fail_twice(self: lane.LokyLane, number: int, generation: int, *arguments: Any) -> None:
+        if generation > 1:
+            tries.append(generation)
+            if len(tries) <= 2:
+                failed.set()
+                raise OSError("no more descriptors")
+        start(self, number, generation, *arguments)
+
+    monkeypatch.setattr(lane.LokyLane, "__init__", fail_twice)
+    with JobQueue(1, retry=ONCE) as queue:
+        job = queue.run("abc", do.only("b", do.at_first(do.kill_self)))
+    assert failed.is_set()
+    assert (job.results, [item.attempts for item in job.items]) == (["a", "b", "c"], [1, 2, 1])
+
+
+def test_descriptors_that_are_exhausted_in_the_parent_hold_up_only_until_there_are_some(tmp_path: Path) -> None:
+    done = run_program(
+        tmp_path,
+        """
+        import os, resource
+        import mpqueue
+        from tests.support import handlers as do
+        from tests.support.recorder import Recorder
+        from tests.support.strength import workers_of
+        from tests.support.waiting import wait_until
+        import logging
+
+        class Heard(logging.Handler):
+            texts = []
+            def emit(self, record):
+                self.texts.append(record.getMessage())
+
+        logging.getLogger("mpqueue").addHandler(Heard())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+        with mpqueue.JobQueue(2, retry=mpqueue.RetryPolicy(1, base_delay=0.01)) as queue:
+            workers_of(queue)
+            held = []
+            try:
+                while True:
+                    held.append(os.open(os.devnull, os.O_RDONLY))
+            except OSError:
+                pass
+            for fd in (held.pop(), held.pop(), held.pop()):
+                os.close(fd)
+            # Those workers that there are go on working with no descriptor left to open.
+            assert queue.run(range(1000), do.double).completed == 1000
+            queue.create_job("job", "abc", do.only("b", do.at_first(do.kill_self)))
+            run = queue.start("job")
+            wait_until(lambda: any("could not be started" in text for text in Heard.texts))
+            for fd in held:
+                os.close(fd)
+            assert run.result(60).results == ["a", "b", "c"], run.job.to_dict()
+            assert len(workers_of(queue)) == 2
+        print("fine")
+        """,
+    )
+    assert done.stdout == "fine\n"
+
+
+def test_descriptors_that_are_exhausted_in_a_worker_fail_the_item_that_wants_one() -> None:
+    def exhaust(item: str) -> str:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        while True:
+            os.open(os.devnull, os.O_RDONLY)
+
+    with JobQueue(1, max_retries=0) as queue:
+        recorder = Recorder(queue)
+        job = queue.run(["left", "culprit", "right"], do.only("culprit", exhaust), chunksize=3)
+        recorder.check(job)
+        assert job.results == ["left", None, "right"]
+        assert "Too many open files" in (job.items[1].error or "")
+        assert queue.run(range(100), do.double).completed == 100
+        # Large results need a descriptor, or another way.
+        assert queue.run([5_000_000], do.big_result, max_retries=3).completed == 1
+
+
+# --- kills from outside ---------------------------------------------------------------------------------------------
+
+
+def test_all_workers_killed_at_once_while_busy_are_replaced(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def handle(item: int) -> int:
+        gate.announce(f"{item} in {os.getpid()}")
+        if item < 3 and len([name for name in gate.arrived() if name.startswith(f"{item} in ")]) == 1:
+            do.hang_sleep(item)
+        return item
+
+    with JobQueue(3, retry=ONCE) as queue:
+        recorder = Recorder(queue)
+        queue.create_job("job", range(10), handle, chunksize=1)
+        run = queue.start("job")
+        pids = {int(name.split()[-1]) for name in gate.wait_for_count(3)}
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        job = run.result(60)
+        recorder.check(job)
+        assert job.results == list(range(10))
+        assert sum(item.attempts for item in job.items) == 13
+        assert len(workers_of(queue)) == 3
+
+
+def test_workers_killed_while_they_start_are_started_again() -> None:
+    with JobQueue(2, retry=ONCE) as queue:
+        queue.create_job("job", range(10), do.double)
+        before = set(descends_from(os.getpid()))
+        run = queue.start("job")
+
+        def workers() -> list[int]:
+            found = []
+            for pid in set(descends_from(os.getpid())) - before:
+                try:
+                    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                except OSError:
+                    continue
+                if b"popen_loky_posix" in command:
+                    found.append(pid)
+            return found
+
+        for pid in wait_until(workers):
+            os.kill(pid, signal.SIGKILL)
+        assert run.result(60).results == list(range(0, 20, 2))
+        assert {item.attempts for item in run.job.items} <= {1, 2}
+        assert len(workers_of(queue)) == 2

@@ -1,0 +1,210 @@
+"""Functions and classes that no worker can import: of scripts and notebooks; and modules that were edited."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.programs import run_program
+
+pytestmark = pytest.mark.slow
+
+NOTEBOOK = Path(__file__).parent.parent.parent / "examples" / "first_batch.ipynb"
+
+SCRIPT = """
+    import enum
+    import os
+    from dataclasses import dataclass
+
+    import mpqueue
+
+    print("begun")
+    OFFSET = 10
+
+    class Color(enum.Enum):
+        RED = 1
+
+    class TooLargeError(ValueError):
+        def __init__(self, number, limit):
+            super().__init__(number, limit)
+            self.limit = limit
+
+    @dataclass
+    class Point:
+        x: int
+        color: Color = Color.RED
+
+        count = 0  # of those made here: each process counts its own
+
+        def __post_init__(self):
+            Point.count += 1
+
+        def shifted(self):
+            return Point(self.x + OFFSET, self.color)
+
+    def shift(point):
+        return point.shifted()
+
+    def countdown(number):
+        return [number, *countdown(number - 1)] if number else []
+
+    def refuse(number):
+        raise TooLargeError(number, OFFSET)
+
+    def make_adder(amount):
+        def add(number):
+            return number + amount
+        return add
+
+    points = mpqueue.map(shift, [Point(1), Point(2)])
+    print(points == [Point(11), Point(12)], type(points[0]) is Point, points[0].color is Color.RED)
+    print(Point.count)
+    print(mpqueue.map(countdown, [3]), mpqueue.map(make_adder(5), [1]), mpqueue.map(lambda n: n + OFFSET, [1]))
+    OFFSET = 20
+    print(mpqueue.map(lambda n: n + OFFSET, [1]), list(mpqueue.imap(shift, [Point(1)])) == [Point(21)])
+    try:
+        mpqueue.map(refuse, [7], max_retries=0)
+    except TooLargeError as error:
+        print(error.args, error.limit)
+    with mpqueue.JobQueue(1) as queue:
+        print(queue.run([Point(3)], Point.shifted).results == [Point(23)])
+    with mpqueue.Executor(1) as executor:
+        print(executor.submit(make_adder(1), 2).result(), executor.submit(shift, Point(4)).result() == Point(24))
+    with mpqueue.Pool(1) as pool:
+        print(pool.map(shift, [Point(5)]) == [Point(25)])
+"""
+SAID = """\
+begun
+True True True
+4
+[[3, 2, 1]] [6] [11]
+[21] True
+(7, 20) 20
+True
+3 True
+True
+"""
+
+
+@pytest.mark.parametrize("way", ["script", "-c", "stdin", "-m"])
+def test_program_without_a_guard_runs_once_and_its_functions_in_workers(way: str, tmp_path: Path) -> None:
+    script = textwrap.dedent(SCRIPT)
+    (tmp_path / "program.py").write_text(script)
+    arguments = {"script": ["program.py"], "-c": ["-c", script], "stdin": ["-"], "-m": ["-m", "program"]}[way]
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        input=script if way == "stdin" else "",
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == SAID
+
+
+TEMPLATE = """
+    class Item:
+        number = NUMBER
+        def ask(self):
+            return self.number
+
+    def f(item):
+        return NUMBER
+"""
+EDITED = """
+    import importlib, os, sys
+    from pathlib import Path
+
+    import mpqueue
+
+    before = mpqueue.map(lambda _: os.getpid(), range(20), concurrency=1)
+
+    # A folder that the workers have not heard of: they have started already.
+    folder = Path("library")
+    folder.mkdir()
+    sys.path.insert(0, str(folder.absolute()))
+
+    def edit(number):
+        (folder / "edited.py").write_text(Path("template").read_text().replace("NUMBER", str(number)))
+
+    edit(1)
+    (folder / "user.py").write_text("import edited\\n\\ndef g(item):\\n    return edited.f(item)\\n")
+    import edited, user
+
+    def ask_all():
+        one = {"concurrency": 1, "max_retries": 0}
+        return [
+            mpqueue.map(edited.f, [0], **one)[0],
+            mpqueue.starmap(edited.f, [(0,)], **one)[0],
+            next(mpqueue.imap(edited.f, [0], **one)),
+            mpqueue.map(user.g, [0], **one)[0],
+            mpqueue.map(lambda item: edited.f(item), [0], **one)[0],
+            mpqueue.map(edited.Item.ask, [edited.Item()], **one)[0],
+            mpqueue.map(lambda item: type(item).number, [edited.Item()], **one)[0],
+            queue.run([0], edited.f).results[0],
+            executor.submit(edited.f, 0).result(),
+            pool.apply(edited.f, (0,)),
+        ]
+
+    with mpqueue.JobQueue(1, max_retries=0) as queue, mpqueue.Executor(1) as executor, mpqueue.Pool(1) as pool:
+        print(*ask_all())
+        edit(2000)
+        print(*ask_all())
+        importlib.reload(edited)
+        print(*ask_all())
+        edit(30000)
+        del sys.modules["edited"]
+        edited = user.edited = importlib.import_module("edited")
+        print(*ask_all())
+
+    after = mpqueue.map(lambda _: os.getpid(), range(20), concurrency=1)
+    print(set(before) == set(after))
+"""
+
+
+def test_warm_workers_run_what_was_edited_and_reloaded(tmp_path: Path) -> None:
+    (tmp_path / "template").write_text(textwrap.dedent(TEMPLATE))
+    lines = run_program(tmp_path, EDITED).stdout.splitlines()
+    assert lines == [
+        " ".join(["1"] * 10),
+        " ".join(["1"] * 10),  # edited, and not reloaded: as here
+        " ".join(["2000"] * 10),
+        " ".join(["30000"] * 10),
+        "True",
+    ]
+
+
+EXECUTE = """
+    import json, os, sys
+
+    os.environ["JUPYTER_RUNTIME_DIR"] = os.environ["IPYTHONDIR"] = os.getcwd()
+
+    import nbclient, nbformat
+
+    notebook = nbformat.read(sys.argv[1], as_version=4)
+    client = nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": "."}})
+    client.execute()
+    print(json.dumps([cell.outputs for cell in notebook.cells if cell.cell_type == "code"]))
+"""
+
+
+def said(outputs: list[Any]) -> str:
+    """What a cell printed, and its value."""
+    texts = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs]
+    return "".join("".join(text) for text in texts)  # a text, or a list of its lines
+
+
+def test_notebook_says_what_is_stored_in_it(tmp_path: Path) -> None:
+    stored = json.loads(NOTEBOOK.read_text())
+    now = json.loads(run_program(tmp_path, EXECUTE, NOTEBOOK).stdout)
+    before = [cell["outputs"] for cell in stored["cells"] if cell["cell_type"] == "code"]
+    assert list(map(said, now)) == list(map(said, before))
+    assert sum(map(bool, before)) >= 6

@@ -1,0 +1,500 @@
+"""`mpqueue.Pool` where CPython's own tests (tests/contract/test_cpython_pool.py) don't look."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import multiprocessing
+import multiprocessing.pool
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mpqueue
+from mpqueue import ItemTimeoutError, Pool, QueueClosedError, RetryPolicy, SetupError, WorkerCrashedError
+from tests.support import handlers as do
+from tests.support.programs import is_running, run_program
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+standard: Any = multiprocessing.pool
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    """Two workers, no retries."""
+    with Pool(2, max_retries=0) as made:
+        yield made
+    made.join()
+
+
+def test_it_counts_as_the_standard_librarys(pool: Pool) -> None:
+    assert isinstance(pool, multiprocessing.pool.Pool)
+    assert isinstance(pool.apply_async(do.double, (1,)), multiprocessing.pool.AsyncResult)
+    assert isinstance(pool.map_async(do.double, [1]), multiprocessing.pool.MapResult)
+    assert isinstance(pool.imap(do.double, [1]), multiprocessing.pool.IMapIterator)
+
+
+def test_workers_start_at_once_and_their_number_is_what_was_asked_for(pool: Pool) -> None:
+    pids = {worker.pid for worker in pool._pool}
+    assert len(pids) == pool._processes == 2
+    assert os.getpid() not in pids
+    assert all(worker.is_alive() for worker in pool._pool)
+
+
+@pytest.mark.parametrize("wrong", ["2", 2.0, None.__class__])
+def test_a_number_of_workers_that_is_none_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError):
+        Pool(wrong)
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    count: Any = np.int64(1)
+    with Pool(count) as pool:
+        assert pool.map(do.double, np.arange(3), count) == [0, 2, 4]
+
+
+def test_a_pool_of_scripts_needs_no_guard_and_takes_closures(tmp_path: Path) -> None:
+    program = """
+        import mpqueue
+        factor = 3
+        with mpqueue.Pool(2) as pool:
+            print(pool.map(lambda x: x * factor, range(4)), pool.apply(lambda: factor))
+        """
+    assert run_program(tmp_path, program).stdout == "[0, 3, 6, 9] 3\n"
+
+
+# -- what fails ----------------------------------------------------------------------------------------------------
+
+
+def test_map_waits_for_all_and_raises_the_first_failure_in_item_order(pool: Pool, tmp_path: Path) -> None:
+    handler = do.count_calls(tmp_path, do.only(3, do.fail))
+    with pytest.raises(ValueError, match="cannot do 3") as caught:
+        pool.map(handler, range(20), 1)
+    assert len(list(do.calls(tmp_path))) == 20
+    cause: Any = caught.value.__cause__
+    assert type(cause) is standard.RemoteTraceback
+    assert "cannot do" in cause.tb
+
+
+def test_of_several_failures_the_one_of_the_first_item_is_raised(pool: Pool) -> None:
+    with pytest.raises(ValueError, match="cannot do 0"):
+        pool.map(do.fail, range(10))
+
+
+@pytest.mark.parametrize("use", ["apply", "map", "imap"])
+def test_a_result_that_cannot_be_pickled_raises_what_it_always_did(pool: Pool, use: str) -> None:
+    calls: dict[str, Callable[[], Any]] = {
+        "apply": lambda: pool.apply(do.return_lock, (1,)),
+        "map": lambda: pool.map(do.return_lock, [1]),
+        "imap": lambda: next(pool.imap(do.return_lock, [1])),
+    }
+    with pytest.raises(standard.MaybeEncodingError) as caught:
+        calls[use]()
+    assert "lock" in caught.value.value
+    assert "cannot pickle" in caught.value.exc
+    assert pool.apply(do.double, (2,)) == 4
+
+
+def test_an_exception_that_cannot_be_pickled_raises_what_it_always_did(pool: Pool) -> None:
+    with pytest.raises(standard.MaybeEncodingError, match="held") as caught:
+        pool.apply(do.raise_lock_holder, (1,))
+    assert "raise LockHolderError" in caught.value.__cause__.tb
+
+
+@pytest.mark.parametrize("use", ["apply", "map", "imap"])
+def test_an_argument_that_cannot_be_pickled_raises_its_own_error(pool: Pool, use: str) -> None:
+    calls: dict[str, Callable[[], Any]] = {
+        "apply": lambda: pool.apply(do.double, (do.Unpicklable(),)),
+        "map": lambda: pool.map(do.double, [1, do.Unpicklable()]),
+        "imap": lambda: next(pool.imap(do.double, [do.Unpicklable()])),
+    }
+    with pytest.raises(RuntimeError, match="refuses to be pickled") as caught:
+        calls[use]()
+    assert "can't be pickled" in caught.value.__notes__[0]
+
+
+def test_a_function_that_cannot_be_pickled_raises_its_own_error_where_the_result_is_asked_for(pool: Pool) -> None:
+    errors: list[BaseException] = []
+    result = pool.map_async(functools.partial(do.double, do.Unpicklable()), [1], error_callback=errors.append)
+    with pytest.raises(RuntimeError, match="refuses to be pickled") as caught:
+        result.get()
+    assert errors == [caught.value]
+    assert "argument" in caught.value.__notes__[0]
+
+
+def test_an_initializer_that_cannot_be_pickled_raises_its_own_error() -> None:
+    with pytest.raises(TypeError, match="cannot pickle"):
+        Pool(1, print, (threading.Lock(),))
+
+
+@pytest.mark.parametrize("iterable", [5, None])
+def test_what_cannot_be_iterated_over_is_refused(pool: Pool, iterable: Any) -> None:
+    with pytest.raises(TypeError):
+        pool.map(do.double, iterable)
+    late = pool.imap(do.double, iterable)
+    with pytest.raises(TypeError):
+        next(late)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_chunks_of_nothing_are_refused(pool: Pool, size: int) -> None:
+    for method in (pool.map, pool.map_async, pool.imap, pool.imap_unordered):
+        with pytest.raises(ValueError, match=r"Chunksize must be 1\+"):
+            method(do.double, [1], size)
+
+
+# -- what is tried again -------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_raises_is_tried_three_times_more() -> None:
+    with Pool(1, retry=RetryPolicy(3, base_delay=0.01)) as pool:
+        assert pool.apply(do.fail_until(4), ("a",)) == "a"
+        assert pool.map(do.fail_until(4), ["a", "b"]) == ["a", "b"]
+        with pytest.raises(ValueError, match="cannot do"):
+            pool.apply(do.fail_until(5), ("a",))
+
+
+def test_retries_are_three_with_short_delays_where_nobody_says_otherwise(tmp_path: Path) -> None:
+    with Pool(1) as pool, pytest.raises(ValueError, match="cannot do"):
+        pool.apply(do.count_calls(tmp_path, do.fail), ("a",))
+    assert dict(do.calls(tmp_path)) == {"a": 4}
+
+
+def test_both_ways_to_say_how_often_are_one_too_many() -> None:
+    with pytest.raises(ValueError, match="got both"):
+        Pool(1, max_retries=1, retry=RetryPolicy(1))
+
+
+def test_a_worker_that_dies_costs_its_call_one_try_and_the_others_nothing() -> None:
+    with Pool(2, retry=RetryPolicy(1, base_delay=0.0)) as pool:
+        crash = do.only(3, do.at_first(do.kill_self))
+        assert pool.map(crash, range(8)) == list(range(8))
+        assert pool.apply(do.at_first(do.segfault), ("a",)) == "a"
+        assert list(pool.imap(crash, range(8))) == list(range(8))
+
+
+def test_a_worker_that_dies_every_time_fails_its_call_alone(pool: Pool) -> None:
+    bystander = pool.apply_async(do.double, (2,))
+    with pytest.raises(WorkerCrashedError) as caught:
+        pool.apply(do.exit_with(3), (1,))
+    assert caught.value.exitcode == 3
+    assert bystander.get() == 4
+    assert pool.map(do.double, range(3)) == [0, 2, 4]
+
+
+def test_a_call_that_hangs_is_ended_by_its_timeout() -> None:
+    with Pool(2, max_retries=0, timeout=0.3) as pool:
+        with pytest.raises(ItemTimeoutError):
+            pool.apply(do.hang_sleep, (1,))
+        with pytest.raises(TimeoutError):
+            pool.map(do.only(1, do.hang_python), range(3))
+        assert pool.apply(do.double, (2,)) == 4
+
+
+def test_sys_exit_fails_the_call_and_not_the_worker(pool: Pool) -> None:
+    with pytest.raises(mpqueue.RemoteError, match="SystemExit"):
+        pool.apply(do.sys_exit, (1,))
+
+
+# -- results that come later ---------------------------------------------------------------------------------------
+
+
+def test_a_result_is_ready_after_its_callback(pool: Pool, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    got: list[Any] = []
+    result = pool.apply_async(do.block_until_told(gate), ("a",), callback=got.append)
+    gate.wait_for("a")
+    assert not result.ready()
+    with pytest.raises(ValueError, match="not ready"):
+        result.successful()
+    with pytest.raises(multiprocessing.TimeoutError):
+        result.get(0.01)
+    gate.open()
+    result.wait()
+    assert got == ["a"]
+    assert result.ready()
+    assert result.successful()
+    assert result.get() == result.get() == "a"
+
+
+def test_callbacks_may_use_the_pool(pool: Pool) -> None:
+    last: list[Any] = []
+    done = threading.Event()
+
+    def again(value: int) -> None:
+        last.append(value)
+        if value < 64:
+            pool.apply_async(do.double, (value,), callback=again)
+        else:
+            done.set()
+
+    pool.apply_async(do.double, (1,), callback=again)
+    assert done.wait(60)
+    assert last == [2, 4, 8, 16, 32, 64]
+
+
+def test_a_callback_that_raises_is_logged_and_the_pool_goes_on(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    assert pool.apply_async(do.double, (1,), callback=do.fail).get() == 2
+    assert "a callback raised" in caplog.text
+    assert pool.apply(do.double, (2,)) == 4
+
+
+def test_many_threads_call(pool: Pool) -> None:
+    def call(number: int) -> None:
+        results[number] = [pool.apply_async(do.double, (number,)) for _ in range(50)]
+
+    results: dict[int, list[Any]] = {}
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, each in results.items():
+        assert [result.get() for result in each] == [2 * number] * 50
+
+
+def test_keyword_arguments_and_callables_of_all_kinds(pool: Pool) -> None:
+    assert pool.apply(int, ("11",), {"base": 2}) == 3
+    assert pool.apply(functools.partial(int, base=2), ["11"]) == 3
+    assert pool.apply("a-b".split, "-") == ["a", "b"]
+    assert pool.apply(lambda x, y=2: x + y, (1,)) == 3
+    assert pool.starmap(pow, [(2, 3), [3, 2]]) == [8, 9]
+    assert pool.starmap_async(pow, iter([(2, 3)])).get() == [8]
+
+
+def test_an_empty_map_is_ready_at_once_and_calls_nobody(pool: Pool) -> None:
+    called: list[Any] = []
+    result = pool.map_async(do.double, [], callback=called.append)
+    assert result.ready()
+    assert called == []
+    assert result.get() == []
+
+
+# -- the workers ---------------------------------------------------------------------------------------------------
+
+_prepared: list[Any] = []
+
+
+def prepare(value: Any) -> None:
+    """Remember the value, and whether this is the main thread."""
+    _prepared.append((value, threading.current_thread() is threading.main_thread()))
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def what_was_prepared(_: Any) -> list[Any]:
+    """What `prepare` has done in this worker."""
+    return _prepared
+
+
+def test_the_initializer_runs_once_in_each_worker_in_its_main_thread() -> None:
+    with Pool(2, prepare, ["a"]) as pool:
+        assert pool.map(what_was_prepared, range(6), 1) == [[("a", True)]] * 6
+
+
+def test_what_an_initializer_sets_is_there_for_the_functions_of_a_script(tmp_path: Path) -> None:
+    program = """
+        import mpqueue
+        data, settings = None, {}
+        def initialize(value):
+            global data
+            data = value
+            settings["x"] = 5
+        def count():
+            global data
+            data += 1
+            return data
+        def work(item):
+            return data * item, settings["x"]
+        if __name__ == "__main__":
+            with mpqueue.Pool(1, initialize, (10,)) as pool:
+                print(pool.map(work, range(2)), pool.apply(work, (2,)), list(pool.imap(work, [3])))
+                print(pool.apply(count), pool.apply(count), pool.map(work, [1]))
+        """
+    assert run_program(tmp_path, program).stdout.splitlines() == [
+        "[(0, 5), (10, 5)] (20, 5) [(30, 5)]",
+        "11 12 [(12, 5)]",
+    ]
+
+
+def test_an_initializer_that_fails_everywhere_fails_the_calls() -> None:
+    with Pool(2, do.fail, ("a",)) as pool, pytest.raises(SetupError) as caught:
+        pool.map(do.double, range(3))
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_the_initializer_has_run_when_a_pool_that_did_nothing_is_joined(tmp_path: Path) -> None:
+    pool = Pool(2, do.count_calls(tmp_path), ("a",))
+    pool.close()
+    pool.join()
+    assert dict(do.calls(tmp_path)) == {"a": 2}
+
+
+def test_a_task_of_maxtasksperchild_is_a_call() -> None:
+    with Pool(1, maxtasksperchild=2) as pool:
+        pids = [pool.apply(do.return_pid, (1,)) for _ in range(6)]
+    assert len(set(pids)) == 3
+    assert pids[0] == pids[1] != pids[2]
+
+
+def test_a_task_of_maxtasksperchild_is_a_chunk() -> None:
+    with Pool(1, maxtasksperchild=2) as pool:
+        pids = pool.map(do.return_pid, range(60), 10)
+        assert pids == [pids[0]] * 20 + [pids[20]] * 20 + [pids[40]] * 20
+        assert len(set(pids)) == 3
+        assert len(set(pool.map(do.return_pid, range(1000)))) <= 3  # four chunks, by the standard library's formula
+
+
+def test_a_pool_inside_a_call_has_one_worker(pool: Pool) -> None:
+    def inside(item: int) -> tuple[int, list[int]]:
+        with Pool() as inner:
+            return inner._processes, inner.map(do.double, [item])
+
+    assert pool.apply(inside, (2,)) == (1, [4])
+
+
+# -- the end -------------------------------------------------------------------------------------------------------
+
+
+def test_a_closed_pool_does_what_it_was_given(pool: Pool) -> None:
+    results = [pool.apply_async(do.double, (number,)) for number in range(20)]
+    batch = pool.map_async(do.double, range(100))
+    got: list[Any] = []
+    pool.apply_async(do.double, (3,), callback=got.append)
+    pool.close()
+    with pytest.raises(ValueError, match="Pool not running"):
+        pool.apply_async(do.double, (1,))
+    with pytest.raises(ValueError, match="Pool not running"):
+        pool.map(do.double, [1])
+    with pytest.raises(ValueError, match="Pool not running"):
+        pool.imap(do.double, [1])
+    pool.join()
+    assert got == [6]
+    assert [result.get() for result in results] == [2 * number for number in range(20)]
+    assert batch.get() == [2 * number for number in range(100)]
+    assert pool._pool == []
+
+
+def test_who_waits_is_told_when_the_pool_is_terminated(pool: Pool, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    called: list[Any] = []
+    running = pool.apply_async(do.block_until_told(gate), ("a",), error_callback=called.append)
+    batch = pool.map_async(do.block_until_told(gate), ["b"] * 100, error_callback=called.append)
+    iterator = pool.imap(do.block_until_told(gate), ["c"])
+    gate.wait_for("a", "b")
+    pool.terminate()
+    for get in (running.get, batch.get, iterator.next):
+        with pytest.raises(QueueClosedError, match="terminated"):
+            get(30)
+    assert called == []
+    pool.terminate()
+
+
+def test_a_running_pool_cannot_be_joined(pool: Pool) -> None:
+    with pytest.raises(ValueError, match="Pool is still running"):
+        pool.join()
+
+
+def test_a_callback_cannot_wait_for_the_pool(pool: Pool) -> None:
+    errors: list[BaseException] = []
+
+    def wait(_: Any) -> None:
+        pool.close()
+        try:
+            pool.join()
+        except RuntimeError as error:
+            errors.append(error)
+
+    pool.apply_async(do.double, (1,), callback=wait).wait()
+    assert "pool.join()" in str(errors[0])
+
+
+def test_an_interruption_ends_the_work_that_is_waited_for(pool: Pool, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def interrupt() -> None:
+        gate.wait_for_count(1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    for wait in (
+        lambda: pool.map(do.announce(gate, do.hang_sleep), ["a", "b"]),
+        lambda: pool.apply(do.announce(gate, do.hang_sleep), ("c",)),
+    ):
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            wait()
+        thread.join()
+        assert pool.map(do.double, range(4), 1) == [0, 2, 4, 6]  # both workers are free again
+        for path in tmp_path.iterdir():
+            path.unlink()
+
+
+def test_a_pool_that_nobody_holds_is_ended_with_a_warning() -> None:
+    pool = Pool(2)
+    pids = [worker.pid for worker in pool._pool]
+    holder = [pool]
+    del pool
+    with pytest.warns(ResourceWarning, match="unclosed running multiprocessing pool <mpqueue"):
+        holder.clear()
+    wait_until(lambda: not any(map(is_running, pids)), what="the workers to end")
+
+
+def test_a_pool_lives_as_long_as_a_result_is_to_come(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    got: list[Any] = []
+
+    def start() -> int:
+        pool = Pool(1)
+        pool.apply_async(do.block_until_told(gate), ("a",), callback=got.append)
+        return pool._pool[0].pid
+
+    pid = start()
+    gate.wait_for("a")
+    gc.collect()
+
+    def is_warned_of() -> bool:
+        gate.open()
+        gc.collect()
+        return len(caught) > 0
+
+    with pytest.warns(ResourceWarning, match="unclosed running") as caught:
+        wait_until(is_warned_of)
+    caught.clear()  # it holds the pool
+    wait_until(lambda: gc.collect() >= 0 and not is_running(pid), what="the worker to end")
+    assert got == ["a"]
+
+
+def test_a_program_that_leaves_a_pool_open_ends(tmp_path: Path) -> None:
+    program = """
+        import mpqueue
+        class Holder:
+            def __init__(self):
+                self.pool = mpqueue.Pool(1)
+        holder = Holder()
+        print(holder.pool.map(float, range(3)))
+        """
+    done = run_program(tmp_path, program)
+    assert done.stdout == "[0.0, 1.0, 2.0]\n"
+    assert done.stderr == ""
+
+
+def test_a_pool_stays_in_its_process(pool: Pool) -> None:
+    with pytest.raises(NotImplementedError, match="cannot be passed between processes"):
+        pickle.dumps(pool)
+    with pytest.raises(NotImplementedError, match="cannot be passed between processes"):
+        pool.apply(do.succeed, (pool,))
+
+
+def test_its_text_tells_its_state(pool: Pool) -> None:
+    assert repr(pool) == "<mpqueue.dropin.pool.Pool state=RUN pool_size=2>"
+    pool.terminate()
+    assert "state=TERMINATE" in repr(pool)

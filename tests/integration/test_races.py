@@ -1,0 +1,129 @@
+"""Calls that meet: what happens when two things that a queue can be asked for come at the same moment."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from mpqueue import JobFinished, JobQueue, JobRun, JobStatus, QueueClosedError, RetryPolicy
+from mpqueue._core.job_book import JobBook
+from tests.support.handlers import block_until_told, fail_with, return_length, succeed
+from tests.support.waiting import Gate, wait_until
+
+NEVER = RetryPolicy(max_retries=0)
+
+
+def test_failed_items_can_be_retried_from_the_listener_that_hears_of_the_end(tmp_path: Path) -> None:
+    with JobQueue(1) as queue:
+        queue.create_job("job", [1], fail_with(ValueError("no")), retry=NEVER)
+        again: list[JobRun] = []
+
+        @queue.on("job:finished")
+        def retry(event: JobFinished) -> None:
+            if not again:
+                again.append(queue.retry_failed("job"))
+                assert not first.done()
+
+        first = queue.start("job")
+        assert first.result(60).id == "job"
+        wait_until(lambda: again)
+        assert again[0].result(60).status is JobStatus.COMPLETED_WITH_ERRORS
+        assert len(first.job.items[0].history) == 2
+        assert first.job.finished_at is not None
+
+
+def test_each_run_resolves_with_its_own_end_while_listeners_are_slow(tmp_path: Path) -> None:
+    with JobQueue(1) as queue:
+        heard, go_on = threading.Event(), threading.Event()
+        told: list[JobFinished] = []
+        ends: list[int] = []
+
+        @queue.on("job:finished")
+        def wait(event: JobFinished) -> None:
+            told.append(event)
+            heard.set()
+            go_on.wait(60)
+
+        queue.create_job("job", [1], fail_with(ValueError("no")), retry=NEVER)
+        first = queue.start("job")
+        assert heard.wait(60)
+        second = queue.retry_failed("job")
+        wait_until(lambda: second.job.status.final, what="the job to end again, which nobody has heard of yet")
+        second.add_done_callback(lambda run: ends.append(len(told)))
+        assert not first.done()
+        assert not second.done()
+        go_on.set()
+        first.result(60)
+        second.result(60)
+        wait_until(lambda: ends)
+        assert ends == [2], "the second run resolved after both ends were told"
+
+
+# --- start and close ------------------------------------------------------------------------------------------------
+
+
+def test_start_that_a_close_overtakes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(tmp_path)
+    queue = JobQueue(1)
+    queue.create_job("long", [1], block_until_told(gate))
+    run = queue.start("long")
+    queue.create_job("late", [1], succeed)
+    closer = threading.Thread(target=queue.close)
+    find = queue._find
+
+    def be_overtaken(job_id: str) -> JobBook:
+        closer.start()
+        wait_until(lambda: queue._engine._scheduler.books.closing)
+        return find(job_id)
+
+    monkeypatch.setattr(queue, "_find", be_overtaken)
+    with pytest.raises(QueueClosedError):
+        queue.start("late")
+    gate.open()
+    closer.join(60)
+    assert run.result(0).status is JobStatus.COMPLETED
+    late = queue.get_job("late")
+    assert late is not None
+    assert late.status is JobStatus.PENDING
+
+
+def test_pool_that_opens_while_the_queue_is_killed_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = JobQueue(1)
+    queue.create_job("job", [1], succeed)
+    opened, go_on = threading.Event(), threading.Event()
+    open_pool = queue._engine.open_pool
+
+    def open_slowly() -> None:
+        opened.set()
+        assert go_on.wait(60)
+        open_pool()
+
+    monkeypatch.setattr(queue._engine, "open_pool", open_slowly)
+    runs: list[JobRun] = []
+    starter = threading.Thread(target=lambda: runs.append(queue.start("job")))
+    starter.start()
+    assert opened.wait(60)
+    killer = threading.Thread(target=queue.close, kwargs={"kill": True})
+    killer.start()
+    wait_until(lambda: queue._engine._shut)
+    go_on.set()
+    starter.join(60)
+    killer.join(60)
+    assert runs[0].result(0).status is JobStatus.CANCELLED
+
+
+def test_closed_queue_that_is_still_held_keeps_no_shared_memory() -> None:
+    with JobQueue(1) as queue:
+        assert queue.run([bytes(1 << 20)], return_length).results == [1 << 20]
+        assert shared_memory_held() > 0
+    assert shared_memory_held() == 0
+    assert queue.get_stats().completed == 1
+
+
+def shared_memory_held() -> int:
+    """How many segments this process has open."""
+    links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+    return sum("mpqueue-segment" in os.readlink(link) for link in links if link.is_symlink())

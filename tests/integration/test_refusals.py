@@ -1,0 +1,188 @@
+"""Calls that are wrong are refused where they are made, naming the value, and leave nothing half created."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from mpqueue import JobQueue, MPQueueError, RetryPolicy
+from tests.support import handlers as do
+
+pytestmark = pytest.mark.slow
+
+
+def breaks_down() -> Iterator[int]:
+    yield 1
+    raise LookupError("the list ends here")
+
+
+BAD_ITEMS: dict[str, tuple[Any, type[Exception], str]] = {
+    "generator that raises": (breaks_down, LookupError, "the list ends here"),
+    "duplicate keys": (
+        lambda: [{"id": 1}, {"id": 2}, {"id": 1}],
+        ValueError,
+        "expected unique ids, got 1 at positions 0 and 2",
+    ),
+    "duplicate attributes": (
+        lambda: [Thing("x"), Thing("x")],
+        ValueError,
+        "expected unique ids, got 'x' at positions 0 and 1",
+    ),
+    "equal ids of different types": (lambda: [{"id": 1}, {"id": 1.0}], ValueError, "expected unique ids"),
+    "unhashable id": (lambda: [{"id": 1}, {"id": [2]}], TypeError, r"items\[1\]: expected a hashable id, got \[2\]"),
+    "missing key": (lambda: [{"id": 1}, {"name": 2}], TypeError, r'items\[1\]: expected an "id" key'),
+    "missing attribute": (lambda: [Thing("x"), 5], TypeError, r"items\[1\]: expected an .id attribute.*got 5"),
+    "plain value among mappings": (lambda: [{"id": 1}, 5], TypeError, r'items\[1\]: expected an "id" key.*got 5'),
+    "None": (lambda: None, TypeError, "items: expected an iterable, got None"),
+    "a number": (lambda: 5, TypeError, "items: expected an iterable, got 5"),
+}
+
+
+class Thing:
+    def __init__(self, id: str) -> None:
+        self.id = id
+
+
+@pytest.mark.parametrize("what", BAD_ITEMS)
+def test_items_are_refused(what: str) -> None:
+    make, error, message = BAD_ITEMS[what]
+    with JobQueue(1) as queue:
+        with pytest.raises(error, match=message):
+            queue.create_job("job", make(), do.succeed)
+        with pytest.raises(error, match=message):
+            queue.run(make(), do.succeed)
+        check_nothing_created(queue)
+
+
+def check_nothing_created(queue: JobQueue) -> None:
+    assert queue.jobs() == []
+    assert queue.get_job("job") is None
+    assert queue.run("a", do.succeed, id="job").results == ["a"]
+    queue.clear_job("job")
+
+
+JOB_OPTIONS: list[tuple[dict[str, Any], type[Exception]]] = [
+    ({"max_retries": -1}, ValueError),
+    ({"max_retries": 1.5}, TypeError),
+    ({"max_retries": True}, TypeError),
+    ({"retry": 3}, TypeError),
+    ({"timeout": 0}, ValueError),
+    ({"timeout": -1}, ValueError),
+    ({"timeout": math.nan}, ValueError),
+    ({"timeout": "1"}, TypeError),
+    ({"priority": 1.5}, TypeError),
+    ({"priority": "high"}, TypeError),
+    ({"chunksize": 0}, ValueError),
+    ({"chunksize": 2.0}, TypeError),
+]
+
+QUEUE_OPTIONS: list[tuple[dict[str, Any], type[Exception]]] = [
+    ({"concurrency": 0}, ValueError),
+    ({"concurrency": -1}, ValueError),
+    ({"concurrency": 2.0}, TypeError),
+    ({"concurrency": True}, TypeError),
+    ({"concurrency": "3"}, TypeError),
+    ({"max_retries": -1}, ValueError),
+    ({"max_retries": "3"}, TypeError),
+    ({"retry": {"max_retries": 3}}, TypeError),
+    ({"timeout": 0}, ValueError),
+    ({"timeout": math.inf}, ValueError),
+    ({"progress_interval": -1}, ValueError),
+    ({"progress_interval": None}, TypeError),
+    ({"threads_per_worker": 0}, ValueError),
+    ({"max_items_per_worker": 0}, ValueError),
+    ({"setup_timeout": 0}, ValueError),
+]
+
+POLICIES: list[tuple[dict[str, Any], type[Exception]]] = [
+    ({"max_retries": -1}, ValueError),
+    ({"max_retries": None}, TypeError),
+    ({"base_delay": -0.1}, ValueError),
+    ({"base_delay": math.nan}, ValueError),
+    ({"factor": -1}, ValueError),
+    ({"factor": "2"}, TypeError),
+    ({"max_delay": -1}, ValueError),
+    ({"jitter": 1.1}, ValueError),
+    ({"jitter": -0.1}, ValueError),
+    ({"retry_on": ("ValueError",)}, TypeError),
+    ({"retry_on": int}, TypeError),
+    ({"give_up_on": [ValueError]}, TypeError),
+]
+
+
+@pytest.mark.parametrize(("options", "error"), JOB_OPTIONS, ids=str)
+def test_options_of_a_job_are_refused(options: dict[str, Any], error: type[Exception]) -> None:
+    ((name, value),) = options.items()
+    with JobQueue(1) as queue:
+        with pytest.raises(error, match=f"^{name}: expected .*got {re.escape(repr(value))}"):
+            queue.create_job("job", "ab", do.succeed, **options)
+        assert queue.jobs() == []
+
+
+@pytest.mark.parametrize(("options", "error"), QUEUE_OPTIONS, ids=str)
+def test_options_of_a_queue_are_refused(options: dict[str, Any], error: type[Exception]) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(error, match=f"^{name}: expected .*got {re.escape(repr(value))}"):
+        JobQueue(**options)
+
+
+@pytest.mark.parametrize(("options", "error"), POLICIES, ids=str)
+def test_options_of_a_policy_are_refused(options: dict[str, Any], error: type[Exception]) -> None:
+    ((name, _),) = options.items()
+    with pytest.raises(error, match=f"^{name}: expected"):
+        RetryPolicy(**options)
+
+
+@pytest.mark.parametrize("job_id", [5, None, b"job", ("job",)], ids=repr)
+def test_id_that_is_no_string_is_refused(job_id: Any) -> None:
+    with JobQueue(1) as queue:
+        with pytest.raises(TypeError, match=r"^id: expected a str, got"):
+            queue.create_job(job_id, "ab", do.succeed)
+        assert queue.jobs() == []
+
+
+def test_looking_for_an_id_that_is_no_string_finds_nothing() -> None:
+    calls: list[Callable[[Any], object]] = []
+    with JobQueue(1) as queue:
+        calls = [queue.start, queue.pause, queue.resume, queue.cancel, queue.clear_job, queue.retry_failed]
+        for job_id in (5, None, b"job"):
+            for call in calls:
+                with pytest.raises(MPQueueError, match=re.escape(repr(job_id))):
+                    call(job_id)
+            assert queue.get_job(job_id) is None  # type: ignore[arg-type]
+
+
+def test_items_are_looked_at_once_and_before_anything_is_created() -> None:
+    seen: list[int] = []
+
+    def items() -> Iterator[int]:
+        assert queue.get_job("job") is None
+        for number in range(3):
+            seen.append(number)
+            yield number
+
+    with JobQueue(1) as queue:
+        queue.create_job("job", items(), do.succeed)
+        assert seen == [0, 1, 2]
+        assert queue.start("job").result(60).results == [0, 1, 2]
+
+
+def test_iterable_may_create_the_very_job_and_then_is_refused() -> None:
+    def items() -> Iterator[int]:
+        queue.create_job("job", [7], do.succeed)
+        yield 1
+
+    with JobQueue(1) as queue:
+        with pytest.raises(ValueError, match="job 'job': expected a new id"):
+            queue.create_job("job", items(), do.succeed)
+        assert queue.start("job").result(60).results == [7]
+
+
+def test_policy_takes_single_types_and_numbers_of_any_kind() -> None:
+    policy = RetryPolicy(2, 1, 3, retry_on=ValueError, give_up_on=(KeyError, OSError))  # type: ignore[arg-type]
+    assert policy.retry_on == (ValueError,)
+    assert policy.give_up_on == (KeyError, OSError)

@@ -1,0 +1,58 @@
+"""Event loops to run a test's coroutine in: asyncio, trio, and anyio on trio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+import trio
+
+from tests.support.waiting import Gate
+
+Run = Callable[[Callable[[], Awaitable[None]]], None]
+
+#: Seconds until a coroutine counts as hanging.
+PATIENCE = 60.0
+
+
+def run_in_asyncio(main: Callable[[], Awaitable[None]]) -> None:
+    """Run it in asyncio."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE):
+            await main()
+
+    asyncio.run(bounded())
+
+
+def run_in_trio(main: Callable[[], Awaitable[None]]) -> None:
+    """Run it in trio."""
+
+    async def bounded() -> None:
+        with trio.fail_after(PATIENCE):
+            await main()
+
+    trio.run(bounded)
+
+
+def run_in_anyio(main: Callable[[], Awaitable[None]]) -> None:
+    """Run it in anyio on trio."""
+
+    async def bounded() -> None:
+        with anyio.fail_after(PATIENCE):
+            await main()
+
+    anyio.run(bounded, backend="trio")
+
+
+#: Runs a test once in each; it calls ``run`` with its coroutine function, in which `anyio` may be used throughout.
+in_loops = pytest.mark.parametrize("run", [run_in_asyncio, run_in_trio, run_in_anyio])
+
+
+async def arrive(gate: Gate, count: int = 1) -> set[str]:
+    """Wait until so many have come to the gate; their names."""
+    while len(gate.arrived()) < count:  # noqa: ASYNC110 - a thread to wait in would outlive the test
+        await anyio.sleep(0.001)
+    return gate.arrived()

@@ -1,0 +1,112 @@
+"""How many items travel together."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpqueue._core.chunking import GROWTH, SMALLEST_SECONDS, TARGET_BYTES, TARGET_SECONDS, ChunkSizer
+from mpqueue._wire.ledger import MAX_CHUNK_ITEMS
+
+MANY = 10_000_000
+
+
+def sizer_for(seconds_per_item: float, chunks: int = 10) -> ChunkSizer:
+    """A sizer that has seen enough of a job to know it."""
+    sizer = ChunkSizer(None)
+    for _ in range(chunks):
+        size = sizer.size(MANY, 1)
+        sizer.learn(size, size * seconds_per_item)
+    return sizer
+
+
+def test_the_first_items_go_out_one_by_one() -> None:
+    assert ChunkSizer(None).size(MANY, 4) == 1
+
+
+def test_chunks_grow_sixteenfold_at_most_from_one_report_to_the_next() -> None:
+    sizer, sizes = ChunkSizer(None), []
+    for _ in range(5):
+        sizes.append(sizer.size(MANY, 1))
+        sizer.learn(sizes[-1], sizes[-1] * 1e-6)
+    assert sizes == [1, 16, 256, 4096, TARGET_SECONDS / 1e-6]
+    assert GROWTH == 16
+
+
+def test_a_chunk_aims_at_twenty_milliseconds() -> None:
+    assert TARGET_SECONDS == 0.02
+    assert sizer_for(0.001).size(MANY, 4) == 20
+
+
+def test_slow_items_travel_alone() -> None:
+    assert sizer_for(1.0).size(MANY, 4) == 1
+
+
+def test_items_without_any_measurable_time_fill_a_chunk() -> None:
+    assert sizer_for(0.0).size(MANY, 1) == MAX_CHUNK_ITEMS
+
+
+def test_towards_the_end_chunks_become_smaller() -> None:
+    sizer = sizer_for(0.001)
+    sizes, pending = [], 200
+    while pending:
+        sizes.append(sizer.size(pending, 4))
+        pending -= sizes[-1]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == 20
+    assert sizes[-1] == 1
+
+
+def test_no_chunk_is_cut_below_what_it_costs_to_send() -> None:
+    size = sizer_for(10e-6).size(150, 4)
+    assert size * 10e-6 >= SMALLEST_SECONDS * 0.99
+
+
+def test_big_items_travel_in_small_chunks() -> None:
+    sizer = sizer_for(1e-6)
+    sizer.learn_bytes(10, 10 * TARGET_BYTES // 5)
+    assert sizer.size(MANY, 1) == 5
+    sizer.learn_bytes(1, 100 * TARGET_BYTES)
+    assert sizer.size(MANY, 1) == 1
+
+
+def test_an_explicit_size_is_kept_as_far_as_there_are_items() -> None:
+    sizer = ChunkSizer(7)
+    assert [sizer.size(pending, 4) for pending in (100, 7, 3)] == [7, 7, 3]
+    sizer.learn(7, 100.0)
+    assert sizer.size(100, 4) == 7
+
+
+def test_a_chunk_is_no_larger_than_the_ledger_can_count() -> None:
+    assert ChunkSizer(10**9).size(10**9, 1) == MAX_CHUNK_ITEMS
+
+
+def test_only_items_known_to_be_short_are_sent_in_advance() -> None:
+    assert not ChunkSizer(None).may_prefetch
+    assert sizer_for(0.001).may_prefetch
+    assert not sizer_for(0.2).may_prefetch
+
+
+def test_one_outlier_is_soon_forgotten() -> None:
+    sizer = sizer_for(0.0001)
+    sizer.learn(200, 2.0)
+    for _ in range(10):
+        sizer.learn(10, 0.001)
+    assert sizer.size(MANY, 1) > 100
+
+
+def test_a_report_without_items_teaches_nothing() -> None:
+    sizer = ChunkSizer(None)
+    sizer.learn(0, 5.0)
+    assert sizer.seconds_per_item is None
+
+
+@given(st.lists(st.tuples(st.integers(1, 1000), st.floats(0, 10))), st.integers(1, 10**6), st.integers(1, 1024))
+@settings(max_examples=50)
+def test_a_size_is_always_between_one_and_what_waits(
+    reports: list[tuple[int, float]], pending: int, lanes: int
+) -> None:
+    sizer = ChunkSizer(None)
+    for items, seconds in reports:
+        sizer.learn(items, seconds)
+    assert 1 <= sizer.size(pending, lanes) <= min(pending, MAX_CHUNK_ITEMS)

@@ -1,0 +1,88 @@
+"""The coordinator's own part: what it does with what lies in an outbox, without threads or processes."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mpqueue._core.item_table import make_table
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.lane_book import Chunk
+from mpqueue._core.messages import BellRung, LaneDied
+from mpqueue._core.scheduler import Scheduler
+from mpqueue._engine.coordinator import Coordinator
+from mpqueue._wire.frames import Ended, ReportFrame
+from mpqueue._wire.ledger import OUTBOX
+from mpqueue._wire.payload import Packed, dump, dump_frame
+from mpqueue._wire.segments import BIG
+from mpqueue.options import JobOptions
+from mpqueue.retry import RetryPolicy
+from mpqueue.testing import FakeClock
+
+
+class StubLane:
+    """A lane with nothing but an outbox."""
+
+    number = generation = 0
+    pid = 1
+
+    def __init__(self) -> None:
+        self.ledger = SimpleNamespace(words=[0] * 8)
+        self.outbox = b""
+        self.was_killed = False
+
+    def leave(self, data: bytes) -> None:
+        self.outbox = data
+        self.ledger.words[OUTBOX] = len(data)
+
+    def read_outbox(self, size: int) -> bytes:
+        return self.outbox[:size]
+
+    def kill(self, *, dump_stack: bool = False) -> None:
+        self.was_killed = True
+
+
+@pytest.fixture
+def lane() -> StubLane:
+    return StubLane()
+
+
+@pytest.fixture
+def coordinator(lane: StubLane) -> Coordinator:
+    made = Coordinator(Scheduler(1, random.Random(0)), FakeClock(), lambda _: None, None, "not started")
+    pool: Any = SimpleNamespace(lane=lambda number: lane, start=lambda *_: None, retire=lambda _: None)
+    made.open(pool)
+    return made
+
+
+def report(**facts: Any) -> bytes:
+    frame = ReportFrame(1, 0, 0, Packed(dump([]).data), {}, (), 0.0, Ended.DONE, final=False, **facts)
+    return dump_frame(frame)
+
+
+def test_segments_that_come_back_with_an_early_report_are_used_again(coordinator: Coordinator, lane: StubLane) -> None:
+    book = JobBook(1, "job", make_table([bytearray(2 * BIG)]), JobOptions(RetryPolicy()), None)
+    exchange, stub = coordinator._exchange, lane
+    held: Any = stub
+    packed = exchange.pack(held, Chunk(1, book, range(1), careful=False, expected=0.0, sent_at=0.0))
+    assert isinstance(packed, Packed)
+    assert packed.segment is not None
+    lane.leave(report(returned=[packed.segment.serial]))
+    coordinator.handle(BellRung(0, 0))
+    assert lane.ledger.words[OUTBOX] == 0
+    assert not exchange._store._lent
+    assert len(exchange._store._free) == 1
+    exchange.close()
+
+
+def test_an_outbox_that_makes_no_sense_costs_the_worker_and_not_the_message(
+    coordinator: Coordinator, lane: StubLane, caplog: pytest.LogCaptureFixture
+) -> None:
+    lane.leave(b"overwritten")
+    coordinator.handle(LaneDied(0, 0, 1))
+    assert lane.was_killed
+    assert "makes no sense" in caplog.text
+    assert coordinator.scheduler.books.lanes[0].generation == 1, "its death was heard of"

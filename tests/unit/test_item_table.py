@@ -1,0 +1,258 @@
+"""The items of a job: where their ids come from, and the columns in which their state is kept."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from mpqueue._core.item_table import Failure, ItemTable, make_table
+from mpqueue._core.stream_table import StreamTable
+from mpqueue._wire.ids import IdRule
+from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
+
+
+@dataclass
+class Photo:
+    id: Any
+
+
+def ids(items: Any) -> list[Any]:
+    table = make_table(items)
+    return [table.id_of(index) for index in range(len(table))]
+
+
+# -- ids ---------------------------------------------------------------------------------------------------------------
+
+
+def test_plain_values_are_known_by_their_position() -> None:
+    assert ids(["a", "b", 3.0]) == [0, 1, 2]
+
+
+def test_mappings_are_known_by_their_id_key() -> None:
+    assert ids([{"id": "a"}, MappingProxyType({"id": 7})]) == ["a", 7]
+
+
+def test_objects_are_known_by_their_id_attribute() -> None:
+    assert ids([Photo("x"), Photo(("y", 1))]) == ["x", ("y", 1)]
+
+
+def test_mappings_without_an_id_are_known_by_their_position() -> None:
+    assert ids([{"name": "a"}, {"id": "b"}]) == [0, 1]
+
+
+def test_the_first_item_decides_for_all() -> None:
+    assert ids([1, {"id": "a"}, Photo("b")]) == [0, 1, 2]
+
+
+def test_a_mapping_s_attribute_is_not_its_id() -> None:
+    class Record(dict[str, int]):
+        id = 5
+
+    assert ids([Record(id=3)]) == [3]
+    assert ids([Record()]) == [0]
+
+
+def test_a_class_is_no_object_with_an_id() -> None:
+    assert ids([Photo, Photo]) == [0, 1]
+
+
+def test_no_items_make_an_empty_table() -> None:
+    assert len(make_table([])) == 0
+
+
+def test_an_id_may_be_none() -> None:
+    assert ids([{"id": None}]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("items", "complaint"),
+    [
+        ([{"id": 1}, {"name": 2}], r'items\[1\]: expected an "id" key'),
+        ([{"id": 1}, 5], r'items\[1\]: expected an "id" key'),
+        ([{"id": 1}, "text"], r'items\[1\]: expected an "id" key'),
+        ([{"id": 1}, [2]], r'items\[1\]: expected an "id" key'),
+        ([Photo(1), Photo(2), {"id": 3}], r"items\[2\]: expected an \.id attribute"),
+        ([{"id": 1}, {"id": [2]}], r"items\[1\]: expected a hashable id, got \[2\]"),
+        (5, "items: expected an iterable, got 5 of type int"),
+    ],
+)
+def test_items_that_do_not_fit_are_refused_by_position(items: Any, complaint: str) -> None:
+    with pytest.raises(TypeError, match=complaint):
+        make_table(items)
+
+
+@pytest.mark.parametrize("twice", [("a", "a"), (1, True), (1, 1.0), ((1,), (1,))])
+def test_ids_that_are_equal_are_refused_with_both_positions(twice: tuple[Any, Any]) -> None:
+    with pytest.raises(ValueError, match="positions 0 and 2"):
+        make_table([{"id": twice[0]}, {"id": "other"}, {"id": twice[1]}])
+
+
+def test_two_ids_that_are_the_same_nan_are_refused() -> None:
+    nan = float("nan")
+    with pytest.raises(ValueError, match="positions 0 and 1"):
+        make_table([{"id": nan}, {"id": nan}])
+
+
+def test_what_the_iterable_raises_comes_through() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise RuntimeError("out of paper")
+
+    with pytest.raises(RuntimeError, match="out of paper"):
+        make_table(broken())
+
+
+def test_the_list_is_copied_and_the_items_are_not() -> None:
+    item: dict[str, Any] = {"id": 1}
+    items = [item]
+    table = make_table(items)
+    items.clear()
+    assert table.payloads == [item]
+    assert table.payloads[0] is item
+
+
+def test_a_generator_will_do() -> None:
+    assert ids(letter for letter in "abc") == [0, 1, 2]
+
+
+# -- columns -----------------------------------------------------------------------------------------------------------
+
+
+def table_of(count: int) -> ItemTable:
+    return ItemTable(list(range(count)), None, IdRule.POSITION)
+
+
+def test_a_new_table_is_pending() -> None:
+    table = table_of(3)
+    assert list(table.status) == [PENDING] * 3
+    assert list(table.attempts) == [0] * 3
+    assert table.unfinished() == [0, 1, 2]
+    assert table.ended_indices() == []
+
+
+@pytest.mark.parametrize("indices", [range(1, 3), [2, 1]])
+def test_completing_counts_a_try_and_keeps_the_result(indices: Any) -> None:
+    table = table_of(4)
+    table.complete(indices, [f"r{index}" for index in indices])
+    assert table.results == [None, "r1", "r2", None]
+    assert list(table.status) == [PENDING, COMPLETED, COMPLETED, PENDING]
+    assert list(table.attempts) == [0, 1, 1, 0]
+    assert table.ended_indices() == [1, 2]
+    assert table.any_ended(range(4))
+    assert not table.any_ended(range(1))
+
+
+def test_completing_after_a_failed_try_counts_both() -> None:
+    table = table_of(3)
+    table.fail_try(1, Failure(ValueError("no")), 99)
+    table.complete(range(3), [0, 1, 2])
+    assert list(table.attempts) == [1, 2, 1]
+
+
+def test_a_failed_try_is_kept_in_the_history() -> None:
+    table, error = table_of(1), ValueError("no")
+    assert table.fail_try(0, Failure(error, elapsed=1.5), 99) == 1
+    assert table.fail_try(0, Failure(error, elapsed=2.5), 98) == 2
+    assert [(tried.error, tried.duration, tried.pid, tried.exception) for tried in table.history[0]] == [
+        ("no", 1.5, 99, error),
+        ("no", 2.5, 98, error),
+    ]
+    assert table.elapsed[0] == 2.5
+
+
+def test_a_try_that_is_not_charged_is_not_counted() -> None:
+    table = table_of(1)
+    assert table.fail_try(0, Failure(TypeError("no"), charged=False), None) == 0
+    assert len(table.history[0]) == 1
+
+
+def test_a_failure_s_text_is_its_message_or_its_type() -> None:
+    assert Failure(ValueError("no")).message == "no"
+    assert Failure(ValueError()).message == "ValueError"
+    assert Failure(KeyError("a"), text="a").message == "a"
+    assert Failure(ValueError("no"), text="").message == "ValueError"
+
+
+def test_forgetting_failures_makes_them_pending_and_keeps_their_history() -> None:
+    table = table_of(4)
+    table.complete([0], ["fine"])
+    for index in (3, 1):
+        table.fail_try(index, Failure(ValueError("no"), elapsed=1.0), 99)
+        table.fail(index, Failure(ValueError("no")))
+    table.fail_try(2, Failure(ValueError("waits")), 99)
+    table.status[2] = RETRY
+    assert table.forget_failures() == [1, 3]
+    assert list(table.status) == [COMPLETED, PENDING, RETRY, PENDING]
+    assert list(table.attempts) == [1, 0, 1, 0]
+    assert list(table.failures) == [2]
+    assert sorted(table.history) == [1, 2, 3]
+    assert table.forget_failures() == []
+
+
+def test_items_that_wait_for_a_retry_can_be_made_pending() -> None:
+    table = table_of(5)
+    for index in (0, 2, 4):
+        table.status[index] = RETRY
+    table.status[1] = FAILED
+    table.reset_waiting()
+    assert list(table.status) == [PENDING, FAILED, PENDING, PENDING, PENDING]
+
+
+@pytest.mark.parametrize("indices", [range(1, 3), [1, 2]])
+def test_a_stretch_gives_each_of_its_items_the_same_time(indices: Any) -> None:
+    table = table_of(4)
+    table.time_stretch(indices, 0.5)
+    assert list(table.elapsed) == [0, 0.5, 0.5, 0]
+
+
+def test_a_row_stays_as_it_was() -> None:
+    table = make_table([{"id": "a"}, {"id": "b"}])
+    table.fail_try(1, Failure(ValueError("no"), elapsed=1.0), 99)
+    table.status[1] = RETRY
+    row = table.row(1)
+    table.fail_try(1, Failure(ValueError("again")), 99)
+    table.fail(1, Failure(ValueError("again")))
+    assert (row.id_of(0), row.status[0], row.attempts[0], row.elapsed[0]) == ("b", RETRY, 1, 1.0)
+    assert row.failures[0].message == "no"
+    assert len(row.history[0]) == 1
+
+
+# -- a stream's columns ------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_s_table_answers_as_any_other() -> None:
+    rng, count = random.Random(3), 60
+    plain, stream = table_of(count), StreamTable()
+    stream.extend(range(count))
+    for table in (plain, stream):
+        rng.seed(3)
+        for lo in range(0, count, 6):
+            if rng.random() < 0.3:
+                table.fail_try(lo, Failure(ValueError("no")), 1)
+            if rng.random() < 0.3:
+                table.fail(lo + 1, Failure(ValueError("no")))
+                table.complete([lo, *range(lo + 2, lo + 5)], [lo, *range(lo + 2, lo + 5)])
+            else:
+                table.complete(range(lo, lo + 5), list(range(lo, lo + 5)))
+    assert [stream.status[index] for index in range(count)] == list(plain.status)
+    assert [stream.attempts[index] for index in range(count)] == list(plain.attempts)
+    assert [stream.results[index] for index in range(count)] == plain.results
+    assert stream.unfinished() == plain.unfinished()
+    assert stream.ended_indices() == plain.ended_indices()
+
+
+def test_a_stream_keeps_nothing_of_what_was_taken() -> None:
+    stream = StreamTable()
+    stream.extend(["a", "b", "c"])
+    error = Failure(ValueError("no"))
+    stream.fail_try(1, error, 1)
+    stream.fail(1, error)
+    stream.complete([0, 2], ["A", "C"])
+    assert stream.take_all([0, 1, 2]) == ["A", error, "C"]
+    assert not any((stream.payloads, stream.status, stream.attempts, stream.results, stream.failures, stream.history))
+    assert stream.append("d") == 3

@@ -1,0 +1,81 @@
+"""Errors that users keep hold nothing of the engine."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from mpqueue._core.item_table import make_table
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.lane_book import Chunk
+from mpqueue._engine.decode import decode_report
+from mpqueue._engine.kept_errors import let_go, text_of
+from mpqueue._engine.packing import pack_items
+from mpqueue._wire.frames import Ended, ReportFrame
+from mpqueue._wire.payload import dump, dump_frame
+from mpqueue._wire.segments import SegmentStore
+from mpqueue.options import JobOptions
+from mpqueue.retry import RetryPolicy
+from tests.support.handlers import TextlessError, WhenPickled, WhenUnpickled, fail, fail_with
+
+
+class Ours:
+    """Stands for the engine's objects, which must not be kept."""
+
+
+def raise_from_here() -> None:
+    ours = Ours()
+    kept.append(weakref.ref(ours))
+    try:
+        fail(1)
+    except ValueError as error:
+        raise KeyError("because") from error
+
+
+kept: list[weakref.ref[Ours]] = []
+
+
+def caught() -> BaseException:
+    try:
+        raise_from_here()
+    except KeyError as error:
+        return error
+    raise AssertionError
+
+
+def test_an_error_that_was_let_go_keeps_its_story_and_no_frame() -> None:
+    error = caught()
+    text = let_go(error)
+    assert kept.pop()() is None
+    assert error.__traceback__ is None
+    assert isinstance(error.__cause__, ValueError)
+    assert "raise_from_here" in text
+    assert "cannot do 1" in text
+
+
+def test_an_error_without_a_text_has_its_type() -> None:
+    assert text_of(TextlessError()) == "TextlessError (its str() fails)"
+
+
+def test_an_item_that_cannot_be_pickled_keeps_nothing_of_the_engine() -> None:
+    for bad, said in ((fail, "ValueError: cannot do"), (fail_with(TextlessError()), "TextlessError (its str() fails)")):
+        failures: Any = pack_items(chunk_of(WhenPickled(bad)), SegmentStore())
+        error = failures[0].error
+        assert said in str(error)
+        assert error.__cause__.__traceback__ is None
+        assert "in __reduce__" in failures[0].traceback
+
+
+def test_a_result_that_cannot_be_unpickled_keeps_nothing_of_the_engine() -> None:
+    frame = ReportFrame(1, 0, 1, [dump(WhenUnpickled(fail))], {}, (), 0.1, Ended.DONE)
+    freed: list[int] = []
+    report = decode_report(dump_frame(frame), 0, 1, freed.append)
+    failure = report.failures[0]
+    assert failure.error.__cause__ is not None
+    assert failure.error.__cause__.__traceback__ is None
+    assert "ValueError: cannot do" in (failure.traceback or "")
+
+
+def chunk_of(item: object) -> Chunk:
+    book = JobBook(1, "job", make_table([item]), JobOptions(RetryPolicy()), None)
+    return Chunk(1, book, range(1), careful=False, expected=0.0, sent_at=0.0)

@@ -1,0 +1,164 @@
+"""The options of a queue and of a job, and which of two levels wins."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from mpqueue.options import JobOptions, QueueOptions, check_platform, job_options, queue_options, refuse_until_built
+from mpqueue.retry import RetryPolicy
+
+
+def queue(concurrency: int | None = 3, max_retries: int | None = None, **given: Any) -> QueueOptions:
+    defaults: dict[str, Any] = {
+        "retry": None,
+        "timeout": None,
+        "progress_interval": 0.0,
+        "threads_per_worker": None,
+        "max_items_per_worker": None,
+        "setup_timeout": None,
+        "count_cpus": lambda: 5,
+    }
+    return queue_options(concurrency, max_retries, **defaults | given)
+
+
+def job(of: QueueOptions, **given: Any) -> JobOptions:
+    defaults = {"max_retries": None, "retry": None, "timeout": None, "priority": 0, "chunksize": None}
+    return job_options(of, **defaults | given)
+
+
+# -- what holds --------------------------------------------------------------------------------------------------------
+
+
+def test_an_item_is_retried_three_times_where_nobody_says_otherwise() -> None:
+    assert queue().retry == RetryPolicy(max_retries=3)
+    assert job(queue()).retry == RetryPolicy(max_retries=3)
+
+
+def test_without_a_concurrency_the_cpus_are_counted() -> None:
+    assert queue(None).concurrency == 5
+
+
+def test_with_a_concurrency_nobody_counts_cpus() -> None:
+    assert queue(2, count_cpus=lambda: pytest.fail("counted")).concurrency == 2
+
+
+#: Four levels, each with its own delay or number of retries; nearer first.
+LEVELS: list[tuple[str, dict[str, Any], dict[str, Any], int]] = [
+    ("job's max_retries", {}, {"max_retries": 7}, 7),
+    ("job's retry", {}, {"retry": RetryPolicy(max_retries=6)}, 6),
+    ("queue's max_retries", {"max_retries": 5}, {}, 5),
+    ("queue's retry", {"retry": RetryPolicy(max_retries=4)}, {}, 4),
+]
+
+
+@pytest.mark.parametrize("nearer", range(len(LEVELS)), ids=[name for name, *_ in LEVELS])
+def test_what_is_given_nearer_wins(nearer: int) -> None:
+    _, on_queue, on_job, expected = LEVELS[nearer]
+    assert job(queue(**on_queue), **on_job).retry.max_retries == expected
+    for _, also_on_queue, *_ in LEVELS[max(nearer + 1, 2) :]:
+        if not on_queue:
+            assert job(queue(**also_on_queue), **on_job).retry.max_retries == expected
+
+
+def test_a_bare_max_retries_keeps_the_delays_of_the_level_above() -> None:
+    patient = RetryPolicy(max_retries=2, base_delay=60, jitter=0.1, give_up_on=(KeyError,))
+    kept = job(queue(retry=patient), max_retries=9).retry
+    assert kept == RetryPolicy(max_retries=9, base_delay=60, jitter=0.1, give_up_on=(KeyError,))
+
+
+def test_a_job_s_policy_replaces_the_queue_s_as_a_whole() -> None:
+    assert job(queue(max_retries=9), retry=RetryPolicy(base_delay=1)).retry == RetryPolicy(base_delay=1)
+
+
+@pytest.mark.parametrize("level", [queue, lambda **given: job(queue(), **given)], ids=["queue", "job"])
+def test_both_on_one_level_are_refused(level: Any) -> None:
+    with pytest.raises(ValueError, match="got both"):
+        level(max_retries=3, retry=RetryPolicy())
+
+
+def test_a_job_s_timeout_wins_over_the_queue_s() -> None:
+    assert job(queue(timeout=5), timeout=1).timeout == 1
+    assert job(queue(timeout=5)).timeout == 5
+    assert job(queue(setup_timeout=8)).setup_timeout == 8
+
+
+def test_a_priority_may_be_negative() -> None:
+    assert job(queue(), priority=-3).priority == -3
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"concurrency": 0},
+        {"concurrency": -1},
+        {"max_retries": -1},
+        {"timeout": 0},
+        {"timeout": -1.0},
+        {"timeout": math.nan},
+        {"timeout": math.inf},
+        {"timeout": 10**400},
+        {"progress_interval": -0.1},
+        {"progress_interval": math.nan},
+        {"threads_per_worker": 0},
+        {"max_items_per_worker": 0},
+        {"setup_timeout": 0},
+    ],
+)
+def test_a_queue_refuses_values_out_of_range_by_name(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(given))):
+        queue(**given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"concurrency": 2.0},
+        {"concurrency": "2"},
+        {"concurrency": True},
+        {"max_retries": 1.5},
+        {"retry": 3},
+        {"timeout": "1"},
+        {"progress_interval": None},
+        {"threads_per_worker": 1.0},
+        {"max_items_per_worker": False},
+        {"setup_timeout": []},
+    ],
+)
+def test_a_queue_refuses_values_of_the_wrong_type_by_name(given: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=next(iter(given))):
+        queue(**given)
+
+
+@pytest.mark.parametrize("given", [{"timeout": 0}, {"chunksize": 0}, {"max_retries": -2}])
+def test_a_job_refuses_values_out_of_range_by_name(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(given))):
+        job(queue(), **given)
+
+
+@pytest.mark.parametrize("given", [{"priority": 1.0}, {"priority": True}, {"chunksize": 2.5}, {"retry": "often"}])
+def test_a_job_refuses_values_of_the_wrong_type_by_name(given: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=next(iter(given))):
+        job(queue(), **given)
+
+
+def test_what_is_not_built_yet_is_refused_only_where_it_is_asked_for() -> None:
+    refuse_until_built(journal=None)
+    with pytest.raises(NotImplementedError, match="journal"):
+        refuse_until_built(journal="a.db")
+
+
+@pytest.mark.parametrize("platform", ["win32", "cygwin"])
+def test_windows_is_refused(platform: str) -> None:
+    with pytest.raises(NotImplementedError, match="WSL"):
+        check_platform(platform)
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_posix_is_not_refused(platform: str) -> None:
+    check_platform(platform)

@@ -1,0 +1,143 @@
+"""The items that wait to be dispatched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpqueue._core.pending import PendingItems
+from tests.support.invariants import waiting_items
+
+
+def test_fresh_items_go_out_in_order_as_ranges() -> None:
+    pending = PendingItems(10)
+    assert pending.take(4) == (range(4), False)
+    assert pending.take(4) == (range(4, 8), False)
+    assert pending.take(4) == (range(8, 10), False)
+    assert len(pending) == 0
+
+
+def test_a_million_items_cost_one_entry() -> None:
+    assert waiting_cost(PendingItems(1_000_000)) == 1
+
+
+def waiting_cost(pending: PendingItems) -> int:
+    return len(pending._fresh) + len(pending._due) + len(pending._suspects)
+
+
+def test_no_items_wait_for_nothing() -> None:
+    assert len(PendingItems(0)) == 0
+    assert waiting_cost(PendingItems(0)) == 0
+
+
+def test_what_was_handed_back_goes_out_in_its_old_place() -> None:
+    pending = PendingItems(100)
+    pending.take(20)
+    pending.put_back(range(15, 20))
+    assert pending.take(3) == (range(15, 18), False)
+
+
+def test_what_was_handed_back_goes_out_together_with_what_follows_it() -> None:
+    pending = PendingItems(100)
+    pending.take(20)
+    pending.put_back(range(15, 20))
+    pending.put_back(range(10, 15))
+    assert pending.take(30) == (range(10, 40), False)
+
+
+def test_a_gap_ends_a_range() -> None:
+    pending = PendingItems(100)
+    pending.take(20)
+    pending.put_back(range(5, 10))
+    assert pending.take(30) == (range(5, 10), False)
+    assert pending.take(5) == (range(20, 25), False)
+
+
+def test_retries_go_before_fresh_items_in_the_order_they_fell_due() -> None:
+    pending = PendingItems(10)
+    pending.take(5)
+    for index in (4, 1, 3):
+        pending.add_due(index)
+    assert pending.take(2) == ([4, 1], False)
+    assert pending.take(2) == ([3], False)
+    assert pending.take(2) == (range(5, 7), False)
+
+
+def test_suspects_go_first_and_carefully_and_alone() -> None:
+    pending = PendingItems(10)
+    pending.take(5)
+    pending.add_due(0)
+    pending.suspect([2, 3])
+    pending.put_back(range(1, 5))
+    assert pending.take(10) == ([2, 3], True)
+    assert pending.take(10) == ([0, 1, 4], False)
+
+
+def test_once_a_suspect_always_a_suspect() -> None:
+    pending = PendingItems(3)
+    pending.take(3)
+    pending.suspect([1])
+    pending.put_back([1])
+    pending.take(1)
+    pending.add_due(1)
+    assert pending.take(1) == ([1], True)
+
+
+def test_a_range_without_suspects_stays_a_range_while_there_are_some() -> None:
+    pending = PendingItems(1000)
+    pending.take(1000)
+    pending.suspect(range(100))
+    pending.put_back(range(500, 1000))
+    assert waiting_cost(pending) == 1
+
+
+def test_a_stream_adds_items_while_others_wait() -> None:
+    pending = PendingItems(0)
+    pending.add(range(3))
+    pending.add(range(3, 5))
+    pending.add(range(5, 5))
+    assert pending.take(10) == (range(5), False)
+
+
+def test_clearing_forgets_everything_also_suspicion() -> None:
+    pending = PendingItems(5)
+    pending.take(2)
+    pending.suspect([0])
+    pending.put_back([0, 1])
+    pending.clear()
+    assert len(pending) == 0
+    pending.add_due(0)
+    assert pending.take(1) == ([0], False)
+
+
+@given(st.integers(0, 40), st.lists(st.tuples(st.sampled_from(("take", "back", "suspect")), st.integers(1, 50))))
+@settings(max_examples=50)
+def test_no_item_is_lost_or_there_twice_however_they_go_and_come(count: int, moves: list[tuple[str, int]]) -> None:
+    pending, waiting, out = PendingItems(count), set(range(count)), list[Sequence[int]]()
+    for move, size in moves:
+        if move == "take" and pending:
+            taken, _ = pending.take(size)
+            assert 0 < len(taken) <= size
+            assert waiting.issuperset(taken)
+            waiting.difference_update(taken)
+            out.append(taken)
+        elif move != "take" and out:
+            rest = out.pop()[-size:]
+            if move == "suspect":
+                pending.suspect(rest[:3])
+            pending.put_back(rest)
+            waiting.update(rest)
+        assert sorted(waiting_items(pending)) == sorted(waiting)
+
+
+@given(st.integers(1, 200), st.lists(st.integers(1, 60), min_size=1))
+@settings(max_examples=50)
+def test_items_taken_in_any_sizes_come_out_once_and_in_order(count: int, sizes: list[int]) -> None:
+    pending, taken = PendingItems(count), list[int]()
+    while pending:
+        for size in sizes:
+            if pending:
+                taken.extend(pending.take(size)[0])
+    assert taken == list(range(count))

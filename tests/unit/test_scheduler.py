@@ -1,0 +1,535 @@
+"""A job's life in the scheduler: start, pause, resume, cancel, retry_failed, close; what it promises word by word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, SendChunk, StartLane
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.messages import JobStarted, QueueOpened, TimePassed
+from mpqueue._core.scheduler import LONGEST_WAIT
+from mpqueue.errors import JobStateError
+from mpqueue.retry import RetryPolicy
+from mpqueue.status import JobStatus
+from tests.support.auditor import Auditor
+from tests.support.fake_lanes import FakeLanes, attempts, crash, fail, hang, statuses, succeed
+
+
+def running(fleet: FakeLanes) -> list[int]:
+    """The indices of the items that workers run now."""
+    found: list[int] = []
+    for worker, lane in zip(fleet.workers, fleet.books.lanes, strict=True):
+        for chunk in lane.chunks:
+            if worker is not None and worker.claim.is_of(chunk.number) and worker.claim.phase:
+                found.extend(chunk.indices[worker.claim.lo : worker.claim.hi])
+    return sorted(found)
+
+
+@pytest.fixture
+def fleet() -> FakeLanes:
+    """Two lanes, watched."""
+    fleet = FakeLanes(2)
+    Auditor(fleet)
+    return fleet
+
+
+# -- start -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_job_starts_all_workers_side_by_side(fleet: FakeLanes) -> None:
+    fleet.start(fleet.job([succeed()]))
+    assert fleet.counts[StartLane] == 2
+    fleet.start(fleet.job([succeed()]))
+    assert fleet.counts[StartLane] == 2
+
+
+def test_a_job_runs_to_its_end(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(0.5)] * 4)
+    fleet.start(job)
+    assert job.status == "running"
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.COMPLETED
+    assert (job.completed, job.failed) == (4, 0)
+    assert job.table.results == [0, 1, 2, 3]
+    assert job.started_at == 1e9
+    assert job.duration == pytest.approx(1.1)
+    assert job.finished_at == pytest.approx(1e9 + 1.1)
+
+
+def test_started_comes_first_then_the_items_then_finished(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(1.0)] * 3)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert [type(told) for told in fleet.told] == [AnnounceStarted, *[AnnounceItems] * 3, AnnounceFinished]
+
+
+def test_an_empty_job_completes_at_once(fleet: FakeLanes) -> None:
+    job = fleet.job([])
+    fleet.start(job)
+    assert job.status is JobStatus.COMPLETED
+    assert [type(told) for told in fleet.told] == [AnnounceStarted, AnnounceFinished]
+
+
+def test_a_job_with_a_failed_item_completes_with_errors(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(), fail(), succeed()], retry=RetryPolicy(max_retries=0))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.COMPLETED_WITH_ERRORS
+    assert statuses(job) == ["completed", "failed", "completed"]
+
+
+def test_the_worker_picks_up_the_next_pending_item_when_it_has_finished_one(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(1.0), succeed(3.0), succeed(1.0), succeed(1.0), succeed(1.0)])
+    fleet.start(job)
+    fleet.run_until(0.5)
+    assert running(fleet) == [0, 1]
+    fleet.run_until(1.5)
+    assert running(fleet) == [1, 2]
+    fleet.run_until(2.5)
+    assert running(fleet) == [1, 3]
+    fleet.run_until_over(job)
+    assert fleet.now == pytest.approx(4.1)
+
+
+def test_a_refused_message_changes_nothing_and_commands_nothing(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed()])
+    fleet.start(job)
+    with pytest.raises(JobStateError, match="expected a pending job to start, got one that is running"):
+        fleet.start(job)
+    assert fleet.books.commands == []
+    assert job.epoch == 1
+
+
+def test_a_message_from_the_past_does_not_turn_time_back(fleet: FakeLanes) -> None:
+    fleet.handle(QueueOpened())
+    fleet.scheduler.handle(TimePassed(), 5.0)
+    fleet.scheduler.handle(TimePassed(), 4.0)
+    assert fleet.books.now == 5.0
+
+
+def test_no_wait_is_longer_than_systems_can_wait(fleet: FakeLanes) -> None:
+    fleet.start(fleet.job([hang()], timeout=1e300))
+    fleet.run_until_ready()
+    fleet.advance(60.0)
+    assert fleet.scheduler.deadline == fleet.books.now + LONGEST_WAIT
+    assert running(fleet) == [0]
+
+
+def test_a_scheduler_with_nothing_to_do_waits_for_nothing(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(1.0)] * 5)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    fleet.advance(60.0)
+    assert fleet.scheduler.deadline is None
+    assert fleet.scheduler.quiet
+
+
+# -- which call is allowed when ----------------------------------------------------------------------------------------
+
+
+def pending(fleet: FakeLanes) -> JobBook:
+    return fleet.job([succeed(10.0)] * 5)
+
+
+def run(fleet: FakeLanes) -> JobBook:
+    job = pending(fleet)
+    fleet.start(job)
+    fleet.run_until(1.0)
+    return job
+
+
+def paused(fleet: FakeLanes) -> JobBook:
+    job = run(fleet)
+    fleet.pause(job)
+    return job
+
+
+def being_cancelled(fleet: FakeLanes) -> JobBook:
+    job = run(fleet)
+    fleet.cancel(job)
+    return job
+
+
+def cancelled(fleet: FakeLanes) -> JobBook:
+    job = being_cancelled(fleet)
+    fleet.run_until_over(job)
+    return job
+
+
+def completed(fleet: FakeLanes) -> JobBook:
+    job = run(fleet)
+    fleet.run_until_over(job)
+    return job
+
+
+def completed_with_errors(fleet: FakeLanes) -> JobBook:
+    job = fleet.job([fail()], retry=RetryPolicy(max_retries=0))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    return job
+
+
+STATES = (pending, run, paused, being_cancelled, cancelled, completed, completed_with_errors)
+ALLOWED: dict[str, set[Callable[[FakeLanes], JobBook]]] = {
+    "start": {pending},
+    "pause": {run, paused},
+    "resume": {run, paused, being_cancelled},
+    "cancel": set(STATES),
+    "retry_failed": {completed, completed_with_errors},
+}
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
+@pytest.mark.parametrize("call", ALLOWED)
+def test_a_call_is_allowed_in_these_states_only(
+    fleet: FakeLanes, call: str, state: Callable[[FakeLanes], JobBook]
+) -> None:
+    job = state(fleet)
+    before = (job.status, job.cancelled, job.epoch, statuses(job))
+    if state in ALLOWED[call]:
+        getattr(fleet, call)(job)
+        return
+    with pytest.raises(JobStateError, match=job.id):
+        getattr(fleet, call)(job)
+    assert (job.status, job.cancelled, job.epoch, statuses(job)) == before
+
+
+# -- pause and resume --------------------------------------------------------------------------------------------------
+
+
+def test_pause_sets_paused_and_status_at_once(fleet: FakeLanes) -> None:
+    job = paused(fleet)
+    assert job.paused
+    assert job.status is JobStatus.PAUSED
+    (told,) = [told for told in fleet.told if isinstance(told, AnnounceState)]
+    assert (told.event, told.status) == ("job:paused", JobStatus.PAUSED)
+
+
+def test_active_items_continue_when_their_job_is_paused(fleet: FakeLanes) -> None:
+    job = paused(fleet)
+    fleet.run_until(60.0)
+    assert statuses(job) == ["completed", "completed", "pending", "pending", "pending"]
+
+
+def test_new_items_will_not_start_until_resumed(fleet: FakeLanes) -> None:
+    job = paused(fleet)
+    fleet.run_until(60.0)
+    assert running(fleet) == []
+    fleet.resume(job)
+    fleet.advance(1.0)
+    assert running(fleet) == [2, 3]
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.COMPLETED
+
+
+def test_a_pause_reaches_a_worker_in_the_middle_of_a_chunk(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(10.0)] * 6, chunksize=3)
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.pause(job)
+    fleet.run_until(60.0)
+    assert job.completed == 2
+    assert job.chunks_out == 0
+
+
+def test_a_paused_job_frees_its_workers_for_others(fleet: FakeLanes) -> None:
+    job, other = fleet.job([succeed(1.0)] * 20, chunksize=10), fleet.job([succeed(1.0)] * 2)
+    fleet.start(job)
+    fleet.run_until(0.5)
+    fleet.pause(job)
+    fleet.start(other)
+    fleet.run_until_over(other)
+    assert fleet.now == pytest.approx(2.1)
+    assert job.completed == 2
+
+
+def test_a_paused_job_with_nothing_left_finishes(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(1.0)] * 2)
+    fleet.start(job)
+    fleet.run_until(0.5)
+    fleet.pause(job)
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.COMPLETED
+
+
+def test_a_paused_job_keeps_due_retries_waiting(fleet: FakeLanes) -> None:
+    job = fleet.job([fail(times=1)])
+    fleet.start(job)
+    fleet.run_until_ready()
+    fleet.advance(1.0)
+    fleet.pause(job)
+    fleet.advance(60.0)
+    assert statuses(job) == ["pending"]
+    fleet.resume(job)
+    fleet.run_until_over(job)
+    assert attempts(job) == [2]
+
+
+def test_pausing_and_resuming_twice_does_nothing_more(fleet: FakeLanes) -> None:
+    job = paused(fleet)
+    fleet.pause(job)
+    fleet.resume(job)
+    fleet.resume(job)
+    events = [told.event for told in fleet.told if isinstance(told, AnnounceState)]
+    assert events == ["job:paused", "job:resumed"]
+
+
+def test_a_pause_that_ends_before_the_worker_notices_stops_nothing(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(1.0)] * 10, chunksize=5)
+    fleet.start(job)
+    fleet.run_until(0.5)
+    fleet.pause(job)
+    fleet.resume(job)
+    fleet.run_until_over(job)
+    assert fleet.now == pytest.approx(5.1, abs=0.01)
+
+
+# -- cancel ------------------------------------------------------------------------------------------------------------
+
+
+def test_cancelled_is_true_at_once_and_the_status_changes_with_finished(fleet: FakeLanes) -> None:
+    job = run(fleet)
+    fleet.cancel(job)
+    assert job.cancelled
+    assert job.status == "running"
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.CANCELLED
+    (finished,) = [told for told in fleet.told if isinstance(told, AnnounceFinished)]
+    assert finished.status is JobStatus.CANCELLED
+
+
+def test_active_items_may_complete_and_pending_ones_will_not_start(fleet: FakeLanes) -> None:
+    job = cancelled(fleet)
+    assert statuses(job) == ["completed", "completed", "pending", "pending", "pending"]
+    assert (job.completed, job.failed) == (2, 0)
+
+
+def test_a_cancel_reaches_a_worker_in_the_middle_of_a_chunk(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(10.0)] * 6, chunksize=3)
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.cancel(job)
+    fleet.run_until_over(job)
+    assert job.completed == 2
+    assert fleet.now == pytest.approx(10.1)
+
+
+def test_cancel_with_kill_ends_what_runs_and_charges_nobody(fleet: FakeLanes) -> None:
+    job = run(fleet)
+    fleet.cancel(job, kill=True)
+    fleet.run_until_over(job)
+    assert fleet.now == 1.0
+    assert statuses(job) == ["pending"] * 5
+    assert attempts(job) == [0] * 5
+
+
+def test_cancel_with_kill_spares_the_workers_of_other_jobs(fleet: FakeLanes) -> None:
+    job, other = fleet.job([succeed(10.0)]), fleet.job([succeed(10.0)])
+    fleet.start(job, other)
+    fleet.run_until(1.0)
+    fleet.cancel(job, kill=True)
+    fleet.run_until_over(job, other)
+    assert attempts(other) == [1]
+    assert fleet.now == pytest.approx(10.1)
+
+
+def test_a_cancel_with_kill_may_follow_one_without(fleet: FakeLanes) -> None:
+    job = being_cancelled(fleet)
+    fleet.cancel(job, kill=True)
+    fleet.run_until_over(job)
+    assert fleet.now == 1.0
+
+
+def test_a_pending_job_is_cancelled_at_once_and_never_starts(fleet: FakeLanes) -> None:
+    job = pending(fleet)
+    fleet.cancel(job)
+    assert job.status is JobStatus.CANCELLED
+    assert [type(told) for told in fleet.told] == [AnnounceFinished]
+    assert job.finished_at == 1e9
+    assert job.started_at is None
+
+
+def test_a_finished_job_stays_as_it_is(fleet: FakeLanes) -> None:
+    job = completed(fleet)
+    fleet.cancel(job)
+    assert job.status is JobStatus.COMPLETED
+    assert not job.cancelled
+
+
+def test_cancel_clears_paused(fleet: FakeLanes) -> None:
+    job = paused(fleet)
+    fleet.cancel(job)
+    assert not job.paused
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.CANCELLED
+
+
+def test_items_that_wait_for_a_retry_end_as_pending(fleet: FakeLanes) -> None:
+    job = fleet.job([fail(), succeed(5.0)])
+    fleet.start(job)
+    fleet.run_until(1.0)
+    assert statuses(job) == ["retry", "pending"]
+    fleet.cancel(job)
+    assert statuses(job) == ["pending", "pending"]
+    fleet.run_until_over(job)
+    assert (statuses(job), attempts(job)) == (["pending", "completed"], [1, 1])
+
+
+def test_an_item_that_fails_after_the_cancel_is_not_retried_and_not_announced(fleet: FakeLanes) -> None:
+    job = fleet.job([fail(5.0)])
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.cancel(job)
+    fleet.run_until_over(job)
+    assert (statuses(job), attempts(job)) == (["pending"], [1])
+    assert not any(isinstance(told, AnnounceItems) for told in fleet.told)
+
+
+def test_an_item_whose_last_try_fails_after_the_cancel_has_failed(fleet: FakeLanes) -> None:
+    job = fleet.job([fail(5.0)], retry=RetryPolicy(max_retries=0))
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.cancel(job)
+    fleet.run_until_over(job)
+    assert (statuses(job), job.failed) == (["failed"], 1)
+    assert job.status is JobStatus.CANCELLED
+
+
+def test_a_worker_that_crashes_in_a_cancelled_job_is_replaced(fleet: FakeLanes) -> None:
+    job = fleet.job([crash(5.0)])
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.cancel(job)
+    fleet.run_until_over(job)
+    assert (job.status, statuses(job)) == (JobStatus.CANCELLED, ["pending"])
+    fleet.advance(1.0)
+    assert all(fleet.workers)
+
+
+# -- retry_failed ------------------------------------------------------------------------------------------------------
+
+
+def test_retry_failed_runs_the_failed_items_again_with_new_tries_and_their_history(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(), fail(times=2), fail()], retry=RetryPolicy(max_retries=1))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert (statuses(job), attempts(job)) == (["completed", "failed", "failed"], [1, 2, 2])
+    fleet.retry_failed(job)
+    assert (job.status, job.completed, job.failed) == (JobStatus.RUNNING, 1, 0)
+    assert attempts(job) == [1, 0, 0]
+    assert job.finished_at is None
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.COMPLETED_WITH_ERRORS
+    assert attempts(job) == [1, 2, 2]
+    assert [len(job.table.history[index]) for index in (1, 2)] == [4, 4]
+
+
+def test_retry_failed_announces_start_and_finish_again(fleet: FakeLanes) -> None:
+    job = completed_with_errors(fleet)
+    fleet.retry_failed(job)
+    fleet.run_until_over(job)
+    once = [AnnounceStarted, AnnounceItems, AnnounceFinished]
+    assert [type(told) for told in fleet.told] == [*once, *once]
+
+
+def test_a_retry_timer_of_the_old_run_means_nothing_in_the_new_one() -> None:
+    fleet = FakeLanes(1)
+    Auditor(fleet)
+    job = fleet.job([fail()], retry=RetryPolicy(max_retries=1, base_delay=50.0))
+    fleet.broken.add(0)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert job.failed == 1
+    fleet.broken.clear()
+    fleet.retry_failed(job)
+    fleet.run_until_over(job)
+    assert attempts(job) == [2]
+
+
+def test_a_worker_is_sent_the_handler_again_after_it_was_asked_to_forget_it(fleet: FakeLanes) -> None:
+    sent: list[bool] = []
+    fleet.watchers.append(lambda _, commands: sent.extend(c.with_handler for c in commands if isinstance(c, SendChunk)))
+    job = fleet.job([fail(1.0), fail(1.0)], retry=RetryPolicy(max_retries=0))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    fleet.retry_failed(job)
+    fleet.run_until_over(job)
+    assert sent == [True] * 4
+
+
+# -- close -------------------------------------------------------------------------------------------------------------
+
+
+def test_closing_waits_for_started_jobs_and_their_retries(fleet: FakeLanes) -> None:
+    job = fleet.job([fail(times=2), succeed(3.0)])
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.close()
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.COMPLETED
+
+
+def test_closing_cancels_paused_jobs(fleet: FakeLanes) -> None:
+    job = paused(fleet)
+    fleet.close()
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.CANCELLED
+
+
+def test_a_job_that_is_paused_while_the_queue_closes_is_cancelled(fleet: FakeLanes) -> None:
+    job = run(fleet)
+    fleet.close()
+    fleet.pause(job)
+    assert job.cancelled
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.CANCELLED
+
+
+def test_closing_leaves_pending_jobs_pending(fleet: FakeLanes) -> None:
+    job = pending(fleet)
+    fleet.close()
+    assert job.status is JobStatus.PENDING
+
+
+def test_closing_with_cancel_cancels_running_jobs_and_lets_active_items_complete(fleet: FakeLanes) -> None:
+    job = run(fleet)
+    fleet.close(cancel=True)
+    fleet.run_until_over(job)
+    assert (job.status, job.completed) == (JobStatus.CANCELLED, 2)
+
+
+def test_closing_with_kill_ends_every_job_at_once(fleet: FakeLanes) -> None:
+    job, other = run(fleet), paused(fleet)
+    fleet.close(cancel=True, kill=True)
+    assert (job.status, other.status) == (JobStatus.CANCELLED, JobStatus.CANCELLED)
+    assert attempts(job) == [0] * 5
+    assert fleet.scheduler.quiet
+
+
+def test_no_worker_is_started_for_a_closed_queue_with_nothing_to_do(fleet: FakeLanes) -> None:
+    job = completed(fleet)
+    fleet.close()
+    fleet.kill(0)
+    fleet.advance(60.0)
+    assert job.status is JobStatus.COMPLETED
+    assert fleet.counts[StartLane] == 2
+
+
+def test_no_worn_out_worker_is_replaced_for_a_closed_queue_with_nothing_to_do() -> None:
+    fleet = FakeLanes(1, max_items_per_worker=2)
+    job = fleet.job([succeed(1.0)] * 2)
+    fleet.start(job)
+    fleet.close()
+    fleet.run_until_over(job)
+    fleet.advance(60.0)
+    assert fleet.counts[StartLane] == 1
+
+
+def test_a_started_job_may_be_anywhere_when_a_second_one_starts(fleet: FakeLanes) -> None:
+    job = run(fleet)
+    other = fleet.job([succeed()])
+    fleet.handle(JobStarted(other, 1e9))
+    fleet.run_until_over(job, other)
+    assert (job.status, other.status) == (JobStatus.COMPLETED, JobStatus.COMPLETED)

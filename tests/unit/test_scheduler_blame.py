@@ -1,0 +1,378 @@
+"""Dead workers: who pays, and that nobody else notices."""
+
+from __future__ import annotations
+
+import pytest
+
+from mpqueue._core.commands import ObserveLane, SendChunk
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.messages import ChunkReported, LaneDied
+from mpqueue._wire.frames import Ended
+from mpqueue._wire.ledger import Claim, Phase
+from mpqueue.errors import ItemTimeoutError, WorkerCrashedError
+from mpqueue.retry import RetryPolicy
+from mpqueue.status import JobStatus
+from tests.support.auditor import Auditor
+from tests.support.fake_lanes import (
+    FakeLanes,
+    attempts,
+    crash,
+    errors,
+    fail,
+    hang,
+    packed,
+    spoil,
+    statuses,
+    succeed,
+)
+from tests.support.fake_worker import Packing, Try
+
+AT_ONCE = RetryPolicy(base_delay=0.0)
+
+
+@pytest.fixture
+def fleet() -> FakeLanes:
+    """One lane, watched."""
+    fleet = FakeLanes(1)
+    Auditor(fleet)
+    return fleet
+
+
+def careful_chunks(fleet: FakeLanes) -> list[list[int]]:
+    """The items of each careful chunk that is sent from now on."""
+    sent: list[list[int]] = []
+
+    def watch(_: object, commands: list[object]) -> None:
+        sent.extend(
+            list(command.chunk.indices)
+            for command in commands
+            if isinstance(command, SendChunk) and command.chunk.careful
+        )
+
+    fleet.watchers.append(watch)  # type: ignore[arg-type]
+    return sent
+
+
+def start_chunk(fleet: FakeLanes, items: int) -> JobBook:
+    """A job whose items are in one chunk, of which the first runs."""
+    job = fleet.job([succeed(10.0)] * items, chunksize=items)
+    fleet.start(job)
+    fleet.run_until(0.1)
+    return job
+
+
+def die_with(fleet: FakeLanes, phase: Phase, lo: int, hi: int) -> None:
+    """The worker dies by itself, and this is what its ledger says."""
+    worker = fleet.workers[0]
+    assert worker is not None
+    worker.claim = Claim(worker.claim.chunk, phase, lo, hi, fleet.now)
+    worker.die(exitcode=-11, signal="SIGSEGV")
+    fleet.step()
+
+
+# -- crashes -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_crash_is_charged_to_the_item_that_ran_and_retried(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(0.01), crash(0.01, times=1), succeed(0.01)], chunksize=3)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert statuses(job) == ["completed"] * 3
+    assert attempts(job) == [1, 2, 1]
+    (tried,) = job.table.history[1]
+    assert isinstance(tried.exception, WorkerCrashedError)
+    assert tried.duration == pytest.approx(0.01)
+
+
+def test_an_item_that_always_crashes_fails_after_its_tries(fleet: FakeLanes) -> None:
+    job = fleet.job([crash(), succeed()])
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert (statuses(job), attempts(job)) == (["failed", "completed"], [4, 1])
+
+
+def test_a_crash_says_how_the_worker_ended(fleet: FakeLanes) -> None:
+    job = fleet.job([crash()], retry=RetryPolicy(max_retries=0))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    error = job.table.failures[0].error
+    assert isinstance(error, WorkerCrashedError)
+    assert (error.exitcode, error.signal, error.pid) == (-11, "SIGSEGV", 1000)
+    assert "SIGSEGV" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "signal", "text"),
+    [(0, None, "exit code 0"), (-9, "SIGKILL", "SIGKILL"), (None, None, "the system does not tell how")],
+)
+def test_every_end_of_a_worker_has_words(fleet: FakeLanes, exitcode: int | None, signal: str | None, text: str) -> None:
+    job = fleet.job([succeed(10.0)], retry=RetryPolicy(max_retries=0))
+    fleet.start(job)
+    fleet.run_until(1.0)
+    worker = fleet.workers[0]
+    assert worker is not None
+    worker.die(exitcode=exitcode, signal=signal)  # type: ignore[arg-type]
+    fleet.run_until_over(job)
+    assert text in str(job.table.failures[0].error)
+
+
+def test_the_worker_is_replaced_at_once(fleet: FakeLanes) -> None:
+    job = fleet.job([crash(times=1)], retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.now == pytest.approx(0.1 + 0.1)
+
+
+def test_a_single_claim_names_the_culprit_and_the_rest_goes_out_as_before(fleet: FakeLanes) -> None:
+    sent = careful_chunks(fleet)
+    job = start_chunk(fleet, 5)
+    die_with(fleet, Phase.RUNNING, 2, 3)
+    assert attempts(job) == [0, 0, 1, 0, 0]
+    assert statuses(job) == ["pending", "pending", "retry", "pending", "pending"]
+    fleet.run_until_over(job)
+    assert sent == []
+    assert attempts(job) == [1, 1, 2, 1, 1]
+
+
+def test_a_claim_of_several_charges_nobody_and_sends_them_out_carefully(fleet: FakeLanes) -> None:
+    sent = careful_chunks(fleet)
+    job = start_chunk(fleet, 5)
+    die_with(fleet, Phase.RUNNING, 1, 4)
+    assert attempts(job) == [0] * 5
+    assert sorted(job.pending._suspects) == [1, 2, 3]
+    fleet.run_until_over(job)
+    assert sent[0] == [1, 2, 3]
+    assert attempts(job) == [1] * 5
+
+
+def test_of_several_tiny_items_the_one_that_crashes_is_found(fleet: FakeLanes) -> None:
+    job = fleet.job([*[succeed(20e-6)] * 60, crash(20e-6), *[succeed(20e-6)] * 60], retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert statuses(job)[60] == "failed"
+    assert job.completed == 120
+    assert attempts(job) == [1] * 60 + [4] + [1] * 60
+
+
+def test_a_crash_while_unpickling_is_found_too(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(), packed(Packing.DEADLY), succeed()], chunksize=3, retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert (statuses(job), attempts(job)) == (["completed", "failed", "completed"], [1, 4, 1])
+    assert errors(job)[1] is WorkerCrashedError
+
+
+def test_what_was_sent_home_early_does_not_run_again(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(0.01), succeed(0.01), crash(1.0, times=1), succeed(0.01)], chunksize=4, retry=AT_ONCE)
+    runs: list[int] = []
+    fleet.item_watchers.append(lambda chunk, lo, hi: runs.extend(chunk.indices[lo:hi]))
+    fleet.start(job)
+    fleet.run_until(0.5)
+    assert job.completed == 2
+    fleet.run_until_over(job)
+    assert (runs.count(0), runs.count(1)) == (1, 1)
+    assert attempts(job) == [1, 1, 2, 1]
+
+
+def test_what_had_finished_and_was_not_sent_runs_again_uncharged(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(0.01), crash(0.01, times=1)], chunksize=2, retry=AT_ONCE)
+    runs: list[int] = []
+    fleet.item_watchers.append(lambda chunk, lo, hi: runs.extend(chunk.indices[lo:hi]))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert runs.count(0) == 2
+    assert attempts(job) == [1, 2]
+
+
+def test_a_chunk_that_had_not_begun_goes_back_uncharged(fleet: FakeLanes) -> None:
+    job = start_chunk(fleet, 3)
+    worker = fleet.workers[0]
+    assert worker is not None
+    worker.claim = Claim(0, Phase.IDLE, 0, 0, 0.0)
+    worker.die()
+    fleet.run_until_over(job)
+    assert attempts(job) == [1] * 3
+
+
+def test_a_death_without_a_ledger_charges_nobody(fleet: FakeLanes) -> None:
+    job = start_chunk(fleet, 3)
+    worker = fleet.workers[0]
+    assert worker is not None
+    worker.claim = None  # type: ignore[assignment]
+    worker.die()
+    fleet.step()
+    assert attempts(job) == [0] * 3
+
+
+def test_a_worker_killed_while_idle_costs_nobody_anything(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(1.0)])
+    fleet.start(job)
+    fleet.run_until_over(job)
+    fleet.kill(0)
+    again = fleet.job([succeed(1.0)])
+    fleet.start(again)
+    fleet.run_until_over(again)
+    assert attempts(again) == [1]
+
+
+def test_a_worker_killed_from_outside_while_busy_costs_the_item_a_try(fleet: FakeLanes) -> None:
+    job = start_chunk(fleet, 2)
+    fleet.advance(1.0)
+    fleet.kill(0)
+    fleet.run_until_over(job)
+    assert attempts(job) == [2, 1]
+
+
+def test_bystanders_on_other_lanes_never_notice() -> None:
+    fleet = FakeLanes(2)
+    Auditor(fleet)
+    bad, good = fleet.job([crash(0.05)] * 3, retry=AT_ONCE), fleet.job([succeed(0.5)] * 4)
+    fleet.start(bad, good)
+    fleet.run_until_over(bad, good)
+    assert bad.failed == 3
+    assert attempts(good) == [1] * 4
+    assert good.table.history == {}
+
+
+def test_a_message_of_a_worker_that_is_gone_means_nothing(fleet: FakeLanes) -> None:
+    job = fleet.job([crash(0.01, times=1), succeed(0.01)], chunksize=2, retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until(0.15)
+    fleet.handle(ChunkReported(0, 1, 1, 0, 2, ["a", "b"], {}, (), 0.0, Ended.DONE))
+    assert job.completed == 0
+    fleet.run_until_over(job)
+    assert job.table.results == [0, 1]
+
+
+# -- workers that cannot answer ----------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_dies_before_it_answers_charges_the_culprit_alone_in_the_end(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(), spoil(), succeed()], chunksize=3, retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert (statuses(job), attempts(job)) == (["completed", "failed", "completed"], [1, 4, 1])
+    assert "before it could answer" in str(job.table.failures[1].error)
+
+
+def test_one_such_death_charges_nobody(fleet: FakeLanes) -> None:
+    job = start_chunk(fleet, 3)
+    die_with(fleet, Phase.IDLE, 3, 3)
+    fleet.run_until_over(job)
+    assert attempts(job) == [1] * 3
+
+
+# -- a report of which the beginning is missing ------------------------------------------------------------------------
+
+
+def test_an_answer_whose_beginning_never_came_home_gives_its_items_back(fleet: FakeLanes) -> None:
+    job = start_chunk(fleet, 4)
+    worker = fleet.workers[0]
+    assert worker is not None
+    worker.turn += 1
+    worker._run = None
+    fleet.handle(ChunkReported(0, 1, 1, 2, 4, [2, 3], {}, (), 0.0, Ended.DONE))
+    fleet.run_until_over(job)
+    assert (job.status, attempts(job)) == (JobStatus.COMPLETED, [1] * 4)
+
+
+# -- timeouts ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_item_that_hangs_is_killed_at_its_timeout_and_retried(fleet: FakeLanes) -> None:
+    job = fleet.job([hang(times=1)], timeout=3.0, retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert (statuses(job), attempts(job)) == (["completed"], [2])
+    assert fleet.now == pytest.approx(0.1 + 3.0 + 0.1)
+    (tried,) = job.table.history[0]
+    assert isinstance(tried.exception, ItemTimeoutError)
+    assert tried.exception.stack == "where it was"
+    assert "3 s" in str(tried.exception)
+
+
+def test_the_timeout_holds_for_each_item_of_a_chunk_also_for_the_last(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(2.0), succeed(2.0), hang()], chunksize=3, timeout=3.0, retry=RetryPolicy(max_retries=0))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert statuses(job) == ["completed", "completed", "failed"]
+    assert fleet.now == pytest.approx(0.1 + 2.0 + 2.0 + 3.0, abs=0.01)
+
+
+def test_loading_and_setup_are_not_in_the_timeout(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(2.0)], timeout=3.0, load=lambda lane, time: Try(60.0))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert attempts(job) == [1]
+
+
+def test_the_timeout_holds_for_an_item_behind_a_setup_that_may_take_longer(fleet: FakeLanes) -> None:
+    job = fleet.job([hang()], timeout=1.0, setup_timeout=60.0, load=lambda lane, time: Try(1.5), retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert job.table.history[0][0].duration == pytest.approx(1.0)
+    assert fleet.now == pytest.approx(4 * (0.1 + 1.5 + 1.0))
+
+
+def test_a_hanging_item_among_tiny_ones_is_found(fleet: FakeLanes) -> None:
+    job = fleet.job([*[succeed(20e-6)] * 100, hang(), *[succeed(20e-6)] * 100], timeout=1.0, retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert job.completed == 200
+    assert errors(job)[100] is ItemTimeoutError
+    assert attempts(job) == [1] * 100 + [4] + [1] * 100
+
+
+def test_a_verdict_on_an_item_that_has_ended_meanwhile_charges_nobody() -> None:
+    fleet = FakeLanes(1, kill_seconds=0.05)
+    Auditor(fleet)
+    job = fleet.job([succeed(3.01), succeed(10.0)], chunksize=2, timeout=3.0, retry=RetryPolicy(max_retries=0))
+    fleet.start(job)
+    fleet.run_until(0.1 + 3.0 + 0.05)
+    assert fleet.counts[LaneDied] == 1
+    fleet.run_until(4.0)
+    assert job.table.history == {}
+    assert job.failed == 0
+
+
+def test_an_item_that_ends_between_the_verdict_and_the_kill_keeps_its_result() -> None:
+    fleet = FakeLanes(1, kill_seconds=0.05)
+    Auditor(fleet)
+    job = fleet.job([succeed(3.01)], timeout=3.0)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert (statuses(job), attempts(job)) == (["completed"], [1])
+    assert job.table.history == {}
+
+
+def test_a_worker_that_crashes_by_itself_just_before_the_kill_is_charged_once() -> None:
+    fleet = FakeLanes(1, kill_seconds=0.05)
+    Auditor(fleet)
+    job = fleet.job([crash(3.01, times=1)], timeout=3.0, retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert attempts(job) == [2]
+
+
+def test_without_limits_nobody_looks_at_the_clock(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(10_000.0)])
+    fleet.start(job)
+    fleet.run_until(60.0)
+    assert fleet.scheduler.deadline is None
+
+
+def test_a_long_timeout_costs_few_looks(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(5.0)] * 200, timeout=100.0)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.counts[ObserveLane] <= 12
+    assert len(fleet.books.timers) <= 2
+
+
+def test_a_failing_neighbour_is_told_apart_from_a_crashing_one(fleet: FakeLanes) -> None:
+    job = fleet.job([fail(times=1), crash(times=1), hang(times=1)], chunksize=3, timeout=1.0, retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert attempts(job) == [2, 2, 2]
+    kinds = [type(job.table.history[index][0].exception) for index in range(3)]
+    assert kinds == [ValueError, WorkerCrashedError, ItemTimeoutError]

@@ -1,0 +1,280 @@
+"""Which job's items go where: chunks, prefetch, priorities, fairness, recycling."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from mpqueue._core.commands import AnnounceItems, RecycleLane, SendChunk, StartLane
+from mpqueue._core.dispatch import STICKINESS
+from mpqueue._core.lane_book import CHUNKS_PER_LANE, LaneState
+from mpqueue.retry import RetryPolicy
+from mpqueue.status import JobStatus
+from tests.support.auditor import Auditor
+from tests.support.fake_lanes import FakeLanes, attempts, fail, succeed
+from tests.support.fake_worker import Try
+
+
+def watched(lanes: int, **options: int) -> FakeLanes:
+    fleet = FakeLanes(lanes, **options)
+    Auditor(fleet)
+    return fleet
+
+
+def chunks_on(fleet: FakeLanes) -> list[int]:
+    """How many chunks are on each lane."""
+    return [len(lane.chunks) for lane in fleet.books.lanes]
+
+
+def lanes_of(fleet: FakeLanes) -> Counter[int]:
+    """How many lanes each job has, by its number."""
+    return Counter(lane.job.number for lane in fleet.books.lanes if lane.job is not None)
+
+
+def order_of_ends(fleet: FakeLanes) -> list[int]:
+    """The numbers of the jobs whose items ended, in that order."""
+    return [told.job.number for told in fleet.told if isinstance(told, AnnounceItems)]
+
+
+# -- chunks ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_items_go_out_one_by_one_to_all_lanes() -> None:
+    fleet = watched(3)
+    fleet.start(fleet.job([succeed(1.0)] * 10))
+    fleet.run_until(0.5)
+    assert [len(lane.chunks[0].indices) for lane in fleet.books.lanes] == [1, 1, 1]
+
+
+def test_tiny_items_travel_in_few_chunks() -> None:
+    fleet = watched(2)
+    job = fleet.job([succeed(10e-6)] * 3000)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.COMPLETED
+    assert fleet.counts[SendChunk] < 40
+
+
+def test_an_explicit_chunksize_is_kept() -> None:
+    fleet = watched(1)
+    job = fleet.job([succeed(1.0)] * 10, chunksize=4)
+    sizes: list[int] = []
+    fleet.watchers.append(
+        lambda _, commands: sizes.extend(len(c.chunk.indices) for c in commands if isinstance(c, SendChunk))
+    )
+    fleet.start(job)
+    fleet.run_until_over(job)
+    # The worker hands back what it can't begin within 50 ms, so that each item is progress.
+    assert sizes[0] == 4
+    assert max(sizes) == 4
+
+
+def test_a_lane_gets_a_second_chunk_in_advance_only_of_items_known_to_be_short() -> None:
+    fleet = watched(1)
+    fleet.start(fleet.job([succeed(1.0)] * 10))
+    fleet.run_until(3.0)
+    assert chunks_on(fleet) == [1]
+
+    fleet = watched(1)
+    fleet.start(fleet.job([succeed(0.03)] * 10))
+    assert chunks_on(fleet) == [0]
+    fleet.run_until_ready()
+    fleet.step()
+    assert chunks_on(fleet) == [1], "nothing is known yet"
+    fleet.advance(0.05)
+    assert chunks_on(fleet) == [CHUNKS_PER_LANE]
+
+
+# -- priorities --------------------------------------------------------------------------------------------------------
+
+
+def test_the_higher_priority_goes_first() -> None:
+    fleet = watched(2)
+    low, high = fleet.job([succeed(1.0)] * 4), fleet.job([succeed(1.0)] * 4, priority=1)
+    fleet.start(low, high)
+    fleet.run_until_over(low, high)
+    assert order_of_ends(fleet) == [2] * 4 + [1] * 4
+
+
+def test_what_runs_is_not_interrupted_by_a_higher_priority() -> None:
+    fleet = watched(1)
+    low, high = fleet.job([succeed(5.0)] * 2), fleet.job([succeed(1.0)], priority=9)
+    fleet.start(low)
+    fleet.run_until(1.0)
+    fleet.start(high)
+    fleet.run_until_over(low, high)
+    assert order_of_ends(fleet) == [1, 2, 1]
+
+
+def test_a_lower_priority_takes_what_the_higher_one_leaves() -> None:
+    fleet = watched(3)
+    low, high = fleet.job([succeed(1.0)] * 20), fleet.job([succeed(1.0)] * 2, priority=1)
+    fleet.start(low, high)
+    fleet.run_until(0.5)
+    assert lanes_of(fleet) == {1: 1, 2: 2}
+
+
+def test_a_job_that_waits_for_retries_does_not_hold_up_lower_priorities() -> None:
+    fleet = watched(1)
+    low, high = fleet.job([succeed(0.1)] * 5), fleet.job([fail(times=1)], priority=1)
+    fleet.start(low, high)
+    fleet.run_until_over(low)
+    assert fleet.now < 1.0
+    fleet.run_until_over(high)
+    assert attempts(high) == [2]
+
+
+# -- fairness ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lanes", [2, 4, 5])
+def test_two_equal_jobs_share_the_lanes(lanes: int) -> None:
+    fleet = watched(lanes)
+    first, second = fleet.job([succeed(0.5)] * 200), fleet.job([succeed(0.5)] * 200)
+    fleet.start(first, second)
+    for moment in range(1, 20):
+        fleet.run_until(moment + 0.3)
+        held = lanes_of(fleet)
+        assert abs(held[1] - held[2]) <= 1
+        assert sum(held.values()) == lanes
+
+
+def test_two_equal_jobs_share_a_single_lane_by_time() -> None:
+    fleet = watched(1)
+    short, long = fleet.job([succeed(0.2)] * 100), fleet.job([succeed(1.0)] * 20)
+    fleet.start(short, long)
+    fleet.run_until(20.0)
+    assert short.seconds_used == pytest.approx(long.seconds_used, abs=2.0)
+
+
+def test_a_job_that_starts_late_gets_its_share_at_once_and_no_more() -> None:
+    fleet = watched(2)
+    first, late = fleet.job([succeed(0.5)] * 300), fleet.job([succeed(0.5)] * 300)
+    fleet.start(first)
+    fleet.run_until(30.0)
+    fleet.start(late)
+    fleet.advance(0.6)
+    assert lanes_of(fleet) == {1: 1, 2: 1}
+    before = first.completed
+    fleet.advance(30.0)
+    assert first.completed - before == pytest.approx(60, abs=3)
+
+
+def test_a_job_that_was_paused_does_not_make_up_for_it_at_the_others_cost() -> None:
+    fleet = watched(1)
+    first, second = fleet.job([succeed(0.5)] * 300), fleet.job([succeed(0.5)] * 300)
+    fleet.start(first, second)
+    fleet.run_until(5.0)
+    fleet.pause(first)
+    fleet.advance(50.0)
+    fleet.resume(first)
+    before = (first.completed, second.completed)
+    fleet.advance(10.0)
+    assert first.completed - before[0] == pytest.approx(10, abs=2)
+    assert second.completed - before[1] == pytest.approx(10, abs=2)
+
+
+def test_a_job_alone_has_all_lanes() -> None:
+    fleet = watched(4)
+    fleet.start(fleet.job([succeed(1.0)] * 50))
+    fleet.run_until(3.5)
+    assert lanes_of(fleet) == {1: 4}
+
+
+def test_many_equal_jobs_all_move() -> None:
+    fleet = watched(2)
+    jobs = [fleet.job([succeed(0.2)] * 50) for _ in range(6)]
+    fleet.start(*jobs)
+    fleet.run_until(12.0)
+    done = [job.completed for job in jobs]
+    assert min(done) > 0.7 * max(done)
+
+
+def test_a_lane_loads_no_second_handler_for_a_moment_s_difference() -> None:
+    fleet = watched(1, start_seconds=0)
+    loads: list[float] = []
+
+    def load(lane: int, time: int) -> Try:
+        loads.append(fleet.now)
+        return Try()
+
+    first, second = fleet.job([succeed(0.001)] * 400, load=load), fleet.job([succeed(0.001)] * 400, load=load)
+    fleet.start(first, second)
+    fleet.run_until_over(first, second)
+    assert loads == [0.0, pytest.approx(STICKINESS, abs=0.05)]
+
+
+def test_a_job_with_a_cap_has_no_more_lanes_than_that() -> None:
+    fleet = watched(4)
+    job = fleet.job([succeed(1.0)] * 8, max_lanes=2)
+    fleet.start(job)
+    fleet.run_until(0.5)
+    assert lanes_of(fleet) == {1: 2}
+    fleet.run_until_over(job)
+    assert fleet.now == pytest.approx(4.1)
+
+
+# -- recycling ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_is_replaced_after_so_many_items() -> None:
+    fleet = watched(1, max_items_per_worker=3)
+    job = fleet.job([succeed(0.2)] * 10)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert attempts(job) == [1] * 10
+    assert fleet.counts[RecycleLane] == 3
+    assert fleet.counts[StartLane] == 4
+
+
+def test_no_chunk_is_larger_than_what_the_worker_may_still_have() -> None:
+    fleet = watched(1, max_items_per_worker=5)
+    job = fleet.job([succeed(0.0001)] * 12, chunksize=4)
+    sizes: list[int] = []
+    fleet.watchers.append(
+        lambda _, commands: sizes.extend(len(c.chunk.indices) for c in commands if isinstance(c, SendChunk))
+    )
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert sizes == [4, 1, 4, 1, 2]
+
+
+def test_items_that_were_handed_back_do_not_wear_a_worker_out() -> None:
+    fleet = watched(1, max_items_per_worker=4)
+    job = fleet.job([succeed(1.0)] * 8, chunksize=4)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.counts[RecycleLane] == 2
+
+
+def test_retries_count_as_items_of_their_worker() -> None:
+    fleet = watched(1, max_items_per_worker=2)
+    job = fleet.job([fail(times=3)], retry=RetryPolicy(base_delay=1.0, factor=1.0))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.counts[RecycleLane] == 2
+
+
+def test_a_recycled_lane_gets_a_worker_although_the_first_start_fails() -> None:
+    fleet = watched(1, max_items_per_worker=1)
+    job = fleet.job([succeed(0.2)] * 3)
+    fleet.start(job)
+    fleet.run_until(0.15)
+    fleet.broken.add(0)
+    fleet.run_until(2.0)
+    assert fleet.books.lanes[0].state is not LaneState.READY
+    fleet.broken.clear()
+    fleet.run_until_over(job)
+    assert job.completed == 3
+
+
+def test_lanes_may_be_added_while_jobs_run() -> None:
+    fleet = watched(1)
+    job = fleet.job([succeed(1.0)] * 12)
+    fleet.start(job)
+    fleet.run_until(0.5)
+    fleet.want(4)
+    fleet.run_until_over(job)
+    assert len(fleet.books.lanes) == 4
+    assert fleet.now < 5.0

@@ -1,0 +1,280 @@
+"""Items stuck behind a slow one, and idle lanes: what is taken, when, and what looking for it costs."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from mpqueue._core import stealing
+from mpqueue._core.commands import LowerLimit, ObserveLane, SendChunk
+from mpqueue._core.lane_book import Chunk, LaneBook, LaneState
+from mpqueue._core.messages import TimePassed
+from mpqueue._core.stealing import BEGIN_SECONDS
+from mpqueue._wire.ledger import SETTLE, Claim, Phase
+from mpqueue.status import JobStatus
+from tests.support.auditor import Auditor
+from tests.support.fake_lanes import FakeLanes, attempts, fail, packed, succeed
+from tests.support.fake_worker import Packing, Try
+
+
+def watched(lanes: int, **options: float) -> FakeLanes:
+    fleet = FakeLanes(lanes, **options)  # type: ignore[arg-type]
+    Auditor(fleet)
+    return fleet
+
+
+def runs_of(fleet: FakeLanes) -> Counter[int]:
+    """How often each item is run, from now on; for one job."""
+    runs: Counter[int] = Counter()
+    fleet.item_watchers.append(lambda chunk, lo, hi: runs.update(chunk.indices[lo:hi]))
+    return runs
+
+
+def test_items_behind_a_slow_one_go_to_an_idle_lane() -> None:
+    fleet = watched(2)
+    runs = runs_of(fleet)
+    job = fleet.job([succeed(10.0), *[succeed(0.1)] * 9], chunksize=10)
+    fleet.start(job)
+    fleet.run_until(2.0)
+    assert job.completed == 9
+    fleet.run_until_over(job)
+    assert fleet.now == pytest.approx(10.1)
+    assert runs == dict.fromkeys(range(10), 1), "nothing runs twice"
+
+
+def test_two_slow_items_in_one_chunk_run_side_by_side() -> None:
+    fleet = watched(2)
+    job = fleet.job([succeed(1.0)] * 2, chunksize=2)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.now == pytest.approx(1.1, abs=0.01)
+
+
+def test_the_last_item_of_a_chunk_is_taken_although_its_neighbour_is_not_slow_yet() -> None:
+    """One of one waiting item for one idle lane: rounding must not leave it."""
+    fleet = watched(2)
+    job = fleet.job([succeed(1.0)] * 4, chunksize=2)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.now == pytest.approx(2.1, abs=0.02)
+
+
+def test_a_chunk_is_shared_among_all_idle_lanes() -> None:
+    fleet = watched(4)
+    job = fleet.job([succeed(1.0)] * 8, chunksize=8)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.now == pytest.approx(2.1, abs=0.05)
+
+
+def test_a_chunk_that_waits_behind_a_slow_item_is_taken_as_a_whole() -> None:
+    fleet = watched(2)
+    job = fleet.job([succeed(0.001)] * 200 + [succeed(5.0)] + [succeed(0.001)] * 30)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.now == pytest.approx(5.2, abs=0.1)
+    assert attempts(job) == [1] * 231
+
+
+def test_a_stretch_that_was_cut_off_behind_a_slow_item_comes_free() -> None:
+    """All of it was claimed when it was first looked at, and only its first item after 25 ms."""
+    fleet = watched(4)
+    job = fleet.job([*[succeed(20e-6)] * 2000, *[succeed(3.0)] * 4])
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.now == pytest.approx(3.2, abs=0.1)
+
+
+def test_the_chunk_that_runs_is_shared_although_the_one_behind_it_is_gone_already() -> None:
+    fleet = watched(2)
+    job = fleet.job([succeed(0.001)] * 40, chunksize=20)
+    books, lane = fleet.books, fleet.books.lanes[0]
+    for number, end in ((1, 20), (2, 0)):
+        chunk = Chunk(number, job, range(20 * number - 20, 20 * number), False, 0.02, 0.0)
+        chunk.end = end
+        books.add_chunk(lane, chunk)
+    for each in books.lanes:
+        each.state = LaneState.READY
+    job.status, job.sizer.seconds_per_item, lane.steal_wanted = JobStatus.RUNNING, 0.001, True
+    stealing.judge(books, lane, Claim(1, Phase.RUNNING, 0, 4, 0.0))
+    assert books.commands == [LowerLimit(0, 1, 12)]
+
+
+def lane_with_chunks(fleet: FakeLanes, *sizes: int) -> tuple[LaneBook, list[Chunk]]:
+    """Lane 0 with chunks of a job of tiny items, from the scheduler's middle; the other lanes are idle."""
+    job, lane, start, chunks = fleet.job([succeed(0.0001)] * sum(sizes)), fleet.books.lanes[0], 0, []
+    for number, size in enumerate(sizes, 1):
+        chunks.append(Chunk(number, job, range(start, start + size), False, 0.02, 0.0))
+        fleet.books.add_chunk(lane, chunks[-1])
+        start += size
+    job.pending.take(start)
+    for each in fleet.books.lanes:
+        each.state = LaneState.READY
+    fleet.books.jobs[job.number] = job
+    job.status, job.sizer.seconds_per_item = JobStatus.RUNNING, 0.0001
+    return lane, chunks
+
+
+def observe_after_settling(fleet: FakeLanes, lane: LaneBook, claim: Claim) -> None:
+    fleet.books.now += 2 * SETTLE
+    stealing.judge(fleet.books, lane, claim)
+
+
+def test_a_chunk_that_ran_to_its_end_unseen_is_not_taken_although_its_report_is_late() -> None:
+    """When the limit has settled the worker is at its next chunk, so its claim says nothing of the one before."""
+    fleet = FakeLanes(2)
+    lane, (first, second) = lane_with_chunks(fleet, 20, 20)
+    fleet.books.now, lane.steal_wanted = 1.0, True
+    stealing.judge(fleet.books, lane, Claim(1, Phase.RUNNING, 0, 5, 0.5))
+    assert LowerLimit(0, 1, 5) in fleet.books.commands
+    observe_after_settling(fleet, lane, Claim(2, Phase.RUNNING, 0, 0, 1.001))
+    assert first.end == 20
+    assert second.end == 0
+
+
+def test_what_has_run_is_not_taken_while_its_results_are_pickled() -> None:
+    fleet = FakeLanes(2)
+    lane, (chunk,) = lane_with_chunks(fleet, 20)
+    fleet.books.now, lane.steal_wanted = 1.0, True
+    stealing.judge(fleet.books, lane, Claim(1, Phase.PACKING, 1, 8, 0.5))
+    observe_after_settling(fleet, lane, Claim(1, Phase.PACKING, 2, 8, 0.9))
+    assert chunk.end == 8
+
+
+def test_what_the_worker_claims_while_the_limit_settles_stays_with_it() -> None:
+    fleet = watched(2)
+    runs = runs_of(fleet)
+    job = fleet.job([succeed(SETTLE * 0.9)] * 200, chunksize=40)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert runs == dict.fromkeys(range(200), 1)
+    assert fleet.counts[LowerLimit] > 0
+
+
+def test_each_of_two_chunks_on_a_lane_has_a_limit_of_its_own_after_a_refused_one() -> None:
+    """The ledger has two limits: for chunks of even and of odd number."""
+    fleet = watched(2)
+    runs = runs_of(fleet)
+    items = [succeed()] * 5 + [succeed(0.001)] * 12 + [succeed()] * 2 + [packed(Packing.UNPICKLABLE)]
+    job = fleet.job(items)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert runs == dict.fromkeys(range(19), 1)
+
+
+def test_nothing_is_taken_from_a_paused_job() -> None:
+    fleet = watched(2)
+    job = fleet.job([succeed(10.0), *[succeed(0.1)] * 9], chunksize=10)
+    fleet.start(job)
+    fleet.run_until(0.1)
+    fleet.pause(job)
+    fleet.run_until(60.0)
+    assert job.completed == 1
+    assert fleet.counts[LowerLimit] == 0
+
+
+def test_no_lane_that_sits_a_job_out_makes_anybody_look() -> None:
+    fleet = watched(2)
+    job = fleet.job(
+        [succeed(10.0)] * 4,
+        chunksize=4,
+        load=lambda lane, time: Try() if lane == 0 else fail().tries[0],
+    )
+    fleet.start(job)
+    fleet.run_until(20.0)
+    before = fleet.counts[ObserveLane]
+    fleet.run_until_over(job)
+    assert fleet.counts[ObserveLane] == before
+
+
+def test_items_behind_a_long_loading_go_to_a_lane_that_has_loaded() -> None:
+    fleet = watched(2)
+    job = fleet.job([succeed(0.1)] * 10, chunksize=5, load=lambda lane, time: Try(60.0 if lane == 0 else 1.0))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert job.duration is not None
+    assert job.duration < 5.0
+
+
+def test_nobody_steals_from_a_lane_that_loads_to_load_as_long() -> None:
+    fleet = watched(4)
+    job = fleet.job([succeed(0.1)] * 4, chunksize=4, load=lambda lane, time: Try(60.0))
+    fleet.start(job)
+    fleet.run_until(50.0)
+    assert fleet.counts[SendChunk] == 1
+
+
+# -- chunks on their way -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("latency", [0.003, 0.01, 0.3])
+def test_a_chunk_that_is_slow_to_arrive_is_not_sent_around(latency: float) -> None:
+    """Each lane would take it from the other before it began, for ever."""
+    fleet = watched(3, latency=latency)
+    job = fleet.job([succeed(0.001)] * 3 + [succeed(1.0)])
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.counts[SendChunk] <= 5
+    assert fleet.counts[ObserveLane] < 100
+
+
+def test_a_chunk_that_never_begins_is_taken_elsewhere_in_the_end() -> None:
+    """A worker may be stopped while it is idle."""
+    fleet = watched(2)
+    warm_up = fleet.job([succeed(0.1)] * 2)
+    fleet.start(warm_up)
+    fleet.run_until_over(warm_up)
+    stopped = fleet.workers[0]
+    assert stopped is not None
+    stopped.alive = False
+    job = fleet.job([succeed(0.1)])
+    fleet.start(job)
+    fleet.run_while(lambda: not job.status.final)
+    assert job.duration is not None
+    assert BEGIN_SECONDS < job.duration < 3 * BEGIN_SECONDS
+
+
+def test_a_chunk_that_takes_longer_to_arrive_than_that_arrives_in_the_end() -> None:
+    fleet = watched(8, latency=3 * BEGIN_SECONDS)
+    job = fleet.job([succeed(0.1)])
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.counts[SendChunk] <= 4
+
+
+# -- what looking costs ------------------------------------------------------------------------------------------------
+
+
+def test_one_slow_item_that_runs_alone_is_looked_at_twice_at_most() -> None:
+    fleet = watched(4)
+    job = fleet.job([succeed(1000.0)])
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.counts[ObserveLane] <= 2
+
+
+def test_a_long_tail_of_slow_items_is_not_looked_at_again_and_again() -> None:
+    fleet = watched(4)
+    job = fleet.job([succeed(0.001)] * 500 + [succeed(500.0)] * 3)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.counts[ObserveLane] < 60
+    assert fleet.counts[TimePassed] < 60
+
+
+def test_a_long_loading_is_looked_at_ever_more_seldom() -> None:
+    fleet = watched(2)
+    job = fleet.job([succeed(0.1)] * 2, chunksize=2, load=lambda lane, time: Try(3600.0))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.counts[ObserveLane] < 40
+
+
+def test_a_shared_tail_costs_a_bounded_number_of_looks() -> None:
+    """A chunk of ordinary items with an idle lane beside it, and a second chunk taken from it already."""
+    fleet = watched(2, latency=0.0002)
+    job = fleet.job([succeed(0.001)] * 300)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.counts[ObserveLane] < 60

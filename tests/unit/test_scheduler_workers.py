@@ -1,0 +1,190 @@
+"""Workers that can't be started, and workers that die as soon as they are."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from mpqueue._core.commands import KillLane, StartLane
+from mpqueue._core.lane_book import LaneState
+from mpqueue.errors import SetupError, WorkerStartError
+from mpqueue.status import JobStatus
+from tests.support.auditor import Auditor
+from tests.support.fake_lanes import FakeLanes, attempts, errors, statuses, succeed
+from tests.support.fake_worker import Outcome, Try
+
+
+def watched(lanes: int, start_seconds: float = 0.0) -> FakeLanes:
+    fleet = FakeLanes(lanes, start_seconds=start_seconds)
+    Auditor(fleet)
+    return fleet
+
+
+def starts(fleet: FakeLanes) -> list[float]:
+    """When workers are started, from now on."""
+    moments: list[float] = []
+    fleet.watchers.append(
+        lambda _, commands: moments.extend(fleet.now for command in commands if isinstance(command, StartLane))
+    )
+    return moments
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again_after_growing_pauses() -> None:
+    fleet = watched(1)
+    fleet.broken.add(0)
+    moments = starts(fleet)
+    fleet.start(fleet.job([succeed()]))
+    fleet.run_until(25.0)
+    pauses = [round(later - earlier, 6) for earlier, later in pairwise(moments)]
+    assert pauses[:8] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+
+def test_the_first_failure_of_a_lane_is_told_and_the_rest_are_not() -> None:
+    fleet = watched(2)
+    fleet.broken.add(0)
+    fleet.start(fleet.job([succeed(1.0)] * 10))
+    fleet.run_until(20.0)
+    assert len(fleet.warnings) == 1
+    assert "worker 0 could not be started" in fleet.warnings[0]
+
+
+def test_the_others_work_meanwhile() -> None:
+    fleet = watched(3)
+    fleet.broken |= {0, 2}
+    job = fleet.job([succeed(1.0)] * 50)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.COMPLETED
+    assert fleet.now == pytest.approx(50.0)
+
+
+def test_without_any_worker_for_thirty_seconds_jobs_fail_with_the_reason() -> None:
+    fleet = watched(2)
+    fleet.broken |= {0, 1}
+    job, paused = fleet.job([succeed()] * 3), fleet.job([succeed()])
+    fleet.start(job, paused)
+    fleet.pause(paused)
+    fleet.run_until(29.9)
+    assert job.status is JobStatus.RUNNING
+    fleet.run_until(30.1)
+    assert (job.status, paused.status) == (JobStatus.COMPLETED_WITH_ERRORS, JobStatus.COMPLETED_WITH_ERRORS)
+    assert errors(job) == [WorkerStartError] * 3
+    assert attempts(job) == [0] * 3
+    assert "no worker today" in str(job.table.failures[0].error)
+    assert isinstance(job.table.failures[0].error.__cause__, OSError)
+
+
+def test_a_worker_that_comes_in_time_saves_the_jobs() -> None:
+    fleet = watched(1)
+    fleet.broken.add(0)
+    job = fleet.job([succeed(1.0)] * 3)
+    fleet.start(job)
+    fleet.run_until(26.0)
+    fleet.broken.clear()
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.COMPLETED
+
+
+def test_the_thirty_seconds_begin_when_the_last_worker_is_lost() -> None:
+    fleet = watched(1)
+    job = fleet.job([succeed(100.0)])
+    fleet.start(job)
+    fleet.run_until(50.0)
+    fleet.broken.add(0)
+    fleet.kill(0)
+    fleet.run_until(79.0)
+    assert job.status is JobStatus.RUNNING
+    fleet.run_until(81.0)
+    assert statuses(job) == ["failed"]
+
+
+def test_a_queue_recovers_from_a_time_without_workers() -> None:
+    fleet = watched(1)
+    fleet.broken.add(0)
+    lost, later = fleet.job([succeed()]), fleet.job([succeed()])
+    fleet.start(lost)
+    fleet.run_until_over(lost)
+    fleet.broken.clear()
+    fleet.start(later)
+    fleet.run_until_over(later)
+    assert later.status is JobStatus.COMPLETED
+
+
+def test_workers_that_die_right_after_their_start_are_restarted_with_growing_pauses() -> None:
+    fleet = watched(1)
+    moments = starts(fleet)
+    job = fleet.job([succeed(1.0)])
+    fleet.item_watchers.append(lambda chunk, lo, hi: pytest.fail("nothing should run"))
+    killer = fleet.watchers.append
+    killer(lambda message, _: fleet.kill(0) if fleet.books.lanes[0].state is LaneState.READY else None)
+    fleet.start(job)
+    fleet.run_until(10.0)
+    pauses = [round(later - earlier, 6) for earlier, later in pairwise(moments)]
+    assert pauses[:5] == [0.1, 0.2, 0.4, 0.8, 1.6]
+
+
+def test_a_worker_that_has_worked_is_replaced_at_once() -> None:
+    fleet = watched(1)
+    moments = starts(fleet)
+    job = fleet.job([succeed(0.1)] * 5)
+    fleet.start(job)
+    fleet.run_until(0.25)
+    fleet.kill(0)
+    fleet.run_until_over(job)
+    assert moments == [0.0, 0.25]
+
+
+def test_a_worker_that_starts_in_the_end_forgets_its_failures() -> None:
+    fleet = watched(1)
+    fleet.broken.add(0)
+    job = fleet.job([succeed(1.0)] * 2)
+    fleet.start(job)
+    fleet.run_until(5.0)
+    fleet.broken.clear()
+    fleet.run_until_over(job)
+    assert fleet.books.lanes[0].start_failures == 0
+
+
+def test_a_slow_start_is_no_failure() -> None:
+    fleet = watched(1, start_seconds=25.0)
+    job = fleet.job([succeed()])
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.COMPLETED
+    assert fleet.warnings == []
+
+
+# -- an initializer ----------------------------------------------------------------------------------------------------
+
+
+def test_an_initializer_runs_before_a_worker_s_first_chunk() -> None:
+    fleet = watched(2)
+    fleet.initialize_with(lambda lane: Try(1.0))
+    job = fleet.job([succeed(1.0)] * 4)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.now == pytest.approx(3.0)
+
+
+def test_an_initializer_that_fails_in_every_worker_fails_the_jobs() -> None:
+    fleet = watched(2)
+    fleet.initialize_with(lambda lane: Try(0.5, Outcome.FAILURE, OSError("no licence")))
+    job = fleet.job([succeed()] * 2)
+    fleet.start(job)
+    fleet.run_until_over(job, at_rest=False)
+    assert errors(job) == [SetupError] * 2
+    assert "no licence" in str(job.table.failures[0].error)
+    assert fleet.counts[KillLane] == 2
+    late = fleet.job([succeed()])
+    fleet.start(late)
+    assert errors(late) == [SetupError]
+
+
+def test_an_initializer_that_fails_in_one_worker_leaves_the_others_to_work() -> None:
+    fleet = watched(2)
+    fleet.initialize_with(lambda lane: Try(0.0, Outcome.FAILURE if lane == 0 else Outcome.RESULT))
+    job = fleet.job([succeed(1.0)] * 3)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.COMPLETED
