@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     )
     from mpqueue.events import ItemRetry, JobFinished, JobProgress, JobStarted
     from mpqueue.job import Job, JobItem
+    from mpqueue.progress import Progress
     from mpqueue.queue import JobQueue
     from mpqueue.retry import RetryPolicy
     from mpqueue.run import JobRun
@@ -85,6 +86,7 @@ _HOMES = {
     ),
     "mpqueue.events": ("ItemRetry", "JobFinished", "JobProgress", "JobStarted"),
     "mpqueue.job": ("Job", "JobItem"),
+    "mpqueue.progress": ("Progress",),
     "mpqueue.queue": ("JobQueue",),
     "mpqueue.retry": ("RetryPolicy",),
     "mpqueue.run": ("JobRun",),
@@ -120,6 +122,7 @@ __all__ = [
     "MPQueueError",
     "MemoryLimitError",
     "Pool",
+    "Progress",
     "QueueClosedError",
     "QueueStats",
     "RemoteError",

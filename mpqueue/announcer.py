@@ -10,7 +10,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState
+from mpqueue._core.commands import (
+    AnnounceFinished,
+    AnnounceItems,
+    AnnounceRecords,
+    AnnounceStarted,
+    AnnounceState,
+)
 from mpqueue._core.item_table import ItemTable
 from mpqueue._core.job_book import JobBook
 from mpqueue.events import (
@@ -24,13 +30,14 @@ from mpqueue.events import (
     JobStarted,
 )
 from mpqueue.job import Items, JobItem
+from mpqueue.records import hand_on
 from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._engine.listeners import ListenerThread
     from mpqueue.queue import JobQueue
 
-Announcement = AnnounceStarted | AnnounceItems | AnnounceState | AnnounceFinished
+Announcement = AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished
 
 
 class Announcer:
@@ -48,13 +55,17 @@ class Announcer:
         if not announcement.job.listed:
             if isinstance(announcement, AnnounceFinished):
                 self._resolve(announcement.job)
-            return
+                return
+            if not isinstance(announcement, AnnounceRecords):
+                return
         match announcement:
             case AnnounceStarted(job):
                 self._thread.post(partial(self._emit, JOB_STARTED, JobStarted(job.id)))
             case AnnounceItems(job):
                 rows = {index: job.table.row(index) for index in (*announcement.failed, *announcement.retrying)}
                 self._thread.post(partial(self._tell_items, announcement, rows))
+            case AnnounceRecords(job, lane, records):
+                self._thread.post(partial(hand_on, job, lane, records))
             case AnnounceState(job, event, status, completed, failed):
                 progress = _progress(job, status, completed, failed)
                 self._thread.post(partial(self._emit, event, progress))

@@ -15,6 +15,7 @@ from mpqueue._wire.handler import pack_handler
 from mpqueue.errors import JobExistsError, QueueClosedError
 from mpqueue.job import Job
 from mpqueue.options import QueueOptions
+from mpqueue.progress import ShowProgress, check_progress
 from mpqueue.retry import RetryPolicy
 from mpqueue.run import JobRun
 
@@ -30,6 +31,7 @@ class JobKeywords(TypedDict, total=False):
     timeout: float | None
     priority: int
     chunksize: int | None
+    capture_output: bool
 
 
 class Creating:
@@ -48,7 +50,7 @@ class Creating:
         """See `JobQueue`."""
         raise NotImplementedError
 
-    def start(self, job_id: str) -> JobRun:
+    def start(self, job_id: str, *, progress: ShowProgress = False) -> JobRun:
         """See `JobQueue`."""
         raise NotImplementedError
 
@@ -118,6 +120,7 @@ class Creating:
         timeout: float | None = None,
         priority: int = 0,
         chunksize: int | None = None,
+        capture_output: bool = False,
     ) -> Job:
         """Create a job without starting it.
 
@@ -127,7 +130,8 @@ class Creating:
         and the handler is called as ``handler(item, state)`` with what it returned; a generator function yields the
         state and is finished at the job's end. ``timeout`` is seconds a try. Of jobs that wait for workers the one
         with the higher ``priority`` goes first. ``chunksize`` is how many items travel together; None: as many as take
-        20 ms.
+        20 ms. With ``capture_output``, what each item writes to stdout and stderr is kept as ``item.stdout`` and
+        ``item.stderr``, instead of being shown.
 
         Raises `JobExistsError` for an id that is taken, `HandlerPicklingError` for a handler that can't be serialized,
         TypeError or ValueError for anything else that is wrong, and what the iterable raises; nothing is created then.
@@ -136,7 +140,13 @@ class Creating:
         if not isinstance(id, str):
             raise TypeError(f"id: expected a str, got {id!r} of type {type(id).__name__}")
         options = checks.job_options(
-            self._options, max_retries=max_retries, retry=retry, timeout=timeout, priority=priority, chunksize=chunksize
+            self._options,
+            max_retries=max_retries,
+            retry=retry,
+            timeout=timeout,
+            priority=priority,
+            chunksize=chunksize,
+            capture_output=capture_output,
         )
         self._check_free(id)
         table = make_table(items)
@@ -161,6 +171,7 @@ class Creating:
         handler: Callable[[T], NoReturn],
         *,
         id: str | None = None,
+        progress: ShowProgress = False,
         setup: None = None,
         **options: Unpack[JobKeywords],
     ) -> Job[T, Any]: ...
@@ -171,6 +182,7 @@ class Creating:
         handler: Callable[[T], Coroutine[Any, Any, R]],
         *,
         id: str | None = None,
+        progress: ShowProgress = False,
         setup: None = None,
         **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
@@ -181,6 +193,7 @@ class Creating:
         handler: Callable[[T], R],
         *,
         id: str | None = None,
+        progress: ShowProgress = False,
         setup: None = None,
         **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
@@ -191,6 +204,7 @@ class Creating:
         handler: Callable[[T, Any], Coroutine[Any, Any, R]],
         *,
         id: str | None = None,
+        progress: ShowProgress = False,
         setup: Callable[[], Any],
         **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
@@ -201,24 +215,37 @@ class Creating:
         handler: Callable[[T, Any], R],
         *,
         id: str | None = None,
+        progress: ShowProgress = False,
         setup: Callable[[], Any],
         **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
-    def run(self, items: Iterable[Any], handler: Callable[..., Any], *, id: str | None = None, **options: Any) -> Job:
+    def run(
+        self,
+        items: Iterable[Any],
+        handler: Callable[..., Any],
+        *,
+        id: str | None = None,
+        progress: ShowProgress = False,
+        **options: Any,
+    ) -> Job:
         """Create a job, start it and wait for its end: the one-shot. ``options`` are those of `create_job`.
+
+        ``progress`` is as in `start`: True for a bar, or a callable.
 
         Failed items do not raise: see ``job.failures`` and ``job.raise_for_failures()``. Where the wait is interrupted
         (Ctrl-C), the job is cancelled, its running items are ended, and the interruption goes on.
         """
         self.check_waiting_allowed("queue.run()")
+        check_progress(progress)
         job_id = self._free_id() if id is None else id
         self.create_job(job_id, items, handler, **options)
-        run = self.start(job_id)
+        run = self.start(job_id, progress=progress)
         try:
             return run.result()
         except BaseException:
             with suppress(QueueClosedError):
                 self.cancel(job_id, kill=True)
+            run.end_display()
             raise
 
     def _free_id(self) -> str:

@@ -47,6 +47,10 @@ class Hosting:
         """Have something done on the listener thread, after all that was posted before."""
         self._engine.listeners.post(notice)
 
+    def await_told(self) -> None:
+        """Wait until all that was posted to the listener thread has been told; does nothing on that thread."""
+        self._engine.listeners.await_told()
+
     def ask_later(self, call: Callable[[], T]) -> Future[T]:
         """Have something run on the coordinator's thread, between two messages. Does not wait."""
         return self._coordinator().ask_later(call)

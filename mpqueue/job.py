@@ -104,6 +104,23 @@ class JobItem(Generic[T_co, R_co]):
         return self._table.elapsed[self._index]
 
     @property
+    def fraction(self) -> float:
+        """How far it is, from 0 to 1, as its handler reported it; 1 where it completed."""
+        if self._table.status[self._index] == COMPLETED:
+            return 1.0
+        return self._table.running().get(self._index, 0.0)
+
+    @property
+    def stdout(self) -> str | None:
+        """What its last try wrote to stdout; None where that was not kept (``capture_output``), or the try crashed."""
+        return self._table.output.get(self._index, (None, None))[0]
+
+    @property
+    def stderr(self) -> str | None:
+        """What its last try wrote to stderr; None as for ``stdout``."""
+        return self._table.output.get(self._index, (None, None))[1]
+
+    @property
     def payload(self) -> T_co:
         """The item itself, as it was passed to `create_job`."""
         payload: T_co = self._table.payloads[self._index]
@@ -222,6 +239,11 @@ class Job(Generic[T_co, R_co]):
     def failed(self) -> int:
         """How many items failed for good."""
         return self._book.failed
+
+    @property
+    def retries(self) -> int:
+        """How many tries failed and were to be followed by another."""
+        return self._book.retries
 
     @property
     def started_at(self) -> float | None:

@@ -40,6 +40,7 @@ class JobOptions:
     chunksize: int | None = None
     max_lanes: int | None = None  #: how many workers may run its items at a time; None: all
     items_per_task: int = 1  #: how many of its items count as one of ``max_items_per_worker``
+    capture_output: bool = False  #: what its items write to stdout and stderr is kept with them
 
 
 def check_platform(platform: str = sys.platform) -> None:
@@ -92,6 +93,7 @@ def job_options(
     timeout: float | None,
     priority: int,
     chunksize: int | None,
+    capture_output: bool = False,
 ) -> JobOptions:
     """Check what `create_job` was given and fold the queue's options in: what is given nearer wins."""
     check_timeout(timeout)
@@ -99,6 +101,8 @@ def job_options(
         raise TypeError(f"priority: expected a whole number, got {priority!r} of type {type(priority).__name__}")
     if chunksize is not None:
         check_number("chunksize", chunksize, low=1, integer=True)
+    if not isinstance(capture_output, bool):
+        raise TypeError(f"capture_output: expected True or False, got {capture_output!r}")
     policy = choose_policy("create_job", max_retries, retry, delays=queue.retry)
     return JobOptions(
         retry=policy or queue.retry,
@@ -106,6 +110,7 @@ def job_options(
         setup_timeout=queue.setup_timeout,
         priority=priority,
         chunksize=chunksize,
+        capture_output=capture_output,
     )
 
 

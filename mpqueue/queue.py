@@ -34,6 +34,8 @@ from mpqueue.errors import JobNotFoundError, JobStateError, QueueClosedError
 from mpqueue.hosting import Hosting
 from mpqueue.job import Job
 from mpqueue.options import JobOptions
+from mpqueue.progress import Showing, ShowProgress, make_display
+from mpqueue.records import with_speech
 from mpqueue.retry import RetryPolicy
 from mpqueue.run import Ended, JobRun
 from mpqueue.status import JobStatus, QueueStats
@@ -119,32 +121,49 @@ class JobQueue(Creating, Closable, Hosting, SafeEmitter):
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
-    def start(self, job_id: str, *, cancel_with_awaiter: bool = False, kill_on_cancel: bool = False) -> JobRun:
+    def start(
+        self,
+        job_id: str,
+        *,
+        progress: ShowProgress = False,
+        cancel_with_awaiter: bool = False,
+        kill_on_cancel: bool = False,
+    ) -> JobRun:
         """Start a pending job; returns at once, with a run that resolves when the job has ended.
 
         With ``cancel_with_awaiter``, cancelling a task that awaits the run cancels the job, with ``kill_on_cancel``
         also the items that run then. The first start of a queue starts its workers.
 
+        ``progress=True`` draws a bar on stderr, where that is a terminal or this is a notebook; a callable gets a
+        `Progress` ten times a second and at the end, on the listener thread.
+
         Raises `JobNotFoundError`; `JobStateError` for a job that is not pending; `WorkerStartError` where there is no
         room to start workers.
         """
         self._check_open("start a job")
-        book = self._find(job_id)
+        book, showing = self._find(job_id), Showing(progress, job_id)
         run = JobRun(book, self, cancel_with_awaiter=cancel_with_awaiter, kill_on_cancel=kill_on_cancel)
-        return self._begin(book, run, JobStarted(book, self._engine.clock.wall()))
+        return self._begin(book, run, JobStarted(book, self._engine.clock.wall()), showing)
 
-    def _begin(self, book: JobBook, run: JobRun, message: JobStarted | FailedItemsReset) -> JobRun:
+    def _begin(self, book: JobBook, run: JobRun, message: JobStarted | FailedItemsReset, showing: Showing) -> JobRun:
+        display = run.display = make_display(showing, book, self._engine.listeners, self._engine.clock.now)
+        speaking = with_speech(book, beside_bar=display is not None and display.draws)
+
         def begin() -> None:
             self._check_open("start a job")  # once more: nobody closes it between this and the start
             self._engine.open_pool()
             # Registered first: a job without items ends while it starts.
             with self._jobs_lock:
                 self._runs.setdefault(book.number, []).append(run)
+            handler, book.handler = book.handler, speaking
             try:
                 self._engine.handle(message)
             except BaseException:
+                book.handler = handler
                 self._take_run(book, -1)
                 raise
+            if display is not None:
+                display.begin()
 
         self.ask(begin)
         return run
@@ -197,18 +216,18 @@ class JobQueue(Creating, Closable, Hosting, SafeEmitter):
                 )
             del self._jobs[job_id]
 
-    def retry_failed(self, job_id: str) -> JobRun:
+    def retry_failed(self, job_id: str, *, progress: ShowProgress = False) -> JobRun:
         """Run the failed items of a finished job again, with ``attempts`` 0 and their history kept.
 
-        Returns a new run; where nothing failed it is resolved already. Raises `JobNotFoundError`; `JobStateError` for
-        a job that has not ended or was cancelled.
+        Returns a new run; where nothing failed it is resolved already. ``progress`` is as in `start`. Raises
+        `JobNotFoundError`; `JobStateError` for a job that has not ended or was cancelled.
         """
-        book = self._find_open(job_id, "retry failed items")
+        book, showing = self._find_open(job_id, "retry failed items"), Showing(progress, job_id)
         run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
         if book.status is JobStatus.COMPLETED:
             run.resolve()
             return run
-        return self._begin(book, run, FailedItemsReset(book, self._engine.clock.wall()))
+        return self._begin(book, run, FailedItemsReset(book, self._engine.clock.wall()), showing)
 
     def get_stats(self) -> QueueStats:
         """How many jobs are running (or paused), pending and completed (ended, however). Works on a closed queue."""
@@ -229,6 +248,7 @@ class JobQueue(Creating, Closable, Hosting, SafeEmitter):
         on_ended: Callable[[Ended], None] | None = None,
         *,
         sealed: bool = True,
+        showing: Showing = Showing(),  # noqa: B008 - frozen
     ) -> tuple[JobBook, JobRun]:
         """Start a job that is not among `jobs`; not ``sealed``: of which items are still to come.
 
@@ -245,7 +265,7 @@ class JobQueue(Creating, Closable, Hosting, SafeEmitter):
         if on_ended is not None:
             coordinator = self._coordinator()
             coordinator.ask(partial(coordinator.subscribe_early, book, on_ended))
-        return book, self._begin(book, run, JobStarted(book, self._engine.clock.wall()))
+        return book, self._begin(book, run, JobStarted(book, self._engine.clock.wall()), showing)
 
     # -- inside ----------------------------------------------------------------------------------------------
 
@@ -270,8 +290,17 @@ class JobQueue(Creating, Closable, Hosting, SafeEmitter):
 
     def resolve_run(self, book: JobBook) -> None:
         """A job's last event was delivered: its run resolves; its callbacks are called on the listener thread."""
-        run = self._take_run(book, 0)
-        if run is not None and (callbacks := run.resolve()):
+        run, listeners = self._take_run(book, 0), self._engine.listeners
+        if run is None:
+            return
+        if (book.spoke or run.display is not None) and not listeners.is_here:
+            listeners.post(partial(self._resolve, run))  # after what was logged, and after the bar's end
+        else:
+            self._resolve(run)
+
+    def _resolve(self, run: JobRun) -> None:
+        run.end_display()
+        if callbacks := run.resolve():
             call = partial(run.run_callbacks, callbacks)
             listeners = self._engine.listeners
             call() if listeners.is_here else listeners.post(call)

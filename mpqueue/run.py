@@ -18,6 +18,7 @@ from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
     from mpqueue._core.job_book import JobBook
+    from mpqueue.progress import Display
     from mpqueue.queue import JobQueue
 
 DoneCallback = Callable[[Future[Any]], object]
@@ -36,6 +37,7 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         self.job: Job[T_co, R_co] = Job(book)
         self._book = book
         self._owner: JobQueue | None = owner
+        self.display: Display | None = None  #: what shows its progress; ended before it resolves
         self._cancel_with_awaiter = cancel_with_awaiter
         self._kill_on_cancel = kill_on_cancel
         self._callback_lock = threading.Lock()
@@ -70,6 +72,16 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         if owner is not None and not self.done():
             owner.cancel(self.job.id)
         return True
+
+    @property
+    def spoke(self) -> bool:
+        """True where handlers have logged something, which is told on the listener thread."""
+        return self._book.spoke
+
+    def end_display(self) -> None:
+        """Show nothing more of its progress: whoever waited for it goes on, or was interrupted."""
+        if self.display is not None:
+            self.display.end()
 
     def kill(self) -> None:
         """Cancel the job and end the items that run. Does not wait, and never raises."""

@@ -13,6 +13,7 @@ from mpqueue._core.item_table import Failure
 from mpqueue._core.messages import ItemDropped, ItemsAdded, JobCancelled, StreamSealed
 from mpqueue._core.stream_table import StreamTable
 from mpqueue.options import JobOptions
+from mpqueue.progress import Showing
 from mpqueue.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -34,17 +35,18 @@ def open_stream(
     chunksize: int | None = None,
     max_workers: int | None = None,
     items_per_task: int = 1,
+    showing: Showing = Showing(),  # noqa: B008 - frozen
 ) -> Stream:
     """Start a job whose items are added while it runs. It is not among the queue's `jobs`.
 
     ``on_ended`` gets the indices of items that have ended, and None at the end, on the coordinator's thread: it must
     return at once and may call nothing of the queue. ``max_workers`` caps how many workers serve the stream;
     ``items_per_task`` is how many items count as one of the queue's ``max_items_per_worker``. Raises what `create_job`
-    raises.
+    raises. What is ``showing`` ends with the run.
     """
     table = StreamTable()
     options = JobOptions(retry, timeout, None, 0, chunksize, max_workers, items_per_task)
-    book, run = queue.start_table(table, options, handler, on_ended, sealed=False)
+    book, run = queue.start_table(table, options, handler, on_ended, sealed=False, showing=showing)
     return Stream(queue, book, table, run)
 
 

@@ -15,6 +15,7 @@ from mpqueue.status import JobStatus
 if TYPE_CHECKING:
     from mpqueue._core.job_book import JobBook
     from mpqueue._core.lane_book import Chunk
+    from mpqueue._wire.frames import RecordFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,15 @@ class AnnounceItems:
 
 
 @dataclass(frozen=True, slots=True)
+class AnnounceRecords:
+    """Hand on what handlers of the job have logged in this lane's worker."""
+
+    job: JobBook
+    lane: int
+    records: Sequence[RecordFrame]
+
+
+@dataclass(frozen=True, slots=True)
 class AnnounceState:
     """Tell listeners that the job was paused or resumed (``event`` is the event's name)."""
 
@@ -177,6 +187,7 @@ Command = (
     | Warn
     | AnnounceStarted
     | AnnounceItems
+    | AnnounceRecords
     | AnnounceState
     | AnnounceFinished
 )

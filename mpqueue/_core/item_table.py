@@ -62,8 +62,11 @@ class ItemTable:
         self.failures: dict[int, Failure] = {}
         self.history: dict[int, list[FailedTry]] = {}
         self._ids = ids
-        #: Set by the coordinator: the indices that workers are running now.
-        self.running: Callable[[], frozenset[int]] = frozenset
+        self.output: dict[
+            int, tuple[str, str]
+        ] = {}  #: what the last try wrote to stdout and stderr, where that is kept
+        #: Set by the coordinator: the indices that workers are running now, and how far each is.
+        self.running: Callable[[], Mapping[int, float]] = dict
 
     def __len__(self) -> int:
         return len(self.payloads)
@@ -168,6 +171,8 @@ class ItemTable:
             copy.failures[0] = self.failures[index]
         if index in self.history:
             copy.history[0] = list(self.history[index])
+        if index in self.output:
+            copy.output[0] = self.output[index]
         return copy
 
 

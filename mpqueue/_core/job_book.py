@@ -36,6 +36,8 @@ class JobBook:
     cancelled: bool = False
     completed: int = 0
     failed: int = 0
+    retries: int = 0  #: tries that failed and were to be followed by another
+    spoke: bool = False  #: a handler of it has logged something
     started_at: float | None = None
     finished_at: float | None = None
     duration: float | None = None

@@ -5,12 +5,12 @@ Plain data, all frozen. Whoever writes a message fills in facts only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.item_table import Failure
-from mpqueue._wire.frames import Ended
+from mpqueue._wire.frames import Ended, RecordFrame
 from mpqueue._wire.ledger import Claim
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ class ChunkReported:
     final: bool = True
     setup_failure: Failure | None = None
     returned: Sequence[int] = ()  #: shared segments that the worker has done with
+    records: Sequence[RecordFrame] = ()  #: what was logged since the last report
+    output: Mapping[int, tuple[str, str]] | None = None  #: by position: what was written, where that is kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ def _record_failure(books: Books, job: JobBook, index: int, failure: Failure, pi
     else:
         job.table.status[index] = RETRY
         books.timers.add(books.now + decision.delay, TimerKind.RETRY, job.number, index, job.epoch)
+        job.retries += 1
         fates.retrying[index] = Retrying(attempt, decision.delay, failure)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mpqueue._core.books import Books
-from mpqueue._core.commands import Warn
+from mpqueue._core.commands import AnnounceRecords, Warn
 from mpqueue._core.item_table import Failure
 from mpqueue._core.job_book import JobBook, SetupRecord
 from mpqueue._core.lane_book import Chunk, LaneBook
@@ -21,6 +21,9 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
     if chunk is None:
         return
     job = chunk.job
+    if report.records:
+        job.spoke = True
+        books.commands.append(AnnounceRecords(job, lane.number, report.records))
     # Beyond its end the chunk's items were given to other lanes. Where an earlier part never came home, all go again.
     done = min(report.done, chunk.end) if report.first == chunk.reported else chunk.reported
     _learn(job, report)
@@ -37,6 +40,8 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
             start += count
         results = report.results if done == report.done else report.results[: len(indices)]
         failures = {at: failure for at, failure in report.failures.items() if at < len(indices)}
+        if report.output is not None:
+            job.table.output.update({indices[at]: text for at, text in report.output.items() if at < len(indices)})
         chunk.reported = done
         record(books, job, indices, results, failures, lane.pid)
     if report.ended is Ended.SETUP_FAILED and report.setup_failure is not None:

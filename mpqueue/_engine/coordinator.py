@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from mpqueue._core.commands import (
     AnnounceFinished,
     AnnounceItems,
+    AnnounceRecords,
     AnnounceStarted,
     AnnounceState,
     ForgetJob,
@@ -60,7 +61,7 @@ from mpqueue.errors import MPQueueError, QueueClosedError
 log = logging.getLogger("mpqueue")
 
 T = TypeVar("T")
-Announce = Callable[[AnnounceStarted | AnnounceItems | AnnounceState | AnnounceFinished], None]
+Announce = Callable[[AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished], None]
 Subscriber = Callable[[Sequence[int] | None], None]
 
 
@@ -97,6 +98,7 @@ class Coordinator:
             Warn: lambda command: log.warning("%s", command.text),
             AnnounceStarted: self._tell_started,
             AnnounceItems: self._tell_items,
+            AnnounceRecords: self._announce,
             AnnounceState: self._announce,
             AnnounceFinished: self._tell_finished,
         }
@@ -377,7 +379,7 @@ class Coordinator:
         self._announce(command)
 
     def _tell_finished(self, command: AnnounceFinished) -> None:
-        command.job.table.running = frozenset
+        command.job.table.running = dict
         for subscriber in self._subscribers.pop(command.job.number, ()):
             subscriber(None)
         self._announce(command)

@@ -46,6 +46,8 @@ def decode_report(data: bytes, lane: int, generation: int, on_free: OnFree) -> C
         final=frame.final,
         setup_failure=None if frame.setup_failure is None else _failure(frame.setup_failure),
         returned=frame.returned,
+        records=frame.records,
+        output=frame.output,
     )
 
 

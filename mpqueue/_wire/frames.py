@@ -5,9 +5,10 @@ A frame holds the user's objects only as bytes already pickled, so that reading 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 from mpqueue._wire.fields import PicklesByFields
 from mpqueue._wire.imports import ImportNews
@@ -27,6 +28,16 @@ class Ended(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Speech(PicklesByFields):
+    """What becomes of what a job's handler says: by logging, and on stdout and stderr."""
+
+    levels: Mapping[str, int] = field(default_factory=dict)  #: of the parent's loggers; the root's name is empty
+    disabled: int = 0  #: what `logging.disable` was given
+    capture: bool = False  #: stdout and stderr are kept with each item
+    beside_bar: bool = False  #: the parent shows a bar on the terminal
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerFrame(PicklesByFields):
     """A job's handler, sent once to each worker."""
 
@@ -34,6 +45,7 @@ class HandlerFrame(PicklesByFields):
     handler: Packed
     setup: Packed | None
     id_rule: str
+    speech: Speech | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +95,18 @@ class FailureFrame(PicklesByFields):
 
 
 @dataclass(frozen=True, slots=True)
+class RecordFrame(PicklesByFields):
+    """One log record: plain data, its message and traceback written out. ``fields`` are those of the LogRecord.
+
+    ``index`` is the item's place in the job, None where it was logged outside of one; ``attempt`` counts from 1.
+    """
+
+    fields: Mapping[str, Any]
+    index: int | None
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReportFrame(PicklesByFields):
     """Worker to parent: positions ``first`` to ``done`` of a chunk ended.
 
@@ -101,3 +125,5 @@ class ReportFrame(PicklesByFields):
     final: bool = True
     setup_failure: FailureFrame | None = None
     returned: Sequence[int] = ()  #: segments of the parent of which the worker has no view any more
+    records: Sequence[RecordFrame] = ()  #: what was logged since the last report
+    output: Mapping[int, tuple[str, str]] | None = None  #: by position from ``first``: what was written, where kept

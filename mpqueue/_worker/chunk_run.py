@@ -13,8 +13,9 @@ import time
 from typing import Any
 
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame
-from mpqueue._wire.ledger import CLAIM, FRACTION, SINCE, Phase, pack_claim
-from mpqueue._worker import context, exchange
+from mpqueue._wire.ledger import CLAIM, FRACTION, OUTBOX, SINCE, Phase, pack_claim
+from mpqueue._wire.payload import dump_frame
+from mpqueue._worker import context, exchange, records
 from mpqueue._worker.context import Running
 from mpqueue._worker.failures import pack_failure
 from mpqueue._worker.loaded import LoadedJob
@@ -57,7 +58,12 @@ class ChunkRun:
         if not self._unpack():
             return self._report(0, Ended.UNREADABLE)
         context.enter(self.running)
-        ended = self._run_stretches()
+        records.home.sender = self
+        with self.job.around_chunk():
+            ended = self._run_stretches()
+        records.home.sender = None
+        if self.running.reported:
+            self.station.ledger.reals[FRACTION] = 0.0
         done = len(self.running.out)
         report = self._report(done, ended)
         self.claim(Phase.IDLE, done, done)
@@ -76,6 +82,7 @@ class ChunkRun:
             stretches=(),
             busy=time.monotonic() - self.started,
             ended=Ended.TIME if self.careful else Ended.UNREADABLE,
+            records=records.home.take(),
         )
 
     def claim(self, phase: Phase, lo: int, hi: int) -> None:
@@ -152,7 +159,7 @@ class ChunkRun:
         started = self.stretch_started = time.monotonic()
         while True:
             try:
-                out.extend(job.map(items))
+                out.extend(job.map(items, out))
             except BaseException as error:
                 self.results.fail(len(out), error, time.monotonic() - started)
                 continue
@@ -177,6 +184,9 @@ class ChunkRun:
             self.running.out.append(self.job.resolve(pending))
         except BaseException as error:
             self.results.fail(0, error, time.monotonic() - self.stretch_started)
+        finally:
+            if self.job.capture is not None:
+                self.job.capture.keep(0)
 
     def _time_stretch(self, lo: int, hi: int, seconds: float) -> int:
         count = hi - lo
@@ -215,7 +225,38 @@ class ChunkRun:
             ended=ended,
             final=final,
             returned=exchange.done_with(),
+            records=records.home.take(),
+            output=None if self.job.capture is None else self.job.capture.take(first, done),
         )
+
+    def send_records(self) -> bool:
+        """Leave what was logged in the outbox, where that is free and no report is in the making. On any thread."""
+        results, station = self.results, self.station
+        if not results.lock.acquire(blocking=False):
+            return False
+        try:
+            if records.home.sender is not self or station.ledger.words[OUTBOX]:
+                return False
+            at = results.sent
+            station.leave(
+                dump_frame(
+                    ReportFrame(
+                        chunk=self.number,
+                        first=at,
+                        done=at,
+                        results=[],
+                        failures={},
+                        stretches=(),
+                        busy=0.0,
+                        ended=Ended.DONE,
+                        final=False,
+                        records=records.home.take(),
+                    )
+                )
+            )
+            return True
+        finally:
+            results.lock.release()
 
     def _stretches_between(self, first: int, done: int) -> list[tuple[int, float]]:
         clipped = [(max(lo, first), min(hi, done), pace) for lo, hi, pace in self._stretches]

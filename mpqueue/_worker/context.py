@@ -112,6 +112,15 @@ def enter(running: Running | None) -> None:
     _running = running
 
 
+def place() -> tuple[int | None, int]:
+    """Which item runs, by its place in the job (None: none does), and its try."""
+    running = _running
+    if running is None or len(running.out) >= len(running.indices):
+        return None, 0
+    position = len(running.out)
+    return running.indices[position], running.attempts[position] if running.attempts else 1
+
+
 def current_item() -> CurrentItem:
     """The item that the calling handler runs; in ``setup``, one without id.
 

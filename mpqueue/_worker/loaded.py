@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.payload import load
-from mpqueue._worker import context
+from mpqueue._worker import context, records
+from mpqueue._worker.capture import Capture, beside_bar
 from mpqueue._worker.station import Station
 
 if TYPE_CHECKING:
     import asyncio
+
+
+_AS_EVER = contextlib.nullcontext()
 
 
 class LoadedJob:
@@ -31,6 +35,9 @@ class LoadedJob:
         self._runner: asyncio.Runner | None = None
         self._finish: Callable[[], object] | None = None
         context.enter(context.Running(station, number, self.id, self.id_rule))
+        records.install(frame.speech)
+        self.capture = Capture() if frame.speech is not None and frame.speech.capture else None
+        self.beside_bar = frame.speech is not None and frame.speech.beside_bar
         handler = load(frame.handler)
         self._more_arguments: tuple[Any, ...] = ()
         if frame.setup is not None:
@@ -42,9 +49,16 @@ class LoadedJob:
         if _is_async(handler):
             self.await_results()
 
-    def map(self, items: Any) -> Any:
-        """An iterator over the handler's results."""
-        return map(self._call, items, *self._more_arguments)
+    def map(self, items: Any, out: list[Any]) -> Any:
+        """An iterator over the handler's results, which go to ``out``."""
+        call = self._call if self.capture is None else self.capture.wrap(self._call, out.__len__)
+        return map(call, items, *self._more_arguments)
+
+    def around_chunk(self) -> contextlib.AbstractContextManager[None]:
+        """See to what the handler writes, while a chunk runs."""
+        if self.capture is not None:
+            return self.capture.around_chunk()
+        return beside_bar() if self.beside_bar else _AS_EVER
 
     def await_results(self) -> None:
         """From now on await what the handler returns, one item at a time."""
@@ -93,6 +107,8 @@ class LoadedJob:
         finally:
             if self._runner is not None:
                 self._runner.close()
+            if self.capture is not None:
+                self.capture.close()
 
 
 def _exhaust(generator: Iterator[Any]) -> None:

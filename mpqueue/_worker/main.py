@@ -18,7 +18,7 @@ from mpqueue._wire.frames import (
 from mpqueue._wire.imports import catch_up
 from mpqueue._wire.ledger import CLAIM, SINCE, Phase, pack_claim
 from mpqueue._wire.payload import Packed, dump_frame, load, load_frame
-from mpqueue._worker import context, exchange, guard, station
+from mpqueue._worker import context, exchange, guard, records, station
 from mpqueue._worker.chunk_run import ChunkRun
 from mpqueue._worker.failures import pack_failure, stand_in
 from mpqueue._worker.loaded import LoadedJob
@@ -42,6 +42,7 @@ def receive(data: bytes) -> bytes:
 def _initialize(frame: InitializeFrame) -> FailureFrame | None:
     if frame.imports is not None:
         catch_up(frame.imports)
+    records.install(None)
     try:
         main_names.run_initializer(lambda: load(frame.initializer))
     except BaseException as error:
@@ -74,6 +75,7 @@ def _run_chunk(here: Station, frame: ChunkFrame) -> ReportFrame:
         finally:
             _watchdog.watch(None)
     finally:
+        records.home.sender = None
         context.enter(None)
 
 
@@ -102,6 +104,7 @@ def _setup_failed(frame: ChunkFrame, failure: FailureFrame) -> ReportFrame:
         busy=failure.elapsed,
         ended=Ended.SETUP_FAILED,
         setup_failure=failure,
+        records=records.home.take(),
     )
 
 

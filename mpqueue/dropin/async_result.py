@@ -20,6 +20,7 @@ from mpqueue.dropin.pool_errors import ended_error, error_of
 if TYPE_CHECKING:
     from mpqueue._core.item_table import Failure
     from mpqueue.dropin.pool import Pool
+    from mpqueue.progress import Display
     from mpqueue.run import Ended, JobRun
     from mpqueue.stream import Stream
 
@@ -112,14 +113,33 @@ class AsyncResult(ApplyResult[T]):
         self._pool = None
 
 
+def _nothing() -> None:
+    pass
+
+
+def _await_end(display: Display | None, pool: Pool | None) -> None:
+    if display is not None:
+        display.end()
+    if pool is not None:
+        pool.await_told()
+
+
 class MapResult(AsyncResult[list[T]], StandardMapResult[T]):
     """The results of a whole batch, or its first failure in item order, once all of its items have ended."""
 
     def __init__(self, pool: Pool, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
         super().__init__(pool, callback, error_callback)
         self._run: JobRun | None = None
+        self._await_end: Callable[[], object] = _nothing
         self._has_ended = False
         self._lock = threading.Lock()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until it is `ready`, its bar has ended, and what its calls have logged was told."""
+        super().wait(timeout)
+        if self.ready():
+            self._await_end()
+            self._await_end = _nothing
 
     def started(self, run: JobRun) -> None:
         """This is the batch's run. It may have ended before."""
@@ -149,6 +169,8 @@ class MapResult(AsyncResult[list[T]], StandardMapResult[T]):
         if pool is None or not pool.forget_map(self):
             return  # the pool's end was quicker
         self._run = None
+        if run.spoke or run.display is not None:
+            self._await_end = partial(_await_end, run.display, pool if run.spoke else None)
         results, failures = run.outcomes()
         if run.job.cancelled and run.job.completed + len(failures) < len(results):
             self.give_up()

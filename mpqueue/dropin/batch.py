@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.item_table import ItemTable
 from mpqueue._wire.ids import IdRule
 from mpqueue.options import JobOptions
+from mpqueue.progress import Showing, ShowProgress, label_of
 from mpqueue.retry import RetryPolicy
 from mpqueue.run import Ended, JobRun
 
@@ -26,6 +27,7 @@ def start_batch(
     max_workers: int | None = None,
     items_per_task: int = 1,
     on_ended: Callable[[Ended], None] | None = None,
+    progress: ShowProgress = False,
 ) -> JobRun:
     """Start ``fn`` over the items, a list which it takes over; the run has the `outcomes` by position.
 
@@ -34,5 +36,5 @@ def start_batch(
     """
     table = ItemTable(items, None, IdRule.POSITION)
     options = JobOptions(retry, timeout, None, 0, chunksize, max_workers, items_per_task)
-    _, run = queue.start_table(table, options, fn, on_ended)
+    _, run = queue.start_table(table, options, fn, on_ended, showing=Showing(progress, label_of(fn)))
     return run

@@ -18,6 +18,7 @@ from mpqueue._wire.functions import FunctionPacker
 from mpqueue._worker.calls import Call, run_call
 from mpqueue.dropin.call_future import CallFuture
 from mpqueue.errors import ItemCancelledError
+from mpqueue.progress import Showing
 from mpqueue.queue import JobQueue
 from mpqueue.retry import RetryPolicy
 from mpqueue.run import Ended
@@ -35,6 +36,7 @@ class CallStream:
         retry: RetryPolicy,
         timeout: float | None = None,
         max_workers: int | None = None,
+        showing: Showing = Showing(),  # noqa: B008 - frozen
     ) -> None:
         self._queue = queue
         self._error_of = error_of
@@ -44,7 +46,7 @@ class CallStream:
         self.ended = threading.Event()  #: set when the stream has ended and all futures are resolved
         self.on_end: Callable[[], object] = lambda: None  #: called then, on the listener thread
         self._stream = open_stream(
-            queue, run_call, self._on_ended, retry=retry, timeout=timeout, max_workers=max_workers
+            queue, run_call, self._on_ended, retry=retry, timeout=timeout, max_workers=max_workers, showing=showing
         )
 
     def submit(self, calls: Iterable[Call]) -> list[CallFuture[Any]]:

@@ -27,6 +27,7 @@ from mpqueue.dropin.executor_errors import error_of
 from mpqueue.dropin.policy import DROPIN_RETRY
 from mpqueue.errors import QueueClosedError
 from mpqueue.options import check_timeout, choose_policy
+from mpqueue.progress import Showing, ShowProgress
 from mpqueue.queue import JobQueue
 from mpqueue.retry import RetryPolicy
 
@@ -40,6 +41,7 @@ class Executor(concurrent.futures.Executor):
     As `concurrent.futures.ProcessPoolExecutor`, with retries: a call that raises is made again ``max_retries`` (3)
     times, after 0.1, 0.2 and 0.4 s; say ``max_retries=0`` for once only, or give a ``retry`` policy. ``timeout`` is
     seconds a try, after which its worker is killed. ``max_workers`` None: one for each CPU that the process may use.
+    ``progress=True`` draws a bar of the calls submitted so far, a callable gets their `Progress`.
     ``initializer(*initargs)`` is called in each new worker. ``mp_context`` is accepted and has no effect: workers are
     always fresh processes.
 
@@ -56,6 +58,7 @@ class Executor(concurrent.futures.Executor):
         max_retries: int | None = None,
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
+        progress: ShowProgress = False,
         mp_context: Any = None,  # noqa: ARG002
     ) -> None:
         _check(max_workers, initializer, max_tasks_per_child)
@@ -67,7 +70,7 @@ class Executor(concurrent.futures.Executor):
             initializer=None if initializer is None else functools.partial(initializer, *initargs),
         )
         self._max_workers = self._queue.concurrency  # other libraries look at it, in the standard library's
-        self._life = _Life(self._queue, policy, timeout)
+        self._life = _Life(self._queue, policy, timeout, Showing(progress))
         self._finalizer = weakref.finalize(self, self._life.abandon)
         self._finalizer.atexit = False  # the life has its own hook
 
@@ -178,8 +181,9 @@ class _Life:
     the workers are ended, by one thread, which every `wait` waits for.
     """
 
-    def __init__(self, queue: JobQueue, policy: RetryPolicy, timeout: float | None) -> None:
+    def __init__(self, queue: JobQueue, policy: RetryPolicy, timeout: float | None, showing: Showing) -> None:
         self._queue = queue
+        self._showing = showing
         self._policy = policy
         self._timeout = timeout
         self._lock = threading.RLock()  # a garbage collection may end another executor's life while this one is locked
@@ -200,7 +204,7 @@ class _Life:
             return self._calls.submit(calls)
 
     def _open(self) -> CallStream:
-        calls = CallStream(self._queue, error_of, retry=self._policy, timeout=self._timeout)
+        calls = CallStream(self._queue, error_of, retry=self._policy, timeout=self._timeout, showing=self._showing)
         calls.on_end = self._ended
         self._take_back = on_exit(self._exit)  # after the queue's own, so it is called before that
         if sys.version_info >= (3, 12):

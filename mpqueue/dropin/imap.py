@@ -17,6 +17,7 @@ from mpqueue.dropin.options import (
 )
 from mpqueue.dropin.shared_pool import shared_pool
 from mpqueue.options import JobOptions
+from mpqueue.progress import ShowProgress, showing_stream
 from mpqueue.retry import RetryPolicy
 from mpqueue.run import Ended
 from mpqueue.stream import Stream, open_stream
@@ -60,6 +61,7 @@ def imap(
     timeout: float | None = None,
     chunksize: int | None = None,
     buffersize: int | None = None,
+    progress: ShowProgress = False,
     on_error: OnItemError = "raise",
     max_failures: int | None = None,
 ) -> ItemIterator[Any]:
@@ -69,10 +71,11 @@ def imap(
     keep the workers busy for a quarter of a second), so an endless input works. The other options are those of `map`.
     A failure is raised in its item's place, and the iterator goes on; ``on_error`` as in `map`, without ``"group"``.
     With ``max_failures`` it ends, with `TooManyFailuresError`, at the first failure beyond so many. A generator that
-    raises delivers what came before it, then its error. The first items begin at once.
+    raises delivers what came before it, then its error. The first items begin at once. ``progress`` is as in `map`; a
+    bar has a total where the input has a length.
     """
     job = job_options("imap", concurrency, max_retries, retry, timeout, chunksize)
-    return _iterate(fn, items, job, True, buffersize, on_error, max_failures)
+    return _iterate(fn, items, job, True, buffersize, on_error, max_failures, progress)
 
 
 @overload
@@ -109,12 +112,13 @@ def imap_unordered(
     timeout: float | None = None,
     chunksize: int | None = None,
     buffersize: int | None = None,
+    progress: ShowProgress = False,
     on_error: OnItemError = "raise",
     max_failures: int | None = None,
 ) -> ItemIterator[Any]:
     """Like `imap`, in the order in which the items end: no result waits for a slower one."""
     job = job_options("imap_unordered", concurrency, max_retries, retry, timeout, chunksize)
-    return _iterate(fn, items, job, False, buffersize, on_error, max_failures)
+    return _iterate(fn, items, job, False, buffersize, on_error, max_failures, progress)
 
 
 def _iterate(
@@ -125,10 +129,12 @@ def _iterate(
     buffersize: int | None,
     on_error: OnItemError,
     max_failures: int | None,
+    progress: ShowProgress,
 ) -> ItemIterator[Any]:
     check_on_error(on_error, ON_ERROR)
     check_optional_count("buffersize", buffersize, low=1)
     check_optional_count("max_failures", max_failures, low=0)
+    showing = showing_stream(progress, fn, items)
     iterator = iter(items)
     queue = shared_pool.borrow(job.max_lanes)
     workers = job.max_lanes or count_cpus()
@@ -142,6 +148,7 @@ def _iterate(
             timeout=job.timeout,
             chunksize=job.chunksize,
             max_workers=job.max_lanes,
+            showing=showing,
         )
 
     try:
@@ -153,6 +160,7 @@ def _iterate(
             window=lambda stream: buffersize or stream.window(workers),
             max_failures=max_failures,
             give_back=lambda: shared_pool.give_back(queue),
+            await_told=queue.await_told,
         )
     except BaseException:
         shared_pool.give_back(queue)

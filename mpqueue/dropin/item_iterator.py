@@ -78,6 +78,7 @@ class ItemIterator(Generic[R]):
         window: Callable[[Stream], int],
         max_failures: int | None,
         give_back: Callable[[], object],
+        await_told: Callable[[], object] = lambda: None,
     ) -> None:
         self._reader = reader
         self._on_error = on_error
@@ -85,6 +86,8 @@ class ItemIterator(Generic[R]):
         self._max_failures = max_failures
         self._failed = 0
         self._give_back = give_back
+        self._await_told = await_told
+        self._spoke = False
         self._news: Mailbox[Ended] = Mailbox()
         self._arrivals = Arrivals(ordered)
         self._added = self._taken = 0  #: items: read, and given to the consumer
@@ -113,6 +116,8 @@ class ItemIterator(Generic[R]):
                 if not self._read():
                     self._hear(self._news.take())
             if self._stream is None:
+                if self._spoke:  # what was logged is told before the loop is over
+                    self._await_told()
                 raise self._input_error() or StopIteration
 
     def __aiter__(self) -> Self:
@@ -231,6 +236,8 @@ class ItemIterator(Generic[R]):
         all_done = self._reader.exhausted and self._taken == self._added
         self._reader.close()
         self._block = iter(())
+        self._spoke = stream.run.spoke
+        stream.run.end_display()
         with contextlib.suppress(QueueClosedError):  # or this is a fork, which has none of it
             if all_done:
                 stream.seal()

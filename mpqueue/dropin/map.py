@@ -22,6 +22,7 @@ from mpqueue.dropin.options import (
 from mpqueue.dropin.shared_pool import shared_pool
 from mpqueue.errors import QueueClosedError, TooManyFailuresError
 from mpqueue.options import JobOptions, refuse_until_built
+from mpqueue.progress import ShowProgress, check_progress
 from mpqueue.queue import JobQueue
 from mpqueue.retry import RetryPolicy
 from mpqueue.run import Ended, JobRun
@@ -64,7 +65,7 @@ def map(
     retry: RetryPolicy | None = None,
     timeout: float | None = None,
     chunksize: int | None = None,
-    progress: bool = False,
+    progress: ShowProgress = False,
     on_error: OnError = "raise",
     max_failures: int | None = None,
     journal: str | None = None,
@@ -80,17 +81,22 @@ def map(
     result's place; ``"skip"``: they are left out; ``"group"``: an `ExceptionGroup` of all is raised. With
     ``max_failures`` the work ends as soon as more than so many items have failed, with `TooManyFailuresError`.
 
+    ``progress=True`` draws a bar on stderr, where that is a terminal or this is a notebook; a callable gets a
+    `Progress` ten times a second and at the end, on a thread of the pool.
+
     An interruption (Ctrl-C) ends the running items, and goes on.
     """
-    refuse_until_built(progress=progress or None, journal=journal)
+    refuse_until_built(journal=journal)
+    check_progress(progress)
     _check_failure_options(on_error, max_failures)
     job = job_options("map", concurrency, max_retries, retry, timeout, chunksize)
     with shared_pool.lease(concurrency) as queue:
-        batch = Batch(queue, fn, items, job, max_failures)
+        batch = Batch(queue, fn, items, job, max_failures, progress)
         try:
             batch.run.result()
         except BaseException:
             batch.run.kill()
+            batch.run.end_display()
             raise
     return batch.outcomes(on_error)
 
@@ -163,6 +169,7 @@ async def amap(
     retry: RetryPolicy | None = None,
     timeout: float | None = None,
     chunksize: int | None = None,
+    progress: ShowProgress = False,
     on_error: OnError = "raise",
     max_failures: int | None = None,
 ) -> list[Any]:
@@ -171,13 +178,15 @@ async def amap(
     Works in asyncio, and in trio. The items are read and copied at once, in the loop's thread.
     """
     _check_failure_options(on_error, max_failures)
+    check_progress(progress)
     job = job_options("amap", concurrency, max_retries, retry, timeout, chunksize)
     with shared_pool.lease(concurrency) as queue:
-        batch = Batch(queue, fn, items, job, max_failures)
+        batch = Batch(queue, fn, items, job, max_failures, progress)
         try:
             await batch.run
         except BaseException:
             batch.run.kill()
+            batch.run.end_display()
             raise
     return batch.outcomes(on_error)
 
@@ -192,6 +201,7 @@ class Batch:
         items: Iterable[Any],
         options: JobOptions,
         max_failures: int | None,
+        progress: ShowProgress,
     ) -> None:
         self._max_failures = max_failures
         self._watched: JobRun | None = None  #: the run, as soon as there is one to end
@@ -204,6 +214,7 @@ class Batch:
             chunksize=options.chunksize,
             max_workers=options.max_lanes,
             on_ended=None if max_failures is None else self._on_ended,
+            progress=progress,
         )
         self._watched = self.run
         self._on_ended(())  # items may have failed before

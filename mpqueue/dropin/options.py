@@ -6,6 +6,7 @@ from typing import Literal, TypedDict
 
 from mpqueue.dropin.policy import DROPIN_RETRY
 from mpqueue.options import JobOptions, check_concurrency, check_timeout, choose_policy
+from mpqueue.progress import ShowProgress
 from mpqueue.retry import RetryPolicy, check_number
 
 OnError = Literal["raise", "collect", "skip", "group"]
@@ -21,12 +22,12 @@ class CallOptions(TypedDict, total=False):
     timeout: float | None
     chunksize: int | None
     max_failures: int | None
+    progress: ShowProgress
 
 
 class MapOptions(CallOptions, total=False):
     """What `map` takes beside ``on_error``."""
 
-    progress: bool
     journal: str | None
 
 

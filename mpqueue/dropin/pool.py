@@ -29,6 +29,7 @@ from mpqueue.dropin.pool_iterator import PoolIterator
 from mpqueue.dropin.pool_worker import PoolWorker
 from mpqueue.errors import HandlerPicklingError, QueueClosedError
 from mpqueue.options import check_timeout, choose_policy
+from mpqueue.progress import ShowProgress, check_progress, showing_stream
 from mpqueue.queue import JobQueue
 from mpqueue.retry import RetryPolicy
 from mpqueue.run import Ended
@@ -50,7 +51,8 @@ class Pool(standard.Pool):
     ``initializer(*initargs)`` first, in its main thread, and is replaced after ``maxtasksperchild`` tasks (a call, or a
     chunk of a map). ``context`` is ignored: workers are always started anew, never forked. A call that raises, or whose
     worker dies, is tried again: ``max_retries`` (3) times after the first, after 0.1, 0.2 and 0.4 s, or as ``retry``
-    says; ``timeout`` is how many seconds one try may take.
+    says; ``timeout`` is how many seconds one try may take. ``progress=True`` draws a bar for each map and imap, a
+    callable gets their `Progress`.
 
     Leaving its ``with`` block terminates it.
     """
@@ -66,6 +68,7 @@ class Pool(standard.Pool):
         max_retries: int | None = None,
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
+        progress: ShowProgress = False,
     ) -> None:
         self._state = standard.INIT
         self._processes = count_cpus() if processes is None else operator.index(processes)
@@ -77,6 +80,8 @@ class Pool(standard.Pool):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         check_timeout(timeout)
+        check_progress(progress)
+        self._progress = progress
         self._retry = choose_policy("Pool", max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
         self._timeout = timeout
         self._maxtasksperchild = maxtasksperchild
@@ -231,6 +236,7 @@ class Pool(standard.Pool):
                 chunksize=chunksize,
                 items_per_task=per_task,
                 on_ended=result.on_ended,
+                progress=self._progress,
             )
         result.started(run)
 
@@ -266,6 +272,7 @@ class Pool(standard.Pool):
         self._check_running()
         size = 1 if chunksize is None else _check_chunksize(chunksize)
         items: Iterator[Any] = read_late(iterable)
+        showing = showing_stream(self._progress, func, iterable)
         if size > 1:
             items = read_whole_chunks(items, size)
 
@@ -279,6 +286,7 @@ class Pool(standard.Pool):
                     retry=self._retry,
                     timeout=self._timeout,
                     items_per_task=size,
+                    showing=showing,
                 )
 
         workers = self._processes
@@ -348,6 +356,10 @@ class Pool(standard.Pool):
     def tell(self, notice: Callable[[], None]) -> None:
         """Have something done on the queue's listener thread."""
         self._queue.tell(notice)
+
+    def await_told(self) -> None:
+        """Wait until all that was to be told has been."""
+        self._queue.await_told()
 
     def now(self) -> float:
         """Seconds by the queue's clock."""

@@ -119,7 +119,11 @@ class PoolIterator(Standard[R]):
             error = ended_error()
         else:
             return False
+        pool = self._pool
         self._feed = self._pool = None
+        self._stream.run.end_display()
+        if self._stream.run.spoke and pool is not None:
+            pool.await_told()
         if error is not None:
             raise error
         return True
