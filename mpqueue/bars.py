@@ -7,7 +7,7 @@ time; several queues may draw at once.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import os
 import shutil
 import sys
 import threading
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Characters of the plain line's bar.
 WIDTH = 20
+#: Columns of a terminal that does not know how many it has.
+NARROW = 79
 #: Back to the line's start, and clear what is right of it and below.
 _CLEAR = "\r\x1b[J"
 #: Of tqdm's bar, where the total is known; tqdm's own would show the items that run as fractions.
@@ -46,11 +48,12 @@ def can_draw() -> bool:
 
 def open_bar(label: str | None, first: Progress, *, complain: bool = True) -> Bar:
     """A bar, drawn with tqdm where that is installed; else a plain line, with one warning unless told not to."""
-    if importlib.util.find_spec("tqdm") is not None:
+    try:
         return TqdmBar(label, first)
-    if complain:
-        _warn_once()
-    return PlainBar(label)
+    except ImportError:
+        if complain:
+            _warn_once()
+        return PlainBar(label)
 
 
 @cache
@@ -73,6 +76,14 @@ def _in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in shell.config
+
+
+def _has_no_size(stream: TextIO) -> bool:
+    """True for a terminal that does not know how wide it is."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns == 0
+    except (OSError, ValueError):
+        return False
 
 
 @contextlib.contextmanager
@@ -114,6 +125,7 @@ class TqdmBar:
 
     def __init__(self, label: str | None, first: Progress) -> None:
         here = station.here()
+        columns = NARROW if _has_no_size(sys.stderr) else None
         self._bar = _tqdm_class()(
             total=first.total,
             initial=first.completed + first.failed,
@@ -121,7 +133,8 @@ class TqdmBar:
             unit="item",
             mininterval=0,
             miniters=0,
-            dynamic_ncols=True,
+            ncols=columns,
+            dynamic_ncols=columns is None,
             position=None if here is None else 1 + here.lane,
             leave=here is None,
             file=sys.stderr,
@@ -146,7 +159,18 @@ class TqdmBar:
     def close(self) -> None:
         """Leave it as it is, and go on below."""
         TqdmBar.opened -= 1
-        self._bar.close()
+        bar, ours = self._bar, type(self._bar)
+        with ours.get_lock():
+            # tqdm would leave a copy of each bar that stands below, and a gap in this one's place.
+            others = [one for one in ours._instances if isinstance(one, ours) and one is not bar]  # noqa: SLF001
+            for one in others:
+                one.clear(nolock=True)
+            place = bar.pos
+            bar.close()
+            for one in others:
+                if one.pos > place >= 0:
+                    one.pos -= 1
+                one.refresh(nolock=True)
 
 
 # -- plain -----------------------------------------------------------------------------------------------------------

@@ -3,93 +3,18 @@
 from __future__ import annotations
 
 import os
-import pty
 import signal
-import subprocess
-import sys
-import termios
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from mpqueue import JobQueue
 from tests.support import handlers as do
-from tests.support.programs import PATIENCE, descends_from, is_running, start_program, write_program
+from tests.support.programs import PATIENCE, descends_from, is_running, start_program
+from tests.support.terminals import DEADLINE, terminal
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow
-
-#: Seconds in which a program has to end that was told to: ten times what it takes.
-DEADLINE = 10.0
-
-
-#: Makes standard input the terminal that this session is controlled by, and becomes the program that is named.
-TAKE_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-)
-
-
-class Terminal:
-    """A program in the foreground of a terminal of its own, of which everything that is printed is kept."""
-
-    def __init__(self, program: Path) -> None:
-        self.master, slave = pty.openpty()
-        attributes = termios.tcgetattr(slave)
-        attributes[1] &= ~termios.OPOST  # newlines stay what they are
-        termios.tcsetattr(slave, termios.TCSANOW, attributes)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", TAKE_TERMINAL, sys.executable, str(program)],
-            cwd=program.parent,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-        )
-        os.close(slave)
-        self._text = b""
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        while True:
-            try:
-                text = os.read(self.master, 1 << 16)
-            except OSError:  # nobody has the other end open any more
-                return
-            if not text:
-                return
-            self._text += text
-
-    @property
-    def text(self) -> str:
-        """What the terminal shows, but for the echo of Ctrl-C."""
-        return self._text.decode().replace("^C", "")
-
-    def press_ctrl_c(self) -> None:
-        """As a person does: the terminal sends SIGINT to the whole foreground group."""
-        os.write(self.master, b"\x03")
-
-    def end(self) -> int:
-        """Wait for the program's end, and return its exit code."""
-        code = self.process.wait(DEADLINE)
-        self._reader.join(DEADLINE)
-        return code
-
-
-@contextmanager
-def terminal(folder: Path, body: str) -> Iterator[Terminal]:
-    shown = Terminal(write_program(folder, body))
-    try:
-        yield shown
-    finally:
-        shown.process.kill()
-        shown.process.wait()
-        shown._reader.join(DEADLINE)
-        os.close(shown.master)
-
 
 RUNS = """
     import os, signal, sys, threading
@@ -271,8 +196,7 @@ def test_queue_installs_no_signal_handlers_in_the_parent() -> None:
 # --- parents that are killed ----------------------------------------------------------------------------------------
 
 KILLED = """
-    import threading
-    import mpqueue
+        import mpqueue
     from pathlib import Path
     from tests.support import handlers as do
     from tests.support.waiting import Gate

@@ -1,0 +1,358 @@
+"""``progress=``: what a callable hears, and what is to be seen on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mpqueue
+from mpqueue import JobQueue, Progress, RetryPolicy, current_item
+from tests.support import handlers as do
+from tests.support.programs import run_program
+from tests.support.terminals import screen, terminal
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends")]
+
+AT_ONCE = RetryPolicy(3, base_delay=0)
+
+
+@pytest.mark.parametrize("chunksize", [None, 1, 7, 1000])
+def test_the_last_state_is_told_before_the_run_resolves_whatever_the_chunks(chunksize: int | None) -> None:
+    heard: list[Progress] = []
+    with JobQueue(2) as queue:
+        queue.run(range(1000), do.succeed, id="job", progress=heard.append, chunksize=chunksize)
+        last = heard[-1]
+    assert (last.job_id, last.status, last.total) == ("job", "completed", 1000)
+    assert (last.completed, last.failed, last.retries, last.running) == (1000, 0, 0, 0)
+    counts = [progress.completed for progress in heard]
+    assert counts == sorted(counts)
+
+
+def test_retries_and_failures_are_counted() -> None:
+    heard: list[Progress] = []
+    with JobQueue(2, retry=AT_ONCE) as queue:
+        job = queue.run("abc", do.only("b", do.fail), progress=heard.append)
+    assert (heard[-1].completed, heard[-1].failed, heard[-1].retries, job.retries) == (2, 1, 3, 3)
+
+
+def test_a_second_run_of_failed_items_begins_where_the_first_ended(tmp_path: Path) -> None:
+    def handle(item: str) -> str:
+        if item == "b" and not (tmp_path / "well").exists():
+            raise ValueError
+        return item
+
+    heard: list[Progress] = []
+    with JobQueue(2, max_retries=0) as queue:
+        queue.run("abc", handle, id="job")
+        (tmp_path / "well").touch()
+        queue.retry_failed("job", progress=heard.append).result()
+    assert {progress.already for progress in heard} == {2}
+    assert (heard[-1].completed, heard[-1].failed) == (3, 0)
+
+
+def test_fractions_that_handlers_report_count(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def handle(item: str) -> str:
+        if item != "c":
+            current_item().report(0.25 if item == "a" else 0.5)
+            gate.pass_through(item)
+        return item
+
+    heard: list[Progress] = []
+    with JobQueue(2) as queue:
+        job = queue.create_job("job", "abc", handle, chunksize=1)
+        run = queue.start("job", progress=heard.append)
+        gate.wait_for("a", "b")
+        wait_until(lambda: heard and heard[-1].running == 0.75)
+        assert [item.fraction for item in job.items] == [0.25, 0.5, 0.0]
+        assert heard[-1].done == 0.75
+        gate.open()
+        run.result()
+        assert [item.fraction for item in job.items] == [1.0, 1.0, 1.0]
+
+
+def test_what_an_item_reported_is_not_counted_for_the_next_chunk_s(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def handle(item: str) -> str:
+        if item == "a":
+            current_item().report(1.0)
+        else:
+            gate.pass_through(item)
+        return item
+
+    with JobQueue(1) as queue:
+        job = queue.create_job("job", "ab", handle, chunksize=1)
+        run = queue.start("job")
+        gate.wait_for("b")
+        assert job.items[1].status == "processing"
+        assert job.items[1].fraction == 0.0
+        gate.open()
+        run.result()
+
+
+def test_a_callable_that_raises_is_logged_once_and_the_job_goes_on(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    def show(progress: Progress) -> None:
+        raise ValueError("no")
+
+    gate = Gate(tmp_path)
+    ended = threading.Event()
+    with JobQueue(1) as queue:
+        queue.create_job("job", "ab", do.only("a", do.announce(gate, do.succeed)))
+        run = queue.start("job", progress=show)
+        run.add_done_callback(lambda _: ended.set())
+        assert run.result().status == "completed"
+        assert ended.wait(30)
+    assert [record.message.partition("(")[0] for record in caplog.records] == ["the progress callable raised "]
+
+
+def test_what_can_t_be_shown_is_refused_before_anything_is_created() -> None:
+    wrong: Any = "yes"
+    with JobQueue(1) as queue:
+        with pytest.raises(TypeError, match="progress"):
+            queue.run("a", do.succeed, progress=wrong)
+        assert queue.jobs() == []
+    for call in (mpqueue.map, mpqueue.imap, mpqueue.starmap):
+        with pytest.raises(TypeError, match="progress"):
+            call(do.succeed, "a", progress=wrong)
+    with pytest.raises(TypeError, match="progress"):
+        mpqueue.Pool(1, progress=wrong)
+    with pytest.raises(TypeError, match="progress"):
+        mpqueue.Executor(1, progress=wrong)
+
+
+def test_jobs_inside_jobs_each_tell_their_own() -> None:
+    heard: dict[str, list[Progress]] = {"outer": [], "inner": []}
+    with JobQueue(2) as queue:
+        started = threading.Event()
+
+        @queue.on("job:started")
+        def begin(event: Any) -> None:
+            if event.job_id == "outer":
+                queue.create_job("inner", range(5), do.succeed)
+                inner.append(queue.start("inner", progress=heard["inner"].append))
+                started.set()
+
+        inner: list[Any] = []
+        queue.run(range(3), do.succeed, id="outer", progress=heard["outer"].append)
+        assert started.wait(30)
+        inner[0].result()
+    assert {name: (found[-1].job_id, found[-1].completed) for name, found in heard.items()} == {
+        "outer": ("outer", 3),
+        "inner": ("inner", 5),
+    }
+
+
+# --- the drop-ins -----------------------------------------------------------------------------------------------------
+
+
+def by_map(show: Callable[[Progress], object]) -> list[int]:
+    return mpqueue.map(do.square, range(50), concurrency=2, progress=show)
+
+
+def by_starmap(show: Callable[[Progress], object]) -> list[int]:
+    return mpqueue.starmap(pow, ((number, 2) for number in range(50)), concurrency=2, progress=show)
+
+
+def by_imap(show: Callable[[Progress], object]) -> list[int]:
+    return list(mpqueue.imap(do.square, range(50), concurrency=2, progress=show))
+
+
+def by_imap_unordered(show: Callable[[Progress], object]) -> list[int]:
+    return sorted(mpqueue.imap_unordered(do.square, iter(range(50)), concurrency=2, progress=show))
+
+
+def by_pool_map(show: Callable[[Progress], object]) -> list[int]:
+    with mpqueue.Pool(2, progress=show) as pool:
+        return pool.map(do.square, range(50))
+
+
+def by_pool_map_async(show: Callable[[Progress], object]) -> list[int]:
+    with mpqueue.Pool(2, progress=show) as pool:
+        return pool.map_async(do.square, range(50)).get()
+
+
+def by_pool_imap(show: Callable[[Progress], object]) -> list[int]:
+    with mpqueue.Pool(2, progress=show) as pool:
+        return list(pool.imap(do.square, iter(range(50))))
+
+
+def by_executor(show: Callable[[Progress], object]) -> list[int]:
+    with mpqueue.Executor(2, progress=show) as executor:
+        return list(executor.map(do.square, range(50)))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [by_map, by_starmap, by_imap, by_imap_unordered, by_pool_map, by_pool_map_async, by_pool_imap, by_executor],
+)
+def test_the_drop_ins_tell_the_last_state_before_they_return(
+    call: Callable[[Callable[[Progress], object]], list[int]],
+) -> None:
+    heard: list[Progress] = []
+    assert call(heard.append) == [number * number for number in range(50)]
+    assert (heard[-1].completed, heard[-1].failed) == (50, 0)
+    if call != by_imap_unordered:  # whose input has no length, and is sealed when it ends
+        assert heard[-1].total == 50
+
+
+def test_amap_tells_too() -> None:
+    import asyncio
+
+    heard: list[Progress] = []
+
+    async def main() -> list[int]:
+        return await mpqueue.amap(do.square, range(5), concurrency=1, progress=heard.append)
+
+    assert asyncio.run(main()) == [0, 1, 4, 9, 16]
+    assert heard[-1].completed == 5
+
+
+def test_an_iterator_that_is_closed_early_tells_nothing_more() -> None:
+    heard: list[Progress] = []
+    numbers = mpqueue.imap(do.succeed, iter(int, 1), concurrency=1, progress=heard.append)
+    next(numbers)
+    numbers.close()
+    count = len(heard)
+    assert heard[-1].total is None
+    assert len(heard) == count
+
+
+# --- what is to be seen -----------------------------------------------------------------------------------------------
+
+
+TALKS = """
+    import logging, sys
+    {first}
+    import mpqueue
+    from mpqueue import current_item
+
+    logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
+
+    def talk(number):
+        current_item().report(0.5)
+        print("said", number)
+        logging.info("logged %d", number)
+        return number
+
+    with mpqueue.JobQueue(2) as queue:
+        job = queue.run(range(8), talk, id="talks", progress=True, chunksize=2)
+    print("after", job.completed)
+"""
+NO_TQDM = "sys.modules['tqdm'] = None"
+
+
+def shown_on_terminal(folder: Path, body: str) -> list[str]:
+    with terminal(folder, body) as shown:
+        code = shown.end()
+        assert code == 0, shown.text
+        return [line for line in screen(shown.text) if line]
+
+
+@pytest.fixture(params=["", NO_TQDM], ids=["tqdm", "no tqdm"])
+def talking(request: pytest.FixtureRequest) -> str:
+    return TALKS.format(first=request.param)
+
+
+def test_a_bar_ends_above_what_is_printed_later_and_is_not_torn(talking: str, tmp_path: Path) -> None:
+    lines = shown_on_terminal(tmp_path, talking)
+    assert lines[-1] == "after 8"
+    bar = lines[-2]
+    assert bar.startswith("talks:")
+    assert "8/8" in bar
+    said = {f"said {number}" for number in range(8)} | {f"logged {number}" for number in range(8)}
+    others = [line for line in lines[:-2] if line not in said]
+    # Without tqdm one warning, of two lines, says so; a first look at the bar may be above it.
+    assert said <= set(lines)
+    assert [line for line in others if "said" in line or "logged" in line] == []
+
+
+def test_without_tqdm_one_warning_names_the_extra(tmp_path: Path) -> None:
+    body = """
+        import sys
+        {first}
+        import mpqueue
+
+        with mpqueue.JobQueue(1) as queue:
+            queue.run("ab", str.upper, progress=True)
+            queue.run("ab", str.upper, progress=True)
+    """
+    lines = shown_on_terminal(tmp_path, body.format(first=NO_TQDM))
+    assert sum("mpqueue[progress]" in line for line in lines) == 1
+    assert sum("2/2" in line for line in lines) == 2
+
+
+@pytest.mark.parametrize("first", ["", NO_TQDM], ids=["tqdm", "no tqdm"])
+def test_nothing_is_drawn_where_stderr_is_no_terminal(first: str, tmp_path: Path) -> None:
+    done = run_program(tmp_path, TALKS.format(first=first))
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "after 8"
+
+
+def test_two_jobs_at_a_time_have_a_bar_each(tmp_path: Path) -> None:
+    body = """
+        import mpqueue
+
+        with mpqueue.JobQueue(2) as queue:
+            for name in ("first", "second"):
+                queue.create_job(name, range(100), str)
+            runs = [queue.start(name, progress=True) for name in ("first", "second")]
+            for run in runs:
+                run.result()
+        print("after")
+    """
+    lines = shown_on_terminal(tmp_path, body)
+    for name in ("first", "second"):
+        assert sum(line.startswith(f"{name}: 100%") and "100/100" in line for line in lines) == 1
+    assert lines[-1] == "after"
+
+
+def test_a_bar_inside_a_worker_is_drawn_below_and_goes(tmp_path: Path) -> None:
+    body = """
+        import mpqueue
+
+        def nested(number):
+            return sum(mpqueue.map(int, range(number), progress=True))
+
+        with mpqueue.JobQueue(1) as queue:
+            print(queue.run([3, 4], nested, id="outer", progress=True).results)
+    """
+    lines = shown_on_terminal(tmp_path, body)
+    assert lines[-1] == "[3, 6]"
+    assert any(line.startswith("outer: 100%") and "2/2" in line for line in lines)
+
+
+def test_an_interrupted_job_s_bar_ends_above_the_traceback(tmp_path: Path) -> None:
+    body = """
+        import mpqueue
+        from pathlib import Path
+        from tests.support import handlers as do
+        from tests.support.waiting import Gate
+
+        with mpqueue.JobQueue(1) as queue:
+            queue.run("ab", do.only("b", do.announce(Gate(Path(".")), do.hang_sleep)), id="job", progress=True)
+    """
+    with terminal(tmp_path, body) as shown:
+        Gate(tmp_path).wait_for("b")
+        shown.press_ctrl_c()
+        shown.end()
+        lines = [line for line in screen(shown.text) if line]
+    assert lines[-1] == "KeyboardInterrupt"
+    at = next(number for number, line in enumerate(lines) if line.startswith("Traceback"))
+    assert lines[at] == "Traceback (most recent call last):"
+    assert any(line.startswith("job:") for line in lines[:at])
+
+
+def test_logging_is_as_it_was_without_a_bar(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), JobQueue(1) as queue:
+        queue.run("a", lambda item: logging.getLogger("mine").info("hello"), progress=True)
+    assert [record.message for record in caplog.records] == ["hello"]
