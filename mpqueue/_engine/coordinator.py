@@ -49,6 +49,7 @@ from mpqueue._engine.clock import Clock
 from mpqueue._engine.decode import decode_failure, decode_report
 from mpqueue._engine.exchange import Exchange
 from mpqueue._engine.inbox import Inbox, Request
+from mpqueue._engine.last_words import last_words
 from mpqueue._engine.probe import reached
 from mpqueue._engine.protocol import Lane, Pool
 from mpqueue._engine.running import running_items
@@ -297,6 +298,8 @@ class Coordinator:
             self._settle_segments(early)
             for command in self.scheduler.handle(early, self._clock.now()):
                 self._actions[type(command)](command)
+        if isinstance(message, LaneDied) and (told := last_words(lane, self.scheduler.books)) is not None:
+            self._announce(told)
 
     def _settle_segments(self, message: Message) -> None:
         if isinstance(message, ChunkReported) and message.returned:

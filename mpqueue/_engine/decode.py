@@ -13,6 +13,7 @@ from mpqueue._core.messages import ChunkReported
 from mpqueue._engine.kept_errors import let_go, text_of
 from mpqueue._wire.frames import Ended, FailureFrame, ReportFrame
 from mpqueue._wire.payload import Packed, load, load_frame, load_home
+from mpqueue._wire.records import load_record
 from mpqueue._wire.segments import SegmentGoneError
 from mpqueue.errors import RemoteError, RemoteTraceback, ResultPicklingError
 
@@ -46,7 +47,7 @@ def decode_report(data: bytes, lane: int, generation: int, on_free: OnFree) -> C
         final=frame.final,
         setup_failure=None if frame.setup_failure is None else _failure(frame.setup_failure),
         returned=frame.returned,
-        records=frame.records,
+        records=[load_record(record) for record in frame.records] if frame.records else (),
         output=frame.output,
     )
 

@@ -174,9 +174,9 @@ class LokyLane:
         """See `protocol.Lane.set_flags`."""
         self._setter.put(job, pause=pause, cancel=cancel)
 
-    def read_outbox(self, size: int) -> bytes:
+    def read_outbox(self, size: int, at: int = 0) -> bytes:
         """See `protocol.Lane.read_outbox`."""
-        return os.pread(self._outbox.fd, size, 0)
+        return os.pread(self._outbox.fd, size, at)
 
     def kill(self, *, dump_stack: bool = False) -> None:
         """See `protocol.Lane.kill`."""

@@ -45,8 +45,8 @@ class Lane(Protocol):
         """Make the flags say this of the job of that number, in call order, on a thread that may be abandoned."""
         ...
 
-    def read_outbox(self, size: int) -> bytes:
-        """The first ``size`` bytes of what the worker left in its outbox."""
+    def read_outbox(self, size: int, at: int = 0) -> bytes:
+        """``size`` bytes of what the worker left in its outbox, from ``at`` on."""
         ...
 
     def kill(self, *, dump_stack: bool = False) -> None:

@@ -125,5 +125,5 @@ class ReportFrame(PicklesByFields):
     final: bool = True
     setup_failure: FailureFrame | None = None
     returned: Sequence[int] = ()  #: segments of the parent of which the worker has no view any more
-    records: Sequence[RecordFrame] = ()  #: what was logged since the last report
+    records: Sequence[bytes] = ()  #: what was logged since the last report, each a `RecordFrame` pickled
     output: Mapping[int, tuple[str, str]] | None = None  #: by position from ``first``: what was written, where kept

@@ -12,6 +12,8 @@ LIMIT      parent       worker       in which chunk, the position that must not 
                                      for chunks of even and of odd number: two may be on a lane
 FLAG_JOB   parent       worker       the number of the job for which the lane's flags count, or `NOBODY`
 OUTBOX     both         both         bytes in the outbox: the worker sets it from 0, the parent back to 0
+UNSENT     worker       parent       bytes of log records that no report has brought home, from `UNSENT_AT` on in the
+                                     outbox's file; read when the worker has died
 =========  ===========  ===========  ==================================================================
 
 The worker stores SINCE before CLAIM, and the parent reads CLAIM on both sides of SINCE, so a claim is never seen with
@@ -28,8 +30,11 @@ import sys
 import tempfile
 from dataclasses import dataclass
 
-CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX = range(7)
+CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX, UNSENT = range(8)
 SIZE = mmap.PAGESIZE
+
+#: Where in the outbox's file unsent log records stand: far behind the longest report, in a file with a hole.
+UNSENT_AT = 1 << 40
 
 #: In FLAG_JOB: the flags count for no job. Jobs are numbered from 1.
 NOBODY = 0

@@ -52,6 +52,7 @@ def _initialize(frame: InitializeFrame) -> FailureFrame | None:
 
 def _run_chunk(here: Station, frame: ChunkFrame) -> ReportFrame:
     guard.rearm()
+    records.home.chunk = frame.chunk
     exchange.results.chunk_begins(frame.chunk, frame.returned)
     shared.forget(frame.unshared)
     if frame.imports is not None:

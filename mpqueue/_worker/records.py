@@ -1,7 +1,8 @@
 """What handlers log, on its way home: kept by a handler at the root logger, and sent with the next report.
 
 A report may be long in coming, and a worker that dies sends none. So a record is sent at once, by the outbox, where
-nothing was for `INTERVAL` seconds; what follows it within that time is sent together, by a thread of its own. A job
+nothing was for `INTERVAL` seconds; what follows it within that time is sent together, by a thread of its own. Until a
+record has been sent it also stands in the outbox's file, where the parent finds it when this worker has died. A job
 that logs nothing pays one look at an empty queue for each report.
 
 Warnings (`warnings.warn`) become records of the logger ``py.warnings``, as `logging.captureWarnings` has it.
@@ -9,7 +10,6 @@ Warnings (`warnings.warn`) become records of the logger ``py.warnings``, as `log
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
@@ -21,12 +21,16 @@ from functools import cache
 from typing import Any, Protocol
 
 from mpqueue._wire.frames import RecordFrame, Speech
-from mpqueue._worker import context
+from mpqueue._wire.ledger import UNSENT, UNSENT_AT
+from mpqueue._wire.records import begin_unsent, dump_record, unsent
+from mpqueue._worker import context, station
 
 #: Seconds between two sendings by the outbox: a record is at most so late, where the parent has emptied it.
 INTERVAL = 0.2
 #: Records that are kept for one sending; what is logged beyond them is counted and dropped.
 MOST = 10_000
+#: Bytes of them that are left in the outbox's file for the case of this worker's death.
+MOST_BYTES = 1_000_000
 #: What a LogRecord has by itself; anything else came by ``extra``.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 #: Not sent: written out, or without a meaning in another process.
@@ -46,7 +50,9 @@ class RecordsHome(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.sender: Sender | None = None  #: the chunk at hand; set by the main thread
-        self._kept: deque[RecordFrame] = deque()
+        self.chunk = 0  #: the number of the chunk at hand, also while its handler is loaded
+        self._kept: deque[bytes] = deque()
+        self._unsent = 0  #: bytes of them in the outbox's file
         self._dropped = 0
         self._sent_at = float("-inf")
         self._due = threading.Event()
@@ -55,30 +61,46 @@ class RecordsHome(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the record, and send it soon."""
         try:
-            frame = _frame_of(record)
+            data = dump_record(_frame_of(record))
         except Exception:
             self.handleError(record)
             return
         if len(self._kept) >= MOST:
             self._dropped += 1
             return
-        self._kept.append(frame)
+        self._kept.append(data)
+        self._leave(data)
         if self.sender is not None and not self._send_now():
             self._send_later()
 
-    def take(self) -> Sequence[RecordFrame]:
-        """What was logged since the last call. Call with the lock of the chunk's results held."""
-        kept = self._kept
-        if not kept:
+    def take(self) -> Sequence[bytes]:
+        """What was logged since the last call, to be sent."""
+        if not self._kept:
             return ()
-        taken: list[RecordFrame] = []
-        with contextlib.suppress(IndexError):
-            taken.extend(kept.popleft() for _ in range(len(kept)))
-        if self._dropped:
+        self.acquire()  # nobody logs meanwhile
+        try:
+            taken = list(self._kept)
+            self._kept.clear()
             dropped, self._dropped = self._dropped, 0
+            self._unsent = 0
+            if (here := station.here()) is not None:
+                here.ledger.words[UNSENT] = 0
+        finally:
+            self.release()
+        if dropped:
             text = f"{dropped} log records were dropped: more than {MOST} came within {INTERVAL} s"
-            taken.append(_frame_of(logging.makeLogRecord(_of_ours(text))))
+            taken.append(dump_record(_frame_of(logging.makeLogRecord(_of_ours(text)))))
         return taken
+
+    def _leave(self, data: bytes) -> None:
+        """Where the parent finds it when this worker dies now. Called with the handler's lock held."""
+        here = station.here()
+        if here is None or self._unsent > MOST_BYTES:
+            return
+        data = unsent(data) if self._unsent else begin_unsent(self.chunk) + unsent(data)
+        os.pwrite(here.outbox, data, UNSENT_AT + self._unsent)
+        self._unsent += len(data)
+        here.ledger.words[UNSENT] = self._unsent
 
     def _send_now(self) -> bool:
         now = time.monotonic()

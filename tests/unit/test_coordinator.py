@@ -38,7 +38,7 @@ class StubLane:
         self.outbox = data
         self.ledger.words[OUTBOX] = len(data)
 
-    def read_outbox(self, size: int) -> bytes:
+    def read_outbox(self, size: int, at: int = 0) -> bytes:
         return self.outbox[:size]
 
     def kill(self, *, dump_stack: bool = False) -> None:

@@ -1,0 +1,128 @@
+"""``capture_output=True``: what an item writes to stdout and stderr is kept with it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import JobQueue, RetryPolicy, current_item
+from tests.support import handlers as do
+from tests.support.programs import run_program
+
+pytestmark = pytest.mark.slow
+
+AT_ONCE = RetryPolicy(3, base_delay=0)
+
+
+def talk(item: Any) -> Any:
+    print("out", item)
+    print("err", item, file=sys.stderr)
+    return item
+
+
+@pytest.mark.parametrize("chunksize", [None, 1, 100])
+def test_each_item_has_what_it_wrote(chunksize: int | None) -> None:
+    with JobQueue(2) as queue:
+        job = queue.run(range(300), talk, capture_output=True, chunksize=chunksize)
+    assert [item.stdout for item in job.items] == [f"out {number}\n" for number in range(300)]
+    assert [item.stderr for item in job.items] == [f"err {number}\n" for number in range(300)]
+
+
+def test_an_item_that_wrote_nothing_has_nothing_and_without_the_option_there_is_none() -> None:
+    with JobQueue(1) as queue:
+        quiet = queue.run("ab", do.succeed, capture_output=True)
+        other = queue.run("ab", do.succeed)
+    assert [(item.stdout, item.stderr) for item in quiet.items] == [("", "")] * 2
+    assert [(item.stdout, item.stderr) for item in other.items] == [(None, None)] * 2
+
+
+def test_c_code_and_child_processes_are_heard() -> None:
+    def handle(item: str) -> None:
+        print("python", end=" ")
+        sys.stdout.flush()
+        ctypes.CDLL(None).puts(b"C")
+        os.write(1, b"descriptor\n")
+        subprocess.run([sys.executable, "-c", "import sys; print('child', file=sys.stderr)"], check=True)
+
+    with JobQueue(1) as queue:
+        job = queue.run("ab", handle, capture_output=True)
+    for item in job.items:
+        assert item.stdout is not None
+        assert sorted(item.stdout.split()) == ["C", "descriptor", "python"]
+        assert item.stderr == "child\n"
+
+
+def test_of_a_failed_item_the_last_try_s_output_is_kept() -> None:
+    def handle(item: str) -> str:
+        print("try", current_item().attempt)
+        if item == "b":
+            raise ValueError
+        return item
+
+    with JobQueue(1, retry=AT_ONCE) as queue:
+        job = queue.run("abc", handle, capture_output=True)
+    assert [item.stdout for item in job.items] == ["try 1\n", "try 4\n", "try 1\n"]
+
+
+def test_a_crash_loses_its_own_output_only() -> None:
+    def handle(item: str) -> str:
+        print(item)
+        return do.segfault(item) if item == "b" else item
+
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run("abc", handle, capture_output=True)
+    assert [item.stdout for item in job.items] == ["a\n", None, "c\n"]
+
+
+def test_coroutines_and_functions_that_return_one_are_heard() -> None:
+    async def handle(item: str) -> str:
+        print("in", item)
+        return item
+
+    with JobQueue(1) as queue:
+        first = queue.run("ab", handle, capture_output=True)
+        second = queue.run("ab", lambda item: handle(f"{item}"), capture_output=True)
+    for job in (first, second):
+        assert job.results == ["a", "b"]
+        assert [item.stdout for item in job.items] == ["in a\n", "in b\n"]
+
+
+def test_bytes_that_are_no_text_are_replaced() -> None:
+    with JobQueue(1) as queue:
+        job = queue.run("a", lambda item: os.write(1, b"\xff!"), capture_output=True)
+    assert job.items[0].stdout == "\ufffd!"
+
+
+def test_other_jobs_write_where_they_ever_did(tmp_path: Path) -> None:
+    body = """
+        import mpqueue
+
+        with mpqueue.JobQueue(1) as queue:
+            job = queue.run("ab", print, capture_output=True)
+            queue.run("cd", print)
+        print([item.stdout for item in job.items])
+    """
+    done = run_program(tmp_path, body)
+    assert sorted(done.stdout.splitlines()) == ["['a\\n', 'b\\n']", "c", "d"]
+
+
+def test_progress_events_have_it_too() -> None:
+    told: list[Any] = []
+    with JobQueue(1, retry=AT_ONCE) as queue:
+        queue.on("job:progress", lambda progress: told.append((progress.item.id, progress.item.stdout)))
+        queue.run("ab", do.only("b", do.fail, talk), capture_output=True)
+    assert told == [(0, "out a\n"), (1, "")]
+
+
+def test_anything_but_a_bool_is_refused() -> None:
+    wrong: Any = "yes"
+    with JobQueue(1) as queue:
+        with pytest.raises(TypeError, match="capture_output: expected True or False, got 'yes'"):
+            queue.create_job("job", "a", do.succeed, capture_output=wrong)
+        assert queue.jobs() == []
