@@ -7,15 +7,20 @@ queue is closed.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, overload
 
+from mpqueue import export
 from mpqueue._core.item_table import FailedTry, ItemTable
 from mpqueue.errors import ItemError
 from mpqueue.events import milliseconds
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES, ItemStatus, JobStatus
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
     from typing_extensions import TypeVar  # a part of every type checker; its defaults come with Python 3.13
 
     from mpqueue._core.job_book import JobBook
@@ -313,6 +318,34 @@ class Job(Generic[T_co, R_co]):
         if self.finished_at is not None:
             wire["finishedAt"] = milliseconds(self.finished_at)
         return wire
+
+    def to_records(self, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """One dict an item: id, status, attempts, elapsed, error, result; or the ``columns`` that are asked for.
+
+        Columns are attributes of `JobItem`, or keys of the results or payloads: ``"label"``, ``"payload.file"``.
+        Raises ValueError for one that no item has.
+        """
+        return export.records(self.items, columns)
+
+    def export(
+        self, path: str | os.PathLike[str], *, columns: Sequence[str] | None = None, format: str | None = None
+    ) -> Path:
+        """Write the items into a file: ``.jsonl``, ``.json``, ``.csv``, ``.tsv``, or with pyarrow ``.parquet``.
+
+        ``columns`` are as in `to_records`; tables spread results that are mappings over a column for each key. The
+        file is there when it is whole. Values that JSON has no form for are written as their ``repr``. Returns its
+        path.
+        """
+        return export.export(self.items, path, columns, format)
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """A data frame of the items, with the columns of `export`. Raises ImportError without pandas."""
+        return export.to_pandas(self.items, columns)
+
+    def to_polars(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """A data frame of the items, with the columns of `export`. Raises ImportError without polars."""
+        frame: pl.DataFrame = export.to_polars(self.items, columns)
+        return frame
 
     def __repr__(self) -> str:
         return f"<Job {self.id!r} {self.status}: {self.completed} completed, {self.failed} failed of {self.total}>"

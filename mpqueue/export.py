@@ -1,0 +1,293 @@
+"""Export: a job's items as records, as files (JSON Lines, JSON, CSV, TSV, Parquet) and as data frames.
+
+A column is named by what it shows:
+
+- an attribute of `JobItem`: ``id``, ``status``, ``attempts``, ``elapsed``, ``error``, ``result``, ``payload``, ...; the
+  wire form's ``proposedAlt`` is ``proposed_alt``;
+- a key or attribute of the result or of the item itself: ``result.label``, ``payload.file``; or the bare ``label``,
+  which is looked for in the result first.
+
+Without a choice there are the `COLUMNS`, and where output was captured ``stdout`` and ``stderr``; tables have a column
+for each key of the results instead of ``result``.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import datetime as dt
+import importlib
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpqueue.job import JobItem
+
+COLUMNS = ("id", "status", "attempts", "elapsed", "error", "result")
+_CAPTURED = ("stdout", "stderr")
+_OF_ITEMS = frozenset(
+    {*COLUMNS, *_CAPTURED, "payload", "proposed_alt", "exception", "traceback", "fraction", "history"}
+)
+_WIRE_NAMES = {"proposedAlt": "proposed_alt"}
+_ABSENT = object()
+
+Items = Sequence["JobItem"]
+
+
+# -- records -----------------------------------------------------------------------------------------------------------
+
+
+def records(items: Items, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """One dict an item, with the values themselves. Raises ValueError for a column that no item has."""
+    chosen = _chosen(items, columns)
+    return [{name: _value_or_none(item, name) for name in chosen} for item in items]
+
+
+def _chosen(items: Items, columns: Sequence[str] | None) -> Sequence[str]:
+    if columns is None:
+        captured = any(item.stdout is not None for item in items)
+        return (*COLUMNS, *_CAPTURED) if captured else COLUMNS
+    if isinstance(columns, str):
+        raise TypeError(f"columns: expected a list of names, got the str {columns!r}")
+    for name in columns:
+        if name not in _OF_ITEMS and items and all(_value(item, name) is _ABSENT for item in items):
+            raise ValueError(
+                f"columns: expected attributes of items ({', '.join(sorted(_OF_ITEMS))}) or keys of their results or "
+                f"payloads, got {name!r}, which no item has"
+            )
+    return list(columns)
+
+
+def _value_or_none(item: JobItem, name: str) -> Any:
+    value = _value(item, name)
+    return None if value is _ABSENT else value
+
+
+def _value(item: JobItem, name: str) -> Any:
+    name = _WIRE_NAMES.get(name, name)
+    if name in _OF_ITEMS:
+        value = getattr(item, name)
+        return str(value) if name == "status" else value
+    where, dot, key = name.partition(".")
+    if dot and where in ("result", "payload"):
+        return _look_up(getattr(item, where), key)
+    found = _look_up(item.result, name)
+    return _look_up(item.payload, name) if found is _ABSENT else found
+
+
+def _look_up(value: Any, key: str) -> Any:
+    if isinstance(value, Mapping):
+        return value.get(key, _ABSENT)
+    return getattr(value, key, _ABSENT) if key.isidentifier() else _ABSENT
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def table(items: Items, columns: Sequence[str] | None = None) -> dict[str, list[Any]]:
+    """The columns by name; results that are mappings are spread over a column for each of their keys."""
+    chosen = list(_chosen(items, columns))
+    if columns is None:
+        keys = dict.fromkeys(
+            f"result.{key}" for item in items if isinstance(item.result, Mapping) for key in item.result
+        )
+        plain = any(item.result is not None and not isinstance(item.result, Mapping) for item in items)
+        if keys:
+            at = chosen.index("result")
+            chosen[at : at + 1] = [*(["result"] if plain else []), *keys]
+    made = {name: [_value_or_none(item, name) for item in items] for name in chosen}
+    if "result" in made and len(made) > len(COLUMNS) and columns is None:
+        made["result"] = [None if isinstance(value, Mapping) else value for value in made["result"]]
+    return made
+
+
+def to_pandas(items: Items, columns: Sequence[str] | None = None) -> Any:
+    """A `pandas.DataFrame`. Raises ImportError where pandas is not installed."""
+    pandas = _need("pandas", "to_pandas()")
+    return pandas.DataFrame({name: pandas.Series(values) for name, values in table(items, columns).items()})
+
+
+def to_polars(items: Items, columns: Sequence[str] | None = None) -> Any:
+    """A `polars.DataFrame`; a column of values that polars can't hold together is their text."""
+    polars = _need("polars", "to_polars()")
+
+    def series(name: str, values: list[Any]) -> Any:
+        return _or_as_text(lambda given: polars.Series(name, given), values)
+
+    return polars.DataFrame([series(name, values) for name, values in table(items, columns).items()])
+
+
+def _or_as_text(make: Callable[[list[Any]], Any], values: list[Any]) -> Any:
+    try:
+        return make([_for_table(value) for value in values])
+    except Exception:  # noqa: BLE001 - each library has errors of its own for values of mixed types
+        return make([None if value is None else _as_cell(value) for value in values])
+
+
+def _for_table(value: Any) -> Any:
+    """The value where it is one that tables have; else in the form that JSON has."""
+    if isinstance(value, dt.date | dt.time | dt.timedelta | bytes):
+        return value
+    return value if isinstance(value, float) else json_ready(value)
+
+
+def _need(name: str, what: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"{what} needs {name}, which is not installed: `pip install {name}`") from error
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+def json_ready(value: Any) -> Any:
+    """The value in the form that JSON has: what has no such form is its ``repr``, a number that has none is None."""
+    if value is None or isinstance(value, bool | int | str):
+        return value if type(value) in (bool, int, str, type(None)) else _plain_scalar(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): json_ready(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [json_ready(one) for one in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: json_ready(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return _json_ready_of_array(value)
+
+
+def _plain_scalar(value: Any) -> Any:
+    """Of an enum, and of other kinds of str and int."""
+    for kind in (bool, int, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def _json_ready_of_array(value: Any) -> Any:
+    """What numpy's scalars and arrays, and all that looks like them, are as lists and numbers."""
+    to_list = getattr(value, "tolist", None)
+    if callable(to_list) and not isinstance(value, type):
+        listed = to_list()
+        if listed is not value:
+            return json_ready(listed)
+    return _repr_of(value)
+
+
+def _repr_of(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception as error:  # noqa: BLE001 - users' code
+        return f"<{type(value).__name__}: its repr() raised {type(error).__name__}>"
+
+
+def as_json_line(record: Mapping[str, Any]) -> str:
+    """One line of JSON Lines, with its end."""
+    return json.dumps(json_ready(record), ensure_ascii=False) + "\n"
+
+
+def _as_cell(value: Any) -> Any:
+    """The value as a cell of CSV: text and numbers as they are, anything else as JSON."""
+    ready = json_ready(value)
+    if ready is None or isinstance(ready, str):
+        return ready
+    return str(ready) if isinstance(ready, int | float) else json.dumps(ready, ensure_ascii=False)
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def export(
+    items: Items, path: str | os.PathLike[str], columns: Sequence[str] | None = None, format: str | None = None
+) -> Path:
+    """Write the items into a file, in the format that its suffix, or ``format``, names. Returns its path.
+
+    The file is there when it is whole: what was there before stays until then.
+    """
+    target = Path(path)
+    name = (format or target.suffix).lstrip(".").lower()
+    writer = _WRITERS.get(name)
+    if writer is None:
+        raise ValueError(f"format: expected one of {', '.join(_WRITERS)}, got {name!r} (from {str(path)!r})")
+    with _whole(target) as file:
+        writer(file, items, columns)
+    return target
+
+
+def check_format(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError where `export` would not know the file's suffix."""
+    suffix = Path(path).suffix.lstrip(".").lower()
+    if suffix not in _WRITERS:
+        raise ValueError(f"expected a file named .{', .'.join(_WRITERS)}, got {str(path)!r}")
+
+
+@contextmanager
+def _whole(target: Path) -> Iterator[IO[bytes]]:
+    """A file that gets its name when it is written."""
+    if target.exists() and not target.is_file():  # /dev/stdout, a named pipe
+        with target.open("wb") as file:
+            yield file
+        return
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _write_json_lines(file: IO[bytes], items: Items, columns: Sequence[str] | None) -> None:
+    for record in _each_record(items, columns):
+        file.write(as_json_line(record).encode())
+
+
+def _write_json(file: IO[bytes], items: Items, columns: Sequence[str] | None) -> None:
+    ready = [json_ready(record) for record in _each_record(items, columns)]
+    file.write(json.dumps(ready, ensure_ascii=False, indent=1).encode() + b"\n")
+
+
+def _each_record(items: Items, columns: Sequence[str] | None) -> Iterable[dict[str, Any]]:
+    chosen = _chosen(items, columns)
+    return ({name: _value_or_none(item, name) for name in chosen} for item in items)
+
+
+def _write_csv(file: IO[bytes], items: Items, columns: Sequence[str] | None, *, delimiter: str = ",") -> None:
+    columns_of = table(items, columns)
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(columns_of)
+    writer.writerows([_as_cell(value) for value in row] for row in zip(*columns_of.values(), strict=True))
+    text.detach()
+
+
+def _write_tsv(file: IO[bytes], items: Items, columns: Sequence[str] | None) -> None:
+    _write_csv(file, items, columns, delimiter="\t")
+
+
+def _write_parquet(file: IO[bytes], items: Items, columns: Sequence[str] | None) -> None:
+    arrow = _need("pyarrow", "a Parquet file")
+    parquet = _need("pyarrow.parquet", "a Parquet file")
+    arrays = {name: _or_as_text(arrow.array, values) for name, values in table(items, columns).items()}
+    parquet.write_table(arrow.table(arrays), file)
+
+
+_WRITERS = {
+    "jsonl": _write_json_lines,
+    "ndjson": _write_json_lines,
+    "json": _write_json,
+    "csv": _write_csv,
+    "tsv": _write_tsv,
+    "parquet": _write_parquet,
+}

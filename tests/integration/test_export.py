@@ -1,0 +1,241 @@
+"""A job's items as records, files and data frames."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import datetime as dt
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpqueue import Job, JobQueue, RetryPolicy
+from mpqueue.export import json_ready
+from tests.support import handlers as do
+from tests.support.programs import run_program
+
+pytestmark = pytest.mark.slow
+
+
+@dataclasses.dataclass
+class Box:
+    """A result with attributes."""
+
+    width: int
+    where: Path
+
+
+def describe(item: dict[str, Any]) -> dict[str, Any]:
+    if item["id"] == "b":
+        raise ValueError("too dark")
+    return {"altText": f"a {item['of']}", "score": item["score"]}
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Job[Any, Any]:
+    items = [
+        {"id": "a", "of": "cat, black", "score": 0.5},
+        {"id": "b", "of": "dog", "score": 1.0},
+        {"id": "c", "of": "“Kuh”\nof two lines", "score": np.float64(0.25)},
+    ]
+    with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
+        return queue.run(items, describe, id="pictures")
+
+
+def odd_results() -> list[Any]:
+    """Results, each of another kind."""
+    return [1, "two", None, [3, {"x": 4}], Box(5, Path("/tmp")), float("nan"), dt.date(2020, 1, 2), 1 + 2j]
+
+
+@pytest.fixture(scope="module")
+def odd() -> Job[Any, Any]:
+    with JobQueue(1) as queue:
+        return queue.run(odd_results(), do.succeed, id="odd")
+
+
+def test_records_have_the_values_themselves(pictures: Job[Any, Any]) -> None:
+    first, second, _ = pictures.to_records()
+    assert list(first) == ["id", "status", "attempts", "elapsed", "error", "result"]
+    assert (first["id"], first["status"], first["attempts"], first["error"]) == ("a", "completed", 1, None)
+    assert first["result"] is pictures.items[0].result
+    assert (second["status"], second["attempts"], second["error"], second["result"]) == ("failed", 2, "too dark", None)
+
+
+def test_columns_are_attributes_or_keys_of_results_and_payloads(pictures: Job[Any, Any]) -> None:
+    first, second, _ = pictures.to_records(["id", "proposedAlt", "altText", "payload.of", "of", "result.score"])
+    assert list(first.values()) == ["a", "a cat, black", "a cat, black", "cat, black", "cat, black", 0.5]
+    assert list(second.values()) == ["b", None, None, "dog", "dog", None]
+
+
+def test_the_original_s_columns_can_be_exported(pictures: Job[Any, Any], tmp_path: Path) -> None:
+    path = pictures.export(tmp_path / "x.csv", columns=["id", "status", "proposedAlt", "error", "attempts"])
+    assert path.read_text().splitlines()[:3] == [
+        "id,status,proposedAlt,error,attempts",
+        'a,completed,"a cat, black",,1',
+        "b,failed,,too dark,2",
+    ]
+
+
+def test_a_column_that_no_item_has_is_refused(pictures: Job[Any, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"columns: expected attributes of items .* got 'lable', which no item has"):
+        pictures.to_records(["lable"])
+    with pytest.raises(ValueError, match="lable"):
+        pictures.export(tmp_path / "x.csv", columns=["lable"])
+    with pytest.raises(TypeError, match="columns: expected a list of names"):
+        pictures.to_records("id")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_lines_have_an_item_a_line(pictures: Job[Any, Any], tmp_path: Path) -> None:
+    lines = pictures.export(tmp_path / "x.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["id"] for row in rows] == ["a", "b", "c"]
+    assert rows[0]["result"] == {"altText": "a cat, black", "score": 0.5}
+    assert rows[2]["result"] == {"altText": "a “Kuh”\nof two lines", "score": 0.25}
+    assert "“Kuh”" in lines[2]
+    assert json.loads(pictures.export(tmp_path / "x.json").read_text()) == rows
+
+
+def test_csv_has_a_column_for_each_key_of_the_results(pictures: Job[Any, Any], tmp_path: Path) -> None:
+    for name, delimiter in (("x.csv", ","), ("x.tsv", "\t")):
+        with pictures.export(tmp_path / name).open(newline="") as file:
+            rows = list(csv.DictReader(file, delimiter=delimiter))
+        assert list(rows[0]) == ["id", "status", "attempts", "elapsed", "error", "result.altText", "result.score"]
+        assert [row["result.altText"] for row in rows] == ["a cat, black", "", "a “Kuh”\nof two lines"]
+        assert [row["result.score"] for row in rows] == ["0.5", "", "0.25"]
+
+
+def test_every_kind_of_result_can_be_written(odd: Job[Any, Any], tmp_path: Path) -> None:
+    rows = [json.loads(line)["result"] for line in odd.export(tmp_path / "x.jsonl").read_text().splitlines()]
+    assert rows == [1, "two", None, [3, {"x": 4}], {"width": 5, "where": "/tmp"}, None, "2020-01-02", "(1+2j)"]
+    with odd.export(tmp_path / "x.csv").open(newline="") as file:
+        cells = [row["result"] for row in csv.DictReader(file)]
+    assert cells == ["1", "two", "", '[3, {"x": 4}]', '{"width": 5, "where": "/tmp"}', "", "2020-01-02", "(1+2j)"]
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x", "x.xlsx"])
+def test_an_unknown_format_is_refused_and_nothing_is_written(
+    pictures: Job[Any, Any], name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"format: expected one of jsonl, .* parquet, got"):
+        pictures.export(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+    assert pictures.export(tmp_path / name, format="jsonl").read_text().count("\n") == 3
+
+
+def test_a_file_that_was_there_stays_where_writing_fails(
+    pictures: Job[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text("old")
+    monkeypatch.setattr("mpqueue.export.as_json_line", lambda record: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pictures.export(path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_device_is_written_to_and_not_replaced(pictures: Job[Any, Any]) -> None:
+    pictures.export("/dev/null", format="csv")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_data_frames_and_parquet_hold_what_the_items_have(tmp_path: Path) -> None:
+    """In a process of their own: these libraries start threads that stay."""
+    body = """
+        import math
+        import polars as pl
+        from mpqueue import JobQueue
+        from tests.integration.test_export import describe, odd_results
+
+        items = [{"id": name, "of": "cat", "score": 0.5 + at} for at, name in enumerate("abc")]
+        with JobQueue(1, max_retries=0) as queue:
+            pictures = queue.run(items, describe)
+            odd = queue.run(odd_results(), lambda item: item)
+            lists = queue.run([[1, 2], [3]], lambda item: item)
+            empty = queue.run([], str)
+
+        names = ["id", "status", "attempts", "elapsed", "error", "result.altText", "result.score"]
+        pandas_frame, frame = pictures.to_pandas(), pictures.to_polars()
+        assert list(pandas_frame.columns) == frame.columns == names
+        scores = list(pandas_frame["result.score"])
+        assert (scores[0], scores[2]) == (0.5, 2.5) and math.isnan(scores[1])
+        assert frame["result.score"].to_list() == [0.5, None, 2.5]
+        assert frame["attempts"].dtype == pl.Int64
+        assert pl.read_parquet(pictures.export("x.parquet")).equals(frame)
+
+        assert lists.to_polars(["result"])["result"].to_list() == [[1, 2], [3]]
+        assert pl.read_parquet(lists.export("lists.parquet"))["result"].to_list() == [[1, 2], [3]]
+
+        texts = ["1", "two", None, '[3, {"x": 4}]', '{"width": 5, "where": "/tmp"}', None, "2020-01-02", "(1+2j)"]
+        assert odd.to_polars()["result"].to_list() == texts
+        assert pl.read_parquet(odd.export("odd.parquet"))["result"].to_list() == texts
+        assert list(odd.to_pandas()["result"])[1] == "two"
+        assert len(empty.to_pandas()) == len(empty.to_polars()) == 0
+        print("all is well")
+    """
+    assert run_program(tmp_path, body).stdout == "all is well\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "call"),
+    [
+        ("pandas", lambda job, folder: job.to_pandas()),
+        ("polars", lambda job, folder: job.to_polars()),
+        ("pyarrow", lambda job, folder: job.export(folder / "x.parquet")),
+    ],
+)
+def test_what_is_not_installed_is_named(
+    pictures: Job[Any, Any], module: str, call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=f"needs {module}, which is not installed: `pip install {module}`"):
+        call(pictures, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_captured_output_is_exported(tmp_path: Path) -> None:
+    with JobQueue(1) as queue:
+        job = queue.run(["a", "b"], print, capture_output=True)
+    assert [row["stdout"] for row in job.to_records()] == ["a\n", "b\n"]
+    assert (
+        job.export(tmp_path / "x.csv").read_text().startswith("id,status,attempts,elapsed,error,result,stdout,stderr\n")
+    )
+
+
+def test_jobs_without_items_and_jobs_that_did_not_run_can_be_exported(tmp_path: Path) -> None:
+    with JobQueue(1) as queue:
+        empty, waiting = queue.run([], do.succeed), queue.create_job("waiting", "ab", do.succeed)
+        assert empty.export(tmp_path / "x.csv").read_text() == "id,status,attempts,elapsed,error,result\n"
+        assert empty.export(tmp_path / "x.jsonl").read_text() == ""
+        assert [row["status"] for row in waiting.to_records()] == ["pending", "pending"]
+
+
+def test_arrays_and_mixed_mappings_are_spread(tmp_path: Path) -> None:
+    with JobQueue(1) as queue:
+        job = queue.run([{"a": np.arange(2)}, {"b": 1}, "plain"], do.succeed)
+    with job.export(tmp_path / "x.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["result"], row["result.a"], row["result.b"]) for row in rows] == [
+        ("", "[0, 1]", ""),
+        ("", "", "1"),
+        ("plain", "", ""),
+    ]
+
+
+class Silent:
+    """Has no repr."""
+
+    def __repr__(self) -> str:
+        raise ValueError
+
+
+def test_json_ready_never_raises() -> None:
+    assert json_ready({1: {Silent()}}) == {"1": ["<Silent: its repr() raised ValueError>"]}
+    assert json_ready(np.int64(3)) == 3
+    assert json_ready(np.bool_(True)) is True
+    assert json_ready((np.nan, float("inf"), b"x")) == [None, None, "b'x'"]
