@@ -27,6 +27,8 @@ WIDTH = 20
 NARROW = 79
 #: Back to the line's start, and clear what is right of it and below.
 _CLEAR = "\r\x1b[J"
+#: Held while bars begin or end, and while something else is written.
+_coming_and_going = threading.RLock()
 #: Of tqdm's bar, where the total is known; tqdm's own would show the items that run as fractions.
 _SHAPE = "{l_bar}{bar}| {items} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
@@ -89,7 +91,7 @@ def _has_no_size(stream: TextIO) -> bool:
 @contextlib.contextmanager
 def aside() -> Iterator[None]:
     """What is written meanwhile, to stdout or stderr, does not tear a bar."""
-    with contextlib.ExitStack() as stack:
+    with _coming_and_going, contextlib.ExitStack() as stack:
         if _plain_line.bars:
             stack.enter_context(_plain_line.aside())
         if TqdmBar.opened:
@@ -126,20 +128,21 @@ class TqdmBar:
     def __init__(self, label: str | None, first: Progress) -> None:
         here = station.here()
         columns = NARROW if _has_no_size(sys.stderr) else None
-        self._bar = _tqdm_class()(
-            total=first.total,
-            initial=first.completed + first.failed,
-            desc=label,
-            unit="item",
-            mininterval=0,
-            miniters=0,
-            ncols=columns,
-            dynamic_ncols=columns is None,
-            position=None if here is None else 1 + here.lane,
-            leave=here is None,
-            file=sys.stderr,
-        )
-        TqdmBar.opened += 1
+        with _coming_and_going:
+            self._bar = _tqdm_class()(
+                total=first.total,
+                initial=first.completed + first.failed,
+                desc=label,
+                unit="item",
+                mininterval=0,
+                miniters=0,
+                ncols=columns,
+                dynamic_ncols=columns is None,
+                position=None if here is None else 1 + here.lane,
+                leave=here is None,
+                file=sys.stderr,
+            )
+            TqdmBar.opened += 1
 
     def draw(self, progress: Progress) -> None:
         """Show how far it is; what runs counts by what its handler reported."""
@@ -158,9 +161,9 @@ class TqdmBar:
 
     def close(self) -> None:
         """Leave it as it is, and go on below."""
-        TqdmBar.opened -= 1
         bar, ours = self._bar, type(self._bar)
-        with ours.get_lock():
+        with _coming_and_going, ours.get_lock():
+            TqdmBar.opened -= 1
             # tqdm would leave a copy of each bar that stands below, and a gap in this one's place.
             others = [one for one in ours._instances if isinstance(one, ours) and one is not bar]  # noqa: SLF001
             for one in others:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("id", "status", "attempts", "elapsed", "error", "result")
 _CAPTURED = ("stdout", "stderr")
+_SPREAD = ("result", "payload")
 _OF_ITEMS = frozenset(
     {*COLUMNS, *_CAPTURED, "payload", "proposed_alt", "exception", "traceback", "fraction", "history"}
 )
@@ -38,6 +39,7 @@ _WIRE_NAMES = {"proposedAlt": "proposed_alt"}
 _ABSENT = object()
 
 Items = Sequence["JobItem"]
+Columns = Sequence[str] | None
 
 
 # -- records -----------------------------------------------------------------------------------------------------------
@@ -46,13 +48,18 @@ Items = Sequence["JobItem"]
 def records(items: Items, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """One dict an item, with the values themselves. Raises ValueError for a column that no item has."""
     chosen = _chosen(items, columns)
-    return [{name: _value_or_none(item, name) for name in chosen} for item in items]
+    return [record_of(item, chosen) for item in items]
 
 
-def _chosen(items: Items, columns: Sequence[str] | None) -> Sequence[str]:
+def record_of(item: JobItem, columns: Sequence[str]) -> dict[str, Any]:
+    """One item's record; what it does not have is None."""
+    return {name: _value_or_none(item, name) for name in columns}
+
+
+def _chosen(items: Items, columns: Sequence[str] | None, default: Sequence[str] = COLUMNS) -> Sequence[str]:
     if columns is None:
         captured = any(item.stdout is not None for item in items)
-        return (*COLUMNS, *_CAPTURED) if captured else COLUMNS
+        return (*default, *_CAPTURED) if captured else default
     if isinstance(columns, str):
         raise TypeError(f"columns: expected a list of names, got the str {columns!r}")
     for name in columns:
@@ -73,7 +80,9 @@ def _value(item: JobItem, name: str) -> Any:
     name = _WIRE_NAMES.get(name, name)
     if name in _OF_ITEMS:
         value = getattr(item, name)
-        return str(value) if name == "status" else value
+        if name == "status":
+            return str(value)
+        return round(value, 6) if name == "elapsed" else value  # it is kept with seven digits
     where, dot, key = name.partition(".")
     if dot and where in ("result", "payload"):
         return _look_up(getattr(item, where), key)
@@ -90,20 +99,26 @@ def _look_up(value: Any, key: str) -> Any:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def table(items: Items, columns: Sequence[str] | None = None) -> dict[str, list[Any]]:
-    """The columns by name; results that are mappings are spread over a column for each of their keys."""
-    chosen = list(_chosen(items, columns))
-    if columns is None:
-        keys = dict.fromkeys(
-            f"result.{key}" for item in items if isinstance(item.result, Mapping) for key in item.result
-        )
-        plain = any(item.result is not None and not isinstance(item.result, Mapping) for item in items)
-        if keys:
-            at = chosen.index("result")
-            chosen[at : at + 1] = [*(["result"] if plain else []), *keys]
-    made = {name: [_value_or_none(item, name) for item in items] for name in chosen}
-    if "result" in made and len(made) > len(COLUMNS) and columns is None:
-        made["result"] = [None if isinstance(value, Mapping) else value for value in made["result"]]
+def table(items: Items, columns: Sequence[str] | None = None, default: Sequence[str] = COLUMNS) -> dict[str, list[Any]]:
+    """The columns by name. Without a choice, mappings are spread over a column for each of their keys."""
+    made: dict[str, list[Any]] = {}
+    for name in _chosen(items, columns, default):
+        values = [_value_or_none(item, name) for item in items]
+        if columns is None and name in _SPREAD and any(isinstance(value, Mapping) for value in values):
+            made |= _spread(name, values)
+        else:
+            made[name] = values
+    return made
+
+
+def _spread(name: str, values: list[Any]) -> dict[str, list[Any]]:
+    """A column for each key; and one for values that are no mappings, where there are any."""
+    made: dict[str, list[Any]] = {}
+    rest = [None if isinstance(value, Mapping) else value for value in values]
+    if any(value is not None for value in rest):
+        made[name] = rest
+    for key in dict.fromkeys(key for value in values if isinstance(value, Mapping) for key in value):
+        made[f"{name}.{key}"] = [value.get(key) if isinstance(value, Mapping) else None for value in values]
     return made
 
 
@@ -208,11 +223,16 @@ def _as_cell(value: Any) -> Any:
 
 
 def export(
-    items: Items, path: str | os.PathLike[str], columns: Sequence[str] | None = None, format: str | None = None
+    items: Items,
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    format: str | None = None,
+    default: Sequence[str] = COLUMNS,
 ) -> Path:
     """Write the items into a file, in the format that its suffix, or ``format``, names. Returns its path.
 
-    The file is there when it is whole: what was there before stays until then.
+    The file is there when it is whole: what was there before stays until then. ``default``: the columns without a
+    choice.
     """
     target = Path(path)
     name = (format or target.suffix).lstrip(".").lower()
@@ -220,7 +240,7 @@ def export(
     if writer is None:
         raise ValueError(f"format: expected one of {', '.join(_WRITERS)}, got {name!r} (from {str(path)!r})")
     with _whole(target) as file:
-        writer(file, items, columns)
+        writer(file, items, columns, default)
     return target
 
 
@@ -248,23 +268,25 @@ def _whole(target: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _write_json_lines(file: IO[bytes], items: Items, columns: Sequence[str] | None) -> None:
-    for record in _each_record(items, columns):
+def _write_json_lines(file: IO[bytes], items: Items, columns: Columns, default: Sequence[str]) -> None:
+    for record in _each_record(items, columns, default):
         file.write(as_json_line(record).encode())
 
 
-def _write_json(file: IO[bytes], items: Items, columns: Sequence[str] | None) -> None:
-    ready = [json_ready(record) for record in _each_record(items, columns)]
+def _write_json(file: IO[bytes], items: Items, columns: Columns, default: Sequence[str]) -> None:
+    ready = [json_ready(record) for record in _each_record(items, columns, default)]
     file.write(json.dumps(ready, ensure_ascii=False, indent=1).encode() + b"\n")
 
 
-def _each_record(items: Items, columns: Sequence[str] | None) -> Iterable[dict[str, Any]]:
-    chosen = _chosen(items, columns)
-    return ({name: _value_or_none(item, name) for name in chosen} for item in items)
+def _each_record(items: Items, columns: Columns, default: Sequence[str]) -> Iterable[dict[str, Any]]:
+    chosen = _chosen(items, columns, default)
+    return (record_of(item, chosen) for item in items)
 
 
-def _write_csv(file: IO[bytes], items: Items, columns: Sequence[str] | None, *, delimiter: str = ",") -> None:
-    columns_of = table(items, columns)
+def _write_csv(
+    file: IO[bytes], items: Items, columns: Columns, default: Sequence[str], *, delimiter: str = ","
+) -> None:
+    columns_of = table(items, columns, default)
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
     writer.writerow(columns_of)
@@ -272,14 +294,14 @@ def _write_csv(file: IO[bytes], items: Items, columns: Sequence[str] | None, *, 
     text.detach()
 
 
-def _write_tsv(file: IO[bytes], items: Items, columns: Sequence[str] | None) -> None:
-    _write_csv(file, items, columns, delimiter="\t")
+def _write_tsv(file: IO[bytes], items: Items, columns: Columns, default: Sequence[str]) -> None:
+    _write_csv(file, items, columns, default, delimiter="\t")
 
 
-def _write_parquet(file: IO[bytes], items: Items, columns: Sequence[str] | None) -> None:
+def _write_parquet(file: IO[bytes], items: Items, columns: Columns, default: Sequence[str]) -> None:
     arrow = _need("pyarrow", "a Parquet file")
     parquet = _need("pyarrow.parquet", "a Parquet file")
-    arrays = {name: _or_as_text(arrow.array, values) for name, values in table(items, columns).items()}
+    arrays = {name: _or_as_text(arrow.array, values) for name, values in table(items, columns, default).items()}
     parquet.write_table(arrow.table(arrays), file)
 
 

@@ -1,0 +1,1 @@
+"""The command line. Stands on what users have: nothing below knows it, and it uses nothing that begins with ``_``."""

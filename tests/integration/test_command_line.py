@@ -1,0 +1,375 @@
+"""``mpqueue`` on the command line: what comes out, how it ends, and what people are told."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.programs import PATIENCE
+from tests.support.terminals import screen, terminal_with
+from tests.support.waiting import Gate
+
+pytestmark = pytest.mark.slow
+
+FUNCTIONS = """
+import logging, os, sys, threading
+from pathlib import Path
+import mpqueue
+from tests.support import handlers as do
+from tests.support.waiting import Gate
+
+def count(path):
+    return {"words": len(Path(path).read_text().split())}
+
+def upper(line):
+    if line == "bad":
+        raise ValueError("a bad line")
+    return line.upper()
+
+def once_more(line):
+    if mpqueue.current_item().attempt == 1:
+        raise OSError("busy")
+    return line
+
+def add(row):
+    return {"sum": int(row["a"]) + int(row["b"])}
+
+def talk(line):
+    print("saying", line)
+    logging.getLogger("mine").info("logging %s", line)
+    return line
+
+def load():
+    return {"prefix": "> "}
+
+def quote(line, state):
+    return state["prefix"] + line
+
+def wait_first(line):
+    if line == "first":
+        Gate(Path(".")).pass_through(line)
+    else:
+        Gate(Path(".")).announce(line)
+    return line
+
+def open_gate(line):
+    if line == "last":
+        Gate(Path(".")).open()
+    return wait_first(line)
+
+def hang(line):
+    if line != "quick":
+        Gate(Path(".")).announce(line)
+        return do.hang_sleep(line)
+    return line
+
+class Tools:
+    @staticmethod
+    def twice(line):
+        return line * 2
+
+not_callable = 3
+unpicklable = threading.Lock().acquire
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "own.py").write_text(FUNCTIONS)
+    for name, text in (("b.txt", "one two"), ("a.txt", "three")):
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str, stdin: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "mpqueue", *arguments],
+        cwd=folder,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def rows_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+# --- inputs -----------------------------------------------------------------------------------------------------------
+
+
+def test_files_and_patterns_are_items(folder: Path) -> None:
+    done = run(folder, "run", "own:count", "*.txt", "a.txt", "-j", "2")
+    assert [(row["payload"], row["result"]) for row in rows_of(done)] == [
+        ("a.txt", {"words": 1}),
+        ("b.txt", {"words": 2}),
+        ("a.txt", {"words": 1}),
+    ]
+    assert list(rows_of(done)[0]) == ["id", "payload", "status", "attempts", "elapsed", "error", "result"]
+    assert re.fullmatch(r"3 items: 3 completed, in [0-9.]+ s\n", done.stderr)
+
+
+def test_lines_of_stdin_are_items(folder: Path) -> None:
+    done = run(folder, "run", "own:upper", "-", "-j", "1", stdin="one\n\ntwo\r\n")
+    assert [row["result"] for row in rows_of(done)] == ["ONE", "TWO"]
+
+
+def test_lines_of_files_are_items(folder: Path) -> None:
+    done = run(folder, "run", "own:upper", "--from", "lines", "[ab].txt", "-j", "1")
+    assert [row["result"] for row in rows_of(done)] == ["THREE", "ONE TWO"]
+
+
+def test_json_lines_are_items_with_their_ids(folder: Path) -> None:
+    (folder / "rows.jsonl").write_text('{"id": "x", "a": 1, "b": 2}\n\n{"id": "y", "a": 3, "b": 4}\n')
+    done = run(folder, "run", "own:add", "--from", "jsonl", "rows.jsonl", "-j", "1")
+    assert [(row["id"], row["result"]) for row in rows_of(done)] == [("x", {"sum": 3}), ("y", {"sum": 7})]
+
+
+def test_rows_of_csv_are_items(folder: Path) -> None:
+    done = run(folder, "run", "own:add", "--from", "csv", "-j", "1", stdin="a,b\n1,2\n3,4\n")
+    assert [row["result"]["sum"] for row in rows_of(done)] == [3, 7]
+
+
+def test_no_items_are_no_error(folder: Path) -> None:
+    done = run(folder, "run", "own:upper", "-", stdin="")
+    assert (done.stdout, done.stderr.partition(",")[0]) == ("", "0 items: 0 completed")
+
+
+def test_handlers_of_files_and_attributes_and_setups_are_found(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    shutil.move(folder / "own.py", folder / "sub" / "own.py")
+    done = run(folder, "run", "sub/own.py:Tools.twice", "-", "-j", "1", stdin="ab\n")
+    assert rows_of(done)[0]["result"] == "abab"
+    done = run(folder, "run", "sub/own.py:quote", "--setup", "sub/own.py:load", "-", "-j", "1", stdin="ab\n")
+    assert rows_of(done)[0]["result"] == "> ab"
+
+
+# --- outputs ----------------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_in_the_order_of_the_input(folder: Path) -> None:
+    done = run(folder, "run", "own:open_gate", "-", "-j", "2", stdin="first\nsecond\nlast\n")
+    assert [row["payload"] for row in rows_of(done)] == ["first", "second", "last"]
+
+
+def test_unordered_rows_come_as_the_items_end(folder: Path) -> None:
+    done = run(folder, "run", "own:open_gate", "-", "-j", "2", "--unordered", stdin="first\nsecond\nlast\n")
+    assert rows_of(done)[-1]["payload"] != "second"
+    assert sorted(row["payload"] for row in rows_of(done)) == ["first", "last", "second"]
+    assert rows_of(done)[0]["payload"] == "second"
+
+
+def test_a_csv_has_the_input_and_the_result_s_keys(folder: Path) -> None:
+    done = run(folder, "run", "own:count", "a.txt", "b.txt", "-j", "1", "-o", "out.csv")
+    assert done.stdout == ""
+    with (folder / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["payload"], row["status"], row["result.words"]) for row in rows] == [
+        ("a.txt", "completed", "1"),
+        ("b.txt", "completed", "2"),
+    ]
+
+
+def test_a_json_lines_file_has_the_columns_that_were_asked_for(folder: Path) -> None:
+    run(folder, "run", "own:count", "a.txt", "-j", "1", "-o", "out.jsonl", "--columns", "payload, words")
+    assert (folder / "out.jsonl").read_text() == '{"payload": "a.txt", "words": 1}\n'
+
+
+def test_what_handlers_print_is_not_among_the_rows(folder: Path) -> None:
+    done = run(folder, "run", "own:talk", "-", "-j", "1", "--log-level", "info", stdin="one\n")
+    assert [row["result"] for row in rows_of(done)] == ["one"]
+    assert "saying one" in done.stderr
+    assert "INFO mine: logging one" in done.stderr
+
+
+def test_captured_output_is_in_the_rows(folder: Path) -> None:
+    done = run(folder, "run", "own:talk", "-", "-j", "1", "--capture-output", stdin="one\n")
+    assert rows_of(done)[0]["stdout"] == "saying one\n"
+    assert "saying" not in done.stderr
+
+
+def test_a_reader_that_goes_ends_the_run_quietly(folder: Path) -> None:
+    lines = "".join(f"{number}\n" for number in range(20_000))
+    command = f"{sys.executable} -m mpqueue run own:upper --from lines in.txt -j 1 --no-progress | head -n 1"
+    (folder / "in.txt").write_text(lines)
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert [row["result"] for row in rows_of(done)] == ["0"]
+    assert "Traceback" not in done.stderr
+
+
+# --- how it ends ------------------------------------------------------------------------------------------------------
+
+
+def test_failed_items_are_named_and_make_the_exit_code_1(folder: Path) -> None:
+    done = run(folder, "run", "own:upper", "-", "-j", "1", "--retries", "0", stdin="one\nbad\ntwo\n", code=1)
+    assert [(row["status"], row["error"]) for row in rows_of(done)] == [
+        ("completed", None),
+        ("failed", "a bad line"),
+        ("completed", None),
+    ]
+    assert done.stderr.splitlines()[0] == "failed: bad: a bad line (after 1 try)"
+    assert done.stderr.splitlines()[1].startswith("3 items: 2 completed, 1 failed, in ")
+
+
+def test_only_some_failures_are_named(folder: Path) -> None:
+    done = run(folder, "run", "own:upper", "-", "-j", "1", "--retries", "0", stdin="bad\n" * 12, code=1)
+    assert done.stderr.count("failed: bad") == 10
+    assert "... and 2 more" in done.stderr
+
+
+def test_skipped_failures_are_no_rows(folder: Path) -> None:
+    arguments = ("run", "own:upper", "-", "-j", "1", "--retries", "0", "--on-error", "skip")
+    done = run(folder, *arguments, stdin="one\nbad\ntwo\n", code=1)
+    assert [row["result"] for row in rows_of(done)] == ["ONE", "TWO"]
+
+
+def test_the_first_failure_stops_where_that_was_asked_for(folder: Path) -> None:
+    arguments = ("run", "own:upper", "-", "-j", "1", "--retries", "0", "--on-error", "stop")
+    done = run(folder, *arguments, stdin="one\nbad\n" + "more\n" * 50_000, code=1)
+    assert [row["status"] for row in rows_of(done)[:2]] == ["completed", "failed"]
+    assert "not run" in done.stderr
+
+
+def test_retries_are_counted(folder: Path) -> None:
+    done = run(folder, "run", "own:once_more", "-", "-j", "1", "--retry-delay", "0", stdin="one\n")
+    assert rows_of(done)[0]["attempts"] == 2
+    assert "1 item: 1 completed, 1 retry" in done.stderr
+
+
+def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
+    arguments = ("run", "own:hang", "-", "-j", "1", "--retries", "0", "--timeout", "0.5")
+    done = run(folder, *arguments, stdin="quick\nslow\n", code=1)
+    assert [row["status"] for row in rows_of(done)] == ["completed", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "required: COMMAND"),
+        (("fly",), "invalid choice"),
+        (("run",), "required: module:handler"),
+        (("run", "own", "a.txt"), "expected module:function or file.py:function, got 'own'"),
+        (("run", "own:nothing", "a.txt"), "expected a function in own"),
+        (("run", "own:not_callable", "a.txt"), "expected a function, got 'own:not_callable', which is 3"),
+        (("run", "nowhere:f", "a.txt"), "expected a module that can be imported, got 'nowhere'"),
+        (("run", "nowhere.py:f", "a.txt"), "expected a Python file"),
+        (("run", "own:unpicklable", "a.txt"), "expected a callable that can be serialized"),
+        (("run", "own:upper"), "expected files, patterns, or - for the lines of stdin, got none"),
+        (("run", "own:upper", "no.txt"), "no.txt: expected a file, got a name that is not there"),
+        (("run", "own:upper", "*.png"), "*.png: expected a pattern of files, got one that fits none"),
+        (("run", "own:upper", "."), "expected a file, got a folder"),
+        (("run", "own:upper", "a.txt", "-j", "0"), "expected a whole number from 1 up, got '0'"),
+        (("run", "own:upper", "a.txt", "--retries", "x"), "expected a whole number from 0 up, got 'x'"),
+        (("run", "own:upper", "a.txt", "--timeout", "-1"), "expected a number of seconds"),
+        (("run", "own:upper", "a.txt", "--log-level", "loud"), "expected a level of logging, got 'loud'"),
+        (("run", "own:upper", "a.txt", "-o", "x.doc"), "--output: expected a file named .jsonl"),
+        (("run", "own:upper", "a.txt", "-o", "no/x.csv"), "--output: expected a file in a folder that is there"),
+        (("run", "own:upper", "a.txt", "--setup", "own:nothing"), "--setup: expected a function in own"),
+        (("run", "own:add", "--from", "jsonl", "a.txt"), "a.txt: expected jsonl, got line 1"),
+    ],
+)
+def test_wrong_usage_is_explained_and_ends_with_2(folder: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = run(folder, *arguments, code=2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_module_that_raises_shows_its_own_traceback(folder: Path) -> None:
+    (folder / "broken.py").write_text("import json\n\n1 / 0\n")
+    done = run(folder, "run", "broken:f", "a.txt", code=1)
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_ctrl_c_keeps_the_rows_and_tells_how_to_go_on(folder: Path) -> None:
+    (folder / "in.txt").write_text("quick\nslow\n")
+    arguments = ("run", "own:hang", "--from", "lines", "in.txt", "-j", "1", "-o", "out.csv")
+    with terminal_with(folder, "-m", "mpqueue", *arguments) as shown:
+        Gate(folder).wait_for("slow")
+        shown.press_ctrl_c()
+        assert shown.end() == 130
+        lines = screen(shown.text)
+    assert any("interrupted: 1 of 2 items had ended" in re.sub(r"\x1b\[\d+m", "", line) for line in lines)
+    assert "to run it again: mpqueue run own:hang --from lines in.txt -j 1 -o out.csv" in lines
+    assert not any("Traceback" in line for line in lines)
+    with (folder / "out.csv").open(newline="") as file:
+        assert [row["payload"] for row in csv.DictReader(file)] == ["quick"]
+
+
+# --- what people see --------------------------------------------------------------------------------------------------
+
+
+def test_a_terminal_shows_a_bar_and_colours_and_no_torn_row(folder: Path) -> None:
+    (folder / "in.txt").write_text("one\nbad\ntwo\n")
+    arguments = ("run", "own:upper", "--from", "lines", "in.txt", "-j", "1", "--retries", "0")
+    with terminal_with(folder, "-m", "mpqueue", *arguments) as shown:
+        assert shown.end() == 1
+        text = shown.text
+    lines = screen(text)
+    assert [json.loads(line)["payload"] for line in lines if line.startswith("{")] == ["one", "bad", "two"]
+    assert any(line.startswith("own:upper: 100%") and "3/3" in line and "1 failed" in line for line in lines)
+    assert "\x1b[31mfailed:\x1b[0m" in text
+
+
+def test_without_a_terminal_there_is_no_bar_and_no_colour(folder: Path) -> None:
+    done = run(folder, "run", "own:upper", "-", "-j", "1", stdin="one\n")
+    assert "\x1b" not in done.stderr
+    assert "%" not in done.stderr
+
+
+def test_progress_for_a_log_is_lines(folder: Path) -> None:
+    done = run(folder, "run", "own:upper", "-", "-j", "1", "--progress", stdin="one\n")
+    assert "[####################] 1/1" in done.stderr
+
+
+def test_help_has_examples_and_exit_codes(folder: Path) -> None:
+    text = run(folder, "run", "--help").stdout
+    assert "examples:\n  mpqueue run " in text
+    assert "exit codes: 0 all items completed, 1 some failed, 2 wrong usage, 130 interrupted" in text
+    assert run(folder, "--version").stdout.startswith("mpqueue ")
+
+
+def test_the_command_is_installed() -> None:
+    command = Path(sys.executable).parent / "mpqueue"
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert done.stdout.startswith("mpqueue ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_know_commands_options_and_choices(folder: Path, shell: str) -> None:
+    script = run(folder, "completion", shell).stdout
+    for word in ("run", "completion", "retries", "on-error", "continue stop skip", "bash zsh fish"):
+        assert word in script
+    if shell != "fish":
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("mpqueue ''", {"run", "completion"}),
+        ("mpqueue run --on", {"--on-error"}),
+        ("mpqueue run --on-error s", {"stop", "skip"}),
+        ("mpqueue run own:f a.t", {"a.txt"}),
+        ("mpqueue completion f", {"fish"}),
+    ],
+)
+def test_bash_completes(folder: Path, words: str, completed: set[str]) -> None:
+    script = run(folder, "completion", "bash").stdout
+    ask = f"{script}\nCOMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _mpqueue; echo ${{COMPREPLY[@]}}"
+    done = subprocess.run(["bash", "-c", ask], cwd=folder, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == completed
