@@ -17,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from mpqueue._worker import station
+from mpqueue._worker.capture import BesideBar
 
 if TYPE_CHECKING:
     from mpqueue.progress import Progress
@@ -67,6 +68,11 @@ def _warn_once() -> None:
     )
 
 
+def _stderr() -> TextIO:
+    """Where bars go: under what puts this worker's prints beside another bar."""
+    return sys.stderr.under if isinstance(sys.stderr, BesideBar) else sys.stderr
+
+
 def _is_terminal(stream: TextIO | None) -> bool:
     try:
         return stream is not None and stream.isatty()
@@ -95,7 +101,7 @@ def aside() -> Iterator[None]:
         if _plain_line.bars:
             stack.enter_context(_plain_line.aside())
         if TqdmBar.opened:
-            stack.enter_context(_tqdm_class().external_write_mode(file=sys.stderr))
+            stack.enter_context(_tqdm_class().external_write_mode(file=_stderr()))
         yield
 
 
@@ -127,7 +133,7 @@ class TqdmBar:
 
     def __init__(self, label: str | None, first: Progress) -> None:
         here = station.here()
-        columns = NARROW if _has_no_size(sys.stderr) else None
+        columns = NARROW if _has_no_size(_stderr()) else None
         with _coming_and_going:
             self._bar = _tqdm_class()(
                 total=first.total,
@@ -140,7 +146,7 @@ class TqdmBar:
                 dynamic_ncols=columns is None,
                 position=None if here is None else 1 + here.lane,
                 leave=here is None,
-                file=sys.stderr,
+                file=_stderr(),
             )
             TqdmBar.opened += 1
 
@@ -253,8 +259,8 @@ class _PlainLine:
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # the terminal is gone; the job is not
-            sys.stderr.write(text)
-            sys.stderr.flush()
+            _stderr().write(text)
+            _stderr().flush()
 
 
 _plain_line = _PlainLine()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import TypeVar
 
 from mpqueue._core.lane_book import LaneState
 from mpqueue._core.messages import LanesWanted, Message
 from mpqueue._engine.coordinator import Coordinator
 from mpqueue._engine.engine import Engine
+from mpqueue.errors import QueueClosedError
 
 T = TypeVar("T")
+
+#: Seconds after which one who waits for the listener thread looks whether it still lives.
+LOOK_AGAIN = 1.0
 
 
 class Hosting:
@@ -49,7 +56,13 @@ class Hosting:
 
     def await_told(self) -> None:
         """Wait until all that was posted to the listener thread has been told; does nothing on that thread."""
-        self._engine.listeners.await_told()
+        listeners, told = self._engine.listeners, threading.Event()
+        if listeners.is_here:
+            return
+        with contextlib.suppress(QueueClosedError):
+            self.ask_later(partial(listeners.post, told.set))
+            while listeners.is_alive and not told.wait(LOOK_AGAIN):
+                pass
 
     def ask_later(self, call: Callable[[], T]) -> Future[T]:
         """Have something run on the coordinator's thread, between two messages. Does not wait."""

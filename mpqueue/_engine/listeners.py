@@ -22,9 +22,6 @@ log = logging.getLogger("mpqueue")
 
 Notice = Callable[[], None]
 
-#: Seconds after which one who waits for the thread looks whether it still lives.
-_LOOK_AGAIN = 1.0
-
 
 class SafeEmitter(EventEmitter):
     """An emitter whose listeners can't harm each other, or the thread that tells them."""
@@ -105,14 +102,10 @@ class ListenerThread:
         self._posted += 1
         self._queue.put(notice)
 
-    def await_told(self) -> None:
-        """Wait until all that was posted has been told, or the thread has ended. Does nothing on the thread itself."""
-        if self.is_here:
-            return
-        told = threading.Event()
-        self.post(told.set)
-        while self._thread.is_alive() and not told.wait(_LOOK_AGAIN):
-            pass
+    @property
+    def is_alive(self) -> bool:
+        """True while the thread runs."""
+        return self._thread.is_alive()
 
     @property
     def idle(self) -> bool:

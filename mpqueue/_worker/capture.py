@@ -109,25 +109,25 @@ class BesideBar:
     """A stream to a terminal on which the parent shows bars: whole lines, in the place of the bars, at once."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self.under = stream  #: the terminal itself
         self._begun = ""  #: a line that has no end yet
 
     def write(self, text: str) -> int:
         """Write what is a whole line by now."""
         lines, newline, self._begun = (self._begun + text).rpartition("\n")
         if newline:
-            self._stream.write(f"{_CLEAR}{lines}\n")
-            self._stream.flush()
+            self.under.write(f"{_CLEAR}{lines}\n")
+            self.under.flush()
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.under, name)
 
     def end(self) -> TextIO:
         """The stream itself again, with the last line whole."""
         if self._begun:
             self.write("\n")
-        return self._stream
+        return self.under
 
 
 @contextlib.contextmanager

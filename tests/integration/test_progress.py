@@ -326,8 +326,13 @@ def test_a_bar_inside_a_worker_is_drawn_below_and_goes(tmp_path: Path) -> None:
         with mpqueue.JobQueue(1) as queue:
             print(queue.run([3, 4], nested, id="outer", progress=True).results)
     """
-    lines = shown_on_terminal(tmp_path, body)
+    with terminal(tmp_path, body) as shown:
+        assert shown.end() == 0, shown.text
+        text = shown.text
+    lines = [line for line in screen(text) if line]
     assert lines[-1] == "[3, 6]"
+    assert "\n\rint: 100%" in text
+    assert not any(line.startswith("int:") for line in lines)
     assert any(line.startswith("outer: 100%") and "2/2" in line for line in lines)
 
 
