@@ -289,9 +289,11 @@ class Coordinator:
         if lane is None or lane.generation != message.generation:
             return
         size = lane.ledger.words[OUTBOX]
-        early = self._decode(lane, partial(lane.read_outbox, size)) if size else None
+        if not size:
+            return
+        early = self._decode(lane, partial(lane.read_outbox, size))
+        lane.ledger.words[OUTBOX] = 0
         if early is not None:
-            lane.ledger.words[OUTBOX] = 0
             self._settle_segments(early)
             for command in self.scheduler.handle(early, self._clock.now()):
                 self._actions[type(command)](command)
