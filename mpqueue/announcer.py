@@ -58,6 +58,19 @@ class Announcer:
                 return
             if not isinstance(announcement, AnnounceRecords):
                 return
+        owner = self._owner()
+        if owner is None:
+            return
+        if isinstance(announcement, AnnounceFinished):
+            if self._thread.idle and not owner.has_listeners(JOB_FINISHED):
+                self._told_at.pop(announcement.job.number, None)
+                owner.resolve_run(announcement.job)  # nobody to tell, so nothing to wait for
+            else:
+                self._thread.post(partial(self._tell_finished, announcement))
+        elif _is_heard(announcement, owner):  # else the thread need not even wake up
+            self._post(announcement)
+
+    def _post(self, announcement: AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState) -> None:
         match announcement:
             case AnnounceStarted(job):
                 self._thread.post(partial(self._emit, JOB_STARTED, JobStarted(job.id)))
@@ -69,13 +82,6 @@ class Announcer:
             case AnnounceState(job, event, status, completed, failed):
                 progress = _progress(job, status, completed, failed)
                 self._thread.post(partial(self._emit, event, progress))
-            case AnnounceFinished():
-                owner = self._owner()
-                if self._thread.idle and owner is not None and not owner.has_listeners(JOB_FINISHED):
-                    self._told_at.pop(announcement.job.number, None)
-                    owner.resolve_run(announcement.job)  # nobody to tell, so nothing to wait for
-                else:
-                    self._thread.post(partial(self._tell_finished, announcement))
 
     def _emit(self, event: str, payload: object) -> None:
         owner = self._owner()
@@ -147,6 +153,18 @@ class Announcer:
         owner = self._owner()
         if owner is not None:
             owner.resolve_run(job)
+
+
+def _is_heard(announcement: AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState, owner: JobQueue) -> bool:
+    match announcement:
+        case AnnounceStarted():
+            return owner.has_listeners(JOB_STARTED)
+        case AnnounceItems():
+            return owner.has_listeners(JOB_PROGRESS) or bool(announcement.retrying and owner.has_listeners(ITEM_RETRY))
+        case AnnounceRecords():
+            return True
+        case AnnounceState():
+            return owner.has_listeners(announcement.event)
 
 
 def _progress(job: JobBook, status: JobStatus, completed: int, failed: int) -> JobProgress:

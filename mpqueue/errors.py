@@ -172,13 +172,6 @@ class Retry(Exception):
         super().__init__(message)
         self.delay = None if delay is None else float(delay)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild_retry, (str(self), self.delay)
-
-
-def _rebuild_retry(message: str, delay: float | None) -> Retry:
-    return Retry(message, delay=delay)
-
 
 class GiveUp(Exception):
     """Raised by a handler: this item has failed for good, whatever tries are left."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mpqueue._core.blame import worker_died
+from mpqueue._core.blame import crash_error, worker_died
 from mpqueue._core.books import Books
-from mpqueue._core.commands import InitializeLane, KillLane, RecycleLane, RetireLane, StartLane, Warn
+from mpqueue._core.commands import ForgetJob, InitializeLane, KillLane, RecycleLane, RetireLane, StartLane, Warn
 from mpqueue._core.lane_book import LaneBook, LaneState
 from mpqueue._core.messages import LaneDied, LaneInitialized, LaneReady, LaneStartFailed, LanesWanted
 from mpqueue._core.outcomes import fail_rest
@@ -65,7 +65,8 @@ def fail_for_initializer(books: Books) -> None:
 
 def _take_into_service(books: Books, lane: LaneBook) -> None:
     lane.state = LaneState.READY
-    books.no_lanes_since = None
+    if lane.start_failures == 0:  # else it may be one more that dies at once
+        books.no_lanes_since = None
 
 
 def lanes_wanted(books: Books, message: LanesWanted) -> None:
@@ -99,6 +100,7 @@ def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
     if books.init_error is not None:
         _start_later(books, lane)
     elif early:
+        books.last_start_error = crash_error(message, "as soon as it had started")
         lane.start_failures += 1
         _start_later(books, lane)
     else:
@@ -116,7 +118,11 @@ def forget_lanes(books: Books) -> None:
 
 
 def recycle(books: Books, lane: LaneBook) -> None:
-    """Replace the worker of a lane on which nothing is under way; nobody is charged."""
+    """Replace the worker of a lane on which nothing is under way; nobody is charged.
+
+    What setups have yielded there is finished first.
+    """
+    books.commands.extend(ForgetJob(lane.number, lane.generation, job) for job in lane.loaded.values())
     books.commands.append(RecycleLane(lane.number))
     _start_now(books, lane)
 
@@ -131,6 +137,13 @@ def nobody_came(books: Books) -> None:
     """Fail every active job, where no worker could be started for so long."""
     since = books.no_lanes_since
     if since is None or books.now < since + PATIENCE:
+        return
+    serving = [books.now - lane.ready_at for lane in books.lanes if lane.state in (LaneState.READY, LaneState.DYING)]
+    if serving:
+        if max(serving) >= EARLY:
+            books.no_lanes_since = None
+        else:
+            books.timers.add(books.now + EARLY, TimerKind.NO_LANES)
         return
     reason = books.last_start_error
     error = WorkerStartError(f"no worker could be started for {PATIENCE:g} s; the last reason: {reason!r}")

@@ -50,6 +50,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         if job.number in lane.loaded:  # else it has ended meanwhile, and the worker is asked to forget it
             lane.proven.add(job.number)
         lane.start_failures = 0
+        books.no_lanes_since = None
         job.setups.pop(lane.number, None)
     finish_if_over(books, job)
 

@@ -293,8 +293,9 @@ class Coordinator:
             return
         size = lane.ledger.words[OUTBOX]
         early = self._decode(lane, partial(lane.read_outbox, size)) if size else None
-        if early is not None:
+        if size:
             lane.ledger.words[OUTBOX] = 0
+        if early is not None:
             self._settle_segments(early)
             for command in self.scheduler.handle(early, self._clock.now()):
                 self._actions[type(command)](command)

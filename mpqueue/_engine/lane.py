@@ -30,6 +30,7 @@ from typing import Any
 
 import loky
 from loky import process_executor
+from loky.backend.context import LokyContext
 
 from mpqueue._engine.calls import Call, Calls
 from mpqueue._engine.flag_setter import FlagSetter
@@ -112,8 +113,9 @@ class LokyLane:
         """Spawn the worker, and take its process and loky's thread out of the executor."""
         module, function = RECEIVER
         self._receive: Callable[[bytes], bytes] = getattr(importlib.import_module(module), function)
+        # The context itself: its name means joblib's own copy of loky where that was imported later.
         self._executor: Any = process_executor.ProcessPoolExecutor(
-            1, initializer=guard.initialize, initargs=(seed,), env=environment, timeout=None
+            1, context=LokyContext(), initializer=guard.initialize, initargs=(seed,), env=environment, timeout=None
         )
         on_failure.callback(_abort, self._executor)
         self.first_answer: Future[int] | None = self._executor.submit(guard.ready, module)

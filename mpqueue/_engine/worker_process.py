@@ -70,8 +70,17 @@ class WorkerProcess:
 
     def await_end(self, patience: float) -> None:
         """Wait until the process has ended, where its sentinel says that it is about to. On loky's thread."""
-        if self._pidfd >= 0 and connection.wait([self._sentinel], 0):
-            connection.wait([self._pidfd], patience)
+        with self._lock:
+            if self._pidfd < 0 or not connection.wait([self._sentinel], 0):
+                return
+            try:
+                pidfd = os.dup(self._pidfd)  # `close` may come meanwhile
+            except OSError:
+                return
+        try:
+            connection.wait([pidfd], patience)
+        finally:
+            os.close(pidfd)
 
     def exited(self) -> int | None:
         """To be called once `fileno` is readable: kills the rest of the group and returns the exit code.

@@ -45,6 +45,7 @@ class ChunkRun:
         self.running = Running(station, job.number, job.id, job.id_rule, indices=frame.indices, attempts=frame.attempts)
         self.results = ChunkResults(job, self.running, self.careful, self._mark_result)
         self.started = time.monotonic()
+        self._told = self.started  #: when the last report was made
         self.stretch: list[Any] = []  #: what the ``map`` at hand runs over; the watchdog may cut it off
         self.stretch_lock = threading.Lock()  #: held while it is ended, or marked as cut off
         self.stretch_lo = 0
@@ -80,7 +81,7 @@ class ChunkRun:
             results=[],
             failures=failures,
             stretches=(),
-            busy=time.monotonic() - self.started,
+            busy=time.monotonic() - self._told,
             ended=Ended.TIME if self.careful else Ended.UNREADABLE,
             records=records.home.take(),
         )
@@ -211,6 +212,7 @@ class ChunkRun:
         """What is to be said of the positions since the last report, up to ``done``. Call with the lock held."""
         first, packed, failures = self.results.take(done, final=final)
         exchange.results.sent(self.number, packed)
+        told, self._told = self._told, time.monotonic()
         if final:
             # What the items were in may be used again, unless the handler has kept a view of it.
             self.running.items, self.running.out = (), []
@@ -221,7 +223,7 @@ class ChunkRun:
             results=packed,
             failures=failures,
             stretches=self._stretches_between(first, done),
-            busy=time.monotonic() - self.started,
+            busy=self._told - told,
             ended=ended,
             final=final,
             returned=exchange.done_with(),

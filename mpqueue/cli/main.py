@@ -20,12 +20,11 @@ EPILOG = "`mpqueue COMMAND --help` says more, with examples."
 
 def make_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from mpqueue import __version__
-
     parser = argparse.ArgumentParser(
         prog="mpqueue", description="Run Python functions over many items on all CPU cores.", epilog=EPILOG
     )
-    parser.add_argument("--version", action="version", version=f"mpqueue {__version__}")
+    version = sys.modules["mpqueue"].__version__
+    parser.add_argument("--version", action="version", version=f"mpqueue {version}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in COMMANDS:
         module.add_command(commands)

@@ -43,7 +43,7 @@ ONCE = RetryPolicy(max_retries=1, base_delay=0.01)
 #: For what takes its time to fail.
 NEVER = RetryPolicy(max_retries=0)
 #: Seconds: the bystanders, which take no time, never reach it, on a busy machine either.
-TIMEOUT = 3.0
+TIMEOUT = 1.5
 #: Seconds until a row counts as hanging.
 PATIENCE = 45.0
 
@@ -132,7 +132,7 @@ def unpicklable(message: str) -> Ends:
     return Ends(ResultPicklingError, message, attempts=1)
 
 
-SLOW = Ends(ItemTimeoutError, r"^the item ran longer than its timeout of 3 s; its worker was killed$", attempts=1)
+SLOW = Ends(ItemTimeoutError, r"^the item ran longer than its timeout of 1.5 s; its worker was killed$", attempts=1)
 SEGV, ABRT, KILL, TERM = -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGKILL, -signal.SIGTERM
 BAD_WHEN_PICKLED = remote("tests.support.handlers.ErrorWhenPickled", "bad when pickled")
 BAD_WHEN_UNPICKLED = remote("tests.support.handlers.ErrorWhenUnpickled", "bad when unpickled")

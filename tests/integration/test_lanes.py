@@ -130,7 +130,6 @@ HANGS = [
     (handlers.hang_python, "R"),
     (handlers.hang_sleep, "S"),
     (handlers.hang_holding_gil, "R"),
-    (handlers.stop_self, "T"),
 ]
 
 
@@ -148,6 +147,14 @@ def test_a_hung_worker_says_where_it_is_before_it_is_killed(
     assert died.signal == "SIGKILL"
     assert died.stack is not None
     assert f"in {hang.__name__}" in died.stack
+
+
+def test_a_stopped_worker_is_killed_without_being_woken_to_say_where_it_is(lanes: Lanes) -> None:
+    pid = lanes.lane().pid
+    lanes.send(handlers.stop_self, "stopped")
+    wait_until(lambda: look_at(pid).state == "T", what="the worker to stop")
+    died = lanes.kill(dump_stack=True)
+    assert (died.signal, died.stack) == ("SIGKILL", None)
 
 
 @dataclass

@@ -226,6 +226,21 @@ def test_retry_asks_for_another_try_after_its_own_delay() -> None:
     assert [item.attempts for item in job.items] == [3, 3]
 
 
+class BusyError(Retry):
+    """A subclass with a reason of its own."""
+
+
+def test_subclasses_of_retry_keep_their_type_and_their_delay() -> None:
+    def handle(item: float) -> None:
+        raise BusyError("the server is busy", delay=item)
+
+    with JobQueue(1, max_retries=1) as queue:
+        recorder = Recorder(queue)
+        job = queue.run([0.01], handle)
+    assert delays(recorder) == [0.01]
+    assert isinstance(job.items[0].exception, BusyError)
+
+
 def test_retry_without_a_delay_follows_the_policy_and_is_counted() -> None:
     def handle(item: str) -> None:
         raise Retry("the model is not there yet")

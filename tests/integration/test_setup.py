@@ -136,6 +136,19 @@ def test_generator_yields_the_state_and_is_finished_at_the_end_of_the_job(ends_b
         assert job.results == [10, 11, 12]
 
 
+def test_workers_that_are_replaced_finish_their_setups(tmp_path: Path) -> None:
+    def setup() -> Iterator[int]:
+        note(tmp_path, "begin", os.getpid())
+        yield 10
+        note(tmp_path, "end", os.getpid())
+
+    with JobQueue(1, max_items_per_worker=2) as queue:
+        job = queue.run(range(5), lambda item, state: os.getpid(), setup=setup, chunksize=1)
+    workers = set(job.results)
+    assert len(workers) == 3
+    assert sorted(notes(tmp_path)) == sorted(f"{what} {pid}" for what in ("begin", "end") for pid in workers)
+
+
 def test_context_manager_function_yields_the_state_and_is_finished(tmp_path: Path) -> None:
     @contextlib.contextmanager
     def setup() -> Iterator[int]:

@@ -12,10 +12,6 @@ import pytest
 from mpqueue._engine.worker_process import WorkerProcess
 
 
-@pytest.mark.xfail(
-    reason="await_end reads the pidfd after close has taken it away, and loky's thread dies of the error",
-    strict=True,
-)
 def test_waiting_for_the_end_while_the_lane_is_closed_does_not_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Found by chaos: a lane that is killed while loky asks for its exit code."""
     process = subprocess.Popen(["true"])

@@ -8,6 +8,7 @@ import pytest
 
 from mpqueue._core.commands import KillLane, StartLane
 from mpqueue._core.lane_book import LaneState
+from mpqueue._core.messages import LaneReady
 from mpqueue.errors import SetupError, WorkerStartError
 from mpqueue.status import JobStatus
 from tests.support.auditor import Auditor
@@ -73,6 +74,27 @@ def test_without_any_worker_for_thirty_seconds_jobs_fail_with_the_reason() -> No
     assert attempts(job) == [0] * 3
     assert "no worker today" in str(job.table.failures[0].error)
     assert isinstance(job.table.failures[0].error.__cause__, OSError)
+
+
+def test_workers_that_die_as_soon_as_they_are_there_are_not_tried_for_ever() -> None:
+    fleet = watched(1)
+    fleet.watchers.append(lambda message, _: fleet.kill(0) if isinstance(message, LaneReady) else None)
+    job = fleet.job([succeed(1.0)] * 3)
+    fleet.start(job)
+    fleet.run_until_over(job, limit=60.0)
+    assert errors(job) == [WorkerStartError] * 3
+    assert "as soon as it had started" in str(job.table.failures[0].error)
+
+
+def test_one_long_item_after_a_bad_start_is_waited_for() -> None:
+    fleet = watched(1)
+    fleet.broken.add(0)
+    job = fleet.job([succeed(100.0)])
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.broken.clear()
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.COMPLETED
 
 
 def test_a_worker_that_comes_in_time_saves_the_jobs() -> None:
