@@ -336,6 +336,34 @@ def test_a_bar_inside_a_worker_is_drawn_below_and_goes(tmp_path: Path) -> None:
     assert any(line.startswith("outer: 100%") and "2/2" in line for line in lines)
 
 
+NOTEBOOK = """
+    import os
+
+    os.environ["JUPYTER_RUNTIME_DIR"] = os.environ["IPYTHONDIR"] = os.getcwd()
+
+    import nbclient, nbformat
+
+    code = "import mpqueue; mpqueue.map(str, range(5), concurrency=1, progress=True)"
+    cell = nbformat.v4.new_code_cell({first!r} + code)
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    client = nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3")
+    client.execute()
+    print([state.get("value") for state in client.widget_state.values()])
+    print([output.get("text") for output in cell.outputs])
+"""
+
+
+def test_a_notebook_shows_a_widget(tmp_path: Path) -> None:
+    widgets, _ = run_program(tmp_path, NOTEBOOK.format(first="")).stdout.splitlines()
+    assert "5/5" in widgets
+    assert "100%" in widgets
+
+
+def test_a_notebook_without_widgets_shows_text(tmp_path: Path) -> None:
+    without = "import sys; sys.modules['ipywidgets'] = None\n"
+    assert "| 5/5 [" in run_program(tmp_path, NOTEBOOK.format(first=without)).stdout.splitlines()[-1]
+
+
 def test_an_interrupted_job_s_bar_ends_above_the_traceback(tmp_path: Path) -> None:
     body = """
         import mpqueue
