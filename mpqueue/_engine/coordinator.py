@@ -49,17 +49,19 @@ from mpqueue._engine.clock import Clock
 from mpqueue._engine.decode import decode_failure, decode_report
 from mpqueue._engine.exchange import Exchange
 from mpqueue._engine.inbox import Inbox, Request
-from mpqueue._engine.last_words import last_words
+from mpqueue._engine.last_words import last_words, records_of
 from mpqueue._engine.probe import reached
 from mpqueue._engine.protocol import Lane, Pool
 from mpqueue._engine.running import running_items
-from mpqueue._wire.frames import ChunkFrame, ForgetFrame, InitializeFrame
+from mpqueue._wire.frames import ChunkFrame, ForgetFrame, ForgottenFrame, InitializeFrame
 from mpqueue._wire.handler import PackedHandler
 from mpqueue._wire.ledger import OUTBOX
 from mpqueue._wire.payload import Packed, dump_frame, load_frame
 from mpqueue.errors import MPQueueError, QueueClosedError
 
 log = logging.getLogger("mpqueue")
+
+SETUP_END_FAILED = "job %r: the end of its setup failed on worker %d:\n%s"
 
 T = TypeVar("T")
 Announce = Callable[[AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished], None]
@@ -321,9 +323,11 @@ class Coordinator:
 
     def _forgotten(self, lane: Lane, job: JobBook, answer: Future[bytes]) -> None:
         if answer.exception() is None:
-            complaint = load_frame(answer.result())
-            if complaint is not None:
-                log.warning("job %r: the end of its setup failed on worker %d:\n%s", job.id, lane.number, complaint[2])
+            forgotten: ForgottenFrame = load_frame(answer.result())
+            if forgotten.complaint is not None:
+                log.warning(SETUP_END_FAILED, job.id, lane.number, forgotten.complaint)
+            if forgotten.records:
+                self.ask_later(partial(self._announce, records_of(job, lane.number, forgotten.records)))
             self.post(JobForgotten(lane.number, lane.generation, job.number))
 
     # -- lanes -----------------------------------------------------------------------------------------------

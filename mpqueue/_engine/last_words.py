@@ -1,14 +1,21 @@
-"""What a worker that died had logged and not sent: read from its outbox's file, where each record is left at once."""
+"""Log records that come without a report: of a worker that died, left in its outbox's file; of a setup's end."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 from mpqueue._core.books import Books
 from mpqueue._core.commands import AnnounceRecords
+from mpqueue._core.job_book import JobBook
 from mpqueue._engine.protocol import Lane
 from mpqueue._wire.ledger import UNSENT, UNSENT_AT
-from mpqueue._wire.records import load_unsent
+from mpqueue._wire.records import load_record, load_unsent
+
+
+def records_of(job: JobBook, lane: int, records: Sequence[bytes]) -> AnnounceRecords:
+    """What a worker logged while it forgot that job."""
+    return AnnounceRecords(job, lane, [load_record(record) for record in records])
 
 
 def last_words(lane: Lane, books: Books) -> AnnounceRecords | None:

@@ -84,6 +84,14 @@ class ForgetFrame(PicklesByFields):
 
 
 @dataclass(frozen=True, slots=True)
+class ForgottenFrame(PicklesByFields):
+    """Worker to parent: it is dropped. ``complaint`` is the traceback of what the end of its setup raised."""
+
+    complaint: str | None
+    records: Sequence[bytes] = ()  #: what was logged meanwhile
+
+
+@dataclass(frozen=True, slots=True)
 class FailureFrame(PicklesByFields):
     """How one try failed. ``error`` is the pickled exception, None where only ``stand_in`` can travel."""
 

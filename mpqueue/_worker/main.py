@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from mpqueue._wire import main_names, shared
 from mpqueue._wire.frames import (
@@ -11,6 +10,7 @@ from mpqueue._wire.frames import (
     Ended,
     FailureFrame,
     ForgetFrame,
+    ForgottenFrame,
     HandlerFrame,
     InitializeFrame,
     ReportFrame,
@@ -36,7 +36,9 @@ def receive(data: bytes) -> bytes:
     frame: ChunkFrame | ForgetFrame | InitializeFrame = load_frame(data)
     if isinstance(frame, ChunkFrame):
         return dump_frame(_run_chunk(here, frame))
-    return dump_frame(_initialize(frame) if isinstance(frame, InitializeFrame) else _forget(frame.job))
+    if isinstance(frame, InitializeFrame):
+        return dump_frame(_initialize(frame))
+    return dump_frame(ForgottenFrame(_forget(frame.job), records.home.take()))
 
 
 def _initialize(frame: InitializeFrame) -> FailureFrame | None:
@@ -109,13 +111,13 @@ def _setup_failed(frame: ChunkFrame, failure: FailureFrame) -> ReportFrame:
     )
 
 
-def _forget(job_number: int) -> Any:
-    """Drop a job; the answer is None, or the stand-in of what the end of its setup raised."""
+def _forget(job_number: int) -> str | None:
+    """Drop a job; the answer is None, or the traceback of what the end of its setup raised."""
     job = _loaded.pop(job_number, None)
     if job is None:
         return None
     try:
         job.close()
     except BaseException as error:
-        return stand_in(error)
+        return stand_in(error)[2]
     return None

@@ -168,9 +168,13 @@ def install(speech: Speech | None) -> None:
         root.addHandler(home)
         _once()
     if speech is not None:
-        logging.disable(speech.disabled)
+        # To set a level costs a look at every logger, also where it is set already.
+        if root.manager.disable != speech.disabled:
+            logging.disable(speech.disabled)
         for name, level in speech.levels.items():
-            logging.getLogger(name or None).setLevel(level)
+            logger = logging.getLogger(name or None)
+            if logger.level != level:
+                logger.setLevel(level)
 
 
 @cache

@@ -166,10 +166,13 @@ def test_setup_and_its_end_tell_the_job_and_no_item(heard: Heard) -> None:
     def setup() -> Iterator[str]:
         logging.getLogger("mine").info("loading")
         yield "state"
+        logging.getLogger("mine").info("unloading")
 
     with JobQueue(1) as queue:
         queue.run("a", lambda item, state: log(item), setup=setup, id="job")
-    assert [(record.getMessage(), record.mpqueue_item) for record in heard.records] == [("loading", None), ("at a", 0)]
+        queue.run("b", do.succeed, id="other")
+    told = [(record.getMessage(), record.mpqueue_job, record.mpqueue_item) for record in heard.records]
+    assert told == [("loading", "job", None), ("at a", "job", 0), ("unloading", "job", None)]
 
 
 def test_a_setup_that_fails_has_told_before(heard: Heard) -> None:
