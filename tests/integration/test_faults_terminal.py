@@ -196,7 +196,8 @@ def test_queue_installs_no_signal_handlers_in_the_parent() -> None:
 # --- parents that are killed ----------------------------------------------------------------------------------------
 
 KILLED = """
-        import mpqueue
+    import threading
+    import mpqueue
     from pathlib import Path
     from tests.support import handlers as do
     from tests.support.waiting import Gate
