@@ -48,8 +48,7 @@ class Creating:
         """See `JobQueue`."""
         raise NotImplementedError
 
-    def start(self, job_id: str) -> JobRun:
-        """See `JobQueue`."""
+    def _start_unawaited(self, job_id: str) -> JobRun:
         raise NotImplementedError
 
     def cancel(self, job_id: str, *, kill: bool = False) -> None:
@@ -213,12 +212,13 @@ class Creating:
         self.check_waiting_allowed("queue.run()")
         job_id = self._free_id() if id is None else id
         self.create_job(job_id, items, handler, **options)
-        run = self.start(job_id)
+        run = self._start_unawaited(job_id)
         try:
             return run.result()
         except BaseException:
-            with suppress(QueueClosedError):
-                self.cancel(job_id, kill=True)
+            if not run.done():  # else it never began
+                with suppress(QueueClosedError):
+                    self.cancel(job_id, kill=True)
             raise
 
     def _free_id(self) -> str:

@@ -47,6 +47,11 @@ class Hosting:
         """Have something done on the listener thread, after all that was posted before."""
         self._engine.listeners.post(notice)
 
+    @property
+    def nothing_to_tell(self) -> bool:
+        """True where the listener thread has done all that it was asked to."""
+        return self._engine.listeners.idle
+
     def ask_later(self, call: Callable[[], T]) -> Future[T]:
         """Have something run on the coordinator's thread, between two messages. Does not wait."""
         return self._coordinator().ask_later(call)

@@ -131,11 +131,30 @@ class JobQueue(Creating, Closable, Hosting, SafeEmitter):
         self._check_open("start a job")
         book = self._find(job_id)
         run = JobRun(book, self, cancel_with_awaiter=cancel_with_awaiter, kill_on_cancel=kill_on_cancel)
-        return self._begin(book, run, JobStarted(book, self._engine.clock.wall()))
+        self.ask(self._beginning(book, run, JobStarted(book, self._engine.clock.wall())))
+        return run
 
-    def _begin(self, book: JobBook, run: JobRun, message: JobStarted | FailedItemsReset) -> JobRun:
+    def _start_unawaited(self, job_id: str) -> JobRun:
+        """Like `start`, for a thread that is about to wait for the run: what stands in the way is raised there."""
+        book = self._find(job_id)
+        run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
+        coordinator = self._coordinator()
+        coordinator.check_thread()
+        begun = coordinator.ask_later(self._beginning(book, run, JobStarted(book, self._engine.clock.wall())))
+        begun.add_done_callback(run.begun)
+        return run
+
+    def _beginning(
+        self,
+        book: JobBook,
+        run: JobRun,
+        message: JobStarted | FailedItemsReset,
+        on_ended: Callable[[Ended], None] | None = None,
+    ) -> Callable[[], None]:
         def begin() -> None:
             self._check_open("start a job")  # once more: nobody closes it between this and the start
+            if on_ended is not None:
+                self._coordinator().subscribe_early(book, on_ended)
             self._engine.open_pool()
             # Registered first: a job without items ends while it starts.
             with self._jobs_lock:
@@ -146,8 +165,7 @@ class JobQueue(Creating, Closable, Hosting, SafeEmitter):
                 self._take_run(book, -1)
                 raise
 
-        self.ask(begin)
-        return run
+        return begin
 
     def pause(self, job_id: str) -> None:
         """Pause a running job: active items continue, new items won't start until it is resumed.
@@ -208,7 +226,8 @@ class JobQueue(Creating, Closable, Hosting, SafeEmitter):
         if book.status is JobStatus.COMPLETED:
             run.resolve()
             return run
-        return self._begin(book, run, FailedItemsReset(book, self._engine.clock.wall()))
+        self.ask(self._beginning(book, run, FailedItemsReset(book, self._engine.clock.wall())))
+        return run
 
     def get_stats(self) -> QueueStats:
         """How many jobs are running (or paused), pending and completed (ended, however). Works on a closed queue."""
@@ -242,10 +261,8 @@ class JobQueue(Creating, Closable, Hosting, SafeEmitter):
         packed = pack_handler(name, handler, None, table.rule)
         book = JobBook(number, name, table, options, packed, sealed=sealed, listed=False)
         run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
-        if on_ended is not None:
-            coordinator = self._coordinator()
-            coordinator.ask(partial(coordinator.subscribe_early, book, on_ended))
-        return book, self._begin(book, run, JobStarted(book, self._engine.clock.wall()))
+        self.ask(self._beginning(book, run, JobStarted(book, self._engine.clock.wall()), on_ended))
+        return book, run
 
     # -- inside ----------------------------------------------------------------------------------------------
 
