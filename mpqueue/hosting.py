@@ -24,12 +24,16 @@ class Hosting:
 
     def want_workers(self, count: int) -> None:
         """Let there be at least so many workers, now."""
+        coordinator = self._coordinator()
+        books = coordinator.scheduler.books
+        if books.opened and len(books.lanes) >= count:  # neither is ever taken back
+            return
 
         def want() -> None:
             self._engine.handle(LanesWanted(count))
             self._engine.open_pool()
 
-        self._coordinator().ask(want)
+        coordinator.ask(want)
 
     def await_starts(self) -> None:
         """Wait until the workers exist as processes, answering or not: 20 ms for each."""
