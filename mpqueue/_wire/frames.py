@@ -6,10 +6,9 @@ A frame holds the user's objects only as bytes already pickled, so that reading 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
-from mpqueue._wire.fields import PicklesByFields
 from mpqueue._wire.imports import ImportNews
 from mpqueue._wire.payload import Packed
 
@@ -26,8 +25,7 @@ class Ended(IntEnum):
     SETUP_FAILED = 6  #: the handler could not be loaded, or its ``setup`` failed
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerFrame(PicklesByFields):
+class HandlerFrame(NamedTuple):
     """A job's handler, sent once to each worker."""
 
     job_id: str
@@ -36,8 +34,7 @@ class HandlerFrame(PicklesByFields):
     id_rule: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkFrame(PicklesByFields):
+class ChunkFrame(NamedTuple):
     """Parent to worker: run these items.
 
     ``items`` is one pickle of the list of them; in a careful chunk a list of one pickle each. ``indices`` are their
@@ -56,23 +53,20 @@ class ChunkFrame(PicklesByFields):
     imports: ImportNews | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InitializeFrame(PicklesByFields):
+class InitializeFrame(NamedTuple):
     """Parent to worker: call this function, before any chunk."""
 
     initializer: Packed
     imports: ImportNews | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ForgetFrame(PicklesByFields):
+class ForgetFrame(NamedTuple):
     """Parent to worker: drop this job's handler, finish its setup."""
 
     job: int
 
 
-@dataclass(frozen=True, slots=True)
-class FailureFrame(PicklesByFields):
+class FailureFrame(NamedTuple):
     """How one try failed. ``error`` is the pickled exception, None where only ``stand_in`` can travel."""
 
     error: Packed | None
@@ -82,8 +76,7 @@ class FailureFrame(PicklesByFields):
     result: str | None = None  #: the result's repr, where it was that which could not be pickled
 
 
-@dataclass(frozen=True, slots=True)
-class ReportFrame(PicklesByFields):
+class ReportFrame(NamedTuple):
     """Worker to parent: positions ``first`` to ``done`` of a chunk ended.
 
     ``results`` is one pickle of the list of results of those that completed, in order; or, where unpickling them runs

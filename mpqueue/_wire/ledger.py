@@ -26,7 +26,7 @@ import mmap
 import os
 import sys
 import tempfile
-from dataclasses import dataclass
+from typing import NamedTuple
 
 CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX = range(7)
 SIZE = mmap.PAGESIZE
@@ -58,8 +58,7 @@ class Phase(enum.IntEnum):
 _PHASES = (Phase.IDLE, Phase.LOADING, Phase.RUNNING, Phase.UNPACKING, Phase.PACKING, Phase.IDLE, Phase.IDLE, Phase.IDLE)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """What a worker said last: ``chunk`` is the number modulo 2**21, ``since`` seconds of the monotonic clock."""
 
     chunk: int

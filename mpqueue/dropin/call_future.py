@@ -64,7 +64,7 @@ class CallFuture(Future[R]):
     def return_quietly(self, result: R) -> bool:
         """The same where nobody is to be called back: False, and nothing was done, where somebody is."""
         with self._condition:  # nobody is added meanwhile
-            if self._done_callbacks:
+            if self._done_callbacks:  # type: ignore[attr-defined]
                 return False
             self.return_(result)
         return True
