@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 import threading
 import warnings
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 #: Characters of the plain line's bar.
 WIDTH = 20
 #: Columns of a terminal that does not know how many it has.
-NARROW = 79
+NARROW = 80
 #: Back to the line's start, and clear what is right of it and below.
 _CLEAR = "\r\x1b[J"
 #: Held while bars begin or end, and while something else is written.
@@ -84,6 +83,13 @@ def _in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in shell.config
+
+
+def _columns(stream: TextIO) -> int:
+    """How wide the terminal is."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or NARROW
+    return NARROW
 
 
 def _has_no_size(stream: TextIO) -> bool:
@@ -246,7 +252,7 @@ class _PlainLine:
     def draw(self) -> None:
         with self._lock:
             text = " | ".join(bar.text for bar in self.bars)
-            self._write(_CLEAR + text[: shutil.get_terminal_size().columns - 1])
+            self._write(_CLEAR + text[: _columns(_stderr()) - 1])
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:

@@ -50,8 +50,7 @@ class Creating:
         """See `JobQueue`."""
         raise NotImplementedError
 
-    def start(self, job_id: str, *, progress: ShowProgress = False) -> JobRun:
-        """See `JobQueue`."""
+    def _start_unawaited(self, job_id: str, progress: ShowProgress) -> JobRun:
         raise NotImplementedError
 
     def cancel(self, job_id: str, *, kill: bool = False) -> None:
@@ -239,12 +238,13 @@ class Creating:
         check_progress(progress)
         job_id = self._free_id() if id is None else id
         self.create_job(job_id, items, handler, **options)
-        run = self.start(job_id, progress=progress)
+        run = self._start_unawaited(job_id, progress)
         try:
             return run.result()
         except BaseException:
-            with suppress(QueueClosedError):
-                self.cancel(job_id, kill=True)
+            if not run.done():  # else it never began
+                with suppress(QueueClosedError):
+                    self.cancel(job_id, kill=True)
             run.end_display()
             raise
 

@@ -31,12 +31,16 @@ class Hosting:
 
     def want_workers(self, count: int) -> None:
         """Let there be at least so many workers, now."""
+        coordinator = self._coordinator()
+        books = coordinator.scheduler.books
+        if books.opened and len(books.lanes) >= count:  # neither is ever taken back
+            return
 
         def want() -> None:
             self._engine.handle(LanesWanted(count))
             self._engine.open_pool()
 
-        self._coordinator().ask(want)
+        coordinator.ask(want)
 
     def await_starts(self) -> None:
         """Wait until the workers exist as processes, answering or not: 20 ms for each."""
@@ -63,6 +67,11 @@ class Hosting:
             self.ask_later(partial(listeners.post, told.set))
             while listeners.is_alive and not told.wait(LOOK_AGAIN):
                 pass
+
+    @property
+    def nothing_to_tell(self) -> bool:
+        """True where the listener thread has done all that it was asked to."""
+        return self._engine.listeners.idle
 
     def ask_later(self, call: Callable[[], T]) -> Future[T]:
         """Have something run on the coordinator's thread, between two messages. Does not wait."""

@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Hashable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, overload
 
-from mpqueue import export
 from mpqueue._core.item_table import FailedTry, ItemTable
 from mpqueue.errors import ItemError
 from mpqueue.events import milliseconds
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES, ItemStatus, JobStatus
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
     import polars as pl
     from typing_extensions import TypeVar  # a part of every type checker; its defaults come with Python 3.13
@@ -325,7 +325,9 @@ class Job(Generic[T_co, R_co]):
         Columns are attributes of `JobItem`, or keys of the results or payloads: ``"label"``, ``"payload.file"``.
         Raises ValueError for one that no item has.
         """
-        return export.records(self.items, columns)
+        from mpqueue.export import records  # which few programs need
+
+        return records(self.items, columns)
 
     def export(
         self, path: str | os.PathLike[str], *, columns: Sequence[str] | None = None, format: str | None = None
@@ -336,15 +338,21 @@ class Job(Generic[T_co, R_co]):
         file is there when it is whole. Values that JSON has no form for are written as their ``repr``. Returns its
         path.
         """
-        return export.export(self.items, path, columns, format)
+        from mpqueue.export import export  # which few programs need
+
+        return export(self.items, path, columns, format)
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """A data frame of the items, with the columns of `export`. Raises ImportError without pandas."""
-        return export.to_pandas(self.items, columns)
+        from mpqueue.export import to_pandas  # which few programs need
+
+        return to_pandas(self.items, columns)
 
     def to_polars(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """A data frame of the items, with the columns of `export`. Raises ImportError without polars."""
-        frame: pl.DataFrame = export.to_polars(self.items, columns)
+        from mpqueue.export import to_polars  # which few programs need
+
+        frame: pl.DataFrame = to_polars(self.items, columns)
         return frame
 
     def __repr__(self) -> str:

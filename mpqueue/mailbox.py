@@ -5,10 +5,12 @@ Coroutines may run in asyncio or in trio; which of them is seen where they wait.
 
 from __future__ import annotations
 
-import asyncio
 import queue
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
 
 M = TypeVar("M")
 
@@ -17,6 +19,8 @@ class Alarm:
     """Wakes the coroutine that made it. Rings once; for the next time it makes a new one."""
 
     def __init__(self) -> None:
+        import asyncio  # only programs that use it pay for its import
+
         self._event: Any
         self._call: Callable[..., object]
         try:

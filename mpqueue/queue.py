@@ -143,14 +143,35 @@ class JobQueue(Creating, Closable, Hosting, SafeEmitter):
         self._check_open("start a job")
         book, showing = self._find(job_id), Showing(progress, job_id)
         run = JobRun(book, self, cancel_with_awaiter=cancel_with_awaiter, kill_on_cancel=kill_on_cancel)
-        return self._begin(book, run, JobStarted(book, self._engine.clock.wall()), showing)
+        self.ask(self._beginning(book, run, JobStarted(book, self._engine.clock.wall()), showing))
+        return run
 
-    def _begin(self, book: JobBook, run: JobRun, message: JobStarted | FailedItemsReset, showing: Showing) -> JobRun:
+    def _start_unawaited(self, job_id: str, progress: ShowProgress) -> JobRun:
+        """Like `start`, for a thread that is about to wait for the run: what stands in the way is raised there."""
+        book, showing = self._find(job_id), Showing(progress, job_id)
+        run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
+        coordinator = self._coordinator()
+        coordinator.check_thread()
+        begin = self._beginning(book, run, JobStarted(book, self._engine.clock.wall()), showing)
+        begun = coordinator.ask_later(begin)
+        begun.add_done_callback(run.begun)
+        return run
+
+    def _beginning(
+        self,
+        book: JobBook,
+        run: JobRun,
+        message: JobStarted | FailedItemsReset,
+        showing: Showing,
+        on_ended: Callable[[Ended], None] | None = None,
+    ) -> Callable[[], None]:
         display = run.display = make_display(showing, book, self._engine.listeners, self._engine.clock.now)
         speaking = with_speech(book, beside_bar=display is not None and display.draws)
 
         def begin() -> None:
             self._check_open("start a job")  # once more: nobody closes it between this and the start
+            if on_ended is not None:
+                self._coordinator().subscribe_early(book, on_ended)
             self._engine.open_pool()
             # Registered first: a job without items ends while it starts.
             with self._jobs_lock:
@@ -165,8 +186,7 @@ class JobQueue(Creating, Closable, Hosting, SafeEmitter):
             if display is not None:
                 display.begin()
 
-        self.ask(begin)
-        return run
+        return begin
 
     def pause(self, job_id: str) -> None:
         """Pause a running job: active items continue, new items won't start until it is resumed.
@@ -227,7 +247,8 @@ class JobQueue(Creating, Closable, Hosting, SafeEmitter):
         if book.status is JobStatus.COMPLETED:
             run.resolve()
             return run
-        return self._begin(book, run, FailedItemsReset(book, self._engine.clock.wall()), showing)
+        self.ask(self._beginning(book, run, FailedItemsReset(book, self._engine.clock.wall()), showing))
+        return run
 
     def get_stats(self) -> QueueStats:
         """How many jobs are running (or paused), pending and completed (ended, however). Works on a closed queue."""
@@ -262,10 +283,8 @@ class JobQueue(Creating, Closable, Hosting, SafeEmitter):
         packed = pack_handler(name, handler, None, table.rule)
         book = JobBook(number, name, table, options, packed, sealed=sealed, listed=False)
         run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
-        if on_ended is not None:
-            coordinator = self._coordinator()
-            coordinator.ask(partial(coordinator.subscribe_early, book, on_ended))
-        return book, self._begin(book, run, JobStarted(book, self._engine.clock.wall()), showing)
+        self.ask(self._beginning(book, run, JobStarted(book, self._engine.clock.wall()), showing, on_ended))
+        return book, run
 
     # -- inside ----------------------------------------------------------------------------------------------
 

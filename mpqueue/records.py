@@ -6,7 +6,6 @@ here. It has four attributes more: ``mpqueue_job``, ``mpqueue_item``, ``mpqueue_
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Sequence
 
@@ -29,7 +28,7 @@ def hand_on(job: JobBook, lane: int, records: Sequence[RecordFrame]) -> None:
 def _fields_of(frame: RecordFrame, job: JobBook, lane: int) -> dict[str, object]:
     return {
         "mpqueue_job": job.id if job.listed else None,
-        "mpqueue_item": None if frame.index is None else job.table.id_of(frame.index),
+        "mpqueue_item": None if frame.place is None else job.table.id_of(frame.place),
         "mpqueue_attempt": frame.attempt,
         "mpqueue_worker": lane,
         **frame.fields,  # of a job inside a job, what is known of the inner one stays
@@ -45,4 +44,4 @@ def with_speech(job: JobBook, *, beside_bar: bool) -> PackedHandler:
         if isinstance(logger, logging.Logger) and logger.level:
             levels[name] = logger.level
     speech = Speech(levels, manager.disable, job.options.capture_output, beside_bar)
-    return dataclasses.replace(handler, frame=dataclasses.replace(handler.frame, speech=speech))
+    return handler._replace(frame=handler.frame._replace(speech=speech))

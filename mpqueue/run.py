@@ -89,6 +89,13 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         if owner is not None and not self.done():
             owner.post(JobCancelled(self._book, 0.0, kill=True))
 
+    def begun(self, answer: Future[None]) -> None:
+        """The job was started, or (the answer raises) it could not be: so `result` raises that."""
+        error = answer.exception()
+        if error is not None:
+            self._owner = None
+            self.set_exception(error)
+
     def outcomes(self) -> tuple[list[Any], dict[int, Failure]]:
         """All results by position (None where there is none), and the failures for good, once it is done.
 

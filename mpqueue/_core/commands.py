@@ -6,8 +6,7 @@ What it hears is in `mpqueue._core.messages`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.item_table import Failure
 from mpqueue.status import JobStatus
@@ -18,46 +17,40 @@ if TYPE_CHECKING:
     from mpqueue._wire.frames import RecordFrame
 
 
-@dataclass(frozen=True, slots=True)
-class StartLane:
+class StartLane(NamedTuple):
     """Start a worker for this lane."""
 
     lane: int
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class InitializeLane:
+class InitializeLane(NamedTuple):
     """Have this new worker run the pool's initializer."""
 
     lane: int
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class RecycleLane:
+class RecycleLane(NamedTuple):
     """Let this idle lane's worker end; `StartLane` of the next generation follows."""
 
     lane: int
 
 
-@dataclass(frozen=True, slots=True)
-class RetireLane:
+class RetireLane(NamedTuple):
     """This lane's death has been dealt with: free what belonged to it."""
 
     lane: int
 
 
-@dataclass(frozen=True, slots=True)
-class KillLane:
+class KillLane(NamedTuple):
     """Kill this lane's worker; with ``dump_stack`` ask it first where it is."""
 
     lane: int
     dump_stack: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SendChunk:
+class SendChunk(NamedTuple):
     """Pack this chunk's items and send them; with the job's handler where this worker has not got it yet."""
 
     lane: int
@@ -66,8 +59,7 @@ class SendChunk:
     with_handler: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ForgetJob:
+class ForgetJob(NamedTuple):
     """Tell this lane's worker to drop a job's handler."""
 
     lane: int
@@ -75,8 +67,7 @@ class ForgetJob:
     job: JobBook
 
 
-@dataclass(frozen=True, slots=True)
-class SetFlags:
+class SetFlags(NamedTuple):
     """Make the lane's flags say this, of this job."""
 
     lane: int
@@ -85,8 +76,7 @@ class SetFlags:
     cancel: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LowerLimit:
+class LowerLimit(NamedTuple):
     """Let the worker claim nothing from ``position`` on in this chunk."""
 
     lane: int
@@ -94,23 +84,20 @@ class LowerLimit:
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class ObserveLane:
+class ObserveLane(NamedTuple):
     """Read this lane's ledger and answer with `LaneObserved`."""
 
     lane: int
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Warn:
+class Warn(NamedTuple):
     """Log a warning."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Retrying:
+class Retrying(NamedTuple):
     """In an `AnnounceItems`: this try failed, and another one follows in ``delay`` seconds."""
 
     attempt: int
@@ -118,15 +105,13 @@ class Retrying:
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class AnnounceStarted:
+class AnnounceStarted(NamedTuple):
     """Tell listeners that the job started."""
 
     job: JobBook
 
 
-@dataclass(frozen=True, slots=True)
-class AnnounceItems:
+class AnnounceItems(NamedTuple):
     """Tell listeners what became of these items, in this order.
 
     An index in ``retrying`` waits for its next try, one in ``failed`` has failed, every other one completed.
@@ -142,8 +127,7 @@ class AnnounceItems:
     status: JobStatus
 
 
-@dataclass(frozen=True, slots=True)
-class AnnounceRecords:
+class AnnounceRecords(NamedTuple):
     """Hand on what handlers of the job have logged in this lane's worker."""
 
     job: JobBook
@@ -151,8 +135,7 @@ class AnnounceRecords:
     records: Sequence[RecordFrame]
 
 
-@dataclass(frozen=True, slots=True)
-class AnnounceState:
+class AnnounceState(NamedTuple):
     """Tell listeners that the job was paused or resumed (``event`` is the event's name)."""
 
     job: JobBook
@@ -162,8 +145,7 @@ class AnnounceState:
     failed: int
 
 
-@dataclass(frozen=True, slots=True)
-class AnnounceFinished:
+class AnnounceFinished(NamedTuple):
     """Tell listeners that the job ended, and resolve its run."""
 
     job: JobBook

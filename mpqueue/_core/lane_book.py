@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import NamedTuple
 
 from mpqueue._core.job_book import JobBook
 
@@ -29,8 +30,7 @@ class Why(Enum):
     CANCEL = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Why a lane is being killed, and what it was at: charged only where that is still so when it dies."""
 
     why: Why

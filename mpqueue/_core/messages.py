@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.item_table import Failure
 from mpqueue._wire.frames import Ended, RecordFrame
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 # -- what happened to lanes --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class LaneReady:
+class LaneReady(NamedTuple):
     """A worker answered for the first time."""
 
     lane: int
@@ -29,8 +28,7 @@ class LaneReady:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class LaneStartFailed:
+class LaneStartFailed(NamedTuple):
     """A worker could not be started, or died before it answered."""
 
     lane: int
@@ -38,8 +36,7 @@ class LaneStartFailed:
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class LaneDied:
+class LaneDied(NamedTuple):
     """A worker's process is gone, and every answer that it had sent has been handed in before this message.
 
     ``exitcode`` and ``signal`` are None where the system did not tell; ``stack`` where it was, if that was asked.
@@ -54,16 +51,14 @@ class LaneDied:
     stack: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BellRung:
+class BellRung(NamedTuple):
     """A worker in the middle of a long item left finished results of its chunk in its outbox."""
 
     lane: int
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class LaneObserved:
+class LaneObserved(NamedTuple):
     """The answer to `ObserveLane`: what the lane's ledger says."""
 
     lane: int
@@ -74,8 +69,7 @@ class LaneObserved:
 # -- what became of chunks ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkReported:
+class ChunkReported(NamedTuple):
     """Positions ``first`` to ``done`` of a chunk ended. With ``final`` the rest of it comes back unstarted.
 
     ``results`` has one entry a position, None where it failed; ``failures`` are by position. ``stretches`` are
@@ -99,8 +93,7 @@ class ChunkReported:
     output: Mapping[int, tuple[str, str]] | None = None  #: by position: what was written, where that is kept
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkRefused:
+class ChunkRefused(NamedTuple):
     """A chunk was not sent, because these positions of it can't be pickled."""
 
     lane: int
@@ -109,8 +102,7 @@ class ChunkRefused:
     failures: dict[int, Failure]
 
 
-@dataclass(frozen=True, slots=True)
-class JobForgotten:
+class JobForgotten(NamedTuple):
     """A worker has dropped a job's handler and finished its ``setup``."""
 
     lane: int
@@ -121,30 +113,26 @@ class JobForgotten:
 # -- what users did ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class JobStarted:
+class JobStarted(NamedTuple):
     """`start`, with the wall clock's time (seconds since the epoch)."""
 
     job: JobBook
     wall: float
 
 
-@dataclass(frozen=True, slots=True)
-class JobPaused:
+class JobPaused(NamedTuple):
     """`pause`."""
 
     job: JobBook
 
 
-@dataclass(frozen=True, slots=True)
-class JobResumed:
+class JobResumed(NamedTuple):
     """`resume`."""
 
     job: JobBook
 
 
-@dataclass(frozen=True, slots=True)
-class JobCancelled:
+class JobCancelled(NamedTuple):
     """`cancel`; with ``kill`` the items that run now are ended too."""
 
     job: JobBook
@@ -152,24 +140,21 @@ class JobCancelled:
     kill: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FailedItemsReset:
+class FailedItemsReset(NamedTuple):
     """`retry_failed`."""
 
     job: JobBook
     wall: float
 
 
-@dataclass(frozen=True, slots=True)
-class ItemsAdded:
+class ItemsAdded(NamedTuple):
     """A stream has more items."""
 
     job: JobBook
     indices: range
 
 
-@dataclass(frozen=True, slots=True)
-class StreamSealed:
+class StreamSealed(NamedTuple):
     """A stream has no more items: it ends when all have."""
 
     job: JobBook
@@ -184,8 +169,7 @@ class ItemDropped:
     kill: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class QueueOpened:
+class QueueOpened(NamedTuple):
     """The first job is about to start: workers are wanted."""
 
 
@@ -196,8 +180,7 @@ class LanesWanted:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class LaneInitialized:
+class LaneInitialized(NamedTuple):
     """A new worker has run the pool's initializer, which failed or (None) not."""
 
     lane: int
@@ -205,8 +188,7 @@ class LaneInitialized:
     failure: Failure | None
 
 
-@dataclass(frozen=True, slots=True)
-class QueueClosing:
+class QueueClosing(NamedTuple):
     """`close`: paused jobs are cancelled, with ``cancel`` running ones too; with ``kill`` all workers count as dead.
 
     Then what was running is pending again, and the jobs end at once.
@@ -217,8 +199,7 @@ class QueueClosing:
     kill: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TimePassed:
+class TimePassed(NamedTuple):
     """The scheduler's deadline has come."""
 
 

@@ -6,8 +6,8 @@ Pure: holds due times, knows no clock. A waiting item holds no worker, only its 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
 from enum import IntEnum, auto
+from typing import NamedTuple
 
 
 class TimerKind(IntEnum):
@@ -22,16 +22,15 @@ class TimerKind(IntEnum):
     SETUP_AGAIN = auto()  #: a lane may try a job's setup again (subject: job number; detail: lane)
 
 
-@dataclass(order=True, frozen=True, slots=True)
-class Timer:
+class Timer(NamedTuple):
     """One entry; equal times keep the order in which they were set."""
 
     due: float
     serial: int
-    kind: TimerKind = field(compare=False)
-    subject: int = field(compare=False, default=0)
-    detail: int = field(compare=False, default=0)
-    epoch: int = field(compare=False, default=0)
+    kind: TimerKind
+    subject: int = 0
+    detail: int = 0
+    epoch: int = 0
 
 
 class TimerHeap:

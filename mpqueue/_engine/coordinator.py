@@ -121,9 +121,13 @@ class Coordinator:
 
         Raises RuntimeError when called on that thread (while an item is being pickled, say): it would wait for itself.
         """
+        self.check_thread()
+        return self.ask_later(call).result()
+
+    def check_thread(self) -> None:
+        """Raise RuntimeError on the coordinator's own thread."""
         if threading.current_thread() is self._thread:
             raise RuntimeError("a queue's methods can't be called while it pickles an item")
-        return self.ask_later(call).result()
 
     def ask_later(self, call: Callable[[], T]) -> Future[T]:
         """Like `ask`, without waiting."""

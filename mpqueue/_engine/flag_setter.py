@@ -9,15 +9,14 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from dataclasses import dataclass
 from multiprocessing.synchronize import Event
+from typing import NamedTuple
 
 from mpqueue._wire.flags import Flags
 from mpqueue._wire.ledger import FLAG_JOB, NOBODY, Ledger
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
+class _Order(NamedTuple):
     job: int
     pause: bool
     cancel: bool

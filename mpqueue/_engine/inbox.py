@@ -5,14 +5,12 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpqueue._core.messages import Message
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A call that waits for its answer: run on the coordinator's thread, between two messages."""
 
     call: Callable[[], Any]

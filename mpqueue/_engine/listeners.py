@@ -6,17 +6,19 @@ resolving of runs, never the work; one that raises is logged, and the others go 
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyee import EventEmitter
 
 from mpqueue.events import EVENT_NAMES
+
+if TYPE_CHECKING:
+    import asyncio
 
 log = logging.getLogger("mpqueue")
 
@@ -54,6 +56,8 @@ class _Scheduled:
     """A coroutine listener: scheduled, in order, on the running loop that registered it, and not awaited."""
 
     def __init__(self, listener: Callable[..., Any], call: Callable[..., Any]) -> None:
+        import asyncio  # only programs that use it pay for its import
+
         try:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mpqueue._core.messages import Message
 from mpqueue._wire.ledger import Ledger
@@ -18,8 +17,7 @@ from mpqueue._wire.ledger import Ledger
 Post = Callable[[Message], None]
 
 
-@dataclass(frozen=True, slots=True)
-class LaneSettings:
+class LaneSettings(NamedTuple):
     """What every worker of a pool starts with."""
 
     concurrency: int

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 
-from mpqueue._engine.watcher import Watcher
+from mpqueue._engine.watcher import Timer, Watcher
 from mpqueue._engine.worker_process import WorkerProcess
 from mpqueue._wire.seed import STACK_SIGNAL
 
@@ -26,7 +25,7 @@ class StackDump:
         self._watcher = watcher
         self._text = bytearray()
         self._then: Callable[[], object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
 
     def listen(self) -> None:
         """Read from now on; what comes without having been asked for is dropped."""

@@ -15,7 +15,6 @@ All of it runs on the watcher's thread, so there is nothing to lock, and no two 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import enum
 import logging
@@ -30,7 +29,7 @@ from mpqueue._engine import strays
 from mpqueue._engine.lane import LokyLane
 from mpqueue._engine.protocol import Post
 from mpqueue._engine.stack_dump import StackDump
-from mpqueue._engine.watcher import Watcher
+from mpqueue._engine.watcher import Timer, Watcher
 from mpqueue._engine.worker_process import signal_name
 from mpqueue._wire.ledger import Claim
 from mpqueue.errors import WorkerStartError
@@ -85,7 +84,7 @@ class Warden:
         self._claim: Claim | None = None
         self._text: str | None = None
         self._stack = StackDump(lane.stack, lane.worker, watcher)
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
 
     def begin(self) -> None:
         """Start to look after it."""

@@ -15,15 +15,14 @@ abandoned; and they are thrown away with their lane (docs/adr/0003).
 from __future__ import annotations
 
 import multiprocessing
-from dataclasses import dataclass
 from multiprocessing.synchronize import Event
+from typing import NamedTuple
 
 #: Seconds: a worker looks at its flags at most this often.
 READ_INTERVAL = 0.001
 
 
-@dataclass(frozen=True, slots=True)
-class Flags:
+class Flags(NamedTuple):
     """The two Events of one generation of a lane. Picklable only while a process is being spawned."""
 
     pause: Event

@@ -6,11 +6,9 @@ A frame holds the user's objects only as bytes already pickled, so that reading 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
-from mpqueue._wire.fields import PicklesByFields
 from mpqueue._wire.imports import ImportNews
 from mpqueue._wire.payload import Packed
 
@@ -27,18 +25,16 @@ class Ended(IntEnum):
     SETUP_FAILED = 6  #: the handler could not be loaded, or its ``setup`` failed
 
 
-@dataclass(frozen=True, slots=True)
-class Speech(PicklesByFields):
+class Speech(NamedTuple):
     """What becomes of what a job's handler says: by logging, and on stdout and stderr."""
 
-    levels: Mapping[str, int] = field(default_factory=dict)  #: of the parent's loggers; the root's name is empty
+    levels: Mapping[str, int]  #: of the parent's loggers; the root's name is empty
     disabled: int = 0  #: what `logging.disable` was given
     capture: bool = False  #: stdout and stderr are kept with each item
     beside_bar: bool = False  #: the parent shows a bar on the terminal
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerFrame(PicklesByFields):
+class HandlerFrame(NamedTuple):
     """A job's handler, sent once to each worker."""
 
     job_id: str
@@ -48,8 +44,7 @@ class HandlerFrame(PicklesByFields):
     speech: Speech | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkFrame(PicklesByFields):
+class ChunkFrame(NamedTuple):
     """Parent to worker: run these items.
 
     ``items`` is one pickle of the list of them; in a careful chunk a list of one pickle each. ``indices`` are their
@@ -68,31 +63,27 @@ class ChunkFrame(PicklesByFields):
     imports: ImportNews | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InitializeFrame(PicklesByFields):
+class InitializeFrame(NamedTuple):
     """Parent to worker: call this function, before any chunk."""
 
     initializer: Packed
     imports: ImportNews | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ForgetFrame(PicklesByFields):
+class ForgetFrame(NamedTuple):
     """Parent to worker: drop this job's handler, finish its setup."""
 
     job: int
 
 
-@dataclass(frozen=True, slots=True)
-class ForgottenFrame(PicklesByFields):
+class ForgottenFrame(NamedTuple):
     """Worker to parent: it is dropped. ``complaint`` is the traceback of what the end of its setup raised."""
 
     complaint: str | None
     records: Sequence[bytes] = ()  #: what was logged meanwhile
 
 
-@dataclass(frozen=True, slots=True)
-class FailureFrame(PicklesByFields):
+class FailureFrame(NamedTuple):
     """How one try failed. ``error`` is the pickled exception, None where only ``stand_in`` can travel."""
 
     error: Packed | None
@@ -102,20 +93,18 @@ class FailureFrame(PicklesByFields):
     result: str | None = None  #: the result's repr, where it was that which could not be pickled
 
 
-@dataclass(frozen=True, slots=True)
-class RecordFrame(PicklesByFields):
+class RecordFrame(NamedTuple):
     """One log record: plain data, its message and traceback written out. ``fields`` are those of the LogRecord.
 
-    ``index`` is the item's place in the job, None where it was logged outside of one; ``attempt`` counts from 1.
+    ``place`` is that of the item in the job, None where it was logged outside of one; ``attempt`` counts from 1.
     """
 
     fields: Mapping[str, Any]
-    index: int | None
+    place: int | None
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReportFrame(PicklesByFields):
+class ReportFrame(NamedTuple):
     """Worker to parent: positions ``first`` to ``done`` of a chunk ended.
 
     ``results`` is one pickle of the list of results of those that completed, in order; or, where unpickling them runs

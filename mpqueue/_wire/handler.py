@@ -6,8 +6,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.payload import Packed, dump_code, weigh_code
@@ -22,8 +21,7 @@ LIGHT = 100_000
 SEARCH_DEPTH = 4
 
 
-@dataclass(frozen=True, slots=True)
-class PackedHandler:
+class PackedHandler(NamedTuple):
     """A handler's frame, and the segments that hold what is big of it for as long as somebody holds this."""
 
     frame: HandlerFrame

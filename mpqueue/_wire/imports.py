@@ -10,16 +10,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _OWN = __name__.partition(".")[0]
 
 
-@dataclass(frozen=True, slots=True)
-class ImportNews:
+class ImportNews(NamedTuple):
     """``path`` is the parent's ``sys.path`` where that is new; ``reloaded`` are module names, in order."""
 
     path: tuple[str, ...] | None

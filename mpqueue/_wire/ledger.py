@@ -28,7 +28,7 @@ import mmap
 import os
 import sys
 import tempfile
-from dataclasses import dataclass
+from typing import NamedTuple
 
 CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX, UNSENT = range(8)
 SIZE = mmap.PAGESIZE
@@ -63,8 +63,7 @@ class Phase(enum.IntEnum):
 _PHASES = (Phase.IDLE, Phase.LOADING, Phase.RUNNING, Phase.UNPACKING, Phase.PACKING, Phase.IDLE, Phase.IDLE, Phase.IDLE)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """What a worker said last: ``chunk`` is the number modulo 2**21, ``since`` seconds of the monotonic clock."""
 
     chunk: int

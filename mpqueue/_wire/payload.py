@@ -16,14 +16,12 @@ import pickle
 import re
 from collections import ChainMap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import CodeType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import cloudpickle
 
 from mpqueue._wire import main_names
-from mpqueue._wire.fields import PicklesByFields
 from mpqueue._wire.segments import AVAILABLE, BIG, Segment, SegmentRef, SegmentStore, layout, log, view
 
 PROTOCOL = 5
@@ -32,8 +30,7 @@ PROTOCOL = 5
 Lend = Callable[[Sequence[memoryview]], tuple[SegmentRef, list[int]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Packed(PicklesByFields):
+class Packed(NamedTuple):
     """A pickled object. ``spans`` are (offset, size) of its buffers in the segment; ``body`` of the pickle itself."""
 
     data: bytes

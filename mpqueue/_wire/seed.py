@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
 from multiprocessing import reduction
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpqueue._wire.flags import Flags
 
@@ -45,8 +44,7 @@ def _arrive(passed: Any) -> Handle:
     return handle
 
 
-@dataclass(frozen=True, slots=True)
-class LaneSeed:
+class LaneSeed(NamedTuple):
     """What `mpqueue._worker.guard.initialize` is called with."""
 
     lane: int

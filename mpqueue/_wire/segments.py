@@ -29,8 +29,7 @@ import sys
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 log = logging.getLogger("mpqueue")
 
@@ -47,8 +46,7 @@ AVAILABLE = sys.platform == "linux"
 _serials = itertools.count(1)
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentRef:
+class SegmentRef(NamedTuple):
     """A segment's name in a message: good while its writer holds it open."""
 
     path: str

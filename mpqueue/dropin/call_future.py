@@ -61,6 +61,14 @@ class CallFuture(Future[R]):
         if not self.cancelled():
             self.set_result(result)
 
+    def return_quietly(self, result: R) -> bool:
+        """The same where nobody is to be called back: False, and nothing was done, where somebody is."""
+        with self._condition:  # nobody is added meanwhile
+            if self._done_callbacks:  # type: ignore[attr-defined]
+                return False
+            self.return_(result)
+        return True
+
     def raise_(self, error: BaseException) -> None:
         """The call failed for good."""
         self._owner = None

@@ -93,7 +93,21 @@ class CallStream:
 
     def _on_ended(self, indices: Ended) -> None:
         """On the coordinator's thread."""
-        self._queue.tell(self._end if indices is None else partial(self._settle, indices))
+        if indices is None:
+            self._queue.tell(self._end)
+        elif len(indices) == 1 and self._queue.nothing_to_tell and self._lock.acquire(blocking=False):
+            try:
+                future = self._futures.pop(indices[0])
+            finally:
+                self._lock.release()
+            self._settle_here(future, *self._stream.take(indices[0]))
+        else:
+            self._queue.tell(partial(self._settle, indices))
+
+    def _settle_here(self, future: CallFuture[Any], result: Any, failure: Failure | None) -> None:
+        """A single call that returned, whose future has no callbacks: that spares the other thread's turn."""
+        if failure is not None or not future.return_quietly(result):
+            self._queue.tell(partial(self._resolve, future, result, failure))
 
     def _settle(self, indices: Sequence[int]) -> None:
         """On the listener thread: resolve the futures of calls that have ended."""
@@ -101,10 +115,9 @@ class CallStream:
             futures = [self._futures.pop(index) for index in indices]
         futures.reverse()
         for index in indices:
-            self._resolve(futures.pop(), index)
+            self._resolve(futures.pop(), *self._stream.take(index))
 
-    def _resolve(self, future: CallFuture[Any], index: int) -> None:
-        result, failure = self._stream.take(index)
+    def _resolve(self, future: CallFuture[Any], result: Any, failure: Failure | None) -> None:
         if failure is None:
             future.return_(result)
         elif isinstance(failure.error, ItemCancelledError):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue.errors import QueueClosedError
 
@@ -11,8 +10,7 @@ if TYPE_CHECKING:
     from mpqueue.queue import JobQueue
 
 
-@dataclass(frozen=True, slots=True)
-class PoolWorker:
+class PoolWorker(NamedTuple):
     """Stands in for the `multiprocessing.Process` in the list of a pool's workers."""
 
     pid: int
