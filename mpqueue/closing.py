@@ -35,6 +35,9 @@ class Closable:
         self._closed = True
         here = self._engine.listeners.is_here
         if kill and not here:
+            for runs in list(self._runs.values()):
+                for run in runs:
+                    run.end_bar()
             self._engine.shutdown(kill=True)
             return
         self._engine.close_jobs(cancel=here or not wait)

@@ -245,7 +245,7 @@ class Creating:
             if not run.done():  # else it never began
                 with suppress(QueueClosedError):
                     self.cancel(job_id, kill=True)
-            run.end_display()
+            run.end_bar()
             raise
 
     def _free_id(self) -> str:

@@ -79,8 +79,13 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         return self._book.spoke
 
     def end_display(self) -> None:
-        """Show nothing more of its progress: whoever waited for it goes on, or was interrupted."""
+        """Show nothing more of its progress: whoever waited for it goes on."""
         if self.display is not None:
+            self.display.end()
+
+    def end_bar(self) -> None:
+        """The same after an interruption, which waits for no code of the user's."""
+        if self.display is not None and self.display.draws:
             self.display.end()
 
     def kill(self) -> None:

@@ -122,7 +122,7 @@ def _follow(queue: JobQueue, started: JobRun, output: Output, args: argparse.Nam
         started.result()
     except BaseException as error:
         queue.cancel(job.id, kill=True)
-        started.end_display()
+        started.end_bar()
         if not isinstance(error, KeyboardInterrupt):
             raise
         rows.end()

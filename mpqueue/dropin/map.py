@@ -96,7 +96,7 @@ def map(
             batch.run.result()
         except BaseException:
             batch.run.kill()
-            batch.run.end_display()
+            batch.run.end_bar()
             raise
     return batch.outcomes(on_error)
 
@@ -186,7 +186,7 @@ async def amap(
             await batch.run
         except BaseException:
             batch.run.kill()
-            batch.run.end_display()
+            batch.run.end_bar()
             raise
     return batch.outcomes(on_error)
 

@@ -364,25 +364,31 @@ def test_a_notebook_without_widgets_shows_text(tmp_path: Path) -> None:
     assert "| 5/5 [" in run_program(tmp_path, NOTEBOOK.format(first=without)).stdout.splitlines()[-1]
 
 
-def test_an_interrupted_job_s_bar_ends_above_the_traceback(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "wait", ["queue.run([1, 2], handle, id='job', progress=True)", "queue.start('again', progress=True).result()"]
+)
+def test_an_interrupted_job_s_bar_ends_above_the_traceback(wait: str, tmp_path: Path) -> None:
     body = """
         import mpqueue
         from pathlib import Path
         from tests.support import handlers as do
         from tests.support.waiting import Gate
 
+        handle = do.only(2, do.announce(Gate(Path(".")), do.hang_sleep))
         with mpqueue.JobQueue(1) as queue:
-            queue.run("ab", do.only("b", do.announce(Gate(Path(".")), do.hang_sleep)), id="job", progress=True)
+            queue.create_job("again", [1, 2], handle)
+            WAIT
     """
-    with terminal(tmp_path, body) as shown:
-        Gate(tmp_path).wait_for("b")
+    with terminal(tmp_path, body.replace("WAIT", wait)) as shown:
+        Gate(tmp_path).wait_for(2)
         shown.press_ctrl_c()
         shown.end()
         lines = [line for line in screen(shown.text) if line]
     assert lines[-1] == "KeyboardInterrupt"
     at = next(number for number, line in enumerate(lines) if line.startswith("Traceback"))
     assert lines[at] == "Traceback (most recent call last):"
-    assert any(line.startswith("job:") for line in lines[:at])
+    assert sum(line.startswith(("job:", "again:")) for line in lines) == 1
+    assert lines[at - 1].startswith(("job:", "again:"))
 
 
 def test_logging_is_as_it_was_without_a_bar(caplog: pytest.LogCaptureFixture) -> None:
