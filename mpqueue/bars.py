@@ -100,6 +100,11 @@ def _has_no_size(stream: TextIO) -> bool:
         return False
 
 
+def are_shown() -> bool:
+    """True while there is a bar."""
+    return TqdmBar.opened > 0 or bool(_plain_line.bars)
+
+
 @contextlib.contextmanager
 def aside() -> Iterator[None]:
     """What is written meanwhile, to stdout or stderr, does not tear a bar."""

@@ -28,6 +28,7 @@ from mpqueue._engine.pool import count_cpus
 from mpqueue._wire.handler import pack_handler
 from mpqueue._wire.ids import IdRule
 from mpqueue.announcer import Announcer
+from mpqueue.bars import are_shown
 from mpqueue.closing import Closable
 from mpqueue.creating import Creating
 from mpqueue.errors import JobNotFoundError, JobStateError, QueueClosedError
@@ -166,7 +167,7 @@ class JobQueue(Creating, Closable, Hosting, SafeEmitter):
         on_ended: Callable[[Ended], None] | None = None,
     ) -> Callable[[], None]:
         display = run.display = make_display(showing, book, self._engine.listeners, self._engine.clock.now)
-        speaking = with_speech(book, beside_bar=display is not None and display.draws)
+        speaking = with_speech(book, beside_bar=are_shown() or (display is not None and display.draws))
 
         def begin() -> None:
             self._check_open("start a job")  # once more: nobody closes it between this and the start

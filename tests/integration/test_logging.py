@@ -217,6 +217,30 @@ def test_what_was_logged_before_a_crash_comes(heard: Heard, die: Any) -> None:
     assert [text for text in heard.texts if text == "at b"] == ["at b"]
 
 
+def test_what_was_logged_before_a_timeout_or_a_kill_comes(heard: Heard, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def handle(item: str) -> str:
+        log("one")
+        log("two")
+        gate.announce(item)
+        return do.hang_sleep(item)  # type: ignore[no-any-return]
+
+    with JobQueue(1, max_retries=0) as queue:
+        queue.run("a", handle, id="times out", timeout=0.5)
+        queue.create_job("is killed", "b", handle)
+        run = queue.start("is killed")
+        gate.wait_for("b")
+        run.kill()
+        run.result()
+    assert [(record.mpqueue_job, record.getMessage()) for record in heard.records] == [
+        ("times out", "at one"),
+        ("times out", "at two"),
+        ("is killed", "at one"),
+        ("is killed", "at two"),
+    ]
+
+
 def test_nothing_is_told_twice(heard: Heard) -> None:
     with JobQueue(2) as queue:
         queue.run(range(300), do.only(7, do.succeed, log), timeout=30)
