@@ -114,6 +114,9 @@ def _may_lose(books: Books, lane: LaneBook, idle: list[LaneBook]) -> bool:
         return False
     if not any(chunk.unclaimed or chunk.stretch > 1 for chunk in lane.chunks):
         return False
+    most = job.options.max_lanes
+    if most is not None and job.lanes_held >= most:
+        return False  # what is taken would only come back here
     return any(job.may_use(thief.number, books.now) for thief in idle)
 
 

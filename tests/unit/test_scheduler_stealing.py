@@ -278,3 +278,14 @@ def test_a_shared_tail_costs_a_bounded_number_of_looks() -> None:
     fleet.start(job)
     fleet.run_until_over(job)
     assert fleet.counts[ObserveLane] < 60
+
+
+def test_nothing_is_taken_from_a_job_that_may_have_no_other_lane() -> None:
+    fleet = watched(3)
+    stream = fleet.stream(max_lanes=1)
+    fleet.start(stream)
+    fleet.add(stream, [succeed(0.05)] * 40)
+    fleet.seal(stream)
+    fleet.run_until_over(stream)
+    assert stream.completed == 40
+    assert fleet.counts[LowerLimit] == fleet.counts[ObserveLane] == 0
