@@ -32,13 +32,13 @@ def _feed(books: Books, lane: LaneBook) -> None:
     held = lane.job
     if held is not None and not (held.number in lane.proven and held.sizer.may_prefetch):
         return
-    job = _choose(books, lane)
-    if job is None or (held is not None and job is not held):
-        return
-    size = job.sizer.size(len(job.pending), _lanes_for(books, job))
-    if (room := books.room(lane, job)) is not None:
-        size = min(size, room)
-    _send(books, lane, job, size)
+    # A job all of whose waiting items were cancelled has nothing to send: the next one's turn.
+    while (job := _choose(books, lane)) is not None and (held is None or job is held):
+        size = job.sizer.size(len(job.pending), _lanes_for(books, job))
+        if (room := books.room(lane, job)) is not None:
+            size = min(size, room)
+        if _send(books, lane, job, size):
+            return
 
 
 def _choose(books: Books, lane: LaneBook) -> JobBook | None:
@@ -84,10 +84,10 @@ def _take(job: JobBook, size: int) -> tuple[Sequence[int], bool]:
     return (), False
 
 
-def _send(books: Books, lane: LaneBook, job: JobBook, size: int) -> None:
+def _send(books: Books, lane: LaneBook, job: JobBook, size: int) -> bool:
     indices, careful = _take(job, size)
     if not indices:
-        return
+        return False
     tries = job.table.attempts
     # Where nothing failed so far, every coming try is the first one.
     attempts = [tries[index] for index in indices] if job.table.history else ()
@@ -106,3 +106,4 @@ def _send(books: Books, lane: LaneBook, job: JobBook, size: int) -> None:
     lane.loaded[job.number] = job
     books.commands.append(SendChunk(lane.number, lane.generation, chunk, with_handler))
     watch_lane(books, lane)
+    return True
