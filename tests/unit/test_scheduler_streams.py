@@ -140,3 +140,16 @@ def test_an_item_that_has_ended_stays_as_it_is(fleet: FakeLanes) -> None:
     fleet.drop(stream, 0, kill=True)
     assert statuses(stream) == ["completed"]
     assert stream.failed == 0
+
+
+def test_a_stream_whose_waiting_items_were_all_dropped_keeps_no_lane_from_others() -> None:
+    fleet = FakeLanes(1, start_seconds=1.0)
+    Auditor(fleet)
+    stream, other = fleet.stream(), fleet.job([succeed(1.0)])
+    fleet.start(stream)
+    fleet.add(stream, [succeed()] * 2)
+    fleet.drop(stream, 0)
+    fleet.drop(stream, 1)
+    fleet.start(other)
+    fleet.run_until_over(other, at_rest=False)
+    assert fleet.now == pytest.approx(2.0)
