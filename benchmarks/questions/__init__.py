@@ -22,6 +22,7 @@ NAMES = (
     "million",
     "listeners",
     "crash",
+    "fault_times",
     "scaling",
     "coordinator",
 )
