@@ -156,9 +156,11 @@ class Coordinator:
     def handle(self, message: Message) -> None:
         """Take a message in and carry out what follows from it."""
         self._take_outbox(message)
+        if not isinstance(message, BellRung):
+            self._decide(message)
+
+    def _decide(self, message: Message) -> None:
         self._settle_segments(message)
-        if isinstance(message, BellRung):
-            return
         for command in self.scheduler.handle(message, self._clock.now()):
             self._actions[type(command)](command)
 
@@ -298,13 +300,11 @@ class Coordinator:
         if lane is None or lane.generation != message.generation:
             return
         size = lane.ledger.words[OUTBOX]
-        early = self._decode(lane, partial(lane.read_outbox, size)) if size else None
         if size:
+            early = self._decode(lane, partial(lane.read_outbox, size))
             lane.ledger.words[OUTBOX] = 0
-        if early is not None:
-            self._settle_segments(early)
-            for command in self.scheduler.handle(early, self._clock.now()):
-                self._actions[type(command)](command)
+            if early is not None:
+                self._decide(early)
         if isinstance(message, LaneDied) and (told := last_words(lane, self.scheduler.books)) is not None:
             self._announce(told)
 
