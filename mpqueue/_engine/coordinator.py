@@ -35,33 +35,23 @@ from mpqueue._core.commands import (
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.messages import (
     BellRung,
-    ChunkRefused,
     ChunkReported,
-    JobForgotten,
     LaneDied,
-    LaneInitialized,
     LaneObserved,
     Message,
     TimePassed,
 )
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._engine.clock import Clock
-from mpqueue._engine.decode import decode_failure, decode_report
-from mpqueue._engine.exchange import Exchange
 from mpqueue._engine.inbox import Inbox, Request
-from mpqueue._engine.last_words import last_words, records_of
-from mpqueue._engine.probe import reached
+from mpqueue._engine.last_words import last_words
 from mpqueue._engine.protocol import Lane, Pool
 from mpqueue._engine.running import running_items
-from mpqueue._wire.frames import ChunkFrame, ForgetFrame, ForgottenFrame, InitializeFrame
+from mpqueue._engine.traffic import Traffic
 from mpqueue._wire.handler import PackedHandler
-from mpqueue._wire.ledger import OUTBOX
-from mpqueue._wire.payload import Packed, dump_frame, load_frame
 from mpqueue.errors import MPQueueError, QueueClosedError
 
 log = logging.getLogger("mpqueue")
-
-SETUP_END_FAILED = "job %r: the end of its setup failed on worker %d:\n%s"
 
 T = TypeVar("T")
 Announce = Callable[[AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished], None]
@@ -81,7 +71,7 @@ class Coordinator:
         self._inbox = Inbox()
         self._pool: Pool | None = None
         self._more: deque[Message] = deque()
-        self._exchange = Exchange()
+        self._traffic = Traffic(self.post, self.ask_later, announce)
         self._subscribers: dict[int, list[Subscriber]] = {}
         self._running = True
         self._ended = False
@@ -160,7 +150,7 @@ class Coordinator:
             self._decide(message)
 
     def _decide(self, message: Message) -> None:
-        self._settle_segments(message)
+        self._traffic.settle(message)
         for command in self.scheduler.handle(message, self._clock.now()):
             self._actions[type(command)](command)
 
@@ -208,7 +198,7 @@ class Coordinator:
                 self._answer_awaited()
         self._ended = True
         self._refuse_rest()
-        self._exchange.close()
+        self._traffic.close()
 
     def _answer_awaited(self) -> None:
         awaited, self._awaited = self._awaited, []
@@ -250,47 +240,20 @@ class Coordinator:
 
     # -- chunks ----------------------------------------------------------------------------------------------
 
+    def _lane_of(self, command: SendChunk | ForgetJob | InitializeLane | ObserveLane) -> Lane | None:
+        """The lane that a command means; None where its worker is gone: that death is in the inbox."""
+        lane = self._lane(command.lane)
+        return None if lane is None or lane.generation != command.generation else lane
+
     def _send_chunk(self, command: SendChunk) -> None:
-        chunk, lane = command.chunk, self._lane(command.lane)
-        if lane is None or lane.generation != command.generation:
-            return  # its death is in the inbox and brings the chunk back
-        packed = self._exchange.pack(lane, chunk)
-        if isinstance(packed, dict):
-            self._more.append(ChunkRefused(command.lane, command.generation, chunk.number, packed))
-            return
-        frame = ChunkFrame(
-            job=chunk.job.number,
-            chunk=chunk.number,
-            items=packed,
-            indices=chunk.indices,
-            attempts=chunk.attempts,
-            handler=chunk.job.handler.frame if command.with_handler else None,
-            returned=self._exchange.returned(lane),
-            forget=self._exchange.to_forget(lane),
-            unshared=self._exchange.unshared(lane),
-            imports=self._exchange.import_news(lane),
-        )
-        data = dump_frame(frame)
-        size = packed.size if isinstance(packed, Packed) else sum(one.size for one in packed)
-        chunk.job.sizer.learn_bytes(len(chunk.indices), size)
-        lane.send(data).add_done_callback(partial(self._answered, lane))
-        reached("chunk sent", chunk)
+        lane = self._lane_of(command)
+        if lane is not None and (refused := self._traffic.send_chunk(lane, command)) is not None:
+            self._more.append(refused)
 
-    def _answered(self, lane: Lane, answer: Future[bytes]) -> None:
-        """On the lane's own thread: a worker answered, or died (which `LaneDied` tells)."""
-        if answer.exception() is not None:
-            lane.kill()  # where it still lives, it is not what it should be
-        elif (report := self._decode(lane, answer.result)) is not None:
-            self.post(report)
-
-    def _decode(self, lane: Lane, read: Callable[[], bytes]) -> ChunkReported | None:
-        """A worker's report; None, and the end of that worker, where it makes no sense."""
-        try:
-            return decode_report(read(), lane.number, lane.generation, self._exchange.received(lane))
-        except BaseException:
-            log.critical("worker %d sent an answer that makes no sense; it is replaced", lane.number, exc_info=True)
-            lane.kill()
-            return None
+    def _forget_job(self, command: ForgetJob) -> None:
+        lane = self._lane_of(command)
+        if lane is not None and (forgotten := self._traffic.forget_job(lane, command)) is not None:
+            self._more.append(forgotten)
 
     def _take_outbox(self, message: Message) -> None:
         """Early results come before anything else that their lane has to say."""
@@ -299,59 +262,22 @@ class Coordinator:
         lane = self._lane(message.lane)
         if lane is None or lane.generation != message.generation:
             return
-        size = lane.ledger.words[OUTBOX]
-        if size:
-            early = self._decode(lane, partial(lane.read_outbox, size))
-            lane.ledger.words[OUTBOX] = 0
-            if early is not None:
-                self._decide(early)
+        if (early := self._traffic.early_report(lane)) is not None:
+            self._decide(early)
         if isinstance(message, LaneDied) and (told := last_words(lane, self.scheduler.books)) is not None:
             self._announce(told)
-
-    def _settle_segments(self, message: Message) -> None:
-        if isinstance(message, ChunkReported) and message.returned:
-            self._exchange.take_back(message.lane, message.generation, message.returned)
-        elif isinstance(message, LaneDied):
-            self._exchange.lane_gone(message.lane, message.generation)
-
-    def _forget_job(self, command: ForgetJob) -> None:
-        lane = self._lane(command.lane)
-        if lane is None or lane.generation != command.generation:
-            return
-        if command.job.handler.light:
-            self._exchange.forget_later(lane, command.job.number)
-            self._more.append(JobForgotten(command.lane, command.generation, command.job.number))
-            return
-        answer = lane.send(dump_frame(ForgetFrame(command.job.number)))
-        answer.add_done_callback(partial(self._forgotten, lane, command.job))
-
-    def _forgotten(self, lane: Lane, job: JobBook, answer: Future[bytes]) -> None:
-        if answer.exception() is None:
-            forgotten: ForgottenFrame = load_frame(answer.result())
-            if forgotten.complaint is not None:
-                log.warning(SETUP_END_FAILED, job.id, lane.number, forgotten.complaint)
-            if forgotten.records:
-                self.ask_later(partial(self._announce, records_of(job, lane.number, forgotten.records)))
-            self.post(JobForgotten(lane.number, lane.generation, job.number))
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
     def _initialize_lane(self, command: InitializeLane) -> None:
-        lane, initializer = self._lane(command.lane), self._initializer
-        if lane is None or lane.generation != command.generation or initializer is None:
-            return
-
-        def initialized(answer: Future[bytes]) -> None:
-            if answer.exception() is None:
-                self.post(LaneInitialized(command.lane, command.generation, decode_failure(answer.result())))
-
-        frame = InitializeFrame(initializer.frame.handler, self._exchange.import_news(lane))
-        lane.send(dump_frame(frame)).add_done_callback(initialized)
+        lane = self._lane_of(command)
+        if lane is not None and self._initializer is not None:
+            self._traffic.initialize(lane, self._initializer)
 
     def _recycle_lane(self, command: RecycleLane) -> None:
         lane = self._lane(command.lane)
         if lane is not None:
-            self._exchange.lane_gone(lane.number, lane.generation)
+            self._traffic.lane_gone(lane)
         self._pool_now.recycle(command.lane)
 
     def _kill_lane(self, command: KillLane) -> None:
@@ -370,8 +296,8 @@ class Coordinator:
             lane.ledger.set_limit(command.chunk, command.position)
 
     def _observe_lane(self, command: ObserveLane) -> None:
-        lane = self._lane(command.lane)
-        if lane is not None and lane.generation == command.generation:
+        lane = self._lane_of(command)
+        if lane is not None:
             self._more.append(LaneObserved(command.lane, command.generation, lane.ledger.read()))
 
     # -- announcements ---------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def report(**facts: Any) -> bytes:
 
 def test_segments_that_come_back_with_an_early_report_are_used_again(coordinator: Coordinator, lane: StubLane) -> None:
     book = JobBook(1, "job", make_table([bytearray(2 * BIG)]), JobOptions(RetryPolicy()), None)
-    exchange, stub = coordinator._exchange, lane
+    exchange, stub = coordinator._traffic._exchange, lane
     held: Any = stub
     packed = exchange.pack(held, Chunk(1, book, range(1), careful=False, expected=0.0, sent_at=0.0))
     assert isinstance(packed, Packed)

@@ -1,0 +1,142 @@
+"""What goes to the workers and what comes back: frames made of commands, and messages made of answers.
+
+On the coordinator's thread, but for the answers, which lanes give on threads of their own. It decides nothing: what an
+answer says goes into the inbox.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+
+from mpqueue._core.commands import AnnounceRecords, ForgetJob, SendChunk
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.messages import ChunkRefused, ChunkReported, JobForgotten, LaneDied, LaneInitialized, Message
+from mpqueue._engine.decode import decode_failure, decode_report
+from mpqueue._engine.exchange import Exchange
+from mpqueue._engine.last_words import records_of
+from mpqueue._engine.probe import reached
+from mpqueue._engine.protocol import Lane, Post
+from mpqueue._wire.frames import ChunkFrame, ForgetFrame, ForgottenFrame, InitializeFrame
+from mpqueue._wire.handler import PackedHandler
+from mpqueue._wire.ledger import OUTBOX
+from mpqueue._wire.payload import Packed, dump_frame, load_frame
+
+log = logging.getLogger("mpqueue")
+
+SETUP_END_FAILED = "job %r: the end of its setup failed on worker %d:\n%s"
+
+
+class Traffic:
+    """Owns the `Exchange`. ``post`` and ``later`` reach the coordinator from any thread."""
+
+    def __init__(
+        self,
+        post: Post,
+        later: Callable[[Callable[[], None]], object],
+        announce: Callable[[AnnounceRecords], None],
+    ) -> None:
+        self._post = post
+        self._later = later
+        self._announce = announce
+        self._exchange = Exchange()
+
+    # -- to the workers --------------------------------------------------------------------------------------
+
+    def send_chunk(self, lane: Lane, command: SendChunk) -> ChunkRefused | None:
+        """Send a chunk; or the message that it can't be, since items of it can't be pickled."""
+        chunk = command.chunk
+        packed = self._exchange.pack(lane, chunk)
+        if isinstance(packed, dict):
+            return ChunkRefused(command.lane, command.generation, chunk.number, packed)
+        frame = ChunkFrame(
+            job=chunk.job.number,
+            chunk=chunk.number,
+            items=packed,
+            indices=chunk.indices,
+            attempts=chunk.attempts,
+            handler=chunk.job.handler.frame if command.with_handler else None,
+            returned=self._exchange.returned(lane),
+            forget=self._exchange.to_forget(lane),
+            unshared=self._exchange.unshared(lane),
+            imports=self._exchange.import_news(lane),
+        )
+        data = dump_frame(frame)
+        size = packed.size if isinstance(packed, Packed) else sum(one.size for one in packed)
+        chunk.job.sizer.learn_bytes(len(chunk.indices), size)
+        lane.send(data).add_done_callback(partial(self._answered, lane))
+        reached("chunk sent", chunk)
+        return None
+
+    def forget_job(self, lane: Lane, command: ForgetJob) -> JobForgotten | None:
+        """Have a worker drop a job; or the message that it is done: of a light handler it hears with the next chunk."""
+        if command.job.handler.light:
+            self._exchange.forget_later(lane, command.job.number)
+            return JobForgotten(command.lane, command.generation, command.job.number)
+        answer = lane.send(dump_frame(ForgetFrame(command.job.number)))
+        answer.add_done_callback(partial(self._forgotten, lane, command.job))
+        return None
+
+    def initialize(self, lane: Lane, initializer: PackedHandler) -> None:
+        """Have a new worker run the queue's initializer."""
+        frame = InitializeFrame(initializer.frame.handler, self._exchange.import_news(lane))
+        lane.send(dump_frame(frame)).add_done_callback(partial(self._initialized, lane))
+
+    # -- from the workers ------------------------------------------------------------------------------------
+
+    def early_report(self, lane: Lane) -> ChunkReported | None:
+        """What the worker left in its outbox in the middle of a chunk; its outbox is free again."""
+        size = lane.ledger.words[OUTBOX]
+        if not size:
+            return None
+        early = self._decode(lane, partial(lane.read_outbox, size))
+        lane.ledger.words[OUTBOX] = 0
+        return early
+
+    def _answered(self, lane: Lane, answer: Future[bytes]) -> None:
+        """On the lane's own thread: a worker answered, or died (which `LaneDied` tells)."""
+        if answer.exception() is not None:
+            lane.kill()  # where it still lives, it is not what it should be
+        elif (report := self._decode(lane, answer.result)) is not None:
+            self._post(report)
+
+    def _decode(self, lane: Lane, read: Callable[[], bytes]) -> ChunkReported | None:
+        """A worker's report; None, and the end of that worker, where it makes no sense."""
+        try:
+            return decode_report(read(), lane.number, lane.generation, self._exchange.received(lane))
+        except BaseException:
+            log.critical("worker %d sent an answer that makes no sense; it is replaced", lane.number, exc_info=True)
+            lane.kill()
+            return None
+
+    def _forgotten(self, lane: Lane, job: JobBook, answer: Future[bytes]) -> None:
+        if answer.exception() is None:
+            forgotten: ForgottenFrame = load_frame(answer.result())
+            if forgotten.complaint is not None:
+                log.warning(SETUP_END_FAILED, job.id, lane.number, forgotten.complaint)
+            if forgotten.records:
+                self._later(partial(self._announce, records_of(job, lane.number, forgotten.records)))
+            self._post(JobForgotten(lane.number, lane.generation, job.number))
+
+    def _initialized(self, lane: Lane, answer: Future[bytes]) -> None:
+        if answer.exception() is None:
+            self._post(LaneInitialized(lane.number, lane.generation, decode_failure(answer.result())))
+
+    # -- segments --------------------------------------------------------------------------------------------
+
+    def settle(self, message: Message) -> None:
+        """Take back the segments that a worker has done with, or those of a dead one."""
+        if isinstance(message, ChunkReported) and message.returned:
+            self._exchange.take_back(message.lane, message.generation, message.returned)
+        elif isinstance(message, LaneDied):
+            self._exchange.lane_gone(message.lane, message.generation)
+
+    def lane_gone(self, lane: Lane) -> None:
+        """That worker is let go: what it held is not used again."""
+        self._exchange.lane_gone(lane.number, lane.generation)
+
+    def close(self) -> None:
+        """The workers are gone: keep nothing for reuse, whoever still holds the queue."""
+        self._exchange.close()
