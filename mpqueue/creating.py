@@ -32,6 +32,7 @@ class JobKeywords(TypedDict, total=False):
     priority: int
     chunksize: int | None
     capture_output: bool
+    seed: int | None
 
 
 class Creating:
@@ -120,6 +121,7 @@ class Creating:
         priority: int = 0,
         chunksize: int | None = None,
         capture_output: bool = False,
+        seed: int | None = None,
     ) -> Job:
         """Create a job without starting it.
 
@@ -130,7 +132,8 @@ class Creating:
         state and is finished at the job's end. ``timeout`` is seconds a try. Of jobs that wait for workers the one
         with the higher ``priority`` goes first. ``chunksize`` is how many items travel together; None: as many as take
         20 ms. With ``capture_output``, what each item writes to stdout and stderr is kept as ``item.stdout`` and
-        ``item.stderr``, instead of being shown.
+        ``item.stderr``, instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
+        the same numbers each time; None: others each time, and ``job.seed`` says which.
 
         Raises `JobExistsError` for an id that is taken, `HandlerPicklingError` for a handler that can't be serialized,
         TypeError or ValueError for anything else that is wrong, and what the iterable raises; nothing is created then.
@@ -146,10 +149,11 @@ class Creating:
             priority=priority,
             chunksize=chunksize,
             capture_output=capture_output,
+            seed=seed,
         )
         self._check_free(id)
         table = make_table(items)
-        frame = pack_handler(id, handler, setup, table.rule)
+        frame = pack_handler(id, handler, setup, table.rule, options.seed)
         with self._jobs_lock:
             self._check_free(id)
             book = JobBook(self._next_number, id, table, options, frame)

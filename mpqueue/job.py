@@ -251,6 +251,11 @@ class Job(Generic[T_co, R_co]):
         return self._book.retries
 
     @property
+    def seed(self) -> int:
+        """What its items' random numbers come from: given to `create_job`, or drawn there."""
+        return self._book.options.seed
+
+    @property
     def started_at(self) -> float | None:
         """When it started, in seconds since the epoch; None before."""
         return self._book.started_at

@@ -5,9 +5,10 @@ Every value that a user passes is judged here, in the caller's frame; the engine
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mpqueue.retry import RetryPolicy, check_number
@@ -29,6 +30,11 @@ class QueueOptions:
     setup_timeout: float | None = None
 
 
+def draw_seed() -> int:
+    """A seed that nobody has had before."""
+    return int.from_bytes(os.urandom(16))
+
+
 @dataclass(frozen=True, slots=True)
 class JobOptions:
     """What holds for one job, the queue's options already folded in."""
@@ -41,6 +47,7 @@ class JobOptions:
     max_lanes: int | None = None  #: how many workers may run its items at a time; None: all
     items_per_task: int = 1  #: how many of its items count as one of ``max_items_per_worker``
     capture_output: bool = False  #: what its items write to stdout and stderr is kept with them
+    seed: int = field(default_factory=draw_seed)  #: of its items' random numbers
 
 
 def check_platform(platform: str = sys.platform) -> None:
@@ -94,6 +101,7 @@ def job_options(
     priority: int,
     chunksize: int | None,
     capture_output: bool = False,
+    seed: int | None = None,
 ) -> JobOptions:
     """Check what `create_job` was given and fold the queue's options in: what is given nearer wins."""
     check_timeout(timeout)
@@ -103,6 +111,8 @@ def job_options(
         check_number("chunksize", chunksize, low=1, integer=True)
     if not isinstance(capture_output, bool):
         raise TypeError(f"capture_output: expected True or False, got {capture_output!r}")
+    if seed is not None:
+        check_number("seed", seed, low=0, integer=True)
     policy = choose_policy("create_job", max_retries, retry, delays=queue.retry)
     return JobOptions(
         retry=policy or queue.retry,
@@ -111,6 +121,7 @@ def job_options(
         priority=priority,
         chunksize=chunksize,
         capture_output=capture_output,
+        seed=draw_seed() if seed is None else seed,
     )
 
 

@@ -281,7 +281,7 @@ class JobQueue(Creating, Closable, Hosting, SafeEmitter):
             number = self._next_number
             self._next_number += 1
         name = f"call-{number}"
-        packed = pack_handler(name, handler, None, table.rule)
+        packed = pack_handler(name, handler, None, table.rule, options.seed)
         book = JobBook(number, name, table, options, packed, sealed=sealed, listed=False)
         run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
         self.ask(self._beginning(book, run, JobStarted(book, self._engine.clock.wall()), showing, on_ended))

@@ -41,6 +41,7 @@ class HandlerFrame(NamedTuple):
     handler: Packed
     setup: Packed | None
     id_rule: str
+    seed: int  #: of its items' random numbers
     speech: Speech | None = None
 
 

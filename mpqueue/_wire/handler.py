@@ -34,7 +34,7 @@ class PackedHandler(NamedTuple):
 
 
 def pack_handler(
-    job_id: str, handler: Callable[..., Any], setup: Callable[[], Any] | None, id_rule: str
+    job_id: str, handler: Callable[..., Any], setup: Callable[[], Any] | None, id_rule: str, seed: int = 0
 ) -> PackedHandler:
     """The frame that brings a job's handler to a worker. Costs what pickling its closure costs, once a job.
 
@@ -46,7 +46,7 @@ def pack_handler(
     packed, segment = _pack("handler", handler)
     packed_setup, setup_segment = (None, None) if setup is None else _pack("setup", setup)
     segments = tuple(made for made in (segment, setup_segment) if made is not None)
-    return PackedHandler(HandlerFrame(job_id, packed, packed_setup, id_rule), segments)
+    return PackedHandler(HandlerFrame(job_id, packed, packed_setup, id_rule, seed), segments)
 
 
 def _pack(name: str, function: Callable[..., Any]) -> tuple[Packed, Segment | None]:

@@ -42,7 +42,9 @@ class ChunkRun:
         self.job = job
         self.number = frame.chunk
         self.careful = isinstance(frame.items, list)
-        self.running = Running(station, job.number, job.id, job.id_rule, indices=frame.indices, attempts=frame.attempts)
+        self.running = Running(
+            station, job.number, job.id, job.id_rule, job.seed, indices=frame.indices, attempts=frame.attempts
+        )
         self.results = ChunkResults(job, self.running, self.careful, self._mark_result)
         self.started = time.monotonic()
         self._told = self.started  #: when the last report was made

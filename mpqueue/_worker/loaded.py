@@ -30,11 +30,12 @@ class LoadedJob:
         self.number = number
         self.id = frame.job_id
         self.id_rule = IdRule(frame.id_rule)
+        self.seed = frame.seed
         self.pace: float | None = None  #: seconds an item, as seen last
         self.plain = True  #: all results so far were plain data
         self._runner: asyncio.Runner | None = None
         self._finish: Callable[[], object] | None = None
-        context.enter(context.Running(station, number, self.id, self.id_rule))
+        context.enter(context.Running(station, number, self.id, self.id_rule, self.seed))
         records.install(frame.speech)
         self.capture = Capture() if frame.speech is not None and frame.speech.capture else None
         self.beside_bar = frame.speech is not None and frame.speech.beside_bar

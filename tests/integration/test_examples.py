@@ -306,6 +306,19 @@ def test_digits(tmp_path: Path, surroundings: dict[str, str]) -> None:
     assert done.stdout.splitlines()[-1].startswith("20 of 20 digits read right (100.0%)")
 
 
+def test_monte_carlo(tmp_path: Path, surroundings: dict[str, str]) -> None:
+    few = ("--runs", 2, "--size", 32, "--sweeps", 100)
+    done = run("monte_carlo.py", *few, folder=tmp_path, environment=surroundings)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert "12 of 12 results are the same, bit for bit" in lines
+    coldest, *_, hottest = (line.split() for line in lines[-6:])
+    for _, found, _, _, exact in (coldest, hottest):  # in between a small grid is far from an endless one
+        assert float(found) == pytest.approx(float(exact), abs=0.02)
+    seeded = run("monte_carlo.py", *few, "--seed", 1, folder=tmp_path, environment=surroundings)
+    assert seeded.stdout.splitlines()[-6:] != lines[-6:]
+
+
 def wheel(folder: Path, distribution: str, files: dict[str, bytes]) -> None:
     """The least that pip takes for a wheel."""
     about = f"{distribution}-1.0.dist-info"

@@ -162,3 +162,18 @@ def test_windows_is_refused(platform: str) -> None:
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
 def test_posix_is_not_refused(platform: str) -> None:
     check_platform(platform)
+
+
+# -- seeds -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_is_kept_and_without_one_each_job_has_its_own() -> None:
+    assert job(queue(), seed=0).seed == 0
+    assert job(queue(), seed=2**200).seed == 2**200
+    assert job(queue()).seed != job(queue()).seed
+
+
+@pytest.mark.parametrize("seed", [-1, 1.0, "1", True])
+def test_a_seed_is_a_whole_number_from_0(seed: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="seed: expected a"):
+        job(queue(), seed=seed)
