@@ -8,9 +8,13 @@ from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import Chunk, LaneBook, Verdict, Why
 from mpqueue._core.messages import LaneDied
 from mpqueue._core.outcomes import finish_if_over, put_back, record
+from mpqueue._core.pending import Care
 from mpqueue._core.reports import put_back_around, setup_failed
 from mpqueue._wire.ledger import Claim, Phase
 from mpqueue.errors import ItemTimeoutError, WorkerCrashedError
+
+#: Workers that an item has to kill until its tries are made on a lane where nothing else is.
+POISON = 2
 
 
 def worker_died(books: Books, lane: LaneBook, message: LaneDied) -> bool:
@@ -51,7 +55,7 @@ def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, me
     put_back_around(books, job, chunk, [lo])
     if job.active:
         failure = Failure(_death_error(job, verdict, message), elapsed=max(0.0, books.now - claim.since))
-        record(books, job, [chunk.indices[lo]], [None], {0: failure}, message.pid)
+        _charge(books, job, chunk.indices[lo], failure, message.pid)
     return True
 
 
@@ -68,10 +72,18 @@ def _settle_unanswered(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim,
     if chunk.careful and len(ran) == 1:
         put_back_around(books, job, chunk, [chunk.reported])
         failure = Failure(crash_error(message, "after it had run the item, before it could answer"))
-        record(books, job, ran, [None], {0: failure}, message.pid)
+        _charge(books, job, ran[0], failure, message.pid)
     else:
         put_back(books, job, chunk.indices[chunk.reported : chunk.end], suspects=ran)
     return True
+
+
+def _charge(books: Books, job: JobBook, index: int, failure: Failure, pid: int) -> None:
+    """The item killed its worker; after the second time it is poison, and whatever travels with it is in its way."""
+    record(books, job, [index], [None], {0: failure}, pid)
+    deaths = sum(isinstance(tried.exception, WorkerCrashedError) for tried in job.table.history.get(index, ()))
+    if deaths >= POISON and job.active:
+        job.pending.handle_with(index, Care.ALONE)
 
 
 def _guilty(chunk: Chunk, claim: Claim, verdict: Verdict | None) -> bool:

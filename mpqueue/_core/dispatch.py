@@ -9,6 +9,7 @@ from mpqueue._core.books import Books
 from mpqueue._core.commands import SendChunk
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
+from mpqueue._core.pending import Care
 from mpqueue._core.watch import watch_lane
 
 #: Worker seconds by which a job may be ahead of an equal one before a lane that has its handler leaves it.
@@ -30,7 +31,7 @@ def dispatch(books: Books) -> None:
 
 def _feed(books: Books, lane: LaneBook) -> None:
     held = lane.job
-    if held is not None and not (held.number in lane.proven and held.sizer.may_prefetch):
+    if held is not None and not _may_queue_behind(lane, held):
         return
     # A job all of whose waiting items were cancelled has nothing to send: the next one's turn.
     while (job := _choose(books, lane)) is not None and (held is None or job is held):
@@ -39,6 +40,13 @@ def _feed(books: Books, lane: LaneBook) -> None:
             size = min(size, room)
         if _send(books, lane, job, size):
             return
+
+
+def _may_queue_behind(lane: LaneBook, held: JobBook) -> bool:
+    """True where the lane, which holds a chunk of this job, may have the next one too, so that it need not wait."""
+    if max(lane.chunks[0].care, held.pending.next_care) >= Care.ALONE:
+        return False
+    return held.number in lane.proven and held.sizer.may_prefetch
 
 
 def _choose(books: Books, lane: LaneBook) -> JobBook | None:
@@ -73,19 +81,19 @@ def _lanes_for(books: Books, job: JobBook) -> int:
     return share if job.options.max_lanes is None else min(share, job.options.max_lanes)
 
 
-def _take(job: JobBook, size: int) -> tuple[Sequence[int], bool]:
-    """The next items, and whether they go carefully; without those that were cancelled while they waited."""
+def _take(job: JobBook, size: int) -> tuple[Sequence[int], Care]:
+    """The next items, and how they are to be handled; without those that were cancelled while they waited."""
     while job.pending:
-        indices, careful = job.pending.take(size)
+        indices, care = job.pending.take(size)
         if job.dropped:
             indices = [index for index in indices if index not in job.dropped]
         if indices:
-            return indices, careful
-    return (), False
+            return indices, care
+    return (), Care.NONE
 
 
 def _send(books: Books, lane: LaneBook, job: JobBook, size: int) -> bool:
-    indices, careful = _take(job, size)
+    indices, care = _take(job, size)
     if not indices:
         return False
     tries = job.table.attempts
@@ -95,7 +103,7 @@ def _send(books: Books, lane: LaneBook, job: JobBook, size: int) -> bool:
         number=lane.number_chunk(),
         job=job,
         indices=indices,
-        careful=careful,
+        care=care,
         expected=len(indices) * (job.sizer.seconds_per_item or 0.0),
         sent_at=books.now,
         attempts=[tried + 1 for tried in attempts] if any(attempts) else (),

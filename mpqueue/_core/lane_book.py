@@ -8,6 +8,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from mpqueue._core.job_book import JobBook
+from mpqueue._core.pending import Care
 
 #: Chunks on a lane at a time: one that runs and one that waits, so that the worker never waits for the parent.
 CHUNKS_PER_LANE = 2
@@ -45,7 +46,7 @@ class Chunk:
     number: int  #: counts the chunks of one generation of one lane
     job: JobBook
     indices: Sequence[int]
-    careful: bool  #: each item is packed, marked and answered alone
+    care: Care
     expected: float  #: worker seconds it was expected to take
     sent_at: float
     end: int = 0
@@ -58,6 +59,11 @@ class Chunk:
 
     def __post_init__(self) -> None:
         self.end = len(self.indices)
+
+    @property
+    def careful(self) -> bool:
+        """True where each item is packed, marked and answered by itself."""
+        return self.care >= Care.CAREFUL
 
     @property
     def unclaimed(self) -> int:

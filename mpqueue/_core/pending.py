@@ -7,34 +7,49 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
 from itertools import islice
+
+
+class Care(IntEnum):
+    """How an item is handled; each level includes those before it."""
+
+    NONE = 0
+    CAREFUL = 1  #: packed, marked and answered by itself
+    ALONE = 2  #: in a chunk of its own, on a lane where no other chunk is
 
 
 class PendingItems:
     """Three lines of waiting items, taken in this order: suspects, due retries, fresh ones.
 
     A *suspect* was in a worker when it died, or travelled with something that could not be unpickled: it goes out in
-    a careful chunk, packed and marked alone. One that comes under suspicion again has such a chunk to itself.
+    a careful chunk, packed and marked alone. One that comes under suspicion again, or is known to kill workers, goes
+    alone.
     """
 
     def __init__(self, count: int) -> None:
         self._fresh: list[tuple[int, int]] = [(0, count)] if count else []
         self._due: deque[int] = deque()
         self._suspects: deque[int] = deque()
-        self._suspected: set[int] = set()
-        self._loners: set[int] = set()
+        self._care: dict[int, Care] = {}  #: what is not handled like any other
         self._count = count
 
     def __len__(self) -> int:
         return self._count
 
-    def take(self, size: int) -> tuple[Sequence[int], bool]:
-        """Up to ``size`` items, and whether they go in a careful chunk."""
+    @property
+    def next_care(self) -> Care:
+        """How the items have to be handled that `take` gives next."""
+        return self._care[self._suspects[0]] if self._suspects else Care.NONE
+
+    def take(self, size: int) -> tuple[Sequence[int], Care]:
+        """Up to ``size`` items, all of which are to be handled with the same care."""
         if self._suspects:
-            return self._take_from(self._suspects, self._suspects_together(size)), True
+            care = self.next_care
+            return self._take_from(self._suspects, self._suspects_together(size)), care
         if self._due:
-            return self._take_from(self._due, size), False
+            return self._take_from(self._due, size), Care.NONE
         lo = end = self._fresh[0][0]
         while self._fresh and self._fresh[0][0] == end and end < lo + size:
             hi = self._fresh[0][1]
@@ -44,7 +59,7 @@ class PendingItems:
             else:
                 heapq.heapreplace(self._fresh, (end, hi))
         self._count -= end - lo
-        return range(lo, end), False
+        return range(lo, end), Care.NONE
 
     def add(self, indices: range) -> None:
         """More fresh items have come."""
@@ -54,7 +69,7 @@ class PendingItems:
 
     def _suspects_together(self, size: int) -> int:
         for position, index in enumerate(islice(self._suspects, size)):
-            if index in self._loners:
+            if self._care[index] > Care.CAREFUL:
                 return max(1, position)
         return size
 
@@ -67,7 +82,7 @@ class PendingItems:
         """These items did not run after all."""
         if isinstance(indices, range):
             lo, hi = indices.start, indices.stop
-            if indices and (not self._suspected or self._suspected.isdisjoint(indices)):
+            if indices and (not self._care or self._care.keys().isdisjoint(indices)):
                 heapq.heappush(self._fresh, (lo, hi))
                 self._count += hi - lo
                 return
@@ -76,19 +91,22 @@ class PendingItems:
 
     def add_due(self, index: int) -> None:
         """A retry's delay is over."""
-        (self._suspects if index in self._suspected else self._due).append(index)
+        (self._suspects if index in self._care else self._due).append(index)
         self._count += 1
 
-    def suspect(self, indices: Sequence[int]) -> None:
+    def suspect(self, indices: Iterable[int]) -> None:
         """These items go out carefully from now on, until the job ends; those that were suspects before, alone."""
-        self._loners.update(self._suspected.intersection(indices))
-        self._suspected.update(indices)
+        for index in indices:
+            self.handle_with(index, Care.ALONE if index in self._care else Care.CAREFUL)
+
+    def handle_with(self, index: int, care: Care) -> None:
+        """This item is handled with that much care at least, until the job ends. It must not be waiting now."""
+        self._care[index] = max(care, self._care.get(index, Care.NONE))
 
     def clear(self) -> None:
         """Forget everything."""
         self._fresh.clear()
         self._due.clear()
         self._suspects.clear()
-        self._suspected.clear()
-        self._loners.clear()
+        self._care.clear()
         self._count = 0

@@ -6,6 +6,7 @@ from typing import Any
 
 from mpqueue._core.item_table import Failure
 from mpqueue._core.lane_book import Chunk
+from mpqueue._core.pending import Care
 from mpqueue._engine.kept_errors import let_go, text_of
 from mpqueue._wire.payload import Packed, dump
 from mpqueue._wire.segments import SegmentStore
@@ -44,5 +45,5 @@ def _pack_each(chunk: Chunk, items: list[Any], store: SegmentStore) -> list[Pack
     if chunk.careful:
         return packed
     # Together they failed, each alone they do not: pickled twice with different outcomes. Let each go alone.
-    chunk.careful = True
+    chunk.care = Care.CAREFUL
     return packed

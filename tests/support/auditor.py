@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from mpqueue._core.blame import POISON
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, Command, SendChunk
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import Chunk, LaneBook
 from mpqueue._core.messages import Message
+from mpqueue._core.pending import Care
 from mpqueue._wire.ledger import Phase
-from mpqueue.errors import Retry
+from mpqueue.errors import Retry, WorkerCrashedError
 from mpqueue.status import JobStatus
 from tests.support.fake_lanes import FakeLanes
 from tests.support.invariants import EPSILON, check_ended, check_invariants
@@ -117,6 +119,7 @@ class Auditor:
         assert job.status is JobStatus.RUNNING, "nothing starts while paused"
         assert not job.cancelled, "nothing starts once cancelled"
         assert lane.chunks[0] is chunk or not self._idle_lanes(job), "empty lanes first"
+        self._check_care(chunk, lane)
         for other in self._books.jobs.values():
             if other is job or not other.runnable or not other.may_use(lane.number, self._books.now):
                 continue
@@ -125,6 +128,20 @@ class Auditor:
             assert other.options.priority <= job.options.priority, "the higher priority first"
             if other.options.priority == job.options.priority:
                 assert job.lanes_held <= other.lanes_held + 1, "equal jobs share the lanes"
+
+    def _check_care(self, chunk: Chunk, lane: LaneBook) -> None:
+        """What kills workers travels alone, and nothing is sent after it."""
+        assert len(lane.chunks) == 1 or max(one.care for one in lane.chunks) < Care.ALONE
+        assert len(chunk.indices) == 1 or chunk.care < Care.ALONE
+        for index in chunk.indices:
+            deaths = [
+                tried
+                for tried in chunk.job.table.history.get(index, ())
+                if isinstance(tried.exception, WorkerCrashedError)
+            ]
+            # Those of an earlier run count from the next death on.
+            if len(deaths) >= POISON and chunk.job.table.attempts[index] >= POISON:
+                assert chunk.care >= Care.ALONE, "poison among others"
 
     def _idle_lanes(self, job: JobBook) -> list[int]:
         """Lanes without anything to do that could have the job's items."""

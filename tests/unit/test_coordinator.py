@@ -12,6 +12,7 @@ from mpqueue._core.item_table import make_table
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import Chunk
 from mpqueue._core.messages import BellRung, LaneDied
+from mpqueue._core.pending import Care
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._engine.coordinator import Coordinator
 from mpqueue._wire.frames import Ended, ReportFrame
@@ -67,7 +68,7 @@ def test_segments_that_come_back_with_an_early_report_are_used_again(coordinator
     book = JobBook(1, "job", make_table([bytearray(2 * BIG)]), JobOptions(RetryPolicy()), None)
     exchange, stub = coordinator._traffic._exchange, lane
     held: Any = stub
-    packed = exchange.pack(held, Chunk(1, book, range(1), careful=False, expected=0.0, sent_at=0.0))
+    packed = exchange.pack(held, Chunk(1, book, range(1), Care.NONE, expected=0.0, sent_at=0.0))
     assert isinstance(packed, Packed)
     assert packed.segment is not None
     lane.leave(report(returned=[packed.segment.serial]))

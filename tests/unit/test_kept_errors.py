@@ -8,6 +8,7 @@ from typing import Any
 from mpqueue._core.item_table import make_table
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import Chunk
+from mpqueue._core.pending import Care
 from mpqueue._engine.decode import decode_report
 from mpqueue._engine.kept_errors import let_go, text_of
 from mpqueue._engine.packing import pack_items
@@ -78,4 +79,4 @@ def test_a_result_that_cannot_be_unpickled_keeps_nothing_of_the_engine() -> None
 
 def chunk_of(item: object) -> Chunk:
     book = JobBook(1, "job", make_table([item]), JobOptions(RetryPolicy()), None)
-    return Chunk(1, book, range(1), careful=False, expected=0.0, sent_at=0.0)
+    return Chunk(1, book, range(1), Care.NONE, expected=0.0, sent_at=0.0)

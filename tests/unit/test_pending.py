@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.pending import PendingItems
+from mpqueue._core.pending import Care, PendingItems
 from tests.support.invariants import waiting_items
 
 
 def test_fresh_items_go_out_in_order_as_ranges() -> None:
     pending = PendingItems(10)
-    assert pending.take(4) == (range(4), False)
-    assert pending.take(4) == (range(4, 8), False)
-    assert pending.take(4) == (range(8, 10), False)
+    assert pending.take(4) == (range(4), Care.NONE)
+    assert pending.take(4) == (range(4, 8), Care.NONE)
+    assert pending.take(4) == (range(8, 10), Care.NONE)
     assert len(pending) == 0
 
 
@@ -36,7 +36,7 @@ def test_what_was_handed_back_goes_out_in_its_old_place() -> None:
     pending = PendingItems(100)
     pending.take(20)
     pending.put_back(range(15, 20))
-    assert pending.take(3) == (range(15, 18), False)
+    assert pending.take(3) == (range(15, 18), Care.NONE)
 
 
 def test_what_was_handed_back_goes_out_together_with_what_follows_it() -> None:
@@ -44,15 +44,15 @@ def test_what_was_handed_back_goes_out_together_with_what_follows_it() -> None:
     pending.take(20)
     pending.put_back(range(15, 20))
     pending.put_back(range(10, 15))
-    assert pending.take(30) == (range(10, 40), False)
+    assert pending.take(30) == (range(10, 40), Care.NONE)
 
 
 def test_a_gap_ends_a_range() -> None:
     pending = PendingItems(100)
     pending.take(20)
     pending.put_back(range(5, 10))
-    assert pending.take(30) == (range(5, 10), False)
-    assert pending.take(5) == (range(20, 25), False)
+    assert pending.take(30) == (range(5, 10), Care.NONE)
+    assert pending.take(5) == (range(20, 25), Care.NONE)
 
 
 def test_retries_go_before_fresh_items_in_the_order_they_fell_due() -> None:
@@ -60,9 +60,9 @@ def test_retries_go_before_fresh_items_in_the_order_they_fell_due() -> None:
     pending.take(5)
     for index in (4, 1, 3):
         pending.add_due(index)
-    assert pending.take(2) == ([4, 1], False)
-    assert pending.take(2) == ([3], False)
-    assert pending.take(2) == (range(5, 7), False)
+    assert pending.take(2) == ([4, 1], Care.NONE)
+    assert pending.take(2) == ([3], Care.NONE)
+    assert pending.take(2) == (range(5, 7), Care.NONE)
 
 
 def test_suspects_go_first_and_carefully_and_alone() -> None:
@@ -71,8 +71,29 @@ def test_suspects_go_first_and_carefully_and_alone() -> None:
     pending.add_due(0)
     pending.suspect([2, 3])
     pending.put_back(range(1, 5))
-    assert pending.take(10) == ([2, 3], True)
-    assert pending.take(10) == ([0, 1, 4], False)
+    assert pending.take(10) == ([2, 3], Care.CAREFUL)
+    assert pending.take(10) == ([0, 1, 4], Care.NONE)
+
+
+def test_an_item_that_goes_alone_parts_those_before_it_from_those_behind_it() -> None:
+    pending = PendingItems(5)
+    pending.take(5)
+    pending.suspect([0, 1, 3, 4])
+    pending.handle_with(2, Care.ALONE)
+    pending.put_back(range(5))
+    assert pending.take(10) == ([0, 1], Care.CAREFUL)
+    assert pending.next_care is Care.ALONE
+    assert pending.take(10) == ([2], Care.ALONE)
+    assert pending.take(10) == ([3, 4], Care.CAREFUL)
+
+
+def test_care_is_never_taken_back() -> None:
+    pending = PendingItems(1)
+    pending.take(1)
+    pending.handle_with(0, Care.ALONE)
+    pending.handle_with(0, Care.CAREFUL)
+    pending.put_back([0])
+    assert pending.next_care is Care.ALONE
 
 
 def test_once_a_suspect_always_a_suspect() -> None:
@@ -82,7 +103,7 @@ def test_once_a_suspect_always_a_suspect() -> None:
     pending.put_back([1])
     pending.take(1)
     pending.add_due(1)
-    assert pending.take(1) == ([1], True)
+    assert pending.take(1) == ([1], Care.CAREFUL)
 
 
 def test_a_range_without_suspects_stays_a_range_while_there_are_some() -> None:
@@ -98,7 +119,7 @@ def test_a_stream_adds_items_while_others_wait() -> None:
     pending.add(range(3))
     pending.add(range(3, 5))
     pending.add(range(5, 5))
-    assert pending.take(10) == (range(5), False)
+    assert pending.take(10) == (range(5), Care.NONE)
 
 
 def test_clearing_forgets_everything_also_suspicion() -> None:
@@ -109,7 +130,7 @@ def test_clearing_forgets_everything_also_suspicion() -> None:
     pending.clear()
     assert len(pending) == 0
     pending.add_due(0)
-    assert pending.take(1) == ([0], False)
+    assert pending.take(1) == ([0], Care.NONE)
 
 
 @given(st.integers(0, 40), st.lists(st.tuples(st.sampled_from(("take", "back", "suspect")), st.integers(1, 50))))

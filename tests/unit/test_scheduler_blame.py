@@ -376,3 +376,57 @@ def test_a_failing_neighbour_is_told_apart_from_a_crashing_one(fleet: FakeLanes)
     assert attempts(job) == [2, 2, 2]
     kinds = [type(job.table.history[index][0].exception) for index in range(3)]
     assert kinds == [ValueError, WorkerCrashedError, ItemTimeoutError]
+
+
+# -- poison ------------------------------------------------------------------------------------------------------------
+
+
+def lanes_of(fleet: FakeLanes, poison: JobBook, index: int) -> list[tuple[int, int]]:
+    """For each chunk from now on with that item: how many items are in it, and how many chunks on its lane by then."""
+    seen: list[tuple[int, int]] = []
+
+    def watch(_: object, commands: list[object]) -> None:
+        sent = [command for command in commands if isinstance(command, SendChunk)]
+        seen.extend(
+            (len(command.chunk.indices), len(fleet.books.lanes[command.lane].chunks))
+            for command in sent
+            if command.chunk.job is poison and index in command.chunk.indices
+        )
+
+    fleet.watchers.append(watch)  # type: ignore[arg-type]
+    return seen
+
+
+def test_an_item_that_killed_two_workers_goes_alone_from_then_on() -> None:
+    fleet = FakeLanes(2)
+    Auditor(fleet)
+    job = fleet.job([*[succeed(0.001)] * 400, crash(0.001), *[succeed(0.001)] * 400], retry=AT_ONCE, chunksize=5)
+    seen = lanes_of(fleet, job, 400)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert statuses(job) == [*["completed"] * 400, "failed", *["completed"] * 400]
+    assert attempts(job) == [*[1] * 400, 4, *[1] * 400]
+    assert seen[-2:] == [(1, 1), (1, 1)]
+
+
+def test_nothing_is_sent_behind_an_item_that_goes_alone(fleet: FakeLanes) -> None:
+    job = fleet.job([crash(0.01, times=2), *[succeed(0.001)] * 100], retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_while(lambda: job.table.attempts[0] < 2)
+    fleet.run_while(lambda: not fleet.books.lanes[0].chunks)
+    held = fleet.books.lanes[0].chunks
+    assert [list(chunk.indices) for chunk in held] == [[0]]
+    fleet.run_while(lambda: held and 0 in held[0].indices and len(held) == 1)
+    assert job.table.attempts[0] == 3
+    fleet.run_until_over(job)
+    assert attempts(job) == [3, *[1] * 100]
+
+
+def test_two_timeouts_make_no_poison() -> None:
+    fleet = FakeLanes(1)
+    careful = careful_chunks(fleet)
+    job = fleet.job([hang(times=2), *[succeed(0.001)] * 50], timeout=1.0, retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert attempts(job)[0] == 3
+    assert careful == []

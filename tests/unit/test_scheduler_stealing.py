@@ -10,6 +10,7 @@ from mpqueue._core import stealing
 from mpqueue._core.commands import LowerLimit, ObserveLane, SendChunk
 from mpqueue._core.lane_book import Chunk, LaneBook, LaneState
 from mpqueue._core.messages import TimePassed
+from mpqueue._core.pending import Care
 from mpqueue._core.stealing import BEGIN_SECONDS
 from mpqueue._wire.ledger import SETTLE, Claim, Phase
 from mpqueue.status import JobStatus
@@ -91,7 +92,7 @@ def test_the_chunk_that_runs_is_shared_although_the_one_behind_it_is_gone_alread
     job = fleet.job([succeed(0.001)] * 40, chunksize=20)
     books, lane = fleet.books, fleet.books.lanes[0]
     for number, end in ((1, 20), (2, 0)):
-        chunk = Chunk(number, job, range(20 * number - 20, 20 * number), False, 0.02, 0.0)
+        chunk = Chunk(number, job, range(20 * number - 20, 20 * number), Care.NONE, 0.02, 0.0)
         chunk.end = end
         books.add_chunk(lane, chunk)
     for each in books.lanes:
@@ -105,7 +106,7 @@ def lane_with_chunks(fleet: FakeLanes, *sizes: int) -> tuple[LaneBook, list[Chun
     """Lane 0 with chunks of a job of tiny items, from the scheduler's middle; the other lanes are idle."""
     job, lane, start, chunks = fleet.job([succeed(0.0001)] * sum(sizes)), fleet.books.lanes[0], 0, []
     for number, size in enumerate(sizes, 1):
-        chunks.append(Chunk(number, job, range(start, start + size), False, 0.02, 0.0))
+        chunks.append(Chunk(number, job, range(start, start + size), Care.NONE, 0.02, 0.0))
         fleet.books.add_chunk(lane, chunks[-1])
         start += size
     job.pending.take(start)
