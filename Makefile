@@ -10,7 +10,7 @@ BIN := .venv/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo check format sizes test test-fast test-others chaos coverage bench bench-quick docs docs-serve clean
+.PHONY: help .venv demo check format sizes test test-heavy test-fast test-others chaos coverage bench bench-quick docs docs-serve clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,11 @@ help:  ## print this list
 	$(BIN)/python $(PIP) --editable '.[examples,test,dev,docs]'
 	@touch .venv/.demo $@
 
+# PyTorch and text recognition, for two of the examples: a gigabyte that nothing else here needs.
+.venv/.heavy: pyproject.toml | .venv/.dev
+	$(BIN)/python $(PIP) --editable '.[examples-ocr,examples-torch]'
+	@touch $@
+
 # --- what to do -----------------------------------------------------------------------------------------------------
 
 demo: .venv/.demo  ## describe real pictures on all cores; PICTURES=folder takes your own
@@ -51,6 +56,9 @@ format: .venv/.dev  ## format the code, and mend what ruff can mend
 
 test: .venv/.dev  ## all tests
 	$(BIN)/python -m pytest
+
+test-heavy: .venv/.heavy  ## all tests, those of the examples with PyTorch and text recognition too
+	MPQUEUE_TEST_HEAVY=1 $(BIN)/python -m pytest
 
 test-fast: .venv/.dev  ## the tests that take no time
 	$(BIN)/python -m pytest -m 'not slow'

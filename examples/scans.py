@@ -1,0 +1,145 @@
+"""Reading scans: text recognition on real pages, of which some take 30 times as long as others.
+
+An item is a page. Fixed chunks would leave one worker with the long ones while the others idle; here nothing is set,
+and an idle worker takes over what waits behind a slow page. Each worker loads the recognizer once. A page that hangs
+is ended by ``timeout``; files that are damaged fail by themselves.
+
+    pip install 'mpqueue[examples-ocr]'
+    python examples/scans.py --help
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pypdfium2
+from _downloads import NotToBeHad, fetch_scans
+from _files import write_whole
+from _inner_threads import inner_threads
+from _pictures import CACHE, at_least_one
+from PIL import Image
+from rapidocr import RapidOCR
+
+from mpqueue import GiveUp, Job, JobQueue, RetryPolicy
+
+#: What is read.
+PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+SUFFIXES = {".pdf", *PICTURES}
+#: Dots an inch at which a page of a PDF is drawn.
+RESOLUTION = 200
+#: Seconds for one try of one page. The slowest needs a fifth of it on a slow machine.
+TIMEOUT = 120
+#: Pixels of the largest page that is read.
+LARGEST = 60_000_000
+#: Two tries for each page, since a second one seldom reads what the first could not.
+RETRY = RetryPolicy(max_retries=1, base_delay=0.2)
+#: How many results are shown, and how much of each.
+SHOWN, SHOWN_LENGTH = 6, 60
+
+
+def load_reader() -> RapidOCR:
+    """Load the models, once in each worker: 1 second, and 300 MB."""
+    threads = inner_threads()
+    cv2.setNumThreads(threads)
+    engine = {"intra_op_num_threads": threads, "inter_op_num_threads": 1}
+    settings = {f"EngineConfig.onnxruntime.{name}": value for name, value in engine.items()}
+    return RapidOCR(params={"Global.log_level": "critical", **settings})
+
+
+def read_page(item: dict[str, Any], reader: RapidOCR) -> dict[str, Any]:
+    """The text of one page. Runs in a worker; takes a tenth of a second to ten seconds."""
+    picture = _draw(Path(item["path"]), item["page"])
+    found = reader(np.asarray(picture))
+    return {"text": "\n".join(found.txts or ()), "pixels": picture.width * picture.height}
+
+
+def _draw(path: Path, page: int) -> Image.Image:
+    """The page as a picture."""
+    if path.suffix.lower() in PICTURES:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    with pypdfium2.PdfDocument(path) as document:
+        width, height = document[page].get_size()
+        pixels = width * height * (RESOLUTION / 72) ** 2
+        if pixels > LARGEST:
+            raise GiveUp(f"the page has {pixels / 1e6:.0f} megapixels, more than {LARGEST / 1e6:.0f}")
+        drawn: Image.Image = document[page].render(scale=RESOLUTION / 72).to_pil()
+        return drawn.convert("RGB")
+
+
+def pages_in(folder: Path) -> Iterator[dict[str, Any]]:
+    """An item for each page of the scans in a folder."""
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
+        for page in range(_count(path)):
+            yield {"id": f"{path.name}-{page + 1}", "path": str(path), "page": page}
+
+
+def _count(path: Path) -> int:
+    if path.suffix.lower() in PICTURES:
+        return 1
+    try:
+        with pypdfium2.PdfDocument(path) as document:
+            return len(document)
+    except pypdfium2.PdfiumError:
+        return 1  # damaged: an item that fails and says why
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the pages, keep each one's text as soon as it is there, and tell how long they took."""
+    options = _options(arguments)
+    try:
+        folder = options.scans or fetch_scans(CACHE, print)
+    except NotToBeHad as reason:
+        print(f"scans.py: the scans are not to be had here ({reason}); give a folder of your own: --scans DIR")
+        return 2
+    pages = list(pages_in(folder))
+    pages = pages[:: max(1, len(pages) // (options.limit or len(pages) or 1))][: options.limit]
+    options.output.mkdir(parents=True, exist_ok=True)
+
+    started = time.monotonic()
+    with JobQueue(concurrency=options.concurrency, retry=RETRY, timeout=TIMEOUT) as queue:
+        job = queue.create_job("scans", pages, read_page, setup=load_reader)
+        for item in queue.start("scans", progress=True).as_completed():
+            if item.result is not None:
+                write_whole(options.output / f"{item.id}.txt", item.result["text"].encode())
+        workers = queue.concurrency
+    _tell(job, time.monotonic() - started, workers)
+    job.export(options.output / "scans.csv", columns=["id", "status", "attempts", "elapsed", "pixels", "error"])
+    print(f"The texts are in {options.output}, and scans.csv with the times beside them.")
+    return 0
+
+
+def _tell(job: Job[dict[str, Any], dict[str, Any]], seconds: float, workers: int) -> None:
+    """What was read, how unlike the times are, and what failed."""
+    read = [(item, item.elapsed or 0.0, item.result) for item in job.items if item.result is not None]
+    for item, elapsed, result in read[:: len(read) // SHOWN + 1]:
+        print(f"  {item.id} ({elapsed:.1f} s): {' '.join(result['text'].split())[:SHOWN_LENGTH] or 'no text'}")
+    for item in job.items:
+        if item.error is not None:
+            print(f"  {item.id} failed after {item.attempts} tries: {item.error}")
+    print(f"{job.completed} of {job.total} pages read in {seconds:.1f} s on {workers} workers")
+    if read:
+        fastest, slowest = min(elapsed for _, elapsed, _ in read), max(elapsed for _, elapsed, _ in read)
+        busy = sum(elapsed for _, elapsed, _ in read) / (seconds * workers)
+        print(f"from {fastest:.2f} s to {slowest:.1f} s a page, {slowest / fastest:.0f} times as long;", end=" ")
+        print(f"the workers read {busy:.0%} of the time")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Read the text of scanned pages, on all cores.")
+    parser.add_argument(
+        "--scans", type=Path, metavar="DIR", help="pictures and PDFs of your own; else some are fetched"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", default=Path("out/scans"), help="default: %(default)s")
+    parser.add_argument("--concurrency", type=at_least_one, metavar="N", help="worker processes; default: one a core")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="so many pages, spread over all")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
