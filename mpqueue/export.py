@@ -46,7 +46,7 @@ Columns = Sequence[str] | None
 
 
 def records(items: Items, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """One dict an item, with the values themselves. Raises ValueError for a column that no item has."""
+    """One dict an item, with the values themselves. Raises ValueError for a column that no item has, results given."""
     chosen = _chosen(items, columns)
     return [record_of(item, chosen) for item in items]
 
@@ -62,8 +62,10 @@ def _chosen(items: Items, columns: Sequence[str] | None, default: Sequence[str] 
         return (*default, *_CAPTURED) if captured else default
     if isinstance(columns, str):
         raise TypeError(f"columns: expected a list of names, got the str {columns!r}")
+    if not any(item.result is not None for item in items):
+        return list(columns)  # whether results have them, nobody can tell
     for name in columns:
-        if name not in _OF_ITEMS and items and all(_value(item, name) is _ABSENT for item in items):
+        if name not in _OF_ITEMS and all(_value(item, name) is _ABSENT for item in items):
             raise ValueError(
                 f"columns: expected attributes of items ({', '.join(sorted(_OF_ITEMS))}) or keys of their results or "
                 f"payloads, got {name!r}, which no item has"
@@ -245,10 +247,12 @@ def export(
 
 
 def check_format(path: str | os.PathLike[str]) -> None:
-    """Raise ValueError where `export` would not know the file's suffix."""
+    """Raise ValueError where `export` would not know the file's suffix, ImportError where it lacks what writes it."""
     suffix = Path(path).suffix.lstrip(".").lower()
     if suffix not in _WRITERS:
         raise ValueError(f"expected a file named .{', .'.join(_WRITERS)}, got {str(path)!r}")
+    if suffix == "parquet":
+        _need("pyarrow", "a Parquet file")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from mpqueue.bars import aside
-from mpqueue.cli.usage import UsageError
+from mpqueue.cli.usage import UsageError, say_error
 from mpqueue.export import COLUMNS, as_json_line, check_format, export, record_of
 from mpqueue.job import Job, JobItem
 
@@ -68,8 +68,20 @@ def open_output(path: str | None, columns: Sequence[str] | None, *, captured: bo
         kept = AtTheEnd()
         try:
             yield kept
-        finally:
-            export(kept.items, path, columns, default=ROW)
+        except BaseException:
+            if kept.items:
+                _write(kept.items, path, columns)
+            raise
+        _write(kept.items, path, columns)
+
+
+def _write(items: Sequence[JobItem], path: str, columns: Sequence[str] | None) -> None:
+    """Write what the work has come to. A column that is not there shall not cost the others."""
+    try:
+        export(items, path, columns, default=ROW)
+    except ValueError as error:
+        say_error(f"--{error}; {path} has all columns instead")
+        export(items, path, default=ROW)
 
 
 def check_output(path: str | None) -> None:
@@ -78,7 +90,7 @@ def check_output(path: str | None) -> None:
         return
     try:
         check_format(path)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         raise UsageError(f"--output: {error}") from None
     folder = Path(path).resolve().parent
     if not folder.is_dir():

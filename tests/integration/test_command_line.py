@@ -187,6 +187,25 @@ def test_a_json_lines_file_has_the_columns_that_were_asked_for(folder: Path) -> 
     assert (folder / "out.jsonl").read_text() == '{"payload": "a.txt", "words": 1}\n'
 
 
+def test_a_column_that_no_row_has_costs_no_results(folder: Path) -> None:
+    done = run(folder, "run", "own:count", "a.txt", "-j", "1", "-o", "out.csv", "--columns", "lable", code=0)
+    assert "got 'lable', which no item has; out.csv has all columns instead" in done.stderr
+    with (folder / "out.csv").open(newline="") as file:
+        assert [(row["payload"], row["result.words"]) for row in csv.DictReader(file)] == [("a.txt", "1")]
+
+
+def test_wrong_usage_leaves_the_output_of_before(folder: Path) -> None:
+    (folder / "out.csv").write_text("of before")
+    run(folder, "run", "own:unpicklable", "a.txt", "-o", "out.csv", code=2)
+    assert (folder / "out.csv").read_text() == "of before"
+
+
+def test_what_writes_the_output_is_looked_for_before_the_work(folder: Path) -> None:
+    (folder / "pyarrow.py").write_text("raise ImportError('not installed')")
+    done = run(folder, "run", "own:count", "a.txt", "-o", "out.parquet", code=2)
+    assert "mpqueue: error: --output: a Parquet file needs pyarrow, which is not installed" in done.stderr
+
+
 def test_what_handlers_print_is_not_among_the_rows(folder: Path) -> None:
     done = run(folder, "run", "own:talk", "-", "-j", "1", "--log-level", "info", stdin="one\n")
     assert [row["result"] for row in rows_of(done)] == ["one"]

@@ -90,6 +90,15 @@ def test_a_column_that_no_item_has_is_refused(pictures: Job[Any, Any], tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_columns_of_results_are_empty_where_no_item_has_a_result(tmp_path: Path) -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        failed = queue.run([{"id": "a"}, {"id": "b"}], do.fail)
+        pending = queue.create_job("pending", [1], do.succeed)
+    path = failed.export(tmp_path / "x.csv", columns=["id", "altText", "result.folderId", "status"])
+    assert path.read_text().splitlines() == ["id,altText,result.folderId,status", "a,,,failed", "b,,,failed"]
+    assert pending.to_records(["altText"]) == [{"altText": None}]
+
+
 def test_json_lines_have_an_item_a_line(pictures: Job[Any, Any], tmp_path: Path) -> None:
     lines = pictures.export(tmp_path / "x.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
