@@ -33,8 +33,20 @@ COLUMNS = ("id", "status", "attempts", "elapsed", "error", "result")
 _CAPTURED = ("stdout", "stderr")
 _SPREAD = ("result", "payload")
 _OF_ITEMS = frozenset(
-    {*COLUMNS, *_CAPTURED, "payload", "proposed_alt", "exception", "traceback", "fraction", "history"}
+    {
+        *COLUMNS,
+        *_CAPTURED,
+        "payload",
+        "proposed_alt",
+        "exception",
+        "traceback",
+        "fraction",
+        "history",
+        "cpu_seconds",
+        "peak_memory",
+    }
 )
+_ROUNDED = frozenset({"elapsed", "cpu_seconds"})
 _WIRE_NAMES = {"proposedAlt": "proposed_alt"}
 _ABSENT = object()
 
@@ -84,7 +96,7 @@ def _value(item: JobItem, name: str) -> Any:
         value = getattr(item, name)
         if name == "status":
             return str(value)
-        return round(value, 6) if name == "elapsed" else value  # it is kept with seven digits
+        return round(value, 6) if name in _ROUNDED and value is not None else value  # they are kept with seven digits
     where, dot, key = name.partition(".")
     if dot and where in ("result", "payload"):
         return _look_up(getattr(item, where), key)

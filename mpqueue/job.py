@@ -7,6 +7,7 @@ queue is closed.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, overload
@@ -107,6 +108,24 @@ class JobItem(Generic[T_co, R_co]):
     def elapsed(self) -> float:
         """Seconds that the last try took in the handler; of very short items that ran together, their average."""
         return self._table.elapsed[self._index]
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """Seconds of CPU time of its worker's process in the last try, all threads together; averaged as ``elapsed``.
+
+        None where the item did not run, or its worker died.
+        """
+        cpu = self._table.cpu[self._index]
+        return None if math.isnan(cpu) else cpu
+
+    @property
+    def peak_memory(self) -> int | None:
+        """The most bytes of memory that its worker had during the last try: Python, modules and mapped files included.
+
+        None where it is not known: of items that took less than 5 ms or ran together with others under one mark, of
+        those that crashed, and where the system does not tell (elsewhere than on Linux).
+        """
+        return self._table.peak[self._index] << 10 or None
 
     @property
     def fraction(self) -> float:

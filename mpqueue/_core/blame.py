@@ -80,6 +80,7 @@ def _settle_unanswered(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim,
 
 def _charge(books: Books, job: JobBook, index: int, failure: Failure, pid: int) -> None:
     """The item killed its worker; after the second time it is poison, and whatever travels with it is in its way."""
+    job.table.forget_costs(index)
     record(books, job, [index], [None], {0: failure}, pid)
     deaths = sum(isinstance(tried.exception, WorkerCrashedError) for tried in job.table.history.get(index, ()))
     if deaths >= POISON and job.active:

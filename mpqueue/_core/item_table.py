@@ -1,7 +1,7 @@
 """The items of a job as columns: one list or array a field, one row an item.
 
 Owns what each item is and how it stands; knows nothing of lanes, chunks or time. A finished chunk is a slice
-assignment, and a million items cost about 25 bytes each beyond the user's own objects and their results.
+assignment, and a million items cost about 33 bytes each beyond the user's own objects and their results.
 
 Written by the coordinator's thread only. Readers on other threads see each field of a row whole, and a row's result,
 attempts and error before its final status.
@@ -9,6 +9,7 @@ attempts and error before its final status.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ class ItemTable:
         self.status = bytearray(count)
         self.attempts = array("I", bytes(4 * count))
         self.elapsed = array("f", bytes(4 * count))
+        self.cpu = array("f", [math.nan]) * count  #: CPU seconds; not a number: not known
+        self.peak = array("I", bytes(4 * count))  #: peak of memory, in KiB; 0: not known
         self.results: list[Any] = [None] * count
         self.failures: dict[int, Failure] = {}
         self.history: dict[int, list[FailedTry]] = {}
@@ -142,13 +145,25 @@ class ItemTable:
         self.failures[index] = failure
         self.status[index] = FAILED
 
-    def time_stretch(self, indices: Sequence[int], seconds: float) -> None:
-        """These items took ``seconds`` each."""
+    def time_stretch(self, indices: Sequence[int], seconds: float, cpu: float) -> None:
+        """These items took ``seconds`` each, and ``cpu`` seconds of a CPU's time."""
         if isinstance(indices, range):
             self.elapsed[indices.start : indices.stop] = array("f", [seconds]) * len(indices)
+            self.cpu[indices.start : indices.stop] = array("f", [cpu]) * len(indices)
         else:
             for index in indices:
                 self.elapsed[index] = seconds
+                self.cpu[index] = cpu
+
+    def note_peaks(self, peaks: Mapping[int, int]) -> None:
+        """The most memory that the workers of these items had meanwhile, in bytes, by index."""
+        for index, peak in peaks.items():
+            self.peak[index] = min(peak >> 10, 0xFFFFFFFF)
+
+    def forget_costs(self, index: int) -> None:
+        """What the item's last try cost is not known."""
+        self.cpu[index] = math.nan
+        self.peak[index] = 0
 
     def forget_failures(self) -> list[int]:
         """Make the failed items pending again, without charged tries; their history stays. Returns their indices."""
@@ -157,6 +172,7 @@ class ItemTable:
             del self.failures[index]
             self.attempts[index] = 0
             self.elapsed[index] = 0.0
+            self.forget_costs(index)
             self.status[index] = PENDING
         return sorted(indices)
 
@@ -166,6 +182,8 @@ class ItemTable:
         copy.status[0] = self.status[index]
         copy.attempts[0] = self.attempts[index]
         copy.elapsed[0] = self.elapsed[index]
+        copy.cpu[0] = self.cpu[index]
+        copy.peak[0] = self.peak[index]
         copy.results[0] = self.results[index]
         if index in self.failures:
             copy.failures[0] = self.failures[index]

@@ -73,7 +73,8 @@ class ChunkReported(NamedTuple):
     """Positions ``first`` to ``done`` of a chunk ended. With ``final`` the rest of it comes back unstarted.
 
     ``results`` has one entry a position, None where it failed; ``failures`` are by position. ``stretches`` are
-    (items, seconds an item), in order; ``busy`` is the seconds that the worker spent on this part of the chunk.
+    (items, seconds an item, CPU seconds an item), in order, CPU seconds as nan where not known; ``busy`` is the seconds
+    that the worker spent on this part of the chunk.
     """
 
     lane: int
@@ -83,7 +84,7 @@ class ChunkReported(NamedTuple):
     done: int
     results: list[Any]
     failures: dict[int, Failure]
-    stretches: Sequence[tuple[int, float]]
+    stretches: Sequence[tuple[int, float, float]]
     busy: float
     ended: Ended
     final: bool = True
@@ -91,6 +92,7 @@ class ChunkReported(NamedTuple):
     returned: Sequence[int] = ()  #: shared segments that the worker has done with
     records: Sequence[RecordFrame] = ()  #: what was logged since the last report
     output: Mapping[int, tuple[str, str]] | None = None  #: by position: what was written, where that is kept
+    peaks: Mapping[int, int] | None = None  #: by position: the peak of memory in bytes, where that is known
 
 
 class ChunkRefused(NamedTuple):

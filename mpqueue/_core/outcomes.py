@@ -89,6 +89,7 @@ def retry_due(books: Books, job_number: int, index: int, epoch: int) -> None:
     if job is None or job.epoch != epoch or job.cancelled or job.table.status[index] != RETRY:
         return
     job.table.status[index] = PENDING
+    job.table.forget_costs(index)
     job.pending.add_due(index)
 
 

@@ -35,13 +35,15 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
     if job.active and done > chunk.reported:
         indices = chunk.indices[report.first : done]
         start = 0
-        for count, seconds in report.stretches:
-            job.table.time_stretch(indices[start : start + count], seconds)
+        for count, seconds, cpu in report.stretches:
+            job.table.time_stretch(indices[start : start + count], seconds, cpu)
             start += count
         results = report.results if done == report.done else report.results[: len(indices)]
         failures = {at: failure for at, failure in report.failures.items() if at < len(indices)}
         if report.output is not None:
             job.table.output.update({indices[at]: text for at, text in report.output.items() if at < len(indices)})
+        if report.peaks:
+            job.table.note_peaks({indices[at]: peak for at, peak in report.peaks.items() if at < len(indices)})
         chunk.reported = done
         record(books, job, indices, results, failures, lane.pid)
     if report.ended is Ended.SETUP_FAILED and report.setup_failure is not None:

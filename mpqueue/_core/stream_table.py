@@ -7,8 +7,9 @@ is the coordinator's. Whatever is done to all rows is done by one call into C, w
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpqueue._core.item_table import Failure, ItemTable
@@ -50,6 +51,7 @@ class StreamTable(ItemTable):
         columns: Any = self  # sparse here, which the columns' readers don't notice
         columns.payloads, columns.status, columns.results = self._items, self._statuses, self._values
         columns.attempts, columns.elapsed = self._tries, self._times
+        columns.cpu, columns.peak = _Column(self._values, math.nan, math.nan), _Column(self._values, 0, 0)
 
     def __len__(self) -> int:
         return self._count
@@ -111,8 +113,14 @@ class StreamTable(ItemTable):
         for index in again:
             self._statuses[index] = COMPLETED
 
-    def time_stretch(self, indices: Sequence[int], seconds: float) -> None:
-        """How long its items took is nothing that a stream keeps."""
+    def time_stretch(self, indices: Sequence[int], seconds: float, cpu: float) -> None:
+        """What its items cost is nothing that a stream keeps."""
+
+    def note_peaks(self, peaks: Mapping[int, int]) -> None:
+        """See `time_stretch`."""
+
+    def forget_costs(self, index: int) -> None:
+        """See `time_stretch`."""
 
     def reset_waiting(self) -> None:
         """Items that wait for a retry are pending again."""

@@ -49,6 +49,7 @@ def decode_report(data: bytes, lane: int, generation: int, on_free: OnFree) -> C
         returned=frame.returned,
         records=[load_record(record) for record in frame.records] if frame.records else (),
         output=frame.output,
+        peaks=frame.peaks,
     )
 
 

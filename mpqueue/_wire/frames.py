@@ -117,7 +117,7 @@ class ReportFrame(NamedTuple):
     done: int
     results: Packed | list[Packed]
     failures: dict[int, FailureFrame]
-    stretches: Sequence[tuple[int, float]]
+    stretches: Sequence[tuple[int, float, float]]
     busy: float
     ended: Ended
     final: bool = True
@@ -125,3 +125,4 @@ class ReportFrame(NamedTuple):
     returned: Sequence[int] = ()  #: segments of the parent of which the worker has no view any more
     records: Sequence[bytes] = ()  #: what was logged since the last report, each a `RecordFrame` pickled
     output: Mapping[int, tuple[str, str]] | None = None  #: by position from ``first``: what was written, where kept
+    peaks: Mapping[int, int] | None = None  #: by position from ``first``: bytes, of items that ran alone

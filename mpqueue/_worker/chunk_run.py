@@ -17,6 +17,7 @@ from mpqueue._wire.ledger import CLAIM, FRACTION, OUTBOX, SINCE, Phase, pack_cla
 from mpqueue._wire.payload import dump_frame
 from mpqueue._worker import context, exchange, records
 from mpqueue._worker.context import Running
+from mpqueue._worker.costs import Costs
 from mpqueue._worker.failures import pack_failure
 from mpqueue._worker.loaded import LoadedJob
 from mpqueue._worker.results import ChunkResults
@@ -53,7 +54,7 @@ class ChunkRun:
         self.stretch_lo = 0
         self.stretch_started = self.started
         self.cut_at: int | None = None  #: the position behind which the watchdog cut the stretch off
-        self._stretches: list[tuple[int, int, float]] = []  #: (lo, hi, seconds an item)
+        self._costs = Costs()
         self._packed_items = frame.items
 
     def run(self) -> ReportFrame:
@@ -159,6 +160,7 @@ class ChunkRun:
         self.stretch_lo, self.cut_at = lo, None
         self.stretch = stretch = list(self.running.items[lo:hi])
         items = iter(stretch)
+        self._costs.stretch_begins(lo, hi, job.pace)
         started = self.stretch_started = time.monotonic()
         while True:
             try:
@@ -192,17 +194,12 @@ class ChunkRun:
                 self.job.capture.keep(0)
 
     def _time_stretch(self, lo: int, hi: int, seconds: float) -> int:
-        count = hi - lo
-        if self.cut_at is not None and count > 1:
-            # All but the last item were as quick as expected.
-            pace = self.job.pace or 0.0
-            self._stretches.append((lo, hi - 1, pace))
-            lo, seconds = hi - 1, max(0.0, seconds - pace * (count - 1))
-        pace = self.job.pace = seconds / (hi - lo)
-        self._stretches.append((lo, hi, pace))
+        # Where it was cut off, all but the last item were as quick as expected.
+        cut_pace = None if self.cut_at is None else self.job.pace or 0.0
+        pace = self.job.pace = self._costs.stretch_ended(lo, hi, seconds, cut_pace)
         if self.careful:
             return 1
-        return max(1, min(int(STRETCH_SECONDS / max(pace, 1e-9)), count * STRETCH_GROWTH))
+        return max(1, min(int(STRETCH_SECONDS / max(pace, 1e-9)), (hi - lo) * STRETCH_GROWTH))
 
     # -- the report ------------------------------------------------------------------------------------------
 
@@ -224,13 +221,14 @@ class ChunkRun:
             done=done,
             results=packed,
             failures=failures,
-            stretches=self._stretches_between(first, done),
+            stretches=self._costs.between(first, done, self.job.pace or 0.0),
             busy=self._told - told,
             ended=ended,
             final=final,
             returned=exchange.done_with(),
             records=records.home.take(),
             output=None if self.job.capture is None else self.job.capture.take(first, done),
+            peaks=self._costs.peaks_between(first, done),
         )
 
     def send_records(self) -> bool:
@@ -261,9 +259,3 @@ class ChunkRun:
             return True
         finally:
             results.lock.release()
-
-    def _stretches_between(self, first: int, done: int) -> list[tuple[int, float]]:
-        clipped = [(max(lo, first), min(hi, done), pace) for lo, hi, pace in self._stretches]
-        known = [(hi - lo, pace) for lo, hi, pace in clipped if hi > lo]
-        rest = done - first - sum(count for count, _ in known)
-        return [*known, (rest, self.job.pace or 0.0)] if rest > 0 else known

@@ -347,7 +347,9 @@ class FakeWorker:
             results=[None if at in failures else index for at, index in enumerate(indices)] if failures else [*indices],
             failures=failures,
             stretches=[
-                (min(hi, done) - max(lo, first), pace) for lo, hi, pace in run.stretches if lo < done and hi > first
+                (min(hi, done) - max(lo, first), pace, pace)
+                for lo, hi, pace in run.stretches
+                if lo < done and hi > first
             ],
             busy=now - started,
             ended=ended,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -206,8 +207,20 @@ def test_items_that_wait_for_a_retry_can_be_made_pending() -> None:
 @pytest.mark.parametrize("indices", [range(1, 3), [1, 2]])
 def test_a_stretch_gives_each_of_its_items_the_same_time(indices: Any) -> None:
     table = table_of(4)
-    table.time_stretch(indices, 0.5)
+    table.time_stretch(indices, 0.5, 0.25)
     assert list(table.elapsed) == [0, 0.5, 0.5, 0]
+    assert list(table.cpu[1:3]) == [0.25, 0.25]
+    assert all(math.isnan(table.cpu[index]) for index in (0, 3))
+
+
+def test_what_an_item_cost_is_forgotten_before_its_next_try() -> None:
+    table = table_of(2)
+    table.time_stretch(range(2), 0.5, 0.25)
+    table.note_peaks({0: 3 << 20, 1: 1 << 60})
+    assert list(table.peak) == [3 << 10, (1 << 32) - 1]
+    table.forget_costs(0)
+    assert math.isnan(table.cpu[0])
+    assert (table.peak[0], table.cpu[1]) == (0, 0.25)
 
 
 def test_a_row_stays_as_it_was() -> None:

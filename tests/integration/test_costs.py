@@ -1,0 +1,77 @@
+"""What an item costs: CPU seconds and the peak of memory, where they can be known."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from mpqueue import JobQueue, RetryPolicy, current_item
+from mpqueue._worker.costs import PEAK_SECONDS
+from tests.support import handlers as do
+from tests.support import hogs
+from tests.support.hogs import MB
+from tests.support.results import results_of
+
+pytestmark = pytest.mark.slow
+
+AT_ONCE = RetryPolicy(max_retries=1, base_delay=0.0)
+
+
+def test_an_item_tells_its_cpu_seconds_and_not_those_that_it_slept() -> None:
+    def handle(item: float) -> float:
+        threading.Event().wait(0.1)
+        return hogs.spin(item)
+
+    with JobQueue(1) as queue:
+        job = queue.run([0.05, 0.0], handle)
+    busy, idle = job.items
+    assert busy.cpu_seconds is not None
+    assert busy.cpu_seconds >= 0.999 * results_of(job)[0]
+    assert idle.cpu_seconds is not None
+    assert idle.cpu_seconds < idle.elapsed
+
+
+def test_the_peak_is_that_of_the_item_and_not_of_what_ran_before() -> None:
+    with JobQueue(1) as queue:
+        job = queue.run([150, 1, 50], hogs.spin_then_use)
+    large, small, middle = (item.peak_memory for item in job.items)
+    assert large is not None
+    assert small is not None
+    assert middle is not None
+    assert large >= small + 100 * MB
+    assert middle >= small + 25 * MB
+    assert large >= middle + 75 * MB
+
+
+def test_the_peak_of_tiny_items_is_not_known_their_cpu_seconds_are() -> None:
+    with JobQueue(1) as queue:
+        job = queue.run(range(2000), do.double)
+    assert all(item.peak_memory is None for item in job.items if item.elapsed < PEAK_SECONDS)
+    assert all(item.cpu_seconds is not None and item.cpu_seconds >= 0 for item in job.items)
+
+
+def test_costs_are_those_of_the_last_try_and_of_none_that_crashed() -> None:
+    def handle(item: str) -> None:
+        hogs.spin_then_use(50)
+        if item == "crashes" and current_item().attempt == 2:
+            os._exit(1)
+        if item != "good":
+            raise ValueError(item)
+
+    with JobQueue(1, retry=AT_ONCE) as queue:
+        job = queue.run(["good", "crashes", "fails"], handle)
+    good, crashes, fails = job.items
+    assert good.peak_memory is not None
+    assert fails.peak_memory is not None
+    assert (crashes.cpu_seconds, crashes.peak_memory) == (None, None)
+
+
+def test_items_that_did_not_run_cost_nothing_that_is_known() -> None:
+    with JobQueue(1) as queue:
+        job = queue.create_job("job", [1, 2], do.succeed)
+        assert [(item.cpu_seconds, item.peak_memory) for item in job.items] == [(None, None)] * 2
+        queue.start("job").result(30)
+        (record, _) = job.to_records(["id", "cpu_seconds", "peak_memory"])
+        assert record["cpu_seconds"] >= 0

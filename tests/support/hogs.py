@@ -1,0 +1,37 @@
+"""Handlers that use memory, named by what they do. See `tests.support.handlers`, whose kin they are."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+MB = 1 << 20
+
+_kept: list[bytearray] = []
+
+
+def use(megabytes: int) -> int:
+    """Have so much memory for a moment, every page of it; returns how much."""
+    held = bytearray(megabytes * MB)
+    held[:: 1 << 12] = b"\1" * len(held[:: 1 << 12])
+    return len(held)
+
+
+def leak(megabytes: int) -> int:
+    """Take so much memory and keep it."""
+    _kept.append(bytearray(b"\1") * (megabytes * MB))
+    return len(_kept)
+
+
+def spin(seconds: float) -> float:
+    """Keep a CPU busy for so many seconds of its time; returns how many it was."""
+    begun = time.process_time()
+    while (spent := time.process_time() - begun) < seconds:
+        pass
+    return spent
+
+
+def spin_then_use(item: Any) -> int:
+    """Use 5 ms of CPU time, so that its peak is worth being looked at, and as many MB as the item says."""
+    spin(0.005)
+    return use(item)
