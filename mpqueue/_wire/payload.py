@@ -67,6 +67,18 @@ def dump_code(obj: Any) -> tuple[Packed, Segment | None]:
     return packed, made[0] if made else None
 
 
+def dump_by_reference(obj: Any) -> tuple[bytes, list[memoryview]]:
+    """Plain pickle, which names classes and functions, and the big buffers, which are not copied."""
+    buffers = _Buffers()
+    return pickle.dumps(obj, PROTOCOL, buffer_callback=buffers.take), buffers
+
+
+def dump_by_value(obj: Any) -> tuple[bytes, list[memoryview]]:
+    """Like `dump_by_reference`, but what is of ``__main__`` or of a function goes along whole."""
+    buffers = _Buffers()
+    return _cloud(obj, buffers), buffers
+
+
 def weigh_code(obj: Any) -> int:
     """How many bytes `dump_code` would make of it. Raises what that raises; copies no big buffer."""
     buffers = _Buffers()
@@ -104,7 +116,11 @@ def load_home(packed: Packed, on_free: Callable[[int], object] | None = None) ->
     A class of a script or a notebook comes back with its instances, by value, as it was when it was sent; taken over,
     it would give the class old methods and old attributes.
     """
-    data, buffers = _unpacked(packed, on_free)
+    return load_kept(*_unpacked(packed, on_free))
+
+
+def load_kept(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
+    """The same, of a pickle and the buffers that belong to it."""
     if _FILLS_A_CLASS.search(data) is None:
         return pickle.loads(data, buffers=buffers)
     return _HomeUnpickler(io.BytesIO(data), buffers=buffers).load()

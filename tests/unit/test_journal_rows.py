@@ -1,0 +1,243 @@
+"""What a journal writes, read again: results, errors and items; whatever becomes of the program that reads."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpqueue._core.item_table import Failure, ItemTable, make_table
+from mpqueue._engine.journal.code_hash import differs, hash_code
+from mpqueue._engine.journal.payloads import NotKept, keep_payloads, read_payloads
+from mpqueue._engine.journal.rows import make_row, read_row
+from mpqueue._engine.journal.values import BIG, BigFile, Unreadable, keep, keep_error, restore, restore_error
+from mpqueue.errors import ItemTimeoutError, JournalError, RemoteError, RemoteTraceback
+from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
+
+
+def no_file(name: str) -> bytes:
+    raise FileNotFoundError(name)
+
+
+def through_journal(value: Any) -> Any:
+    """Write a value and read it again."""
+    files: list[BigFile] = []
+    kept = keep(value, files)
+    content = {file.name: b"".join(map(bytes, file.parts)) for file in files}
+    return restore(kept, content.__getitem__)
+
+
+def copied(table: ItemTable, *rows: bytes) -> ItemTable:
+    """A new table of the same items, with these rows read into it."""
+    fresh = ItemTable(list(table.payloads), None, table.rule)
+    for body in rows:
+        read_row(body, fresh, no_file)
+    return fresh
+
+
+def failed(text: str, trace: str = "Traceback of the worker") -> Failure:
+    error = ValueError(text)
+    error.__cause__ = RemoteTraceback(trace)
+    return Failure(error, trace, 0.25)
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [None, 3, "text", [1, {"a": (2,)}], b"x" * (2 * BIG), "y" * BIG])
+def test_plain_values_come_back(value: Any) -> None:
+    assert through_journal(value) == value
+
+
+def test_an_array_comes_back_writable_and_of_the_same_kind() -> None:
+    found = through_journal({"pixels": np.arange(BIG, dtype="f4").reshape(4, -1), "name": "a"})
+    found["pixels"][0, 0] = 7
+    assert found["name"] == "a"
+    assert found["pixels"].dtype == np.dtype("f4")
+    assert found["pixels"][3, -1] == BIG - 1
+
+
+def test_a_class_of_the_script_is_that_scripts_class_again_and_comes_by_value_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = ModuleType("__main__")
+    exec("class Result:\n    def __init__(self): self.pixels = None", vars(script))
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    small, big = script.Result(), script.Result()
+    big.pixels = np.zeros(BIG)
+    files: list[BigFile] = []
+    kept = [keep(small, files), keep(big, files)]
+    read = {file.name: b"".join(map(bytes, file.parts)) for file in files}.__getitem__
+    assert [type(restore(one, read)) for one in kept] == [script.Result] * 2
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    elsewhere = [restore(one, read) for one in kept]
+    assert [type(one).__name__ for one in elsewhere] == ["Result"] * 2
+    assert len(elsewhere[1].pixels) == BIG
+
+
+def test_what_can_not_be_read_is_told_by_a_stand_in() -> None:
+    module = ModuleType("gone")
+    exec("class Result: pass", vars(module))
+    module.Result.__module__ = "gone"
+    sys.modules["gone"] = module
+    kept = keep(module.Result(), [])
+    del sys.modules["gone"]
+    found = restore(kept, no_file)
+    assert isinstance(found, Unreadable)
+    assert "gone" in repr(found)
+    big = keep(b"x" * BIG, [])
+    assert isinstance(restore(big, no_file), Unreadable)
+    assert isinstance(restore(big, lambda _: b"half of it"), Unreadable)
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_error_comes_back_with_its_traceback_its_notes_and_its_cause() -> None:
+    error = ItemTimeoutError("too long", "where it hung")
+    error.__cause__ = KeyError("deeper")
+    noted = ValueError("wrong")
+    noted.add_note("a note")
+    assert restore_error(keep_error(noted, []), no_file).__notes__ == ["a note"]
+    found = restore_error(keep_error(error, []), no_file)
+    assert isinstance(found, ItemTimeoutError)
+    assert (str(found), found.stack) == ("too long", "where it hung")
+    assert repr(found.__cause__) == "KeyError('deeper')"
+    remote = restore_error(keep_error(failed("bad").error, []), no_file)
+    assert isinstance(remote.__cause__, RemoteTraceback)
+    assert "Traceback of the worker" in str(remote.__cause__)
+
+
+def test_an_error_that_can_not_be_pickled_has_a_stand_in() -> None:
+    class Odd(ValueError):
+        def __reduce__(self) -> Any:
+            raise TypeError("not me")
+
+    found = restore_error(keep_error(Odd("text"), []), no_file)
+    assert isinstance(found, RemoteError)
+    assert found.message == "text"
+    assert "builtins.ValueError" in found.bases
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_chunk_that_completed_is_a_row() -> None:
+    table = make_table("abcdef")
+    table.complete(range(1, 5), ["B", None, {"d": 1}, 5])
+    table.time_stretch(range(1, 5), 0.5)
+    fresh = copied(table, make_row(table, range(1, 5), {}).body)
+    assert fresh.status == table.status
+    assert fresh.results == table.results
+    assert fresh.attempts == table.attempts
+    assert fresh.elapsed == table.elapsed
+
+
+def test_failed_tries_add_up_over_rows_and_a_later_row_says_how_the_item_ended() -> None:
+    table, seen = make_table("abcd"), dict[int, int]()
+    table.fail_try(2, failed("first"), 11)
+    table.status[2] = RETRY
+    one = make_row(table, [2], seen)
+    after_one = copied(table, one.body)
+    assert (after_one.status[2], after_one.attempts[2]) == (PENDING, 1)
+    assert after_one.failures[2].message == "first"
+    table.fail_try(2, failed("second"), 12)
+    table.fail(2, failed("second"))
+    table.complete(range(3, 4), ["D"])
+    two = make_row(table, [2, 3], seen)
+    fresh = copied(table, one.body, two.body)
+    assert (fresh.status[2], fresh.attempts[2], fresh.results[3]) == (FAILED, 2, "D")
+    assert [(entry.error, entry.pid, entry.duration) for entry in fresh.history[2]] == [
+        ("first", 11, 0.25),
+        ("second", 12, 0.25),
+    ]
+    assert fresh.failures[2].message == "second"
+    assert fresh.failures[2].traceback == "Traceback of the worker"
+
+
+def test_failed_items_that_are_to_run_again_are_pending_and_keep_their_history() -> None:
+    table, seen = make_table("ab"), dict[int, int]()
+    table.fail_try(1, failed("once"), 5)
+    table.fail(1, failed("once"))
+    one = make_row(table, [1], seen)
+    table.forget_failures()
+    fresh = copied(table, one.body, make_row(table, [1], seen).body)
+    assert (fresh.status[1], fresh.attempts[1], fresh.failures) == (PENDING, 0, {})
+    assert [entry.error for entry in fresh.history[1]] == ["once"]
+
+
+def test_an_item_whose_result_can_not_be_pickled_is_written_as_not_run() -> None:
+    class Odd:
+        def __reduce__(self) -> Any:
+            raise TypeError("not me")
+
+    table = make_table("abc")
+    table.complete(range(3), [1, Odd(), 3])
+    row = make_row(table, range(3), {})
+    fresh = copied(table, row.body)
+    assert list(fresh.status) == [COMPLETED, PENDING, COMPLETED]
+    assert fresh.results == [1, None, 3]
+    assert row.left_out == ((1, "TypeError: not me"),)
+
+
+def test_what_items_wrote_comes_back() -> None:
+    table = make_table("ab")
+    table.complete(range(2), [1, 2])
+    table.output[1] = ("out", "err")
+    assert copied(table, make_row(table, range(2), {}).body).output == {1: ("out", "err")}
+
+
+@pytest.mark.parametrize("at", [0, 3, 4, 20, -1])
+def test_damage_is_noticed(at: int) -> None:
+    table = make_table("ab")
+    table.complete(range(2), [1, 2])
+    body = bytearray(make_row(table, range(2), {}).body)
+    body[at] ^= 4
+    with pytest.raises(JournalError, match="damaged"):
+        copied(table, bytes(body))
+    with pytest.raises(JournalError, match="damaged"):
+        copied(table, b"")
+
+
+# -- payloads and code -------------------------------------------------------------------------------------------------
+
+
+def test_items_are_kept_but_for_big_ones_and_those_that_can_not_be_pickled() -> None:
+    items = [{"id": at} for at in range(600)] + [b"x" * BIG, threading.Lock()]
+    kept = keep_payloads(items)
+    found = read_payloads(len(items), kept.bodies, "run.db")
+    assert found[:600] == items[:600]
+    assert kept.left_out == {600, 601}
+    assert isinstance(found[600], NotKept)
+    assert isinstance(found[601], NotKept)
+
+
+def test_the_hash_tells_other_items_also_big_ones() -> None:
+    arrays = [[1, np.full(BIG, value)] for value in (0.0, 0.0, 1.0)]
+    one, same, other = (keep_payloads(items).hash for items in arrays)
+    assert one == same != other
+
+
+def test_a_handler_that_moved_is_the_same_one_that_does_something_else_is_not() -> None:
+    def compiled(text: str) -> Any:
+        names: dict[str, Any] = {}
+        exec(text, names)
+        return names["f"]
+
+    same = [
+        compiled("def f(x):\n    return x in {'a', 'b'}"),
+        compiled("\n\n# moved\ndef f(x):\n  return x in {'a', 'b'}"),
+    ]
+    other = compiled("def f(x):\n    return x in {'a', 'c'}")
+    assert not differs(hash_code(same[0]), hash_code(same[1]))
+    assert differs(hash_code(same[0]), hash_code(other))
+    assert not differs(hash_code(same[0]), hash_code(partial(same[1], y=2)))
+    assert differs(hash_code(same[0], None), hash_code(same[0], other))
+    assert differs(hash_code(len), hash_code(str.upper))
+    assert not differs(hash_code(other), "2.7:" + "0" * 32)
+    assert not differs(None, hash_code(other))
