@@ -130,12 +130,15 @@ def test_an_error_that_can_not_be_pickled_has_a_stand_in() -> None:
 def test_a_chunk_that_completed_is_a_row() -> None:
     table = make_table("abcdef")
     table.complete(range(1, 5), ["B", None, {"d": 1}, 5])
-    table.time_stretch(range(1, 5), 0.5)
+    table.time_stretch(range(1, 3), 0.5, 0.25)
+    table.note_peaks({3: 5 << 20})
     fresh = copied(table, make_row(table, range(1, 5), {}).body)
     assert fresh.status == table.status
     assert fresh.results == table.results
     assert fresh.attempts == table.attempts
     assert fresh.elapsed == table.elapsed
+    assert [fresh.cpu[at] for at in (1, 2)] == [0.25, 0.25]
+    assert fresh.peak == table.peak
 
 
 def test_failed_tries_add_up_over_rows_and_a_later_row_says_how_the_item_ended() -> None:

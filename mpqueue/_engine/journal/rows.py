@@ -29,7 +29,7 @@ from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 #: The columns of numbers that are kept, by their names in the table.
-NUMBERS = ("attempts", "elapsed")
+NUMBERS = ("attempts", "elapsed", "cpu", "peak")
 #: Bytes of the checksum.
 CHECK = 4
 
@@ -87,7 +87,8 @@ def make_row(table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int
     for name in NUMBERS:
         column = getattr(table, name)
         part = column[lo:hi] if whole else array(column.typecode, (column[index] for index in indices))
-        content[name] = part.tobytes()
+        data, first = part.tobytes(), part[:1].tobytes()
+        content[name] = first if data == first * len(part) else data  # very often all are the same
     if table.history or table.failures:
         _keep_failures(content, table, indices, tries_kept, files)
     if table.output:
@@ -153,8 +154,10 @@ def read_row(body: bytes, table: ItemTable, read_file: ReadFile) -> list[int]:
     if max(indices) >= len(table) or len(status) != len(indices):
         raise JournalError(f"a row of the journal: expected items below {len(table)}, got {max(indices)}")
     for name in NUMBERS:
-        column = getattr(table, name)
-        _put(column, indices, _numbers(column.typecode, content[name]))
+        column, count = getattr(table, name), len(indices)
+        if name in content:
+            numbers = _numbers(column.typecode, content[name])
+            _put(column, indices, numbers * count if len(numbers) < count else numbers)
     unreadable = _read_results(content, table, indices, read_file)
     if "history" in content:
         _read_failures(content, table, indices, read_file)
