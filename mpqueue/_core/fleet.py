@@ -18,6 +18,8 @@ PATIENCE = 30.0
 #: A worker that died by itself sooner than this many seconds after its start, before it did anything, may be one of
 #: many: the next one waits as if it could not be started.
 EARLY = 1.0
+#: How many workers in a row must die in the initializer, on each lane, for it to be the initializer's fault.
+DEADLY = 3
 
 
 def open_lanes(books: Books) -> None:
@@ -57,7 +59,7 @@ def lane_initialized(books: Books, lane: LaneBook, message: LaneInitialized) -> 
 def fail_for_initializer(books: Books) -> None:
     """Fail what waits for workers that the initializer keeps from coming."""
     cause = books.init_error
-    error = SetupError(f"the initializer failed in every worker; the last one raised {cause!r}")
+    error = SetupError(f"the initializer failed in every worker; the last time with {cause!r}")
     error.__cause__ = cause
     for job in list(books.jobs.values()):
         fail_rest(books, job, error)
@@ -94,8 +96,12 @@ def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) ->
 
 def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
     """A worker is gone: settle its chunks and start the next one."""
+    initializing = books.has_initializer and lane.state is LaneState.STARTING
     blamed = worker_died(books, lane, message)
     books.commands.append(RetireLane(lane.number))
+    if initializing:
+        _died_in_initializer(books, lane, message)
+        return
     early = not blamed and not lane.proven and books.now - lane.ready_at < EARLY
     if books.init_error is not None:
         _start_later(books, lane)
@@ -106,6 +112,16 @@ def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
     else:
         lane.start_failures = 0
         _start_now(books, lane)
+
+
+def _died_in_initializer(books: Books, lane: LaneBook, message: LaneDied) -> None:
+    """Somebody may have killed it, so the next one tries again; where all die there, nothing can be run."""
+    books.last_start_error = error = crash_error(message, "while it ran the initializer")
+    lane.start_failures += 1
+    _start_later(books, lane)
+    if all(other.start_failures >= DEADLY and other.state is not LaneState.READY for other in books.lanes):
+        books.init_error = error
+        fail_for_initializer(books)
 
 
 def forget_lanes(books: Books) -> None:

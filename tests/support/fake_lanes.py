@@ -397,7 +397,11 @@ class FakeLanes:
 
         def initialized() -> None:
             worker = self._live(lane, generation)
-            if worker is not None and worker.alive:
+            if worker is None or not worker.alive:
+                return
+            if doing.outcome is Outcome.CRASH:
+                worker.die()
+            else:
                 self.post(LaneInitialized(lane, generation, failure))
 
         self.call_at(self.now + doing.seconds, initialized)

@@ -7,9 +7,10 @@ from itertools import pairwise
 import pytest
 
 from mpqueue._core.commands import KillLane, StartLane
+from mpqueue._core.fleet import DEADLY
 from mpqueue._core.lane_book import LaneState
 from mpqueue._core.messages import LaneReady
-from mpqueue.errors import SetupError, WorkerStartError
+from mpqueue.errors import SetupError, WorkerCrashedError, WorkerStartError
 from mpqueue.status import JobStatus
 from tests.support.auditor import Auditor
 from tests.support.fake_lanes import FakeLanes, attempts, errors, statuses, succeed
@@ -207,6 +208,30 @@ def test_an_initializer_that_fails_in_one_worker_leaves_the_others_to_work() -> 
     fleet = watched(2)
     fleet.initialize_with(lambda lane: Try(0.0, Outcome.FAILURE if lane == 0 else Outcome.RESULT))
     job = fleet.job([succeed(1.0)] * 3)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.COMPLETED
+
+
+def test_an_initializer_that_kills_every_worker_fails_the_jobs_after_a_few() -> None:
+    fleet = watched(2)
+    fleet.initialize_with(lambda lane: Try(0.5, Outcome.CRASH))
+    job = fleet.job([succeed()] * 2)
+    fleet.start(job)
+    fleet.run_until_over(job, at_rest=False)
+    assert errors(job) == [SetupError] * 2
+    assert isinstance(job.table.failures[0].error.__cause__, WorkerCrashedError)
+    assert fleet.counts[StartLane] <= 2 * DEADLY + 2
+    late = fleet.job([succeed()])
+    fleet.start(late)
+    assert errors(late) == [SetupError]
+
+
+def test_a_worker_that_is_killed_in_the_initializer_is_no_fault_of_the_initializer() -> None:
+    fleet = watched(1)
+    left = [Outcome.CRASH] * (DEADLY - 1)
+    fleet.initialize_with(lambda lane: Try(0.5, left.pop() if left else Outcome.RESULT))
+    job = fleet.job([succeed()] * 2)
     fleet.start(job)
     fleet.run_until_over(job)
     assert job.status is JobStatus.COMPLETED
