@@ -10,7 +10,8 @@ BIN := .venv/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo check format sizes test test-heavy test-fast test-others chaos coverage bench bench-quick docs docs-serve clean
+.PHONY: help .venv demo check format sizes test test-heavy test-fast test-others chaos coverage bench bench-quick faults docs
+.PHONY: docs-serve clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +91,9 @@ bench: .venvs/bench/.bench  ## measure, in an hour or so; see benchmarks/README.
 
 bench-quick: .venvs/bench/.bench  ## measure roughly, in a few minutes
 	.venvs/bench/bin/python -m benchmarks --quick $(ARGS)
+
+faults: .venvs/bench/.bench  ## what becomes of the rest when one item fails: the fault matrix. ARGS='--only segfault'
+	.venvs/bench/bin/python -m benchmarks.faults $(ARGS)
 
 docs: .venv/.dev  ## build the site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import contenders, machine, pictures, questions, session
+from benchmarks import contenders, machine, pictures, processes, questions, session
 from benchmarks.busy import calibrate
 from benchmarks.case import Sizes
 from benchmarks.tables import summary
@@ -32,7 +32,7 @@ def main() -> None:
         print(f"warning: {machine.load()} processes want a CPU besides this one; the figures will be doubtful")
     if args.pictures:
         os.environ[pictures.FOLDER] = str(args.pictures.resolve())
-    session.end_on_signals()
+    processes.end_on_signals()
     rounds, limit = SIZES[args.size]
     run = session.Session(
         sizes=Sizes(args.size, args.workers, calibrate(args.workers)),

@@ -491,7 +491,7 @@ class Ray(Contender):
     statement = "import ray"
     configuration = "ray.util.multiprocessing.Pool.map with a chunksize; a task each where chunksize is 1; ray.put"
 
-    def start(self, workers: int) -> None:
+    def start(self, workers: int, **options: Any) -> None:
         import os
 
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -499,7 +499,7 @@ class Ray(Contender):
         import ray
 
         self.ray = ray
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
+        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL", **options)
         self.tasks: dict[Any, Any] = {}
         self.pool: Any = None
 

@@ -8,24 +8,21 @@ that it has started, and goes on with the next case.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import selectors
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
 
-from benchmarks import contenders, machine, questions
+from benchmarks import contenders, machine, processes, questions
 from benchmarks.case import Case, Sizes
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +30,6 @@ ROOT = Path(__file__).parent.parent
 PATIENCE = 120.0
 #: Seconds that it gets to end by itself, so that contenders can tidy up.
 FAREWELL = 10.0
-PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(slots=True)
@@ -47,8 +43,7 @@ class Session:
     results: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Whatever loses its parent becomes ours, so that it can be found and ended.
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        processes.adopt_orphans()
 
     def ask(self, question: str) -> dict[str, Any]:
         """Answer one question: all rounds of it."""
@@ -192,43 +187,15 @@ class _Child:
         until = time.monotonic() + patience
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(patience)
-        psutil.wait_procs(list(_descendants()), max(0.0, until - time.monotonic()))
+        psutil.wait_procs(processes.descendants(), max(0.0, until - time.monotonic()))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # Resource trackers last: they remove what the others leave, and end by themselves when these are gone.
-        for spared in (True, False):
-            doomed = [process for process in _descendants() if not (spared and _tracks_resources(process))]
-            for process in doomed:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-            if spared:
-                self._process.wait()
-            psutil.wait_procs(list(_descendants()) if spared else doomed, FAREWELL)
+        processes.end_all(FAREWELL)
+        self._process.wait()
         for folder in Path("/dev/shm").glob(f"joblib_memmapping_folder_{self._process.pid}_*"):
             shutil.rmtree(folder, ignore_errors=True)
         self._selector.close()
         os.close(self._answers)
-
-
-def _descendants() -> Iterator[psutil.Process]:
-    """All that is below this process: what the child started, orphans included, since those are handed to us."""
-    yield from psutil.Process().children(recursive=True)
-
-
-def _tracks_resources(process: psutil.Process) -> bool:
-    try:
-        return any("resource_tracker" in word for word in process.cmdline())
-    except psutil.Error:
-        return False
-
-
-def end_on_signals() -> None:
-    """Let a SIGTERM end the run as Ctrl-C does, children and all."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)

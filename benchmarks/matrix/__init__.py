@@ -1,0 +1,1 @@
+"""The fault matrix: the same fault for everybody, and who still delivers what. Run by `benchmarks.faults`."""
