@@ -1,0 +1,133 @@
+"""The search of the documentation's site: what people type, in their own words, leads to a page that answers.
+
+The site is built, and its index is asked as Material's search asks it in a browser: with lunr, each word as the
+beginning of a word, titles before text.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lunr.builder import Builder  # type: ignore[import-untyped]
+from lunr.stop_word_filter import stop_word_filter  # type: ignore[import-untyped]
+
+ROOT = Path(__file__).parent.parent
+#: Pages that are looked at before somebody types other words.
+PATIENCE = 3
+
+pytestmark = pytest.mark.slow
+
+#: What people asked in other projects' issue trackers, and where it is answered.
+ASKED = {
+    "TerminatedWorkerError": "questions/ coming-from/joblib/",
+    "BrokenProcessPool": "questions/ coming-from/concurrent-futures/",
+    "one worker died batch lost": "questions/",
+    "don't stop all tasks when one failed": "questions/",
+    "worker died unexpectedly": "questions/",
+    "pool hangs when worker is killed": "questions/",
+    "resubmit after crash": "questions/",
+    "exception can't be unpickled": "questions/ how-to/errors/",
+    "task stuck third party library": "questions/ how-to/retries-and-timeouts/",
+    "timeout per task": "questions/ how-to/retries-and-timeouts/",
+    "timeout chunk results lost": "questions/",
+    "never stuck pool": "questions/",
+    "cancel running": "questions/ how-to/pause-cancel-close/",
+    "ctrl-c takes forever": "questions/ how-to/pause-cancel-close/",
+    "KeyboardInterrupt": "how-to/errors/ how-to/pause-cancel-close/ how-to/retries-and-timeouts/ questions/",
+    "sigint partially runs next task": "questions/",
+    "clear queue": "questions/ how-to/pause-cancel-close/",
+    "retry delay exponential backoff jitter": "questions/ how-to/retries-and-timeouts/",
+    "return_exceptions": "questions/ how-to/map/",
+    "raise first error": "questions/ how-to/map/",
+    "tolerate failures": "questions/ how-to/map/",
+    "memory leak restart worker": "questions/ how-to/setup-and-workers/",
+    "generator infinite input": "questions/ how-to/map/",
+    "large constant argument": "questions/ how-to/setup-and-workers/",
+    "shared memory numpy array": "questions/ how-to/setup-and-workers/",
+    "progress bar": "how-to/progress-and-events/ questions/ coming-from/tqdm/",
+    "logging from workers": "how-to/logging-and-output/ questions/",
+    "stdout per job": "how-to/logging-and-output/ questions/",
+    "which arguments failed": "questions/",
+    "edited module old code": "questions/ how-to/notebooks/",
+    "process number gpu": "questions/ how-to/setup-and-workers/",
+    "initializer": "questions/ how-to/setup-and-workers/",
+    "can't pickle lambda": "questions/ how-to/notebooks/",
+    "__main__ guard": "questions/ how-to/notebooks/",
+    "notebook hangs": "questions/ how-to/notebooks/",
+    "chunksize tiny tasks slow": "questions/ how-to/setup-and-workers/",
+    "daemonic processes children": "questions/",
+    "OMP_NUM_THREADS": "questions/ how-to/setup-and-workers/",
+    "orphans": "questions/",
+    "type hints mypy": "questions/",
+    "priority": "questions/ reference/api/",
+    "redis broker": "questions/ coming-from/celery-bullmq/",
+    "security pickle": "questions/ explanation/promises/",
+    "ray": "coming-from/ray/",
+    "dask": "coming-from/dask/",
+    "multiprocessing pool": "coming-from/multiprocessing/",
+    "celery": "coming-from/celery-bullmq/",
+    "csv export": "how-to/export/",
+    "max_retries": "how-to/retries-and-timeouts/ questions/ reference/api/ adr/0005-what-max-retries-counts/",
+}
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory: pytest.TempPathFactory) -> Search:
+    site = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    subprocess.run(build, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=100)
+    return Search(json.loads((site / "search" / "search_index.json").read_text()))
+
+
+class Search:
+    """The index of a site, asked as its page does."""
+
+    def __init__(self, index: dict[str, Any]) -> None:
+        self._separator = index["config"]["separator"]
+        builder = Builder()
+        builder.ref("location")
+        builder.field("title", boost=1000)
+        builder.field("text")
+        builder.pipeline.add(stop_word_filter)
+        for section in index["docs"]:
+            words = {name: " ".join(self._words(section[name])) for name in ("title", "text")}
+            builder.add({"location": section["location"], **words})
+        self._lunr = builder.build()
+
+    def _words(self, text: str) -> list[str]:
+        plain = html.unescape(re.sub("<[^>]+>", " ", text)).lower()
+        return [word for word in re.split(self._separator, plain) if word]
+
+    def pages(self, typed: str) -> list[str]:
+        """The pages in the order in which they are shown, by their best section."""
+        words = [word for word in self._words(typed) if word]
+        scores: dict[str, float] = {}
+        for found in self._lunr.search(" ".join(f"{word}*" for word in words)):
+            page = found["ref"].partition("#")[0]
+            terms = found["match_data"].metadata
+            share = sum(any(term.startswith(word) for term in terms) for word in words) / len(words)
+            scores[page] = max(scores.get(page, 0.0), found["score"] * (1 + share**2))
+        return sorted(scores, key=lambda page: -scores[page])
+
+
+@pytest.mark.parametrize(("typed", "answered"), ASKED.items(), ids=list(ASKED))
+def test_what_people_type_leads_to_a_page_that_answers(search: Search, typed: str, answered: str) -> None:
+    shown = search.pages(typed)[:PATIENCE]
+    assert set(shown) & set(answered.split()), shown
+
+
+def test_every_page_but_decisions_can_be_found_by_its_title(search: Search) -> None:
+    menu = (ROOT / "mkdocs.yml").read_text()
+    titles = re.findall(r"^ +- (?P<title>[^:\n]+): (?P<page>(?!adr)[a-z0-9/-]+)\.md$", menu, re.MULTILINE)
+    assert len(titles) > 20
+    for title, page in titles:
+        assert f"{page}/" in search.pages(title)[:PATIENCE], title
