@@ -74,6 +74,10 @@ ASKED = {
     "dask": "coming-from/dask/",
     "multiprocessing pool": "coming-from/multiprocessing/",
     "celery": "coming-from/celery-bullmq/",
+    "same random numbers": "questions/ how-to/setup-and-workers/",
+    "pytorch model": "guide/examples/ how-to/setup-and-workers/",
+    "scikit-learn GridSearchCV": "guide/examples/ coming-from/joblib/",
+    "out of memory": "questions/ how-to/memory/",
     "csv export": "how-to/export/",
     "max_retries": "how-to/retries-and-timeouts/ questions/ reference/api/ adr/0005-what-max-retries-counts/",
 }
@@ -100,7 +104,7 @@ class Search:
         builder.pipeline.add(stop_word_filter)
         for section in index["docs"]:
             words = {name: " ".join(self._words(section[name])) for name in ("title", "text")}
-            builder.add({"location": section["location"], **words})
+            builder.add({"location": section["location"], **words}, {"boost": section.get("boost", 1)})
         self._lunr = builder.build()
 
     def _words(self, text: str) -> list[str]:
