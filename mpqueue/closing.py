@@ -23,6 +23,9 @@ class Closable:
     def _check_open(self, what: str) -> None:
         raise NotImplementedError
 
+    def _close_pages(self) -> None:
+        raise NotImplementedError
+
     def close(self, *, wait: bool = True, kill: bool = False) -> None:
         """End the queue. Afterwards its calls raise `QueueClosedError`; jobs and their results stay readable.
 
@@ -39,6 +42,7 @@ class Closable:
                 for run in runs:
                     run.end_bar()
             self._engine.shutdown(kill=True)
+            self._close_pages()
             return
         self._engine.close_jobs(cancel=here or not wait)
         if wait and not here:
@@ -53,6 +57,7 @@ class Closable:
         if not kill:
             concurrent.futures.wait([run for runs in list(self._runs.values()) for run in runs])
         self._engine.shutdown(kill=kill, wait_for_listeners=not kill)
+        self._close_pages()
 
     def __enter__(self) -> Self:
         self._check_open("enter a queue")

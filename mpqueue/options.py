@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from mpqueue.retry import RetryPolicy, check_number
 
 #: Tries after the first where nobody says otherwise.
 DEFAULT_MAX_RETRIES = 3
+#: The highest port that there is.
+MOST_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,20 @@ def choose_policy(
     return RetryPolicy(
         max_retries, above.base_delay, above.factor, above.max_delay, above.jitter, above.retry_on, above.give_up_on
     )
+
+
+def check_address(host: object, port: object, hosts: object) -> tuple[str, int, tuple[str, ...]]:
+    """What `serve` was given, checked."""
+    if not isinstance(host, str) or not host:
+        raise TypeError(f"host: expected a name or an address, got {host!r} of type {type(host).__name__}")
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port: expected a whole number, got {port!r} of type {type(port).__name__}")
+    if not 0 <= port <= MOST_PORT:
+        raise ValueError(f"port: expected 0 (any free one) to {MOST_PORT}, got {port}")
+    names = () if isinstance(hosts, str) or not isinstance(hosts, Iterable) else tuple(hosts)
+    if isinstance(hosts, str) or not isinstance(hosts, Iterable) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"hosts: expected a list of names, got {hosts!r} of type {type(hosts).__name__}")
+    return host, port, names
 
 
 def check_concurrency(value: int) -> None:

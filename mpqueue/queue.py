@@ -39,12 +39,13 @@ from mpqueue.progress import Showing, ShowProgress, make_display
 from mpqueue.records import with_speech
 from mpqueue.retry import RetryPolicy
 from mpqueue.run import Ended, JobRun
+from mpqueue.serving import Serving
 from mpqueue.status import JobStatus, QueueStats
 
 T = TypeVar("T")
 
 
-class JobQueue(Creating, Closable, Hosting, SafeEmitter):
+class JobQueue(Creating, Serving, Closable, Hosting, SafeEmitter):
     """Runs a function over many items in worker processes, and brings every result and every error home.
 
     ``concurrency`` workers (None: one for each CPU that the process may use; one inside a worker) start with the first
@@ -105,6 +106,7 @@ class JobQueue(Creating, Closable, Hosting, SafeEmitter):
         self._next_number = 1
         self._run_numbers = itertools.count(1)
         self._jobs_lock = threading.RLock()
+        self._pages = []
         self._closed = False
         self._closer: threading.Thread | None = None
         finalizer = weakref.finalize(self, self._engine.abandon)

@@ -46,7 +46,7 @@ from mpqueue._engine.clock import Clock
 from mpqueue._engine.inbox import Inbox, Request
 from mpqueue._engine.last_words import last_words
 from mpqueue._engine.protocol import Lane, Pool
-from mpqueue._engine.running import running_items
+from mpqueue._engine.running import LaneNow, lanes_now, running_items
 from mpqueue._engine.traffic import Traffic
 from mpqueue._wire.handler import PackedHandler
 from mpqueue.errors import MPQueueError, QueueClosedError
@@ -136,6 +136,10 @@ class Coordinator:
         self.ask_later(end)
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def lanes_now(self) -> list[LaneNow]:
+        """What each lane is at, as seen from outside."""
+        return lanes_now(self.scheduler.books, self._lane)
 
     # -- inside requests -------------------------------------------------------------------------------------
 

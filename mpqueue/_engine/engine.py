@@ -25,6 +25,7 @@ from mpqueue._engine.exits import on_exit
 from mpqueue._engine.listeners import ListenerThread
 from mpqueue._engine.pool import LokyPool
 from mpqueue._engine.protocol import LaneSettings
+from mpqueue._engine.running import LaneNow
 from mpqueue._wire.handler import PackedHandler
 from mpqueue.errors import QueueClosedError, WorkerStartError
 from mpqueue.options import QueueOptions
@@ -84,6 +85,10 @@ class Engine:
                 )
                 self._coordinator.start()
             return self._coordinator
+
+    def lanes_now(self) -> list[LaneNow]:
+        """What each lane is at; none before the first job. From any thread."""
+        return [] if self._coordinator is None or self._pool is None else self._coordinator.lanes_now()
 
     def open_pool(self) -> None:
         """On the coordinator's thread: start the workers, where they have not been.

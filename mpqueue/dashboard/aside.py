@@ -1,0 +1,43 @@
+"""Calls that may take long, or for ever, on threads of their own beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call it on a new thread, and wait for its value.
+
+    Unlike asyncio's own threads it is waited for by nobody else: a user's ``repr`` that hangs neither keeps the page
+    from closing nor the program from ending.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: BaseException | None) -> None:
+        if answer.done():  # whoever asked has gone
+            return
+        if error is None:
+            answer.set_result(value)  # type: ignore[arg-type]
+        else:
+            answer.set_exception(error)
+
+    def work() -> None:
+        value: T | None = None
+        failure: BaseException | None = None
+        try:
+            value = call(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+            failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, value, failure)
+
+    threading.Thread(target=work, name="mpqueue-page-call", daemon=True).start()
+    return await answer

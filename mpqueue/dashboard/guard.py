@@ -1,0 +1,130 @@
+"""Who may see the page: those who have its token, in a browser that asks for this page and not for another's sake.
+
+Before anything else is looked at, each request must
+
+- name a host that is ours: a stranger's name that leads here is somebody's web page that wants to pass for this one
+  (DNS rebinding);
+- carry the token: in the address, once, for which it gets a cookie and is sent on to the address without it; in the
+  cookie; or in an ``Authorization: Bearer`` header, for programs;
+- come from the page itself, or from nowhere: not from another site, nor from another port of this machine.
+
+Whoever does not is told so and nothing else, whatever the path. The cookie is for one path only, whose name is drawn
+by lot: else a browser would show it to every other server on this machine, since cookies don't know of ports.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Collection, Iterator
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "mpqueue"
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+#: What each answer carries: nothing is loaded from elsewhere, kept by anybody, shown in a frame, or told to others.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+#: A link on another site leads here: the browser leaves the cookie out until the page itself asks once more.
+_ONCE_MORE = '<!doctype html><meta http-equiv="refresh" content="0"><title>mpqueue</title><p>Opening the page…'
+_REFUSAL = "This page needs its whole address, with the token in it: the program that serves it has printed it.\n"
+
+
+class Guard:
+    """An ASGI application around another, which it lets nobody reach who may not."""
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        self._app = app
+        self._hosts = LOOPBACK | {host.lower() for host in hosts}
+        self.token = secrets.token_urlsafe(32)
+        self.place = f"/{secrets.token_hex(6)}/"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        if scope["type"] != "http":
+            return
+        answer = self._judge(scope)
+        await (answer or self._app)(scope, receive, send_with_headers)
+
+    def _judge(self, scope: Scope) -> Response | None:
+        """The answer to one who may not go on; None for who may."""
+        headers = Headers(scope=scope)
+        name = _name(headers.get("host", ""))
+        if name not in self._hosts:
+            return PlainTextResponse(f"There is no page of mpqueue under the name {name!r}.\n", 403)
+        if scope["path"] == self.place and self._is_token(_from_query(scope)):
+            return self._hand_out_cookie(scope)
+        if not any(self._is_token(offered) for offered in _offered(headers)):
+            if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") == "navigate":
+                return HTMLResponse(_ONCE_MORE, 403)
+            return PlainTextResponse(_REFUSAL, 403)
+        if not _is_own(headers):
+            return PlainTextResponse("Another site's request is not answered.\n", 403)
+        if not scope["path"].startswith(self.place):
+            return PlainTextResponse("Not found.\n", 404)
+        return None
+
+    def _hand_out_cookie(self, scope: Scope) -> Response:
+        if scope["method"] not in ("GET", "HEAD"):
+            return PlainTextResponse("Expected GET.\n", 405, {"Allow": "GET, HEAD"})
+        answer = RedirectResponse(self.place, 303)
+        answer.set_cookie(COOKIE, self.token, path=self.place, httponly=True, samesite="strict")
+        return answer
+
+    def _is_token(self, offered: str) -> bool:
+        return hmac.compare_digest(offered.encode(errors="replace"), self.token.encode())
+
+
+def _name(host: str) -> str:
+    """Without the port, which a tunnel may have changed."""
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdigit() else host).lower().rstrip(".")
+
+
+def _from_query(scope: Scope) -> str:
+    try:
+        query: bytes = scope["query_string"]
+        return parse_qs(query.decode("ascii"), max_num_fields=8).get("token", [""])[0]
+    except ValueError:
+        return ""
+
+
+def _offered(headers: Headers) -> Iterator[str]:
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        yield token
+    for line in headers.getlist("cookie"):
+        try:
+            morsel = SimpleCookie(line).get(COOKIE)
+        except CookieError:
+            continue
+        if morsel is not None:
+            yield morsel.value
+
+
+def _is_own(headers: Headers) -> bool:
+    """False for what another site, or another port, has the browser ask."""
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
+    if origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower():
+        return False
+    return site in ("none", "same-origin")

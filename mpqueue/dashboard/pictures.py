@@ -1,0 +1,102 @@
+"""The picture in a result, where it has one, as bytes that a browser shows.
+
+A picture is a PIL image; bytes that are a PNG, JPEG, GIF or WebP; or what shows itself as one in notebooks
+(``_repr_png_``), or can be saved as one (a matplotlib figure). A result may also have it in a key or a field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+#: Bytes of a picture that is sent, at most.
+MOST_BYTES = 32 << 20
+#: Pixels of the longer side of a PIL image that is sent.
+LONGEST_SIDE = 1600
+#: How many keys or fields of a result are looked at.
+_MOST_FIELDS = 50
+
+
+class Picture(NamedTuple):
+    """An encoded picture."""
+
+    media_type: str
+    data: bytes
+
+
+def has_picture(result: Any) -> bool:
+    """True where `find_picture` would try to make one. Costs little, and asks nothing of the result but attributes."""
+    return any(_looks_like_one(value) for value in _candidates(result))
+
+
+def find_picture(result: Any) -> Picture | None:
+    """The first picture in a result, None where there is none. Whatever the result's own code raises comes through."""
+    for value in _candidates(result):
+        if _looks_like_one(value):
+            picture = _encode(value)
+            if picture is not None and len(picture.data) <= MOST_BYTES:
+                return picture
+    return None
+
+
+def _candidates(result: Any) -> Iterator[Any]:
+    yield result
+    if isinstance(result, Mapping):
+        yield from list(result.values())[:_MOST_FIELDS]
+    elif isinstance(result, tuple | list):
+        yield from result[:_MOST_FIELDS]
+    elif dataclasses.is_dataclass(result) and not isinstance(result, type):
+        yield from (getattr(result, field.name, None) for field in dataclasses.fields(result)[:_MOST_FIELDS])
+
+
+def _looks_like_one(value: Any) -> bool:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _media_type(bytes(value[:16])) is not None
+    if isinstance(value, type) or value is None or isinstance(value, str | int | float):
+        return False
+    return _is_pil(value) or _is_figure(value) or callable(getattr(value, "_repr_png_", None))
+
+
+def _encode(value: Any) -> Picture | None:
+    if isinstance(value, bytes | bytearray | memoryview):
+        media_type = _media_type(bytes(value[:16]))
+        return None if media_type is None else Picture(media_type, bytes(value))
+    if _is_pil(value):
+        image = value.copy()
+        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+        if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+            image = image.convert("RGB")
+        return _saved(lambda file: image.save(file, format="PNG"))
+    if _is_figure(value):
+        return _saved(lambda file: value.savefig(file, format="png"))
+    data = value._repr_png_()
+    if isinstance(data, tuple):  # with metadata
+        data = data[0]
+    return Picture("image/png", bytes(data)) if data and _media_type(bytes(data[:16])) == "image/png" else None
+
+
+def _saved(save: Any) -> Picture:
+    file = io.BytesIO()
+    save(file)
+    return Picture("image/png", file.getvalue())
+
+
+def _is_pil(value: Any) -> bool:
+    """By name, so that PIL need not be there."""
+    return any(kind.__module__ == "PIL.Image" and kind.__name__ == "Image" for kind in type(value).__mro__)
+
+
+def _is_figure(value: Any) -> bool:
+    return any(kind.__module__ == "matplotlib.figure" for kind in type(value).__mro__) and hasattr(value, "savefig")
+
+
+def _media_type(start: bytes) -> str | None:
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if start.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if start.startswith((b"GIF87a", b"GIF89a")):
+        return "image/gif"
+    return "image/webp" if start[:4] == b"RIFF" and start[8:12] == b"WEBP" else None

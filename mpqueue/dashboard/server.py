@@ -1,0 +1,123 @@
+"""The server of a page: a socket, and a thread with an event loop of its own.
+
+The page looks at a queue and never owns it: it holds nothing that keeps the queue alive, and ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import threading
+from concurrent.futures import Future
+
+import uvicorn
+
+from mpqueue.dashboard.app import make_app
+from mpqueue.dashboard.feed import Feed
+from mpqueue.dashboard.guard import Guard
+from mpqueue.dashboard.served import Served
+
+log = logging.getLogger("mpqueue")
+
+#: Seconds that answers which are under way may take when the page is closed.
+PATIENCE = 1
+#: Seconds that `close` waits for the thread; a user's ``repr`` may hang there.
+CLOSE_LIMIT = 5.0
+
+
+Begun = Future[tuple[asyncio.AbstractEventLoop, Feed, Guard]]
+
+
+class Page:
+    """A live page. ``url`` has the token in it: whoever knows it can see the queue's jobs, and cancel them."""
+
+    def __init__(self, served: Served, host: str, port: int, hosts: tuple[str, ...]) -> None:
+        self._served = served
+        self._hosts = (*hosts, f"[{host}]" if ":" in host else host)
+        self._socket = _listen(host, port)
+        self._closed = False
+        self._lock = threading.Lock()
+        begun: Begun = Future()
+        self._thread = threading.Thread(target=self._run, args=(begun,), name="mpqueue-page", daemon=True)
+        self._thread.start()
+        self._loop, self._feed, guard = begun.result()
+        self.url: str = f"http://{_address(self._socket)}{guard.place}?token={guard.token}"
+
+    def close(self) -> None:
+        """End the server: viewers are told the last state, and that it was the last. Leaves no thread. Idempotent."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._loop.call_soon_threadsafe(self._feed.stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(CLOSE_LIMIT)
+            if self._thread.is_alive():
+                log.warning("closing leaves the thread of the live page behind: something that it asked still runs")
+
+    def __repr__(self) -> str:
+        return f"<Page {'closed' if self._closed else 'at ' + self.url.partition('?')[0]}>"
+
+    def _run(self, begun: Begun) -> None:
+        try:
+            asyncio.run(self._serve(begun))
+        except BaseException as error:
+            if begun.done():  # the work goes on without its page
+                log.exception("the live page ended; the jobs go on")
+            else:
+                begun.set_exception(error)
+        finally:
+            self._socket.close()
+
+    async def _serve(self, begun: Begun) -> None:
+        feed = Feed(self._served)
+        guard = make_app(self._served, feed, self._hosts)
+        config = uvicorn.Config(
+            guard,
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=PATIENCE,
+        )
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[self._socket]))
+        begun.set_result((asyncio.get_running_loop(), feed, guard))
+        try:
+            await feed.run()
+        finally:
+            with self._lock:  # nobody tells the loop anything from now on
+                self._closed = True
+            server.should_exit = True
+            await serving
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections from now on, so that the address is good as soon as it is known."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen()
+        except BaseException:
+            listening.close()
+            raise
+    except OSError as error:
+        hint = " (port=0 takes a free one)" if error.errno == errno.EADDRINUSE else ""
+        raise OSError(error.errno, f"serve: expected to listen on {host!r}, port {port}: {error}{hint}") from error
+    return listening
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,46 @@
+// Small ways to touch the document. Nothing is ever made from text that could be markup.
+
+export const byId = (id) => document.getElementById(id);
+
+// Set only what has changed: what is left alone keeps its focus, its selection and its place, and costs no layout.
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+export function setAttribute(element, name, value) {
+  if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+}
+
+export function show(element, visible) {
+  if (element.hidden === visible) element.hidden = !visible;
+}
+
+export function make(tag, { text, children, ...attributes } = {}) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== undefined && value !== null) element.setAttribute(name.replace("class_", "class"), value);
+  }
+  if (text !== undefined) element.textContent = text;
+  if (children) element.append(...children);
+  return element;
+}
+
+// Said aloud by screen readers, when they have a moment.
+export function say(text) {
+  const said = byId("said");
+  said.textContent = "";
+  requestAnimationFrame(() => (said.textContent = text));
+}
+
+// How a bar is filled, from a job's state.
+export function fill(bar, state) {
+  const [completed, failed, processing] = bar.children;
+  const total = state.total || 1;
+  const width = (span, n) => {
+    const value = `${((100 * n) / total).toFixed(2)}%`;
+    if (span.style.width !== value) span.style.width = value;
+  };
+  width(completed, state.completed);
+  width(failed, state.failed);
+  width(processing, Math.min(state.counts.processing, total - state.completed - state.failed));
+}

@@ -1,0 +1,146 @@
+"""A live page, as a program sees it: requests with full control of their headers, and the stream."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+#: Seconds that one answer may take.
+PATIENCE = 30.0
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, as JSON."""
+        return json.loads(self.body)
+
+
+@dataclass
+class Visitor:
+    """Somebody who asks a page. ``headers`` go with each request."""
+
+    url: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """The page's path."""
+        return urlsplit(self.url).path
+
+    @property
+    def token(self) -> str:
+        """What is in the address."""
+        return urlsplit(self.url).query.removeprefix("token=")
+
+    @property
+    def netloc(self) -> str:
+        """Host and port."""
+        return urlsplit(self.url).netloc
+
+    def ask(self, path: str, method: str = "GET", body: str | None = None, **headers: str) -> Answer:
+        """One request, to a path below the page's or (with a leading slash) any other; ``_`` in headers is ``-``."""
+        connection = http.client.HTTPConnection(self.netloc, timeout=PATIENCE)
+        with contextlib.closing(connection):
+            full = path if path.startswith("/") else self.place + path
+            sent = self.headers | {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, full, body, sent)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+
+    def get(self, path: str) -> Any:
+        """The JSON at a path."""
+        answer = self.ask(path)
+        assert answer.status == 200, answer
+        return answer.json
+
+    def post(self, path: str, **body: Any) -> Answer:
+        """Press a button."""
+        return self.ask(path, "POST", json.dumps(body))
+
+    @contextlib.contextmanager
+    def stream(self) -> Iterator[Stream]:
+        """Listen."""
+        connection = http.client.HTTPConnection(self.netloc, timeout=PATIENCE)
+        with contextlib.closing(connection):
+            connection.request("GET", self.place + "events", headers=self.headers)
+            answer = connection.getresponse()
+            assert answer.status == 200
+            with contextlib.closing(answer):
+                yield Stream(answer)
+
+
+class Stream:
+    """Server-sent events, and what a page would know from them."""
+
+    def __init__(self, answer: http.client.HTTPResponse) -> None:
+        self._answer = answer
+        self.items: dict[str, dict[int, Any]] = {}
+        self.states: dict[str, Any] = {}
+        self.progress: list[Any] = []
+        self.workers: Any = None
+        self.names: list[str] = []
+        self.ended = False
+
+    def next(self) -> tuple[str, Any]:
+        """The next event; ``("", None)`` at the end."""
+        name, data = "", ""
+        while True:
+            line = self._answer.readline().decode().rstrip("\n")
+            if line.startswith("event: "):
+                name = line[7:]
+            elif line.startswith("data: "):
+                data = line[6:]
+            elif name:
+                self._take(name, json.loads(data))
+                return name, json.loads(data)
+            elif not line and self._answer.isclosed():
+                self.ended = True
+                return "", None
+
+    def _take(self, name: str, data: Any) -> None:
+        self.names.append(name)
+        match name:
+            case "job:progress":
+                self.progress.append(data)
+                self.items.setdefault(data["jobId"], {}).update({item["index"]: item for item in data["items"]})
+            case "job:state":
+                self.states[data["jobId"]] = data
+            case "job:gone":
+                self.items.pop(data["jobId"], None)
+                self.states.pop(data["jobId"], None)
+            case "workers":
+                self.workers = data
+            case _:
+                pass
+
+    def listen_until(self, condition: Callable[[], Any]) -> None:
+        """Take events until the condition holds, or the stream ends, which is an error."""
+        while not condition():
+            self.next()
+            assert not self.ended, "the stream ended too early"
+
+    def statuses(self, job_id: str) -> list[str]:
+        """How the job's items stand, in their order."""
+        return [item["status"] for _, item in sorted(self.items.get(job_id, {}).items())]
+
+
+def visit(url: str) -> Visitor:
+    """Exchange the token for a cookie, as a browser does."""
+    visitor = Visitor(url)
+    answer = visitor.ask(f"{visitor.place}?token={visitor.token}")
+    assert answer.status == 303, answer
+    visitor.headers["Cookie"] = answer.headers["Set-Cookie"].partition(";")[0]
+    return visitor

@@ -1,0 +1,80 @@
+"""Items as the page is told of them: the wire form, whatever their ids, results and errors are."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Hashable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpqueue._core.item_table import Failure, ItemTable, make_table
+from mpqueue._wire.ids import IdRule
+from mpqueue.dashboard.wire import IN_LIST, as_event, brief_json, encode_item
+from mpqueue.job import JobItem
+from mpqueue.status import COMPLETED, FAILED, PENDING
+from tests.support.page_results import BadRepr
+
+short_texts = st.text(max_size=20).filter(lambda text: text.isprintable())
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | short_texts | st.binary(max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(short_texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.integers() | short_texts | st.tuples(st.integers(), short_texts) | st.booleans(), values)
+def test_an_item_is_told_in_its_wire_form_and_with_its_index(item_id: Hashable, result: Any) -> None:
+    table = ItemTable([None, None], ["other", item_id], IdRule.KEY)
+    table.complete([1], [result])
+    expected = json.loads(json.dumps(JobItem(table, 1).to_progress_dict() | {"index": 1}))
+    told = json.loads(encode_item(table, 1, COMPLETED))
+    if len(json.dumps(expected["result"])) < IN_LIST - 50:
+        assert told == expected
+    assert told["id"] == expected["id"]
+
+
+def test_a_failed_item_has_its_error_and_a_waiting_one_its_last() -> None:
+    table = make_table(["a", "b"])
+    table.fail(1, Failure(ValueError("broken")))
+    assert json.loads(encode_item(table, 1, FAILED)) == {"id": 1, "index": 1, "status": "failed", "error": "broken"}
+    assert json.loads(encode_item(table, 1, PENDING))["error"] == "broken"
+    assert json.loads(encode_item(table, 0, PENDING)) == {"id": 0, "index": 0, "status": "pending"}
+
+
+LONG: list[Any] = [
+    list(range(10_000)),
+    {str(n): n for n in range(10_000)},
+    "x" * 10_000,
+    b"x" * 10_000_000,
+    bytearray(10_000),
+    [["x" * 10_000]],
+    {"a": {"b": list(range(10_000))}},
+    10**6000,
+    frozenset(range(10_000)),
+]
+
+
+@pytest.mark.parametrize("value", LONG, ids=lambda value: type(value).__name__)
+def test_a_long_value_is_told_by_its_beginning(value: Any) -> None:
+    told = json.loads(brief_json(value))
+    assert isinstance(told, str)
+    assert 0 < len(told) < 2 * IN_LIST
+
+
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, BadRepr(), [BadRepr()], {1, 2}, "\ud800", {"k": math.nan}, object]
+)
+def test_a_value_that_json_does_not_have_is_told_as_a_text(value: Any) -> None:
+    assert isinstance(json.loads(brief_json(value).encode(errors="replace")), str)
+
+
+def test_an_error_can_not_end_its_event() -> None:
+    table = make_table(["a"])
+    table.fail(0, Failure(ValueError("one\n\nevent: closed\ndata: {}\r\n\u2028")))
+    event = as_event("job:progress", encode_item(table, 0, FAILED))
+    assert event.count(b"\n") == 3
+    assert b"\r" not in event
