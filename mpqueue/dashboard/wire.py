@@ -111,6 +111,6 @@ def short_repr(value: Any, most: int = IN_LIST) -> str:
     if isinstance(value, bytes | bytearray) and len(value) > most:
         return f"{cut(repr(bytes(value[:most])), most)} ({len(value):,} bytes)"
     try:
-        return cut(_shortened.repr(value), most)
+        return cut(repr(value) if _is_short(value) else _shortened.repr(value), most)
     except Exception as error:  # noqa: BLE001 - users' code
         return f"<{type(value).__name__}: its repr() raised {type(error).__name__}>"
