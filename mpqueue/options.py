@@ -6,6 +6,7 @@ Every value that a user passes is judged here, in the caller's frame; the engine
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from mpqueue.retry import RetryPolicy, check_number
 DEFAULT_MAX_RETRIES = 3
 #: The highest port that there is.
 MOST_PORT = 65535
+#: A number of bytes as text: 2GB, 1.5 GiB, 800m.
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?\s*", re.IGNORECASE | re.ASCII)
+LONGEST_SIZE = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class QueueOptions:
     progress_interval: float = 0.0
     threads_per_worker: int | None = None
     max_items_per_worker: int | None = None
+    max_memory_per_worker: int | None = None  #: bytes
     setup_timeout: float | None = None
 
 
@@ -69,6 +74,7 @@ def queue_options(
     progress_interval: float,
     threads_per_worker: int | None,
     max_items_per_worker: int | None,
+    max_memory_per_worker: int | str | None,
     setup_timeout: float | None,
     count_cpus: Callable[[], int],
 ) -> QueueOptions:
@@ -90,6 +96,7 @@ def queue_options(
         progress_interval=float(progress_interval),
         threads_per_worker=threads_per_worker,
         max_items_per_worker=max_items_per_worker,
+        max_memory_per_worker=memory_limit(max_memory_per_worker),
         setup_timeout=setup_timeout,
     )
 
@@ -125,6 +132,35 @@ def job_options(
         capture_output=capture_output,
         seed=draw_seed() if seed is None else seed,
     )
+
+
+def memory_limit(value: int | str | None, platform: str = sys.platform) -> int | None:
+    """``max_memory_per_worker`` in bytes. Raises NotImplementedError where the system does not tell what is used."""
+    if value is None:
+        return None
+    if platform != "linux":
+        raise NotImplementedError(
+            f"max_memory_per_worker={value!r}: the memory of workers is known on Linux only, this is {platform!r}; "
+            "leave it out"
+        )
+    if isinstance(value, str):
+        return _bytes_of(value)
+    check_number("max_memory_per_worker", value, low=1, integer=True)
+    return value
+
+
+def _bytes_of(text: str) -> int:
+    found = _SIZE.fullmatch(text) if len(text) <= LONGEST_SIZE else None
+    if found is None:
+        raise ValueError(
+            'max_memory_per_worker: expected a number of bytes or a text such as "2GB", "1.5 GiB" or "800MB", '
+            f"got {text!r:.60}"
+        )
+    number, unit, binary = found.groups()
+    size = int(float(number) * (1024 if binary else 1000) ** " kmgt".index((unit or " ").lower()))
+    if size < 1:
+        raise ValueError(f"max_memory_per_worker: expected at least 1 byte, got {text!r}")
+    return size
 
 
 def refuse_until_built(**arguments: Any) -> None:

@@ -52,9 +52,10 @@ class JobQueue(Creating, Serving, Closable, Hosting, SafeEmitter):
     job. ``max_retries`` (3) or ``retry`` say how often a failed item is tried again, ``timeout`` how many seconds one
     try may take; both can be given nearer, for one job. ``progress_interval`` merges ``job:progress`` events to at
     most one in so many seconds. ``threads_per_worker`` limits the inner threads of BLAS, OpenMP and the like (None:
-    CPUs / workers). A worker is replaced after ``max_items_per_worker`` items, and where a ``setup`` takes longer than
-    ``setup_timeout`` seconds. ``initializer`` is called once in each new worker, before anything else, in its main
-    thread; one that fails everywhere fails the jobs with `SetupError`.
+    CPUs / workers). A worker is replaced after ``max_items_per_worker`` items, where it has more private memory than
+    ``max_memory_per_worker`` (bytes, or ``"2GB"``; an item that needs more fails with `MemoryLimitError`), and where a
+    ``setup`` takes longer than ``setup_timeout`` seconds. ``initializer`` is called once in each new worker, before
+    anything else, in its main thread; one that fails everywhere fails the jobs with `SetupError`.
 
     A context manager, also an asynchronous one: leaving it ends every process and thread that it started. All methods
     may be called from any thread, from listeners and from done-callbacks; in a forked child they raise
@@ -82,7 +83,6 @@ class JobQueue(Creating, Serving, Closable, Hosting, SafeEmitter):
         super().__init__()
         checks.check_platform()
         checks.refuse_until_built(
-            max_memory_per_worker=max_memory_per_worker,
             journal=journal,
             backend=None if backend == "loky" else backend,
         )
@@ -94,6 +94,7 @@ class JobQueue(Creating, Serving, Closable, Hosting, SafeEmitter):
             progress_interval=progress_interval,
             threads_per_worker=threads_per_worker,
             max_items_per_worker=max_items_per_worker,
+            max_memory_per_worker=max_memory_per_worker,
             setup_timeout=setup_timeout,
             count_cpus=count_cpus,
         )

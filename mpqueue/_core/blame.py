@@ -6,12 +6,13 @@ from mpqueue._core.books import Books
 from mpqueue._core.item_table import Failure
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import Chunk, LaneBook, Verdict, Why
+from mpqueue._core.memory import megabytes, must_run_apart
 from mpqueue._core.messages import LaneDied
 from mpqueue._core.outcomes import finish_if_over, put_back, record
 from mpqueue._core.pending import Care
 from mpqueue._core.reports import put_back_around, setup_failed
 from mpqueue._wire.ledger import Claim, Phase
-from mpqueue.errors import ItemTimeoutError, WorkerCrashedError
+from mpqueue.errors import ItemTimeoutError, MemoryLimitError, WorkerCrashedError
 
 #: Workers that an item has to kill until its tries are made on a lane where nothing else is.
 POISON = 2
@@ -37,7 +38,7 @@ def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, me
     job, verdict = chunk.job, lane.verdict
     if claim.phase is Phase.LOADING:
         put_back(books, job, chunk.indices[chunk.reported : chunk.end])
-        error = _loading_error(job, verdict, message)
+        error = _loading_error(books, job, verdict, message)
         if error is not None:
             setup_failed(books, lane, job, Failure(error))
         return True
@@ -47,6 +48,11 @@ def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, me
     if not _guilty(chunk, claim, verdict) or lo >= hi:
         put_back(books, job, chunk.indices[chunk.reported : chunk.end])
         return False
+    if verdict is not None and not verdict.charged and hi - lo == 1:
+        if job.active:
+            must_run_apart(books, chunk, chunk.indices[lo])
+        put_back(books, job, chunk.indices[chunk.reported : chunk.end])
+        return True
     if hi - lo > 1:
         # One of several tiny items did it: they go out again, each with a mark of its own.
         job.pending.suspect(chunk.indices[lo:hi]) if job.active else None
@@ -54,8 +60,10 @@ def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, me
         return True
     put_back_around(books, job, chunk, [lo])
     if job.active:
-        failure = Failure(_death_error(job, verdict, message), elapsed=max(0.0, books.now - claim.since))
-        _charge(books, job, chunk.indices[lo], failure, message.pid)
+        failure = Failure(_death_error(books, job, verdict, message), elapsed=max(0.0, books.now - claim.since))
+        _charge(books, chunk, chunk.indices[lo], failure, message.pid)
+        if verdict is not None and verdict.used:
+            job.table.note_peaks({chunk.indices[lo]: verdict.used})
     return True
 
 
@@ -72,18 +80,23 @@ def _settle_unanswered(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim,
     if chunk.careful and len(ran) == 1:
         put_back_around(books, job, chunk, [chunk.reported])
         failure = Failure(crash_error(message, "after it had run the item, before it could answer"))
-        _charge(books, job, ran[0], failure, message.pid)
+        _charge(books, chunk, ran[0], failure, message.pid)
     else:
         put_back(books, job, chunk.indices[chunk.reported : chunk.end], suspects=ran)
     return True
 
 
-def _charge(books: Books, job: JobBook, index: int, failure: Failure, pid: int) -> None:
+def _charge(books: Books, chunk: Chunk, index: int, failure: Failure, pid: int) -> None:
     """The item killed its worker; after the second time it is poison, and whatever travels with it is in its way."""
+    job = chunk.job
     job.table.forget_costs(index)
     record(books, job, [index], [None], {0: failure}, pid)
+    if not job.active:
+        return
+    if isinstance(failure.error, MemoryLimitError):
+        must_run_apart(books, chunk, index)
     deaths = sum(isinstance(tried.exception, WorkerCrashedError) for tried in job.table.history.get(index, ()))
-    if deaths >= POISON and job.active:
+    if deaths >= POISON:
         job.pending.handle_with(index, Care.ALONE)
 
 
@@ -91,10 +104,12 @@ def _guilty(chunk: Chunk, claim: Claim, verdict: Verdict | None) -> bool:
     """False where the worker was killed by us for something that it has left behind, or for no fault of its own."""
     if verdict is None:
         return True
-    return verdict.why is Why.TIMEOUT and verdict.chunk == chunk.number and verdict.lo == claim.lo
+    return verdict.why in (Why.TIMEOUT, Why.MEMORY) and verdict.chunk == chunk.number and verdict.lo == claim.lo
 
 
-def _death_error(job: JobBook, verdict: Verdict | None, message: LaneDied) -> BaseException:
+def _death_error(books: Books, job: JobBook, verdict: Verdict | None, message: LaneDied) -> BaseException:
+    if verdict is not None and verdict.why is Why.MEMORY:
+        return _memory_error(books, verdict, "the item's worker")
     if verdict is not None:
         return ItemTimeoutError(
             f"the item ran longer than its timeout of {job.options.timeout:g} s; its worker was killed", message.stack
@@ -102,10 +117,20 @@ def _death_error(job: JobBook, verdict: Verdict | None, message: LaneDied) -> Ba
     return crash_error(message)
 
 
-def _loading_error(job: JobBook, verdict: Verdict | None, message: LaneDied) -> BaseException | None:
+def _memory_error(books: Books, verdict: Verdict, whose: str) -> MemoryLimitError:
+    limit = megabytes(books.max_memory or 0)
+    return MemoryLimitError(
+        f"{whose} had {megabytes(verdict.used)} of private memory, more than max_memory_per_worker of {limit}; "
+        "it was killed"
+    )
+
+
+def _loading_error(books: Books, job: JobBook, verdict: Verdict | None, message: LaneDied) -> BaseException | None:
     """What a death while loading counts as; None where it was our doing."""
     if verdict is None:
         return crash_error(message)
+    if verdict.why is Why.MEMORY:
+        return _memory_error(books, verdict, "the worker, in setup,")
     if verdict.why is Why.SETUP_TIMEOUT:
         return TimeoutError(f"setup ran longer than setup_timeout of {job.options.setup_timeout:g} s")
     return None

@@ -22,12 +22,20 @@ _ROUNDING = 1e-9
 class Books:
     """The state. ``jobs`` are the active ones, by number; ``now`` is the monotonic time of the step at hand."""
 
-    def __init__(self, lanes: int, max_items_per_worker: int | None, rng: random.Random) -> None:
+    def __init__(
+        self, lanes: int, max_items_per_worker: int | None, rng: random.Random, max_memory: int | None = None
+    ) -> None:
         self.lanes = [LaneBook(number) for number in range(lanes)]
         self.jobs: dict[int, JobBook] = {}
         self.timers = TimerHeap()
         self.rng = rng
         self.max_items_per_worker = max_items_per_worker
+        self.max_memory = max_memory  #: bytes of private memory that a worker may have
+        self.memory_short = False  #: the machine has little left
+        self.base_warned = False  #: it was said that workers have too much before they run anything
+        self.any_apart = False  #: some item has to run apart, or had to
+        self.apart_since: float | None = None  #: since when an item waits to run apart
+        self.held = False  #: nothing more is sent to idle lanes for now
         self.now = 0.0
         self.opened = False
         self.has_initializer = False  #: new workers run something before their first chunk
@@ -66,7 +74,9 @@ class Books:
         return lane.state is LaneState.READY and not lane.chunks and not self.worn_out(lane)
 
     def worn_out(self, lane: LaneBook) -> bool:
-        """True where the lane's worker has had all the items that one worker may have."""
+        """True where the lane's worker has had all the items that one worker may have, or has too much memory."""
+        if lane.bloated:
+            return True
         return self.max_items_per_worker is not None and lane.tries > self.max_items_per_worker - _ROUNDING
 
     def room(self, lane: LaneBook, job: JobBook) -> int | None:

@@ -1,4 +1,9 @@
-"""Which job's items go to which lane next."""
+"""Which job's items go to which lane next.
+
+Two things hold all lanes back at once. Where memory is short, one lane works and the others wait. An item that has to
+run *apart* waits until nothing else runs, while nothing new is sent, and then has the queue to itself; but for no
+longer than `APART_PATIENCE`, since what runs elsewhere may never end.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +15,13 @@ from mpqueue._core.commands import SendChunk
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
 from mpqueue._core.pending import Care
+from mpqueue._core.timers import TimerKind
 from mpqueue._core.watch import watch_lane
 
 #: Worker seconds by which a job may be ahead of an equal one before a lane that has its handler leaves it.
 STICKINESS = 0.1
+#: Seconds that an item which has to run apart waits for what runs. Then it runs beside it.
+APART_PATIENCE = 10.0
 
 
 def dispatch(books: Books) -> None:
@@ -21,12 +29,74 @@ def dispatch(books: Books) -> None:
     for lane in books.lanes:
         if lane.state is LaneState.READY and books.worn_out(lane) and not lane.chunks and not lane.forgetting:
             fleet.recycle(books, lane)
+    books.held = False
     if not any(job.runnable for job in books.jobs.values()):
         return
+    if books.any_apart and _run_apart(books):
+        books.held = True
+    elif books.memory_short:
+        _feed_one(books)
+    else:
+        _feed_all(books)
+
+
+def _feed_all(books: Books) -> None:
     for depth in range(CHUNKS_PER_LANE):
         for lane in books.lanes:
             if lane.state is LaneState.READY and len(lane.chunks) == depth and not books.worn_out(lane):
                 _feed(books, lane)
+
+
+def _feed_one(books: Books) -> None:
+    """Let one lane work, one chunk at a time: what it runs now, or the next one."""
+    for lane in books.lanes:
+        if any(other.chunks for other in books.lanes):
+            books.held = True
+            return
+        if lane.state is LaneState.READY and not books.worn_out(lane):
+            _feed(books, lane)
+
+
+def _run_apart(books: Books) -> bool:
+    """True where an item runs apart, or waits for it: then nothing else may begin."""
+    if any(chunk.care is Care.APART for lane in books.lanes for chunk in lane.chunks):
+        return True
+    job = _next_apart(books)
+    if job is None:
+        books.apart_since = None
+        return False
+    if books.apart_since is None:
+        books.apart_since = books.now
+        books.timers.add(books.now + APART_PATIENCE, TimerKind.APART)
+    if books.now < books.apart_since + APART_PATIENCE and any(lane.chunks for lane in books.lanes):
+        return True
+    lanes = [
+        lane
+        for lane in books.lanes
+        if not lane.chunks and lane.state is not LaneState.DOWN and _may_have(books, job, lane, Care.APART)
+    ]
+    if not lanes:
+        return False  # it has to wait for one that is busy, perhaps for ever: the others go on
+    fresh = [lane for lane in lanes if books.idle(lane) and not lane.tries]
+    if fresh:
+        if _send(books, fresh[0], job, 1, Care.APART):
+            books.apart_since = None
+    elif not any(lane.state is LaneState.STARTING for lane in lanes):
+        used = [lane for lane in lanes if lane.state is LaneState.READY and not lane.forgetting]
+        if used:
+            fleet.recycle(books, used[0])
+    return True
+
+
+def _next_apart(books: Books) -> JobBook | None:
+    """The job whose next item has to run apart, where it is its turn and a lane may have it."""
+
+    def has_lane(job: JobBook) -> bool:
+        return any(_may_have(books, job, lane, Care.APART) for lane in books.lanes if lane.state is not LaneState.DOWN)
+
+    runnable = [job for job in books.jobs.values() if job.runnable and has_lane(job)]
+    first = max(runnable, key=lambda job: (job.options.priority, job.pending.next_care), default=None)
+    return first if first is not None and first.pending.next_care is Care.APART else None
 
 
 def _feed(books: Books, lane: LaneBook) -> None:
@@ -38,7 +108,7 @@ def _feed(books: Books, lane: LaneBook) -> None:
         size = job.sizer.size(len(job.pending), _lanes_for(books, job))
         if (room := books.room(lane, job)) is not None:
             size = min(size, room)
-        if _send(books, lane, job, size):
+        if _send(books, lane, job, size, Care.ALONE if held is None else Care.CAREFUL) or held is not None:
             return
 
 
@@ -65,8 +135,13 @@ def _choose(books: Books, lane: LaneBook) -> JobBook | None:
     return min(runnable, key=standing)
 
 
-def _may_have(books: Books, job: JobBook, lane: LaneBook) -> bool:
-    """False where the job's setup failed on the lane, or where the job has as many lanes as it may have."""
+def _may_have(books: Books, job: JobBook, lane: LaneBook, care: Care = Care.ALONE) -> bool:
+    """False where the job's setup failed on the lane, or where the job has as many lanes as it may have.
+
+    Or where its next item needs more than that much care.
+    """
+    if job.pending.next_care > care:
+        return False
     most = job.options.max_lanes
     capped = most is not None and job.lanes_held >= most and job is not lane.job
     return not capped and job.may_use(lane.number, books.now)
@@ -81,19 +156,19 @@ def _lanes_for(books: Books, job: JobBook) -> int:
     return share if job.options.max_lanes is None else min(share, job.options.max_lanes)
 
 
-def _take(job: JobBook, size: int) -> tuple[Sequence[int], Care]:
-    """The next items, and how they are to be handled; without those that were cancelled while they waited."""
-    while job.pending:
-        indices, care = job.pending.take(size)
+def _take(job: JobBook, size: int, care: Care) -> tuple[Sequence[int], Care]:
+    """The next items, as far as they need no more than that much care; without those that were cancelled meanwhile."""
+    while job.pending and job.pending.next_care <= care:
+        indices, needed = job.pending.take(size)
         if job.dropped:
             indices = [index for index in indices if index not in job.dropped]
         if indices:
-            return indices, care
+            return indices, needed
     return (), Care.NONE
 
 
-def _send(books: Books, lane: LaneBook, job: JobBook, size: int) -> bool:
-    indices, care = _take(job, size)
+def _send(books: Books, lane: LaneBook, job: JobBook, size: int, most: Care) -> bool:
+    indices, care = _take(job, size, most)
     if not indices:
         return False
     tries = job.table.attempts

@@ -29,6 +29,7 @@ class Why(Enum):
     TIMEOUT = auto()
     SETUP_TIMEOUT = auto()
     CANCEL = auto()
+    MEMORY = auto()
 
 
 class Verdict(NamedTuple):
@@ -37,6 +38,8 @@ class Verdict(NamedTuple):
     why: Why
     chunk: int
     lo: int
+    charged: bool = True  #: False where the item was only the last straw
+    used: int = 0  #: bytes of private memory that the worker had, where it is killed for them
 
 
 @dataclass(eq=False, slots=True)
@@ -91,6 +94,8 @@ class LaneBook:
     verdict: Verdict | None = None
     check_due: float | None = None  #: when the timer falls due that looks for a timeout
     steal_wanted: bool = False  #: the next look at its ledger is also for stealing
+    bloated: bool = False  #: its worker has more memory than it may, and is replaced between items
+    over: tuple[int, int, float] | None = None  #: what it was at (chunk, lo, since) when it was seen over its limit
 
     @property
     def job(self) -> JobBook | None:
@@ -127,3 +132,5 @@ class LaneBook:
         self.verdict = None
         self.check_due = None
         self.steal_wanted = False
+        self.bloated = False
+        self.over = None

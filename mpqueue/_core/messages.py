@@ -58,6 +58,24 @@ class BellRung(NamedTuple):
     generation: int
 
 
+class WorkerMemory(NamedTuple):
+    """Bytes of private memory: ``used`` now, ``base`` when the worker began what its ``claim`` says."""
+
+    lane: int
+    generation: int
+    used: int
+    base: int
+    claim: Claim
+
+
+class MemoryRead(NamedTuple):
+    """A look at the memory of the workers, and of the machine: bytes ``available`` and in all, None where not told."""
+
+    workers: Sequence[WorkerMemory]
+    available: int | None = None
+    total: int | None = None
+
+
 class LaneObserved(NamedTuple):
     """The answer to `ObserveLane`: what the lane's ledger says."""
 
@@ -210,6 +228,7 @@ Message = (
     | LaneStartFailed
     | LaneDied
     | LaneObserved
+    | MemoryRead
     | BellRung
     | ChunkReported
     | ChunkRefused

@@ -18,6 +18,7 @@ class Care(IntEnum):
     NONE = 0
     CAREFUL = 1  #: packed, marked and answered by itself
     ALONE = 2  #: in a chunk of its own, on a lane where no other chunk is
+    APART = 3  #: in a worker that has run nothing before, while nothing else runs in the whole queue
 
 
 class PendingItems:

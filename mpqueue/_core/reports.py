@@ -46,6 +46,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
             job.table.note_peaks({indices[at]: peak for at, peak in report.peaks.items() if at < len(indices)})
         chunk.reported = done
         record(books, job, indices, results, failures, lane.pid)
+    lane.bloated |= report.ended is Ended.MEMORY
     if report.ended is Ended.SETUP_FAILED and report.setup_failure is not None:
         setup_failed(books, lane, job, report.setup_failure)
     else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._core import dispatch, fleet, outcomes, reports, stealing, streams, watch
+from mpqueue._core import dispatch, fleet, memory, outcomes, reports, stealing, streams, watch
 from mpqueue._core.books import Books
 from mpqueue._core.commands import AnnounceStarted, AnnounceState, Command, SetFlags
 from mpqueue._core.job_book import JobBook
@@ -33,6 +33,7 @@ from mpqueue._core.messages import (
     LaneReady,
     LaneStartFailed,
     LanesWanted,
+    MemoryRead,
     Message,
     QueueClosing,
     QueueOpened,
@@ -56,8 +57,15 @@ class Scheduler:
     Raises `JobStateError` from `handle`, having changed nothing, for a call that the job's state does not allow.
     """
 
-    def __init__(self, lanes: int, rng: random.Random, *, max_items_per_worker: int | None = None) -> None:
-        self.books = Books(lanes, max_items_per_worker, rng)
+    def __init__(
+        self,
+        lanes: int,
+        rng: random.Random,
+        *,
+        max_items_per_worker: int | None = None,
+        max_memory_per_worker: int | None = None,
+    ) -> None:
+        self.books = Books(lanes, max_items_per_worker, rng, max_memory_per_worker)
 
     @property
     def deadline(self) -> float | None:
@@ -207,7 +215,7 @@ class Scheduler:
     def _queue_opened(self, message: QueueOpened) -> None:
         fleet.open_lanes(self.books)
 
-    def _books_message(self, message: ItemsAdded | StreamSealed | ItemDropped | LanesWanted) -> None:
+    def _books_message(self, message: ItemsAdded | StreamSealed | ItemDropped | LanesWanted | MemoryRead) -> None:
         _BOOKS_HANDLERS[type(message)](self.books, message)
 
     def _ignore(self, message: Message) -> None:
@@ -229,8 +237,8 @@ class Scheduler:
                 stealing.check_due(books, timer.due)
             case TimerKind.NO_LANES:
                 fleet.nobody_came(books)
-            case TimerKind.SETUP_AGAIN:
-                pass  # the step's dispatch finds the lane open again
+            case TimerKind.SETUP_AGAIN | TimerKind.APART:
+                pass  # the step's dispatch finds that it may go on
             case TimerKind.LANE_CHECK | TimerKind.LIMIT_SETTLED | TimerKind.LANE_START:
                 lane = books.live_lane(timer.subject, timer.detail)
                 if lane is None:
@@ -265,6 +273,7 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     StreamSealed: Scheduler._books_message,
     ItemDropped: Scheduler._books_message,
     LanesWanted: Scheduler._books_message,
+    MemoryRead: Scheduler._books_message,
     LaneInitialized: Scheduler._lane_message,
     LaneReady: Scheduler._lane_message,
     LaneStartFailed: Scheduler._lane_message,
@@ -280,6 +289,7 @@ _BOOKS_HANDLERS: dict[type, Callable[[Books, Any], None]] = {
     StreamSealed: streams.sealed,
     ItemDropped: streams.item_dropped,
     LanesWanted: fleet.lanes_wanted,
+    MemoryRead: memory.memory_read,
 }
 
 _LANE_HANDLERS: dict[type, Callable[[Books, LaneBook, Any], None]] = {

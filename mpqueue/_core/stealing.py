@@ -99,6 +99,8 @@ def _is_worth_stealing(lane: LaneBook, claim: Claim, stuck: float, idle: list[La
 
 
 def _idle(books: Books) -> list[LaneBook]:
+    if books.held:
+        return []
     return [lane for lane in books.lanes if books.idle(lane)]
 
 

@@ -59,4 +59,5 @@ def kill(books: Books, lane: LaneBook, verdict: Verdict) -> None:
     """Have the lane's worker killed; what becomes of its items is decided when it is dead."""
     lane.state = LaneState.DYING
     lane.verdict = verdict
-    books.commands.append(KillLane(lane.number, dump_stack=verdict.why is not Why.CANCEL))
+    late = verdict.why in (Why.TIMEOUT, Why.SETUP_TIMEOUT)
+    books.commands.append(KillLane(lane.number, dump_stack=late))

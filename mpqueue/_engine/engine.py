@@ -26,6 +26,7 @@ from mpqueue._engine.listeners import ListenerThread
 from mpqueue._engine.pool import LokyPool
 from mpqueue._engine.protocol import LaneSettings
 from mpqueue._engine.running import LaneNow
+from mpqueue._engine.sampler import Sampler
 from mpqueue._wire.handler import PackedHandler
 from mpqueue.errors import QueueClosedError, WorkerStartError
 from mpqueue.options import QueueOptions
@@ -54,12 +55,16 @@ class Engine:
         self._number = next(_numbers)
         self.listeners = ListenerThread(f"mpqueue-listeners-{self._number}")
         self._scheduler = Scheduler(
-            options.concurrency, random.Random(), max_items_per_worker=options.max_items_per_worker
+            options.concurrency,
+            random.Random(),
+            max_items_per_worker=options.max_items_per_worker,
+            max_memory_per_worker=options.max_memory_per_worker,
         )
         self._initializer = initializer
         self._scheduler.books.has_initializer = initializer is not None
         self._coordinator: Coordinator | None = None
         self._pool: LokyPool | None = None
+        self._sampler: Sampler | None = None
         self._lock = threading.Lock()
         self._shut = False
         self._take_back: Callable[[], None] | None = None
@@ -104,6 +109,12 @@ class Engine:
             self._end_at_exit()  # once more: what was registered last is called first, and jobs end before workers
             self._coordinator.open(self._pool)
             self._coordinator.handle(QueueOpened())
+            if self._options.max_memory_per_worker is not None:
+                self._sampler = self._start_sampler(self._options.max_memory_per_worker, self._pool, self._coordinator)
+
+    def _start_sampler(self, limit: int, pool: LokyPool, coordinator: Coordinator) -> Sampler:
+        jobs, lanes = self._scheduler.books.jobs, self._options.concurrency
+        return Sampler(limit, lanes, pool, coordinator.post, lambda: bool(jobs), f"mpqueue-sampler-{self._number}")
 
     def await_starts(self) -> None:
         """Until the workers exist as processes."""
@@ -119,6 +130,8 @@ class Engine:
         """On the coordinator's thread."""
         if self._coordinator is not None:
             self._coordinator.handle(message)
+        if self._sampler is not None:
+            self._sampler.wake()
 
     def close_jobs(self, *, cancel: bool) -> None:
         """Let nothing new begin: paused jobs are cancelled, with ``cancel`` all of them."""
@@ -141,6 +154,8 @@ class Engine:
                 coordinator.ask(lambda: coordinator.handle(message))
             else:
                 self._wait_until_quiet(coordinator)
+            if self._sampler is not None:
+                self._sampler.stop()
             if self._pool is not None:  # looked at last: it may have been opened just before
                 self._pool.close(kill=kill)
             coordinator.stop()

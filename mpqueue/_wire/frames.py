@@ -23,6 +23,7 @@ class Ended(IntEnum):
     CANCELLED = 4  #: the job's cancel flag is set
     UNREADABLE = 5  #: the items, or the results, could not be unpickled together: each must go alone
     SETUP_FAILED = 6  #: the handler could not be loaded, or its ``setup`` failed
+    MEMORY = 7  #: the worker has more private memory than it may; the rest comes back
 
 
 class Speech(NamedTuple):

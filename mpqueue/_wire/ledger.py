@@ -14,6 +14,8 @@ FLAG_JOB   parent       worker       the number of the job for which the lane's 
 OUTBOX     both         both         bytes in the outbox: the worker sets it from 0, the parent back to 0
 UNSENT     worker       parent       bytes of log records that no report has brought home, from `UNSENT_AT` on in the
                                      outbox's file; read when the worker has died
+MOST       parent       worker       bytes of private memory that the worker may have; 0: any number
+PRIVATE    worker       parent       with MOST, the bytes that it had when it began what CLAIM says
 =========  ===========  ===========  ==================================================================
 
 The worker stores SINCE before CLAIM, and the parent reads CLAIM on both sides of SINCE, so a claim is never seen with
@@ -30,7 +32,7 @@ import sys
 import tempfile
 from typing import NamedTuple
 
-CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX, UNSENT = range(8)
+CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX, UNSENT, MOST, PRIVATE = range(10)
 SIZE = mmap.PAGESIZE
 
 #: Where in the outbox's file unsent log records stand: far behind the longest report, in a file with a hole.

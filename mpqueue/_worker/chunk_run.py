@@ -13,9 +13,9 @@ import time
 from typing import Any
 
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame
-from mpqueue._wire.ledger import CLAIM, FRACTION, OUTBOX, SINCE, Phase, pack_claim
+from mpqueue._wire.ledger import CLAIM, FRACTION, MOST, OUTBOX, PRIVATE, SINCE, Phase, pack_claim
 from mpqueue._wire.payload import dump_frame
-from mpqueue._worker import context, exchange, records
+from mpqueue._worker import context, exchange, memory, records
 from mpqueue._worker.context import Running
 from mpqueue._worker.costs import Costs
 from mpqueue._worker.failures import pack_failure
@@ -59,6 +59,8 @@ class ChunkRun:
 
     def run(self) -> ReportFrame:
         """Run the chunk; every outcome of its items is in the report."""
+        if self._has_too_much():
+            return self._report(0, Ended.MEMORY)
         if not self._unpack():
             return self._report(0, Ended.UNREADABLE)
         context.enter(self.running)
@@ -119,6 +121,8 @@ class ChunkRun:
             paused, cancelled = self.running.flags()
             if paused or cancelled:
                 return Ended.CANCELLED if cancelled else Ended.PAUSED
+            if lo and self._has_too_much():
+                return Ended.MEMORY
             hi = min(lo + size, total)
             self.claim(Phase.UNPACKING if self.careful else Phase.RUNNING, lo, hi)
             # Read after the claim was stored: either we see the limit, or the parent sees the claim.
@@ -131,7 +135,20 @@ class ChunkRun:
             if self.careful and not self._unpack_one(lo):
                 continue
             size = self._run_stretch(lo, hi)
+            self.station.has_run = True
         return Ended.DONE
+
+    def _has_too_much(self) -> bool:
+        """True where this worker is to be replaced: it has more memory than it may, or is likely to after an item more.
+
+        Never before it has run one. To be called once between two stretches.
+        """
+        words = self.station.ledger.words
+        most = words[MOST]
+        if not most:
+            return False
+        words[PRIVATE] = used = memory.private_bytes() or 0
+        return self.station.growth.likely(used) > most and self.station.has_run
 
     def _first_size(self) -> int:
         if self.careful or not self.job.pace:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mpqueue._wire.flags import Flags
 from mpqueue._wire.ledger import OUTBOX, Ledger
+from mpqueue._worker.memory import Growth
 
 
 @dataclass(slots=True)
@@ -25,6 +26,8 @@ class Station:
     flags: Flags
     outbox: int  #: descriptor of the file for early results
     bell: int  #: descriptor of the pipe that tells the parent to look into the outbox
+    has_run: bool = False  #: this worker has run an item
+    growth: Growth = field(default_factory=Growth)
 
     def leave(self, data: bytes) -> None:
         """Put an early report into the outbox, which must be free, and tell the parent."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from mpqueue._core.blame import POISON
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, Command, SendChunk
+from mpqueue._core.dispatch import APART_PATIENCE
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import Chunk, LaneBook
 from mpqueue._core.messages import Message
@@ -130,7 +131,14 @@ class Auditor:
                 assert job.lanes_held <= other.lanes_held + 1, "equal jobs share the lanes"
 
     def _check_care(self, chunk: Chunk, lane: LaneBook) -> None:
-        """What kills workers travels alone, and nothing is sent after it."""
+        """What kills workers travels alone, with nothing behind it; what died of memory has the queue to itself."""
+        others = [one for other in self._books.lanes for one in other.chunks if one is not chunk]
+        assert not any(one.care is Care.APART for one in others), "beside one that runs apart"
+        if chunk.care is Care.APART:
+            assert lane.tries == 1 / chunk.job.options.items_per_task, "in a new worker"
+            assert not others or self._fleet.now - min(one.sent_at for one in others) >= APART_PATIENCE - EPSILON
+        elif self._books.memory_short:
+            assert not others, "one lane at a time where memory is short"
         assert len(lane.chunks) == 1 or max(one.care for one in lane.chunks) < Care.ALONE
         assert len(chunk.indices) == 1 or chunk.care < Care.ALONE
         for index in chunk.indices:

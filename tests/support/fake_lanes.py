@@ -55,11 +55,13 @@ from mpqueue._core.messages import (
     LaneReady,
     LaneStartFailed,
     LanesWanted,
+    MemoryRead,
     Message,
     QueueClosing,
     QueueOpened,
     StreamSealed,
     TimePassed,
+    WorkerMemory,
 )
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.stream_table import StreamTable
@@ -75,6 +77,11 @@ Watcher = Callable[[Message, list[Command]], None]
 
 #: Steps at one instant for which nothing but the scheduler's own deadline was the cause: more of them are a livelock.
 MOST_STEPS_AT_ONCE = 30
+#: Seconds between two looks at the memory; only where it is limited.
+LOOK_SECONDS = 0.25
+#: Bytes of the machine's memory.
+MEMORY = 10_000
+
 #: Looks at a lane's ledger in one step that only follow from each other.
 MOST_LOOKS_AT_ONCE = 10
 
@@ -111,6 +118,16 @@ def hang(*, times: int | None = None) -> Item:
     return Item((bad,) if times is None else (*[bad] * times, Try()))
 
 
+def hog(needs: int, seconds: float = 3.0) -> Item:
+    """An item that needs so much memory, a worker without any having `BASE`."""
+    return Item((Try(seconds),), needs=needs)
+
+
+def leak(keeps: int, seconds: float = 0.0) -> Item:
+    """An item that leaves so much memory in its worker."""
+    return Item((Try(seconds),), needs=keeps, keeps=keeps)
+
+
 def packed(packing: Packing) -> Item:
     """An item that is never run, for want of being pickled or unpickled."""
     return Item((Try(),), packing)
@@ -135,10 +152,13 @@ class FakeLanes:
         start_seconds: float = 0.1,
         kill_seconds: float = 0.0,
         max_items_per_worker: int | None = None,
+        max_memory: int | None = None,
         seed: int = 0,
     ) -> None:
         self.clock = FakeClock()
-        self.scheduler = Scheduler(lanes, random.Random(seed), max_items_per_worker=max_items_per_worker)
+        self.scheduler = Scheduler(
+            lanes, random.Random(seed), max_items_per_worker=max_items_per_worker, max_memory_per_worker=max_memory
+        )
         self.books = self.scheduler.books
         self.latency = latency
         self.start_seconds = start_seconds
@@ -158,6 +178,8 @@ class FakeLanes:
         self._loads: Counter[tuple[int, int]] = Counter()
         self._steps_at_once = 0
         self._initialize: Callable[[int], Try] | None = None
+        self.available = MEMORY  #: bytes of the machine's memory that are free
+        self._looks = False
         self._actions: dict[type, Callable[[Any], None]] = {
             StartLane: self._start_lane,
             InitializeLane: self._initialize_lane,
@@ -210,6 +232,7 @@ class FakeLanes:
             if not self.books.opened:
                 self.handle(QueueOpened())
             self.handle(JobStarted(job, self.clock.wall()))
+            self._look_from_now_on()
 
     def pause(self, job: JobBook) -> None:
         """Pause a job."""
@@ -226,6 +249,7 @@ class FakeLanes:
     def retry_failed(self, job: JobBook) -> None:
         """Run a job's failed items again."""
         self.handle(FailedItemsReset(job, self.clock.wall()))
+        self._look_from_now_on()
 
     def close(self, *, cancel: bool = False, kill: bool = False) -> None:
         """Close the queue."""
@@ -260,6 +284,32 @@ class FakeLanes:
         worker = self.workers[lane]
         if worker is not None:
             worker.die()
+
+    def let_memory_be(self, available: int) -> None:
+        """From now on so much of the machine's memory is free, of `MEMORY`; seen at once."""
+        self.available = available
+        if self.books.opened:
+            self._look()
+
+    def _look_from_now_on(self) -> None:
+        if self.books.max_memory is not None and not self._looks:
+            self._looks = True
+            self.call_at(self.now + LOOK_SECONDS, self._look_again)
+
+    def _look_again(self) -> None:
+        self._looks = bool(self.books.jobs)
+        if self._looks:
+            self._look()
+            self.call_at(self.now + LOOK_SECONDS, self._look_again)
+
+    def _look(self) -> None:
+        """Look at all memory, as the sampler does."""
+        workers = [
+            WorkerMemory(worker.lane, worker.generation, worker.used, worker.base, worker.claim)
+            for worker in self.workers
+            if worker is not None and worker.alive
+        ]
+        self.handle(MemoryRead(workers, self.available, MEMORY))
 
     # -- time --------------------------------------------------------------------------------------------------
 

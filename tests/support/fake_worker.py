@@ -22,6 +22,7 @@ from mpqueue._core.messages import ChunkReported, JobForgotten, LaneDied
 from mpqueue._wire.frames import Ended
 from mpqueue._wire.ledger import MAX_CHUNK_ITEMS, Claim, Phase
 from mpqueue._worker.chunk_run import CHUNK_SECONDS, STRETCH_GROWTH, STRETCH_SECONDS
+from mpqueue._worker.memory import Growth
 from mpqueue._worker.watchdog import CUT_SECONDS
 
 if TYPE_CHECKING:
@@ -62,6 +63,12 @@ class Item:
 
     tries: tuple[Try, ...] = (Try(),)
     packing: Packing = Packing.FINE
+    needs: int = 0  #: bytes of memory that it has while it runs
+    keeps: int = 0  #: bytes that its worker has more once it has run
+
+
+#: Bytes of memory of a worker that has run nothing.
+BASE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,10 @@ class FakeWorker:
         self.limits = [(-1, MAX_CHUNK_ITEMS), (-1, MAX_CHUNK_ITEMS)]  #: for chunks of even and of odd number
         self.flags = (-1, False, False)  #: (job, pause, cancel)
         self.paces: dict[int, float | None] = {}  #: seconds an item, of each job that is loaded
+        self.kept = BASE  #: bytes of memory that it has between items
+        self.base = 0  #: those that it had when it began what it claims
+        self.has_run = False
+        self._growth = Growth()
         self._frames: deque[SendChunk | ForgetJob] = deque()
         self._run: _Run | None = None
 
@@ -122,6 +133,24 @@ class FakeWorker:
         if self.alive:
             self._frames.append(frame)
             self._take_next()
+
+    @property
+    def used(self) -> int:
+        """Bytes of memory that it has now."""
+        run = self._run
+        if run is None or not run.ends:
+            return self.kept
+        done = bisect_right(run.ends, self.fleet.now)
+        payloads, indices = run.chunk.job.table.payloads, run.chunk.indices
+        ended: list[Item] = [payloads[indices[at]] for at in range(run.lo, run.lo + done)]
+        running: int = payloads[indices[run.lo + done]].needs if done < len(run.ends) else 0
+        return self.kept + sum(item.keeps for item in ended) + running
+
+    def has_too_much(self) -> bool:
+        """See `ChunkRun._has_too_much`."""
+        self.base = self.kept
+        most = self.fleet.books.max_memory
+        return most is not None and self._growth.likely(self.kept) > most and self.has_run
 
     def die(self, exitcode: int = -9, signal: str | None = "SIGKILL", stack: str | None = None) -> None:
         """The process is gone; its ledger stays as it is."""
@@ -175,6 +204,9 @@ class FakeWorker:
         assert run is not None
         run.started = run.part_started = self.fleet.now
         chunk = run.chunk
+        if self.has_too_much():
+            self._report(Ended.MEMORY)
+            return
         if chunk.careful:
             self._next_stretch()
             return
@@ -223,7 +255,7 @@ class FakeWorker:
         job, paused, cancelled = self.flags
         if job == run.chunk.job.number and (paused or cancelled):
             return Ended.CANCELLED if cancelled else Ended.PAUSED
-        return None
+        return Ended.MEMORY if run.done and self.has_too_much() else None
 
     def _unpack_one(self, run: _Run, position: int) -> bool:
         item = run.chunk.job.table.payloads[run.chunk.indices[position]]
@@ -298,6 +330,7 @@ class FakeWorker:
         lo, count, seconds = run.lo, len(run.ends), self.fleet.now - run.stretch_started
         pace = self.paces[run.chunk.job.number] or 0.0
         run.done = lo + count
+        self.kept, run.ends, self.has_run = self.used, [], True
         if run.was_cut and count > 1:
             run.stretches.append((lo, run.done - 1, pace))
             lo, seconds = run.done - 1, max(0.0, seconds - pace * (count - 1))

@@ -67,3 +67,14 @@ def test_the_peak_is_read_of_what_ran_alone_and_long_enough(
         costs.stretch_ended(at, at + 1, seconds, None)
     assert costs.peaks_between(1, 2) == peaks
     assert len(resets) == (3 if pace != 0.001 else 0)
+
+
+def test_a_leak_is_seen_by_what_two_items_in_a_row_have_added() -> None:
+    growth = memory.Growth()
+    assert growth.likely(100) == 100
+    assert growth.likely(110) == 110
+    assert growth.likely(115) == 120
+    assert growth.likely(135) == 140
+    assert growth.likely(135) == 135, "what was loaded once stays and is no leak"
+    assert growth.likely(90) == 90
+    assert growth.likely(190) == 190

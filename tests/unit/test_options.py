@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from mpqueue.options import JobOptions, QueueOptions, check_platform, job_options, queue_options, refuse_until_built
+from mpqueue.options import (
+    JobOptions,
+    QueueOptions,
+    check_platform,
+    job_options,
+    memory_limit,
+    queue_options,
+    refuse_until_built,
+)
 from mpqueue.retry import RetryPolicy
 
 
@@ -18,6 +26,7 @@ def queue(concurrency: int | None = 3, max_retries: int | None = None, **given: 
         "progress_interval": 0.0,
         "threads_per_worker": None,
         "max_items_per_worker": None,
+        "max_memory_per_worker": None,
         "setup_timeout": None,
         "count_cpus": lambda: 5,
     }
@@ -177,3 +186,46 @@ def test_a_seed_is_kept_and_without_one_each_job_has_its_own() -> None:
 def test_a_seed_is_a_whole_number_from_0(seed: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="seed: expected a"):
         job(queue(), seed=seed)
+
+
+# -- sizes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        (None, None),
+        (1, 1),
+        (3_000_000_000, 3_000_000_000),
+        ("123", 123),
+        ("2GB", 2_000_000_000),
+        ("2 gb", 2_000_000_000),
+        ("2g", 2_000_000_000),
+        ("1.5GiB", 3 << 29),
+        ("512 MiB", 512 << 20),
+        (" 10kB ", 10_000),
+        ("7B", 7),
+        ("1TiB", 1 << 40),
+    ],
+)
+def test_a_limit_on_memory_is_bytes_or_a_text(given: Any, size: int | None) -> None:
+    assert memory_limit(given, "linux") == size
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "GB", "2XB", "-2GB", "2 G B", "1e9", "nan", "inf", "2iB", "1.GB", "9" * 50, "٣GB", "0", "0.2B"]
+)
+def test_a_text_that_is_no_size_is_refused(bad: str) -> None:
+    with pytest.raises(ValueError, match="max_memory_per_worker: expected"):
+        memory_limit(bad, "linux")
+
+
+@pytest.mark.parametrize(("bad", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)])
+def test_a_number_that_is_no_size_is_refused(bad: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="max_memory_per_worker"):
+        memory_limit(bad, "linux")
+
+
+def test_a_limit_on_memory_is_refused_where_nobody_can_look() -> None:
+    with pytest.raises(NotImplementedError, match="darwin"):
+        memory_limit("2GB", "darwin")

@@ -18,7 +18,7 @@ from mpqueue.errors import JobStateError, SetupError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, JobStatus
 from tests.support.auditor import Auditor
-from tests.support.fake_lanes import FakeLanes, crash, fail, hang, packed, spoil, succeed
+from tests.support.fake_lanes import MEMORY, FakeLanes, crash, fail, hang, hog, leak, packed, spoil, succeed
 from tests.support.fake_worker import Item, Outcome, Packing, Try
 
 #: 200 histories of 50 rules each are 10,000 rules, and several steps of the scheduler for most of them.
@@ -28,6 +28,8 @@ RULES = 50
 #: Seconds; no item comes near the shorter of the timeouts, so that who times out is no matter of chance.
 DURATIONS = (0.0, 20e-6, 0.001, 0.03, 0.2, 3.0)
 TIMEOUTS = (1.0, 10.0)
+#: Bytes that a worker may have where that is limited: less than twice what the larger of the decent hogs needs.
+MOST_MEMORY = 60
 #: Seconds of the fleet's clock in which all that was begun has to end.
 PATIENCE = 100_000.0
 
@@ -45,6 +47,8 @@ def items(draw: st.DrawFn) -> Item:
                 crash(seconds, times=times),
                 hang(times=times),
                 spoil(seconds, times=times),
+                leak(draw(st.sampled_from((1, 15))), seconds),
+                hog(draw(st.sampled_from((20, 1000)))),
                 *map(packed, Packing),
             )
         )
@@ -82,11 +86,12 @@ class Histories(RuleBasedStateMachine):
         latency=st.sampled_from((0.0, 0.0003, 0.004)),
         kill_seconds=st.sampled_from((0.0, 0.05)),
         max_items=st.sampled_from((None, None, 3, 20)),
+        max_memory=st.sampled_from((None, None, MOST_MEMORY)),
         rough=st.booleans(),
     )
-    def open_queue(self, lanes: int, latency: float, kill_seconds: float, max_items: int | None, rough: bool) -> None:
+    def open_queue(self, lanes: int, max_items: int | None, max_memory: int | None, rough: bool, **world: Any) -> None:
         """Make the queue; in a rough world workers are killed from outside, and can't be started at times."""
-        self.fleet = FakeLanes(lanes, latency=latency, kill_seconds=kill_seconds, max_items_per_worker=max_items)
+        self.fleet = FakeLanes(lanes, max_items_per_worker=max_items, max_memory=max_memory, **world)
         self.auditor = Auditor(self.fleet)
         self.jobs: list[JobBook] = []
         self.streams: list[JobBook] = []
@@ -233,6 +238,12 @@ class Histories(RuleBasedStateMachine):
         """From now on all can."""
         self.fleet.broken.clear()
 
+    @precondition(lambda self: self.fleet.books.max_memory is not None)
+    @rule(part=st.sampled_from((0.01, 0.12, 1.0)))
+    def let_memory_be(self, part: float) -> None:
+        """Let so much of the machine's memory be free."""
+        self.fleet.let_memory_be(int(part * MEMORY))
+
     # -- time ------------------------------------------------------------------------------------------------------
 
     @rule(seconds=st.sampled_from((0.0001, 0.0015, 0.01, 0.12, 0.6, 2.0, 9.0, 40.0)))
@@ -261,6 +272,7 @@ class Histories(RuleBasedStateMachine):
             return
         fleet, auditor = self.fleet, self.auditor
         fleet.broken.clear()
+        fleet.available = MEMORY
         for stream in self.streams:
             fleet.seal(stream)
         fleet.run_until_over(
@@ -273,13 +285,13 @@ class Histories(RuleBasedStateMachine):
         auditor.check_runs()
         for job in self.jobs:
             if job.started_at is not None and not job.cancelled:
-                check_outcomes(job, exactly=not self.rough)
+                check_outcomes(job, fleet.books.max_memory, exactly=not self.rough)
         fleet.close()
         fleet.run_until(fleet.now + 60.0)
         assert fleet.at_rest
 
 
-def check_outcomes(job: JobBook, *, exactly: bool) -> None:
+def check_outcomes(job: JobBook, most_memory: int | None, *, exactly: bool) -> None:
     """Everything came to what its items say; and ``exactly`` so, where nobody killed workers from outside."""
     table = job.table
     if any(isinstance(failure.error, SetupError) for failure in table.failures.values()):
@@ -288,15 +300,17 @@ def check_outcomes(job: JobBook, *, exactly: bool) -> None:
         outcome = (table.status[index], table.attempts[index])
         assert table.results[index] == (index if outcome[0] == COMPLETED else None)
         if exactly and index not in job.dropped:
-            assert outcome == expected_of(table.payloads[index], job)
+            assert outcome == expected_of(table.payloads[index], job, most_memory)
 
 
-def expected_of(item: Item, job: JobBook) -> tuple[int, int]:
+def expected_of(item: Item, job: JobBook, most_memory: int | None) -> tuple[int, int]:
     """Status and tries of an item that nobody interferes with, whatever its neighbours did."""
     most = job.options.retry.max_retries + 1
     if item.packing is not Packing.FINE:
         return FAILED, most if item.packing is Packing.DEADLY else 0
     timeout = job.options.timeout
+    if most_memory is not None and item.needs > most_memory:
+        return FAILED, most
     for attempt in range(1, most + 1):
         doing = item.tries[min(attempt, len(item.tries)) - 1]
         if doing.outcome is Outcome.RESULT and (timeout is None or doing.seconds < timeout):

@@ -1,0 +1,88 @@
+"""Memory: which workers have too much of it, whose fault that is, and when the machine has little left.
+
+A worker ends its chunk by itself, between two items, where it has more than it may, or has grown so with each of the
+last items that it soon will; then it is replaced and nobody is charged. What is decided here is about
+those that are seen over their limit within an item:
+
+- The item whose own part is the larger one (it has at least doubled what its worker had before) is killed and charged.
+- Any other is the last straw of what ran before it. It may end by itself until the next look; then it is killed too,
+  not charged, and runs again *apart*: in a new worker, while nothing else runs. There it is charged, whatever it does.
+"""
+
+from __future__ import annotations
+
+from mpqueue._core.books import Books
+from mpqueue._core.commands import Warn
+from mpqueue._core.lane_book import Chunk, LaneBook, LaneState, Verdict, Why
+from mpqueue._core.messages import MemoryRead, WorkerMemory
+from mpqueue._core.pending import Care
+from mpqueue._core.watch import kill
+from mpqueue._wire.ledger import Claim, Phase
+
+#: The machine has little memory left below this part of it, or these bytes where that is less.
+SHORT_PART, SHORT_BYTES = 0.1, 1 << 30
+#: It has enough again above so many times that.
+ENOUGH = 1.5
+
+
+def memory_read(books: Books, message: MemoryRead) -> None:
+    """The memory was looked at."""
+    if message.available is not None and message.total is not None:
+        short = min(message.total * SHORT_PART, SHORT_BYTES)
+        books.memory_short = message.available < (short * ENOUGH if books.memory_short else short)
+    for worker in message.workers:
+        lane = books.live_lane(worker.lane, worker.generation)
+        if lane is not None and lane.state is LaneState.READY:
+            _judge(books, lane, worker)
+
+
+def _judge(books: Books, lane: LaneBook, worker: WorkerMemory) -> None:
+    if books.max_memory is None or worker.used <= books.max_memory:
+        lane.over = None
+        return
+    claim = worker.claim
+    chunk = next((chunk for chunk in lane.chunks if claim.is_of(chunk.number)), None)
+    if chunk is None or claim.phase is Phase.IDLE:
+        _judge_between_items(books, lane, worker.used, books.max_memory)
+        return
+    seen = (claim.chunk, claim.lo, claim.since)
+    again, lane.over = lane.over == seen, seen
+    if claim.phase is Phase.LOADING:
+        if again:
+            kill(books, lane, Verdict(Why.MEMORY, chunk.number, claim.lo, used=worker.used))
+        return
+    culprit = _is_one_item(claim) and worker.used - worker.base >= worker.base
+    if culprit or again:
+        charged = culprit or chunk.care is Care.APART
+        kill(books, lane, Verdict(Why.MEMORY, chunk.number, claim.lo, charged, worker.used))
+
+
+def _is_one_item(claim: Claim) -> bool:
+    return claim.phase is Phase.PACKING or claim.hi - claim.lo == 1
+
+
+def _judge_between_items(books: Books, lane: LaneBook, used: int, most: int) -> None:
+    """Replace the worker; but one that has run nothing would be followed by another like it, without end."""
+    if lane.chunks:
+        return  # it sees for itself when it comes to the next item
+    if lane.tries > 0:
+        lane.bloated = True
+    elif not books.base_warned:
+        books.base_warned = True
+        books.commands.append(
+            Warn(
+                f"worker {lane.number} has {megabytes(used)} of private memory before it has run any item, more than "
+                f"max_memory_per_worker of {megabytes(most)}: each worker is replaced after one item"
+            )
+        )
+
+
+def megabytes(count: int) -> str:
+    """So many bytes, for people."""
+    return f"{count / 1e6:,.0f} MB"
+
+
+def must_run_apart(books: Books, chunk: Chunk, index: int) -> None:
+    """This item died of memory, or was killed for it: its next try has the whole queue to itself."""
+    books.any_apart = True
+    chunk.job.pending.handle_with(index, Care.APART)

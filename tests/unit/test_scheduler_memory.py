@@ -1,0 +1,233 @@
+"""Memory: who is charged, who is replaced, what runs apart, and how little runs where the machine has little left."""
+
+from __future__ import annotations
+
+import pytest
+
+from mpqueue._core.commands import KillLane, RecycleLane
+from mpqueue._core.dispatch import APART_PATIENCE
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.memory import SHORT_PART
+from mpqueue._core.pending import Care
+from mpqueue.errors import MemoryLimitError, SetupError
+from mpqueue.retry import RetryPolicy
+from tests.support.auditor import Auditor
+from tests.support.fake_lanes import LOOK_SECONDS, MEMORY, FakeLanes, attempts, errors, hog, leak, statuses, succeed
+from tests.support.fake_worker import Try
+
+AT_ONCE = RetryPolicy(base_delay=0.0)
+NEVER = RetryPolicy(max_retries=0)
+MOST = 100
+
+
+def limited(lanes: int = 1, most: int = MOST) -> FakeLanes:
+    """Lanes whose workers may have so much memory, watched."""
+    fleet = FakeLanes(lanes, max_memory=most)
+    Auditor(fleet)
+    return fleet
+
+
+def running(fleet: FakeLanes, job: JobBook) -> list[int]:
+    """The items of the job that are in workers now."""
+    return [index for lane in fleet.books.lanes for chunk in lane.chunks if chunk.job is job for index in chunk.indices]
+
+
+# -- within an item ----------------------------------------------------------------------------------------------------
+
+
+def test_an_item_that_has_too_much_is_killed_and_charged_and_nobody_else() -> None:
+    fleet = limited(2)
+    job = fleet.job([succeed(0.5), hog(500, 60.0), succeed(0.5)], retry=NEVER)
+    fleet.start(job)
+    fleet.run_until_over(job, limit=10.0)
+    assert (statuses(job), attempts(job)) == (["completed", "failed", "completed"], [1, 1, 1])
+    assert errors(job)[1] is MemoryLimitError
+    assert fleet.counts[KillLane] == 1
+
+
+def test_the_error_says_how_much_it_was_and_how_much_is_allowed() -> None:
+    fleet = limited(most=300_000_000)
+    job = fleet.job([hog(500_000_000, 60.0)], retry=NEVER)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    text = str(job.table.failures[0].error)
+    assert "had 500 MB of private memory, more than max_memory_per_worker of 300 MB" in text
+    assert job.table.peak[0] == 500_000_010 >> 10
+    assert job.table.history[0][0].duration == pytest.approx(LOOK_SECONDS, abs=0.2)
+
+
+def test_an_item_within_its_limit_is_left_alone() -> None:
+    fleet = limited()
+    job = fleet.job([hog(80, 60.0), succeed()])
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert (statuses(job), attempts(job)) == (["completed"] * 2, [1, 1])
+    assert fleet.counts[KillLane] == 0
+
+
+def test_without_a_limit_nobody_looks() -> None:
+    fleet = FakeLanes(1)
+    job = fleet.job([hog(10**9, 60.0)])
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert attempts(job) == [1]
+
+
+def test_a_try_that_died_of_memory_is_followed_by_one_that_runs_apart() -> None:
+    fleet = limited(3)
+    job = fleet.job([hog(500, 60.0), *[succeed(0.2)] * 300], retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_while(lambda: job.table.attempts[0] == 0)
+    fleet.run_while(lambda: 0 not in running(fleet, job))
+    assert running(fleet, job) == [0]
+    (lane,) = (lane for lane in fleet.books.lanes if lane.chunks)
+    assert lane.chunks[0].care is Care.APART
+    assert lane.tries == 1
+    fleet.run_until_over(job)
+    assert attempts(job) == [4, *[1] * 300]
+
+
+def test_what_waits_to_run_apart_does_not_wait_for_ever() -> None:
+    fleet = limited(3)
+    endless = fleet.job([succeed(1e6)])
+    job = fleet.job([hog(500, 60.0), *[succeed(0.2)] * 30], retry=AT_ONCE)
+    fleet.start(endless, job)
+    fleet.run_until_over(job, limit=10 * APART_PATIENCE, at_rest=False)
+    assert (statuses(job)[0], attempts(job)) == ("failed", [4, *[1] * 30])
+    fleet.cancel(endless, kill=True)
+
+
+def test_a_job_of_one_lane_that_is_busy_for_ever_holds_up_no_other() -> None:
+    fleet = limited(2)
+    job = fleet.job([hog(500, 60.0), succeed(1e6)], retry=RetryPolicy(base_delay=1.0), max_lanes=1)
+    other = fleet.job([succeed(0.5)] * 200)
+    fleet.start(job, other)
+    fleet.run_until_over(other, limit=1000.0, at_rest=False)
+    assert attempts(other) == [1] * 200
+    fleet.cancel(job, kill=True)
+
+
+def test_a_higher_priority_goes_before_an_item_that_has_to_run_apart() -> None:
+    fleet = limited(2)
+    job = fleet.job([hog(500, 60.0)], retry=RetryPolicy(base_delay=3.0))
+    urgent = fleet.job([succeed(0.5)] * 50, priority=1)
+    fleet.start(job)
+    fleet.run_while(lambda: job.table.attempts[0] == 0)
+    fleet.start(urgent)
+    fleet.run_until_over(urgent)
+    assert attempts(job) == [1]
+    fleet.run_until_over(job)
+
+
+def test_a_setup_with_too_much_fails_the_job_and_says_so() -> None:
+    fleet = limited()
+    job = fleet.job([succeed(0.1)], load=lambda lane, time: Try(5.0), retry=NEVER)
+    fleet.start(job)
+    fleet.run_while(lambda: fleet.workers[0] is None)
+    worker = fleet.workers[0]
+    assert worker is not None
+    worker.kept = 500
+    fleet.run_until_over(job)
+    error = job.table.failures[0].error
+    assert isinstance(error, SetupError)
+    assert isinstance(error.__cause__, MemoryLimitError)
+    assert "in setup" in str(error.__cause__)
+
+
+# -- between items -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [0.0001, 0.01, 0.4, 2.0])
+def test_a_worker_that_grows_is_replaced_and_nobody_is_charged(seconds: float) -> None:
+    fleet = limited(2)
+    job = fleet.job([leak(7, seconds)] * 200)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert (statuses(job), attempts(job)) == (["completed"] * 200, [1] * 200)
+    assert fleet.counts[RecycleLane] >= 5
+    assert fleet.counts[KillLane] == 0
+
+
+def test_the_last_straw_is_not_charged_and_runs_again_apart() -> None:
+    fleet = limited()
+    job = fleet.job([leak(70, 0.01), hog(50, 3.0)], chunksize=1)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert (statuses(job), attempts(job)) == (["completed"] * 2, [1, 1])
+    assert fleet.counts[KillLane] == 1
+
+
+def test_a_last_straw_that_is_soon_over_is_left_to_end() -> None:
+    fleet = limited()
+    job = fleet.job([leak(70, 0.01), hog(50, LOOK_SECONDS * 0.9)], chunksize=1)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert attempts(job) == [1, 1]
+    assert fleet.counts[KillLane] == 0
+
+
+def test_a_worker_that_is_large_and_idle_is_replaced() -> None:
+    fleet = limited()
+    job, endless = fleet.job([leak(200, 0.01)]), fleet.job([succeed(1e6)], max_lanes=1)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    fleet.start(endless)
+    fleet.run_until(fleet.now + 1.0)
+    assert fleet.books.lanes[0].generation == 2
+    fleet.cancel(endless, kill=True)
+
+
+def test_workers_that_are_too_large_before_they_run_anything_run_one_item_each_and_one_warning_says_so() -> None:
+    fleet = limited(1, most=5)
+    job, empty = fleet.job([succeed(0.001)] * 5), fleet.stream()
+    fleet.start(empty)
+    fleet.run_until(2.0)
+    fleet.start(job)
+    fleet.run_until_over(job, limit=60.0)
+    assert attempts(job) == [1] * 5
+    (warning,) = fleet.warnings
+    assert "replaced after one item" in warning
+
+
+# -- the machine -------------------------------------------------------------------------------------------------------
+
+
+def test_one_lane_works_while_the_machine_has_little_memory_and_all_when_it_has_enough() -> None:
+    fleet = limited(4)
+    job = fleet.job([succeed(0.2)] * 400)
+    fleet.start(job)
+    fleet.run_until(1.0)
+    assert len(running(fleet, job)) == 4
+    fleet.let_memory_be(int(MEMORY * SHORT_PART) - 1)
+    fleet.advance(0.5)
+    assert len(running(fleet, job)) == 1
+    done = job.completed
+    fleet.advance(5.0)
+    assert job.completed > done + 10
+    fleet.let_memory_be(int(MEMORY * SHORT_PART * 1.2))
+    fleet.advance(0.5)
+    assert len(running(fleet, job)) == 1, "not enough yet: it would be short again at once"
+    fleet.let_memory_be(MEMORY)
+    assert len(running(fleet, job)) == 4
+    fleet.run_until_over(job)
+    assert attempts(job) == [1] * 400
+
+
+def test_a_machine_that_stays_short_ends_all_jobs_one_item_at_a_time() -> None:
+    fleet = limited(3)
+    fleet.let_memory_be(0)
+    jobs = [fleet.job([succeed(0.05)] * 20), fleet.job([hog(500, 9.0), succeed(0.1)], retry=AT_ONCE)]
+    fleet.start(*jobs)
+    fleet.run_until_over(*jobs, limit=600.0)
+    assert attempts(jobs[0]) == [1] * 20
+    assert attempts(jobs[1]) == [4, 1]
+
+
+def test_nothing_is_short_where_the_system_does_not_tell() -> None:
+    fleet = limited(2)
+    fleet.available = None  # type: ignore[assignment]
+    job = fleet.job([succeed(0.2)] * 20)
+    fleet.start(job)
+    fleet.run_until(1.0)
+    assert len(running(fleet, job)) == 2
+    fleet.run_until_over(job)
