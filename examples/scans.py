@@ -2,7 +2,8 @@
 
 An item is a page. Fixed chunks would leave one worker with the long ones while the others idle; here nothing is set,
 and an idle worker takes over what waits behind a slow page. Each worker loads the recognizer once. A page that hangs
-is ended by ``timeout``; files that are damaged fail by themselves.
+is ended by ``timeout``, one that needs too much memory by ``max_memory_per_worker`` (there is one, of 544 megapixels);
+files that are damaged fail by themselves. What each page took stands in a table.
 
     pip install 'mpqueue[examples-ocr]'
     python examples/scans.py --help
@@ -25,7 +26,7 @@ from _pictures import CACHE, at_least_one
 from PIL import Image
 from rapidocr import RapidOCR
 
-from mpqueue import GiveUp, Job, JobQueue, RetryPolicy
+from mpqueue import Job, JobQueue, MemoryLimitError, RetryPolicy
 
 #: What is read.
 PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
@@ -34,10 +35,12 @@ SUFFIXES = {".pdf", *PICTURES}
 RESOLUTION = 200
 #: Seconds for one try of one page. The slowest needs a fifth of it on a slow machine.
 TIMEOUT = 120
-#: Pixels of the largest page that is read.
-LARGEST = 60_000_000
-#: Two tries for each page, since a second one seldom reads what the first could not.
-RETRY = RetryPolicy(max_retries=1, base_delay=0.2)
+#: Of one worker. A page takes 300 MB to 1 GB. Only Linux can tell what a process takes.
+MEMORY = "1500MB" if sys.platform == "linux" else None
+#: Two tries for each page, and one where it is too large: the second would take as much.
+RETRY = RetryPolicy(max_retries=1, base_delay=0.2, give_up_on=(MemoryLimitError,))
+#: What the table tells of each page.
+COLUMNS = ["id", "status", "attempts", "elapsed", "cpu_seconds", "peak_memory", "megapixels", "error"]
 #: How many results are shown, and how much of each.
 SHOWN, SHOWN_LENGTH = 6, 60
 
@@ -55,7 +58,7 @@ def read_page(item: dict[str, Any], reader: RapidOCR) -> dict[str, Any]:
     """The text of one page. Runs in a worker; takes a tenth of a second to ten seconds."""
     picture = _draw(Path(item["path"]), item["page"])
     found = reader(np.asarray(picture))
-    return {"text": "\n".join(found.txts or ()), "pixels": picture.width * picture.height}
+    return {"text": "\n".join(found.txts or ()), "megapixels": round(picture.width * picture.height / 1e6, 1)}
 
 
 def _draw(path: Path, page: int) -> Image.Image:
@@ -64,10 +67,6 @@ def _draw(path: Path, page: int) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     with pypdfium2.PdfDocument(path) as document:
-        width, height = document[page].get_size()
-        pixels = width * height * (RESOLUTION / 72) ** 2
-        if pixels > LARGEST:
-            raise GiveUp(f"the page has {pixels / 1e6:.0f} megapixels, more than {LARGEST / 1e6:.0f}")
         drawn: Image.Image = document[page].render(scale=RESOLUTION / 72).to_pil()
         return drawn.convert("RGB")
 
@@ -102,15 +101,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
 
     started = time.monotonic()
-    with JobQueue(concurrency=options.concurrency, retry=RETRY, timeout=TIMEOUT) as queue:
+    with JobQueue(options.concurrency, retry=RETRY, timeout=TIMEOUT, max_memory_per_worker=MEMORY) as queue:
         job = queue.create_job("scans", pages, read_page, setup=load_reader)
         for item in queue.start("scans", progress=True).as_completed():
             if item.result is not None:
                 write_whole(options.output / f"{item.id}.txt", item.result["text"].encode())
         workers = queue.concurrency
     _tell(job, time.monotonic() - started, workers)
-    job.export(options.output / "scans.csv", columns=["id", "status", "attempts", "elapsed", "pixels", "error"])
-    print(f"The texts are in {options.output}, and scans.csv with the times beside them.")
+    job.export(options.output / "scans.csv", columns=COLUMNS)
+    print(f"The texts are in {options.output}, and scans.csv with times and memory beside them.")
     return 0
 
 
@@ -121,13 +120,16 @@ def _tell(job: Job[dict[str, Any], dict[str, Any]], seconds: float, workers: int
         print(f"  {item.id} ({elapsed:.1f} s): {' '.join(result['text'].split())[:SHOWN_LENGTH] or 'no text'}")
     for item in job.items:
         if item.error is not None:
-            print(f"  {item.id} failed after {item.attempts} tries: {item.error}")
+            print(f"  {item.id} failed at try {item.attempts}: {item.error}")
     print(f"{job.completed} of {job.total} pages read in {seconds:.1f} s on {workers} workers")
     if read:
         fastest, slowest = min(elapsed for _, elapsed, _ in read), max(elapsed for _, elapsed, _ in read)
         busy = sum(elapsed for _, elapsed, _ in read) / (seconds * workers)
         print(f"from {fastest:.2f} s to {slowest:.1f} s a page, {slowest / fastest:.0f} times as long;", end=" ")
         print(f"the workers read {busy:.0%} of the time")
+        peaks = [item.peak_memory / 1e6 for item, _, _ in read if item.peak_memory is not None]
+        if peaks:
+            print(f"from {min(peaks):.0f} MB to {max(peaks):.0f} MB of memory")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

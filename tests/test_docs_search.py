@@ -78,6 +78,8 @@ ASKED = {
     "pytorch model": "guide/examples/ how-to/setup-and-workers/",
     "scikit-learn GridSearchCV": "guide/examples/ coming-from/joblib/",
     "out of memory": "questions/ how-to/memory/",
+    "memory limit": "questions/ how-to/memory/",
+    "dashboard": "questions/ how-to/live-page/",
     "csv export": "how-to/export/",
     "max_retries": "how-to/retries-and-timeouts/ questions/ reference/api/ adr/0005-what-max-retries-counts/",
 }

@@ -312,6 +312,8 @@ def test_scans(tmp_path: Path, surroundings: dict[str, str]) -> None:
     scan("Invoice 4711").save(scans / "letter.png")
     scan("First page").save(scans / "book.pdf", save_all=True, append_images=[scan("Second page", "the end")])
     (scans / "damaged.pdf").write_text("%PDF-1.6")
+    page_of_540_megapixels = Image.new("1", (100, 100))
+    page_of_540_megapixels.save(scans / "poster.pdf", resolution=100 / 116)
     surroundings["TMPDIR"] = str(tmp_path)  # importing onnxruntime leaves a file there, which is not ours
     done = run("scans.py", "--scans", scans, folder=tmp_path, environment=surroundings)
     assert (done.returncode, done.stderr) == (0, "")
@@ -321,10 +323,14 @@ def test_scans(tmp_path: Path, surroundings: dict[str, str]) -> None:
         "book.pdf-1.txt": "First page",
         "book.pdf-2.txt": "Second page\nthe end",
     }
-    assert "damaged.pdf-1 failed after 2 tries: Failed to load document" in done.stdout
-    assert "3 of 4 pages read in " in done.stdout
+    assert "damaged.pdf-1 failed at try 2: Failed to load document" in done.stdout
+    assert "poster.pdf-1 failed at try 1: " in done.stdout
+    assert "3 of 5 pages read in " in done.stdout
     with (output / "scans.csv").open(newline="") as file:
-        assert [row["status"] for row in csv.DictReader(file)] == ["completed", "completed", "failed", "completed"]
+        table = {row["id"]: row for row in csv.DictReader(file)}
+    assert float(table["letter.png-1"]["cpu_seconds"]) > 0
+    assert float(table["book.pdf-2"]["peak_memory"]) > 50_000_000
+    assert "1,500 MB" in table["poster.pdf-1"]["error"]
 
 
 def test_replace_pool_map(tmp_path: Path, surroundings: dict[str, str]) -> None:
