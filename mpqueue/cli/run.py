@@ -85,6 +85,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "traceback, stdout, stderr, or keys of the result or the item")  # fmt: skip
     add("--capture-output", action="store_true", help="keep what items write to stdout and stderr in their rows")
     add("--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: where stderr is a terminal)")
+    add("--dashboard", action="store_true", help="serve a live page of the run on this machine; its address is printed")
     add("--log-level", default="WARNING", metavar="LEVEL", type=_level, help="of what handlers log (default: WARNING)")
 
 
@@ -106,8 +107,18 @@ def run(args: argparse.Namespace) -> int:
             job = queue.create_job(args.handler, items, handler, setup=setup, capture_output=args.capture_output)
         except (HandlerPicklingError, TypeError, ValueError) as error:
             raise UsageError(str(error)) from None
+        if args.dashboard:
+            _serve(queue)
         started = queue.start(job.id, progress=_progress(args.progress))
         return _follow(queue, started, output, args)
+
+
+def _serve(queue: JobQueue) -> None:
+    try:
+        page = queue.serve()
+    except ImportError as error:
+        raise UsageError(f"--dashboard: {error}") from None
+    say(f"{coloured('live page:', 'bold')} {page.url}")
 
 
 def _follow(queue: JobQueue, started: JobRun, output: Output, args: argparse.Namespace) -> int:

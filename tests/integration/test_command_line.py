@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.pages import visit
 from tests.support.programs import PATIENCE
 from tests.support.terminals import screen, terminal_with
 from tests.support.waiting import Gate
@@ -392,3 +393,28 @@ def test_bash_completes(folder: Path, words: str, completed: set[str]) -> None:
     ask = f"{script}\nCOMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _mpqueue; echo ${{COMPREPLY[@]}}"
     done = subprocess.run(["bash", "-c", ask], cwd=folder, capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == completed
+
+
+def test_a_run_with_a_dashboard_prints_its_address_and_is_watched_there(folder: Path) -> None:
+    arguments = ["run", "own:wait_first", "--from", "lines", "-", "--dashboard", "-j", "2"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mpqueue", *arguments],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdin is not None
+        assert program.stderr is not None
+        program.stdin.write("first\nsecond\n")
+        program.stdin.close()
+        url = program.stderr.readline().partition("live page: ")[2].strip()
+        Gate(folder).wait_for("first")
+        with visit(url).stream() as stream:
+            stream.listen_until(lambda: stream.statuses("own:wait_first") == ["processing", "completed"])
+            Gate(folder).open()
+            while not stream.ended:
+                stream.next()
+        assert stream.statuses("own:wait_first") == ["completed", "completed"]
+        assert program.wait(PATIENCE) == 0

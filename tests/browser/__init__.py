@@ -1,0 +1,1 @@
+"""The live page in a real Chromium: what people see, press and hear."""

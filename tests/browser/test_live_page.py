@@ -1,0 +1,367 @@
+"""A job on the live page: watched, paused, cancelled, retried; by mouse, by keyboard, on a phone, in two tabs."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from mpqueue import JobQueue, JobStatus, RetryPolicy
+from tests.browser.conftest import Open
+from tests.support import handlers as do
+from tests.support.page_results import return_picture
+from tests.support.programs import start_program
+from tests.support.waiting import Gate
+
+PHONE: Any = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True}
+
+
+@pytest.fixture
+def queue() -> Iterator[JobQueue]:
+    with JobQueue(2, max_retries=0) as queue:
+        yield queue
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    gate = Gate(tmp_path)
+    yield gate
+    gate.open()
+
+
+def start_blocked(queue: JobQueue, gate: Gate, items: Any = "abcdef", job_id: str = "job") -> Any:
+    """Two of its items run until the gate is open."""
+    queue.create_job(job_id, items, do.block_until_told(gate), chunksize=1)
+    run = queue.start(job_id)
+    gate.wait_for_count(2)
+    return run
+
+
+def button(page: Page, name: str) -> Any:
+    return page.get_by_role("button", name=re.compile(name))
+
+
+def row(page: Page, text: str) -> Any:
+    return page.get_by_role("option").filter(has_text=text)
+
+
+# --- watched ------------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_job_is_watched_from_its_start_to_its_end(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    page = open_page(queue.serve().url)
+    assert "token" not in page.url
+    expect(page.get_by_text("No jobs yet")).to_be_visible()
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+
+    queue.create_job("thumbnails", "abcdef", do.block_until_told(gate), chunksize=1)
+    expect(page.get_by_role("heading", name="thumbnails")).to_be_visible()
+    expect(page.locator("#job-status")).to_have_text("Not started")
+    expect(page.get_by_role("option")).to_have_count(6)
+
+    queue.start("thumbnails")
+    expect(page.locator("#job-status")).to_have_text("Running")
+    expect(button(page, "^Running 2$")).to_be_visible()
+    expect(row(page, "Running")).to_have_count(2)
+    expect(page.locator("#workers-count")).to_have_text("2 of 2 busy")
+    expect(page.locator(".lane").first).to_contain_text("thumbnails: ")
+    bar = page.get_by_role("progressbar", name="thumbnails")
+    expect(bar).to_have_attribute("aria-valuenow", "0")
+
+    gate.open()
+    expect(page.locator("#job-status")).to_have_text("Completed")
+    expect(bar).to_have_attribute("aria-valuetext", "100 %: 6 completed, 0 failed, of 6")
+    expect(row(page, "Completed")).to_have_count(6)
+    expect(page).to_have_title("100 % · thumbnails · mpqueue")
+    expect(page.locator("#said")).to_have_text("Job thumbnails is complete: 6 completed, 0 failed.")
+
+    queue.close()
+    expect(page.get_by_role("alert")).to_have_text("The queue was closed. This is its last state.")
+    expect(row(page, "Completed")).to_have_count(6)
+
+
+def test_a_reload_and_a_lost_connection_in_the_middle_lose_nothing(
+    queue: JobQueue, gate: Gate, open_page: Open
+) -> None:
+    served = queue.serve()
+    page = open_page(served.url)
+    run = start_blocked(queue, gate)
+    expect(row(page, "Running")).to_have_count(2)
+    page.reload()
+    expect(row(page, "Running")).to_have_count(2)
+
+    page.context.set_offline(True)
+    for viewer in list(served._feed._viewers):
+        served._loop.call_soon_threadsafe(viewer.end)
+    expect(page.locator("#connection-text")).to_have_text("Connection lost")
+    expect(button(page, "Pause")).to_be_disabled()
+    gate.open()
+    assert run.result().completed == 6
+    expect(row(page, "Running")).to_have_count(2)  # as it was
+    page.context.set_offline(False)
+    expect(page.locator("#connection-text")).to_have_text("Live")
+    expect(row(page, "Completed")).to_have_count(6)
+
+
+def test_two_tabs_show_the_same_and_what_one_does(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    first = open_page(queue.serve().url)
+    start_blocked(queue, gate)
+    second = open_page(first.url, beside=first)
+    button(first, "Pause").click()
+    for page in (first, second):
+        expect(page.locator("#job-status")).to_have_text("Paused")
+    button(second, "Resume").click()
+    for page in (first, second):
+        expect(page.locator("#job-status")).to_have_text("Running")
+    gate.open()
+    for page in (first, second):
+        expect(row(page, "Completed")).to_have_count(6)
+
+
+def test_a_program_that_dies_is_told(tmp_path: Path, open_page: Open) -> None:
+    body = f"""
+        import mpqueue
+        from pathlib import Path
+        from tests.support import handlers as do
+        from tests.support.waiting import Gate
+        if __name__ == "__main__":
+            with mpqueue.JobQueue(2) as queue:
+                queue.create_job("job", "abcdef", do.block_until_told(Gate(Path({str(tmp_path)!r}))), chunksize=1)
+                queue.start("job")
+                print(queue.serve().url, flush=True)
+    """
+    with start_program(tmp_path, body) as program:
+        assert program.stdout is not None
+        page = open_page(program.stdout.readline().strip())
+        expect(row(page, "Running")).to_have_count(2)
+        os.kill(program.pid, signal.SIGKILL)
+        expect(page.locator("#connection-text")).to_have_text("Connection lost")
+        expect(page.get_by_role("alert")).to_contain_text("The program has ended, or can't be reached")
+        expect(row(page, "Running")).to_have_count(2)
+        expect(button(page, "Cancel")).to_be_disabled()
+        row(page, "Waiting").first.click()
+        expect(page.locator("#item")).to_contain_text("can't be asked any more")
+
+
+# --- done -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_paused_and_resumed(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    page = open_page(queue.serve().url)
+    run = start_blocked(queue, gate)
+    button(page, "Pause").click()
+    expect(page.locator("#job-status")).to_have_text("Paused")
+    assert run.job.paused
+    expect(button(page, "Resume")).to_be_focused()
+    gate.open()
+    expect(row(page, "Completed")).to_have_count(2)
+    expect(row(page, "Waiting")).to_have_count(4)
+    page.keyboard.press("Enter")  # the focus is where it was
+    assert run.result().completed == 6
+    expect(row(page, "Completed")).to_have_count(6)
+
+
+def test_a_job_is_cancelled_when_that_is_confirmed_and_not_before(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    page = open_page(queue.serve().url)
+    bystander = queue.create_job("bystander", "xy", do.succeed)
+    run = start_blocked(queue, gate)
+    dialog = page.get_by_role("dialog")
+    button(page, "^Cancel…").click()
+    expect(dialog).to_contain_text("Cancel “job”?")
+    expect(button(page, "Keep it running")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    button(page, "^Cancel…").click()
+    button(page, "Keep it running").click()
+    expect(dialog).to_be_hidden()
+    assert not run.job.cancelled
+
+    button(page, "^Cancel…").click()
+    page.get_by_label("Also end the items").check()
+    button(page, "Cancel the job").click()
+    expect(page.locator("#job-status")).to_have_text("Cancelled")  # at once, for its items were ended
+    assert run.result().status is JobStatus.CANCELLED
+    expect(page.get_by_role("heading", name="job", exact=True)).to_be_focused()
+    assert bystander.status is JobStatus.PENDING
+
+
+def test_failed_items_are_found_looked_into_and_run_again(queue: JobQueue, open_page: Open, tmp_path: Path) -> None:
+    def need_file(item: str) -> str:
+        if item == "b" and not (tmp_path / "here").exists():
+            raise FileNotFoundError("the file <b>is not</b> there")
+        return item * 2
+
+    queue.run("abc", need_file, id="job", retry=RetryPolicy(1, base_delay=0.01))
+    page = open_page(queue.serve().url)
+    button(page, "^Failed 1$").click()
+    expect(page.get_by_role("option")).to_have_count(1)
+    row(page, "is not").click()
+    item = page.get_by_role("dialog", name="Item 1")
+    expect(item.get_by_role("region", name="Error")).to_have_text("the file <b>is not</b> there")
+    expect(item.get_by_role("region", name="Traceback")).to_contain_text("need_file")
+    expect(item.get_by_role("listitem")).to_have_count(2)  # tries
+    expect(item).to_contain_text("FileNotFoundError")
+
+    (tmp_path / "here").touch()
+    button(page, "Retry 1 failed item").click()
+    expect(page.locator("#job-status")).to_have_text("Completed")
+    expect(item.locator(".chip")).to_have_text("Completed")
+    expect(item.get_by_role("region", name="Result")).to_have_text("bb")
+    expect(page.get_by_text("No items here just now.")).to_be_visible()  # none has failed
+
+
+def test_pictures_in_results_are_shown(queue: JobQueue, open_page: Open) -> None:
+    queue.run(range(5), return_picture, id="job")
+    page = open_page(queue.serve().url)
+    page.get_by_role("option").first.click()
+    for number in range(5):
+        picture = page.get_by_role("img", name=f"Picture in the result of item {number}")
+        expect(picture).to_be_visible()
+        page.wait_for_function("image => image.complete && image.naturalWidth > 10", arg=picture.element_handle())
+        page.get_by_role("button", name="Next item").click()
+
+
+def test_what_cannot_be_done_is_said(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    page = open_page(queue.serve().url)
+    start_blocked(queue, gate)
+    expect(button(page, "Pause")).to_be_enabled()
+    page.route("**/pause", lambda route: route.fulfill(status=409, body='{"error": "it is over"}'))
+    button(page, "Pause").click()
+    expect(page.get_by_role("alert")).to_have_text("job: it is over")
+    gate.open()
+
+
+# --- by keyboard, on a phone, at night, and by thousands --------------------------------------------------------------
+
+
+def test_everything_can_be_done_by_keyboard(queue: JobQueue, open_page: Open) -> None:
+    queue.run([{"id": f"item-{n:03}"} for n in range(500)], do.return_pid, id="job")
+    page = open_page(queue.serve().url)
+    expect(row(page, "item-000")).to_be_visible()
+    page.keyboard.press("/")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    page.keyboard.type("item-4")
+    expect(page.get_by_text("100 items listed")).to_be_visible()
+    page.keyboard.press("ArrowDown")
+    chosen = page.locator("[role=option][aria-selected=true]")
+    expect(chosen).to_contain_text("item-400")
+    page.keyboard.press("End")
+    expect(chosen).to_contain_text("item-499")
+    expect(chosen).to_be_in_viewport()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Item item-498")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("#item")).to_be_hidden()
+    expect(page.get_by_role("listbox")).to_be_focused()
+    expect(page.get_by_role("listbox")).to_have_attribute("aria-activedescendant", "row-498")
+
+    reached = set()
+    page.locator("body").focus()
+    for _ in range(25):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
+    assert {"search", "list", "5 min"} <= reached
+    assert any(name.startswith("job") for name in reached)
+
+
+def test_a_hundred_thousand_items_are_listed_searched_and_light(queue: JobQueue, open_page: Open) -> None:
+    page = open_page(queue.serve().url)
+    queue.run(range(100_000), do.double, id="job")
+    expect(button(page, "^Completed 100,000$")).to_be_visible()
+    expect(page.get_by_role("option").first).to_contain_text("Completed")
+    page.get_by_role("listbox").focus()
+    page.keyboard.press("End")
+    expect(row(page, "199998")).to_be_in_viewport()
+    assert page.get_by_role("option").count() < 60
+    assert page.evaluate("document.querySelectorAll('*').length") < 600
+    page.get_by_role("searchbox").fill("12345")
+    expect(page.locator("#list-count")).to_have_text("6 items listed")
+    page.get_by_role("searchbox").fill("nothing of this kind")
+    expect(page.get_by_text("Nothing found for “nothing of this kind”.")).to_be_visible()
+
+
+def test_it_fits_a_phone(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    start_blocked(queue, gate, [{"id": "x" * 200}, {"id": "y"}, {"id": "z"}], "a-name-" * 12)
+    page = open_page(queue.serve().url, **PHONE)
+    expect(row(page, "Running")).to_have_count(2)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    row(page, "y").tap()
+    item = page.get_by_role("dialog", name="Item y")
+    expect(item).to_be_visible()
+    box = item.bounding_box()
+    assert box is not None
+    assert (box["x"], box["width"]) == (0, 390)
+    assert page.evaluate("document.querySelector('#item').matches(':modal')")  # nothing behind it can be reached
+    button(page, "Close").tap()
+    expect(item).to_be_hidden()
+    gate.open()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_follows_the_system_at_night(queue: JobQueue, open_page: Open, scheme: Any) -> None:
+    page = open_page(queue.serve().url, color_scheme=scheme)
+    red, green, blue = map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor")))
+    assert (red + green + blue < 200) == (scheme == "dark")
+
+
+# --- strangers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_link_on_another_site_leads_to_the_page(queue: JobQueue, browser: Any) -> None:
+    """The browser leaves a strict cookie out of what another site began; the page asks once more by itself."""
+    queue.create_job("my-job", "ab", do.succeed)
+    url = queue.serve().url
+    context = browser.new_context()
+    page = context.new_page()
+    page.route(
+        "http://other.example/", lambda route: route.fulfill(body=f'<a href="{url}">look</a>', content_type="text/html")
+    )
+    page.goto("http://other.example/")
+    page.get_by_role("link").click()
+    expect(page.get_by_role("heading", name="my-job")).to_be_visible()
+    assert "token" not in page.url
+    context.close()
+
+
+def test_another_site_gets_nothing_and_does_nothing(queue: JobQueue, browser: Any, open_page: Open) -> None:
+    job = queue.create_job("my-job", "ab", do.succeed)
+    mine = open_page(queue.serve().url)
+    expect(mine.get_by_role("heading", name="my-job")).to_be_visible()
+    evil = mine.context.new_page()
+    evil.route("http://other.example/", lambda route: route.fulfill(body="<p>evil", content_type="text/html"))
+    evil.goto("http://other.example/")
+    got = evil.evaluate(
+        """async url => {
+            const tries = [
+                fetch(url + "jobs", { credentials: "include" }).then((answer) => answer.text()),
+                fetch(url + "jobs/1/cancel", { method: "POST", mode: "no-cors", credentials: "include" }),
+                new Promise((resolve, reject) => {
+                    const frame = document.createElement("iframe");
+                    frame.src = url;
+                    frame.onload = () => resolve(frame.contentDocument?.body?.textContent ?? "closed to us");
+                    document.body.append(frame);
+                }),
+            ];
+            return (await Promise.allSettled(tries)).map((one) => String(one.value ?? one.reason));
+        }""",
+        mine.url,
+    )
+    assert not [text for text in got if "my-job" in text]
+    assert job.status is JobStatus.PENDING
+
+
+def test_names_that_are_markup_stay_text(queue: JobQueue, open_page: Open) -> None:
+    evil = "<img src=x onerror=\"document.title='owned'\">"
+    queue.run([{"id": evil}], lambda item: {"altText": evil}, id=evil)
+    page = open_page(queue.serve().url)
+    expect(page.get_by_role("heading", name="<img")).to_have_text(evil)
+    row(page, "<img").click()
+    expect(page.get_by_role("region", name="Result")).to_contain_text("<img")
+    expect(page.locator("main img")).to_have_count(0)
