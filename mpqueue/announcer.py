@@ -75,7 +75,9 @@ class Announcer:
             case AnnounceStarted(job):
                 self._thread.post(partial(self._emit, JOB_STARTED, JobStarted(job.id)))
             case AnnounceItems(job):
-                rows = {index: job.table.row(index) for index in (*announcement.failed, *announcement.retrying)}
+                rows = announcement.rows
+                if rows is None:
+                    rows = {index: job.table.row(index) for index in (*announcement.failed, *announcement.retrying)}
                 self._thread.post(partial(self._tell_items, announcement, rows))
             case AnnounceRecords(job, lane, records):
                 self._thread.post(partial(hand_on, job, lane, records))

@@ -32,7 +32,8 @@ class Closable:
         Started jobs are waited for, also their retries; paused ones are cancelled; pending ones stay pending. With
         ``wait=False`` running jobs are cancelled, and what runs ends in the background. With ``kill`` running items
         are ended at once, and listeners are not waited for. From a listener it acts as ``wait=False``. A second call
-        does nothing, but ``close(kill=True)`` cuts a close short that still waits.
+        does nothing, but ``close(kill=True)`` cuts a close short that still waits. Raises `JournalError` where the end
+        was waited for, and not all of it could be written into the journal.
         """
         self._engine.check_process()
         self._closed = True
@@ -47,6 +48,7 @@ class Closable:
         self._engine.close_jobs(cancel=here or not wait)
         if wait and not here:
             self._finish_closing(kill=False)
+            self._engine.check_written()
         elif self._closer is None:
             self._closer = threading.Thread(
                 target=self._finish_closing, args=(kill,), name="mpqueue-closer", daemon=True

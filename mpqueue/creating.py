@@ -11,11 +11,12 @@ from typing import Any, NoReturn, TypedDict, TypeVar, Unpack, overload
 from mpqueue import options as checks
 from mpqueue._core.item_table import make_table
 from mpqueue._core.job_book import JobBook
-from mpqueue._wire.handler import pack_handler
+from mpqueue._engine.engine import Engine
 from mpqueue.errors import JobExistsError, QueueClosedError
 from mpqueue.job import Job
 from mpqueue.options import QueueOptions
 from mpqueue.progress import ShowProgress, check_progress
+from mpqueue.recorded import NewJob
 from mpqueue.retry import RetryPolicy
 from mpqueue.run import JobRun
 
@@ -33,11 +34,13 @@ class JobKeywords(TypedDict, total=False):
     chunksize: int | None
     capture_output: bool
     seed: int | None
+    strict: bool
 
 
 class Creating:
     """The making half of `JobQueue`, which sets these attributes."""
 
+    _engine: Engine
     _options: QueueOptions
     _jobs: dict[str, JobBook]
     _jobs_lock: threading.RLock
@@ -122,6 +125,7 @@ class Creating:
         chunksize: int | None = None,
         capture_output: bool = False,
         seed: int | None = None,
+        strict: bool = False,
     ) -> Job:
         """Create a job without starting it.
 
@@ -135,8 +139,15 @@ class Creating:
         ``item.stderr``, instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
         the same numbers each time; None: others each time, and ``job.seed`` says which.
 
+        Where the queue's journal has a job of that id, this one goes on where that was: what has ended counts, and is
+        not run again; ``items`` must have the same ids. Should the items or the handler's code have changed, as far as
+        that can be told, there is a warning, with ``strict`` a `JournalMismatchError`. A job that was over is so at
+        once, and its run resolves at once.
+
         Raises `JobExistsError` for an id that is taken, `HandlerPicklingError` for a handler that can't be serialized,
-        TypeError or ValueError for anything else that is wrong, and what the iterable raises; nothing is created then.
+        `JournalMismatchError` for one that the journal has with other items, `JournalError` where that can't be read
+        or written, TypeError or ValueError for anything else that is wrong, and what the iterable raises; nothing is
+        created then.
         """
         self._check_open("create a job")
         if not isinstance(id, str):
@@ -151,15 +162,24 @@ class Creating:
             capture_output=capture_output,
             seed=seed,
         )
+        if not isinstance(strict, bool):
+            raise TypeError(f"strict: expected True or False, got {strict!r}")
         self._check_free(id)
-        table = make_table(items)
-        frame = pack_handler(id, handler, setup, table.rule, options.seed)
+        new = NewJob(id, make_table(items), options, handler, setup, seed_given=seed is not None)
+        return Job(self._add(new, strict=strict))
+
+    def _add(self, new: NewJob, *, strict: bool) -> JobBook:
+        recorder, book = self._engine.recorder, new.book
+        if recorder is not None:
+            new.prepare_recording()
         with self._jobs_lock:
-            self._check_free(id)
-            book = JobBook(self._next_number, id, table, options, frame)
+            self._check_free(book.id)
+            book.number = self._next_number
             self._next_number += 1
-            self._jobs[id] = book
-        return Job(book)
+            if recorder is not None:
+                new.record_or_go_on(recorder, self._engine.clock.wall(), strict=strict)
+            self._jobs[book.id] = book
+        return book
 
     def _check_free(self, job_id: str) -> None:
         if job_id in self._jobs:

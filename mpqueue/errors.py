@@ -135,6 +135,10 @@ class JournalError(MPQueueError):
     """The journal can't be read or written. What it holds is left as it was."""
 
 
+class JournalMismatchError(JournalError, JobExistsError):
+    """The journal has a job of that id with other items; with ``strict``, also where its items or code have changed."""
+
+
 class RemoteError(MPQueueError):
     """Stands in for a handler's exception that can't travel as itself, and for a `BaseException`.
 

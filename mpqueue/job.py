@@ -252,7 +252,7 @@ class Job(Generic[T_co, R_co]):
     @property
     def total(self) -> int:
         """How many items it has."""
-        return len(self._book.table)
+        return self._book.total
 
     @property
     def completed(self) -> int:

@@ -31,21 +31,22 @@ from mpqueue.announcer import Announcer
 from mpqueue.bars import are_shown
 from mpqueue.closing import Closable
 from mpqueue.creating import Creating
-from mpqueue.errors import JobNotFoundError, JobStateError, QueueClosedError
+from mpqueue.errors import JournalError, QueueClosedError
+from mpqueue.holding import Holding
 from mpqueue.hosting import Hosting
-from mpqueue.job import Job
 from mpqueue.options import JobOptions
 from mpqueue.progress import Showing, ShowProgress, make_display
+from mpqueue.recorded import journal_path
 from mpqueue.records import with_speech
 from mpqueue.retry import RetryPolicy
 from mpqueue.run import Ended, JobRun
 from mpqueue.serving import Serving
-from mpqueue.status import JobStatus, QueueStats
+from mpqueue.status import JobStatus
 
 T = TypeVar("T")
 
 
-class JobQueue(Creating, Serving, Closable, Hosting, SafeEmitter):
+class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
     """Runs a function over many items in worker processes, and brings every result and every error home.
 
     ``concurrency`` workers (None: one for each CPU that the process may use; one inside a worker) start with the first
@@ -57,11 +58,15 @@ class JobQueue(Creating, Serving, Closable, Hosting, SafeEmitter):
     ``setup`` takes longer than ``setup_timeout`` seconds. ``initializer`` is called once in each new worker, before
     anything else, in its main thread; one that fails everywhere fails the jobs with `SetupError`.
 
+    With ``journal``, the path of a file, all that becomes of the jobs is recorded there: the same program, run again
+    after whatever ended it, runs only what is missing, see `create_job`. One queue at a time may have it open.
+
     A context manager, also an asynchronous one: leaving it ends every process and thread that it started. All methods
     may be called from any thread, from listeners and from done-callbacks; in a forked child they raise
     `QueueClosedError`.
 
-    Raises TypeError or ValueError for options out of range, NotImplementedError on Windows.
+    Raises TypeError or ValueError for options out of range, `JournalError` for a journal that can't be used,
+    NotImplementedError on Windows.
     """
 
     def __init__(
@@ -83,7 +88,6 @@ class JobQueue(Creating, Serving, Closable, Hosting, SafeEmitter):
         super().__init__()
         checks.check_platform()
         checks.refuse_until_built(
-            journal=journal,
             backend=None if backend == "loky" else backend,
         )
         self._options = checks.queue_options(
@@ -99,7 +103,7 @@ class JobQueue(Creating, Serving, Closable, Hosting, SafeEmitter):
             count_cpus=count_cpus,
         )
         packed = None if initializer is None else pack_handler("initializer", initializer, None, IdRule.POSITION)
-        self._engine = Engine(self._options, packed)
+        self._engine = Engine(self._options, packed, journal=journal_path(journal))
         announcer = Announcer(self, self._engine.listeners, self._options.progress_interval, self._engine.clock.now)
         self._announce = announcer.announce
         self._jobs: dict[str, JobBook] = {}
@@ -110,6 +114,8 @@ class JobQueue(Creating, Serving, Closable, Hosting, SafeEmitter):
         self._pages = []
         self._closed = False
         self._closer: threading.Thread | None = None
+        if self._engine.recorder is not None:
+            self._engine.recorder.tell_trouble = _weakly(self._disturb_runs)
         finalizer = weakref.finalize(self, self._engine.abandon)
         finalizer.atexit = False  # the engine has its own, earlier hook
 
@@ -176,7 +182,7 @@ class JobQueue(Creating, Serving, Closable, Hosting, SafeEmitter):
             self._check_open("start a job")  # once more: nobody closes it between this and the start
             if on_ended is not None:
                 self._coordinator().subscribe_early(book, on_ended)
-            self._engine.open_pool()
+            self._engine.begin(message)
             # Registered first: a job without items ends while it starts.
             with self._jobs_lock:
                 self._runs.setdefault(book.number, []).append(run)
@@ -201,8 +207,13 @@ class JobQueue(Creating, Serving, Closable, Hosting, SafeEmitter):
         self._handle(JobPaused(self._find_open(job_id, "pause a job")))
 
     def resume(self, job_id: str) -> None:
-        """Resume a paused job; does nothing to a running one. Raises `JobNotFoundError`, `JobStateError`."""
-        self._handle(JobResumed(self._find_open(job_id, "resume a job")))
+        """Resume a paused job; does nothing to a running one.
+
+        Raises `JobNotFoundError`, `JobStateError`; `JournalError` while the journal can't be written.
+        """
+        book = self._find_open(job_id, "resume a job")
+        self._check_journal()
+        self._handle(JobResumed(book))
 
     def cancel(self, job_id: str, *, kill: bool = False) -> None:
         """Cancel a job: pending items won't start, active items may complete; with ``kill`` they are ended at once.
@@ -214,54 +225,20 @@ class JobQueue(Creating, Serving, Closable, Hosting, SafeEmitter):
         book = self._find_open(job_id, "cancel a job")
         self._handle(JobCancelled(book, self._engine.clock.wall(), kill))
 
-    def get_job(self, job_id: str) -> Job | None:
-        """The job of that id, None where there is none. Works on a closed queue too."""
-        self._engine.check_process()
-        book = self._jobs.get(job_id)
-        return None if book is None else Job(book)
-
-    def jobs(self) -> list[Job]:
-        """All jobs of the queue, in the order they were created. Works on a closed queue too."""
-        self._engine.check_process()
-        with self._jobs_lock:
-            return [Job(book) for book in self._jobs.values()]
-
-    def clear_job(self, job_id: str) -> None:
-        """Remove a pending or finished job; a `Job` that is still held stays readable.
-
-        Raises `JobNotFoundError`; `JobStateError` for a running or paused job.
-        """
-        self._check_open("clear a job")
-        with self._jobs_lock:
-            book = self._find(job_id)
-            if book.active:
-                raise JobStateError(
-                    f"job {job_id!r}: expected a pending or finished job to clear, got one that is {book.status}"
-                )
-            del self._jobs[job_id]
-
     def retry_failed(self, job_id: str, *, progress: ShowProgress = False) -> JobRun:
         """Run the failed items of a finished job again, with ``attempts`` 0 and their history kept.
 
-        Returns a new run; where nothing failed it is resolved already. ``progress`` is as in `start`. Raises
-        `JobNotFoundError`; `JobStateError` for a job that has not ended or was cancelled.
+        Returns a new run; where nothing failed it is resolved already. ``progress`` is as in `start`. A job that only
+        the journal has runs with the handler that is in there. Raises `JobNotFoundError`; `JobStateError` for a job
+        that has not ended or was cancelled; `JournalError` where items or handler are not in the journal.
         """
-        book, showing = self._find_open(job_id, "retry failed items"), Showing(progress, job_id)
+        book, showing = self._take_up(job_id, "retry failed items"), Showing(progress, job_id)
         run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
         if book.status is JobStatus.COMPLETED:
             run.resolve()
             return run
         self.ask(self._beginning(book, run, FailedItemsReset(book, self._engine.clock.wall()), showing))
         return run
-
-    def get_stats(self) -> QueueStats:
-        """How many jobs are running (or paused), pending and completed (ended, however). Works on a closed queue."""
-        self._engine.check_process()
-        with self._jobs_lock:
-            books = list(self._jobs.values())
-        pending = sum(book.status is JobStatus.PENDING for book in books)
-        ended = sum(book.status.final for book in books)
-        return QueueStats(len(books) - pending - ended, pending, ended, len(books))
 
     # -- for the drop-ins ------------------------------------------------------------------------------------
 
@@ -353,16 +330,6 @@ class JobQueue(Creating, Serving, Closable, Hosting, SafeEmitter):
     def _handle(self, message: Message) -> None:
         self.ask(partial(self._engine.handle, message))
 
-    def _find(self, job_id: str) -> JobBook:
-        try:
-            return self._jobs[job_id]
-        except (KeyError, TypeError):
-            raise JobNotFoundError(f"job {job_id!r}: expected the id of a job in this queue, got none") from None
-
-    def _find_open(self, job_id: str, what: str) -> JobBook:
-        self._check_open(what)
-        return self._find(job_id)
-
     def _check_open(self, what: str) -> None:
         self._engine.check_process()
         if self._closed:
@@ -370,3 +337,14 @@ class JobQueue(Creating, Serving, Closable, Hosting, SafeEmitter):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a JobQueue can't be pickled: it belongs to the process that made it")
+
+
+def _weakly(method: Callable[[JournalError | None], None]) -> Callable[[JournalError | None], None]:
+    """The method, without holding its object."""
+    found = weakref.WeakMethod(method)
+
+    def call(trouble: JournalError | None) -> None:
+        if (alive := found()) is not None:
+            alive(trouble)
+
+    return call

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from mpqueue._core.item_table import Failure
 from mpqueue._core.messages import JobCancelled
-from mpqueue.errors import QueueClosedError
+from mpqueue.errors import JournalError, QueueClosedError
 from mpqueue.job import Job, JobItem, R_co, T_co
 from mpqueue.mailbox import Alarm, Mailbox
 from mpqueue.status import FAILED
@@ -42,6 +42,9 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         self._kill_on_cancel = kill_on_cancel
         self._callback_lock = threading.Lock()
         self._callbacks: list[DoneCallback] = []
+        self._news = threading.Event()  #: it is done, or there is trouble
+        self._trouble: JournalError | None = None
+        self._alarms: list[Alarm] = []  #: of those who await it
         self.set_running_or_notify_cancel()
 
     def resolve(self) -> list[DoneCallback]:
@@ -51,7 +54,30 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
             callbacks, self._callbacks = self._callbacks, []
             if not self.done():
                 self.set_result(self.job)
+                self._news.set()
         return callbacks
+
+    def disturb(self, trouble: JournalError | None) -> None:
+        """It can't go on, which is raised where it is waited for, or (None) it does again. Called by the queue only."""
+        self._trouble = trouble
+        if trouble is not None:
+            self._news.set()
+            for alarm in list(self._alarms):
+                alarm.ring()
+        elif not self.done():
+            self._news.clear()
+            if self.done():
+                self._news.set()
+
+    def _await_news(self, timeout: float | None) -> float | None:
+        self._news.wait(timeout)
+        self._check_trouble()
+        return None if timeout is None else 0.0
+
+    def _check_trouble(self) -> None:
+        trouble = self._trouble
+        if trouble is not None and not self.done():
+            raise JournalError(str(trouble)) from trouble
 
     def run_callbacks(self, callbacks: list[DoneCallback]) -> None:
         """Call these; one that raises is logged, and the others are called."""
@@ -100,6 +126,7 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         if error is not None:
             self._owner = None
             self.set_exception(error)
+            self._news.set()
 
     def outcomes(self) -> tuple[list[Any], dict[int, Failure]]:
         """All results by position (None where there is none), and the failures for good, once it is done.
@@ -113,14 +140,17 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
     def result(self, timeout: float | None = None) -> Job[T_co, R_co]:
         """Wait for the job's end, at most ``timeout`` seconds (then TimeoutError; the job goes on).
 
-        Raises RuntimeError instead of hanging where it would wait for itself: in a listener or a done-callback.
+        Raises RuntimeError instead of hanging where it would wait for itself: in a listener or a done-callback; and
+        `JournalError` while the job is paused because its journal can't be written: it goes on once that is possible.
         """
         self._check_waiting_allowed("run.result()")
+        timeout = self._await_news(timeout)
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """None, once the job has ended; waits and raises like `result`."""
         self._check_waiting_allowed("run.exception()")
+        timeout = self._await_news(timeout)
         return super().exception(timeout)
 
     def _check_waiting_allowed(self, what: str) -> None:
@@ -168,11 +198,16 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         if not self.done():
             alarm = Alarm()
             self.add_done_callback(lambda _: alarm.ring())
+            self._alarms.append(alarm)
             try:
-                await alarm.wait()
+                if self._trouble is None:
+                    await alarm.wait()
             except BaseException:
                 self.awaiter_cancelled()
                 raise
+            finally:
+                self._alarms.remove(alarm)
+            self._check_trouble()
         return self.result()
 
     def awaiter_cancelled(self) -> None:

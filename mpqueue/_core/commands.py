@@ -12,6 +12,7 @@ from mpqueue._core.item_table import Failure
 from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
+    from mpqueue._core.item_table import ItemTable
     from mpqueue._core.job_book import JobBook
     from mpqueue._core.lane_book import Chunk
     from mpqueue._wire.frames import RecordFrame
@@ -115,7 +116,8 @@ class AnnounceItems(NamedTuple):
     """Tell listeners what became of these items, in this order.
 
     An index in ``retrying`` waits for its next try, one in ``failed`` has failed, every other one completed.
-    ``completed_before``, ``failed_before`` and ``status`` are the job's as of the first of them.
+    ``completed_before``, ``failed_before`` and ``status`` are the job's as of the first of them. ``rows`` are the
+    failed and retrying items as of then, where the announcement is told later.
     """
 
     job: JobBook
@@ -125,6 +127,7 @@ class AnnounceItems(NamedTuple):
     completed_before: int
     failed_before: int
     status: JobStatus
+    rows: dict[int, ItemTable] | None = None
 
 
 class AnnounceRecords(NamedTuple):

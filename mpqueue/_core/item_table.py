@@ -74,6 +74,11 @@ class ItemTable:
     def __len__(self) -> int:
         return len(self.payloads)
 
+    @property
+    def ids(self) -> list[Hashable] | None:
+        """The ids of all items; None where they are positions."""
+        return self._ids
+
     def id_of(self, index: int) -> Hashable:
         """The id of the item at ``index``."""
         return index if self._ids is None else self._ids[index]

@@ -10,9 +10,9 @@ from typing import Any
 
 from mpqueue._core.chunking import ChunkSizer
 from mpqueue._core.item_table import Failure, ItemTable
-from mpqueue._core.pending import PendingItems
+from mpqueue._core.pending import PendingItems, stretches
 from mpqueue.options import JobOptions
-from mpqueue.status import JobStatus
+from mpqueue.status import COMPLETED, FAILED, JobStatus
 
 
 @dataclass(slots=True)
@@ -53,10 +53,16 @@ class JobBook:
     listed: bool = True  #: False where it is not among the queue's jobs: listeners hear nothing of it
     dropped: set[int] = field(default_factory=set)  #: items that are not to run again, whatever becomes of them
     last_setup_failure: Failure | None = None
+    restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again
 
     def __post_init__(self) -> None:
         self.pending = PendingItems(len(self.table))
         self.sizer = ChunkSizer(self.options.chunksize)
+
+    @property
+    def total(self) -> int:
+        """How many items it has."""
+        return len(self.table)
 
     @property
     def paused(self) -> bool:
@@ -82,6 +88,14 @@ class JobBook:
         """False where the job's setup failed on that lane, for now or for good."""
         record = self.setups.get(lane)
         return record is None or (record.again_at is not None and record.again_at <= now)
+
+    def go_on(self) -> None:
+        """The table tells what has ended already, before this process began: only the rest is to run."""
+        table = self.table
+        self.completed, self.failed = table.status.count(COMPLETED), table.status.count(FAILED)
+        self.pending.clear()
+        for stretch in stretches(table.unfinished()):
+            self.pending.add(stretch)
 
     def drop_pending(self) -> None:
         """Nothing more of this job starts: what waits becomes pending."""

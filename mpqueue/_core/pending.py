@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from itertools import islice
 
@@ -111,3 +111,12 @@ class PendingItems:
         self._suspects.clear()
         self._care.clear()
         self._count = 0
+
+
+def stretches(indices: Sequence[int]) -> Iterator[range]:
+    """Ascending indices as ranges, each as long as can be."""
+    start = 0
+    for at in range(1, len(indices) + 1):
+        if at == len(indices) or indices[at] != indices[at - 1] + 1:
+            yield range(indices[start], indices[at - 1] + 1)
+            start = at

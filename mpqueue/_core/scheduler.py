@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._core import dispatch, fleet, memory, outcomes, reports, stealing, streams, watch
 from mpqueue._core.books import Books
-from mpqueue._core.commands import AnnounceStarted, AnnounceState, Command, SetFlags
+from mpqueue._core.commands import AnnounceFinished, AnnounceStarted, AnnounceState, Command, SetFlags
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import LaneBook, LaneState, Verdict, Why
 from mpqueue._core.messages import (
@@ -98,7 +98,12 @@ class Scheduler:
     def _job_started(self, message: JobStarted) -> None:
         job = message.job
         if job.status is not JobStatus.PENDING:
-            raise JobStateError(f"job {job.id!r}: expected a pending job to start, got one that is {job.status}")
+            if not job.restored:
+                raise JobStateError(f"job {job.id!r}: expected a pending job to start, got one that is {job.status}")
+            job.restored = False
+            ended = AnnounceFinished(job, job.status, job.completed, job.failed, job.duration or 0.0)
+            self.books.commands += [AnnounceStarted(job), ended]
+            return
         self._activate(job, message.wall)
 
     def _activate(self, job: JobBook, wall: float) -> None:
@@ -130,6 +135,7 @@ class Scheduler:
         job = message.job
         if job.status not in (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS):
             raise JobStateError(f"job {job.id!r}: expected a job that has ended, got one that is {job.status}")
+        job.restored = False
         for index in job.table.forget_failures():
             job.failed -= 1
             job.pending.add_due(index)

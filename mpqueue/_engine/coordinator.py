@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._core.commands import (
     AnnounceFinished,
@@ -51,6 +51,9 @@ from mpqueue._engine.traffic import Traffic
 from mpqueue._wire.handler import PackedHandler
 from mpqueue.errors import MPQueueError, QueueClosedError
 
+if TYPE_CHECKING:
+    from mpqueue._engine.journal.recorder import Recorder
+
 log = logging.getLogger("mpqueue")
 
 T = TypeVar("T")
@@ -62,7 +65,13 @@ class Coordinator:
     """Owns the scheduler and, from `open` on, the pool. Everything but `ask` and `post` runs on its thread."""
 
     def __init__(
-        self, scheduler: Scheduler, clock: Clock, announce: Announce, initializer: PackedHandler | None, name: str
+        self,
+        scheduler: Scheduler,
+        clock: Clock,
+        announce: Announce,
+        initializer: PackedHandler | None,
+        name: str,
+        recorder: Recorder | None = None,
     ) -> None:
         self.scheduler = scheduler
         self._clock = clock
@@ -95,6 +104,8 @@ class Coordinator:
             AnnounceState: self._announce,
             AnnounceFinished: self._tell_finished,
         }
+        if recorder is not None:
+            recorder.join(self, self._actions)
 
     # -- from any thread -------------------------------------------------------------------------------------
 

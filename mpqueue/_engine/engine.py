@@ -15,9 +15,9 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from mpqueue._core.messages import Message, QueueClosing, QueueOpened
+from mpqueue._core.messages import FailedItemsReset, JobStarted, Message, QueueClosing, QueueOpened
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._engine.clock import Clock, SystemClock
 from mpqueue._engine.coordinator import Announce, Coordinator
@@ -28,8 +28,11 @@ from mpqueue._engine.protocol import LaneSettings
 from mpqueue._engine.running import LaneNow
 from mpqueue._engine.sampler import Sampler
 from mpqueue._wire.handler import PackedHandler
-from mpqueue.errors import QueueClosedError, WorkerStartError
+from mpqueue.errors import JournalError, QueueClosedError, WorkerStartError
 from mpqueue.options import QueueOptions
+
+if TYPE_CHECKING:
+    from mpqueue._engine.journal.recorder import Recorder
 
 log = logging.getLogger("mpqueue")
 
@@ -47,7 +50,11 @@ class Engine:
     """Started with the first call that needs it; ended once, by `shutdown`."""
 
     def __init__(
-        self, options: QueueOptions, initializer: PackedHandler | None = None, clock: Clock | None = None
+        self,
+        options: QueueOptions,
+        initializer: PackedHandler | None = None,
+        clock: Clock | None = None,
+        journal: str | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self._options = options
@@ -68,6 +75,15 @@ class Engine:
         self._lock = threading.Lock()
         self._shut = False
         self._take_back: Callable[[], None] | None = None
+        self.recorder = None if journal is None else self._open_journal(journal)
+
+    def _open_journal(self, path: str) -> Recorder:
+        from mpqueue._engine.journal.journal import Journal  # most programs have none, and need no SQLite
+        from mpqueue._engine.journal.recorder import Recorder
+
+        recorder = Recorder(Journal(path, self.clock.now))
+        self._end_at_exit()
+        return recorder
 
     def check_process(self) -> None:
         """Raise QueueClosedError in a fork: threads and workers belong to the process that started them."""
@@ -86,7 +102,12 @@ class Engine:
                 self._end_at_exit()
                 self.listeners.start(self.clock.now)
                 self._coordinator = Coordinator(
-                    self._scheduler, self.clock, announce, self._initializer, f"mpqueue-coordinator-{self._number}"
+                    self._scheduler,
+                    self.clock,
+                    announce,
+                    self._initializer,
+                    f"mpqueue-coordinator-{self._number}",
+                    self.recorder,
                 )
                 self._coordinator.start()
             return self._coordinator
@@ -94,6 +115,16 @@ class Engine:
     def lanes_now(self) -> list[LaneNow]:
         """What each lane is at; none before the first job. From any thread."""
         return [] if self._coordinator is None or self._pool is None else self._coordinator.lanes_now()
+
+    def begin(self, message: JobStarted | FailedItemsReset) -> None:
+        """On the coordinator's thread, before a job starts: what it needs is there.
+
+        Raises what `open_pool` raises, and `JournalError` where the journal can't be written.
+        """
+        if self.recorder is not None:
+            self.recorder.check()
+        if isinstance(message, FailedItemsReset) or not message.job.restored:
+            self.open_pool()
 
     def open_pool(self) -> None:
         """On the coordinator's thread: start the workers, where they have not been.
@@ -139,7 +170,12 @@ class Engine:
         if coordinator is not None and not self._shut:
             message = QueueClosing(self.clock.wall(), cancel=cancel)
             with contextlib.suppress(QueueClosedError):  # somebody else was quicker
-                coordinator.ask(lambda: coordinator.handle(message))
+                coordinator.ask(lambda: self._handle_closing(coordinator, message))
+
+    def _handle_closing(self, coordinator: Coordinator, message: QueueClosing) -> None:
+        coordinator.handle(message)
+        if self.recorder is not None:
+            self.recorder.close()
 
     def shutdown(self, *, kill: bool, wait_for_listeners: bool = False, at_exit: bool = False) -> None:
         """End everything: workers (with ``kill`` at once, else when they are idle), threads, files. Idempotent."""
@@ -151,23 +187,39 @@ class Engine:
         if coordinator is not None:
             if kill:
                 message = QueueClosing(self.clock.wall(), cancel=True, kill=True)
-                coordinator.ask(lambda: coordinator.handle(message))
+                coordinator.ask(lambda: self._handle_closing(coordinator, message))
             else:
                 self._wait_until_quiet(coordinator)
             if self._sampler is not None:
                 self._sampler.stop()
+            if self.recorder is not None:
+                with contextlib.suppress(JournalError):  # told when it is closed
+                    self.recorder.journal.flush()
             if self._pool is not None:  # looked at last: it may have been opened just before
                 self._pool.close(kill=kill)
             coordinator.stop()
             self.listeners.stop(wait=wait_for_listeners and not at_exit)
+        if self.recorder is not None:
+            self.recorder.journal.close()
         if self._take_back is not None:
             self._take_back()
+
+    def check_written(self) -> None:
+        """After `shutdown`: raise `JournalError` where something could not be written into the journal."""
+        lost = None if self.recorder is None else self.recorder.journal.lost
+        if lost is not None:
+            raise JournalError(str(lost))
 
     def abandon(self) -> None:
         """Nobody holds the queue any more. Callable inside a garbage collection: only posts."""
         coordinator = self._coordinator
         if coordinator is not None and not self._shut and os.getpid() == self._owner:
             coordinator.ask_later(self._shutdown_beside)
+        elif self.recorder is not None and not self._shut and os.getpid() == self._owner:
+            self._shut = True
+            self.recorder.journal.close(wait=False)
+            if self._take_back is not None:
+                self._take_back()
 
     def _shutdown_beside(self) -> None:
         threading.Thread(

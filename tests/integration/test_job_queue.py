@@ -101,7 +101,7 @@ def test_worker_that_finishes_an_item_picks_up_the_next_pending_one(tmp_path: Pa
 
 
 def test_options_that_come_later_are_refused_by_name_until_then() -> None:
-    for option in ({"journal": "path"}, {"backend": "ray"}):
+    for option in ({"backend": "ray"},):
         (name,) = option
         with pytest.raises(NotImplementedError, match=name):
             JobQueue(**option)  # type: ignore[arg-type]

@@ -620,6 +620,15 @@ def _only(culprit: Any, bad: Handler, good: Handler, item: Any) -> Any:
     return bad(item) if item == culprit else good(item)
 
 
+def only_from(limit: int, late: Handler, early: Handler) -> Handler:
+    """A handler that does ``late`` to the items from ``limit`` on, and ``early`` to those before."""
+    return functools.partial(_only_from, limit, late, early)
+
+
+def _only_from(limit: int, late: Handler, early: Handler, item: int) -> Any:
+    return (late if item >= limit else early)(item)
+
+
 def only_later(culprit: Any, bad: Callable[[Any], Awaitable[Any]]) -> Handler:
     """Like `only`, for coroutines: a handler that awaits ``bad`` for the one item, and returns all others."""
     return functools.partial(_only_later, culprit, bad)

@@ -67,6 +67,8 @@ class Journal:
         self.reader = Reader(path)
         #: Hears, on the writer's thread, that writing fails, and (None) that it works again.
         self.on_trouble: Callable[[JournalError | None], object] = lambda _: None
+        #: After `close`: why something of it was not written.
+        self.lost: JournalError | None = None
         self._now = now
         self._lock = JournalLock(path)
         try:
@@ -185,7 +187,8 @@ class Journal:
     def _end(self) -> None:
         self._commit()
         if self._unwritten:
-            log.error("%s: closed without what could not be written of it; those items will run again", self.path)
+            self.lost = JournalError(f"{self._trouble}. It was closed before that: those items will run again")
+            log.error("%s", self.lost)
         try:
             self._store.close()
         except Exception:

@@ -12,18 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpqueue._engine.journal.rows import seal, unseal
-from mpqueue._engine.journal.values import BigFile, Kept, keep, restore
+from mpqueue._engine.journal.values import BigFile, Kept, NotKept, keep, restore
 from mpqueue.errors import JournalError
 
 #: Items that are pickled together.
 BLOCK = 256
-
-
-class NotKept:
-    """Stands for an item that was too big for the journal, or could not be pickled."""
-
-    def __repr__(self) -> str:
-        return "<not in the journal>"
 
 
 @dataclass(frozen=True, slots=True)

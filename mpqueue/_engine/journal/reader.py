@@ -29,6 +29,7 @@ class RecordedJob:
     rule: str
     payload_hash: str | None
     code_hash: str | None
+    seed: int
     created_at: float
     status: JobStatus
     started_at: float | None
@@ -40,7 +41,7 @@ class RecordedJob:
 
 
 _COLUMNS = (
-    "number, id, total, rule, payload_hash, code_hash, created_at, status, started_at, finished_at, duration, "
+    "number, id, total, rule, payload_hash, code_hash, seed, created_at, status, started_at, finished_at, duration, "
     "completed, failed, retries"
 )
 
@@ -122,5 +123,5 @@ class Reader:
 
 def _job(row: tuple[Any, ...]) -> RecordedJob:
     fields = list(row)
-    fields[7] = JobStatus(fields[7])
+    fields[6], fields[8] = int(fields[6]), JobStatus(fields[8])
     return RecordedJob(*fields)

@@ -7,10 +7,11 @@ version adds under a name of its own, an older one leaves alone.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from mpqueue._core.item_table import FailedTry, Failure, ItemTable
@@ -18,6 +19,7 @@ from mpqueue._engine.journal.values import (
     BigFile,
     Kept,
     KeptError,
+    NotKept,
     ReadFile,
     Unreadable,
     keep,
@@ -56,8 +58,10 @@ def unseal(body: bytes, what: str) -> Any:
     return pickle.loads(data)
 
 
-def make_row(table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int]) -> Row:
+def make_row(table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int], unkept: Collection[int] = ()) -> Row:
     """How these items stand now. ``tries_kept``: how many failed tries of each item earlier rows tell; updated here.
+
+    Of items in ``unkept`` that failed, the payloads are written too.
 
     Costs what pickling the results costs. An item whose result can't be pickled is written as not run.
     """
@@ -91,6 +95,7 @@ def make_row(table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int
         content[name] = first if data == first * len(part) else data  # very often all are the same
     if table.history or table.failures:
         _keep_failures(content, table, indices, tries_kept, files)
+        content["payloads"] = _keep_payloads(table, indices, unkept, files)
     if table.output:
         content["output"] = {at: table.output[index] for at, index in enumerate(indices) if index in table.output}
     return Row(seal(content), tuple(files), tuple(left_out))
@@ -138,6 +143,17 @@ def _keep_failures(
         if failure is not None and table.status[index] != COMPLETED:
             failures[at] = (number_of(failure.error), failure.traceback, failure.elapsed, failure.charged, failure.text)
     content |= {"errors": errors, "history": history, "failures": failures}
+
+
+def _keep_payloads(
+    table: ItemTable, indices: Sequence[int], unkept: Collection[int], files: list[BigFile]
+) -> dict[int, Any]:
+    kept = {}
+    for at, index in enumerate(indices):
+        if index in unkept and table.status[index] == FAILED:
+            with contextlib.suppress(Exception):  # that it can't be pickled may be why it failed
+                kept[at] = tuple(keep(table.payloads[index], files))
+    return kept
 
 
 def read_row(body: bytes, table: ItemTable, read_file: ReadFile) -> list[int]:
@@ -200,6 +216,9 @@ def _read_failures(content: dict[str, Any], table: ItemTable, indices: Sequence[
         told += [FailedTry(error, duration, pid, errors[number]) for error, duration, pid, number in tries]
     for at, (number, trace, elapsed, charged, text) in content["failures"].items():
         table.failures[indices[at]] = Failure(errors[number], trace, elapsed, charged, text)
+    for at, kept in content.get("payloads", {}).items():
+        if isinstance(table.payloads[indices[at]], NotKept):
+            table.payloads[indices[at]] = restore(Kept(*kept), read_file)
     for at, code in enumerate(content["status"]):
         if code == PENDING and at not in content["failures"]:  # failed once, and is to be tried anew
             table.failures.pop(indices[at], None)

@@ -24,7 +24,7 @@ VERSION = 1
 SCHEMA = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, total INTEGER NOT NULL, rule TEXT NOT NULL,
-    ids BLOB, payload_hash TEXT, code_hash TEXT, handler BLOB, created_at REAL NOT NULL,
+    ids BLOB, payload_hash TEXT, code_hash TEXT, handler BLOB, seed TEXT, created_at REAL NOT NULL,
     status TEXT NOT NULL, started_at REAL, finished_at REAL, duration REAL,
     completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0
 );
@@ -34,6 +34,8 @@ CREATE TABLE chunks (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB
 CREATE INDEX chunks_of_job ON chunks (job);
 CREATE TABLE files (name TEXT PRIMARY KEY, job INTEGER NOT NULL) WITHOUT ROWID;
 """
+
+ADD_PAYLOADS = "INSERT INTO payloads (job, body) SELECT number, ? FROM jobs WHERE id = ?"
 
 #: What belongs to a job, as the beginnings of conditions.
 OWNED = ("payloads WHERE job", "chunks WHERE job", "files WHERE job", "jobs WHERE number")
@@ -119,6 +121,15 @@ class Store:
         for file in files:
             write_whole(folder, file)
         _sync_folder(folder)
+
+    def add_job(self, columns: dict[str, Any], payloads: Sequence[bytes]) -> int:
+        """A new job with its items; returns its number."""
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        job_id = columns["id"]
+        items = [(ADD_PAYLOADS, (body, job_id)) for body in payloads]
+        self._transact([(f"INSERT INTO jobs ({names}) VALUES ({marks})", tuple(columns.values())), *items])  # noqa: S608
+        found: int = self._connection.execute("SELECT number FROM jobs WHERE id = ?", (job_id,)).fetchone()[0]
+        return found
 
     def remove_job(self, number: int) -> None:
         """Forget a job and all that belongs to it."""

@@ -62,6 +62,15 @@ class Unreadable:
         return f"<unreadable here: {self.reason}>"
 
 
+class NotKept:
+    """Stands for an item that was too big for the journal, or could not be pickled."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<not in the journal>"
+
+
 def keep(value: Any, files: list[BigFile]) -> Kept:
     """The value, ready to be written; what is big of it goes to ``files``. Raises what pickling raises."""
     try:

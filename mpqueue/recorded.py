@@ -1,0 +1,261 @@
+"""Jobs that a journal holds: how a new job is recorded or goes on where it was, and how an old one is looked at."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpqueue._core.item_table import ItemTable
+from mpqueue._core.job_book import JobBook
+from mpqueue._wire.handler import pack_handler
+from mpqueue._wire.payload import dump_by_value, load_kept
+from mpqueue.errors import JournalError, JournalMismatchError
+from mpqueue.options import JobOptions
+from mpqueue.status import FAILED, PENDING, JobStatus
+
+if TYPE_CHECKING:
+    from mpqueue._engine.journal.reader import Reader, RecordedJob
+    from mpqueue._engine.journal.recorder import Recorder, Recording
+
+log = logging.getLogger("mpqueue")
+
+#: Bytes up to which a handler is kept in the journal.
+MOST_HANDLER = 4 << 20
+
+
+def journal_path(journal: str | os.PathLike[str] | None) -> str | None:
+    """The path in full. Raises TypeError or ValueError for what can be none."""
+    if journal is None:
+        return None
+    try:
+        path = os.fspath(journal)
+    except TypeError:
+        raise TypeError(f"journal: expected a path, got {journal!r} of type {type(journal).__name__}") from None
+    if not isinstance(path, str) or not path or "\0" in path:  # type: ignore[redundant-expr]
+        raise ValueError(f"journal: expected the path of a file as text, got {path!r}")
+    return str(Path(path).resolve())
+
+
+class NewJob:
+    """A job that is being created, and what is to be recorded of it, where there is a journal.
+
+    Raises what `pack_handler` raises.
+    """
+
+    def __init__(
+        self,
+        job_id: str,
+        table: ItemTable,
+        options: JobOptions,
+        handler: Callable[..., Any],
+        setup: Callable[[], Any] | None,
+        *,
+        seed_given: bool = False,
+    ) -> None:
+        packed = pack_handler(job_id, handler, setup, table.rule, options.seed)
+        #: The number is to be set before anybody starts it.
+        self.book = JobBook(0, job_id, table, options, packed)
+        self._functions = (handler, setup)
+        self._seed_given = seed_given
+
+    def prepare_recording(self) -> None:
+        """Pickle all items and the handler: to be done outside of locks."""
+        from mpqueue._engine.journal.code_hash import hash_code  # a part of what only journals need
+        from mpqueue._engine.journal.payloads import keep_payloads
+
+        self._payloads = keep_payloads(self.book.table.payloads)
+        self._code_hash = hash_code(*self._functions)
+
+    def record_or_go_on(self, recorder: Recorder, created_at: float, *, strict: bool) -> None:
+        """Have the job recorded from now on; where the journal has it, its table tells what has ended already.
+
+        Waits until it is on disk. Raises `JournalMismatchError` for a job with other items, and `JournalError`.
+        """
+        book, reader = self.book, recorder.journal.reader
+        try:
+            book.id.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"id: expected text that can be written, got {book.id!r}") from None
+        recorded = reader.find(book.id)
+        if recorded is None:
+            recording = self.recording(self._add(recorder, created_at))
+        else:
+            self._check(reader, recorded, strict=strict)
+            recording = self._go_on(reader, recorded)
+        recorder.add(book, recording)
+
+    def recording(self, number: int) -> Recording:
+        """What the recorder has to know of the job, which has this number in the journal."""
+        from mpqueue._engine.journal.recorder import Recording
+
+        table = self.book.table
+        tries = {index: len(history) for index, history in table.history.items()}
+        failed = {index for index in table.failures if table.status[index] == FAILED}
+        return Recording(number, tries, failed, self._payloads.left_out)
+
+    def _add(self, recorder: Recorder, created_at: float) -> int:
+        from mpqueue._engine.journal.rows import seal
+
+        book, table = self.book, self.book.table
+        columns = {
+            "id": book.id,
+            "total": len(table),
+            "rule": str(table.rule),
+            "ids": None,
+            "payload_hash": self._payloads.hash,
+            "code_hash": self._code_hash,
+            "handler": _keep_handler(*self._functions),
+            "seed": str(book.options.seed),
+            "created_at": created_at,
+            "status": str(JobStatus.PENDING),
+        }
+        if table.ids is not None:
+            try:
+                columns["ids"] = seal(table.ids)
+            except Exception as error:
+                raise TypeError(f"items: expected ids that can be pickled for the journal, got {error}") from error
+        return recorder.journal.ask(lambda store: store.add_job(columns, self._payloads.bodies))
+
+    def _check(self, reader: Reader, recorded: RecordedJob, *, strict: bool) -> None:
+        from mpqueue._engine.journal.code_hash import differs
+
+        book = self.book
+        where, what = f"job {book.id!r} in {reader.path}", "nothing was changed; give the new one another id"
+        if recorded.total != len(book.table):
+            raise JournalMismatchError(
+                f"{where}: expected its {recorded.total} items, got {len(book.table)}; {what}, "
+                "or clear_job() the old one"
+            )
+        ids = reader.ids(recorded)
+        if ids != book.table.ids or recorded.rule != str(book.table.rule):
+            raise JournalMismatchError(
+                f"{where}: expected the ids that it was created with, got others; {what}, or clear_job() the old one"
+            )
+        changed = []
+        if recorded.payload_hash != self._payloads.hash:
+            changed.append("its items")
+        if differs(recorded.code_hash, self._code_hash):
+            changed.append("its handler's code")
+        if self._seed_given and recorded.seed != book.options.seed:
+            changed.append("its seed")
+        if not changed:
+            return
+        text = f"{where}: {' and '.join(changed)} seem to have changed since it was recorded"
+        if strict:
+            raise JournalMismatchError(f"{text}; with strict=True that is refused, and {what}")
+        log.warning("%s; what is done is not done again", text)
+
+    def _go_on(self, reader: Reader, recorded: RecordedJob) -> Recording:
+        book, table = self.book, self.book.table
+        unreadable = reader.fill(table, recorded)
+        for index in unreadable:
+            table.status[index], table.results[index] = PENDING, None
+        if unreadable:
+            log.warning("job %r: the results of %d items can't be read from %s, so these run again; the first is %r",
+                        book.id, len(unreadable), reader.path, table.id_of(unreadable[0]))  # fmt: skip
+        if not self._seed_given:
+            self._take_seed(recorded.seed)
+        book.retries = recorded.retries
+        book.go_on()
+        if book.all_ended and recorded.status in (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS):
+            book.restored = True
+            restore_end(book, recorded)
+        return self.recording(recorded.number)
+
+    def _take_seed(self, seed: int) -> None:
+        book = self.book
+        book.options = dataclasses.replace(book.options, seed=seed)
+        book.handler = book.handler._replace(frame=book.handler.frame._replace(seed=seed))
+
+
+def restore_end(book: JobBook, recorded: RecordedJob) -> None:
+    """The job is in the state in which it was recorded."""
+    book.status = recorded.status
+    book.started_at, book.finished_at, book.duration = recorded.started_at, recorded.finished_at, recorded.duration
+
+
+def _keep_handler(handler: Callable[..., Any], setup: Callable[[], Any] | None) -> bytes | None:
+    """The functions by value, and where modules were found; None where that is too much."""
+    from mpqueue._engine.journal.rows import seal
+
+    kept = []
+    for function in (handler, setup):
+        data, buffers = dump_by_value(function)
+        if len(data) + sum(buffer.nbytes for buffer in buffers) > MOST_HANDLER:
+            return None
+        kept.append((data, [bytes(buffer) for buffer in buffers]))
+    return seal((kept, [os.path.abspath(entry) for entry in sys.path]))
+
+
+def load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., Any], Callable[[], Any] | None]:
+    """The handler and the setup of a recorded job. Raises `JournalError` where they were not kept, or can't be loaded.
+
+    Folders in which modules were found then are searched last from now on.
+    """
+    kept = reader.handler(recorded)
+    where = f"{reader.path}: the handler of job {recorded.id!r}"
+    if kept is None:
+        raise JournalError(f"{where}: expected one that is in the journal, got one that was too big; create_job() the "
+                           "job with its items and its handler instead")  # fmt: skip
+    functions, path = kept
+    sys.path += [entry for entry in path if entry not in sys.path]
+    try:
+        handler, setup = (load_kept(data, [bytearray(buffer) for buffer in buffers]) for data, buffers in functions)
+    except Exception as error:
+        raise JournalError(f"{where} can't be loaded here ({type(error).__name__}: {error}); create_job() the job with "
+                           "its items and its handler instead") from error  # fmt: skip
+    return handler, setup
+
+
+class RecordedBook:
+    """The books of a job that only the journal has: like a `JobBook`, whose items are read when they are asked for."""
+
+    cancelled = False
+    paused = False
+
+    def __init__(self, reader: Reader, recorded: RecordedJob) -> None:
+        self._reader = reader
+        self.recorded = recorded
+        self.id = recorded.id
+        self.total = recorded.total
+        #: What ran when its program ended is pending again.
+        self.status = recorded.status if recorded.status.final else JobStatus.PENDING
+        self.cancelled = recorded.status is JobStatus.CANCELLED
+        self.completed, self.failed, self.retries = recorded.completed, recorded.failed, recorded.retries
+        self.started_at, self.finished_at = recorded.started_at, recorded.finished_at
+        self.duration = recorded.duration
+
+    @cached_property
+    def table(self) -> ItemTable:
+        """The items. Raises `JournalError` where they can't be read."""
+        return self._reader.table(self.recorded)
+
+    def to_new_job(self, options: JobOptions) -> NewJob:
+        """The same as a job that can be run, its failed items once more. Raises `JournalError`."""
+        handler, setup = load_handler(self._reader, self.recorded)
+        options = dataclasses.replace(options, seed=self.recorded.seed)
+        new = NewJob(self.id, self.table, options, handler, setup)
+        new.book.retries = self.retries
+        new.book.go_on()
+        restore_end(new.book, self.recorded)
+        new.prepare_recording()
+        return new
+
+
+def check_kept(book: RecordedBook) -> None:
+    """Raise `JournalError` where the failed items can't be run again."""
+    from mpqueue._engine.journal.values import NotKept
+
+    table = book.table
+    for index in sorted(table.failures):
+        if table.status[index] == FAILED and isinstance(table.payloads[index], NotKept):
+            raise JournalError(
+                f"job {book.id!r}: expected failed items that are in the journal, got {table.id_of(index)!r}, which is "
+                "not; create_job() the job with its items and its handler instead"
+            )

@@ -1,0 +1,514 @@
+"""A queue with a journal: what ended once is never run again, whatever ended the program, and nothing else changes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpqueue import (
+    ItemStatus,
+    Job,
+    JobExistsError,
+    JobNotFoundError,
+    JobQueue,
+    JobStateError,
+    JobStatus,
+    JournalError,
+    JournalMismatchError,
+    QueueClosedError,
+    RetryPolicy,
+)
+from mpqueue._engine.journal.reader import Reader
+from mpqueue._engine.journal.store import folder_of
+from mpqueue.events import JOB_FINISHED, JOB_PAUSED, JOB_PROGRESS, JOB_RESUMED, JOB_STARTED
+from tests.support import handlers as do
+from tests.support.programs import run_program, start_program
+from tests.support.recorder import Recorder
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+QUICK = RetryPolicy(max_retries=2, base_delay=0.02)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run.db"
+
+
+def gate(folder: Path, name: str) -> Gate:
+    """A gate with a folder of its own: it knows which items came by."""
+    (folder / name).mkdir()
+    return Gate(folder / name)
+
+
+def told(job: Job) -> list[Any]:
+    """All that can be told of the items, but for times and process ids."""
+    return [
+        (
+            *(item.id, item.status, item.attempts, item.error, repr(item.exception), item.traceback, item.result),
+            item.payload,
+            [(entry.error, repr(entry.exception)) for entry in item.history],
+        )
+        for item in job.items
+    ]
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# -- going on ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_was_over_is_so_at_once_and_nothing_runs(path: Path, tmp_path: Path) -> None:
+    items = [{"id": name} for name in "abc"]
+    with JobQueue(1, journal=path, retry=QUICK) as queue:
+        first = queue.run(items, do.only({"id": "b"}, do.fail), id="job")
+    again = gate(tmp_path, "again")
+    with JobQueue(1, journal=path, retry=QUICK) as queue:
+        recorder = Recorder(queue)
+        job = queue.create_job("job", items, do.announce(again))
+        assert job.status is JobStatus.COMPLETED_WITH_ERRORS
+        run = queue.start("job")
+        assert run.result(30) == run.job
+        assert queue.worker_pids() == []
+        with pytest.raises(JobStateError):
+            queue.start("job")
+        assert recorder.names("job") == [JOB_STARTED, JOB_FINISHED]
+    assert again.arrived() == set()
+    assert told(job) == told(first)
+    assert job.to_dict() == first.to_dict()
+    assert (job.duration, job.retries, job.seed) == (first.duration, first.retries, first.seed)
+
+
+def test_only_what_is_missing_runs_and_the_job_is_equal_to_an_uninterrupted_one(path: Path, tmp_path: Path) -> None:
+    handler = do.only(3, do.fail_with(ValueError("three")), do.square)
+    first, second, third = gate(tmp_path, "first"), gate(tmp_path, "second"), gate(tmp_path, "third")
+    with JobQueue(2, retry=QUICK) as queue:
+        whole = queue.run(range(40), do.announce(first, handler), id="job")
+    with JobQueue(2, journal=path, retry=QUICK) as queue:
+        job = queue.create_job("job", range(40), do.only_from(20, do.block_until_told(second), handler), chunksize=2)
+        run = queue.start("job")
+        wait_until(lambda: job.completed >= 10 and second.arrived())
+        queue.cancel("job", kill=True)
+        run.result()
+        ended = {str(item.id) for item in job.items if item.status in (ItemStatus.COMPLETED, ItemStatus.FAILED)}
+    assert 10 <= len(ended) <= 20
+    with JobQueue(2, journal=path, retry=QUICK) as queue:
+        recorder = Recorder(queue)
+        job = queue.create_job("job", range(40), do.announce(third, handler))
+        assert (job.status, job.cancelled) == (JobStatus.PENDING, False)
+        assert job.completed + job.failed == len(ended)
+        run = queue.start("job")
+        assert {item.id for item in run.as_completed()} == set(range(40))
+        queue.close()
+    assert third.arrived() == {str(at) for at in range(40)} - ended
+    assert [each[:5] for each in told(job)] == [each[:5] for each in told(whole)]
+    assert job.results == whole.results
+    assert len(recorder.of(JOB_PROGRESS)) == 40 - len(ended)
+    assert job.status is whole.status
+
+
+def test_tries_that_failed_before_the_end_count_after_it(path: Path) -> None:
+    patient = RetryPolicy(max_retries=3, base_delay=3600.0)
+    with JobQueue(1, journal=path, retry=patient) as queue:
+        recorder = Recorder(queue)
+        job = queue.create_job("job", "ab", do.only("b", do.fail))
+        queue.start("job")
+        recorder.wait_for("item:retry")
+        recorder.wait_for(JOB_PROGRESS)
+        queue.close(kill=True)
+    assert job.items[1].attempts == 1
+    with JobQueue(1, journal=path, retry=QUICK) as queue:
+        recorder = Recorder(queue)
+        job = queue.create_job("job", "ab", do.only("b", do.fail))
+        assert (job.items[1].status, job.items[1].attempts) == (ItemStatus.PENDING, 1)
+        queue.start("job").result()
+    assert job.items[1].attempts == 3
+    assert len(job.items[1].history) == 3
+    assert recorder.retries("job") == [(1, 2)]
+
+
+KILLED = """
+import os, signal, sys
+import mpqueue
+from mpqueue._engine.journal.reader import Reader
+from tests.support.waiting import wait_until
+
+class Result:
+    def __init__(self, number):
+        self.number = number
+    def __eq__(self, other):
+        return type(other) is Result and other.number == self.number
+
+class OddError(Exception):
+    pass
+
+def work(number):
+    with open(f"calls-{os.getppid()}", "a") as file:
+        file.write(f"{number}\\n")
+    if number == 5:
+        raise OddError(number)
+    return Result(number)
+
+def main(end):
+    with mpqueue.JobQueue(2, journal="run.db", max_retries=0) as queue:
+        job = queue.create_job("job", range(600), work, chunksize=5)
+        print(job.completed + job.failed, flush=True)
+        run = queue.start("job")
+        if end != "none":
+            wait_until(lambda: job.completed >= 60)
+            print("on its way", flush=True)
+        if end == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        run.result()
+    assert all(type(item.exception) is OddError for item in job.items if item.id == 5)
+    assert job.results == [None if number == 5 else Result(number) for number in range(600)]
+    print(job.status, job.failed, job.items[5].attempts)
+
+main(sys.argv[1])
+"""
+
+
+def recorded_as_done(path: Path) -> set[str]:
+    reader = Reader(str(path))
+    found = reader.find("job")
+    assert found is not None
+    table = reader.table(found)
+    return {str(index) for index in table.ended_indices()}
+
+
+@pytest.mark.parametrize("end", ["kill", "interrupt"])
+def test_a_program_that_is_killed_or_interrupted_goes_on_where_it_was(tmp_path: Path, end: str) -> None:
+    with start_program(tmp_path, KILLED, end) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "0\n"
+        assert program.stdout.readline() == "on its way\n"
+        if end == "interrupt":
+            program.send_signal(signal.SIGINT)
+        program.communicate(timeout=60)
+    assert program.returncode != 0
+    wait_until(lambda: not Reader(str(tmp_path / "run.db")).in_use)
+    done = recorded_as_done(tmp_path / "run.db")
+    calls = {found.name: found.read_text().split() for found in tmp_path.glob("calls-*")}
+    if end == "interrupt":  # what came home was written
+        assert len(done) >= 60
+    after = run_program(tmp_path, KILLED, "none")
+    assert after.stdout.splitlines() == [str(len(done)), "completed_with_errors 1 1"]
+    new = {found.name: found.read_text().split() for found in tmp_path.glob("calls-*") if found.name not in calls}
+    again = [number for numbers in new.values() for number in numbers]
+    assert sorted(again) == sorted({str(number) for number in range(600)} - done)
+    assert recorded_as_done(tmp_path / "run.db") == {str(number) for number in range(600)}
+
+
+def take(seconds: str) -> str:
+    threading.Event().wait(float(seconds))
+    return seconds
+
+
+def test_an_item_that_took_long_is_on_disk_before_its_event_is_delivered(path: Path) -> None:
+    on_disk = []
+
+    def look(progress: Any) -> None:
+        recorded = Reader(str(path)).find("job")
+        assert recorded is not None
+        on_disk.append((progress.item.id, recorded.completed + recorded.failed >= progress.completed + progress.failed))
+
+    with JobQueue(1, journal=path, max_retries=0) as queue:
+        queue.on(JOB_PROGRESS, look)
+        queue.run(["0.25", "0.0", "0.25"], take, id="job", chunksize=1)
+    assert [item for item, _ in on_disk] == [0, 1, 2]
+    assert [there for item, there in on_disk if item != 1] == [True, True]
+
+
+def test_when_a_run_has_its_result_all_of_it_is_on_disk(path: Path) -> None:
+    with JobQueue(1, journal=path) as queue:
+        queue.run("ab", do.succeed, id="job")
+        recorded = Reader(str(path)).find("job")
+        assert recorded is not None
+        assert (recorded.status, recorded.completed) == (JobStatus.COMPLETED, 2)
+
+
+# -- refusals and hints ------------------------------------------------------------------------------------------------
+
+
+def with_ids(*ids: Any) -> list[Any]:
+    return [{"id": each} for each in ids]
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [(with_ids("a"), "its 2 items, got 1"), (with_ids("b", "a"), "the ids"), (["x", "y"], "the ids")],
+)
+def test_a_job_with_other_items_is_refused_and_the_recorded_one_stays(
+    path: Path, items: list[Any], message: str
+) -> None:
+    with JobQueue(1, journal=path) as queue:
+        queue.run(with_ids("a", "b"), do.succeed, id="job")
+    with JobQueue(1, journal=path) as queue:
+        with pytest.raises(JournalMismatchError, match=message) as caught:
+            queue.create_job("job", items, do.succeed)
+        assert isinstance(caught.value, JournalError | JobExistsError)
+        assert queue.create_job("job", with_ids("a", "b"), do.succeed).completed == 2
+        assert queue.run(items, do.succeed, id="another").completed == len(items)
+
+
+@pytest.mark.parametrize(
+    ("items", "handler", "options", "what"),
+    [
+        ([{"id": "a", "n": 2}], do.succeed, {}, "its items"),
+        ([{"id": "a", "n": 1}], do.square, {}, "its handler's code"),
+        ([{"id": "a", "n": 2}], do.square, {}, "its items and its handler's code"),
+        ([{"id": "a", "n": 1}], do.succeed, {"seed": 8}, "its seed"),
+    ],
+)
+def test_other_payloads_or_code_are_a_warning_and_an_error_where_that_is_asked_for(
+    path: Path, items: Any, handler: Any, options: Any, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with JobQueue(1, journal=path) as queue:
+        queue.create_job("job", [{"id": "a", "n": 1}], do.succeed, seed=7)
+    with JobQueue(1, journal=path) as queue:
+        with pytest.raises(JournalMismatchError, match=what):
+            queue.create_job("job", items, handler, strict=True, **options)
+        assert not logged(caplog)
+        job = queue.create_job("job", items, handler, **options)
+        assert len(logged(caplog)) == 1
+        assert f"{what} seem to have changed" in logged(caplog)[0]
+        assert job.items[0].payload == items[0]
+
+
+def test_what_is_the_same_is_no_reason_for_a_warning(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        with JobQueue(1, journal=path) as queue:
+            queue.run("x", do.succeed)
+            assert queue.create_job("job", [{"id": "a", "n": 1}], do.succeed, strict=True).status is JobStatus.PENDING
+    assert not logged(caplog)
+
+
+@pytest.mark.parametrize("journal", [3, b"run.db", "", "a\0b", object()])
+def test_what_can_be_no_path_is_refused(journal: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="journal: expected"):
+        JobQueue(1, journal=journal)
+
+
+def test_a_second_queue_is_refused_while_the_first_is_open(path: Path) -> None:
+    queue = JobQueue(1, journal=path)
+    with queue:
+        with pytest.raises(JournalError, match="another queue"):
+            JobQueue(1, journal=path)
+        assert queue.run("a", do.succeed).completed == 1
+    JobQueue(1, journal=path).close()
+    with pytest.raises(QueueClosedError):
+        queue.create_job("job", "a", do.succeed)
+
+
+def test_a_queue_that_nobody_holds_lets_go_of_its_journal(path: Path) -> None:
+    JobQueue(1, journal=path)
+    wait_until(lambda: not Reader(str(path)).in_use)
+    JobQueue(1, journal=path).close()
+
+
+# -- what a journal holds ----------------------------------------------------------------------------------------------
+
+
+def test_jobs_of_the_journal_are_listed_loaded_and_cleared(path: Path) -> None:
+    with JobQueue(1, journal=path, max_retries=0) as queue:
+        old = queue.run(with_ids("a", "b"), do.only({"id": "b"}, do.fail), id="old")
+        queue.create_job("new", "xy", do.succeed)
+        assert [job.id for job in queue.jobs()] == ["old", "new"]
+    with JobQueue(1, journal=path) as queue:
+        queue.create_job("here", "a", do.succeed)
+        assert [(job.id, job.status, job.total) for job in queue.jobs()] == [
+            ("old", JobStatus.COMPLETED_WITH_ERRORS, 2),
+            ("new", JobStatus.PENDING, 2),
+            ("here", JobStatus.PENDING, 1),
+        ]
+        loaded = queue.load_job("old")
+        assert told(loaded) == told(old)
+        assert loaded.to_dict() == old.to_dict()
+        assert [error.item.payload for error in loaded.failures] == [{"id": "b"}]
+        with pytest.raises(JobNotFoundError):
+            queue.load_job("nothing")
+        with pytest.raises(JobNotFoundError):
+            queue.start("old")
+        assert queue.get_job("nothing") is None
+        queue.clear_job("old")
+        queue.clear_job("here")
+        assert queue.get_job("old") is None
+        assert queue.create_job("old", "abc", do.succeed).total == 3
+        with pytest.raises(JobNotFoundError):
+            queue.clear_job("here")
+    assert [job.id for job in queue.jobs()] == ["new", "old"]
+
+
+def test_failed_items_run_again_from_the_journal_with_the_handler_that_is_in_there(path: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.touch()
+    with JobQueue(1, journal=path, max_retries=0) as queue:
+        queue.run("abc", lambda item: 1 / 0 if item == "b" and broken.exists() else item.upper(), id="job")
+    broken.unlink()
+    with JobQueue(1, journal=path, max_retries=0) as queue:
+        recorder = Recorder(queue)
+        job = queue.retry_failed("job").result()
+        assert job.results == ["A", "B", "C"]
+        assert (job.items[1].attempts, len(job.items[1].history)) == (1, 1)
+        assert [progress.item.id for progress in recorder.of(JOB_PROGRESS)] == [1]
+        with pytest.raises(JobExistsError):
+            queue.create_job("job", "abc", do.succeed)
+    with JobQueue(1, journal=path) as queue:
+        assert queue.load_job("job").results == ["A", "B", "C"]
+        queue.create_job("other", "ab", do.succeed)
+    with JobQueue(1, journal=path) as queue, pytest.raises(JobStateError, match="create_job"):
+        queue.retry_failed("other")
+
+
+def test_failed_items_of_a_job_that_goes_on_are_run_again_where_that_is_asked_for(path: Path) -> None:
+    with JobQueue(1, journal=path, max_retries=0) as queue:
+        queue.run("ab", do.only("b", do.fail), id="job")
+    ends: list[tuple[Any, JobStatus, int]] = [
+        (do.fail, JobStatus.COMPLETED_WITH_ERRORS, 2),
+        (do.succeed, JobStatus.COMPLETED, 2),
+    ]
+    for handler, status, tries in ends:
+        with JobQueue(1, journal=path, max_retries=0) as queue:
+            queue.create_job("job", "ab", handler)
+            job = queue.retry_failed("job").result()
+            assert (job.status, job.items[1].attempts, len(job.items[1].history)) == (status, 1, tries)
+
+
+# -- big and odd results -----------------------------------------------------------------------------------------------
+
+
+def make_array(number: int) -> dict[str, Any]:
+    return {"number": number, "pixels": np.full((512, 256), number, dtype="f8")}
+
+
+def make_bytes(number: int) -> bytes:
+    return bytes([number]) * 300_000
+
+
+def test_big_results_go_to_files_and_come_back(path: Path) -> None:
+    with JobQueue(2, journal=path) as queue:
+        queue.run(range(3), make_array, id="arrays")
+        queue.run(range(2), make_bytes, id="bytes")
+        files = list(folder_of(str(path)).iterdir())
+    assert len(files) == 5
+    assert {found.stat().st_mode & 0o777 for found in files} == {0o600}
+    assert path.stat().st_size < 200_000
+    with JobQueue(2, journal=path) as queue:
+        arrays = queue.create_job("arrays", range(3), make_array)
+        assert [result["number"] for result in arrays.results if result] == [0, 1, 2]
+        pixels = arrays.items[2].result["pixels"]  # type: ignore[index]
+        pixels += 1
+        assert float(pixels.sum()) == 3.0 * 512 * 256
+        assert queue.load_job("bytes").results == [make_bytes(0), make_bytes(1)]
+        queue.clear_job("arrays")
+        assert len(list(folder_of(str(path)).iterdir())) == 2
+
+
+def test_a_result_whose_file_is_gone_is_made_again(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with JobQueue(1, journal=path) as queue:
+        queue.run(range(2), make_bytes, id="job")
+    next(folder_of(str(path)).iterdir()).unlink()
+    with JobQueue(1, journal=path) as queue:
+        job = queue.create_job("job", range(2), make_bytes)
+        assert (job.completed, job.status) == (1, JobStatus.PENDING)
+        assert queue.start("job").result().results == [make_bytes(0), make_bytes(1)]
+    assert len(logged(caplog)) == 1
+
+
+# -- a disk that fills -------------------------------------------------------------------------------------------------
+
+
+def squeeze(queue: JobQueue) -> Callable[[], None]:
+    """Leave the journal no room; returns how to end that."""
+    journal = queue._engine.recorder.journal  # type: ignore[union-attr]
+
+    def limit(store: Any) -> None:
+        pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+        store._connection.execute(f"PRAGMA max_page_count={pages}")
+
+    journal.ask(limit)
+
+    def make_room() -> None:
+        journal._store._connection.execute("PRAGMA max_page_count=1000000")
+
+    return make_room
+
+
+def test_a_full_disk_pauses_the_job_and_room_lets_it_go_on(
+    path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls, waiting = gate(tmp_path, "calls"), gate(tmp_path, "waiting")
+    handler = do.announce(calls, do.return_value(os.urandom(2000)))
+    with JobQueue(1, journal=path) as queue:
+        recorder = Recorder(queue)
+        handler = do.only_from(100, do.block_until_told(waiting, handler), handler)
+        job = queue.create_job("job", range(150), handler, chunksize=2)
+        make_room = squeeze(queue)
+        run = queue.start("job")
+        with pytest.raises(JournalError, match="room on the disk"):
+            run.result(60)
+        recorder.wait_for(JOB_PAUSED)
+        waiting.open()
+        with pytest.raises(JournalError, match="room on the disk"):
+            queue.resume("job")
+        with pytest.raises(JournalError, match="room on the disk"):
+            queue.create_job("more", "a", do.succeed)
+        assert queue.get_job("more") is None
+        make_room()
+        recorder.wait_for(JOB_RESUMED)
+        assert run.result(60).completed == 150
+        recorder.wait_for(JOB_FINISHED)
+        recorder.check(job)
+        assert queue.run("a", do.succeed, id="more").completed == 1
+    assert len(calls.arrived()) == 150
+    assert sum("paused" in text for text in logged(caplog)) == 1
+    with JobQueue(1, journal=path) as queue:
+        assert queue.load_job("job").completed == 150
+
+
+def test_closing_with_a_full_disk_ends_and_tells_what_is_lost(path: Path) -> None:
+    queue = JobQueue(1, journal=path)
+    job = queue.create_job("job", range(200), do.return_value(os.urandom(2000)), chunksize=3)
+    squeeze(queue)
+    run = queue.start("job")
+    with pytest.raises(JournalError, match="room on the disk"):
+        run.result(60)
+    with pytest.raises(JournalError, match="will run again"):
+        queue.close()
+    assert run.result() is run.job
+    assert run.job.completed == job.completed > 0
+    with JobQueue(1, journal=path) as queue:
+        job = queue.create_job("job", range(200), do.return_value(b"x"))
+        assert job.completed < 200
+        assert queue.start("job").result().completed == 200
+
+
+def test_a_journal_that_is_damaged_is_refused_and_left_as_it_is(path: Path) -> None:
+    with JobQueue(1, journal=path) as queue:
+        queue.run("ab", do.succeed, id="job")
+        queue.run("ab", do.succeed, id="bystander")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE chunks SET body = substr(body, 1, length(body) - 1) WHERE job = 1")
+    connection.close()
+    before = path.read_bytes()
+    with JobQueue(1, journal=path) as queue:
+        for refused in (lambda: queue.create_job("job", "ab", do.succeed), lambda: queue.load_job("job")):
+            with pytest.raises(JournalError, match="damaged"):
+                refused()
+        assert queue.load_job("bystander").completed == 2
+    assert path.read_bytes()[100:] == before[100:]
+    path.write_bytes(os.urandom(10_000))
+    with pytest.raises(JournalError, match="another kind"):
+        JobQueue(1, journal=path)
