@@ -15,13 +15,13 @@ from typing import Any
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame
 from mpqueue._wire.ledger import CLAIM, FRACTION, MOST, OUTBOX, PRIVATE, SINCE, Phase, pack_claim
 from mpqueue._wire.payload import dump_frame
-from mpqueue._worker import context, exchange, memory, records
+from mpqueue._worker import context, memory
 from mpqueue._worker.context import Running
 from mpqueue._worker.costs import Costs
 from mpqueue._worker.failures import pack_failure
 from mpqueue._worker.loaded import LoadedJob
 from mpqueue._worker.results import ChunkResults
-from mpqueue._worker.station import Station
+from mpqueue._worker.seat import Seat
 
 #: Seconds that a stretch aims at: marks cost 1 us, flags and limits are looked at between stretches.
 STRETCH_SECONDS = 0.0005
@@ -38,15 +38,16 @@ class ChunkRun:
     at hand off, and send finished positions home early.
     """
 
-    def __init__(self, station: Station, job: LoadedJob, frame: ChunkFrame) -> None:
-        self.station = station
+    def __init__(self, seat: Seat, job: LoadedJob, frame: ChunkFrame) -> None:
+        self.seat = seat
+        self.station = station = seat.station
         self.job = job
         self.number = frame.chunk
         self.careful = isinstance(frame.items, list)
         self.running = Running(
             station, job.number, job.id, job.id_rule, job.seed, indices=frame.indices, attempts=frame.attempts
         )
-        self.results = ChunkResults(job, self.running, self.careful, self._mark_result)
+        self.results = ChunkResults(job, self.running, self.careful, self._mark_result, seat.exchange.store)
         self.started = time.monotonic()
         self._told = self.started  #: when the last report was made
         self.stretch: list[Any] = []  #: what the ``map`` at hand runs over; the watchdog may cut it off
@@ -63,11 +64,11 @@ class ChunkRun:
             return self._report(0, Ended.MEMORY)
         if not self._unpack():
             return self._report(0, Ended.UNREADABLE)
-        context.enter(self.running)
-        records.home.sender = self
+        context.enter(self.station, self.running)
+        self.seat.home.sender = self
         with self.job.around_chunk():
             ended = self._run_stretches()
-        records.home.sender = None
+        self.seat.home.sender = None
         if self.running.reported:
             self.station.ledger.reals[FRACTION] = 0.0
         done = len(self.running.out)
@@ -88,7 +89,7 @@ class ChunkRun:
             stretches=(),
             busy=time.monotonic() - self._told,
             ended=Ended.TIME if self.careful else Ended.UNREADABLE,
-            records=records.home.take(),
+            records=self.seat.home.take(),
         )
 
     def claim(self, phase: Phase, lo: int, hi: int) -> None:
@@ -107,7 +108,7 @@ class ChunkRun:
             return True
         self.claim(Phase.UNPACKING, 0, len(self.running.indices))
         try:
-            self.running.items = exchange.load_items(self._packed_items)
+            self.running.items = self.seat.exchange.load_items(self._packed_items)
         except BaseException:
             return False
         return True
@@ -159,7 +160,7 @@ class ChunkRun:
         """Unpickle the item at this position; what that raises is its failure, not charged."""
         assert isinstance(self._packed_items, list)
         try:
-            item = exchange.load_items(self._packed_items[position])
+            item = self.seat.exchange.load_items(self._packed_items[position])
         except BaseException as error:
             self.results.fail(position, error, 0.0, charged=False)
             return False
@@ -227,7 +228,7 @@ class ChunkRun:
     def part(self, done: int, ended: Ended, *, final: bool = True) -> ReportFrame:
         """What is to be said of the positions since the last report, up to ``done``. Call with the lock held."""
         first, packed, failures = self.results.take(done, final=final)
-        exchange.results.sent(self.number, packed)
+        self.seat.exchange.sent(self.number, packed)
         told, self._told = self._told, time.monotonic()
         if final:
             # What the items were in may be used again, unless the handler has kept a view of it.
@@ -242,8 +243,8 @@ class ChunkRun:
             busy=self._told - told,
             ended=ended,
             final=final,
-            returned=exchange.done_with(),
-            records=records.home.take(),
+            returned=self.seat.exchange.done_with(),
+            records=self.seat.home.take(),
             output=None if self.job.capture is None else self.job.capture.take(first, done),
             peaks=self._costs.peaks_between(first, done),
         )
@@ -254,10 +255,11 @@ class ChunkRun:
         if not results.lock.acquire(blocking=False):
             return False
         try:
-            if records.home.sender is not self or station.ledger.words[OUTBOX]:
+            outbox = station.outbox
+            if outbox is None or self.seat.home.sender is not self or station.ledger.words[OUTBOX]:
                 return False
             at = results.sent
-            station.leave(
+            outbox.leave(
                 dump_frame(
                     ReportFrame(
                         chunk=self.number,
@@ -269,7 +271,7 @@ class ChunkRun:
                         busy=0.0,
                         ended=Ended.DONE,
                         final=False,
-                        records=records.home.take(),
+                        records=self.seat.home.take(),
                     )
                 )
             )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._wire.flags import READ_INTERVAL
 from mpqueue._wire.ids import IdRule, find_id
 from mpqueue._wire.ledger import FLAG_JOB, FRACTION
+from mpqueue._worker import station as stations
 from mpqueue._worker.chance import random_numbers
 from mpqueue._worker.station import Station
 
@@ -127,18 +128,22 @@ class CurrentItem:
         self._running.station.ledger.reals[FRACTION] = value
 
 
-_running: Running | None = None
-
-
-def enter(running: Running | None) -> None:
+def enter(station: Station, running: Running | None) -> None:
     """This worker runs something else now, or (None) nothing."""
-    global _running
-    _running = running
+    station.running = running
+
+
+def _running_here() -> Running | None:
+    station = stations.here()
+    if station is None:
+        return None
+    running: Running | None = station.running
+    return running
 
 
 def place() -> tuple[int | None, int]:
     """Which item runs, by its place in the job (None: none does), and its try."""
-    running = _running
+    running = _running_here()
     if running is None or len(running.out) >= len(running.indices):
         return None, 0
     position = len(running.out)
@@ -150,6 +155,7 @@ def current_item() -> CurrentItem:
 
     Works in every thread of the worker. Raises RuntimeError where no handler runs.
     """
-    if _running is None:
+    running = _running_here()
+    if running is None:
         raise RuntimeError("current_item(): expected to be called inside a handler or setup, got called elsewhere")
-    return CurrentItem(_running)
+    return CurrentItem(running)

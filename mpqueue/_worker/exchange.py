@@ -1,6 +1,6 @@
 """The worker's side of shared segments: what it lends to the parent, and what it has from there.
 
-One store for the worker's life. Used by the main thread, and by the watchdog under the lock of the chunk at hand.
+One for the worker's life. Used by the main thread, and by the watchdog under the lock of the chunk at hand.
 """
 
 from __future__ import annotations
@@ -34,17 +34,27 @@ class LentSegments(SegmentStore):
         self.give_up_oldest(lambda serial: self._chunk_of.pop(serial, 0) <= chunk - 2)
 
 
-#: The results of this worker.
-results = LentSegments()
+class WorkerExchange:
+    """What a worker lends to the parent, and has from there. ``shared``: they share memory; else all this is idle."""
 
-_done_with: deque[int] = deque()
+    def __init__(self, *, shared: bool) -> None:
+        self.store = LentSegments() if shared else None  #: for results
+        self._done_with: deque[int] = deque()
 
+    def sent(self, chunk: int, packed: Packed | Sequence[Packed]) -> None:
+        """These results go home with a report on that chunk."""
+        if self.store is not None:
+            self.store.sent(chunk, packed)
 
-def load_items(packed: Packed) -> Any:
-    """The items again; `done_with` tells when no view of them is left."""
-    return load(packed, _done_with.append)
+    def chunk_begins(self, chunk: int, returned: Sequence[int]) -> None:
+        """The parent has done with some segments."""
+        if self.store is not None:
+            self.store.chunk_begins(chunk, returned)
 
+    def load_items(self, packed: Packed) -> Any:
+        """The items again; `done_with` tells when no view of them is left."""
+        return load(packed, self._done_with.append)
 
-def done_with() -> list[int]:
-    """Segments of the parent of which no view is left here, since the last call."""
-    return [_done_with.popleft() for _ in range(len(_done_with))]
+    def done_with(self) -> list[int]:
+        """Segments of the parent of which no view is left here, since the last call."""
+        return [self._done_with.popleft() for _ in range(len(self._done_with))]

@@ -163,8 +163,7 @@ def _take_station(seed: LaneSeed) -> Ledger:
             parent=seed.parent,
             ledger=ledger,
             flags=seed.flags,
-            outbox=seed.outbox.fd,
-            bell=seed.bell.fd,
+            outbox=station.SharedOutbox(seed.outbox.fd, seed.bell.fd, ledger),
         )
     )
     return ledger

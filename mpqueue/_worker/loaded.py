@@ -14,7 +14,7 @@ from mpqueue._wire.ids import IdRule
 from mpqueue._wire.payload import load
 from mpqueue._worker import context, records
 from mpqueue._worker.capture import Capture, beside_bar
-from mpqueue._worker.station import Station
+from mpqueue._worker.seat import Seat
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,7 +26,7 @@ _AS_EVER = contextlib.nullcontext()
 class LoadedJob:
     """One job's handler, ready to be called."""
 
-    def __init__(self, number: int, frame: HandlerFrame, station: Station) -> None:
+    def __init__(self, number: int, frame: HandlerFrame, seat: Seat) -> None:
         self.number = number
         self.id = frame.job_id
         self.id_rule = IdRule(frame.id_rule)
@@ -35,10 +35,12 @@ class LoadedJob:
         self.plain = True  #: all results so far were plain data
         self._runner: asyncio.Runner | None = None
         self._finish: Callable[[], object] | None = None
-        context.enter(context.Running(station, number, self.id, self.id_rule, self.seed))
-        records.install(frame.speech)
-        self.capture = Capture() if frame.speech is not None and frame.speech.capture else None
-        self.beside_bar = frame.speech is not None and frame.speech.beside_bar
+        station, speech = seat.station, None if seat.is_at_home else frame.speech
+        context.enter(station, context.Running(station, number, self.id, self.id_rule, self.seed))
+        if not seat.is_at_home:
+            records.install(seat.home, speech)
+        self.capture = Capture() if speech is not None and speech.capture else None
+        self.beside_bar = speech is not None and speech.beside_bar
         handler = load(frame.handler)
         self._more_arguments: tuple[Any, ...] = ()
         if frame.setup is not None:

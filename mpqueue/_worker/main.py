@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from mpqueue._wire import main_names, shared
@@ -15,109 +16,138 @@ from mpqueue._wire.frames import (
     InitializeFrame,
     ReportFrame,
 )
-from mpqueue._wire.imports import catch_up
+from mpqueue._wire.imports import ImportNews, catch_up
 from mpqueue._wire.ledger import CLAIM, SINCE, Phase, pack_claim
 from mpqueue._wire.payload import Packed, dump_frame, load, load_frame
-from mpqueue._worker import context, exchange, guard, records, station
+from mpqueue._worker import context, guard, records, station
 from mpqueue._worker.chunk_run import ChunkRun
 from mpqueue._worker.failures import pack_failure, stand_in
 from mpqueue._worker.loaded import LoadedJob
-from mpqueue._worker.station import Station
+from mpqueue._worker.seat import Seat, take_seat
 from mpqueue._worker.watchdog import Watchdog
 
-_loaded: dict[int, LoadedJob] = {}
-_watchdog = Watchdog()
+
+class Worker:
+    """One worker: the jobs that it has loaded, and what it does with a frame. Used by one thread at a time."""
+
+    def __init__(self, seat: Seat) -> None:
+        self.seat = seat
+        self.watchdog = Watchdog()
+        self._loaded: dict[int, LoadedJob] = {}
+
+    def receive(self, data: bytes) -> bytes:
+        """Do what a frame says; returns the answer."""
+        frame: ChunkFrame | ForgetFrame | InitializeFrame = load_frame(data)
+        if isinstance(frame, ChunkFrame):
+            return dump_frame(self._run_chunk(frame))
+        if isinstance(frame, InitializeFrame):
+            return dump_frame(self._initialize(frame))
+        return dump_frame(ForgottenFrame(self._forget(frame.job), self.seat.home.take()))
+
+    def close(self) -> None:
+        """End what setups have yielded, and the watchdog. Only where the process goes on; raises nothing."""
+        for number in list(self._loaded):
+            complaint = self._forget(number)
+            if complaint is not None:
+                logging.getLogger("mpqueue").warning("the end of a setup failed:\n%s", complaint)
+        self.watchdog.end()
+        logging.getLogger().removeHandler(self.seat.home)
+        self.seat.home.close()
+
+    def _catch_up(self, news: ImportNews | None) -> None:
+        if news is not None and not self.seat.is_at_home:
+            catch_up(news)
+
+    def _initialize(self, frame: InitializeFrame) -> FailureFrame | None:
+        self._catch_up(frame.imports)
+        if not self.seat.is_at_home:
+            records.install(self.seat.home, None)
+        try:
+            if self.seat.station.is_own_process:
+                main_names.run_initializer(lambda: load(frame.initializer))
+            else:
+                load(frame.initializer)()
+        except BaseException as error:
+            return pack_failure(error)
+        return None
+
+    def _run_chunk(self, frame: ChunkFrame) -> ReportFrame:
+        seat = self.seat
+        if seat.station.is_own_process:
+            guard.rearm()
+        seat.home.chunk = frame.chunk
+        seat.exchange.chunk_begins(frame.chunk, frame.returned)
+        shared.forget(frame.unshared)
+        self._catch_up(frame.imports)
+        for job_number in frame.forget:
+            self._forget(job_number)
+        try:
+            job = self._loaded.get(frame.job)
+            if job is None:
+                assert frame.handler is not None, "the first chunk of a job brings its handler"
+                loaded = self._load(frame, frame.handler)
+                if isinstance(loaded, FailureFrame):
+                    return self._setup_failed(frame, loaded)
+                job = loaded
+            run = ChunkRun(seat, job, frame)
+            self.watchdog.watch(run)
+            try:
+                return run.run()
+            except BaseException as error:  # a late signal's, say; or a fault of ours
+                return run.broken_by(error)
+            finally:
+                self.watchdog.watch(None)
+        finally:
+            seat.home.sender = None
+            context.enter(seat.station, None)
+
+    def _load(self, frame: ChunkFrame, handler: HandlerFrame) -> LoadedJob | FailureFrame:
+        words = self.seat.station.ledger.words
+        words[SINCE] = time.monotonic_ns()
+        words[CLAIM] = pack_claim(frame.chunk, Phase.LOADING, 0, 0)
+        started = time.monotonic()
+        try:
+            job = self._loaded[frame.job] = LoadedJob(frame.job, handler, self.seat)
+            return job
+        except BaseException as error:
+            return pack_failure(error, time.monotonic() - started)
+        finally:
+            words[CLAIM] = pack_claim(frame.chunk, Phase.IDLE, 0, 0)
+
+    def _setup_failed(self, frame: ChunkFrame, failure: FailureFrame) -> ReportFrame:
+        return ReportFrame(
+            chunk=frame.chunk,
+            first=0,
+            done=0,
+            results=Packed(b""),
+            failures={},
+            stretches=(),
+            busy=failure.elapsed,
+            ended=Ended.SETUP_FAILED,
+            setup_failure=failure,
+            records=self.seat.home.take(),
+        )
+
+    def _forget(self, job_number: int) -> str | None:
+        """Drop a job; the answer is None, or the traceback of what the end of its setup raised."""
+        job = self._loaded.pop(job_number, None)
+        if job is None:
+            return None
+        try:
+            job.close()
+        except BaseException as error:
+            return stand_in(error)[2]
+        return None
+
+
+_worker: Worker | None = None
 
 
 def receive(data: bytes) -> bytes:
-    """Do what a frame says, in the worker's main thread; returns the answer."""
-    here = station.here()
-    assert here is not None, "frames are received in workers only"
-    frame: ChunkFrame | ForgetFrame | InitializeFrame = load_frame(data)
-    if isinstance(frame, ChunkFrame):
-        return dump_frame(_run_chunk(here, frame))
-    if isinstance(frame, InitializeFrame):
-        return dump_frame(_initialize(frame))
-    return dump_frame(ForgottenFrame(_forget(frame.job), records.home.take()))
-
-
-def _initialize(frame: InitializeFrame) -> FailureFrame | None:
-    if frame.imports is not None:
-        catch_up(frame.imports)
-    records.install(None)
-    try:
-        main_names.run_initializer(lambda: load(frame.initializer))
-    except BaseException as error:
-        return pack_failure(error)
-    return None
-
-
-def _run_chunk(here: Station, frame: ChunkFrame) -> ReportFrame:
-    guard.rearm()
-    records.home.chunk = frame.chunk
-    exchange.results.chunk_begins(frame.chunk, frame.returned)
-    shared.forget(frame.unshared)
-    if frame.imports is not None:
-        catch_up(frame.imports)
-    for job_number in frame.forget:
-        _forget(job_number)
-    try:
-        job = _loaded.get(frame.job)
-        if job is None:
-            assert frame.handler is not None, "the first chunk of a job brings its handler"
-            loaded = _load(here, frame, frame.handler)
-            if isinstance(loaded, FailureFrame):
-                return _setup_failed(frame, loaded)
-            job = loaded
-        run = ChunkRun(here, job, frame)
-        _watchdog.watch(run)
-        try:
-            return run.run()
-        except BaseException as error:  # a late signal's, say; or a fault of ours
-            return run.broken_by(error)
-        finally:
-            _watchdog.watch(None)
-    finally:
-        records.home.sender = None
-        context.enter(None)
-
-
-def _load(here: Station, frame: ChunkFrame, handler: HandlerFrame) -> LoadedJob | FailureFrame:
-    words = here.ledger.words
-    words[SINCE] = time.monotonic_ns()
-    words[CLAIM] = pack_claim(frame.chunk, Phase.LOADING, 0, 0)
-    started = time.monotonic()
-    try:
-        job = _loaded[frame.job] = LoadedJob(frame.job, handler, here)
-        return job
-    except BaseException as error:
-        return pack_failure(error, time.monotonic() - started)
-    finally:
-        words[CLAIM] = pack_claim(frame.chunk, Phase.IDLE, 0, 0)
-
-
-def _setup_failed(frame: ChunkFrame, failure: FailureFrame) -> ReportFrame:
-    return ReportFrame(
-        chunk=frame.chunk,
-        first=0,
-        done=0,
-        results=Packed(b""),
-        failures={},
-        stretches=(),
-        busy=failure.elapsed,
-        ended=Ended.SETUP_FAILED,
-        setup_failure=failure,
-        records=records.home.take(),
-    )
-
-
-def _forget(job_number: int) -> str | None:
-    """Drop a job; the answer is None, or the traceback of what the end of its setup raised."""
-    job = _loaded.pop(job_number, None)
-    if job is None:
-        return None
-    try:
-        job.close()
-    except BaseException as error:
-        return stand_in(error)[2]
-    return None
+    """What a process that is a worker as a whole is called with, in its main thread."""
+    global _worker
+    if _worker is None:
+        here = station.here()
+        assert here is not None, "frames are received in workers only"
+        _worker = Worker(take_seat(here, shares_memory=True))
+    return _worker.receive(data)

@@ -21,9 +21,10 @@ from functools import cache
 from typing import Any, Protocol
 
 from mpqueue._wire.frames import RecordFrame, Speech
-from mpqueue._wire.ledger import UNSENT, UNSENT_AT
+from mpqueue._wire.ledger import UNSENT
 from mpqueue._wire.records import begin_unsent, dump_record, unsent
 from mpqueue._worker import context, station
+from mpqueue._worker.station import Station
 
 #: Seconds between two sendings by the outbox: a record is at most so late, where the parent has emptied it.
 INTERVAL = 0.2
@@ -45,10 +46,11 @@ class Sender(Protocol):
 
 
 class RecordsHome(logging.Handler):
-    """The handler at the root logger. Any thread may log."""
+    """One worker's handler at the root logger. Any thread may log."""
 
-    def __init__(self) -> None:
+    def __init__(self, station: Station) -> None:
         super().__init__()
+        self._station = station
         self.sender: Sender | None = None  #: the chunk at hand; set by the main thread
         self.chunk = 0  #: the number of the chunk at hand, also while its handler is loaded
         self._kept: deque[bytes] = deque()
@@ -60,6 +62,8 @@ class RecordsHome(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the record, and send it soon."""
+        if not self._station.is_own_process and station.here() is not self._station:
+            return  # another's, who lives in the same process
         try:
             data = dump_record(_frame_of(record))
         except Exception:
@@ -73,6 +77,11 @@ class RecordsHome(logging.Handler):
         if self.sender is not None and not self._send_now():
             self._send_later()
 
+    @property
+    def is_alone(self) -> bool:
+        """True where nobody else's code logs in this process."""
+        return self._station.is_own_process
+
     def take(self) -> Sequence[bytes]:
         """What was logged since the last call, to be sent."""
         if not self._kept:
@@ -83,8 +92,7 @@ class RecordsHome(logging.Handler):
             self._kept.clear()
             dropped, self._dropped = self._dropped, 0
             self._unsent = 0
-            if (here := station.here()) is not None:
-                here.ledger.words[UNSENT] = 0
+            self._station.ledger.words[UNSENT] = 0
         finally:
             self.release()
         if dropped:
@@ -94,13 +102,13 @@ class RecordsHome(logging.Handler):
 
     def _leave(self, data: bytes) -> None:
         """Where the parent finds it when this worker dies now. Called with the handler's lock held."""
-        here = station.here()
-        if here is None or self._unsent > MOST_BYTES:
+        outbox = self._station.outbox
+        if outbox is None or self._unsent > MOST_BYTES:
             return
         data = unsent(data) if self._unsent else begin_unsent(self.chunk) + unsent(data)
-        os.pwrite(here.outbox, data, UNSENT_AT + self._unsent)
+        outbox.leave_unsent(data, self._unsent)
         self._unsent += len(data)
-        here.ledger.words[UNSENT] = self._unsent
+        self._station.ledger.words[UNSENT] = self._unsent
 
     def _send_now(self) -> bool:
         now = time.monotonic()
@@ -158,18 +166,16 @@ def _plain(value: Any) -> Any:
     return repr(value)
 
 
-home = RecordsHome()
-
-
-def install(speech: Speech | None) -> None:
+def install(home: RecordsHome, speech: Speech | None) -> None:
     """Take home what is logged from now on; the loggers have the levels that they have in the parent."""
     root = logging.getLogger()
     if home not in root.handlers:
         root.addHandler(home)
-        _once()
+        if home.is_alone:
+            _once(home)
     if speech is not None:
         # To set a level costs a look at every logger, also where it is set already.
-        if root.manager.disable != speech.disabled:
+        if home.is_alone and root.manager.disable != speech.disabled:
             logging.disable(speech.disabled)
         for name, level in speech.levels.items():
             logger = logging.getLogger(name or None)
@@ -178,14 +184,10 @@ def install(speech: Speech | None) -> None:
 
 
 @cache
-def _once() -> None:
+def _once(home: RecordsHome) -> None:
     warnings.showwarning = _log_warning
-    os.register_at_fork(after_in_child=_leave)
-
-
-def _leave() -> None:
-    """In a process that a handler has forked, there is no way home: it logs as any process."""
-    logging.getLogger().removeHandler(home)
+    # In a process that a handler has forked, there is no way home: it logs as any process.
+    os.register_at_fork(after_in_child=lambda: logging.getLogger().removeHandler(home))
 
 
 def _log_warning(

@@ -13,7 +13,7 @@ from typing import Any
 
 from mpqueue._wire.frames import FailureFrame
 from mpqueue._wire.payload import Packed, dump, dump_plain
-from mpqueue._worker import exchange
+from mpqueue._wire.segments import SegmentStore
 from mpqueue._worker.context import Running
 from mpqueue._worker.failures import pack_failure, stand_in
 from mpqueue._worker.loaded import LoadedJob
@@ -26,7 +26,14 @@ class NotReadyError(Exception):
 class ChunkResults:
     """``running.out`` has one entry for each position that ended. The lock guards a report in the making."""
 
-    def __init__(self, job: LoadedJob, running: Running, careful: bool, mark: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        job: LoadedJob,
+        running: Running,
+        careful: bool,
+        mark: Callable[[int], None],
+        store: SegmentStore | None,
+    ) -> None:
         self.lock = threading.Lock()
         self.sent = 0  #: positions below this have been reported
         self.failures: dict[int, FailureFrame] = {}
@@ -35,6 +42,7 @@ class ChunkResults:
         self._running = running
         self._careful = careful
         self._mark = mark
+        self._store = store
 
     def fail(self, position: int, error: BaseException, elapsed: float, *, charged: bool = True) -> None:
         """The item at this position, which is the next, failed."""
@@ -63,7 +71,7 @@ class ChunkResults:
         out, failures = self._running.out, self.failures
         if self._job.plain and not self._careful:
             results = [out[at] for at in range(first, done) if at not in failures] if failures else out[first:done]
-            whole = dump_plain(results, exchange.results)
+            whole = dump_plain(results, self._store)
             if whole is not None:
                 return whole
             self._job.plain = False
@@ -80,7 +88,7 @@ class ChunkResults:
                 continue
             self._mark(at)
             try:
-                self._packed[at] = dump(out[at], exchange.results)
+                self._packed[at] = dump(out[at], self._store)
             except BaseException as error:
                 self.failures[at] = FailureFrame(None, stand_in(error), 0.0, True, result=_short(out[at]))
             out[at] = None

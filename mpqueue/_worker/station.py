@@ -1,21 +1,57 @@
-"""Where this worker stands: its lane's number and the things it shares with the parent.
+"""Where a worker stands: its lane's number and the things it shares with the parent.
 
 Filled once by the lane's initializer (`mpqueue._worker.guard`), read by everything else in the worker. A global,
 because Events can only be handed over while the process is spawned, and a handler finds no other way back to them.
+
+Where a process is more than one worker, or is not ours (`mpqueue._worker.seat`), each worker's threads find their own
+station instead.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from mpqueue._wire.flags import Flags
-from mpqueue._wire.ledger import OUTBOX, Ledger
+from mpqueue._wire.ledger import OUTBOX, UNSENT_AT, Ledger
 from mpqueue._worker.memory import Growth
 
 
-@dataclass(slots=True)
+class Outbox(Protocol):
+    """Where finished results and log records are left in the middle of a chunk."""
+
+    def leave(self, data: bytes) -> None:
+        """Put an early report there, which must be free, and tell the parent."""
+
+    def leave_unsent(self, data: bytes, at: int) -> None:
+        """Put log records there for the case of this worker's death: ``at`` so many bytes of them already are."""
+
+
+class SharedOutbox:
+    """The outbox in a file that the parent has open too, and the pipe that tells it to look there."""
+
+    def __init__(self, file: int, bell: int, ledger: Ledger) -> None:
+        self._file = file
+        self._bell = bell
+        self._ledger = ledger
+
+    def leave(self, data: bytes) -> None:
+        """See `Outbox.leave`."""
+        os.pwrite(self._file, data, 0)
+        self._ledger.words[OUTBOX] = len(data)
+        with contextlib.suppress(BlockingIOError):  # a full pipe: the parent is told already
+            os.write(self._bell, b"!")
+
+    def leave_unsent(self, data: bytes, at: int) -> None:
+        """See `Outbox.leave_unsent`."""
+        os.pwrite(self._file, data, UNSENT_AT + at)
+
+
+@dataclass(slots=True, eq=False)
 class Station:
     """One worker's place: who it is, what it writes to and reads from."""
 
@@ -24,28 +60,41 @@ class Station:
     parent: int  #: the parent's process id
     ledger: Ledger
     flags: Flags
-    outbox: int  #: descriptor of the file for early results
-    bell: int  #: descriptor of the pipe that tells the parent to look into the outbox
+    outbox: Outbox | None  #: None: there is no way home in the middle of a chunk
+    is_own_process: bool = True  #: nobody else's code runs in this process
+    running: Any = None  #: what runs here; see `mpqueue._worker.context`
     has_run: bool = False  #: this worker has run an item
     growth: Growth = field(default_factory=Growth)
 
-    def leave(self, data: bytes) -> None:
-        """Put an early report into the outbox, which must be free, and tell the parent."""
-        os.pwrite(self.outbox, data, 0)
-        self.ledger.words[OUTBOX] = len(data)
-        with contextlib.suppress(BlockingIOError):  # a full pipe: the parent is told already
-            os.write(self.bell, b"!")
 
-
-_station: Station | None = None
+_sole: Station | None = None
+_seated = threading.local()
+_any_seated = False
 
 
 def take(station: Station) -> None:
-    """Called once, by the initializer."""
-    global _station
-    _station = station
+    """Called once, by the initializer: this process is that worker."""
+    global _sole
+    _sole = station
+
+
+@contextlib.contextmanager
+def seated(station: Station) -> Iterator[None]:
+    """This thread is that worker meanwhile."""
+    global _any_seated
+    _any_seated = True
+    before = getattr(_seated, "station", None)
+    _seated.station = station
+    try:
+        yield
+    finally:
+        _seated.station = before
 
 
 def here() -> Station | None:
-    """This worker's station; None in any process that is no worker."""
-    return _station
+    """The station of the worker that this thread belongs to; None where it belongs to none."""
+    if _any_seated:
+        station: Station | None = getattr(_seated, "station", None)
+        if station is not None:
+            return station
+    return _sole

@@ -27,13 +27,26 @@ NAPS = 40
 
 
 class Watchdog:
-    """Owned by the worker's main thread, which says what it runs; started with the first chunk."""
+    """Owned by the worker's main thread, which says what it runs; started with the first chunk, ended by `end`."""
 
     def __init__(self) -> None:
         self._run: ChunkRun | None = None
         self._asleep = True
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
+        self._ended = False
+
+    def end(self) -> None:
+        """Let the thread end; nothing is watched any more. Where the worker is a process, it ends with that."""
+        self._ended = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    @property
+    def run(self) -> ChunkRun | None:
+        """The chunk at hand."""
+        return self._run
 
     def watch(self, run: ChunkRun | None) -> None:
         """The main thread begins a chunk, or (None) has ended one."""
@@ -47,7 +60,7 @@ class Watchdog:
     def _loop(self) -> None:
         seen: ChunkRun | None = None
         naps = 0
-        while True:
+        while not self._ended:
             # Said before the look at _run, as the main thread sets _run before it looks at this: one of both sees.
             self._asleep = naps >= NAPS
             run = self._run
@@ -91,7 +104,8 @@ def send_early(run: ChunkRun) -> None:
     station, results = run.station, run.results
     with results.lock:
         done = len(run.running.out)
-        if done <= results.sent or not run.stretch or station.ledger.words[OUTBOX]:
+        outbox = station.outbox
+        if outbox is None or done <= results.sent or not run.stretch or station.ledger.words[OUTBOX]:
             return
         with contextlib.suppress(NotReadyError):
-            station.leave(dump_frame(run.part(done, Ended.DONE, final=False)))
+            outbox.leave(dump_frame(run.part(done, Ended.DONE, final=False)))

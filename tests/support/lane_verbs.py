@@ -53,7 +53,9 @@ def die_with_flag_lock() -> None:
 
 def leave_in_outbox(data: bytes) -> None:
     """Leave ``data`` in the outbox and ring the bell."""
-    _here().leave(data)
+    outbox = _here().outbox
+    assert outbox is not None
+    outbox.leave(data)
 
 
 def environment() -> dict[str, str]:

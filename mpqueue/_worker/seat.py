@@ -1,0 +1,24 @@
+"""What one worker works with: its station, its way home for log records, and its side of the shared segments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpqueue._worker.exchange import WorkerExchange
+from mpqueue._worker.records import RecordsHome
+from mpqueue._worker.station import Station
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """One worker's. A process of ours has one; one of another engine has as many as there are lanes in it."""
+
+    station: Station
+    home: RecordsHome
+    exchange: WorkerExchange
+    is_at_home: bool = False  #: in the parent's own process, whose loggers and imports are the parent's
+
+
+def take_seat(station: Station, *, shares_memory: bool, is_at_home: bool = False) -> Seat:
+    """A seat for the worker of that station."""
+    return Seat(station, RecordsHome(station), WorkerExchange(shared=shares_memory), is_at_home)
