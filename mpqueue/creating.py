@@ -11,7 +11,9 @@ from typing import Any, NoReturn, TypedDict, TypeVar, Unpack, overload
 from mpqueue import options as checks
 from mpqueue._core.item_table import make_table
 from mpqueue._core.job_book import JobBook
+from mpqueue._engine.choosing import check_job
 from mpqueue._engine.engine import Engine
+from mpqueue._engine.protocol import Backend
 from mpqueue.errors import JobExistsError, QueueClosedError
 from mpqueue.job import Job
 from mpqueue.options import QueueOptions
@@ -42,6 +44,7 @@ class Creating:
 
     _engine: Engine
     _options: QueueOptions
+    _backend: Backend
     _jobs: dict[str, JobBook]
     _jobs_lock: threading.RLock
     _next_number: int
@@ -164,8 +167,10 @@ class Creating:
         )
         if not isinstance(strict, bool):
             raise TypeError(f"strict: expected True or False, got {strict!r}")
+        check_job(self._backend, options)
         self._check_free(id)
-        new = NewJob(id, make_table(items), options, handler, setup, seed_given=seed is not None)
+        whole = not self._backend.capabilities.shares_memory
+        new = NewJob(id, make_table(items), options, handler, setup, seed_given=seed is not None, whole=whole)
         return Job(self._add(new, strict=strict))
 
     def _add(self, new: NewJob, *, strict: bool) -> JobBook:

@@ -35,6 +35,7 @@ class QueueOptions:
     max_items_per_worker: int | None = None
     max_memory_per_worker: int | None = None  #: bytes
     setup_timeout: float | None = None
+    may_grow: bool = False  #: nobody said how many workers: all that there is room for, also later
 
 
 def draw_seed() -> int:
@@ -79,6 +80,7 @@ def queue_options(
     count_cpus: Callable[[], int],
 ) -> QueueOptions:
     """Check what `JobQueue` was given; ``count_cpus`` is asked only where ``concurrency`` is None."""
+    may_grow = concurrency is None
     if concurrency is None:
         concurrency = count_cpus()
     check_concurrency(concurrency)
@@ -98,6 +100,7 @@ def queue_options(
         max_items_per_worker=max_items_per_worker,
         max_memory_per_worker=memory_limit(max_memory_per_worker),
         setup_timeout=setup_timeout,
+        may_grow=may_grow,
     )
 
 

@@ -21,11 +21,12 @@ from mpqueue._core.messages import (
     JobStarted,
     Message,
 )
+from mpqueue._engine.choosing import check_queue, choose_backend
 from mpqueue._engine.coordinator import Coordinator
 from mpqueue._engine.engine import Engine
 from mpqueue._engine.listeners import SafeEmitter
-from mpqueue._engine.pool import count_cpus
-from mpqueue._wire.handler import pack_handler
+from mpqueue._engine.protocol import Backend
+from mpqueue._wire.handler import PackedHandler, pack_handler
 from mpqueue._wire.ids import IdRule
 from mpqueue.announcer import Announcer
 from mpqueue.bars import are_shown
@@ -56,7 +57,9 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
     CPUs / workers). A worker is replaced after ``max_items_per_worker`` items, where it has more private memory than
     ``max_memory_per_worker`` (bytes, or ``"2GB"``; an item that needs more fails with `MemoryLimitError`), and where a
     ``setup`` takes longer than ``setup_timeout`` seconds. ``initializer`` is called once in each new worker, before
-    anything else, in its main thread; one that fails everywhere fails the jobs with `SetupError`.
+    anything else, in its main thread; one that fails everywhere fails the jobs with `SetupError`. ``backend`` is the
+    engine that the workers run on: loky, for processes on this machine, or one of `mpqueue.backends`, of which
+    ``concurrency=None`` takes all workers, also those that come later.
 
     With ``journal``, the path of a file, all that becomes of the jobs is recorded there: the same program, run again
     after whatever ended it, runs only what is missing, see `create_job`. One queue at a time may have it open.
@@ -65,8 +68,8 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
     may be called from any thread, from listeners and from done-callbacks; in a forked child they raise
     `QueueClosedError`.
 
-    Raises TypeError or ValueError for options out of range, `JournalError` for a journal that can't be used,
-    NotImplementedError on Windows.
+    Raises TypeError or ValueError for options out of range or beyond the engine, `JournalError` for a journal that
+    can't be used, NotImplementedError on Windows.
     """
 
     def __init__(
@@ -82,14 +85,12 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
         max_memory_per_worker: int | str | None = None,
         setup_timeout: float | None = None,
         journal: str | os.PathLike[str] | None = None,
-        backend: str = "loky",
+        backend: str | Backend = "loky",
         initializer: Callable[[], object] | None = None,
     ) -> None:
         super().__init__()
         checks.check_platform()
-        checks.refuse_until_built(
-            backend=None if backend == "loky" else backend,
-        )
+        self._backend = choose_backend(backend)
         self._options = checks.queue_options(
             concurrency,
             max_retries,
@@ -100,10 +101,11 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
             max_items_per_worker=max_items_per_worker,
             max_memory_per_worker=max_memory_per_worker,
             setup_timeout=setup_timeout,
-            count_cpus=count_cpus,
+            count_cpus=self._backend.count_workers,
         )
-        packed = None if initializer is None else pack_handler("initializer", initializer, None, IdRule.POSITION)
-        self._engine = Engine(self._options, packed, journal=journal_path(journal))
+        check_queue(self._backend, self._options, has_initializer=initializer is not None)
+        packed = None if initializer is None else self._pack("initializer", initializer, IdRule.POSITION)
+        self._engine = Engine(self._options, self._backend, packed, journal=journal_path(journal))
         announcer = Announcer(self, self._engine.listeners, self._options.progress_interval, self._engine.clock.now)
         self._announce = announcer.announce
         self._jobs: dict[str, JobBook] = {}
@@ -261,11 +263,14 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
             number = self._next_number
             self._next_number += 1
         name = f"call-{number}"
-        packed = pack_handler(name, handler, None, table.rule, options.seed)
+        packed = self._pack(name, handler, table.rule, options.seed)
         book = JobBook(number, name, table, options, packed, sealed=sealed, listed=False)
         run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
         self.ask(self._beginning(book, run, JobStarted(book, self._engine.clock.wall()), showing, on_ended))
         return book, run
+
+    def _pack(self, name: str, function: Callable[..., Any], rule: str, seed: int = 0) -> PackedHandler:
+        return pack_handler(name, function, None, rule, seed, whole=not self._backend.capabilities.shares_memory)
 
     # -- inside ----------------------------------------------------------------------------------------------
 

@@ -57,8 +57,9 @@ class NewJob:
         setup: Callable[[], Any] | None,
         *,
         seed_given: bool = False,
+        whole: bool = False,
     ) -> None:
-        packed = pack_handler(job_id, handler, setup, table.rule, options.seed)
+        packed = pack_handler(job_id, handler, setup, table.rule, options.seed, whole=whole)
         #: The number is to be set before anybody starts it.
         self.book = JobBook(0, job_id, table, options, packed)
         self._functions = (handler, setup)

@@ -1,6 +1,22 @@
-"""What tests of code that uses mpqueue can use too: a clock that stands still until it is told."""
+"""What tests of code that uses mpqueue can use too: an engine without processes, and a clock that stands still."""
 
 from __future__ import annotations
+
+from typing import NoReturn
+
+from mpqueue.backends.inline import InlinePool
+from mpqueue.backends.inline import crash as _crash
+
+__all__ = ["FakeClock", "InlinePool", "crash"]
+
+
+def crash(exitcode: int | None = None, signal: str | None = "SIGKILL") -> NoReturn:
+    """In a handler on an `InlinePool`: die, as far as the queue can tell, of that signal or with that exit code.
+
+    Nothing of the chunk that was not sent home counts, the item at hand is charged a try, and the rest runs again on
+    the next worker. Raises a BaseException that the handler must let pass; RuntimeError anywhere else.
+    """
+    _crash(exitcode, signal)
 
 
 class FakeClock:

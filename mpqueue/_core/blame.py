@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mpqueue._core.books import Books
 from mpqueue._core.item_table import Failure
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import Chunk, LaneBook, Verdict, Why
 from mpqueue._core.memory import megabytes, must_run_apart
 from mpqueue._core.messages import LaneDied
-from mpqueue._core.outcomes import finish_if_over, put_back, record
+from mpqueue._core.outcomes import drop, finish_if_over, put_back, record
 from mpqueue._core.pending import Care
 from mpqueue._core.reports import put_back_around, setup_failed
 from mpqueue._wire.ledger import Claim, Phase
@@ -24,7 +26,11 @@ def worker_died(books: Books, lane: LaneBook, message: LaneDied) -> bool:
     blamed = False
     for chunk in list(lane.chunks):
         books.remove_chunk(lane, chunk)
-        if claim is not None and claim.is_of(chunk.number):
+        if message.innocent:
+            put_back(books, chunk.job, chunk.indices[chunk.reported : chunk.end])
+        elif claim is None:
+            blamed = _settle_unknown(books, chunk, verdict, message) or blamed
+        elif claim.is_of(chunk.number):
             settle = _settle_unanswered if claim.phase is Phase.IDLE else _settle_claimed
             blamed = settle(books, lane, chunk, claim, message) or blamed
         else:
@@ -48,6 +54,11 @@ def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, me
     if not _guilty(chunk, claim, verdict) or lo >= hi:
         put_back(books, job, chunk.indices[chunk.reported : chunk.end])
         return False
+    if verdict is None and not message.alone:
+        # Another worker's item may have done it: each of them goes out again, with nothing beside it.
+        put_back_around(books, job, chunk, list(range(lo, hi)))
+        _isolate(books, job, chunk.indices[lo:hi])
+        return True
     if verdict is not None and not verdict.charged and hi - lo == 1:
         if job.active:
             must_run_apart(books, chunk, chunk.indices[lo])
@@ -77,7 +88,10 @@ def _settle_unanswered(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim,
     if lane.verdict is not None or not ran or not job.active:
         put_back(books, job, chunk.indices[chunk.reported : chunk.end])
         return False
-    if chunk.careful and len(ran) == 1:
+    if not message.alone or (chunk.isolated and len(ran) > 1):
+        put_back(books, job, chunk.indices[chunk.reported + len(ran) : chunk.end])
+        _isolate(books, job, ran, parts=min(len(ran), 2 if message.alone else 1))
+    elif chunk.careful and len(ran) == 1:
         put_back_around(books, job, chunk, [chunk.reported])
         failure = Failure(crash_error(message, "after it had run the item, before it could answer"))
         _charge(books, chunk, ran[0], failure, message.pid)
@@ -98,6 +112,39 @@ def _charge(books: Books, chunk: Chunk, index: int, failure: Failure, pid: int) 
     deaths = sum(isinstance(tried.exception, WorkerCrashedError) for tried in job.table.history.get(index, ()))
     if deaths >= POISON:
         job.pending.handle_with(index, Care.ALONE)
+
+
+def _settle_unknown(books: Books, chunk: Chunk, verdict: Verdict | None, message: LaneDied) -> bool:
+    """Nobody could read what the worker ran: all that it may have is suspect, in halves until one stands alone."""
+    job, rest = chunk.job, chunk.indices[chunk.reported : chunk.end]
+    if verdict is not None:
+        if verdict.why is Why.TIMEOUT and verdict.chunk == chunk.number and chunk.reported <= verdict.lo < chunk.end:
+            put_back_around(books, job, chunk, [verdict.lo])
+            if job.active:
+                failure = Failure(_death_error(books, job, verdict, message))
+                _charge(books, chunk, chunk.indices[verdict.lo], failure, message.pid)
+        else:
+            put_back(books, job, rest)
+        return True
+    if not rest or not job.active:
+        return False
+    if chunk.isolated and len(rest) == 1 and message.alone:
+        _charge(books, chunk, rest[0], Failure(crash_error(message)), message.pid)
+    else:
+        _isolate(books, job, rest, parts=2 if chunk.isolated and len(rest) > 1 else 1)
+    return True
+
+
+def _isolate(books: Books, job: JobBook, indices: Sequence[int], parts: int = 1) -> None:
+    """Have these go out with nothing beside them, where they are still to run."""
+    if not job.active or job.cancelled:
+        return
+    for index in job.dropped.intersection(indices):
+        drop(books, job, index)
+    indices = [index for index in indices if index not in job.dropped]
+    if indices:
+        books.has_suspects = True
+        job.pending.put_group(indices, parts)
 
 
 def _guilty(chunk: Chunk, claim: Claim, verdict: Verdict | None) -> bool:
@@ -144,6 +191,5 @@ def crash_error(message: LaneDied, when: str = "while it ran the item") -> Worke
         how = f"ended with exit code {message.exitcode}"
     else:
         how = "ended, the system does not tell how,"
-    return WorkerCrashedError(
-        f"the worker process {message.pid} {how} {when}", message.exitcode, message.signal, message.pid
-    )
+    who = f"the worker process {message.pid}" if message.pid else "a worker process"
+    return WorkerCrashedError(f"{who} {how} {when}", message.exitcode, message.signal, message.pid)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import Command
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import Chunk, LaneBook, LaneState
@@ -23,12 +24,18 @@ class Books:
     """The state. ``jobs`` are the active ones, by number; ``now`` is the monotonic time of the step at hand."""
 
     def __init__(
-        self, lanes: int, max_items_per_worker: int | None, rng: random.Random, max_memory: int | None = None
+        self,
+        lanes: int,
+        max_items_per_worker: int | None,
+        rng: random.Random,
+        engine: Capabilities,
+        max_memory: int | None = None,
     ) -> None:
         self.lanes = [LaneBook(number) for number in range(lanes)]
         self.jobs: dict[int, JobBook] = {}
         self.timers = TimerHeap()
         self.rng = rng
+        self.engine = engine
         self.max_items_per_worker = max_items_per_worker
         self.max_memory = max_memory  #: bytes of private memory that a worker may have
         self.memory_short = False  #: the machine has little left
@@ -38,13 +45,20 @@ class Books:
         self.held = False  #: nothing more is sent to idle lanes for now
         self.now = 0.0
         self.opened = False
+        self.absent: set[int] = set()  #: lanes that there is no room for
         self.has_initializer = False  #: new workers run something before their first chunk
         self.init_error: BaseException | None = None  #: what the initializer raised last, where no worker got past it
         self.closing = False
         self.no_lanes_since: float | None = None
         self.last_start_error: BaseException | None = None
+        self.has_suspects = False  #: there were groups of suspects: see `mpqueue._core.isolation`
         self.steal_due: float | None = None  #: when stuck items are looked for
         self.commands: list[Command] = []
+
+    @property
+    def present(self) -> int:
+        """How many lanes there are, but for those that there is no room for."""
+        return len(self.lanes) - len(self.absent)
 
     def live_lane(self, number: int, generation: int) -> LaneBook | None:
         """The lane, None where that generation of it is history."""

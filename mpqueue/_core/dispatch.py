@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpqueue._core import fleet
+from mpqueue._core import fleet, isolation
 from mpqueue._core.books import Books
 from mpqueue._core.commands import SendChunk
 from mpqueue._core.job_book import JobBook
@@ -41,7 +41,8 @@ def dispatch(books: Books) -> None:
 
 
 def _feed_all(books: Books) -> None:
-    for depth in range(CHUNKS_PER_LANE):
+    # Once more where the first round may have sent the last suspects, for which others had to stand back.
+    for depth in (*[0] * books.has_suspects, *range(CHUNKS_PER_LANE)):
         for lane in books.lanes:
             if lane.state is LaneState.READY and len(lane.chunks) == depth and not books.worn_out(lane):
                 _feed(books, lane)
@@ -108,7 +109,7 @@ def _feed(books: Books, lane: LaneBook) -> None:
         size = job.sizer.size(len(job.pending), _lanes_for(books, job))
         if (room := books.room(lane, job)) is not None:
             size = min(size, room)
-        if _send(books, lane, job, size, Care.ALONE if held is None else Care.CAREFUL) or held is not None:
+        if _send(books, lane, job, size, Care.ISOLATED if held is None else Care.CAREFUL) or held is not None:
             return
 
 
@@ -135,7 +136,7 @@ def _choose(books: Books, lane: LaneBook) -> JobBook | None:
     return min(runnable, key=standing)
 
 
-def _may_have(books: Books, job: JobBook, lane: LaneBook, care: Care = Care.ALONE) -> bool:
+def _may_have(books: Books, job: JobBook, lane: LaneBook, care: Care = Care.ISOLATED) -> bool:
     """False where the job's setup failed on the lane, or where the job has as many lanes as it may have.
 
     Or where its next item needs more than that much care.
@@ -144,7 +145,9 @@ def _may_have(books: Books, job: JobBook, lane: LaneBook, care: Care = Care.ALON
         return False
     most = job.options.max_lanes
     capped = most is not None and job.lanes_held >= most and job is not lane.job
-    return not capped and job.may_use(lane.number, books.now)
+    if capped or not job.may_use(lane.number, books.now):
+        return False
+    return not books.has_suspects or isolation.allows(books, lane, job)
 
 
 def _lanes_for(books: Books, job: JobBook) -> int:
@@ -152,7 +155,7 @@ def _lanes_for(books: Books, job: JobBook) -> int:
     rivals = sum(
         1 for other in books.jobs.values() if other.runnable and other.options.priority >= job.options.priority
     )
-    share = max(1, len(books.lanes) // max(1, rivals))
+    share = max(1, books.present // max(1, rivals))
     return share if job.options.max_lanes is None else min(share, job.options.max_lanes)
 
 

@@ -6,15 +6,14 @@ from mpqueue._core.blame import crash_error, worker_died
 from mpqueue._core.books import Books
 from mpqueue._core.commands import ForgetJob, InitializeLane, KillLane, RecycleLane, RetireLane, StartLane, Warn
 from mpqueue._core.lane_book import LaneBook, LaneState
-from mpqueue._core.messages import LaneDied, LaneInitialized, LaneReady, LaneStartFailed, LanesWanted
+from mpqueue._core.messages import LaneAbsent, LaneDied, LaneInitialized, LaneReady, LaneStartFailed, LanesWanted
 from mpqueue._core.outcomes import fail_rest
+from mpqueue._core.reports import fail_if_barred
 from mpqueue._core.timers import TimerKind
 from mpqueue.errors import SetupError, WorkerStartError
 
 #: Seconds before a worker that could not be started is tried again: doubled each time, up to the second figure.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-#: Seconds without any worker after which the jobs that wait for one fail.
-PATIENCE = 30.0
 #: A worker that died by itself sooner than this many seconds after its start, before it did anything, may be one of
 #: many: the next one waits as if it could not be started.
 EARLY = 1.0
@@ -34,12 +33,23 @@ def open_lanes(books: Books) -> None:
 
 def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
     """A worker answered."""
+    books.absent.discard(lane.number)
     lane.pid = message.pid
     lane.ready_at = books.now
+    lane.fate = message.fate
     if books.has_initializer:
         books.commands.append(InitializeLane(lane.number, lane.generation))
     else:
         _take_into_service(books, lane)
+
+
+def lane_absent(books: Books, lane: LaneBook, _message: LaneAbsent) -> None:
+    """There is no room for a worker now: the others do without it."""
+    lane.state = LaneState.ABSENT
+    books.absent.add(lane.number)
+    _nobody_there(books)
+    for job in list(books.jobs.values()):
+        fail_if_barred(books, job)
 
 
 def lane_initialized(books: Books, lane: LaneBook, message: LaneInitialized) -> None:
@@ -83,11 +93,16 @@ def lanes_wanted(books: Books, message: LanesWanted) -> None:
 
 def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) -> None:
     """A worker could not be started: try again after a growing pause."""
+    books.absent.discard(lane.number)
     if books.closing and not books.jobs:
         lane.renew()
         lane.state = LaneState.DOWN
         return
     books.last_start_error = message.error
+    if message.final and not any(
+        other.state in (LaneState.READY, LaneState.STARTING, LaneState.DYING) for other in books.lanes if other != lane
+    ):
+        _fail_for_want_of_workers(books, f"no worker can be started: {message.error}")
     if lane.start_failures == 0:
         books.commands.append(Warn(f"worker {lane.number} could not be started, trying again: {message.error!r}"))
     lane.start_failures += 1
@@ -102,7 +117,7 @@ def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
     if initializing:
         _died_in_initializer(books, lane, message)
         return
-    early = not blamed and not lane.proven and books.now - lane.ready_at < EARLY
+    early = not blamed and not message.innocent and not lane.proven and books.now - lane.ready_at < EARLY
     if books.init_error is not None:
         _start_later(books, lane)
     elif early:
@@ -152,7 +167,7 @@ def start_due(books: Books, lane: LaneBook) -> None:
 def nobody_came(books: Books) -> None:
     """Fail every active job, where no worker could be started for so long."""
     since = books.no_lanes_since
-    if since is None or books.now < since + PATIENCE:
+    if since is None or books.now < since + books.engine.patience:
         return
     serving = [books.now - lane.ready_at for lane in books.lanes if lane.state in (LaneState.READY, LaneState.DYING)]
     if serving:
@@ -161,13 +176,18 @@ def nobody_came(books: Books) -> None:
         else:
             books.timers.add(books.now + EARLY, TimerKind.NO_LANES)
         return
-    reason = books.last_start_error
-    error = WorkerStartError(f"no worker could be started for {PATIENCE:g} s; the last reason: {reason!r}")
-    error.__cause__ = reason
+    patience, reason = books.engine.patience, books.last_start_error
+    why = "there was no room for any" if reason is None else f"the last reason: {reason!r}"
+    _fail_for_want_of_workers(books, f"no worker could be started for {patience:g} s; {why}")
+    books.no_lanes_since = books.now
+    books.timers.add(books.now + books.engine.patience, TimerKind.NO_LANES)
+
+
+def _fail_for_want_of_workers(books: Books, text: str) -> None:
+    error = WorkerStartError(text)
+    error.__cause__ = books.last_start_error
     for job in list(books.jobs.values()):
         fail_rest(books, job, error)
-    books.no_lanes_since = books.now
-    books.timers.add(books.now + PATIENCE, TimerKind.NO_LANES)
 
 
 def _start_now(books: Books, lane: LaneBook) -> None:
@@ -193,4 +213,4 @@ def _nobody_there(books: Books) -> None:
         lane.state in (LaneState.READY, LaneState.DYING) for lane in books.lanes
     ):
         books.no_lanes_since = books.now
-        books.timers.add(books.now + PATIENCE, TimerKind.NO_LANES)
+        books.timers.add(books.now + books.engine.patience, TimerKind.NO_LANES)

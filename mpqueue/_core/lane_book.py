@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
@@ -21,6 +21,7 @@ class LaneState(Enum):
     READY = auto()  #: its worker takes chunks
     DYING = auto()  #: its worker is being killed
     DOWN = auto()  #: no worker; a timer starts the next one
+    ABSENT = auto()  #: no worker, and no room for one; it comes by itself when there is
 
 
 class Why(Enum):
@@ -69,6 +70,11 @@ class Chunk:
         return self.care >= Care.CAREFUL
 
     @property
+    def isolated(self) -> bool:
+        """True where nothing else runs in what dies with its worker."""
+        return self.care is Care.ISOLATED
+
+    @property
     def unclaimed(self) -> int:
         """How many positions the worker has perhaps not begun."""
         return max(0, self.end - max(self.reported, self.claimed))
@@ -90,6 +96,7 @@ class LaneBook:
     tries: float = 0  #: items that this worker was given, as they count for ``max_items_per_worker``
     start_failures: int = 0
     ready_at: float = 0.0
+    fate: Hashable = None  #: lanes that have the same die together; None: this one has its own
     flags: tuple[int, bool, bool] | None = None  #: (job, pause, cancel) as last set; None: clear
     verdict: Verdict | None = None
     check_due: float | None = None  #: when the timer falls due that looks for a timeout
@@ -122,6 +129,7 @@ class LaneBook:
         self.generation += 1
         self.state = LaneState.STARTING
         self.pid = None
+        self.fate = None
         self.chunks.clear()
         self.next_chunk = 1
         self.loaded.clear()

@@ -5,7 +5,7 @@ Plain data, all frozen. Whoever writes a message fills in facts only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,25 +21,36 @@ if TYPE_CHECKING:
 
 
 class LaneReady(NamedTuple):
-    """A worker answered for the first time."""
+    """A worker answered for the first time. Lanes of one ``fate`` die together; None: this one dies alone."""
 
     lane: int
     generation: int
     pid: int
+    fate: Hashable = None
+
+
+class LaneAbsent(NamedTuple):
+    """There is no room for this worker; `LaneReady` comes when there is."""
+
+    lane: int
+    generation: int
 
 
 class LaneStartFailed(NamedTuple):
-    """A worker could not be started, or died before it answered."""
+    """A worker could not be started, or died before it answered. ``final``: it would be no better the next time."""
 
     lane: int
     generation: int
     error: BaseException
+    final: bool = False
 
 
 class LaneDied(NamedTuple):
     """A worker's process is gone, and every answer that it had sent has been handed in before this message.
 
-    ``exitcode`` and ``signal`` are None where the system did not tell; ``stack`` where it was, if that was asked.
+    ``exitcode`` and ``signal`` are None where the system did not tell; ``stack`` where it was, if that was asked;
+    ``claim`` is None where nobody could read it. ``alone``: no other worker that had something to do died with it.
+    ``innocent``: it had nothing to do, was sent away, or died of what another one did.
     """
 
     lane: int
@@ -49,6 +60,8 @@ class LaneDied(NamedTuple):
     signal: str | None = None
     claim: Claim | None = None
     stack: str | None = None
+    alone: bool = True
+    innocent: bool = False
 
 
 class BellRung(NamedTuple):
@@ -77,11 +90,15 @@ class MemoryRead(NamedTuple):
 
 
 class LaneObserved(NamedTuple):
-    """The answer to `ObserveLane`: what the lane's ledger says."""
+    """The answer to `ObserveLane`: what the lane's ledger says.
+
+    ``asked_at``: when that was asked, where it took a while to hear. What was told to the worker before is in it.
+    """
 
     lane: int
     generation: int
     claim: Claim
+    asked_at: float | None = None
 
 
 # -- what became of chunks ---------------------------------------------------------------------------------------
@@ -226,6 +243,7 @@ class TimePassed(NamedTuple):
 Message = (
     LaneReady
     | LaneStartFailed
+    | LaneAbsent
     | LaneDied
     | LaneObserved
     | MemoryRead

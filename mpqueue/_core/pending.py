@@ -18,7 +18,8 @@ class Care(IntEnum):
     NONE = 0
     CAREFUL = 1  #: packed, marked and answered by itself
     ALONE = 2  #: in a chunk of its own, on a lane where no other chunk is
-    APART = 3  #: in a worker that has run nothing before, while nothing else runs in the whole queue
+    ISOLATED = 3  #: with its group, on a lane where no other chunk is, nor on any that would die with it
+    APART = 4  #: in a worker that has run nothing before, while nothing else runs in the whole queue
 
 
 class PendingItems:
@@ -27,6 +28,9 @@ class PendingItems:
     A *suspect* was in a worker when it died, or travelled with something that could not be unpickled: it goes out in
     a careful chunk, packed and marked alone. One that comes under suspicion again, or is known to kill workers, goes
     alone.
+
+    Where nobody can tell what a dead worker ran, what it may have run stays together as a *group*, which goes out
+    before all of these, and is halved when its worker dies again. What of it did not run stays one.
     """
 
     def __init__(self, count: int) -> None:
@@ -34,6 +38,8 @@ class PendingItems:
         self._due: deque[int] = deque()
         self._suspects: deque[int] = deque()
         self._care: dict[int, Care] = {}  #: what is not handled like any other
+        self._groups: deque[list[int]] = deque()
+        self._grouped: set[int] = set()  #: all that ever were in one
         self._count = count
 
     def __len__(self) -> int:
@@ -42,10 +48,16 @@ class PendingItems:
     @property
     def next_care(self) -> Care:
         """How the items have to be handled that `take` gives next."""
+        if self._groups:
+            return Care.ISOLATED
         return self._care[self._suspects[0]] if self._suspects else Care.NONE
 
     def take(self, size: int) -> tuple[Sequence[int], Care]:
-        """Up to ``size`` items, all of which are to be handled with the same care."""
+        """Up to ``size`` items, or all of a group; they are to be handled with the same care."""
+        if self._groups:
+            group = self._groups.popleft()
+            self._count -= len(group)
+            return group, Care.ISOLATED
         if self._suspects:
             care = self.next_care
             return self._take_from(self._suspects, self._suspects_together(size)), care
@@ -79,8 +91,19 @@ class PendingItems:
         self._count -= len(taken)
         return taken
 
+    def put_group(self, indices: Sequence[int], parts: int = 1) -> None:
+        """One of these has killed its worker: they go out together (or in two ``parts``), with nothing beside them."""
+        self._grouped.update(indices)
+        half = -(-len(indices) // parts)
+        for start in range(0, len(indices), half):
+            self._groups.append(list(indices[start : start + half]))
+        self._count += len(indices)
+
     def put_back(self, indices: Sequence[int]) -> None:
         """These items did not run after all."""
+        if self._grouped and (group := [index for index in indices if index in self._grouped]):
+            self.put_group(group)
+            indices = [index for index in indices if index not in self._grouped]
         if isinstance(indices, range):
             lo, hi = indices.start, indices.stop
             if indices and (not self._care or self._care.keys().isdisjoint(indices)):
@@ -92,6 +115,9 @@ class PendingItems:
 
     def add_due(self, index: int) -> None:
         """A retry's delay is over."""
+        if index in self._grouped:
+            self.put_group([index])
+            return
         (self._suspects if index in self._care else self._due).append(index)
         self._count += 1
 
@@ -110,6 +136,8 @@ class PendingItems:
         self._due.clear()
         self._suspects.clear()
         self._care.clear()
+        self._groups.clear()
+        self._grouped.clear()
         self._count = 0
 
 

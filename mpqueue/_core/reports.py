@@ -123,12 +123,18 @@ def setup_failed(books: Books, lane: LaneBook, job: JobBook, failure: Failure) -
 def fail_if_barred(books: Books, job: JobBook) -> bool:
     """Fail what has not ended, where no lane may run it any more, ever; True where that is so."""
     failure = job.last_setup_failure
-    if failure is None or len(_barred(job)) < len(books.lanes):
+    if failure is None or len(_barred(job)) < books.present or not _all_barred(books, job):
         return False
     error = SetupError(f"setup failed in every worker; the last one raised {failure.message}")
     error.__cause__ = failure.error
     fail_rest(books, job, error)
     return True
+
+
+def _all_barred(books: Books, job: JobBook) -> bool:
+    """True where no lane is left that there is room for."""
+    barred = {number for number, entry in job.setups.items() if entry.again_at is None}
+    return bool(books.present) and all(lane.number in barred | books.absent for lane in books.lanes)
 
 
 def _barred(job: JobBook) -> list[SetupRecord]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._core import dispatch, fleet, memory, outcomes, reports, stealing, streams, watch
 from mpqueue._core.books import Books
+from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import AnnounceFinished, AnnounceStarted, AnnounceState, Command, SetFlags
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import LaneBook, LaneState, Verdict, Why
@@ -27,6 +28,7 @@ from mpqueue._core.messages import (
     JobPaused,
     JobResumed,
     JobStarted,
+    LaneAbsent,
     LaneDied,
     LaneInitialized,
     LaneObserved,
@@ -64,8 +66,9 @@ class Scheduler:
         *,
         max_items_per_worker: int | None = None,
         max_memory_per_worker: int | None = None,
+        engine: Capabilities = Capabilities(),  # noqa: B008 - frozen
     ) -> None:
-        self.books = Books(lanes, max_items_per_worker, rng, max_memory_per_worker)
+        self.books = Books(lanes, max_items_per_worker, rng, engine, max_memory_per_worker)
 
     @property
     def deadline(self) -> float | None:
@@ -209,7 +212,9 @@ class Scheduler:
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
-    def _lane_message(self, message: LaneReady | LaneStartFailed | LaneDied | LaneObserved | ChunkReported) -> None:
+    def _lane_message(
+        self, message: LaneReady | LaneStartFailed | LaneAbsent | LaneDied | LaneObserved | ChunkReported
+    ) -> None:
         lane = self.books.live_lane(message.lane, message.generation)
         if lane is None:
             return
@@ -258,7 +263,7 @@ class Scheduler:
 
 
 def _observed(books: Books, lane: LaneBook, message: LaneObserved) -> None:
-    stealing.judge(books, lane, message.claim)
+    stealing.judge(books, lane, message.claim, books.now if message.asked_at is None else message.asked_at)
     watch.judge(books, lane, message.claim)
 
 
@@ -283,6 +288,7 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     LaneInitialized: Scheduler._lane_message,
     LaneReady: Scheduler._lane_message,
     LaneStartFailed: Scheduler._lane_message,
+    LaneAbsent: Scheduler._lane_message,
     LaneDied: Scheduler._lane_message,
     LaneObserved: Scheduler._lane_message,
     ChunkReported: Scheduler._lane_message,
@@ -302,6 +308,7 @@ _LANE_HANDLERS: dict[type, Callable[[Books, LaneBook, Any], None]] = {
     LaneReady: fleet.lane_ready,
     LaneInitialized: fleet.lane_initialized,
     LaneStartFailed: fleet.lane_start_failed,
+    LaneAbsent: fleet.lane_absent,
     LaneDied: fleet.lane_died,
     LaneObserved: _observed,
     ChunkReported: reports.reported,

@@ -23,7 +23,7 @@ BEGIN_SECONDS = 1.0
 
 def consider(books: Books) -> None:
     """Look for stuck items, where a lane is idle and nothing is pending."""
-    if books.steal_due is not None or any(lane.steal_wanted for lane in books.lanes):
+    if not books.engine.can_signal or books.steal_due is not None or any(lane.steal_wanted for lane in books.lanes):
         return  # a look is due, or under way
     idle = _idle(books)
     if idle and any(_may_lose(books, lane, idle) for lane in books.lanes):
@@ -49,15 +49,15 @@ def limit_settled(books: Books, lane: LaneBook) -> None:
         books.commands.append(ObserveLane(lane.number, lane.generation))
 
 
-def judge(books: Books, lane: LaneBook, claim: Claim) -> None:
-    """The lane was looked at: take back what a settled limit freed, or lower a limit where that pays."""
+def judge(books: Books, lane: LaneBook, claim: Claim, seen_at: float) -> None:
+    """The lane was looked at, at that time: take back what a settled limit freed, or lower a limit where that pays."""
     for at, chunk in enumerate(lane.chunks):
         if claim.is_of(chunk.number):
             # It may be less than before: a slow item cuts the stretch off behind it.
             chunk.claimed, chunk.stretch = claim.hi, claim.hi - claim.lo
             for earlier in lane.chunks[:at]:  # has run, and nobody looked while it did: its report tells
                 earlier.claimed, earlier.stretch = earlier.end, 0
-    _collect(books, lane)
+    _collect(books, lane, seen_at)
     if lane.steal_wanted:
         lane.steal_wanted = False
         idle = _idle(books)
@@ -130,9 +130,9 @@ def _lower(books: Books, lane: LaneBook, chunk: Chunk, position: int) -> None:
         books.timers.add(chunk.settled_at, TimerKind.LIMIT_SETTLED, lane.number, lane.generation)
 
 
-def _collect(books: Books, lane: LaneBook) -> None:
+def _collect(books: Books, lane: LaneBook, seen_at: float) -> None:
     for chunk in list(lane.chunks):
-        if chunk.settling is None or books.now < chunk.settled_at:
+        if chunk.settling is None or seen_at < chunk.settled_at:
             continue
         kept = max(chunk.settling, chunk.reported, chunk.claimed)
         chunk.settling = None

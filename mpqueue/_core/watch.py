@@ -14,7 +14,7 @@ from mpqueue._wire.ledger import Claim, Phase
 def watch_lane(books: Books, lane: LaneBook, *, loaded: bool = False) -> None:
     """Have the lane looked at when the time of what runs there may be over; ``loaded``: no ``setup`` runs any more."""
     job = lane.job
-    if job is None or lane.state is not LaneState.READY:
+    if job is None or lane.state is not LaneState.READY or not books.engine.can_kill:
         return
     loaded = loaded or job.number in lane.proven
     limits = (job.options.timeout, None if loaded else job.options.setup_timeout)
@@ -56,7 +56,12 @@ def judge(books: Books, lane: LaneBook, claim: Claim) -> None:
 
 
 def kill(books: Books, lane: LaneBook, verdict: Verdict) -> None:
-    """Have the lane's worker killed; what becomes of its items is decided when it is dead."""
+    """Have the lane's worker killed; what becomes of its items is decided when it is dead.
+
+    Does nothing where the engine can't kill: what runs there ends by itself.
+    """
+    if not books.engine.can_kill:
+        return
     lane.state = LaneState.DYING
     lane.verdict = verdict
     late = verdict.why in (Why.TIMEOUT, Why.SETUP_TIMEOUT)

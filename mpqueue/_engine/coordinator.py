@@ -49,6 +49,7 @@ from mpqueue._engine.protocol import Lane, Pool
 from mpqueue._engine.running import LaneNow, lanes_now, running_items
 from mpqueue._engine.traffic import Traffic
 from mpqueue._wire.handler import PackedHandler
+from mpqueue._wire.ledger import Claim
 from mpqueue.errors import MPQueueError, QueueClosedError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Coordinator:
         self._inbox = Inbox()
         self._pool: Pool | None = None
         self._more: deque[Message] = deque()
-        self._traffic = Traffic(self.post, self.ask_later, announce)
+        self._traffic = Traffic(self.post, self.ask_later, announce, scheduler.books)
         self._subscribers: dict[int, list[Subscriber]] = {}
         self._running = True
         self._ended = False
@@ -277,7 +278,7 @@ class Coordinator:
         lane = self._lane(message.lane)
         if lane is None or lane.generation != message.generation:
             return
-        if (early := self._traffic.early_report(lane)) is not None:
+        while (early := self._traffic.early_report(lane)) is not None:
             self._decide(early)
         if isinstance(message, LaneDied) and (told := last_words(lane, self.scheduler.books)) is not None:
             self._announce(told)
@@ -308,12 +309,19 @@ class Coordinator:
     def _lower_limit(self, command: LowerLimit) -> None:
         lane = self._lane(command.lane)
         if lane is not None:
-            lane.ledger.set_limit(command.chunk, command.position)
+            lane.set_limit(command.chunk, command.position)
 
     def _observe_lane(self, command: ObserveLane) -> None:
         lane = self._lane_of(command)
         if lane is not None:
-            self._more.append(LaneObserved(command.lane, command.generation, lane.ledger.read()))
+            lane.observe(partial(self._observed, command, self._clock.now()))
+
+    def _observed(self, command: ObserveLane, asked_at: float, claim: Claim) -> None:
+        observed = LaneObserved(command.lane, command.generation, claim, asked_at)
+        if threading.current_thread() is self._thread:
+            self._more.append(observed)
+        else:
+            self.post(observed)
 
     # -- announcements ---------------------------------------------------------------------------------------
 

@@ -23,12 +23,11 @@ from mpqueue._engine.clock import Clock, SystemClock
 from mpqueue._engine.coordinator import Announce, Coordinator
 from mpqueue._engine.exits import on_exit
 from mpqueue._engine.listeners import ListenerThread
-from mpqueue._engine.pool import LokyPool
-from mpqueue._engine.protocol import LaneSettings
+from mpqueue._engine.protocol import Backend, LaneSettings, Pool
 from mpqueue._engine.running import LaneNow
 from mpqueue._engine.sampler import Sampler
 from mpqueue._wire.handler import PackedHandler
-from mpqueue.errors import JournalError, QueueClosedError, WorkerStartError
+from mpqueue.errors import JournalError, QueueClosedError
 from mpqueue.options import QueueOptions
 
 if TYPE_CHECKING:
@@ -41,9 +40,6 @@ _numbers = itertools.count(1)
 
 #: Seconds that `shutdown` gives the end of setups and listeners before it goes on without them.
 PATIENCE = 30.0
-#: Where the system keeps semaphores, and the bytes that must be free there before workers start.
-SEMAPHORES = "/dev/shm"  # noqa: S108 - nothing of ours is written there
-SHM_NEEDED = 1 << 20
 
 
 class Engine:
@@ -52,12 +48,14 @@ class Engine:
     def __init__(
         self,
         options: QueueOptions,
+        backend: Backend,
         initializer: PackedHandler | None = None,
         clock: Clock | None = None,
         journal: str | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self._options = options
+        self._backend = backend
         self._owner = os.getpid()
         self._number = next(_numbers)
         self.listeners = ListenerThread(f"mpqueue-listeners-{self._number}")
@@ -66,11 +64,12 @@ class Engine:
             random.Random(),
             max_items_per_worker=options.max_items_per_worker,
             max_memory_per_worker=options.max_memory_per_worker,
+            engine=backend.capabilities,
         )
         self._initializer = initializer
         self._scheduler.books.has_initializer = initializer is not None
         self._coordinator: Coordinator | None = None
-        self._pool: LokyPool | None = None
+        self._pool: Pool | None = None
         self._sampler: Sampler | None = None
         self._lock = threading.Lock()
         self._shut = False
@@ -134,16 +133,16 @@ class Engine:
         if self._scheduler.books.closing:
             raise QueueClosedError("the queue is closed")
         if self._pool is None and self._coordinator is not None:
-            _check_shm()
-            settings = LaneSettings(self._options.concurrency, self._options.threads_per_worker)
-            self._pool = LokyPool(settings, self._coordinator.post)
+            options = self._options
+            settings = LaneSettings(options.concurrency, options.threads_per_worker, options.may_grow)
+            self._pool = self._backend.open(settings, self._coordinator.post)
             self._end_at_exit()  # once more: what was registered last is called first, and jobs end before workers
             self._coordinator.open(self._pool)
             self._coordinator.handle(QueueOpened())
             if self._options.max_memory_per_worker is not None:
                 self._sampler = self._start_sampler(self._options.max_memory_per_worker, self._pool, self._coordinator)
 
-    def _start_sampler(self, limit: int, pool: LokyPool, coordinator: Coordinator) -> Sampler:
+    def _start_sampler(self, limit: int, pool: Pool, coordinator: Coordinator) -> Sampler:
         jobs, lanes = self._scheduler.books.jobs, self._options.concurrency
         return Sampler(limit, lanes, pool, coordinator.post, lambda: bool(jobs), f"mpqueue-sampler-{self._number}")
 
@@ -233,14 +232,3 @@ class Engine:
             quiet.result(PATIENCE)
         except TimeoutError:
             log.warning("closing goes on although the end of a setup has taken %g s and still runs", PATIENCE)
-
-
-def _check_shm() -> None:
-    """Refuse to start where there is no room for semaphores: each start would fail for it."""
-    try:
-        stat = os.statvfs(SEMAPHORES)
-    except OSError:
-        return
-    free = stat.f_bavail * stat.f_frsize
-    if stat.f_blocks and free < SHM_NEEDED:
-        raise WorkerStartError(f"expected at least {SHM_NEEDED} bytes free in /dev/shm to start workers, got {free}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from mpqueue._core.item_table import Failure
 from mpqueue._core.lane_book import Chunk
 from mpqueue._engine.packing import pack_items
-from mpqueue._engine.protocol import Lane
+from mpqueue._engine.protocol import Capabilities, Lane
 from mpqueue._wire import shared
 from mpqueue._wire.imports import ImportNews, ImportWatch
 from mpqueue._wire.payload import Packed
@@ -34,8 +34,9 @@ class _Account:
 class Exchange:
     """The coordinator's segments, and the accounts of all workers."""
 
-    def __init__(self) -> None:
-        self._store = SegmentStore()
+    def __init__(self, engine: Capabilities) -> None:
+        self._engine = engine
+        self._store = SegmentStore() if engine.shares_memory else None
         self._imports = ImportWatch()
         self._accounts: dict[tuple[int, int], _Account] = {}
 
@@ -74,6 +75,8 @@ class Exchange:
 
     def import_news(self, lane: Lane) -> ImportNews | None:
         """What has happened to the imports, since the last call."""
+        if not self._engine.same_files:
+            return None
         watch, account = self._imports, self._account(lane)
         watch.look()
         if account.path == watch.path and account.reloaded == len(watch.reloaded):
@@ -91,19 +94,20 @@ class Exchange:
 
     def close(self) -> None:
         """The workers are gone: keep nothing for reuse, whoever still holds the queue."""
-        self._store = SegmentStore()
+        if self._store is not None:
+            self._store = SegmentStore()
 
     def take_back(self, lane: int, generation: int, serials: Sequence[int]) -> None:
         """This worker has no view of these any more."""
         account = self._accounts.get((lane, generation))
-        if account is not None:
+        if account is not None and self._store is not None:
             account.lent.difference_update(serials)
             self._store.take_back(serials)
 
     def lane_gone(self, lane: int, generation: int) -> None:
         """This worker is no more; what it held may still be mapped by a child of it, so it is not used again."""
         account = self._accounts.pop((lane, generation), None)
-        if account is not None:
+        if account is not None and self._store is not None:
             self._store.give_up(sorted(account.lent))
 
 

@@ -36,7 +36,7 @@ from mpqueue._engine.calls import Call, Calls
 from mpqueue._engine.flag_setter import FlagSetter
 from mpqueue._engine.worker_process import WorkerProcess
 from mpqueue._wire.flags import make_flags
-from mpqueue._wire.ledger import SIZE, Ledger, SharedFile
+from mpqueue._wire.ledger import OUTBOX, SIZE, UNSENT, UNSENT_AT, Claim, Ledger, SharedFile
 from mpqueue._wire.seed import Handle, LaneSeed
 from mpqueue._worker import guard, station
 
@@ -176,9 +176,35 @@ class LokyLane:
         """See `protocol.Lane.set_flags`."""
         self._setter.put(job, pause=pause, cancel=cancel)
 
-    def read_outbox(self, size: int, at: int = 0) -> bytes:
-        """See `protocol.Lane.read_outbox`."""
-        return os.pread(self._outbox.fd, size, at)
+    def set_limit(self, chunk: int, position: int) -> None:
+        """See `protocol.Lane.set_limit`."""
+        self.ledger.set_limit(chunk, position)
+
+    def observe(self, tell: Callable[[Claim], None]) -> None:
+        """See `protocol.Lane.observe`. Here and now."""
+        tell(self.ledger.read())
+
+    def peek(self) -> Claim | None:
+        """See `protocol.Lane.peek`. None where the lane was retired meanwhile."""
+        try:
+            return self.ledger.read()
+        except ValueError:
+            return None
+
+    def take_early(self) -> bytes | None:
+        """See `protocol.Lane.take_early`."""
+        words = self.ledger.words
+        size = words[OUTBOX]
+        if not size:
+            return None
+        data = os.pread(self._outbox.fd, size, 0)
+        words[OUTBOX] = 0
+        return data
+
+    def take_unsent(self) -> bytes:
+        """See `protocol.Lane.take_unsent`."""
+        size = self.ledger.words[UNSENT]
+        return os.pread(self._outbox.fd, size, UNSENT_AT) if size else b""
 
     def kill(self, *, dump_stack: bool = False) -> None:
         """See `protocol.Lane.kill`."""

@@ -9,7 +9,6 @@ from mpqueue._core.books import Books
 from mpqueue._core.commands import AnnounceRecords
 from mpqueue._core.job_book import JobBook
 from mpqueue._engine.protocol import Lane
-from mpqueue._wire.ledger import UNSENT, UNSENT_AT
 from mpqueue._wire.records import load_record, load_unsent
 
 
@@ -20,11 +19,11 @@ def records_of(job: JobBook, lane: int, records: Sequence[bytes]) -> AnnounceRec
 
 def last_words(lane: Lane, books: Books) -> AnnounceRecords | None:
     """The records, where there are any and the job that they are of is known."""
-    size = lane.ledger.words[UNSENT]
-    if not size:
+    unsent = lane.take_unsent()
+    if not unsent:
         return None
     with contextlib.suppress(Exception):  # a worker that dies of wild writes may leave anything
-        number, records = load_unsent(lane.read_outbox(size, UNSENT_AT))
+        number, records = load_unsent(unsent)
         chunk = books.lanes[lane.number].find(number)
         if chunk is not None and records:
             chunk.job.spoke = True

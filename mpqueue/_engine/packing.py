@@ -13,7 +13,7 @@ from mpqueue._wire.segments import SegmentStore
 from mpqueue.errors import ItemPicklingError
 
 
-def pack_items(chunk: Chunk, store: SegmentStore) -> Packed | list[Packed] | dict[int, Failure]:
+def pack_items(chunk: Chunk, store: SegmentStore | None) -> Packed | list[Packed] | dict[int, Failure]:
     """One pickle of the list of items (a careful chunk: one each); or the failures by position, where some can't be.
 
     Runs on the coordinator's thread; costs what pickling costs.
@@ -27,7 +27,7 @@ def pack_items(chunk: Chunk, store: SegmentStore) -> Packed | list[Packed] | dic
     return _pack_each(chunk, items, store)
 
 
-def _pack_each(chunk: Chunk, items: list[Any], store: SegmentStore) -> list[Packed] | dict[int, Failure]:
+def _pack_each(chunk: Chunk, items: list[Any], store: SegmentStore | None) -> list[Packed] | dict[int, Failure]:
     packed, failures = [], {}
     for position, item in enumerate(items):
         try:
@@ -40,7 +40,8 @@ def _pack_each(chunk: Chunk, items: list[Any], store: SegmentStore) -> list[Pack
             refusal.__cause__ = error
             failures[position] = Failure(refusal, let_go(error), charged=False)
     if failures:
-        store.take_back([one.segment.serial for one in packed if one.segment is not None])
+        if store is not None:
+            store.take_back([one.segment.serial for one in packed if one.segment is not None])
         return failures
     if chunk.careful:
         return packed

@@ -1,8 +1,30 @@
-"""What a lane is: one worker and what belongs to it. The coordinator and the scheduler know this page, no engine.
+"""The lane protocol: what an engine is to mpqueue. The coordinator and the scheduler know this page, and no engine.
 
-A pool holds a fixed number of lanes, numbered from 0. A lane's worker may die and be replaced: each worker is a new
-*generation* of its lane, with a new process, new flags and a new ledger. Everything that a pool has to say it posts to
-the coordinator's inbox, as the messages of `mpqueue._core.messages`: `LaneReady`, `LaneStartFailed`, `LaneDied`.
+An engine runs workers somewhere. A `Backend` describes it: what it can do (`Capabilities`, plain data), how many
+workers it has room for, and how to open a `Pool` of *lanes* on it. A lane is one worker and what belongs to it; lanes
+are numbered from 0. A lane's worker may die and be replaced: each worker is a new *generation* of its lane.
+
+What is asked of a pool and its lanes, and what they say::
+
+    pool.start(lane, generation)        ->  LaneReady | LaneStartFailed | LaneAbsent (no room for it now)
+    lane.send(frame) -> Future[bytes]   ->  the worker's answer; the worker calls `mpqueue._worker.main` with the frame
+    lane.set_flags / set_limit          ->  nothing: told to the worker, in the order of the calls
+    lane.observe(tell)                  ->  tell(claim): what the worker's ledger says, after all that it was told
+    (the worker finished some items of  ->  BellRung; `take_early` hands the results over, once
+     a chunk that goes on)
+    lane.kill()                         ->  LaneDied, as for any death
+    pool.recycle / retire / close       ->  nothing is said of that lane any more
+
+The answers come as the messages of `mpqueue._core.messages`, posted to the coordinator's inbox from any thread, and in
+this order for one generation: LaneReady, then answers and bells, then LaneDied when every answer that came is handed
+in. Three promises make the rest of mpqueue right, whatever the engine:
+
+1. *A frame runs at most once.* An engine's own retries are switched off; where a worker is lost, its calls fail.
+2. *Early results come before the final report of their chunk*: `take_early` has them when that future resolves.
+3. *An observation is newer than what was told before it*: a limit that was set is seen by the worker, or its claim is.
+
+What an engine can't do it says in its capabilities, and is not asked for. `tests/contract` holds every engine to this
+page.
 """
 
 from __future__ import annotations
@@ -11,8 +33,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
+from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.messages import Message
-from mpqueue._wire.ledger import Ledger
+from mpqueue._wire.ledger import Claim
+
+__all__ = ["Backend", "Capabilities", "Lane", "LaneSettings", "Pool", "Post"]
 
 Post = Callable[[Message], None]
 
@@ -22,6 +47,7 @@ class LaneSettings(NamedTuple):
 
     concurrency: int
     threads_per_worker: int | None = None  #: None: CPUs / workers, at least 1
+    may_grow: bool = False  #: nobody said how many workers: as many as there is room for, also later
 
 
 class Lane(Protocol):
@@ -29,8 +55,7 @@ class Lane(Protocol):
 
     number: int
     generation: int
-    pid: int
-    ledger: Ledger
+    pid: int  #: the worker's process id, wherever that is
 
     def send(self, frame: bytes) -> Future[bytes]:
         """Hand ``frame`` to the worker, which answers with a frame. At most two are under way at a time.
@@ -43,8 +68,24 @@ class Lane(Protocol):
         """Make the flags say this of the job of that number, in call order, on a thread that may be abandoned."""
         ...
 
-    def read_outbox(self, size: int, at: int = 0) -> bytes:
-        """``size`` bytes of what the worker left in its outbox, from ``at`` on."""
+    def set_limit(self, chunk: int, position: int) -> None:
+        """From now on the worker claims nothing from ``position`` on in that chunk."""
+        ...
+
+    def observe(self, tell: Callable[[Claim], None]) -> None:
+        """Have ``tell`` called with what the worker's ledger says: here and now, or on another thread, or never."""
+        ...
+
+    def peek(self) -> Claim | None:
+        """What is known at once of what the worker's ledger says, perhaps a little old. On any thread."""
+        ...
+
+    def take_early(self) -> bytes | None:
+        """A report that the worker left in the middle of its chunk; None where there is none (any more)."""
+        ...
+
+    def take_unsent(self) -> bytes:
+        """Of a dead worker: the log records that no report has brought home; empty where that is not known."""
         ...
 
     def kill(self, *, dump_stack: bool = False) -> None:
@@ -56,7 +97,14 @@ class Pool(Protocol):
     """The lanes of a queue."""
 
     def start(self, number: int, generation: int) -> None:
-        """Start a worker in the background; posts `LaneReady` or `LaneStartFailed`."""
+        """Start a worker in the background; posts `LaneReady` or `LaneStartFailed`.
+
+        Where there is no room for it, posts `LaneAbsent`, and `LaneReady` when there is.
+        """
+        ...
+
+    def await_starts(self) -> None:
+        """Until each worker that is to be started exists, answering or not, or can't for now; or this is closed."""
         ...
 
     def lane(self, number: int) -> Lane | None:
@@ -76,5 +124,22 @@ class Pool(Protocol):
 
         Returns when all are gone, or after 5 s with a logged warning that names what is left. Idempotent, callable
         from any thread.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """An engine, described: what ``JobQueue(backend=...)`` takes. Each queue opens a pool of its own on it."""
+
+    capabilities: Capabilities
+
+    def count_workers(self) -> int:
+        """How many workers there is room for now, where ``concurrency`` is None. May look around, and raise."""
+        ...
+
+    def open(self, settings: LaneSettings, post: Post) -> Pool:
+        """The lanes of a queue whose first job is about to start. Raises `WorkerStartError` where there can't be any.
+
+        On the coordinator's thread, so it takes milliseconds at most.
         """
         ...

@@ -24,10 +24,7 @@ def running_items(books: Books, lane_of: Callable[[int], Lane | None], job: JobB
 
 
 def _claim_of(lane: Lane | None) -> Claim | None:
-    try:
-        return None if lane is None else lane.ledger.read()
-    except ValueError:  # the lane was retired meanwhile
-        return None
+    return None if lane is None else lane.peek()
 
 
 def _claimed(claim: Claim, chunk: Chunk) -> tuple[Sequence[int], float]:

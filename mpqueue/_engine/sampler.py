@@ -10,16 +10,24 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
+from typing import Protocol, cast
 
 from mpqueue._core.messages import MemoryRead, WorkerMemory
 from mpqueue._engine.machine import Machine
 from mpqueue._engine.protocol import Lane, Pool, Post
-from mpqueue._wire.ledger import MOST, PRIVATE
+from mpqueue._wire.ledger import MOST, PRIVATE, Ledger
 
 #: Seconds between two looks at the workers. A worker fills some 30 MB meanwhile, at 1 GB/s.
 LOOK_SECONDS = 0.025
 #: The machine is looked at every so many times.
 MACHINE_EVERY = 4
+
+
+class LedgerLane(Lane, Protocol):
+    """A lane whose ledger this process has mapped, and whose worker is a process of this machine."""
+
+    ledger: Ledger
+
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -68,12 +76,12 @@ class Sampler:
     def _look(self) -> list[WorkerMemory]:
         seen = []
         for number in range(len(self._gauges)):
-            gauge = self._gauge(number, self._pool.lane(number))
+            gauge = self._gauge(number, cast("LedgerLane | None", self._pool.lane(number)))
             if gauge is not None and (read := gauge.read()) is not None:
                 seen.append(read)
         return seen
 
-    def _gauge(self, number: int, lane: Lane | None) -> _Gauge | None:
+    def _gauge(self, number: int, lane: LedgerLane | None) -> _Gauge | None:
         """The gauge of the lane's worker of now."""
         gauge = self._gauges[number]
         if gauge is not None and gauge.lane is not lane:
@@ -89,7 +97,7 @@ class Sampler:
 class _Gauge:
     """Reads one worker's memory, by a file of /proc that stays this process's, whoever gets its number later."""
 
-    def __init__(self, lane: Lane, limit: int) -> None:
+    def __init__(self, lane: LedgerLane, limit: int) -> None:
         self.lane = lane
         self._statm = os.open(f"/proc/{lane.pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
         try:

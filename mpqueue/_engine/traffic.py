@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 
+from mpqueue._core.books import Books
 from mpqueue._core.commands import AnnounceRecords, ForgetJob, SendChunk
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.messages import ChunkRefused, ChunkReported, JobForgotten, LaneDied, LaneInitialized, Message
@@ -21,7 +22,6 @@ from mpqueue._engine.probe import reached
 from mpqueue._engine.protocol import Lane, Post
 from mpqueue._wire.frames import ChunkFrame, ForgetFrame, ForgottenFrame, InitializeFrame
 from mpqueue._wire.handler import PackedHandler
-from mpqueue._wire.ledger import OUTBOX
 from mpqueue._wire.payload import Packed, dump_frame, load_frame
 
 log = logging.getLogger("mpqueue")
@@ -37,11 +37,13 @@ class Traffic:
         post: Post,
         later: Callable[[Callable[[], None]], object],
         announce: Callable[[AnnounceRecords], None],
+        books: Books,
     ) -> None:
         self._post = post
         self._later = later
         self._announce = announce
-        self._exchange = Exchange()
+        self._books = books
+        self._exchange = Exchange(books.engine)
 
     # -- to the workers --------------------------------------------------------------------------------------
 
@@ -57,9 +59,10 @@ class Traffic:
             items=packed,
             indices=chunk.indices,
             attempts=chunk.attempts,
-            handler=chunk.job.handler.frame if command.with_handler else None,
+            handler=chunk.job.handler.frame if command.with_handler or not self._books.engine.is_sticky else None,
             returned=self._exchange.returned(lane),
             forget=self._exchange.to_forget(lane),
+            alive=None if self._books.engine.is_sticky else [*self._books.jobs],
             unshared=self._exchange.unshared(lane),
             imports=self._exchange.import_news(lane),
         )
@@ -72,7 +75,7 @@ class Traffic:
 
     def forget_job(self, lane: Lane, command: ForgetJob) -> JobForgotten | None:
         """Have a worker drop a job; or the message that it is done: of a light handler it hears with the next chunk."""
-        if command.job.handler.light:
+        if command.job.handler.light or not self._books.engine.is_sticky:
             self._exchange.forget_later(lane, command.job.number)
             return JobForgotten(command.lane, command.generation, command.job.number)
         answer = lane.send(dump_frame(ForgetFrame(command.job.number)))
@@ -88,28 +91,31 @@ class Traffic:
 
     def early_report(self, lane: Lane) -> ChunkReported | None:
         """What the worker left in its outbox in the middle of a chunk; its outbox is free again."""
-        size = lane.ledger.words[OUTBOX]
-        if not size:
+        try:
+            early = lane.take_early()
+        except Exception as error:  # what the worker wrote there is no size
+            self._replace(lane, error)
             return None
-        early = self._decode(lane, partial(lane.read_outbox, size))
-        lane.ledger.words[OUTBOX] = 0
-        return early
+        return None if early is None else self._decode(lane, early)
 
     def _answered(self, lane: Lane, answer: Future[bytes]) -> None:
         """On the lane's own thread: a worker answered, or died (which `LaneDied` tells)."""
         if answer.exception() is not None:
             lane.kill()  # where it still lives, it is not what it should be
-        elif (report := self._decode(lane, answer.result)) is not None:
+        elif (report := self._decode(lane, answer.result())) is not None:
             self._post(report)
 
-    def _decode(self, lane: Lane, read: Callable[[], bytes]) -> ChunkReported | None:
+    def _decode(self, lane: Lane, data: bytes) -> ChunkReported | None:
         """A worker's report; None, and the end of that worker, where it makes no sense."""
         try:
-            return decode_report(read(), lane.number, lane.generation, self._exchange.received(lane))
-        except BaseException:
-            log.critical("worker %d sent an answer that makes no sense; it is replaced", lane.number, exc_info=True)
-            lane.kill()
+            return decode_report(data, lane.number, lane.generation, self._exchange.received(lane))
+        except BaseException as error:
+            self._replace(lane, error)
             return None
+
+    def _replace(self, lane: Lane, error: BaseException) -> None:
+        log.critical("worker %d sent an answer that makes no sense; it is replaced", lane.number, exc_info=error)
+        lane.kill()
 
     def _forgotten(self, lane: Lane, job: JobBook, answer: Future[bytes]) -> None:
         if answer.exception() is None:

@@ -34,24 +34,32 @@ class PackedHandler(NamedTuple):
 
 
 def pack_handler(
-    job_id: str, handler: Callable[..., Any], setup: Callable[[], Any] | None, id_rule: str, seed: int = 0
+    job_id: str,
+    handler: Callable[..., Any],
+    setup: Callable[[], Any] | None,
+    id_rule: str,
+    seed: int = 0,
+    *,
+    whole: bool = False,
 ) -> PackedHandler:
     """The frame that brings a job's handler to a worker. Costs what pickling its closure costs, once a job.
+
+    ``whole``: nothing of it is left in shared memory, where the workers have none in common with this process.
 
     Raises TypeError for what can't be called, `HandlerPicklingError` for what can't be serialized.
     """
     for name, function in (("handler", handler), ("setup", setup)):
         if not callable(function) and not (name == "setup" and function is None):
             raise TypeError(f"{name}: expected a callable, got {function!r} of type {type(function).__name__}")
-    packed, segment = _pack("handler", handler)
-    packed_setup, setup_segment = (None, None) if setup is None else _pack("setup", setup)
+    packed, segment = _pack("handler", handler, whole)
+    packed_setup, setup_segment = (None, None) if setup is None else _pack("setup", setup, whole)
     segments = tuple(made for made in (segment, setup_segment) if made is not None)
     return PackedHandler(HandlerFrame(job_id, packed, packed_setup, id_rule, seed), segments)
 
 
-def _pack(name: str, function: Callable[..., Any]) -> tuple[Packed, Segment | None]:
+def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed, Segment | None]:
     try:
-        packed = dump_code(function)
+        packed = dump_code(function, whole=whole)
     except Exception as error:
         culprit = find_culprit(function) or "a part of it that could not be named"
         raise HandlerPicklingError(

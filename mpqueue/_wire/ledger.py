@@ -16,6 +16,8 @@ UNSENT     worker       parent       bytes of log records that no report has bro
                                      outbox's file; read when the worker has died
 MOST       parent       worker       bytes of private memory that the worker may have; 0: any number
 PRIVATE    worker       parent       with MOST, the bytes that it had when it began what CLAIM says
+PAUSE      parent       worker       1 where the job of FLAG_JOB is paused; where the lane has Events for it, these
+CANCEL     parent       worker       1 where the job of FLAG_JOB is cancelled; likewise
 =========  ===========  ===========  ==================================================================
 
 The worker stores SINCE before CLAIM, and the parent reads CLAIM on both sides of SINCE, so a claim is never seen with
@@ -32,7 +34,7 @@ import sys
 import tempfile
 from typing import NamedTuple
 
-CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX, UNSENT, MOST, PRIVATE = range(10)
+CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX, UNSENT, MOST, PRIVATE, PAUSE, CANCEL = range(12)
 SIZE = mmap.PAGESIZE
 
 #: Where in the outbox's file unsent log records stand: far behind the longest report, in a file with a hole.
@@ -86,9 +88,9 @@ def pack_claim(chunk_number: int, phase: int, lo: int, hi: int) -> int:
 
 
 class Ledger:
-    """One lane's page, mapped. The parent and the worker map the same page."""
+    """One lane's page, mapped. The parent and the worker map the same page; without a descriptor it is private."""
 
-    def __init__(self, file_descriptor: int) -> None:
+    def __init__(self, file_descriptor: int = -1) -> None:
         self._map = mmap.mmap(file_descriptor, SIZE)
         self.words = memoryview(self._map).cast("Q")
         self.reals = memoryview(self._map).cast("d")
@@ -112,6 +114,18 @@ class Ledger:
     def set_limit(self, chunk_number: int, position: int) -> None:
         """From now on the worker claims nothing from ``position`` on in that chunk."""
         self.words[LIMIT + (chunk_number & 1)] = (chunk_number & _CHUNK_MASK) << 20 | position
+
+    def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
+        """Where no Events stand for it: the job of that number is paused, or cancelled, or neither."""
+        words = self.words
+        words[FLAG_JOB] = NOBODY  # they count for nobody while they change
+        words[PAUSE], words[CANCEL] = pause, cancel
+        words[FLAG_JOB] = job
+
+    def flags_of(self, job: int) -> tuple[bool, bool]:
+        """The worker's side: whether that job is paused, and cancelled."""
+        words = self.words
+        return (bool(words[PAUSE]), bool(words[CANCEL])) if words[FLAG_JOB] == job else (False, False)
 
     def limit(self, chunk_number: int) -> int:
         """The worker's side: the first position it must not claim in that chunk."""

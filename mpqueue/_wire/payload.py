@@ -49,10 +49,10 @@ def dump(obj: Any, store: SegmentStore | None = None) -> Packed:
     return _dump(_plain_or_cloud, obj, None if store is None else store.lend)
 
 
-def dump_code(obj: Any) -> tuple[Packed, Segment | None]:
+def dump_code(obj: Any, *, whole: bool = False) -> tuple[Packed, Segment | None]:
     """Pickle a function, by value where the other side could not import it.
 
-    What is big of it is in a segment of its own, which lives as long as somebody holds it.
+    What is big of it is in a segment of its own, which lives as long as somebody holds it; ``whole``: nothing is.
     """
     made: list[Segment] = []
 
@@ -63,7 +63,7 @@ def dump_code(obj: Any) -> tuple[Packed, Segment | None]:
         made.append(segment)
         return ref, offsets
 
-    packed = _dump(_cloud, obj, lend)
+    packed = _dump(_cloud, obj, None if whole else lend)
     return packed, made[0] if made else None
 
 

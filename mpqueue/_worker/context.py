@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._wire.flags import READ_INTERVAL
 from mpqueue._wire.ids import IdRule, find_id
-from mpqueue._wire.ledger import FLAG_JOB, FRACTION
+from mpqueue._wire.ledger import FRACTION
 from mpqueue._worker import station as stations
 from mpqueue._worker.chance import random_numbers
 from mpqueue._worker.station import Station
@@ -45,11 +45,7 @@ class Running:
         now = time.monotonic()
         if now - self._flags_read >= READ_INTERVAL:
             self._flags_read = now
-            station = self.station
-            if station.ledger.words[FLAG_JOB] == self.job:
-                self._flags = (station.flags.pause.is_set(), station.flags.cancel.is_set())
-            else:
-                self._flags = (False, False)
+            self._flags = self.station.flags_of(self.job)
         return self._flags
 
     def rng(self, position: int) -> Any:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import functools
 import importlib
 import mmap
 import multiprocessing
@@ -28,7 +29,8 @@ import sys
 import threading
 from typing import Any
 
-from mpqueue._wire.ledger import SIZE, Ledger
+from mpqueue._wire.flags import Flags
+from mpqueue._wire.ledger import FLAG_JOB, SIZE, Ledger
 from mpqueue._wire.seed import STACK_SIGNAL, LaneSeed
 from mpqueue._worker import station
 
@@ -162,11 +164,19 @@ def _take_station(seed: LaneSeed) -> Ledger:
             generation=seed.generation,
             parent=seed.parent,
             ledger=ledger,
-            flags=seed.flags,
+            flags_of=functools.partial(_read_flags, seed.flags, ledger),
             outbox=station.SharedOutbox(seed.outbox.fd, seed.bell.fd, ledger),
+            flags=seed.flags,
         )
     )
     return ledger
+
+
+def _read_flags(flags: Flags, ledger: Ledger, job: int) -> tuple[bool, bool]:
+    """Whether that job is paused, and cancelled."""
+    if ledger.words[FLAG_JOB] != job:
+        return False, False
+    return flags.pause.is_set(), flags.cancel.is_set()
 
 
 def _inherited_pipes() -> list[int]:

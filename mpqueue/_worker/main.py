@@ -44,9 +44,9 @@ class Worker:
             return dump_frame(self._initialize(frame))
         return dump_frame(ForgottenFrame(self._forget(frame.job), self.seat.home.take()))
 
-    def close(self) -> None:
-        """End what setups have yielded, and the watchdog. Only where the process goes on; raises nothing."""
-        for number in list(self._loaded):
+    def close(self, *, quietly: bool = False) -> None:
+        """End what setups have yielded (not ``quietly``), and the watchdog. Only where the process goes on."""
+        for number in [] if quietly else list(self._loaded):
             complaint = self._forget(number)
             if complaint is not None:
                 logging.getLogger("mpqueue").warning("the end of a setup failed:\n%s", complaint)
@@ -79,7 +79,7 @@ class Worker:
         seat.exchange.chunk_begins(frame.chunk, frame.returned)
         shared.forget(frame.unshared)
         self._catch_up(frame.imports)
-        for job_number in frame.forget:
+        for job_number in frame.forget if frame.alive is None else [*self._loaded.keys() - {*frame.alive}]:
             self._forget(job_number)
         try:
             job = self._loaded.get(frame.job)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -51,7 +51,7 @@ class SharedOutbox:
         os.pwrite(self._file, data, UNSENT_AT + at)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Station:
     """One worker's place: who it is, what it writes to and reads from."""
 
@@ -59,9 +59,10 @@ class Station:
     generation: int
     parent: int  #: the parent's process id
     ledger: Ledger
-    flags: Flags
+    flags_of: Callable[[int], tuple[bool, bool]]  #: (paused, cancelled) of the job of that number
     outbox: Outbox | None  #: None: there is no way home in the middle of a chunk
     is_own_process: bool = True  #: nobody else's code runs in this process
+    flags: Flags | None = None  #: the Events behind ``flags_of``, where it is these
     running: Any = None  #: what runs here; see `mpqueue._worker.context`
     has_run: bool = False  #: this worker has run an item
     growth: Growth = field(default_factory=Growth)

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
 from mpqueue import ItemStatus, JobFinished, JobNotFoundError, JobRun, JobStateError, JobStatus, QueueClosedError
 from mpqueue.dropin.shared_pool import shared_pool
@@ -112,8 +113,9 @@ class Chaos:
     def _lanes(self) -> list[object]:
         lanes = [lane for arena in list(self._arenas) for lane in arena.lanes()]
         shared = shared_pool._queue
-        if shared is not None and shared._engine._pool is not None:
-            lanes += list(shared._engine._pool._wardens)
+        pool: Any = None if shared is None else shared._engine._pool
+        if pool is not None:
+            lanes += list(pool._wardens)
         return lanes
 
     def _join(self, threads: list[threading.Thread]) -> None:

@@ -29,6 +29,7 @@ from mpqueue import (
     RetryPolicy,
     current_item,
 )
+from mpqueue.backends import LokyBackend
 from mpqueue.options import check_platform
 from tests.support import handlers as do
 from tests.support.results import results_of
@@ -100,11 +101,10 @@ def test_worker_that_finishes_an_item_picks_up_the_next_pending_one(tmp_path: Pa
     assert set(others) == {1 - results_of(run.job)[0]}
 
 
-def test_options_that_come_later_are_refused_by_name_until_then() -> None:
-    for option in ({"backend": "ray"},):
-        (name,) = option
-        with pytest.raises(NotImplementedError, match=name):
-            JobQueue(**option)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("backend", "kind"), [("ray", ValueError), (object(), TypeError), (LokyBackend, TypeError)])
+def test_an_engine_that_is_none_is_refused(backend: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="expected 'loky' or a Backend"):
+        JobQueue(backend=backend)
 
 
 def test_windows_is_refused_with_a_clear_error() -> None:

@@ -362,7 +362,7 @@ def test_pool_that_can_not_be_made_is_not_kept(monkeypatch: pytest.MonkeyPatch) 
         raise OSError("no more processes")
 
     with monkeypatch.context() as patched:
-        patched.setattr("mpqueue._engine.engine.LokyPool", refuse)
+        patched.setattr("mpqueue._engine.loky_backend.LokyPool", refuse)
         with pytest.raises(OSError, match="no more processes"):
             mpqueue.map(do.succeed, [1])
     assert shared_pool._users == 0

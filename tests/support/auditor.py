@@ -20,7 +20,7 @@ from mpqueue._wire.ledger import Phase
 from mpqueue.errors import Retry, WorkerCrashedError
 from mpqueue.status import JobStatus
 from tests.support.fake_lanes import FakeLanes
-from tests.support.invariants import EPSILON, check_ended, check_invariants
+from tests.support.invariants import EPSILON, check_ended, check_invariants, may_serve
 
 
 @dataclass
@@ -140,7 +140,7 @@ class Auditor:
         elif self._books.memory_short:
             assert not others, "one lane at a time where memory is short"
         assert len(lane.chunks) == 1 or max(one.care for one in lane.chunks) < Care.ALONE
-        assert len(chunk.indices) == 1 or chunk.care < Care.ALONE
+        assert len(chunk.indices) == 1 or chunk.care < Care.ALONE or chunk.care is Care.ISOLATED
         for index in chunk.indices:
             deaths = [
                 tried
@@ -156,7 +156,7 @@ class Auditor:
         if job.options.max_lanes is not None and job.lanes_held >= job.options.max_lanes:
             return []
         books = self._books
-        return [lane.number for lane in books.lanes if books.idle(lane) and job.may_use(lane.number, books.now)]
+        return [lane.number for lane in books.lanes if books.idle(lane) and may_serve(books, lane, job)]
 
     def _items_begin(self, chunk: Chunk, lo: int, hi: int) -> None:
         """In a worker, on the other side of the flags."""

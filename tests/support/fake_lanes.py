@@ -17,9 +17,10 @@ import itertools
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
+from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import (
     AnnounceFinished,
     AnnounceItems,
@@ -50,6 +51,7 @@ from mpqueue._core.messages import (
     JobPaused,
     JobResumed,
     JobStarted,
+    LaneAbsent,
     LaneInitialized,
     LaneObserved,
     LaneReady,
@@ -154,17 +156,27 @@ class FakeLanes:
         max_items_per_worker: int | None = None,
         max_memory: int | None = None,
         seed: int = 0,
+        fate_of: Callable[[int], Hashable] = lambda _: None,
+        is_blind: bool = False,
+        engine: Capabilities = Capabilities(),  # noqa: B008 - frozen
     ) -> None:
         self.clock = FakeClock()
         self.scheduler = Scheduler(
-            lanes, random.Random(seed), max_items_per_worker=max_items_per_worker, max_memory_per_worker=max_memory
+            lanes,
+            random.Random(seed),
+            max_items_per_worker=max_items_per_worker,
+            max_memory_per_worker=max_memory,
+            engine=engine,
         )
         self.books = self.scheduler.books
         self.latency = latency
         self.start_seconds = start_seconds
         self.kill_seconds = kill_seconds
         self.workers: list[FakeWorker | None] = [None] * lanes
+        self.fate_of = fate_of  #: by lane's number: those of one fate die together
+        self.is_blind = is_blind  #: nobody can read the ledger of a dead worker
         self.broken: set[int] = set()  #: lanes whose workers can't be started
+        self.full: set[int] = set()  #: lanes that there is no room for
         self.told: list[Announcement] = []
         self.warnings: list[str] = []
         self.counts: Counter[type] = Counter()  #: messages and commands so far, by type
@@ -430,10 +442,24 @@ class FakeLanes:
             if lane in self.broken:
                 self.post(LaneStartFailed(lane, generation, OSError("no worker today")))
                 return
+            if lane in self.full:
+                self.post(LaneAbsent(lane, generation))
+                return
             worker = self.workers[lane] = FakeWorker(self, lane, generation, next(self._pids))
-            self.post(LaneReady(lane, generation, worker.pid))
+            self.post(LaneReady(lane, generation, worker.pid, self.fate_of(lane)))
 
         self.call_at(self.now + self.start_seconds, started)
+
+    def make_room(self, lane: int) -> None:
+        """There is room for that lane's worker after all."""
+        self.full.discard(lane)
+        self._start_lane(StartLane(lane, self.books.lanes[lane].generation))
+
+    def fellows(self, worker: FakeWorker) -> list[FakeWorker]:
+        """The workers that die with this one, itself among them."""
+        fate = self.fate_of(worker.lane)
+        others = [other for other in self.workers if other is not None and other.alive and other is not worker]
+        return [worker, *(other for other in others if fate is not None and self.fate_of(other.lane) == fate)]
 
     def initialize_with(self, initialize: Callable[[int], Try]) -> None:
         """Give the pool an initializer, before anything is started: what it does, by lane."""

@@ -155,8 +155,15 @@ class FakeWorker:
     def die(self, exitcode: int = -9, signal: str | None = "SIGKILL", stack: str | None = None) -> None:
         """The process is gone; its ledger stays as it is."""
         if self.alive:
-            self.end()
-            self.fleet.post(LaneDied(self.lane, self.generation, self.pid, exitcode, signal, self.claim, stack))
+            fellows = self.fleet.fellows(self)
+            alone = sum(not worker.idle for worker in fellows) <= 1
+            for worker in fellows:
+                idle = worker.idle and (self.fleet.is_blind or worker is not self)
+                worker.end()
+                claim = None if self.fleet.is_blind else worker.claim
+                self.fleet.post(
+                    LaneDied(worker.lane, worker.generation, worker.pid, exitcode, signal, claim, stack, alone, idle)
+                )
 
     def end(self) -> None:
         """The process ends, and nobody is told."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+from mpqueue._core import isolation
 from mpqueue._core.books import Books
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import CHUNKS_PER_LANE, LaneBook, LaneState
@@ -61,7 +62,8 @@ def check_counters(job: JobBook) -> None:
 def waiting_items(pending: PendingItems) -> list[int]:
     """All items that wait to be dispatched."""
     fresh = [index for lo, hi in pending._fresh for index in range(lo, hi)]
-    waiting = [*fresh, *pending._due, *pending._suspects]
+    grouped = [index for group in pending._groups for index in group]
+    waiting = [*fresh, *pending._due, *pending._suspects, *grouped]
     assert len(pending) == len(waiting)
     return waiting
 
@@ -149,6 +151,13 @@ def _check_whereabouts(books: Books, job: JobBook, timers: list[Timer]) -> None:
         assert not job.all_ended, "a job ends with its last item"
 
 
+def may_serve(books: Books, lane: LaneBook, job: JobBook) -> bool:
+    """True where the job's items may go there now."""
+    if not job.may_use(lane.number, books.now):
+        return False
+    return not books.has_suspects or isolation.allows(books, lane, job)
+
+
 def _check_nobody_waits_needlessly(books: Books) -> None:
     if books.held:
         waits_for = (LaneState.STARTING, LaneState.DYING)
@@ -160,7 +169,7 @@ def _check_nobody_waits_needlessly(books: Books) -> None:
         if books.idle(lane) and not lane.forgetting:
             for job in books.jobs.values():
                 most = job.options.max_lanes
-                if job.runnable and job.may_use(lane.number, books.now) and (most is None or job.lanes_held < most):
+                if job.runnable and may_serve(books, lane, job) and (most is None or job.lanes_held < most):
                     raise AssertionError(f"lane {lane.number} is idle and {job.id} has items for it")
 
 

@@ -42,12 +42,14 @@ def who_am_i() -> tuple[int, int, int, int]:
 def read_flags() -> tuple[int, bool, bool]:
     """The job for which the flags count; whether pause and cancel are set."""
     here = _here()
+    assert here.flags is not None
     return here.ledger.words[FLAG_JOB], here.flags.pause.is_set(), here.flags.cancel.is_set()
 
 
 def die_with_flag_lock() -> None:
     """Die as a worker does that is killed in the middle of reading a flag."""
-    _here().flags.pause._cond._lock.acquire()  # type: ignore[attr-defined]
+    flags: Any = _here().flags
+    flags.pause._cond._lock.acquire()
     handlers.kill_self(None)
 
 

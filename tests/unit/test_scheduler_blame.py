@@ -194,16 +194,6 @@ def test_a_chunk_that_had_not_begun_goes_back_uncharged(fleet: FakeLanes) -> Non
     assert attempts(job) == [1] * 3
 
 
-def test_a_death_without_a_ledger_charges_nobody(fleet: FakeLanes) -> None:
-    job = start_chunk(fleet, 3)
-    worker = fleet.workers[0]
-    assert worker is not None
-    worker.claim = None  # type: ignore[assignment]
-    worker.die()
-    fleet.step()
-    assert attempts(job) == [0] * 3
-
-
 def test_a_worker_killed_while_idle_costs_nobody_anything(fleet: FakeLanes) -> None:
     job = fleet.job([succeed(1.0)])
     fleet.start(job)

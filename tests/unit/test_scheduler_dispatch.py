@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.support.fake_lanes import FakeLanes, attempts, fail, succeed
 from tests.support.fake_worker import Try
 
 
-def watched(lanes: int, **options: int) -> FakeLanes:
+def watched(lanes: int, **options: Any) -> FakeLanes:
     fleet = FakeLanes(lanes, **options)
     Auditor(fleet)
     return fleet

@@ -1,0 +1,43 @@
+"""loky, the engine that mpqueue brings along: worker processes on this machine."""
+
+from __future__ import annotations
+
+import os
+
+from mpqueue._engine.lane import count_cpus
+from mpqueue._engine.pool import LokyPool
+from mpqueue._engine.protocol import Capabilities, LaneSettings, Pool, Post
+from mpqueue.errors import WorkerStartError
+
+#: Where the system keeps semaphores, and the bytes that must be free there before workers start.
+SEMAPHORES = "/dev/shm"  # noqa: S108 - nothing of ours is written there
+SHM_NEEDED = 1 << 20
+
+
+class LokyBackend:
+    """Satisfies `protocol.Backend`; can do everything. What ``backend="loky"`` stands for."""
+
+    capabilities = Capabilities()
+
+    def count_workers(self) -> int:
+        """One for each CPU that this process may use."""
+        return count_cpus()
+
+    def open(self, settings: LaneSettings, post: Post) -> Pool:
+        """See `protocol.Backend.open`."""
+        _check_shm()
+        return LokyPool(settings, post)
+
+    def __repr__(self) -> str:
+        return "LokyBackend()"
+
+
+def _check_shm() -> None:
+    """Refuse to start where there is no room for semaphores: each start would fail for it."""
+    try:
+        stat = os.statvfs(SEMAPHORES)
+    except OSError:
+        return
+    free = stat.f_bavail * stat.f_frsize
+    if stat.f_blocks and free < SHM_NEEDED:
+        raise WorkerStartError(f"expected at least {SHM_NEEDED} bytes free in /dev/shm to start workers, got {free}")

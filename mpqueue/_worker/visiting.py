@@ -1,0 +1,103 @@
+"""Workers for an engine that says neither which process nor which thread runs what: each thread that comes is one.
+
+`serve` is what such an engine is given to call. A thread's worker is made when a frame of its pool comes there first,
+and found again by the pool's name. In the parent's own process (a thread pool) `close` ends them; in another they end
+with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mpqueue._wire.ledger import Ledger
+from mpqueue._worker import hello, station
+from mpqueue._worker.main import Worker
+from mpqueue._worker.private import private_worker
+
+
+class Origin(NamedTuple):
+    """Where a frame comes from."""
+
+    pool: str  #: no other pool in the world has this name
+    process: str  #: `hello.process` of the parent
+    pid: int  #: its process id
+
+
+class _Home:
+    """What the parent's own threads share with the pool."""
+
+    def __init__(self) -> None:
+        self.flags: dict[int, tuple[bool, bool]] = {}
+        self.is_over = False
+        self.workers: list[Worker] = []
+        self.numbers = itertools.count()
+
+    def flags_of(self, job: int) -> tuple[bool, bool]:
+        paused, cancelled = self.flags.get(job, (False, False))
+        return paused, cancelled or self.is_over
+
+
+_homes: dict[str, _Home] = {}
+_local = threading.local()
+
+
+def open_home(pool: str) -> None:
+    """Its frames may come to threads of this process."""
+    _homes[pool] = _Home()
+
+
+def set_flags(pool: str, job: int, *, pause: bool, cancel: bool) -> None:
+    """For the threads of this process: the job of that number is paused, or cancelled, or neither."""
+    home = _homes.get(pool)
+    if home is None:
+        return
+    if pause or cancel:
+        home.flags[job] = (pause, cancel)
+    else:
+        home.flags.pop(job, None)
+
+
+def give_up(pool: str) -> None:
+    """The threads of this process start nothing more of that pool; what runs is asked to stop."""
+    home = _homes.get(pool)
+    if home is not None:
+        home.is_over = True
+
+
+def close_home(pool: str) -> None:
+    """No frame of it comes any more, and none is running: end what setups have begun in threads of this process."""
+    home = _homes.pop(pool, None)
+    for worker in home.workers if home is not None else ():
+        with station.seated(worker.seat.station):
+            worker.close()
+
+
+def serve(origin: Origin, lane: int, frame: bytes) -> bytes:
+    """Do what a frame says, as the worker that this thread is for that pool."""
+    workers: dict[str, Worker] | None = getattr(_local, "workers", None)
+    if workers is None:
+        workers = _local.workers = {}
+    worker = workers.get(origin.pool)
+    if worker is None:
+        if origin.process == hello.process():
+            for gone in workers.keys() - _homes.keys():
+                del workers[gone]
+            worker = _settle_at_home(origin)
+        else:
+            worker = private_worker(lane, 0, origin.pid, Ledger(), None)
+        workers[origin.pool] = worker
+    with station.seated(worker.seat.station):
+        return worker.receive(frame)
+
+
+def _settle_at_home(origin: Origin) -> Worker:
+    home = _homes.get(origin.pool)
+    if home is None:
+        raise RuntimeError("the queue is closed")
+    flags_of: Callable[[int], tuple[bool, bool]] = home.flags_of
+    worker = private_worker(next(home.numbers), 0, origin.pid, Ledger(), None, flags_of=flags_of, is_at_home=True)
+    home.workers.append(worker)
+    return worker

@@ -1,0 +1,363 @@
+"""What every engine must do: the behaviour of a queue, held against each engine that there is.
+
+What an engine can't do, its capabilities say; then the queue has to refuse it or to make up for it, and the test says
+how.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mpqueue
+from mpqueue import ItemStatus, JobStatus, RetryPolicy, current_item
+from mpqueue.events import JOB_FINISHED, JOB_PROGRESS, JOB_STARTED
+from tests.support import handlers as do
+from tests.support.engines import Engine, engine
+from tests.support.recorder import Recorder
+from tests.support.results import results_of
+from tests.support.waiting import Gate, wait_until
+
+__all__ = ["engine"]
+
+pytestmark = pytest.mark.slow
+
+
+# -- work ------------------------------------------------------------------------------------------------------------
+
+
+def test_results_come_in_item_order_and_events_are_right(engine: Engine) -> None:
+    with engine.queue() as queue:
+        recorder = Recorder(queue)
+        job = queue.create_job("job", range(500), do.double)
+        assert results_of(queue.start("job").result()) == [2 * item for item in range(500)]
+        assert job.status is JobStatus.COMPLETED
+        recorder.check(job)
+    names = recorder.names("job")
+    assert (names[0], names[-1], names.count(JOB_PROGRESS)) == (JOB_STARTED, JOB_FINISHED, 500)
+
+
+def test_one_job_follows_the_other_and_two_run_side_by_side(engine: Engine) -> None:
+    with engine.queue() as queue:
+        assert results_of(queue.run(range(10), do.double)) == [2 * item for item in range(10)]
+        for name in ("a", "b"):
+            queue.create_job(name, range(100), do.square)
+        runs = [queue.start(name) for name in ("a", "b")]
+        for run in runs:
+            assert results_of(run.result()) == [item * item for item in range(100)]
+
+
+def test_closures_lambdas_and_coroutine_functions_are_handlers(engine: Engine) -> None:
+    factor = 3
+
+    async def later(item: int) -> int:
+        return item * factor
+
+    with engine.queue() as queue:
+        assert results_of(queue.run(range(20), lambda item: item * factor)) == [3 * item for item in range(20)]
+        assert results_of(queue.run(range(20), later)) == [3 * item for item in range(20)]
+
+
+def test_big_items_handlers_and_results_travel(engine: Engine) -> None:
+    table = np.arange(200_000)
+
+    def add(array: Any) -> Any:
+        array += table  # what comes is the handler's own to change
+        return array
+
+    with engine.queue() as queue:
+        items = [np.full(200_000, at) for at in range(4)]
+        results = results_of(queue.run(items, add))
+    for at, result in enumerate(results):
+        assert (result == table + at).all()
+        assert (items[at] == at).all()
+
+
+def test_what_is_shared_arrives(engine: Engine) -> None:
+    table = mpqueue.share(np.arange(100_000))
+    with engine.queue() as queue:
+        assert results_of(queue.run(range(5), lambda item: int(table.value[item]) + len(table))) == [
+            100_000 + item for item in range(5)
+        ]
+
+
+def test_a_handler_knows_its_item_and_its_try(engine: Engine) -> None:
+    def tell(item: dict[str, Any]) -> tuple[Any, ...]:
+        here = current_item()
+        here.report(0.5)
+        if here.attempt == 1 and here.id == "b":
+            raise ValueError("again")
+        return here.job_id, here.id, here.attempt, here.worker < 1000, here.paused, here.cancelled
+
+    with engine.queue() as queue:
+        job = queue.run([{"id": "a"}, {"id": "b"}], tell, id="the-job")
+    assert results_of(job) == [
+        ("the-job", "a", 1, True, False, False),
+        ("the-job", "b", 2, True, False, False),
+    ]
+
+
+# -- failures --------------------------------------------------------------------------------------------------------
+
+
+def test_a_failing_item_is_tried_again_and_then_fails_as_itself(engine: Engine) -> None:
+    with engine.queue(retry=RetryPolicy(max_retries=2, base_delay=0.01)) as queue:
+        recorder = Recorder(queue)
+        job = queue.run(["good", "bad", "late"], partial(_fail_variously), id="job")
+        recorder.check(job)
+    good, bad, late = job.items
+    assert (good.status, good.attempts) == (ItemStatus.COMPLETED, 1)
+    assert (bad.status, bad.attempts, bad.error) == (ItemStatus.FAILED, 3, "no")
+    assert isinstance(bad.exception, ValueError)
+    assert "_fail_variously" in (bad.traceback or "")
+    assert (late.status, late.attempts) == (ItemStatus.COMPLETED, 3)
+    assert [try_.duration >= 0 for try_ in bad.history] == [True] * 3
+
+
+def _fail_variously(item: str) -> str:
+    if item == "bad" or (item == "late" and current_item().attempt < 3):
+        raise ValueError("no")
+    return item
+
+
+@pytest.mark.parametrize(
+    "bad", [do.return_lock, do.raise_unpicklable, do.raise_base_exception, do.return_ununpicklable]
+)
+def test_odd_outcomes_are_failures_and_cost_nobody_else_anything(engine: Engine, bad: Any) -> None:
+    with engine.queue(max_retries=0) as queue:
+        job = queue.run(range(6), do.only(3, bad))
+    assert [item.status for item in job.items] == ["completed"] * 3 + ["failed"] + ["completed"] * 2
+    assert [item.attempts for item in job.items] == [1] * 6
+
+
+def test_items_that_can_t_be_pickled_fail_alone(engine: Engine) -> None:
+    with engine.queue() as queue:
+        job = queue.run([1, threading.Lock(), 3], do.succeed)
+    assert isinstance(job.items[1].exception, mpqueue.ItemPicklingError)
+    assert [item.result for item in job.items] == [1, None, 3]
+
+
+def test_failed_items_can_be_run_again(engine: Engine, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with engine.queue(max_retries=0) as queue:
+        job = queue.run(range(4), do.only(2, partial(_fail_until_open, gate)), id="job")
+        assert job.failed == 1
+        gate.open()
+        assert results_of(queue.retry_failed("job").result()) == list(range(4))
+
+
+def _fail_until_open(gate: Gate, item: int) -> int:
+    if not (gate.folder / "open").exists():
+        raise ValueError("not yet")
+    return item
+
+
+# -- dead workers ----------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_worker_costs_its_item_one_try_and_nobody_else_any(engine: Engine) -> None:
+    if engine.die is None:
+        pytest.skip("its workers are threads of this process")
+    with engine.queue() as queue:
+        job = queue.run(range(40), do.only(17, do.at_first(engine.die)))
+    assert results_of(job) == list(range(40))
+    assert [item.attempts for item in job.items] == [1] * 17 + [2] + [1] * 22
+
+
+def test_an_item_that_always_kills_its_worker_fails_in_the_end(engine: Engine) -> None:
+    if engine.die is None:
+        pytest.skip("its workers are threads of this process")
+    with engine.queue(retry=RetryPolicy(max_retries=1, base_delay=0.0)) as queue:
+        job = queue.run(range(10), do.only(4, engine.die))
+        assert results_of(queue.run(range(3), do.double)) == [0, 2, 4], "the queue goes on"
+    assert isinstance(job.items[4].exception, mpqueue.WorkerCrashedError)
+    assert [item.attempts for item in job.items] == [1] * 4 + [2] + [1] * 5
+    assert job.completed == 9
+
+
+def test_a_time_limit_ends_the_item_or_is_refused(engine: Engine) -> None:
+    if not engine.able.can_kill:
+        with pytest.raises(ValueError, match="timeout: expected None"):
+            engine.queue(timeout=5)
+        with engine.queue() as queue, pytest.raises(ValueError, match="timeout: expected None"):
+            queue.create_job("job", [1], do.succeed, timeout=5)
+        return
+    with engine.queue(max_retries=0) as queue:
+        job = queue.run(range(3), do.only(1, do.hang_holding_gil), timeout=1.0)
+    assert isinstance(job.items[1].exception, mpqueue.ItemTimeoutError)
+    assert [item.attempts for item in job.items] == [1, 1, 1]
+    assert job.completed == 2
+
+
+# -- setup -----------------------------------------------------------------------------------------------------------
+
+
+def _setup(gate: Gate) -> Iterator[str]:
+    gate.announce(f"begun-{threading.get_ident()}-{do.return_pid(0)}")
+    yield "state"
+    gate.announce(f"ended-{threading.get_ident()}-{do.return_pid(0)}")
+
+
+def test_setup_runs_once_a_worker_and_is_finished(engine: Engine, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with engine.queue() as queue:
+        job = queue.run(range(50), lambda item, state: (item, state), setup=partial(_setup, gate))
+        assert results_of(job) == [(item, "state") for item in range(50)]
+        if engine.able.is_sticky:
+            wait_until(lambda: _count(gate, "ended") == _count(gate, "begun"), what="the setups to be finished")
+    assert 1 <= _count(gate, "begun") <= engine.workers
+
+
+def _count(gate: Gate, word: str) -> int:
+    return sum(name.startswith(word) for name in gate.arrived())
+
+
+def test_a_setup_that_fails_everywhere_fails_the_job_once(engine: Engine) -> None:
+    def refuse() -> None:
+        raise OSError("no model")
+
+    with engine.queue(max_retries=0) as queue:
+        job = queue.run(range(5), lambda item, _: item, setup=refuse)
+        assert results_of(queue.run([1], do.double)) == [2]
+    assert isinstance(job.items[0].exception, mpqueue.SetupError)
+    assert job.failed == 5
+
+
+# -- pause and cancel ------------------------------------------------------------------------------------------------
+
+
+def test_pause_reaches_a_chunk_that_runs_and_resume_goes_on(engine: Engine, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with engine.queue() as queue:
+        job = queue.create_job("job", range(50), do.only(5, do.block_until_told(gate)), chunksize=50)
+        run = queue.start("job")
+        gate.wait_for(5)
+        queue.pause("job")
+        gate.open()
+        assert queue.run("x", do.succeed).results == ["x"]
+        if engine.hears_at_once:
+            assert job.completed < 50
+        assert not run.done() or not engine.hears_at_once
+        if job.paused:
+            queue.resume("job")
+        assert results_of(run.result()) == list(range(50))
+    assert [item.attempts for item in job.items] == [1] * 50
+
+
+def test_cancel_reaches_the_handler_that_runs(engine: Engine, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with engine.queue() as queue:
+        job = queue.create_job("job", range(50), partial(_run_until_cancelled, gate, engine.hears_at_once), chunksize=1)
+        run = queue.start("job")
+        wait_until(gate.arrived, what="an item to start")
+        queue.cancel("job")
+        gate.open()
+        assert run.result().status is JobStatus.CANCELLED
+        assert job.completed < 50
+        assert results_of(queue.run(range(3), do.double)) == [0, 2, 4]
+
+
+def _run_until_cancelled(gate: Gate, hears: bool, item: int) -> int:
+    gate.announce(item)
+    here = current_item()
+    wait_until(lambda: here.cancelled if hears else (gate.folder / "open").exists())
+    return item
+
+
+def test_cancel_with_kill_ends_what_runs_or_waits_for_it(engine: Engine, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with engine.queue() as queue:
+        queue.create_job("job", range(10), do.block_until_told(gate), chunksize=1)
+        run = queue.start("job")
+        wait_until(gate.arrived, what="an item to start")
+        queue.cancel("job", kill=True)
+        if not engine.able.can_kill:
+            gate.open()
+        assert run.result().status is JobStatus.CANCELLED
+        assert results_of(queue.run(range(3), do.double)) == [0, 2, 4]
+
+
+def test_closing_at_once_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
+    """That nothing is left, the fixture of all tests sees to."""
+    gate = Gate(tmp_path)
+    queue = engine.queue()
+    queue.create_job("job", range(10), do.block_until_told(gate), chunksize=1)
+    run = queue.start("job")
+    wait_until(gate.arrived, what="an item to start")
+    if not engine.able.can_kill:
+        gate.open()
+    queue.close(kill=True)
+    assert run.result(30).status is JobStatus.CANCELLED
+
+
+# -- balance ---------------------------------------------------------------------------------------------------------
+
+
+def test_items_behind_a_slow_one_go_elsewhere(engine: Engine, tmp_path: Path) -> None:
+    if not engine.able.can_signal or engine.workers < 2:
+        pytest.skip("nothing can be taken back there")
+    gate = Gate(tmp_path)
+    with engine.queue() as queue:
+        job = queue.create_job("job", range(20), do.only(0, do.block_until_told(gate)), chunksize=20)
+        run = queue.start("job")
+        gate.wait_for(0)
+        wait_until(lambda: job.completed == 19, what="the other items")
+        gate.open()
+        assert results_of(run.result()) == list(range(20))
+    assert [item.attempts for item in job.items] == [1] * 20
+
+
+def test_what_was_finished_comes_home_before_a_slow_item_ends(engine: Engine, tmp_path: Path) -> None:
+    if not engine.able.can_signal:
+        pytest.skip("nothing comes before the chunk's end there")
+    gate = Gate(tmp_path)
+    with engine.queue(1) as queue:
+        queue.create_job("job", range(6), do.only(5, do.block_until_told(gate)), chunksize=6)
+        run = queue.start("job")
+        finished = run.as_completed()
+        assert {next(finished).id for _ in range(5)} == {0, 1, 2, 3, 4}
+        assert not run.done()
+        gate.open()
+        assert results_of(run.result()) == list(range(6))
+
+
+def test_a_running_item_is_seen_to_run(engine: Engine, tmp_path: Path) -> None:
+    if not engine.able.can_signal:
+        pytest.skip("nobody sees what runs there")
+    gate = Gate(tmp_path)
+    with engine.queue(1) as queue:
+        job = queue.create_job("job", range(2), do.block_until_told(gate))
+        run = queue.start("job")
+        gate.wait_for(0)
+        wait_until(lambda: job.items[0].status is ItemStatus.PROCESSING, what="the item to be seen")
+        assert job.items[1].status is ItemStatus.PENDING
+        gate.open()
+        run.result()
+
+
+# -- options that an engine may refuse ---------------------------------------------------------------------------------
+
+
+def test_capture_output_works_or_is_refused(engine: Engine) -> None:
+    with engine.queue() as queue:
+        if not engine.able.own_processes:
+            with pytest.raises(ValueError, match="capture_output"):
+                queue.create_job("job", [1], do.succeed, capture_output=True)
+            return
+        job = queue.run(range(3), print, capture_output=True)
+        assert [item.stdout for item in job.items] == ["0\n", "1\n", "2\n"]
+
+
+def test_workers_are_replaced_or_that_is_refused(engine: Engine) -> None:
+    if not engine.able.can_replace:
+        with pytest.raises(ValueError, match="max_items_per_worker"):
+            engine.queue(max_items_per_worker=2)
+        return
+    with engine.queue(max_items_per_worker=5) as queue:
+        assert results_of(queue.run(range(23), do.double)) == [2 * item for item in range(23)]
