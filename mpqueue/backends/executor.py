@@ -36,7 +36,7 @@ class ExecutorBackend:
     and makes another where a crash has broken it. ``workers`` is how many calls it runs at a time, where it does not
     say so itself; ``concurrency=None`` takes them all.
 
-    What an executor can't do is said once, in a logged warning: end an item that runs (so time limits are refused, and
+    What an executor can't do is said in one logged line, and in ``limits``: end an item that runs (so time limits are refused, and
     ``kill=True`` waits), tell which item a dead worker ran (it is found by running the suspects alone, in halves), and
     tell a process that a job was paused or cancelled before its chunk ends (50 ms, or the item at hand).
 
@@ -61,7 +61,7 @@ class ExecutorBackend:
             raise ValueError(f"workers: expected a number of calls that run at a time, got {workers!r}")
         self._executor = executor
         self._workers = workers
-        _log.warning("%r: %s", self, "; ".join(self.limits))
+        _log.info("%r: %s", self, "; ".join(self.limits))
 
     @property
     def limits(self) -> tuple[str, ...]:

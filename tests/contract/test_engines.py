@@ -7,6 +7,7 @@ how.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 import mpqueue
 from mpqueue import ItemStatus, JobStatus, RetryPolicy, current_item
+from mpqueue._wire.flags import READ_INTERVAL
 from mpqueue.events import JOB_FINISHED, JOB_PROGRESS, JOB_STARTED
 from tests.support import handlers as do
 from tests.support.engines import Engine, engine
@@ -239,6 +241,8 @@ def test_pause_reaches_a_chunk_that_runs_and_resume_goes_on(engine: Engine, tmp_
         run = queue.start("job")
         gate.wait_for(5)
         queue.pause("job")
+        again = time.monotonic() + 2 * READ_INTERVAL
+        wait_until(lambda: time.monotonic() > again, what="the worker to look at its flags again")
         gate.open()
         assert queue.run("x", do.succeed).results == ["x"]
         if engine.hears_at_once:
