@@ -36,9 +36,9 @@ class ExecutorBackend:
     and makes another where a crash has broken it. ``workers`` is how many calls it runs at a time, where it does not
     say so itself; ``concurrency=None`` takes them all.
 
-    What an executor can't do is said in one logged line, and in ``limits``: end an item that runs (so time limits are refused, and
-    ``kill=True`` waits), tell which item a dead worker ran (it is found by running the suspects alone, in halves), and
-    tell a process that a job was paused or cancelled before its chunk ends (50 ms, or the item at hand).
+    What an executor can't do is said in one logged line, and in ``limits``: end an item that runs (so time limits are
+    refused, and ``kill=True`` waits), tell which item a dead worker ran (it is found by running the suspects alone, in
+    halves), and tell a process that a job was paused or cancelled before its chunk ends (50 ms, or the item at hand).
 
     Raises TypeError or ValueError for anything else.
     """
