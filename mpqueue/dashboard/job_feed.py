@@ -33,7 +33,7 @@ class JobFeed:
         # Where so many run at a time that they are over in no time, nobody can see each of them run.
         self._processing = [index for lane in running for index in lane.items]
         self._fractions = sum(lane.fraction for lane in running)
-        self._pace.look(now, book.completed + book.failed + self._fractions, running=book.status == "running")
+        self._pace.look(now, book.completed + book.failed, self._fractions, running=book.status == "running")
 
     # -- items -----------------------------------------------------------------------------------------------
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
-#: Seconds over which the rate is taken, and at least between two samples.
-WINDOW = 20.0
+#: Seconds over which the rate is taken, at least; and longer until so many items were done.
+WINDOW, LEAST = 20.0, 5
+#: Seconds between two samples, at least.
 EVERY = 0.5
 
 
@@ -14,18 +15,21 @@ class Pace:
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, float]] = deque()
+        self._ended = 0
 
-    def look(self, now: float, done: float, *, running: bool) -> None:
-        """So much is done now."""
-        samples = self._samples
-        if not running or (samples and done < samples[-1][1]):  # failed items run again
+    def look(self, now: float, ended: int, partly: float, *, running: bool) -> None:
+        """So many items have ended by now, and of running ones that much is done."""
+        samples, done = self._samples, ended + partly
+        if not running or ended < self._ended:  # failed items run again
             samples.clear()
-            if not running:
-                return
-        if len(samples) > 1 and now - samples[-2][0] < EVERY:
+        self._ended = ended
+        if not running:
+            return
+        # The last sample moves along where it is close to the one before it, or nothing was done since.
+        if len(samples) > 1 and (now - samples[-2][0] < EVERY or samples[-2][1] == samples[-1][1]):
             samples.pop()
         samples.append((now, done))
-        while len(samples) > 2 and samples[0][0] < now - WINDOW:
+        while len(samples) > 2 and samples[1][0] < now - WINDOW and done - samples[1][1] >= LEAST:
             samples.popleft()
 
     @property

@@ -70,7 +70,7 @@ def test_a_whole_job_is_watched_from_its_start_to_its_end(queue: JobQueue, gate:
     expect(button(page, "^Running 2$")).to_be_visible()
     expect(row(page, "Running")).to_have_count(2)
     expect(page.locator("#workers-count")).to_have_text("2 of 2 busy")
-    expect(page.locator(".lane").first).to_contain_text("thumbnails: ")
+    expect(page.locator(".lane").first).to_contain_text(re.compile(r"\d · .* m?s"))
     bar = page.get_by_role("progressbar", name="thumbnails")
     expect(bar).to_have_attribute("aria-valuenow", "0")
 
@@ -269,6 +269,19 @@ def test_everything_can_be_done_by_keyboard(queue: JobQueue, open_page: Open) ->
         reached.add(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
     assert {"search", "list", "5 min"} <= reached
     assert any(name.startswith("job") for name in reached)
+
+
+def test_a_click_opens_the_item_that_was_clicked_also_far_down(queue: JobQueue, open_page: Open) -> None:
+    queue.run(range(5000), do.double, id="job")
+    page = open_page(queue.serve().url)
+    expect(page.get_by_role("option").first).to_be_visible()
+    page.get_by_role("listbox").evaluate("list => list.scrollTo(0, 40_000)")
+    row(page, "2100").first.click()
+    expect(page.get_by_role("heading", name="Item 1050")).to_be_visible()
+    button(page, "Next item").click()
+    expect(page.get_by_role("heading", name="Item 1051")).to_be_visible()
+    button(page, "Close").click()
+    expect(page.locator("[role=option][aria-selected=true]")).to_contain_text("1051")
 
 
 def test_a_hundred_thousand_items_are_listed_searched_and_light(queue: JobQueue, open_page: Open) -> None:

@@ -62,19 +62,36 @@ def test_pace_is_that_of_the_last_seconds() -> None:
     pace = Pace()
     assert pace.rate is None
     for second in range(100):
-        pace.look(second, 10 * min(second, 50) + 2 * max(0, second - 50), running=True)
+        pace.look(second, 10 * min(second, 50) + 2 * max(0, second - 50), 0, running=True)
     assert pace.rate == pytest.approx(2.0)
     assert pace.eta(40) == pytest.approx(20.0)
 
 
 def test_a_pause_and_a_retry_begin_anew() -> None:
     pace = Pace()
-    pace.look(0, 0, running=True)
-    pace.look(1, 10, running=True)
-    pace.look(2, 10, running=False)
+    pace.look(0, 0, 0, running=True)
+    pace.look(1, 10, 0, running=True)
+    pace.look(2, 10, 0, running=False)
     assert pace.eta(5) is None
-    pace.look(100, 10, running=True)
-    pace.look(101, 15, running=True)
+    pace.look(100, 10, 0, running=True)
+    pace.look(101, 15, 0, running=True)
     assert pace.eta(5) == 1.0
-    pace.look(102, 3, running=True)  # fewer are done: failed items run again
+    pace.look(102, 3, 0, running=True)  # fewer are done: failed items run again
     assert pace.eta(5) is None
+
+
+def test_slow_items_have_a_pace_too() -> None:
+    pace = Pace()
+    for tick in range(36_000):  # an hour of tenths of a second; an item every five minutes
+        now = tick / 10
+        pace.look(now, int(now // 300), 0, running=True)
+    assert pace.rate == pytest.approx(1 / 300, rel=0.2)
+    assert len(pace._samples) < 50
+
+
+def test_an_item_that_was_nearly_done_and_failed_does_not_begin_anew() -> None:
+    pace = Pace()
+    pace.look(0, 0, 0, running=True)
+    pace.look(1, 9, 0.9, running=True)
+    pace.look(2, 9, 0.0, running=True)
+    assert pace.rate == pytest.approx(4.5)

@@ -96,7 +96,6 @@ export class ItemList {
     for (const [name, { button, number }] of this.filters) {
       const n = name === "all" ? total : counts[name];
       setText(number, count(n));
-      button.classList.toggle("none", n === 0);
       show(button, !(sparse && (name === "completed" || name === "pending")));
     }
     show(byId("sparse"), sparse);
@@ -197,16 +196,17 @@ export class ItemList {
     }
   }
 
+  // Reached by keyboard: there is an item to begin with. A click chooses its own.
   #focused() {
-    if (this.#active === null && this.#view.length) this.move(0);
+    if (this.#active === null && this.list.matches(":focus-visible")) this.move(0);
   }
 
   // Go so many items on; returns the index of the one that is reached.
   move(steps) {
     if (!this.#view.length) return null;
-    const at = this.#active === null ? -1 : this.#position(this.#active);
-    const next = Math.min(this.#view.length - 1, Math.max(0, at < 0 ? 0 : at + steps));
-    this.#activate(next);
+    const seen = Math.ceil(this.list.scrollTop / this.#rowHeight); // the first that is seen, where none was chosen
+    const at = this.#active === null ? seen : this.#position(this.#active) + steps;
+    this.#activate(Math.min(this.#view.length - 1, Math.max(0, at)));
     return this.#active;
   }
 
@@ -229,6 +229,7 @@ export class ItemList {
   open(index) {
     this.#active = index;
     this.#paint();
+    this.list.focus(); // where the focus returns to
     this.onOpen(this.#job, index);
   }
 }

@@ -14,9 +14,13 @@ const store = new Store();
 let selected = null; // the number of the job that is looked at
 let chosen = false; // by the user; else it is the one that was started last
 let drawing = false;
+let told = false; // all that there was when the stream began
 
 const itemView = new ItemView((steps) => items.move(steps));
-const items = new ItemList((job, index) => itemView.open(job, index));
+const items = new ItemList((job, index) => {
+  chosen = true; // the page does not go on to another job by itself
+  itemView.open(job, index);
+});
 const jobView = new JobView(showError);
 const workers = new WorkersView();
 const jobs = new JobList((number) => {
@@ -37,8 +41,8 @@ const CONNECTION = {
 const stream = new Stream(
   {
     hello: (data) => {
+      told = false;
       store.hello(data);
-      draw();
     },
     "job:state": (data) => {
       const before = store.jobState(data);
@@ -55,6 +59,7 @@ const stream = new Stream(
     },
     workers: (data) => {
       store.workers(data);
+      told = true;
       draw();
     },
   },
@@ -80,7 +85,7 @@ function showError(text) {
 }
 
 function draw() {
-  if (drawing) return;
+  if (drawing || !told) return;
   drawing = true;
   requestAnimationFrame(() => {
     drawing = false;

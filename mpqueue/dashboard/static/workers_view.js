@@ -1,7 +1,7 @@
 // What each worker is at, and has been at: a strip of time for each, the last minutes.
 
 import { byId, make, setAttribute, setText, show } from "./dom.js";
-import { count, duration } from "./format.js";
+import { asText, count, duration } from "./format.js";
 
 const STATES = { starting: "is starting", dying: "is being ended", down: "is down; starts again" };
 
@@ -53,7 +53,7 @@ export class WorkersView {
       this.list.append(element);
     }
     setText(row.pid, lane.pid === null ? "" : `pid ${lane.pid}`);
-    setText(row.what, what(store, lane, now));
+    setText(row.what, what(store, lane, selected, now));
     row.what.title = row.what.textContent;
     const share = this.#draw(row.canvas, store.stretches.get(lane.number) ?? [], selected, now, colours);
     setAttribute(row.canvas, "aria-label", `busy for ${Math.round(100 * share)} % of the last ${this.#span / 60} min`);
@@ -74,7 +74,7 @@ export class WorkersView {
       const [left, right] = [Math.max(0, x(from)), Math.min(width, Math.max(x(to), x(from) + 1))];
       context.fillStyle = kind === "running" && job !== selected ? colours.other : colours[kind];
       context.fillRect(left, 0, right - left, height);
-      if (item !== null && right - left > 3) {
+      if (item !== null && right - left > 4 * ratio) {
         context.fillStyle = colours.edge; // items that had a stretch of their own are told apart
         context.fillRect(left, 0, 1 * ratio, height);
       }
@@ -91,15 +91,15 @@ export class WorkersView {
   }
 }
 
-function what(store, lane, now) {
+function what(store, lane, selected, now) {
   if (lane.state !== "ready") return STATES[lane.state] ?? lane.state;
   if (lane.job === undefined) return "idle";
   const job = store.jobByNumber(lane.job);
-  const name = job?.id ?? "another job";
-  if (lane.phase === "loading") return `${name}: setup`;
-  if (lane.item === undefined) return lane.items > 1 ? `${name}: short items` : name;
+  const name = lane.job === selected ? "" : `${job?.id ?? "another job"}: `;
+  if (lane.phase === "loading") return `${name}setup`;
+  if (lane.item === undefined) return `${name}${lane.items > 1 ? "short items" : "between two items"}`;
   const item = job?.items[lane.item];
-  const label = item === undefined ? lane.item : item.id;
-  const done = lane.fraction ? `, ${Math.round(100 * lane.fraction)} %` : "";
-  return `${name}: ${label}, ${duration(Math.max(0, now - lane.since) / 1000)}${done}`;
+  const label = item === undefined ? String(lane.item) : asText(item.id);
+  const done = lane.fraction ? ` · ${Math.round(100 * lane.fraction)} %` : "";
+  return `${name}${label} · ${duration(Math.max(0, now - lane.since) / 1000)}${done}`;
 }
