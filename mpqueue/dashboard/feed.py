@@ -170,11 +170,15 @@ class Feed:
         numbers = {book.number for book in books}
         gone = [self._jobs.pop(number) for number in list(self._jobs) if number not in numbers]
         now = self._served.now()
+        lanes: dict[int | None, list[LaneNow]] = {}
+        for lane in self._lanes:
+            lanes.setdefault(lane.job, []).append(lane)
         for book in books:
             job = self._jobs.get(book.number)
             if job is None:
                 job = self._jobs[book.number] = JobFeed(book)
-            job.look(now, [lane for lane in self._lanes if lane.job == book.number])
+            if not job.settled:
+                job.look(now, lanes.get(book.number, ()))
         return gone
 
     async def _encode(self, until: float) -> list[tuple[JobFeed, list[int]]]:

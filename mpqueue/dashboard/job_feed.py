@@ -26,6 +26,8 @@ class JobFeed:
         self._processing: list[int] = []
         self._fractions = 0.0
         self._told: dict[str, Any] | None = None
+        self._told_last = False  #: `_told` is of a job that was settled
+        self._settled: int | None = None  #: the epoch whose end has been told, to the last item
 
     def look(self, now: float, lanes: Iterable[LaneNow]) -> None:
         """Take in what its lanes are at."""
@@ -35,17 +37,28 @@ class JobFeed:
         self._fractions = sum(lane.fraction for lane in running)
         self._pace.look(now, book.completed + book.failed, self._fractions, running=book.status == "running")
 
+    @property
+    def settled(self) -> bool:
+        """True for a job that has ended, and of which nothing is left to tell, unless it runs again."""
+        return self._settled == self.book.epoch and self.book.status.final
+
     # -- items -----------------------------------------------------------------------------------------------
 
     def encode_changed(self, most: int) -> list[int]:
         """Encode up to ``most`` items that have changed; returns their indices."""
+        if self.settled:
+            return []
+        ended = self.book.status.final
         changed = self._changes.look(self._processing, most)
+        if ended and not changed:
+            self._settled = self.book.epoch
         for index, status in changed:
             self._lines[index] = encode_item(self.book.table, index, status)
         return [index for index, _ in changed]
 
     def forget_items(self) -> None:
         """Nobody looks: free what was encoded."""
+        self._settled = None
         self._changes.forget()
         self._lines = [None] * len(self.book.table)
 
@@ -111,5 +124,8 @@ class JobFeed:
 
     def state_changed(self) -> bool:
         """True where its state is not as it was when this was asked last."""
+        if self.settled and self._told_last:
+            return False
         told, self._told = self._told, self.state()
+        self._told_last = self.settled
         return told != self._told

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from PIL import Image
-
 
 class BadRepr:
     """Its ``repr`` raises."""
@@ -31,6 +29,8 @@ class BrokenPlot:
 
 def encoded(form: str, side: int = 40) -> bytes:
     """A red square, encoded."""
+    from PIL import Image  # which not every test of these has
+
     file = io.BytesIO()
     Image.new("RGB", (side, side), "red").save(file, format=form)
     return file.getvalue()
@@ -51,6 +51,8 @@ PICTURES = ["image/png", "image/jpeg", "image/png", "image/png", "image/gif", No
 
 def return_picture(index: int) -> Any:
     """Results with pictures in them, and without."""
+    from PIL import Image
+
     return [
         encoded("PNG"),
         {"label": "red", "thumbnail": encoded("JPEG")},

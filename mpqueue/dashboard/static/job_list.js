@@ -3,6 +3,10 @@
 import { byId, fill, make, setAttribute, setText, show } from "./dom.js";
 import { clock, count, jobStatusName, percent, rate } from "./format.js";
 
+const MOST = 100; // jobs that are listed although they don't run
+
+const isActive = ({ state }) => state.status === "running" || state.status === "paused";
+
 export class JobList {
   #entries = new Map(); // by job number
 
@@ -12,7 +16,8 @@ export class JobList {
   }
 
   render(jobs, selected) {
-    const newest = [...jobs].reverse();
+    const all = [...jobs].reverse();
+    const newest = all.filter((job, at) => at < MOST || isActive(job) || job.number === selected);
     const numbers = new Set(newest.map((job) => job.number));
     for (const [number, entry] of this.#entries) {
       if (!numbers.has(number)) {
@@ -25,8 +30,10 @@ export class JobList {
       if (this.list.children[at] !== entry.row) this.list.insertBefore(entry.row, this.list.children[at] ?? null);
       this.#fill(entry, job, job.number === selected);
     });
-    setText(byId("jobs-count"), newest.length ? count(newest.length) : "");
-    show(byId("no-jobs"), newest.length === 0);
+    setText(byId("jobs-count"), all.length ? count(all.length) : "");
+    show(byId("no-jobs"), all.length === 0);
+    show(byId("older-jobs"), newest.length < all.length);
+    setText(byId("older-jobs"), `and ${count(all.length - newest.length)} older ones that don't run`);
   }
 
   #entry(job) {
@@ -55,6 +62,8 @@ export class JobList {
   }
 
   #fill(entry, { state }, selected) {
+    if (entry.state === state && entry.selected === selected) return;
+    Object.assign(entry, { state, selected });
     setAttribute(entry.button, "aria-current", String(selected));
     setAttribute(entry.chip, "data-state", state.status);
     setText(entry.chip, jobStatusName(state.status));
