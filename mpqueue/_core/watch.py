@@ -10,6 +10,10 @@ from mpqueue._core.lane_book import LaneBook, LaneState, Verdict, Why
 from mpqueue._core.timers import TimerKind
 from mpqueue._wire.ledger import Claim, Phase
 
+#: Seconds between two looks at least, where nothing runs whose time could be over: a timeout may be as short as nobody
+#: can wait, and the coordinator would do nothing else.
+SHORTEST = 0.001
+
 
 def watch_lane(books: Books, lane: LaneBook, *, loaded: bool = False) -> None:
     """Have the lane looked at when the time of what runs there may be over; ``loaded``: no ``setup`` runs any more."""
@@ -18,7 +22,8 @@ def watch_lane(books: Books, lane: LaneBook, *, loaded: bool = False) -> None:
         return
     loaded = loaded or job.number in lane.proven
     limits = (job.options.timeout, None if loaded else job.options.setup_timeout)
-    _look_at(books, lane, books.now + min((limit for limit in limits if limit is not None), default=math.inf))
+    limit = min((limit for limit in limits if limit is not None), default=math.inf)
+    _look_at(books, lane, books.now + max(SHORTEST, limit))
 
 
 def _look_at(books: Books, lane: LaneBook, due: float) -> None:

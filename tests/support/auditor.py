@@ -16,6 +16,7 @@ from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import Chunk, LaneBook
 from mpqueue._core.messages import Message
 from mpqueue._core.pending import Care
+from mpqueue._core.watch import SHORTEST
 from mpqueue._wire.ledger import Phase
 from mpqueue.errors import Retry, WorkerCrashedError
 from mpqueue.status import JobStatus
@@ -183,7 +184,7 @@ class Auditor:
             claim, options = worker.claim, job.options
             limit = {Phase.RUNNING: options.timeout, Phase.LOADING: options.setup_timeout}.get(claim.phase)
             if limit is not None and any(claim.is_of(chunk.number) for chunk in lane.chunks):
-                overdue = fleet.now - claim.since - limit - fleet.kill_seconds
+                overdue = fleet.now - claim.since - max(limit, SHORTEST) - fleet.kill_seconds
                 assert overdue <= EPSILON, f"lane {lane.number} is {overdue} s over its time"
 
     def check_runs(self) -> None:

@@ -351,6 +351,17 @@ def test_without_limits_nobody_looks_at_the_clock(fleet: FakeLanes) -> None:
     assert fleet.scheduler.deadline is None
 
 
+@pytest.mark.parametrize("timeout", [5e-324, 1e-12, 1e-7])
+def test_a_timeout_shorter_than_anybody_can_wait_ends_the_item_and_costs_few_looks(
+    fleet: FakeLanes, timeout: float
+) -> None:
+    job = fleet.job([succeed(0.01)] * 2, timeout=timeout, retry=RetryPolicy(max_retries=0))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert errors(job) == [ItemTimeoutError] * 2
+    assert fleet.counts[ObserveLane] < 50
+
+
 def test_a_long_timeout_costs_few_looks(fleet: FakeLanes) -> None:
     job = fleet.job([succeed(5.0)] * 200, timeout=100.0)
     fleet.start(job)
