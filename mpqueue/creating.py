@@ -14,7 +14,7 @@ from mpqueue._core.job_book import JobBook
 from mpqueue._engine.choosing import check_job
 from mpqueue._engine.engine import Engine
 from mpqueue._engine.protocol import Backend
-from mpqueue.errors import JobExistsError, QueueClosedError
+from mpqueue.errors import JobExistsError, QueueClosedError, shown
 from mpqueue.job import Job
 from mpqueue.options import QueueOptions
 from mpqueue.progress import ShowProgress, check_progress
@@ -154,7 +154,7 @@ class Creating:
         """
         self._check_open("create a job")
         if not isinstance(id, str):
-            raise TypeError(f"id: expected a str, got {id!r} of type {type(id).__name__}")
+            raise TypeError(f"id: expected a str, got {shown(id)} of type {type(id).__name__}")
         options = checks.job_options(
             self._options,
             max_retries=max_retries,
@@ -166,7 +166,7 @@ class Creating:
             seed=seed,
         )
         if not isinstance(strict, bool):
-            raise TypeError(f"strict: expected True or False, got {strict!r}")
+            raise TypeError(f"strict: expected True or False, got {shown(strict)}")
         check_job(self._backend, options)
         self._check_free(id)
         whole = not self._backend.capabilities.shares_memory

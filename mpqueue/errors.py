@@ -11,6 +11,18 @@ from __future__ import annotations
 
 from typing import Any
 
+#: Characters of a value that an error message shows at most.
+SHOWN = 300
+
+
+def shown(value: object) -> str:
+    """``repr(value)`` for an error message: not longer than a few lines, and there also where the value has none."""
+    try:
+        text = repr(value)
+    except BaseException as error:  # noqa: BLE001 - its own code; what is wrong with the call is still to be said
+        return f"a {type(value).__name__} (its repr() raises {type(error).__name__})"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
+
 
 class MPQueueError(Exception):
     """Base of every error that mpqueue raises on its own account.

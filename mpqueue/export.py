@@ -26,6 +26,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from mpqueue.errors import shown
+
 if TYPE_CHECKING:
     from mpqueue.job import JobItem
 
@@ -72,17 +74,23 @@ def _chosen(items: Items, columns: Sequence[str] | None, default: Sequence[str] 
     if columns is None:
         captured = any(item.stdout is not None for item in items)
         return (*default, *_CAPTURED) if captured else default
-    if isinstance(columns, str):
-        raise TypeError(f"columns: expected a list of names, got the str {columns!r}")
+    columns = _names(columns)
     if not any(item.result is not None for item in items):
-        return list(columns)  # whether results have them, nobody can tell
+        return columns  # whether results have them, nobody can tell
     for name in columns:
         if name not in _OF_ITEMS and all(_value(item, name) is _ABSENT for item in items):
             raise ValueError(
                 f"columns: expected attributes of items ({', '.join(sorted(_OF_ITEMS))}) or keys of their results or "
-                f"payloads, got {name!r}, which no item has"
+                f"payloads, got {shown(name)}, which no item has"
             )
-    return list(columns)
+    return columns
+
+
+def _names(columns: Any) -> list[str]:
+    names = list(columns) if isinstance(columns, Iterable) and not isinstance(columns, str) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"columns: expected a list of names, got {shown(columns)} of type {type(columns).__name__}")
+    return names
 
 
 def _value_or_none(item: JobItem, name: str) -> Any:
@@ -105,9 +113,12 @@ def _value(item: JobItem, name: str) -> Any:
 
 
 def _look_up(value: Any, key: str) -> Any:
-    if isinstance(value, Mapping):
-        return value.get(key, _ABSENT)
-    return getattr(value, key, _ABSENT) if key.isidentifier() else _ABSENT
+    try:
+        if isinstance(value, Mapping):
+            return value.get(key, _ABSENT)
+        return getattr(value, key, _ABSENT) if key.isidentifier() else _ABSENT
+    except Exception:  # noqa: BLE001 - users' code
+        return _ABSENT
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -177,21 +188,31 @@ def _need(name: str, what: str) -> Any:
 
 
 def json_ready(value: Any) -> Any:
-    """The value in the form that JSON has: what has no such form is its ``repr``, a number that has none is None."""
+    """The value in the form that JSON has: what has no such form is its ``repr``, a number that has none is None.
+
+    So is the whole of what holds itself, or has a part that raises where it is asked.
+    """
+    try:
+        return _ready(value)
+    except Exception:  # noqa: BLE001 - users' code
+        return _repr_of(value)
+
+
+def _ready(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value if type(value) in (bool, int, str, type(None)) else _plain_scalar(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): json_ready(one) for key, one in value.items()}
+        return {str(key): _ready(one) for key, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [json_ready(one) for one in value]
+        return [_ready(one) for one in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, dt.date | dt.time):
         return value.isoformat()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: json_ready(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: _ready(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return _json_ready_of_array(value)
 
 
@@ -209,7 +230,7 @@ def _json_ready_of_array(value: Any) -> Any:
     if callable(to_list) and not isinstance(value, type):
         listed = to_list()
         if listed is not value:
-            return json_ready(listed)
+            return _ready(listed)
     return _repr_of(value)
 
 
@@ -222,7 +243,12 @@ def _repr_of(value: Any) -> str:
 
 def as_json_line(record: Mapping[str, Any]) -> str:
     """One line of JSON Lines, with its end."""
-    return json.dumps(json_ready(record), ensure_ascii=False) + "\n"
+    return json.dumps(_ready_record(record), ensure_ascii=False) + "\n"
+
+
+def _ready_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Each value by itself, so that one which has no form of JSON costs the others nothing."""
+    return {key: json_ready(value) for key, value in record.items()}
 
 
 def _as_cell(value: Any) -> Any:
@@ -249,10 +275,12 @@ def export(
     choice.
     """
     target = Path(path)
+    if format is not None and not isinstance(format, str):
+        raise TypeError(f"format: expected a str, got {shown(format)} of type {type(format).__name__}")
     name = (format or target.suffix).lstrip(".").lower()
     writer = _WRITERS.get(name)
     if writer is None:
-        raise ValueError(f"format: expected one of {', '.join(_WRITERS)}, got {name!r} (from {str(path)!r})")
+        raise ValueError(f"format: expected one of {', '.join(_WRITERS)}, got {shown(name)} (from {str(path)!r})")
     with _whole(target) as file:
         writer(file, items, columns, default)
     return target
@@ -290,7 +318,7 @@ def _write_json_lines(file: IO[bytes], items: Items, columns: Columns, default: 
 
 
 def _write_json(file: IO[bytes], items: Items, columns: Columns, default: Sequence[str]) -> None:
-    ready = [json_ready(record) for record in _each_record(items, columns, default)]
+    ready = [_ready_record(record) for record in _each_record(items, columns, default)]
     file.write(json.dumps(ready, ensure_ascii=False, indent=1).encode() + b"\n")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from mpqueue._core.job_book import JobBook
 from mpqueue._engine.engine import Engine
-from mpqueue.errors import JobNotFoundError, JobStateError, JournalError
+from mpqueue.errors import JobNotFoundError, JobStateError, JournalError, shown
 from mpqueue.job import Job
 from mpqueue.options import JobOptions, QueueOptions
 from mpqueue.recorded import RecordedBook, check_kept
@@ -37,7 +37,7 @@ class Holding:
         Works on a closed queue too. Raises `JournalError` where the journal can't be read.
         """
         self._engine.check_process()
-        book = self._jobs.get(job_id)
+        book = self._held(job_id)
         if book is not None:
             return Job(book)
         recorded = self._recorded(job_id)
@@ -63,7 +63,9 @@ class Holding:
         """
         job = self.get_job(job_id)
         if job is None:
-            raise JobNotFoundError(f"job {job_id!r}: expected the id of a job in this queue or its journal, got none")
+            raise JobNotFoundError(
+                f"job {shown(job_id)}: expected the id of a job in this queue or its journal, got none"
+            )
         assert len(job.items) == job.total  # reads them, so that what can't be read is known now
         return job
 
@@ -75,12 +77,16 @@ class Holding:
         self._check_open("clear a job")
         recorder = self._engine.recorder
         with self._jobs_lock:
-            book = self._jobs.get(job_id)
+            book = self._held(job_id)
             if book is not None and book.active:
                 raise JobStateError(
                     f"job {job_id!r}: expected a pending or finished job to clear, got one that is {book.status}"
                 )
-            recorded = None if recorder is None else recorder.journal.reader.find(job_id)
+            recorded = (
+                None
+                if recorder is None or (book is None and not isinstance(job_id, str))
+                else (recorder.journal.reader.find(job_id))
+            )
             if book is None and recorded is None:
                 self._find(job_id)
             if recorder is not None and recorded is not None:
@@ -103,11 +109,18 @@ class Holding:
         ended = sum(book.status.final for book in books)
         return QueueStats(len(books) - pending - ended, pending, ended, len(books))
 
-    def _find(self, job_id: str) -> JobBook:
+    def _held(self, job_id: str) -> JobBook | None:
+        """The queue's own job of that id; None too for what could be no id."""
         try:
-            return self._jobs[job_id]
-        except (KeyError, TypeError):
-            raise JobNotFoundError(f"job {job_id!r}: expected the id of a job in this queue, got none") from None
+            return self._jobs.get(job_id)
+        except TypeError:
+            return None
+
+    def _find(self, job_id: str) -> JobBook:
+        book = self._held(job_id)
+        if book is None:
+            raise JobNotFoundError(f"job {shown(job_id)}: expected the id of a job in this queue, got none")
+        return book
 
     def _find_open(self, job_id: str, what: str) -> JobBook:
         self._check_open(what)
@@ -128,7 +141,7 @@ class Holding:
     def _take_up(self, job_id: str, what: str) -> JobBook:
         """The job, ready to be run again; one that only the journal has, with the handler that is in there."""
         self._check_open(what)
-        if job_id in self._jobs or (found := self._recorded(job_id)) is None:
+        if self._held(job_id) is not None or (found := self._recorded(job_id)) is None:
             return self._find(job_id)
         recorder = self._engine.recorder
         assert recorder is not None

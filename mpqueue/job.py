@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 from mpqueue._core.item_table import FailedTry, ItemTable
-from mpqueue.errors import ItemError
+from mpqueue.errors import ItemError, shown
 from mpqueue.events import milliseconds
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES, ItemStatus, JobStatus
 
@@ -184,7 +184,7 @@ class JobItem(Generic[T_co, R_co]):
         return hash((id(self._table), self._index))
 
     def __repr__(self) -> str:
-        return f"<JobItem {self.id!r} {self.status}>"
+        return f"<JobItem {shown(self.id)} {self.status}>"
 
 
 def as_json(value: Any) -> Any:
@@ -385,6 +385,6 @@ class Job(Generic[T_co, R_co]):
 
 def _item_error(job_id: str, item: JobItem) -> ItemError:
     tries = "1 try" if item.attempts == 1 else f"{item.attempts} tries"
-    error = ItemError(f"item {item.id!r} of job {job_id!r} failed after {tries}: {item.error}", item)
+    error = ItemError(f"item {shown(item.id)} of job {job_id!r} failed after {tries}: {item.error}", item)
     error.__cause__ = item.exception
     return error

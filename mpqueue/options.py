@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy, check_number
 
 #: Tries after the first where nobody says otherwise.
@@ -21,6 +22,9 @@ MOST_PORT = 65535
 #: A number of bytes as text: 2GB, 1.5 GiB, 800m.
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?\s*", re.IGNORECASE | re.ASCII)
 LONGEST_SIZE = 40
+#: More than any machine bears; each has its place in the books before it is started, so that a slip of the hand (a
+#: number of items, say) would take all memory instead.
+MOST_WORKERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +121,12 @@ def job_options(
 ) -> JobOptions:
     """Check what `create_job` was given and fold the queue's options in: what is given nearer wins."""
     check_timeout(timeout)
-    if isinstance(priority, bool) or not isinstance(priority, int):
-        raise TypeError(f"priority: expected a whole number, got {priority!r} of type {type(priority).__name__}")
+    if issubclass(type(priority), bool) or not issubclass(type(priority), int):
+        raise TypeError(f"priority: expected a whole number, got {shown(priority)} of type {type(priority).__name__}")
     if chunksize is not None:
         check_number("chunksize", chunksize, low=1, integer=True)
     if not isinstance(capture_output, bool):
-        raise TypeError(f"capture_output: expected True or False, got {capture_output!r}")
+        raise TypeError(f"capture_output: expected True or False, got {shown(capture_output)}")
     if seed is not None:
         check_number("seed", seed, low=0, integer=True)
     policy = choose_policy("create_job", max_retries, retry, delays=queue.retry)
@@ -170,7 +174,9 @@ def refuse_until_built(**arguments: Any) -> None:
     """Raise NotImplementedError for an argument that this version knows by name only."""
     for name, value in arguments.items():
         if value is not None:
-            raise NotImplementedError(f"{name}={value!r}: this version of mpqueue has no {name} yet; leave it out.")
+            raise NotImplementedError(
+                f"{name}={shown(value)}: this version of mpqueue has no {name} yet; leave it out."
+            )
 
 
 def choose_policy(
@@ -178,13 +184,13 @@ def choose_policy(
 ) -> RetryPolicy | None:
     """The policy given at one level, or None; a bare ``max_retries`` keeps the delays of the level above."""
     if retry is not None and not isinstance(retry, RetryPolicy):
-        raise TypeError(f"retry: expected a RetryPolicy, got {retry!r} of type {type(retry).__name__}")
+        raise TypeError(f"retry: expected a RetryPolicy, got {shown(retry)} of type {type(retry).__name__}")
     if max_retries is None:
         return retry
     check_number("max_retries", max_retries, low=0, integer=True)
     if retry is not None:
         raise ValueError(
-            f"{where}: expected max_retries or retry, got both (max_retries={max_retries!r}, retry={retry!r})"
+            f"{where}: expected max_retries or retry, got both (max_retries={shown(max_retries)}, retry={shown(retry)})"
         )
     above = delays or RetryPolicy()
     return RetryPolicy(
@@ -209,6 +215,8 @@ def check_address(host: object, port: object, hosts: object) -> tuple[str, int, 
 def check_concurrency(value: int) -> None:
     """Raise TypeError or ValueError unless it is a number of workers."""
     check_number("concurrency", value, low=1, integer=True)
+    if value > MOST_WORKERS:
+        raise ValueError(f"concurrency: expected at most {MOST_WORKERS:,} workers, got {shown(value)}")
 
 
 def check_timeout(value: float | None) -> None:

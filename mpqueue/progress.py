@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpqueue.bars import Bar, can_draw, open_bar
+from mpqueue.errors import shown
 from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ ShowProgress = bool | Callable[[Progress], object]
 def check_progress(value: object) -> None:
     """Raise TypeError unless it is True, False or a callable."""
     if not isinstance(value, bool) and not callable(value):
-        raise TypeError(f"progress: expected True, False or a callable, got {value!r} of type {type(value).__name__}")
+        raise TypeError(
+            f"progress: expected True, False or a callable, got {shown(value)} of type {type(value).__name__}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

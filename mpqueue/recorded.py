@@ -15,7 +15,7 @@ from mpqueue._core.item_table import ItemTable
 from mpqueue._core.job_book import JobBook
 from mpqueue._wire.handler import pack_handler
 from mpqueue._wire.payload import dump_by_value, load_kept
-from mpqueue.errors import JournalError, JournalMismatchError
+from mpqueue.errors import JournalError, JournalMismatchError, shown
 from mpqueue.options import JobOptions
 from mpqueue.status import FAILED, PENDING, JobStatus
 
@@ -36,9 +36,9 @@ def journal_path(journal: str | os.PathLike[str] | None) -> str | None:
     try:
         path = os.fspath(journal)
     except TypeError:
-        raise TypeError(f"journal: expected a path, got {journal!r} of type {type(journal).__name__}") from None
+        raise TypeError(f"journal: expected a path, got {shown(journal)} of type {type(journal).__name__}") from None
     if not isinstance(path, str) or not path or "\0" in path:  # type: ignore[redundant-expr]
-        raise ValueError(f"journal: expected the path of a file as text, got {path!r}")
+        raise ValueError(f"journal: expected the path of a file as text, got {shown(path)}")
     return str(Path(path).resolve())
 
 

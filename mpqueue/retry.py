@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from mpqueue.errors import GiveUp, PicklingError, RemoteError, Retry
+from mpqueue.errors import GiveUp, PicklingError, RemoteError, Retry, shown
 
 ErrorTypes = tuple[type[BaseException], ...]
 
@@ -34,18 +34,19 @@ def _type_tuple(name: str, value: Any) -> ErrorTypes:
     types = value if isinstance(value, tuple) else (value,)
     for entry in types:
         if not (isinstance(entry, type) and issubclass(entry, BaseException)):
-            raise TypeError(f"{name}: expected exception types, got {entry!r}")
+            raise TypeError(f"{name}: expected exception types, got {shown(entry)}")
     return types
 
 
 def check_number(name: str, value: Any, *, low: float, integer: bool = False, exclusive: bool = False) -> None:
     """Raise TypeError or ValueError unless ``value`` is a finite number from ``low`` up."""
-    if isinstance(value, bool) or not isinstance(value, int if integer else int | float):
+    # Its type is asked, not the value, which can say what it likes of its class.
+    if issubclass(type(value), bool) or not issubclass(type(value), int if integer else (int, float)):
         wanted = "a whole number" if integer else "a number"
-        raise TypeError(f"{name}: expected {wanted}, got {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name}: expected {wanted}, got {shown(value)} of type {type(value).__name__}")
     if not _is_finite(value) or value < low or (exclusive and value == low):
         bound = f"above {low:g}" if exclusive else f"of at least {low:g}"
-        raise ValueError(f"{name}: expected a finite number {bound}, got {value!r}")
+        raise ValueError(f"{name}: expected a finite number {bound}, got {shown(value)}")
 
 
 def _is_finite(value: float) -> bool:
@@ -84,7 +85,7 @@ class RetryPolicy:
             check_number("max_delay", self.max_delay, low=0)
         check_number("jitter", self.jitter, low=0)
         if self.jitter > 1:
-            raise ValueError(f"jitter: expected a fraction from 0 to 1, got {self.jitter!r}")
+            raise ValueError(f"jitter: expected a fraction from 0 to 1, got {shown(self.jitter)}")
         object.__setattr__(self, "retry_on", _type_tuple("retry_on", self.retry_on))
         object.__setattr__(self, "give_up_on", _type_tuple("give_up_on", self.give_up_on))
 

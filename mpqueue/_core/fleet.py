@@ -10,7 +10,7 @@ from mpqueue._core.messages import LaneAbsent, LaneDied, LaneInitialized, LaneRe
 from mpqueue._core.outcomes import fail_rest
 from mpqueue._core.reports import fail_if_barred
 from mpqueue._core.timers import TimerKind
-from mpqueue.errors import SetupError, WorkerStartError
+from mpqueue.errors import SetupError, WorkerStartError, shown
 
 #: Seconds before a worker that could not be started is tried again: doubled each time, up to the second figure.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -69,7 +69,7 @@ def lane_initialized(books: Books, lane: LaneBook, message: LaneInitialized) -> 
 def fail_for_initializer(books: Books) -> None:
     """Fail what waits for workers that the initializer keeps from coming."""
     cause = books.init_error
-    error = SetupError(f"the initializer failed in every worker; the last time with {cause!r}")
+    error = SetupError(f"the initializer failed in every worker; the last time with {shown(cause)}")
     error.__cause__ = cause
     for job in list(books.jobs.values()):
         fail_rest(books, job, error)
@@ -104,7 +104,7 @@ def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) ->
     ):
         _fail_for_want_of_workers(books, f"no worker can be started: {message.error}")
     if lane.start_failures == 0:
-        books.commands.append(Warn(f"worker {lane.number} could not be started, trying again: {message.error!r}"))
+        books.commands.append(Warn(f"worker {lane.number} could not be started, trying again: {shown(message.error)}"))
     lane.start_failures += 1
     _start_later(books, lane)
 
@@ -177,7 +177,7 @@ def nobody_came(books: Books) -> None:
             books.timers.add(books.now + EARLY, TimerKind.NO_LANES)
         return
     patience, reason = books.engine.patience, books.last_start_error
-    why = "there was no room for any" if reason is None else f"the last reason: {reason!r}"
+    why = "there was no room for any" if reason is None else f"the last reason: {shown(reason)}"
     _fail_for_want_of_workers(books, f"no worker could be started for {patience:g} s; {why}")
     books.no_lanes_since = books.now
     books.timers.add(books.now + books.engine.patience, TimerKind.NO_LANES)

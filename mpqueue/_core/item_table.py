@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpqueue._wire.ids import IdRule, find_id
+from mpqueue.errors import shown
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 
@@ -205,11 +206,7 @@ def make_table(items: Iterable[Any]) -> ItemTable:
     Whatever the iterable itself raises comes through. Raises TypeError for something that is not iterable, an item
     without an id where the first had one, or an unhashable id; ValueError for an id that occurs twice.
     """
-    try:
-        iterator = iter(items)
-    except TypeError:
-        raise TypeError(f"items: expected an iterable, got {items!r} of type {type(items).__name__}") from None
-    payloads = list(iterator)
+    payloads = read_all(items)
     rule = _rule_of(payloads[0]) if payloads else IdRule.POSITION
     if rule is IdRule.POSITION:
         return ItemTable(payloads, None, rule)
@@ -222,6 +219,20 @@ def make_table(items: Iterable[Any]) -> ItemTable:
         raise _missing_id(rule, payloads) from None
     _check_unique(ids)
     return ItemTable(payloads, ids, rule)
+
+
+def read_all(items: Iterable[Any]) -> list[Any]:
+    """The items, in a list of our own; whatever length they claim to have, they are counted as they come.
+
+    Whatever the iterable itself raises comes through. Raises TypeError for something that is not iterable.
+    """
+    if type(items) in (list, tuple, range):
+        return list(items)
+    try:
+        iterator = iter(items)
+    except TypeError:
+        raise TypeError(f"items: expected an iterable, got {shown(items)} of type {type(items).__name__}") from None
+    return [item for item in iterator]  # noqa: C416 - `list` would ask for a length, and believe it
 
 
 def _rule_of(item: Any) -> IdRule:
@@ -237,7 +248,7 @@ def _missing_id(rule: IdRule, payloads: list[Any]) -> TypeError:
         except (KeyError, TypeError, IndexError, AttributeError):
             break
     where = 'an "id" key' if rule is IdRule.KEY else "an .id attribute"
-    return TypeError(f"items[{position}]: expected {where}, as the first item has, got {item!r}")
+    return TypeError(f"items[{position}]: expected {where}, as the first item has, got {shown(item)}")
 
 
 def _check_unique(ids: list[Hashable]) -> None:
@@ -249,12 +260,12 @@ def _check_unique(ids: list[Hashable]) -> None:
             try:
                 hash(item_id)
             except TypeError:
-                raise TypeError(f"items[{position}]: expected a hashable id, got {item_id!r}") from None
+                raise TypeError(f"items[{position}]: expected a hashable id, got {shown(item_id)}") from None
         raise
     seen: dict[Hashable, int] = {}
     for position, item_id in enumerate(ids):
         first = seen.setdefault(item_id, position)
         if first != position:
-            raise ValueError(f"items: expected unique ids, got {item_id!r} at positions {first} and {position}")
+            raise ValueError(f"items: expected unique ids, got {shown(item_id)} at positions {first} and {position}")
     # An id that is not equal to itself (nan) never counts as seen; a set and a dict agree on that.
     raise ValueError("items: expected unique ids")

@@ -12,7 +12,7 @@ from mpqueue._core.item_table import Failure
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import LaneState
 from mpqueue._core.timers import TimerKind
-from mpqueue.errors import ItemCancelledError
+from mpqueue.errors import ItemCancelledError, shown
 from mpqueue.retry import Fail
 from mpqueue.status import PENDING, RETRY, JobStatus
 
@@ -149,7 +149,7 @@ def drop(books: Books, job: JobBook, index: int) -> None:
     """The item fails, uncharged, because it was cancelled on its own."""
     job.dropped.add(index)
     if not job.table.ended(index):
-        error = ItemCancelledError(f"item {job.table.id_of(index)!r} was cancelled")
+        error = ItemCancelledError(f"item {shown(job.table.id_of(index))} was cancelled")
         completed, failed = job.completed, job.failed
         job.table.fail(index, Failure(error, charged=False))
         job.failed += 1

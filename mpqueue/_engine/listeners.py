@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyee import EventEmitter
 
+from mpqueue.errors import shown
 from mpqueue.events import EVENT_NAMES
 
 if TYPE_CHECKING:
@@ -33,10 +34,12 @@ class SafeEmitter(EventEmitter):
 
     def _add_event_handler(self, event: str, k: Callable[..., Any], v: Callable[..., Any]) -> None:
         self._on_listener_added()
+        if not isinstance(event, str):
+            raise TypeError(f"event: expected a str, got {shown(event)} of type {type(event).__name__}")
         if event.startswith(("job:", "item:")) and event not in EVENT_NAMES:
-            raise ValueError(f"event: expected one of {', '.join(sorted(EVENT_NAMES))}, got {event!r}")
+            raise ValueError(f"event: expected one of {', '.join(sorted(EVENT_NAMES))}, got {shown(event)}")
         if not callable(k):
-            raise TypeError(f"listener: expected a callable, got {k!r} of type {type(k).__name__}")
+            raise TypeError(f"listener: expected a callable, got {shown(k)} of type {type(k).__name__}")
         if inspect.iscoroutinefunction(k) or inspect.iscoroutinefunction(type(k).__call__):
             v = _Scheduled(k, v)
         super()._add_event_handler(event, k, v)
@@ -62,7 +65,8 @@ class _Scheduled:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
             raise TypeError(
-                f"listener: expected a running event loop to register the coroutine function {listener!r} in, got none"
+                "listener: expected a running event loop to register the coroutine function "
+                f"{shown(listener)} in, got none"
             ) from None
         self._call = call
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -10,7 +10,7 @@ from mpqueue._core.pending import Care
 from mpqueue._engine.kept_errors import let_go, text_of
 from mpqueue._wire.payload import Packed, dump
 from mpqueue._wire.segments import SegmentStore
-from mpqueue.errors import ItemPicklingError
+from mpqueue.errors import ItemPicklingError, shown
 
 
 def pack_items(chunk: Chunk, store: SegmentStore | None) -> Packed | list[Packed] | dict[int, Failure]:
@@ -35,7 +35,7 @@ def _pack_each(chunk: Chunk, items: list[Any], store: SegmentStore | None) -> li
         except BaseException as error:
             item_id = chunk.job.table.id_of(chunk.indices[position])
             refusal = ItemPicklingError(
-                f"item {item_id!r} of type {type(item).__name__} can't be pickled: {text_of(error)}"
+                f"item {shown(item_id)} of type {type(item).__name__} can't be pickled: {text_of(error)}"
             )
             refusal.__cause__ = error
             failures[position] = Failure(refusal, let_go(error), charged=False)

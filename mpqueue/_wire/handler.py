@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.payload import Packed, dump_code, weigh_code
 from mpqueue._wire.segments import Segment, log
-from mpqueue.errors import HandlerPicklingError
+from mpqueue.errors import HandlerPicklingError, shown
 
 #: Bytes from which a handler is worth a line in the log.
 HEAVY = 10_000_000
@@ -50,7 +50,7 @@ def pack_handler(
     """
     for name, function in (("handler", handler), ("setup", setup)):
         if not callable(function) and not (name == "setup" and function is None):
-            raise TypeError(f"{name}: expected a callable, got {function!r} of type {type(function).__name__}")
+            raise TypeError(f"{name}: expected a callable, got {shown(function)} of type {type(function).__name__}")
     packed, segment = _pack("handler", handler, whole)
     packed_setup, setup_segment = (None, None) if setup is None else _pack("setup", setup, whole)
     segments = tuple(made for made in (segment, setup_segment) if made is not None)
@@ -63,7 +63,7 @@ def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed,
     except Exception as error:
         culprit = find_culprit(function) or "a part of it that could not be named"
         raise HandlerPicklingError(
-            f"{name}: expected a callable that can be serialized, got {function!r}; what can't be: {culprit} "
+            f"{name}: expected a callable that can be serialized, got {shown(function)}; what can't be: {culprit} "
             f"({type(error).__name__}: {error}). Nothing was created."
         ) from error
     if packed[0].size >= HEAVY:

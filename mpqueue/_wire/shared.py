@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from mpqueue._wire.payload import Packed, dump_code, load
 from mpqueue._wire.segments import Segment
+from mpqueue.errors import ItemPicklingError, shown
 
 T = TypeVar("T")
 
@@ -91,9 +92,16 @@ def share(obj: T) -> Shared[T]:
     """Share an object (a model, a table, an array) that many items or jobs use: it goes over once, not once an item.
 
     Costs one pickling and one copy of its buffers, and that much memory while the returned object, or an item or a
-    handler that holds it, lives. Workers see the object as it was at this call. Raises what pickling it raises.
+    handler that holds it, lives. Workers see the object as it was at this call. Raises
+    `ItemPicklingError` where it can't be pickled.
     """
-    packed, segment = dump_code(obj)
+    try:
+        packed, segment = dump_code(obj)
+    except Exception as error:
+        raise ItemPicklingError(
+            f"share: expected an object that can be pickled, got {shown(obj)} of type {type(obj).__name__} "
+            f"({shown(error)})"
+        ) from error
     token = (os.getpid(), next(_numbers))
     shared = Shared(token, packed, segment, [obj])
     weakref.finalize(shared, dropped.append, token).atexit = False

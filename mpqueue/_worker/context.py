@@ -14,6 +14,7 @@ from mpqueue._wire.ledger import FRACTION
 from mpqueue._worker import station as stations
 from mpqueue._worker.chance import random_numbers
 from mpqueue._worker.station import Station
+from mpqueue.errors import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,7 +120,7 @@ class CurrentItem:
         """
         value = float(fraction)
         if math.isnan(value) or not 0.0 <= value <= 1.0:
-            raise ValueError(f"fraction: expected a number from 0 to 1, got {fraction!r}")
+            raise ValueError(f"fraction: expected a number from 0 to 1, got {shown(fraction)}")
         self._running.reported = True
         self._running.station.ledger.reals[FRACTION] = value
 

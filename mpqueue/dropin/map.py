@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Literal, TypeVar, Unpack, overload
 
-from mpqueue._core.item_table import Failure
+from mpqueue._core.item_table import Failure, read_all
 from mpqueue._worker.calls import StarCall
 from mpqueue.dropin.batch import start_batch
 from mpqueue.dropin.options import (
@@ -20,7 +20,7 @@ from mpqueue.dropin.options import (
     job_options,
 )
 from mpqueue.dropin.shared_pool import shared_pool
-from mpqueue.errors import QueueClosedError, TooManyFailuresError
+from mpqueue.errors import QueueClosedError, TooManyFailuresError, shown
 from mpqueue.options import JobOptions, refuse_until_built
 from mpqueue.progress import ShowProgress, check_progress
 from mpqueue.queue import JobQueue
@@ -132,7 +132,7 @@ def starmap(
 def starmap(fn: Callable[..., Any], items: Iterable[Iterable[Any]], **options: Any) -> list[Any]:
     """Like `map`, for items that are tuples of arguments: ``[fn(*item) for item in items]``."""
     if not callable(fn):
-        raise TypeError(f"fn: expected a callable, got {fn!r} of type {type(fn).__name__}")
+        raise TypeError(f"fn: expected a callable, got {shown(fn)} of type {type(fn).__name__}")
     return map(StarCall(fn), items, **options)
 
 
@@ -208,7 +208,7 @@ class Batch:
         self.run = start_batch(
             queue,
             fn,
-            list(items),
+            read_all(items),
             retry=options.retry,
             timeout=options.timeout,
             chunksize=options.chunksize,

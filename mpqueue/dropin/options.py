@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypedDict
 
 from mpqueue.dropin.policy import DROPIN_RETRY
+from mpqueue.errors import shown
 from mpqueue.options import JobOptions, check_concurrency, check_timeout, choose_policy
 from mpqueue.progress import ShowProgress
 from mpqueue.retry import RetryPolicy, check_number
@@ -63,4 +64,4 @@ def check_optional_count(name: str, value: int | None, *, low: int) -> None:
 def check_on_error(value: str, known: tuple[str, ...]) -> None:
     """Raise ValueError for a mode that there is not."""
     if value not in known:
-        raise ValueError(f"on_error: expected one of {', '.join(map(repr, known))}, got {value!r}")
+        raise ValueError(f"on_error: expected one of {', '.join(map(repr, known))}, got {shown(value)}")

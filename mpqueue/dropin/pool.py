@@ -17,6 +17,7 @@ from multiprocessing import pool as standard
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
+from mpqueue._core.item_table import read_all
 from mpqueue._engine.pool import count_cpus
 from mpqueue._worker.calls import StarCall
 from mpqueue.dropin.apply_calls import ApplyCalls
@@ -27,7 +28,7 @@ from mpqueue.dropin.policy import DROPIN_RETRY
 from mpqueue.dropin.pool_errors import own_error
 from mpqueue.dropin.pool_iterator import PoolIterator
 from mpqueue.dropin.pool_worker import PoolWorker
-from mpqueue.errors import HandlerPicklingError, QueueClosedError
+from mpqueue.errors import HandlerPicklingError, QueueClosedError, shown
 from mpqueue.options import check_timeout, choose_policy
 from mpqueue.progress import ShowProgress, check_progress, showing_stream
 from mpqueue.queue import JobQueue
@@ -203,7 +204,7 @@ class Pool(standard.Pool):
             _check_chunksize(chunksize)
         result: MapResult[Any] = MapResult(self, callback, error_callback)
         try:
-            items = list(iterable)
+            items = read_all(iterable)
         except Exception as error:
             if not hasattr(iterable, "__len__"):  # it is read before anything is started, as ever
                 raise
@@ -385,5 +386,5 @@ class Pool(standard.Pool):
 def _check_chunksize(chunksize: int) -> int:
     size = operator.index(chunksize)
     if size < 1:
-        raise ValueError(f"Chunksize must be 1+, not {chunksize!r}")
+        raise ValueError(f"Chunksize must be 1+, not {shown(chunksize)}")
     return size

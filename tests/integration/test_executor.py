@@ -117,6 +117,14 @@ def test_initializer_that_fails_fails_the_calls() -> None:
         assert str(raised.value.__cause__) == "cannot do 'here'"
 
 
+def test_initializer_whose_error_cannot_be_shown_fails_the_calls() -> None:
+    with (
+        Executor(1, initializer=do.raise_reprless, initargs=("here",)) as executor,
+        pytest.raises(BrokenProcessPool, match="the initializer failed"),
+    ):
+        executor.submit(do.succeed, "a").result(TIMEOUT)
+
+
 def test_initializer_that_kills_every_worker_fails_the_calls() -> None:
     with Executor(1, initializer=do.kill_self, initargs=("here",)) as executor:
         with pytest.raises(BrokenProcessPool, match="the initializer failed") as raised:

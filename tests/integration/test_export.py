@@ -248,3 +248,30 @@ def test_json_ready_never_raises() -> None:
     assert json_ready(np.int64(3)) == 3
     assert json_ready(np.bool_(True)) is True
     assert json_ready((np.nan, float("inf"), b"x")) == [None, None, "b'x'"]
+
+
+def test_a_result_that_holds_itself_is_its_repr_and_costs_the_others_nothing(tmp_path: Path) -> None:
+    with JobQueue(1) as queue:
+        job = queue.run([1, 2], return_itself_for_two)
+    for suffix in ("json", "jsonl", "csv", "parquet"):
+        job.export(tmp_path / f"table.{suffix}", columns=["id", "result"])
+    assert json.loads((tmp_path / "table.json").read_text()) == [
+        {"id": 0, "result": 1},
+        {"id": 1, "result": "[[...]]"},
+    ]
+
+
+def return_itself_for_two(item: int) -> Any:
+    """A list that holds itself, or the item."""
+    found: list[Any] = []
+    found.append(found)
+    return found if item == 2 else item
+
+
+@pytest.mark.parametrize("columns", ["id", 5, [1], ["id", None]], ids=repr)
+def test_columns_that_are_no_names_are_refused(odd: Job[Any, Any], tmp_path: Path, columns: Any) -> None:
+    with pytest.raises(TypeError, match=r"^columns: expected a list of names, got "):
+        odd.export(tmp_path / "table.csv", columns=columns)
+    with pytest.raises(TypeError, match=r"^format: expected a str, got 5"):
+        odd.export(tmp_path / "table.csv", format=5)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []

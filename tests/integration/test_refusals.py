@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from mpqueue import JobQueue, MPQueueError, RetryPolicy
+from mpqueue import ItemPicklingError, JobQueue, MPQueueError, RetryPolicy, share
 from tests.support import handlers as do
 
 pytestmark = pytest.mark.slow
@@ -18,6 +19,40 @@ pytestmark = pytest.mark.slow
 def breaks_down() -> Iterator[int]:
     yield 1
     raise LookupError("the list ends here")
+
+
+class Lying:
+    """An iterator that says it has so many items more, and raises at the second."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.items = breaks_down()
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        return next(self.items)
+
+    def __length_hint__(self) -> int:
+        return self.length
+
+
+class Reprless:
+    """Can't be shown, nor hashed."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        raise LookupError("no repr")
+
+
+class Pretender:
+    """Says that it is a number."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return int
 
 
 BAD_ITEMS: dict[str, tuple[Any, type[Exception], str]] = {
@@ -37,6 +72,17 @@ BAD_ITEMS: dict[str, tuple[Any, type[Exception], str]] = {
     "missing key": (lambda: [{"id": 1}, {"name": 2}], TypeError, r'items\[1\]: expected an "id" key'),
     "missing attribute": (lambda: [Thing("x"), 5], TypeError, r"items\[1\]: expected an .id attribute.*got 5"),
     "plain value among mappings": (lambda: [{"id": 1}, 5], TypeError, r'items\[1\]: expected an "id" key.*got 5'),
+    "iterator with a wild length": (lambda: Lying(10**15), LookupError, "the list ends here"),
+    "a value without a repr": (
+        Reprless,
+        TypeError,
+        r"items: expected an iterable, got a Reprless \(its repr\(\) raises",
+    ),
+    "an unhashable id without a repr": (
+        lambda: [{"id": 1}, {"id": Reprless()}],
+        TypeError,
+        r"items\[1\]: expected a hashable id, got a Reprless",
+    ),
     "None": (lambda: None, TypeError, "items: expected an iterable, got None"),
     "a number": (lambda: 5, TypeError, "items: expected an iterable, got 5"),
 }
@@ -85,6 +131,8 @@ QUEUE_OPTIONS: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"concurrency": -1}, ValueError),
     ({"concurrency": 2.0}, TypeError),
     ({"concurrency": True}, TypeError),
+    ({"concurrency": 10_001}, ValueError),
+    ({"concurrency": Pretender()}, TypeError),
     ({"concurrency": "3"}, TypeError),
     ({"max_retries": -1}, ValueError),
     ({"max_retries": "3"}, TypeError),
@@ -145,6 +193,27 @@ def test_id_that_is_no_string_is_refused(job_id: Any) -> None:
         assert queue.jobs() == []
 
 
+def test_long_values_are_cut_and_values_without_a_repr_are_named_by_their_type() -> None:
+    with pytest.raises(TypeError, match=r"^max_retries: expected a whole number, got a Reprless .* of type Reprless$"):
+        RetryPolicy(Reprless())  # type: ignore[arg-type]
+    with pytest.raises(TypeError) as caught:
+        RetryPolicy("many " * 10_000)  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 1000
+    assert "(50002 characters)" in str(caught.value)
+
+
+def test_event_that_is_no_string_is_refused() -> None:
+    with JobQueue(1) as queue, pytest.raises(TypeError, match=r"^event: expected a str, got None"):
+        queue.on(None, print)  # type: ignore[call-overload]
+
+
+def test_object_that_cannot_be_shared_is_refused() -> None:
+    with pytest.raises(ItemPicklingError, match=r"^share: expected an object that can be pickled, got <.*lock"):
+        share(threading.Lock())
+    with pytest.raises(ItemPicklingError, match=r"^share: expected"):
+        share(do.Unpicklable())
+
+
 def test_looking_for_an_id_that_is_no_string_finds_nothing() -> None:
     calls: list[Callable[[Any], object]] = []
     with JobQueue(1) as queue:
@@ -154,6 +223,7 @@ def test_looking_for_an_id_that_is_no_string_finds_nothing() -> None:
                 with pytest.raises(MPQueueError, match=re.escape(repr(job_id))):
                     call(job_id)
             assert queue.get_job(job_id) is None  # type: ignore[arg-type]
+        assert queue.get_job([]) is None  # type: ignore[arg-type]
 
 
 def test_items_are_looked_at_once_and_before_anything_is_created() -> None:

@@ -114,6 +114,13 @@ class TextlessError(Exception):
         raise RuntimeError("no text")
 
 
+class ReprlessError(Exception):
+    """Its ``repr()`` raises."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
 def fail(item: Any) -> NoReturn:
     """Raise a `ValueError` that names the item."""
     raise ValueError(f"cannot do {item!r}")
@@ -233,6 +240,11 @@ def raise_generator_exit(item: Any) -> NoReturn:
 def raise_without_text(item: Any) -> NoReturn:
     """Raise an error whose ``str()`` raises."""
     raise TextlessError
+
+
+def raise_reprless(item: Any) -> NoReturn:
+    """Raise an error whose ``repr()`` raises."""
+    raise ReprlessError
 
 
 def raise_group(item: Any) -> NoReturn:
