@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import sys
 from typing import Any
 
@@ -12,6 +13,7 @@ from benchmarks.matrix import dialects, faults, plays
 
 def main(order: dict[str, Any]) -> None:
     """Play it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored
     with open(order["answers"], "a", buffering=1) as answers:
 
         def tell(**what: Any) -> None:

@@ -57,6 +57,8 @@ def _judge_answer(fault: Fault, record: dict[str, Any], events: dict[str, Any]) 
         if events["error"]["told"]:
             return Verdict.GOOD, ""
         return Verdict.HANGS if fault.play == "refused" else Verdict.LOST, events["error"]["error"] or "no answer"
+    if record["exitcode"] is None and fault.group == "sizes":
+        return Verdict.LOST, "not done in 60 s"
     if record["exitcode"] is None:
         return Verdict.HANGS, "never returns" if "entered" in events else "never starts"
     return Verdict.LOST, f"the program ends with exit code {record['exitcode']}"

@@ -70,7 +70,7 @@ def test_id_of_a_job(queue: JobQueue, odd: Odd) -> None:
     if isinstance(job, Refused):
         for call in (queue.start, queue.pause, queue.resume, queue.cancel, queue.clear_job, queue.retry_failed):
             assert isinstance(ask(partial(call, job_id)), Refused)
-        assert queue.get_job(job_id) is None
+        assert isinstance(ask(partial(queue.get_job, job_id)), Refused | None)
         assert queue.jobs() == []
         return
     found = queue.get_job(job_id)
