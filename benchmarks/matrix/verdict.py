@@ -37,8 +37,8 @@ def _judge_batch(fault: Fault, record: dict[str, Any], events: dict[str, Any]) -
     if "refused" in events:
         return Verdict.LOST, f"does not start: {_short(events['refused']['error'])}"
     verdict, words = _judge_answer(fault, record, events)
-    if verdict in (Verdict.LOST, Verdict.HANGS) and not events.keys() & {"outcomes", "error", "results", "endless"}:
-        return verdict, words
+    if verdict in (Verdict.LOST, Verdict.HANGS) and not events.keys() & {"outcomes", "error", "results"}:
+        return verdict, words  # it was ended there, so what came of it afterwards says nothing
     amiss = ([words] if words else []) + _afterwards(record, events)
     if verdict is Verdict.GOOD and amiss:
         verdict = Verdict.PARTLY
