@@ -44,7 +44,7 @@ in `benchmarks/matrix/verdict.py`. If a library is used badly there, please tell
 
 ## Read it with care
 
-- One run on one machine, which had other work to do at the time. Faults that depend on the moment (a worker killed while
+- One run on one machine that had other work to do meanwhile. Faults that depend on the moment (a worker killed while
   it writes) can end otherwise another time; hangs are what did not come within 12 s or more.
 - It asks about faults only. Dask and Ray do much that mpqueue does not (many machines, data larger than memory); the
   standard library needs no installation; joblib and scikit-learn belong together. For items that never fail, most of
