@@ -80,6 +80,8 @@ ASKED = {
     "out of memory": "questions/ how-to/memory/",
     "memory limit": "questions/ how-to/memory/",
     "dashboard": "questions/ how-to/live-page/",
+    "checkpoint resume": "questions/ how-to/journal/",
+    "pdb breakpoint": "questions/ how-to/other-engines/",
     "csv export": "how-to/export/",
     "max_retries": "how-to/retries-and-timeouts/ questions/ reference/api/ adr/0005-what-max-retries-counts/",
 }
