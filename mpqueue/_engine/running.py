@@ -47,9 +47,8 @@ class LaneNow:
     pid: int | None
     job: int | None = None
     phase: Phase = Phase.IDLE
-    items: Sequence[
-        int
-    ] = ()  #: the indices that it may be running now: one, or some that are so short as to go together
+    #: the indices that it may be running now: one, or some that are so short as to go together
+    items: Sequence[int] = ()
     since: float = 0.0  #: since when, by the monotonic clock
     fraction: float = 0.0  #: how far a single one is, by its handler's `report`
 

@@ -37,7 +37,7 @@ def encoded(form: str, side: int = 40) -> bytes:
 
 
 #: How each of `return_odd`'s results should come out in the list: a part of it.
-ODD = ["[0, 1, 2", "xxx", "(1,000,000 bytes)", "nan", "{1: {2, 3}}", "<BadRepr instance"]
+ODD = ["[0, 1, 2", "xxx", "(1,000,000 bytes)", "nan", "{1: {2, 3}}", "<BadRepr: its repr() raised ZeroDivisionError>"]
 
 
 def return_odd(index: int) -> Any:
