@@ -78,7 +78,7 @@ class Coordinator:
         self._clock = clock
         self._announce = announce
         self._initializer = initializer
-        self._inbox = Inbox()
+        self.inbox = Inbox()
         self._pool: Pool | None = None
         self._more: deque[Message] = deque()
         self._traffic = Traffic(self.post, self.ask_later, announce, scheduler.books)
@@ -116,7 +116,7 @@ class Coordinator:
 
     def post(self, message: Message) -> None:
         """Something happened. Never blocks."""
-        self._inbox.post(message)
+        self.inbox.post(message)
 
     def ask(self, call: Callable[[], T]) -> T:
         """Run ``call`` on the coordinator's thread, between two messages; its value, or what it raises.
@@ -134,7 +134,7 @@ class Coordinator:
     def ask_later(self, call: Callable[[], T]) -> Future[T]:
         """Like `ask`, without waiting."""
         answer: Future[T] = Future()
-        self._inbox.post(Request(call, answer))
+        self.inbox.post(Request(call, answer))
         if self._ended:
             self._refuse_rest()
         return answer
@@ -202,7 +202,7 @@ class Coordinator:
         while self._running:
             deadline = self.scheduler.deadline
             timeout = None if deadline is None else max(0.0, deadline - self._clock.now())
-            received = self._inbox.take(timeout)
+            received = self.inbox.take(timeout)
             if isinstance(received, Request):
                 self._answer(received)
             else:
@@ -215,6 +215,7 @@ class Coordinator:
         self._ended = True
         self._refuse_rest()
         self._traffic.close()
+        self.inbox.close()
 
     def _answer_awaited(self) -> None:
         awaited, self._awaited = self._awaited, []
@@ -226,7 +227,7 @@ class Coordinator:
 
     def _refuse_rest(self) -> None:
         """The thread has ended: what is still asked is refused, by whoever asks."""
-        while (received := self._inbox.take(0)) is not None:
+        while (received := self.inbox.take_now()) is not None:
             if isinstance(received, Request):
                 received.answer.set_exception(QueueClosedError("the queue is closed"))
 

@@ -135,7 +135,7 @@ class Engine:
         if self._pool is None and self._coordinator is not None:
             options = self._options
             settings = LaneSettings(options.concurrency, options.threads_per_worker, options.may_grow)
-            self._pool = self._backend.open(settings, self._coordinator.post)
+            self._pool = self._backend.open(settings, self._coordinator.inbox)
             self._end_at_exit()  # once more: what was registered last is called first, and jobs end before workers
             self._coordinator.open(self._pool)
             self._coordinator.handle(QueueOpened())

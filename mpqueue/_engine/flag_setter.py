@@ -7,19 +7,13 @@ that matters may call it.
 from __future__ import annotations
 
 import contextlib
-import queue
+import functools
 import threading
 from multiprocessing.synchronize import Event
-from typing import NamedTuple
 
+from mpqueue._engine.errands import Errands
 from mpqueue._wire.flags import Flags
 from mpqueue._wire.ledger import FLAG_JOB, NOBODY, Ledger
-
-
-class _Order(NamedTuple):
-    job: int
-    pause: bool
-    cancel: bool
 
 
 class FlagSetter:
@@ -28,42 +22,30 @@ class FlagSetter:
     def __init__(self, flags: Flags, ledger: Ledger, name: str) -> None:
         self._flags: Flags | None = flags
         self._ledger = ledger
-        self._name = name
-        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._errands = Errands(name)
 
     def put(self, job: int, *, pause: bool, cancel: bool) -> None:
         """Make the flags say this of that job, some time soon, in the order of the calls. One caller thread; 2 us."""
-        if self._flags is None:
-            return
-        self._orders.put(_Order(job, pause, cancel))
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            # While the interpreter exits there are no new threads, and the workers are about to be killed.
-            with contextlib.suppress(RuntimeError):
-                thread.start()
-                self._thread = thread
+        if self._flags is not None:
+            self._errands.put(functools.partial(self._carry_out, job, pause, cancel))
 
     def end(self) -> threading.Thread | None:
         """To be called once the worker is dead: no order is carried out any more. Returns the thread that will end."""
         flags, self._flags = self._flags, None
-        self._orders.put(None)
-        if self._thread is not None and flags is not None:
+        self._errands.end()
+        if self._errands.thread is not None and flags is not None:
             for event in (flags.pause, flags.cancel):
                 _free(event)
-        return self._thread
+        return self._errands.thread
 
-    def _run(self) -> None:
-        while (order := self._orders.get()) is not None:
-            flags = self._flags
-            if flags is not None:
-                # They count for nobody while they change: what they said of the last job is no news of this one.
-                self._ledger.words[FLAG_JOB] = NOBODY
-                _set(flags.pause, order.pause)
-                _set(flags.cancel, order.cancel)
-                self._ledger.words[FLAG_JOB] = order.job
-            # It holds semaphores, which are to go with the lane.
-            del flags
+    def _carry_out(self, job: int, pause: bool, cancel: bool) -> None:
+        flags = self._flags
+        if flags is not None:
+            # They count for nobody while they change: what they said of the last job is no news of this one.
+            self._ledger.words[FLAG_JOB] = NOBODY
+            _set(flags.pause, pause)
+            _set(flags.cancel, cancel)
+            self._ledger.words[FLAG_JOB] = job
 
 
 def _set(event: Event, value: bool) -> None:

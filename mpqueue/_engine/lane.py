@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import multiprocessing
 import multiprocessing.process
 import multiprocessing.util
@@ -24,8 +23,10 @@ import os
 import signal
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import loky
@@ -33,14 +34,18 @@ from loky import process_executor
 from loky.backend.context import LokyContext
 
 from mpqueue._engine.calls import Call, Calls
+from mpqueue._engine.errands import Errands
 from mpqueue._engine.flag_setter import FlagSetter
+from mpqueue._engine.inbox import Inbox
+from mpqueue._engine.line import Line
 from mpqueue._engine.worker_process import WorkerProcess
 from mpqueue._wire.flags import make_flags
 from mpqueue._wire.ledger import OUTBOX, SIZE, UNSENT, UNSENT_AT, Claim, Ledger, SharedFile
+from mpqueue._wire.line import Answer
 from mpqueue._wire.seed import Handle, LaneSeed
-from mpqueue._worker import guard, station
+from mpqueue._worker import guard, serving, station
 
-#: What a worker calls with a frame, and whose answer `send` gives: module and function.
+#: What a worker calls with a frame, and whose `Answer` `send` gives: module and function.
 RECEIVER = ("mpqueue._worker.main", "receive")
 
 #: How many descriptors a start takes at its height, rounded up. loky leaves some open when it runs out in the middle.
@@ -73,10 +78,13 @@ class LokyLane:
     `close` in the end.
     """
 
-    def __init__(self, number: int, generation: int, environment: dict[str, str]) -> None:
+    def __init__(self, number: int, generation: int, environment: dict[str, str], inbox: Inbox) -> None:
         self.number = number
         self.generation = generation
         self.calls = Calls()
+        self._awaited: deque[Call] = deque()
+        self._answers = Errands(f"mpqueue-answers-{number}")
+        self._is_ending = False
         self.ask_for_stack: Callable[[], object] | None = None  #: kills, too; set once it is known how
         with contextlib.ExitStack() as undo:
             _check_descriptors()
@@ -88,6 +96,9 @@ class LokyLane:
             on_failure.callback(self._outbox.close)
             self.bell, bell = _pipe(undo, on_failure)
             self.stack, stack = _pipe(undo, on_failure)
+            self._line = Line(inbox)
+            undo.callback(os.close, self._line.worker_end)
+            on_failure.callback(self._line.close)
             self._flags = make_flags()
             self._setter = FlagSetter(self._flags, self.ledger, f"mpqueue-flags-{number}")
             seed = LaneSeed(
@@ -95,6 +106,7 @@ class LokyLane:
                 generation=generation,
                 parent=os.getpid(),
                 ledger=Handle(page.fd),
+                line=Handle(self._line.worker_end),
                 outbox=Handle(self._outbox.fd),
                 bell=Handle(bell),
                 stack=Handle(stack),
@@ -103,6 +115,7 @@ class LokyLane:
             )
             self._start(seed, environment, on_failure)
             on_failure.pop_all()
+        self._line.open(self._answered, self._ended)
         # The worker has it by now.
         self._outbox.forget_name()
         os.set_inheritable(self._outbox.fd, False)
@@ -111,14 +124,13 @@ class LokyLane:
 
     def _start(self, seed: LaneSeed, environment: dict[str, str], on_failure: contextlib.ExitStack) -> None:
         """Spawn the worker, and take its process and loky's thread out of the executor."""
-        module, function = RECEIVER
-        self._receive: Callable[[bytes], bytes] = getattr(importlib.import_module(module), function)
         # The context itself: its name means joblib's own copy of loky where that was imported later.
         self._executor: Any = process_executor.ProcessPoolExecutor(
             1, context=LokyContext(), initializer=guard.initialize, initargs=(seed,), env=environment, timeout=None
         )
         on_failure.callback(_abort, self._executor)
-        self.first_answer: Future[int] | None = self._executor.submit(guard.ready, module)
+        self.first_answer: Call | None = self._begin()
+        self._executor.submit(serving.serve, *RECEIVER).add_done_callback(self._served)
         # loky forgets that it has registered its exit hook: with each start it would get in front of ours again.
         process_executor.process_pool_executor_at_exit = True
         self._process: Any = next(iter(self._executor._processes.values()), None)
@@ -147,30 +159,43 @@ class LokyLane:
                     _finalize(operator.attrgetter(path)(owner))
 
     def send(self, frame: bytes) -> Call:
-        """See `protocol.Lane.send`. 60 us."""
-        call = self.calls.begin()
-        if call.done():
-            return call
-        try:
-            answer = self._executor.submit(self._receive, frame)
-        except Exception as error:
-            self._fail(call, error)
-        else:
-            answer.add_done_callback(functools.partial(self._answered, call))
+        """See `protocol.Lane.send`. 15 us."""
+        call = self._begin()
+        if not call.done():
+            self._line.send(frame)
         return call
 
-    def _answered(self, call: Call, answer: Future[bytes]) -> None:
-        """On loky's thread."""
-        error = answer.exception()
-        if error is not None:
-            self._fail(call, error)
-        else:
-            self.calls.settle(call, answer.result(), None)
+    def _begin(self) -> Call:
+        call = self.calls.begin()
+        if not call.done():
+            self._awaited.append(call)
+        return call
 
-    def _fail(self, call: Call, error: BaseException) -> None:
-        """A call that fails is followed by the lane's death: where it was not the cause, it is the consequence."""
-        self.worker.kill()
-        self.calls.settle(call, None, error)
+    def _answered(self, answer: Answer) -> None:
+        """On the coordinator's thread. What may run code of the user's is not unpickled there, but on our own."""
+        settle = functools.partial(self.calls.settle, self._awaited.popleft(), answer.data, None)
+        if answer.plain and not self._answers.busy:
+            settle()
+        else:
+            self._answers.put(settle)
+
+    def _ended(self) -> None:
+        """On the coordinator's thread: the worker has closed its end of the line, most likely by dying."""
+        if not self._is_ending:
+            self.worker.kill()
+        fail = functools.partial(self.calls.fail_all, BrokenProcessPool(f"worker {self.pid} has ended"))
+        if self._answers.busy:
+            self._answers.put(fail)
+        else:
+            fail()
+
+    def _served(self, served: Future[int]) -> None:
+        """On loky's thread: the worker serves no more. Where it lives, it is of no more use."""
+        error = served.exception()
+        if error is not None:
+            if not isinstance(error, BrokenProcessPool):  # that tells less than the end of the line and the process
+                self.calls.fail_all(error)
+            self.worker.kill()
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         """See `protocol.Lane.set_flags`."""
@@ -215,6 +240,8 @@ class LokyLane:
 
     def end(self) -> None:
         """Let the worker end by itself once it has answered what it was sent."""
+        self._is_ending = True
+        self._line.end()
         self._executor.shutdown(wait=False)
 
     def abandon(self, exitcode: int | None) -> int | None:
@@ -228,10 +255,16 @@ class LokyLane:
         self._process.join()
         return exitcode
 
+    def threads(self) -> list[threading.Thread]:
+        """The threads on which answers arrive and loky says that the worker is gone."""
+        return [thread for thread in (getattr(self, "thread", None), self._answers.thread) if thread is not None]
+
     def close(self) -> list[threading.Thread]:
         """Free what the lane still has; returns the threads that are about to end."""
         setter = self._setter.end()
-        threads = [thread for thread in (self.thread, self._call_queue._thread, setter) if thread is not None]
+        self._answers.end()
+        threads = [*self.threads(), *filter(None, (self._call_queue._thread, setter))]
+        self._line.close()
         self.worker.close()
         os.close(self.bell)
         os.close(self.stack)

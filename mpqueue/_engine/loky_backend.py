@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
+from mpqueue._engine.inbox import Inbox
 from mpqueue._engine.lane import count_cpus
 from mpqueue._engine.pool import LokyPool
-from mpqueue._engine.protocol import Capabilities, LaneSettings, Pool, Post
+from mpqueue._engine.protocol import Capabilities, LaneSettings, Pool
 from mpqueue.errors import WorkerStartError
 
 #: Where the system keeps semaphores, and the bytes that must be free there before workers start.
@@ -23,10 +24,10 @@ class LokyBackend:
         """One for each CPU that this process may use."""
         return count_cpus()
 
-    def open(self, settings: LaneSettings, post: Post) -> Pool:
+    def open(self, settings: LaneSettings, inbox: Inbox) -> Pool:
         """See `protocol.Backend.open`."""
         _check_shm()
-        return LokyPool(settings, post)
+        return LokyPool(settings, inbox)
 
     def __repr__(self) -> str:
         return "LokyBackend()"

@@ -16,8 +16,9 @@ from mpqueue._core.messages import LaneStartFailed
 from mpqueue._engine import exits, strays
 from mpqueue._engine.environment import worker_environment
 from mpqueue._engine.exits import on_exit
+from mpqueue._engine.inbox import Inbox
 from mpqueue._engine.lane import LokyLane, count_cpus, register_exit
-from mpqueue._engine.protocol import LaneSettings, Post
+from mpqueue._engine.protocol import LaneSettings
 from mpqueue._engine.starter import Starter
 from mpqueue._engine.warden import Warden
 from mpqueue._engine.watcher import Watcher
@@ -37,9 +38,9 @@ THREAD_LIMIT = 1.0
 class LokyPool:
     """Satisfies `protocol.Pool`. Made by the queue's coordinator, in the process that uses it; a fork must not."""
 
-    def __init__(self, settings: LaneSettings, post: Post) -> None:
+    def __init__(self, settings: LaneSettings, inbox: Inbox) -> None:
         self._settings = settings
-        self._post = post
+        self._inbox = inbox
         self._owner = os.getpid()
         self._number = next(_numbers)
         self._cpus = count_cpus()
@@ -108,8 +109,8 @@ class LokyPool:
         self._take_back()
 
     def _own_threads(self) -> set[threading.Thread]:
-        managers = {getattr(lane, "thread", self._watcher.thread) for lane in list(self._wardens)}
-        return {self._starter.thread, self._watcher.thread, *managers, *self._threads}
+        of_lanes = itertools.chain.from_iterable(lane.threads() for lane in list(self._wardens))
+        return {self._starter.thread, self._watcher.thread, *of_lanes, *self._threads}
 
     def _what_is_left(self) -> str:
         workers = ", ".join(str(lane.pid) for lane in list(self._wardens))
@@ -122,9 +123,10 @@ class LokyPool:
             return
         cookie = strays.cookie(self._number, number, generation)
         try:
-            lane = LokyLane(number, generation, worker_environment(self._settings, self._cpus, cookie, os.environ))
+            environment = worker_environment(self._settings, self._cpus, cookie, os.environ)
+            lane = LokyLane(number, generation, environment, self._inbox)
         except BaseException as error:
-            self._post(LaneStartFailed(number, generation, _without_frames(error)))
+            self._inbox.post(LaneStartFailed(number, generation, _without_frames(error)))
             return
         self._watcher.call(self._adopt, lane, cookie)
 
@@ -134,7 +136,7 @@ class LokyPool:
     # -- on the watcher's thread ---------------------------------------------------------------------------------------
 
     def _adopt(self, lane: LokyLane, cookie: str) -> None:
-        warden = Warden(lane, cookie, self._watcher, self._post, self._ready, self._lane_gone)
+        warden = Warden(lane, cookie, self._watcher, self._inbox.post, self._ready, self._lane_gone)
         self._wardens[lane] = warden
         warden.begin()
         if self._is_closing:

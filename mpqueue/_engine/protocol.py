@@ -35,6 +35,7 @@ from typing import NamedTuple, Protocol
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.messages import Message
+from mpqueue._engine.inbox import Inbox
 from mpqueue._wire.ledger import Claim
 
 __all__ = ["Backend", "Capabilities", "Lane", "LaneSettings", "Pool", "Post"]
@@ -137,9 +138,10 @@ class Backend(Protocol):
         """How many workers there is room for now, where ``concurrency`` is None. May look around, and raise."""
         ...
 
-    def open(self, settings: LaneSettings, post: Post) -> Pool:
-        """The lanes of a queue whose first job is about to start. Raises `WorkerStartError` where there can't be any.
+    def open(self, settings: LaneSettings, inbox: Inbox) -> Pool:
+        """The lanes of a queue whose first job is about to start; what they have to say they post to ``inbox``.
 
-        On the coordinator's thread, so it takes milliseconds at most.
+        Raises `WorkerStartError` where there can't be any. On the coordinator's thread, so it takes milliseconds at
+        most.
         """
         ...

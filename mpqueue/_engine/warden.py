@@ -21,11 +21,11 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 
 from mpqueue._core.messages import BellRung, LaneDied, LaneReady, LaneStartFailed, Message
 from mpqueue._engine import strays
+from mpqueue._engine.calls import Call
 from mpqueue._engine.lane import LokyLane
 from mpqueue._engine.protocol import Post
 from mpqueue._engine.stack_dump import StackDump
@@ -122,7 +122,7 @@ class Warden:
 
     # -- what happens --------------------------------------------------------------------------------------------------
 
-    def _answered(self, answer: Future[int]) -> None:
+    def _answered(self, answer: Call) -> None:
         if self._state is not State.STARTING:
             return
         error = answer.exception()
@@ -172,7 +172,7 @@ class Warden:
         with contextlib.suppress(ValueError):  # whatever a wild write has left there
             self._claim = lane.ledger.read()
         self._state = State.LEAVING
-        error = ChildProcessError(f"worker {lane.pid} has ended")
+        error = BrokenProcessPool(f"worker {lane.pid} has ended")
         lane.calls.close(error)
         self._timer = self._watcher.later(DRAIN_LIMIT, lane.calls.fail_all, error)
         lane.calls.when_empty(lambda: self._watcher.call(self._drained))

@@ -17,7 +17,6 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import functools
-import importlib
 import mmap
 import multiprocessing
 import multiprocessing.resource_tracker
@@ -43,7 +42,7 @@ _private: list[int] = []  #: descriptors that no fork may keep
 
 
 def initialize(seed: LaneSeed) -> None:
-    """Make this process a worker. Never raises: what went wrong is raised by `ready`, where the parent sees it."""
+    """Make this process a worker. Never raises: what went wrong is raised by `check`, where the parent sees it."""
     global _failure
     try:
         _follow_parent(seed.parent)
@@ -51,23 +50,17 @@ def initialize(seed: LaneSeed) -> None:
         # loky makes its own start method the default, by which no handler can start a process; None is Python's own.
         multiprocessing.set_start_method(seed.start_method, force=True)
         ledger = _take_station(seed)
-        _private.extend((seed.outbox.fd, *_inherited_pipes()))
+        _private.extend((seed.line.fd, seed.outbox.fd, *_inherited_pipes()))
         _guard_forks(ledger)
         _answer_stack_signal(seed.stack.fd)
     except BaseException as error:
         _failure = error
 
 
-def ready(receiver: str) -> int:
-    """The first call: load the module that will take the frames, and say that this worker stands.
-
-    Raises:
-        BaseException: What `initialize` or the import raised; the parent kills this worker.
-    """
+def check() -> None:
+    """Raise what `initialize` raised, in a call, whose error reaches the parent."""
     if _failure is not None:
         raise _failure
-    importlib.import_module(receiver)
-    return os.getpid()
 
 
 def rearm() -> None:
@@ -167,6 +160,7 @@ def _take_station(seed: LaneSeed) -> Ledger:
             flags_of=functools.partial(_read_flags, seed.flags, ledger),
             outbox=station.SharedOutbox(seed.outbox.fd, seed.bell.fd, ledger),
             flags=seed.flags,
+            line=seed.line.fd,
         )
     )
     return ledger

@@ -18,6 +18,7 @@ from mpqueue._wire.frames import (
 )
 from mpqueue._wire.imports import ImportNews, catch_up
 from mpqueue._wire.ledger import CLAIM, SINCE, Phase, pack_claim
+from mpqueue._wire.line import Answer
 from mpqueue._wire.payload import Packed, dump_frame, load, load_frame
 from mpqueue._worker import context, guard, records, station
 from mpqueue._worker.chunk_run import ChunkRun
@@ -35,14 +36,15 @@ class Worker:
         self.watchdog = Watchdog()
         self._loaded: dict[int, LoadedJob] = {}
 
-    def receive(self, data: bytes) -> bytes:
+    def receive(self, data: bytes) -> Answer:
         """Do what a frame says; returns the answer."""
         frame: ChunkFrame | ForgetFrame | InitializeFrame = load_frame(data)
         if isinstance(frame, ChunkFrame):
-            return dump_frame(self._run_chunk(frame))
+            report = self._run_chunk(frame)
+            return Answer(dump_frame(report), plain=isinstance(report.results, Packed) and not report.failures)
         if isinstance(frame, InitializeFrame):
-            return dump_frame(self._initialize(frame))
-        return dump_frame(ForgottenFrame(self._forget(frame.job), self.seat.home.take()))
+            return Answer(dump_frame(self._initialize(frame)))
+        return Answer(dump_frame(ForgottenFrame(self._forget(frame.job), self.seat.home.take())))
 
     def close(self, *, quietly: bool = False) -> None:
         """End what setups have yielded (not ``quietly``), and the watchdog. Only where the process goes on."""
@@ -143,7 +145,7 @@ class Worker:
 _worker: Worker | None = None
 
 
-def receive(data: bytes) -> bytes:
+def receive(data: bytes) -> Answer:
     """What a process that is a worker as a whole is called with, in its main thread."""
     global _worker
     if _worker is None:

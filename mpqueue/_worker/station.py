@@ -66,6 +66,7 @@ class Station:
     running: Any = None  #: what runs here; see `mpqueue._worker.context`
     has_run: bool = False  #: this worker has run an item
     growth: Growth = field(default_factory=Growth)
+    line: int = -1  #: descriptor of the socket on which frames come and answers go, in a process of its own
 
 
 _sole: Station | None = None

@@ -90,7 +90,7 @@ def serve(origin: Origin, lane: int, frame: bytes) -> bytes:
             worker = private_worker(lane, 0, origin.pid, Ledger(), None)
         workers[origin.pool] = worker
     with station.seated(worker.seat.station):
-        return worker.receive(frame)
+        return worker.receive(frame).data
 
 
 def _settle_at_home(origin: Origin) -> Worker:

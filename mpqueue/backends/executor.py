@@ -18,6 +18,7 @@ from typing import Any
 
 from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed
 from mpqueue._engine.calls import Calls
+from mpqueue._engine.inbox import Inbox
 from mpqueue._engine.protocol import Capabilities, LaneSettings, Post
 from mpqueue._wire.ledger import Claim
 from mpqueue._worker import hello, visiting
@@ -94,9 +95,9 @@ class ExecutorBackend:
             )
         return count
 
-    def open(self, settings: LaneSettings, post: Post) -> ExecutorPool:  # noqa: ARG002 - the protocol's
+    def open(self, settings: LaneSettings, inbox: Inbox) -> ExecutorPool:  # noqa: ARG002 - the protocol's
         """See `protocol.Backend.open`."""
-        return ExecutorPool(self, post)
+        return ExecutorPool(self, inbox.post)
 
     def __repr__(self) -> str:
         name = getattr(self._executor, "__qualname__", None) or type(self._executor).__qualname__

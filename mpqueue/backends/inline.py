@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from mpqueue._core.messages import BellRung, LaneDied, LaneReady
 from mpqueue._engine.calls import Call, Calls
+from mpqueue._engine.inbox import Inbox
 from mpqueue._engine.protocol import Capabilities, LaneSettings, Post
 from mpqueue._wire.ledger import Claim, Ledger
 from mpqueue._worker import station
@@ -41,9 +42,9 @@ class InlinePool:
         """One: more would not be quicker."""
         return 1
 
-    def open(self, settings: LaneSettings, post: Post) -> InlineLanes:  # noqa: ARG002 - the protocol's
+    def open(self, settings: LaneSettings, inbox: Inbox) -> InlineLanes:  # noqa: ARG002 - the protocol's
         """See `protocol.Backend.open`."""
-        return InlineLanes(post)
+        return InlineLanes(inbox.post)
 
     def __repr__(self) -> str:
         return "InlinePool()"
@@ -151,7 +152,7 @@ class InlineLane:
             self._calls.settle(call, None, ChildProcessError("the worker has ended"))
             return
         with station.seated(self._worker.seat.station):
-            answer = self._worker.receive(frame)
+            answer = self._worker.receive(frame).data
         if not self._is_dead:
             self._calls.settle(call, answer, None)
 

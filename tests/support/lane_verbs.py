@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from mpqueue._wire.ledger import FLAG_JOB
+from mpqueue._wire.line import Answer
 from mpqueue._worker import guard, station
 from tests.support import handlers
 from tests.support.waiting import Gate
 
 
-def receive(frame: bytes) -> bytes:
+def receive(frame: bytes) -> Answer:
     """In the place of `mpqueue._worker.main.receive`."""
     function, arguments = pickle.loads(frame)
-    return pickle.dumps(function(*arguments))
+    return Answer(pickle.dumps(function(*arguments)))
 
 
 def _here() -> station.Station:

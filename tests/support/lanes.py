@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ import pytest
 
 from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed
 from mpqueue._engine import lane as lane_module
+from mpqueue._engine.inbox import Inbox, Request
 from mpqueue._engine.lane import LokyLane
 from mpqueue._engine.pool import LokyPool
 from mpqueue._engine.protocol import LaneSettings
@@ -29,13 +31,29 @@ class Lanes:
 
     def __init__(self, count: int = 1, *, start: bool = True, threads_per_worker: int | None = None) -> None:
         self.messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.inbox = Inbox()
+        self.thread = threading.Thread(target=self._take_in, name="lanes-inbox", daemon=True)
+        self.thread.start()
         self.generations = dict.fromkeys(range(count), 0)
-        self.pool = LokyPool(LaneSettings(count, threads_per_worker), self.messages.put)
+        self.pool = LokyPool(LaneSettings(count, threads_per_worker), self.inbox)
         if start:
             for number in self.generations:
                 self.pool.start(number, 0)
             for _ in self.generations:
                 self.take(LaneReady)
+
+    def _take_in(self) -> None:
+        """As the coordinator does."""
+        while not isinstance(received := self.inbox.take(None), Request):
+            if received is not None:
+                self.messages.put(received)
+        self.inbox.close()
+
+    def close(self) -> None:
+        """End everything, killing what runs."""
+        self.pool.close(kill=True)
+        self.inbox.post(Request(lambda: None, Future()))
+        self.thread.join()
 
     def lane(self, number: int = 0) -> LokyLane:
         """The live lane of that number."""
@@ -96,7 +114,7 @@ def new_lanes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Lanes]]
 
     yield make
     for lanes in made:
-        lanes.pool.close(kill=True)
+        lanes.close()
 
 
 @pytest.fixture

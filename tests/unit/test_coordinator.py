@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,11 +54,12 @@ def lane() -> StubLane:
 
 
 @pytest.fixture
-def coordinator(lane: StubLane) -> Coordinator:
+def coordinator(lane: StubLane) -> Iterator[Coordinator]:
     made = Coordinator(Scheduler(1, random.Random(0)), FakeClock(), lambda _: None, None, "not started")
     pool: Any = SimpleNamespace(lane=lambda number: lane, start=lambda *_: None, retire=lambda _: None)
     made.open(pool)
-    return made
+    yield made
+    made.inbox.close()
 
 
 def report(**facts: Any) -> bytes:

@@ -1,0 +1,33 @@
+"""A worker's life: it takes frames from its line and answers them, until the line ends.
+
+The one call that a worker gets through loky. Nothing of loky runs between two frames, its memory guard and its garbage
+collections included.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+from mpqueue._wire.line import Incoming, encode, write_whole
+from mpqueue._worker import guard, station
+
+
+def serve(module: str, function: str) -> int:
+    """Load the function that takes the frames, say that this worker stands, and serve; returns the process id.
+
+    Raises:
+        BaseException: What `guard.initialize` met, the import raised, or the function did, which the real one never
+            does; the parent kills this worker.
+    """
+    guard.check()
+    receive = getattr(importlib.import_module(module), function)
+    here = station.here()
+    assert here is not None, "a worker is initialized before it serves"
+    incoming = Incoming(here.line)
+    write_whole(here.line, encode(b"", plain=True))
+    while (frames := incoming.read()) is not None:
+        for frame in frames:
+            answer = receive(frame.data)
+            write_whole(here.line, encode(answer.data, plain=answer.plain))
+    return os.getpid()
