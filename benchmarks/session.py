@@ -145,6 +145,8 @@ class _Child:
         self._answers, write = os.pipe()
         self._buffer = b""
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
+        # Installed packages are compiled; where this is set, those in a checkout are compiled at each start.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.child", json.dumps({**order, "answers": write})],
             cwd=ROOT,

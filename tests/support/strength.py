@@ -19,7 +19,9 @@ def workers_of(queue: JobQueue) -> set[int]:
     """
     with tempfile.TemporaryDirectory() as folder:
         gate = Gate(Path(folder))
-        job = queue.create_job(f"strength in {folder}", range(queue.concurrency), block_until_told(gate, return_pid))
+        handler = block_until_told(gate, return_pid)
+        # A time limit of its own: on a busy machine the first may wait long for the last, and is no hung item.
+        job = queue.create_job(f"strength in {folder}", range(queue.concurrency), handler, timeout=60)
         run = queue.start(job.id)
         try:
             gate.wait_for(*range(queue.concurrency))
