@@ -161,6 +161,31 @@ class MPQueuePool(Contender):
         self.pool.join()
 
 
+class MPQueueExecutor(Contender):
+    """`mpqueue.Executor`: the counterpart of the executors of `concurrent.futures` and loky, call by call."""
+
+    name = "mpqueue.Executor"
+    module = "mpqueue"
+    statement = "from mpqueue import Executor"
+    needs = "Executor"
+    configuration = "Executor.submit for one item; Executor.map"
+    questions = ("one_item", "cold_start", "noop")
+
+    def start(self, workers: int) -> None:
+        import mpqueue
+
+        self.pool = mpqueue.Executor(workers)
+
+    def map(self, fn: Callable[[Any], Any], items: Sequence[Any], chunksize: int) -> list[Any]:  # noqa: ARG002
+        return list(self.pool.map(fn, items))
+
+    def one(self, fn: Callable[[Any], Any], item: Any) -> Any:
+        return self.pool.submit(fn, item).result()
+
+    def close(self) -> None:
+        self.pool.shutdown()
+
+
 class MultiprocessingPool(Contender):
     """The standard library's pool."""
 
@@ -614,6 +639,7 @@ ALL: tuple[type[Contender], ...] = (
     MPQueue,
     MPQueueMap,
     MPQueuePool,
+    MPQueueExecutor,
     MultiprocessingPool,
     ForkedAnew,
     Futures,

@@ -82,7 +82,8 @@ def goals(results: Results) -> Iterator[Goal]:
         for name in ("joblib", "ray"):
             yield Goal(f"100 MB {case} / {name}", results.over("closure", case, "mpqueue", name), AHEAD)
     yield Goal("100 MB, MB in the workers", results.time("closure", "weight", "mpqueue", metric="megabytes"), 115)
-    yield Goal("one warm item / loky", results.over("one_item", "one item", "mpqueue", "loky"), 1.5)
+    for name in ("mpqueue.Executor", "mpqueue"):
+        yield Goal(f"one warm item, {name} / loky", results.over("one_item", "one item", name, "loky"), 1.5)
     yield Goal("cold start / loky", results.over("cold_start", "cold start", "mpqueue", "loky"), 1.3)
     yield Goal("import mpqueue, seconds", results.time("import_time", "import", "mpqueue"), 0.08)
     for case, bound in (("without", 0.2), ("with", 4.0)):
