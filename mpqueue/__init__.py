@@ -95,7 +95,7 @@ _HOMES = {
     "mpqueue.status": ("ItemStatus", "JobStatus", "QueueStats"),
 }
 #: Modules that are there without being imported by name.
-_MODULES = ("joblib_backend",)
+_MODULES = ("joblib_backend", "otel")
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [

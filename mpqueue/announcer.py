@@ -34,7 +34,7 @@ from mpqueue.records import hand_on
 from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
-    from mpqueue._engine.listeners import ListenerThread
+    from mpqueue._engine.listeners import ListenerThread, Notice
     from mpqueue.queue import JobQueue
 
 Announcement = AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished
@@ -71,19 +71,28 @@ class Announcer:
             self._post(announcement)
 
     def _post(self, announcement: AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState) -> None:
+        notice: Notice
         match announcement:
             case AnnounceStarted(job):
-                self._thread.post(partial(self._emit, JOB_STARTED, JobStarted(job.id)))
+                notice = partial(self._emit, JOB_STARTED, JobStarted(job.id))
             case AnnounceItems(job):
                 rows = announcement.rows
                 if rows is None:
                     rows = {index: job.table.row(index) for index in (*announcement.failed, *announcement.retrying)}
-                self._thread.post(partial(self._tell_items, announcement, rows))
+                notice = partial(self._tell_items, announcement, rows)
             case AnnounceRecords(job, lane, records):
-                self._thread.post(partial(hand_on, job, lane, records))
+                notice = partial(hand_on, job, lane, records)
             case AnnounceState(job, event, status, completed, failed):
                 progress = _progress(job, status, completed, failed)
-                self._thread.post(partial(self._emit, event, progress))
+                notice = partial(self._emit, event, progress)
+        self._thread.post(partial(self._tell, announcement.job, notice))
+
+    def _tell(self, job: JobBook, notice: Notice) -> None:
+        began = self._now()
+        try:
+            notice()
+        finally:
+            job.timings.listening += self._now() - began
 
     def _emit(self, event: str, payload: object) -> None:
         owner = self._owner()
@@ -148,7 +157,8 @@ class Announcer:
         self._thread.tell_now(told.job.number)
         self._told_at.pop(told.job.number, None)
         event = JobFinished(told.job.id, told.status, told.completed, told.failed, told.duration)
-        self._emit(JOB_FINISHED, event)
+        self._tell(told.job, partial(self._emit, JOB_FINISHED, event))
+        told.job.timings.told_at = self._now()
         self._resolve(told.job)
 
     def _resolve(self, job: JobBook) -> None:

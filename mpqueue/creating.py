@@ -14,6 +14,7 @@ from mpqueue._core.job_book import JobBook
 from mpqueue._engine.choosing import check_job
 from mpqueue._engine.engine import Engine
 from mpqueue._engine.protocol import Backend
+from mpqueue._wire.handler import PackedHandler
 from mpqueue.errors import JobExistsError, QueueClosedError, shown
 from mpqueue.job import Job
 from mpqueue.options import QueueOptions
@@ -37,6 +38,7 @@ class JobKeywords(TypedDict, total=False):
     capture_output: bool
     seed: int | None
     strict: bool
+    trace: bool
 
 
 class Creating:
@@ -129,6 +131,7 @@ class Creating:
         capture_output: bool = False,
         seed: int | None = None,
         strict: bool = False,
+        trace: bool = False,
     ) -> Job:
         """Create a job without starting it.
 
@@ -141,6 +144,7 @@ class Creating:
         20 ms. With ``capture_output``, what each item writes to stdout and stderr is kept as ``item.stdout`` and
         ``item.stderr``, instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
         the same numbers each time; None: others each time, and ``job.seed`` says which.
+        ``trace`` keeps the times of each single chunk for `Job.trace`, where else those of long jobs are merged.
 
         Where the queue's journal has a job of that id, this one goes on where that was: what has ended counts, and is
         not run again; ``items`` must have the same ids. Should the items or the handler's code have changed, as far as
@@ -164,13 +168,17 @@ class Creating:
             chunksize=chunksize,
             capture_output=capture_output,
             seed=seed,
+            trace=trace,
         )
         if not isinstance(strict, bool):
             raise TypeError(f"strict: expected True or False, got {shown(strict)}")
         check_job(self._backend, options)
         self._check_free(id)
+        table, began = make_table(items), self._engine.clock.now()
         whole = not self._backend.capabilities.shares_memory
-        new = NewJob(id, make_table(items), options, handler, setup, seed_given=seed is not None, whole=whole)
+        new = NewJob(id, table, options, handler, setup, seed_given=seed is not None, whole=whole)
+        packed: PackedHandler = new.book.handler
+        new.book.timings.handler_packed(self._engine.clock.now() - began, packed.size, packed.weight)
         return Job(self._add(new, strict=strict))
 
     def _add(self, new: NewJob, *, strict: bool) -> JobBook:

@@ -281,7 +281,7 @@ def export(
     writer = _WRITERS.get(name)
     if writer is None:
         raise ValueError(f"format: expected one of {', '.join(_WRITERS)}, got {shown(name)} (from {str(path)!r})")
-    with _whole(target) as file:
+    with whole_file(target) as file:
         writer(file, items, columns, default)
     return target
 
@@ -296,7 +296,7 @@ def check_format(path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def _whole(target: Path) -> Iterator[IO[bytes]]:
+def whole_file(target: Path) -> Iterator[IO[bytes]]:
     """A file that gets its name when it is written."""
     if target.exists() and not target.is_file():  # /dev/stdout, a named pipe
         with target.open("wb") as file:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, overload
 from mpqueue._core.item_table import FailedTry, ItemTable
 from mpqueue.errors import ItemError, shown
 from mpqueue.events import milliseconds
+from mpqueue.report.reportable import Reportable
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES, ItemStatus, JobStatus
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ class Items(Sequence[JobItem[T_co, R_co]]):
         return f"<{len(self)} items>"
 
 
-class Job(Generic[T_co, R_co]):
+class Job(Reportable, Generic[T_co, R_co]):
     """A batch of items and their handler: a live view, readable from any thread, also after the queue is closed.
 
     ``Job[T, R]`` for a type checker: items of type ``T``, results of type ``R``.

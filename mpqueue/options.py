@@ -60,6 +60,7 @@ class JobOptions:
     items_per_task: int = 1  #: how many of its items count as one of ``max_items_per_worker``
     capture_output: bool = False  #: what its items write to stdout and stderr is kept with them
     seed: int = field(default_factory=draw_seed)  #: of its items' random numbers
+    trace: bool = False  #: each report is kept for `Job.trace`, however many there are
 
 
 def check_platform(platform: str = sys.platform) -> None:
@@ -118,6 +119,7 @@ def job_options(
     chunksize: int | None,
     capture_output: bool = False,
     seed: int | None = None,
+    trace: bool = False,
 ) -> JobOptions:
     """Check what `create_job` was given and fold the queue's options in: what is given nearer wins."""
     check_timeout(timeout)
@@ -127,6 +129,8 @@ def job_options(
         check_number("chunksize", chunksize, low=1, integer=True)
     if not isinstance(capture_output, bool):
         raise TypeError(f"capture_output: expected True or False, got {shown(capture_output)}")
+    if not isinstance(trace, bool):
+        raise TypeError(f"trace: expected True or False, got {shown(trace)}")
     if seed is not None:
         check_number("seed", seed, low=0, integer=True)
     policy = choose_policy("create_job", max_retries, retry, delays=queue.retry)
@@ -138,6 +142,7 @@ def job_options(
         chunksize=chunksize,
         capture_output=capture_output,
         seed=draw_seed() if seed is None else seed,
+        trace=trace,
     )
 
 

@@ -169,11 +169,13 @@ class Display:
     def _tell(self) -> None:
         progress = self._progress()
         if self._show is not None:
+            began = self._now()
             try:
                 self._show(progress)
             except BaseException:
                 log.exception("the progress callable raised (%r); it is not called again, the job goes on", self._show)
                 self._show = _show_nothing
+            self._book.timings.listening += self._now() - began
             return
         if self._bar is None:
             self._bar = open_bar(self._label, progress)

@@ -77,6 +77,8 @@ def fail_for_initializer(books: Books) -> None:
 
 def _take_into_service(books: Books, lane: LaneBook) -> None:
     lane.state = LaneState.READY
+    for job in books.jobs.values():
+        job.timings.lane_ready(lane.number, books.now)
     if lane.start_failures == 0:  # else it may be one more that dies at once
         books.no_lanes_since = None
 
@@ -112,6 +114,8 @@ def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) ->
 def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
     """A worker is gone: settle its chunks and start the next one."""
     initializing = books.has_initializer and lane.state is LaneState.STARTING
+    for job in books.jobs.values():
+        job.timings.lane_gone(lane.number, books.now, worked=lane.job is job, died=True)
     blamed = worker_died(books, lane, message)
     books.commands.append(RetireLane(lane.number))
     if initializing:
@@ -155,6 +159,8 @@ def recycle(books: Books, lane: LaneBook) -> None:
     """
     books.commands.extend(ForgetJob(lane.number, lane.generation, job) for job in lane.loaded.values())
     books.commands.append(RecycleLane(lane.number))
+    for job in books.jobs.values():
+        job.timings.lane_gone(lane.number, books.now, worked=False, died=False)
     _start_now(books, lane)
 
 

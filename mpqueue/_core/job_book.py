@@ -11,6 +11,7 @@ from typing import Any
 from mpqueue._core.chunking import ChunkSizer
 from mpqueue._core.item_table import Failure, ItemTable
 from mpqueue._core.pending import PendingItems, stretches
+from mpqueue._core.timings import Timings
 from mpqueue.options import JobOptions
 from mpqueue.status import COMPLETED, FAILED, JobStatus
 
@@ -58,6 +59,7 @@ class JobBook:
     def __post_init__(self) -> None:
         self.pending = PendingItems(len(self.table))
         self.sizer = ChunkSizer(self.options.chunksize)
+        self.timings = Timings(traced=self.options.trace)
 
     @property
     def total(self) -> int:

@@ -60,6 +60,9 @@ class Chunk:
     settling: int | None = None  #: a limit that was lowered and not yet read back
     settled_at: float = 0.0  #: when that limit is visible to the worker
     attempts: Sequence[int] = ()  #: the number of the coming try of each item; empty: 1 for all
+    packing: float = 0.0  #: seconds that pickling its items took
+    left_at: float = 0.0  #: when it had been sent
+    size: int = 0  #: bytes of its items
 
     def __post_init__(self) -> None:
         self.end = len(self.indices)

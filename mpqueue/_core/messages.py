@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.item_table import Failure
-from mpqueue._wire.frames import Ended, RecordFrame
+from mpqueue._wire.frames import Ended, RecordFrame, WorkTimes
 from mpqueue._wire.ledger import Claim
 
 if TYPE_CHECKING:
@@ -128,6 +128,10 @@ class ChunkReported(NamedTuple):
     records: Sequence[RecordFrame] = ()  #: what was logged since the last report
     output: Mapping[int, tuple[str, str]] | None = None  #: by position: what was written, where that is kept
     peaks: Mapping[int, int] | None = None  #: by position: the peak of memory in bytes, where that is known
+    times: WorkTimes | None = None
+    size: int = 0  #: bytes of the answer
+    received: float = 0.0  #: when it was here
+    decoded: float = 0.0  #: when its results were unpickled
 
 
 class ChunkRefused(NamedTuple):

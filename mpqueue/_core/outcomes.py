@@ -12,6 +12,7 @@ from mpqueue._core.item_table import Failure
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import LaneState
 from mpqueue._core.timers import TimerKind
+from mpqueue._core.timings import Event
 from mpqueue.errors import ItemCancelledError, shown
 from mpqueue.retry import Fail
 from mpqueue.status import PENDING, RETRY, JobStatus
@@ -71,6 +72,7 @@ def _record_failure(books: Books, job: JobBook, index: int, failure: Failure, pi
         job.table.status[index] = RETRY
         books.timers.add(books.now + decision.delay, TimerKind.RETRY, job.number, index, job.epoch)
         job.retries += 1
+        job.timings.note(Event(books.now, "retry", None, index))
         fates.retrying[index] = Retrying(attempt, decision.delay, failure)
 
 
@@ -123,6 +125,7 @@ def finish(books: Books, job: JobBook, status: JobStatus) -> None:
     if job.started_at is not None:
         job.duration = books.now - job.started_mono
         job.finished_at = job.started_at + job.duration
+        job.timings.finish(books.now)
     job.status = status
     books.jobs.pop(job.number, None)
     books.commands.append(AnnounceFinished(job, status, job.completed, job.failed, job.duration or 0.0))

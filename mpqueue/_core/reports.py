@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mpqueue._core.books import Books
 from mpqueue._core.commands import AnnounceRecords, Warn
 from mpqueue._core.item_table import Failure
@@ -24,6 +26,8 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
     if report.records:
         job.spoke = True
         books.commands.append(AnnounceRecords(job, lane.number, report.records))
+    if job.active and job.listed:
+        job.timings.add(lane.number, chunk, report, books.now)
     # Beyond its end the chunk's items were given to other lanes. Where an earlier part never came home, all go again.
     done = min(report.done, chunk.end) if report.first == chunk.reported else chunk.reported
     _learn(job, report)
@@ -34,16 +38,9 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         put_back(books, job, rest, suspects=rest if report.ended is Ended.UNREADABLE else ())
     if job.active and done > chunk.reported:
         indices = chunk.indices[report.first : done]
-        start = 0
-        for count, seconds, cpu in report.stretches:
-            job.table.time_stretch(indices[start : start + count], seconds, cpu)
-            start += count
+        _note(job, indices, report)
         results = report.results if done == report.done else report.results[: len(indices)]
         failures = {at: failure for at, failure in report.failures.items() if at < len(indices)}
-        if report.output is not None:
-            job.table.output.update({indices[at]: text for at, text in report.output.items() if at < len(indices)})
-        if report.peaks:
-            job.table.note_peaks({indices[at]: peak for at, peak in report.peaks.items() if at < len(indices)})
         chunk.reported = done
         record(books, job, indices, results, failures, lane.pid)
     lane.bloated |= report.ended is Ended.MEMORY
@@ -56,6 +53,18 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         books.no_lanes_since = None
         job.setups.pop(lane.number, None)
     finish_if_over(books, job)
+
+
+def _note(job: JobBook, indices: Sequence[int], report: ChunkReported) -> None:
+    """What the items cost, and what they wrote."""
+    start = 0
+    for count, seconds, cpu in report.stretches:
+        job.table.time_stretch(indices[start : start + count], seconds, cpu)
+        start += count
+    if report.output is not None:
+        job.table.output.update({indices[at]: text for at, text in report.output.items() if at < len(indices)})
+    if report.peaks:
+        job.table.note_peaks({indices[at]: peak for at, peak in report.peaks.items() if at < len(indices)})
 
 
 def _learn(job: JobBook, report: ChunkReported) -> None:

@@ -118,10 +118,18 @@ class Scheduler:
         job.epoch += 1
         job.setups.clear()
         books.jobs[job.number] = job
+        self._begin_timing(job)
         books.commands.append(AnnounceStarted(job))
         if books.init_error is not None and not any(lane.state is LaneState.READY for lane in books.lanes):
             fleet.fail_for_initializer(books)
         outcomes.finish_if_over(books, job)
+
+    def _begin_timing(self, job: JobBook) -> None:
+        lanes = self.books.lanes
+        job.timings.begin(self.books.now, len(lanes), [lane.number for lane in lanes if lane.state is LaneState.READY])
+        if len(self.books.jobs) > 1:
+            for other in self.books.jobs.values():
+                other.timings.shared = True
 
     def _least_used(self, job: JobBook) -> float:
         """The worker seconds with which a job joins its equals: what it had no use for before is not made up for."""
@@ -152,6 +160,7 @@ class Scheduler:
             state = "being cancelled" if job.active else str(job.status)
             raise JobStateError(f"job {job.id!r}: expected a running job to pause, got one that is {state}")
         job.status = JobStatus.PAUSED
+        job.timings.paused(self.books.now)
         self._announce_state(job, "job:paused")
         self._flag_lanes(job)
         if self.books.closing:
@@ -165,6 +174,7 @@ class Scheduler:
             raise JobStateError(f"job {job.id!r}: expected a paused job to resume, got one that is {job.status}")
         job.seconds_used = max(job.seconds_used, self._least_used(job))
         job.status = JobStatus.RUNNING
+        job.timings.resumed(self.books.now)
         self._announce_state(job, "job:resumed")
         self._flag_lanes(job)
 

@@ -81,7 +81,7 @@ class Coordinator:
         self.inbox = Inbox()
         self._pool: Pool | None = None
         self._more: deque[Message] = deque()
-        self._traffic = Traffic(self.post, self.ask_later, announce, scheduler.books)
+        self._traffic = Traffic(clock.now, self.post, self.ask_later, announce, scheduler.books)
         self._subscribers: dict[int, list[Subscriber]] = {}
         self._running = True
         self._ended = False

@@ -50,7 +50,15 @@ def decode_report(data: bytes, lane: int, generation: int, on_free: OnFree) -> C
         records=[load_record(record) for record in frame.records] if frame.records else (),
         output=frame.output,
         peaks=frame.peaks,
+        times=frame.times,
+        size=len(data) + _size_beside(frame.results),
     )
+
+
+def _size_beside(results: Packed | list[Packed]) -> int:
+    """Bytes of the results that are in segments."""
+    each = [results] if isinstance(results, Packed) else results
+    return sum(one.segment.size for one in each if one.segment is not None)
 
 
 def _results(frame: ReportFrame, failures: dict[int, Failure], on_free: OnFree) -> list[Any]:

@@ -34,11 +34,13 @@ class Traffic:
 
     def __init__(
         self,
+        now: Callable[[], float],
         post: Post,
         later: Callable[[Callable[[], None]], object],
         announce: Callable[[AnnounceRecords], None],
         books: Books,
     ) -> None:
+        self._now = now
         self._post = post
         self._later = later
         self._announce = announce
@@ -50,9 +52,11 @@ class Traffic:
     def send_chunk(self, lane: Lane, command: SendChunk) -> ChunkRefused | None:
         """Send a chunk; or the message that it can't be, since items of it can't be pickled."""
         chunk = command.chunk
+        began = self._now()
         packed = self._exchange.pack(lane, chunk)
         if isinstance(packed, dict):
             return ChunkRefused(command.lane, command.generation, chunk.number, packed)
+        chunk.packing = self._now() - began
         frame = ChunkFrame(
             job=chunk.job.number,
             chunk=chunk.number,
@@ -67,8 +71,9 @@ class Traffic:
             imports=self._exchange.import_news(lane),
         )
         data = dump_frame(frame)
-        size = packed.size if isinstance(packed, Packed) else sum(one.size for one in packed)
-        chunk.job.sizer.learn_bytes(len(chunk.indices), size)
+        chunk.size = packed.size if isinstance(packed, Packed) else sum(one.size for one in packed)
+        chunk.job.sizer.learn_bytes(len(chunk.indices), chunk.size)
+        chunk.left_at = self._now()
         lane.send(data).add_done_callback(partial(self._answered, lane))
         reached("chunk sent", chunk)
         return None
@@ -107,8 +112,10 @@ class Traffic:
 
     def _decode(self, lane: Lane, data: bytes) -> ChunkReported | None:
         """A worker's report; None, and the end of that worker, where it makes no sense."""
+        received = self._now()
         try:
-            return decode_report(data, lane.number, lane.generation, self._exchange.received(lane))
+            report = decode_report(data, lane.number, lane.generation, self._exchange.received(lane))
+            return report._replace(received=received, decoded=self._now())
         except BaseException as error:
             self._replace(lane, error)
             return None

@@ -107,6 +107,23 @@ class RecordFrame(NamedTuple):
     attempt: int
 
 
+class WorkTimes(NamedTuple):
+    """Where a worker's time went, since it had the chunk in hand or since its last report on it. In seconds.
+
+    ``begun`` and ``ended`` are moments of the monotonic clock, which the parent shares.
+    """
+
+    begun: float
+    ended: float
+    loading: float  #: unpickling the handler, and importing what it needs
+    setup: float
+    unpacking: float  #: unpickling items
+    handling: float  #: in the handler
+    packing: float  #: pickling results
+    cpu: float  #: CPU time of the whole process, all threads
+    delayed: float  #: ready to run, while no CPU was free
+
+
 class ReportFrame(NamedTuple):
     """Worker to parent: positions ``first`` to ``done`` of a chunk ended.
 
@@ -128,3 +145,4 @@ class ReportFrame(NamedTuple):
     records: Sequence[bytes] = ()  #: what was logged since the last report, each a `RecordFrame` pickled
     output: Mapping[int, tuple[str, str]] | None = None  #: by position from ``first``: what was written, where kept
     peaks: Mapping[int, int] | None = None  #: by position from ``first``: bytes, of items that ran alone
+    times: WorkTimes | None = None

@@ -26,6 +26,12 @@ class PackedHandler(NamedTuple):
 
     frame: HandlerFrame
     segments: tuple[Segment, ...]
+    weight: str = ""  #: of a heavy one, what makes it so
+
+    @property
+    def size(self) -> int:
+        """Bytes, those of its setup too."""
+        return self.frame.handler.size + (0 if self.frame.setup is None else self.frame.setup.size)
 
     @property
     def light(self) -> bool:
@@ -51,13 +57,15 @@ def pack_handler(
     for name, function in (("handler", handler), ("setup", setup)):
         if not callable(function) and not (name == "setup" and function is None):
             raise TypeError(f"{name}: expected a callable, got {shown(function)} of type {type(function).__name__}")
-    packed, segment = _pack("handler", handler, whole)
-    packed_setup, setup_segment = (None, None) if setup is None else _pack("setup", setup, whole)
+    packed, segment, weight = _pack("handler", handler, whole)
+    packed_setup, setup_segment, setup_weight = (None, None, "") if setup is None else _pack("setup", setup, whole)
     segments = tuple(made for made in (segment, setup_segment) if made is not None)
-    return PackedHandler(HandlerFrame(job_id, packed, packed_setup, id_rule, seed), segments)
+    frame = HandlerFrame(job_id, packed, packed_setup, id_rule, seed)
+    return PackedHandler(frame, segments, weight or setup_weight)
 
 
-def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed, Segment | None]:
+def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed, Segment | None, str]:
+    """The function pickled, the segment with what is big of it, and what makes it heavy where it is."""
     try:
         packed = dump_code(function, whole=whole)
     except Exception as error:
@@ -66,22 +74,27 @@ def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed,
             f"{name}: expected a callable that can be serialized, got {shown(function)}; what can't be: {culprit} "
             f"({type(error).__name__}: {error}). Nothing was created."
         ) from error
-    if packed[0].size >= HEAVY:
-        log.warning("%s: %s", name, describe_weight(function, packed[0].size))
-    return packed
+    if packed[0].size < HEAVY:
+        return *packed, ""
+    weight, culprit = heaviest_part(function, packed[0].size)
+    log.warning(
+        "%s: it brings %.0f MB along, %.0f MB of them by %s; that goes over once a job, and mpqueue.share() makes it "
+        "once for many jobs",
+        name,
+        packed[0].size / 1e6,
+        weight / 1e6,
+        culprit,
+    )
+    return *packed, culprit
 
 
-def describe_weight(function: Any, size: int) -> str:
-    """Which variable makes the function so heavy."""
+def heaviest_part(function: Any, size: int) -> tuple[int, str]:
+    """Which variable makes the function so heavy: its bytes, and its name."""
     weights = []
     for name, value in _parts(function):
         with contextlib.suppress(Exception):
             weights.append((weigh_code(value), name))
-    weight, name = max(weights, default=(size, "its code"))
-    return (
-        f"it brings {size / 1e6:.0f} MB along, {weight / 1e6:.0f} MB of them by {name}; that goes over once a job, and "
-        "mpqueue.share() makes it once for many jobs"
-    )
+    return max(weights, default=(size, "its code"))
 
 
 def find_culprit(function: Any, depth: int = SEARCH_DEPTH) -> str | None:

@@ -22,6 +22,7 @@ from mpqueue._worker.failures import pack_failure
 from mpqueue._worker.loaded import LoadedJob
 from mpqueue._worker.results import ChunkResults
 from mpqueue._worker.seat import Seat
+from mpqueue._worker.timing import ChunkTimes
 
 #: Seconds that a stretch aims at: marks cost 1 us, flags and limits are looked at between stretches.
 STRETCH_SECONDS = 0.0005
@@ -38,7 +39,7 @@ class ChunkRun:
     at hand off, and send finished positions home early.
     """
 
-    def __init__(self, seat: Seat, job: LoadedJob, frame: ChunkFrame) -> None:
+    def __init__(self, seat: Seat, job: LoadedJob, frame: ChunkFrame, times: ChunkTimes) -> None:
         self.seat = seat
         self.station = station = seat.station
         self.job = job
@@ -48,6 +49,7 @@ class ChunkRun:
             station, job.number, job.id, job.id_rule, job.seed, indices=frame.indices, attempts=frame.attempts
         )
         self.results = ChunkResults(job, self.running, self.careful, self._mark_result, seat.exchange.store)
+        self.times = times
         self.started = time.monotonic()
         self._told = self.started  #: when the last report was made
         self.stretch: list[Any] = []  #: what the ``map`` at hand runs over; the watchdog may cut it off
@@ -107,10 +109,13 @@ class ChunkRun:
             self.running.items = [None] * len(self._packed_items)
             return True
         self.claim(Phase.UNPACKING, 0, len(self.running.indices))
+        began = time.monotonic()
         try:
             self.running.items = self.seat.exchange.load_items(self._packed_items)
         except BaseException:
             return False
+        finally:
+            self.times.unpacking += time.monotonic() - began
         return True
 
     def _run_stretches(self) -> Ended:
@@ -159,11 +164,14 @@ class ChunkRun:
     def _unpack_one(self, position: int) -> bool:
         """Unpickle the item at this position; what that raises is its failure, not charged."""
         assert isinstance(self._packed_items, list)
+        began = time.monotonic()
         try:
             item = self.seat.exchange.load_items(self._packed_items[position])
         except BaseException as error:
             self.results.fail(position, error, 0.0, charged=False)
             return False
+        finally:
+            self.times.unpacking += time.monotonic() - began
         assert isinstance(self.running.items, list)
         self.running.items[position] = item
         self.claim(Phase.RUNNING, position, position + 1)
@@ -190,14 +198,16 @@ class ChunkRun:
                 break
             # A StopIteration out of the handler ended the map as if the items had ended.
             self.results.fail(len(out), StopIteration(), time.monotonic() - started)
-        seconds = time.monotonic() - started
+        ended = time.monotonic()
         with self.stretch_lock:
             self.stretch = []
         if lo == 0 and job.pace is None and not job.awaits and inspect.isawaitable(out[0]):
             self._await_first()
-            seconds = time.monotonic() - started
+            ended = time.monotonic()
+        self.times.handling += ended - started
         self.results.stretch_ended(lo, len(out))
-        return self._time_stretch(lo, len(out), seconds)
+        self.times.packing += time.monotonic() - ended
+        return self._time_stretch(lo, len(out), ended - started)
 
     def _await_first(self) -> None:
         """The handler is no coroutine function and still returned something to await: so it will the next time."""
@@ -227,6 +237,7 @@ class ChunkRun:
 
     def part(self, done: int, ended: Ended, *, final: bool = True) -> ReportFrame:
         """What is to be said of the positions since the last report, up to ``done``. Call with the lock held."""
+        began = time.monotonic()
         first, packed, failures = self.results.take(done, final=final)
         self.seat.exchange.sent(self.number, packed)
         told, self._told = self._told, time.monotonic()
@@ -247,6 +258,7 @@ class ChunkRun:
             records=self.seat.home.take(),
             output=None if self.job.capture is None else self.job.capture.take(first, done),
             peaks=self._costs.peaks_between(first, done),
+            times=self.times.take(self._told, self._told - began),
         )
 
     def send_records(self) -> bool:

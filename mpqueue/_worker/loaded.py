@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import time
 from collections.abc import Callable, Iterator
 from itertools import repeat
 from types import FunctionType, MethodType
@@ -41,10 +42,15 @@ class LoadedJob:
             records.install(seat.home, speech)
         self.capture = Capture() if speech is not None and speech.capture else None
         self.beside_bar = speech is not None and speech.beside_bar
+        began = time.monotonic()
         handler = load(frame.handler)
+        setup = None if frame.setup is None else load(frame.setup)
+        loaded = time.monotonic()
+        self.seconds_loading, self.seconds_in_setup = loaded - began, 0.0
         self._more_arguments: tuple[Any, ...] = ()
-        if frame.setup is not None:
-            self._more_arguments = (repeat(self._set_up(load(frame.setup))),)
+        if setup is not None:
+            self._more_arguments = (repeat(self._set_up(setup)),)
+            self.seconds_in_setup = time.monotonic() - loaded
         self._handler = handler
         # Only Python functions let other threads of the worker in between two items.
         self._call = handler if isinstance(handler, FunctionType | MethodType) else _python_call(handler)

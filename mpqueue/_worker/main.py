@@ -15,6 +15,7 @@ from mpqueue._wire.frames import (
     HandlerFrame,
     InitializeFrame,
     ReportFrame,
+    WorkTimes,
 )
 from mpqueue._wire.imports import ImportNews, catch_up
 from mpqueue._wire.ledger import CLAIM, SINCE, Phase, pack_claim
@@ -25,6 +26,7 @@ from mpqueue._worker.chunk_run import ChunkRun
 from mpqueue._worker.failures import pack_failure, stand_in
 from mpqueue._worker.loaded import LoadedJob
 from mpqueue._worker.seat import Seat, take_seat
+from mpqueue._worker.timing import ChunkTimes
 from mpqueue._worker.watchdog import Watchdog
 
 
@@ -38,9 +40,10 @@ class Worker:
 
     def receive(self, data: bytes) -> Answer:
         """Do what a frame says; returns the answer."""
+        begun = time.monotonic()
         frame: ChunkFrame | ForgetFrame | InitializeFrame = load_frame(data)
         if isinstance(frame, ChunkFrame):
-            report = self._run_chunk(frame)
+            report = self._run_chunk(frame, begun)
             return Answer(dump_frame(report), plain=isinstance(report.results, Packed) and not report.failures)
         if isinstance(frame, InitializeFrame):
             return Answer(dump_frame(self._initialize(frame)))
@@ -73,8 +76,9 @@ class Worker:
             return pack_failure(error)
         return None
 
-    def _run_chunk(self, frame: ChunkFrame) -> ReportFrame:
+    def _run_chunk(self, frame: ChunkFrame, begun: float) -> ReportFrame:
         seat = self.seat
+        times = ChunkTimes(begun, own_process=seat.station.is_own_process)
         if seat.station.is_own_process:
             guard.rearm()
         seat.home.chunk = frame.chunk
@@ -89,9 +93,10 @@ class Worker:
                 assert frame.handler is not None, "the first chunk of a job brings its handler"
                 loaded = self._load(frame, frame.handler)
                 if isinstance(loaded, FailureFrame):
-                    return self._setup_failed(frame, loaded)
+                    return self._setup_failed(frame, loaded, begun)
                 job = loaded
-            run = ChunkRun(seat, job, frame)
+                times.loading, times.setup = job.seconds_loading, job.seconds_in_setup
+            run = ChunkRun(seat, job, frame, times)
             self.watchdog.watch(run)
             try:
                 return run.run()
@@ -116,7 +121,8 @@ class Worker:
         finally:
             words[CLAIM] = pack_claim(frame.chunk, Phase.IDLE, 0, 0)
 
-    def _setup_failed(self, frame: ChunkFrame, failure: FailureFrame) -> ReportFrame:
+    def _setup_failed(self, frame: ChunkFrame, failure: FailureFrame, begun: float) -> ReportFrame:
+        now = time.monotonic()
         return ReportFrame(
             chunk=frame.chunk,
             first=0,
@@ -128,6 +134,7 @@ class Worker:
             ended=Ended.SETUP_FAILED,
             setup_failure=failure,
             records=self.seat.home.take(),
+            times=WorkTimes(begun, now, 0.0, failure.elapsed, 0.0, 0.0, 0.0, 0.0, 0.0),
         )
 
     def _forget(self, job_number: int) -> str | None:

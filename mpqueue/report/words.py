@@ -1,0 +1,52 @@
+"""How a report writes numbers: so many digits as a person wants, with the unit that fits."""
+
+from __future__ import annotations
+
+
+def seconds(value: float) -> str:
+    """``41 ms``, ``1.93 s``, ``3 min 12 s``, ``5 h 02 min``."""
+    if value < 0.9995e-3:
+        return f"{value * 1e6:.0f} us"
+    if value < 0.9995:
+        return f"{_digits(value * 1e3)} ms"
+    if value < 100:
+        return f"{_digits(value)} s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def size(count: float) -> str:
+    """``812 B``, ``3.1 kB``, ``31 MB``."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    if count < 999_500:
+        return f"{_digits(count / 1e3)} kB"
+    return f"{_digits(count / 1e6)} MB" if count < 999_500_000 else f"{_digits(count / 1e9)} GB"
+
+
+def number(count: float) -> str:
+    """``2,000``."""
+    return f"{count:,.0f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 item``, ``2,000 items``, ``2 retries``."""
+    if count != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number(count)} {noun}"
+
+
+def percent(share: float) -> str:
+    """``62 %``; of what is little, a digit more."""
+    if 0 < share < 0.0005:
+        return "<0.1 %"
+    return f"{share:.1%}".replace("%", " %") if share < 0.0995 else f"{share:.0%}".replace("%", " %")
+
+
+def _digits(value: float) -> str:
+    """Three digits at most, no empty ones."""
+    if value >= 99.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"

@@ -1,0 +1,133 @@
+"""Spans and metrics, as OpenTelemetry's own SDK receives them."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+from mpqueue import JobQueue, RetryPolicy, current_item, otel
+
+pytestmark = pytest.mark.slow
+
+
+class Telemetry:
+    """A program's SDK: what it was told is kept in memory."""
+
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        self.tracing = TracerProvider(shutdown_on_exit=False)
+        self.tracing.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self._reader = InMemoryMetricReader()
+        self.metering = MeterProvider([self._reader], shutdown_on_exit=False)
+
+    def instrument(self, queue: JobQueue, **options: Any) -> None:
+        otel.instrument(queue, tracer_provider=self.tracing, meter_provider=self.metering, **options)
+
+    def spans(self, name: str) -> list[ReadableSpan]:
+        return [span for span in self._exporter.get_finished_spans() if span.name == name]
+
+    def metric(self, name: str) -> dict[Any, Any]:
+        """The values by their attribute, None where they have none."""
+        data = self._reader.get_metrics_data()
+        assert data is not None
+        (found,) = (
+            metric
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+        )
+        points: Any = found.data.data_points
+        return {next(iter(point.attributes.values()), None): getattr(point, "value", point) for point in points}
+
+
+def handle(item: int) -> int:
+    if item == 3 or (item == 5 and current_item().attempt == 1):
+        raise ValueError(f"no {item}")
+    return item
+
+
+def test_a_job_is_a_span_with_its_failures_and_retries() -> None:
+    told = Telemetry()
+    with JobQueue(2, retry=RetryPolicy(1, base_delay=0)) as queue:
+        with told.tracing.get_tracer("test").start_as_current_span("request") as request:
+            told.instrument(queue)
+        job = queue.run(range(20), handle, id="job")
+    (span,) = told.spans("mpqueue.job")
+    assert span.parent == request.get_span_context()
+    assert span.attributes == {
+        "mpqueue.job.id": "job",
+        "mpqueue.job.items": 20,
+        "mpqueue.job.status": "completed_with_errors",
+        "mpqueue.job.completed": 19,
+        "mpqueue.job.failed": 1,
+        "mpqueue.job.retries": 2,
+    }
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.status.description == "1 of 20 items failed"
+    assert span.start_time == int((job.started_at or 0) * 1e9)
+    assert span.end_time == int((job.finished_at or 0) * 1e9)
+    events = sorted((event.name, (event.attributes or {})["exception.message"]) for event in span.events)
+    assert events == [("item failed", "no 3"), ("retry", "no 3"), ("retry", "no 5")]
+
+
+def test_with_chunks_each_of_them_is_a_child_within_the_job() -> None:
+    told = Telemetry()
+    with JobQueue(2) as queue:
+        told.instrument(queue, chunks=True)
+        queue.run(range(30), abs, chunksize=10)
+    (span,) = told.spans("mpqueue.job")
+    assert span.status.status_code is StatusCode.OK
+    chunks = told.spans("mpqueue.chunk")
+    assert sum(int(str((chunk.attributes or {})["mpqueue.chunk.items"])) for chunk in chunks) == 30
+    for chunk in chunks:
+        assert chunk.parent == span.context
+        assert (span.start_time or 0) <= (chunk.start_time or 0) <= (chunk.end_time or 0) <= (span.end_time or 0)
+
+
+def test_metrics_count_items_once_over_runs_and_cleared_jobs() -> None:
+    told = Telemetry()
+    with JobQueue(2, max_retries=0) as queue:
+        told.instrument(queue)
+        queue.run(range(20), handle, id="job")
+        queue.retry_failed("job").result()  # item 3 fails again, item 5 too: their attempts begin anew
+        queue.clear_job("job")
+        queue.run(range(10, 20), handle, id="more")
+    assert told.metric("mpqueue.items") == {"completed": 18 + 10, "failed": 2 + 2}
+    assert told.metric("mpqueue.retries") == {None: 0}
+    assert told.metric("mpqueue.jobs.active") == {None: 0}
+    durations = told.metric("mpqueue.job.duration")
+    assert {status: point.count for status, point in durations.items()} == {"completed_with_errors": 2, "completed": 1}
+    assert told.metric("mpqueue.worker.time")["handler"] > 0
+
+
+def test_counters_are_right_while_a_job_runs_and_nothing_is_asked_of_items() -> None:
+    told = Telemetry()
+    with JobQueue(1) as queue:
+        told.instrument(queue)
+        assert not queue.has_listeners("job:progress")
+        queue.create_job("job", range(3), abs)
+        run = queue.start("job")
+        assert told.metric("mpqueue.items")["failed"] == 0
+        run.result()
+        assert told.metric("mpqueue.items") == {"completed": 3, "failed": 0}
+
+
+def test_a_forgotten_queue_is_not_kept_alive() -> None:
+    told = Telemetry()
+    queue = JobQueue(1)
+    told.instrument(queue)
+    reference = weakref.ref(queue)
+    del queue
+    gc.collect()
+    assert reference() is None
+    assert told.metric("mpqueue.items")["completed"] == 0

@@ -1,0 +1,197 @@
+"""``job.report()`` and ``job.trace()`` of jobs that real workers ran."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import Job, JobQueue, RetryPolicy, current_item
+from mpqueue.report.figures import Figures
+from tests.support.spinning import HEAVINESS, Heavy, spin
+from tests.support.waiting import Gate
+
+pytestmark = pytest.mark.slow
+
+NO_WAIT = RetryPolicy(2, base_delay=0)
+
+
+def figures(job: Job) -> Figures:
+    """The figures; and what holds of any."""
+    found = job.report().figures
+    whole = sum(part.seconds for part in found.work)
+    assert whole == pytest.approx(found.worker_seconds, rel=0.05)
+    assert found.share("rest") < 0.05
+    assert all(part.seconds >= 0 for part in (*found.work, *found.parent))
+    assert all(0 <= span.begun <= span.ended for span in found.spans)
+    return found
+
+
+def test_a_finished_job_tells_where_its_time_went_also_when_the_queue_is_closed() -> None:
+    def handle(item: Heavy, state: str) -> Heavy:
+        spin(0.005)
+        return item
+
+    def setup() -> str:
+        spin(0.05)
+        return "state"
+
+    with JobQueue(2) as queue:
+        job = queue.run([Heavy(number) for number in range(20)], handle, id="heavy", setup=setup)
+    found = figures(job)
+    assert (found.total, found.completed, found.workers, found.sums.items) == (20, 20, 2, 20)
+    assert found.wall == job.duration
+    sums = found.sums
+    assert sums.setup > 0.05
+    assert sums.unpacking > 20 * HEAVINESS
+    assert sums.handling > 20 * 0.005
+    assert sums.parent_unpickling > 20 * HEAVINESS
+    assert sums.cpu > 20 * (HEAVINESS + 0.005)
+    assert sums.bytes_out > 0
+    assert sums.bytes_home > 0
+    assert found.items is not None
+    assert found.items.items == 20
+    assert len(found.slowest) == 10
+    assert "unpickling items" in str(job.report())
+
+
+def test_the_slowest_items_failed_tries_and_dead_workers_are_named(tmp_path: Path) -> None:
+    def handle(item: dict[str, Any]) -> None:
+        first = current_item().attempt == 1
+        if item["id"] == "slow":
+            spin(0.2)
+        if item["id"] == "flaky" and first:
+            raise ValueError("once")
+        if item["id"] == "killer" and first:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ids = ["slow", "flaky", "killer", *map(str, range(50))]
+    with JobQueue(2, retry=NO_WAIT) as queue:
+        job = queue.run([{"id": name} for name in ids], handle)
+    found = figures(job)
+    assert found.slowest[0].id == "slow"
+    assert found.sums.deaths in (1, 2)  # where it ran among tiny ones, it killed another worker alone
+    assert found.retries == found.tries.failed == 2
+    assert {error.partition(":")[0] for error, _ in found.tries.errors} == {"ValueError", "WorkerCrashedError"}
+    assert {event.name for event in found.events} >= {"retry", "worker died", "worker ready"}
+
+
+def test_a_job_that_runs_is_reported_so_far(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def handle(item: int) -> None:
+        if item == 1:
+            gate.pass_through(item)
+
+    with JobQueue(1) as queue:
+        queue.create_job("job", range(3), handle, chunksize=1)
+        run = queue.start("job")
+        gate.wait_for(1)
+        assert "Job 'job' running: 1 of 3 items completed" in str(run.job.report())
+        gate.open()
+        assert "Job 'job' completed: 3 of 3 items completed" in str(run.result().report())
+
+
+def test_a_job_that_was_cancelled_before_it_ran_and_one_without_items_have_reports() -> None:
+    with JobQueue(1) as queue:
+        queue.create_job("never", range(3), abs)
+        with pytest.raises(ValueError, match="'never': expected a job that was started, got one that is pending"):
+            queue.jobs()[0].report()
+        empty: Job[Any, Any] = queue.run([], abs, id="empty")
+    assert "0 of 0 items" in str(empty.report())
+
+
+def test_a_handler_that_waits_is_told_from_one_that_computes() -> None:
+    def wait(item: int) -> None:
+        threading.Event().wait(0.02)
+
+    with JobQueue(2) as queue:
+        queue.run(range(2), abs)  # the workers are there
+        waiting = queue.run(range(40), wait, id="wait")
+        computing = queue.run(range(20), lambda item: spin(0.02), id="spin")
+    assert [text for text in waiting.report().advice if text.startswith("The handler waits ")]
+    assert not [text for text in computing.report().advice if text.startswith("The handler waits ")]
+
+
+def test_a_closure_is_weighed_and_its_heavy_variable_named() -> None:
+    model = os.urandom(12_000_000)
+
+    with JobQueue(1) as queue:
+        job = queue.run(range(3), lambda item: model[item])
+    found = figures(job)
+    assert found.handler_bytes > len(model)
+    assert found.handler_weight == "the variable 'model' of its closure"
+    assert found.handler_seconds > 0
+    assert found.sums.loading > 0
+
+
+def test_slow_listeners_are_counted_and_so_is_how_late_the_run_was_resolved() -> None:
+    told = threading.Event()
+    with JobQueue(1) as queue:
+        queue.on("job:progress", lambda progress: spin(0.02))
+        queue.on("job:finished", lambda finished: told.set())
+        job = queue.run(range(10), abs)
+        assert told.wait(10)
+    found = figures(job)
+    assert next(part.seconds for part in found.parent if part.key == "listeners") > 10 * 0.02
+    assert found.told_after > 0
+
+
+def test_jobs_side_by_side_know_of_each_other_and_a_second_run_counts_for_itself(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def fail_first(item: int) -> None:
+        if not (tmp_path / "allowed").exists():
+            raise ValueError
+
+    with JobQueue(2, max_retries=0) as queue:
+        queue.create_job("one", [0], gate.pass_through)
+        one = queue.start("one")
+        gate.wait_for(0)
+        other = queue.run(range(4), fail_first, id="other")
+        gate.open()
+        assert figures(one.result()).shared
+        assert figures(other).shared
+        assert figures(other).sums.items == 4
+        (tmp_path / "allowed").touch()
+        queue.retry_failed("other").result()
+        again = figures(other)
+    assert not again.shared
+    assert again.sums.items == 4
+    assert again.completed == 4
+
+
+def test_a_job_that_an_earlier_program_ran_has_no_times(tmp_path: Path) -> None:
+    journal = tmp_path / "run.db"
+    with JobQueue(1, journal=journal) as queue:
+        queue.run(range(3), abs, id="job").report()
+    with JobQueue(1, journal=journal) as queue:
+        remembered = queue.get_job("job")
+        again = queue.run(range(3), abs, id="job")
+    for job in (remembered, again):
+        assert job is not None
+        with pytest.raises(
+            ValueError, match="expected a job that this program ran, got one that the journal remembers"
+        ):
+            job.report()
+
+
+def test_a_traced_job_has_each_item_in_its_trace(tmp_path: Path) -> None:
+    with JobQueue(2) as queue:
+        job = queue.run([{"id": f"item-{number}"} for number in range(30)], lambda item: spin(0.002), trace=True)
+    path = job.trace(tmp_path / "trace.json")
+    events = json.loads(path.read_text())["traceEvents"]
+    named = {event["name"].removeprefix("item ") for event in events if event["ph"] == "X" and event["pid"] == 1}
+    assert {f"item-{number}" for number in range(30)} <= named
+    assert [file.name for file in tmp_path.iterdir()] == ["trace.json"]
+
+
+@pytest.mark.parametrize("trace", ["yes", 1, None])
+def test_trace_is_true_or_false(trace: Any) -> None:
+    with JobQueue(1) as queue, pytest.raises(TypeError, match="trace: expected True or False, got"):
+        queue.create_job("job", [1], abs, trace=trace)

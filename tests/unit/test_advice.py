@@ -1,0 +1,284 @@
+"""The advice of a report: each piece where its figures say so, with these figures, and none where they don't."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from mpqueue._core.item_table import Failure
+from mpqueue._core.job_book import JobBook
+from mpqueue.report.advice import advise
+from mpqueue.report.figures import measure
+from tests.support.runs import START, Run
+
+
+def advice(book: JobBook, cpus: int = 8, alone: JobBook | None = None) -> list[str]:
+    now = START + 1e6
+    return advise(measure(book, now, cpus), None if alone is None else measure(alone, now, cpus))
+
+
+def heavy_handler() -> JobBook:
+    run = Run()
+    run.timings.handler_packed(3.0, 31_000_000, "the variable 'model' of its closure")
+    run.chunk(0, 7, loading=3.2)
+    return run.end(7)
+
+
+def imports() -> JobBook:
+    run = Run()
+    run.chunk(0, 10, loading=4.0)
+    return run.end(10)
+
+
+def big_items() -> JobBook:
+    run = Run(lanes=2)
+    for lane in (0, 1):
+        left = 2 * lane + 2
+        run.chunk(left, 10, lane=lane, left=left, pickling=2.0, unpacking=1.0, size=20_000_000, items=10)
+    return run.end(10)
+
+
+def slow_objects() -> JobBook:
+    run = Run()
+    run.chunk(0, 10, unpacking=4.0, size=100)
+    return run.end(10)
+
+
+def big_results() -> JobBook:
+    run = Run()
+    run.chunk(0, 10, packing=3.0, size=5_000_000)
+    return run.end(10)
+
+
+def slow_results() -> JobBook:
+    run = Run()
+    run.chunk(0, 10, packing=3.0)
+    return run.end(10)
+
+
+def tiny_items() -> JobBook:
+    run = Run(range(10**6))
+    run.chunk(0, 1, items=512 * 40, handling=0.4)
+    return run.end(1)
+
+
+def single_tiny_items() -> JobBook:
+    run = Run(chunksize=1)
+    for number in range(100):
+        run.chunk(number / 1000, (number + 0.9) / 1000, handling=0.0002)
+    return run.end(0.1)
+
+
+def long_setup() -> JobBook:
+    run = Run(lanes=2)
+    for lane in (0, 1):
+        run.chunk(0, 10, lane=lane, setup=6.0)
+    return run.end(10)
+
+
+def short_job() -> JobBook:
+    run = Run(ready=False)
+    run.timings.lane_ready(0, START + 0.1)
+    run.chunk(0.1, 0.5)
+    return run.end(0.5)
+
+
+def dying_workers() -> JobBook:
+    run = Run()
+    run.timings.lane_gone(0, START + 2, worked=True, died=True)
+    run.timings.lane_ready(0, START + 3)
+    run.chunk(3, 10)
+    return run.end(10)
+
+
+def recycled_workers() -> JobBook:
+    run = Run()
+    run.chunk(0, 2)
+    run.timings.lane_gone(0, START + 2, worked=False, died=False)
+    run.timings.lane_ready(0, START + 5)
+    run.chunk(5, 10)
+    return run.end(10)
+
+
+def few_items() -> JobBook:
+    run = Run(range(2), lanes=4)
+    run.chunk(0, 10)
+    run.chunk(0, 10, lane=1)
+    return run.end(10)
+
+
+def straggler() -> JobBook:
+    run = Run(range(20), lanes=2)
+    for number in range(10):
+        run.chunk(number / 10, number / 10 + 0.1, lane=1)
+    run.chunk(0, 9)
+    return run.end(9)
+
+
+def late_retries() -> JobBook:
+    run = Run(range(20), lanes=2)
+    for number in range(10):
+        run.chunk(number, number + 1, lane=0)
+        run.chunk(number, number + 1, lane=1)
+    run.book.table.fail_try(3, Failure(ValueError("no"), elapsed=0.001), 1)
+    run.book.retries = 1
+    return run.end(30)
+
+
+def coarse_items() -> JobBook:
+    run = Run(range(3), lanes=2)
+    run.chunk(0, 5)
+    run.chunk(0, 5, lane=1)
+    run.chunk(5, 10)
+    return run.end(10)
+
+
+def slow_listeners() -> JobBook:
+    run = Run()
+    run.chunk(0, 10)
+    run.timings.listening, run.timings.told_at = 25.0, START + 30
+    return run.end(10)
+
+
+def failing_tries() -> JobBook:
+    run = Run()
+    run.chunk(0, 10)
+    for _ in range(4):
+        run.book.table.fail_try(0, Failure(OSError("disk full"), elapsed=1.0), 1)
+    return run.end(10)
+
+
+def crowd() -> JobBook:
+    run = Run(lanes=16)
+    for lane in range(16):
+        run.chunk(0, 10, lane=lane, cpu=5.0, delayed=5.0)
+    return run.end(10)
+
+
+def busy_machine() -> JobBook:
+    run = Run()
+    run.chunk(0, 10, cpu=6.0, delayed=4.0)
+    return run.end(10)
+
+
+def waiting_handler() -> JobBook:
+    run = Run()
+    run.chunk(0, 10, cpu=2.0)
+    return run.end(10)
+
+
+def threads() -> JobBook:
+    run = Run(lanes=4)
+    for lane in range(4):
+        run.chunk(0, 10, lane=lane, cpu=40.0)
+    return run.end(10)
+
+
+def bound(cpu: float, delayed: float = 0.0) -> JobBook:
+    """Alone an item takes 10 ms, beside seven others 70."""
+    run = Run(lanes=8)
+    for lane in range(8):
+        run.chunk(0, 0.001, lane=lane)
+    for number in range(20):
+        run.chunk(0.1 + number / 100, 0.11 + number / 100, cpu=cpu / 100)
+    for number in range(20):
+        for lane in range(8):
+            start = 1 + 0.07 * number
+            run.chunk(start, start + 0.07, lane=lane, cpu=0.07 * cpu, delayed=0.07 * delayed)
+    return run.end(2.4)
+
+
+@pytest.mark.parametrize(
+    ("made", "starts", "says"),
+    [
+        (heavy_handler, "62 % of the time went", "a 31.0 MB closure, most of it the variable 'model' of its closure"),
+        (imports, "Each worker took 4.00 s to load the handler, 40 % of the time", "Keep one queue for several jobs"),
+        (big_items, "40 % of the time went into pickling and unpickling items", "they are 2.00 MB each: send paths"),
+        (slow_objects, "40 % of the time went into pickling and unpickling items", "slow to pickle: send plain data"),
+        (
+            big_results,
+            "30 % of the time went into pickling and unpickling results",
+            "they are 5.00 MB each: return less",
+        ),
+        (slow_results, "30 % of the time went", "slow to pickle: return plain data"),
+        (tiny_items, "Items take 20 us: they travelled by 20,480, and still 60 %", "Do more in one item"),
+        (single_tiny_items, "Items take 200 us, and chunksize=1 sends 1 at a time", "Leave chunksize out."),
+        (long_setup, "setup took 6.00 s a worker, 60 % of the time", "use fewer workers"),
+        (short_job, "Starting the workers took 20 % of a job of 500 ms", "keep the queue open"),
+        (dying_workers, "1 worker died and had to be replaced, 30 %", "job.failures"),
+        (recycled_workers, "Replacing workers took 30 % of the time", "max_items_per_worker"),
+        (few_items, "2 items for 4 workers", "cut the items smaller"),
+        (
+            straggler,
+            "At the end the other workers had nothing to do for 44 %",
+            "item 10 took 9.00 s, 90 times the median",
+        ),
+        (late_retries, "At the end the other workers had nothing to do for 67 %", "A shorter base_delay"),
+        (coarse_items, "At the end the other workers had nothing to do for 25 %", "items are long for a job of 10.0 s"),
+        (slow_listeners, "Listeners took 25.0 s, 250 %", "resolved 20.0 s after the job's end"),
+        (failing_tries, "40 % of the workers' time went into 4 tries that failed", "most often OSError: disk full"),
+        (crowd, "For 50 % of the handler's time the workers had no free CPU", "16 workers share 8 CPUs: use fewer"),
+        (busy_machine, "For 40 % of the handler's time", "other programs"),
+        (waiting_handler, "The handler waits 80 % of its time", "it uses a CPU for 20 %"),
+        (threads, "The handler uses 4.0 CPUs in each of 4 workers, and 8 are there", "threads_per_worker=1"),
+        (lambda: bound(1.0), "8 workers gave 1.1 times one: while 1.0 workers were busy", "bound by memory bandwidth"),
+        (lambda: bound(0.7), "8 workers gave 1.1 times one", "bound by what it waits for"),
+        (lambda: bound(0.5, 0.5), "8 workers gave 1.1 times one", "They had too few CPUs."),
+    ],
+)
+def test_what_is_slow_is_named_with_its_figures(made: Callable[[], JobBook], starts: str, says: str) -> None:
+    found = [text for text in advice(made()) if text.startswith(starts)]
+    assert len(found) == 1, advice(made())
+    assert says in found[0]
+
+
+def well_made(wall: float = 10, lanes: int = 8) -> JobBook:
+    run = Run(lanes=lanes)
+    for lane in range(lanes):
+        run.chunk(0, wall * 0.98, lane=lane, items=50)
+    return run.end(wall)
+
+
+def test_a_job_that_is_as_quick_as_it_can_be_is_told_so() -> None:
+    (text,) = advice(well_made())
+    assert text == (
+        "The workers were in your handler 98 % of the time: only a quicker handler, or more CPUs, can help."
+    )
+
+
+def test_a_job_that_leaves_cpus_unused_is_told_so() -> None:
+    (text,) = advice(well_made(), cpus=32)
+    assert "more of them would help, 32 CPUs are there and 8 were used" in text
+
+
+def test_what_takes_little_of_the_time_is_not_worth_a_sentence() -> None:
+    run = Run()
+    run.timings.handler_packed(0.1, 31_000_000, "")
+    run.chunk(0, 95, loading=0.3, setup=5, unpacking=2, packing=2, cpu=80, delayed=4)
+    assert len(advice(run.end(100))) == 1  # that it is well made
+
+
+def test_the_gravest_comes_first() -> None:
+    run = Run()
+    run.chunk(0, 10, setup=2.0, packing=5.0, cpu=8.0)
+    assert [text.split()[0] for text in advice(run.end(10))] == ["50", "setup"]
+
+
+def test_items_that_take_as_long_beside_others_as_alone_are_not_called_bound() -> None:
+    assert not [text for text in advice(well_made(), alone=well_made(80, lanes=1)) if "times one" in text]
+
+
+def test_a_job_that_one_worker_ran_tells_for_certain() -> None:
+    alone = Run(lanes=1, job_id="alone")
+    alone.chunk(0, 10, items=100)
+    run = Run(lanes=4)
+    for lane in range(4):
+        run.chunk(0, 10, lane=lane, items=30)
+    (text,) = (text for text in advice(run.end(10), alone=alone.end(10)) if "times one" in text)
+    assert text.startswith("4 workers gave 1.2 times one: alone an item took 100 ms (job 'alone'), here 333 ms.")
+    assert "Or these were other items" not in text
+
+
+def test_a_job_without_items_or_time_has_no_advice() -> None:
+    assert advice(Run(()).end(0)) == []

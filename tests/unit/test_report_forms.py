@@ -1,0 +1,275 @@
+"""A report's forms: text, page and trace."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import defaultdict
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue._core.item_table import Failure
+from mpqueue._core.job_book import JobBook
+from mpqueue.job import Job
+from mpqueue.report import words
+from mpqueue.report.figures import measure
+from mpqueue.report.report import Report, make_report
+from mpqueue.report.trace import write_trace
+from mpqueue.status import JobStatus
+from tests.support.runs import START, Run
+
+HOSTILE = "<script>alert('é')</script> & \"co\""
+VOID = {"meta"}
+#: What a trace may have: a slice, a counter, an instant, a name.
+PHASES = {"X", "C", "i", "M"}
+
+
+def told(job_id: str = "job", **options: Any) -> JobBook:
+    """A run with something of everything."""
+    run = Run(range(40), lanes=2, ready=False, job_id=job_id, **options)
+    for lane in (0, 1):
+        run.timings.lane_ready(lane, START + 0.5)
+        run.chunk(
+            1,
+            3,
+            lane=lane,
+            items=3,
+            left=0.9,
+            pickling=0.1,
+            setup=1.0,
+            stretches=[(1, 0.4, 0.3), (2, 0.3, 0.3)],
+            way=0.1,
+        )
+    run.timings.paused(START + 4)
+    run.timings.resumed(START + 5)
+    for number in range(20):
+        run.chunk(5 + number / 10, 5 + (number + 0.8) / 10, lane=number % 2, decoding=0.01, size=1000)
+    run.timings.lane_gone(1, START + 8, worked=True, died=True)
+    run.book.table.note_peaks({3: 100 << 20, 4: 512_000_000, 5: 256_000_000})
+    run.book.table.fail_try(7, Failure(ValueError(HOSTILE), elapsed=0.1), 1)
+    run.book.table.fail(7, Failure(ValueError(HOSTILE)))
+    run.book.completed, run.book.failed, run.book.retries = 25, 1, 1
+    return run.end(9)
+
+
+def report(book: JobBook) -> Report:
+    return make_report(book, None)
+
+
+# -- text --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_text_has_all_that_is_known_in_lines_of_at_most_100() -> None:
+    text = str(report(told()))
+    assert text.startswith("Job 'job' completed: 25 of 40 items completed, 1 failed, 1 retry, in 9.00 s on 2 workers\n")
+    for heading in (
+        "Where the workers' time went (2 x 9.00 s)",
+        "What the parent did meanwhile (of 9.00 s)",
+        "An item took ",
+        "The slowest items",
+    ):
+        assert f"\n{heading}" in text
+    for line in (r"in the handler +20 % +3\.60 s", r"in setup +11 % +2\.00 s", r"replacing workers +5\.6 % +1\.00 s"):
+        assert re.search(line, text), text
+    assert re.search(r"paused +1\.00 s", text)
+    assert re.search(r"the most memory +512 MB, in item 4; the median is 256 MB", text)
+    assert "1 x ValueError: <script>" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert text == text.rstrip()
+
+
+def test_a_job_that_runs_still_reports_so_far_and_one_that_never_started_refuses() -> None:
+    run = Run()
+    run.chunk(0, 1)
+    assert "Job 'job' running: 1 of 1,000 items completed" in str(report(run.book))
+    run.book.started_at, run.book.status = None, JobStatus.PENDING
+    with pytest.raises(ValueError, match="job 'job': expected a job that was started, got one that is pending"):
+        Job(run.book).report()
+
+
+def test_an_empty_job_has_a_report() -> None:
+    run = Run(())
+    book = run.end(0)
+    made = report(book)
+    assert str(made) == "Job 'job' completed: 0 of 0 items completed, in 0 us on 1 worker"
+    assert_page_is_sound(made.to_html())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 us"),
+        (40e-6, "40 us"),
+        (0.9996e-3, "1.00 ms"),
+        (0.0416, "41.6 ms"),
+        (0.99949, "999 ms"),
+        (1.926, "1.93 s"),
+        (99.99, "100 s"),
+        (192, "3 min 12 s"),
+        (3 * 3600 + 120, "3 h 02 min"),
+    ],
+)
+def test_seconds_have_three_digits_and_the_unit_that_fits(seconds: float, text: str) -> None:
+    assert words.seconds(seconds) == text
+
+
+def test_other_numbers_are_written_for_people_too() -> None:
+    assert [words.size(size) for size in (0, 999, 1000, 31_400_000, 2e9)] == [
+        "0 B",
+        "999 B",
+        "1.00 kB",
+        "31.4 MB",
+        "2.00 GB",
+    ]
+    assert [words.percent(share) for share in (0, 0.0001, 0.012, 0.0999, 0.62, 1)] == [
+        *("0.0 %", "<0.1 %", "1.2 %", "10 %", "62 %", "100 %")
+    ]
+    assert [words.counted(*pair) for pair in ((1, "retry"), (2, "retry"), (2000, "item"))] == [
+        *("1 retry", "2 retries", "2,000 items")
+    ]
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Checks that each tag is closed, in order; collects what would be fetched, or run."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def assert_page_is_sound(text: str) -> Page:
+    page = Page(text)
+    assert page.open == []
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert not re.search(r"https?:|//|url\(|@import", text.replace("<!doctype html>", ""))
+    assert not [value for _, attrs in page.tags for name, value in attrs.items() if name.startswith("on")]
+    return page
+
+
+def test_the_page_is_whole_and_fetches_nothing_whatever_ids_and_errors_say() -> None:
+    page = assert_page_is_sound(report(told(HOSTILE)).to_html())
+    assert HOSTILE in "".join(page.words)
+    assert sum(tag == "svg" for tag, _ in page.tags) == 4
+    assert all(attrs["aria-label"] for tag, attrs in page.tags if tag == "svg")
+    assert "prefers-color-scheme: dark" in page.words[1] + "".join(page.words)
+
+
+def test_every_colour_of_the_page_has_a_value_by_day_and_by_night() -> None:
+    text = report(told()).to_html()
+    used = set(re.findall(r"var\(--(\w+)\)", text))
+    day, _, night = text.partition("@media (prefers-color-scheme: dark)")
+    for half in (day, night.partition("* {")[0]):
+        assert used <= set(re.findall(r"--(\w+): #", half))
+
+
+def test_many_workers_make_no_huge_page() -> None:
+    run = Run(range(20_000), lanes=200)
+    for number in range(20_000):
+        run.chunk(number / 100, number / 100 + 1, lane=number % 200)
+    assert len(report(run.end(202)).to_html()) < 3_000_000
+
+
+def test_a_notebook_shows_the_page_in_a_frame() -> None:
+    (tag, attrs), *_ = Page(report(told(HOSTILE))._repr_html_()).tags
+    assert tag == "iframe"
+    assert_page_is_sound(attrs["srcdoc"] or "")
+
+
+def test_a_report_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = report(told())
+    assert made.save(tmp_path / "a.html").read_text() == made.to_html()
+    assert made.save(tmp_path / "a.txt").read_text() == f"{made}\n"
+    with pytest.raises(ValueError, match=r"expected a file named .html, .txt or .md, got '.*b.pdf'"):
+        made.save(tmp_path / "b.pdf")
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        made.save(tmp_path / "c.html")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "a.txt"]
+
+
+# -- the trace ---------------------------------------------------------------------------------------------------------
+
+
+def trace_of(book: JobBook) -> list[dict[str, Any]]:
+    file = io.BytesIO()
+    write_trace(file, measure(book, START, 2), book.timings.stretches, book.table.id_of)
+    loaded = json.loads(file.getvalue())
+    assert set(loaded) == {"displayTimeUnit", "traceEvents"}
+    assert loaded["displayTimeUnit"] in ("ms", "ns")
+    events: list[dict[str, Any]] = loaded["traceEvents"]
+    return events
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_the_trace_has_the_form_that_perfetto_reads(traced: bool) -> None:
+    events = trace_of(told(HOSTILE, trace=traced))
+    slices: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
+    for event in events:
+        assert event["ph"] in PHASES
+        assert isinstance(event["name"], str)
+        assert isinstance(event["pid"], int)
+        if event["ph"] != "M":
+            assert isinstance(event["ts"], float)
+        if event["ph"] == "X":
+            assert event["dur"] >= 0
+            slices[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+        if event["ph"] == "i":
+            assert event["s"] in ("g", "t")
+    named = {(event["pid"], event["tid"]) for event in events if event["name"] == "thread_name"}
+    assert set(slices) <= named
+    for thread in slices.values():
+        assert_nested(thread)
+
+
+def assert_nested(slices: list[tuple[float, float]]) -> None:
+    """Of two slices of a thread, one contains the other or they don't meet: else a viewer drops one."""
+    around: list[float] = []
+    for start, end in sorted(slices, key=lambda one: (one[0], -one[1])):
+        while around and around[-1] <= start + 1e-3:
+            around.pop()
+        assert not around or end <= around[-1] + 1e-2
+        around.append(end)
+
+
+def test_the_trace_tells_what_happened_when() -> None:
+    events = trace_of(told())
+    assert {event["name"] for event in events if event["ph"] == "i"} == {
+        *("worker ready", "paused", "resumed", "worker died")
+    }
+    chunk = next(event for event in events if event["name"] == "3 items")
+    assert (chunk["ts"], chunk["dur"], chunk["args"]["items"]) == (1e6, 2e6, 3)
+    inside = {
+        e["name"]: e["dur"] for e in events if e["ph"] == "X" and (e["pid"], e["tid"]) == (1, 0) and e["ts"] < 3e6
+    }
+    assert inside == {"3 items": 2e6, "setup": 1e6, "handler": 1e6}
+
+
+def test_with_trace_the_handler_s_slice_has_its_items() -> None:
+    names = [event["name"] for event in trace_of(told(trace=True)) if event["ph"] == "X" and event["tid"] == 0]
+    at = names.index("handler")
+    assert names[at : at + 3] == ["handler", "item 0", "2 items from 1"]
