@@ -225,8 +225,9 @@ class Timings:
         done = report.done - report.first
         self._add_waiting(lane, times, packed_at, left_at)
         place = self._lanes[lane]
-        place.free_at, place.received, place.decoded, place.handled = times.ended, report.received, report.decoded, now
-        self.last_on[lane] = times.ended
+        place.free_at = max(place.free_at, times.ended)
+        place.received, place.decoded, place.handled = report.received, report.decoded, now
+        self.last_on[lane] = place.free_at
         busy = times.ended - times.begun
         self._add_work(times, busy, done)
         sums = self.sums

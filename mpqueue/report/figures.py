@@ -181,6 +181,12 @@ def _from(start: float, span: Span) -> Span:
     )
 
 
+#: The parts in which a worker waited.
+_WAITING = frozenset(
+    {"for_pickling", "for_unpickling", "for_parent", "transfer", "starting", "replacing", "idle", "tail"}
+)
+
+
 def _work(sums: Sums, tail: float, whole: float, shared: bool) -> list[Part]:
     idle = "nothing of this job was there to be done" + ("; they may have served other jobs" if shared else "")
     parts = [
@@ -200,6 +206,12 @@ def _work(sums: Sums, tail: float, whole: float, shared: bool) -> list[Part]:
         Part("idle", "idle", sums.idle - tail, idle),
         Part("tail", "idle at the end", tail, "the last items were running elsewhere"),
     ]
+    waited = sum(part.seconds for part in parts if part.key in _WAITING)
+    worked = sum(part.seconds for part in parts) - waited
+    if worked + waited > whole and waited:
+        # Chunks of one lane ran on several workers at a time: an executor of another kind decides on which.
+        share = max(0.0, whole - worked) / waited
+        parts = [part._replace(seconds=part.seconds * share) if part.key in _WAITING else part for part in parts]
     rest = whole - sum(part.seconds for part in parts)
     parts.append(Part("rest", "not accounted for", rest, "moments between two looks at the clock"))
     return [part for part in parts if part.seconds > 0.0005 * whole]

@@ -6,12 +6,14 @@ import json
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mpqueue import Job, JobQueue, RetryPolicy, current_item
+from mpqueue.backends import ExecutorBackend
 from mpqueue.report.figures import Figures
 from tests.support.spinning import HEAVINESS, Heavy, spin
 from tests.support.waiting import Gate
@@ -179,6 +181,14 @@ def test_a_job_that_an_earlier_program_ran_has_no_times(tmp_path: Path) -> None:
             ValueError, match="expected a job that this program ran, got one that the journal remembers"
         ):
             job.report()
+
+
+def test_the_parts_are_the_whole_where_an_executor_chooses_the_worker() -> None:
+    with JobQueue(2, backend=ExecutorBackend(lambda: ThreadPoolExecutor(2))) as queue:
+        job = queue.run(range(100), lambda item: threading.Event().wait(0.001))
+    found = figures(job)
+    assert found.sums.items == 100
+    assert found.sums.cpu == 0, "whose it was in this process, nobody knows"
 
 
 def test_a_traced_job_has_each_item_in_its_trace(tmp_path: Path) -> None:
