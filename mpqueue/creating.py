@@ -181,7 +181,7 @@ class Creating:
         new.book.timings.handler_packed(self._engine.clock.now() - began, packed.size, packed.weight)
         return Job(self._add(new, strict=strict))
 
-    def _add(self, new: NewJob, *, strict: bool) -> JobBook:
+    def _add(self, new: NewJob, *, strict: bool, same_items: bool = False) -> JobBook:
         recorder, book = self._engine.recorder, new.book
         if recorder is not None:
             new.prepare_recording()
@@ -190,7 +190,7 @@ class Creating:
             book.number = self._next_number
             self._next_number += 1
             if recorder is not None:
-                new.record_or_go_on(recorder, self._engine.clock.wall(), strict=strict)
+                new.record_or_go_on(recorder, self._engine.clock.wall(), strict=strict, same_items=same_items)
             self._jobs[book.id] = book
         return book
 

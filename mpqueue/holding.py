@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from mpqueue._core.job_book import JobBook
 from mpqueue._engine.engine import Engine
+from mpqueue._engine.protocol import Backend
 from mpqueue.errors import JobNotFoundError, JobStateError, JournalError, shown
 from mpqueue.job import Job
 from mpqueue.options import JobOptions, QueueOptions
@@ -23,6 +24,7 @@ class Holding:
 
     _engine: Engine
     _options: QueueOptions
+    _backend: Backend
     _jobs: dict[str, JobBook]
     _jobs_lock: threading.RLock
     _next_number: int
@@ -138,21 +140,27 @@ class Holding:
         assert recorder is not None
         return cast("JobBook", RecordedBook(recorder.journal.reader, recorded))
 
-    def _take_up(self, job_id: str, what: str) -> JobBook:
-        """The job, ready to be run again; one that only the journal has, with the handler that is in there."""
+    def take_up(self, job_id: str, what: str, *, unfinished: bool = False) -> JobBook:
+        """The job, ready to be run again; one that only the journal has, with the handler that is in there.
+
+        Raises `JobNotFoundError`; `JobStateError` for one that was not over, unless ``unfinished`` allows that too;
+        `JournalError` where what is to run is not in the journal.
+        """
         self._check_open(what)
-        if self._held(job_id) is not None or (found := self._recorded(job_id)) is None:
+        found = None if self._held(job_id) is not None else self._recorded(job_id)
+        if found is None:
             return self._find(job_id)
         recorder = self._engine.recorder
         assert recorder is not None
         recorded = cast("RecordedBook", found)
-        if not recorded.status.final or recorded.cancelled:
+        if not (recorded.over or unfinished):
             raise JobStateError(
                 f"job {job_id!r}: expected a job that has ended to {what}, got one that was not over; "
                 "create_job() it with its items and its handler, and start it"
             )
         check_kept(recorded)
-        new = recorded.to_new_job(JobOptions(self._options.retry, self._options.timeout))
+        options, whole = self._options, not self._backend.capabilities.shares_memory
+        new = recorded.to_new_job(JobOptions(options.retry, options.timeout, options.setup_timeout), whole=whole)
         with self._jobs_lock:
             if job_id in self._jobs:
                 return self._jobs[job_id]

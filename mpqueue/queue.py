@@ -37,7 +37,7 @@ from mpqueue.holding import Holding
 from mpqueue.hosting import Hosting
 from mpqueue.options import JobOptions
 from mpqueue.progress import Showing, ShowProgress, make_display
-from mpqueue.recorded import journal_path
+from mpqueue.recorded import NewJob, journal_path
 from mpqueue.records import with_speech
 from mpqueue.retry import RetryPolicy
 from mpqueue.run import Ended, JobRun
@@ -234,7 +234,7 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
         the journal has runs with the handler that is in there. Raises `JobNotFoundError`; `JobStateError` for a job
         that has not ended or was cancelled; `JournalError` where items or handler are not in the journal.
         """
-        book, showing = self._take_up(job_id, "retry failed items"), Showing(progress, job_id)
+        book, showing = self.take_up(job_id, "retry failed items"), Showing(progress, job_id)
         run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
         if book.status is JobStatus.COMPLETED:
             run.resolve()
@@ -271,6 +271,25 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
 
     def _pack(self, name: str, function: Callable[..., Any], rule: str, seed: int = 0) -> PackedHandler:
         return pack_handler(name, function, None, rule, seed, whole=not self._backend.capabilities.shares_memory)
+
+    def start_recorded(
+        self,
+        job_id: str,
+        table: ItemTable,
+        options: JobOptions,
+        handler: Callable[..., Any],
+        on_ended: Callable[[Ended], None] | None = None,
+        *,
+        showing: Showing = Showing(),  # noqa: B008 - frozen
+    ) -> JobRun:
+        """Like `start_table`, for a job that the journal knows by this id, or will. Raises `JournalError`."""
+        self._check_open("start a job")
+        whole = not self._backend.capabilities.shares_memory
+        new = NewJob(job_id, table, options, handler, None, whole=whole)
+        book = self._add(new, strict=False, same_items=True)
+        run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
+        self.ask(self._beginning(book, run, JobStarted(book, self._engine.clock.wall()), showing, on_ended))
+        return run
 
     # -- inside ----------------------------------------------------------------------------------------------
 

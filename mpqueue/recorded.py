@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,10 @@ from mpqueue._core.item_table import ItemTable
 from mpqueue._core.job_book import JobBook
 from mpqueue._wire.handler import pack_handler
 from mpqueue._wire.payload import dump_by_value, load_kept
+from mpqueue._worker.replay import replay
 from mpqueue.errors import JournalError, JournalMismatchError, shown
 from mpqueue.options import JobOptions
-from mpqueue.status import FAILED, PENDING, JobStatus
+from mpqueue.status import COMPLETED, FAILED, PENDING, JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._engine.journal.reader import Reader, RecordedJob
@@ -62,6 +63,7 @@ class NewJob:
         packed = pack_handler(job_id, handler, setup, table.rule, options.seed, whole=whole)
         #: The number is to be set before anybody starts it.
         self.book = JobBook(0, job_id, table, options, packed)
+        table.replay = partial(_replay, self.book)
         self._functions = (handler, setup)
         self._seed_given = seed_given
 
@@ -73,10 +75,11 @@ class NewJob:
         self._payloads = keep_payloads(self.book.table.payloads)
         self._code_hash = hash_code(*self._functions)
 
-    def record_or_go_on(self, recorder: Recorder, created_at: float, *, strict: bool) -> None:
+    def record_or_go_on(self, recorder: Recorder, created_at: float, *, strict: bool, same_items: bool = False) -> None:
         """Have the job recorded from now on; where the journal has it, its table tells what has ended already.
 
-        Waits until it is on disk. Raises `JournalMismatchError` for a job with other items, and `JournalError`.
+        With ``same_items``, items that seem to have changed are other items. Waits until it is on disk. Raises
+        `JournalMismatchError` for a job with other items, and `JournalError`.
         """
         book, reader = self.book, recorder.journal.reader
         try:
@@ -87,7 +90,7 @@ class NewJob:
         if recorded is None:
             recording = self.recording(self._add(recorder, created_at))
         else:
-            self._check(reader, recorded, strict=strict)
+            self._check(reader, recorded, strict=strict, same_items=same_items)
             recording = self._go_on(reader, recorded)
         recorder.add(book, recording)
 
@@ -123,7 +126,7 @@ class NewJob:
                 raise TypeError(f"items: expected ids that can be pickled for the journal, got {error}") from error
         return recorder.journal.ask(lambda store: store.add_job(columns, self._payloads.bodies))
 
-    def _check(self, reader: Reader, recorded: RecordedJob, *, strict: bool) -> None:
+    def _check(self, reader: Reader, recorded: RecordedJob, *, strict: bool, same_items: bool) -> None:
         from mpqueue._engine.journal.code_hash import differs
 
         book = self.book
@@ -145,6 +148,11 @@ class NewJob:
             changed.append("its handler's code")
         if self._seed_given and recorded.seed != book.options.seed:
             changed.append("its seed")
+        if same_items and recorded.payload_hash != self._payloads.hash:
+            raise JournalMismatchError(
+                f"{where}: expected the items that it was recorded with, got others, which can't be told apart by ids; "
+                "nothing was changed; give each call a journal of its own, or use create_job()"
+            )
         if not changed:
             return
         text = f"{where}: {' and '.join(changed)} seem to have changed since it was recorded"
@@ -232,31 +240,58 @@ class RecordedBook:
         self.started_at, self.finished_at = recorded.started_at, recorded.finished_at
         self.duration = recorded.duration
 
+    @property
+    def over(self) -> bool:
+        """True where it ended by itself."""
+        return self.status.final and not self.cancelled
+
     @cached_property
     def table(self) -> ItemTable:
         """The items. Raises `JournalError` where they can't be read."""
-        return self._reader.table(self.recorded)
+        table = self._reader.table(self.recorded)
+        table.replay = self._replay
+        return table
 
-    def to_new_job(self, options: JobOptions) -> NewJob:
+    def _replay(self, index: int) -> Any:
+        handler, setup = load_handler(self._reader, self.recorded)
+        check_item_kept(self, index)
+        packed = pack_handler(self.id, handler, setup, self.recorded.rule, self.recorded.seed)
+        return replay(packed.frame, self.table.payloads[index], index, self.table.attempts[index] + 1)
+
+    def to_new_job(self, options: JobOptions, *, whole: bool) -> NewJob:
         """The same as a job that can be run, its failed items once more. Raises `JournalError`."""
         handler, setup = load_handler(self._reader, self.recorded)
         options = dataclasses.replace(options, seed=self.recorded.seed)
-        new = NewJob(self.id, self.table, options, handler, setup)
+        new = NewJob(self.id, self.table, options, handler, setup, whole=whole)
         new.book.retries = self.retries
         new.book.go_on()
-        restore_end(new.book, self.recorded)
+        if self.over:
+            restore_end(new.book, self.recorded)
         new.prepare_recording()
         return new
 
 
-def check_kept(book: RecordedBook) -> None:
-    """Raise `JournalError` where the failed items can't be run again."""
-    from mpqueue._engine.journal.values import NotKept
+def _replay(book: JobBook, index: int) -> Any:
+    table = book.table
+    return replay(book.handler.frame, table.payloads[index], index, table.attempts[index] + 1)
+
+
+def check_item_kept(book: RecordedBook, index: int) -> None:
+    """Raise `JournalError` where an item can't be run again."""
+    from mpqueue._engine.journal.values import NotKept, Unreadable
 
     table = book.table
-    for index in sorted(table.failures):
-        if table.status[index] == FAILED and isinstance(table.payloads[index], NotKept):
-            raise JournalError(
-                f"job {book.id!r}: expected failed items that are in the journal, got {table.id_of(index)!r}, which is "
-                "not; create_job() the job with its items and its handler instead"
-            )
+    if isinstance(table.payloads[index], NotKept | Unreadable):
+        raise JournalError(
+            f"job {book.id!r}: expected item {table.id_of(index)!r} in the journal, got {table.payloads[index]!r}; "
+            "create_job() the job with its items and its handler instead"
+        )
+
+
+def check_kept(book: RecordedBook) -> None:
+    """Raise `JournalError` where what is to run again can't be: the failed items, or all that has not ended."""
+    table = book.table
+    again = sorted(table.failures) if book.over else table.unfinished()
+    for index in again:
+        if table.status[index] != COMPLETED:
+            check_item_kept(book, index)

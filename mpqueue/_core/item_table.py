@@ -69,6 +69,8 @@ class ItemTable:
         self.output: dict[
             int, tuple[str, str]
         ] = {}  #: what the last try wrote to stdout and stderr, where that is kept
+        #: Set where the job's handler is at hand: runs the item at an index once more, in this process.
+        self.replay: Callable[[int], Any] | None = None
         #: Set by the coordinator: the indices that workers are running now, and how far each is.
         self.running: Callable[[], Mapping[int, float]] = dict
 
@@ -191,6 +193,9 @@ class ItemTable:
         copy.cpu[0] = self.cpu[index]
         copy.peak[0] = self.peak[index]
         copy.results[0] = self.results[index]
+        if self.replay is not None:
+            again = self.replay
+            copy.replay = lambda _: again(index)
         if index in self.failures:
             copy.failures[0] = self.failures[index]
         if index in self.history:

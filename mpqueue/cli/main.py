@@ -8,12 +8,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from mpqueue.cli import completion, run
+from mpqueue.cli import completion, journal, run
 from mpqueue.cli.usage import Exit, UsageError, say_error
 from mpqueue.errors import MPQueueError
 
 #: Modules of commands, in the order of the help; each adds its own parser.
-COMMANDS = (run, completion)
+COMMANDS = (run, journal, completion)
 
 EPILOG = "`mpqueue COMMAND --help` says more, with examples."
 

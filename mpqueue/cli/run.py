@@ -31,6 +31,8 @@ examples:
   mpqueue run geo:locate --from csv addresses.csv --output found.parquet --columns name,result.lat,result.lon
   mpqueue run model:label --setup model:load --from jsonl items.jsonl --timeout 60 --on-error stop
 
+  mpqueue run thumbnails:make 'pictures/*.jpg' --journal run.db -o thumbnails.csv
+
 exit codes: 0 all items completed, 1 some failed, 2 wrong usage, 130 interrupted (Ctrl-C)
 """
 N = TypeVar("N", int, float)
@@ -63,16 +65,18 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--from", dest="kind", choices=KINDS, help="what the items are: the INPUT files themselves (default), or what "
         "stands in them (without INPUT in stdin): lines, a JSON value a line, rows of CSV as dicts")  # fmt: skip
-    add("-j", "--jobs", type=_count, metavar="N", help="how many workers (default: one for each CPU)")
+    add("-j", "--jobs", type=count, metavar="N", help="how many workers (default: one for each CPU)")
     add(
         "--setup",
         metavar="module:function",
         help="called once in each worker; the handler gets what it returns as well",
     )
-    add("--retries", type=_count_or_none, default=3, metavar="N", help="tries after the first (default: 3)")
-    add("--retry-delay", type=_seconds, default=2.0, metavar="S", help="seconds before the first; then twice as long "
+    add("--retries", type=count_or_none, default=3, metavar="N", help="tries after the first (default: 3)")
+    add("--retry-delay", type=seconds, default=2.0, metavar="S", help="seconds before the first; then twice as long "
         "each time (default: 2)")  # fmt: skip
-    add("--timeout", type=_seconds, metavar="S", help="seconds that one try may take")
+    add("--timeout", type=seconds, metavar="S", help="seconds that one try may take")
+    add("--journal", metavar="run.db", help="write down what becomes of each item: the same command, given again after "
+        "whatever ended it, runs only what is missing")  # fmt: skip
     add("--on-error", choices=("continue", "stop", "skip"), default="continue", help="items that fail for good: go on "
         "(default), stop at the first, or go on and leave them out of the output")  # fmt: skip
 
@@ -91,8 +95,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
-    logging.basicConfig(level=args.log_level, format="%(levelname)s %(name)s: %(message)s")
-    warnings.filterwarnings("ignore", message="progress: tqdm is not installed")
+    log_to_stderr(args.log_level)
     check_output(args.output)
     handler = load_function(args.handler, "module:handler")
     setup = None if args.setup is None else load_function(args.setup, "--setup")
@@ -101,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     columns = None if args.columns is None else [name.strip() for name in args.columns.split(",")]
     with (
         open_output(args.output, columns, captured=args.capture_output) as output,
-        JobQueue(args.jobs, retry=policy, timeout=args.timeout) as queue,
+        JobQueue(args.jobs, retry=policy, timeout=args.timeout, journal=args.journal) as queue,
     ):
         try:
             job = queue.create_job(args.handler, items, handler, setup=setup, capture_output=args.capture_output)
@@ -109,8 +112,14 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(str(error)) from None
         if args.dashboard:
             _serve(queue)
-        started = queue.start(job.id, progress=_progress(args.progress))
+        started = queue.start(job.id, progress=progress_of(args.progress))
         return _follow(queue, started, output, args)
+
+
+def log_to_stderr(level: str) -> None:
+    """Show what is logged from that level on."""
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    warnings.filterwarnings("ignore", message="progress: tqdm is not installed")
 
 
 def _serve(queue: JobQueue) -> None:
@@ -137,10 +146,10 @@ def _follow(queue: JobQueue, started: JobRun, output: Output, args: argparse.Nam
         if not isinstance(error, KeyboardInterrupt):
             raise
         rows.end()
-        _say_interrupted(job)
+        _say_interrupted(job, recorded=args.journal is not None)
         return Exit.INTERRUPTED
     rows.end()
-    _say_end(job)
+    say_end(job)
     return Exit.GOOD if job.status is JobStatus.COMPLETED else Exit.FAILED
 
 
@@ -178,7 +187,8 @@ class _WithoutFailed:
 # -- what people are told ----------------------------------------------------------------------------------------------
 
 
-def _progress(wanted: bool | None) -> ShowProgress:
+def progress_of(wanted: bool | None) -> ShowProgress:
+    """A bar on a terminal; lines elsewhere, where they are wanted."""
     if wanted is False or (wanted is None and not can_draw()):
         return False
     return True if can_draw() else _Lines()
@@ -196,16 +206,18 @@ class _Lines:
             say(describe(progress))
 
 
-def _say_end(job: Job) -> None:
+def say_end(job: Job) -> None:
+    """What became of it."""
     failures = job.failures
     for failure in failures[:NAMED]:
-        say(f"{coloured('failed:', 'red')} {_describe_failure(failure.item)}")
+        say(f"{coloured('failed:', 'red')} {describe_failure(failure.item)}")
     if len(failures) > NAMED:
         say(f"... and {len(failures) - NAMED} more")
     say(_summary(job))
 
 
-def _describe_failure(item: JobItem) -> str:
+def describe_failure(item: JobItem) -> str:
+    """One line of a failed item."""
     name = item.payload if isinstance(item.payload, str | int | float) else item.id
     return f"{name}: {item.error} (after {item.attempts} {'try' if item.attempts == 1 else 'tries'})"
 
@@ -225,10 +237,10 @@ def _summary(job: Job) -> str:
     return f"{text}, in {f'{job.duration:.1f} s' if job.duration < 60 else minutes(job.duration)}"
 
 
-def _say_interrupted(job: Job) -> None:
+def _say_interrupted(job: Job, *, recorded: bool) -> None:
     """What became of it, and how to go on."""
     say(f"\n{coloured('interrupted:', 'yellow')} {job.completed + job.failed} of {job.total} items had ended")
-    say(f"to run it again: {again()}")
+    say(f"{'to go on' if recorded else 'to run it again'}: {again()}")
 
 
 def again() -> str:
@@ -241,15 +253,18 @@ def again() -> str:
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A number of things, at least one. Raises ArgumentTypeError."""
     return _number(text, int, 1, "a whole number from 1 up")
 
 
-def _count_or_none(text: str) -> int:
+def count_or_none(text: str) -> int:
+    """A number of things. Raises ArgumentTypeError."""
     return _number(text, int, 0, "a whole number from 0 up")
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """A time. Raises ArgumentTypeError."""
     return _number(text, float, 0, "a number of seconds")
 
 

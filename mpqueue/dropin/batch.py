@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.item_table import ItemTable
 from mpqueue._wire.ids import IdRule
+from mpqueue._worker.calls import StarCall
 from mpqueue.options import JobOptions
 from mpqueue.progress import Showing, ShowProgress, label_of
 from mpqueue.retry import RetryPolicy
@@ -28,13 +30,26 @@ def start_batch(
     items_per_task: int = 1,
     on_ended: Callable[[Ended], None] | None = None,
     progress: ShowProgress = False,
+    recorded: bool = False,
 ) -> JobRun:
     """Start ``fn`` over the items, a list which it takes over; the run has the `outcomes` by position.
 
     ``max_workers`` caps how many workers serve it. ``on_ended`` gets positions as their items end, then None, on the
-    coordinator's thread: it must return at once. Raises `HandlerPicklingError`.
+    coordinator's thread: it must return at once. With ``recorded`` it is a job of the
+    queue's journal, known there by the function's name. Raises `HandlerPicklingError`, `JournalError`.
     """
     table = ItemTable(items, None, IdRule.POSITION)
     options = JobOptions(retry, timeout, None, 0, chunksize, max_workers, items_per_task)
-    _, run = queue.start_table(table, options, fn, on_ended, showing=Showing(progress, label_of(fn)))
+    showing = Showing(progress, label_of(fn))
+    if recorded:
+        return queue.start_recorded(f"map {name_of(fn)}", table, options, fn, on_ended, showing=showing)
+    _, run = queue.start_table(table, options, fn, on_ended, showing=showing)
     return run
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """The name by which a journal knows a function."""
+    while isinstance(fn, functools.partial | StarCall):
+        fn = fn.func if isinstance(fn, functools.partial) else fn.function
+    named = fn if hasattr(fn, "__qualname__") else type(fn)
+    return f"{named.__module__}.{named.__qualname__}"

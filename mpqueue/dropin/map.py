@@ -5,7 +5,9 @@ They share one warm pool, see `mpqueue.dropin.shared_pool`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+import contextlib
+import os
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from mpqueue._core.item_table import Failure, read_all
@@ -19,9 +21,9 @@ from mpqueue.dropin.options import (
     check_optional_count,
     job_options,
 )
-from mpqueue.dropin.shared_pool import shared_pool
+from mpqueue.dropin.shared_pool import THREADS, shared_pool
 from mpqueue.errors import QueueClosedError, TooManyFailuresError, shown
-from mpqueue.options import JobOptions, refuse_until_built
+from mpqueue.options import JobOptions
 from mpqueue.progress import ShowProgress, check_progress
 from mpqueue.queue import JobQueue
 from mpqueue.retry import RetryPolicy
@@ -68,7 +70,7 @@ def map(
     progress: ShowProgress = False,
     on_error: OnError = "raise",
     max_failures: int | None = None,
-    journal: str | None = None,
+    journal: str | os.PathLike[str] | None = None,
 ) -> list[Any]:
     """``[fn(item) for item in items]`` on all cores; a worker that dies costs its item one try, and nothing else.
 
@@ -84,14 +86,17 @@ def map(
     ``progress=True`` draws a bar on stderr, where that is a terminal or this is a notebook; a callable gets a
     `Progress` ten times a second and at the end, on a thread of the pool.
 
+    With ``journal``, the path of a file, the same call, made again after whatever ended the program, runs only what is
+    missing, see `JobQueue`. A journal is for one call with each function: other items are refused with
+    `JournalMismatchError`. Such a call has workers of its own.
+
     An interruption (Ctrl-C) ends the running items, and goes on.
     """
-    refuse_until_built(journal=journal)
     check_progress(progress)
     _check_failure_options(on_error, max_failures)
     job = job_options("map", concurrency, max_retries, retry, timeout, chunksize)
-    with shared_pool.lease(concurrency) as queue:
-        batch = Batch(queue, fn, items, job, max_failures, progress)
+    with _queue_for(concurrency, journal) as queue:
+        batch = Batch(queue, fn, items, job, max_failures, progress, recorded=journal is not None)
         try:
             batch.run.result()
         except BaseException:
@@ -191,6 +196,16 @@ async def amap(
     return batch.outcomes(on_error)
 
 
+@contextlib.contextmanager
+def _queue_for(concurrency: int | None, journal: str | os.PathLike[str] | None) -> Iterator[JobQueue]:
+    if journal is None:
+        with shared_pool.lease(concurrency) as queue:
+            yield queue
+    else:
+        with JobQueue(concurrency, threads_per_worker=THREADS, journal=journal) as queue:
+            yield queue
+
+
 class Batch:
     """One call: its run, ended early where more than ``max_failures`` items fail, and what becomes of its failures."""
 
@@ -202,6 +217,8 @@ class Batch:
         options: JobOptions,
         max_failures: int | None,
         progress: ShowProgress,
+        *,
+        recorded: bool = False,
     ) -> None:
         self._max_failures = max_failures
         self._watched: JobRun | None = None  #: the run, as soon as there is one to end
@@ -215,6 +232,7 @@ class Batch:
             max_workers=options.max_lanes,
             on_ended=None if max_failures is None else self._on_ended,
             progress=progress,
+            recorded=recorded,
         )
         self._watched = self.run
         self._on_ended(())  # items may have failed before

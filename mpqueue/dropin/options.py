@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal, TypedDict
 
 from mpqueue.dropin.policy import DROPIN_RETRY
@@ -29,7 +30,7 @@ class CallOptions(TypedDict, total=False):
 class MapOptions(CallOptions, total=False):
     """What `map` takes beside ``on_error``."""
 
-    journal: str | None
+    journal: str | os.PathLike[str] | None
 
 
 class StreamOptions(CallOptions, total=False):

@@ -105,5 +105,6 @@ class SharedPool:
 
 
 # One inner thread a worker, unless the user has said how many: whatever was asked first, it may grow to all CPUs.
-shared_pool = SharedPool(None if any(name in os.environ for name in THREAD_VARIABLES) else 1)
+THREADS = None if any(name in os.environ for name in THREAD_VARIABLES) else 1
+shared_pool = SharedPool(THREADS)
 os.register_at_fork(after_in_child=shared_pool.reset_in_fork)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mpqueue
 from mpqueue import (
     ItemStatus,
     Job,
@@ -26,6 +27,7 @@ from mpqueue import (
     JournalMismatchError,
     QueueClosedError,
     RetryPolicy,
+    current_item,
 )
 from mpqueue._engine.journal.reader import Reader
 from mpqueue._engine.journal.store import folder_of
@@ -512,3 +514,90 @@ def test_a_journal_that_is_damaged_is_refused_and_left_as_it_is(path: Path) -> N
     path.write_bytes(os.urandom(10_000))
     with pytest.raises(JournalError, match="another kind"):
         JobQueue(1, journal=path)
+
+
+# -- one item once more ------------------------------------------------------------------------------------------------
+
+
+def test_one_item_can_be_replayed_here_also_from_the_journal(path: Path, tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def setup() -> Any:
+        seen.append("begun")
+        yield 10
+        seen.append("ended")
+
+    def handler(item: dict[str, Any], state: int) -> int:
+        current = current_item()
+        current.report(0.5)
+        seen.append((os.getpid(), current.id, current.attempt, current.cancelled, current.worker))
+        if item["id"] == "b":
+            raise ValueError("b")
+        drawn = int(current.rng.integers(1000))
+        return state + drawn
+
+    items = [{"id": "a", "n": 1}, {"id": "b", "n": 2}]
+    with JobQueue(1, journal=path, max_retries=0) as queue:
+        job = queue.create_job("job", items, handler, setup=setup)
+        events: list[Any] = []
+        queue.on(JOB_PROGRESS, events.append)
+        queue.start("job").result()
+        assert job.items[0].replay() == job.items[0].result
+        failed = next(told.item for told in events if told.item.id == "b")
+        with pytest.raises(ValueError, match="b") as caught:
+            failed.replay()
+        assert caught.traceback[-1].name == "handler"
+        with pytest.raises(RuntimeError, match="current_item"):
+            current_item()
+        assert (job.completed, job.failed, job.items[1].attempts) == (1, 1, 1)
+    with JobQueue(1, journal=path) as queue:
+        loaded = queue.load_job("job")
+        assert loaded.items[0].replay() == job.items[0].result
+        with pytest.raises(ValueError, match="b"):
+            loaded.items[1].replay()
+
+
+def say_pid(_: int) -> int:
+    return os.getpid()
+
+
+def test_an_item_without_its_handler_can_not_be_replayed(path: Path) -> None:
+    with JobQueue(1, journal=path) as queue:
+        job = queue.run([b"x" * 300_000], do.return_length, id="big")
+        assert job.items[0].replay() == 300_000
+        assert queue.run([1], say_pid, id="small").items[0].replay() == os.getpid()
+    with JobQueue(1, journal=path) as queue, pytest.raises(JournalError, match="not in the journal"):
+        queue.load_job("big").items[0].replay()
+
+
+def test_a_failed_item_that_is_big_is_in_the_journal_and_runs_again(path: Path) -> None:
+    items = [b"a" * 300_000, b"b" * 300_000]
+    with JobQueue(1, journal=path, max_retries=0) as queue:
+        queue.run(items, do.only(items[1], do.fail, do.return_length), id="job")
+    with JobQueue(1, journal=path) as queue:
+        failure = queue.load_job("job").failures[0]
+        assert failure.item.payload == items[1]
+
+
+# -- map ---------------------------------------------------------------------------------------------------------------
+
+
+def test_map_with_a_journal_calls_only_what_is_missing(path: Path, tmp_path: Path) -> None:
+    first, again = gate(tmp_path, "first"), gate(tmp_path, "again")
+    failing = do.announce(first, do.only(7, do.fail_with(ValueError("seven")), do.square))
+    with pytest.raises(ValueError, match="seven"):
+        mpqueue.map(failing, range(12), journal=path, concurrency=2, max_retries=0)
+    assert len(first.arrived()) == 12
+    healed = do.announce(again, do.square)
+    results = mpqueue.map(healed, range(12), journal=path, concurrency=2, on_error="collect")
+    assert again.arrived() == set()
+    assert [result for result in results if not isinstance(result, ValueError)] == [n * n for n in range(12) if n != 7]
+    with pytest.raises(JournalMismatchError, match="journal of its own"):
+        mpqueue.map(healed, range(1, 13), journal=path, concurrency=2)
+    assert mpqueue.starmap(pow, [(2, 3), (2, 4)], journal=path, concurrency=1) == [8, 16]
+    assert mpqueue.map(abs, [-1, -2], journal=str(path), concurrency=1) == [1, 2]
+    assert [job.id for job in Reader(str(path)).jobs()] == [
+        "map tests.support.handlers._announce",
+        "map builtins.pow",
+        "map builtins.abs",
+    ]

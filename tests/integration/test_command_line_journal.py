@@ -1,0 +1,127 @@
+"""``mpqueue run --journal``, and the commands that look into a journal."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mpqueue._engine.journal.reader import Reader
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+WORDS = """
+from pathlib import Path
+
+def count(line):
+    with Path("calls").open("a") as file:
+        file.write(line + "\\n")
+    if line == "bad" and not Path("healed").exists():
+        raise ValueError("a bad word")
+    if line == "wait" and not Path("open").exists():
+        Path("here").touch()
+        import threading
+        threading.Event().wait(60)
+    return {"length": len(line)}
+"""
+
+
+def mpqueue(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mpqueue", *arguments],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "words.py").write_text(WORDS)
+    (tmp_path / "in.txt").write_text("one\nbad\nwait\nthree\n")
+    (tmp_path / "open").touch()
+    return tmp_path
+
+
+RUN = ("run", "words:count", "--from", "lines", "in.txt", "--journal", "run.db", "--retries", "0", "-j", "1")
+
+
+def calls(folder: Path) -> list[str]:
+    return (folder / "calls").read_text().split()
+
+
+def failed_so_far(folder: Path) -> int:
+    job = Reader(str(folder / "run.db")).find("words:count")
+    return 0 if job is None else job.failed
+
+
+def test_the_same_command_goes_on_after_an_interruption_and_says_so(folder: Path) -> None:
+    (folder / "open").unlink()
+    command = [sys.executable, "-m", "mpqueue", *RUN, "-o", "out.jsonl"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True) as program:
+        wait_until((folder / "here").exists, timeout=60)
+        wait_until(lambda: failed_so_far(folder) == 1, timeout=60)
+        program.send_signal(signal.SIGINT)
+        _, told = program.communicate(timeout=60)
+    assert program.returncode == 130
+    assert f"to go on: mpqueue {' '.join(RUN)} -o out.jsonl" in told
+    done = calls(folder)
+    assert done[:3] == ["one", "bad", "wait"]
+    (folder / "open").touch()
+    assert "cancelled" in mpqueue(folder, "status", "run.db").stdout
+    after = mpqueue(folder, *RUN, "-o", "out.jsonl")
+    assert after.returncode == 1
+    assert "4 items: 3 completed, 1 failed" in after.stderr
+    assert calls(folder)[3:] == ["wait", "three"]
+    rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    assert [row["payload"] for row in rows] == ["one", "bad", "wait", "three"]
+
+
+def test_a_journal_tells_its_jobs_and_failures_and_runs_them_again(folder: Path) -> None:
+    assert mpqueue(folder, *RUN, "-o", "out.jsonl").returncode == 1
+    status = mpqueue(folder, "status", "run.db")
+    assert [line.split() for line in status.stdout.splitlines()] == [
+        ["STATUS", "COMPLETED", "FAILED", "TOTAL", "JOB"],
+        ["completed_with_errors", "3", "1", "4", "words:count"],
+    ]
+    failures = mpqueue(folder, "failures", "run.db", "--traceback")
+    assert failures.stdout.startswith("bad: a bad word (after 1 try)\n    Traceback")
+    as_json = json.loads(mpqueue(folder, "failures", "run.db", "--json").stdout)
+    assert (as_json["job"], as_json["payload"], as_json["error"]) == ("words:count", "bad", "a bad word")
+    still = mpqueue(folder, "retry", "run.db", "--retries", "0", "-j", "1")
+    assert still.returncode == 1
+    assert "a bad word" in still.stderr
+    (folder / "healed").touch()
+    retried = mpqueue(folder, "retry", "run.db", "words:count", "-j", "1")
+    assert (retried.returncode, retried.stderr.startswith("4 items: 4 completed")) == (0, True)
+    assert calls(folder) == ["one", "bad", "wait", "three", "bad", "bad"]
+    assert mpqueue(folder, "failures", "run.db").stdout == ""
+    exported = mpqueue(folder, "export", "run.db", "--columns", "id,result.length,status")
+    rows = [json.loads(line) for line in exported.stdout.splitlines()]
+    assert [row["result.length"] for row in rows] == [3, 3, 4, 5]
+    assert {row["status"] for row in rows} == {"completed"}
+    assert mpqueue(folder, "export", "run.db", "-o", "all.csv").returncode == 0
+    assert (folder / "all.csv").read_text().splitlines()[0].startswith("id,payload,")
+
+
+def test_what_makes_no_sense_is_told(folder: Path) -> None:
+    missing = mpqueue(folder, "status", "no.db")
+    assert (missing.returncode, "not there" in missing.stderr) == (2, True)
+    other = mpqueue(folder, "status", "in.txt")
+    assert (other.returncode, "another kind" in other.stderr) == (1, True)
+    refused = mpqueue(folder, *RUN[:-4], "--journal", "in.txt")
+    assert (refused.returncode, "another kind" in refused.stderr) == (1, True)
+    assert mpqueue(folder, *RUN).returncode == 1
+    job = mpqueue(folder, "export", "run.db", "nothing")
+    assert (job.returncode, "the journal has 'words:count'" in job.stderr) == (2, True)
+    (folder / "in.txt").write_text("one\ntwo\n")
+    changed = mpqueue(folder, *RUN)
+    assert (changed.returncode, "expected its 4 items, got 2" in changed.stderr) == (2, True)
