@@ -25,6 +25,7 @@ NAMES = (
     "fault_times",
     "scaling",
     "coordinator",
+    "journal",
 )
 
 
