@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 from mpqueue._core.item_table import FailedTry, ItemTable
-from mpqueue.errors import ItemError, JobStateError, shown
+from mpqueue.errors import ItemError, shown
 from mpqueue.events import milliseconds
 from mpqueue.report.reportable import Reportable
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES, ItemStatus, JobStatus
@@ -157,19 +157,11 @@ class JobItem(Generic[T_co, R_co]):
         return list(self._table.history.get(self._index, ()))
 
     def replay(self) -> R_co:
-        """Run the item once more, here, in this process and thread, setup included; its result, or what it raises.
+        """Run the item once more, here, setup included, for a debugger; its result, or what it raises. Changes nothing.
 
-        For a debugger: ``breakpoint()`` in the handler works, and so does ``pdb.post_mortem()`` after it. Nothing of
-        the job changes. Also for a job that was loaded from a journal, where its handler is in there.
-
-        Raises JobStateError where the handler is not at hand, `JournalError` where it can't be read.
+        Raises `JobStateError` where the handler is not at hand, `JournalError` where it can't be read from a journal.
         """
-        run = self._table.replay
-        if run is None:
-            raise JobStateError(
-                f"item {shown(self.id)}: expected a job whose handler is at hand to replay, got one without"
-            )
-        result: R_co = run(self._index)
+        result: R_co = self._table.replay(self._index)
         return result
 
     def to_dict(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpqueue._wire.ids import IdRule, find_id
-from mpqueue.errors import shown
+from mpqueue.errors import JobStateError, shown
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 
@@ -69,8 +69,8 @@ class ItemTable:
         self.output: dict[
             int, tuple[str, str]
         ] = {}  #: what the last try wrote to stdout and stderr, where that is kept
-        #: Set where the job's handler is at hand: runs the item at an index once more, in this process.
-        self.replay: Callable[[int], Any] | None = None
+        #: Runs the item at an index once more, in this process. Set where the job's handler is at hand.
+        self.replay: Callable[[int], Any] = _no_handler
         #: Set by the coordinator: the indices that workers are running now, and how far each is.
         self.running: Callable[[], Mapping[int, float]] = dict
 
@@ -193,9 +193,8 @@ class ItemTable:
         copy.cpu[0] = self.cpu[index]
         copy.peak[0] = self.peak[index]
         copy.results[0] = self.results[index]
-        if self.replay is not None:
-            again = self.replay
-            copy.replay = lambda _: again(index)
+        again = self.replay
+        copy.replay = lambda _: again(index)
         if index in self.failures:
             copy.failures[0] = self.failures[index]
         if index in self.history:
@@ -203,6 +202,10 @@ class ItemTable:
         if index in self.output:
             copy.output[0] = self.output[index]
         return copy
+
+
+def _no_handler(index: int) -> Any:
+    raise JobStateError(f"the item at {index}: expected a job whose handler is at hand to replay it, got one without")
 
 
 def make_table(items: Iterable[Any]) -> ItemTable:

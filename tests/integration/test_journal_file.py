@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import random
 import sqlite3
 import stat
 import subprocess
@@ -16,9 +17,12 @@ from typing import Any
 
 import pytest
 
+from mpqueue._core.item_table import make_table
 from mpqueue._engine.journal.journal import Entry, Journal
 from mpqueue._engine.journal.lock import is_held
+from mpqueue._engine.journal.payloads import keep_payloads
 from mpqueue._engine.journal.reader import Reader
+from mpqueue._engine.journal.rows import make_row
 from mpqueue._engine.journal.store import APPLICATION, VERSION, folder_of
 from mpqueue._engine.journal.values import BigFile
 from mpqueue.errors import JournalError
@@ -178,6 +182,42 @@ def test_a_journal_that_may_not_be_written_is_refused(tmp_path: Path, file_only:
     assert [found.name for found in folder.iterdir()] == ["run.db"]
 
 
+def damaged(good: bytes, rng: random.Random) -> bytes:
+    data = bytearray(good)
+    for _ in range(rng.choice((1, 5, 50))):
+        data[rng.randrange(len(data))] = rng.randrange(256)
+    if rng.random() < 0.2:
+        del data[rng.randrange(len(data)) :]
+    return bytes(data)
+
+
+@pytest.mark.slow
+def test_whatever_bytes_are_in_a_journal_it_is_read_or_refused(tmp_path: Path) -> None:
+    path, table, rng = tmp_path / "run.db", make_table(range(40)), random.Random(11)
+    columns = {"id": "job", "total": 40, "rule": "position", "seed": "7", "created_at": 0.0, "status": "running"}
+    with opened(path) as journal:
+        number = journal.ask(lambda store: store.add_job(columns, keep_payloads(table.payloads).bodies))
+        for lo in range(0, 40, 10):
+            table.complete(range(lo, lo + 10), ["result"] * 10)
+            journal.post(Entry([(ADD, (make_row(table, range(lo, lo + 10), {}).body,))]))
+        assert number == 1
+    good, told = path.read_bytes(), list[str]()
+    for nth in range(150):
+        bad = tmp_path / f"{nth}.db"
+        bad.write_bytes(damaged(good, rng))
+        try:
+            with opened(bad) as journal:
+                for job in journal.reader.jobs():
+                    if len(journal.reader.table(job)) != job.total:
+                        raise AssertionError(job)
+        except JournalError as error:
+            told.append(str(error))
+        for found in tmp_path.glob(f"{nth}.db*"):
+            found.unlink()
+    assert 10 < len(told) < 140
+    assert all(str(tmp_path) in text or "a row of the journal" in text for text in told)
+
+
 # -- one writer --------------------------------------------------------------------------------------------------------
 
 
@@ -313,5 +353,5 @@ def test_what_can_not_be_written_at_the_end_is_told(tmp_path: Path, caplog: pyte
         journal.post(Entry([(ADD, (b"a",))]))
         journal.ask(limit(0))
         journal.post(Entry([(ADD, (os.urandom(100_000),))]))
-    assert "could not be written" in caplog.text
+    assert "will run again" in caplog.text
     assert bodies(path) == [b"a"]

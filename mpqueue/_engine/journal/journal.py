@@ -177,7 +177,7 @@ class Journal:
             return
         try:
             errand.answer.set_result(errand.do(self._store))
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeError) as error:
             refused = JournalError(f"{self.path}: {describe(error)}; nothing was changed")
             refused.__cause__ = error
             errand.answer.set_exception(refused)

@@ -178,10 +178,10 @@ def write_whole(folder: Path, file: BigFile) -> None:
 
 @contextlib.contextmanager
 def explained(path: str) -> Any:
-    """Whatever SQLite or the system says of this journal, as a `JournalError`."""
+    """Whatever SQLite or the system says of this journal, as a `JournalError`; also that a value in it can be none."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, ValueError, TypeError) as error:  # SQLite's message may be no text
         raise JournalError(f"{path}: {describe(error)}; it is left as it is") from error
 
 
@@ -190,7 +190,7 @@ def describe(error: BaseException) -> str:
     text = str(error)
     if "not a database" in text:
         return "expected a journal, got a file of another kind"
-    if "malformed" in text:
+    if "malformed" in text or isinstance(error, ValueError | TypeError):
         return f"expected a whole journal, got a damaged one ({text})"
     if "readonly" in text or "read-only" in text or "unable to open" in text:
         return f"expected a journal that can be written, in a folder that can be, got {text!r}"
