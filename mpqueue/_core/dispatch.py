@@ -34,13 +34,14 @@ def dispatch(books: Books) -> None:
         return
     if books.any_apart and _run_apart(books):
         books.held = True
-    elif books.memory_short:
-        _feed_one(books)
     else:
-        _feed_all(books)
+        _feed_lanes(books)
 
 
-def _feed_all(books: Books) -> None:
+def _feed_lanes(books: Books) -> None:
+    if books.memory_short:
+        _feed_one(books)
+        return
     # Once more where the first round may have sent the last suspects, for which others had to stand back.
     for depth in (*[0] * books.has_suspects, *range(CHUNKS_PER_LANE)):
         for lane in books.lanes:
@@ -80,9 +81,9 @@ def _run_apart(books: Books) -> bool:
         return False  # it has to wait for one that is busy, perhaps for ever: the others go on
     fresh = [lane for lane in lanes if books.idle(lane) and not lane.tries]
     if fresh:
-        if _send(books, fresh[0], job, 1, Care.APART):
-            books.apart_since = None
-    elif not any(lane.state is LaneState.STARTING for lane in lanes):
+        books.apart_since = None
+        return _send(books, fresh[0], job, 1, Care.APART)
+    if not any(lane.state is LaneState.STARTING for lane in lanes):
         used = [lane for lane in lanes if lane.state is LaneState.READY and not lane.forgetting]
         if used:
             fleet.recycle(books, used[0])
@@ -90,14 +91,25 @@ def _run_apart(books: Books) -> bool:
 
 
 def _next_apart(books: Books) -> JobBook | None:
-    """The job whose next item has to run apart, where it is its turn and a lane may have it."""
+    """The job whose next item has to run apart, where a lane may have it.
 
-    def has_lane(job: JobBook) -> bool:
-        return any(_may_have(books, job, lane, Care.APART) for lane in books.lanes if lane.state is not LaneState.DOWN)
-
-    runnable = [job for job in books.jobs.values() if job.runnable and has_lane(job)]
-    first = max(runnable, key=lambda job: (job.options.priority, job.pending.next_care), default=None)
-    return first if first is not None and first.pending.next_care is Care.APART else None
+    Jobs of a higher priority go first, but only as far as they have a use for the lanes that there are.
+    """
+    waiting = [
+        job
+        for job in books.jobs.values()
+        if job.runnable
+        and job.pending.next_care is Care.APART
+        and any(_may_have(books, job, lane, Care.APART) for lane in books.lanes if lane.state is not LaneState.DOWN)
+    ]
+    if not waiting:
+        return None
+    job = max(waiting, key=lambda job: job.options.priority)
+    if any(other.runnable and other.options.priority > job.options.priority for other in books.jobs.values()):
+        _feed_lanes(books)
+        if not any(books.idle(lane) and _may_have(books, job, lane, Care.APART) for lane in books.lanes):
+            return None
+    return job
 
 
 def _feed(books: Books, lane: LaneBook) -> None:

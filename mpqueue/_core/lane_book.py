@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.pending import Care
+from mpqueue._wire.ledger import Claim
 
 #: Chunks on a lane at a time: one that runs and one that waits, so that the worker never waits for the parent.
 CHUNKS_PER_LANE = 2
@@ -126,6 +127,10 @@ class LaneBook:
             if chunk.number == number:
                 return chunk
         return None
+
+    def find_claimed(self, claim: Claim) -> Chunk | None:
+        """The chunk that the claim speaks of, None where it is not on the lane (any more)."""
+        return next((chunk for chunk in self.chunks if claim.is_of(chunk.number)), None)
 
     def renew(self) -> None:
         """The next generation begins: nothing of the old worker's counts any more."""

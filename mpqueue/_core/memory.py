@@ -7,9 +7,14 @@ those that are seen over their limit within an item:
 - The item whose own part is the larger one (it has at least doubled what its worker had before) is killed and charged.
 - Any other is the last straw of what ran before it. It may end by itself until the next look; then it is killed too,
   not charged, and runs again *apart*: in a new worker, while nothing else runs. There it is charged, whatever it does.
+
+Where the machine has next to nothing left although nothing new is sent out, the largest worker is killed before the
+system kills one, or this process; its item is not charged and runs again apart. One worker always goes on.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from mpqueue._core.books import Books
 from mpqueue._core.commands import Warn
@@ -21,6 +26,8 @@ from mpqueue._wire.ledger import Claim, Phase
 
 #: The machine has little memory left below this part of it, or these bytes where that is less.
 SHORT_PART, SHORT_BYTES = 0.1, 1 << 30
+#: Next to nothing is left below this part of it, or these bytes.
+SCARCE_PART, SCARCE_BYTES = 0.03, 256 << 20
 #: It has enough again above so many times that.
 ENOUGH = 1.5
 
@@ -34,6 +41,27 @@ def memory_read(books: Books, message: MemoryRead) -> None:
         lane = books.live_lane(worker.lane, worker.generation)
         if lane is not None and lane.state is LaneState.READY:
             _judge(books, lane, worker)
+    if message.available is not None and message.total is not None:
+        scarce = min(message.total * SCARCE_PART, SCARCE_BYTES)
+        if message.available < scarce:
+            _give_way(books, message.workers)
+
+
+def _give_way(books: Books, workers: Sequence[WorkerMemory]) -> None:
+    """Kill the largest of the workers that run one item, unless it is the only one that runs anything."""
+    if sum(bool(lane.chunks) for lane in books.lanes) < 2 or any(lane.state is LaneState.DYING for lane in books.lanes):
+        return  # one that dies is about to give back what it has
+    for worker in sorted(workers, key=lambda worker: -worker.used):
+        lane = books.live_lane(worker.lane, worker.generation)
+        chunk = None if lane is None else lane.find_claimed(worker.claim)
+        if (
+            lane is not None
+            and chunk is not None
+            and worker.claim.phase is Phase.RUNNING
+            and _is_one_item(worker.claim)
+        ):
+            kill(books, lane, Verdict(Why.MEMORY, chunk.number, worker.claim.lo, charged=False, used=worker.used))
+            return
 
 
 def _judge(books: Books, lane: LaneBook, worker: WorkerMemory) -> None:
@@ -41,7 +69,7 @@ def _judge(books: Books, lane: LaneBook, worker: WorkerMemory) -> None:
         lane.over = None
         return
     claim = worker.claim
-    chunk = next((chunk for chunk in lane.chunks if claim.is_of(chunk.number)), None)
+    chunk = lane.find_claimed(claim)
     if chunk is None or claim.phase is Phase.IDLE:
         _judge_between_items(books, lane, worker.used, books.max_memory)
         return

@@ -45,7 +45,7 @@ def judge(books: Books, lane: LaneBook, claim: Claim) -> None:
     job = lane.job
     if job is None or lane.state is not LaneState.READY:
         return
-    chunk = next((chunk for chunk in lane.chunks if claim.is_of(chunk.number)), None)
+    chunk = lane.find_claimed(claim)
     timeout = job.options.timeout
     limits = {Phase.RUNNING: timeout, Phase.PACKING: timeout, Phase.LOADING: job.options.setup_timeout}
     limit = limits.get(claim.phase)

@@ -47,8 +47,10 @@ def items(draw: st.DrawFn) -> Item:
                 crash(seconds, times=times),
                 hang(times=times),
                 spoil(seconds, times=times),
-                leak(draw(st.sampled_from((1, 15))), seconds),
-                hog(draw(st.sampled_from((20, 1000)))),
+                leak(1, seconds),
+                leak(15, seconds),
+                hog(20),
+                hog(1000),
                 *map(packed, Packing),
             )
         )
@@ -300,7 +302,8 @@ def check_outcomes(job: JobBook, most_memory: int | None, *, exactly: bool) -> N
         outcome = (table.status[index], table.attempts[index])
         assert table.results[index] == (index if outcome[0] == COMPLETED else None)
         if exactly and index not in job.dropped:
-            assert outcome == expected_of(table.payloads[index], job, most_memory)
+            expected = expected_of(table.payloads[index], job, most_memory)
+            assert outcome == expected, (table.payloads[index], table.history.get(index))
 
 
 def expected_of(item: Item, job: JobBook, most_memory: int | None) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import pytest
 from mpqueue._core.commands import KillLane, RecycleLane
 from mpqueue._core.dispatch import APART_PATIENCE
 from mpqueue._core.job_book import JobBook
-from mpqueue._core.memory import SHORT_PART
+from mpqueue._core.memory import SCARCE_PART, SHORT_PART
 from mpqueue._core.pending import Care
 from mpqueue.errors import MemoryLimitError, SetupError
 from mpqueue.retry import RetryPolicy
@@ -157,6 +157,15 @@ def test_the_last_straw_is_not_charged_and_runs_again_apart() -> None:
     assert fleet.counts[KillLane] == 1
 
 
+def test_an_item_that_runs_apart_is_charged_though_its_own_part_is_the_smaller_one() -> None:
+    fleet = limited(most=15)
+    job = fleet.job([hog(8, 3.0)], retry=NEVER)
+    fleet.start(job)
+    fleet.run_until_over(job, limit=60.0)
+    assert (statuses(job), attempts(job)) == (["failed"], [1])
+    assert fleet.counts[KillLane] == 2
+
+
 def test_a_last_straw_that_is_soon_over_is_left_to_end() -> None:
     fleet = limited()
     job = fleet.job([leak(70, 0.01), hog(50, LOOK_SECONDS * 0.9)], chunksize=1)
@@ -231,3 +240,30 @@ def test_nothing_is_short_where_the_system_does_not_tell() -> None:
     fleet.run_until(1.0)
     assert len(running(fleet, job)) == 2
     fleet.run_until_over(job)
+
+
+def test_where_next_to_nothing_is_left_the_largest_gives_way_uncharged_and_runs_apart() -> None:
+    fleet = limited(3, most=1000)
+    job = fleet.job([hog(100, 5.0), hog(300, 5.0), hog(200, 5.0), succeed(0.1)], retry=NEVER)
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.let_memory_be(int(MEMORY * SCARCE_PART) - 1)
+    assert fleet.counts[KillLane] == 1
+    fleet.run_while(lambda: 1 in running(fleet, job))
+    fleet.let_memory_be(MEMORY)
+    fleet.run_while(lambda: 1 not in running(fleet, job))
+    assert running(fleet, job) == [1]
+    fleet.run_until_over(job)
+    assert (statuses(job), attempts(job)) == (["completed"] * 4, [1] * 4)
+    assert fleet.counts[KillLane] == 1
+
+
+def test_a_machine_with_next_to_nothing_left_still_ends_all_jobs_and_charges_nobody() -> None:
+    fleet = limited(3, most=1000)
+    job = fleet.job([hog(100, 3.0)] * 9, retry=NEVER)
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.let_memory_be(0)
+    fleet.run_until_over(job, limit=600.0)
+    assert (statuses(job), attempts(job)) == (["completed"] * 9, [1] * 9)
+    assert fleet.counts[KillLane] == 2
