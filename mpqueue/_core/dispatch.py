@@ -34,8 +34,10 @@ def dispatch(books: Books) -> None:
         return
     if books.any_apart and _run_apart(books):
         books.held = True
-    else:
-        _feed_lanes(books)
+        return
+    _feed_lanes(books)
+    if books.any_apart and _run_apart(books):  # what stood before it has gone out
+        books.held = True
 
 
 def _feed_lanes(books: Books) -> None:

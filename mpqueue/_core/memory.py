@@ -22,7 +22,7 @@ from mpqueue._core.lane_book import Chunk, LaneBook, LaneState, Verdict, Why
 from mpqueue._core.messages import MemoryRead, WorkerMemory
 from mpqueue._core.pending import Care
 from mpqueue._core.watch import kill
-from mpqueue._wire.ledger import Claim, Phase
+from mpqueue._wire.ledger import Phase
 
 #: The machine has little memory left below this part of it, or these bytes where that is less.
 SHORT_PART, SHORT_BYTES = 0.1, 1 << 30
@@ -52,15 +52,10 @@ def _give_way(books: Books, workers: Sequence[WorkerMemory]) -> None:
     if sum(bool(lane.chunks) for lane in books.lanes) < 2 or any(lane.state is LaneState.DYING for lane in books.lanes):
         return  # one that dies is about to give back what it has
     for worker in sorted(workers, key=lambda worker: -worker.used):
-        lane = books.live_lane(worker.lane, worker.generation)
-        chunk = None if lane is None else lane.find_claimed(worker.claim)
-        if (
-            lane is not None
-            and chunk is not None
-            and worker.claim.phase is Phase.RUNNING
-            and _is_one_item(worker.claim)
-        ):
-            kill(books, lane, Verdict(Why.MEMORY, chunk.number, worker.claim.lo, charged=False, used=worker.used))
+        lane, claim = books.live_lane(worker.lane, worker.generation), worker.claim
+        chunk = None if lane is None else lane.find_claimed(claim)
+        if lane is not None and chunk is not None and claim.phase is Phase.RUNNING and claim.hi - claim.lo == 1:
+            kill(books, lane, Verdict(Why.MEMORY, chunk.number, claim.lo, charged=False, used=worker.used))
             return
 
 
@@ -79,14 +74,11 @@ def _judge(books: Books, lane: LaneBook, worker: WorkerMemory) -> None:
         if again:
             kill(books, lane, Verdict(Why.MEMORY, chunk.number, claim.lo, used=worker.used))
         return
-    culprit = _is_one_item(claim) and worker.used - worker.base >= worker.base
+    # What is packed may be the result of several items that ran under one mark.
+    culprit = claim.phase is not Phase.PACKING and claim.hi - claim.lo == 1 and worker.used - worker.base >= worker.base
     if culprit or again:
         charged = culprit or chunk.care is Care.APART
         kill(books, lane, Verdict(Why.MEMORY, chunk.number, claim.lo, charged, worker.used))
-
-
-def _is_one_item(claim: Claim) -> bool:
-    return claim.phase is Phase.PACKING or claim.hi - claim.lo == 1
 
 
 def _judge_between_items(books: Books, lane: LaneBook, used: int, most: int) -> None:

@@ -149,12 +149,16 @@ class ChunkRun:
 
         Never before it has run one. To be called once between two stretches.
         """
+        used, most = self.note_memory(), self.station.ledger.words[MOST]
+        return used is not None and self.station.growth.likely(used) > most and self.station.has_run
+
+    def note_memory(self) -> int | None:
+        """Write into the ledger what the item that begins now begins with, where there is a limit; returns it."""
         words = self.station.ledger.words
-        most = words[MOST]
-        if not most:
-            return False
+        if not words[MOST]:
+            return None
         words[PRIVATE] = used = memory.private_bytes() or 0
-        return self.station.growth.likely(used) > most and self.station.has_run
+        return used
 
     def _first_size(self) -> int:
         if self.careful or not self.job.pace:

@@ -96,6 +96,7 @@ def cut_off(run: ChunkRun) -> None:
         if run.stretch is not stretch or position - lo >= len(stretch):
             return
         run.cut_at = position
+        run.note_memory()  # what the items before it took is not its own
         run.claim(Phase.RUNNING, position, max(position + 1, lo + len(stretch)))
 
 

@@ -12,7 +12,18 @@ from mpqueue._core.pending import Care
 from mpqueue.errors import MemoryLimitError, SetupError
 from mpqueue.retry import RetryPolicy
 from tests.support.auditor import Auditor
-from tests.support.fake_lanes import LOOK_SECONDS, MEMORY, FakeLanes, attempts, errors, hog, leak, statuses, succeed
+from tests.support.fake_lanes import (
+    LOOK_SECONDS,
+    MEMORY,
+    FakeLanes,
+    attempts,
+    errors,
+    hog,
+    leak,
+    spoil,
+    statuses,
+    succeed,
+)
 from tests.support.fake_worker import Try
 
 AT_ONCE = RetryPolicy(base_delay=0.0)
@@ -267,3 +278,19 @@ def test_a_machine_with_next_to_nothing_left_still_ends_all_jobs_and_charges_nob
     fleet.run_until_over(job, limit=600.0)
     assert (statuses(job), attempts(job)) == (["completed"] * 9, [1] * 9)
     assert fleet.counts[KillLane] == 2
+
+
+def test_what_other_items_under_the_same_mark_took_is_not_charged_to_the_one_that_is_cut_off() -> None:
+    fleet = limited(most=80)
+    job = fleet.job([succeed(0.0001), *[leak(20, 0.0)] * 4, succeed(3.0)], chunksize=6, retry=NEVER)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert (statuses(job), attempts(job)) == (["completed"] * 6, [1] * 6)
+
+
+def test_the_last_of_several_that_run_apart_keeps_the_lanes_to_itself() -> None:
+    fleet = limited(3)
+    job = fleet.job([*[hog(1000)] * 4, spoil(0.0, times=1)])
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert attempts(job) == [4, 4, 4, 4, 2]

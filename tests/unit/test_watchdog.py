@@ -23,6 +23,7 @@ def running_stretch(size: int, done: int) -> Any:
         running=SimpleNamespace(out=[None] * (10 + done)),
         claim=lambda *claim: claims.append(claim),
         claims=claims,
+        note_memory=lambda: None,
     )
 
 
