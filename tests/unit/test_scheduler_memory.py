@@ -282,7 +282,7 @@ def test_a_machine_with_next_to_nothing_left_still_ends_all_jobs_and_charges_nob
 
 def test_what_other_items_under_the_same_mark_took_is_not_charged_to_the_one_that_is_cut_off() -> None:
     fleet = limited(most=80)
-    job = fleet.job([succeed(0.0001), *[leak(20, 0.0)] * 4, succeed(3.0)], chunksize=6, retry=NEVER)
+    job = fleet.job([succeed(0.00005), *[leak(20, 0.0)] * 4, succeed(3.0)], chunksize=6, retry=NEVER)
     fleet.start(job)
     fleet.run_until_over(job)
     assert (statuses(job), attempts(job)) == (["completed"] * 6, [1] * 6)
