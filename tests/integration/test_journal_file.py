@@ -215,7 +215,7 @@ def test_whatever_bytes_are_in_a_journal_it_is_read_or_refused(tmp_path: Path) -
         for found in tmp_path.glob(f"{nth}.db*"):
             found.unlink()
     assert 10 < len(told) < 140
-    assert all(str(tmp_path) in text or "a row of the journal" in text for text in told)
+    assert all(str(tmp_path) in text for text in told)
 
 
 # -- one writer --------------------------------------------------------------------------------------------------------

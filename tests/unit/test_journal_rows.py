@@ -36,7 +36,7 @@ def copied(table: ItemTable, *rows: bytes) -> ItemTable:
     """A new table of the same items, with these rows read into it."""
     fresh = ItemTable(list(table.payloads), None, table.rule)
     for body in rows:
-        read_row(body, fresh, no_file)
+        read_row(body, fresh, no_file, "run.db")
     return fresh
 
 

@@ -113,7 +113,7 @@ class Reader:
         unreadable: set[int] = set()
         with self._open() as connection:
             for (body,) in connection.execute("SELECT body FROM chunks WHERE job = ? ORDER BY number", (job.number,)):
-                unreadable.update(read_row(body, table, self.read_file))
+                unreadable.update(read_row(body, table, self.read_file, self.path))
         return sorted(unreadable)
 
     def read_file(self, name: str) -> bytes:

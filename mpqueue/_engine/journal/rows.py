@@ -156,19 +156,19 @@ def _keep_payloads(
     return kept
 
 
-def read_row(body: bytes, table: ItemTable, read_file: ReadFile) -> list[int]:
+def read_row(body: bytes, table: ItemTable, read_file: ReadFile, path: str) -> list[int]:
     """Write a row into the table; returns the indices of the items whose results can't be read here.
 
     Raises `JournalError` for a row that is damaged, or that speaks of items which the table has not.
     """
-    content = unseal(body, "a row of the journal")
+    content = unseal(body, f"{path}: a row of it")
     at = content["at"]
     indices: Sequence[int] = range(*at) if isinstance(at, tuple) else _numbers("Q", at)
     status = content["status"]
     if not indices:
         return []
     if max(indices) >= len(table) or len(status) != len(indices):
-        raise JournalError(f"a row of the journal: expected items below {len(table)}, got {max(indices)}")
+        raise JournalError(f"{path}: a row of it: expected items below {len(table)}, got {max(indices)}")
     for name in NUMBERS:
         column, count = getattr(table, name), len(indices)
         if name in content:
