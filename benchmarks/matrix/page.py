@@ -46,6 +46,8 @@ in `benchmarks/matrix/verdict.py`. If a library is used badly there, please tell
 
 - One run on one machine that had other work to do meanwhile. Faults that depend on the moment (a worker killed while
   it writes) can end otherwise another time; hangs are what did not come within 12 s or more.
+- The function that carries 100 MB is sent just so, for each item. Many of these libraries have a way to share such an
+  object (`ray.put`, `scatter`, an initializer, `shared_objects`), and do well with it.
 - It asks about faults only. Dask and Ray do much that mpqueue does not (many machines, data larger than memory); the
   standard library needs no installation; joblib and scikit-learn belong together. For items that never fail, most of
   this page says nothing.

@@ -95,8 +95,14 @@ def killed(stage: Stage) -> None:
 
     def kill() -> None:
         count = len(stage.fault.guilty)
-        for name in stage.wait_for_marks("victim", count, patience=5.0):
-            os.kill(int(name.split("-")[2]), signal.SIGKILL)
+        stage.wait_for_marks("victim", 1, stage.fault.patience)  # some start their workers now
+        stage.wait_for_marks("victim", count, 5.0)
+        killed: set[str] = set()
+        while len(killed) < count:
+            for name in set(stage.marks("victim")) - killed:
+                os.kill(int(name.split("-")[2]), signal.SIGKILL)
+                killed.add(name)
+            time.sleep(0.05)
 
     threading.Thread(target=kill, daemon=True).start()
     batch(stage)
