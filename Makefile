@@ -67,7 +67,7 @@ test-fast: .venv/.dev  ## the tests that take no time
 test-others: .venv/.dev  ## unit, contract and crash tests on every other Python that is here
 	.ci/test-others
 
-chaos: .venv/.dev  ## workers killed at random; SEED= repeats a run, MINUTES= makes it long
+chaos: .venv/.dev  ## workers and programs killed at random; SEED= repeats a run, MINUTES= for each of its tests
 	MPQUEUE_CHAOS_SEED='$(SEED)' MPQUEUE_CHAOS_MINUTES='$(MINUTES)' $(BIN)/python -m pytest -s --timeout=0 tests/chaos
 
 fuzz: .venv/.dev  ## odd values for every public call; EXAMPLES= says how many of each

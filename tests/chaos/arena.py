@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from mpqueue import JobQueue, RetryPolicy
+from mpqueue._engine.clock import SystemClock
 from mpqueue.events import JOB_FINISHED, JOB_PROGRESS
 from tests.chaos.audit import Audit, Case, Struck
 from tests.chaos.deeds import (
@@ -18,6 +19,7 @@ from tests.chaos.deeds import (
     CRASHES,
     GOOD_SETUPS,
     HANGS,
+    HOGS,
     HOPELESS,
     LITTER,
     RAISES,
@@ -32,10 +34,24 @@ from tests.chaos.witness import RaisingListener, SlowListener, Witness
 #: Seconds. Long enough for all that is quick, on a busy machine too; each item that hangs takes it.
 TIMEOUT = 1.0
 
+#: What a worker may have, where that is limited: several times what anything but a hog takes.
+MEMORY_LIMIT = "250MB"
+
 #: Items in a job.
 MOST_ITEMS = 3000
 
 _numbers = itertools.count(1)
+
+
+class JumpingClock(SystemClock):
+    """The machine's clocks, of which the one for people jumps by up to a week."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def wall(self) -> float:
+        """Seconds since the epoch, by and large."""
+        return super().wall() + self._rng.uniform(-1, 1) * 10 ** self._rng.uniform(-2, 5.8)
 
 
 class Arena:
@@ -46,6 +62,7 @@ class Arena:
         self.log = folder / f"calls-{self.number}"
         self.make = _random_make(rng)
         self.queue = JobQueue(**self.make)
+        self.queue._engine.clock = JumpingClock(random.Random(rng.random()))
         self.closing = False
         self.lock = threading.Lock()
         self._object = objection
@@ -80,7 +97,8 @@ class Arena:
         timeout = TIMEOUT if rng.random() < 0.25 else self.make["timeout"]
         items_of_a_worker = self.make["max_items_per_worker"]
         most = MOST_ITEMS if items_of_a_worker is None else 15 * items_of_a_worker
-        deeds = random_deeds(rng, most, may_hang=timeout is not None)
+        may_hog = self.make["max_memory_per_worker"] is not None
+        deeds = random_deeds(rng, most, may_hang=timeout is not None, may_hog=may_hog)
         retry = random_policy(rng)
         good_setup = rng.random() < 0.9
         setup = rng.choice(GOOD_SETUPS if good_setup else BAD_SETUPS)
@@ -126,6 +144,7 @@ def _random_make(rng: random.Random) -> dict[str, Any]:
     return {
         "concurrency": rng.choice((1, 2, 2, 3)),
         "max_items_per_worker": rng.choice((None, None, None, 1, 4, 40)),
+        "max_memory_per_worker": rng.choice((None, None, None, MEMORY_LIMIT)),
         "progress_interval": rng.choice((0.0, 0.0, 0.0, 0.02)),
         "timeout": rng.choice((None, None, TIMEOUT)),
         "setup_timeout": 3.0,
@@ -142,19 +161,22 @@ def random_policy(rng: random.Random) -> RetryPolicy:
     )
 
 
-def random_deeds(rng: random.Random, most: int, *, may_hang: bool) -> list[Deed]:
+def random_deeds(rng: random.Random, most: int, *, may_hang: bool, may_hog: bool) -> list[Deed]:
     """The items of a job: of one kind for the most part, so that pace and chunks vary between jobs."""
     size = min(most, rng.choice((0, 1, 2, 5, 20, 20, 60, 200, MOST_ITEMS)))
     main = rng.choice(("quick", "quick", "nap", "mixed"))
     spice = rng.choice((0.0, 0.02, 0.1, 0.5)) * min(1.0, 40 / max(1, size))
     largest = min(1.0, 50 / max(1, size))
-    return [_random_deed(rng, number, main, spice, largest, may_hang=may_hang) for number in range(size)]
+    families = [RAISES, RAISES, CRASHES, HOPELESS, LITTER, ("ask",), *[HANGS] * may_hang, *[HOGS] * may_hog]
+    return [_random_deed(rng, number, main, spice, largest, families) for number in range(size)]
 
 
-def _random_deed(rng: random.Random, number: int, main: str, spice: float, largest: float, *, may_hang: bool) -> Deed:
+def _random_deed(
+    rng: random.Random, number: int, main: str, spice: float, largest: float, families: Sequence[Collection[str]]
+) -> Deed:
     """``largest`` is what part of the most that an item may take it may take here: a job is done in seconds."""
     if rng.random() < spice:
-        return _bad_deed(rng, number, may_hang=may_hang)
+        return _bad_deed(rng, number, families)
     kind = main
     if main == "mixed":
         kind = rng.choice(("quick", "nap", "nap", "array", "bytes", "carry", "keep", "watch"))
@@ -169,8 +191,7 @@ def _random_deed(rng: random.Random, number: int, main: str, spice: float, large
     return Deed(number, kind)
 
 
-def _bad_deed(rng: random.Random, number: int, *, may_hang: bool) -> Deed:
-    families = [RAISES, RAISES, CRASHES, HOPELESS, LITTER, ("ask",), *([HANGS] if may_hang else [])]
+def _bad_deed(rng: random.Random, number: int, families: Sequence[Collection[str]]) -> Deed:
     kind = rng.choice(list(rng.choice(families)))
     until = 0 if kind in HOPELESS or kind in LITTER else rng.choice((1, 1, 2, ALWAYS))
     make = {"unpicklable": Unpicklable, "unreadable": Unreadable}.get(kind, Deed)

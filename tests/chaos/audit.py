@@ -18,12 +18,16 @@ from mpqueue import (
     JobItem,
     JobRun,
     JobStatus,
+    MemoryLimitError,
     ResultPicklingError,
     SetupError,
     WorkerCrashedError,
 )
-from tests.chaos.deeds import CRASHES, HANGS, HOPELESS, RAISES, Deed, is_right
+from tests.chaos.deeds import CRASHES, HANGS, HOGS, HOPELESS, RAISES, Deed, is_right
 from tests.chaos.witness import Told
+
+#: Seconds by which a difference of two times since the epoch may be off.
+ROUNDING = 1e-3
 
 
 @dataclass(eq=False)
@@ -69,10 +73,14 @@ class Audit:
         job = case.job
         for objection in (*self._of_job(case), *_of_events(case, told)):
             yield f"{job.id} ({job.status}, {len(case.runs)} runs): {objection}"
-        for index, (deed, item) in enumerate(zip(case.deeds, job.items, strict=True)):
+        yield from self.of_items(case)
+
+    def of_items(self, case: Case) -> Iterator[str]:
+        """What is wrong with its items."""
+        for index, (deed, item) in enumerate(zip(case.deeds, case.job.items, strict=True)):
             before = case.history_before[index] if case.history_before else 0
             for objection in self._of_item(case, deed, item, before):
-                yield f"{job.id}, {deed.kind} {deed.id} ({item.status}, {item.attempts} tries): {objection}"
+                yield f"{case.job.id}, {deed.kind} {deed.id} ({item.status}, {item.attempts} tries): {objection}"
 
     def _of_job(self, case: Case) -> Iterator[str]:
         job = case.job
@@ -95,8 +103,7 @@ class Audit:
             yield f"{unfinished} items did not end, {job.failed} failed"
         if unfinished != statuses[ItemStatus.PENDING]:
             yield f"items {statuses}"
-        if job.started_at is None or job.finished_at is None or job.duration is None:
-            yield "without its times"
+        yield from _of_times(job)
 
     def _of_item(self, case: Case, deed: Deed, item: JobItem, before: int) -> Iterator[str]:
         tries = item.history[before:]
@@ -127,6 +134,9 @@ class Audit:
             sent = self._struck.signals.get(entry.pid, set())
             by_us = bool(sent) and (error.signal is None or error.signal in sent)
             return (by_itself or by_us) and self._charged[entry.pid] == 1
+        if isinstance(error, MemoryLimitError):
+            self._charged[entry.pid] += 1
+            return deed.kind in HOGS and bad and self._charged[entry.pid] == 1
         if isinstance(error, ItemTimeoutError):
             self._charged[entry.pid] += 1
             return case.timeout is not None and entry.duration >= case.timeout and self._charged[entry.pid] == 1
@@ -200,3 +210,10 @@ def _of_events(case: Case, told: Told) -> Iterator[str]:
     retries = sum(told.retries.values())
     if retries > sum(max(0, item.attempts) for item in job.items):
         yield f"{retries} retries were told"
+
+
+def _of_times(job: Job) -> Iterator[str]:
+    if job.started_at is None or job.finished_at is None or job.duration is None:
+        yield "without its times"
+    elif job.duration < 0 or abs(job.finished_at - job.started_at - job.duration) > ROUNDING:
+        yield f"took {job.duration}, from {job.started_at} to {job.finished_at}"

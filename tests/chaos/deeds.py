@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import mpqueue
 from tests.support import handlers as do
+from tests.support import hogs
 
 #: An ``until`` that is never reached.
 ALWAYS = 1_000
@@ -46,6 +47,11 @@ HANGS: dict[str, Callable[[Any], Any]] = {
     "hang": do.hang_sleep,
     "hang in python": do.hang_python,
     "stop": do.stop_self,
+}
+
+#: These take more memory than their worker may have, and would never return: they need a limit.
+HOGS: dict[str, Callable[[Any], Any]] = {
+    "hog": lambda item: hogs.take_and_hang(400),
 }
 
 #: These end well and leave something behind in the worker.
@@ -143,7 +149,7 @@ def _write(path: str, line: str) -> None:
 
 
 def _do_badly(deed: Deed) -> None:
-    bad = {**RAISES, **CRASHES, **HANGS}.get(deed.kind)
+    bad = {**RAISES, **CRASHES, **HANGS, **HOGS}.get(deed.kind)
     if bad is not None:
         bad(deed.id)
     elif deed.kind == "ask":

@@ -7,7 +7,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mpqueue._engine.worker_process import WorkerProcess
@@ -16,7 +16,7 @@ from tests.chaos.audit import Struck
 #: What strikes, and how often in comparison.
 STRIKES = {signal.SIGKILL: 6, signal.SIGSEGV: 2, signal.SIGTERM: 1, signal.SIGSTOP: 4}
 
-#: Moods: mean seconds between two strikes. The first one leaves the workers in peace.
+#: Mean seconds between two strikes, in one mood or another.
 MOODS = (1.0, 0.3, 0.1, 0.02)
 
 #: How often a worker is struck that has not answered yet, in comparison: one that never gets to answer is no news.
@@ -24,9 +24,12 @@ STARTING = 0.2
 
 
 class Striker:
-    """The thread. ``lanes`` tells who could be struck now."""
+    """The thread. ``lanes`` tells who could be struck now; ``moods`` are mean seconds between two strikes."""
 
-    def __init__(self, rng: random.Random, struck: Struck, lanes: Callable[[], list[Any]]) -> None:
+    def __init__(
+        self, rng: random.Random, struck: Struck, lanes: Callable[[], list[Any]], moods: Sequence[float] = MOODS
+    ) -> None:
+        self._moods = moods
         self._rng = rng
         self._struck = struck
         self._lanes = lanes
@@ -45,7 +48,7 @@ class Striker:
         rng, mood, mood_ends = self._rng, 0.3, 0.0
         while not self._stop.is_set():
             if time.monotonic() >= mood_ends:
-                mood, mood_ends = rng.choice(MOODS), time.monotonic() + rng.uniform(0.2, 4)
+                mood, mood_ends = rng.choice(self._moods), time.monotonic() + rng.uniform(0.2, 4)
             self._stop.wait(min(rng.expovariate(1 / mood), 2.0))
             lanes = self._lanes()
             lane = rng.choice(lanes) if lanes else None

@@ -1,0 +1,185 @@
+"""The program of a restart run: the same jobs from the same seed each time, in a queue with a journal.
+
+``python -m tests.chaos.program FOLDER SEED RUN``. Whatever ends it, `tests.chaos.restarts` runs it again, with a higher
+RUN, until it ends by itself. Meanwhile its workers are struck, its wall clock jumps, and for moments it has no
+descriptors left and no room in /dev/shm (of which it has one of its own).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mpqueue import JobProgress, JobQueue, MPQueueError, RetryPolicy
+from mpqueue.events import JOB_PROGRESS
+from tests.chaos.arena import random_deeds
+from tests.chaos.audit import Struck
+from tests.chaos.deeds import Deed, Doer
+from tests.chaos.striker import Striker
+
+TIMEOUT = 1.0
+#: Items in a job, but for the slow ones.
+MOST_ITEMS = 150
+#: Often enough that hardly an item runs out of tries only because its workers are struck.
+RETRIES = 6
+MEMORY_LIMIT = "250MB"
+#: Seconds that the longest items take: longer than a group commit, so that they are on disk before they are told.
+SLOW = 0.4
+
+#: Seconds between two strikes: few workers bear less than those of many queues.
+MOODS = (3.0, 1.0, 0.3)
+
+EMPTY_HANDED = 77  #: the exit code where jobs can't be started for want of descriptors or shared memory
+
+
+def jobs_of(seed: int) -> dict[str, list[Deed]]:
+    """The jobs of a run by id, the same each time."""
+    rng = random.Random(seed)
+    jobs = {}
+    for number in range(rng.choice((1, 2, 3))):
+        deeds = random_deeds(rng, MOST_ITEMS, may_hang=True, may_hog=True)
+        slow = [Deed(len(deeds) + at, "nap", amount=int(SLOW * 1e6)) for at in range(rng.choice((0, 2, 6)))]
+        jobs[f"job-{number}"] = [*deeds, *slow]
+    return jobs
+
+
+class Log:
+    """A file to which lines are appended, each whole whatever happens next."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
+
+    def write(self, *fields: object) -> None:
+        """Append a line."""
+        os.write(self._fd, (" ".join(map(str, fields)) + "\n").encode())
+
+
+class LoggedStrikes(dict[int, set[str]]):
+    """Signals sent to workers by process id, written down before they are sent."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def __missing__(self, pid: int) -> set[str]:
+        self._log.write(pid)
+        self[pid] = set()
+        return self[pid]
+
+
+def main(folder: Path, seed: int, run: int) -> None:
+    """Run all jobs to their end."""
+    logging.basicConfig(filename=folder / "log", level=logging.WARNING, format=f"{run} %(levelname)s %(message)s")
+    rng = random.Random(f"{seed} {run}")
+    stop, trouble = threading.Event(), []
+    for make in (jump_with_the_clock, run_out_of_descriptors, fill_shared_memory):
+        if rng.random() < 0.5:
+            dice = random.Random(rng.random())
+            trouble.append(threading.Thread(target=make, args=(dice, stop), name=make.__name__, daemon=True))
+    events = Log(folder / f"events-{run}")
+    with JobQueue(
+        rng.choice((1, 2, 3)),
+        journal=folder / "run.db",
+        retry=RetryPolicy(RETRIES, base_delay=rng.choice((0.0, 0.05))),
+        timeout=TIMEOUT,
+        max_memory_per_worker=MEMORY_LIMIT,
+    ) as queue:
+
+        @queue.on(JOB_PROGRESS)
+        def write(progress: JobProgress) -> None:
+            assert progress.item is not None
+            events.write(progress.job_id, progress.item.id, progress.item.status, progress.item.elapsed)
+
+        for thread in trouble:
+            thread.start()
+        jobs = jobs_of(seed)
+        doer = Doer(str(folder / f"calls-{run}"))
+        for job_id, deeds in jobs.items():
+            persist(partial(queue.create_job, job_id, deeds, doer))
+        struck = Struck(LoggedStrikes(Log(folder / "struck")))
+        striker = Striker(random.Random(rng.random()), struck, lambda: lanes_of(queue), MOODS)
+        runs = [persist(partial(queue.start, job_id)) for job_id in jobs]
+        for job_run in runs:
+            job_run.result()
+        striker.stop()
+        stop.set()
+
+
+def persist(call: Callable[[], Any]) -> Any:
+    """Call it again while there are no descriptors and no room: these are refused with clear errors."""
+    end = time.monotonic() + 20
+    while True:
+        try:
+            return call()
+        except (MPQueueError, OSError) as error:
+            logging.getLogger("chaos").warning("refused: %r", error)
+            if time.monotonic() > end:
+                os._exit(EMPTY_HANDED)
+            threading.Event().wait(0.05)
+
+
+def lanes_of(queue: JobQueue) -> list[Any]:
+    """The lanes that have a worker."""
+    pool: Any = queue._engine._pool
+    return [] if pool is None else list(pool._wardens)
+
+
+# --- trouble --------------------------------------------------------------------------------------------------------
+
+
+def jump_with_the_clock(rng: random.Random, stop: threading.Event) -> None:
+    """The wall clock jumps, forwards and back, by up to a week."""
+    real, offset = time.time, 0.0
+
+    def wall() -> float:
+        return real() + offset
+
+    time.time = wall
+    while not stop.wait(rng.expovariate(1 / 0.1)):
+        offset = rng.uniform(-1, 1) * 10 ** rng.uniform(-2, 5.8)
+
+
+def run_out_of_descriptors(rng: random.Random, stop: threading.Event) -> None:
+    """Now and then this process may open hardly a file more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    while not stop.wait(rng.expovariate(1 / 0.7)):
+        highest = max(map(int, os.listdir("/proc/self/fd")))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, highest + rng.choice((1, 3, 20))), hard))
+        stop.wait(rng.uniform(0.01, 0.4))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def fill_shared_memory(rng: random.Random, stop: threading.Event) -> None:
+    """Now and then /dev/shm, which has to be our own, is full but for some kilobytes."""
+    if os.environ.get("CHAOS_OWN_SHM") != "1":
+        return
+    while not stop.wait(rng.expovariate(1 / 0.7)):
+        with contextlib.suppress(OSError), filled("/dev/shm/filler", rng.choice((0, 4096, 200_000))):
+            stop.wait(rng.uniform(0.01, 0.4))
+
+
+@contextlib.contextmanager
+def filled(path: str, rest: int) -> Iterator[None]:
+    """All but so many bytes of the file system are taken."""
+    stat = os.statvfs(os.path.dirname(path))
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        os.posix_fallocate(file, 0, max(4096, stat.f_bavail * stat.f_frsize - rest))
+        yield
+    finally:
+        os.close(file)
+        os.unlink(path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,163 @@
+"""Restarts: a program with a journal is killed and interrupted again and again, and run again until it is through.
+
+Then the books: each item ended once and rightly; what was told of a long item is never undone, and it never runs again;
+a try that is called twice had a reason; and each end of the program left no process.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from mpqueue import JobQueue, JobStatus
+from tests.chaos.audit import Audit, Case, Struck
+from tests.chaos.program import EMPTY_HANDED, RETRIES, SLOW, TIMEOUT, jobs_of
+from tests.support.programs import descends_from, is_running
+from tests.support.small_shm import own_shm
+from tests.support.waiting import wait_until
+
+#: Seconds that a program may take that is let alone, and that one may take to end.
+PATIENCE = 120.0
+#: How often a program is ended before it is let alone.
+MOST_ENDS = 8
+#: What ends it, and how often in comparison.
+ENDS = {signal.SIGKILL: 6, signal.SIGINT: 3, signal.SIGTERM: 1}
+#: Seconds after which an item is long: it is on disk before it is told.
+LONG = 0.25
+
+ROOT = Path(__file__).parents[2]
+
+
+class Restarts:
+    """One after the other. ``complaints`` is what was found wrong, with the folder that shows it."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.complaints: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self._rng = random.Random(seed)
+        self._folder = folder
+
+    def run_for(self, seconds: float) -> None:
+        """As many programs as there is time for, at least one."""
+        end = time.monotonic() + seconds
+        while not self.complaints:
+            seed = self._rng.randrange(2**32)
+            folder = self._folder / f"program-{seed}"
+            folder.mkdir()
+            self._see_through(seed, folder)
+            if self.complaints:
+                self.complaints.append(f"seed of the program {seed}, its files in {folder}")
+                return
+            self.complaints += [f"program {seed} in {folder}: {text}" for text in audit(seed, folder, self.counts)]
+            if not self.complaints:
+                shutil.rmtree(folder)
+            if time.monotonic() >= end:
+                return
+
+    def _see_through(self, seed: int, folder: Path) -> None:
+        self.counts["programs"] += 1
+        ends = self._rng.randrange(MOST_ENDS)
+        for run in range(100):
+            program = start(folder, seed, run)
+            patience = PATIENCE if run >= ends else 10 ** self._rng.uniform(-0.7, 0.6)
+            try:
+                code = program.wait(patience)
+            except subprocess.TimeoutExpired:
+                if run >= ends:
+                    self.complaints.append(f"run {run} did not end within {PATIENCE:g} s")
+                    program.send_signal(signal.SIGABRT)
+                    program.wait()
+                    return
+                self._end(program)
+                continue
+            if code == 0:
+                return
+            self.counts["empty-handed"] += code == EMPTY_HANDED
+            if code != EMPTY_HANDED:
+                self.complaints.append(f"run {run} ended with {code}: {(folder / 'stderr').read_text()[-3000:]}")
+                return
+        self.complaints.append("it is never through")
+
+    def _end(self, program: subprocess.Popen[bytes]) -> None:
+        (number,) = self._rng.choices(list(ENDS), list(ENDS.values()))
+        family = descends_from(program.pid)
+        program.send_signal(number)
+        self.counts[f"{number.name} of programs"] += 1
+        try:
+            program.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.complaints.append(f"{number.name} did not end it")
+            program.kill()
+            program.wait()
+        wait_until(lambda: not any(map(is_running, family)), what=f"{family} to end after {number.name}")
+
+
+def start(folder: Path, seed: int, run: int) -> subprocess.Popen[bytes]:
+    """Start the program, with a small /dev/shm of its own where that can be had."""
+    command = [sys.executable, "-m", "tests.chaos.program", str(folder), str(seed), str(run)]
+    wrapped = own_shm(command)
+    environment = {**os.environ, "CHAOS_OWN_SHM": "0" if wrapped is None else "1"}
+    with open(folder / "stderr", "ab") as errors:
+        return subprocess.Popen(
+            wrapped or command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+
+
+# --- the books ------------------------------------------------------------------------------------------------------
+
+
+def audit(seed: int, folder: Path, counts: Counter[str]) -> Iterator[str]:
+    """What is wrong with what a program that is through has left behind."""
+    struck = Struck()
+    for pid in lines(folder / "struck"):
+        struck.signals[int(pid[0])].update(("SIGKILL", "SIGSEGV", "SIGTERM"))
+    counts["strikes"] += len(struck.signals)
+    books = Audit(struck)
+    with JobQueue(1, journal=folder / "run.db") as queue:
+        for job_id, deeds in jobs_of(seed).items():
+            job = queue.load_job(job_id)
+            case = Case(job, deeds, RETRIES, TIMEOUT, good_setup=True)
+            if job.status not in (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS):
+                yield f"{job_id} is {job.status}"
+            if job.completed + job.failed != job.total or job.total != len(deeds):
+                yield f"{job_id}: {job.completed} completed, {job.failed} failed of {len(deeds)}"
+            counts["items"] += job.total
+            counts["failed items"] += job.failed
+            counts["retries"] += job.retries
+            yield from (f"{job_id}: {objection}" for objection in books.of_items(case))
+    yield from objections_to_events(folder)
+
+
+def objections_to_events(folder: Path) -> Iterator[str]:
+    """What was told, run by run, and what ran after it had been told."""
+    told: dict[tuple[str, str], int] = {}  #: in which run a long item ended
+    runs = range(len(list(folder.glob("events-*"))) + 100)
+    for run in runs:
+        called = [(job, item) for job, item, *_ in lines(folder / f"calls-{run}")]
+        yield from (f"{one} ran in run {run}, its end was told in run {told[one]}" for one in called if one in told)
+        in_this_run: set[tuple[str, str]] = set()
+        for job, item, _status, elapsed in lines(folder / f"events-{run}"):
+            if (job, item) in in_this_run or (job, item) in told:
+                yield f"{job} {item} ended in run {run} and before"
+            in_this_run.add((job, item))
+            if float(elapsed) >= LONG:
+                told[job, item] = run
+    assert SLOW > LONG
+
+
+def lines(path: Path) -> list[list[str]]:
+    """The lines of a log, as fields."""
+    return [line.split() for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
