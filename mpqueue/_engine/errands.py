@@ -1,4 +1,4 @@
-"""A thread that does things in order: started with the first one, and left behind where it is stuck in one."""
+"""A thread that does things in order: there while there is something to do, left behind where it is stuck in one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import queue
 import threading
 from collections.abc import Callable
 
+#: Seconds that the thread waits for more before it ends.
+LINGER = 1.0
+
 
 class Errands:
     """Owner: a lane, which calls `end`. One thread puts; what is put must not raise."""
@@ -14,8 +17,9 @@ class Errands:
     def __init__(self, name: str) -> None:
         self._name = name
         self._waiting: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._put = 0  # each of the two is written by one thread
+        self._put = 0  # each of the two is written by one thread at a time
         self._done = 0
+        self._lock = threading.Lock()  # held while a thread is started, or finds that it is not needed
         self.thread: threading.Thread | None = None
 
     @property
@@ -24,22 +28,33 @@ class Errands:
         return self._put != self._done
 
     def put(self, errand: Callable[[], object]) -> None:
-        """Have ``errand`` done some time soon. 2 us."""
+        """Have ``errand`` done some time soon. 2 us, 50 us where the thread has to be started."""
         self._put += 1
         self._waiting.put(errand)
-        if self.thread is None:
-            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            # While the interpreter exits there are no new threads, and the workers are about to be killed.
-            with contextlib.suppress(RuntimeError):
-                thread.start()
-                self.thread = thread
+        with self._lock:
+            if self.thread is None:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                # While the interpreter exits there are no new threads, and the workers are about to be killed.
+                with contextlib.suppress(RuntimeError):
+                    thread.start()
+                    self.thread = thread
 
     def end(self) -> None:
         """The thread ends once it has done what was put before."""
         self._waiting.put(None)
 
     def _run(self) -> None:
-        while (errand := self._waiting.get()) is not None:
+        while True:
+            try:
+                errand = self._waiting.get(timeout=LINGER)
+            except queue.Empty:
+                with self._lock:
+                    if self._waiting.empty():
+                        self.thread = None
+                        return
+                continue
+            if errand is None:
+                return
             errand()
             del errand  # what it holds must not live until the next one
             self._done += 1
