@@ -82,6 +82,8 @@ ASKED = {
     "dashboard": "questions/ how-to/live-page/",
     "checkpoint resume": "questions/ how-to/journal/",
     "pdb breakpoint": "questions/ how-to/other-engines/",
+    "why slow": "questions/ how-to/why-slow/",
+    "chrome trace": "questions/ how-to/why-slow/",
     "csv export": "how-to/export/",
     "max_retries": "how-to/retries-and-timeouts/ questions/ reference/api/ adr/0005-what-max-retries-counts/",
 }
