@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import Command
+from mpqueue._core.headroom import Headroom
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import Chunk, LaneBook, LaneState
 from mpqueue._core.timers import TimerHeap
@@ -38,7 +39,7 @@ class Books:
         self.engine = engine
         self.max_items_per_worker = max_items_per_worker
         self.max_memory = max_memory  #: bytes of private memory that a worker may have
-        self.memory_short = False  #: the machine has little left
+        self.headroom = Headroom()
         self.base_warned = False  #: it was said that workers have too much before they run anything
         self.any_apart = False  #: some item has to run apart, or had to
         self.apart_since: float | None = None  #: since when an item waits to run apart

@@ -1,6 +1,6 @@
 """Which job's items go to which lane next.
 
-Two things hold all lanes back at once. Where memory is short, one lane works and the others wait. An item that has to
+Two things hold all lanes back at once. Where memory is short, fewer lanes work, at least one. An item that has to
 run *apart* waits until nothing else runs, while nothing new is sent, and then has the queue to itself; but for no
 longer than `APART_PATIENCE`, since what runs elsewhere may never end.
 """
@@ -41,8 +41,9 @@ def dispatch(books: Books) -> None:
 
 
 def _feed_lanes(books: Books) -> None:
-    if books.memory_short:
-        _feed_one(books)
+    most = books.headroom.lanes
+    if most is not None and most < len(books.lanes):
+        _feed_few(books, most)
         return
     # Once more where the first round may have sent the last suspects, for which others had to stand back.
     for depth in (*[0] * books.has_suspects, *range(CHUNKS_PER_LANE)):
@@ -51,13 +52,13 @@ def _feed_lanes(books: Books) -> None:
                 _feed(books, lane)
 
 
-def _feed_one(books: Books) -> None:
-    """Let one lane work, one chunk at a time: what it runs now, or the next one."""
+def _feed_few(books: Books, most: int) -> None:
+    """Let so many lanes work at a time, one chunk each: those that do now, and others."""
     for lane in books.lanes:
-        if any(other.chunks for other in books.lanes):
+        if sum(bool(other.chunks) for other in books.lanes) >= most:
             books.held = True
             return
-        if lane.state is LaneState.READY and not books.worn_out(lane):
+        if lane.state is LaneState.READY and not lane.chunks and not books.worn_out(lane):
             _feed(books, lane)
 
 

@@ -24,27 +24,16 @@ from mpqueue._core.pending import Care
 from mpqueue._core.watch import kill
 from mpqueue._wire.ledger import Phase
 
-#: The machine has little memory left below this part of it, or these bytes where that is less.
-SHORT_PART, SHORT_BYTES = 0.1, 1 << 30
-#: Next to nothing is left below this part of it, or these bytes.
-SCARCE_PART, SCARCE_BYTES = 0.03, 256 << 20
-#: It has enough again above so many times that.
-ENOUGH = 1.5
-
 
 def memory_read(books: Books, message: MemoryRead) -> None:
     """The memory was looked at."""
-    if message.available is not None and message.total is not None:
-        short = min(message.total * SHORT_PART, SHORT_BYTES)
-        books.memory_short = message.available < (short * ENOUGH if books.memory_short else short)
+    books.headroom.look(message, books.now)
     for worker in message.workers:
         lane = books.live_lane(worker.lane, worker.generation)
         if lane is not None and lane.state is LaneState.READY:
             _judge(books, lane, worker)
-    if message.available is not None and message.total is not None:
-        scarce = min(message.total * SCARCE_PART, SCARCE_BYTES)
-        if message.available < scarce:
-            _give_way(books, message.workers)
+    if message.available is not None and books.headroom.scarce:
+        _give_way(books, message.workers)
 
 
 def _give_way(books: Books, workers: Sequence[WorkerMemory]) -> None:

@@ -20,7 +20,7 @@ from mpqueue._wire.ledger import MOST, PRIVATE, Ledger
 #: Seconds between two looks at the workers. A worker fills some 30 MB meanwhile, at 1 GB/s.
 LOOK_SECONDS = 0.025
 #: The machine is looked at every so many times.
-MACHINE_EVERY = 4
+MACHINE_EVERY = 2
 
 
 class LedgerLane(Lane, Protocol):

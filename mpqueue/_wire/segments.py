@@ -21,11 +21,13 @@ as an error where a mapping would kill the process. Where there are no memfds, e
 from __future__ import annotations
 
 import ctypes
+import errno
 import itertools
 import logging
 import mmap
 import os
 import sys
+import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -41,6 +43,9 @@ ALIGNMENT = 64
 KEEP_FREE = 256 << 20
 #: Segments that a store lets the other side hold while it stays ready to reuse them; each costs a descriptor.
 KEEP_LENT = 64
+
+#: Seconds that a reader waits for a descriptor to open a segment with, and between two tries: nobody tells of one.
+PATIENCE, PAUSE = 10.0, 0.02
 
 AVAILABLE = sys.platform == "linux"
 _serials = itertools.count(1)
@@ -178,12 +183,10 @@ def view(ref: SegmentRef, on_free: Callable[[int], object] | None = None) -> mem
     """The reader's side: the segment as writable memory of one's own.
 
     When the last view of it is gone it is unmapped, and ``on_free`` is called with its serial, on whatever thread drops
-    that view. Raises `SegmentGoneError`, or OSError where it can't be mapped.
+    that view. Raises `SegmentGoneError`, or OSError where it can't be mapped. Where this process has no descriptor left
+    it waits for one, `PATIENCE` seconds at most: nothing is wrong with what is in there.
     """
-    try:
-        fd = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise SegmentGoneError(error.errno, "the writer of a segment is gone", ref.path) from None
+    fd = _opened(ref)
     try:
         address = _mapper().mmap(None, ref.size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, fd, 0)
     finally:
@@ -194,6 +197,19 @@ def view(ref: SegmentRef, on_free: Callable[[int], object] | None = None) -> mem
     # Not at exit: there may be arrays that are used until the very end.
     weakref.finalize(memory, _unmap, address, ref, on_free).atexit = False
     return memoryview(memory).cast("B")
+
+
+def _opened(ref: SegmentRef) -> int:
+    for _ in range(int(PATIENCE / PAUSE)):
+        try:
+            return os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise SegmentGoneError(error.errno, "the writer of a segment is gone", ref.path) from None
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+        threading.Event().wait(PAUSE)
+    return os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _unmap(address: int, ref: SegmentRef, on_free: Callable[[int], object] | None) -> None:

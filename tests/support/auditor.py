@@ -138,8 +138,9 @@ class Auditor:
         if chunk.care is Care.APART:
             assert lane.tries == 1 / chunk.job.options.items_per_task, "in a new worker"
             assert not others or self._fleet.now - min(one.sent_at for one in others) >= APART_PATIENCE - EPSILON
-        elif self._books.memory_short:
-            assert not others, "one lane at a time where memory is short"
+        elif (most := self._books.headroom.lanes) is not None:
+            busy = sum(bool(one.chunks) for one in self._books.lanes)
+            assert busy <= most or len(self._books.lanes) <= most, "more lanes than there is memory for"
         assert len(lane.chunks) == 1 or max(one.care for one in lane.chunks) < Care.ALONE
         assert len(chunk.indices) == 1 or chunk.care < Care.ALONE or chunk.care is Care.ISOLATED
         for index in chunk.indices:

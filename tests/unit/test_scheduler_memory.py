@@ -6,8 +6,8 @@ import pytest
 
 from mpqueue._core.commands import KillLane, RecycleLane
 from mpqueue._core.dispatch import APART_PATIENCE
+from mpqueue._core.headroom import SCARCE_PART, SHORT_PART
 from mpqueue._core.job_book import JobBook
-from mpqueue._core.memory import SCARCE_PART, SHORT_PART
 from mpqueue._core.pending import Care
 from mpqueue.errors import MemoryLimitError, SetupError
 from mpqueue.retry import RetryPolicy
@@ -294,3 +294,17 @@ def test_the_last_of_several_that_run_apart_keeps_the_lanes_to_itself() -> None:
     fleet.start(job)
     fleet.run_until_over(job)
     assert attempts(job) == [4, 4, 4, 4, 2]
+
+
+def test_as_many_lanes_work_as_there_is_room_for_workers_like_the_largest() -> None:
+    fleet = limited(4, most=5000)
+    job = fleet.job([hog(3000, 2.0), *[hog(3000, 0.5)] * 40])
+    fleet.let_memory_be(MEMORY)
+    fleet.start(job)
+    fleet.run_while(lambda: len(running(fleet, job)) < 1)
+    fleet.advance(1.0)
+    fleet.let_memory_be(MEMORY - sum(worker.used for worker in fleet.workers if worker is not None))
+    fleet.advance(0.7)
+    assert len(running(fleet, job)) <= 3
+    fleet.run_until_over(job)
+    assert attempts(job) == [1] * 41
