@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.item_table import ItemTable
 from mpqueue._core.job_book import JobBook
+from mpqueue._core.timings import Timings
 from mpqueue._wire.handler import pack_handler
 from mpqueue._wire.payload import dump_by_value, load_kept
 from mpqueue._worker.replay import replay
 from mpqueue.errors import JournalError, JournalMismatchError, shown
 from mpqueue.options import JobOptions
+from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, PENDING, JobStatus
 
 if TYPE_CHECKING:
@@ -239,6 +241,8 @@ class RecordedBook:
         self.completed, self.failed, self.retries = recorded.completed, recorded.failed, recorded.retries
         self.started_at, self.finished_at = recorded.started_at, recorded.finished_at
         self.duration = recorded.duration
+        self.options = JobOptions(RetryPolicy(), seed=recorded.seed)
+        self.timings = Timings()  # where its time went is not in the journal
 
     @property
     def over(self) -> bool:

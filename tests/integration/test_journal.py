@@ -338,6 +338,7 @@ def test_jobs_of_the_journal_are_listed_loaded_and_cleared(path: Path) -> None:
         loaded = queue.load_job("old")
         assert told(loaded) == told(old)
         assert loaded.to_dict() == old.to_dict()
+        assert (loaded.seed, loaded.duration, loaded.retries) == (old.seed, old.duration, old.retries)
         assert [error.item.payload for error in loaded.failures] == [{"id": "b"}]
         with pytest.raises(JobNotFoundError):
             queue.load_job("nothing")
