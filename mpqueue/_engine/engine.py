@@ -93,14 +93,17 @@ class Engine:
             )
 
     def coordinator(self, announce: Announce) -> Coordinator:
-        """The coordinator, started with the listener thread by the first call."""
+        """The coordinator, started with the listener thread by the first call.
+
+        Where the system has no descriptor or thread left for it, it raises OSError or RuntimeError, and the next call
+        tries again.
+        """
         with self._lock:
             if self._coordinator is None:
                 if self._shut:
                     raise QueueClosedError("the queue is closed")
                 self._end_at_exit()
-                self.listeners.start(self.clock.now)
-                self._coordinator = Coordinator(
+                coordinator = Coordinator(
                     self._scheduler,
                     self.clock,
                     announce,
@@ -108,7 +111,9 @@ class Engine:
                     f"mpqueue-coordinator-{self._number}",
                     self.recorder,
                 )
-                self._coordinator.start()
+                self.listeners.start(self.clock.now)
+                coordinator.start()
+                self._coordinator = coordinator
             return self._coordinator
 
     def lanes_now(self) -> list[LaneNow]:
@@ -198,6 +203,8 @@ class Engine:
                 self._pool.close(kill=kill)
             coordinator.stop()
             self.listeners.stop(wait=wait_for_listeners and not at_exit)
+        elif self.listeners.is_alive:  # the coordinator could not be started
+            self.listeners.stop(wait=False)
         if self.recorder is not None:
             self.recorder.journal.close()
         if self._take_back is not None:

@@ -101,9 +101,10 @@ class ListenerThread:
         self._now: Callable[[], float] = lambda: 0.0
 
     def start(self, now: Callable[[], float]) -> None:
-        """Start the thread; ``now`` is the clock by which `call_at` counts."""
+        """Start the thread, unless it runs; ``now`` is the clock by which `call_at` counts."""
         self._now = now
-        self._thread.start()
+        if not self._thread.is_alive():
+            self._thread.start()
 
     def post(self, notice: Notice) -> None:
         """Have something told, after all that was posted before."""

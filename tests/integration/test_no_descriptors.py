@@ -1,30 +1,16 @@
-"""Shared segments where the system has little to give."""
+"""Where a process has no descriptor left for a moment, things wait or are refused, and go on when it has."""
 
 from __future__ import annotations
 
-import os
-import resource
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
+from mpqueue import JobQueue
 from mpqueue._wire import segments
 from mpqueue._wire.segments import Segment, view
-
-
-@contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """This process can open no file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.open("/dev/null", os.O_RDONLY)  # the lowest number that is free
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+from tests.support import handlers as do
+from tests.support.descriptors import no_descriptor_left
 
 
 def test_a_segment_waits_for_a_descriptor_and_is_read_then() -> None:
@@ -48,3 +34,11 @@ def test_a_segment_that_can_never_be_opened_is_an_error_and_no_hang(monkeypatch:
     with no_descriptor_left(), pytest.raises(OSError, match="Too many open files"):
         view(ref)
     assert bytes(view(ref)) == b"x"
+
+
+def test_a_queue_that_could_not_start_for_want_of_descriptors_starts_with_the_next_call() -> None:
+    with JobQueue(1) as queue:
+        queue.create_job("job", [1, 2], do.double)
+        with no_descriptor_left(), pytest.raises(OSError, match="Too many open files"):
+            queue.start("job")
+        assert queue.start("job").result(30).results == [2, 4]
