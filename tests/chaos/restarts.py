@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mpqueue import JobQueue, JobStatus
+from mpqueue._engine import strays
 from tests.chaos.audit import Audit, Case, Struck
 from tests.chaos.program import EMPTY_HANDED, RETRIES, SLOW, TIMEOUT, jobs_of
 from tests.support.programs import descends_from, is_running
@@ -44,6 +45,8 @@ class Restarts:
         self.counts: Counter[str] = Counter()
         self._rng = random.Random(seed)
         self._folder = folder
+        self._workers: set[int] = set()
+        self._family: list[int] = []  #: all processes of programs that were ended
 
     def run_for(self, seconds: float) -> None:
         """As many programs as there is time for, at least one."""
@@ -79,6 +82,7 @@ class Restarts:
                 self._end(program)
                 continue
             if code == 0:
+                self._await_orphans()
                 return
             self.counts["empty-handed"] += code == EMPTY_HANDED
             if code != EMPTY_HANDED:
@@ -86,9 +90,17 @@ class Restarts:
                 return
         self.complaints.append("it is never through")
 
+    def _await_orphans(self) -> None:
+        """What handlers had started is ended with the next start of a queue, if not before."""
+        strays.kill_orphans.cache_clear()
+        strays.kill_orphans()
+        wait_until(lambda: not any(map(is_running, self._family)), what=f"{self._family} to end")
+        self._family.clear()
+
     def _end(self, program: subprocess.Popen[bytes]) -> None:
         (number,) = self._rng.choices(list(ENDS), list(ENDS.values()))
         family = descends_from(program.pid)
+        self._workers.update(filter(is_worker, family))
         program.send_signal(number)
         self.counts[f"{number.name} of programs"] += 1
         try:
@@ -97,7 +109,17 @@ class Restarts:
             self.complaints.append(f"{number.name} did not end it")
             program.kill()
             program.wait()
-        wait_until(lambda: not any(map(is_running, family)), what=f"{family} to end after {number.name}")
+        workers = [pid for pid in family if pid in self._workers]
+        wait_until(lambda: not any(map(is_running, workers)), what=f"{workers} to end after {number.name}")
+        self._family += family
+
+
+def is_worker(pid: int) -> bool:
+    """Whether that process is a worker, not one that a handler has started."""
+    try:
+        return b"popen_loky_posix" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def start(folder: Path, seed: int, run: int) -> subprocess.Popen[bytes]:
