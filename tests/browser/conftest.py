@@ -37,8 +37,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """The browser of these tests. Not of the session: as long as it is there, an event loop runs in the main thread."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         why = f"no browser here: expected one of {', '.join(NAMES)} on PATH (on Debian: apt install chromium)"
