@@ -70,9 +70,12 @@ class StreamDriver:
     def drive(self, stop: threading.Event) -> None:
         """Add, take and drop at random; then end it in one way or another, and hear the rest."""
         rng, rounds = self._rng, self._rng.choice((1, 3, 10, 40))
+        items_of_a_worker = self._arena.make["max_items_per_worker"]
+        # Where each few items need a new worker, hundreds would take minutes.
+        most = 12_000 if items_of_a_worker is None else 15 * items_of_a_worker
         while rounds and not self.over and not stop.is_set():
             rounds -= 1
-            self._add(rng.choice((0, 1, 5, 50, 300)))
+            self._add(min(rng.choice((0, 1, 5, 50, 300)), most - self._count))
             if rng.random() < 0.3:
                 self._drop()
             while len(self._deeds) > rng.choice((0, 10, 200)) and not self.over:
