@@ -161,7 +161,10 @@ class ExecutorPool:
             if executor is None or not self._backend.makes_them or not isinstance(error, BrokenExecutor):
                 return
             self._executor = None
-        executor.shutdown(wait=False)
+        # Not here: callbacks of a broken executor may run under its own lock (CPython 3.12), which this takes too.
+        threading.Thread(
+            target=executor.shutdown, kwargs={"wait": False}, name="mpqueue-executor-end", daemon=True
+        ).start()
 
     def failed(self, lane: ExecutorLane, error: BaseException) -> None:
         """A call of that lane failed as no call of ours does: its worker is gone; or all are."""
