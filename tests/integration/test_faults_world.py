@@ -15,7 +15,9 @@ import pytest
 
 from mpqueue import JobQueue, JobStatus, RetryPolicy, WorkerStartError
 from mpqueue._core import fleet
+from mpqueue._core.capabilities import Capabilities
 from mpqueue._engine import lane
+from mpqueue._engine.loky_backend import LokyBackend
 from tests.support import handlers as do
 from tests.support.programs import PATIENCE, descends_from, run_program, write_program
 from tests.support.recorder import Recorder
@@ -132,7 +134,7 @@ def test_no_worker_for_the_patience_fails_the_jobs_with_the_reason(monkeypatch: 
     def fail(*_: object) -> None:
         raise OSError("no more descriptors")
 
-    monkeypatch.setattr(fleet, "PATIENCE", 2.0)
+    monkeypatch.setattr(LokyBackend, "capabilities", Capabilities(patience=2.0))
     monkeypatch.setattr(fleet, "LONGEST_PAUSE", 0.2)
     with monkeypatch.context() as broken, JobQueue(2) as queue:
         broken.setattr(lane.LokyLane, "__init__", fail)
