@@ -37,6 +37,7 @@ COLOURS = {
     "mpqueue": "#d62728",
     "mpqueue.map": "#ff9896",
     "mpqueue.Pool": "#ff7f0e",
+    "mpqueue.Executor": "#6ea8fe",
     "multiprocessing": "#1f77b4",
     "multiprocessing, forked anew": "#7fb2dd",
     "concurrent.futures": "#17becf",
