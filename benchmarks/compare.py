@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.tables import best, measures, ratio, seconds
 
-OWN = ("mpqueue", "mpqueue.map", "mpqueue.Pool")
+OWN = ("mpqueue", "mpqueue.map", "mpqueue.Pool", "mpqueue.Executor")
 
 
 def main() -> None:
