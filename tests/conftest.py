@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ settings.load_profile("mpqueue")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Mark all that this run starts, and give it a temporary folder in which every file is its own."""
+    # A shell's background command ignores Ctrl-C, and so would every program that the tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault(leaks.COOKIE, uuid.uuid4().hex)
     # Workers and scripts find the package and `tests.support.handlers` wherever they run.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
