@@ -54,16 +54,30 @@ class JumpingClock(SystemClock):
         return super().wall() + self._rng.uniform(-1, 1) * 10 ** self._rng.uniform(-2, 5.8)
 
 
+class Pulse:
+    """Beats with everything that somebody gets who takes things one by one."""
+
+    def __init__(self) -> None:
+        self.beats = 0
+
+    def beat(self) -> None:
+        """Something came."""
+        self.beats += 1  # two at once may count as one
+
+
 class Arena:
     """A queue with a random make, and its books as we keep them."""
 
-    def __init__(self, rng: random.Random, folder: Path, struck: Struck, objection: Callable[[str], None]) -> None:
+    def __init__(
+        self, rng: random.Random, folder: Path, struck: Struck, objection: Callable[[str], None], pulse: Pulse
+    ) -> None:
         self.number = next(_numbers)
         self.log = folder / f"calls-{self.number}"
         self.make = _random_make(rng)
         self.queue = JobQueue(**self.make)
         self.queue._engine.clock = JumpingClock(random.Random(rng.random()))
         self.closing = False
+        self.pulse = pulse
         self.lock = threading.Lock()
         self._object = objection
         self._cases: dict[str, Case] = {}

@@ -57,6 +57,7 @@ class StreamDriver:
         self._deeds: dict[int, Deed] = {}  #: what was added and not taken
         self._count = 0
         self.over = False
+        self._way = ""
         self._dropped: set[int] = set()
         self._stream: Stream = open_stream(
             arena.queue,
@@ -65,6 +66,17 @@ class StreamDriver:
             retry=self._policy,
             chunksize=rng.choice((None, None, 1, 20)),
             max_workers=rng.choice((None, 1)),
+        )
+
+    def describe(self) -> str:
+        """What it waits for."""
+        table = self._stream._table
+        left = table.unfinished()
+        tries = {index: (str(table.status[index]), table.attempts[index]) for index in left[:20]}
+        state = f"{self._way or 'open'}, its queue is {'closing' if self._arena.closing else 'open'}"
+        return (
+            f"of queue {self._arena.number}: {state}, {self._count} added, "
+            f"{len(self._deeds)} not heard of, {len(left)} not ended: {tries}, last news {self._news.qsize()}"
         )
 
     def drive(self, stop: threading.Event) -> None:
@@ -80,7 +92,7 @@ class StreamDriver:
                 self._drop()
             while len(self._deeds) > rng.choice((0, 10, 200)) and not self.over:
                 self._hear()
-        way = rng.choice(("seal", "seal", "cancel", "kill"))
+        self._way = way = rng.choice(("seal", "seal", "cancel", "kill"))
         if way == "seal":
             self._stream.seal()
         else:
@@ -107,7 +119,8 @@ class StreamDriver:
             indices = self._news.get(timeout=self._patience)
         except queue.Empty:
             self.over = True
-            raise AssertionError(f"a stream of {self._count} items is silent, {len(self._deeds)} open") from None
+            raise AssertionError(f"a stream is silent: {self.describe()}") from None
+        self._arena.pulse.beat()
         if indices is None:
             self.over = True
             return
@@ -122,11 +135,6 @@ class StreamDriver:
                 failure is not None and isinstance(failure.error, ItemCancelledError) and index not in self._dropped
             ):
                 self._arena.complain(f"{deed.kind} {deed.id} of a stream ended with {failure or repr(outcome)[:100]}")
-
-
-def drive_stream(rng: random.Random, arena: Arena, struck: Struck, stop: threading.Event, patience: float) -> None:
-    """A stream on this queue."""
-    StreamDriver(rng, arena, struck, patience).drive(stop)
 
 
 # --- the others -----------------------------------------------------------------------------------------------------
@@ -146,6 +154,7 @@ def read_imap(rng: random.Random, arena: Arena, struck: Struck) -> None:
             results.close()  # type: ignore[attr-defined]
             return
         outcome = next(results)
+        arena.pulse.beat()
         failure = Failure(outcome) if isinstance(outcome, BaseException) else None
         if not is_right_outcome(deed, outcome, failure, struck, policy.max_retries + 1):
             arena.complain(f"imap: {deed.kind} {deed.id} gave {outcome!r:.200}")
@@ -168,6 +177,7 @@ def iterate(arena: Arena, run: JobRun) -> None:
     """`run.as_completed`: each item that ended, once."""
     seen: set[Any] = set()
     for item in run.as_completed():
+        arena.pulse.beat()
         if item.id in seen:
             arena.complain(f"as_completed of {run.job.id} gave {item.id} twice")
         seen.add(item.id)

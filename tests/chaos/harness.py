@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from mpqueue import ItemStatus, JobFinished, JobNotFoundError, JobRun, JobStateE
 from mpqueue.dropin.shared_pool import shared_pool
 from mpqueue.events import JOB_FINISHED
 from tests.chaos import consumers
-from tests.chaos.arena import Arena
+from tests.chaos.arena import Arena, Pulse
 from tests.chaos.audit import Case, Struck
 from tests.chaos.postmortem import show_everything
 from tests.chaos.striker import Striker
 
 #: Seconds without any progress that count as a hang. Nothing takes a tenth of it.
 DEADLINE = 60.0
+#: Seconds after which it counts as one though something goes on.
+LONGEST = 1200.0
 #: Threads that use the queues side by side.
 ACTORS = 2
 #: Jobs of a queue that may be under way or waiting.
@@ -54,7 +57,8 @@ class Chaos:
         self._lock = threading.Lock()
         self._acts: collections.deque[str] = collections.deque(maxlen=400)
         self._stop = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._pulse = Pulse()
+        self._threads: dict[threading.Thread, Callable[[], str]] = {}  #: those beside, and what each waits for
         self._actions: dict[Callable[[random.Random, Arena], object], int] = {
             self._start_job: 30,
             self._pause: 4,
@@ -85,17 +89,17 @@ class Chaos:
         self._stop.set()
         striker.stop()
         self.counts["strikes"] = striker.strikes
-        self._join(actors)
+        self._join(*actors)
 
     def finish(self) -> None:
         """End everything, in one way or another, and check that it has ended well."""
         for arena in list(self._arenas):
             if not self.complaints:
                 self._wind_up(arena)
-        self._join(self._threads)
-        shared_pool.close()
-        for arena in self._arenas:  # of a run that has failed
-            arena.queue.close(kill=True)
+        self._join(*self._threads)
+        self._see_ended("the shared pool", shared_pool.close)
+        for arena in list(self._arenas):  # of a run that has failed
+            self._see_ended(f"queue {arena.number}", partial(arena.queue.close, kill=True))
         self.counts["deaths"] = len(self.struck.died)
 
     # --- machinery --------------------------------------------------------------------------------------------------
@@ -107,8 +111,12 @@ class Chaos:
 
     def hang(self, what: str) -> None:
         """Something did not end."""
-        self.complain(f"{what} did not end within {DEADLINE:g} s")
-        show_everything(what, list(self._arenas), list(self._acts))
+        self.complain(f"{what} did not end: nothing went on for {DEADLINE:g} s")
+        queues = {f"queue {arena.number} {arena.make}": arena.queue for arena in list(self._arenas)}
+        if (shared := shared_pool._queue) is not None:
+            queues["the shared pool"] = shared
+        waits = [f"{thread.name} {tell()}" for thread, tell in list(self._threads.items())]
+        show_everything(what, queues, waits, list(self._acts))
 
     def _lanes(self) -> list[object]:
         lanes = [lane for arena in list(self._arenas) for lane in arena.lanes()]
@@ -118,13 +126,35 @@ class Chaos:
             lanes += list(pool._wardens)
         return lanes
 
-    def _join(self, threads: list[threading.Thread]) -> None:
-        end = time.monotonic() + DEADLINE
-        for thread in list(threads):
-            thread.join(max(0.0, end - time.monotonic()))
-            if thread.is_alive():
-                self.hang(f"thread {thread.name}")
+    def _await(self, what: str, done: Callable[[], bool]) -> None:
+        """Until it is done; a hang, where it is not and nothing goes on. ``done`` waits a little by itself."""
+        seen, end, last = -1, 0.0, time.monotonic() + LONGEST
+        while not done():
+            now, beats = time.monotonic(), self._beats()
+            if beats != seen:
+                seen, end = beats, min(last, now + DEADLINE)
+            elif now > end:
+                self.hang(what)
                 return
+
+    def _beats(self) -> int:
+        """Something that grows with all that goes on."""
+        arenas = list(self._arenas)
+        ended = sum(case.job.completed + case.job.failed for arena in arenas for case in arena.cases())
+        return self._pulse.beats + ended + sum(arena.witness.events for arena in arenas)
+
+    def _join(self, *threads: threading.Thread) -> None:
+        for thread in threads:
+
+            def done(thread: threading.Thread = thread) -> bool:
+                thread.join(1.0)
+                return not thread.is_alive()
+
+            self._await(f"thread {thread.name}", done)
+
+    def _see_ended(self, what: str, call: Callable[[], object]) -> None:
+        """Make a call that waits, on a thread of its own, as it may hang."""
+        self._join(self._beside(f"end of {what}", call))
 
     def _act(self, rng: random.Random) -> None:
         actions, weights = list(self._actions), list(self._actions.values())
@@ -152,21 +182,25 @@ class Chaos:
         self.counts[what.split(maxsplit=1)[0]] += 1
         self._acts.append(f"{time.monotonic():.4f} {threading.current_thread().name}: {arena.number}: {what}")
 
-    def _beside(self, name: str, target: Callable[[], object]) -> None:
-        """Do something in a thread of its own."""
+    def _beside(
+        self, name: str, target: Callable[[], object], waits: Callable[[], str] = lambda: ""
+    ) -> threading.Thread:
+        """Do something in a thread of its own; ``waits`` says what it waits for."""
 
         def guarded() -> None:
             with self._guarded(name):
                 target()
+            self._threads.pop(threading.current_thread(), None)  # and with it what it holds
 
         thread = threading.Thread(target=guarded, name=f"chaos-{name}", daemon=True)
-        self._threads.append(thread)
+        self._threads[thread] = waits
         thread.start()
+        return thread
 
     # --- what users do ----------------------------------------------------------------------------------------------
 
     def _open(self, rng: random.Random) -> None:
-        arena = Arena(rng, self._folder, self.struck, self.complain)
+        arena = Arena(rng, self._folder, self.struck, self.complain, self._pulse)
         if rng.random() < 0.5:
             dice = random.Random(rng.random())
             arena.queue.on(JOB_FINISHED, lambda event: self._retry_from_listener(arena, dice, event))
@@ -241,12 +275,15 @@ class Chaos:
 
     def _await_finished(self, arena: Arena, case: Case) -> None:
         """A job that was cancelled before it started has no run, only an event."""
-        told, end = arena.witness.of(case.job.id), time.monotonic() + DEADLINE
-        while case.job.status.final and told.finished == 0:
-            if time.monotonic() > end:
-                self.hang(f"telling the end of {case.job.id}")
-                return
+        told = arena.witness.of(case.job.id)
+
+        def done() -> bool:
+            if over := not case.job.status.final or told.finished > 0:
+                return over
             threading.Event().wait(0.01)
+            return False
+
+        self._await(f"telling the end of {case.job.id}", done)
 
     def _retry(self, rng: random.Random, arena: Arena) -> None:
         case = self._some_case(rng, arena, JobStatus.COMPLETED_WITH_ERRORS)
@@ -286,14 +323,14 @@ class Chaos:
             _ = [item.status for item in job.items[:50]], job.failures, repr(job)
 
     def _consume(self, rng: random.Random, arena: Arena) -> None:
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
         if len(self._threads) >= MOST_CONSUMERS:
             return
         dice = random.Random(rng.random())
         kind = rng.choice(("stream", "stream", "imap", "as_completed", "run"))
         self._note(arena, f"{kind}")
         if kind == "stream":
-            self._beside(kind, lambda: consumers.drive_stream(dice, arena, self.struck, self._stop, DEADLINE))
+            driver = consumers.StreamDriver(dice, arena, self.struck, DEADLINE)
+            self._beside(kind, partial(driver.drive, self._stop), driver.describe)
         elif kind == "imap":
             self._beside(kind, lambda: consumers.read_imap(dice, arena, self.struck))
         elif kind == "run":
@@ -316,7 +353,7 @@ class Chaos:
         way = rng.choice(("kill", "kill", "cancel", "wait", "listener"))
         self._note(arena, f"close by {way}")
         if way == "wait":
-            self._beside("closer", lambda: self._close_by(way, arena))
+            self._beside("closer", lambda: self._close_by(way, arena), lambda: f"closes queue {arena.number}")
         else:
             self._close_by(way, arena)
 
@@ -333,21 +370,21 @@ class Chaos:
             self._close_by(self._rng.choice(("wait", "kill", "cancel")), arena)
 
     def _close_by(self, way: str, arena: Arena) -> None:
+        what = f"queue {arena.number}"
         if way == "kill":
-            arena.queue.close(kill=True)
+            self._see_ended(what, partial(arena.queue.close, kill=True))
         elif way == "cancel":
-            arena.queue.close(wait=False)
+            self._see_ended(what, partial(arena.queue.close, wait=False))
         elif way == "wait":
-            arena.queue.close()
+            self._see_ended(what, arena.queue.close)
         else:
             arena.queue._engine.listeners.post(arena.queue.close)
-            while not arena.queue._closed:
-                threading.Event().wait(0.001)
+            self._await(what, lambda: arena.queue._closed or threading.Event().wait(0.001))
         self._await_runs(arena)
         if not self.complaints:
             closer = arena.queue._closer
             if closer is not None:
-                self._join([closer])
+                self._join(closer)
             with self._lock:
                 self._arenas.remove(arena)
             for case in arena.cases():
@@ -360,12 +397,4 @@ class Chaos:
 
     def _await_runs(self, arena: Arena) -> None:
         runs = [run for case in arena.cases() for run in case.runs]
-        seen, end = -1, 0.0
-        while wait(runs, timeout=1.0).not_done:
-            ended = sum(run.job.completed + run.job.failed for run in runs) + arena.witness.events
-            if ended != seen:
-                seen, end = ended, time.monotonic() + DEADLINE
-            elif time.monotonic() > end:
-                late = [run.job.id for run in runs if not run.done()]
-                self.hang(f"queue {arena.number} ({arena.make}): the runs of {late}")
-                return
+        self._await(f"the runs of queue {arena.number}", lambda: not wait(runs, timeout=1.0).not_done)

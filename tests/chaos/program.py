@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import resource
+import signal
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ from mpqueue.events import JOB_PROGRESS
 from tests.chaos.arena import random_deeds
 from tests.chaos.audit import Struck
 from tests.chaos.deeds import Deed, Doer
+from tests.chaos.postmortem import show_everything
 from tests.chaos.striker import Striker
 
 TIMEOUT = 1.0
@@ -38,6 +40,8 @@ SLOW = 0.4
 
 #: Seconds between two strikes: few workers bear less than those of many queues.
 MOODS = (3.0, 1.0, 0.3)
+
+TELL = signal.SIGUSR2  #: the program says on standard error what it waits for
 
 EMPTY_HANDED = 77  #: the exit code where jobs can't be started for want of descriptors or shared memory
 
@@ -94,6 +98,7 @@ def main(folder: Path, seed: int, run: int) -> None:
         timeout=TIMEOUT,
         max_memory_per_worker=MEMORY_LIMIT,
     ) as queue:
+        signal.signal(TELL, lambda *_: show_everything(f"run {run}", {"the queue": queue}, ()))
 
         @queue.on(JOB_PROGRESS)
         def write(progress: JobProgress) -> None:

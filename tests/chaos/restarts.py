@@ -6,6 +6,7 @@ a try that is called twice had a reason; and each end of the program left no pro
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -20,13 +21,15 @@ from pathlib import Path
 from mpqueue import JobQueue, JobStatus
 from mpqueue._engine import strays
 from tests.chaos.audit import Audit, Case, Struck
-from tests.chaos.program import EMPTY_HANDED, RETRIES, SLOW, TIMEOUT, jobs_of
+from tests.chaos.program import EMPTY_HANDED, RETRIES, SLOW, TELL, TIMEOUT, jobs_of
 from tests.support.programs import descends_from, is_running
 from tests.support.small_shm import own_shm
 from tests.support.waiting import wait_until
 
 #: Seconds that a program may take that is let alone, and that one may take to end.
 PATIENCE = 120.0
+#: Seconds that one which hangs has to say what it waits for.
+TELLING = 5.0
 #: How often a program is ended before it is let alone.
 MOST_ENDS = 8
 #: What ends it, and how often in comparison.
@@ -75,11 +78,9 @@ class Restarts:
                 code = program.wait(patience)
             except subprocess.TimeoutExpired:
                 if run >= ends:
-                    self.complaints.append(f"run {run} did not end within {PATIENCE:g} s")
-                    program.send_signal(signal.SIGABRT)
-                    program.wait()
+                    self._give_up(program, f"run {run} did not end within {PATIENCE:g} s", folder / "stderr")
                     return
-                self._end(program)
+                self._end(program, folder)
                 continue
             if code == 0:
                 self._await_orphans()
@@ -90,6 +91,15 @@ class Restarts:
                 return
         self.complaints.append("it is never through")
 
+    def _give_up(self, program: subprocess.Popen[bytes], why: str, stderr: Path) -> None:
+        """It hangs: what it says itself that it waits for is part of the complaint."""
+        program.send_signal(TELL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            program.wait(TELLING)
+        program.kill()
+        program.wait()
+        self.complaints.append(f"{why}\n{stderr.read_text(errors='replace')[-20_000:]}")
+
     def _await_orphans(self) -> None:
         """What handlers had started is ended with the next start of a queue, if not before."""
         strays.kill_orphans.cache_clear()
@@ -97,7 +107,7 @@ class Restarts:
         wait_until(lambda: not any(map(is_running, self._family)), what=f"{self._family} to end")
         self._family.clear()
 
-    def _end(self, program: subprocess.Popen[bytes]) -> None:
+    def _end(self, program: subprocess.Popen[bytes], folder: Path) -> None:
         (number,) = self._rng.choices(list(ENDS), list(ENDS.values()))
         family = descends_from(program.pid)
         self._workers.update(filter(is_worker, family))
@@ -106,9 +116,7 @@ class Restarts:
         try:
             program.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            self.complaints.append(f"{number.name} did not end it")
-            program.kill()
-            program.wait()
+            self._give_up(program, f"{number.name} did not end it", folder / "stderr")
         workers = [pid for pid in family if pid in self._workers]
         wait_until(lambda: not any(map(is_running, workers)), what=f"{workers} to end after {number.name}")
         self._family += family

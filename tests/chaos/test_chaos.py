@@ -28,6 +28,7 @@ from mpqueue import (
     WorkerCrashedError,
     current_item,
 )
+from tests.chaos.postmortem import show_everything
 from tests.support import handlers as do
 from tests.support.programs import descends_from
 from tests.support.recorder import Recorder
@@ -209,7 +210,11 @@ class Chaos:
         for job_id, (_, run) in self.runs.items():
             with contextlib.suppress(JobStateError):
                 self.queue.resume(job_id)
-            run.result(PATIENCE)
+            try:
+                run.result(PATIENCE)
+            except TimeoutError:
+                show_everything(f"job {job_id}", {"the queue": self.queue}, ())
+                raise
         self.check_ended()
         assert self.runs == {}
 
