@@ -33,7 +33,7 @@ from mpqueue.dropin.calls import CallStream
 from mpqueue.dropin.executor_errors import ExecutorCrashedError, error_of
 from mpqueue.dropin.policy import DROPIN_RETRY
 from mpqueue.dropin.shared_pool import SharedPool
-from mpqueue.options import check_timeout, choose_policy
+from mpqueue.options import JobOptions, check_timeout, choose_policy
 from mpqueue.retry import RetryPolicy
 
 __all__ = ["JoblibCrashedError", "MPQueueBackend", "close", "register"]
@@ -139,7 +139,7 @@ class _Workers:
         self._pool = pool
         self._queue = pool.borrow(workers)
         try:
-            self._calls = CallStream(self._queue, _error_of, retry=policy, timeout=timeout, max_workers=workers)
+            self._calls = CallStream(self._queue, _error_of, JobOptions(policy, timeout, max_lanes=workers))
         except BaseException:
             self._pool.give_back(self._queue)
             raise

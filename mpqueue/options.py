@@ -47,6 +47,14 @@ def draw_seed() -> int:
     return int.from_bytes(os.urandom(16))
 
 
+def choose_seed(seed: int | None) -> int:
+    """The seed that was given, checked; None: a new one."""
+    if seed is None:
+        return draw_seed()
+    check_number("seed", seed, low=0, integer=True)
+    return seed
+
+
 @dataclass(frozen=True, slots=True)
 class JobOptions:
     """What holds for one job, the queue's options already folded in."""
@@ -131,8 +139,6 @@ def job_options(
         raise TypeError(f"capture_output: expected True or False, got {shown(capture_output)}")
     if not isinstance(trace, bool):
         raise TypeError(f"trace: expected True or False, got {shown(trace)}")
-    if seed is not None:
-        check_number("seed", seed, low=0, integer=True)
     policy = choose_policy("create_job", max_retries, retry, delays=queue.retry)
     return JobOptions(
         retry=policy or queue.retry,
@@ -141,7 +147,7 @@ def job_options(
         priority=priority,
         chunksize=chunksize,
         capture_output=capture_output,
-        seed=draw_seed() if seed is None else seed,
+        seed=choose_seed(seed),
         trace=trace,
     )
 

@@ -280,12 +280,13 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
         handler: Callable[..., Any],
         on_ended: Callable[[Ended], None] | None = None,
         *,
+        seed_given: bool = False,
         showing: Showing = Showing(),  # noqa: B008 - frozen
     ) -> JobRun:
         """Like `start_table`, for a job that the journal knows by this id, or will. Raises `JournalError`."""
         self._check_open("start a job")
         whole = not self._backend.capabilities.shares_memory
-        new = NewJob(job_id, table, options, handler, None, whole=whole)
+        new = NewJob(job_id, table, options, handler, None, seed_given=seed_given, whole=whole)
         book = self._add(new, strict=False, same_items=True)
         run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
         self.ask(self._beginning(book, run, JobStarted(book, self._engine.clock.wall()), showing, on_ended))

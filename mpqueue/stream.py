@@ -14,7 +14,6 @@ from mpqueue._core.messages import ItemDropped, ItemsAdded, JobCancelled, Stream
 from mpqueue._core.stream_table import StreamTable
 from mpqueue.options import JobOptions
 from mpqueue.progress import Showing
-from mpqueue.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from mpqueue._core.job_book import JobBook
@@ -29,23 +28,17 @@ def open_stream(
     queue: JobQueue,
     handler: Callable[..., Any],
     on_ended: OnEnded,
+    options: JobOptions,
     *,
-    retry: RetryPolicy,
-    timeout: float | None = None,
-    chunksize: int | None = None,
-    max_workers: int | None = None,
-    items_per_task: int = 1,
     showing: Showing = Showing(),  # noqa: B008 - frozen
 ) -> Stream:
     """Start a job whose items are added while it runs. It is not among the queue's `jobs`.
 
     ``on_ended`` gets the indices of items that have ended, and None at the end, on the coordinator's thread: it must
-    return at once and may call nothing of the queue. ``max_workers`` caps how many workers serve the stream;
-    ``items_per_task`` is how many items count as one of the queue's ``max_items_per_worker``. Raises what `create_job`
-    raises. What is ``showing`` ends with the run.
+    return at once and may call nothing of the queue. Raises what `create_job` raises. What is ``showing`` ends with the
+    run.
     """
     table = StreamTable()
-    options = JobOptions(retry, timeout, None, 0, chunksize, max_workers, items_per_task)
     book, run = queue.start_table(table, options, handler, on_ended, sealed=False, showing=showing)
     return Stream(queue, book, table, run)
 

@@ -14,8 +14,8 @@ from mpqueue._wire.functions import FunctionPacker
 from mpqueue._worker.calls import Call, run_call
 from mpqueue.dropin.async_result import AsyncResult
 from mpqueue.errors import QueueClosedError
+from mpqueue.options import JobOptions
 from mpqueue.queue import JobQueue
-from mpqueue.retry import RetryPolicy
 from mpqueue.run import Ended
 from mpqueue.stream import open_stream
 
@@ -23,11 +23,11 @@ from mpqueue.stream import open_stream
 class ApplyCalls:
     """`start` is called by one thread at a time: its index is that of the next item."""
 
-    def __init__(self, owner: JobQueue, retry: RetryPolicy, timeout: float | None) -> None:
+    def __init__(self, owner: JobQueue, options: JobOptions) -> None:
         self._functions = FunctionPacker()
         self._started = 0
         self._waiting = waiting = _Waiting()
-        self._stream = open_stream(owner, run_call, waiting.on_ended, retry=retry, timeout=timeout)
+        self._stream = open_stream(owner, run_call, waiting.on_ended, options)
 
     def start(
         self, result: AsyncResult[Any], func: Callable[..., Any], args: Iterable[Any], kwds: Mapping[str, Any]

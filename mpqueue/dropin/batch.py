@@ -11,7 +11,6 @@ from mpqueue._wire.ids import IdRule
 from mpqueue._worker.calls import StarCall
 from mpqueue.options import JobOptions
 from mpqueue.progress import Showing, ShowProgress, label_of
-from mpqueue.retry import RetryPolicy
 from mpqueue.run import Ended, JobRun
 
 if TYPE_CHECKING:
@@ -22,27 +21,24 @@ def start_batch(
     queue: JobQueue,
     fn: Callable[..., Any],
     items: list[Any],
+    options: JobOptions,
     *,
-    retry: RetryPolicy,
-    timeout: float | None = None,
-    chunksize: int | None = None,
-    max_workers: int | None = None,
-    items_per_task: int = 1,
     on_ended: Callable[[Ended], None] | None = None,
     progress: ShowProgress = False,
     recorded: bool = False,
+    seed_given: bool = False,
 ) -> JobRun:
     """Start ``fn`` over the items, a list which it takes over; the run has the `outcomes` by position.
 
-    ``max_workers`` caps how many workers serve it. ``on_ended`` gets positions as their items end, then None, on the
-    coordinator's thread: it must return at once. With ``recorded`` it is a job of the
-    queue's journal, known there by the function's name. Raises `HandlerPicklingError`, `JournalError`.
+    ``on_ended`` gets positions as their items end, then None, on the coordinator's thread: it must return at once. With
+    ``recorded`` it is a job of the queue's journal, known there by the function's name; it keeps the seed that it has
+    there, unless one was given. Raises `HandlerPicklingError`, `JournalError`.
     """
     table = ItemTable(items, None, IdRule.POSITION)
-    options = JobOptions(retry, timeout, None, 0, chunksize, max_workers, items_per_task)
     showing = Showing(progress, label_of(fn))
     if recorded:
-        return queue.start_recorded(f"map {name_of(fn)}", table, options, fn, on_ended, showing=showing)
+        name = f"map {name_of(fn)}"
+        return queue.start_recorded(name, table, options, fn, on_ended, seed_given=seed_given, showing=showing)
     _, run = queue.start_table(table, options, fn, on_ended, showing=showing)
     return run
 

@@ -18,9 +18,9 @@ from mpqueue._wire.functions import FunctionPacker
 from mpqueue._worker.calls import Call, run_call
 from mpqueue.dropin.call_future import CallFuture
 from mpqueue.errors import ItemCancelledError
+from mpqueue.options import JobOptions
 from mpqueue.progress import Showing
 from mpqueue.queue import JobQueue
-from mpqueue.retry import RetryPolicy
 from mpqueue.run import Ended
 from mpqueue.stream import open_stream
 
@@ -32,10 +32,8 @@ class CallStream:
         self,
         queue: JobQueue,
         error_of: Callable[[Failure], BaseException],
+        options: JobOptions,
         *,
-        retry: RetryPolicy,
-        timeout: float | None = None,
-        max_workers: int | None = None,
         showing: Showing = Showing(),  # noqa: B008 - frozen
     ) -> None:
         self._queue = queue
@@ -45,9 +43,7 @@ class CallStream:
         self._lock = threading.Lock()
         self.ended = threading.Event()  #: set when the stream has ended and all futures are resolved
         self.on_end: Callable[[], object] = lambda: None  #: called then, on the listener thread
-        self._stream = open_stream(
-            queue, run_call, self._on_ended, retry=retry, timeout=timeout, max_workers=max_workers, showing=showing
-        )
+        self._stream = open_stream(queue, run_call, self._on_ended, options, showing=showing)
 
     def submit(self, calls: Iterable[Call]) -> list[CallFuture[Any]]:
         """Have these calls made; does not wait."""

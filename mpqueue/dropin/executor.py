@@ -24,9 +24,9 @@ from mpqueue._worker.calls import Call
 from mpqueue.dropin.call_future import CallFuture
 from mpqueue.dropin.calls import CallStream
 from mpqueue.dropin.executor_errors import error_of
-from mpqueue.dropin.policy import DROPIN_RETRY
+from mpqueue.dropin.options import pool_options
 from mpqueue.errors import QueueClosedError
-from mpqueue.options import check_timeout, choose_policy
+from mpqueue.options import JobOptions
 from mpqueue.progress import Showing, ShowProgress
 from mpqueue.queue import JobQueue
 from mpqueue.retry import RetryPolicy
@@ -41,7 +41,8 @@ class Executor(concurrent.futures.Executor):
     As `concurrent.futures.ProcessPoolExecutor`, with retries: a call that raises is made again ``max_retries`` (3)
     times, after 0.1, 0.2 and 0.4 s; say ``max_retries=0`` for once only, or give a ``retry`` policy. ``timeout`` is
     seconds a try, after which its worker is killed. ``max_workers`` None: one for each CPU that the process may use.
-    ``progress=True`` draws a bar of the calls submitted so far, a callable gets their `Progress`.
+    ``progress=True`` draws a bar of the calls submitted so far, a callable gets their `Progress`. With ``seed`` the
+    ``current_item().rng`` of a call depends on its place among those submitted only.
     ``initializer(*initargs)`` is called in each new worker. ``mp_context`` is accepted and has no effect: workers are
     always fresh processes.
 
@@ -59,18 +60,18 @@ class Executor(concurrent.futures.Executor):
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
         progress: ShowProgress = False,
+        seed: int | None = None,
         mp_context: Any = None,  # noqa: ARG002
     ) -> None:
         _check(max_workers, initializer, max_tasks_per_child)
-        check_timeout(timeout)
-        policy = choose_policy("Executor", max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
+        options = pool_options("Executor", max_retries, retry, timeout, seed)
         self._queue = JobQueue(
             max_workers,
             max_items_per_worker=max_tasks_per_child,
             initializer=None if initializer is None else functools.partial(initializer, *initargs),
         )
         self._max_workers = self._queue.concurrency  # other libraries look at it, in the standard library's
-        self._life = _Life(self._queue, policy, timeout, Showing(progress))
+        self._life = _Life(self._queue, options, Showing(progress))
         self._finalizer = weakref.finalize(self, self._life.abandon)
         self._finalizer.atexit = False  # the life has its own hook
 
@@ -181,11 +182,10 @@ class _Life:
     the workers are ended, by one thread, which every `wait` waits for.
     """
 
-    def __init__(self, queue: JobQueue, policy: RetryPolicy, timeout: float | None, showing: Showing) -> None:
+    def __init__(self, queue: JobQueue, options: JobOptions, showing: Showing) -> None:
         self._queue = queue
         self._showing = showing
-        self._policy = policy
-        self._timeout = timeout
+        self._options = options
         self._lock = threading.RLock()  # a garbage collection may end another executor's life while this one is locked
         self._calls: CallStream | None = None
         self._refusal: str | None = None
@@ -204,7 +204,7 @@ class _Life:
             return self._calls.submit(calls)
 
     def _open(self) -> CallStream:
-        calls = CallStream(self._queue, error_of, retry=self._policy, timeout=self._timeout, showing=self._showing)
+        calls = CallStream(self._queue, error_of, self._options, showing=self._showing)
         calls.on_end = self._ended
         self._take_back = on_exit(self._exit)  # after the queue's own, so it is called before that
         if sys.version_info >= (3, 12):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sized
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from mpqueue._engine.pool import count_cpus
@@ -13,6 +13,7 @@ from mpqueue.dropin.options import (
     StreamOptions,
     check_on_error,
     check_optional_count,
+    enough_workers,
     job_options,
 )
 from mpqueue.dropin.shared_pool import shared_pool
@@ -64,6 +65,7 @@ def imap(
     progress: ShowProgress = False,
     on_error: OnItemError = "raise",
     max_failures: int | None = None,
+    seed: int | None = None,
 ) -> ItemIterator[Any]:
     """The results of ``fn`` over the items, in order, one by one while the work goes on; also for ``async for``.
 
@@ -74,7 +76,7 @@ def imap(
     raises delivers what came before it, then its error. The first items begin at once. ``progress`` is as in `map`; a
     bar has a total where the input has a length.
     """
-    job = job_options("imap", concurrency, max_retries, retry, timeout, chunksize)
+    job = job_options("imap", concurrency, max_retries, retry, timeout, chunksize, seed)
     return _iterate(fn, items, job, True, buffersize, on_error, max_failures, progress)
 
 
@@ -115,9 +117,10 @@ def imap_unordered(
     progress: ShowProgress = False,
     on_error: OnItemError = "raise",
     max_failures: int | None = None,
+    seed: int | None = None,
 ) -> ItemIterator[Any]:
     """Like `imap`, in the order in which the items end: no result waits for a slower one."""
-    job = job_options("imap_unordered", concurrency, max_retries, retry, timeout, chunksize)
+    job = job_options("imap_unordered", concurrency, max_retries, retry, timeout, chunksize, seed)
     return _iterate(fn, items, job, False, buffersize, on_error, max_failures, progress)
 
 
@@ -136,20 +139,11 @@ def _iterate(
     check_optional_count("max_failures", max_failures, low=0)
     showing = showing_stream(progress, fn, items)
     iterator = iter(items)
-    queue = shared_pool.borrow(job.max_lanes)
-    workers = job.max_lanes or count_cpus()
+    workers = enough_workers(job.max_lanes, len(items) if isinstance(items, Sized) else None)
+    queue = shared_pool.borrow(workers)
 
     def open_(on_ended: Callable[[Ended], None]) -> Stream:
-        return open_stream(
-            queue,
-            fn,
-            on_ended,
-            retry=job.retry,
-            timeout=job.timeout,
-            chunksize=job.chunksize,
-            max_workers=job.max_lanes,
-            showing=showing,
-        )
+        return open_stream(queue, fn, on_ended, job, showing=showing)
 
     try:
         made: ItemIterator[Any] = ItemIterator(
@@ -157,7 +151,7 @@ def _iterate(
             InputReader(iterator, queue.now),
             ordered=ordered,
             on_error=on_error,
-            window=lambda stream: buffersize or stream.window(workers),
+            window=lambda stream: buffersize or stream.window(workers or count_cpus()),
             max_failures=max_failures,
             give_back=lambda: shared_pool.give_back(queue),
             await_told=queue.await_told,

@@ -19,6 +19,7 @@ from mpqueue.dropin.options import (
     OnError,
     check_on_error,
     check_optional_count,
+    enough_workers,
     job_options,
 )
 from mpqueue.dropin.shared_pool import THREADS, shared_pool
@@ -71,6 +72,7 @@ def map(
     on_error: OnError = "raise",
     max_failures: int | None = None,
     journal: str | os.PathLike[str] | None = None,
+    seed: int | None = None,
 ) -> list[Any]:
     """``[fn(item) for item in items]`` on all cores; a worker that dies costs its item one try, and nothing else.
 
@@ -90,13 +92,16 @@ def map(
     missing, see `JobQueue`. A journal is for one call with each function: other items are refused with
     `JournalMismatchError`. Such a call has workers of its own.
 
+    ``seed`` makes ``current_item().rng`` give the same numbers each time; None: others each time.
+
     An interruption (Ctrl-C) ends the running items, and goes on.
     """
     check_progress(progress)
     _check_failure_options(on_error, max_failures)
-    job = job_options("map", concurrency, max_retries, retry, timeout, chunksize)
-    with _queue_for(concurrency, journal) as queue:
-        batch = Batch(queue, fn, items, job, max_failures, progress, recorded=journal is not None)
+    job = job_options("map", concurrency, max_retries, retry, timeout, chunksize, seed)
+    rows, recorded = read_all(items), journal is not None
+    with _queue_for(enough_workers(concurrency, len(rows)), journal) as queue:
+        batch = Batch(queue, fn, rows, job, max_failures, progress, recorded=recorded, seed_given=seed is not None)
         try:
             batch.run.result()
         except BaseException:
@@ -177,6 +182,7 @@ async def amap(
     progress: ShowProgress = False,
     on_error: OnError = "raise",
     max_failures: int | None = None,
+    seed: int | None = None,
 ) -> list[Any]:
     """Like `map`, for coroutines: does not block the loop. Cancelling it ends its work and its running items.
 
@@ -184,9 +190,10 @@ async def amap(
     """
     _check_failure_options(on_error, max_failures)
     check_progress(progress)
-    job = job_options("amap", concurrency, max_retries, retry, timeout, chunksize)
-    with shared_pool.lease(concurrency) as queue:
-        batch = Batch(queue, fn, items, job, max_failures, progress)
+    job = job_options("amap", concurrency, max_retries, retry, timeout, chunksize, seed)
+    rows = read_all(items)
+    with shared_pool.lease(enough_workers(concurrency, len(rows))) as queue:
+        batch = Batch(queue, fn, rows, job, max_failures, progress)
         try:
             await batch.run
         except BaseException:
@@ -213,26 +220,25 @@ class Batch:
         self,
         queue: JobQueue,
         fn: Callable[[Any], Any],
-        items: Iterable[Any],
+        items: list[Any],
         options: JobOptions,
         max_failures: int | None,
         progress: ShowProgress,
         *,
         recorded: bool = False,
+        seed_given: bool = False,
     ) -> None:
         self._max_failures = max_failures
         self._watched: JobRun | None = None  #: the run, as soon as there is one to end
         self.run = start_batch(
             queue,
             fn,
-            read_all(items),
-            retry=options.retry,
-            timeout=options.timeout,
-            chunksize=options.chunksize,
-            max_workers=options.max_lanes,
+            items,
+            options,
             on_ended=None if max_failures is None else self._on_ended,
             progress=progress,
             recorded=recorded,
+            seed_given=seed_given,
         )
         self._watched = self.run
         self._on_ended(())  # items may have failed before

@@ -12,6 +12,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from multiprocessing import pool as standard
 from types import TracebackType
@@ -24,12 +25,11 @@ from mpqueue.dropin.apply_calls import ApplyCalls
 from mpqueue.dropin.async_result import AsyncResult, Callback, MapResult
 from mpqueue.dropin.batch import start_batch
 from mpqueue.dropin.feed import read_late, read_whole_chunks
-from mpqueue.dropin.policy import DROPIN_RETRY
+from mpqueue.dropin.options import Seeds, pool_options
 from mpqueue.dropin.pool_errors import own_error
 from mpqueue.dropin.pool_iterator import PoolIterator
 from mpqueue.dropin.pool_worker import PoolWorker
 from mpqueue.errors import HandlerPicklingError, QueueClosedError, shown
-from mpqueue.options import check_timeout, choose_policy
 from mpqueue.progress import ShowProgress, check_progress, showing_stream
 from mpqueue.queue import JobQueue
 from mpqueue.retry import RetryPolicy
@@ -53,7 +53,9 @@ class Pool(standard.Pool):
     chunk of a map). ``context`` is ignored: workers are always started anew, never forked. A call that raises, or whose
     worker dies, is tried again: ``max_retries`` (3) times after the first, after 0.1, 0.2 and 0.4 s, or as ``retry``
     says; ``timeout`` is how many seconds one try may take. ``progress=True`` draws a bar for each map and imap, a
-    callable gets their `Progress`.
+    callable gets their `Progress`. With ``seed``, which must be a whole number from 0 up, ``current_item().rng`` gives
+    the same numbers each time: those of an item depend on its place, and on how many maps and imaps the pool had
+    before; those of an ``apply`` on how many of these there were.
 
     Leaving its ``with`` block terminates it.
     """
@@ -70,6 +72,7 @@ class Pool(standard.Pool):
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
         progress: ShowProgress = False,
+        seed: int | None = None,
     ) -> None:
         self._state = standard.INIT
         self._processes = count_cpus() if processes is None else operator.index(processes)
@@ -80,11 +83,10 @@ class Pool(standard.Pool):
             raise ValueError("maxtasksperchild must be a positive int or None")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        check_timeout(timeout)
         check_progress(progress)
         self._progress = progress
-        self._retry = choose_policy("Pool", max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
-        self._timeout = timeout
+        self._options = pool_options("Pool", max_retries, retry, timeout, seed)
+        self._seeds = Seeds(self._options.seed)
         self._maxtasksperchild = maxtasksperchild
         self._lock = threading.Lock()  #: guards the state, while something is started
         self._calls: ApplyCalls | None = None
@@ -141,7 +143,7 @@ class Pool(standard.Pool):
         with self._lock:
             self._check_running()
             if self._calls is None:
-                self._calls = ApplyCalls(self._queue, self._retry, self._timeout)
+                self._calls = ApplyCalls(self._queue, replace(self._options, seed=self._seeds.named("calls")))
             self._calls.start(result, func, args, kwds)
         return result
 
@@ -225,6 +227,7 @@ class Pool(standard.Pool):
     ) -> None:
         # Chunks count as tasks; how large they are by default is the standard library's formula.
         per_task = chunksize or -(-len(items) // (self._processes * TASKS_PER_WORKER))
+        options = replace(self._options, chunksize=chunksize, items_per_task=per_task, seed=self._seeds.next())
         with self._lock:
             self._check_running()
             self._maps.add(result)
@@ -232,10 +235,7 @@ class Pool(standard.Pool):
                 self._queue,
                 func,
                 items,
-                retry=self._retry,
-                timeout=self._timeout,
-                chunksize=chunksize,
-                items_per_task=per_task,
+                options,
                 on_ended=result.on_ended,
                 progress=self._progress,
             )
@@ -274,21 +274,14 @@ class Pool(standard.Pool):
         size = 1 if chunksize is None else _check_chunksize(chunksize)
         items: Iterator[Any] = read_late(iterable)
         showing = showing_stream(self._progress, func, iterable)
+        options = replace(self._options, items_per_task=size, seed=self._seeds.next())
         if size > 1:
             items = read_whole_chunks(items, size)
 
         def open_(on_ended: Callable[[Ended], None]) -> Stream:
             with self._lock:
                 self._check_running()
-                return open_stream(
-                    self._queue,
-                    func,
-                    on_ended,
-                    retry=self._retry,
-                    timeout=self._timeout,
-                    items_per_task=size,
-                    showing=showing,
-                )
+                return open_stream(self._queue, func, on_ended, options, showing=showing)
 
         workers = self._processes
         iterator: PoolIterator[R] = PoolIterator(

@@ -13,6 +13,7 @@ import mpqueue
 from mpqueue import ItemTimeoutError, JobRun, JobStatus, QueueClosedError, RetryPolicy, SetupError, WorkerCrashedError
 from mpqueue._core.item_table import Failure
 from mpqueue.errors import ItemCancelledError
+from mpqueue.options import JobOptions
 from mpqueue.stream import Stream, open_stream
 from tests.chaos.arena import Arena, random_policy
 from tests.chaos.audit import Struck
@@ -63,9 +64,7 @@ class StreamDriver:
             arena.queue,
             Doer(f"{arena.log}-streams"),
             self._news.put,
-            retry=self._policy,
-            chunksize=rng.choice((None, None, 1, 20)),
-            max_workers=rng.choice((None, 1)),
+            JobOptions(self._policy, chunksize=rng.choice((None, None, 1, 20)), max_lanes=rng.choice((None, 1))),
         )
 
     def describe(self) -> str:

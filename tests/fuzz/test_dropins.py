@@ -33,7 +33,17 @@ CALLS: dict[str, Callable[..., list[Any]]] = {
     "amap": lambda *args, **options: asyncio.run(_amap(*args, **options)),
 }
 calls = st.sampled_from(sorted(CALLS))
-OPTIONS = ("concurrency", "max_retries", "retry", "timeout", "chunksize", "on_error", "max_failures", "progress")
+OPTIONS = (
+    "concurrency",
+    "max_retries",
+    "retry",
+    "timeout",
+    "chunksize",
+    "on_error",
+    "max_failures",
+    "progress",
+    "seed",
+)
 
 
 @fuzzed(90)

@@ -312,6 +312,15 @@ def test_calls_share_one_pool_that_grows_and_never_shrinks() -> None:
     assert worker_pids() == three
 
 
+def test_no_more_workers_are_started_than_there_are_items() -> None:
+    mpqueue.map(do.succeed, "ab", concurrency=40)
+    assert len(worker_pids()) == 2
+    assert list(mpqueue.imap(do.succeed, "abc", concurrency=40)) == ["a", "b", "c"]
+    assert len(worker_pids()) == 3
+    mpqueue.map(do.succeed, [], concurrency=40)
+    assert len(worker_pids()) == 3
+
+
 def test_pool_has_a_worker_for_each_cpu_where_nothing_is_said() -> None:
     mpqueue.map(do.succeed, [1])
     assert len(worker_pids()) == len(os.sched_getaffinity(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -11,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mpqueue
 from mpqueue import Job, JobQueue, RetryPolicy, current_item
 from mpqueue._worker.chance import random_numbers
 
 SEED = 12345
+Drawn = list[list[float]]
 NO_WAIT = RetryPolicy(2, base_delay=0)
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends")]
 
 
 def draw(item: Any) -> list[float]:
@@ -109,6 +112,105 @@ def test_coroutines_draw_the_numbers_of_their_item() -> None:
 
     assert run(range(10), draw_later, seed=SEED).results == numpy_s_own(10)
     assert run(range(10), awaitable, seed=SEED).results == numpy_s_own(10)
+
+
+# --- map and its kin, Pool, Executor --------------------------------------------------------------------------------
+
+
+def fails_at_first(item: int) -> list[float]:
+    """Draws in every try; one item raises at its first, and one kills its worker."""
+    drawn = draw(item)
+    if current_item().attempt == 1 and item == 3:
+        raise ValueError(item)
+    if current_item().attempt == 1 and item == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return drawn
+
+
+async def awaited(*args: Any, **options: Any) -> list[Any]:
+    found: list[Any] = await mpqueue.amap(*args, **options)
+    return found
+
+
+CALLS: dict[str, Any] = {
+    "map": mpqueue.map,
+    "starmap": lambda fn, items, **options: mpqueue.starmap(fn, zip(items, strict=True), **options),
+    "imap": lambda *args, **options: list(mpqueue.imap(*args, **options)),
+    "imap_unordered": lambda *args, **options: list(mpqueue.imap_unordered(*args, **options)),
+    "amap": lambda *args, **options: asyncio.run(awaited(*args, **options)),
+}
+
+
+def test_map_and_its_kin_draw_what_a_job_with_that_seed_draws() -> None:
+    assert mpqueue.map(draw, range(50), seed=SEED, concurrency=1, chunksize=50) == numpy_s_own(50)
+    assert mpqueue.map(fails_at_first, range(50), seed=SEED, concurrency=2, chunksize=1) == numpy_s_own(50)
+    for name, call in CALLS.items():
+        found = call(draw, range(50), seed=SEED, concurrency=2)
+        assert (found if name != "imap_unordered" else sorted(found)) == (
+            numpy_s_own(50) if name != "imap_unordered" else sorted(numpy_s_own(50))
+        )
+
+
+def test_a_map_without_a_seed_draws_others_each_time() -> None:
+    assert mpqueue.map(draw, range(5)) != mpqueue.map(draw, range(5))
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "one", True])
+def test_a_seed_that_is_no_whole_number_from_zero_up_is_refused(seed: Any) -> None:
+    for call in CALLS.values():
+        with pytest.raises((TypeError, ValueError), match="seed"):
+            call(draw, [1, 2], seed=seed)
+    for pool in (mpqueue.Pool, mpqueue.Executor):
+        with pytest.raises((TypeError, ValueError), match="seed"):
+            pool(1, seed=seed)
+
+
+def test_a_recorded_map_goes_on_with_its_seed(tmp_path: Any) -> None:
+    def draw_if_allowed(item: int) -> list[float]:
+        drawn = draw(item)
+        if item > 2 and not (tmp_path / "allowed").exists():
+            raise ValueError(item)
+        return drawn
+
+    def run_it(**options: Any) -> list[Any]:
+        path = tmp_path / "run.db"
+        return mpqueue.map(draw_if_allowed, range(9), journal=path, max_retries=0, **options)
+
+    with pytest.raises(mpqueue.TooManyFailuresError):
+        run_it(seed=SEED, max_failures=0)
+    (tmp_path / "allowed").touch()
+    found = run_it(on_error="collect")
+    drawn = [row if isinstance(row, list) else None for row in found]
+    assert None in drawn, "what had failed for good stays so"
+    assert [row for row in drawn if row] == [own for own, row in zip(numpy_s_own(9), drawn, strict=True) if row]
+    assert len([row for row in drawn if row]) > 3
+
+
+def draw_in_pool(pool: mpqueue.Pool) -> list[Drawn]:
+    """Four calls of four kinds, and single calls between them."""
+    first = pool.apply(draw, (0,))
+    mapped, iterated = pool.map(draw, range(20)), list(pool.imap(draw, range(20), chunksize=3))
+    second = pool.apply(draw, (0,))
+    return [mapped, iterated, pool.starmap(draw, zip(range(20), strict=True)), [first, second]]
+
+
+def test_calls_of_a_pool_draw_the_same_each_time_and_no_two_share_any() -> None:
+    with mpqueue.Pool(1, seed=SEED) as pool:
+        found = draw_in_pool(pool)
+    with mpqueue.Pool(3, seed=SEED) as pool:
+        assert draw_in_pool(pool) == found
+    assert found[0] == numpy_s_own(20), "the first map draws what mpqueue.map draws"
+    assert len({number for call in found for drawn in call for number in drawn}) == 3 * 62
+
+
+def test_calls_of_an_executor_draw_by_their_place() -> None:
+    with mpqueue.Executor(2, seed=SEED) as executor:
+        futures = [executor.submit(draw, number) for number in range(5)]
+        mapped = list(executor.map(draw, range(15)))
+    assert [future.result() for future in futures] + mapped == numpy_s_own(20)
+
+
+# --- without NumPy --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
