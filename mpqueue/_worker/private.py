@@ -5,6 +5,7 @@ Whoever drives it reads and writes these through what the engine offers for it; 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from mpqueue._wire.ledger import OUTBOX, Ledger
@@ -20,6 +21,7 @@ class PrivateOutbox:
         self._ledger = ledger
         self._ring = ring
         self._kept: bytes | None = None
+        self._lock = threading.Lock()  #: two may fetch at a time, and only one of them has found it
 
     def leave(self, data: bytes) -> None:
         """See `mpqueue._worker.station.Outbox.leave`."""
@@ -32,9 +34,11 @@ class PrivateOutbox:
 
     def fetch(self) -> bytes | None:
         """What lies there, which is free again; None where nothing does. On any thread."""
-        data, self._kept = self._kept, None
-        self._ledger.words[OUTBOX] = 0
-        return data
+        with self._lock:
+            data, self._kept = self._kept, None
+            if data is not None:
+                self._ledger.words[OUTBOX] = 0
+            return data
 
 
 def private_worker(

@@ -1,0 +1,194 @@
+"""Workers in a process of somebody else's: seats with threads of their own, and a guardian that reads their ledgers."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import current_item
+from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame
+from mpqueue._wire.handler import pack_handler
+from mpqueue._wire.ids import IdRule
+from mpqueue._wire.ledger import Phase
+from mpqueue._wire.payload import Packed, dump, dump_frame, load, load_frame
+from mpqueue._worker import hello, hosted
+from tests.support import handlers as do
+from tests.support.programs import start_program
+from tests.support.waiting import Gate, wait_until
+
+
+class Seat:
+    """One worker, and what its engine would do with it."""
+
+    def __init__(self) -> None:
+        self.token = uuid.uuid4().hex
+        self.bells = threading.Semaphore(0)
+        self.told = hosted.open_seat(self.token, 7, 0, 1, self.bells.release)
+
+    def send(self, frame: bytes, make_room: Callable[[], object] | None = None) -> Future[tuple[bytes, bytes | None]]:
+        """Serve a frame on a thread of its own, as an engine does."""
+        answer: Future[tuple[bytes, bytes | None]] = Future()
+
+        def serve() -> None:
+            try:
+                answer.set_result(hosted.serve(self.token, frame, make_room))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=serve).start()
+        return answer
+
+
+@pytest.fixture
+def seat() -> Iterator[Seat]:
+    """A worker in this process."""
+    seat = Seat()
+    yield seat
+    hosted.close_seats([seat.token])
+
+
+def chunk(items: list[Any], handler: Callable[..., Any], *, number: int = 1, setup: Any = None) -> bytes:
+    """The first chunk of a job of its own."""
+    packed = pack_handler("job", handler, setup, IdRule.POSITION, whole=True).frame
+    return dump_frame(ChunkFrame(number, number, dump(items), range(len(items)), handler=packed))
+
+
+def results(data: bytes | None) -> list[Any]:
+    """What a report brings home."""
+    assert data is not None
+    report: ReportFrame = load_frame(data)
+    packed = report.results
+    return list(load(packed)) if isinstance(packed, Packed) else [load(one) for one in packed]
+
+
+def test_a_chunk_is_run_on_the_worker_s_own_thread_and_setup_ends_with_it(seat: Seat, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def setup() -> Iterator[int]:
+        yield threading.get_ident()
+        gate.announce(threading.get_ident())
+
+    answers = [seat.send(chunk([1, 2], lambda item, thread: (item, thread), setup=setup)) for _ in range(2)]
+    (one, early), (two, _) = (answer.result(30) for answer in answers)
+    thread = results(one)[0][1]
+    assert results(one) == results(two) == [(1, thread), (2, thread)]
+    assert (early, thread != threading.get_ident()) == (None, True)
+    hosted.close_seats([seat.token])
+    assert gate.arrived() == {str(thread)}
+
+
+def test_what_is_finished_can_be_fetched_once_while_a_slow_item_runs(seat: Seat, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    answer = seat.send(chunk([0, 1, 2], do.only(2, do.block_until_told(gate))))
+    assert seat.bells.acquire(timeout=30)
+    assert results(hosted.fetch(seat.token)) == [0, 1]
+    assert hosted.fetch(seat.token) is None
+    gate.open()
+    assert results(answer.result(30)[0]) == [2]
+
+
+def test_what_nobody_fetched_comes_with_the_answer(seat: Seat, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    answer = seat.send(chunk([0, 1, 2], do.only(2, do.block_until_told(gate))))
+    assert seat.bells.acquire(timeout=30)
+    gate.open()
+    last, early = answer.result(30)
+    assert (results(early), results(last)) == ([0, 1], [2])
+
+
+def test_orders_and_looks_reach_the_worker_while_it_runs(seat: Seat, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def tell(item: int) -> tuple[int, bool]:
+        if item == 1:
+            gate.pass_through(item)
+        return item, current_item().paused
+
+    answer = seat.send(chunk([0, 1, 2, 3], tell))
+    gate.wait_for(1)
+    wait_until(lambda: _seen(seat.token)[:4] == (1, Phase.RUNNING, 1, 2), what="the items behind it to be cut off")
+    hosted.control(seat.token, [hosted.SetFlags(1, pause=True, cancel=False)])
+    gate.open()
+    report: ReportFrame = load_frame(answer.result(30)[0])
+    assert report.ended is Ended.PAUSED
+    answer = seat.send(chunk([0, 1, 2], do.succeed, number=2))
+    assert results(answer.result(30)[0]) == [0, 1, 2], "another job is not paused"
+    hosted.control(seat.token, [hosted.SetLimit(3, 1)])
+    assert results(seat.send(chunk([0, 1, 2], do.succeed, number=3)).result(30)[0]) == [0]
+
+
+def test_a_frame_that_waits_makes_room_and_is_not_run_after_the_end(seat: Seat, tmp_path: Path) -> None:
+    gate, room = Gate(tmp_path), threading.Event()
+    first = seat.send(chunk([0], do.block_until_told(gate)))
+    gate.wait_for(0)
+    second = seat.send(chunk([1], do.block_until_told(gate), number=2), room.set)
+    assert room.wait(30)
+    hosted.close_seats([seat.token], wait=False)
+    with pytest.raises(LookupError, match="gone"):
+        hosted.serve(seat.token, b"")
+    gate.open()
+    assert results(first.result(30)[0]) == [0]
+    with pytest.raises(LookupError, match="gone"):
+        second.result(30)
+    assert gate.arrived() == {"0"}
+
+
+def test_who_is_not_here_is_no_worker() -> None:
+    assert hosted.fetch("nobody") is None
+    assert hosted.control("nobody", [hosted.SetLimit(1, 0)]) is None
+    assert hosted.last_claims(["nobody"]) == {}
+    assert not hosted.adopt("nobody", "/proc/self/fd/99999")
+    with pytest.raises(LookupError, match="gone"):
+        hosted.serve("nobody", b"")
+
+
+@pytest.mark.slow
+def test_a_guardian_sees_what_a_worker_runs_and_what_it_ran_when_it_died(tmp_path: Path) -> None:
+    """The worker's process holds its global lock, so that nobody in it could answer; and then it is killed."""
+    (tmp_path / "frame").write_bytes(chunk([0, 1, 2], do.only(1, do.hang_holding_gil)))
+    program = start_program(
+        tmp_path,
+        """
+        import pathlib
+        from mpqueue._worker import hosted
+        print(hosted.open_seat("worker", 7, 0, 1, lambda: None)["ledger"], flush=True)
+        hosted.serve("worker", pathlib.Path("frame").read_bytes())
+        """,
+    )
+    assert program.stdout is not None
+    assert program.stderr is not None
+    try:
+        assert hosted.adopt("worker", program.stdout.readline().strip())
+        wait_until(lambda: _seen("worker")[:3] == (1, Phase.RUNNING, 1), what="the item to be seen")
+    finally:
+        program.kill()
+        program.wait(30)
+        program.stdout.close()
+        program.stderr.close()
+    assert hosted.last_claims(["worker"])["worker"][:3] == (1, Phase.RUNNING, 1)
+    assert hosted.last_claims(["worker"]) == {}
+
+
+def _seen(token: str) -> hosted.Seen:
+    seen = hosted.control(token, [])
+    assert seen is not None
+    return seen
+
+
+def test_a_worker_s_introduction_leads_to_its_ledger(seat: Seat, tmp_path: Path) -> None:
+    assert hello.find_difference(hello.introduce(), seat.told) is None
+    assert hosted.adopt("adopted", seat.told["ledger"])
+    gate = Gate(tmp_path)
+    answer = seat.send(chunk([0, 1], do.only(1, do.block_until_told(gate))))
+    gate.wait_for(1)
+    assert _seen("adopted")[:3] == (1, Phase.RUNNING, 1)
+    gate.open()
+    assert results(answer.result(30)[0])[-1] == 1
+    hosted.forget(["adopted"])
+    assert hosted.control("adopted", []) is None
