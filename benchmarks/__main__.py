@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-from benchmarks import contenders, machine, pictures, processes, questions, session
+from benchmarks import answers, contenders, machine, pictures, processes, questions, session
 from benchmarks.busy import calibrate
 from benchmarks.case import Sizes
 from benchmarks.tables import summary
@@ -41,23 +39,15 @@ def main() -> None:
         names=names,
     )
     path = args.into or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}-{args.size}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     for question in args.only or questions.NAMES:
         started = time.monotonic()
         record = run.ask(question)
-        _write(path, question, record)
+        found = answers.load(path, {"version": 1, "questions": {}})
+        found["questions"][question] = record
+        answers.save(path, found)
         print(f"\n{record['question']}  ({time.monotonic() - started:.0f} s, load {record['load']})")
         print(summary(question, record), flush=True)
     print(f"\nwritten to {path}")
-
-
-def _write(path: Path, question: str, record: dict[str, Any]) -> None:
-    """Put the answer to one question into the file, beside those that are there."""
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"version": 1, "questions": {}}
-    found["questions"][question] = record
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(found, indent=1) + "\n")
-    unfinished.rename(path)
 
 
 def _arguments() -> argparse.Namespace:

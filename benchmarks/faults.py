@@ -13,9 +13,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-from benchmarks import contenders, machine, processes
+from benchmarks import answers, contenders, machine, processes
 from benchmarks.matrix import dialects, faults, page, run
 from benchmarks.matrix.verdict import judge
 
@@ -33,7 +32,7 @@ def main() -> None:
     processes.adopt_orphans()
     processes.end_on_signals()
     names = [name for name in args.contender or dialects.BY_NAME if contenders.is_here(name)]
-    results = _load(args.into)
+    results = answers.load(args.into, {"cells": {}})
     results["machine"] = machine.describe()
     results["date"] = time.strftime("%Y-%m-%d")
     results["workers"] = args.workers
@@ -45,7 +44,7 @@ def main() -> None:
             results["cells"].setdefault(fault.name, {})[name] = record
             verdict, words = judge(fault, record)
             print(f"{fault.name:22} {name:20} {verdict:7} {record['seconds']:6.1f} s  {words}", flush=True)
-        _save(args.into, results)
+        answers.save(args.into, results)
     if args.into == RESULTS:
         page.write(results)
 
@@ -62,20 +61,6 @@ def _begin_again_with_own_shm() -> None:
         return
     again = run.small_shm([sys.executable, "-m", "benchmarks.faults", *sys.argv[1:]], "50%")
     os.execvpe(again[0], again, {**os.environ, OWN_SHM: "1"})
-
-
-def _load(path: Path) -> dict[str, Any]:
-    if path.exists():
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
-    return {"cells": {}}
-
-
-def _save(path: Path, results: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(results, indent=1) + "\n")
-    unfinished.rename(path)
 
 
 def _arguments() -> argparse.Namespace:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from _downloads import STAMPS, NotToBeHad, fetch_stamps, fetch_wheels
+from _options import at_least_one
 
 #: Where fetched pictures are kept: elsewhere with the environment variable, else in a folder that git ignores.
 CACHE = Path(
@@ -72,14 +73,6 @@ def from_command_line(description: str, limit: int) -> tuple[Pictures, int]:
         return find_pictures(options.pictures), options.limit
     except NoPictures as reason:
         parser.exit(2, f"{parser.prog}: {reason}\n")
-
-
-def at_least_one(text: str) -> int:
-    """For argparse: a whole number from 1 on."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text}")
-    return number
 
 
 def _own(folder: Path) -> Pictures:

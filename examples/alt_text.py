@@ -6,7 +6,6 @@ show: two damaged files, which fail after their retries, and an item that kills 
     python examples/alt_text.py --help
 """
 
-import argparse
 import io
 import os
 import signal
@@ -21,7 +20,8 @@ from _damaged import damaged_files
 from _files import remove_unfinished
 from _labels import alt_text, best_labels
 from _network import SqueezeNet
-from _pictures import CACHE, NoPictures, Pictures, at_least_one, every_nth, find_pictures
+from _options import make_parser
+from _pictures import CACHE, NoPictures, Pictures, every_nth, find_pictures
 from _progress_line import ProgressLine
 from _report import print_report
 from _results import write_results
@@ -50,7 +50,8 @@ def describe_picture(item: dict[str, Any], network: SqueezeNet) -> dict[str, Any
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job, show how it goes, and write what came of it."""
-    options = _options(arguments)
+    description = "Make alt text and thumbnails for pictures, on all cores."
+    options = make_parser(description, output=Path("out/alt-text")).parse_args(arguments)
     try:
         pictures = every_nth(find_pictures(options.pictures), options.limit)
     except NoPictures as reason:
@@ -116,15 +117,6 @@ def _row(item: mpqueue.JobItem) -> dict[str, Any]:
             "thumbnail": f"{thumbnail.parent.name}/{thumbnail.name}",
         }
     return row | {"error": item.error}
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Make alt text and thumbnails for pictures, on all cores.")
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="a folder of your own; else some are fetched once")
-    parser.add_argument("--output", type=Path, metavar="DIR", default=Path("out/alt-text"), help="default: %(default)s")
-    parser.add_argument("--concurrency", type=at_least_one, metavar="N", help="worker processes; default: one a core")
-    parser.add_argument("--limit", type=at_least_one, metavar="N", help="so many pictures, spread over all")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from _downloads import NotToBeHad, fetch_digits
-from _pictures import CACHE, at_least_one
+from _options import at_least_one
+from _pictures import CACHE
 
 from mpqueue import JobQueue
 

@@ -7,7 +7,6 @@ first looks at the filed pictures, the second files the others by what the first
     python examples/folders.py --help
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +16,8 @@ from typing import Any
 import numpy as np
 from _filing import FiledPictures, Folder
 from _network import SqueezeNet
-from _pictures import NoPictures, Pictures, at_least_one, every_nth, find_pictures
+from _options import make_parser
+from _pictures import NoPictures, Pictures, every_nth, find_pictures
 from _thumbnails import read_picture
 
 from mpqueue import Job, JobQueue, RetryPolicy, share
@@ -32,7 +32,9 @@ SHOWN = 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """File the pictures, tell how many are where they belong, and write a table."""
-    options = _options(arguments)
+    description = "File pictures into the folders of a library, on all cores."
+    parser = make_parser(description, given="a folder of folders", output=Path("out/folders"))
+    options = parser.parse_args(arguments)
     try:
         pictures = every_nth(find_pictures(options.pictures), options.limit)
     except NoPictures as reason:
@@ -110,15 +112,6 @@ def _tell(job: Job[dict[str, Any], dict[str, Any]]) -> None:
         print(f"  wrong: {picture['file']} to {place['folderPath']} (confidence {place['confidence']})")
     for failure in job.failures[:SHOWN]:
         print(f"  {failure}")
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="File pictures into the folders of a library, on all cores.")
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="a folder of folders; else some are fetched once")
-    parser.add_argument("--output", type=Path, metavar="DIR", default=Path("out/folders"), help="default: %(default)s")
-    parser.add_argument("--concurrency", type=at_least_one, metavar="N", help="worker processes; default: one a core")
-    parser.add_argument("--limit", type=at_least_one, metavar="N", help="so many pictures, spread over all")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

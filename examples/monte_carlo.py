@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 import numpy as np
-from _pictures import at_least_one
+from _options import at_least_one
 
 from mpqueue import JobQueue, RetryPolicy, current_item
 

@@ -9,7 +9,6 @@ files that are damaged fail by themselves. What each page took stands in a table
     python examples/scans.py --help
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,8 @@ import pypdfium2
 from _downloads import NotToBeHad, fetch_scans
 from _files import write_whole
 from _inner_threads import inner_threads
-from _pictures import CACHE, at_least_one
+from _options import make_parser
+from _pictures import CACHE
 from PIL import Image
 from rapidocr import RapidOCR
 
@@ -90,7 +90,13 @@ def _count(path: Path) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the pages, keep each one's text as soon as it is there, and tell how long they took."""
-    options = _options(arguments)
+    parser = make_parser(
+        "Read the text of scanned pages, on all cores.",
+        inputs="scans",
+        given="pictures and PDFs of your own",
+        output=Path("out/scans"),
+    )
+    options = parser.parse_args(arguments)
     try:
         folder = options.scans or fetch_scans(CACHE, print)
     except NotToBeHad as reason:
@@ -130,17 +136,6 @@ def _tell(job: Job[dict[str, Any], dict[str, Any]], seconds: float, workers: int
         peaks = [item.peak_memory / 1e6 for item, _, _ in read if item.peak_memory is not None]
         if peaks:
             print(f"from {min(peaks):.0f} MB to {max(peaks):.0f} MB of memory")
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Read the text of scanned pages, on all cores.")
-    parser.add_argument(
-        "--scans", type=Path, metavar="DIR", help="pictures and PDFs of your own; else some are fetched"
-    )
-    parser.add_argument("--output", type=Path, metavar="DIR", default=Path("out/scans"), help="default: %(default)s")
-    parser.add_argument("--concurrency", type=at_least_one, metavar="N", help="worker processes; default: one a core")
-    parser.add_argument("--limit", type=at_least_one, metavar="N", help="so many pages, spread over all")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

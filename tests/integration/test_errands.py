@@ -1,0 +1,26 @@
+"""The thread that is there while there is something to do."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from mpqueue._engine.errands import Errands
+from tests.support.waiting import wait_until
+
+
+def test_errands_are_done_in_order_and_the_thread_goes_when_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpqueue._engine.errands.LINGER", 0.001)
+    errands, done = Errands("errands"), list[int]()
+    for number in range(100):
+        errands.put(partial(done.append, number))
+    wait_until(lambda: errands.thread is None, what="the thread's end")
+    assert done == list(range(100))
+    assert not errands.busy
+    errands.put(partial(done.append, 100))
+    thread = errands.thread
+    errands.end()
+    if thread is not None:
+        thread.join(30)
+    assert done[-1] == 100
