@@ -1,16 +1,17 @@
 """A power cut at any moment: what was on disk by the last sync is there again, whatever became of later writes.
 
-A journal is written through a file system of the test's own (a VFS of SQLite, and the three calls that write big
-values), which notes each write, truncation, renaming and sync of each file. Every prefix of these notes is a moment at
-which the power may fail; what was not synced by then may be there, be lost, or be there in part.
+All that is done to the files of a journal is noted: writes, truncations, renamings, syncs. Every prefix of the notes is
+a moment at which the power may fail; what was not synced by then may be there, be lost, or be there in part. The notes
+are taken twice: of the standard library's SQLite by ``strace``, where there is one; and everywhere by a file system of
+the test's own, with which another SQLite writes (a VFS, and the call that writes big values).
 """
 
 from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +20,26 @@ import pytest
 
 from mpqueue._core.item_table import make_table
 from mpqueue._engine.journal import store as store_module
-from mpqueue._engine.journal.journal import Entry, Journal
-from mpqueue._engine.journal.recorder import ADD_CHUNK
-from mpqueue._engine.journal.rows import make_row
+from mpqueue._engine.journal.journal import Journal
 from mpqueue._engine.journal.store import folder_of
 from mpqueue._engine.journal.values import BigFile
 from mpqueue.status import COMPLETED
+from tests.support.journal_writer import CHUNKS, ITEMS, often_home, result_of, write_journal
+from tests.support.power import Keep, Note, after_cut, moments, put
+from tests.support.straced import can_trace, trace
 
 pytestmark = pytest.mark.slow
 
-#: Chunks that are written, and items in each; every fifth chunk brings a big value.
-CHUNKS, ITEMS = 24, 5
-TABLE = make_table(range(CHUNKS * ITEMS))
-
-
-@dataclass(frozen=True)
-class Note:
-    """One thing that was done to a file; or (``kind`` "told") that somebody was told that this chunk is on disk."""
-
-    kind: str  #: write, truncate, sync, delete, rename, told
-    file: str
-    offset: int = 0
-    data: bytes = b""
+STRACED = pytest.param("straced", marks=pytest.mark.skipif(not can_trace(), reason="needs strace"))
 
 
 class NotingFile(apsw.VFSFile):
     def __init__(self, notes: list[Note], base: str, name: Any, flags: Any) -> None:
         self._notes = notes
-        self._file = Path(name.filename() if isinstance(name, apsw.URIFilename) else name).name
+        path = Path(name.filename() if isinstance(name, apsw.URIFilename) else name)
+        self._file = path.name
+        if not path.exists():
+            notes += [Note("create", self._file), Note("sync", ".")]
         super().__init__(base, name, flags)
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
@@ -72,96 +65,57 @@ class NotingVFS(apsw.VFS):
 
     def xDelete(self, name: str, sync: bool) -> None:  # noqa: N802
         super().xDelete(name, sync)
-        self._notes.append(Note("delete", Path(name).name))
+        self._notes += [Note("delete", Path(name).name), Note("sync", ".")]
 
 
 def connect(path: str) -> Any:
     connection = apsw.Connection(path, vfs="noting")
     connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # a log without shared memory, which such a VFS has not
-    connection.execute("PRAGMA wal_autocheckpoint=8")  # so that the file itself is written now and then, too
-    return connection
+    return often_home(connection)
 
 
-@pytest.fixture(scope="module")
-def notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Note]]:
-    """What writing a whole journal did to the files."""
-    notes: list[Note] = []
+def note_by_vfs(folder: Path) -> list[Note]:
+    beside = folder_of(str(folder / "run.db")).name
+    notes = [Note("create", beside, 0, b"folder"), Note("sync", ".")]
     vfs = NotingVFS(notes)
     real = store_module.write_whole
 
     def write_whole(folder: Path, file: BigFile) -> None:
         real(folder, file)
-        content = b"".join(map(bytes, file.parts))
-        part = f"{file.name}.part"
-        notes.append(Note("write", part, 0, content))
-        notes.append(Note("sync", part))
-        notes.append(Note("rename", part, 0, file.name.encode()))
+        part, content = f"{folder.name}/{file.name}.part", b"".join(map(bytes, file.parts))
+        notes.extend([Note("create", part), Note("write", part, 0, content), Note("sync", part)])
+        notes.extend([Note("rename", part, 0, f"{folder.name}/{file.name}".encode()), Note("sync", folder.name)])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store_module, "write_whole", write_whole)
-        path = tmp_path_factory.mktemp("noted") / "run.db"
-        journal = Journal(str(path), lambda: 0.0, connect)
-        columns = {"id": "job", "total": len(TABLE), "rule": str(TABLE.rule), "seed": "0"}
-        columns |= {"created_at": "0.0", "status": "running"}
-        number = journal.ask(lambda store: store.add_job(columns, []))
-        for chunk in range(CHUNKS):
-            indices = range(chunk * ITEMS, (chunk + 1) * ITEMS)
-            results: list[Any] = [index * index for index in indices]
-            if chunk % 5 == 4:
-                results[0] = bytes([chunk]) * 300_000
-            TABLE.complete(indices, results)
-            row = make_row(TABLE, indices, {})
-            told = Note("told", str(chunk))
-            files = [(file, number) for file in row.files]
-            # Two chunks a group, the second of which somebody waits for.
-            done = None if chunk % 2 == 0 else lambda told=told: notes.append(told)
-            journal.post(Entry([(ADD_CHUNK, (number, row.body))], files, done))
-            if chunk % 2:
-                journal.flush()
-        journal.close()
-    yield notes
+        write_journal(folder / "run.db", connect, lambda chunk: notes.append(Note("told", chunk)))
     vfs.unregister()
+    return notes
 
 
-def apply(note: Note, files: dict[str, bytearray]) -> None:
-    if note.kind == "write":
-        content = files.setdefault(note.file, bytearray())
-        content.extend(bytes(max(0, note.offset + len(note.data) - len(content))))
-        content[note.offset : note.offset + len(note.data)] = note.data
-    elif note.kind == "truncate":
-        del files.setdefault(note.file, bytearray())[note.offset :]
-    elif note.kind == "delete":
-        files.pop(note.file, None)
-    elif note.kind == "rename" and note.file in files:
-        files[note.data.decode()] = files.pop(note.file)
+def note_by_strace(folder: Path) -> list[Note]:
+    (folder / "all").mkdir()
+    command = [sys.executable, "-m", "tests.support.journal_writer", str(folder / "all")]
+    return trace(command, folder / "all", folder / "log")
 
 
-def after_cut(notes: list[Note], keep: Callable[[Note], Note | None]) -> dict[str, bytearray]:
-    """The files after a cut behind these notes: what a sync of its file followed is there, of the rest what is kept."""
-    last_sync = {note.file: at for at, note in enumerate(notes) if note.kind == "sync"}
-    files: dict[str, bytearray] = {}
-    for at, note in enumerate(notes):
-        safe = at < last_sync.get(note.file, -1) or note.kind in ("delete", "rename")
-        kept = note if safe else keep(note)
-        if kept is not None:
-            apply(kept, files)
-    return files
+@pytest.fixture(scope="module", params=["another sqlite", STRACED])
+def notes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Sequence[Note]:
+    """What writing a whole journal did to the files."""
+    folder = tmp_path_factory.mktemp("noted")
+    return note_by_strace(folder) if request.param == "straced" else note_by_vfs(folder)
 
 
-def check(files: dict[str, bytearray], folder: Path, told: set[int]) -> None:
+def check(files: dict[str, bytes], folder: Path, told: set[str]) -> None:
     """The journal can be opened, and has at least what somebody was told of, whole."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     path = folder / "run.db"
-    for name, content in files.items():
-        big = name.endswith((".value", ".part"))
-        if big:
-            folder_of(str(path)).mkdir(exist_ok=True)
-        ((folder_of(str(path)) if big else folder) / name).write_bytes(content)
+    put(files, folder)
     journal = Journal(str(path), lambda: 0.0)
     try:
         journal.flush()
-        check_content(journal, told)
+        check_content(journal, {int(chunk) - more for chunk in told for more in (0, 1)})
     finally:
         journal.close()
 
@@ -177,20 +131,8 @@ def check_content(journal: Journal, told: set[int]) -> None:
     assert told <= done
     assert sum(code == COMPLETED for code in table.status) == len(done) * ITEMS  # a chunk is there whole
     for chunk in done:
-        lo, hi = chunk * ITEMS, (chunk + 1) * ITEMS
-        assert table.results[lo:hi] == TABLE.results[lo:hi]
-
-
-def moments(notes: list[Note]) -> Iterator[tuple[list[Note], set[int]]]:
-    """Each prefix that ends before or behind a sync, or behind somebody's being told; and what was told by then."""
-    told: set[int] = set()
-    for at, note in enumerate(notes):
-        if note.kind == "sync":
-            yield notes[:at], set(told)
-        if note.kind == "told":
-            told |= {int(note.file), int(note.file) - 1}
-        if note.kind in ("sync", "told"):
-            yield notes[: at + 1], set(told)
+        indices = range(chunk * ITEMS, (chunk + 1) * ITEMS)
+        assert table.results[indices.start : indices.stop] == [*map(result_of, indices)]
 
 
 def drop(note: Note) -> None:
@@ -202,7 +144,7 @@ def keep(note: Note) -> Note:
 
 
 @pytest.mark.parametrize("unsynced", ["kept", "lost", "torn"])
-def test_after_a_power_cut_all_that_was_told_is_there(notes: list[Note], tmp_path: Path, unsynced: str) -> None:
+def test_after_a_power_cut_all_that_was_told_is_there(notes: Sequence[Note], tmp_path: Path, unsynced: str) -> None:
     rng = random.Random(5)
 
     def tear(note: Note) -> Note | None:
@@ -211,7 +153,7 @@ def test_after_a_power_cut_all_that_was_told_is_there(notes: list[Note], tmp_pat
         size = rng.choice((0, len(note.data) // 2 // 512 * 512, len(note.data)))  # whole sectors
         return Note("write", note.file, note.offset, note.data[:size])
 
-    how: dict[str, Callable[[Note], Note | None]] = {"kept": keep, "lost": drop, "torn": tear}
+    how: dict[str, Keep] = {"kept": keep, "lost": drop, "torn": tear}
     seen = 0
     for prefix, told in moments(notes):
         check(after_cut(prefix, how[unsynced]), tmp_path / "cut", told)
@@ -220,8 +162,10 @@ def test_after_a_power_cut_all_that_was_told_is_there(notes: list[Note], tmp_pat
     assert sum(note.kind == "sync" and note.file == "run.db" for note in notes) > 2  # the log was moved home, too
 
 
-def test_the_check_finds_a_journal_that_does_not_sync(notes: list[Note], tmp_path: Path) -> None:
-    careless = [note for note in notes if not (note.kind == "sync" and note.file == "run.db-wal")]
+@pytest.mark.parametrize("what", ["run.db-wal", "."])
+def test_the_check_finds_a_journal_that_does_not_sync(notes: Sequence[Note], tmp_path: Path, what: str) -> None:
+    careless = [note for note in notes if not (note.kind == "sync" and note.file == what)]
+    assert len(careless) < len(notes)
 
     def cut_everywhere() -> None:
         for prefix, told in moments(careless):
