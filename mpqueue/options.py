@@ -5,6 +5,7 @@ Every value that a user passes is judged here, in the caller's frame; the engine
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -212,14 +213,17 @@ def choose_policy(
 def check_address(host: object, port: object, hosts: object) -> tuple[str, int, tuple[str, ...]]:
     """What `serve` was given, checked."""
     if not isinstance(host, str) or not host:
-        raise TypeError(f"host: expected a name or an address, got {host!r} of type {type(host).__name__}")
+        raise TypeError(f"host: expected a name or an address, got {shown(host)} of type {type(host).__name__}")
     if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"port: expected a whole number, got {port!r} of type {type(port).__name__}")
+        raise TypeError(f"port: expected a whole number, got {shown(port)} of type {type(port).__name__}")
     if not 0 <= port <= MOST_PORT:
-        raise ValueError(f"port: expected 0 (any free one) to {MOST_PORT}, got {port}")
-    names = () if isinstance(hosts, str) or not isinstance(hosts, Iterable) else tuple(hosts)
-    if isinstance(hosts, str) or not isinstance(hosts, Iterable) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"hosts: expected a list of names, got {hosts!r} of type {type(hosts).__name__}")
+        raise ValueError(f"port: expected 0 (any free one) to {MOST_PORT}, got {shown(port)}")
+    names: tuple[Any, ...] = (None,)
+    if isinstance(hosts, Iterable) and not isinstance(hosts, str):
+        with contextlib.suppress(TypeError):
+            names = tuple(name for name in hosts)  # counted as they come, whatever length they claim to have
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"hosts: expected a list of names, got {shown(hosts)} of type {type(hosts).__name__}")
     return host, port, names
 
 

@@ -34,7 +34,8 @@ def _type_tuple(name: str, value: Any) -> ErrorTypes:
     types = value if isinstance(value, tuple) else (value,)
     for entry in types:
         if not (isinstance(entry, type) and issubclass(entry, BaseException)):
-            raise TypeError(f"{name}: expected exception types, got {shown(entry)}")
+            within = "" if entry is value else f" in {shown(value)}"
+            raise TypeError(f"{name}: expected exception types, got {shown(entry)}{within}")
     return types
 
 

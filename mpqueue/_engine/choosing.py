@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from mpqueue._core.capabilities import Capabilities
 from mpqueue._engine.loky_backend import LokyBackend
 from mpqueue._engine.protocol import Backend
+from mpqueue.errors import shown
 from mpqueue.options import JobOptions, QueueOptions
 
 
@@ -11,11 +13,12 @@ def choose_backend(backend: str | Backend) -> Backend:
     """The engine of that name, or the one given. Raises TypeError or ValueError for anything else."""
     if isinstance(backend, str):
         if backend != "loky":
-            raise ValueError(f"backend: expected 'loky' or a Backend (see mpqueue.backends), got {backend!r}")
+            raise ValueError(f"backend: expected 'loky' or a Backend (see mpqueue.backends), got {shown(backend)}")
         return LokyBackend()
-    if isinstance(backend, type) or not all(hasattr(backend, name) for name in ("capabilities", "open")):
+    able = isinstance(getattr(backend, "capabilities", None), Capabilities) and hasattr(backend, "open")
+    if isinstance(backend, type) or not able:
         raise TypeError(
-            f"backend: expected 'loky' or a Backend (see mpqueue.backends), got {backend!r} of type "
+            f"backend: expected 'loky' or a Backend (see mpqueue.backends), got {shown(backend)} of type "
             f"{type(backend).__name__}"
         )
     return backend

@@ -18,6 +18,7 @@ from mpqueue.dashboard.app import make_app
 from mpqueue.dashboard.feed import Feed
 from mpqueue.dashboard.guard import Guard
 from mpqueue.dashboard.served import Served
+from mpqueue.errors import shown
 
 log = logging.getLogger("mpqueue")
 
@@ -113,6 +114,8 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         hint = " (port=0 takes a free one)" if error.errno == errno.EADDRINUSE else ""
         raise OSError(error.errno, f"serve: expected to listen on {host!r}, port {port}: {error}{hint}") from error
+    except ValueError as error:  # no text that could be one
+        raise ValueError(f"host: expected a name or an address, got {shown(host)}: {error}") from error
     return listening
 
 

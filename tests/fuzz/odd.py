@@ -11,11 +11,12 @@ import decimal
 import enum
 import fractions
 import functools
+import inspect
 import math
 import operator
 import threading
 from collections import UserDict, UserList, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -54,6 +55,11 @@ class Odd:
 def table(name: str, makers: tuple[Maker, ...]) -> st.SearchStrategy[Odd]:
     """One of a table."""
     return st.sampled_from([Odd(f"{name}[{at}]", make) for at, make in enumerate(makers)])
+
+
+def parameters(call: Callable[..., Any], but: Collection[str] = ()) -> list[str]:
+    """The names of what can be given to it, so that none that is new is forgotten here."""
+    return [name for name in inspect.signature(call).parameters if name not in but]
 
 
 def plain(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Odd]:

@@ -14,7 +14,7 @@ import mpqueue
 from mpqueue import Executor, JobQueue, Pool
 from mpqueue.options import MOST_WORKERS
 from tests.fuzz.judge import PATIENCE, Refused, ask, fuzzed
-from tests.fuzz.odd import Odd, handlers, iterables, payloads, values
+from tests.fuzz.odd import Odd, handlers, iterables, parameters, payloads, values
 from tests.support import handlers as do
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends")]
@@ -33,17 +33,7 @@ CALLS: dict[str, Callable[..., list[Any]]] = {
     "amap": lambda *args, **options: asyncio.run(_amap(*args, **options)),
 }
 calls = st.sampled_from(sorted(CALLS))
-OPTIONS = (
-    "concurrency",
-    "max_retries",
-    "retry",
-    "timeout",
-    "chunksize",
-    "on_error",
-    "max_failures",
-    "progress",
-    "seed",
-)
+OPTIONS = parameters(mpqueue.amap, but=("fn", "items"))
 
 
 @fuzzed(90)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mpqueue import Job, JobQueue, RetryPolicy
 from tests.fuzz.judge import PATIENCE, Refused, ask, check_still_works, clear, fuzzed
-from tests.fuzz.odd import EVENTS, Odd, handlers, ids, items, iterables, payloads, table, values
+from tests.fuzz.odd import EVENTS, Odd, handlers, ids, items, iterables, parameters, payloads, table, values
 from tests.support import handlers as do
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ def look_at(job: Job) -> None:
     assert len(job.to_records()) == job.total
 
 
-OPTIONS = ("max_retries", "retry", "timeout", "priority", "chunksize", "capture_output", "seed")
+OPTIONS = parameters(JobQueue.create_job, but=("self", "id", "items", "handler", "setup"))
 
 
 @fuzzed(120)

@@ -11,12 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpqueue import Executor, JobQueue, Pool, RetryPolicy
+from mpqueue.dashboard.server import Page
 from tests.fuzz.judge import Refused, ask, fuzzed
-from tests.fuzz.odd import Odd, handlers, values
+from tests.fuzz.odd import VALUES, Odd, handlers, iterables, parameters, plain, table, values
 
 pytestmark = pytest.mark.slow
 
 Options = dict[str, Any]
+
+#: Odd hosts, none of which is a name that somebody could be asked for.
+hosts = st.one_of(
+    table("VALUES", VALUES),
+    plain(
+        st.sampled_from(("127.0.0.1", "::1", "localhost", "256.256.256.256", "127.0.0.1\n", "a b", "..", "x." * 200))
+    ),
+)
 
 
 def made(options: dict[str, Odd]) -> Options:
@@ -30,7 +39,7 @@ def some_of(*names: str) -> st.SearchStrategy[dict[str, Odd]]:
 
 
 @fuzzed(180)
-@given(some_of("max_retries", "base_delay", "factor", "max_delay", "jitter", "retry_on", "give_up_on"))
+@given(some_of(*parameters(RetryPolicy)))
 def test_policy_is_refused_or_gives_delays(options: dict[str, Odd]) -> None:
     given_ = made(options)
     policy = ask(lambda: RetryPolicy(**given_), **given_)
@@ -44,19 +53,11 @@ def test_policy_is_refused_or_gives_delays(options: dict[str, Odd]) -> None:
     hash(policy)
 
 
-QUEUE_OPTIONS = (
-    "concurrency",
-    "max_retries",
-    "retry",
-    "timeout",
-    "progress_interval",
-    "threads_per_worker",
-    "max_items_per_worker",
-    "setup_timeout",
-)
+# An initializer and a journal have tests of their own.
+QUEUE_OPTIONS = parameters(JobQueue, but=("initializer", "journal"))
 
 
-@fuzzed(120)
+@fuzzed(160)
 @given(some_of(*QUEUE_OPTIONS))
 def test_queue_is_refused_or_made(options: dict[str, Odd]) -> None:
     given_ = made(options)
@@ -74,11 +75,27 @@ def test_queue_with_an_odd_initializer_is_refused_or_made(initializer: Odd) -> N
         queue.close()
 
 
-EXECUTOR_OPTIONS = ("max_workers", "initializer", "initargs", "max_tasks_per_child", "max_retries", "retry", "timeout")
+def serve(queue: JobQueue, options: Options) -> Page:
+    try:
+        return queue.serve(**options)
+    except OSError as error:  # the system's, of a name that nobody has
+        raise ValueError(f"host: {error}") from error
+
+
+@fuzzed(60)
+@given(st.fixed_dictionaries({}, optional={"host": hosts, "port": values, "hosts": st.one_of(values, iterables)}))
+def test_page_is_refused_or_served(options: dict[str, Odd]) -> None:
+    given_ = made(options)
+    with JobQueue(1) as queue:
+        # What a list of hosts raises by itself comes through.
+        named = {} if "hosts" in given_ else given_
+        page = ask(lambda: serve(queue, given_), **named)
+        assert isinstance(page, Refused) or page.url.startswith("http://")
+        assert queue.jobs() == []
 
 
 @fuzzed(120)
-@given(some_of(*EXECUTOR_OPTIONS, "progress"))
+@given(some_of(*parameters(Executor)))
 def test_executor_is_refused_or_made(options: dict[str, Odd]) -> None:
     executor = ask(lambda: Executor(**made(options)))
     if not isinstance(executor, Refused):
@@ -86,7 +103,7 @@ def test_executor_is_refused_or_made(options: dict[str, Odd]) -> None:
 
 
 @fuzzed(36)
-@given(some_of("processes", "initializer", "initargs", "maxtasksperchild", "max_retries", "retry", "timeout"))
+@given(some_of(*parameters(Pool)))
 def test_pool_is_refused_or_made(options: dict[str, Odd]) -> None:
     given_: Options = {"processes": 1, **made(options)}
     pool = ask(lambda: Pool(**given_))
