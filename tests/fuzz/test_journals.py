@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpqueue import JobQueue, JournalError
-from tests.fuzz.judge import Refused, ask, fuzzed
+from tests.fuzz.judge import PATIENCE, Refused, ask, fuzzed
 from tests.fuzz.odd import Odd, values
 from tests.support import handlers as do
 
 pytestmark = pytest.mark.slow
+
+ITEMS = [1, "two", 3.0]
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def whole(tmp_path: Path) -> Path:
     """A journal that holds a finished job."""
     path = tmp_path / "whole.db"
     with JobQueue(1, max_retries=0, journal=path) as queue:
-        queue.run([1, "two", 3.0], do.succeed, id="job")
+        queue.run(ITEMS, do.succeed, id="job")
     return path
 
 
@@ -33,14 +35,24 @@ def look_into(path: Path) -> object:
         return [(job.status, job.results, [item.error for item in job.items], job.failures) for job in loaded]
 
 
+def go_on(path: Path) -> object:
+    """Run what is missing of the job."""
+    with JobQueue(1, max_retries=0, journal=path) as queue:
+        queue.create_job("job", ITEMS, do.succeed)
+        return queue.start("job").result(PATIENCE).results
+
+
 def check(path: Path) -> None:
-    """It opens, or is refused by a `JournalError` that names it, as it was."""
+    """It opens, or is refused by a `JournalError` that names it, as it was; the job goes on, or is refused so."""
     before = path.read_bytes()
     found = ask(lambda: look_into(path))
     if isinstance(found, Refused):
+        assert path.read_bytes() == before
+    else:
+        found = ask(lambda: go_on(path))
+    if isinstance(found, Refused):
         assert isinstance(found.error, JournalError), repr(found.error)
         assert path.name in str(found.error)
-        assert path.read_bytes() == before
 
 
 @fuzzed(40)
@@ -73,3 +85,14 @@ def test_odd_path(tmp_path_factory: pytest.TempPathFactory, odd: Odd) -> None:
     queue = ask(lambda: JobQueue(1, journal=journal))
     if not isinstance(queue, Refused):
         queue.close()
+
+
+@pytest.mark.parametrize("change", [1, 0x80])
+def test_each_byte_of_a_jobs_line_may_be_damaged(whole: Path, tmp_path: Path, change: int) -> None:
+    """What is in its columns has no checksum."""
+    content = whole.read_bytes()
+    line = content.index(b"position")
+    for at in range(line - 24, line + 90):
+        path = tmp_path / f"{at}.db"
+        path.write_bytes(content[:at] + bytes([content[at] ^ change]) + content[at + 1 :])
+        check(path)

@@ -127,6 +127,88 @@ def test_shared_memory_that_is_full_before_the_start_is_refused_clearly(tmp_path
     assert results == "[0.0, 1.0, 2.0]"
 
 
+# --- a full disk ----------------------------------------------------------------------------------------------------
+
+# The small /dev/shm is the disk; what the workers share is elsewhere.
+FILLS_THE_DISK = """
+    import contextlib, os, signal, subprocess, sys, threading
+    import mpqueue
+    from mpqueue import JobQueue, JournalError
+    from tests.support import handlers as do
+
+    PATH, FILLER = "/dev/shm/run.db", "/dev/shm/filler"
+
+    def make_bytes(item):
+        return os.urandom(300_000 if item % 50 == 49 else 2000)
+
+    def refused(call):
+        try:
+            call()
+        except JournalError as error:
+            assert "expected room on the disk" in str(error), error
+            return True
+
+    def fill():
+        file = os.open(FILLER, os.O_RDWR | os.O_CREAT)
+        os.posix_fallocate(file, 0, 14 << 20)
+        os.close(file)
+
+    def run_until_full(queue):
+        job = queue.create_job("job", range(1000), make_bytes, chunksize=2)
+        run = queue.start("job")
+        assert refused(run.result)
+        assert refused(lambda: queue.resume("job"))
+        assert refused(lambda: queue.create_job("more", "a", do.succeed))
+        assert job.status == "paused" and 0 < job.completed < 1000, job
+        return run
+
+    def check(job):
+        assert [len(result) for result in job.results] == [len(make_bytes(item)) for item in range(1000)]
+"""
+
+GOES_ON = """
+    fill()
+    with JobQueue(1, journal=PATH) as queue:
+        resumed = threading.Event()
+        queue.on("job:resumed", lambda event: resumed.set())
+        run = run_until_full(queue)
+        os.unlink(FILLER)
+        assert resumed.wait(60)
+        check(run.result())
+        assert queue.run(["bystander"], do.succeed, id="more").completed == 1
+    with JobQueue(1, journal=PATH) as queue:
+        check(queue.load_job("job"))
+    print("fine")
+"""
+
+IS_KILLED = """
+    if sys.argv[1:]:
+        with JobQueue(1, journal=PATH) as queue:
+            run_until_full(queue)
+            os.kill(os.getpid(), signal.SIGKILL)
+    fill()
+    assert subprocess.run([sys.executable, __file__, "until it is killed"]).returncode == -signal.SIGKILL
+    with open(FILLER, "ab", buffering=0) as filler, contextlib.suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+    refused(lambda: JobQueue(1, journal=PATH).close())  # or not: there may be nothing to write
+    os.unlink(FILLER)
+    with JobQueue(1, journal=PATH) as queue:
+        job = queue.create_job("job", range(1000), make_bytes)
+        print("there", job.completed > 0)
+        check(queue.start("job").result())
+        assert queue.run(["bystander"], do.succeed, id="more").completed == 1
+    print("fine")
+"""
+
+
+@pytest.mark.parametrize("then", [GOES_ON, IS_KILLED], ids=["goes on", "is killed"])
+def test_disk_that_fills_loses_nothing_and_destroys_nothing(tmp_path: Path, then: str) -> None:
+    done = run_in_small_shm(tmp_path, FILLS_THE_DISK + then, "16m")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "fine" in done.stdout
+
+
 # --- workers that can't be started ----------------------------------------------------------------------------------
 
 

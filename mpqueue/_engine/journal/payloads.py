@@ -59,17 +59,19 @@ def _kept(value: Any, digest: Any) -> Kept | None:
 
 def read_payloads(total: int, bodies: Iterable[bytes], path: str) -> list[Any]:
     """The items, `NotKept` where one was left out. Raises `JournalError` for what is damaged."""
-    payloads: list[Any] = [NotKept()] * total
+    payloads: list[Any] = []
     for body in bodies:
         lo, kept = unseal(body, f"{path}: the items of a job")
+        if lo != len(payloads):
+            break
         if isinstance(kept, tuple):
             together = restore(Kept(*kept), _no_file)
             values = together if isinstance(together, list) else [together] * min(BLOCK, total - lo)
         else:
             values = [NotKept() if one is None else restore(Kept(*one), _no_file) for one in kept]
-        if lo + len(values) > total:
-            raise JournalError(f"{path}: expected {total} items, got more; it is left as it is")
-        payloads[lo : lo + len(values)] = values
+        payloads += values
+    if len(payloads) != total:  # of each there is something, if only that it was not kept
+        raise JournalError(f"{path}: expected {total} items, got {len(payloads)}; it is left as it is")
     return payloads
 
 

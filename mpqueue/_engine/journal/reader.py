@@ -44,6 +44,12 @@ _COLUMNS = (
     "number, id, total, rule, payload_hash, code_hash, seed, created_at, status, started_at, finished_at, duration, "
     "completed, failed, retries"
 )
+#: What SQLite may give for each: it keeps anything in any column.
+_TEXT, _TIME = (str, type(None)), (float, int, type(None))
+_TYPES: tuple[Any, ...] = (
+    *(int, str, int, str, _TEXT, _TEXT, str, (float, int), str, _TIME, _TIME, _TIME),
+    *(int, int, int),
+)
 
 
 class Reader:
@@ -77,8 +83,10 @@ class Reader:
     def find(self, job_id: str) -> RecordedJob | None:
         """The job of that id."""
         with self._open() as connection:
-            row = connection.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job_id,)).fetchone()  # noqa: S608
-        return None if row is None else _job(row)
+            # Without the index, which may be damaged: what `jobs` lists is found here, or said to be damaged.
+            query = f"SELECT {_COLUMNS} FROM jobs NOT INDEXED WHERE id = ?"  # noqa: S608
+            row = connection.execute(query, (job_id,)).fetchone()
+            return None if row is None else _job(row)
 
     def ids(self, job: RecordedJob) -> list[Hashable] | None:
         """Its items' ids; None where they are positions."""
@@ -104,6 +112,8 @@ class Reader:
         with self._open() as connection:
             bodies = connection.execute("SELECT body FROM payloads WHERE job = ? ORDER BY number", (job.number,))
             payloads = read_payloads(job.total, (row[0] for row in bodies), self.path)
+        if ids is not None and len(ids) != job.total:
+            raise JournalError(f"{self.path}: expected {job.total} ids, got {len(ids)}; it is left as it is")
         table = ItemTable(payloads, ids, IdRule(job.rule))
         self.fill(table, job)
         return table
@@ -122,6 +132,10 @@ class Reader:
 
 
 def _job(row: tuple[Any, ...]) -> RecordedJob:
+    """Raises TypeError or ValueError for what nobody has written."""
     fields = list(row)
+    if not all(map(isinstance, fields, _TYPES)):
+        raise TypeError(f"the line of job {fields[1]!r}")
+    IdRule(fields[3])
     fields[6], fields[8] = int(fields[6]), JobStatus(fields[8])
     return RecordedJob(*fields)

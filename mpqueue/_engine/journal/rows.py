@@ -50,10 +50,10 @@ def seal(content: Any) -> bytes:
     return zlib.crc32(data).to_bytes(CHECK, "little") + data
 
 
-def unseal(body: bytes, what: str) -> Any:
+def unseal(body: Any, what: str) -> Any:
     """What was sealed. Raises `JournalError` where it is damaged."""
-    data = body[CHECK:]
-    if len(body) <= CHECK or zlib.crc32(data).to_bytes(CHECK, "little") != body[:CHECK]:
+    data = body[CHECK:] if isinstance(body, bytes) else b""
+    if not data or zlib.crc32(data).to_bytes(CHECK, "little") != body[:CHECK]:
         raise JournalError(f"{what}: expected it as it was written, got something damaged; it is left as it is")
     return pickle.loads(data)
 
