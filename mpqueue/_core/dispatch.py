@@ -1,8 +1,8 @@
 """Which job's items go to which lane next.
 
 Two things hold all lanes back at once. Where memory is short, fewer lanes work, at least one. An item that has to
-run *apart* waits until nothing else runs, while nothing new is sent, and then has the queue to itself; but for no
-longer than `APART_PATIENCE`, since what runs elsewhere may never end.
+run *apart* waits until nothing else runs, while nothing new is sent, and then has the queue to itself. Neither is for
+ever, since either may never end: it waits for `APART_PATIENCE`, and after `APART_ALONE` the others go on beside it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from mpqueue._core.watch import watch_lane
 STICKINESS = 0.1
 #: Seconds that an item which has to run apart waits for what runs. Then it runs beside it.
 APART_PATIENCE = 10.0
+#: Seconds that such an item has the queue to itself: it may hang. Where memory is still short then, few lanes go on.
+APART_ALONE = 60.0
 
 
 def dispatch(books: Books) -> None:
@@ -64,7 +66,7 @@ def _feed_few(books: Books, most: int) -> None:
 
 def _run_apart(books: Books) -> bool:
     """True where an item runs apart, or waits for it: then nothing else may begin."""
-    if any(chunk.care is Care.APART for lane in books.lanes for chunk in lane.chunks):
+    if any(_is_alone(books, chunk) for lane in books.lanes for chunk in lane.chunks):
         return True
     job = _next_apart(books)
     if job is None:
@@ -85,12 +87,17 @@ def _run_apart(books: Books) -> bool:
     fresh = [lane for lane in lanes if books.idle(lane) and not lane.tries]
     if fresh:
         books.apart_since = None
+        books.timers.add(books.now + APART_ALONE, TimerKind.APART)
         return _send(books, fresh[0], job, 1, Care.APART)
     if not any(lane.state is LaneState.STARTING for lane in lanes):
         used = [lane for lane in lanes if lane.state is LaneState.READY and not lane.forgetting]
         if used:
             fleet.recycle(books, used[0])
     return True
+
+
+def _is_alone(books: Books, chunk: Chunk) -> bool:
+    return chunk.care is Care.APART and books.now < chunk.sent_at + APART_ALONE
 
 
 def _next_apart(books: Books) -> JobBook | None:

@@ -20,7 +20,7 @@ class TimerKind(IntEnum):
     LANE_START = auto()  #: start a worker again (subject: lane; detail: generation)
     NO_LANES = auto()  #: give up where still no worker could be started
     SETUP_AGAIN = auto()  #: a lane may try a job's setup again (subject: job number; detail: lane)
-    APART = auto()  #: an item that has to run apart has waited long enough for what else runs
+    APART = auto()  #: an item that has to run apart has waited long enough for others, or they for it
 
 
 class Timer(NamedTuple):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from mpqueue._core.blame import POISON
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, Command, SendChunk
-from mpqueue._core.dispatch import APART_PATIENCE
+from mpqueue._core.dispatch import APART_ALONE, APART_PATIENCE
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import Chunk, LaneBook
 from mpqueue._core.messages import Message
@@ -134,7 +134,8 @@ class Auditor:
     def _check_care(self, chunk: Chunk, lane: LaneBook) -> None:
         """What kills workers travels alone, with nothing behind it; what died of memory has the queue to itself."""
         others = [one for other in self._books.lanes for one in other.chunks if one is not chunk]
-        assert not any(one.care is Care.APART for one in others), "beside one that runs apart"
+        apart = [one.sent_at for one in others if one.care is Care.APART]
+        assert not apart or self._fleet.now - max(apart) >= APART_ALONE - EPSILON, "beside one that runs apart"
         if chunk.care is Care.APART:
             assert lane.tries == 1 / chunk.job.options.items_per_task, "in a new worker"
             assert not others or self._fleet.now - min(one.sent_at for one in others) >= APART_PATIENCE - EPSILON

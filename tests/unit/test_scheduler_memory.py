@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mpqueue._core.commands import KillLane, RecycleLane
-from mpqueue._core.dispatch import APART_PATIENCE
+from mpqueue._core.dispatch import APART_ALONE, APART_PATIENCE
 from mpqueue._core.headroom import SCARCE_PART, SHORT_PART
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.pending import Care
@@ -24,7 +24,7 @@ from tests.support.fake_lanes import (
     statuses,
     succeed,
 )
-from tests.support.fake_worker import Try
+from tests.support.fake_worker import Item, Outcome, Try
 
 AT_ONCE = RetryPolicy(base_delay=0.0)
 NEVER = RetryPolicy(max_retries=0)
@@ -106,6 +106,23 @@ def test_what_waits_to_run_apart_does_not_wait_for_ever() -> None:
     fleet.run_until_over(job, limit=10 * APART_PATIENCE, at_rest=False)
     assert (statuses(job)[0], attempts(job)) == ("failed", [4, *[1] * 30])
     fleet.cancel(endless, kill=True)
+
+
+def test_an_item_that_runs_apart_and_never_ends_does_not_hold_up_others_for_ever() -> None:
+    fleet = limited(2)
+    last_straw = Item((Try(0.0, Outcome.HANG),), needs=50)
+    job = fleet.job([leak(60, 0.5), last_straw], max_lanes=1, chunksize=1)
+    other = fleet.job([succeed(0.5)] * 200)
+    fleet.start(job)
+    fleet.run_while(lambda: not any(chunk.care is Care.APART for lane in fleet.books.lanes for chunk in lane.chunks))
+    begun = fleet.now
+    fleet.start(other)
+    fleet.run_while(lambda: not running(fleet, other))
+    assert fleet.now == pytest.approx(begun + APART_ALONE, abs=1.0)
+    assert running(fleet, job) == [1]
+    fleet.run_until_over(other, limit=1000.0, at_rest=False)
+    assert attempts(other) == [1] * 200
+    fleet.cancel(job, kill=True)
 
 
 def test_a_job_of_one_lane_that_is_busy_for_ever_holds_up_no_other() -> None:
