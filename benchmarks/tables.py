@@ -178,6 +178,11 @@ def _columns(question: str, record: Record) -> list[Column]:
                 Column("median of 200, best round", "one item"),
                 Column("best of all", "one item", "best"),
             ]
+        case "cold_start":
+            return [
+                Column("import to first result", "cold start"),
+                Column("the same after the import", "cold start", "after_import"),
+            ]
         case "million":
             largest = max(cases, key=lambda name: cases[name]["x"])
             return [

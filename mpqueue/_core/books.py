@@ -11,7 +11,7 @@ from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import Command
 from mpqueue._core.headroom import Headroom
 from mpqueue._core.job_book import JobBook
-from mpqueue._core.lane_book import Chunk, LaneBook, LaneState
+from mpqueue._core.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
 from mpqueue._core.timers import TimerHeap
 
 if TYPE_CHECKING:
@@ -32,7 +32,11 @@ class Books:
         engine: Capabilities,
         max_memory: int | None = None,
     ) -> None:
-        self.lanes = [LaneBook(number) for number in range(lanes)]
+        self.lanes: list[LaneBook] = []
+        #: Numbers of the lanes that hold no chunk, one, and so on: a step must not cost more where there are more lanes.
+        self.at_depth: list[set[int]] = [set() for _ in range(CHUNKS_PER_LANE + 1)]
+        for _ in range(lanes):
+            self.add_lane()
         self.jobs: dict[int, JobBook] = {}
         self.timers = TimerHeap()
         self.rng = rng
@@ -66,23 +70,48 @@ class Books:
         lane = self.lanes[number]
         return lane if lane.generation == generation else None
 
+    def add_lane(self) -> LaneBook:
+        """One more lane; its worker is still to be started."""
+        lane = LaneBook(len(self.lanes))
+        self.lanes.append(lane)
+        self.at_depth[0].add(lane.number)
+        return lane
+
+    def lanes_at(self, depth: int) -> list[LaneBook]:
+        """The lanes that hold so many chunks, in order."""
+        return [self.lanes[number] for number in sorted(self.at_depth[depth])]
+
+    def lanes_at_work(self) -> list[LaneBook]:
+        """The lanes that hold chunks, in order."""
+        idle = self.at_depth[0]
+        return [lane for lane in self.lanes if lane.number not in idle] if len(idle) < len(self.lanes) else []
+
     def add_chunk(self, lane: LaneBook, chunk: Chunk) -> None:
         """The chunk goes onto the lane."""
-        job = chunk.job
-        if not lane.chunks:
+        job, depth = chunk.job, len(lane.chunks)
+        if not depth:
             job.lanes_held += 1
         lane.chunks.append(chunk)
+        self.at_depth[depth].remove(lane.number)
+        self.at_depth[depth + 1].add(lane.number)
         job.chunks_out += 1
         job.seconds_expected += chunk.expected
 
     def remove_chunk(self, lane: LaneBook, chunk: Chunk) -> None:
         """The chunk has left the lane; whatever of it did not run has to be put back by the caller."""
-        job = chunk.job
+        job, depth = chunk.job, len(lane.chunks)
         lane.chunks.remove(chunk)
+        self.at_depth[depth].remove(lane.number)
+        self.at_depth[depth - 1].add(lane.number)
         job.chunks_out -= 1
         job.seconds_expected -= chunk.expected
         if not lane.chunks:
             job.lanes_held -= 1
+
+    @property
+    def workers_wear_out(self) -> bool:
+        """True where a worker may have to be replaced because of what it has run."""
+        return self.max_items_per_worker is not None or self.max_memory is not None
 
     def idle(self, lane: LaneBook) -> bool:
         """True where the lane could take a chunk at once and has none."""

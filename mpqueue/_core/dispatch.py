@@ -28,9 +28,10 @@ APART_ALONE = 60.0
 
 def dispatch(books: Books) -> None:
     """Give every lane that has room something to do; empty lanes first, so that no item waits needlessly."""
-    for lane in books.lanes:
-        if lane.state is LaneState.READY and books.worn_out(lane) and not lane.chunks and not lane.forgetting:
-            fleet.recycle(books, lane)
+    if books.workers_wear_out:
+        for lane in books.lanes_at(0):
+            if lane.state is LaneState.READY and books.worn_out(lane) and not lane.forgetting:
+                fleet.recycle(books, lane)
     books.held = False
     if not any(job.runnable for job in books.jobs.values()):
         return
@@ -49,18 +50,18 @@ def _feed_lanes(books: Books) -> None:
         return
     # Once more where the first round may have sent the last suspects, for which others had to stand back.
     for depth in (*[0] * books.has_suspects, *range(CHUNKS_PER_LANE)):
-        for lane in books.lanes:
-            if lane.state is LaneState.READY and len(lane.chunks) == depth and not books.worn_out(lane):
+        for lane in books.lanes_at(depth):
+            if lane.state is LaneState.READY and not books.worn_out(lane):
                 _feed(books, lane)
 
 
 def _feed_few(books: Books, most: int) -> None:
     """Let so many lanes work at a time, one chunk each: those that do now, and others."""
-    for lane in books.lanes:
-        if sum(bool(other.chunks) for other in books.lanes) >= most:
+    for lane in books.lanes_at(0):
+        if len(books.lanes) - len(books.at_depth[0]) >= most:
             books.held = True
             return
-        if lane.state is LaneState.READY and not lane.chunks and not books.worn_out(lane):
+        if books.idle(lane):
             _feed(books, lane)
 
 
@@ -75,7 +76,7 @@ def _run_apart(books: Books) -> bool:
     if books.apart_since is None:
         books.apart_since = books.now
         books.timers.add(books.now + APART_PATIENCE, TimerKind.APART)
-    if books.now < books.apart_since + APART_PATIENCE and any(lane.chunks for lane in books.lanes):
+    if books.now < books.apart_since + APART_PATIENCE and len(books.at_depth[0]) < len(books.lanes):
         return True
     lanes = [
         lane

@@ -86,8 +86,7 @@ def _take_into_service(books: Books, lane: LaneBook) -> None:
 def lanes_wanted(books: Books, message: LanesWanted) -> None:
     """Let there be at least so many lanes."""
     while len(books.lanes) < message.count:
-        lane = LaneBook(len(books.lanes))
-        books.lanes.append(lane)
+        lane = books.add_lane()
         if books.opened:
             lane.renew()
             books.commands.append(StartLane(lane.number, lane.generation))

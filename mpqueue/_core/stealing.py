@@ -23,10 +23,12 @@ BEGIN_SECONDS = 1.0
 
 def consider(books: Books) -> None:
     """Look for stuck items, where a lane is idle and nothing is pending."""
-    if not books.engine.can_signal or books.steal_due is not None or any(lane.steal_wanted for lane in books.lanes):
-        return  # a look is due, or under way
     idle = _idle(books)
-    if idle and any(_may_lose(books, lane, idle) for lane in books.lanes):
+    if not idle or not books.engine.can_signal:
+        return
+    if books.steal_due is not None or any(lane.steal_wanted for lane in books.lanes):
+        return  # a look is due, or under way
+    if any(_may_lose(books, lane, idle) for lane in books.lanes_at_work()):
         _check_at(books, books.now)
 
 
@@ -37,7 +39,7 @@ def check_due(books: Books, due: float) -> None:
     books.steal_due = None
     idle = _idle(books)
     if idle:
-        for lane in books.lanes:
+        for lane in books.lanes_at_work():
             if _may_lose(books, lane, idle):
                 lane.steal_wanted = True
                 books.commands.append(ObserveLane(lane.number, lane.generation))
@@ -101,7 +103,7 @@ def _is_worth_stealing(lane: LaneBook, claim: Claim, stuck: float, idle: list[La
 def _idle(books: Books) -> list[LaneBook]:
     if books.held:
         return []
-    return [lane for lane in books.lanes if books.idle(lane)]
+    return [lane for lane in books.lanes_at(0) if books.idle(lane)]
 
 
 def _may_lose(books: Books, lane: LaneBook, idle: list[LaneBook]) -> bool:

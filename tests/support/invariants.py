@@ -71,6 +71,8 @@ def waiting_items(pending: PendingItems) -> list[int]:
 def _check_lane(books: Books, lane: LaneBook, timers: list[Timer]) -> None:
     chunks, job = lane.chunks, lane.job
     assert len(chunks) <= CHUNKS_PER_LANE
+    depths = [depth for depth, numbers in enumerate(books.at_depth) if lane.number in numbers]
+    assert depths == [len(chunks)], "a lane is counted once, among those that hold as many chunks"
     assert all(chunk.job is job for chunk in chunks), "a lane holds chunks of one job at a time"
     assert not chunks or lane.state in (LaneState.READY, LaneState.DYING)
     numbers = [chunk.number for chunk in chunks]
