@@ -38,7 +38,7 @@ def _measure_cold(order: dict[str, Any], tell: Any) -> None:
     started = time.perf_counter()
     from benchmarks import contenders, handlers
 
-    exec(contenders.BY_NAME[order["contender"]].statement, {})  # noqa: S102 - as the first line of a program would
+    exec(contenders.BY_NAME[order["contender"]].statement, {})  # as the first line of a program
     imported = time.perf_counter()
     contender = contenders.make(order["contender"], order["workers"])
     result = contender.map(handlers.echo, [7], 1)
