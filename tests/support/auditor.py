@@ -127,9 +127,13 @@ class Auditor:
                 continue
             if other.options.max_lanes is not None and other.lanes_held >= other.options.max_lanes:
                 continue
+            if other.pending.next_care is Care.APART:
+                continue  # waits for all lanes, and no longer than it must
             assert other.options.priority <= job.options.priority, "the higher priority first"
             if other.options.priority == job.options.priority:
-                assert job.lanes_held <= other.lanes_held + 1, "equal jobs share the lanes"
+                contested = [one for one in self._books.lanes if other.may_use(one.number, self._books.now)]
+                held = sum(one.job is job for one in contested)
+                assert held <= other.lanes_held + 1, "equal jobs share the lanes that both may use"
 
     def _check_care(self, chunk: Chunk, lane: LaneBook) -> None:
         """What kills workers travels alone, with nothing behind it; what died of memory has the queue to itself."""
