@@ -6,7 +6,6 @@ queue is closed.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Hashable, Iterator, Sequence
@@ -198,6 +197,8 @@ class JobItem(Generic[T_co, R_co]):
 
 def as_json(value: Any) -> Any:
     """The value itself where it can be written as JSON, else its ``repr``."""
+    import json  # takes 1 ms, which a program that exports nothing need not wait for
+
     try:
         json.dumps(value, allow_nan=False)
     except Exception:  # noqa: BLE001 - json asks what may raise anything

@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.item_table import ItemTable
@@ -16,7 +15,6 @@ from mpqueue._core.job_book import JobBook
 from mpqueue._core.timings import Timings
 from mpqueue._wire.handler import pack_handler
 from mpqueue._wire.payload import dump_by_value, load_kept
-from mpqueue._worker.replay import replay
 from mpqueue.errors import JournalError, JournalMismatchError, shown
 from mpqueue.options import JobOptions
 from mpqueue.retry import RetryPolicy
@@ -25,6 +23,7 @@ from mpqueue.status import COMPLETED, FAILED, PENDING, JobStatus
 if TYPE_CHECKING:
     from mpqueue._engine.journal.reader import Reader, RecordedJob
     from mpqueue._engine.journal.recorder import Recorder, Recording
+    from mpqueue._wire.frames import HandlerFrame
 
 log = logging.getLogger("mpqueue")
 
@@ -42,7 +41,7 @@ def journal_path(journal: str | os.PathLike[str] | None) -> str | None:
         raise TypeError(f"journal: expected a path, got {shown(journal)} of type {type(journal).__name__}") from None
     if not isinstance(path, str) or not path or "\0" in path:  # type: ignore[redundant-expr]
         raise ValueError(f"journal: expected the path of a file as text, got {shown(path)}")
-    return str(Path(path).resolve())
+    return os.path.realpath(path)
 
 
 class NewJob:
@@ -260,7 +259,7 @@ class RecordedBook:
         handler, setup = load_handler(self._reader, self.recorded)
         check_item_kept(self, index)
         packed = pack_handler(self.id, handler, setup, self.recorded.rule, self.recorded.seed)
-        return replay(packed.frame, self.table.payloads[index], index, self.table.attempts[index] + 1)
+        return _run_here(packed.frame, self.table, index)
 
     def to_new_job(self, options: JobOptions, *, whole: bool) -> NewJob:
         """The same as a job that can be run, its failed items once more. Raises `JournalError`."""
@@ -276,8 +275,13 @@ class RecordedBook:
 
 
 def _replay(book: JobBook, index: int) -> Any:
-    table = book.table
-    return replay(book.handler.frame, table.payloads[index], index, table.attempts[index] + 1)
+    return _run_here(book.handler.frame, book.table, index)
+
+
+def _run_here(handler: HandlerFrame, table: ItemTable, index: int) -> Any:
+    from mpqueue._worker.replay import replay  # most programs never do, and start sooner without
+
+    return replay(handler, table.payloads[index], index, table.attempts[index] + 1)
 
 
 def check_item_kept(book: RecordedBook, index: int) -> None:

@@ -25,13 +25,13 @@ from mpqueue._engine.exits import on_exit
 from mpqueue._engine.listeners import ListenerThread
 from mpqueue._engine.protocol import Backend, LaneSettings, Pool
 from mpqueue._engine.running import LaneNow
-from mpqueue._engine.sampler import Sampler
 from mpqueue._wire.handler import PackedHandler
 from mpqueue.errors import JournalError, QueueClosedError
 from mpqueue.options import QueueOptions
 
 if TYPE_CHECKING:
     from mpqueue._engine.journal.recorder import Recorder
+    from mpqueue._engine.sampler import Sampler
 
 log = logging.getLogger("mpqueue")
 
@@ -148,6 +148,8 @@ class Engine:
                 self._sampler = self._start_sampler(self._options.max_memory_per_worker, self._pool, self._coordinator)
 
     def _start_sampler(self, limit: int, pool: Pool, coordinator: Coordinator) -> Sampler:
+        from mpqueue._engine.sampler import Sampler  # most programs have no limit, and start sooner without
+
         jobs, lanes = self._scheduler.books.jobs, self._options.concurrency
         return Sampler(limit, lanes, pool, coordinator.post, lambda: bool(jobs), f"mpqueue-sampler-{self._number}")
 
