@@ -33,7 +33,7 @@ class Books:
         max_memory: int | None = None,
     ) -> None:
         self.lanes: list[LaneBook] = []
-        #: Numbers of the lanes that hold no chunk, one, and so on: a step must not cost more where there are more lanes.
+        #: Numbers of the lanes that hold no chunk, one, and so on: so a step costs the same where there are more lanes.
         self.at_depth: list[set[int]] = [set() for _ in range(CHUNKS_PER_LANE + 1)]
         for _ in range(lanes):
             self.add_lane()
