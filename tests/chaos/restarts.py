@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from mpqueue import JobQueue, JobStatus
@@ -48,8 +49,7 @@ class Restarts:
         self.counts: Counter[str] = Counter()
         self._rng = random.Random(seed)
         self._folder = folder
-        self._workers: set[int] = set()
-        self._family: list[int] = []  #: all processes of programs that were ended
+        self._family: list[Process] = []  #: all processes of programs that were ended
 
     def run_for(self, seconds: float) -> None:
         """As many programs as there is time for, at least one."""
@@ -104,30 +104,67 @@ class Restarts:
         """What handlers had started is ended with the next start of a queue, if not before."""
         strays.kill_orphans.cache_clear()
         strays.kill_orphans()
-        wait_until(lambda: not any(map(is_running, self._family)), what=f"{self._family} to end")
+        wait_until(lambda: not any(process.is_running for process in self._family), what=f"{self._family} to end")
         self._family.clear()
 
     def _end(self, program: subprocess.Popen[bytes], folder: Path) -> None:
         (number,) = self._rng.choices(list(ENDS), list(ENDS.values()))
-        family = descends_from(program.pid)
-        self._workers.update(filter(is_worker, family))
+        family = [Process.of(pid) for pid in descends_from(program.pid)]
         program.send_signal(number)
         self.counts[f"{number.name} of programs"] += 1
         try:
             program.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self._give_up(program, f"{number.name} did not end it", folder / "stderr")
-        workers = [pid for pid in family if pid in self._workers]
-        wait_until(lambda: not any(map(is_running, workers)), what=f"{workers} to end after {number.name}")
+        for process in family:
+            process.let_go()
+        try:
+            wait_until(lambda: not any(process.is_worker for process in family))
+        except AssertionError:
+            left = [process.described for process in family if process.is_worker]
+            self.complaints.append(f"workers outlive {number.name} of their program: {left}")
         self._family += family
 
 
-def is_worker(pid: int) -> bool:
-    """Whether that process is a worker, not one that a handler has started."""
+@dataclass(frozen=True)
+class Process:
+    """One process; never another one that has its number later, of which there are only 32,768 on some machines."""
+
+    pid: int
+    start: int
+
+    @classmethod
+    def of(cls, pid: int) -> Process:
+        """The one that has that number now."""
+        return cls(pid, strays._start_time(pid))
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it lives."""
+        return is_running(self.pid) and strays._start_time(self.pid) == self.start
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether it lives and is a worker: not a program that a handler has started, once that is loaded."""
+        return self.is_running and b"popen_loky_posix" in _read(self.pid, "cmdline")
+
+    @property
+    def described(self) -> str:
+        """What can be told of it."""
+        return f"{self.pid}: {_read(self.pid, 'cmdline')!r} {_read(self.pid, 'stat')!r} {_read(self.pid, 'wchan')!r}"
+
+    def let_go(self) -> None:
+        """It goes on where it was stopped; whoever had stopped it would have let it go."""
+        if self.is_running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGCONT)
+
+
+def _read(pid: int, name: str) -> bytes:
     try:
-        return b"popen_loky_posix" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:
-        return False
+        return b""
 
 
 def start(folder: Path, seed: int, run: int) -> subprocess.Popen[bytes]:
