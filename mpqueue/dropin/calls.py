@@ -1,4 +1,4 @@
-"""`CallStream`: single calls of any functions, each with a future, on one stream of a queue.
+"""`CallStream`: calls of any functions on one stream of a queue: single ones, each with a future, and blocks of many.
 
     submit (any thread) -> stream -> coordinator: these have ended -> listener thread: takes them, resolves the futures
 
@@ -16,6 +16,7 @@ from typing import Any
 from mpqueue._core.item_table import Failure
 from mpqueue._wire.functions import FunctionPacker
 from mpqueue._worker.calls import Call, run_call
+from mpqueue.dropin.call_block import CallBlock
 from mpqueue.dropin.call_future import CallFuture
 from mpqueue.errors import ItemCancelledError
 from mpqueue.options import JobOptions
@@ -40,6 +41,7 @@ class CallStream:
         self._error_of = error_of
         self._functions = FunctionPacker()
         self._futures: dict[int, CallFuture[Any]] = {}
+        self._blocks: list[CallBlock[Any]] = []
         self._lock = threading.Lock()
         self.ended = threading.Event()  #: set when the stream has ended and all futures are resolved
         self.on_end: Callable[[], object] = lambda: None  #: called then, on the listener thread
@@ -57,6 +59,16 @@ class CallStream:
                 self._futures[index] = future
         return futures
 
+    def submit_block(self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> CallBlock[Any]:
+        """Have the function called with each of these arguments; does not wait."""
+        (packed,) = self._functions.pack_all([function])
+        calls = [Call(packed, args, {}) for args in arguments]
+        with self._lock:  # as above
+            block: CallBlock[Any] = CallBlock(self, self._stream.add(calls), self._error_of)
+            if calls:
+                self._blocks.append(block)
+        return block
+
     def is_running(self, future: CallFuture[Any]) -> bool:
         """True while a worker runs the call."""
         return self._stream.is_running(future.index)
@@ -67,11 +79,18 @@ class CallStream:
         dropped = self._stream.drop_all(list(open_), kill=kill) if open_ else []
         return [future for index in dropped if (future := open_[index]).give_up()]
 
+    def drop_block(self, block: CallBlock[Any]) -> None:
+        """Cancel the calls of a block that no worker has."""
+        if not self.ended.is_set():
+            self._stream.drop_all(block.indices)
+
     def drop_waiting(self) -> None:
         """Cancel all calls that no worker has."""
         with self._lock:
-            futures = list(self._futures.values())
+            futures, blocks = list(self._futures.values()), list(self._blocks)
         self.drop(futures)
+        for block in blocks:
+            self.drop_block(block)
 
     def seal(self) -> None:
         """No more calls will come: the stream ends with the last one. Callable from a garbage collection."""
@@ -93,10 +112,13 @@ class CallStream:
             self._queue.tell(self._end)
         elif len(indices) == 1 and self._queue.nothing_to_tell and self._lock.acquire(blocking=False):
             try:
-                future = self._futures.pop(indices[0])
+                future = self._futures.pop(indices[0], None)
             finally:
                 self._lock.release()
-            self._settle_here(future, *self._stream.take(indices[0]))
+            if future is None:  # one of a block
+                self._queue.tell(partial(self._settle, indices))
+            else:
+                self._settle_here(future, *self._stream.take(indices[0]))
         else:
             self._queue.tell(partial(self._settle, indices))
 
@@ -106,12 +128,31 @@ class CallStream:
             self._queue.tell(partial(self._resolve, future, result, failure))
 
     def _settle(self, indices: Sequence[int]) -> None:
-        """On the listener thread: resolve the futures of calls that have ended."""
+        """On the listener thread: resolve the futures of calls that have ended, and put into blocks what is theirs."""
         with self._lock:
-            futures = [self._futures.pop(index) for index in indices]
+            block = self._block_of(indices)
+            futures = [] if block else [self._futures.pop(index, None) for index in indices]
+        if block is not None:
+            self._put(block, indices)
         futures.reverse()
-        for index in indices:
-            self._resolve(futures.pop(), *self._stream.take(index))
+        for index in indices if futures else ():
+            future = futures.pop()
+            if future is None:
+                self._settle([index])
+            else:
+                self._resolve(future, *self._stream.take(index))
+
+    def _block_of(self, indices: Sequence[int]) -> CallBlock[Any] | None:
+        """The block that all of these are in; None where there is none."""
+        if not self._blocks:
+            return None
+        lo, hi = min(indices), max(indices)
+        return next((block for block in self._blocks if lo in block.indices and hi in block.indices), None)
+
+    def _put(self, block: CallBlock[Any], indices: Sequence[int]) -> None:
+        if block.put(indices, self._stream.take_all(indices)):
+            with self._lock:
+                self._blocks.remove(block)
 
     def _resolve(self, future: CallFuture[Any], result: Any, failure: Failure | None) -> None:
         if failure is None:
@@ -125,7 +166,10 @@ class CallStream:
         """On the listener thread: what has no outcome now will never have one."""
         with self._lock:
             futures, self._futures = list(self._futures.values()), {}
+            blocks, self._blocks = self._blocks, []
         for future in futures:
             future.give_up()
+        for block in blocks:
+            block.give_up()
         self.ended.set()
         self.on_end()

@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 from mpqueue._engine.clock import SystemClock
 from mpqueue._engine.exits import on_exit
 from mpqueue._worker.calls import Call
+from mpqueue.dropin.call_block import CallBlock
 from mpqueue.dropin.call_future import CallFuture
 from mpqueue.dropin.calls import CallStream
 from mpqueue.dropin.executor_errors import error_of
@@ -103,11 +104,16 @@ class Executor(concurrent.futures.Executor):
             raise ValueError("buffersize must be None or > 0")
         now = SystemClock().now
         end = None if timeout is None else now() + timeout
+
+        def time_left() -> float | None:
+            return None if end is None else max(0.0, end - now())
+
         calls = zip(*iterables, strict=False)
+        if buffersize is None:
+            return self._life.submit_block(fn, calls).results(time_left)
         futures = deque(self._life.submit(Call(fn, args, {}) for args in itertools.islice(calls, buffersize)))
         # With calls to come, the iterator keeps the executor.
-        more = iter(()) if buffersize is None else (self.submit(fn, *args) for args in calls)
-        return _results(self._life, futures, more, lambda: None if end is None else max(0.0, end - now()))
+        return _results(self._life, futures, (self.submit(fn, *args) for args in calls), time_left)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let what was submitted end, then end the workers; nothing can be submitted any more.
@@ -197,11 +203,19 @@ class _Life:
     def submit(self, calls: Iterable[Call]) -> list[CallFuture[Any]]:
         """Futures for these calls; the first ones start the workers."""
         with self._lock:
-            if self._refusal is not None:
-                raise RuntimeError(f"cannot schedule new futures after {self._refusal}")
-            if self._calls is None:
-                self._calls = self._open()
-            return self._calls.submit(calls)
+            return self._stream().submit(calls)
+
+    def submit_block(self, fn: Callable[..., R], arguments: Iterable[tuple[Any, ...]]) -> CallBlock[R]:
+        """The same for calls of one function whose results are wanted in order."""
+        with self._lock:
+            return self._stream().submit_block(fn, arguments)
+
+    def _stream(self) -> CallStream:
+        if self._refusal is not None:
+            raise RuntimeError(f"cannot schedule new futures after {self._refusal}")
+        if self._calls is None:
+            self._calls = self._open()
+        return self._calls
 
     def _open(self) -> CallStream:
         calls = CallStream(self._queue, error_of, self._options, showing=self._showing)

@@ -29,9 +29,9 @@ BLOCKS = 4
 class Arrivals:
     """Which items have ended and were not taken yet: in the order of the input, or in that of their ends."""
 
-    def __init__(self, ordered: bool) -> None:
+    def __init__(self, ordered: bool, first: int = 0) -> None:
         self._ordered = ordered
-        self._next = 0
+        self._next = first
         self._stretches: dict[int, range] = {}  #: ordered: by their first item
         self._line: deque[Sequence[int]] = deque()  #: unordered
 

@@ -220,6 +220,57 @@ def test_map_is_ordered_and_raises_in_its_place(executor: Executor) -> None:
         executor.map(abs, [1], chunksize=0)
 
 
+def test_maps_and_single_calls_share_the_workers(executor: Executor) -> None:
+    squares = executor.map(do.square, range(5_000))
+    single = [executor.submit(do.square, number) for number in range(20)]
+    sums = executor.map(pow, range(3_000), itertools.repeat(3))
+    assert list(sums) == [number**3 for number in range(3_000)]
+    assert [future.result(TIMEOUT) for future in single] == [number**2 for number in range(20)]
+    assert list(squares) == [number**2 for number in range(5_000)]
+    assert list(executor.map(do.square, [])) == []
+
+
+def test_map_that_is_closed_cancels_what_has_not_started(executor: Executor, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def stop_after_ten(number: int) -> int:
+        gate.announce(number) if number < 10 else gate.pass_through(number)
+        return number
+
+    results = executor.map(stop_after_ten, range(2_000))
+    assert next(results) == 0
+    gate.wait_for(10)
+    results.close()  # type: ignore[attr-defined]
+    gate.open()
+    assert executor.submit(do.succeed, "bystander").result(TIMEOUT) == "bystander"
+    executor.shutdown()
+    assert len(gate.arrived()) < 2_000
+
+
+@pytest.mark.parametrize("end", ["kill_workers", "cancel_futures"])
+def test_map_raises_that_it_was_cancelled_where_the_executor_ends(end: str, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def stop_at_one(number: int) -> int:
+        if number == 1:
+            gate.pass_through(number)
+        return number
+
+    executor = Executor(1, max_retries=0)
+    results = executor.map(stop_at_one, range(2_000))
+    assert next(results) == 0
+    gate.wait_for(1)
+    if end == "kill_workers":
+        executor.kill_workers()
+    else:
+        executor.shutdown(wait=False, cancel_futures=True)
+        gate.open()
+        assert next(results) == 1
+    with pytest.raises(CancelledError):
+        list(results)
+    executor.shutdown()
+
+
 def test_map_reads_no_further_ahead_than_its_buffer(executor: Executor) -> None:
     read: list[int] = []
 
