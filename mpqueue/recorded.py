@@ -156,7 +156,8 @@ class NewJob:
             )
         if not changed:
             return
-        text = f"{where}: {' and '.join(changed)} seem to have changed since it was recorded"
+        seem = "seem" if changed != ["its handler's code"] and changed != ["its seed"] else "seems"
+        text = f"{where}: {' and '.join(changed)} {seem} to have changed since it was recorded"
         if strict:
             raise JournalMismatchError(f"{text}; with strict=True that is refused, and {what}")
         log.warning("%s; what is done is not done again", text)
