@@ -156,7 +156,7 @@ class NewJob:
             )
         if not changed:
             return
-        seem = "seem" if changed != ["its handler's code"] and changed != ["its seed"] else "seems"
+        seem = "seems" if changed in (["its handler's code"], ["its seed"]) else "seem"
         text = f"{where}: {' and '.join(changed)} {seem} to have changed since it was recorded"
         if strict:
             raise JournalMismatchError(f"{text}; with strict=True that is refused, and {what}")
