@@ -15,22 +15,17 @@ import numpy as np
 import pytest
 
 import mpqueue
-from mpqueue import (
-    ItemStatus,
-    Job,
+from mpqueue import ItemStatus, Job, JobQueue, JobStatus, RetryPolicy, current_item
+from mpqueue._engine.journal.reader import Reader
+from mpqueue._engine.journal.store import folder_of
+from mpqueue.errors import (
     JobExistsError,
     JobNotFoundError,
-    JobQueue,
     JobStateError,
-    JobStatus,
     JournalError,
     JournalMismatchError,
     QueueClosedError,
-    RetryPolicy,
-    current_item,
 )
-from mpqueue._engine.journal.reader import Reader
-from mpqueue._engine.journal.store import folder_of
 from mpqueue.events import JOB_FINISHED, JOB_PAUSED, JOB_PROGRESS, JOB_RESUMED, JOB_STARTED
 from tests.support import handlers as do
 from tests.support.programs import run_program, start_program
