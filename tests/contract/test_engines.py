@@ -7,7 +7,6 @@ how.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,15 +17,12 @@ import pytest
 
 import mpqueue
 from mpqueue import ItemStatus, JobStatus, RetryPolicy, current_item
-from mpqueue._wire.flags import READ_INTERVAL
 from mpqueue.events import JOB_FINISHED, JOB_PROGRESS, JOB_STARTED
 from tests.support import handlers as do
-from tests.support.engines import Engine, engine
+from tests.support.engines import Engine
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
 from tests.support.waiting import Gate, wait_until
-
-__all__ = ["engine"]
 
 pytestmark = pytest.mark.slow
 
@@ -237,12 +233,11 @@ def test_a_setup_that_fails_everywhere_fails_the_job_once(engine: Engine) -> Non
 def test_pause_reaches_a_chunk_that_runs_and_resume_goes_on(engine: Engine, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with engine.queue() as queue:
-        job = queue.create_job("job", range(50), do.only(5, do.block_until_told(gate)), chunksize=50)
+        wait = do.only(5, partial(_wait_for_pause, gate, engine.hears_at_once))
+        job = queue.create_job("job", range(50), wait, chunksize=50)
         run = queue.start("job")
         gate.wait_for(5)
         queue.pause("job")
-        again = time.monotonic() + 2 * READ_INTERVAL
-        wait_until(lambda: time.monotonic() > again, what="the worker to look at its flags again")
         gate.open()
         assert queue.run("x", do.succeed).results == ["x"]
         if engine.hears_at_once:
@@ -252,6 +247,13 @@ def test_pause_reaches_a_chunk_that_runs_and_resume_goes_on(engine: Engine, tmp_
             queue.resume("job")
         assert results_of(run.result()) == list(range(50))
     assert [item.attempts for item in job.items] == [1] * 50
+
+
+def _wait_for_pause(gate: Gate, hears: bool, item: int) -> int:
+    gate.announce(item)
+    here = current_item()
+    wait_until(lambda: here.paused if hears else (gate.folder / "open").exists())
+    return item
 
 
 def test_cancel_reaches_the_handler_that_runs(engine: Engine, tmp_path: Path) -> None:

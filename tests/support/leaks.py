@@ -25,6 +25,9 @@ COOKIE = "MPQUEUE_TEST_RUN"
 
 _SHM = Path("/dev/shm")
 
+#: Processes that a fixture of a wider scope owns, with all that they start: an engine's cluster.
+not_ours: set[int] = set()
+
 
 @dataclass
 class Snapshot:
@@ -111,12 +114,13 @@ def _processes(allowed: set[int]) -> dict[str, str]:
     look tells; or it threw our cookie away."""
     me = os.getpid()
     cookie = re.compile(rf"{COOKIE}={os.environ.get(COOKIE)}\0|MPQUEUE_LANE={me}(?!\d)".encode())
-    pids = set(_descendants(me))
+    households = {*not_ours, *(pid for root in not_ours for pid in descendants(root))}
+    pids = set(descendants(me))
     for pid in _pids():
         environment = _bytes(f"/proc/{pid}/environ")
         if cookie.search(environment) or (not environment and _is_program(pid)):
             pids.add(pid)
-    return {f"{pid}@{_started(pid)}": _describe(pid) for pid in sorted(pids - allowed - {me})}
+    return {f"{pid}@{_started(pid)}": _describe(pid) for pid in sorted(pids - allowed - households - {me})}
 
 
 def _is_program(pid: int) -> bool:
@@ -128,11 +132,12 @@ def _is_program(pid: int) -> bool:
     return True
 
 
-def _descendants(pid: int) -> Iterator[int]:
+def descendants(pid: int) -> Iterator[int]:
+    """The children of a process, and theirs."""
     for task in _listing(Path(f"/proc/{pid}/task")):
         for child in _text(f"/proc/{pid}/task/{task}/children").split():
             yield int(child)
-            yield from _descendants(int(child))
+            yield from descendants(int(child))
 
 
 def _describe(pid: int) -> str:
