@@ -61,14 +61,19 @@ class _HostedSeat:
         self._lane, self._generation, self._parent = lane, generation, parent
         self._frames: queue.SimpleQueue[tuple[bytes, Future[bytes]] | None] = queue.SimpleQueue()
         self._is_closed = False
+        self.next_number = 0  #: the number of the frame that comes next
+        self._overtook: dict[int, tuple[bytes, Future[bytes]]] = {}
         self.waiting = 0  #: frames that are under way
         self.thread = threading.Thread(target=self._run, name=f"mpqueue-seat-{lane}", daemon=True)
         self.thread.start()
 
-    def receive(self, frame: bytes) -> Future[bytes]:
-        """Hand a frame to the worker. With the lock held, so that nothing comes after the end."""
+    def receive(self, frame: bytes, number: int | None) -> Future[bytes]:
+        """Hand a frame to the worker, after those of lower number. With the lock held: nothing comes after the end."""
         answer: Future[bytes] = Future()
-        self._frames.put((frame, answer))
+        self._overtook[self.next_number if number is None else number] = frame, answer
+        while (due := self._overtook.pop(self.next_number, None)) is not None:
+            self.next_number += 1
+            self._frames.put(due)
         return answer
 
     def _run(self) -> None:
@@ -88,6 +93,8 @@ class _HostedSeat:
     def close(self) -> None:
         """Start nothing more; end what setups have begun once nothing runs. Does not wait."""
         self._is_closed = True
+        for due in self._overtook.values():
+            self._frames.put(due)
         self._frames.put(None)
         self.page.close()
 
@@ -109,10 +116,13 @@ def open_seat(token: str, lane: int, generation: int, parent: int, ring: Callabl
     return {**hello.introduce(), "ledger": seat.page.path}
 
 
-def serve(token: str, frame: bytes, make_room: Callable[[], object] | None = None) -> tuple[bytes, bytes | None]:
+def serve(
+    token: str, frame: bytes, make_room: Callable[[], object] | None = None, number: int | None = None
+) -> tuple[bytes, bytes | None]:
     """Have that worker do what the frame says; its answer, and what it left early that nobody has fetched.
 
-    ``make_room`` is called where another frame is before this one.
+    ``make_room`` is called where another frame is before this one. ``number``, from 0, is for engines on which a frame
+    may overtake another: it waits for those before it.
 
     Raises LookupError where it is not here (any more), and so has not done it: its process was replaced, or closed it.
     """
@@ -120,9 +130,9 @@ def serve(token: str, frame: bytes, make_room: Callable[[], object] | None = Non
         seat = _seats.get(token)
         if seat is None:
             raise _gone()
+        has_to_wait = seat.waiting > 0 or number not in (None, seat.next_number)
         seat.waiting += 1
-        has_to_wait = seat.waiting > 1
-        answer = seat.receive(frame)
+        answer = seat.receive(frame, number)
     try:
         if has_to_wait and make_room is not None:
             make_room()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mpqueue import current_item
-from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame
+from mpqueue._wire.frames import ChunkFrame, ReportFrame
 from mpqueue._wire.handler import pack_handler
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.ledger import Phase
@@ -31,13 +31,15 @@ class Seat:
         self.bells = threading.Semaphore(0)
         self.told = hosted.open_seat(self.token, 7, 0, 1, self.bells.release)
 
-    def send(self, frame: bytes, make_room: Callable[[], object] | None = None) -> Future[tuple[bytes, bytes | None]]:
+    def send(
+        self, frame: bytes, make_room: Callable[[], object] | None = None, number: int | None = None
+    ) -> Future[tuple[bytes, bytes | None]]:
         """Serve a frame on a thread of its own, as an engine does."""
         answer: Future[tuple[bytes, bytes | None]] = Future()
 
         def serve() -> None:
             try:
-                answer.set_result(hosted.serve(self.token, frame, make_room))
+                answer.set_result(hosted.serve(self.token, frame, make_room, number))
             except BaseException as error:
                 answer.set_exception(error)
 
@@ -107,16 +109,16 @@ def test_orders_and_looks_reach_the_worker_while_it_runs(seat: Seat, tmp_path: P
 
     def tell(item: int) -> tuple[int, bool]:
         if item == 1:
-            gate.pass_through(item)
+            gate.announce(item)
+            wait_until(lambda: current_item().paused)
         return item, current_item().paused
 
     answer = seat.send(chunk([0, 1, 2, 3], tell))
     gate.wait_for(1)
     wait_until(lambda: _seen(seat.token)[:4] == (1, Phase.RUNNING, 1, 2), what="the items behind it to be cut off")
     hosted.control(seat.token, [hosted.SetFlags(1, pause=True, cancel=False)])
-    gate.open()
-    report: ReportFrame = load_frame(answer.result(30)[0])
-    assert report.ended is Ended.PAUSED
+    last, early = answer.result(30)
+    assert [*(results(early) if early else []), *results(last)] == [(0, False), (1, True)]
     answer = seat.send(chunk([0, 1, 2], do.succeed, number=2))
     assert results(answer.result(30)[0]) == [0, 1, 2], "another job is not paused"
     hosted.control(seat.token, [hosted.SetLimit(3, 1)])
@@ -137,6 +139,22 @@ def test_a_frame_that_waits_makes_room_and_is_not_run_after_the_end(seat: Seat, 
     with pytest.raises(LookupError, match="gone"):
         second.result(30)
     assert gate.arrived() == {"0"}
+
+
+def test_a_frame_that_overtook_another_waits_for_it(seat: Seat, tmp_path: Path) -> None:
+    """Only the first one has the handler."""
+    gate, room = Gate(tmp_path), threading.Event()
+    later = ChunkFrame(1, 2, dump([5]), range(1))
+    second = seat.send(dump_frame(later), room.set, 1)
+    assert room.wait(30)
+    first = seat.send(chunk([1], do.block_until_told(gate, then=do.double)), None, 0)
+    gate.open()
+    assert (results(first.result(30)[0]), results(second.result(30)[0])) == ([2], [10])
+    lost = seat.send(dump_frame(later), None, 3)
+    wait_until(lambda: hosted._seats[seat.token].waiting == 1)
+    hosted.close_seats([seat.token])
+    with pytest.raises(LookupError, match="gone"):
+        lost.result(30)
 
 
 def test_who_is_not_here_is_no_worker() -> None:

@@ -1,0 +1,192 @@
+"""What only Dask has: workers that come and go, slots that share a process, nannies, versions that differ."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client, LocalCluster
+
+from mpqueue import ItemTimeoutError, JobQueue, RetryPolicy, WorkerCrashedError, WorkerStartError
+from mpqueue._worker import hello
+from mpqueue.backends import DaskBackend
+from tests.support import handlers as do
+from tests.support.dask_cluster import DaskCluster, dask_cluster
+from tests.support.programs import is_running, run_program
+from tests.support.results import results_of
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+SOON = RetryPolicy(max_retries=1, base_delay=0.0)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[DaskCluster]:
+    """A cluster of one worker, for one test."""
+    with dask_cluster(tmp_path, 1) as cluster:
+        yield cluster
+
+
+# -- workers that come and go ----------------------------------------------------------------------------------------
+
+
+def test_workers_that_join_are_used_and_those_that_go_cost_nobody_a_try(small: DaskCluster, tmp_path: Path) -> None:
+    """One by a failure of its machine, one since its nanny is killed, one that is sent away in good order."""
+    gate = Gate(tmp_path)
+    with JobQueue(None, backend=DaskBackend(small.address), retry=SOON) as queue:
+        assert queue.concurrency == 1
+        job = queue.create_job("job", range(40), do.block_until_told(gate, then=do.return_pid), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for_count(1)
+        joined = [small.add_worker() for _ in range(3)]
+        gate.wait_for_count(4)  # each of them has begun an item, while the first still runs its own
+        small.kill_machine(joined[0])
+        joined[1].kill()
+        joined[2].terminate()
+        small.await_slots(1)
+        gate.open()
+        assert len(results_of(run.result(60))) == 40
+    assert [item.attempts for item in job.items] == [1] * 40
+
+
+def test_a_worker_can_be_retired_while_it_is_used(small: DaskCluster, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with (
+        JobQueue(None, backend=DaskBackend(small.address), retry=SOON) as queue,
+        Client(small.address, set_as_default=False) as client,
+    ):
+        job = queue.create_job("job", range(4), do.block_until_told(gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for_count(1)
+        small.add_worker()
+        gate.wait_for_count(2)
+        first, _ = client.scheduler_info()["workers"]
+        assert list(client.retire_workers([first])) == [first]
+        gate.open()
+        assert results_of(run.result(60)) == [0, 1, 2, 3]
+    assert [item.attempts for item in job.items] == [1] * 4
+
+
+def test_a_job_waits_for_the_first_worker_and_no_worker_for_too_long_fails_it(tmp_path: Path) -> None:
+    with dask_cluster(tmp_path, 0) as cluster:
+        with JobQueue(None, backend=DaskBackend(cluster.address, patience=0.5)) as queue:
+            job = queue.run(range(2), do.double)
+            assert isinstance(job.items[0].exception, WorkerStartError)
+        with JobQueue(None, backend=DaskBackend(cluster.address)) as queue:
+            queue.create_job("job", range(5), do.double)
+            run = queue.start("job")
+            cluster.add_worker()
+            assert results_of(run.result(60)) == [0, 2, 4, 6, 8]
+
+
+def test_without_its_scheduler_a_job_fails_and_the_queue_closes(small: DaskCluster, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(None, backend=DaskBackend(small.address, connect_timeout=2.0), retry=SOON) as queue:
+        assert results_of(queue.run([1], do.double)) == [2]
+        queue.create_job("job", range(3), do.block_until_told(gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for(0)
+        small.kill_scheduler()
+        job = run.result(60)
+        gate.open()
+    assert isinstance(job.items[0].exception, WorkerStartError)
+    assert "connection to the Dask scheduler is lost" in str(job.items[0].error)
+
+
+def test_a_client_that_is_killed_leaves_no_worker_of_ours(cluster: DaskCluster, tmp_path: Path) -> None:
+    script = f"""
+        import os, mpqueue
+        from mpqueue.backends import DaskBackend
+        queue = mpqueue.JobQueue(None, backend=DaskBackend({cluster.address!r}))
+        print(queue.run(range(10), abs).completed, flush=True)
+        os._exit(0)
+    """
+    assert run_program(tmp_path, script).stdout == "10\n"
+    with Client(cluster.address, set_as_default=False) as client:
+        cluster.check_is_clean(client)
+
+
+# -- slots, deaths and limits ----------------------------------------------------------------------------------------
+
+
+def test_slots_of_one_process_blame_the_one_that_did_it(tmp_path: Path) -> None:
+    """Both die with it; each item that ran goes again alone, and only one of them is charged."""
+    gate = Gate(tmp_path)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as cluster,
+        JobQueue(None, backend=DaskBackend(cluster), retry=SOON) as queue,
+    ):
+        assert queue.concurrency == 2
+        job = queue.run(range(8), partial(_die_beside_another, gate), chunksize=1)
+        error = job.items[0].exception
+        assert isinstance(error, WorkerCrashedError)
+        assert error.signal == "SIGKILL"
+        assert ([item.attempts for item in job.items], job.completed) == ([2] + [1] * 7, 7)
+        # A limit that has passed costs one item its try, and the process that it shared with another.
+        children = Gate(tmp_path / "children")
+        children.folder.mkdir()
+        job = queue.run([0, 1], partial(_hang_with_a_child, children), timeout=1.5, max_retries=0, chunksize=1)
+        assert isinstance(job.items[0].exception, ItemTimeoutError)
+        assert (job.items[1].result, job.items[1].attempts) == (1, 1)
+        wait_until(lambda: not any(is_running(int(pid)) for pid in children.arrived()), what="its child to be gone")
+
+
+def _die_beside_another(gate: Gate, item: int) -> int:
+    gate.announce(item)
+    if item == 0:
+        gate.wait_for(1)
+        do.kill_self(item)
+    if item == 1 and not gate.is_here("second-time"):
+        gate.announce("second-time")
+        wait_until(lambda: False, timeout=60)
+    return item
+
+
+def _hang_with_a_child(children: Gate, item: int) -> int:
+    if item == 0:
+        child = subprocess.Popen(["sleep", "300"])
+        children.announce(child.pid)
+        child.wait()
+    return item
+
+
+def test_without_nannies_what_needs_a_kill_is_refused_and_the_rest_works() -> None:
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        backend = DaskBackend(client)
+        assert not backend.capabilities.can_kill
+        with pytest.raises(ValueError, match="timeout: expected None"):
+            JobQueue(None, backend=backend, timeout=5)
+        with JobQueue(None, backend=backend) as queue:
+            assert results_of(queue.run(range(50), do.double)) == [2 * item for item in range(50)]
+
+
+# -- what does not fit -----------------------------------------------------------------------------------------------
+
+
+def test_versions_that_differ_are_a_clear_error_at_once(cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = dict(hello.introduce())
+    monkeypatch.setattr(hello, "introduce", lambda: {**own, "mpqueue": "0.0.9"})
+    with JobQueue(None, backend=DaskBackend(cluster.address)) as queue:
+        job = queue.run(range(2), do.double)
+    error = job.items[0].exception
+    assert isinstance(error, WorkerStartError)
+    assert f"mpqueue {own['mpqueue']} there and 0.0.9 here" in str(error)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, object()])
+def test_what_is_no_cluster_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="client: expected"):
+        DaskBackend(wrong)
+
+
+def test_an_address_where_nobody_is_is_an_error_at_once() -> None:
+    with pytest.raises(OSError, match="Timed out"):
+        DaskBackend("tcp://127.0.0.1:1", connect_timeout=0.2)

@@ -1,0 +1,114 @@
+"""A Dask cluster of separate processes: a scheduler, and workers with their nannies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from tests.support import leaks
+from tests.support.waiting import wait_until
+
+#: Seconds that a cluster may take to come up, on a busy machine.
+PATIENCE = 60.0
+#: Seconds that its processes have to end by themselves.
+GRACE = 10.0
+
+
+class DaskCluster:
+    """Owned by a fixture; its processes are not counted as what a test leaves behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder / "scheduler.json"
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._start("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(self._file))
+        self.address = wait_until(self._find_address, timeout=PATIENCE, what="the scheduler")
+
+    def _find_address(self) -> str:
+        with contextlib.suppress(OSError, ValueError):
+            return str(json.loads(self._file.read_text())["address"])
+        return ""
+
+    def _start(self, *command: str) -> subprocess.Popen[bytes]:
+        with open(self._folder / f"{len(self._processes)}.log", "wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", *command],
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                env={**os.environ, "TMPDIR": str(self._folder)},
+                start_new_session=True,
+            )
+        leaks.not_ours.add(process.pid)
+        self._processes.append(process)
+        return process
+
+    def add_worker(self, *, threads: int = 1, nanny: bool = True) -> subprocess.Popen[bytes]:
+        """Start a worker, under a nanny unless told otherwise; returns its (the nanny's) process at once."""
+        options = ["--nthreads", str(threads), "--no-dashboard", "--nanny" if nanny else "--no-nanny"]
+        options += ["--local-directory", str(self._folder)]
+        return self._start("worker", self.address, *options)
+
+    def await_slots(self, count: int, client: Client | None = None) -> None:
+        """Wait until so many slots are there."""
+        with contextlib.nullcontext(client) if client else Client(self.address, set_as_default=False) as asked:
+            wait_until(lambda: sum(asked.nthreads().values()) == count, timeout=PATIENCE, what=f"{count} slots")
+
+    def check_is_clean(self, client: Client) -> None:
+        """Wait until no task and no worker of ours is left on it."""
+        wait_until(lambda: not client.run_on_scheduler(_tasks_of_ours), what="the tasks on the scheduler to be gone")
+        wait_until(lambda: not any(client.run(_count_seats, on_error="return").values()), what="the seats to be closed")
+
+    def kill_scheduler(self) -> None:
+        """Kill it; workers end by themselves when they find out."""
+        self._processes[0].kill()
+
+    def kill_machine(self, nanny: subprocess.Popen[bytes]) -> None:
+        """Kill a nanny and its worker at once; not the tracker of their semaphores, which then cleans up."""
+        for pid in [nanny.pid, *leaks.descendants(nanny.pid)]:
+            with contextlib.suppress(OSError):
+                if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End everything: by itself, within reason."""
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+            self.kill_machine(process)
+            process.wait()
+            leaks.not_ours.discard(process.pid)
+
+
+@contextlib.contextmanager
+def dask_cluster(folder: Path, workers: int = 2, *, threads: int = 1, nanny: bool = True) -> Iterator[DaskCluster]:
+    """A cluster that is up."""
+    cluster = DaskCluster(folder)
+    try:
+        for _ in range(workers):
+            cluster.add_worker(threads=threads, nanny=nanny)
+        cluster.await_slots(workers * threads)
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def _tasks_of_ours(dask_scheduler: Any) -> list[str]:
+    return [key for key in dask_scheduler.tasks if str(key).startswith("mpqueue")]
+
+
+def _count_seats() -> int:
+    from mpqueue._worker import hosted
+
+    return len(hosted._seats)
