@@ -28,8 +28,11 @@ def consider(books: Books) -> None:
         return
     if books.steal_due is not None or any(lane.steal_wanted for lane in books.lanes):
         return  # a look is due, or under way
-    if any(_may_lose(books, lane, idle) for lane in books.lanes_at_work()):
-        _check_at(books, books.now)
+    due = min(
+        (_worth_a_look(books, lane) for lane in books.lanes_at_work() if _may_lose(books, lane, idle)), default=None
+    )
+    if due is not None:
+        _check_at(books, due)
 
 
 def check_due(books: Books, due: float) -> None:
@@ -122,6 +125,13 @@ def _may_lose(books: Books, lane: LaneBook, idle: list[LaneBook]) -> bool:
     if most is not None and job.lanes_held >= most:
         return False  # what is taken would only come back here
     return any(job.may_use(thief.number, books.now) for thief in idle)
+
+
+def _worth_a_look(books: Books, lane: LaneBook) -> float:
+    """When: at once, but for a single item that has just been sent, which begins by itself."""
+    if len(lane.chunks) == 1 and (chunk := lane.chunks[0]).unclaimed == 1 and chunk.stretch <= 1:
+        return max(books.now, chunk.sent_at + WORTH_STEALING)
+    return books.now
 
 
 def _lower(books: Books, lane: LaneBook, chunk: Chunk, position: int) -> None:
