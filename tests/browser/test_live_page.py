@@ -13,13 +13,11 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from mpqueue import JobQueue, JobStatus, RetryPolicy
-from tests.browser.conftest import Open
+from tests.browser.conftest import PHONE, Open
 from tests.support import handlers as do
 from tests.support.page_results import return_picture
 from tests.support.programs import start_program
 from tests.support.waiting import Gate
-
-PHONE: Any = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True}
 
 
 @pytest.fixture
