@@ -88,6 +88,39 @@ ASKED = {
     "max_retries": "how-to/retries-and-timeouts/ questions/ reference/api/ adr/0005-what-max-retries-counts/",
 }
 
+#: The same, in words that are not those of the headings, and the section that answers: it is among the first ones.
+ANSWERED = {
+    "worker process unexpectedly terminated": "one-worker-died",
+    "why did my worker die": "worker-died-unexpectedly",
+    "pool.map hangs forever after kill": "the-pool-hangs-for-ever",
+    "rebuild BrokenProcessPool": "do-i-have-to-rebuild",
+    "exception can't be pickled": "an-exception-that-cant-be-pickled",
+    "kill task after timeout": "a-task-hangs-or-is-stuck",
+    "which results are lost when chunk times out": "a-timeout-loses-the-results",
+    "guarantee that a call returns": "a-pool-that-never-gets-stuck",
+    "cancel a running future": "cancel-a-running-task",
+    "ctrl-c needs to be pressed twice": "ctrl-c-takes-for-ever",
+    "interrupted worker starts next task": "after-ctrl-c-a-worker",
+    "clear promises never settle": "clear-the-queue",
+    "exponential backoff": "retry-with-a-delay",
+    "checkpoint and resume": "checkpoint-and-resume",
+    "fail fast": "raise-at-the-first-error",
+    "limit total memory": "out-of-memory",
+    "memory leak warning worker stopped": "a-library-leaks-memory",
+    "map reads whole generator": "map-reads-the-whole-input",
+    "send constant once per worker": "a-large-constant-argument",
+    "callback on completed task": "progress-bar-eta",
+    "logging lost in workers": "logging-from-worker-processes",
+    "print output per task": "stdout-and-stderr-of-each-task",
+    "pid of failed process": "which-arguments-and-which-process",
+    "peak memory per task": "cpu-time-and-peak-memory",
+    "reload changed module": "i-edited-a-module",
+    "worker id for gpu": "worker-number-one-gpu",
+    "pickle local function": "cant-pickle-lambda",
+}
+#: Sections that are looked at.
+SECTIONS = 4
+
 
 @pytest.fixture(scope="module")
 def search(tmp_path_factory: pytest.TempPathFactory) -> Search:
@@ -117,22 +150,31 @@ class Search:
         plain = html.unescape(re.sub("<[^>]+>", " ", text)).lower()
         return [word for word in re.split(self._separator, plain) if word]
 
-    def pages(self, typed: str) -> list[str]:
-        """The pages in the order in which they are shown, by their best section."""
+    def sections(self, typed: str) -> dict[str, float]:
+        """The places of sections, the best first, and how well each fits."""
         words = [word for word in self._words(typed) if word]
-        scores: dict[str, float] = {}
+        scores = {}
         for found in self._lunr.search(" ".join(f"{word}*" for word in words)):
-            page = found["ref"].partition("#")[0]
             terms = found["match_data"].metadata
             share = sum(any(term.startswith(word) for term in terms) for word in words) / len(words)
-            scores[page] = max(scores.get(page, 0.0), found["score"] * (1 + share**2))
-        return sorted(scores, key=lambda page: -scores[page])
+            scores[found["ref"]] = found["score"] * (1 + share**2)
+        return dict(sorted(scores.items(), key=lambda one: -one[1]))
+
+    def pages(self, typed: str) -> list[str]:
+        """The pages in the order in which they are shown, by their best section."""
+        return list(dict.fromkeys(place.partition("#")[0] for place in self.sections(typed)))
 
 
 @pytest.mark.parametrize(("typed", "answered"), ASKED.items(), ids=list(ASKED))
 def test_what_people_type_leads_to_a_page_that_answers(search: Search, typed: str, answered: str) -> None:
     shown = search.pages(typed)[:PATIENCE]
     assert set(shown) & set(answered.split()), shown
+
+
+@pytest.mark.parametrize(("typed", "answer"), ANSWERED.items(), ids=list(ANSWERED))
+def test_the_section_that_answers_is_among_the_first(search: Search, typed: str, answer: str) -> None:
+    shown = list(search.sections(typed))[:SECTIONS]
+    assert any(place.startswith(f"questions/#{answer}") for place in shown), shown
 
 
 def test_every_page_but_decisions_can_be_found_by_its_title(search: Search) -> None:

@@ -146,7 +146,7 @@ def retry(args: argparse.Namespace) -> int:
         try:
             run.result()
         except KeyboardInterrupt:
-            run.end_bar()
+            run.end_display()
             say(f"\n{coloured('interrupted;', 'yellow')} to go on: {again()}")
             queue.close(kill=True)
             return Exit.INTERRUPTED

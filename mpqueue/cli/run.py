@@ -127,7 +127,7 @@ def _serve(queue: JobQueue) -> None:
         page = queue.serve()
     except ImportError as error:
         raise UsageError(f"--dashboard: {error}") from None
-    say(f"{coloured('live page:', 'bold')} {page.url}")
+    say(f"{coloured('live page, as long as this runs:', 'bold')} {page.url}")
 
 
 def _follow(queue: JobQueue, started: JobRun, output: Output, args: argparse.Namespace) -> int:
@@ -142,7 +142,7 @@ def _follow(queue: JobQueue, started: JobRun, output: Output, args: argparse.Nam
         started.result()
     except BaseException as error:
         queue.cancel(job.id, kill=True)
-        started.end_bar()
+        started.end_display()  # what it calls is ours, and its last word comes before ours
         if not isinstance(error, KeyboardInterrupt):
             raise
         rows.end()

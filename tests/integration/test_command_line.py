@@ -409,7 +409,7 @@ def test_a_run_with_a_dashboard_prints_its_address_and_is_watched_there(folder: 
         assert program.stderr is not None
         program.stdin.write("first\nsecond\n")
         program.stdin.close()
-        url = program.stderr.readline().partition("live page: ")[2].strip()
+        url = program.stderr.readline().partition("live page, as long as this runs: ")[2].strip()
         Gate(folder).wait_for("first")
         with visit(url).stream() as stream:
             stream.listen_until(lambda: stream.statuses("own:wait_first") == ["processing", "completed"])

@@ -65,14 +65,14 @@ def failed_so_far(folder: Path) -> int:
 
 def test_the_same_command_goes_on_after_an_interruption_and_says_so(folder: Path) -> None:
     (folder / "open").unlink()
-    command = [sys.executable, "-m", "mpqueue", *RUN, "-o", "out.jsonl"]
+    command = [sys.executable, "-m", "mpqueue", *RUN, "-o", "out.jsonl", "--progress"]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True) as program:
         wait_until((folder / "here").exists, timeout=60)
         wait_until(lambda: failed_so_far(folder) == 1, timeout=60)
         program.send_signal(signal.SIGINT)
         _, told = program.communicate(timeout=60)
     assert program.returncode == 130
-    assert f"to go on: mpqueue {' '.join(RUN)} -o out.jsonl" in told
+    assert told.splitlines()[-1] == f"to go on: mpqueue {' '.join(RUN)} -o out.jsonl --progress"
     done = calls(folder)
     assert done[:3] == ["one", "bad", "wait"]
     (folder / "open").touch()

@@ -1,0 +1,126 @@
+"""`python -m benchmarks.timed`: what it costs that every job is timed, and what `trace=True` adds. Needs Linux.
+
+The same workers run the same items in three ways, which take turns: with the times left out, as it is, and with a
+trace. What counts is the CPU time of the program and its workers, which other programs disturb least; each turn is
+compared with those beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.busy import calibrate
+from benchmarks.handlers import burn, echo
+from mpqueue import JobQueue
+
+WAYS = ("none", "timed", "traced")
+
+
+class NoTimes:
+    """What takes the place of a chunk's times in workers that leave them out."""
+
+    loading = setup = unpacking = handling = packing = 0.0
+
+    def __init__(self, begun: float, *, own_process: bool) -> None: ...
+
+    def take(self, _now: float, _packing: float) -> None:
+        """Nothing was looked at, so nothing is told, and the parent adds nothing up."""
+
+
+def leave_times_out() -> None:
+    """In each worker, before a job's first item there: its next chunks are not timed."""
+    from mpqueue._worker import main as worker
+
+    worker.ChunkTimes = NoTimes  # type: ignore[misc,assignment]
+
+
+def take_times() -> None:
+    """They are again."""
+    from mpqueue._worker import main as worker
+    from mpqueue._worker.timing import ChunkTimes
+
+    worker.ChunkTimes = ChunkTimes  # type: ignore[misc]
+
+
+def burn_one(turns: int, _: None) -> int:
+    """An item that takes its time."""
+    return burn(turns)
+
+
+def echo_one(item: Any, _: None) -> Any:
+    """One that takes none."""
+    return echo(item)
+
+
+class Workers:
+    """A queue's, and the CPU time of all processes."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+        queue.run(range(100), echo_one, setup=take_times)
+        self._pids = queue.worker_pids(timeout=30)
+
+    def run(self, way: str, handler: Any, items: list[int]) -> float:
+        """CPU seconds an item."""
+        before = self._cpu()
+        setup = leave_times_out if way == "none" else take_times
+        job = self._queue.run(items, handler, setup=setup, trace=way == "traced")
+        spent = self._cpu() - before
+        assert job.completed == len(items)
+        timed = job.report().figures.sums.reports
+        # A worker's first chunk is in its hands before `setup` says how.
+        assert (timed <= len(self._pids)) == (way == "none"), timed
+        return spent / len(items)
+
+    def _cpu(self) -> float:
+        # The CPU clock of another process, as clock_getcpuclockid(3) makes it.
+        return time.process_time() + sum(time.clock_gettime((~pid << 3) | 2) for pid in self._pids)
+
+
+def compare(workers: Workers, seconds: float, handler: Any, items: list[int]) -> dict[str, list[float]]:
+    """CPU seconds an item of each way, a figure a round, for so many seconds."""
+    found: dict[str, list[float]] = {way: [] for way in WAYS}
+    for way in WAYS:
+        workers.run(way, handler, items)
+    turn, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        for way in WAYS[turn % 3 :] + WAYS[: turn % 3]:
+            found[way].append(workers.run(way, handler, items))
+        turn += 1
+    return found
+
+
+def show(title: str, found: dict[str, list[float]]) -> None:
+    """Minimum and median of each way, and by how much it is above the one before, as the median of the rounds."""
+    print(f"\n{title}, {len(found['none'])} rounds")
+    for before, way in zip((None, *WAYS), WAYS, strict=False):
+        row = found[way]
+        text = f"  {way:7} {min(row) * 1e6:9.3f} us at best  {statistics.median(row) * 1e6:9.3f} us median"
+        if before is not None:
+            differences = [one / other - 1 for one, other in zip(row, found[before], strict=True)]
+            low, middle, high = statistics.quantiles(differences, n=4)
+            best = min(row) / min(found[before]) - 1
+            text += f"  {middle:+7.2%} to {before} (half of the rounds {low:+.2%} to {high:+.2%}; at best {best:+.2%})"
+        print(text, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.timed", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="for each of two kinds of items (60)")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="(one for each usable CPU)")
+    args = parser.parse_args()
+    print(f"{machine.describe()['cpu']}, {args.workers} workers, load {machine.load()}")
+    turns = calibrate(args.workers).turns(0.001)
+    with JobQueue(args.workers, max_retries=0) as queue:
+        workers = Workers(queue)
+        show("items of 1 ms, 200 a round", compare(workers, args.seconds, burn_one, [turns] * 200))
+        show("no-ops, 100,000 a round", compare(workers, args.seconds, echo_one, [0] * 100_000))
+
+
+if __name__ == "__main__":
+    main()
