@@ -24,6 +24,8 @@ class Thresholds:
     #: Bytes from which a handler is heavy, and an item or a result is big.
     heavy_handler: int = 1_000_000
     big_item: int = 10_000
+    #: Seconds for pickling and unpickling an item or a result, from which its objects are slow: numbers take 0.1 us.
+    slow_pickle: float = 10e-6
     #: Seconds below which items are short enough that they travel together.
     short_item: float = 0.001
     #: Seconds of work in a chunk, below which a chunk that was asked for is too small: it costs 0.3 ms.
@@ -106,6 +108,8 @@ def _items_out(figures: Figures, limits: Thresholds) -> Iterator[Advice]:
     )
     big = f"they are {size(each)} each: send paths or keys and read the data in the worker, or mpqueue.share() "
     small = "their objects are slow to pickle: send plain data, or paths and keys"
+    if each < limits.big_item and (sums.parent_pickling + sums.unpacking) / max(1, sums.items) < limits.slow_pickle:
+        return  # there are many of them, and that is what is to be said
     yield Advice(
         weight,
         f"{percent(weight)} of the time went into pickling and unpickling items; "
@@ -114,7 +118,10 @@ def _items_out(figures: Figures, limits: Thresholds) -> Iterator[Advice]:
 
 
 def _results_home(figures: Figures, limits: Thresholds) -> Iterator[Advice]:
-    each = figures.sums.bytes_home / max(1, figures.sums.items)
+    sums = figures.sums
+    each = sums.bytes_home / max(1, sums.items)
+    if each < limits.big_item and (sums.packing + sums.parent_unpickling) / max(1, sums.items) < limits.slow_pickle:
+        return
     weight = figures.share("pickling", "for_unpickling")
     remedy = (
         f"they are {size(each)} each: return less, or write them to files in the worker and return the paths"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 def seconds(value: float) -> str:
-    """``41 ms``, ``1.93 s``, ``3 min 12 s``, ``5 h 02 min``."""
+    """``41 ns``, ``41 ms``, ``1.93 s``, ``3 min 12 s``, ``5 h 02 min``."""
+    if 0 < value < 0.9995e-6:
+        return f"{value * 1e9:.0f} ns"
     if value < 0.9995e-3:
         return f"{value * 1e6:.0f} us"
     if value < 0.9995:

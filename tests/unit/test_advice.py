@@ -259,6 +259,13 @@ def test_what_takes_little_of_the_time_is_not_worth_a_sentence() -> None:
     assert len(advice(run.end(100))) == 1  # that it is well made
 
 
+def test_many_numbers_are_not_called_slow_to_pickle() -> None:
+    run = Run(range(10**6))
+    run.chunk(0, 1, items=10**6, unpacking=0.2, packing=0.3, handling=0.1)
+    (text,) = advice(run.end(1))
+    assert text.startswith("Items take 100 ns: they travelled by 1,000,000, and still 90 % of the time went")
+
+
 def test_the_gravest_comes_first() -> None:
     run = Run()
     run.chunk(0, 10, setup=2.0, packing=5.0, cpu=8.0)

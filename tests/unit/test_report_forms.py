@@ -103,6 +103,8 @@ def test_an_empty_job_has_a_report() -> None:
     ("seconds", "text"),
     [
         (0, "0 us"),
+        (41e-9, "41 ns"),
+        (0.9996e-6, "1 us"),
         (40e-6, "40 us"),
         (0.9996e-3, "1.00 ms"),
         (0.0416, "41.6 ms"),
