@@ -113,13 +113,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.timed", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="for each of two kinds of items (60)")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="(one for each usable CPU)")
+    parser.add_argument("--only", choices=("1ms", "no-ops"), help="one kind of items only")
     args = parser.parse_args()
     print(f"{machine.describe()['cpu']}, {args.workers} workers, load {machine.load()}")
     turns = calibrate(args.workers).turns(0.001)
     with JobQueue(args.workers, max_retries=0) as queue:
         workers = Workers(queue)
-        show("items of 1 ms, 200 a round", compare(workers, args.seconds, burn_one, [turns] * 200))
-        show("no-ops, 100,000 a round", compare(workers, args.seconds, echo_one, [0] * 100_000))
+        if args.only != "no-ops":
+            show("items of 1 ms, 200 a round", compare(workers, args.seconds, burn_one, [turns] * 200))
+        if args.only != "1ms":
+            show("no-ops, 100,000 a round", compare(workers, args.seconds, echo_one, [0] * 100_000))
 
 
 if __name__ == "__main__":

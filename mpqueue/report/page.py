@@ -108,7 +108,11 @@ def _workers(figures: Figures) -> Iterator[str]:
     yield f"<div class='names' style='justify-content: {spread}'>{shown}</div>"
     yield f"<div style='height: {height:.1f}rem'>{_high(timeline(figures))}</div>"
     yield f"<div></div>{axis}</div><figcaption>"
-    for key, name in (("handler", "in the handler"), ("unpickling", "pickling and unpickling"), ("setup", "setup")):
+    for key, name in (
+        ("handler", "in the handler"),
+        ("unpickling", "pickling and unpickling"),
+        ("setup", "loading and setup"),
+    ):
         yield f'<span class="legend"><i class="key {key}"></i>{name}</span>'
     yield "</figcaption></figure>"
     yield "<h2>How many were busy</h2><figure class='plot'><div class='rows'>"
