@@ -14,6 +14,7 @@ import functools
 import io
 import pickle
 import re
+import threading
 from collections import ChainMap
 from collections.abc import Callable, Sequence
 from types import CodeType
@@ -157,7 +158,7 @@ class _Buffers(list[memoryview]):
 
 def _dump(into: Callable[[Any, _Buffers | None], bytes], obj: Any, lend: Lend | None) -> Packed:
     if lend is None or not AVAILABLE:
-        return Packed(into(obj, None))
+        return _whole(into, obj)
     buffers = _Buffers()
     data = into(obj, buffers)
     try:
@@ -165,6 +166,26 @@ def _dump(into: Callable[[Any, _Buffers | None], bytes], obj: Any, lend: Lend | 
     except OSError as error:
         _warn_once(f"big data goes through pipes, which is slower: {error}")
         return Packed(into(obj, None))
+
+
+def _whole(into: Callable[[Any, _Buffers | None], bytes], obj: Any) -> Packed:
+    before, _here.is_whole = _here.is_whole, True
+    try:
+        return Packed(into(obj, None))
+    finally:
+        _here.is_whole = before
+
+
+class _Here(threading.local):
+    is_whole = False
+
+
+_here = _Here()
+
+
+def is_whole() -> bool:
+    """True while this thread pickles for somebody who may share no memory with it."""
+    return _here.is_whole
 
 
 def _plain_or_cloud(obj: Any, buffers: _Buffers | None) -> bytes:

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from mpqueue._wire.payload import Packed, dump_code, load
+from mpqueue._wire.payload import Packed, dump_code, is_whole, load
 from mpqueue._wire.segments import Segment
 from mpqueue.errors import ItemPicklingError, shown
 
@@ -44,6 +44,7 @@ class Shared(Generic[T]):
         self._packed = packed
         self._segment = segment  # lives as long as this object
         self._loaded = loaded or []
+        self._for_others: Packed | None = None
         _known[token] = self
 
     @property
@@ -54,7 +55,15 @@ class Shared(Generic[T]):
         return self._loaded[0]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _meet, (self._token, self._packed)
+        return _meet, (self._token, self._whole() if is_whole() else self._packed)
+
+    def _whole(self) -> Packed:
+        """All of it in one pickle, for workers on other machines; made once."""
+        if self._packed.segment is None:
+            return self._packed
+        if self._for_others is None:
+            self._for_others = dump_code(load(self._packed), whole=True)[0]
+        return self._for_others
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -1,0 +1,70 @@
+"""Shared objects on their way to workers that share no memory with this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpqueue import Shared, share
+from mpqueue._wire import shared
+from mpqueue._wire.handler import pack_handler
+from mpqueue._wire.payload import dump, dump_code, load
+from mpqueue._wire.segments import SegmentStore
+
+
+def meet_elsewhere(packed: Any) -> Any:
+    """What a process makes of it, and of what is in there, that has not met any shared object."""
+    known = dict(shared._known)
+    shared._known.clear()
+    try:
+        met = load(packed)
+        _ = getattr(met, "value", None)
+        return met
+    finally:
+        shared._known.update(known)
+
+
+def test_it_goes_whole_and_is_the_worker_s_own_to_change() -> None:
+    table = share(np.arange(100_000))
+    (met,) = meet_elsewhere(dump([table], None))
+    assert met is not table
+    assert met._packed.segment is None, "a path to this machine's memory means something else on another"
+    met.value[0] = 7
+    assert table.value[0] == 0
+
+
+def test_one_in_another_goes_whole_too() -> None:
+    inner = share(np.arange(50_000))
+    outer = share({"inner": inner, "big": np.ones(50_000)})
+    met = meet_elsewhere(dump(outer, None))
+    assert met.value["inner"]._packed.segment is None
+    assert met.value["inner"][49_999] == 49_999
+
+
+def test_a_handler_brings_it_along_as_it_was_when_it_was_shared() -> None:
+    numbers = list(range(100_000))
+    table = share(numbers)
+    numbers[3] = 0
+    packed = pack_handler("job", lambda item: table.value[item], None, "position", whole=True)
+    assert packed.segments == ()
+    assert meet_elsewhere(packed.frame.handler)(3) == 3
+
+
+def test_where_memory_is_shared_only_its_name_goes() -> None:
+    table = share(np.arange(100_000))
+    assert dump(table, SegmentStore()).size < 1_000
+    assert dump_code(table)[0].size < 1_000
+
+
+def test_what_is_known_already_is_not_made_again() -> None:
+    table = share([1, 2, 3])
+    assert load(dump(table, None)) is table
+    assert isinstance(table, Shared)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays() -> Any:
+    yield
+    shared._kept.clear()
