@@ -1,7 +1,9 @@
-"""Clusters that the tests of a module share."""
+"""Clusters that the tests of a session share."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from distributed.utils import _offload_executor
 
 from tests.support.dask_cluster import DaskCluster, dask_cluster
 from tests.support.engines import WORKERS
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,3 +35,28 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
     """A scheduler and two workers under nannies, each a process of its own."""
     with dask_cluster(tmp_path_factory.mktemp("dask"), WORKERS) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def _ray() -> Iterator[None]:
+    from tests.support.ray_local import local_ray  # slow to import
+
+    with local_ray(WORKERS):
+        yield
+
+
+@pytest.fixture
+def ray_node(_ray: None) -> Iterator[None]:
+    """A Ray that this process is connected to, with as many CPUs; after the test no actor of ours may be left."""
+    from tests.support.ray_local import actors_here
+
+    yield
+    wait_until(lambda: not actors_here(), what="all actors to be gone")
+
+
+@pytest.fixture
+def short_folder() -> Iterator[str]:
+    """A folder for Ray, with a name so short that sockets can be in it."""
+    folder = tempfile.mkdtemp(prefix="r-")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

@@ -27,6 +27,8 @@ _SHM = Path("/dev/shm")
 
 #: Processes that a fixture of a wider scope owns, with all that they start: an engine's cluster.
 not_ours: set[int] = set()
+#: What an engine opens and closes in this process as it likes: how the names of these descriptors begin.
+kept_by_engines: set[str] = set()
 
 
 @dataclass
@@ -182,7 +184,7 @@ def _descriptors(allowed: set[int]) -> dict[str, str]:
             target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:  # the one that the listing itself used
             continue
-        if int(name) not in allowed:
+        if int(name) not in allowed and not target.startswith(tuple(kept_by_engines)):
             found[f"{name} {target}"] = f"descriptor {name}: {target}"
     return found
 

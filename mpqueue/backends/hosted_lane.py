@@ -1,0 +1,204 @@
+"""A lane whose worker is hosted by a cluster's engine: what is the same for all of these.
+
+There are two ways to such a worker, see `mpqueue._worker.hosted`: frames go to the process that it is in, and what has
+to reach it while it runs (flags, limits, a look at its ledger) goes to its guardian, where it has one. An engine says
+how to go them. All of it happens on an event loop, the pool's, so there is no lock.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from mpqueue._core.messages import BellRung, Message
+from mpqueue._engine.calls import Call, Calls
+from mpqueue._wire.ledger import Claim, Phase
+from mpqueue._worker import hosted
+
+
+def claim_of(seen: hosted.Seen, now: float) -> Claim:
+    """What a ledger elsewhere says, by the clock here."""
+    chunk, phase, lo, hi, age, fraction = seen
+    return Claim(chunk, Phase(phase), lo, hi, now - age, fraction)
+
+
+class Hosting(Protocol):
+    """What a lane needs of its pool."""
+
+    def soon(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Have something called on the event loop, in the order of the calls. On any thread."""
+        ...
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Have a coroutine run beside all else."""
+        ...
+
+    def now(self) -> float:
+        """The clock."""
+        ...
+
+    def post(self, message: Message) -> None:
+        """Tell the coordinator. On any thread."""
+        ...
+
+
+class HostedLane(abc.ABC):
+    """Satisfies `protocol.Lane`, but for what an engine has to say."""
+
+    def __init__(self, pool: Hosting, number: int, generation: int, token: str) -> None:
+        self.number = number
+        self.generation = generation
+        self.pid = 0
+        self.token = token
+        self.is_ready = False
+        self._pool = pool
+        self._calls = Calls()
+        self._early: deque[bytes] = deque()
+        self._fetching = asyncio.Lock()
+        self._orders: list[hosted.Order] = []
+        self._tells: list[Callable[[Claim], None]] = []
+        self._is_controlling = False
+        self._last: Claim | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # -- what an engine has to say ---------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    async def serve(self, frame: bytes) -> tuple[bytes, bytes | None]:
+        """Have the worker's process call `hosted.serve`; frames are begun in the order of the calls.
+
+        Raises anything where that can't be known to have been done.
+        """
+
+    @abc.abstractmethod
+    async def fetch(self) -> bytes | None:
+        """Have the worker's process call `hosted.fetch`."""
+
+    @abc.abstractmethod
+    async def control(self, orders: list[hosted.Order]) -> hosted.Seen | None:
+        """Have the guardian, or the worker's process, call `hosted.control`; one is not begun before another ends."""
+
+    @abc.abstractmethod
+    async def failed(self, error: BaseException) -> bool:
+        """A call failed: True where that its worker is gone has been told, or will be, with `end`; else it goes on."""
+
+    @abc.abstractmethod
+    def kill_now(self) -> None:
+        """See `protocol.Lane.kill`."""
+
+    # -- from any thread -------------------------------------------------------------------------------------
+
+    @property
+    def is_busy(self) -> bool:
+        """True where something is under way."""
+        return len(self._calls) > 0
+
+    def send(self, frame: bytes) -> Future[bytes]:
+        """See `protocol.Lane.send`."""
+        call = self._calls.begin()
+        if not call.done():
+            self._pool.soon(self._send, call, frame)
+        return call
+
+    def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
+        """See `protocol.Lane.set_flags`."""
+        self._pool.soon(self._order, hosted.SetFlags(job, pause, cancel), None)
+
+    def set_limit(self, chunk: int, position: int) -> None:
+        """See `protocol.Lane.set_limit`."""
+        self._pool.soon(self._order, hosted.SetLimit(chunk, position), None)
+
+    def observe(self, tell: Callable[[Claim], None]) -> None:
+        """See `protocol.Lane.observe`. Never where the worker holds its global lock and has no guardian."""
+        self._pool.soon(self._order, None, tell)
+
+    def peek(self) -> Claim | None:
+        """See `protocol.Lane.peek`: what was seen last; a newer look is on its way."""
+        if not self._is_controlling:
+            self._pool.soon(self._order, None, None)
+        return self._last
+
+    def take_early(self) -> bytes | None:
+        """See `protocol.Lane.take_early`."""
+        return self._early.popleft() if self._early else None
+
+    def take_unsent(self) -> bytes:
+        """See `protocol.Lane.take_unsent`. Nobody knows."""
+        return b""
+
+    def kill(self, *, dump_stack: bool = False) -> None:  # noqa: ARG002 - the protocol's
+        """See `protocol.Lane.kill`. Where the worker was is not told."""
+        self._pool.soon(self.kill_now)
+
+    # -- on the event loop -----------------------------------------------------------------------------------
+
+    def end(self, error: BaseException) -> None:
+        """The worker is gone: fail what is under way, and what is yet to come."""
+        self.is_ready = False
+        self._calls.close(error)
+        self._calls.fail_all(error)
+        for task in self._tasks:
+            task.cancel()
+
+    def fetch_soon(self) -> None:
+        """The worker has left something early."""
+        self._run(self._fetch())
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = self._pool.run(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _send(self, call: Call, frame: bytes) -> None:
+        self._run(self._do(call, frame))
+
+    async def _do(self, call: Call, frame: bytes) -> None:
+        try:
+            answer, early = await self.serve(frame)
+        except Exception as error:  # noqa: BLE001 - a worker that is gone, or an engine that can't
+            if not await self.failed(error):
+                self._calls.settle(call, None, error)
+            return
+        async with self._fetching:  # what is being fetched comes before this
+            self._take(early)
+        self._calls.settle(call, answer, None)
+
+    async def _fetch(self) -> None:
+        async with self._fetching:
+            self._take(await self.fetch())
+
+    def _take(self, early: bytes | None) -> None:
+        if early is not None:
+            self._early.append(early)
+            self._pool.post(BellRung(self.number, self.generation))
+
+    def _order(self, order: hosted.Order | None, tell: Callable[[Claim], None] | None) -> None:
+        """One call after the other, so that what is told first is known first."""
+        if order is not None:
+            self._orders.append(order)
+        if tell is not None:
+            self._tells.append(tell)
+        if not self._is_controlling and self.is_ready:
+            self._is_controlling = True
+            self._run(self._control())
+
+    async def _control(self) -> None:
+        try:
+            while True:
+                orders, self._orders = self._orders, []
+                tells, self._tells = self._tells, []
+                seen = await self.control(orders)
+                if seen is not None:
+                    self._last = claim_of(seen, self._pool.now())
+                    for tell in tells:
+                        tell(self._last)
+                if not self._orders and not self._tells:
+                    return
+        except Exception:  # noqa: BLE001, S110 - it is gone, which is told elsewhere
+            pass
+        finally:
+            self._is_controlling = False

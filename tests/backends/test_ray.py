@@ -1,0 +1,124 @@
+"""What only Ray has: nodes that come and go, room that is not there yet, a Ray that comes and goes with a queue."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from mpqueue import JobQueue, RetryPolicy, SetupError, WorkerStartError
+from mpqueue._worker import hello
+from mpqueue.backends import RayBackend, ray_pool
+from tests.support import handlers as do
+from tests.support.programs import run_program, start_program
+from tests.support.ray_local import QUIET, actors_here, other_node
+from tests.support.results import results_of
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+SOON = RetryPolicy(max_retries=1, base_delay=0.0)
+
+
+def test_a_node_that_dies_costs_nobody_a_try_and_the_job_goes_on_when_another_comes(
+    ray_node: None, tmp_path: Path
+) -> None:
+    """Its guardian is an actor there, and dies with it."""
+    gate = Gate(tmp_path)
+    backend = RayBackend(worker={"num_cpus": 0, "resources": {"spot": 1}})
+    with JobQueue(1, backend=backend, retry=SOON) as queue, JobQueue(1, backend=RayBackend()) as bystander:
+        run = None
+        with other_node({"spot": 1}) as node:
+            job = queue.create_job("job", range(20), do.only(7, do.block_until_told(gate)), chunksize=10)
+            run = queue.start("job")
+            gate.wait_for(7)
+            assert results_of(bystander.run(range(5), do.double)) == [0, 2, 4, 6, 8]
+            node.kill_raylet()
+            wait_until(lambda: not node.has_workers(), what="the node's workers to be gone")
+        assert not run.done()
+        gate.open()
+        with other_node({"spot": 1}):
+            assert results_of(run.result(60)) == list(range(20))
+            queue.close()
+    assert [item.attempts for item in job.items] == [1] * 20
+
+
+def test_workers_for_which_there_is_no_room_are_done_without(ray_node: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job whose setup fails in all that are there does not wait for those that are not."""
+    monkeypatch.setattr(ray_pool, "ROOM_LIMIT", 0.2)
+    with JobQueue(3, backend=RayBackend(), max_retries=0) as queue:
+        assert results_of(queue.run(range(30), do.double)) == [2 * item for item in range(30)]
+        job = queue.run(range(3), _take_state, setup=_refuse)
+    assert isinstance(job.items[0].exception, SetupError)
+
+
+def _refuse() -> None:
+    raise OSError("no model")
+
+
+def _take_state(item: int, _: None) -> int:
+    return item
+
+
+def test_versions_that_differ_are_a_clear_error_at_once(ray_node: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = dict(hello.introduce())
+    monkeypatch.setattr(hello, "introduce", lambda: {**own, "mpqueue": "0.0.9"})
+    with JobQueue(1, backend=RayBackend()) as queue:
+        job = queue.run(range(2), do.double)
+    error = job.items[0].exception
+    assert isinstance(error, WorkerStartError)
+    assert f"mpqueue {own['mpqueue']} there and 0.0.9 here" in str(error)
+
+
+def test_a_client_that_is_killed_leaves_no_worker(ray_node: None, tmp_path: Path) -> None:
+    address = ray.get_runtime_context().gcs_address
+    script = f"""
+        import os, mpqueue
+        from mpqueue.backends import RayBackend
+        queue = mpqueue.JobQueue(None, backend=RayBackend({address!r}))
+        print(queue.concurrency, queue.run(range(10), abs).completed, flush=True)
+        os.kill(os.getpid(), 9)
+    """
+    assert run_program(tmp_path, script, check=False).stdout == "2 10\n"
+    wait_until(lambda: not actors_here(), what="the actors to be gone")
+
+
+def test_a_local_ray_ends_with_its_last_queue_and_with_ctrl_c(tmp_path: Path, short_folder: str) -> None:
+    """That no process is left, the fixture of all tests sees to."""
+    script = f"""
+        import os, threading
+        os.environ.update({json.dumps({**QUIET, "RAY_TMPDIR": short_folder})})
+        import mpqueue, ray
+        from mpqueue.backends import RayBackend
+
+        def hang(item):
+            open("hanging", "w").close()
+            threading.Event().wait()
+
+        try:
+            with mpqueue.JobQueue(1, backend=RayBackend()) as queue:
+                print(queue.run(range(10), abs).completed, ray.is_initialized(), flush=True)
+                queue.run(range(10), hang)
+        finally:
+            left = [one.name for one in threading.enumerate() if one.name == "mpqueue-ray"]
+            print(ray.is_initialized(), left)
+    """
+    program = start_program(tmp_path, script)
+    wait_until((tmp_path / "hanging").exists, timeout=90, what="an item to run")
+    program.send_signal(signal.SIGINT)
+    output, said = program.communicate(timeout=60)
+    assert output == "10 True\nFalse []\n"
+    assert "KeyboardInterrupt" in said
+    assert "Exception ignored" not in said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"), [(5, TypeError), ("ray://head:10001", ValueError), ("192.0.2.1:1234", ValueError)]
+)
+def test_an_address_that_is_none_is_refused(ray_node: None, wrong: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="address: expected"):
+        RayBackend(wrong)

@@ -1,0 +1,146 @@
+"""A Ray of this process, for all tests that need one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+
+from tests.support import leaks
+from tests.support.programs import is_running
+from tests.support.waiting import wait_until
+
+#: What keeps Ray from talking: to the terminal, to its makers, and to this user's home.
+QUIET = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+#: Bytes of its object store.
+STORE = 100 << 20
+#: Seconds that a node may take to come up, on a busy machine, and that it has to end by itself.
+PATIENCE, GRACE = 90.0, 10.0
+
+
+@contextlib.contextmanager
+def local_ray(cpus: int) -> Iterator[None]:
+    """A node in processes of its own, to which this process is connected; nothing of it is left."""
+    os.environ.update(QUIET)
+    folder = tempfile.mkdtemp(prefix="r-")  # short: there are sockets in it
+    ours: set[int] = set()
+    before = set(leaks.descendants(os.getpid()))
+    try:
+        try:
+            _start(cpus, folder)
+        except Exception:  # it gives itself half a minute, which is not enough where much else is going on
+            ray.shutdown()
+            _start(cpus, folder)
+        ours = set(leaks.descendants(os.getpid())) - before
+        leaks.not_ours.update(ours)
+        leaks.kept_by_engines.add("socket:")  # connections to workers that are gone close some time later
+        yield
+    finally:
+        leaks.kept_by_engines.discard("socket:")
+        ray.shutdown()
+        leaks.not_ours.difference_update(ours)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(cpus: int, folder: str) -> None:
+    ray.init(
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        object_store_memory=STORE,
+        _temp_dir=folder,
+    )
+
+
+def actors_here() -> list[str]:
+    """The processes on this machine in which an actor of mpqueue's lives."""
+    return [
+        f"{path.parent.name} {title}"
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if re.match(r"ray::(Seat|Guardian)", title := _title(path))
+    ]
+
+
+def _title(path: Path) -> str:
+    try:
+        return path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+class OtherNode:
+    """A second node of the Ray of this process, on the same machine."""
+
+    def __init__(self, resources: dict[str, float]) -> None:
+        before = _living_nodes()
+        address = ray.get_runtime_context().gcs_address
+        command = ["start", "--address", address, "--block", "--num-cpus", "1", "--resources", json.dumps(resources)]
+        command += ["--object-store-memory", str(STORE)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", *command],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        leaks.not_ours.add(self._process.pid)
+        wait_until(lambda: _living_nodes() - before, timeout=PATIENCE, what="the node to be there")
+        self._raylet = next(pid for pid in leaks.descendants(self._process.pid) if "raylet" in _name(pid))
+        self._workers: set[int] = set()
+
+    def kill_raylet(self) -> None:
+        """Kill the process that stands for the node; what it has started then ends by itself."""
+        self._workers = set(leaks.descendants(self._raylet))
+        os.kill(self._raylet, signal.SIGKILL)
+
+    def has_workers(self) -> bool:
+        """Whether one of those that its raylet had started lives."""
+        return any(is_running(pid) for pid in self._workers)
+
+    def close(self) -> None:
+        """End what is left of it."""
+        self._process.terminate()
+        try:
+            self._process.wait(GRACE)
+        finally:
+            for pid in [self._process.pid, *leaks.descendants(self._process.pid)]:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.wait()
+            leaks.not_ours.discard(self._process.pid)
+
+
+def _living_nodes() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def _name(pid: int) -> str:
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    except OSError:
+        return ""
+
+
+@contextlib.contextmanager
+def other_node(resources: dict[str, float]) -> Iterator[OtherNode]:
+    """A node with one CPU and these resources, that is up."""
+    node = OtherNode(resources)
+    try:
+        yield node
+    finally:
+        node.close()
