@@ -100,7 +100,7 @@ def check_optional_count(name: str, value: int | None, *, low: int) -> None:
         check_number(name, value, low=low, integer=True)
 
 
-def check_on_error(value: str, known: tuple[str, ...]) -> None:
+def check_on_error(value: object, known: tuple[str, ...]) -> None:
     """Raise ValueError for a mode that there is not."""
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise ValueError(f"on_error: expected one of {', '.join(map(repr, known))}, got {shown(value)}")

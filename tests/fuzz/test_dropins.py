@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 import mpqueue
@@ -37,6 +38,7 @@ OPTIONS = parameters(mpqueue.amap, but=("fn", "items"))
 
 
 @fuzzed(90)
+@example("map", {"on_error": Odd("an array", lambda: np.array([1, 2]))})
 @given(calls, st.dictionaries(st.sampled_from(OPTIONS), values, min_size=1, max_size=2))
 def test_options(name: str, options: dict[str, Odd]) -> None:
     given_ = {name: odd.make() for name, odd in options.items()}
