@@ -25,7 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     version = sys.modules["mpqueue"].__version__
     parser.add_argument("--version", action="version", version=f"mpqueue {version}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", dest="name", metavar="COMMAND", required=True)
     for module in COMMANDS:
         module.add_command(commands)
     return parser
@@ -35,8 +35,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; inputs may stand before and after options, which argparse by itself does not allow."""
     parser = make_parser()
     args, rest = parser.parse_known_args(arguments)
-    if rest and (not hasattr(args, "inputs") or any(word.startswith("-") and word != "-" for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options = [word for word in rest if word.startswith("-") and word != "-"]
+    if options or (rest and not hasattr(args, "inputs")):
+        wrong = " ".join(options or rest)
+        parser.error(f"unrecognized arguments: {wrong}; `mpqueue {args.name} --help` lists what there is")
     if rest:
         args.inputs += rest
     return args

@@ -298,6 +298,24 @@ def test_a_hundred_thousand_items_are_listed_searched_and_light(queue: JobQueue,
     expect(page.get_by_text("Nothing found for “nothing of this kind”.")).to_be_visible()
 
 
+def test_of_a_job_that_is_too_long_only_what_needs_attention_is_listed_and_that_is_said(
+    queue: JobQueue, gate: Gate, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mpqueue.dashboard.changes.MOST_SHOWN", 1000)
+    page = open_page(queue.serve().url)
+    queue.run(range(1000), do.double, id="short enough")
+    expect(button(page, "^Completed 1,000$")).to_be_visible()
+    expect(page.get_by_text("too long to be listed whole")).to_be_hidden()
+
+    queue.run(range(1001), do.only(7, do.fail), id="too long")
+    page.get_by_role("button", name="too long").click()
+    expect(page.get_by_text("too long to be listed whole")).to_be_visible()
+    expect(page.get_by_role("option")).to_have_count(1)
+    expect(row(page, "Failed")).to_contain_text("7")
+    expect(button(page, "^Completed 1,000$")).to_be_hidden()
+    expect(page.locator("#job")).to_contain_text("1,001 of 1,001")
+
+
 def test_it_fits_a_phone(queue: JobQueue, gate: Gate, open_page: Open) -> None:
     start_blocked(queue, gate, [{"id": "x" * 200}, {"id": "y"}, {"id": "z"}], "a-name-" * 12)
     page = open_page(queue.serve().url, **PHONE)

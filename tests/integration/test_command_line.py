@@ -282,6 +282,11 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
         ((), "required: COMMAND"),
         (("fly",), "invalid choice"),
         (("run",), "required: module:handler"),
+        (
+            ("run", "own:upper", "--from", "lines", "a.txt", "--fly", "b"),
+            "arguments: --fly; `mpqueue run --help` lists",
+        ),
+        (("status", "run.db", "more"), "arguments: more; `mpqueue status --help` lists"),
         (("run", "own", "a.txt"), "expected module:function or file.py:function, got 'own'"),
         (("run", "own:nothing", "a.txt"), "expected a function in own"),
         (("run", "own:not_callable", "a.txt"), "expected a function, got 'own:not_callable', which is 3"),
