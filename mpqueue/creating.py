@@ -175,8 +175,8 @@ class Creating:
         check_job(self._backend, options)
         self._check_free(id)
         table, began = make_table(items), self._engine.clock.now()
-        whole = not self._backend.capabilities.shares_memory
-        new = NewJob(id, table, options, handler, setup, seed_given=seed is not None, whole=whole)
+        travels = self._backend.capabilities.handlers_travel
+        new = NewJob(id, table, options, handler, setup, seed_given=seed is not None, travels=travels)
         packed: PackedHandler = new.book.handler
         new.book.timings.handler_packed(self._engine.clock.now() - began, packed.size, packed.weight)
         return Job(self._add(new, strict=strict))

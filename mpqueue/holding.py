@@ -159,8 +159,8 @@ class Holding:
                 "create_job() it with its items and its handler, and start it"
             )
         check_kept(recorded)
-        options, whole = self._options, not self._backend.capabilities.shares_memory
-        new = recorded.to_new_job(JobOptions(options.retry, options.timeout, options.setup_timeout), whole=whole)
+        options, travels = self._options, self._backend.capabilities.handlers_travel
+        new = recorded.to_new_job(JobOptions(options.retry, options.timeout, options.setup_timeout), travels=travels)
         with self._jobs_lock:
             if job_id in self._jobs:
                 return self._jobs[job_id]

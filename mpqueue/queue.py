@@ -270,7 +270,7 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
         return book, run
 
     def _pack(self, name: str, function: Callable[..., Any], rule: str, seed: int = 0) -> PackedHandler:
-        return pack_handler(name, function, None, rule, seed, whole=not self._backend.capabilities.shares_memory)
+        return pack_handler(name, function, None, rule, seed, travels=self._backend.capabilities.handlers_travel)
 
     def start_recorded(
         self,
@@ -285,8 +285,8 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
     ) -> JobRun:
         """Like `start_table`, for a job that the journal knows by this id, or will. Raises `JournalError`."""
         self._check_open("start a job")
-        whole = not self._backend.capabilities.shares_memory
-        new = NewJob(job_id, table, options, handler, None, seed_given=seed_given, whole=whole)
+        travels = self._backend.capabilities.handlers_travel
+        new = NewJob(job_id, table, options, handler, None, seed_given=seed_given, travels=travels)
         book = self._add(new, strict=False, same_items=True)
         run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
         self.ask(self._beginning(book, run, JobStarted(book, self._engine.clock.wall()), showing, on_ended))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.item_table import ItemTable
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.timings import Timings
-from mpqueue._wire.handler import pack_handler
+from mpqueue._wire.handler import Travels, pack_handler
 from mpqueue._wire.payload import dump_by_value, load_kept
 from mpqueue.errors import JournalError, JournalMismatchError, shown
 from mpqueue.options import JobOptions
@@ -59,9 +59,9 @@ class NewJob:
         setup: Callable[[], Any] | None,
         *,
         seed_given: bool = False,
-        whole: bool = False,
+        travels: Travels = Travels.IN_MEMORY,
     ) -> None:
-        packed = pack_handler(job_id, handler, setup, table.rule, options.seed, whole=whole)
+        packed = pack_handler(job_id, handler, setup, table.rule, options.seed, travels=travels)
         #: The number is to be set before anybody starts it.
         self.book = JobBook(0, job_id, table, options, packed)
         table.replay = partial(_replay, self.book)
@@ -262,11 +262,11 @@ class RecordedBook:
         packed = pack_handler(self.id, handler, setup, self.recorded.rule, self.recorded.seed)
         return _run_here(packed.frame, self.table, index)
 
-    def to_new_job(self, options: JobOptions, *, whole: bool) -> NewJob:
+    def to_new_job(self, options: JobOptions, *, travels: Travels) -> NewJob:
         """The same as a job that can be run, its failed items once more. Raises `JournalError`."""
         handler, setup = load_handler(self._reader, self.recorded)
         options = dataclasses.replace(options, seed=self.recorded.seed)
-        new = NewJob(self.id, self.table, options, handler, setup, whole=whole)
+        new = NewJob(self.id, self.table, options, handler, setup, travels=travels)
         new.book.retries = self.retries
         new.book.go_on()
         if self.over:

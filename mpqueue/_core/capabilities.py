@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from mpqueue._wire.handler import Travels
+
 
 class Capabilities(NamedTuple):
     """What holds for every worker of an engine. As they stand here, those of loky's: everything."""
@@ -13,7 +15,15 @@ class Capabilities(NamedTuple):
     can_replace: bool = True  #: a worker can be exchanged for a fresh one: ``max_items_per_worker``
     exact_blame: bool = True  #: when a worker dies, it is known which item it ran
     shares_memory: bool = True  #: big data goes through shared segments
+    brings_shared: bool = False  #: its lanes bring what is shared to workers that have no memory in common with us
     own_processes: bool = True  #: a worker is a process in which nobody else's code runs
     is_sticky: bool = True  #: all frames of a lane reach the same worker, so that handlers go over once
     same_files: bool = True  #: what is imported here is imported from the same files there
     patience: float = 30.0  #: seconds without any worker after which the jobs that wait for one fail
+
+    @property
+    def handlers_travel(self) -> Travels:
+        """How its workers get a job's handler."""
+        if self.shares_memory:
+            return Travels.IN_MEMORY
+        return Travels.SHARED_APART if self.brings_shared else Travels.WHOLE

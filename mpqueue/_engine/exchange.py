@@ -5,14 +5,16 @@ Used on the coordinator's thread, but for `received`, which lanes call on their 
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from mpqueue._core.item_table import Failure
 from mpqueue._core.lane_book import Chunk
 from mpqueue._engine.packing import pack_items
-from mpqueue._engine.protocol import Capabilities, Lane
+from mpqueue._engine.protocol import BringingLane, Capabilities, Lane
 from mpqueue._wire import shared
 from mpqueue._wire.imports import ImportNews, ImportWatch
 from mpqueue._wire.payload import Packed
@@ -26,6 +28,7 @@ class _Account:
     lent: set[int] = field(default_factory=set)
     returned: deque[int] = field(default_factory=deque)
     stale: list[int] = field(default_factory=list)  #: jobs whose light handlers it may forget with the next chunk
+    brought: weakref.WeakSet[shared.Shared[Any]] = field(default_factory=weakref.WeakSet)  #: shared objects that it has
     dropped: int = 0  #: how many of the shared objects that are gone it has been told of
     path: tuple[str, ...] | None = None  #: the ``sys.path`` that it has been told
     reloaded: int = 0  #: how many of the reloaded modules it has been told of, or has loaded later
@@ -46,10 +49,25 @@ class Exchange:
 
     def pack(self, lane: Lane, chunk: Chunk) -> Packed | list[Packed] | dict[int, Failure]:
         """The chunk's items, ready to be sent to this lane; or the failures by position, where some can't be."""
-        packed = pack_items(chunk, self._store)
+        if self._engine.brings_shared:
+            with shared.notes_shared() as noted:
+                packed = pack_items(chunk, self._store)
+            self.bring(lane, noted)
+        else:
+            packed = pack_items(chunk, self._store)
         if not isinstance(packed, dict):
             self._account(lane).lent.update(serials_of(packed))
         return packed
+
+    def bring(self, lane: Lane, objects: Iterable[shared.Shared[Any]]) -> None:
+        """Have the worker know these shared objects, where it has to be brought them and has not been."""
+        if not self._engine.brings_shared:
+            return
+        brought = self._account(lane).brought
+        for one in objects:
+            if one not in brought:
+                brought.add(one)
+                cast("BringingLane", lane).bring(one)
 
     def returned(self, lane: Lane) -> list[int]:
         """Segments of this worker of which no view is left here, since the last call."""

@@ -31,14 +31,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.messages import Message
 from mpqueue._engine.inbox import Inbox
 from mpqueue._wire.ledger import Claim
+from mpqueue._wire.shared import Shared
 
-__all__ = ["Backend", "Capabilities", "Lane", "LaneSettings", "Pool", "Post"]
+__all__ = ["Backend", "BringingLane", "Capabilities", "Lane", "LaneSettings", "Pool", "Post"]
 
 Post = Callable[[Message], None]
 
@@ -91,6 +92,17 @@ class Lane(Protocol):
 
     def kill(self, *, dump_stack: bool = False) -> None:
         """Kill the worker and its process group now; with ``dump_stack``, ask it first where it is (50 ms at most)."""
+        ...
+
+
+class BringingLane(Lane, Protocol):
+    """What a lane is where the engine ``brings_shared``."""
+
+    def bring(self, shared: Shared[Any]) -> None:
+        """Have the worker `bring` this in before all frames that are sent from now on. Once for each, never raises.
+
+        Where many workers need it, it leaves this process once, if the engine has a way to do so.
+        """
         ...
 
 

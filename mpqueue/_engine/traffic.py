@@ -57,13 +57,16 @@ class Traffic:
         if isinstance(packed, dict):
             return ChunkRefused(command.lane, command.generation, chunk.number, packed)
         chunk.packing = self._now() - began
+        brings_handler = command.with_handler or not self._books.engine.is_sticky
+        if brings_handler:
+            self._exchange.bring(lane, chunk.job.handler.shared)
         frame = ChunkFrame(
             job=chunk.job.number,
             chunk=chunk.number,
             items=packed,
             indices=chunk.indices,
             attempts=chunk.attempts,
-            handler=chunk.job.handler.frame if command.with_handler or not self._books.engine.is_sticky else None,
+            handler=chunk.job.handler.frame if brings_handler else None,
             returned=self._exchange.returned(lane),
             forget=self._exchange.to_forget(lane),
             alive=None if self._books.engine.is_sticky else [*self._books.jobs],
@@ -89,6 +92,7 @@ class Traffic:
 
     def initialize(self, lane: Lane, initializer: PackedHandler) -> None:
         """Have a new worker run the queue's initializer."""
+        self._exchange.bring(lane, initializer.shared)
         frame = InitializeFrame(initializer.frame.handler, self._exchange.import_news(lane))
         lane.send(dump_frame(frame)).add_done_callback(partial(self._initialized, lane))
 

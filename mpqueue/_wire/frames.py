@@ -62,7 +62,7 @@ class ChunkFrame(NamedTuple):
     returned: Sequence[int] = ()  #: segments of the worker of which the parent has no view any more
     forget: Sequence[int] = ()  #: jobs that have ended, whose handlers are to be dropped
     alive: Sequence[int] | None = None  #: or those that have not: all others are to be dropped
-    unshared: Sequence[tuple[int, int]] = ()  #: shared objects that the parent has dropped
+    unshared: Sequence[tuple[str, int]] = ()  #: shared objects that the parent has dropped
     imports: ImportNews | None = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import functools
 import inspect
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.payload import Packed, dump_code, weigh_code
 from mpqueue._wire.segments import Segment, log
+from mpqueue._wire.shared import Shared, notes_shared
 from mpqueue.errors import HandlerPicklingError, shown
 
 #: Bytes from which a handler is worth a line in the log.
@@ -21,12 +23,21 @@ LIGHT = 100_000
 SEARCH_DEPTH = 4
 
 
+class Travels(enum.Enum):
+    """How a handler goes to the workers."""
+
+    IN_MEMORY = enum.auto()  #: what is big of it in a segment
+    WHOLE = enum.auto()  #: in one piece: they have no memory in common with this process
+    SHARED_APART = enum.auto()  #: likewise, but for what is shared, which they are brought before
+
+
 class PackedHandler(NamedTuple):
     """A handler's frame, and the segments that hold what is big of it for as long as somebody holds this."""
 
     frame: HandlerFrame
     segments: tuple[Segment, ...]
     weight: str = ""  #: of a heavy one, what makes it so
+    shared: tuple[Shared[Any], ...] = ()  #: what it names of what is shared
 
     @property
     def size(self) -> int:
@@ -46,22 +57,25 @@ def pack_handler(
     id_rule: str,
     seed: int = 0,
     *,
-    whole: bool = False,
+    travels: Travels = Travels.IN_MEMORY,
 ) -> PackedHandler:
     """The frame that brings a job's handler to a worker. Costs what pickling its closure costs, once a job.
 
-    ``whole``: nothing of it is left in shared memory, where the workers have none in common with this process.
+    ``travels`` says what may be left in shared memory.
 
     Raises TypeError for what can't be called, `HandlerPicklingError` for what can't be serialized.
     """
     for name, function in (("handler", handler), ("setup", setup)):
         if not callable(function) and not (name == "setup" and function is None):
             raise TypeError(f"{name}: expected a callable, got {shown(function)} of type {type(function).__name__}")
-    packed, segment, weight = _pack("handler", handler, whole)
-    packed_setup, setup_segment, setup_weight = (None, None, "") if setup is None else _pack("setup", setup, whole)
+    whole = travels is not Travels.IN_MEMORY
+    nothing: contextlib.AbstractContextManager[list[Shared[Any]]] = contextlib.nullcontext([])
+    with notes_shared() if travels is Travels.SHARED_APART else nothing as noted:
+        packed, segment, weight = _pack("handler", handler, whole)
+        packed_setup, setup_segment, setup_weight = (None, None, "") if setup is None else _pack("setup", setup, whole)
     segments = tuple(made for made in (segment, setup_segment) if made is not None)
     frame = HandlerFrame(job_id, packed, packed_setup, id_rule, seed)
-    return PackedHandler(frame, segments, weight or setup_weight)
+    return PackedHandler(frame, segments, weight or setup_weight, tuple(noted))
 
 
 def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed, Segment | None, str]:

@@ -89,17 +89,23 @@ def weigh_code(obj: Any) -> int:
 
 def load(packed: Packed, on_free: Callable[[int], object] | None = None) -> Any:
     """The object again. Whatever its own code raises comes through; `OSError` where its segment is gone."""
+    return load_parts(*_unpacked(packed, on_free))
+
+
+def load_parts(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
+    """The same, of a pickle and the buffers that belong to it."""
     own = main_names.own_values()
     try:
-        return _load(packed, on_free)
+        return pickle.loads(data, buffers=buffers)
     finally:
         if own is not None:
             main_names.put_back(own)
 
 
-def _load(packed: Packed, on_free: Callable[[int], object] | None) -> Any:
-    data, buffers = _unpacked(packed, on_free)
-    return pickle.loads(data, buffers=buffers)
+def copy_parts(packed: Packed) -> tuple[bytes, list[bytearray]]:
+    """A copy of the pickle, and of the buffers that belong to it, out of its segment."""
+    data, buffers = _unpacked(packed, None)
+    return bytes(data), [bytearray(buffer) for buffer in buffers]
 
 
 def _unpacked(packed: Packed, on_free: Callable[[int], object] | None) -> tuple[bytes | memoryview, list[memoryview]]:

@@ -2,25 +2,43 @@
 
 The object is pickled once, its big buffers into a segment that every worker maps. What travels with items and handlers
 is a name; a worker unpickles the object when it meets the name first, and keeps it until the parent drops it.
+
+Where workers have no memory in common with the parent, an engine brings the object to each of them before the first
+frame that names it: what is named by a pickle `notes_shared` tells, `to_bring` is what goes over, `bring` takes it in.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import pickle
+import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from mpqueue._wire.payload import Packed, dump_code, is_whole, load
+from mpqueue._wire.payload import Packed, copy_parts, dump_code, is_whole, load, load_parts
 from mpqueue._wire.segments import Segment
 from mpqueue.errors import ItemPicklingError, shown
 
 T = TypeVar("T")
 
-Token = tuple[int, int]  #: the sharing process, and a number there
+Token = tuple[str, int]  #: the sharing process, and a number there
 
 _numbers = itertools.count(1)
+_notes = threading.local()
+
+#: Tells this process from all others, wherever they are.
+_process = os.urandom(8).hex()
+
+
+def _renew() -> None:
+    global _process  # noqa: PLW0603 - a fork is a process of its own
+    _process = os.urandom(8).hex()
+
+
+os.register_at_fork(after_in_child=_renew)
 
 #: What this process shared or has met, by token. A worker keeps what it met, see `keep` and `drop`.
 _known: weakref.WeakValueDictionary[Token, Shared[Any]] = weakref.WeakValueDictionary()
@@ -45,17 +63,25 @@ class Shared(Generic[T]):
         self._segment = segment  # lives as long as this object
         self._loaded = loaded or []
         self._for_others: Packed | None = None
+        self._parts: tuple[bytes, list[bytearray]] | None = None  #: the pickle and its buffers, where they were brought
+        self._was_brought = False
+        self._inner: tuple[Shared[Any], ...] = ()  #: what is named in it of what is shared
         _known[token] = self
 
     @property
     def value(self) -> T:
         """The object. The first call in a worker unpickles it there."""
         if not self._loaded:
-            self._loaded.append(load(self._packed))
+            self._loaded.append(load(self._packed) if self._parts is None else load_parts(*self._parts))
+            self._parts = None
         return self._loaded[0]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _meet, (self._token, self._whole() if is_whole() else self._packed)
+        noted: list[Shared[Any]] | None = getattr(_notes, "noted", None)
+        if noted is not None and self._packed.segment is not None:  # else all of it is in its name
+            noted += [*self._inner, self]
+        by_name = noted is not None or self._was_brought or not is_whole()
+        return _meet, (self._token, self._packed if by_name else self._whole())
 
     def _whole(self) -> Packed:
         """All of it in one pickle, for workers on other machines; made once."""
@@ -105,14 +131,16 @@ def share(obj: T) -> Shared[T]:
     `ItemPicklingError` where it can't be pickled.
     """
     try:
-        packed, segment = dump_code(obj)
+        with notes_shared() as inner:
+            packed, segment = dump_code(obj)
     except Exception as error:
         raise ItemPicklingError(
             f"share: expected an object that can be pickled, got {shown(obj)} of type {type(obj).__name__} "
             f"({shown(error)})"
         ) from error
-    token = (os.getpid(), next(_numbers))
+    token = (_process, next(_numbers))
     shared = Shared(token, packed, segment, [obj])
+    shared._inner = tuple(inner)
     weakref.finalize(shared, dropped.append, token).atexit = False
     return shared
 
@@ -122,8 +150,40 @@ def _meet(token: Token, packed: Packed) -> Shared[Any]:
     shared = _known.get(token)
     if shared is None:
         shared = Shared[Any](token, packed)
-        if token[0] != os.getpid():
+        if token[0] != _process:
             _kept[token] = shared
+    return shared
+
+
+@contextlib.contextmanager
+def notes_shared() -> Iterator[list[Shared[Any]]]:
+    """The shared objects that this thread pickles meanwhile, whose content is in a segment."""
+    before = getattr(_notes, "noted", None)
+    noted: list[Shared[Any]] = []
+    _notes.noted = noted
+    try:
+        yield noted
+    finally:
+        _notes.noted = before
+
+
+def token_of(shared: Shared[Any]) -> Token:
+    """Its name; no other has it, in any process."""
+    return shared._token
+
+
+def to_bring(shared: Shared[Any]) -> bytes:
+    """What a worker without this memory needs of it. Costs two copies of it."""
+    return pickle.dumps((shared._token, shared._packed, copy_parts(shared._packed)), pickle.HIGHEST_PROTOCOL)
+
+
+def bring(data: bytes) -> Shared[Any]:
+    """In a worker: the shared object of which this was made; whoever holds it keeps it for all in this process."""
+    token, packed, parts = pickle.loads(data)
+    shared = _known.get(token)
+    if shared is None:
+        shared = Shared[Any](token, packed)
+        shared._parts, shared._was_brought = parts, True
     return shared
 
 

@@ -42,9 +42,9 @@ def open_seat(
     return {**hosted.open_seat(token, lane, generation, parent, ring), "nanny": nanny}
 
 
-def serve(token: str, number: int, frame: bytes) -> tuple[bytes, bytes | None]:
+def serve(token: str, number: int, frame: bytes, brought: Sequence[bytes]) -> tuple[bytes, bytes | None]:
     """As a task: the worker's answer. One that has to wait for another frame leaves its slot to others meanwhile."""
-    return hosted.serve(token, frame, _leave_slot, number)
+    return hosted.serve(token, frame, _leave_slot, number, brought)
 
 
 def _leave_slot() -> None:

@@ -24,7 +24,9 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from mpqueue._wire.ledger import SIZE, Ledger, SharedFile
+from mpqueue._wire.shared import bring, token_of
 from mpqueue._worker import hello, station
+from mpqueue._worker.main import Worker
 from mpqueue._worker.private import PrivateOutbox, private_worker
 
 #: Seconds that closing waits for the end of setups.
@@ -60,6 +62,7 @@ class _HostedSeat:
         self.outbox = PrivateOutbox(self.ledger, ring)
         self._lane, self._generation, self._parent = lane, generation, parent
         self._frames: queue.SimpleQueue[tuple[bytes, Future[bytes]] | None] = queue.SimpleQueue()
+        self._brought: list[bytes] = []  #: shared objects that came, for the worker's own thread
         self._is_closed = False
         self.next_number = 0  #: the number of the frame that comes next
         self._overtook: dict[int, tuple[bytes, Future[bytes]]] = {}
@@ -76,6 +79,10 @@ class _HostedSeat:
             self._frames.put(due)
         return answer
 
+    def bring(self, brought: Sequence[bytes]) -> None:
+        """Have the worker know these shared objects before the frames that are handed to it from now on."""
+        self._brought.extend(brought)
+
     def _run(self) -> None:
         worker = private_worker(self._lane, self._generation, self._parent, self.ledger, self.outbox)
         with station.seated(worker.seat.station):
@@ -85,10 +92,16 @@ class _HostedSeat:
                     answer.set_exception(_gone())
                     continue
                 try:
+                    self._take_in(worker)
                     answer.set_result(worker.receive(frame).data)
                 except BaseException as error:
                     answer.set_exception(error)
             worker.close()
+
+    def _take_in(self, worker: Worker) -> None:
+        while self._brought:
+            shared = bring(self._brought.pop())
+            worker.seat.brought[token_of(shared)] = shared
 
     def close(self) -> None:
         """Start nothing more; end what setups have begun once nothing runs. Does not wait."""
@@ -117,12 +130,17 @@ def open_seat(token: str, lane: int, generation: int, parent: int, ring: Callabl
 
 
 def serve(
-    token: str, frame: bytes, make_room: Callable[[], object] | None = None, number: int | None = None
+    token: str,
+    frame: bytes,
+    make_room: Callable[[], object] | None = None,
+    number: int | None = None,
+    brought: Sequence[bytes] = (),
 ) -> tuple[bytes, bytes | None]:
     """Have that worker do what the frame says; its answer, and what it left early that nobody has fetched.
 
     ``make_room`` is called where another frame is before this one. ``number``, from 0, is for engines on which a frame
-    may overtake another: it waits for those before it.
+    may overtake another: it waits for those before it. ``brought`` is what `mpqueue._wire.shared.to_bring` made of the
+    shared objects that the frame is the first to name.
 
     Raises LookupError where it is not here (any more), and so has not done it: its process was replaced, or closed it.
     """
@@ -132,6 +150,7 @@ def serve(
             raise _gone()
         has_to_wait = seat.waiting > 0 or number not in (None, seat.next_number)
         seat.waiting += 1
+        seat.bring(brought)
         answer = seat.receive(frame, number)
     try:
         if has_to_wait and make_room is not None:

@@ -84,6 +84,8 @@ class Worker:
         seat.home.chunk = frame.chunk
         seat.exchange.chunk_begins(frame.chunk, frame.returned)
         shared.forget(frame.unshared)
+        for token in frame.unshared:
+            seat.brought.pop(token, None)
         self._catch_up(frame.imports)
         for job_number in frame.forget if frame.alive is None else [*self._loaded.keys() - {*frame.alive}]:
             self._forget(job_number)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+from mpqueue._wire.shared import Shared, Token
 from mpqueue._worker.exchange import WorkerExchange
 from mpqueue._worker.records import RecordsHome
 from mpqueue._worker.station import Station
@@ -17,6 +19,7 @@ class Seat:
     home: RecordsHome
     exchange: WorkerExchange
     is_at_home: bool = False  #: in the parent's own process, whose loggers and imports are the parent's
+    brought: dict[Token, Shared[Any]] = field(default_factory=dict)  #: shared objects that are kept for this worker
 
 
 def take_seat(station: Station, *, shares_memory: bool, is_at_home: bool = False) -> Seat:

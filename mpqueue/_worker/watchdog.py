@@ -64,6 +64,8 @@ class Watchdog:
             # Said before the look at _run, as the main thread sets _run before it looks at this: one of both sees.
             self._asleep = naps >= NAPS
             run = self._run
+            if run is None:
+                seen = None  # its job, and all that the handler holds, may go
             if run is None or run is seen:
                 self._wake.wait(None if self._asleep else CUT_SECONDS)
                 naps = 0 if self._wake.is_set() else naps + 1

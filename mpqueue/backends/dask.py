@@ -55,6 +55,7 @@ class DaskBackend:
             can_replace=False,
             exact_blame=guarded,
             shares_memory=False,
+            brings_shared=True,
             own_processes=False,
             same_files=False,
             patience=patience,

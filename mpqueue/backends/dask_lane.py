@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.messages import BellRung
 from mpqueue._engine.calls import Call, Calls
 from mpqueue._wire.ledger import Claim, Phase
+from mpqueue._wire.shared import Shared
 from mpqueue._worker import dask_side, hosted
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ def claim_of(seen: hosted.Seen, now: float) -> Claim:
     return Claim(chunk, Phase(phase), lo, hi, now - age, fraction)
 
 
+def is_lost(data: Any) -> bool:
+    """Whether scattered data has gone with its worker."""
+    return bool(data.status != "finished")
+
+
 class DaskLane:
     """Satisfies `protocol.Lane`. What has to do with Dask runs on the pool's event loop."""
 
@@ -49,6 +55,7 @@ class DaskLane:
         self._pool = pool
         self._calls = Calls()
         self._numbers = itertools.count()
+        self._to_bring: set[Shared[Any]] = set()  #: shared objects that no answered frame has brought
         self._early: deque[bytes] = deque()
         self._fetching = asyncio.Lock()
         self._orders: list[hosted.Order] = []
@@ -72,6 +79,10 @@ class DaskLane:
         if not call.done():
             self._pool.soon(self._send, call, frame)
         return call
+
+    def bring(self, shared: Shared[Any]) -> None:
+        """See `protocol.BringingLane.bring`. By `Client.scatter`: workers have it from each other."""
+        self._pool.soon(self._to_bring.add, shared)
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         """See `protocol.Lane.set_flags`."""
@@ -153,22 +164,35 @@ class DaskLane:
 
         A big frame may come later than a small one that was sent after it: the worker goes by their numbers.
         """
+        to_bring = list(self._to_bring)
+        while True:
+            brought = [await self._pool.scatter_shared(shared) for shared in to_bring]
+            try:
+                answer = await self._pool.result_of(await self._submit(number, frame, brought))
+            except Exception:
+                if self._ended.is_set() or not any(map(is_lost, brought)):
+                    raise
+                continue  # it has not begun: the only worker that had this data is gone, and so the data did not come
+            self._to_bring.difference_update(to_bring)
+            return answer  # type: ignore[no-any-return]
+
+    async def _submit(self, number: int, frame: bytes, brought: list[Any]) -> Any:
         client, address = self._pool.client, self.host.address
         data = frame
         if len(frame) >= BIG:
             data = await client.scatter(frame, workers=[address], hash=False)
-        task = client.submit(
+        return client.submit(
             dask_side.serve,
             self.token,
             number,
             data,
+            brought,
             workers=[address],
             allow_other_workers=False,
             pure=False,
             retries=0,
             key=f"mpqueue-{uuid.uuid4().hex}",
         )
-        return await self._pool.result_of(task)  # type: ignore[no-any-return]
 
     async def _break(self, error: Exception) -> None:
         """That its worker is gone is told elsewhere, in a moment; where that is not so, this lane is of no use."""

@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import uuid
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -18,9 +19,10 @@ from mpqueue._core.messages import LaneAbsent, LaneDied, LaneReady, LaneStartFai
 from mpqueue._engine.clock import SystemClock
 from mpqueue._engine.protocol import LaneSettings, Post
 from mpqueue._engine.worker_process import signal_name
+from mpqueue._wire.shared import Shared, to_bring
 from mpqueue._worker import dask_side
 from mpqueue.backends.dask_host import Host, reason_of
-from mpqueue.backends.dask_lane import DaskLane, claim_of
+from mpqueue.backends.dask_lane import DaskLane, claim_of, is_lost
 from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")
@@ -51,6 +53,7 @@ class DaskPool:
         self._lanes: dict[int, DaskLane] = {}
         self._waiting: deque[tuple[int, int]] = deque()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._scattered: weakref.WeakKeyDictionary[Shared[Any], asyncio.Task[Any]] = weakref.WeakKeyDictionary()
         self._looks = 0  #: how many looks are wanted, with the one under way
         self._looked = False
         self._is_cut_off = False  #: the scheduler is gone
@@ -126,6 +129,17 @@ class DaskPool:
         if answer["status"] != "OK":
             raise ConnectionError("the worker is gone, and its answer with it")
         return answer["data"][task.key]
+
+    async def scatter_shared(self, shared: Shared[Any]) -> Any:
+        """It as data of Dask's, which leaves this process once, as long as no worker that has it is lost."""
+        under_way = self._scattered.get(shared)
+        if under_way is None or (under_way.done() and (under_way.exception() or is_lost(under_way.result()))):
+            under_way = self._scattered[shared] = self.run(self._scatter(shared))
+        return await asyncio.shield(under_way)
+
+    async def _scatter(self, shared: Shared[Any]) -> Any:
+        data = await asyncio.to_thread(to_bring, shared)
+        return await self.client.scatter(data, hash=False)
 
     def _open(self) -> None:
         self.client.subscribe_topic("all", self._happened)
@@ -366,6 +380,7 @@ class DaskPool:
                 lane.end()
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
+        self._scattered.clear()
         for topic in ("all", dask_side.TOPIC):
             with contextlib.suppress(Exception):
                 self.client.unsubscribe_topic(topic)

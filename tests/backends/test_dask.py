@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 
+import mpqueue
 from mpqueue import ItemTimeoutError, JobQueue, RetryPolicy, WorkerCrashedError, WorkerStartError
+from mpqueue._wire import shared
 from mpqueue._worker import hello
-from mpqueue.backends import DaskBackend
+from mpqueue.backends import DaskBackend, dask_pool
 from tests.support import handlers as do
 from tests.support.dask_cluster import DaskCluster, dask_cluster
 from tests.support.programs import is_running, run_program
@@ -166,6 +170,49 @@ def test_without_nannies_what_needs_a_kill_is_refused_and_the_rest_works() -> No
             JobQueue(None, backend=backend, timeout=5)
         with JobQueue(None, backend=backend) as queue:
             assert results_of(queue.run(range(50), do.double)) == [2 * item for item in range(50)]
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_shared_leaves_once_and_goes_with_the_last_that_holds_it(
+    cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    left = []
+
+    def note(one: Any) -> bytes:
+        left.append(1)
+        return shared.to_bring(one)
+
+    monkeypatch.setattr(dask_pool, "to_bring", note)
+    gate = Gate(tmp_path)
+    with JobQueue(None, backend=DaskBackend(cluster.address)) as queue:
+        table = mpqueue.share(np.arange(500_000))
+        job = queue.create_job("met", range(2), partial(_meet_and_tell, table, gate), chunksize=1)
+        run = queue.start("met")
+        gate.wait_for(0, 1)  # both workers are at it
+        gate.open()
+        assert results_of(run.result(60)) == [(0, []), (1, [])]
+        assert results_of(queue.run([("in an item", table)] * 4, _second_of, chunksize=1)) == [7] * 4
+        assert len(left) == 1
+        del table, job, run
+        for name in [job.id for job in queue.jobs()]:
+            queue.clear_job(name)
+        wait_until(lambda: gc.collect() >= 0 and set(results_of(queue.run(range(20), _count_shared))) == {0})
+
+
+def _meet_and_tell(table: Any, gate: Gate, item: int) -> tuple[int, list[str]]:
+    gate.pass_through(item)
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return int(table[item]), [line for line in maps if "memfd:mpqueue" in line and "ledger" not in line]
+
+
+def _second_of(item: tuple[str, Any]) -> int:
+    return int(item[1][7])
+
+
+def _count_shared(item: int) -> int:
+    return len(shared._known)
 
 
 # -- what does not fit -----------------------------------------------------------------------------------------------

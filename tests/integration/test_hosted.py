@@ -13,7 +13,7 @@ import pytest
 
 from mpqueue import current_item
 from mpqueue._wire.frames import ChunkFrame, ReportFrame
-from mpqueue._wire.handler import pack_handler
+from mpqueue._wire.handler import Travels, pack_handler
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.ledger import Phase
 from mpqueue._wire.payload import Packed, dump, dump_frame, load, load_frame
@@ -57,7 +57,7 @@ def seat() -> Iterator[Seat]:
 
 def chunk(items: list[Any], handler: Callable[..., Any], *, number: int = 1, setup: Any = None) -> bytes:
     """The first chunk of a job of its own."""
-    packed = pack_handler("job", handler, setup, IdRule.POSITION, whole=True).frame
+    packed = pack_handler("job", handler, setup, IdRule.POSITION, travels=Travels.WHOLE).frame
     return dump_frame(ChunkFrame(number, number, dump(items), range(len(items)), handler=packed))
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mpqueue import Shared, share
-from mpqueue._wire import shared
-from mpqueue._wire.handler import pack_handler
+from mpqueue._wire import payload, shared
+from mpqueue._wire.handler import Travels, pack_handler
 from mpqueue._wire.payload import dump, dump_code, load
 from mpqueue._wire.segments import SegmentStore
 
@@ -47,7 +47,7 @@ def test_a_handler_brings_it_along_as_it_was_when_it_was_shared() -> None:
     numbers = list(range(100_000))
     table = share(numbers)
     numbers[3] = 0
-    packed = pack_handler("job", lambda item: table.value[item], None, "position", whole=True)
+    packed = pack_handler("job", lambda item: table.value[item], None, "position", travels=Travels.WHOLE)
     assert packed.segments == ()
     assert meet_elsewhere(packed.frame.handler)(3) == 3
 
@@ -68,3 +68,32 @@ def test_what_is_known_already_is_not_made_again() -> None:
 def _nothing_stays() -> Any:
     yield
     shared._kept.clear()
+
+
+def test_where_an_engine_brings_it_a_handler_has_its_name_and_tells_what_to_bring() -> None:
+    inner = share(np.arange(50_000))
+    outer = share({"inner": inner, "big": np.ones(50_000)})
+    packed = pack_handler("job", lambda _: outer["inner"][49_999], None, "position", travels=Travels.SHARED_APART)
+    assert packed.frame.handler.size < 10_000
+    assert [*map(id, packed.shared)] == [id(inner), id(outer)]
+    brought = [shared.to_bring(one) for one in packed.shared]
+
+    def call_there() -> tuple[Any, Any]:
+        kept = [shared.bring(one) for one in brought]
+        home = load(dump(kept[1], None))
+        return load(packed.frame.handler)(0), home is kept[1]
+
+    assert as_a_worker_that_has_no_segments(call_there) == (49_999, True)
+
+
+def as_a_worker_that_has_no_segments(call: Any) -> Any:
+    """Call it where nothing that is shared is known, and no segment can be opened."""
+    known = dict(shared._known)
+    shared._known.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(payload, "view", None)
+        try:
+            return call()
+        finally:
+            shared._known.clear()
+            shared._known.update(known)
