@@ -493,6 +493,27 @@ class Dask(Contender):
         self.cluster.close()
 
 
+class MPQueueOnDask(MPQueue):
+    """A queue on the same cluster."""
+
+    name = "mpqueue on dask"
+    module = "distributed"
+    configuration = "JobQueue(concurrency=None, backend=DaskBackend(cluster)).run, all options as they are"
+    questions = ("backends",)
+
+    def start(self, workers: int) -> None:
+        import mpqueue
+        from mpqueue.backends import DaskBackend
+
+        self.dask = Dask()
+        self.dask.start(workers)
+        self.queue = mpqueue.JobQueue(concurrency=None, backend=DaskBackend(self.dask.cluster))
+
+    def close(self) -> None:
+        super().close()
+        self.dask.close()
+
+
 class DaskBag(Dask):
     """The same cluster with what Dask's documentation advises for many small things: a bag in a few partitions."""
 
@@ -649,6 +670,7 @@ ALL: tuple[type[Contender], ...] = (
     Pebble,
     Dask,
     DaskBag,
+    MPQueueOnDask,
     Ray,
     RayBatched,
 )

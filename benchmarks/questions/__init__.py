@@ -24,6 +24,7 @@ NAMES = (
     "crash",
     "fault_times",
     "scaling",
+    "backends",
     "coordinator",
     "journal",
 )
