@@ -29,45 +29,45 @@ pytestmark = pytest.mark.slow
 SOON = RetryPolicy(max_retries=1, base_delay=0.0)
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[DaskCluster]:
-    """A cluster of one worker, for one test."""
-    with dask_cluster(tmp_path, 1) as cluster:
+@pytest.fixture(scope="module")
+def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    """A cluster whose workers come and go: each test says first how many it begins with."""
+    with dask_cluster(tmp_path_factory.mktemp("changing"), 0) as cluster:
         yield cluster
 
 
 # -- workers that come and go ----------------------------------------------------------------------------------------
 
 
-def test_workers_that_join_are_used_and_those_that_go_cost_nobody_a_try(small: DaskCluster, tmp_path: Path) -> None:
+def test_workers_that_join_are_used_and_those_that_go_cost_nobody_a_try(changing: DaskCluster, tmp_path: Path) -> None:
     """One by a failure of its machine, one since its nanny is killed, one that is sent away in good order."""
+    changing.have_workers(1)
     gate = Gate(tmp_path)
-    with JobQueue(None, backend=DaskBackend(small.address), retry=SOON) as queue:
+    with JobQueue(None, backend=DaskBackend(changing.address), retry=SOON) as queue:
         assert queue.concurrency == 1
         job = queue.create_job("job", range(40), do.block_until_told(gate, then=do.return_pid), chunksize=1)
         run = queue.start("job")
         gate.wait_for_count(1)
-        joined = [small.add_worker() for _ in range(3)]
+        joined = [changing.add_worker() for _ in range(3)]
         gate.wait_for_count(4)  # each of them has begun an item, while the first still runs its own
-        small.kill_machine(joined[0])
+        changing.kill_machine(joined[0])
         joined[1].kill()
         joined[2].terminate()
-        small.await_slots(1)
+        changing.await_slots(1)
         gate.open()
         assert len(results_of(run.result(60))) == 40
     assert [item.attempts for item in job.items] == [1] * 40
 
 
-def test_a_worker_can_be_retired_while_it_is_used(small: DaskCluster, tmp_path: Path) -> None:
+def test_a_worker_can_be_retired_while_it_is_used(changing: DaskCluster, tmp_path: Path) -> None:
+    changing.have_workers(2)
     gate = Gate(tmp_path)
     with (
-        JobQueue(None, backend=DaskBackend(small.address), retry=SOON) as queue,
-        Client(small.address, set_as_default=False) as client,
+        JobQueue(None, backend=DaskBackend(changing.address), retry=SOON) as queue,
+        Client(changing.address, set_as_default=False) as client,
     ):
         job = queue.create_job("job", range(4), do.block_until_told(gate), chunksize=1)
         run = queue.start("job")
-        gate.wait_for_count(1)
-        small.add_worker()
         gate.wait_for_count(2)
         first, _ = client.scheduler_info()["workers"]
         assert list(client.retire_workers([first])) == [first]
@@ -76,26 +76,29 @@ def test_a_worker_can_be_retired_while_it_is_used(small: DaskCluster, tmp_path: 
     assert [item.attempts for item in job.items] == [1] * 4
 
 
-def test_a_job_waits_for_the_first_worker_and_no_worker_for_too_long_fails_it(tmp_path: Path) -> None:
-    with dask_cluster(tmp_path, 0) as cluster:
-        with JobQueue(None, backend=DaskBackend(cluster.address, patience=0.5)) as queue:
-            job = queue.run(range(2), do.double)
-            assert isinstance(job.items[0].exception, WorkerStartError)
-        with JobQueue(None, backend=DaskBackend(cluster.address)) as queue:
-            queue.create_job("job", range(5), do.double)
-            run = queue.start("job")
-            cluster.add_worker()
-            assert results_of(run.result(60)) == [0, 2, 4, 6, 8]
+def test_a_job_waits_for_the_first_worker_and_no_worker_for_too_long_fails_it(changing: DaskCluster) -> None:
+    changing.have_workers(0)
+    with JobQueue(None, backend=DaskBackend(changing.address, patience=0.5)) as queue:
+        job = queue.run(range(2), do.double)
+        assert isinstance(job.items[0].exception, WorkerStartError)
+    with JobQueue(None, backend=DaskBackend(changing.address)) as queue:
+        queue.create_job("job", range(5), do.double)
+        run = queue.start("job")
+        changing.add_worker()
+        assert results_of(run.result(60)) == [0, 2, 4, 6, 8]
 
 
-def test_without_its_scheduler_a_job_fails_and_the_queue_closes(small: DaskCluster, tmp_path: Path) -> None:
+def test_without_its_scheduler_a_job_fails_and_the_queue_closes(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
-    with JobQueue(None, backend=DaskBackend(small.address, connect_timeout=2.0), retry=SOON) as queue:
+    with (
+        dask_cluster(tmp_path, 1) as cluster,
+        JobQueue(None, backend=DaskBackend(cluster.address, connect_timeout=2.0), retry=SOON) as queue,
+    ):
         assert results_of(queue.run([1], do.double)) == [2]
         queue.create_job("job", range(3), do.block_until_told(gate), chunksize=1)
         run = queue.start("job")
         gate.wait_for(0)
-        small.kill_scheduler()
+        cluster.kill_scheduler()
         job = run.result(60)
         gate.open()
     assert isinstance(job.items[0].exception, WorkerStartError)

@@ -15,12 +15,11 @@ from typing import Any
 from distributed import Client
 
 from tests.support import leaks
+from tests.support.programs import is_running
 from tests.support.waiting import wait_until
 
 #: Seconds that a cluster may take to come up, on a busy machine.
 PATIENCE = 60.0
-#: Seconds that its processes have to end by themselves.
-GRACE = 10.0
 
 
 class DaskCluster:
@@ -58,6 +57,15 @@ class DaskCluster:
         options += ["--local-directory", str(self._folder)]
         return self._start("worker", self.address, *options)
 
+    def have_workers(self, count: int) -> None:
+        """Let there be so many workers of one slot, of those that are there as many as possible."""
+        alive = [process for process in self._processes[1:] if process.poll() is None]
+        for process in alive[count:]:
+            self.kill_machine(process)
+        for _ in range(count - len(alive)):
+            self.add_worker()
+        self.await_slots(count)
+
     def await_slots(self, count: int, client: Client | None = None) -> None:
         """Wait until so many slots are there."""
         with contextlib.nullcontext(client) if client else Client(self.address, set_as_default=False) as asked:
@@ -73,21 +81,21 @@ class DaskCluster:
         self._processes[0].kill()
 
     def kill_machine(self, nanny: subprocess.Popen[bytes]) -> None:
-        """Kill a nanny and its worker at once; not the tracker of their semaphores, which then cleans up."""
+        """Kill a nanny and its worker at once; not the tracker of their semaphores, which then removes these."""
+        trackers = []
         for pid in [nanny.pid, *leaks.descendants(nanny.pid)]:
             with contextlib.suppress(OSError):
-                if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    trackers.append(pid)
+                else:
                     os.kill(pid, signal.SIGKILL)
+        nanny.wait()
+        wait_until(lambda: not any(map(is_running, trackers)), what="the trackers to have removed the semaphores")
 
     def close(self) -> None:
-        """End everything: by itself, within reason."""
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE)
+        """End everything, workers first: asked to end by itself, each would take seconds to say farewell."""
+        for process in reversed(self._processes):
             self.kill_machine(process)
-            process.wait()
             leaks.not_ours.discard(process.pid)
 
 
