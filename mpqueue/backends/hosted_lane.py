@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -20,8 +21,10 @@ from mpqueue._wire.ledger import Claim, Phase
 from mpqueue._worker import hosted
 
 
-def claim_of(seen: hosted.Seen, now: float) -> Claim:
-    """What a ledger elsewhere says, by the clock here."""
+def claim_of(seen: hosted.Seen | None, now: float) -> Claim:
+    """What a ledger elsewhere says, by the clock here. Raises LookupError where nobody has it."""
+    if seen is None:
+        raise LookupError("this worker is gone")
     chunk, phase, lo, hi, age, fraction = seen
     return Claim(chunk, Phase(phase), lo, hi, now - age, fraction)
 
@@ -63,28 +66,27 @@ class HostedLane(abc.ABC):
         self._tells: list[Callable[[Claim], None]] = []
         self._is_controlling = False
         self._last: Claim | None = None
+        self._numbers = itertools.count()
+        self._broken: Exception | None = None  #: why nothing that it says counts any more
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # -- what an engine has to say ---------------------------------------------------------------------------
 
     @abc.abstractmethod
-    async def serve(self, frame: bytes) -> tuple[bytes, bytes | None]:
-        """Have the worker's process call `hosted.serve`; frames are begun in the order of the calls.
-
-        Raises anything where that can't be known to have been done.
-        """
+    async def serve(self, number: int, frame: bytes) -> tuple[bytes, bytes | None]:
+        """Have the worker's process call `hosted.serve`, once at most. Like the next two, raises whatever it likes."""
 
     @abc.abstractmethod
     async def fetch(self) -> bytes | None:
-        """Have the worker's process call `hosted.fetch`."""
+        """Have the worker's process call `hosted.fetch`, once at most."""
 
     @abc.abstractmethod
     async def control(self, orders: list[hosted.Order]) -> hosted.Seen | None:
-        """Have the guardian, or the worker's process, call `hosted.control`; one is not begun before another ends."""
+        """Have the guardian, or the worker's process, call `hosted.control`; orders that come twice do no harm."""
 
     @abc.abstractmethod
-    async def failed(self, error: BaseException) -> bool:
-        """A call failed: True where that its worker is gone has been told, or will be, with `end`; else it goes on."""
+    async def break_off(self, error: Exception) -> None:
+        """One of these has failed, so nothing that the worker says counts any more: see to it that `end` is called."""
 
     @abc.abstractmethod
     def kill_now(self) -> None:
@@ -154,22 +156,32 @@ class HostedLane(abc.ABC):
         task.add_done_callback(self._tasks.discard)
 
     def _send(self, call: Call, frame: bytes) -> None:
-        self._run(self._do(call, frame))
+        self._run(self._do(call, next(self._numbers), frame))
 
-    async def _do(self, call: Call, frame: bytes) -> None:
+    async def _do(self, call: Call, number: int, frame: bytes) -> None:
+        answer = None
         try:
-            answer, early = await self.serve(frame)
+            answer, early = await self.serve(number, frame)
+            async with self._fetching:  # what is being fetched comes before this
+                self._take(early)
         except Exception as error:  # noqa: BLE001 - a worker that is gone, or an engine that can't
-            if not await self.failed(error):
-                self._calls.settle(call, None, error)
-            return
-        async with self._fetching:  # what is being fetched comes before this
-            self._take(early)
-        self._calls.settle(call, answer, None)
+            self._broken = error
+        if self._broken is None:
+            self._calls.settle(call, answer, None)
+        else:
+            await self.break_off(self._broken)
 
     async def _fetch(self) -> None:
         async with self._fetching:
-            self._take(await self.fetch())
+            try:
+                early = await self.fetch()
+            except Exception as error:  # noqa: BLE001 - what was left there may be lost on its way,
+                # and the final report would leave it out: that must not be believed, and all of it runs again
+                self._broken = error
+            else:
+                self._take(early)
+        if self._broken is not None:
+            await self.break_off(self._broken)
 
     def _take(self, early: bytes | None) -> None:
         if early is not None:
@@ -192,13 +204,13 @@ class HostedLane(abc.ABC):
                 orders, self._orders = self._orders, []
                 tells, self._tells = self._tells, []
                 seen = await self.control(orders)
-                if seen is not None:
-                    self._last = claim_of(seen, self._pool.now())
-                    for tell in tells:
-                        tell(self._last)
+                self._last = claim_of(seen, self._pool.now())
+                for tell in tells:
+                    tell(self._last)
                 if not self._orders and not self._tells:
                     return
-        except Exception:  # noqa: BLE001, S110 - it is gone, which is told elsewhere
-            pass
+        except Exception as error:  # noqa: BLE001 - it is gone, or can't be told anything any more
+            self._broken = error
+            await self.break_off(error)
         finally:
             self._is_controlling = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -76,13 +75,12 @@ class RayLane(HostedLane):
         self.actor: Any = None
         self.guardian: GuardianHere | GuardianThere | None = None  #: where it has the ledger
         self.is_let_go = False  #: nothing is to be said of it any more
-        self._frames = itertools.count()
 
     # -- as `HostedLane` wants it ----------------------------------------------------------------------------
 
-    async def serve(self, frame: bytes) -> tuple[bytes, bytes | None]:
+    async def serve(self, number: int, frame: bytes) -> tuple[bytes, bytes | None]:
         """See `HostedLane.serve`. What is big goes through the object store, by Ray's own doing."""
-        answer: tuple[bytes, bytes | None] = await call_in("frames", self.actor.serve, next(self._frames), frame)
+        answer: tuple[bytes, bytes | None] = await call_in("frames", self.actor.serve, number, frame)
         return answer
 
     async def fetch(self) -> bytes | None:
@@ -102,12 +100,9 @@ class RayLane(HostedLane):
         seen = await call_in("control", self.actor.control, orders)
         return seen
 
-    async def failed(self, error: BaseException) -> bool:
-        """See `HostedLane.failed`. An actor that can't be reached is ended: it might come back."""
-        if isinstance(error, ray.exceptions.RayActorError):
-            self.kill_now()
-            return True
-        return False
+    async def break_off(self, error: Exception) -> None:  # noqa: ARG002 - the other's
+        """See `HostedLane.break_off`. An actor that can't be reached is ended, since it might come back."""
+        self.kill_now()
 
     def kill_now(self) -> None:
         """See `HostedLane.kill_now`. Also where it holds its global lock; that it is gone, `watch` tells."""
