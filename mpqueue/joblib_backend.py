@@ -19,10 +19,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from joblib import register_parallel_backend
-from joblib._parallel_backends import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
-from joblib.externals.loky.process_executor import TerminatedWorkerError
-from joblib.parallel import BatchedCalls
+try:
+    from joblib import register_parallel_backend
+    from joblib._parallel_backends import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+    from joblib.parallel import BatchedCalls
+except ImportError as error:
+    raise ImportError(f"mpqueue.joblib_backend needs joblib ({error}): `pip install 'mpqueue[joblib]'`") from error
 
 from mpqueue._core.item_table import Failure
 from mpqueue._engine.pool import count_cpus

@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import context as otel_context
-from opentelemetry import metrics, trace
-from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
-from opentelemetry.trace import Span, StatusCode, TracerProvider
+try:
+    from opentelemetry import context as otel_context
+    from opentelemetry import metrics, trace
+    from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+    from opentelemetry.trace import Span, StatusCode, TracerProvider
+except ImportError as error:
+    raise ImportError(f"mpqueue.otel needs OpenTelemetry ({error}): `pip install 'mpqueue[otel]'`") from error
 
 from mpqueue.status import JobStatus
 

@@ -46,7 +46,7 @@ class Serving:
             from mpqueue.dashboard.server import Page  # which few programs need
         except ImportError as error:
             raise ImportError(
-                f"serve() needs Starlette and uvicorn ({error}): `pip install mpqueue[dashboard]`"
+                f"serve() needs Starlette and uvicorn ({error}): `pip install 'mpqueue[dashboard]'`"
             ) from error
         page = Page(_View(self), *address)
         with self._jobs_lock:

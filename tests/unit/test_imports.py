@@ -112,3 +112,15 @@ def test_worker_takes_over_the_path_and_keeps_its_own(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "path", ["/b", "/own"])
     catch_up(ImportNews(("/a", "/b"), ()))
     assert sys.path == ["/a", "/b", "/own"]
+
+
+@pytest.mark.parametrize(
+    ("module", "needs", "extra"), [("otel", "opentelemetry", "otel"), ("joblib_backend", "joblib", "joblib")]
+)
+def test_what_an_extra_brings_is_named_where_it_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, module: str, needs: str, extra: str
+) -> None:
+    monkeypatch.delitem(sys.modules, f"mpqueue.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, needs, None)
+    with pytest.raises(ImportError, match=rf"mpqueue\.{module} needs .*`pip install 'mpqueue\[{extra}\]'`"):
+        importlib.import_module(f"mpqueue.{module}")
