@@ -142,7 +142,9 @@ class Auditor:
         assert not apart or self._fleet.now - max(apart) >= APART_ALONE - EPSILON, "beside one that runs apart"
         if chunk.care is Care.APART:
             assert lane.tries == 1 / chunk.job.options.items_per_task, "in a new worker"
-            assert not others or self._fleet.now - min(one.sent_at for one in others) >= APART_PATIENCE - EPSILON
+            # What is of a higher priority was perhaps sent while it waited.
+            sent = [one.sent_at for one in others if one.job.options.priority <= chunk.job.options.priority]
+            assert not sent or self._fleet.now - min(sent) >= APART_PATIENCE - EPSILON
         elif (most := self._books.headroom.lanes) is not None:
             busy = sum(bool(one.chunks) for one in self._books.lanes)
             assert busy <= most or len(self._books.lanes) <= most, "more lanes than there is memory for"
