@@ -40,9 +40,9 @@ class Seat:
 
         return {**self._told, "node": ray.get_runtime_context().get_node_id()}
 
-    def serve(self, number: int, frame: bytes) -> tuple[bytes, bytes | None]:
+    def serve(self, number: int, frame: bytes, *brought: bytes) -> tuple[bytes, bytes | None]:
         """See `hosted.serve`. Frames are numbered from 0, since Ray begins two that come together in any order."""
-        return hosted.serve(self._token, frame, number=number)
+        return hosted.serve(self._token, frame, number=number, brought=brought)
 
     def rung(self) -> None:
         """Returns when the worker has left something early; fails when the process ends."""

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from mpqueue._core.messages import BellRung, Message
 from mpqueue._engine.calls import Call, Calls
 from mpqueue._wire.ledger import Claim, Phase
+from mpqueue._wire.shared import Shared
 from mpqueue._worker import hosted
 
 
@@ -67,13 +68,14 @@ class HostedLane(abc.ABC):
         self._is_controlling = False
         self._last: Claim | None = None
         self._numbers = itertools.count()
+        self.to_bring: set[Shared[Any]] = set()  #: shared objects that no answered frame has brought
         self._broken: Exception | None = None  #: why nothing that it says counts any more
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # -- what an engine has to say ---------------------------------------------------------------------------
 
     @abc.abstractmethod
-    async def serve(self, number: int, frame: bytes) -> tuple[bytes, bytes | None]:
+    async def serve(self, number: int, frame: bytes, to_bring: list[Shared[Any]]) -> tuple[bytes, bytes | None]:
         """Have the worker's process call `hosted.serve`, once at most. Like the next two, raises whatever it likes."""
 
     @abc.abstractmethod
@@ -105,6 +107,10 @@ class HostedLane(abc.ABC):
         if not call.done():
             self._pool.soon(self._send, call, frame)
         return call
+
+    def bring(self, shared: Shared[Any]) -> None:
+        """See `protocol.BringingLane.bring`."""
+        self._pool.soon(self.to_bring.add, shared)
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         """See `protocol.Lane.set_flags`."""
@@ -161,7 +167,9 @@ class HostedLane(abc.ABC):
     async def _do(self, call: Call, number: int, frame: bytes) -> None:
         answer = None
         try:
-            answer, early = await self.serve(number, frame)
+            to_bring = list(self.to_bring)
+            answer, early = await self.serve(number, frame, to_bring)
+            self.to_bring.difference_update(to_bring)
             async with self._fetching:  # what is being fetched comes before this
                 self._take(early)
         except Exception as error:  # noqa: BLE001 - a worker that is gone, or an engine that can't

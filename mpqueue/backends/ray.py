@@ -43,7 +43,9 @@ class RayBackend:
     Raises TypeError or ValueError for an address that is none, ConnectionError where it can't be reached.
     """
 
-    capabilities = Capabilities(shares_memory=False, own_processes=False, same_files=False, patience=PATIENCE)
+    capabilities = Capabilities(
+        shares_memory=False, brings_shared=True, own_processes=False, same_files=False, patience=PATIENCE
+    )
 
     def __init__(
         self, address: str | None = None, *, worker: Mapping[str, Any] | None = None, patience: float = PATIENCE

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from mpqueue._wire.ledger import Claim
+from mpqueue._wire.shared import Shared
 from mpqueue._worker import hosted
 from mpqueue._worker.ray_side import GROUPS, Guardian, Seat
 from mpqueue.backends.hosted_lane import HostedLane, claim_of
+
+_log = logging.getLogger("mpqueue")
 
 if TYPE_CHECKING:
     from mpqueue.backends.ray_pool import RayPool
@@ -78,9 +82,10 @@ class RayLane(HostedLane):
 
     # -- as `HostedLane` wants it ----------------------------------------------------------------------------
 
-    async def serve(self, number: int, frame: bytes) -> tuple[bytes, bytes | None]:
+    async def serve(self, number: int, frame: bytes, to_bring: list[Shared[Any]]) -> tuple[bytes, bytes | None]:
         """See `HostedLane.serve`. What is big goes through the object store, by Ray's own doing."""
-        answer: tuple[bytes, bytes | None] = await call_in("frames", self.actor.serve, number, frame)
+        brought = [await self._owner.put_shared(shared) for shared in to_bring]
+        answer: tuple[bytes, bytes | None] = await call_in("frames", self.actor.serve, number, frame, *brought)
         return answer
 
     async def fetch(self) -> bytes | None:
@@ -100,8 +105,10 @@ class RayLane(HostedLane):
         seen = await call_in("control", self.actor.control, orders)
         return seen
 
-    async def break_off(self, error: Exception) -> None:  # noqa: ARG002 - the other's
+    async def break_off(self, error: Exception) -> None:
         """See `HostedLane.break_off`. An actor that can't be reached is ended, since it might come back."""
+        if self.is_ready and not isinstance(error, ray.exceptions.RayActorError | LookupError):
+            _log.warning("worker %d on Ray does not do what it is told, and is replaced: %r", self.number, error)
         self.kill_now()
 
     def kill_now(self) -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -16,6 +17,7 @@ import ray
 from mpqueue._core.messages import LaneAbsent, LaneDied, LaneReady, LaneStartFailed
 from mpqueue._engine.clock import SystemClock
 from mpqueue._engine.protocol import Post
+from mpqueue._wire.shared import Shared, to_bring
 from mpqueue._worker import hello
 from mpqueue.backends.ray_lane import GuardianHere, GuardianThere, RayLane, call_in, make_seat
 from mpqueue.errors import WorkerStartError
@@ -46,6 +48,8 @@ class RayPool:
         self._here = GuardianHere()
         self._guardians: dict[str, GuardianThere] = {}  #: by node
         self._tasks: set[asyncio.Task[Any]] = set()
+        #: By shared object, the one that is in the object store for it, or is being put there.
+        self._put: weakref.WeakKeyDictionary[Shared[Any], asyncio.Task[Any]] = weakref.WeakKeyDictionary()
         self._closing = threading.Lock()
         self._is_closed = False
         self._loop = asyncio.new_event_loop()
@@ -117,6 +121,13 @@ class RayPool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    async def put_shared(self, shared: Shared[Any]) -> Any:
+        """What is shared, in the object store: put there once; nodes have it from each other."""
+        putting = self._put.get(shared)
+        if putting is None or (putting.done() and (putting.cancelled() or putting.exception())):
+            putting = self._put[shared] = self.run(asyncio.to_thread(_put, shared))
+        return await asyncio.shield(putting)
 
     def _start(self, number: int, generation: int) -> None:
         if not self._is_closed:
@@ -202,6 +213,10 @@ class RayPool:
         for guardian in self._guardians.values():
             guardian.end()
         return [f"{len(late)} workers"] if late else []
+
+
+def _put(shared: Shared[Any]) -> Any:
+    return ray.put(to_bring(shared))
 
 
 def _reason(error: Exception) -> tuple[BaseException, bool]:

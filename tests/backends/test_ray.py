@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 
+import mpqueue
 from mpqueue import JobQueue, RetryPolicy, SetupError, WorkerStartError
+from mpqueue._wire import shared
 from mpqueue._worker import hello
 from mpqueue.backends import RayBackend, ray_pool
 from tests.support import handlers as do
@@ -45,6 +49,37 @@ def test_a_node_that_dies_costs_nobody_a_try_and_the_job_goes_on_when_another_co
             assert results_of(run.result(60)) == list(range(20))
             queue.close()
     assert [item.attempts for item in job.items] == [1] * 20
+
+
+def test_what_is_shared_is_put_into_the_object_store_once(
+    ray_node: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    left = []
+
+    def note(one: Any) -> bytes:
+        left.append(1)
+        return shared.to_bring(one)
+
+    monkeypatch.setattr(ray_pool, "to_bring", note)
+    gate = Gate(tmp_path)
+    with JobQueue(2, backend=RayBackend()) as queue:
+        table = mpqueue.share(np.arange(500_000))
+        queue.create_job("met", range(2), partial(_meet_and_tell, table, gate), chunksize=1)
+        run = queue.start("met")
+        gate.wait_for(0, 1)  # both workers are at it
+        gate.open()
+        assert results_of(run.result(60)) == [(0, True), (1, True)]
+        assert results_of(queue.run([(7, table)] * 4, _look_up, chunksize=1)) == [7] * 4
+    assert len(left) == 1
+
+
+def _meet_and_tell(table: Any, gate: Gate, item: int) -> tuple[int, bool]:
+    do.block_until_told(gate)(item)
+    return int(table.value[item]), table._was_brought
+
+
+def _look_up(item: tuple[int, Any]) -> int:
+    return int(item[1].value[item[0]])
 
 
 def test_workers_for_which_there_is_no_room_are_done_without(ray_node: None, monkeypatch: pytest.MonkeyPatch) -> None:
