@@ -22,7 +22,8 @@ from mpqueue._engine.worker_process import signal_name
 from mpqueue._wire.shared import Shared, to_bring
 from mpqueue._worker import dask_side
 from mpqueue.backends.dask_host import Host, reason_of
-from mpqueue.backends.dask_lane import DaskLane, claim_of, is_lost
+from mpqueue.backends.dask_lane import DaskLane, is_lost
+from mpqueue.backends.hosted_lane import claim_of
 from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")
