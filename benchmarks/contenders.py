@@ -591,6 +591,38 @@ def run_batch(fn: Any, batch: Sequence[Any], *shared: Any) -> list[Any]:
     return [fn(*shared, item) for item in batch]
 
 
+class RayTasks(Ray):
+    """Ray with a task for each item, however small."""
+
+    name = "ray, a task each"
+    configuration = "ray.get of a task for each item"
+    questions = ("backends",)
+
+    def map(self, fn: Callable[[Any], Any], items: Sequence[Any], chunksize: int) -> list[Any]:  # noqa: ARG002
+        return super().map(fn, items, 1)
+
+
+class MPQueueOnRay(MPQueue):
+    """A queue on the same Ray."""
+
+    name = "mpqueue on ray"
+    module = "ray"
+    configuration = "JobQueue(concurrency=None, backend=RayBackend()).run, all options as they are"
+    questions = ("backends",)
+
+    def start(self, workers: int) -> None:
+        import mpqueue
+        from mpqueue.backends import RayBackend
+
+        self.engine = Ray()
+        self.engine.start(workers)
+        self.queue = mpqueue.JobQueue(concurrency=None, backend=RayBackend())
+
+    def close(self) -> None:
+        super().close()
+        self.engine.close()
+
+
 class RayBatched(Ray):
     """Ray with tasks over batches of items, batched by hand as its documentation advises."""
 
@@ -671,6 +703,8 @@ ALL: tuple[type[Contender], ...] = (
     Dask,
     DaskBag,
     MPQueueOnDask,
+    MPQueueOnRay,
+    RayTasks,
     Ray,
     RayBatched,
 )
