@@ -49,6 +49,9 @@ COLOURS = {
     "dask.bag": "#f4b6dc",
     "ray": "#7f7f00",
     "ray, batched by hand": "#bcbd22",
+    "ray, a task each": "#d9d97a",
+    "mpqueue on dask": "#c51b7d",
+    "mpqueue on ray": "#5a5a00",
 }
 
 Point = tuple[float, float]
