@@ -38,6 +38,7 @@ class RayBackend:
     jobs that wait for one fail.
 
     Everything is as on this machine: blame is exact, time limits are kept, also for code that holds the global lock.
+    Close the queue before you call `ray.shutdown` yourself: Ray does not say so to those who wait for an actor.
     Needs the extra ``ray``; mpqueue, Python and cloudpickle must be of the same versions on the nodes.
 
     Raises TypeError or ValueError for an address that is none, ConnectionError where it can't be reached.
