@@ -115,7 +115,12 @@ def _next_apart(books: Books) -> JobBook | None:
     ]
     if not waiting:
         return None
-    job = max(waiting, key=lambda job: job.options.priority)
+
+    def standing(job: JobBook) -> tuple[bool, int]:
+        free = any(books.idle(lane) and _may_have(books, job, lane, Care.APART) for lane in books.lanes)
+        return free, job.options.priority
+
+    job = max(waiting, key=standing)
     if any(other.runnable and other.options.priority > job.options.priority for other in books.jobs.values()):
         _feed_lanes(books)
         if not any(books.idle(lane) and _may_have(books, job, lane, Care.APART) for lane in books.lanes):

@@ -122,6 +122,8 @@ class Auditor:
         assert not job.cancelled, "nothing starts once cancelled"
         assert lane.chunks[0] is chunk or not self._idle_lanes(job), "empty lanes first"
         self._check_care(chunk, lane)
+        if chunk.care is Care.APART:
+            return  # its turn comes when nothing else runs, or when it has waited long enough
         for other in self._books.jobs.values():
             if other is job or not other.runnable or not other.may_use(lane.number, self._books.now):
                 continue
@@ -142,8 +144,10 @@ class Auditor:
         assert not apart or self._fleet.now - max(apart) >= APART_ALONE - EPSILON, "beside one that runs apart"
         if chunk.care is Care.APART:
             assert lane.tries == 1 / chunk.job.options.items_per_task, "in a new worker"
-            # What is of a higher priority was perhaps sent while it waited.
-            sent = [one.sent_at for one in others if one.job.options.priority <= chunk.job.options.priority]
+            # What is of a higher priority than the first one to wait was perhaps sent meanwhile.
+            waiting = [job for job in self._books.jobs.values() if job.pending.next_care is Care.APART]
+            least = min(job.options.priority for job in (chunk.job, *waiting))
+            sent = [one.sent_at for one in others if one.job.options.priority <= least]
             assert not sent or self._fleet.now - min(sent) >= APART_PATIENCE - EPSILON
         elif (most := self._books.headroom.lanes) is not None:
             busy = sum(bool(one.chunks) for one in self._books.lanes)
