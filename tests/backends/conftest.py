@@ -37,8 +37,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _ray() -> Iterator[None]:
+    """Not for longer than these tests: what is forked after it would have Ray's threads, and connections are kept."""
     from tests.support.ray_local import local_ray  # slow to import
 
     with local_ray(WORKERS):
