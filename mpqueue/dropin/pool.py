@@ -203,7 +203,7 @@ class Pool(standard.Pool):
     ) -> MapResult[Any]:
         self._check_running()
         if chunksize is not None:
-            _check_chunksize(chunksize)
+            chunksize = _check_chunksize(chunksize)
         result: MapResult[Any] = MapResult(self, callback, error_callback)
         try:
             items = read_all(iterable)

@@ -15,7 +15,7 @@ import mpqueue
 from mpqueue import Executor, JobQueue, Pool
 from mpqueue.options import MOST_WORKERS
 from tests.fuzz.judge import PATIENCE, Refused, ask, fuzzed
-from tests.fuzz.odd import Odd, handlers, iterables, parameters, payloads, values
+from tests.fuzz.odd import Index, Odd, handlers, iterables, parameters, payloads, values
 from tests.support import handlers as do
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends")]
@@ -94,6 +94,7 @@ def test_executor_map(executor: Executor, odd: Odd, items: Odd, options: dict[st
 
 
 @fuzzed(90)
+@example("map", Odd("abs", lambda: abs), Odd("[1, 2]", lambda: [1, 2]), Odd("Index", Index))
 @given(
     st.sampled_from(("apply", "map", "starmap", "imap", "imap_unordered", "apply_async")), handlers, iterables, values
 )
