@@ -63,16 +63,16 @@ class CallBlock(Generic[R]):
         """
         try:
             while self._taken < len(self.indices):
-                for outcome in self._take(time_left()):
+                outcomes = self._take(time_left())
+                while outcomes:
                     self._taken += 1
-                    if type(outcome) is Failure:
-                        raise self._raised(outcome)
-                    yield outcome
-                    del outcome
+                    if type(outcomes[0]) is Failure:
+                        raise self._raised(outcomes[0])
+                    yield outcomes.popleft()
         finally:
             self._close()
 
-    def _take(self, timeout: float | None) -> Iterator[Any]:
+    def _take(self, timeout: float | None) -> deque[Any]:
         """The outcomes that come next, at least one."""
         if timeout is None and not self._outcomes and not self._is_over:
             self._owner.check_waiting_allowed()
@@ -87,8 +87,7 @@ class CallBlock(Generic[R]):
                 raise TimeoutError
             if not indices[0]:
                 raise CancelledError
-            outcomes = deque(map(self._outcomes.pop, indices[0]))
-        return (outcomes.popleft() for _ in range(len(outcomes)))
+            return deque(map(self._outcomes.pop, indices[0]))
 
     def _raised(self, failure: Failure) -> BaseException:
         return CancelledError() if isinstance(failure.error, ItemCancelledError) else self._error_of(failure)

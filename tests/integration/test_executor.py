@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
@@ -228,6 +229,15 @@ def test_maps_and_single_calls_share_the_workers(executor: Executor) -> None:
     assert [future.result(TIMEOUT) for future in single] == [number**2 for number in range(20)]
     assert list(squares) == [number**2 for number in range(5_000)]
     assert list(executor.map(do.square, [])) == []
+
+
+def test_map_holds_no_result_that_was_taken(executor: Executor) -> None:
+    results: Iterator[set[int]] = executor.map(set, [[number] for number in range(10)])
+    for made in results:
+        alive = weakref.ref(made)
+        del made
+        gc.collect()
+        assert alive() is None
 
 
 def test_map_that_is_closed_cancels_what_has_not_started(executor: Executor, tmp_path: Path) -> None:
