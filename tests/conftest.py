@@ -30,9 +30,12 @@ settings.load_profile("mpqueue")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Mark all that this run starts, and give it a temporary folder in which every file is its own."""
-    # A shell's background command ignores Ctrl-C, and so would every program that the tests interrupt.
+    # A shell's background command ignores Ctrl-C, one under nohup the end of its terminal; and so would every program
+    # that the tests start and send these.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.environ.setdefault(leaks.COOKIE, uuid.uuid4().hex)
     # Workers and scripts find the package and `tests.support.handlers` wherever they run.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
