@@ -419,10 +419,11 @@ def test_program_that_ends_waits_for_what_it_submitted(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent("""\
+        import os
         import mpqueue
 
         def say(word):
-            print(word, flush=True)
+            os.write(1, f"{word}\\n".encode())  # in one piece, whatever others say meanwhile
 
         if __name__ == "__main__":
             executor = mpqueue.Executor(2)
