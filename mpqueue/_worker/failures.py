@@ -19,11 +19,16 @@ def pack_failure(error: BaseException, elapsed: float = 0.0, *, charged: bool = 
 def _pack_error(error: BaseException) -> Packed | None:
     if not isinstance(error, Exception):
         return None
+    trace = error.__traceback__
+    # It travels as text. tblib, where something has loaded it (distributed does), would pickle it frame by frame.
+    BaseException.with_traceback(error, None)
     try:
         packed = dump(error)
         return packed if type(load(packed)) is type(error) else None
     except BaseException:
         return None
+    finally:
+        BaseException.with_traceback(error, trace)
 
 
 def stand_in(error: BaseException) -> tuple[str, str, str, tuple[str, ...]]:
