@@ -72,7 +72,7 @@ def test_too_few_descriptors_are_told_and_nothing_stays_open(lanes: Lanes, room:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lanes.kill()
     lanes.pool.retire(0)
-    wait_until(lambda: not lanes.pool._wardens and threading.active_count() <= 4, what="nothing of the lane")
+    wait_until(lambda: not lanes.pool._wardens and lanes.threads() <= 3, what="nothing of the lane")
     before = sorted(os.listdir("/proc/self/fd"))
     free = itertools.islice((number for number in itertools.count() if str(number) not in before), room, None)
     resource.setrlimit(resource.RLIMIT_NOFILE, (next(free), hard))

@@ -22,10 +22,12 @@ pytestmark = pytest.mark.slow
 
 
 def test_pause_lets_active_items_end_and_starts_no_new_ones_until_resumed(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+    gate, last = Gate(tmp_path), Gate(tmp_path / "last")
+    last.folder.mkdir()
     with JobQueue(2) as queue:
         recorder = Recorder(queue)
-        job = queue.create_job("job", range(6), do.block_until_told(gate), chunksize=1)
+        handle = do.only(5, do.block_until_told(last), do.block_until_told(gate))
+        job = queue.create_job("job", range(6), handle, chunksize=1)
         run = queue.start("job")
         gate.wait_for(0, 1)
         queue.pause("job")
@@ -40,6 +42,7 @@ def test_pause_lets_active_items_end_and_starts_no_new_ones_until_resumed(tmp_pa
         assert not run.done()
         queue.resume("job")
         assert (job.paused, job.status) == (False, "running")
+        last.open()
         assert run.result().results == list(range(6))
         recorder.check(job)
     assert recorder.names("job")[:2] == [JOB_STARTED, JOB_PAUSED]

@@ -31,6 +31,7 @@ class Lanes:
 
     def __init__(self, count: int = 1, *, start: bool = True, threads_per_worker: int | None = None) -> None:
         self.messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._strangers = set(threading.enumerate())
         self.inbox = Inbox()
         self.thread = threading.Thread(target=self._take_in, name="lanes-inbox", daemon=True)
         self.thread.start()
@@ -48,6 +49,10 @@ class Lanes:
             if received is not None:
                 self.messages.put(received)
         self.inbox.close()
+
+    def threads(self) -> int:
+        """How many threads there are for these lanes, pool and all."""
+        return len(set(threading.enumerate()) - self._strangers)
 
     def close(self) -> None:
         """End everything, killing what runs."""
