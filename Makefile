@@ -55,11 +55,11 @@ format: .venv/.dev  ## format the code, and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-test: .venv/.dev  ## all tests
-	$(BIN)/python -m pytest
+test: .venv/.dev  ## all tests; ARGS='-p xdist.plugin -n 2 --dist loadfile' shares them among processes
+	$(BIN)/python -m pytest $(ARGS)
 
 test-heavy: .venv/.heavy  ## all tests, those of the examples with PyTorch and text recognition too
-	MPQUEUE_TEST_HEAVY=1 $(BIN)/python -m pytest
+	MPQUEUE_TEST_HEAVY=1 $(BIN)/python -m pytest $(ARGS)
 
 test-fast: .venv/.dev  ## the tests that take no time
 	$(BIN)/python -m pytest -m 'not slow'
