@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
 from typing import NamedTuple
 
 from mpqueue._wire.ledger import Ledger
@@ -30,14 +29,22 @@ class _Home:
     """What the parent's own threads share with the pool."""
 
     def __init__(self) -> None:
-        self.flags: dict[int, tuple[bool, bool]] = {}
+        self.flags: dict[tuple[int, int], tuple[bool, bool]] = {}  #: lane and job -> paused, cancelled
         self.is_over = False
         self.workers: list[Worker] = []
         self.numbers = itertools.count()
 
+
+class _AtHome:
+    """A thread of this process that serves: for the lane whose frame it has."""
+
+    def __init__(self, home: _Home) -> None:
+        self._home = home
+        self.lane = -1
+
     def flags_of(self, job: int) -> tuple[bool, bool]:
-        paused, cancelled = self.flags.get(job, (False, False))
-        return paused, cancelled or self.is_over
+        paused, cancelled = self._home.flags.get((self.lane, job), (False, False))
+        return paused, cancelled or self._home.is_over
 
 
 _homes: dict[str, _Home] = {}
@@ -49,15 +56,15 @@ def open_home(pool: str) -> None:
     _homes[pool] = _Home()
 
 
-def set_flags(pool: str, job: int, *, pause: bool, cancel: bool) -> None:
-    """For the threads of this process: the job of that number is paused, or cancelled, or neither."""
+def set_flags(pool: str, lane: int, job: int, *, pause: bool, cancel: bool) -> None:
+    """For the thread of this process that serves that lane: the job of that number is paused, cancelled, or neither."""
     home = _homes.get(pool)
     if home is None:
         return
     if pause or cancel:
-        home.flags[job] = (pause, cancel)
+        home.flags[lane, job] = (pause, cancel)
     else:
-        home.flags.pop(job, None)
+        home.flags.pop((lane, job), None)
 
 
 def give_up(pool: str) -> None:
@@ -77,27 +84,28 @@ def close_home(pool: str) -> None:
 
 def serve(origin: Origin, lane: int, frame: bytes) -> bytes:
     """Do what a frame says, as the worker that this thread is for that pool."""
-    workers: dict[str, Worker] | None = getattr(_local, "workers", None)
+    workers: dict[str, tuple[Worker, _AtHome | None]] | None = getattr(_local, "workers", None)
     if workers is None:
         workers = _local.workers = {}
-    worker = workers.get(origin.pool)
-    if worker is None:
+    if origin.pool not in workers:
         if origin.process == hello.process():
             for gone in workers.keys() - _homes.keys():
                 del workers[gone]
-            worker = _settle_at_home(origin)
+            workers[origin.pool] = _settle_at_home(origin)
         else:
-            worker = private_worker(lane, 0, origin.pid, Ledger(), None)
-        workers[origin.pool] = worker
+            workers[origin.pool] = private_worker(lane, 0, origin.pid, Ledger(), None), None
+    worker, at_home = workers[origin.pool]
+    if at_home is not None:
+        at_home.lane = lane
     with station.seated(worker.seat.station):
         return worker.receive(frame).data
 
 
-def _settle_at_home(origin: Origin) -> Worker:
+def _settle_at_home(origin: Origin) -> tuple[Worker, _AtHome]:
     home = _homes.get(origin.pool)
     if home is None:
         raise RuntimeError("the queue is closed")
-    flags_of: Callable[[int], tuple[bool, bool]] = home.flags_of
-    worker = private_worker(next(home.numbers), 0, origin.pid, Ledger(), None, flags_of=flags_of, is_at_home=True)
+    own = _AtHome(home)
+    worker = private_worker(next(home.numbers), 0, origin.pid, Ledger(), None, flags_of=own.flags_of, is_at_home=True)
     home.workers.append(worker)
-    return worker
+    return worker, own

@@ -202,10 +202,6 @@ class ExecutorPool:
         """See `protocol.Pool.retire`."""
         self._lanes.pop(number, None)
 
-    def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
-        """Tell the threads of this process."""
-        visiting.set_flags(self.origin.pool, job, pause=pause, cancel=cancel)
-
     def close(self, *, kill: bool) -> None:
         """See `protocol.Pool.close`. What runs can't be killed: it is waited for, 5 s at most."""
         with self._lock:
@@ -272,7 +268,7 @@ class ExecutorLane:
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         """See `protocol.Lane.set_flags`. Reaches threads only."""
-        self._pool.set_flags(job, pause=pause, cancel=cancel)
+        visiting.set_flags(self._pool.origin.pool, self.number, job, pause=pause, cancel=cancel)
 
     def set_limit(self, chunk: int, position: int) -> None:
         """See `protocol.Lane.set_limit`. Not asked for."""

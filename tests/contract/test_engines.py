@@ -276,6 +276,32 @@ def _run_until_cancelled(gate: Gate, hears: bool, item: int) -> int:
     return item
 
 
+def test_cancel_is_still_heard_by_who_runs_when_another_has_ended(engine: Engine, tmp_path: Path) -> None:
+    if engine.workers < 2 or not engine.hears_at_once:
+        pytest.skip("nobody who hears it runs beside another there")
+    gate = Gate(tmp_path)
+    with engine.queue() as queue:
+        queue.create_job("job", range(2), partial(_look_once_told, gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for(0, 1)
+        queue.cancel("job")
+        assert results_of(queue.run("a", do.succeed)) == ["a"]  # where the first has ended
+        gate.open()
+        assert run.result().status is JobStatus.CANCELLED
+    assert gate.is_here("heard")
+
+
+def _look_once_told(gate: Gate, item: int) -> None:
+    gate.announce(item)
+    here = current_item()
+    if item == 0:
+        wait_until(lambda: here.cancelled)
+    else:
+        wait_until((gate.folder / "open").exists)
+        if here.cancelled:
+            gate.announce("heard")
+
+
 def test_cancel_with_kill_ends_what_runs_or_waits_for_it(engine: Engine, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with engine.queue() as queue:
