@@ -291,7 +291,7 @@ def test_handler_in_main_that_drags_the_queue_along_is_refused_naming_it(tmp_pat
     assert "Nothing was created" in done.stdout
 
 
-@pytest.mark.parametrize("handler", [None, 5, "double", [do.double]], ids=repr)
+@pytest.mark.parametrize("handler", [None, 5, "double", [do.double]], ids=["None", "int", "str", "list"])
 def test_handler_that_cannot_be_called_is_refused(handler: Any) -> None:
     with JobQueue(1) as queue:
         with pytest.raises(TypeError, match=r"^handler: expected a callable, got .* of type"):
