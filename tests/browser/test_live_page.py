@@ -165,6 +165,35 @@ def test_a_job_is_paused_and_resumed(queue: JobQueue, gate: Gate, open_page: Ope
     expect(row(page, "Completed")).to_have_count(6)
 
 
+def test_the_focus_goes_to_the_button_s_successor_also_where_the_answer_is_late(
+    queue: JobQueue, gate: Gate, open_page: Open
+) -> None:
+    page = open_page(queue.serve().url)
+    run = start_blocked(queue, gate)
+    page.evaluate(LATE_ANSWERS)
+    button(page, "Pause").click()
+    expect(button(page, "Resume")).to_be_focused()
+    assert not page.evaluate("answered")
+    page.evaluate("letThrough()")
+    expect(button(page, "Resume")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(button(page, "Pause")).to_be_focused()
+    gate.open()
+    assert run.result().completed == 6
+
+
+#: Answers to what the page asks to be done come when `letThrough` is called, while its stream goes on.
+LATE_ANSWERS = """() => {
+    const ask = window.fetch, gate = new Promise((open) => { window.letThrough = open; });
+    window.answered = false;
+    window.fetch = async (address, options) => {
+        const answer = await ask(address, options);
+        if (options?.method === "POST") { await gate; window.answered = true; }
+        return answer;
+    };
+}"""
+
+
 def test_a_job_is_cancelled_when_that_is_confirmed_and_not_before(queue: JobQueue, gate: Gate, open_page: Open) -> None:
     page = open_page(queue.serve().url)
     bystander = queue.create_job("bystander", "xy", do.succeed)

@@ -17,15 +17,13 @@ export class JobView {
     byId("confirm").addEventListener("close", () => this.#answered());
   }
 
-  // What the button does makes it vanish: the focus goes to the one in its place.
+  // What the button does makes it vanish, maybe before the answer comes: the focus goes to the one in its place.
   async #act(action, next, body) {
-    const error = await act(this.#job.number, action, body);
-    if (error !== null) {
-      this.onError(`${this.#job.id}: ${error}`);
-      return;
-    }
-    this.onError("");
+    const job = this.#job;
     this.focusNext = next;
+    const error = await act(job.number, action, body);
+    if (error !== null) this.focusNext = undefined;
+    this.onError(error === null ? "" : `${job.id}: ${error}`);
   }
 
   #askBeforeCancel() {
@@ -106,7 +104,8 @@ export class JobView {
     setText(this.buttons.retry, `Retry ${plural(state.failed, "failed item")}`);
     const next = this.focusNext && this.buttons[this.focusNext];
     if (next && !next.hidden && !next.disabled) {
-      if (document.activeElement === document.body || document.activeElement === null) next.focus();
+      const focused = document.activeElement;
+      if (focused === null || focused === document.body || focused.hidden) next.focus();
       this.focusNext = undefined;
     }
   }
