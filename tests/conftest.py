@@ -36,9 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    if hasattr(config, "workerinput"):  # one of several that share the tests: what the others start is not its own
+    # One of several that share the tests has its own: what the others start is not its.
+    if leaks.COOKIE not in os.environ or hasattr(config, "workerinput"):
         os.environ[leaks.COOKIE] = uuid.uuid4().hex
-    os.environ.setdefault(leaks.COOKIE, uuid.uuid4().hex)
     # Workers and scripts find the package and `tests.support.handlers` wherever they run.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     # pytest's own tmp_path stays where it was, for a look at it afterwards.
