@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mpqueue._wire.handler import Travels
+from mpqueue._wire.pace import CHUNK_SECONDS
 
 
 class Capabilities(NamedTuple):
@@ -19,6 +20,7 @@ class Capabilities(NamedTuple):
     own_processes: bool = True  #: a worker is a process in which nobody else's code runs
     is_sticky: bool = True  #: all frames of a lane reach the same worker, so that handlers go over once
     same_files: bool = True  #: what is imported here is imported from the same files there
+    chunk_seconds: float = CHUNK_SECONDS  #: what a chunk aims at: long against what it costs to send one and be told
     patience: float = 30.0  #: seconds without any worker after which the jobs that wait for one fail
 
     @property

@@ -8,15 +8,14 @@ become smaller, so that all lanes finish together.
 from __future__ import annotations
 
 from mpqueue._wire.ledger import MAX_CHUNK_ITEMS
+from mpqueue._wire.pace import CHUNK_SECONDS
 
-#: Seconds a chunk aims at: long against the 0.3 ms that it costs, short enough for smooth progress.
-TARGET_SECONDS = 0.02
-#: Seconds below which a chunk is not worth cutting up, even at the end.
-SMALLEST_SECONDS = 0.001
+#: The part of what chunks aim at below which one is not worth cutting up, even at the end.
+SMALLEST = 0.05
 #: A chunk holds at most this many times the items of the largest one that came back.
 GROWTH = 16
-#: Seconds an item; a lane gets a second chunk in advance only where items are known to be shorter.
-PREFETCH_BELOW = 0.1
+#: A lane gets a second chunk in advance only where an item is known to take less than so many chunks should.
+PREFETCH_BELOW = 5
 #: Bytes of pickled items that a chunk aims at, at most.
 TARGET_BYTES = 4 << 20
 #: A stream holds items for so many seconds of all lanes, but at least so many for each and at most so many in all, and
@@ -28,10 +27,14 @@ AHEAD_BYTES = 256 << 20
 
 
 class ChunkSizer:
-    """What is known about the items of one job: how long they take, how large they are."""
+    """What is known about the items of one job: how long they take, how large they are.
 
-    def __init__(self, explicit: int | None) -> None:
+    A chunk aims at ``chunk_seconds``, which is the engine's.
+    """
+
+    def __init__(self, explicit: int | None, chunk_seconds: float = CHUNK_SECONDS) -> None:
         self._explicit = explicit
+        self.chunk_seconds = chunk_seconds
         self._largest = 0
         self.seconds_per_item: float | None = None
         self._bytes_per_item = 0.0
@@ -64,7 +67,7 @@ class ChunkSizer:
     @property
     def may_prefetch(self) -> bool:
         """True where a lane may hold a second chunk while it runs the first."""
-        return self.seconds_per_item is not None and self.seconds_per_item < PREFETCH_BELOW
+        return self.seconds_per_item is not None and self.seconds_per_item < PREFETCH_BELOW * self.chunk_seconds
 
     def size(self, pending: int, lanes: int) -> int:
         """Items for the next chunk, of ``pending`` ones, with ``lanes`` lanes to share them."""
@@ -73,8 +76,8 @@ class ChunkSizer:
         if self.seconds_per_item is None:
             return 1
         pace = max(self.seconds_per_item, 1e-9)
-        by_time = TARGET_SECONDS / pace
-        at_the_end = max(-(-pending // (2 * lanes)), SMALLEST_SECONDS / pace)
+        by_time = self.chunk_seconds / pace
+        at_the_end = max(-(-pending // (2 * lanes)), SMALLEST * self.chunk_seconds / pace)
         size = min(by_time, self._largest * GROWTH, at_the_end, MAX_CHUNK_ITEMS)
         if self._bytes_per_item:
             size = min(size, TARGET_BYTES / self._bytes_per_item)

@@ -118,6 +118,7 @@ class Scheduler:
         job.epoch += 1
         job.setups.clear()
         books.jobs[job.number] = job
+        job.sizer.chunk_seconds = books.engine.chunk_seconds
         self._begin_timing(job)
         books.commands.append(AnnounceStarted(job))
         if books.init_error is not None and not any(lane.state is LaneState.READY for lane in books.lanes):

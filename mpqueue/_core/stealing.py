@@ -14,8 +14,8 @@ from mpqueue._core.timers import TimerKind
 from mpqueue._wire.ledger import SETTLE, Claim, Phase
 from mpqueue.status import JobStatus
 
-#: Seconds of work that must be waiting on a lane before taking it elsewhere pays.
-WORTH_STEALING = 0.002
+#: The part of what chunks aim at that must be waiting on a lane before taking it elsewhere pays.
+WORTH_STEALING = 0.1
 #: Seconds after which a chunk that has not begun is taken elsewhere: its worker may be stopped. Doubled each time that
 #: a job needs it, since big items may be on their way for so long.
 BEGIN_SECONDS = 1.0
@@ -74,8 +74,8 @@ def _steal(books: Books, lane: LaneBook, claim: Claim, idle: list[LaneBook]) -> 
     running, job = lane.chunks[0], lane.chunks[0].job
     begun = claim.is_of(running.number)
     stuck = books.now - (claim.since if begun else running.sent_at)
-    if _is_worth_stealing(lane, claim, stuck, idle):
-        slow = stuck > max(WORTH_STEALING, 4 * (job.sizer.seconds_per_item or 0.0))
+    if _is_worth_stealing(books, lane, claim, stuck, idle):
+        slow = stuck > max(_worth_stealing(books), 4 * (job.sizer.seconds_per_item or 0.0))
         later = [chunk for chunk in lane.chunks[1:] if chunk.unclaimed]
         for chunk in later:
             _lower(books, lane, chunk, 0)
@@ -86,21 +86,26 @@ def _steal(books: Books, lane: LaneBook, claim: Claim, idle: list[LaneBook]) -> 
         job.thefts_unbegun += not begun
     if not any(chunk.settling is not None for chunk in lane.chunks):
         # Nothing to gain yet: look again when twice the time has passed.
-        _check_at(books, books.now + max(WORTH_STEALING, stuck))
+        _check_at(books, books.now + max(_worth_stealing(books), stuck))
 
 
-def _is_worth_stealing(lane: LaneBook, claim: Claim, stuck: float, idle: list[LaneBook]) -> bool:
+def _worth_stealing(books: Books) -> float:
+    """Seconds of work that must be waiting on a lane before taking it elsewhere pays."""
+    return WORTH_STEALING * books.engine.chunk_seconds
+
+
+def _is_worth_stealing(books: Books, lane: LaneBook, claim: Claim, stuck: float, idle: list[LaneBook]) -> bool:
     running, job = lane.chunks[0], lane.chunks[0].job
     if not claim.is_of(running.number):
         # Still on its way, it begins by itself. Taken at once it would only be on its way again, and so for ever.
-        patience = WORTH_STEALING if lane.forgetting else BEGIN_SECONDS
+        patience = _worth_stealing(books) if lane.forgetting else BEGIN_SECONDS
         return stuck > patience * 2.0 ** min(job.thefts_unbegun, 30)
     if claim.phase is Phase.LOADING:
         # Another lane would have to load as long.
-        return stuck > WORTH_STEALING and any(job.number in thief.proven for thief in idle)
+        return stuck > _worth_stealing(books) and any(job.number in thief.proven for thief in idle)
     pace = job.sizer.seconds_per_item or 0.0
-    slow = stuck > max(WORTH_STEALING, 4 * pace)
-    return slow or sum(chunk.unclaimed for chunk in lane.chunks) * pace >= WORTH_STEALING
+    slow = stuck > max(_worth_stealing(books), 4 * pace)
+    return slow or sum(chunk.unclaimed for chunk in lane.chunks) * pace >= _worth_stealing(books)
 
 
 def _idle(books: Books) -> list[LaneBook]:
@@ -130,7 +135,7 @@ def _may_lose(books: Books, lane: LaneBook, idle: list[LaneBook]) -> bool:
 def _worth_a_look(books: Books, lane: LaneBook) -> float:
     """When: at once, but for a single item that has just been sent, which begins by itself."""
     if len(lane.chunks) == 1 and (chunk := lane.chunks[0]).unclaimed == 1 and chunk.stretch <= 1:
-        return max(books.now, chunk.sent_at + WORTH_STEALING)
+        return max(books.now, chunk.sent_at + _worth_stealing(books))
     return books.now
 
 

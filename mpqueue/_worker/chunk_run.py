@@ -28,8 +28,6 @@ from mpqueue._worker.timing import ChunkTimes
 STRETCH_SECONDS = 0.0005
 #: A stretch holds at most this many times the items of the one before it.
 STRETCH_GROWTH = 8
-#: Seconds after its start at which a chunk is ended, between two items.
-CHUNK_SECONDS = 0.05
 
 
 class ChunkRun:
@@ -122,7 +120,7 @@ class ChunkRun:
         out, total = self.running.out, len(self.running.items)
         ledger, size = self.station.ledger, self._first_size()
         while (lo := len(out)) < total:
-            if lo and time.monotonic() - self.started >= CHUNK_SECONDS:
+            if lo and time.monotonic() - self.started >= self.station.chunk_limit:
                 return Ended.TIME
             paused, cancelled = self.running.flags()
             if paused or cancelled:

@@ -29,6 +29,9 @@ from mpqueue._worker import hello, station
 from mpqueue._worker.main import Worker
 from mpqueue._worker.private import PrivateOutbox, private_worker
 
+#: Seconds that a chunk aims at: a cluster's engine takes some milliseconds of the parent's CPU for each, and brings the
+#: answer 10 ms later.
+CHUNK_SECONDS = 0.2
 #: Seconds that closing waits for the end of setups.
 CLOSE_LIMIT = 5.0
 
@@ -84,7 +87,9 @@ class _HostedSeat:
         self._brought.extend(brought)
 
     def _run(self) -> None:
-        worker = private_worker(self._lane, self._generation, self._parent, self.ledger, self.outbox)
+        worker = private_worker(
+            self._lane, self._generation, self._parent, self.ledger, self.outbox, chunk_seconds=CHUNK_SECONDS
+        )
         with station.seated(worker.seat.station):
             while (received := self._frames.get()) is not None:
                 frame, answer = received

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from mpqueue._wire.flags import Flags
 from mpqueue._wire.ledger import OUTBOX, UNSENT_AT, Ledger
+from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 from mpqueue._worker.memory import Growth
 
 
@@ -62,6 +63,7 @@ class Station:
     flags_of: Callable[[int], tuple[bool, bool]]  #: (paused, cancelled) of the job of that number
     outbox: Outbox | None  #: None: there is no way home in the middle of a chunk
     is_own_process: bool = True  #: nobody else's code runs in this process
+    chunk_limit: float = LIMIT * CHUNK_SECONDS  #: seconds after its start at which a chunk is ended, between two items
     flags: Flags | None = None  #: the Events behind ``flags_of``, where it is these
     running: Any = None  #: what runs here; see `mpqueue._worker.context`
     has_run: bool = False  #: this worker has run an item

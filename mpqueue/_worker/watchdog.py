@@ -1,8 +1,8 @@
 """The watchdog: a thread of the worker that looks after chunks that take longer than planned.
 
-25 ms after a chunk's start it cuts the stretch at hand off behind the item that runs, so
-that a slow item among tiny ones holds nobody up and the ledger names it. When the chunk's time is over and that item
-still runs, it sends home what had finished before it. Then it sleeps until the next chunk.
+When half of a chunk's time is over, 25 ms after its start, it cuts the stretch at hand off behind the item that runs,
+so that a slow item among tiny ones holds nobody up and the ledger names it. When all of it is over and that item still
+runs, it sends home what had finished before it. Then it sleeps until the next chunk.
 
 A well-planned chunk is over before the first look; the thread wakes up 40 times a second at most, and not at all
 when the worker has been idle, or in one item, for a second.
@@ -17,11 +17,13 @@ import time
 from mpqueue._wire.frames import Ended
 from mpqueue._wire.ledger import OUTBOX, Phase
 from mpqueue._wire.payload import dump_frame
-from mpqueue._worker.chunk_run import CHUNK_SECONDS, ChunkRun
+from mpqueue._worker.chunk_run import ChunkRun
 from mpqueue._worker.results import NotReadyError
 
-#: Seconds after a chunk's start at which a stretch is cut off behind the item that runs.
-CUT_SECONDS = 0.025
+#: The part of a chunk's time after which a stretch is cut off behind the item that runs.
+CUT = 0.5
+#: Seconds between two looks whether there is a chunk.
+NAP_SECONDS = 0.025
 #: How many times it looks in vain before it has to be woken, which costs the main thread 50 us at a chunk's start.
 NAPS = 40
 
@@ -67,14 +69,15 @@ class Watchdog:
             if run is None:
                 seen = None  # its job, and all that the handler holds, may go
             if run is None or run is seen:
-                self._wake.wait(None if self._asleep else CUT_SECONDS)
+                self._wake.wait(None if self._asleep else NAP_SECONDS)
                 naps = 0 if self._wake.is_set() else naps + 1
                 self._wake.clear()
                 continue
             self._asleep, naps = False, 0
-            if self._still_runs(run, CUT_SECONDS):
+            limit = run.station.chunk_limit
+            if self._still_runs(run, CUT * limit):
                 cut_off(run)
-                if self._still_runs(run, CHUNK_SECONDS):
+                if self._still_runs(run, limit):
                     send_early(run)
                     seen = run
 

@@ -18,6 +18,7 @@ from distributed.utils import LoopRunner
 
 from mpqueue._engine.inbox import Inbox
 from mpqueue._engine.protocol import Capabilities, LaneSettings
+from mpqueue._worker.hosted import CHUNK_SECONDS
 from mpqueue.backends.dask_pool import DaskPool
 from mpqueue.errors import WorkerStartError
 
@@ -58,6 +59,7 @@ class DaskBackend:
             brings_shared=True,
             own_processes=False,
             same_files=False,
+            chunk_seconds=CHUNK_SECONDS,
             patience=patience,
         )
         if not guarded:

@@ -18,6 +18,7 @@ import ray
 
 from mpqueue._engine.inbox import Inbox
 from mpqueue._engine.protocol import Capabilities, LaneSettings
+from mpqueue._worker.hosted import CHUNK_SECONDS
 from mpqueue.backends.ray_pool import RayPool
 from mpqueue.errors import WorkerStartError
 
@@ -45,7 +46,12 @@ class RayBackend:
     """
 
     capabilities = Capabilities(
-        shares_memory=False, brings_shared=True, own_processes=False, same_files=False, patience=PATIENCE
+        shares_memory=False,
+        brings_shared=True,
+        own_processes=False,
+        same_files=False,
+        chunk_seconds=CHUNK_SECONDS,
+        patience=PATIENCE,
     )
 
     def __init__(

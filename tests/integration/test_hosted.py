@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 
 from mpqueue import current_item
-from mpqueue._wire.frames import ChunkFrame, ReportFrame
+from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame
 from mpqueue._wire.handler import Travels, pack_handler
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.ledger import Phase
+from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 from mpqueue._wire.payload import Packed, dump, dump_frame, load, load_frame
 from mpqueue._worker import hello, hosted
 from tests.support import handlers as do
@@ -102,6 +104,19 @@ def test_what_nobody_fetched_comes_with_the_answer(seat: Seat, tmp_path: Path) -
     gate.open()
     last, early = answer.result(30)
     assert (results(early), results(last)) == ([0, 1], [2])
+
+
+def test_a_chunk_is_ended_between_two_items_and_later_than_on_one_machine(seat: Seat) -> None:
+    def nap(seconds: float) -> bool:
+        return threading.Event().wait(seconds)
+
+    limit = LIMIT * hosted.CHUNK_SECONDS
+    long: ReportFrame = load_frame(seat.send(chunk([limit, 0.0], nap)).result(30)[0])
+    assert (long.done, long.ended) == (1, Ended.TIME)
+    began = time.monotonic()
+    answer = seat.send(chunk([2 * LIMIT * CHUNK_SECONDS, 0.0], nap)).result(30)[0]
+    if time.monotonic() - began < limit:  # else the machine was too busy to say anything
+        assert len(results(answer)) == 2
 
 
 def test_orders_and_looks_reach_the_worker_while_it_runs(seat: Seat, tmp_path: Path) -> None:

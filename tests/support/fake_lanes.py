@@ -67,6 +67,7 @@ from mpqueue._core.messages import (
 )
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.stream_table import StreamTable
+from mpqueue._wire.pace import LIMIT
 from mpqueue.errors import ItemPicklingError
 from mpqueue.options import JobOptions
 from mpqueue.retry import RetryPolicy
@@ -169,6 +170,7 @@ class FakeLanes:
             engine=engine,
         )
         self.books = self.scheduler.books
+        self.chunk_limit = LIMIT * engine.chunk_seconds
         self.latency = latency
         self.start_seconds = start_seconds
         self.kill_seconds = kill_seconds

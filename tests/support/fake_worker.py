@@ -21,9 +21,9 @@ from mpqueue._core.lane_book import Chunk
 from mpqueue._core.messages import ChunkReported, JobForgotten, LaneDied
 from mpqueue._wire.frames import Ended
 from mpqueue._wire.ledger import MAX_CHUNK_ITEMS, Claim, Phase
-from mpqueue._worker.chunk_run import CHUNK_SECONDS, STRETCH_GROWTH, STRETCH_SECONDS
+from mpqueue._worker.chunk_run import STRETCH_GROWTH, STRETCH_SECONDS
 from mpqueue._worker.memory import Growth
-from mpqueue._worker.watchdog import CUT_SECONDS
+from mpqueue._worker.watchdog import CUT
 
 if TYPE_CHECKING:
     from tests.support.fake_lanes import FakeLanes
@@ -257,7 +257,7 @@ class FakeWorker:
     def _why_end(self, run: _Run) -> Ended | None:
         if run.done >= len(run.chunk.indices):
             return Ended.DONE
-        if run.done and self.fleet.now - run.started >= CHUNK_SECONDS:
+        if run.done and self.fleet.now - run.started >= self.fleet.chunk_limit:
             return Ended.TIME
         job, paused, cancelled = self.flags
         if job == run.chunk.job.number and (paused or cancelled):
@@ -302,10 +302,10 @@ class FakeWorker:
         """Enter what will happen in the stretch at hand; replaces what was entered for it before."""
         now, end = self.fleet.now, run.ends[-1]
         self.turn += 1
-        if cut and now < run.started + CUT_SECONDS < end:
-            self._call_at(run.started + CUT_SECONDS, self._cut)
-        if now < run.started + CHUNK_SECONDS < end:
-            self._call_at(run.started + CHUNK_SECONDS, self._send_early)
+        if cut and now < run.started + CUT * self.fleet.chunk_limit < end:
+            self._call_at(run.started + CUT * self.fleet.chunk_limit, self._cut)
+        if now < run.started + self.fleet.chunk_limit < end:
+            self._call_at(run.started + self.fleet.chunk_limit, self._send_early)
         if end < math.inf:
             self._call_at(end, self._stretch_done)
         elif run.crash_at < math.inf:

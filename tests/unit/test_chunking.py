@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.chunking import GROWTH, SMALLEST_SECONDS, TARGET_BYTES, TARGET_SECONDS, ChunkSizer
+from mpqueue._core.chunking import GROWTH, SMALLEST, TARGET_BYTES, ChunkSizer
 from mpqueue._wire.ledger import MAX_CHUNK_ITEMS
+from mpqueue._wire.pace import CHUNK_SECONDS
 
 MANY = 10_000_000
 
@@ -29,13 +30,24 @@ def test_chunks_grow_sixteenfold_at_most_from_one_report_to_the_next() -> None:
     for _ in range(5):
         sizes.append(sizer.size(MANY, 1))
         sizer.learn(sizes[-1], sizes[-1] * 1e-6)
-    assert sizes == [1, 16, 256, 4096, TARGET_SECONDS / 1e-6]
+    assert sizes == [1, 16, 256, 4096, CHUNK_SECONDS / 1e-6]
     assert GROWTH == 16
 
 
 def test_a_chunk_aims_at_twenty_milliseconds() -> None:
-    assert TARGET_SECONDS == 0.02
+    assert CHUNK_SECONDS == 0.02
     assert sizer_for(0.001).size(MANY, 4) == 20
+
+
+def test_a_chunk_aims_at_what_the_engine_says_in_all_that_it_does() -> None:
+    sizer = sizer_for(0.02)
+    assert sizer.size(MANY, 4) == 1
+    sizer.chunk_seconds = 0.2
+    assert sizer.size(MANY, 4) == 10
+    assert sizer.size(8, 4) == 1, "towards the end they become smaller there, too"
+    assert sizer_for(0.3).may_prefetch is False
+    sizer.learn(1, 0.3)
+    assert sizer.may_prefetch, "what is short beside a chunk there is sent in advance"
 
 
 def test_slow_items_travel_alone() -> None:
@@ -59,7 +71,7 @@ def test_towards_the_end_chunks_become_smaller() -> None:
 
 def test_no_chunk_is_cut_below_what_it_costs_to_send() -> None:
     size = sizer_for(10e-6).size(150, 4)
-    assert size * 10e-6 >= SMALLEST_SECONDS * 0.99
+    assert size * 10e-6 >= SMALLEST * CHUNK_SECONDS * 0.99
 
 
 def test_big_items_travel_in_small_chunks() -> None:

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.job_book import JobBook
 from mpqueue.errors import JobStateError, SetupError
 from mpqueue.retry import RetryPolicy
@@ -86,14 +87,24 @@ class Histories(RuleBasedStateMachine):
     @initialize(
         lanes=st.integers(1, 4),
         latency=st.sampled_from((0.0, 0.0003, 0.004)),
+        chunk_seconds=st.sampled_from((0.02, 0.02, 0.2)),
         kill_seconds=st.sampled_from((0.0, 0.05)),
         max_items=st.sampled_from((None, None, 3, 20)),
         max_memory=st.sampled_from((None, None, MOST_MEMORY)),
         rough=st.booleans(),
     )
-    def open_queue(self, lanes: int, max_items: int | None, max_memory: int | None, rough: bool, **world: Any) -> None:
+    def open_queue(
+        self,
+        lanes: int,
+        max_items: int | None,
+        max_memory: int | None,
+        chunk_seconds: float,
+        rough: bool,
+        **world: Any,
+    ) -> None:
         """Make the queue; in a rough world workers are killed from outside, and can't be started at times."""
-        self.fleet = FakeLanes(lanes, max_items_per_worker=max_items, max_memory=max_memory, **world)
+        engine = Capabilities(chunk_seconds=chunk_seconds)
+        self.fleet = FakeLanes(lanes, max_items_per_worker=max_items, max_memory=max_memory, engine=engine, **world)
         self.auditor = Auditor(self.fleet)
         self.jobs: list[JobBook] = []
         self.streams: list[JobBook] = []
