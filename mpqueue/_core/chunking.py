@@ -11,11 +11,11 @@ from mpqueue._wire.ledger import MAX_CHUNK_ITEMS
 from mpqueue._wire.pace import CHUNK_SECONDS
 
 #: The part of what chunks aim at below which one is not worth cutting up, even at the end.
-SMALLEST = 0.05
+SMALLEST = 0.025
 #: A chunk holds at most this many times the items of the largest one that came back.
 GROWTH = 16
 #: A lane gets a second chunk in advance only where an item is known to take less than so many chunks should.
-PREFETCH_BELOW = 5
+PREFETCH_BELOW = 2.5
 #: Bytes of pickled items that a chunk aims at, at most.
 TARGET_BYTES = 4 << 20
 #: A stream holds items for so many seconds of all lanes, but at least so many for each and at most so many in all, and

@@ -15,7 +15,7 @@ from mpqueue._wire.ledger import SETTLE, Claim, Phase
 from mpqueue.status import JobStatus
 
 #: The part of what chunks aim at that must be waiting on a lane before taking it elsewhere pays.
-WORTH_STEALING = 0.1
+WORTH_STEALING = 0.05
 #: Seconds after which a chunk that has not begun is taken elsewhere: its worker may be stopped. Doubled each time that
 #: a job needs it, since big items may be on their way for so long.
 BEGIN_SECONDS = 1.0

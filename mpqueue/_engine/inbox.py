@@ -75,7 +75,7 @@ class Inbox:
             return message
         self._asleep = True
         if self._queue.empty():
-            self._look(timeout)
+            self._look(timeout)  # awake from then on: what readers post has not to wake anybody
         self._asleep = False
         return self.take_now()
 
@@ -92,7 +92,9 @@ class Inbox:
         self._close()
 
     def _look(self, timeout: float | None) -> None:
-        for key, _ in self._selector.select(timeout):
+        ready = self._selector.select(timeout)
+        self._asleep = False
+        for key, _ in ready:
             try:
                 key.data()
             except BaseException:

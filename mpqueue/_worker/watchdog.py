@@ -1,6 +1,6 @@
 """The watchdog: a thread of the worker that looks after chunks that take longer than planned.
 
-When half of a chunk's time is over, 25 ms after its start, it cuts the stretch at hand off behind the item that runs,
+When a chunk's time is nearly over, 45 ms after its start, it cuts the stretch at hand off behind the item that runs,
 so that a slow item among tiny ones holds nobody up and the ledger names it. When all of it is over and that item still
 runs, it sends home what had finished before it. Then it sleeps until the next chunk.
 
@@ -21,7 +21,7 @@ from mpqueue._worker.chunk_run import ChunkRun
 from mpqueue._worker.results import NotReadyError
 
 #: The part of a chunk's time after which a stretch is cut off behind the item that runs.
-CUT = 0.5
+CUT = 0.9
 #: Seconds between two looks whether there is a chunk.
 NAP_SECONDS = 0.025
 #: How many times it looks in vain before it has to be woken, which costs the main thread 50 us at a chunk's start.

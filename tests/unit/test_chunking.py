@@ -34,14 +34,14 @@ def test_chunks_grow_sixteenfold_at_most_from_one_report_to_the_next() -> None:
     assert GROWTH == 16
 
 
-def test_a_chunk_aims_at_twenty_milliseconds() -> None:
-    assert CHUNK_SECONDS == 0.02
-    assert sizer_for(0.001).size(MANY, 4) == 20
+def test_a_chunk_aims_at_forty_milliseconds() -> None:
+    assert CHUNK_SECONDS == 0.04
+    assert sizer_for(0.001).size(MANY, 4) == 40
 
 
 def test_a_chunk_aims_at_what_the_engine_says_in_all_that_it_does() -> None:
     sizer = sizer_for(0.02)
-    assert sizer.size(MANY, 4) == 1
+    assert sizer.size(MANY, 4) == 2
     sizer.chunk_seconds = 0.2
     assert sizer.size(MANY, 4) == 10
     assert sizer.size(8, 4) == 1, "towards the end they become smaller there, too"
@@ -60,12 +60,12 @@ def test_items_without_any_measurable_time_fill_a_chunk() -> None:
 
 def test_towards_the_end_chunks_become_smaller() -> None:
     sizer = sizer_for(0.001)
-    sizes, pending = [], 200
+    sizes, pending = [], 400
     while pending:
         sizes.append(sizer.size(pending, 4))
         pending -= sizes[-1]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] == 20
+    assert sizes[0] == 40
     assert sizes[-1] == 1
 
 

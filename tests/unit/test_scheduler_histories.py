@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.job_book import JobBook
+from mpqueue._wire.pace import CHUNK_SECONDS
 from mpqueue.errors import JobStateError, SetupError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, JobStatus
@@ -87,7 +88,7 @@ class Histories(RuleBasedStateMachine):
     @initialize(
         lanes=st.integers(1, 4),
         latency=st.sampled_from((0.0, 0.0003, 0.004)),
-        chunk_seconds=st.sampled_from((0.02, 0.02, 0.2)),
+        chunk_seconds=st.sampled_from((CHUNK_SECONDS, CHUNK_SECONDS, 0.2)),
         kill_seconds=st.sampled_from((0.0, 0.05)),
         max_items=st.sampled_from((None, None, 3, 20)),
         max_memory=st.sampled_from((None, None, MOST_MEMORY)),
