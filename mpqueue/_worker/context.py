@@ -42,7 +42,7 @@ class Running:
     _rng: tuple[int, Any] | None = None  #: the random numbers of the position where somebody asked last
 
     def flags(self) -> tuple[bool, bool]:
-        """(paused, cancelled), as of at most a millisecond ago: the Events must not be read in a tight loop."""
+        """(paused, cancelled), as of at most 5 ms ago: the Events must not be read in a tight loop."""
         now = time.monotonic()
         if now - self._flags_read >= READ_INTERVAL:
             self._flags_read = now
@@ -89,12 +89,12 @@ class CurrentItem:
 
     @property
     def paused(self) -> bool:
-        """True where the job was paused; at most a millisecond old. What runs may go on."""
+        """True where the job was paused; at most 5 ms old. What runs may go on."""
         return self._running.flags()[0]
 
     @property
     def cancelled(self) -> bool:
-        """True where the job was cancelled; at most a millisecond old. What runs may stop early, by any exception."""
+        """True where the job was cancelled; at most 5 ms old. What runs may stop early, by any exception."""
         return self._running.flags()[1]
 
     @property
