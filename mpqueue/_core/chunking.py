@@ -29,12 +29,12 @@ AHEAD_BYTES = 256 << 20
 class ChunkSizer:
     """What is known about the items of one job: how long they take, how large they are.
 
-    A chunk aims at ``chunk_seconds``, which is the engine's.
+    A chunk aims at ``chunk_seconds``, which the scheduler sets to the engine's.
     """
 
-    def __init__(self, explicit: int | None, chunk_seconds: float = CHUNK_SECONDS) -> None:
+    def __init__(self, explicit: int | None) -> None:
         self._explicit = explicit
-        self.chunk_seconds = chunk_seconds
+        self.chunk_seconds = CHUNK_SECONDS
         self._largest = 0
         self.seconds_per_item: float | None = None
         self._bytes_per_item = 0.0

@@ -75,7 +75,7 @@ def _steal(books: Books, lane: LaneBook, claim: Claim, idle: list[LaneBook]) -> 
     begun = claim.is_of(running.number)
     stuck = books.now - (claim.since if begun else running.sent_at)
     if _is_worth_stealing(books, lane, claim, stuck, idle):
-        slow = stuck > max(_worth_stealing(books), 4 * (job.sizer.seconds_per_item or 0.0))
+        slow = stuck > max(_least_gain(books), 4 * (job.sizer.seconds_per_item or 0.0))
         later = [chunk for chunk in lane.chunks[1:] if chunk.unclaimed]
         for chunk in later:
             _lower(books, lane, chunk, 0)
@@ -86,10 +86,10 @@ def _steal(books: Books, lane: LaneBook, claim: Claim, idle: list[LaneBook]) -> 
         job.thefts_unbegun += not begun
     if not any(chunk.settling is not None for chunk in lane.chunks):
         # Nothing to gain yet: look again when twice the time has passed.
-        _check_at(books, books.now + max(_worth_stealing(books), stuck))
+        _check_at(books, books.now + max(_least_gain(books), stuck))
 
 
-def _worth_stealing(books: Books) -> float:
+def _least_gain(books: Books) -> float:
     """Seconds of work that must be waiting on a lane before taking it elsewhere pays."""
     return WORTH_STEALING * books.engine.chunk_seconds
 
@@ -98,14 +98,14 @@ def _is_worth_stealing(books: Books, lane: LaneBook, claim: Claim, stuck: float,
     running, job = lane.chunks[0], lane.chunks[0].job
     if not claim.is_of(running.number):
         # Still on its way, it begins by itself. Taken at once it would only be on its way again, and so for ever.
-        patience = _worth_stealing(books) if lane.forgetting else BEGIN_SECONDS
+        patience = _least_gain(books) if lane.forgetting else BEGIN_SECONDS
         return stuck > patience * 2.0 ** min(job.thefts_unbegun, 30)
     if claim.phase is Phase.LOADING:
         # Another lane would have to load as long.
-        return stuck > _worth_stealing(books) and any(job.number in thief.proven for thief in idle)
+        return stuck > _least_gain(books) and any(job.number in thief.proven for thief in idle)
     pace = job.sizer.seconds_per_item or 0.0
-    slow = stuck > max(_worth_stealing(books), 4 * pace)
-    return slow or sum(chunk.unclaimed for chunk in lane.chunks) * pace >= _worth_stealing(books)
+    slow = stuck > max(_least_gain(books), 4 * pace)
+    return slow or sum(chunk.unclaimed for chunk in lane.chunks) * pace >= _least_gain(books)
 
 
 def _idle(books: Books) -> list[LaneBook]:
@@ -135,7 +135,7 @@ def _may_lose(books: Books, lane: LaneBook, idle: list[LaneBook]) -> bool:
 def _worth_a_look(books: Books, lane: LaneBook) -> float:
     """When: at once, but for a single item that has just been sent, which begins by itself."""
     if len(lane.chunks) == 1 and (chunk := lane.chunks[0]).unclaimed == 1 and chunk.stretch <= 1:
-        return max(books.now, chunk.sent_at + _worth_stealing(books))
+        return max(books.now, chunk.sent_at + _least_gain(books))
     return books.now
 
 
