@@ -8,6 +8,9 @@ those that are seen over their limit within an item:
 - Any other is the last straw of what ran before it. It may end by itself until the next look; then it is killed too,
   not charged, and runs again *apart*: in a new worker, while nothing else runs. There it is charged, whatever it does.
 
+A worker that has too much before it has run anything runs one item all the same, and is then replaced. That item is
+judged by what it takes itself.
+
 Where the machine has next to nothing left although nothing new is sent out, the largest worker is killed before the
 system kills one, or this process; its item is not charged and runs again apart. One worker always goes on.
 """
@@ -49,13 +52,16 @@ def _give_way(books: Books, workers: Sequence[WorkerMemory]) -> None:
 
 
 def _judge(books: Books, lane: LaneBook, worker: WorkerMemory) -> None:
-    if books.max_memory is None or worker.used <= books.max_memory:
+    most, claim = books.max_memory, worker.claim
+    if most is not None and claim.lo == 0 and worker.base > most and claim.phase is not Phase.IDLE:
+        # A worker that has run something ends a chunk that it would begin so: this one has not.
+        most += worker.base
+    if most is None or worker.used <= most:
         lane.over = None
         return
-    claim = worker.claim
     chunk = lane.find_claimed(claim)
     if chunk is None or claim.phase is Phase.IDLE:
-        _judge_between_items(books, lane, worker.used, books.max_memory)
+        _judge_between_items(books, lane, worker.used, most)
         return
     seen = (claim.chunk, claim.lo, claim.since)
     again, lane.over = lane.over == seen, seen

@@ -139,19 +139,21 @@ class Engine:
             raise QueueClosedError("the queue is closed")
         if self._pool is None and self._coordinator is not None:
             options = self._options
-            settings = LaneSettings(options.concurrency, options.threads_per_worker, options.may_grow)
+            settings = LaneSettings(
+                options.concurrency, options.threads_per_worker, options.may_grow, options.max_memory_per_worker
+            )
             self._pool = self._backend.open(settings, self._coordinator.inbox)
             self._end_at_exit()  # once more: what was registered last is called first, and jobs end before workers
             self._coordinator.open(self._pool)
             self._coordinator.handle(QueueOpened())
             if self._options.max_memory_per_worker is not None:
-                self._sampler = self._start_sampler(self._options.max_memory_per_worker, self._pool, self._coordinator)
+                self._sampler = self._start_sampler(self._pool, self._coordinator)
 
-    def _start_sampler(self, limit: int, pool: Pool, coordinator: Coordinator) -> Sampler:
+    def _start_sampler(self, pool: Pool, coordinator: Coordinator) -> Sampler:
         from mpqueue._engine.sampler import Sampler  # most programs have no limit, and start sooner without
 
         jobs, lanes = self._scheduler.books.jobs, self._options.concurrency
-        return Sampler(limit, lanes, pool, coordinator.post, lambda: bool(jobs), f"mpqueue-sampler-{self._number}")
+        return Sampler(lanes, pool, coordinator.post, lambda: bool(jobs), f"mpqueue-sampler-{self._number}")
 
     def await_starts(self) -> None:
         """Until the workers exist as processes."""

@@ -40,7 +40,7 @@ from mpqueue._engine.inbox import Inbox
 from mpqueue._engine.line import Line
 from mpqueue._engine.worker_process import WorkerProcess
 from mpqueue._wire.flags import make_flags
-from mpqueue._wire.ledger import OUTBOX, SIZE, UNSENT, UNSENT_AT, Claim, Ledger, SharedFile
+from mpqueue._wire.ledger import MOST, OUTBOX, SIZE, UNSENT, UNSENT_AT, Claim, Ledger, SharedFile
 from mpqueue._wire.line import Answer
 from mpqueue._wire.seed import Handle, LaneSeed
 from mpqueue._worker import guard, serving, station
@@ -78,7 +78,9 @@ class LokyLane:
     `close` in the end.
     """
 
-    def __init__(self, number: int, generation: int, environment: dict[str, str], inbox: Inbox) -> None:
+    def __init__(
+        self, number: int, generation: int, environment: dict[str, str], inbox: Inbox, max_memory: int | None
+    ) -> None:
         self.number = number
         self.generation = generation
         self.calls = Calls()
@@ -90,6 +92,7 @@ class LokyLane:
             _check_descriptors()
             page = undo.enter_context(contextlib.closing(SharedFile(f"ledger-{number}", SIZE)))
             self.ledger = Ledger(page.fd)
+            self.ledger.words[MOST] = max_memory or 0
             on_failure = undo.enter_context(contextlib.ExitStack())
             on_failure.callback(self.ledger.close)
             self._outbox = SharedFile(f"outbox-{number}", 0)

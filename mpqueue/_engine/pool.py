@@ -124,7 +124,7 @@ class LokyPool:
         cookie = strays.cookie(self._number, number, generation)
         try:
             environment = worker_environment(self._settings, self._cpus, cookie, os.environ)
-            lane = LokyLane(number, generation, environment, self._inbox)
+            lane = LokyLane(number, generation, environment, self._inbox, self._settings.max_memory)
         except BaseException as error:
             self._inbox.post(LaneStartFailed(number, generation, _without_frames(error)))
             return

@@ -50,6 +50,7 @@ class LaneSettings(NamedTuple):
     concurrency: int
     threads_per_worker: int | None = None  #: None: CPUs / workers, at least 1
     may_grow: bool = False  #: nobody said how many workers: as many as there is room for, also later
+    max_memory: int | None = None  #: bytes of private memory that a worker may have
 
 
 class Lane(Protocol):

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 from mpqueue._core.messages import MemoryRead, WorkerMemory
 from mpqueue._engine.machine import Machine
 from mpqueue._engine.protocol import Lane, Pool, Post
-from mpqueue._wire.ledger import MOST, PRIVATE, Ledger
+from mpqueue._wire.ledger import PRIVATE, Ledger
 
 #: Seconds between two looks at the workers. A worker fills some 30 MB meanwhile, at 1 GB/s.
 LOOK_SECONDS = 0.025
@@ -35,8 +35,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 class Sampler:
     """Started at once, ended by `stop`. ``busy`` says whether anything can run; nobody looks while nothing can."""
 
-    def __init__(self, limit: int, lanes: int, pool: Pool, post: Post, busy: Callable[[], bool], name: str) -> None:
-        self._limit = limit
+    def __init__(self, lanes: int, pool: Pool, post: Post, busy: Callable[[], bool], name: str) -> None:
         self._pool = pool
         self._post = post
         self._busy = busy
@@ -88,8 +87,8 @@ class Sampler:
             gauge.close()
             gauge = None
         if gauge is None and lane is not None:
-            with contextlib.suppress(OSError, ValueError):  # it is gone already
-                gauge = _Gauge(lane, self._limit)
+            with contextlib.suppress(OSError):  # it is gone already
+                gauge = _Gauge(lane)
         self._gauges[number] = gauge
         return gauge
 
@@ -97,14 +96,9 @@ class Sampler:
 class _Gauge:
     """Reads one worker's memory, by a file of /proc that stays this process's, whoever gets its number later."""
 
-    def __init__(self, lane: LedgerLane, limit: int) -> None:
+    def __init__(self, lane: LedgerLane) -> None:
         self.lane = lane
         self._statm = os.open(f"/proc/{lane.pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            lane.ledger.words[MOST] = limit
-        except BaseException:
-            self.close()
-            raise
 
     def read(self) -> WorkerMemory | None:
         """What it has and what it is at; None where that changed meanwhile, or where it is gone."""

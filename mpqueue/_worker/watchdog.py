@@ -101,7 +101,8 @@ def cut_off(run: ChunkRun) -> None:
         if run.stretch is not stretch or position - lo >= len(stretch):
             return
         run.cut_at = position
-        run.note_memory()  # what the items before it took is not its own
+        if position > lo:
+            run.note_memory()  # what the items before it took is not its own
         run.claim(Phase.RUNNING, position, max(position + 1, lo + len(stretch)))
 
 

@@ -214,9 +214,12 @@ def test_a_worker_that_is_large_and_idle_is_replaced() -> None:
     fleet.cancel(endless, kill=True)
 
 
-def test_workers_that_are_too_large_before_they_run_anything_run_one_item_each_and_one_warning_says_so() -> None:
+@pytest.mark.parametrize("seconds", [0.001, 0.2], ids=["between two looks", "during many"])
+def test_workers_that_are_too_large_before_they_run_anything_run_one_item_each_and_one_warning_says_so(
+    seconds: float,
+) -> None:
     fleet = limited(1, most=5)
-    job, empty = fleet.job([succeed(0.001)] * 5), fleet.stream()
+    job, empty = fleet.job([succeed(seconds)] * 5), fleet.stream()
     fleet.start(empty)
     fleet.run_until(2.0)
     fleet.start(job)
@@ -224,6 +227,15 @@ def test_workers_that_are_too_large_before_they_run_anything_run_one_item_each_a
     assert attempts(job) == [1] * 5
     (warning,) = fleet.warnings
     assert "replaced after one item" in warning
+
+
+def test_an_item_in_a_worker_that_was_too_large_before_is_charged_for_what_it_takes_itself() -> None:
+    fleet = limited(1, most=5)
+    job = fleet.job([hog(4, 0.2), hog(40, 0.2)], retry=NEVER, chunksize=1)
+    fleet.start(job)
+    fleet.run_until_over(job, limit=60.0)
+    assert statuses(job) == ["completed", "failed"]
+    assert errors(job)[1] is MemoryLimitError
 
 
 # -- the machine -------------------------------------------------------------------------------------------------------
