@@ -189,13 +189,14 @@ class Recorder:
                 if book.number in self._recordings and book.status is JobStatus.RUNNING and not book.cancelled:
                     self._paused.append(book)
                     coordinator.handle(JobPaused(book))
+            self.tell_trouble(trouble)
         else:
             paused, self._paused = self._paused, []
             log.warning("%s: written again; its jobs go on", self.journal.path)
+            self.tell_trouble(None)  # first: who hears that a job goes on may wait for it again
             for book in paused:
                 if book.status is JobStatus.PAUSED:
                     coordinator.handle(JobResumed(book))
-        self.tell_trouble(trouble)
         self._give_up_where_closing()
 
     def close(self) -> None:
