@@ -160,7 +160,7 @@ class JobItem(Generic[T_co, R_co]):
 
         Raises `JobStateError` where the handler is not at hand, `JournalError` where it can't be read from a journal.
         """
-        result: R_co = self._table.replay(self._index)
+        result: R_co = self._table.replay(self._table, self._index)
         return result
 
     def to_dict(self) -> dict[str, Any]:

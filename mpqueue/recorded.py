@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.item_table import ItemTable
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.timings import Timings
-from mpqueue._wire.handler import Travels, pack_handler
+from mpqueue._wire.handler import PackedHandler, Travels, pack_handler
 from mpqueue._wire.payload import dump_by_value, load_kept
 from mpqueue.errors import JournalError, JournalMismatchError, shown
 from mpqueue.options import JobOptions
@@ -64,7 +64,7 @@ class NewJob:
         packed = pack_handler(job_id, handler, setup, table.rule, options.seed, travels=travels)
         #: The number is to be set before anybody starts it.
         self.book = JobBook(0, job_id, table, options, packed)
-        table.replay = partial(_replay, self.book)
+        table.replay = partial(_replay, packed)
         self._functions = (handler, setup)
         self._seed_given = seed_given
 
@@ -183,6 +183,7 @@ class NewJob:
         book = self.book
         book.options = dataclasses.replace(book.options, seed=seed)
         book.handler = book.handler._replace(frame=book.handler.frame._replace(seed=seed))
+        book.table.replay = partial(_replay, book.handler)
 
 
 def restore_end(book: JobBook, recorded: RecordedJob) -> None:
@@ -256,11 +257,11 @@ class RecordedBook:
         table.replay = self._replay
         return table
 
-    def _replay(self, index: int) -> Any:
+    def _replay(self, table: ItemTable, index: int) -> Any:
         handler, setup = load_handler(self._reader, self.recorded)
         check_item_kept(self, index)
         packed = pack_handler(self.id, handler, setup, self.recorded.rule, self.recorded.seed)
-        return _run_here(packed.frame, self.table, index)
+        return _run_here(packed.frame, table, index)
 
     def to_new_job(self, options: JobOptions, *, travels: Travels) -> NewJob:
         """The same as a job that can be run, its failed items once more. Raises `JournalError`."""
@@ -275,8 +276,8 @@ class RecordedBook:
         return new
 
 
-def _replay(book: JobBook, index: int) -> Any:
-    return _run_here(book.handler.frame, book.table, index)
+def _replay(packed: PackedHandler, table: ItemTable, index: int) -> Any:
+    return _run_here(packed.frame, table, index)
 
 
 def _run_here(handler: HandlerFrame, table: ItemTable, index: int) -> Any:

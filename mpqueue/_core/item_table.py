@@ -70,7 +70,7 @@ class ItemTable:
             int, tuple[str, str]
         ] = {}  #: what the last try wrote to stdout and stderr, where that is kept
         #: Runs the item at an index once more, in this process. Set where the job's handler is at hand.
-        self.replay: Callable[[int], Any] = _no_handler
+        self.replay: Callable[[ItemTable, int], Any] = _no_handler
         #: Set by the coordinator: the indices that workers are running now, and how far each is.
         self.running: Callable[[], Mapping[int, float]] = dict
 
@@ -194,7 +194,7 @@ class ItemTable:
         copy.peak[0] = self.peak[index]
         copy.results[0] = self.results[index]
         again = self.replay
-        copy.replay = lambda _: again(index)
+        copy.replay = lambda *_: again(self, index)
         if index in self.failures:
             copy.failures[0] = self.failures[index]
         if index in self.history:
@@ -204,7 +204,7 @@ class ItemTable:
         return copy
 
 
-def _no_handler(index: int) -> Any:
+def _no_handler(table: ItemTable, index: int) -> Any:  # noqa: ARG001
     raise JobStateError(f"the item at {index}: expected a job whose handler is at hand to replay it, got one without")
 
 

@@ -18,7 +18,7 @@ from mpqueue._engine.protocol import BringingLane, Capabilities, Lane
 from mpqueue._wire import shared
 from mpqueue._wire.imports import ImportNews, ImportWatch
 from mpqueue._wire.payload import Packed
-from mpqueue._wire.segments import SegmentStore
+from mpqueue._wire.segments import KEEP_LENT, CommonSegment, SegmentStore, spare
 
 
 @dataclass(slots=True)
@@ -26,12 +26,27 @@ class _Account:
     """One worker's: what it holds of ours, and what we hold no longer of its own."""
 
     lent: set[int] = field(default_factory=set)
+    common: dict[int, list[CommonSegment]] = field(default_factory=dict)  #: likewise, one entry for each time
     returned: deque[int] = field(default_factory=deque)
     stale: list[int] = field(default_factory=list)  #: jobs whose light handlers it may forget with the next chunk
     brought: weakref.WeakSet[shared.Shared[Any]] = field(default_factory=weakref.WeakSet)  #: shared objects that it has
     dropped: int = 0  #: how many of the shared objects that are gone it has been told of
     path: tuple[str, ...] | None = None  #: the ``sys.path`` that it has been told
     reloaded: int = 0  #: how many of the reloaded modules it has been told of, or has loaded later
+
+    def take_back(self, serial: int) -> None:
+        """It has one view less of this one."""
+        times = self.common.get(serial)
+        if times is not None:
+            times.pop()
+            if not times:
+                del self.common[serial]
+
+    def give_up(self) -> None:
+        """It will not say any more what it has done with."""
+        for times in self.common.values():
+            times[0].give_up()
+        self.common.clear()
 
 
 class Exchange:
@@ -40,6 +55,8 @@ class Exchange:
     def __init__(self, engine: Capabilities) -> None:
         self._engine = engine
         self._store = SegmentStore() if engine.shares_memory else None
+        if self._store is not None:
+            spare.enter(self)
         self._imports = ImportWatch()
         self._accounts: dict[tuple[int, int], _Account] = {}
 
@@ -68,6 +85,15 @@ class Exchange:
             if one not in brought:
                 brought.add(one)
                 cast("BringingLane", lane).bring(one)
+
+    def lend(self, lane: Lane, segments: Iterable[CommonSegment]) -> None:
+        """The worker is about to map what is big of a handler."""
+        common = self._account(lane).common
+        for segment in segments:
+            segment.lent()
+            common.setdefault(segment.ref.serial, []).append(segment)
+        while len(common) > KEEP_LENT:  # each costs a descriptor, and a handler may keep its arrays for ever
+            common.pop(next(iter(common)))[0].give_up()
 
     def returned(self, lane: Lane) -> list[int]:
         """Segments of this worker of which no view is left here, since the last call."""
@@ -114,6 +140,9 @@ class Exchange:
         """The workers are gone: keep nothing for reuse, whoever still holds the queue."""
         if self._store is not None:
             self._store = SegmentStore()
+        for account in self._accounts.values():
+            account.give_up()
+        spare.leave(self)
 
     def take_back(self, lane: int, generation: int, serials: Sequence[int]) -> None:
         """This worker has no view of these any more."""
@@ -121,12 +150,15 @@ class Exchange:
         if account is not None and self._store is not None:
             account.lent.difference_update(serials)
             self._store.take_back(serials)
+            for serial in serials:
+                account.take_back(serial)
 
     def lane_gone(self, lane: int, generation: int) -> None:
         """This worker is no more; what it held may still be mapped by a child of it, so it is not used again."""
         account = self._accounts.pop((lane, generation), None)
         if account is not None and self._store is not None:
             self._store.give_up(sorted(account.lent))
+            account.give_up()
 
 
 def serials_of(packed: Packed | Iterable[Packed]) -> list[int]:

@@ -60,6 +60,7 @@ class Traffic:
         brings_handler = command.with_handler or not self._books.engine.is_sticky
         if brings_handler:
             self._exchange.bring(lane, chunk.job.handler.shared)
+            self._exchange.lend(lane, chunk.job.handler.segments)
         frame = ChunkFrame(
             job=chunk.job.number,
             chunk=chunk.number,
@@ -133,6 +134,8 @@ class Traffic:
             forgotten: ForgottenFrame = load_frame(answer.result())
             if forgotten.complaint is not None:
                 log.warning(SETUP_END_FAILED, job.id, lane.number, forgotten.complaint)
+            if forgotten.returned:
+                self._later(partial(self._exchange.take_back, lane.number, lane.generation, forgotten.returned))
             if forgotten.records:
                 self._later(partial(self._announce, records_of(job, lane.number, forgotten.records)))
             self._post(JobForgotten(lane.number, lane.generation, job.number))

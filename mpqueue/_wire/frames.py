@@ -84,6 +84,7 @@ class ForgottenFrame(NamedTuple):
 
     complaint: str | None
     records: Sequence[bytes] = ()  #: what was logged meanwhile
+    returned: Sequence[int] = ()  #: the parent's segments that the worker has done with
 
 
 class FailureFrame(NamedTuple):

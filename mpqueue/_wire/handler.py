@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.payload import Packed, dump_code, weigh_code
-from mpqueue._wire.segments import Segment, log
+from mpqueue._wire.segments import CommonSegment, log
 from mpqueue._wire.shared import Shared, notes_shared
 from mpqueue.errors import HandlerPicklingError, shown
 
@@ -35,7 +35,7 @@ class PackedHandler(NamedTuple):
     """A handler's frame, and the segments that hold what is big of it for as long as somebody holds this."""
 
     frame: HandlerFrame
-    segments: tuple[Segment, ...]
+    segments: tuple[CommonSegment, ...]
     weight: str = ""  #: of a heavy one, what makes it so
     shared: tuple[Shared[Any], ...] = ()  #: what it names of what is shared
 
@@ -78,7 +78,7 @@ def pack_handler(
     return PackedHandler(frame, segments, weight or setup_weight, tuple(noted))
 
 
-def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed, Segment | None, str]:
+def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed, CommonSegment | None, str]:
     """The function pickled, the segment with what is big of it, and what makes it heavy where it is."""
     try:
         packed = dump_code(function, whole=whole)

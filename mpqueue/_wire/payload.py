@@ -23,7 +23,7 @@ from typing import Any, ClassVar, NamedTuple
 import cloudpickle
 
 from mpqueue._wire import main_names
-from mpqueue._wire.segments import AVAILABLE, BIG, Segment, SegmentRef, SegmentStore, layout, log, view
+from mpqueue._wire.segments import AVAILABLE, BIG, CommonSegment, SegmentRef, SegmentStore, log, view
 
 PROTOCOL = 5
 
@@ -50,19 +50,16 @@ def dump(obj: Any, store: SegmentStore | None = None) -> Packed:
     return _dump(_plain_or_cloud, obj, None if store is None else store.lend)
 
 
-def dump_code(obj: Any, *, whole: bool = False) -> tuple[Packed, Segment | None]:
+def dump_code(obj: Any, *, whole: bool = False) -> tuple[Packed, CommonSegment | None]:
     """Pickle a function, by value where the other side could not import it.
 
     What is big of it is in a segment of its own, which lives as long as somebody holds it; ``whole``: nothing is.
     """
-    made: list[Segment] = []
+    made: list[CommonSegment] = []
 
     def lend(buffers: Sequence[memoryview]) -> tuple[SegmentRef, list[int]]:
-        segment = Segment()
-        offsets, size = layout(buffers)
-        ref = segment.fill(buffers, offsets, size)
-        made.append(segment)
-        return ref, offsets
+        made.append(CommonSegment(buffers))
+        return made[0].ref, made[0].offsets
 
     packed = _dump(_cloud, obj, None if whole else lend)
     return packed, made[0] if made else None

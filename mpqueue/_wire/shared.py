@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from mpqueue._wire.payload import Packed, copy_parts, dump_code, is_whole, load, load_parts
-from mpqueue._wire.segments import Segment
+from mpqueue._wire.segments import CommonSegment
 from mpqueue.errors import ItemPicklingError, shown
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Shared(Generic[T]):
     """
 
     def __init__(
-        self, token: Token, packed: Packed, segment: Segment | None = None, loaded: list[T] | None = None
+        self, token: Token, packed: Packed, segment: CommonSegment | None = None, loaded: list[T] | None = None
     ) -> None:
         self._token = token
         self._packed = packed

@@ -109,7 +109,7 @@ class ChunkRun:
         self.claim(Phase.UNPACKING, 0, len(self.running.indices))
         began = time.monotonic()
         try:
-            self.running.items = self.seat.exchange.load_items(self._packed_items)
+            self.running.items = self.seat.exchange.load(self._packed_items)
         except BaseException:
             return False
         finally:
@@ -168,7 +168,7 @@ class ChunkRun:
         assert isinstance(self._packed_items, list)
         began = time.monotonic()
         try:
-            item = self.seat.exchange.load_items(self._packed_items[position])
+            item = self.seat.exchange.load(self._packed_items[position])
         except BaseException as error:
             self.results.fail(position, error, 0.0, charged=False)
             return False

@@ -51,8 +51,8 @@ class WorkerExchange:
         if self.store is not None:
             self.store.chunk_begins(chunk, returned)
 
-    def load_items(self, packed: Packed) -> Any:
-        """The items again; `done_with` tells when no view of them is left."""
+    def load(self, packed: Packed) -> Any:
+        """What the parent packed; `done_with` tells when no view of it is left."""
         return load(packed, self._done_with.append)
 
     def done_with(self) -> list[int]:

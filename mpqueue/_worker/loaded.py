@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.ids import IdRule
-from mpqueue._wire.payload import load
 from mpqueue._worker import context, records
 from mpqueue._worker.capture import Capture, beside_bar
 from mpqueue._worker.seat import Seat
@@ -43,17 +42,17 @@ class LoadedJob:
         self.capture = Capture() if speech is not None and speech.capture else None
         self.beside_bar = speech is not None and speech.beside_bar
         began = time.monotonic()
-        handler = load(frame.handler)
-        setup = None if frame.setup is None else load(frame.setup)
+        handler = seat.exchange.load(frame.handler)
+        setup = None if frame.setup is None else seat.exchange.load(frame.setup)
         loaded = time.monotonic()
         self.seconds_loading, self.seconds_in_setup = loaded - began, 0.0
         self._more_arguments: tuple[Any, ...] = ()
         if setup is not None:
             self._more_arguments = (repeat(self._set_up(setup)),)
             self.seconds_in_setup = time.monotonic() - loaded
-        self._handler = handler
+        self._handler: Any = handler
         # Only Python functions let other threads of the worker in between two items.
-        self._call = handler if isinstance(handler, FunctionType | MethodType) else _python_call(handler)
+        self._call: Any = handler if isinstance(handler, FunctionType | MethodType) else _python_call(handler)
         self.awaits = False
         if _is_async(handler):
             self.await_results()
@@ -109,11 +108,14 @@ class LoadedJob:
         return state
 
     def close(self) -> None:
-        """Finish the setup, close the event loop. Raises what the setup's end raises."""
+        """Finish the setup, close the event loop, let the handler go. Raises what the setup's end raises."""
         try:
             if self._finish is not None:
                 self._finish()
         finally:
+            # Some cycle may still hold this: what is big of the handler should not wait for it.
+            self._handler = self._call = self._finish = None
+            self._more_arguments = ()
             if self._runner is not None:
                 self._runner.close()
             if self.capture is not None:

@@ -47,7 +47,8 @@ class Worker:
             return Answer(dump_frame(report), plain=isinstance(report.results, Packed) and not report.failures)
         if isinstance(frame, InitializeFrame):
             return Answer(dump_frame(self._initialize(frame)))
-        return Answer(dump_frame(ForgottenFrame(self._forget(frame.job), self.seat.home.take())))
+        complaint = self._forget(frame.job)
+        return Answer(dump_frame(ForgottenFrame(complaint, self.seat.home.take(), self.seat.exchange.done_with())))
 
     def close(self, *, quietly: bool = False) -> None:
         """End what setups have yielded (not ``quietly``), and the watchdog. Only where the process goes on."""

@@ -13,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import weakref
+from collections.abc import Callable
 
 from mpqueue._wire.frames import Ended
 from mpqueue._wire.ledger import OUTBOX, Phase
@@ -60,33 +62,40 @@ class Watchdog:
             self._wake.set()
 
     def _loop(self) -> None:
-        seen: ChunkRun | None = None
+        seen: weakref.ref[ChunkRun] | None = None
         naps = 0
         while not self._ended:
             # Said before the look at _run, as the main thread sets _run before it looks at this: one of both sees.
             self._asleep = naps >= NAPS
-            run = self._run
-            if run is None:
-                seen = None  # its job, and all that the handler holds, may go
-            if run is None or run is seen:
+            found = self._at_hand()
+            if found is None or found is seen:
                 self._wake.wait(None if self._asleep else NAP_SECONDS)
                 naps = 0 if self._wake.is_set() else naps + 1
                 self._wake.clear()
                 continue
             self._asleep, naps = False, 0
-            limit = run.station.chunk_limit
-            if self._still_runs(run, CUT * limit):
-                cut_off(run)
-                if self._still_runs(run, limit):
-                    send_early(run)
-                    seen = run
+            if self._when_late(found, CUT, cut_off) and self._when_late(found, 1.0, send_early):
+                seen = found
 
-    def _still_runs(self, run: ChunkRun, after: float) -> bool:
-        """Sleep until so long after the chunk's start; True where it is still the one that runs."""
-        pause = run.started + after - time.monotonic()
+    def _at_hand(self) -> weakref.ref[ChunkRun] | None:
+        """Weak, since this thread sleeps long: when a chunk is over, its job and all that the handler holds may go."""
+        run = self._run
+        return None if run is None else weakref.ref(run)
+
+    def _when_late(self, found: weakref.ref[ChunkRun], part: float, act: Callable[[ChunkRun], None]) -> bool:
+        """Sleep until that part of the chunk's time is over; where it still runs then, act, and return True."""
+        run = found()
+        if run is None:
+            return False
+        pause = run.started + part * run.station.chunk_limit - time.monotonic()
+        del run
         if pause > 0:
             threading.Event().wait(pause)
-        return run is self._run
+        run = self._run
+        if run is None or run is not found():
+            return False
+        act(run)
+        return True
 
 
 def cut_off(run: ChunkRun) -> None:

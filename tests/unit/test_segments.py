@@ -1,0 +1,153 @@
+"""Segments: filling them again through a mapping, and those of handlers, which many workers map."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from mpqueue._wire import segments
+from mpqueue._wire.segments import CommonSegment, Segment, SegmentStore, layout, spare, view
+
+SIZE = 300_000
+
+
+@pytest.fixture(autouse=True)
+def user() -> Iterator[object]:
+    """Somebody for whom it is worth keeping spare ones."""
+    user = object()
+    spare.enter(user)
+    yield user
+    spare.leave(user)
+    assert not len(spare)
+
+
+def parts(*fills: int, size: int = SIZE) -> list[memoryview]:
+    """Buffers of that size, each full of one byte."""
+    return [memoryview(bytes([fill]) * size) for fill in fills]
+
+
+def fill(segment: Segment, buffers: list[memoryview]) -> bytes:
+    """What a reader finds in it, once it is filled with these."""
+    offsets, size = layout(buffers)
+    ref = segment.fill(buffers, offsets, size)
+    found = view(ref)
+    return b"".join(found[at : at + buffer.nbytes] for at, buffer in zip(offsets, buffers, strict=True))
+
+
+@pytest.mark.parametrize("size", [1, 4096, SIZE, 3 * segments.PIECE + 1])
+def test_what_is_filled_again_holds_the_new_and_nothing_else(size: int) -> None:
+    segment = Segment()
+    for numbers in ((1, 2), (3, 4), (5,), (6, 7)):
+        buffers = parts(*numbers, size=size)
+        assert fill(segment, buffers) == b"".join(buffers)
+
+
+def test_one_that_is_filled_with_more_than_before_grows() -> None:
+    segment = Segment()
+    for count in (1, 1, 3, 3):
+        buffers = parts(*range(count))
+        assert fill(segment, buffers) == b"".join(buffers)
+
+
+def test_where_nothing_can_be_mapped_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    segment = Segment()
+    fill(segment, parts(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(segments, "_map", lambda *_: None)
+        ref = segment.fill(parts(2), [0], SIZE)
+    assert bytes(view(ref)) == bytes(parts(2)[0])
+
+
+def test_a_view_keeps_what_it_saw_when_its_segment_is_closed() -> None:
+    segment = Segment()
+    fill(segment, parts(1))
+    ref = segment.fill(parts(2), [0], SIZE)
+    found = view(ref)
+    segment.close()
+    assert bytes(found) == bytes(parts(2)[0])
+
+
+def test_a_store_lends_a_segment_again_when_it_is_back() -> None:
+    store = SegmentStore()
+    first, _ = store.lend(parts(1))
+    second, _ = store.lend(parts(2))
+    assert first.serial != second.serial
+    store.take_back([first.serial])
+    third, _ = store.lend(parts(3))
+    assert third.serial == first.serial
+    assert bytes(view(third))[:1] == b"\3"
+    assert bytes(view(second))[:1] == b"\2"
+
+
+def common(fill: int, *, lent: bool = True) -> CommonSegment:
+    segment = CommonSegment(parts(fill))
+    if lent:
+        segment.lent()
+    return segment
+
+
+def test_one_for_all_is_filled_again_when_nobody_holds_it() -> None:
+    first = common(1)
+    serial = first.ref.serial
+    other = common(2)
+    assert other.ref.serial != serial, "the first one is held"
+    del first
+    second = common(3)
+    assert second.ref.serial == serial
+    assert bytes(view(second.ref)[:SIZE]) == bytes(parts(3)[0])
+
+
+@pytest.mark.parametrize("ending", ["never lent", "given up", "given up before it is lent again"])
+def test_one_that_somebody_may_still_map_is_never_filled_again(ending: str) -> None:
+    first = common(1, lent=ending != "never lent")
+    serial, found = first.ref.serial, view(first.ref)
+    if ending != "never lent":
+        first.give_up()
+    if ending.endswith("again"):
+        first.lent()
+    del first
+    assert common(2).ref.serial != serial
+    assert bytes(found[:SIZE]) == bytes(parts(1)[0])
+
+
+def test_what_is_spare_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "KEEP_FREE", 2.5 * SIZE)
+    made = [common(number) for number in range(4)]
+    serials = [one.ref.serial for one in made]
+    made.reverse()
+    while made:
+        made.pop()
+    held = [common(9) for _ in range(4)]
+    assert len({one.ref.serial for one in held} & set(serials)) == 2
+
+
+def test_a_fork_takes_none_of_its_parent_s() -> None:
+    first = common(1)
+    found, serial = view(first.ref), first.ref.serial
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            spare.enter(None)
+            del first
+            other = common(2)
+            os.write(writer, b"same" if other.ref.serial == serial else b"another")
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 10) == b"another"
+    assert bytes(found[:SIZE]) == bytes(parts(1)[0])
+    os.close(reader)
+    os.close(writer)
+
+
+def test_nothing_is_kept_for_nobody(user: object) -> None:
+    first, second = common(1), common(2)
+    del first
+    assert len(spare) == 1
+    spare.leave(user)
+    assert not len(spare)
+    del second
+    assert not len(spare)
