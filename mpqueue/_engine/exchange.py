@@ -55,8 +55,6 @@ class Exchange:
     def __init__(self, engine: Capabilities) -> None:
         self._engine = engine
         self._store = SegmentStore() if engine.shares_memory else None
-        if self._store is not None:
-            spare.enter(self)
         self._imports = ImportWatch()
         self._accounts: dict[tuple[int, int], _Account] = {}
 
@@ -86,8 +84,10 @@ class Exchange:
                 brought.add(one)
                 cast("BringingLane", lane).bring(one)
 
-    def lend(self, lane: Lane, segments: Iterable[CommonSegment]) -> None:
+    def lend(self, lane: Lane, segments: Sequence[CommonSegment]) -> None:
         """The worker is about to map what is big of a handler."""
+        if segments:
+            spare.enter(self)
         common = self._account(lane).common
         for segment in segments:
             segment.lent()

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, NamedTuple
 import cloudpickle
 
 from mpqueue._wire import main_names
-from mpqueue._wire.segments import AVAILABLE, BIG, CommonSegment, SegmentRef, SegmentStore, log, view
+from mpqueue._wire.segments import AVAILABLE, BIG, BIG_BUFFER, CommonSegment, SegmentRef, SegmentStore, log, view
 
 PROTOCOL = 5
 
@@ -153,7 +153,7 @@ class _Buffers(list[memoryview]):
             raw = buffer.raw()
         except BufferError:  # not contiguous
             return True
-        if raw.nbytes < BIG:
+        if raw.nbytes < BIG_BUFFER:
             return True
         self.append(raw)
         return False

@@ -106,9 +106,9 @@ def test_handlers_with_fresh_tables_find_their_own_in_what_others_were_in() -> N
         for turn in range(6):
             job = queue.run(range(20), closed_over(np.arange(COUNT) + turn))
             assert job.results == [item + turn for item in range(20)]
-            wait_until(lambda: not common_ones(queue))
             queue.clear_job(job.id)
             del job
+            wait_until(lambda: len(spare))
             used.update(segment.serial for segment in spare._free)
     assert len(used) == 1
     assert not len(spare), "closing keeps nothing"

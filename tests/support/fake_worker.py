@@ -318,7 +318,8 @@ class FakeWorker:
         position = run.lo + bisect_right(run.ends, self.fleet.now)
         del run.ends[position + 1 - run.lo :]
         run.was_cut = True
-        self.base = self.used
+        if position > run.lo:
+            self.base = self.used
         if run.ends[-1] < math.inf:
             run.crash_at = math.inf
         self._claim(Phase.RUNNING, position, position + 1)

@@ -16,7 +16,7 @@ SIZE = 300_000
 @pytest.fixture(autouse=True)
 def user() -> Iterator[object]:
     """Somebody for whom it is worth keeping spare ones."""
-    user = object()
+    user = SegmentStore()
     spare.enter(user)
     yield user
     spare.leave(user)
@@ -130,7 +130,7 @@ def test_a_fork_takes_none_of_its_parent_s() -> None:
     child = os.fork()
     if child == 0:
         try:
-            spare.enter(None)
+            spare.enter(SegmentStore)
             del first
             other = common(2)
             os.write(writer, b"same" if other.ref.serial == serial else b"another")
