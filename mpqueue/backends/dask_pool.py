@@ -32,6 +32,9 @@ _log = logging.getLogger("mpqueue")
 CLOSE_LIMIT = 5.0
 #: Seconds that a nanny has to say what its dead worker ran.
 LAST_WORDS_LIMIT = 3.0
+#: Seconds between two lots of messages to the scheduler. Dask's own 10 ms suit thousands of tasks; here there are few,
+#: and a lane may stand idle until the next one comes.
+SEND_INTERVAL = 0.001
 #: Seconds from an order to kill to the news that the worker is gone.
 KILL_LIMIT = 10.0
 
@@ -143,6 +146,8 @@ class DaskPool:
         return await self.client.scatter(data, hash=False)
 
     def _open(self) -> None:
+        if self.client.scheduler_comm is not None:
+            self.client.scheduler_comm.interval = SEND_INTERVAL
         self.client.subscribe_topic("all", self._happened)
         self.client.subscribe_topic(dask_side.TOPIC, self._rang)
         self._look_again()
