@@ -19,8 +19,7 @@ REASONS: dict[str, dict[str, str]] = {
     "arrays": {
         "ray": "Ray keeps one object store for the whole machine, mapped once by everybody. What is put there is "
         "written once and read in place, read-only. mpqueue's arrays arrive writable.",
-        "": "Below some hundred kilobytes a pipe is as fast as shared memory, and a chunk's books cost more than it "
-        "does.",
+        "": "A pipe is as fast as shared memory for what is small, and a chunk's books cost more than it does.",
     },
     "closure": {
         "multiprocessing, forked anew": "A forked worker has everything that its parent has without any copy. That is "
