@@ -25,6 +25,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import itertools
 import logging
 import mmap
@@ -80,7 +81,7 @@ class Segment:
         self.serial = next(_serials)
         self.capacity = 0
         self._path = f"/proc/{os.getpid()}/fd/{self._fd}"
-        self._address: int | None = None  #: of our own mapping, made when this is filled again
+        self._memory: Any = None  #: our own mapping, made when this is filled again
 
     def fill(self, buffers: Sequence[memoryview], offsets: Sequence[int], size: int) -> SegmentRef:
         """Write the buffers at these offsets, with no gap of a page. Raises OSError where there is no memory for it."""
@@ -91,31 +92,23 @@ class Segment:
             else:
                 _copy_all(memory, buffer, offset)
         if size > self.capacity:
-            self._unmap()
+            self._memory = None
             os.ftruncate(self._fd, size)
             self.capacity = size
         return SegmentRef(self._path, self.serial, size)
 
     def _mapped(self) -> memoryview | None:
         """All of it, for writing: its pages exist, so nothing can run out. None where it can't be mapped."""
-        if self._address is None:
+        if self._memory is None:
             # Populated at once, which costs a quarter of meeting one page after the other.
             flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-            self._address = _map(self.capacity, flags, self._fd)
-        if self._address is None:
-            return None
-        return memoryview((ctypes.c_char * self.capacity).from_address(self._address)).cast("B")
-
-    def _unmap(self) -> None:
-        address, self._address = self._address, None
-        if address is not None:
-            _mapper().munmap(address, self.capacity)
+            self._memory = _map(self.capacity, flags, self._fd)
+        return None if self._memory is None else memoryview(self._memory).cast("B")
 
     def close(self) -> None:
         """Give the descriptor back, and the mapping; mappings of the other side stay valid."""
-        fd, self._fd = self._fd, -1
+        fd, self._fd, self._memory = self._fd, -1, None
         if fd >= 0:
-            self._unmap()
             os.close(fd)
 
     __del__ = close
@@ -297,10 +290,15 @@ def _mapper() -> Any:
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
-def _map(size: int, flags: int, fd: int) -> int | None:
-    """The address of a new mapping that can be written to; None where the system has none to give."""
+def _map(size: int, flags: int, fd: int, on_end: Callable[[], object] | None = None) -> Any:
+    """Memory to read and write, unmapped when nothing views it any more; None where the system has none to give."""
     address = _mapper().mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, 0)
-    return None if address == _MAP_FAILED else int(address)
+    if address == _MAP_FAILED:
+        return None
+    memory = (ctypes.c_char * size).from_address(address)
+    # Not at exit: there may be arrays that are used until the very end.
+    weakref.finalize(memory, _unmap, address, size, on_end).atexit = False
+    return memory
 
 
 def view(ref: SegmentRef, on_free: Callable[[int], object] | None = None) -> memoryview:
@@ -312,14 +310,13 @@ def view(ref: SegmentRef, on_free: Callable[[int], object] | None = None) -> mem
     """
     fd = _opened(ref)
     try:
-        address = _map(ref.size, mmap.MAP_PRIVATE, fd)
+        memory = _map(
+            ref.size, mmap.MAP_PRIVATE, fd, None if on_free is None else functools.partial(on_free, ref.serial)
+        )
     finally:
         os.close(fd)
-    if address is None:
+    if memory is None:
         raise OSError(ctypes.get_errno(), f"can't map a segment of {ref.size} bytes")
-    memory = (ctypes.c_char * ref.size).from_address(address)
-    # Not at exit: there may be arrays that are used until the very end.
-    weakref.finalize(memory, _unmap, address, ref, on_free).atexit = False
     return memoryview(memory).cast("B")
 
 
@@ -336,7 +333,7 @@ def _opened(ref: SegmentRef) -> int:
     return os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _unmap(address: int, ref: SegmentRef, on_free: Callable[[int], object] | None) -> None:
-    _mapper().munmap(address, ref.size)
-    if on_free is not None:
-        on_free(ref.serial)
+def _unmap(address: int, size: int, on_end: Callable[[], object] | None) -> None:
+    _mapper().munmap(address, size)
+    if on_end is not None:
+        on_end()
