@@ -12,8 +12,11 @@ from mpqueue._wire.seed import STACK_SIGNAL
 #: Seconds to wait for the first of the text. It comes within 2 ms, or not at all: the handler blocks the signal.
 PATIENCE = 0.05
 
-#: Seconds from the first of the text to the last: the worker writes it in one go, 10 us for a thread.
-SETTLE = 0.003
+#: Seconds without more of the text after which that was all. It comes in pieces, 10 us for a thread, between which the
+#: worker may have to wait where the machine is busy.
+SETTLE = 0.02
+#: Bytes after which more of it does not matter.
+MOST = 1 << 20
 
 
 class StackDump:
@@ -67,7 +70,7 @@ class StackDump:
             self._watcher.forget(self._fd)
             return False
         if self._then is not None:
-            if not self._text and self._timer is not None:
+            if self._timer is not None and len(self._text) < MOST:
                 self._timer.cancel()
                 self._timer = self._watcher.later(SETTLE, self._then)
             self._text += text

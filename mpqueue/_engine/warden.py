@@ -123,12 +123,12 @@ class Warden:
     # -- what happens --------------------------------------------------------------------------------------------------
 
     def _answered(self, answer: Call) -> None:
+        error = answer.exception()
+        if error is not None and not isinstance(error, BrokenProcessPool):  # that it died `_exited` says more about
+            self._failure = error  # in time, also where the process is gone already: `_drained` comes later
         if self._state is not State.STARTING:
             return
-        error = answer.exception()
         if error is not None:
-            # That it died, `_exited` will say more about.
-            self._failure = None if isinstance(error, BrokenProcessPool) else error
             self.lane.worker.kill()
             return
         self._cancel_timer()

@@ -8,6 +8,8 @@ watchdog (`mpqueue._worker.watchdog`) cuts it off behind that item. In a careful
 from __future__ import annotations
 
 import inspect
+import os
+import signal
 import threading
 import time
 from typing import Any
@@ -140,6 +142,9 @@ class ChunkRun:
                 continue
             size = self._run_stretch(lo, hi)
             self.station.has_run = True
+            if self.careful and self.station.is_cut_off():
+                # Whoever closed the line is the one that is still claimed: the parent would kill the next one for it.
+                os.kill(os.getpid(), signal.SIGKILL)
         return Ended.DONE
 
     def _has_too_much(self) -> bool:
