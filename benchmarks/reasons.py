@@ -26,8 +26,8 @@ REASONS: dict[str, dict[str, str]] = {
         "the fastest way there is, as long as nobody else runs threads (a fork copies their locks in whatever state "
         "they are), and the object is there before the pool is.",
         "joblib": "joblib writes a large array argument to a file once and has its workers map it read-only.",
-        "ray": "Ray's object store is mapped once, by everybody, and read in place; here a segment is made and mapped "
-        "for each object.",
+        "ray": "Ray's object store is mapped once, by everybody, and read in place; here a segment is filled and "
+        "mapped for each object.",
     },
     "one_item": {
         "": "A round trip through mpqueue passes its coordinator and its listener thread, so that a job has events, "

@@ -86,8 +86,9 @@ class Exchange:
 
     def lend(self, lane: Lane, segments: Sequence[CommonSegment]) -> None:
         """The worker is about to map what is big of a handler."""
-        if segments:
-            spare.enter(self)
+        if not segments:
+            return
+        spare.enter(self)
         common = self._account(lane).common
         for segment in segments:
             segment.lent()

@@ -203,18 +203,16 @@ class CommonSegment:
         segment = spare.take(size) or Segment()
         self.ref = segment.fill(buffers, self.offsets, size)
         self._segment = segment
-        self._reuse: weakref.finalize[..., Any] | None = None
-        self._is_given_up = False
+        self._reuse: weakref.finalize[..., Any] | None = None  #: made once, when it is lent; given up, it does nothing
 
     def lent(self) -> None:
         """A worker is about to map it, and will say when it has no view left."""
-        if self._reuse is None and not self._is_given_up:
+        if self._reuse is None:
             self._reuse = weakref.finalize(self, spare.add, self._segment, os.getpid())
             self._reuse.atexit = False
 
     def give_up(self) -> None:
-        """Nobody will say when a worker that had it, or a child of that one, has no view left."""
-        self._is_given_up = True
+        """It was lent, and nobody will say when that worker, or a child of it, has no view left."""
         if self._reuse is not None:
             self._reuse.detach()
 
