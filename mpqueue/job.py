@@ -6,7 +6,6 @@ queue is closed.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, overload
@@ -115,8 +114,7 @@ class JobItem(Generic[T_co, R_co]):
 
         None where the item did not run, or its worker died.
         """
-        cpu = self._table.cpu[self._index]
-        return None if math.isnan(cpu) else cpu
+        return self._table.cpu[self._index] or None
 
     @property
     def peak_memory(self) -> int | None:

@@ -10,10 +10,11 @@ attempts and error before its final status.
 from __future__ import annotations
 
 import math
+import mmap
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mpqueue._wire.ids import IdRule, find_id
 from mpqueue.errors import JobStateError, shown
@@ -50,6 +51,13 @@ class FailedTry:
     exception: BaseException
 
 
+#: Bytes from which on a column has memory of its own, which the system fills with zeros as it is used: at once, that
+#: would take 1 ms for each 100,000 items, while the workers wait for the first of them.
+LARGE = 1 << 18
+#: The least that is told of a CPU's time, in seconds.
+LEAST_CPU = 1e-9
+
+
 class ItemTable:
     """The columns. ``payloads`` is the table's own list of the user's objects."""
 
@@ -58,10 +66,10 @@ class ItemTable:
         self.payloads = payloads
         self.rule = rule
         self.status = bytearray(count)
-        self.attempts = array("I", bytes(4 * count))
-        self.elapsed = array("f", bytes(4 * count))
-        self.cpu = array("f", [math.nan]) * count  #: CPU seconds; not a number: not known
-        self.peak = array("I", bytes(4 * count))  #: peak of memory, in KiB; 0: not known
+        self.attempts: memoryview[int] = _zeros("I", count)
+        self.elapsed: memoryview[float] = _zeros("f", count)
+        self.cpu: memoryview[float] = _zeros("f", count)  #: CPU seconds; 0: not known
+        self.peak: memoryview[int] = _zeros("I", count)  #: peak of memory, in KiB; 0: not known
         self.results: list[Any] = [None] * count
         self.failures: dict[int, Failure] = {}
         self.history: dict[int, list[FailedTry]] = {}
@@ -154,7 +162,8 @@ class ItemTable:
         self.status[index] = FAILED
 
     def time_stretch(self, indices: Sequence[int], seconds: float, cpu: float) -> None:
-        """These items took ``seconds`` each, and ``cpu`` seconds of a CPU's time."""
+        """These items took ``seconds`` each, and ``cpu`` seconds of a CPU's time (not a number: not known)."""
+        cpu = 0.0 if math.isnan(cpu) else max(cpu, LEAST_CPU)
         if isinstance(indices, range):
             self.elapsed[indices.start : indices.stop] = array("f", [seconds]) * len(indices)
             self.cpu[indices.start : indices.stop] = array("f", [cpu]) * len(indices)
@@ -170,7 +179,7 @@ class ItemTable:
 
     def forget_costs(self, index: int) -> None:
         """What the item's last try cost is not known."""
-        self.cpu[index] = math.nan
+        self.cpu[index] = 0.0
         self.peak[index] = 0
 
     def forget_failures(self) -> list[int]:
@@ -202,6 +211,12 @@ class ItemTable:
         if index in self.output:
             copy.output[0] = self.output[index]
         return copy
+
+
+def _zeros(format: Literal["f", "I"], count: int) -> Any:
+    size = 4 * count
+    memory = bytearray(size) if size < LARGE else mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return memoryview(memory).cast(format)
 
 
 def _no_handler(table: ItemTable, index: int) -> Any:  # noqa: ARG001

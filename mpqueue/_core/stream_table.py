@@ -7,7 +7,6 @@ is the coordinator's. Whatever is done to all rows is done by one call into C, w
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -51,7 +50,7 @@ class StreamTable(ItemTable):
         columns: Any = self  # sparse here, which the columns' readers don't notice
         columns.payloads, columns.status, columns.results = self._items, self._statuses, self._values
         columns.attempts, columns.elapsed = self._tries, self._times
-        columns.cpu, columns.peak = _Column(self._values, math.nan, math.nan), _Column(self._values, 0, 0)
+        columns.cpu, columns.peak = _Column(self._values, 0.0, 0.0), _Column(self._values, 0, 0)
 
     def __len__(self) -> int:
         return self._count

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.item_table import Failure, ItemTable, make_table
+from mpqueue._core.item_table import LARGE, LEAST_CPU, Failure, ItemTable, make_table
 from mpqueue._core.stream_table import StreamTable
 from mpqueue._wire.ids import IdRule
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
@@ -210,7 +210,25 @@ def test_a_stretch_gives_each_of_its_items_the_same_time(indices: Any) -> None:
     table.time_stretch(indices, 0.5, 0.25)
     assert list(table.elapsed) == [0, 0.5, 0.5, 0]
     assert list(table.cpu[1:3]) == [0.25, 0.25]
-    assert all(math.isnan(table.cpu[index]) for index in (0, 3))
+    assert (table.cpu[0], table.cpu[3]) == (0, 0), "not known"
+
+
+@pytest.mark.parametrize(("told", "kept"), [(0.0, LEAST_CPU), (math.nan, 0.0), (0.25, 0.25)])
+def test_a_time_of_nothing_is_not_taken_for_one_that_is_not_known(told: float, kept: float) -> None:
+    table = table_of(1)
+    table.time_stretch([0], 0.5, told)
+    assert table.cpu[0] == pytest.approx(kept)
+
+
+@pytest.mark.parametrize("count", [LARGE // 4 - 1, LARGE // 4])
+def test_columns_of_any_length_begin_as_zeros_and_keep_what_is_written(count: int) -> None:
+    table = table_of(count)
+    for column in (table.attempts, table.elapsed, table.cpu, table.peak):
+        assert not any(column[:10])
+        assert not any(column[-10:])
+    table.complete(range(count - 3, count), [1, 2, 3])
+    table.time_stretch([count - 1], 0.5, 0.25)
+    assert (list(table.attempts[-4:]), table.elapsed[count - 1], table.cpu[count - 1]) == ([0, 1, 1, 1], 0.5, 0.25)
 
 
 def test_what_an_item_cost_is_forgotten_before_its_next_try() -> None:
@@ -219,8 +237,7 @@ def test_what_an_item_cost_is_forgotten_before_its_next_try() -> None:
     table.note_peaks({0: 3 << 20, 1: 1 << 60})
     assert list(table.peak) == [3 << 10, (1 << 32) - 1]
     table.forget_costs(0)
-    assert math.isnan(table.cpu[0])
-    assert (table.peak[0], table.cpu[1]) == (0, 0.25)
+    assert (table.cpu[0], table.peak[0], table.cpu[1]) == (0, 0, 0.25)
 
 
 def test_a_row_stays_as_it_was() -> None:

@@ -90,7 +90,7 @@ def make_row(table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int
     }
     for name in NUMBERS:
         column = getattr(table, name)
-        part = column[lo:hi] if whole else array(column.typecode, (column[index] for index in indices))
+        part = column[lo:hi] if whole else array(column.format, (column[index] for index in indices))
         data, first = part.tobytes(), part[:1].tobytes()
         content[name] = first if data == first * len(part) else data  # very often all are the same
     if table.history or table.failures:
@@ -172,7 +172,7 @@ def read_row(body: bytes, table: ItemTable, read_file: ReadFile, path: str) -> l
     for name in NUMBERS:
         column, count = getattr(table, name), len(indices)
         if name in content:
-            numbers = _numbers(column.typecode, content[name])
+            numbers = _numbers(column.format, content[name])
             _put(column, indices, numbers * count if len(numbers) < count else numbers)
     unreadable = _read_results(content, table, indices, read_file)
     if "history" in content:
