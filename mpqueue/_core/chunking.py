@@ -3,9 +3,15 @@
 A chunk aims at a duration. The first items go out one by one; sizes then grow at most sixteenfold from one report to
 the next, since the first items are often slow for reasons of their own (imports, caches); and towards the end chunks
 become smaller, so that all lanes finish together.
+
+Items that turn out to take longer make chunks small at once (what is known of an item's time and what the last report
+says are averaged); when they take less again, the geometric mean of the two has chunks as long as before after four of
+them, where an item of a thousand times the others' length had come between. An average would take ten.
 """
 
 from __future__ import annotations
+
+import math
 
 from mpqueue._wire.ledger import MAX_CHUNK_ITEMS
 from mpqueue._wire.pace import CHUNK_SECONDS
@@ -16,6 +22,8 @@ SMALLEST = 0.025
 GROWTH = 16
 #: A lane gets a second chunk in advance only where an item is known to take less than so many chunks should.
 PREFETCH_BELOW = 2.5
+#: Seconds that an item takes at least, whatever a clock says.
+LEAST_PACE = 1e-9
 #: Bytes of pickled items that a chunk aims at, at most.
 TARGET_BYTES = 4 << 20
 #: A stream holds items for so many seconds of all lanes, but at least so many for each and at most so many in all, and
@@ -44,11 +52,12 @@ class ChunkSizer:
         if items <= 0:
             return
         self._largest = max(self._largest, items)
-        latest = seconds / items
+        latest = max(seconds / items, LEAST_PACE)
         if self.seconds_per_item is None or self._largest < GROWTH:
             self.seconds_per_item = latest
         else:
-            self.seconds_per_item = 0.5 * (self.seconds_per_item + latest)
+            known = self.seconds_per_item
+            self.seconds_per_item = 0.5 * (known + latest) if latest > known else math.sqrt(known * latest)
 
     def learn_bytes(self, items: int, size: int) -> None:
         """So many items were pickled into so many bytes."""
@@ -59,7 +68,7 @@ class ChunkSizer:
         least = LEAST_AHEAD * lanes
         if self.seconds_per_item is None:
             return least
-        ahead = min(AHEAD_SECONDS * lanes / max(self.seconds_per_item, 1e-9), MOST_AHEAD)
+        ahead = min(AHEAD_SECONDS * lanes / self.seconds_per_item, MOST_AHEAD)
         if self._bytes_per_item:
             ahead = min(ahead, AHEAD_BYTES / self._bytes_per_item)
         return max(least, int(ahead))
@@ -75,7 +84,7 @@ class ChunkSizer:
             return min(self._explicit, pending, MAX_CHUNK_ITEMS)
         if self.seconds_per_item is None:
             return 1
-        pace = max(self.seconds_per_item, 1e-9)
+        pace = self.seconds_per_item
         by_time = self.chunk_seconds / pace
         at_the_end = max(-(-pending // (2 * lanes)), SMALLEST * self.chunk_seconds / pace)
         size = min(by_time, self._largest * GROWTH, at_the_end, MAX_CHUNK_ITEMS)

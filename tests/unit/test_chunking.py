@@ -99,12 +99,21 @@ def test_only_items_known_to_be_short_are_sent_in_advance() -> None:
     assert not sizer_for(0.2).may_prefetch
 
 
-def test_one_outlier_is_soon_forgotten() -> None:
+def test_an_item_of_a_thousand_times_the_others_length_is_forgotten_within_five_chunks() -> None:
     sizer = sizer_for(0.0001)
-    sizer.learn(200, 2.0)
-    for _ in range(10):
-        sizer.learn(10, 0.001)
-    assert sizer.size(MANY, 1) > 100
+    usual = sizer.size(MANY, 1)
+    sizer.learn(1, 0.1)
+    assert sizer.size(MANY, 1) == 1
+    for _ in range(5):
+        size = sizer.size(MANY, 1)
+        sizer.learn(size, size * 0.0001)
+    assert sizer.size(MANY, 1) > 0.7 * usual
+
+
+def test_items_that_become_much_longer_go_in_small_chunks_at_once() -> None:
+    sizer = sizer_for(0.00001)
+    sizer.learn(20, 0.05)
+    assert sizer.size(MANY, 1) <= 40
 
 
 def test_a_report_without_items_teaches_nothing() -> None:
