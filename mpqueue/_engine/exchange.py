@@ -59,8 +59,12 @@ class Exchange:
         self._accounts: dict[tuple[int, int], _Account] = {}
 
     def _account(self, lane: Lane) -> _Account:
-        fresh = _Account(reloaded=len(self._imports.reloaded))
-        return self._accounts.setdefault((lane.number, lane.generation), fresh)
+        key = (lane.number, lane.generation)
+        account = self._accounts.get(key)
+        if account is None:
+            # Two threads may come at once, see `received`.
+            account = self._accounts.setdefault(key, _Account(reloaded=len(self._imports.reloaded)))
+        return account
 
     def pack(self, lane: Lane, chunk: Chunk) -> Packed | list[Packed] | dict[int, Failure]:
         """The chunk's items, ready to be sent to this lane; or the failures by position, where some can't be."""
