@@ -367,12 +367,12 @@ def test_run_resolves_after_the_last_event_was_delivered() -> None:
 # --- calls from listeners -------------------------------------------------------------------------------------------
 
 
-def test_every_method_may_be_called_from_listeners_and_done_callbacks() -> None:
+def test_every_method_may_be_called_from_listeners_and_done_callbacks(tmp_path: Path) -> None:
     done: list[Any] = []
-    finished = threading.Event()
+    finished, gate = threading.Event(), Gate(tmp_path)
 
     def use_everything(queue: JobQueue, suffix: str) -> None:
-        queue.create_job(f"new {suffix}", range(200), do.succeed)
+        queue.create_job(f"new {suffix}", range(200), do.block_until_told(gate))
         queue.start(f"new {suffix}")
         queue.pause(f"new {suffix}")
         queue.resume(f"new {suffix}")
@@ -398,6 +398,7 @@ def test_every_method_may_be_called_from_listeners_and_done_callbacks() -> None:
         run = queue.start("job")
         run.add_done_callback(callback)
         assert finished.wait(60)
+        gate.open()
     assert [type(job) for job, *_ in done] == [Job, Job]
     assert [type(retried) for *_, retried in done] == [JobRun, JobRun]
 
