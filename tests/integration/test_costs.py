@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import resource
 import threading
 
 import pytest
@@ -75,3 +77,17 @@ def test_items_that_did_not_run_cost_nothing_that_is_known() -> None:
         queue.start("job").result(30)
         (record, _) = job.to_records(["id", "cpu_seconds", "peak_memory"])
         assert record["cpu_seconds"] >= 0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators keep what they like")
+def test_the_next_item_finds_the_memory_of_the_one_before_it() -> None:
+    def use(_: int) -> int:
+        """New pages that four buffers of 12 MB took."""
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        [bytearray(12 * MB) for _ in range(4)].clear()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with JobQueue(1) as queue:
+        first, *_, last = results_of(queue.run(range(5), use))
+    assert first > 10_000
+    assert last < 1_000

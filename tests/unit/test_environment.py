@@ -1,10 +1,10 @@
-"""What a worker's environment says about threads."""
+"""What a worker's environment says about threads and memory."""
 
 from __future__ import annotations
 
 import pytest
 
-from mpqueue._engine.environment import THREAD_VARIABLES, worker_environment
+from mpqueue._engine.environment import KEPT_MEMORY, KEPT_PART, THREAD_VARIABLES, worker_environment
 from mpqueue._engine.protocol import LaneSettings
 
 
@@ -29,3 +29,32 @@ def test_loky_can_read_the_limit_that_it_is_given() -> None:
     found = worker_environment(LaneSettings(1), 1, "cookie", {})
     assert int(float(found["LOKY_MAX_MEMORY_LEAK_SIZE"])) == 10**18
     assert found["MPQUEUE_LANE"] == "cookie"
+
+
+def malloc_variables(settings: LaneSettings, inherited: dict[str, str]) -> dict[str, int]:
+    found = worker_environment(settings, 1, "cookie", inherited)
+    return {name: int(value) for name, value in found.items() if name.startswith("MALLOC_")}
+
+
+def test_freed_memory_is_kept_for_the_next_item() -> None:
+    assert malloc_variables(LaneSettings(1), {}) == {
+        "MALLOC_TRIM_THRESHOLD_": 64 << 20,
+        "MALLOC_MMAP_THRESHOLD_": 32 << 20,
+    }
+
+
+@pytest.mark.parametrize(
+    "inherited", [{"MALLOC_ARENA_MAX": "1"}, {"GLIBC_TUNABLES": "glibc.pthread.rseq=0:glibc.malloc.trim_threshold=1"}]
+)
+def test_a_malloc_that_the_user_has_tuned_is_left_alone(inherited: dict[str, str]) -> None:
+    assert not malloc_variables(LaneSettings(1), inherited)
+
+
+def test_other_tunables_have_nothing_to_do_with_it() -> None:
+    assert malloc_variables(LaneSettings(1), {"GLIBC_TUNABLES": "glibc.pthread.rseq=0"})
+
+
+def test_workers_with_a_low_limit_keep_nothing() -> None:
+    least = KEPT_PART * KEPT_MEMORY
+    assert not malloc_variables(LaneSettings(1, max_memory=least - 1), {})
+    assert malloc_variables(LaneSettings(1, max_memory=least), {})
