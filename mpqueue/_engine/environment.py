@@ -19,7 +19,7 @@ THREAD_VARIABLES = (
 )
 
 #: Bytes of freed memory that a worker keeps for the next item, and up to which size what it asks for is taken from that
-#: (32 MB are the most that glibc allows). By itself glibc may give back all of a picture's memory after each picture, and
+#: (32 MB are the most that glibc allows). By itself glibc may give back the memory of a picture after each picture, and
 #: new pages cost a fifth of a thumbnail's time (docs/adr/0016).
 KEPT_MEMORY, KEPT_SIZE = 64 << 20, 32 << 20
 #: A worker with a limit keeps it where the limit is so many times as much.
