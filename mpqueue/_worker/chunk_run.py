@@ -179,7 +179,6 @@ class ChunkRun:
             return False
         finally:
             self.times.unpacking += time.monotonic() - began
-        assert isinstance(self.running.items, list)
         self.running.items[position] = item
         self.claim(Phase.RUNNING, position, position + 1)
         return True
@@ -191,7 +190,7 @@ class ChunkRun:
             self.running.reported = False
             self.station.ledger.reals[FRACTION] = 0.0
         self.stretch_lo, self.cut_at = lo, None
-        self.stretch = stretch = list(self.running.items[lo:hi])
+        self.stretch = stretch = self.running.items[lo:hi]
         items = iter(stretch)
         self._costs.stretch_begins(lo, hi, job.pace)
         started = self.stretch_started = time.monotonic()
@@ -250,7 +249,7 @@ class ChunkRun:
         told, self._told = self._told, time.monotonic()
         if final:
             # What the items were in may be used again, unless the handler has kept a view of it.
-            self.running.items, self.running.out = (), []
+            self.running.items, self.running.out = [], []
         return ReportFrame(
             chunk=self.number,
             first=first,

@@ -32,7 +32,7 @@ class Running:
     job_id: str
     id_rule: IdRule
     seed: int
-    items: Sequence[Any] = ()
+    items: list[Any] = field(default_factory=list)
     indices: Sequence[int] = ()
     attempts: Sequence[int] = ()
     out: list[Any] = field(default_factory=list)
