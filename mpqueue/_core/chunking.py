@@ -1,6 +1,6 @@
 """How many items travel together: a pure function of what is known about the job.
 
-A chunk aims at a duration. The first items go out one by one; sizes then grow at most sixteenfold from one report to
+A chunk aims at a duration. The first items go out one by one; sizes then grow at most 64-fold from one report to
 the next, since the first items are often slow for reasons of their own (imports, caches); and towards the end chunks
 become smaller, so that all lanes finish together.
 
@@ -19,7 +19,9 @@ from mpqueue._wire.pace import CHUNK_SECONDS
 #: The part of what chunks aim at below which one is not worth cutting up, even at the end.
 SMALLEST = 0.025
 #: A chunk holds at most this many times the items of the largest one that came back.
-GROWTH = 16
+GROWTH = 64
+#: Items of the largest chunk from which on what is known of an item's time counts beside what the last report says.
+SETTLED = 16
 #: A lane gets a second chunk in advance only where an item is known to take less than so many chunks should.
 PREFETCH_BELOW = 2.5
 #: Seconds that an item takes at least, whatever a clock says.
@@ -53,7 +55,7 @@ class ChunkSizer:
             return
         self._largest = max(self._largest, items)
         latest = max(seconds / items, LEAST_PACE)
-        if self.seconds_per_item is None or self._largest < GROWTH:
+        if self.seconds_per_item is None or self._largest < SETTLED:
             self.seconds_per_item = latest
         else:
             known = self.seconds_per_item

@@ -25,13 +25,13 @@ def test_the_first_items_go_out_one_by_one() -> None:
     assert ChunkSizer(None).size(MANY, 4) == 1
 
 
-def test_chunks_grow_sixteenfold_at_most_from_one_report_to_the_next() -> None:
+def test_chunks_grow_64_fold_at_most_from_one_report_to_the_next() -> None:
     sizer, sizes = ChunkSizer(None), []
     for _ in range(5):
         sizes.append(sizer.size(MANY, 1))
         sizer.learn(sizes[-1], sizes[-1] * 1e-6)
-    assert sizes == [1, 16, 256, 4096, CHUNK_SECONDS / 1e-6]
-    assert GROWTH == 16
+    assert sizes == [1, GROWTH, GROWTH**2, CHUNK_SECONDS / 1e-6, CHUNK_SECONDS / 1e-6]
+    assert GROWTH == 64
 
 
 def test_a_chunk_aims_at_forty_milliseconds() -> None:
