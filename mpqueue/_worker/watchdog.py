@@ -2,10 +2,9 @@
 
 When a chunk's time is nearly over, 45 ms after its start, it cuts the stretch at hand off behind the item that runs,
 so that a slow item among tiny ones holds nobody up and the ledger names it. When all of it is over and that item still
-runs, it sends home what had finished before it. Then it sleeps until the next chunk.
+runs, it sends home what had finished before it. Then it sleeps until a chunk is late again.
 
-A well-planned chunk is over before the first look; the thread wakes up 40 times a second at most, and not at all
-when the worker has been idle, or in one item, for a second.
+A well-planned chunk is over before that, and sets the alarm anew for the next one: then the thread does not wake up.
 """
 
 from __future__ import annotations
@@ -14,20 +13,16 @@ import contextlib
 import threading
 import time
 import weakref
-from collections.abc import Callable
 
 from mpqueue._wire.frames import Ended
 from mpqueue._wire.ledger import OUTBOX, Phase
 from mpqueue._wire.payload import dump_frame
+from mpqueue._worker.alarm import Alarm, SleepingAlarm, make_alarm
 from mpqueue._worker.chunk_run import ChunkRun
 from mpqueue._worker.results import NotReadyError
 
 #: The part of a chunk's time after which a stretch is cut off behind the item that runs.
 CUT = 0.9
-#: Seconds between two looks whether there is a chunk.
-NAP_SECONDS = 0.025
-#: How many times it looks in vain before it has to be woken, which costs the main thread 50 us at a chunk's start.
-NAPS = 40
 
 
 class Watchdog:
@@ -35,17 +30,17 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._run: ChunkRun | None = None
-        self._asleep = True
-        self._wake = threading.Event()
+        self._alarm: Alarm | None = None
         self._thread: threading.Thread | None = None
         self._ended = False
 
     def end(self) -> None:
         """Let the thread end; nothing is watched any more. Where the worker is a process, it ends with that."""
         self._ended = True
-        self._wake.set()
-        if self._thread is not None:
+        if self._thread is not None and self._alarm is not None:
+            self._set(0.0)
             self._thread.join()
+            self._alarm.close()
 
     @property
     def run(self) -> ChunkRun | None:
@@ -53,49 +48,51 @@ class Watchdog:
         return self._run
 
     def watch(self, run: ChunkRun | None) -> None:
-        """The main thread begins a chunk, or (None) has ended one."""
+        """The main thread begins a chunk, or (None) has ended one. 2 us."""
         self._run = run
-        if run is not None and self._asleep:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="mpqueue-watchdog", daemon=True)
-                self._thread.start()
-            self._wake.set()
+        if run is not None:
+            self._set(CUT * run.station.chunk_limit)
 
-    def _loop(self) -> None:
-        seen: weakref.ref[ChunkRun] | None = None
-        naps = 0
-        while not self._ended:
-            # Said before the look at _run, as the main thread sets _run before it looks at this: one of both sees.
-            self._asleep = naps >= NAPS
-            found = self._at_hand()
-            if found is None or found is seen:
-                self._wake.wait(None if self._asleep else NAP_SECONDS)
-                naps = 0 if self._wake.is_set() else naps + 1
-                self._wake.clear()
-                continue
-            self._asleep, naps = False, 0
-            if self._when_late(found, CUT, cut_off) and self._when_late(found, 1.0, send_early):
-                seen = found
+    def _set(self, seconds: float) -> None:
+        if self._alarm is None:
+            self._begin(make_alarm())
+        assert self._alarm is not None
+        try:
+            self._alarm.set(seconds)
+        except OSError:  # a handler has closed its descriptors; the thread that waits will find that out
+            self._begin(SleepingAlarm())
+            self._alarm.set(seconds)
 
-    def _at_hand(self) -> weakref.ref[ChunkRun] | None:
-        """Weak, since this thread sleeps long: when a chunk is over, its job and all that the handler holds may go."""
-        run = self._run
-        return None if run is None else weakref.ref(run)
+    def _begin(self, alarm: Alarm) -> None:
+        self._alarm = alarm
+        self._thread = threading.Thread(target=self._loop, args=(alarm,), name="mpqueue-watchdog", daemon=True)
+        self._thread.start()
 
-    def _when_late(self, found: weakref.ref[ChunkRun], part: float, act: Callable[[ChunkRun], None]) -> bool:
-        """Sleep until that part of the chunk's time is over; where it still runs then, act, and return True."""
-        run = found()
-        if run is None:
-            return False
-        pause = run.started + part * run.station.chunk_limit - time.monotonic()
-        del run
-        if pause > 0:
-            threading.Event().wait(pause)
-        run = self._run
-        if run is None or run is not found():
-            return False
-        act(run)
-        return True
+    def _loop(self, alarm: Alarm) -> None:
+        while True:
+            try:
+                alarm.wait()
+            except (OSError, ValueError):  # as above
+                return
+            if self._ended or self._alarm is not alarm:
+                return
+            run = self._run
+            if run is not None and _time_left(run, CUT) <= 0:
+                # Weak, since it sleeps now: when a chunk is over, its job and all that the handler holds may go.
+                found, pause = weakref.ref(run), _time_left(run, 1.0)
+                cut_off(run)
+                del run
+                if pause > 0:
+                    threading.Event().wait(pause)
+                run = self._run
+                if run is not None and run is found():
+                    send_early(run)
+            run = None
+
+
+def _time_left(run: ChunkRun, part: float) -> float:
+    """Seconds until that part of the chunk's time is over."""
+    return run.started + part * run.station.chunk_limit - time.monotonic()
 
 
 def cut_off(run: ChunkRun) -> None:

@@ -257,7 +257,8 @@ class FakeWorker:
     def _why_end(self, run: _Run) -> Ended | None:
         if run.done >= len(run.chunk.indices):
             return Ended.DONE
-        if run.done and self.fleet.now - run.started >= self.fleet.chunk_limit:
+        expected = min(run.size * (self.paces[run.chunk.job.number] or 0.0), STRETCH_SECONDS)
+        if run.done and self.fleet.now - run.started + expected >= self.fleet.chunk_limit:
             return Ended.TIME
         job, paused, cancelled = self.flags
         if job == run.chunk.job.number and (paused or cancelled):
