@@ -82,3 +82,12 @@ def shared_pool_ends() -> Iterator[None]:
 
     yield
     shared_pool.close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """The two ends of a pipe: to read from, and to write to."""
+    read, write = os.pipe()
+    yield read, write
+    os.close(read)
+    os.close(write)

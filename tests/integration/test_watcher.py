@@ -21,14 +21,6 @@ def watcher() -> Iterator[Watcher]:
     assert not watching.thread.is_alive()
 
 
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    read, write = os.pipe()
-    yield read, write
-    os.close(read)
-    os.close(write)
-
-
 def do(watcher: Watcher, call: Callable[[], object]) -> None:
     """Have something done on its thread, and wait until it is."""
     done = threading.Event()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -50,14 +50,6 @@ class Worker:
 
     def send(self, signal: int) -> None:
         self.sent.append(signal)
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    read, write = os.pipe()
-    yield read, write
-    os.close(read)
-    os.close(write)
 
 
 def ask(fd: int) -> tuple[StackDump, Watcher]:
