@@ -65,7 +65,9 @@ def test_one_that_has_gone_off_is_quiet_until_it_is_set_again(alarm: Alarm) -> N
 def test_what_happened_while_nobody_waited_is_not_lost(alarm: Alarm) -> None:
     alarm.set(0)
     threading.Event().wait(0.01)
-    waiting(alarm).join(30)
+    thread = waiting(alarm)
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def test_a_timer_whose_descriptor_is_another_file_now_leaves_that_alone(tmp_path: Path) -> None:

@@ -99,6 +99,14 @@ def test_only_items_known_to_be_short_are_sent_in_advance() -> None:
     assert not sizer_for(0.2).may_prefetch
 
 
+def test_one_outlier_is_soon_forgotten() -> None:
+    sizer = sizer_for(0.0001)
+    sizer.learn(200, 2.0)
+    for _ in range(10):
+        sizer.learn(10, 0.001)
+    assert sizer.size(MANY, 1) > 100
+
+
 def test_an_item_of_a_thousand_times_the_others_length_is_forgotten_within_five_chunks() -> None:
     sizer = sizer_for(0.0001)
     usual = sizer.size(MANY, 1)
