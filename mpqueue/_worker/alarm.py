@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import os
 import select
-import sys
 import threading
 import time
 from typing import Protocol
@@ -46,12 +45,10 @@ class TimerAlarm:
     It is never read, since a handler may have closed its descriptor and opened a file in its place: epoll tells each
     time that it goes off (edge-triggered).
 
-    Raises OSError or AttributeError where it can't be made.
+    Raises OSError where it can't be made, AttributeError where the system has none.
     """
 
     def __init__(self) -> None:
-        if sys.platform != "linux":
-            raise OSError("expected Linux, which has timers that are files")
         libc = ctypes.CDLL(None, use_errno=True)
         self._set_time = libc.timerfd_settime
         self._timer = _checked(libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_CLOEXEC | os.O_NONBLOCK))

@@ -54,19 +54,17 @@ class Watchdog:
             self._set(CUT * run.station.chunk_limit)
 
     def _set(self, seconds: float) -> None:
-        if self._alarm is None:
-            self._begin(make_alarm())
-        assert self._alarm is not None
+        alarm = self._alarm or self._begin(make_alarm())
         try:
-            self._alarm.set(seconds)
+            alarm.set(seconds)
         except OSError:  # a handler has closed its descriptors; the thread that waits will find that out
-            self._begin(SleepingAlarm())
-            self._alarm.set(seconds)
+            self._begin(SleepingAlarm()).set(seconds)
 
-    def _begin(self, alarm: Alarm) -> None:
+    def _begin(self, alarm: Alarm) -> Alarm:
         self._alarm = alarm
         self._thread = threading.Thread(target=self._loop, args=(alarm,), name="mpqueue-watchdog", daemon=True)
         self._thread.start()
+        return alarm
 
     def _loop(self, alarm: Alarm) -> None:
         while True:
@@ -76,18 +74,22 @@ class Watchdog:
                 return
             if self._ended or self._alarm is not alarm:
                 return
-            run = self._run
-            if run is not None and _time_left(run, CUT) <= 0:
-                # Weak, since it sleeps now: when a chunk is over, its job and all that the handler holds may go.
-                found, pause = weakref.ref(run), _time_left(run, 1.0)
-                cut_off(run)
-                del run
-                if pause > 0:
-                    threading.Event().wait(pause)
-                run = self._run
-                if run is not None and run is found():
-                    send_early(run)
-            run = None
+            self._look()
+
+    def _look(self) -> None:
+        """See to the chunk at hand, where it is late."""
+        run = self._run
+        if run is None or _time_left(run, CUT) > 0:
+            return
+        cut_off(run)
+        # Weak, since it sleeps now: when a chunk is over, its job and all that the handler holds may go.
+        found, pause = weakref.ref(run), _time_left(run, 1.0)
+        del run
+        if pause > 0:
+            threading.Event().wait(pause)
+        run = self._run
+        if run is not None and run is found():
+            send_early(run)
 
 
 def _time_left(run: ChunkRun, part: float) -> float:
