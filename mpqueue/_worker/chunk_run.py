@@ -1,8 +1,8 @@
 """Running a chunk: the loop that every item goes through.
 
 A chunk runs in *stretches*: some items under one mark in the ledger, called by one ``map``, so that a tiny item costs
-little more than its own call. A stretch aims at `STRETCH_SECONDS`; where one of its items turns out to be slow, the
-watchdog (`mpqueue._worker.watchdog`) cuts it off behind that item. In a careful chunk every item is a stretch.
+little more than its own call. How many, is said in `mpqueue._worker.stretches`; where one of them turns out to be slow,
+the watchdog (`mpqueue._worker.watchdog`) cuts the stretch off behind it. In a careful chunk every item is a stretch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame
 from mpqueue._wire.ledger import CLAIM, FRACTION, MOST, OUTBOX, PRIVATE, SINCE, Phase, pack_claim
 from mpqueue._wire.payload import dump_frame
-from mpqueue._worker import context, memory
+from mpqueue._worker import context, memory, stretches
 from mpqueue._worker.context import Running
 from mpqueue._worker.costs import Costs
 from mpqueue._worker.failures import pack_failure
@@ -25,11 +25,6 @@ from mpqueue._worker.loaded import LoadedJob
 from mpqueue._worker.results import ChunkResults
 from mpqueue._worker.seat import Seat
 from mpqueue._worker.timing import ChunkTimes
-
-#: Seconds that a stretch aims at: each costs 6 us, 30 with cold caches; flags and limits are looked at between them.
-STRETCH_SECONDS = 0.004
-#: A stretch holds at most this many times the items of the one before it.
-STRETCH_GROWTH = 8
 
 
 class ChunkRun:
@@ -120,9 +115,11 @@ class ChunkRun:
 
     def _run_stretches(self) -> Ended:
         out, total = self.running.out, len(self.running.items)
-        ledger, size = self.station.ledger, self._first_size()
+        ledger, size = self.station.ledger, 1 if self.careful else stretches.first_size(self.job.pace)
         while (lo := len(out)) < total:
-            if lo and time.monotonic() - self.started + self._expected(size) >= self.station.chunk_limit:
+            # A stretch that would go beyond the chunk's end: in the middle of it, the watchdog would report too.
+            expected = stretches.expected_seconds(size, self.job.pace)
+            if lo and time.monotonic() - self.started + expected >= self.station.chunk_limit:
                 return Ended.TIME
             paused, cancelled = self.running.flags()
             if paused or cancelled:
@@ -147,10 +144,6 @@ class ChunkRun:
                 os.kill(os.getpid(), signal.SIGKILL)
         return Ended.DONE
 
-    def _expected(self, size: int) -> float:
-        """Seconds of the coming stretch: where they are beyond the chunk's end, the watchdog would report before it."""
-        return min(size * (self.job.pace or 0.0), STRETCH_SECONDS)
-
     def _has_too_much(self) -> bool:
         """True where this worker is to be replaced: it has more memory than it may, or is likely to after an item more.
 
@@ -166,11 +159,6 @@ class ChunkRun:
             return None
         words[PRIVATE] = used = memory.private_bytes() or 0
         return used
-
-    def _first_size(self) -> int:
-        if self.careful or not self.job.pace:
-            return 1
-        return max(1, int(STRETCH_SECONDS / self.job.pace))
 
     def _unpack_one(self, position: int) -> bool:
         """Unpickle the item at this position; what that raises is its failure, not charged."""
@@ -237,7 +225,7 @@ class ChunkRun:
         pace = self.job.pace = self._costs.stretch_ended(lo, hi, seconds, cut_pace)
         if self.careful:
             return 1
-        return max(1, min(int(STRETCH_SECONDS / max(pace, 1e-9)), (hi - lo) * STRETCH_GROWTH))
+        return stretches.next_size(pace, hi - lo)
 
     # -- the report ------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from mpqueue._core.lane_book import Chunk
 from mpqueue._core.messages import ChunkReported, JobForgotten, LaneDied
 from mpqueue._wire.frames import Ended
 from mpqueue._wire.ledger import MAX_CHUNK_ITEMS, Claim, Phase
-from mpqueue._worker.chunk_run import STRETCH_GROWTH, STRETCH_SECONDS
+from mpqueue._worker import stretches
 from mpqueue._worker.memory import Growth
 from mpqueue._worker.watchdog import CUT
 
@@ -226,7 +226,7 @@ class FakeWorker:
             self._report(Ended.UNREADABLE)
         else:
             pace = self.paces[chunk.job.number]
-            run.size = 1 if not pace else max(1, int(STRETCH_SECONDS / pace))
+            run.size = stretches.first_size(pace)
             self._next_stretch()
 
     # -- stretches -------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ class FakeWorker:
     def _why_end(self, run: _Run) -> Ended | None:
         if run.done >= len(run.chunk.indices):
             return Ended.DONE
-        expected = min(run.size * (self.paces[run.chunk.job.number] or 0.0), STRETCH_SECONDS)
+        expected = stretches.expected_seconds(run.size, self.paces[run.chunk.job.number])
         if run.done and self.fleet.now - run.started + expected >= self.fleet.chunk_limit:
             return Ended.TIME
         job, paused, cancelled = self.flags
@@ -347,9 +347,7 @@ class FakeWorker:
         pace = seconds / (run.done - lo)
         self.paces[run.chunk.job.number] = pace
         run.stretches.append((lo, run.done, pace))
-        run.size = (
-            1 if run.chunk.careful else max(1, min(int(STRETCH_SECONDS / max(pace, 1e-9)), count * STRETCH_GROWTH))
-        )
+        run.size = 1 if run.chunk.careful else stretches.next_size(pace, count)
         self._next_stretch()
         self._take_next()
 
