@@ -193,7 +193,7 @@ def _guard_forks(ledger: Ledger) -> None:
     The numbers stay taken, by the null device, so that objects that go on using them do no harm. Costs a fork 20 us.
     """
     me, main = os.getpid(), threading.get_ident()
-    forked_by_main = False
+    forked_by_us = False
     libc = ctypes.CDLL(None)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
@@ -202,14 +202,14 @@ def _guard_forks(ledger: Ledger) -> None:
         os.set_inheritable(fd, False)
 
     def before() -> None:
-        nonlocal forked_by_main
-        forked_by_main = threading.get_ident() == main
+        nonlocal forked_by_us
+        forked_by_us = threading.get_ident() == main and os.getpid() == me
 
     def in_child() -> None:
         # The child of another thread would die with that thread, and a grandchild with a parent that means to leave it.
-        if sys.platform == "linux" and forked_by_main and os.getppid() == me:
+        if sys.platform == "linux" and forked_by_us:
             _die_with_parent()
-            _leave_unless_child_of(me)
+            _leave_unless_child_of(me)  # dead already, it is no parent any more
         null = os.open(os.devnull, os.O_RDWR)
         for fd in _private:
             os.dup2(null, fd, inheritable=False)

@@ -72,6 +72,34 @@ def test_nothing_stays_in_shared_memory_when_the_whole_group_is_killed(tmp_path:
     os.kill(stray, signal.SIGKILL)
 
 
+#: The worker forks, and it and the program are dead before the child has run a line.
+DYING_WHILE_IT_FORKS = """
+import os, signal, time
+from mpqueue import JobQueue
+
+def fork(item):
+    def die():
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    os.register_at_fork(after_in_parent=die)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # which has to go on, before the child can begin
+    if os.fork() == 0:
+        time.sleep(300)
+
+if __name__ == "__main__":
+    JobQueue(1).run([0], fork)
+"""
+
+
+def test_a_child_that_is_forked_while_everybody_dies_ends_too(tmp_path: Path) -> None:
+    for _ in range(5):
+        with start_program(tmp_path, DYING_WHILE_IT_FORKS) as program:
+            program.communicate(timeout=10)  # until nobody has its output open
+            assert program.returncode == -signal.SIGKILL
+
+
 EXITS = [
     ("", 0, ""),
     ("sys.exit(3)", 3, ""),
