@@ -11,8 +11,8 @@ from typing import Any
 from mpqueue._core.item_table import Failure
 from mpqueue._core.messages import ChunkReported
 from mpqueue._engine.kept_errors import let_go, text_of
-from mpqueue._wire.frames import Ended, FailureFrame, ReportFrame
-from mpqueue._wire.payload import Packed, load, load_frame, load_home
+from mpqueue._wire.frames import Ended, FailureFrame, ReportFrame, load_frame
+from mpqueue._wire.payload import Packed, load, load_home
 from mpqueue._wire.records import load_record
 from mpqueue._wire.segments import SegmentGoneError
 from mpqueue.errors import RemoteError, RemoteTraceback, ResultPicklingError
@@ -20,11 +20,12 @@ from mpqueue.errors import RemoteError, RemoteTraceback, ResultPicklingError
 OnFree = Callable[[int], None]
 
 
-def decode_report(data: bytes, lane: int, generation: int, on_free: OnFree) -> ChunkReported:
-    """The report in a worker's answer; ``on_free`` hears of the segments that nobody views any more.
+def decode_report(data: bytes, lane: int, generation: int, on_free: OnFree, now: Callable[[], float]) -> ChunkReported:
+    """The report in a worker's answer, which came ``now``; ``on_free`` hears of segments that nobody views any more.
 
     Raises only where the answer is none of ours.
     """
+    received = now()
     frame: ReportFrame = load_frame(data)
     failures = {position: _failure(failure) for position, failure in frame.failures.items()}
     done, ended = frame.done, frame.ended
@@ -52,13 +53,16 @@ def decode_report(data: bytes, lane: int, generation: int, on_free: OnFree) -> C
         peaks=frame.peaks,
         times=frame.times,
         size=len(data) + _size_beside(frame.results),
+        received=received,
+        decoded=now(),
     )
 
 
 def _size_beside(results: Packed | list[Packed]) -> int:
     """Bytes of the results that are in segments."""
-    each = [results] if isinstance(results, Packed) else results
-    return sum(one.segment.size for one in each if one.segment is not None)
+    if isinstance(results, Packed):
+        return 0 if results.segment is None else results.segment.size
+    return sum(one.segment.size for one in results if one.segment is not None)
 
 
 def _results(frame: ReportFrame, failures: dict[int, Failure], on_free: OnFree) -> list[Any]:

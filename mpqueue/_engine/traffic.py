@@ -20,9 +20,9 @@ from mpqueue._engine.exchange import Exchange
 from mpqueue._engine.last_words import records_of
 from mpqueue._engine.probe import reached
 from mpqueue._engine.protocol import Lane, Post
-from mpqueue._wire.frames import ChunkFrame, ForgetFrame, ForgottenFrame, InitializeFrame
+from mpqueue._wire.frames import ChunkFrame, ForgetFrame, ForgottenFrame, InitializeFrame, dump_frame, load_frame
 from mpqueue._wire.handler import PackedHandler
-from mpqueue._wire.payload import Packed, dump_frame, load_frame
+from mpqueue._wire.payload import Packed
 
 log = logging.getLogger("mpqueue")
 
@@ -117,10 +117,8 @@ class Traffic:
 
     def _decode(self, lane: Lane, data: bytes) -> ChunkReported | None:
         """A worker's report; None, and the end of that worker, where it makes no sense."""
-        received = self._now()
         try:
-            report = decode_report(data, lane.number, lane.generation, self._exchange.received(lane))
-            return report._replace(received=received, decoded=self._now())
+            return decode_report(data, lane.number, lane.generation, self._exchange.received(lane), self._now)
         except BaseException as error:
             self._replace(lane, error)
             return None

@@ -270,13 +270,3 @@ def dump_plain(obj: Any, store: SegmentStore | None = None) -> Packed | None:
     except Exception:
         return None
     return _dump(lambda *_: written.getvalue(), obj, None if store is None else store.lend)
-
-
-def dump_frame(frame: Any) -> bytes:
-    """Pickle one of the project's own frames."""
-    return pickle.dumps(frame, PROTOCOL)
-
-
-def load_frame(data: bytes) -> Any:
-    """One of the project's own frames again."""
-    return pickle.loads(data)

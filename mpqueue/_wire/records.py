@@ -9,8 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from mpqueue._wire.frames import RecordFrame
-from mpqueue._wire.payload import dump_frame, load_frame
+from mpqueue._wire.frames import RecordFrame, dump_frame, load_frame
 
 _CHUNK = struct.Struct("<Q")
 _LENGTH = struct.Struct("<I")

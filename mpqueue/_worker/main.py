@@ -16,11 +16,13 @@ from mpqueue._wire.frames import (
     InitializeFrame,
     ReportFrame,
     WorkTimes,
+    dump_frame,
+    load_frame,
 )
 from mpqueue._wire.imports import ImportNews, catch_up
 from mpqueue._wire.ledger import CLAIM, SINCE, Phase, pack_claim
 from mpqueue._wire.line import Answer
-from mpqueue._wire.payload import Packed, dump_frame, load, load_frame
+from mpqueue._wire.payload import Packed, load
 from mpqueue._worker import context, guard, records, station
 from mpqueue._worker.chunk_run import ChunkRun
 from mpqueue._worker.failures import pack_failure, stand_in

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from mpqueue import current_item
-from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame
+from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, dump_frame, load_frame
 from mpqueue._wire.handler import Travels, pack_handler
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.ledger import Phase
 from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
-from mpqueue._wire.payload import Packed, dump, dump_frame, load, load_frame
+from mpqueue._wire.payload import Packed, dump, load
 from mpqueue._worker import hello, hosted
 from tests.support import handlers as do
 from tests.support.programs import start_program

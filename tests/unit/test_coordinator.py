@@ -16,8 +16,8 @@ from mpqueue._core.messages import BellRung, LaneDied
 from mpqueue._core.pending import Care
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._engine.coordinator import Coordinator
-from mpqueue._wire.frames import Ended, ReportFrame
-from mpqueue._wire.payload import Packed, dump, dump_frame
+from mpqueue._wire.frames import Ended, ReportFrame, dump_frame
+from mpqueue._wire.payload import Packed, dump
 from mpqueue._wire.segments import BIG
 from mpqueue.options import JobOptions
 from mpqueue.retry import RetryPolicy

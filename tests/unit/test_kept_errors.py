@@ -12,8 +12,8 @@ from mpqueue._core.pending import Care
 from mpqueue._engine.decode import decode_report
 from mpqueue._engine.kept_errors import let_go, text_of
 from mpqueue._engine.packing import pack_items
-from mpqueue._wire.frames import Ended, ReportFrame
-from mpqueue._wire.payload import dump, dump_frame
+from mpqueue._wire.frames import Ended, ReportFrame, dump_frame
+from mpqueue._wire.payload import dump
 from mpqueue._wire.segments import SegmentStore
 from mpqueue.options import JobOptions
 from mpqueue.retry import RetryPolicy
@@ -70,7 +70,7 @@ def test_an_item_that_cannot_be_pickled_keeps_nothing_of_the_engine() -> None:
 def test_a_result_that_cannot_be_unpickled_keeps_nothing_of_the_engine() -> None:
     frame = ReportFrame(1, 0, 1, [dump(WhenUnpickled(fail))], {}, (), 0.1, Ended.DONE)
     freed: list[int] = []
-    report = decode_report(dump_frame(frame), 0, 1, freed.append)
+    report = decode_report(dump_frame(frame), 0, 1, freed.append, float)
     failure = report.failures[0]
     assert failure.error.__cause__ is not None
     assert failure.error.__cause__.__traceback__ is None

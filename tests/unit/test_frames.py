@@ -1,0 +1,65 @@
+"""What travels arrives as it was, and what goes with every chunk names no class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mpqueue._wire.frames import (
+    ChunkFrame,
+    Ended,
+    FailureFrame,
+    ForgetFrame,
+    ForgottenFrame,
+    HandlerFrame,
+    ReportFrame,
+    WorkTimes,
+    dump_frame,
+    load_frame,
+)
+from mpqueue._wire.payload import Packed
+from mpqueue._wire.segments import SegmentRef
+
+TIMES = WorkTimes(*(number / 8 for number in range(9)))
+REPORT = ReportFrame(
+    7, 2, 5, Packed(b"results"), {}, [(3, 0.1, 0.2)], 0.4, Ended.TIME, records=[b"said"], peaks={0: 5}, times=TIMES
+)
+CHUNK = ChunkFrame(3, 7, Packed(b"items"), range(10, 15), returned=[4], forget=[1])
+IN_A_SEGMENT = Packed(b"", SegmentRef("path", 7, 100), ((0, 40),), (40, 60))
+HANDLER = HandlerFrame("job", Packed(b"handler"), None, "position", 5)
+FAILURE = FailureFrame(Packed(b"error"), ("ValueError", "bad", "trace", ()), 0.1, True)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        REPORT,
+        REPORT._replace(results=IN_A_SEGMENT),
+        REPORT._replace(results=[Packed(b"one"), IN_A_SEGMENT], times=None),
+        REPORT._replace(results=[], failures={0: FAILURE, 1: FAILURE}),
+        REPORT._replace(ended=Ended.SETUP_FAILED, setup_failure=FAILURE),
+        *(REPORT._replace(ended=ended) for ended in Ended),
+        CHUNK,
+        CHUNK._replace(indices=[4, 9, 2], attempts=[1, 2, 1]),
+        CHUNK._replace(items=[Packed(b"one"), Packed(b"other")], handler=HANDLER),
+        CHUNK._replace(items=IN_A_SEGMENT, indices=range(10, 4, -2)),
+        ForgetFrame(5),
+        ForgottenFrame("complaint", [b"said"], [3]),
+    ],
+)
+def test_a_frame_arrives_as_it_was(frame: Any) -> None:
+    arrived = load_frame(dump_frame(frame))
+    assert arrived == frame
+    assert type(arrived) is type(frame)
+    assert [type(value) for value in arrived] == [type(value) for value in frame]
+
+
+def test_nothing_at_all_arrives_too() -> None:
+    assert load_frame(dump_frame(None)) is None
+
+
+@pytest.mark.parametrize("frame", [REPORT, CHUNK])
+def test_what_goes_with_every_chunk_names_no_class(frame: Any) -> None:
+    assert b"mpqueue" not in dump_frame(frame)
+    assert b"builtins" not in dump_frame(frame)
