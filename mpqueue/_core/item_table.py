@@ -161,16 +161,21 @@ class ItemTable:
         self.failures[index] = failure
         self.status[index] = FAILED
 
-    def time_stretch(self, indices: Sequence[int], seconds: float, cpu: float) -> None:
-        """These items took ``seconds`` each, and ``cpu`` seconds of a CPU's time (not a number: not known)."""
-        cpu = 0.0 if math.isnan(cpu) else max(cpu, LEAST_CPU)
+    def time(self, indices: Sequence[int], stretches: Iterable[tuple[int, float, float]]) -> None:
+        """What these items took: so many, seconds each, CPU seconds each (not a number: not known); and so on."""
+        elapsed, used = array("f"), array("f")
+        for count, seconds, cpu in stretches:
+            elapsed += array("f", (seconds,)) * count
+            used += array("f", (0.0 if math.isnan(cpu) else max(cpu, LEAST_CPU),)) * count
+        # Of what ran, the last items may have been given to others meanwhile.
+        told = min(len(elapsed), len(indices))
         if isinstance(indices, range):
-            self.elapsed[indices.start : indices.stop] = array("f", [seconds]) * len(indices)
-            self.cpu[indices.start : indices.stop] = array("f", [cpu]) * len(indices)
+            self.elapsed[indices.start : indices.start + told] = elapsed[:told]
+            self.cpu[indices.start : indices.start + told] = used[:told]
         else:
-            for index in indices:
-                self.elapsed[index] = seconds
-                self.cpu[index] = cpu
+            for at in range(told):
+                self.elapsed[indices[at]] = elapsed[at]
+                self.cpu[indices[at]] = used[at]
 
     def note_peaks(self, peaks: Mapping[int, int]) -> None:
         """The most memory that the workers of these items had meanwhile, in bytes, by index."""

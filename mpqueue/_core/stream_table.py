@@ -8,7 +8,7 @@ is the coordinator's. Whatever is done to all rows is done by one call into C, w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mpqueue._core.item_table import Failure, ItemTable
@@ -112,14 +112,14 @@ class StreamTable(ItemTable):
         for index in again:
             self._statuses[index] = COMPLETED
 
-    def time_stretch(self, indices: Sequence[int], seconds: float, cpu: float) -> None:
+    def time(self, indices: Sequence[int], stretches: Iterable[tuple[int, float, float]]) -> None:
         """What its items cost is nothing that a stream keeps."""
 
     def note_peaks(self, peaks: Mapping[int, int]) -> None:
-        """See `time_stretch`."""
+        """See `time`."""
 
     def forget_costs(self, index: int) -> None:
-        """See `time_stretch`."""
+        """See `time`."""
 
     def reset_waiting(self) -> None:
         """Items that wait for a retry are pending again."""

@@ -209,64 +209,41 @@ class Timings:
             self.sums.replacing += spent
 
     def _lane(self, number: int) -> _LaneTimes:
-        return self._lanes.setdefault(number, _LaneTimes(self.started))
+        lane = self._lanes.get(number)
+        if lane is None:
+            lane = self._lanes[number] = _LaneTimes(self.started)
+        return lane
 
     # -- reports ---------------------------------------------------------------------------------------------
 
     def add(self, lane: int, chunk: Chunk, report: ChunkReported, now: float) -> None:
-        """A report came; the coordinator sees to it ``now``. Costs 7 us."""
+        """A report came; the coordinator sees to it ``now``. Costs 4 us."""
         times = report.times
         if times is None:
             return
-        initial = report.first == 0
         left_at = chunk.left_at or chunk.sent_at
         times = _by_our_clock(times, left_at, report.received)
         packed_at = left_at - chunk.packing
-        done = report.done - report.first
-        self._add_waiting(lane, times, packed_at, left_at)
-        place = self._lanes[lane]
+        place = self._lane(lane)
+        self._add_waiting(place, times.begun, packed_at, left_at)
         place.free_at = max(place.free_at, times.ended)
         place.received, place.decoded, place.handled = report.received, report.decoded, now
         self.last_on[lane] = place.free_at
-        busy = times.ended - times.begun
-        self._add_work(times, busy, done)
+        self._add_work(times, report.done - report.first)
         sums = self.sums
         sums.parent_unpickling += report.decoded - report.received
         sums.bytes_home += report.size
-        if initial:
+        if report.first == 0:
             sums.parent_pickling += chunk.packing
             sums.bytes_out += chunk.size
         if self.traced and report.stretches:
             self.stretches[len(self.rows) // _WIDTH] = (chunk.indices[report.first : report.done], report.stretches)
-        self.rows.extend(
-            Span(
-                lane=lane,
-                first=chunk.indices[min(report.first, len(chunk.indices) - 1)],
-                items=done,
-                failures=len(report.failures),
-                packed_at=packed_at,
-                left_at=left_at,
-                begun=times.begun,
-                loading=times.loading,
-                setup=times.setup,
-                unpacking=times.unpacking,
-                handling=times.handling,
-                packing=times.packing,
-                cpu=times.cpu,
-                delayed=times.delayed,
-                ended=times.ended,
-                received=report.received,
-                decoded=report.decoded,
-                busy=busy,
-                bytes_out=chunk.size if initial else 0,
-                bytes_home=report.size,
-            )
-        )
+        self.rows.extend(_row(lane, chunk, report, times, packed_at, left_at))
         if len(self.rows) > _WIDTH * (MOST_TRACED if self.traced else MOST_ROWS):
             self._thin()
 
-    def _add_work(self, times: WorkTimes, busy: float, items: int) -> None:
-        sums = self.sums
+    def _add_work(self, times: WorkTimes, items: int) -> None:
+        sums, busy = self.sums, times.ended - times.begun
         sums.reports += 1
         sums.items += items
         sums.loading += times.loading
@@ -278,10 +255,9 @@ class Timings:
         sums.cpu += times.cpu
         sums.delayed += times.delayed
 
-    def _add_waiting(self, lane: int, times: WorkTimes, packed_at: float, left_at: float) -> None:
+    def _add_waiting(self, place: _LaneTimes, begun: float, packed_at: float, left_at: float) -> None:
         """What the worker waited for since it was free. Each moment is what the wait lasted to, or longer."""
-        place, sums, begun = self._lane(lane), self.sums, times.begun
-        at = place.free_at
+        sums, at = self.sums, place.free_at
         sums.queued += max(0.0, min(at, begun) - left_at)
         if begun <= at:
             return
@@ -333,6 +309,34 @@ class Timings:
         if copy.finished is None:
             copy.finish(now)
         return copy
+
+
+def _row(
+    lane: int, chunk: Chunk, report: ChunkReported, times: WorkTimes, packed_at: float, left_at: float
+) -> tuple[float, ...]:
+    """What a report told, as a `Span` has it: to make one, by its names, would cost as much as all the rest."""
+    return (
+        lane,
+        chunk.indices[min(report.first, len(chunk.indices) - 1)],
+        report.done - report.first,
+        len(report.failures),
+        packed_at,
+        left_at,
+        times.begun,
+        times.loading,
+        times.setup,
+        times.unpacking,
+        times.handling,
+        times.packing,
+        times.cpu,
+        times.delayed,
+        times.ended,
+        report.received,
+        report.decoded,
+        times.ended - times.begun,
+        chunk.size if report.first == 0 else 0,
+        report.size,
+    )
 
 
 def _by_our_clock(times: WorkTimes, left_at: float, received: float) -> WorkTimes:

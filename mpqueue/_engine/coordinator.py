@@ -60,6 +60,7 @@ log = logging.getLogger("mpqueue")
 T = TypeVar("T")
 Announce = Callable[[AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished], None]
 Subscriber = Callable[[Sequence[int] | None], None]
+_FROM_WORKERS = (BellRung, LaneDied, ChunkReported)
 
 
 class Coordinator:
@@ -274,7 +275,7 @@ class Coordinator:
 
     def _take_outbox(self, message: Message) -> None:
         """Early results come before anything else that their lane has to say."""
-        if not isinstance(message, BellRung | LaneDied | ChunkReported):
+        if not isinstance(message, _FROM_WORKERS):
             return
         lane = self._lane(message.lane)
         if lane is None or lane.generation != message.generation:

@@ -6,6 +6,8 @@ and a job that was slow can be asked why afterwards.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 
 from mpqueue._wire.frames import WorkTimes
@@ -38,11 +40,13 @@ class RunDelay:
 
     def _look(self, now: float) -> None:
         self._looked_at = now
-        try:
-            with open(_SCHEDULED, "rb") as file:  # kept open, its number could become another file's
-                self._known = int(file.read().split()[1])
-        except (OSError, ValueError, IndexError):
-            pass
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            # Kept open, its number could become another file's. `open` asks four things of it that nobody needs.
+            file = os.open(_SCHEDULED, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._known = int(os.read(file, 100).split()[1])
+            finally:
+                os.close(file)
 
 
 run_delay = RunDelay()

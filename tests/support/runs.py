@@ -89,7 +89,7 @@ class Run:
             decoded=received + decoding,
         )
         self.timings.add(lane, chunk, report, received + decoding + waiting)
-        self.book.table.time_stretch(indices, pace, math.nan)
+        self.book.table.time(indices, report.stretches)
         self.book.table.complete(indices, [None] * items)
         self.book.completed += items
 
