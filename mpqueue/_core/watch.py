@@ -9,6 +9,7 @@ from mpqueue._core.commands import KillLane, ObserveLane
 from mpqueue._core.lane_book import LaneBook, LaneState, Verdict, Why
 from mpqueue._core.timers import TimerKind
 from mpqueue._wire.ledger import Claim, Phase
+from mpqueue._wire.pace import STRETCH_SECONDS
 
 #: Seconds between two looks at least, where nothing runs whose time could be over: a timeout may be as short as nobody
 #: can wait, and the coordinator would do nothing else.
@@ -51,13 +52,18 @@ def judge(books: Books, lane: LaneBook, claim: Claim) -> None:
     limit = limits.get(claim.phase)
     if chunk is None or limit is None:
         watch_lane(books, lane, loaded=chunk is not None and claim.phase is not Phase.LOADING)
-    elif books.now < claim.since + limit:
-        _look_at(books, lane, claim.since + limit)
+    elif books.now < (due := claim.since + limit + _begun_later(claim)):
+        _look_at(books, lane, due)
         if claim.phase is Phase.LOADING:
             watch_lane(books, lane, loaded=True)  # it may be over at any moment, and an item run
     else:
         why = Why.SETUP_TIMEOUT if claim.phase is Phase.LOADING else Why.TIMEOUT
         kill(books, lane, Verdict(why, chunk.number, claim.lo))
+
+
+def _begun_later(claim: Claim) -> float:
+    """Seconds after the claim was made that what runs now may have begun: one of several has others before it."""
+    return STRETCH_SECONDS if claim.phase is Phase.RUNNING and claim.hi - claim.lo > 1 else 0.0
 
 
 def kill(books: Books, lane: LaneBook, verdict: Verdict) -> None:

@@ -14,9 +14,8 @@ import threading
 import time
 from typing import Any
 
-from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame
+from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, dump_frame
 from mpqueue._wire.ledger import CLAIM, FRACTION, MOST, OUTBOX, PRIVATE, SINCE, Phase, pack_claim
-from mpqueue._wire.payload import dump_frame
 from mpqueue._worker import context, memory, stretches
 from mpqueue._worker.context import Running
 from mpqueue._worker.costs import Costs
@@ -118,7 +117,8 @@ class ChunkRun:
         ledger, size = self.station.ledger, 1 if self.careful else stretches.first_size(self.job.pace)
         while (lo := len(out)) < total:
             # A stretch that would go beyond the chunk's end: in the middle of it, the watchdog would report too.
-            expected = stretches.expected_seconds(size, self.job.pace)
+            hi = min(lo + size, total)
+            expected = stretches.expected_seconds(hi - lo, self.job.pace)
             if lo and time.monotonic() - self.started + expected >= self.station.chunk_limit:
                 return Ended.TIME
             paused, cancelled = self.running.flags()
@@ -126,7 +126,6 @@ class ChunkRun:
                 return Ended.CANCELLED if cancelled else Ended.PAUSED
             if lo and self._has_too_much():
                 return Ended.MEMORY
-            hi = min(lo + size, total)
             self.claim(Phase.UNPACKING if self.careful else Phase.RUNNING, lo, hi)
             # Read after the claim was stored: either we see the limit, or the parent sees the claim.
             limit = ledger.limit(self.number)

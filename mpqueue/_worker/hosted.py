@@ -31,7 +31,7 @@ from mpqueue._worker.private import PrivateOutbox, private_worker
 
 #: Seconds that a chunk aims at: a cluster's engine takes some milliseconds of the parent's CPU for each, and brings the
 #: answer 10 ms later.
-CHUNK_SECONDS = 0.2
+CHUNK_SECONDS = 0.225
 #: Seconds that closing waits for the end of setups.
 CLOSE_LIMIT = 5.0
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-#: Seconds that a stretch aims at: each costs 6 us, 30 with cold caches; flags and limits are looked at between them.
-STRETCH_SECONDS = 0.004
+from mpqueue._wire.pace import STRETCH_SECONDS
+
 #: A stretch holds at most this many times the items of the one before it.
 STRETCH_GROWTH = 8
 

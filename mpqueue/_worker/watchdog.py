@@ -1,6 +1,6 @@
 """The watchdog: a thread of the worker that looks after chunks that take longer than planned.
 
-When a chunk's time is nearly over, 45 ms after its start, it cuts the stretch at hand off behind the item that runs,
+When a chunk's time is nearly over, 48 ms after its start, it cuts the stretch at hand off behind the item that runs,
 so that a slow item among tiny ones holds nobody up and the ledger names it. When all of it is over and that item still
 runs, it sends home what had finished before it. Then it sleeps until a chunk is late again.
 
@@ -14,15 +14,14 @@ import threading
 import time
 import weakref
 
-from mpqueue._wire.frames import Ended
+from mpqueue._wire.frames import Ended, dump_frame
 from mpqueue._wire.ledger import OUTBOX, Phase
-from mpqueue._wire.payload import dump_frame
 from mpqueue._worker.alarm import Alarm, SleepingAlarm, make_alarm
 from mpqueue._worker.chunk_run import ChunkRun
 from mpqueue._worker.results import NotReadyError
 
 #: The part of a chunk's time after which a stretch is cut off behind the item that runs.
-CUT = 0.9
+CUT = 0.96
 
 
 class Watchdog:

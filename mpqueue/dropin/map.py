@@ -78,7 +78,7 @@ def map(
 
     A call that raises is made again, ``max_retries`` (3) times after the first, after 0.1, 0.2 and 0.4 s; say
     ``max_retries=0`` for once only, or give a ``retry`` policy. ``timeout`` is seconds a try. ``concurrency`` caps the
-    workers (None: one for each CPU). ``chunksize`` is how many items travel together (None: as many as take 40 ms).
+    workers (None: one for each CPU). ``chunksize`` is how many items travel together (None: as many as take 45 ms).
 
     Items that fail for good, by ``on_error``: ``"raise"``: after all is done, the first failure in item order is
     raised as itself, with a note that names its item and the others; ``"collect"``: the exception stands in the

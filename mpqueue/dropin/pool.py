@@ -153,7 +153,7 @@ class Pool(standard.Pool):
         """``[func(item) for item in iterable]`` in the workers.
 
         Waits for all items even where one fails, and raises the first failure in item order. ``chunksize`` items travel
-        together (None: as many as take 40 ms). An interruption (Ctrl-C) ends the running items.
+        together (None: as many as take 45 ms). An interruption (Ctrl-C) ends the running items.
         """
         return self._wait_for(self._start_map(func, iterable, chunksize, None, None))
 
@@ -255,7 +255,7 @@ class Pool(standard.Pool):
         """The results of ``func`` over the items, in order, one by one while the work goes on.
 
         The input is read on a thread of its own, only so far ahead of the results as keeps the workers busy: it may be
-        endless. As many items travel together as take 40 ms; of ``chunksize`` are left that the input is read so many
+        endless. As many items travel together as take 45 ms; of ``chunksize`` are left that the input is read so many
         at a time, and that so many count as a task of ``maxtasksperchild``. A call that failed raises in its place, and
         the iterator goes on. Dropping the iterator ends its work.
         """

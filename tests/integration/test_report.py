@@ -193,7 +193,7 @@ def test_the_parts_are_the_whole_where_an_executor_chooses_the_worker() -> None:
 
 def test_a_traced_job_has_each_item_in_its_trace(tmp_path: Path) -> None:
     with JobQueue(2) as queue:
-        job = queue.run([{"id": f"item-{number}"} for number in range(30)], lambda item: spin(0.002), trace=True)
+        job = queue.run([{"id": f"item-{number}"} for number in range(30)], lambda item: spin(0.01), trace=True)
     path = job.trace(tmp_path / "trace.json")
     events = json.loads(path.read_text())["traceEvents"]
     named = {event["name"].removeprefix("item ") for event in events if event["ph"] == "X" and event["pid"] == 1}

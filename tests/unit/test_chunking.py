@@ -34,9 +34,9 @@ def test_chunks_grow_64_fold_at_most_from_one_report_to_the_next() -> None:
     assert GROWTH == 64
 
 
-def test_a_chunk_aims_at_forty_milliseconds() -> None:
-    assert CHUNK_SECONDS == 0.04
-    assert sizer_for(0.001).size(MANY, 4) == 40
+def test_a_chunk_aims_at_forty_five_milliseconds() -> None:
+    assert CHUNK_SECONDS == 0.045
+    assert sizer_for(0.001).size(MANY, 4) == 45
 
 
 def test_a_chunk_aims_at_what_the_engine_says_in_all_that_it_does() -> None:
@@ -65,7 +65,7 @@ def test_towards_the_end_chunks_become_smaller() -> None:
         sizes.append(sizer.size(pending, 4))
         pending -= sizes[-1]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] == 40
+    assert sizes[0] == 45
     assert sizes[-1] == 1
 
 

@@ -313,6 +313,16 @@ def test_a_hanging_item_among_tiny_ones_is_found(fleet: FakeLanes) -> None:
     assert attempts(job) == [1] * 100 + [4] + [1] * 100
 
 
+def test_items_that_run_under_one_mark_have_their_timeout_each() -> None:
+    fleet = FakeLanes(1)
+    Auditor(fleet)
+    job = fleet.job([succeed(0.001)] * 500, timeout=0.004)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert attempts(job) == [1] * 500
+    assert fleet.counts[LaneDied] == 0
+
+
 def test_a_verdict_on_an_item_that_has_ended_meanwhile_charges_nobody() -> None:
     fleet = FakeLanes(1, kill_seconds=0.05)
     Auditor(fleet)

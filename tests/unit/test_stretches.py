@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from mpqueue._worker.stretches import STRETCH_GROWTH, STRETCH_SECONDS, expected_seconds, first_size, next_size
+from mpqueue._wire.pace import STRETCH_SECONDS
+from mpqueue._worker.stretches import STRETCH_GROWTH, expected_seconds, first_size, next_size
 
 
-@pytest.mark.parametrize(("pace", "size"), [(None, 1), (0.0, 1), (1.0, 1), (0.001, 4), (0.00001, 400)])
-def test_the_first_one_holds_what_is_known_to_take_four_milliseconds(pace: float | None, size: int) -> None:
+@pytest.mark.parametrize(("pace", "size"), [(None, 1), (0.0, 1), (1.0, 1), (0.001, 8), (0.00001, 800)])
+def test_the_first_one_holds_what_is_known_to_take_eight_milliseconds(pace: float | None, size: int) -> None:
     assert first_size(pace) == size
 
 
@@ -16,7 +17,7 @@ def test_the_next_ones_grow_by_steps() -> None:
     assert next_size(1e-7, 1) == STRETCH_GROWTH
     assert next_size(1e-7, STRETCH_GROWTH) == STRETCH_GROWTH**2
     assert next_size(0.0, 1_000) == 1_000 * STRETCH_GROWTH
-    assert next_size(0.001, 1_000) == 4
+    assert next_size(0.001, 1_000) == 8
     assert next_size(1.0, 1_000) == 1
 
 
