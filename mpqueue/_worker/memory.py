@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -41,11 +42,43 @@ class Growth:
         return used + max(0, more)
 
 
-def reset_peak() -> None:
-    """Let `peak_bytes` count from now on. Costs 5 us.
+class Peak:
+    """The most memory that is resident from `begin` to `end`, mapped files included.
 
-    No file is kept open to write into: a handler that closes descriptors which are not its own may have given the
-    number of this one to a file of its own.
+    Memory comes with a page fault only, and to count these costs 2 us: the kernel is asked to begin anew, which costs
+    5 us, and what it has seen, 20 us, only where there was one since it was asked before.
+    """
+
+    def __init__(self) -> None:
+        self._faults = -1  #: how many there had been when the kernel was asked to begin anew
+        self._known: int | None = None  #: the peak since then, if it was asked for
+
+    def begin(self) -> None:
+        """Count from now on."""
+        faults = _page_faults()
+        if faults != self._faults:
+            self._faults, self._known = faults, None
+            _reset_peak()
+
+    def end(self) -> int | None:
+        """Bytes since `begin`; None where the system does not tell."""
+        if self._known is None or _page_faults() != self._faults:
+            self._known = _peak_bytes()
+        return self._known
+
+
+peak = Peak()
+
+
+def _page_faults() -> int:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_minflt + used.ru_majflt
+
+
+def _reset_peak() -> None:
+    """No file is kept open to write into.
+
+    A handler that closes descriptors which are not its own may have given the number of this one to a file of its own.
     """
     with contextlib.suppress(OSError):
         file = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
@@ -55,8 +88,7 @@ def reset_peak() -> None:
             os.close(file)
 
 
-def peak_bytes() -> int | None:
-    """The most bytes of memory that were resident since `reset_peak`, mapped files included. Costs 20 us."""
+def _peak_bytes() -> int | None:
     try:
         return int(_read("/proc/self/status").partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
     except (OSError, ValueError, IndexError):

@@ -59,8 +59,8 @@ def test_the_peak_is_read_of_what_ran_alone_and_long_enough(
     pace: float | None, seconds: float, peaks: dict[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resets: list[None] = []
-    monkeypatch.setattr(memory, "reset_peak", lambda: resets.append(None))
-    monkeypatch.setattr(memory, "peak_bytes", lambda: 77)
+    monkeypatch.setattr(memory.peak, "begin", lambda: resets.append(None))
+    monkeypatch.setattr(memory.peak, "end", lambda: 77)
     costs = Costs()
     for at in range(3):
         costs.stretch_begins(at, at + 1, pace)
@@ -78,3 +78,26 @@ def test_a_leak_is_seen_by_what_two_items_in_a_row_have_added() -> None:
     assert growth.likely(135) == 135, "what was loaded once stays and is no leak"
     assert growth.likely(90) == 90
     assert growth.likely(190) == 190
+
+
+def test_the_kernel_is_asked_for_the_peak_only_where_pages_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    faults, resident = [10], [100]
+    monkeypatch.setattr(memory, "_page_faults", lambda: faults[0])
+    monkeypatch.setattr(memory, "_reset_peak", lambda: asked.append("reset"))
+    monkeypatch.setattr(memory, "_peak_bytes", lambda: asked.append("read") or resident[0])
+    peak = memory.Peak()
+
+    def run(grows: int) -> int | None:
+        peak.begin()
+        faults[0] += bool(grows)
+        resident[0] += grows
+        return peak.end()
+
+    assert [run(0), run(0), run(0)] == [100, 100, 100]
+    assert asked == ["reset", "read"]
+    assert run(50) == 150
+    assert asked == ["reset", "read", "read"]
+    resident[0] = 120
+    assert [run(0), run(0), run(5)] == [120, 120, 125]
+    assert asked == ["reset", "read", "read", "reset", "read", "read"]
