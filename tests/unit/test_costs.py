@@ -85,8 +85,13 @@ def test_the_kernel_is_asked_for_the_peak_only_where_pages_came(monkeypatch: pyt
     faults, resident = [10], [100]
     monkeypatch.setattr(memory, "_page_faults", lambda: faults[0])
     monkeypatch.setattr(memory, "_reset_peak", lambda: asked.append("reset"))
-    monkeypatch.setattr(memory, "_peak_bytes", lambda: asked.append("read") or resident[0])
     peak = memory.Peak()
+
+    def read() -> int:
+        asked.append("read")
+        return resident[0]
+
+    monkeypatch.setattr(memory, "_peak_bytes", read)
 
     def run(grows: int) -> int | None:
         peak.begin()
