@@ -161,7 +161,7 @@ class ItemTable:
         self.failures[index] = failure
         self.status[index] = FAILED
 
-    def time(self, indices: Sequence[int], stretches: Iterable[tuple[int, float, float]]) -> None:
+    def note_times(self, indices: Sequence[int], stretches: Iterable[tuple[int, float, float]]) -> None:
         """What these items took: so many, seconds each, CPU seconds each (not a number: not known); and so on."""
         elapsed, used = array("f"), array("f")
         for count, seconds, cpu in stretches:

@@ -40,9 +40,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         indices = chunk.indices[report.first : done]
         _note(job, indices, report)
         results = report.results if done == report.done else report.results[: len(indices)]
-        failures = report.failures
-        if failures:
-            failures = {at: failure for at, failure in failures.items() if at < len(indices)}
+        failures = {at: failure for at, failure in report.failures.items() if at < len(indices)}
         chunk.reported = done
         record(books, job, indices, results, failures, lane.pid)
     lane.bloated |= report.ended is Ended.MEMORY
@@ -59,7 +57,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
 
 def _note(job: JobBook, indices: Sequence[int], report: ChunkReported) -> None:
     """What the items cost, and what they wrote."""
-    job.table.time(indices, report.stretches)
+    job.table.note_times(indices, report.stretches)
     if report.output is not None:
         job.table.output.update({indices[at]: text for at, text in report.output.items() if at < len(indices)})
     if report.peaks:

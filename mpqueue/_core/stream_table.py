@@ -112,14 +112,14 @@ class StreamTable(ItemTable):
         for index in again:
             self._statuses[index] = COMPLETED
 
-    def time(self, indices: Sequence[int], stretches: Iterable[tuple[int, float, float]]) -> None:
+    def note_times(self, indices: Sequence[int], stretches: Iterable[tuple[int, float, float]]) -> None:
         """What its items cost is nothing that a stream keeps."""
 
     def note_peaks(self, peaks: Mapping[int, int]) -> None:
-        """See `time`."""
+        """See `note_times`."""
 
     def forget_costs(self, index: int) -> None:
-        """See `time`."""
+        """See `note_times`."""
 
     def reset_waiting(self) -> None:
         """Items that wait for a retry are pending again."""

@@ -6,6 +6,8 @@ import contextlib
 import os
 import resource
 
+from mpqueue._worker import proc_file
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -90,14 +92,6 @@ def _reset_peak() -> None:
 
 def _peak_bytes() -> int | None:
     try:
-        return int(_read("/proc/self/status").partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
+        return int(proc_file.read("/proc/self/status").partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
     except (OSError, ValueError, IndexError):
         return None
-
-
-def _read(path: str) -> bytes:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(file, 4096)
-    finally:
-        os.close(file)

@@ -7,10 +7,10 @@ and a job that was slow can be asked why afterwards.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 
 from mpqueue._wire.frames import WorkTimes
+from mpqueue._worker import proc_file
 
 #: What the kernel knows of this process's main thread: nanoseconds on a CPU, nanoseconds ready but without one, ...
 _SCHEDULED = "/proc/self/schedstat"
@@ -41,12 +41,7 @@ class RunDelay:
     def _look(self, now: float) -> None:
         self._looked_at = now
         with contextlib.suppress(OSError, ValueError, IndexError):
-            # Kept open, its number could become another file's. `open` asks four things of it that nobody needs.
-            file = os.open(_SCHEDULED, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                self._known = int(os.read(file, 100).split()[1])
-            finally:
-                os.close(file)
+            self._known = int(proc_file.read(_SCHEDULED).split()[1])
 
 
 run_delay = RunDelay()

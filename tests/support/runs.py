@@ -89,7 +89,7 @@ class Run:
             decoded=received + decoding,
         )
         self.timings.add(lane, chunk, report, received + decoding + waiting)
-        self.book.table.time(indices, report.stretches)
+        self.book.table.note_times(indices, report.stretches)
         self.book.table.complete(indices, [None] * items)
         self.book.completed += items
 

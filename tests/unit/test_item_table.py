@@ -207,7 +207,7 @@ def test_items_that_wait_for_a_retry_can_be_made_pending() -> None:
 @pytest.mark.parametrize("indices", [range(1, 3), [1, 2]])
 def test_a_stretch_gives_each_of_its_items_the_same_time(indices: Any) -> None:
     table = table_of(4)
-    table.time(indices, [(2, 0.5, 0.25)])
+    table.note_times(indices, [(2, 0.5, 0.25)])
     assert list(table.elapsed) == [0, 0.5, 0.5, 0]
     assert list(table.cpu[1:3]) == [0.25, 0.25]
     assert (table.cpu[0], table.cpu[3]) == (0, 0), "not known"
@@ -216,7 +216,7 @@ def test_a_stretch_gives_each_of_its_items_the_same_time(indices: Any) -> None:
 @pytest.mark.parametrize(("told", "kept"), [(0.0, LEAST_CPU), (math.nan, 0.0), (0.25, 0.25)])
 def test_a_time_of_nothing_is_not_taken_for_one_that_is_not_known(told: float, kept: float) -> None:
     table = table_of(1)
-    table.time([0], [(1, 0.5, told)])
+    table.note_times([0], [(1, 0.5, told)])
     assert table.cpu[0] == pytest.approx(kept)
 
 
@@ -227,13 +227,13 @@ def test_columns_of_any_length_begin_as_zeros_and_keep_what_is_written(count: in
         assert not any(column[:10])
         assert not any(column[-10:])
     table.complete(range(count - 3, count), [1, 2, 3])
-    table.time([count - 1], [(1, 0.5, 0.25)])
+    table.note_times([count - 1], [(1, 0.5, 0.25)])
     assert (list(table.attempts[-4:]), table.elapsed[count - 1], table.cpu[count - 1]) == ([0, 1, 1, 1], 0.5, 0.25)
 
 
 def test_what_an_item_cost_is_forgotten_before_its_next_try() -> None:
     table = table_of(2)
-    table.time(range(2), [(2, 0.5, 0.25)])
+    table.note_times(range(2), [(2, 0.5, 0.25)])
     table.note_peaks({0: 3 << 20, 1: 1 << 60})
     assert list(table.peak) == [3 << 10, (1 << 32) - 1]
     table.forget_costs(0)

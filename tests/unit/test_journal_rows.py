@@ -130,7 +130,7 @@ def test_an_error_that_can_not_be_pickled_has_a_stand_in() -> None:
 def test_a_chunk_that_completed_is_a_row() -> None:
     table = make_table("abcdef")
     table.complete(range(1, 5), ["B", None, {"d": 1}, 5])
-    table.time(range(1, 3), [(2, 0.5, 0.25)])
+    table.note_times(range(1, 3), [(2, 0.5, 0.25)])
     table.note_peaks({3: 5 << 20})
     fresh = copied(table, make_row(table, range(1, 5), {}).body)
     assert fresh.status == table.status
