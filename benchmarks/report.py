@@ -24,8 +24,9 @@ PLOTS = ROOT / "docs" / "img" / "bench"
 #: What a reader must know before the figures of a question.
 NOTES = {
     "durations": "The ideal is the CPU time of the items alone, in as many processes at once, divided by the workers.",
-    "drifting": "In the first work the long item comes after half of the 1 ms items. A chunk size is one for all: "
-    "many items for the short ones, and then the long one has many behind it.",
+    "drifting": "In the first work the long item comes near the end: when 400 of the 1 ms items are left, which take "
+    "as long as it does. A chunk size is one for all: many items for the short ones, and then the long one is begun "
+    "late, and has many behind it.",
     "arrays": "Each repeat has fresh arrays. Whoever gets an array reads something of each of its pages, in the worker "
     "and in the parent, within the time measured.",
     "closure": "The table is another one in each repeat. The last column is what all workers together weigh more when "

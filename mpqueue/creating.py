@@ -141,7 +141,7 @@ class Creating:
         and the handler is called as ``handler(item, state)`` with what it returned; a generator function yields the
         state and is finished at the job's end. ``timeout`` is seconds a try. Of jobs that wait for workers the one
         with the higher ``priority`` goes first. ``chunksize`` is how many items travel together; None: as many as take
-        40 ms. With ``capture_output``, what each item writes to stdout and stderr is kept as ``item.stdout`` and
+        45 ms. With ``capture_output``, what each item writes to stdout and stderr is kept as ``item.stdout`` and
         ``item.stderr``, instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
         the same numbers each time; None: others each time, and ``job.seed`` says which.
         ``trace`` keeps the times of each single chunk for `Job.trace`, where else those of long jobs are merged.

@@ -29,11 +29,14 @@ def cases(sizes: Sizes) -> list[Case]:
 
 
 def drifting(sizes: Sizes) -> list[int]:
-    """10,000 items: 9,000 short ones, 1,000 longer ones, and among these one that is longer than 399 others."""
+    """10,000 items: 9,000 short ones, 1,000 longer ones, and near the end one that is longer than 399 others.
+
+    After it come as many as take as long as it does alone: it stands at the last place from which those who take the
+    items in turn can be as fast as the ideal.
+    """
     turns, scale = sizes.loop.turns, sizes.pick(1, 1, 100)
-    short, longer = [turns(10e-6)] * (9_000 // scale), [turns(1e-3)] * (999 // scale)
-    middle = len(longer) // 2
-    return [*short, *longer[:middle], turns(0.4 / scale), *longer[middle:]]
+    short, longer, after = [turns(10e-6)] * (9_000 // scale), [turns(1e-3)] * (999 // scale), 400 // scale
+    return [*short, *longer[after:], turns(0.4 / scale), *longer[:after]]
 
 
 def growing(sizes: Sizes) -> list[int]:
