@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mpqueue._core.books import Books
 from mpqueue._core.commands import LowerLimit, ObserveLane
+from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import Chunk, LaneBook, LaneState
 from mpqueue._core.outcomes import put_back
 from mpqueue._core.timers import TimerKind
@@ -75,11 +76,10 @@ def _steal(books: Books, lane: LaneBook, claim: Claim, idle: list[LaneBook]) -> 
     begun = claim.is_of(running.number)
     stuck = books.now - (claim.since if begun else running.sent_at)
     if _is_worth_stealing(books, lane, claim, stuck, idle):
-        slow = stuck > max(_least_gain(books), 4 * (job.sizer.seconds_per_item or 0.0))
         later = [chunk for chunk in lane.chunks[1:] if chunk.unclaimed]
         for chunk in later:
             _lower(books, lane, chunk, 0)
-        if slow:
+        if _is_slow(books, job, stuck):
             _lower(books, lane, running, running.end - running.unclaimed)
         elif not later:
             _lower(books, lane, running, running.end - -(-running.unclaimed * len(idle) // (len(idle) + 1)))
@@ -103,9 +103,13 @@ def _is_worth_stealing(books: Books, lane: LaneBook, claim: Claim, stuck: float,
     if claim.phase is Phase.LOADING:
         # Another lane would have to load as long.
         return stuck > _least_gain(books) and any(job.number in thief.proven for thief in idle)
-    pace = job.sizer.seconds_per_item or 0.0
-    slow = stuck > max(_least_gain(books), 4 * pace)
-    return slow or sum(chunk.unclaimed for chunk in lane.chunks) * pace >= _least_gain(books)
+    waiting = sum(chunk.unclaimed for chunk in lane.chunks) * (job.sizer.seconds_per_item or 0.0)
+    return waiting >= _least_gain(books) or _is_slow(books, job, stuck)
+
+
+def _is_slow(books: Books, job: JobBook, stuck: float) -> bool:
+    """True where an item that has been running for so long takes far longer than the others."""
+    return stuck > max(_least_gain(books), 4 * (job.sizer.seconds_per_item or 0.0))
 
 
 def _idle(books: Books) -> list[LaneBook]:
