@@ -71,10 +71,14 @@ def _page(asked: dict[str, Any], drawn: dict[str, list[str]]) -> Iterator[str]:
     yield ""
     yield from _setting(asked)
     yield from _others_ahead(asked)
+    usual = next(iter(asked.values()))["machine"]["cpu"]
     for name, record in asked.items():
         yield ""
         yield f"## {record['question']}"
         yield ""
+        if (cpu := record["machine"]["cpu"]) != usual:
+            yield f"Measured on another machine, {cpu}."
+            yield ""
         if name in NOTES:
             yield NOTES[name]
             yield ""
@@ -110,7 +114,10 @@ def _setting(asked: dict[str, Any]) -> Iterator[str]:
     )
     if len(stamps) > 1:
         yield ""
-        yield "Some questions were measured at another time than the rest, on the same machine or with other versions."
+        yield (
+            "Some questions were measured at another time than the rest, or with other versions; on another machine, "
+            "where they say so."
+        )
     yield ""
     yield (
         "Every time is the best of all rounds; every contender is measured in a process of its own, all of them in "
