@@ -77,7 +77,7 @@ def _page(asked: dict[str, Any], drawn: dict[str, list[str]]) -> Iterator[str]:
         yield f"## {record['question']}"
         yield ""
         if (cpu := record["machine"]["cpu"]) != usual:
-            yield f"Measured on another machine, {cpu}."
+            yield f"Measured on {cpu}."
             yield ""
         if name in NOTES:
             yield NOTES[name]
@@ -115,8 +115,8 @@ def _setting(asked: dict[str, Any]) -> Iterator[str]:
     if len(stamps) > 1:
         yield ""
         yield (
-            "Some questions were measured at another time than the rest, or with other versions; on another machine, "
-            "where they say so."
+            "Some questions were measured at another time than the rest, or with other versions; on another CPU, where "
+            "they say so."
         )
     yield ""
     yield (
