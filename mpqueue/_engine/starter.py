@@ -7,6 +7,7 @@ Knows nothing of lanes or loky.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import signal
@@ -55,5 +56,6 @@ def _block_interrupts() -> None:
 
     Before every start, since Python 3.11 unblocks SIGINT whenever it starts the resource tracker.
     """
-    resource_tracker.ensure_running()
+    with contextlib.suppress(Exception):  # no descriptors, say: then the start fails for the same reason, and tells
+        resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
