@@ -119,7 +119,9 @@ def send_early(run: ChunkRun) -> None:
     with results.lock:
         done = len(run.running.out)
         outbox = station.outbox
-        if outbox is None or done <= results.sent or not run.stretch or station.ledger.words[OUTBOX]:
+        if outbox is None or done <= results.sent or station.ledger.words[OUTBOX]:
             return
+        if done - run.stretch_lo >= len(run.stretch):
+            return  # all have just ended: the main thread notes what they cost, and reports them at once
         with contextlib.suppress(NotReadyError):
             outbox.leave(dump_frame(run.part(done, Ended.DONE, final=False)))

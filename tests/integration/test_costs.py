@@ -70,6 +70,18 @@ def test_costs_are_those_of_the_last_try_and_of_none_that_crashed() -> None:
     assert (crashes.cpu_seconds, crashes.peak_memory) == (None, None)
 
 
+def test_an_item_that_keeps_the_interpreter_until_it_ends_has_costs_too() -> None:
+    """The watchdog, whose turn it has long been, comes to run in the moment when the item has just ended."""
+
+    def handle(exponent: int) -> bool:
+        return 3**exponent > 0  # no point in it where another thread could go on
+
+    with JobQueue(1) as queue:
+        job = queue.run([2_000_000] * 2, handle)
+    assert all(item.peak_memory is not None for item in job.items)
+    assert all(item.cpu_seconds is not None and item.cpu_seconds > 0 for item in job.items)
+
+
 def test_items_that_did_not_run_cost_nothing_that_is_known() -> None:
     with JobQueue(1) as queue:
         job = queue.create_job("job", [1, 2], do.succeed)

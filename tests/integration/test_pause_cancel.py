@@ -55,6 +55,7 @@ def test_pause_reaches_a_worker_in_the_middle_of_a_chunk(tmp_path: Path) -> None
         job = queue.create_job("job", range(50), do.only(5, do.block_until_told(gate)), chunksize=50)
         run = queue.start("job")
         gate.wait_for(5)
+        wait_until(lambda: job.completed == 5, what="the stretch to be cut off behind the item that waits")
         queue.pause("job")
         gate.open()
         # The rest of the chunk came back unstarted, so the only worker is free.
@@ -205,6 +206,7 @@ def test_cancel_reaches_a_worker_in_the_middle_of_a_chunk(tmp_path: Path) -> Non
         job = queue.create_job("job", range(50), do.only(5, do.block_until_told(gate)), chunksize=50)
         run = queue.start("job")
         gate.wait_for(5)
+        wait_until(lambda: job.completed == 5, what="the stretch to be cut off behind the item that waits")
         queue.cancel("job")
         gate.open()
         run.result(30)
