@@ -70,7 +70,7 @@ def test_towards_the_end_chunks_become_smaller() -> None:
 
 
 def test_no_chunk_is_cut_below_what_it_costs_to_send() -> None:
-    size = sizer_for(10e-6).size(150, 4)
+    size = sizer_for(10e-6).size(1_000, 4)
     assert size * 10e-6 >= SMALLEST * CHUNK_SECONDS * 0.99
 
 

@@ -79,12 +79,12 @@ def test_a_chunk_that_waits_behind_a_slow_item_is_taken_as_a_whole() -> None:
 
 
 def test_a_stretch_that_was_cut_off_behind_a_slow_item_comes_free() -> None:
-    """All of it was claimed when it was first looked at, and only its first item after 25 ms."""
+    """All of it was claimed when it was first looked at, and only its first item after 48 ms."""
     fleet = watched(4)
     job = fleet.job([*[succeed(20e-6)] * 2000, *[succeed(3.0)] * 4])
     fleet.start(job)
     fleet.run_until_over(job)
-    assert fleet.now == pytest.approx(3.2, abs=0.1)
+    assert fleet.now == pytest.approx(3.25, abs=0.1), "all four are in one chunk, which is shared in two steps"
 
 
 def test_the_chunk_that_runs_is_shared_although_the_one_behind_it_is_gone_already() -> None:
