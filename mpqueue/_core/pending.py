@@ -11,6 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from itertools import islice
 
+#: A chunk of at most so many items begins with the few that a worker has handed back: they need no report of their own.
+#: Of more, a list of their indices would cost as much.
+MOST_JOINED = 500
+
 
 class Care(IntEnum):
     """How an item is handled; each level includes those before it."""
@@ -72,6 +76,9 @@ class PendingItems:
             else:
                 heapq.heapreplace(self._fresh, (end, hi))
         self._count -= end - lo
+        if self._fresh and end - lo < size // 2 and size <= MOST_JOINED:
+            more, _ = self.take(size - (end - lo))
+            return [*range(lo, end), *more], Care.NONE
         return range(lo, end), Care.NONE
 
     def add(self, indices: range) -> None:

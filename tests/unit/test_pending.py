@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.pending import Care, PendingItems
+from mpqueue._core.pending import MOST_JOINED, Care, PendingItems
 from tests.support.invariants import waiting_items
 
 
@@ -47,12 +47,32 @@ def test_what_was_handed_back_goes_out_together_with_what_follows_it() -> None:
     assert pending.take(30) == (range(10, 40), Care.NONE)
 
 
-def test_a_gap_ends_a_range() -> None:
+def test_a_gap_ends_a_range_that_is_worth_a_chunk() -> None:
+    pending = PendingItems(10_000)
+    pending.take(2_000)
+    pending.put_back(range(5, 10))
+    assert pending.take(10) == (range(5, 10), Care.NONE)
+    assert pending.take(5) == (range(2_000, 2_005), Care.NONE)
+    pending.put_back(range(5, 10))
+    assert pending.take(MOST_JOINED + 1) == (range(5, 10), Care.NONE), "a list would cost more than a chunk"
+
+
+def test_the_few_before_a_gap_go_out_with_what_follows_it() -> None:
     pending = PendingItems(100)
     pending.take(20)
-    pending.put_back(range(5, 10))
-    assert pending.take(30) == (range(5, 10), Care.NONE)
-    assert pending.take(5) == (range(20, 25), Care.NONE)
+    for lo in (5, 15):
+        pending.put_back(range(lo, lo + 2))
+    assert pending.take(8) == ([5, 6, 15, 16, 20, 21, 22, 23], Care.NONE)
+    assert len(pending) == 76
+    assert pending.take(8) == (range(24, 32), Care.NONE)
+
+
+def test_the_few_that_are_left_go_out_alone() -> None:
+    pending = PendingItems(20)
+    pending.take(20)
+    pending.put_back(range(5, 7))
+    assert pending.take(8) == (range(5, 7), Care.NONE)
+    assert not pending
 
 
 def test_retries_go_before_fresh_items_in_the_order_they_fell_due() -> None:
