@@ -97,7 +97,8 @@ def leave_unseen_fork() -> int:
                 os.set_inheritable(fd, True)
             except OSError:
                 continue
-        os.execve("/bin/sleep", ["sleep", "20"], {})
+        # Not without any environment: tests that run at the same time would take it for one of theirs in an exec.
+        os.execve("/bin/sleep", ["sleep", "20"], {"LANG": "C"})
     return pid
 
 
