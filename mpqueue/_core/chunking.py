@@ -18,8 +18,6 @@ from mpqueue._wire.pace import CHUNK_SECONDS
 
 #: The part of what chunks aim at below which one is not worth cutting up, even at the end: to send it costs 1 ms.
 SMALLEST = 0.05
-#: Towards the end a chunk is that part of a lane's share of what is left.
-PART_OF_SHARE = 2 / 3
 #: A chunk holds at most this many times the items of the largest one that came back.
 GROWTH = 64
 #: Items of the largest chunk from which on what is known of an item's time counts beside what the last report says.
@@ -90,7 +88,7 @@ class ChunkSizer:
             return 1
         pace = self.seconds_per_item
         by_time = self.chunk_seconds / pace
-        at_the_end = max(PART_OF_SHARE * pending / lanes, SMALLEST * self.chunk_seconds / pace)
+        at_the_end = max(-(-pending // (2 * lanes)), SMALLEST * self.chunk_seconds / pace)
         size = min(by_time, self._largest * GROWTH, at_the_end, MAX_CHUNK_ITEMS)
         if self._bytes_per_item:
             size = min(size, TARGET_BYTES / self._bytes_per_item)
