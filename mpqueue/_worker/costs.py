@@ -1,7 +1,7 @@
 """What the items of a chunk cost: seconds, CPU seconds and, for those that ran alone, the peak of memory.
 
 Measured once a stretch and divided among its items, so that a tiny item costs nothing more: 1 us a stretch, which aims
-at 8 ms; 4 us an item for those of 5 ms or above, 25 us more where it needed new pages.
+at 15 ms; 4 us an item for those of 5 ms or above, 25 us more where it needed new pages.
 """
 
 from __future__ import annotations
