@@ -280,7 +280,4 @@ def dump_plain(obj: Any, store: SegmentStore | None = None) -> Packed | None:
         _PlainPickler(written, PROTOCOL).dump(obj)
     except Exception:
         return None
-    data = written.getvalue()
-    if store is None or len(data) < BIG:
-        return Packed(data)
-    return _dump(lambda *_: data, obj, store.lend)
+    return _dump(lambda *_: written.getvalue(), obj, None if store is None else store.lend)
