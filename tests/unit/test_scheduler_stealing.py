@@ -84,7 +84,7 @@ def test_a_stretch_that_was_cut_off_behind_a_slow_item_comes_free() -> None:
     job = fleet.job([*[succeed(20e-6)] * 2000, *[succeed(3.0)] * 4])
     fleet.start(job)
     fleet.run_until_over(job)
-    assert fleet.now == pytest.approx(3.25, abs=0.1), "all four are in one chunk, which is shared in two steps"
+    assert fleet.now == pytest.approx(3.25, abs=0.1), "all four are in one chunk; one after the other is taken from it"
 
 
 def test_the_chunk_that_runs_is_shared_although_the_one_behind_it_is_gone_already() -> None:
