@@ -91,6 +91,8 @@ class Books:
         job, depth = chunk.job, len(lane.chunks)
         if not depth:
             job.lanes_held += 1
+            lane.free_at = self.now
+        lane.free_at += chunk.expected
         lane.chunks.append(chunk)
         self.at_depth[depth].remove(lane.number)
         self.at_depth[depth + 1].add(lane.number)
@@ -105,8 +107,13 @@ class Books:
         self.at_depth[depth - 1].add(lane.number)
         job.chunks_out -= 1
         job.seconds_expected -= chunk.expected
+        lane.free_at = self.now + sum(left.expected for left in lane.chunks)
         if not lane.chunks:
             job.lanes_held -= 1
+
+    def seconds_held(self, lane: LaneBook) -> float:
+        """How long the lane's worker should be busy with what it holds."""
+        return max(0.0, lane.free_at - self.now) if lane.chunks else 0.0
 
     @property
     def workers_wear_out(self) -> bool:

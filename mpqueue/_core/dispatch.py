@@ -134,11 +134,20 @@ def _feed(books: Books, lane: LaneBook) -> None:
         return
     # A job all of whose waiting items were cancelled has nothing to send: the next one's turn.
     while (job := _choose(books, lane)) is not None and (held is None or job is held):
-        size = job.sizer.size(len(job.pending), _lanes_for(books, job))
+        size = _size(books, lane, job)
         if (room := books.room(lane, job)) is not None:
             size = min(size, room)
         if _send(books, lane, job, size, Care.ISOLATED if held is None else Care.CAREFUL) or held is not None:
             return
+
+
+def _size(books: Books, lane: LaneBook, job: JobBook) -> int:
+    """How many items of the job the lane should get now."""
+    pending, lanes = len(job.pending), _lanes_for(books, job)
+    if not job.sizer.nears_end(pending, lanes):
+        return job.sizer.size(pending, lanes)
+    held = sum(books.seconds_held(other) for other in books.lanes_at_work() if other.job is job)
+    return job.sizer.size(pending, lanes, held, books.seconds_held(lane))
 
 
 def _may_queue_behind(lane: LaneBook, held: JobBook) -> bool:

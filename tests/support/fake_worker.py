@@ -257,7 +257,8 @@ class FakeWorker:
     def _why_end(self, run: _Run) -> Ended | None:
         if run.done >= len(run.chunk.indices):
             return Ended.DONE
-        expected = stretches.expected_seconds(run.size, self.paces[run.chunk.job.number])
+        size = min(run.size, len(run.chunk.indices) - run.done)
+        expected = stretches.expected_seconds(size, self.paces[run.chunk.job.number])
         if run.done and self.fleet.now - run.started + expected >= self.fleet.chunk_limit:
             return Ended.TIME
         job, paused, cancelled = self.flags

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.chunking import GROWTH, SMALLEST, TARGET_BYTES, ChunkSizer
+from mpqueue._core.chunking import GROWTH, LEAST_OF_SHARE, MOST_OF_SHARE, SMALLEST, TARGET_BYTES, ChunkSizer
 from mpqueue._wire.ledger import MAX_CHUNK_ITEMS
 from mpqueue._wire.pace import CHUNK_SECONDS
 
@@ -67,6 +67,34 @@ def test_towards_the_end_chunks_become_smaller() -> None:
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == 45
     assert sizes[-1] == 1
+
+
+def test_towards_the_end_a_lane_gets_what_the_others_have_more() -> None:
+    sizer = sizer_for(0.001)
+    assert sizer.nears_end(60, 2)
+    assert sizer.size(60, 2, held=0.0, own=0.0) == MOST_OF_SHARE * 30
+    # 50 ms for each of the two; it has 10 already, the other one 30.
+    assert sizer.size(60, 2, held=0.040, own=0.010) == MOST_OF_SHARE * 40
+    assert sizer.size(60, 2, held=0.040, own=0.030) == MOST_OF_SHARE * 20
+    assert sizer.size(60, 2, held=0.100, own=0.100) == 2, "it has more than its share: the smallest chunk in reserve"
+
+
+def test_before_the_end_it_does_not_matter_what_lanes_hold() -> None:
+    sizer = sizer_for(0.001)
+    assert not sizer.nears_end(300, 2)
+    assert sizer.size(300, 2, held=0.090, own=0.090) == sizer.size(300, 2) == 45
+
+
+def test_the_more_uneven_items_are_the_less_goes_out_at_once() -> None:
+    even, uneven, unknown = sizer_for(0.001), sizer_for(0.001), ChunkSizer(None)
+    for _ in range(10):
+        uneven.learn(1, 0.0001)
+        uneven.learn(1, 0.01)
+    uneven.seconds_per_item = 0.001
+    unknown.learn(16, 0.016)
+    assert even.size(60, 2) == MOST_OF_SHARE * 30
+    assert uneven.size(60, 2) == LEAST_OF_SHARE * 30
+    assert unknown.size(60, 2) == LEAST_OF_SHARE * 30
 
 
 def test_no_chunk_is_cut_below_what_it_costs_to_send() -> None:

@@ -57,6 +57,15 @@ def test_tiny_items_travel_in_few_chunks() -> None:
     assert fleet.counts[SendChunk] < 40
 
 
+def test_all_lanes_end_together_after_few_chunks_whatever_each_holds() -> None:
+    fleet = watched(2)
+    job = fleet.job([succeed(0.001)] * 400)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert fleet.now - fleet.start_seconds < 0.2 * 1.01
+    assert fleet.counts[SendChunk] <= 16
+
+
 def test_an_explicit_chunksize_is_kept() -> None:
     fleet = watched(1)
     job = fleet.job([succeed(1.0)] * 10, chunksize=4)

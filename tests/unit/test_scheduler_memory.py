@@ -172,7 +172,7 @@ def test_a_worker_that_grows_is_replaced_and_nobody_is_charged(seconds: float) -
     fleet.start(job)
     fleet.run_until_over(job)
     assert (statuses(job), attempts(job)) == (["completed"] * 200, [1] * 200)
-    assert fleet.counts[RecycleLane] >= 5
+    assert fleet.counts[RecycleLane] >= 3
     assert fleet.counts[KillLane] == 0
 
 
