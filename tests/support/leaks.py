@@ -24,6 +24,8 @@ from typing import Any
 COOKIE = "MPQUEUE_TEST_RUN"
 
 _SHM = Path("/dev/shm")
+#: What glibc calls a semaphore until it has its name, for some microseconds: stays where a process is killed in them.
+_UNNAMED = re.compile(r"sem\.\w{6}")
 
 #: Processes that a fixture of a wider scope owns, with all that they start: an engine's cluster.
 not_ours: set[int] = set()
@@ -48,7 +50,7 @@ class Snapshot:
         return cls(
             processes=_processes(set(trackers)),
             threads={f"{thread.ident}@{id(thread)}": thread for thread in threading.enumerate()},
-            shared_memory={name: f"/dev/shm/{name}" for name in _listing(_SHM)},
+            shared_memory={name: f"/dev/shm/{name}" for name in _listing(_SHM) if not _UNNAMED.fullmatch(name)},
             temporary_files=_temporary_files(),
             descriptors=_descriptors(set(trackers.values())),
         )
