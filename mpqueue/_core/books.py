@@ -111,9 +111,10 @@ class Books:
         if not lane.chunks:
             job.lanes_held -= 1
 
-    def seconds_held(self, lane: LaneBook) -> float:
-        """How long the lane's worker should be busy with what it holds."""
-        return max(0.0, lane.free_at - self.now) if lane.chunks else 0.0
+    def seconds_held(self, job: JobBook) -> float:
+        """How long the job's lanes should be busy with what they hold, all together."""
+        now = self.now
+        return sum(lane.free_at - now for lane in self.lanes if lane.free_at > now and lane.job is job)
 
     @property
     def workers_wear_out(self) -> bool:

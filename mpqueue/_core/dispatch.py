@@ -146,8 +146,8 @@ def _size(books: Books, lane: LaneBook, job: JobBook) -> int:
     pending, lanes = len(job.pending), _lanes_for(books, job)
     if not job.sizer.nears_end(pending, lanes):
         return job.sizer.size(pending, lanes)
-    held = sum(books.seconds_held(other) for other in books.lanes_at_work() if other.job is job)
-    return job.sizer.size(pending, lanes, held, books.seconds_held(lane))
+    own = max(0.0, lane.free_at - books.now) if lane.chunks else 0.0
+    return job.sizer.size(pending, lanes, books.seconds_held(job), own)
 
 
 def _may_queue_behind(lane: LaneBook, held: JobBook) -> bool:
