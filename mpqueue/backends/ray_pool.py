@@ -143,6 +143,7 @@ class RayPool:
             waiting.cancel()
             self._starting.discard(lane)
         if lane.is_let_go:
+            await lane.bury()  # `let_go` could not, if its guardian was found only now
             return
         if trouble is not None:
             await lane.let_go(kill=True)

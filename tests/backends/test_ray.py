@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import ray
 import mpqueue
 from mpqueue import JobQueue, RetryPolicy, SetupError, WorkerStartError
 from mpqueue._wire import shared
-from mpqueue._worker import hello
+from mpqueue._worker import hello, hosted
 from mpqueue.backends import RayBackend, ray_pool
 from tests.support import handlers as do
 from tests.support.programs import run_program, start_program
@@ -97,6 +99,26 @@ def _refuse() -> None:
 
 def _take_state(item: int, _: None) -> int:
     return item
+
+
+def test_a_worker_that_starts_while_its_queue_closes_is_looked_after_to_the_end(
+    ray_node: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = threading.Event()
+    find = ray_pool.RayPool._find_guardian
+
+    async def find_late(pool: Any, lane: Any, *told: Any) -> Any:
+        guardian = await find(pool, lane, *told)
+        found.set()
+        await asyncio.to_thread(wait_until, lambda: lane.is_let_go)
+        return guardian
+
+    monkeypatch.setattr(ray_pool.RayPool, "_find_guardian", find_late)
+    with JobQueue(1, backend=RayBackend()) as queue:
+        queue.start(queue.create_job("job", range(3), do.double).id)
+        assert found.wait(30.0)
+        queue.close(kill=True)
+    assert not hosted._adopted, "the ledger of a worker that is gone"
 
 
 def test_versions_that_differ_are_a_clear_error_at_once(ray_node: None, monkeypatch: pytest.MonkeyPatch) -> None:
