@@ -22,7 +22,7 @@ SMALLEST = 0.05
 #: The end begins where each lane's share of what waits is less than so many chunks: what lanes hold matters from there.
 END = 3
 #: The part that a lane gets at once of what it should have to finish with the others: the less, the more uneven the
-#: items' times were so far, between these two. A wrong guess is mended with the rest, at half a millisecond a chunk.
+#: items' times were so far, between these two. A wrong guess is mended with the rest, by smaller chunks.
 LEAST_OF_SHARE, MOST_OF_SHARE = 0.5, 0.9
 #: A chunk holds at most this many times the items of the largest one that came back.
 GROWTH = 64
@@ -92,7 +92,9 @@ class ChunkSizer:
 
     def nears_end(self, pending: int, lanes: int) -> bool:
         """True where so few items wait that the next chunk's size depends on what the lanes still hold."""
-        return pending * (self.seconds_per_item or 0.0) < END * lanes * self.chunk_seconds
+        if self._explicit is not None or self.seconds_per_item is None:
+            return False
+        return pending * self.seconds_per_item < END * lanes * self.chunk_seconds
 
     def size(self, pending: int, lanes: int, held: float = 0.0, own: float = 0.0) -> int:
         """Items for the next chunk, of ``pending`` ones, with ``lanes`` lanes to share them.

@@ -146,8 +146,7 @@ def _size(books: Books, lane: LaneBook, job: JobBook) -> int:
     pending, lanes = len(job.pending), _lanes_for(books, job)
     if not job.sizer.nears_end(pending, lanes):
         return job.sizer.size(pending, lanes)
-    own = max(0.0, lane.free_at - books.now) if lane.chunks else 0.0
-    return job.sizer.size(pending, lanes, books.seconds_held(job), own)
+    return job.sizer.size(pending, lanes, books.seconds_held(job), max(0.0, lane.free_at - books.now))
 
 
 def _may_queue_behind(lane: LaneBook, held: JobBook) -> bool:

@@ -93,7 +93,7 @@ class LaneBook:
     state: LaneState = LaneState.STARTING
     pid: int | None = None
     chunks: list[Chunk] = field(default_factory=list)
-    free_at: float = 0.0  #: when the worker has run them all, by what was known of their items
+    free_at: float = 0.0  #: when it has run them all, by what was known of their items; past where it has none
     next_chunk: int = 1
     loaded: dict[int, JobBook] = field(default_factory=dict)  #: jobs whose handler this worker has
     proven: set[int] = field(default_factory=set)  #: jobs of which it has run a chunk
