@@ -236,12 +236,12 @@ class FakeWorker:
         run = self._run
         while run is not None and self.alive:
             chunk, lo = run.chunk, run.done
-            ended = self._why_end(run)
+            hi = min(lo + run.size, len(chunk.indices))
+            ended = self._why_end(run, hi - lo)
             if ended is not None:
                 self._report(ended)
                 return
             phase = Phase.UNPACKING if chunk.careful else Phase.RUNNING
-            hi = min(lo + run.size, len(chunk.indices))
             self._claim(phase, lo, hi)
             number, position = self.limits[chunk.number & 1]
             if number == chunk.number and position < hi:
@@ -254,10 +254,9 @@ class FakeWorker:
                 self._start_stretch(run, lo, hi)
                 return
 
-    def _why_end(self, run: _Run) -> Ended | None:
+    def _why_end(self, run: _Run, size: int) -> Ended | None:
         if run.done >= len(run.chunk.indices):
             return Ended.DONE
-        size = min(run.size, len(run.chunk.indices) - run.done)
         expected = stretches.expected_seconds(size, self.paces[run.chunk.job.number])
         if run.done and self.fleet.now - run.started + expected >= self.fleet.chunk_limit:
             return Ended.TIME

@@ -2,7 +2,8 @@
 
 Ours is what carries this run's cookie in its environment, or descends from this process; so it is found also when it
 made itself a session of its own or lost its parent. Other programs on the machine are not seen, with one exception:
-a semaphore's name in /dev/shm does not tell whose it is, so one that only a stranger has mapped is taken for his.
+a semaphore's name in /dev/shm does not tell whose it is, so one that only a stranger has mapped is taken for his, and
+one that has no name of its own yet for nobody's.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ COOKIE = "MPQUEUE_TEST_RUN"
 
 _SHM = Path("/dev/shm")
 #: What glibc calls a semaphore until it has its name, for some microseconds: stays where a process is killed in them.
-_UNNAMED = re.compile(r"sem\.\w{6}")
+_UNNAMED = re.compile(r"/dev/shm/sem\.\w{6}")
 
 #: Processes that a fixture of a wider scope owns, with all that they start: an engine's cluster.
 not_ours: set[int] = set()
@@ -50,7 +51,7 @@ class Snapshot:
         return cls(
             processes=_processes(set(trackers)),
             threads={f"{thread.ident}@{id(thread)}": thread for thread in threading.enumerate()},
-            shared_memory={name: f"/dev/shm/{name}" for name in _listing(_SHM) if not _UNNAMED.fullmatch(name)},
+            shared_memory={name: f"/dev/shm/{name}" for name in _listing(_SHM)},
             temporary_files=_temporary_files(),
             descriptors=_descriptors(set(trackers.values())),
         )
@@ -76,10 +77,10 @@ def report(left: dict[str, list[str]]) -> str:
 
 
 def without_strangers(left: dict[str, list[str]]) -> dict[str, list[str]]:
-    """``left`` less the shared memory that somebody else's process holds. Slower: reads what each has mapped."""
-    names = left.get("shared_memory")
-    if not names:
+    """``left`` less the shared memory that may be somebody else's. Slower: reads what each has mapped."""
+    if "shared_memory" not in left:
         return left
+    names = [name for name in left["shared_memory"] if not _UNNAMED.fullmatch(name)]
     ours = {int(key.split("@")[0]) for key in _processes(set())} | {os.getpid(), *_trackers()}
     strangers = "".join(_text(f"/proc/{pid}/maps") + _open_files(pid) for pid in _pids() if pid not in ours)
     kept = [name for name in names if name not in strangers and not _names_a_living_stranger(name, ours)]

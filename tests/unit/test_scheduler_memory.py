@@ -168,11 +168,11 @@ def test_a_setup_with_too_much_fails_the_job_and_says_so() -> None:
 @pytest.mark.parametrize("seconds", [0.0001, 0.01, 0.4, 2.0])
 def test_a_worker_that_grows_is_replaced_and_nobody_is_charged(seconds: float) -> None:
     fleet = limited(2)
-    job = fleet.job([leak(7, seconds)] * 200)
+    job = fleet.job([leak(7, seconds)] * 400)
     fleet.start(job)
     fleet.run_until_over(job)
-    assert (statuses(job), attempts(job)) == (["completed"] * 200, [1] * 200)
-    assert fleet.counts[RecycleLane] >= 3
+    assert (statuses(job), attempts(job)) == (["completed"] * 400, [1] * 400)
+    assert fleet.counts[RecycleLane] >= 5
     assert fleet.counts[KillLane] == 0
 
 
