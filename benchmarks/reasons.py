@@ -14,7 +14,8 @@ REASONS: dict[str, dict[str, str]] = {
     },
     "durations": {
         "": "Of very short items all of the time is overhead: see the no-ops. Of long ones mpqueue sends the first "
-        "ones alone to learn how long they take, which costs some round trips at the beginning.",
+        "ones alone to learn how long they take, which costs some round trips at the beginning. A time below the ideal "
+        "is nobody's merit: the machine was faster in that moment than whenever the ideal was measured.",
     },
     "arrays": {
         "ray": "Ray keeps one object store for the whole machine, mapped once by everybody. What is put there is "

@@ -21,6 +21,9 @@ CHOSEN = ROOT / "benchmarks" / "results" / "published.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
 PLOTS = ROOT / "docs" / "img" / "bench"
 
+#: CPU seconds taken away from a question from which on the page says so.
+TOLD_STOLEN = 3.0
+
 #: What a reader must know before the figures of a question.
 NOTES = {
     "durations": "The ideal is the CPU time of the items alone, in as many processes at once, divided by the workers.",
@@ -76,9 +79,8 @@ def _page(asked: dict[str, Any], drawn: dict[str, list[str]]) -> Iterator[str]:
         yield ""
         yield f"## {record['question']}"
         yield ""
-        if (cpu := record["machine"]["cpu"]) != usual:
-            yield f"Measured on {cpu}."
-            yield ""
+        yield " ".join(_circumstances(record, usual))
+        yield ""
         if name in NOTES:
             yield NOTES[name]
             yield ""
@@ -94,22 +96,25 @@ def _page(asked: dict[str, Any], drawn: dict[str, list[str]]) -> Iterator[str]:
     yield from _configurations(asked)
 
 
+def _circumstances(record: dict[str, Any], usual: str) -> Iterator[str]:
+    """How this question was asked."""
+    cpu, rounds = record["machine"]["cpu"], _rounds(record)
+    where = "" if cpu == usual else f" on {cpu}"
+    yield f"Measured in {rounds} {'round' if rounds == 1 else 'rounds'}{where}."
+    if (stolen := record.get("stolen", 0.0)) > TOLD_STOLEN:
+        yield f"Meanwhile a hypervisor gave {stolen:.0f} s of CPU time to others, so times vary more than elsewhere."
+
+
 def _setting(asked: dict[str, Any]) -> Iterator[str]:
     stamps = {json.dumps({**record["machine"], "commit": ""}, sort_keys=True) for record in asked.values()}
     first = next(iter(asked.values()))
     machine, settings = first["machine"], first["settings"]
-    rounds = max(
-        len(entry["rounds"])
-        for record in asked.values()
-        for case in record["cases"].values()
-        for entry in case["contenders"].values()
-    )
     loads = [load for record in asked.values() for load in record["load"][:1]]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     yield (
         f"Measured on {machine['cpu']}, {machine['usable_cores']} cores, {machine['memory_gb']:g} GB, "
-        f"Linux {machine['kernel']}, Python {machine['python']}, with {settings['workers']} workers, "
-        f"in {rounds} rounds ({settings['size']} size), from {first['started'][:10]} on, commit {machine['commit']}. "
+        f"Linux {machine['kernel']}, Python {machine['python']}, with {settings['workers']} workers "
+        f"({settings['size']} size), from {first['started'][:10]} on, commit {machine['commit']}. "
         f"The load average before each question was {min(loads):g} to {max(loads):g}. {packages}."
     )
     if len(stamps) > 1:
@@ -124,6 +129,13 @@ def _setting(asked: dict[str, Any]) -> Iterator[str]:
         "turn, and what it returns is compared with what it should. In parentheses: the multiple of what "
         "`JobQueue.run` takes. Figures from another machine can't be compared with these; `make bench` makes your "
         "own. `benchmarks/README.md` says how they come about, and how far to trust them."
+    )
+
+
+def _rounds(record: dict[str, Any]) -> int:
+    """How often those were measured who neither failed nor took too long."""
+    return max(
+        (len(entry["rounds"]) for case in record["cases"].values() for entry in case["contenders"].values()), default=0
     )
 
 
