@@ -123,7 +123,7 @@ def test_ctrl_c_while_workers_start_shows_no_worker_s_traceback(moment: int, tmp
             print("interrupted")
     """
     with terminal(tmp_path, body) as shown:
-        wait_until(lambda: "started" in shown.text)
+        wait_until(lambda: "started\n" in shown.text)  # unbuffered, the end of the line is written by itself
         wait_until(lambda: len(descends_from(shown.process.pid)) >= moment)
         shown.press_ctrl_c()
         assert shown.end() == 0, shown.text
