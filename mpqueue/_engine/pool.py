@@ -34,6 +34,9 @@ CLOSE_LIMIT = 5.0
 STARTS_LIMIT = 30.0
 THREAD_LIMIT = 1.0
 
+#: Seconds after which it looks for what programs that died have left: that goes through /proc, while workers start.
+ORPHANS_AFTER = 0.5
+
 
 class LokyPool:
     """Satisfies `protocol.Pool`. Made by the queue's coordinator, in the process that uses it; a fork must not."""
@@ -59,7 +62,7 @@ class LokyPool:
         register_exit()
         exits.run_before_loky()
         self._take_back = on_exit(functools.partial(self.close, kill=True), last=True)
-        self._watcher.call(strays.kill_orphans)
+        self._watcher.call(self._watcher.later, ORPHANS_AFTER, strays.kill_orphans)
 
     def start(self, number: int, generation: int) -> None:
         """See `protocol.Pool.start`."""
@@ -178,6 +181,7 @@ class LokyPool:
             self._starter.stop()
             return
         strays.kill_strays(strays.cookie(self._number))
+        strays.kill_orphans()  # where it is closed so soon
         self._watcher.stop()
         self._gone.set()
 

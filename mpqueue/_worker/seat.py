@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpqueue._wire.shared import Shared, Token
 from mpqueue._worker.exchange import WorkerExchange
@@ -11,17 +10,16 @@ from mpqueue._worker.records import RecordsHome
 from mpqueue._worker.station import Station
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
+class Seat(NamedTuple):
     """One worker's. A process of ours has one; one of another engine has as many as there are lanes in it."""
 
     station: Station
     home: RecordsHome
     exchange: WorkerExchange
-    is_at_home: bool = False  #: in the parent's own process, whose loggers and imports are the parent's
-    brought: dict[Token, Shared[Any]] = field(default_factory=dict)  #: shared objects that are kept for this worker
+    is_at_home: bool  #: in the parent's own process, whose loggers and imports are the parent's
+    brought: dict[Token, Shared[Any]]  #: shared objects that are kept for this worker
 
 
 def take_seat(station: Station, *, shares_memory: bool, is_at_home: bool = False) -> Seat:
     """A seat for the worker of that station."""
-    return Seat(station, RecordsHome(station), WorkerExchange(shared=shares_memory), is_at_home)
+    return Seat(station, RecordsHome(station), WorkerExchange(shared=shares_memory), is_at_home, {})

@@ -9,6 +9,7 @@ A well-planned chunk is over before that, and sets the alarm anew for the next o
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import threading
 import time
@@ -30,15 +31,15 @@ class Watchdog:
     def __init__(self) -> None:
         self._run: ChunkRun | None = None
         self._alarm: Alarm | None = None
-        self._thread: threading.Thread | None = None
+        self._left: threading.Event | None = None  #: set when the thread has ended
         self._ended = False
 
     def end(self) -> None:
         """Let the thread end; nothing is watched any more. Where the worker is a process, it ends with that."""
         self._ended = True
-        if self._thread is not None and self._alarm is not None:
+        if self._left is not None and self._alarm is not None:
             self._set(0.0)
-            self._thread.join()
+            self._left.wait()
             self._alarm.close()
 
     @property
@@ -60,16 +61,22 @@ class Watchdog:
             self._begin(SleepingAlarm()).set(seconds)
 
     def _begin(self, alarm: Alarm) -> Alarm:
-        self._alarm = alarm
-        self._thread = threading.Thread(target=self._loop, args=(alarm,), name="mpqueue-watchdog", daemon=True)
-        self._thread.start()
+        self._alarm, self._left = alarm, threading.Event()
+        # The start of a `threading.Thread` returns when it runs: 3 to 6 ms later, while other workers start.
+        _thread.start_new_thread(self._watch, (alarm, self._left))
         return alarm
 
-    def _loop(self, alarm: Alarm) -> None:
+    def _watch(self, alarm: Alarm, left: threading.Event) -> None:
+        try:
+            self._look_when_due(alarm)
+        finally:
+            left.set()
+
+    def _look_when_due(self, alarm: Alarm) -> None:
         while True:
             try:
                 alarm.wait()
-            except (OSError, ValueError):  # as above
+            except (OSError, ValueError):  # a handler has closed its descriptors
                 return
             if self._ended or self._alarm is not alarm:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 import time
@@ -140,6 +141,7 @@ def test_chunks_that_are_over_in_time_are_none_of_its_business(watchdog: Watchdo
 
 def test_a_handler_that_closes_its_descriptors_leaves_it_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mpqueue._worker.alarm.LONGEST_WAIT", 0.1)
+    before = _thread._count()
     watchdog = Watchdog()
     watched(watchdog)
     alarm = watchdog._alarm
@@ -150,13 +152,15 @@ def test_a_handler_that_closes_its_descriptors_leaves_it_at_work(monkeypatch: py
     watched(watchdog)
     watchdog.watch(None)
     watchdog.end()
-    wait_until(lambda: "mpqueue-watchdog" not in {thread.name for thread in threading.enumerate()})
+    wait_until(lambda: _thread._count() == before)
 
 
 @pytest.mark.parametrize("make", [TimerAlarm, SleepingAlarm])
 def test_it_ends_also_while_nothing_is_late(make: Callable[[], Alarm], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mpqueue._worker.watchdog.make_alarm", make)
+    before = _thread._count()
     watchdog = Watchdog()
     watched(watchdog)
+    assert _thread._count() == before + 1
     watchdog.end()
-    assert "mpqueue-watchdog" not in {thread.name for thread in threading.enumerate()}
+    wait_until(lambda: _thread._count() == before)
