@@ -181,7 +181,7 @@ class LokyPool:
             self._starter.stop()
             return
         strays.kill_strays(strays.cookie(self._number))
-        strays.kill_orphans()  # where it is closed so soon
+        strays.kill_orphans()  # where it is closed before it has looked
         self._watcher.stop()
         self._gone.set()
 

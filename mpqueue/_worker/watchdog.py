@@ -61,9 +61,14 @@ class Watchdog:
             self._begin(SleepingAlarm()).set(seconds)
 
     def _begin(self, alarm: Alarm) -> Alarm:
-        self._alarm, self._left = alarm, threading.Event()
+        left = threading.Event()
         # The start of a `threading.Thread` returns when it runs: 3 to 6 ms later, while other workers start.
-        _thread.start_new_thread(self._watch, (alarm, self._left))
+        try:
+            _thread.start_new_thread(self._watch, (alarm, left))
+        except RuntimeError:  # no thread is left
+            alarm.close()
+            raise
+        self._alarm, self._left = alarm, left  # only now: nobody may wait for the end of one that did not start
         return alarm
 
     def _watch(self, alarm: Alarm, left: threading.Event) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import threading
 import time
@@ -141,10 +140,9 @@ def test_chunks_that_are_over_in_time_are_none_of_its_business(watchdog: Watchdo
 
 def test_a_handler_that_closes_its_descriptors_leaves_it_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mpqueue._worker.alarm.LONGEST_WAIT", 0.1)
-    before = _thread._count()
     watchdog = Watchdog()
     watched(watchdog)
-    alarm = watchdog._alarm
+    alarm, first = watchdog._alarm, watchdog._left
     assert isinstance(alarm, TimerAlarm)
     alarm.close()
     watched(watchdog)
@@ -152,15 +150,29 @@ def test_a_handler_that_closes_its_descriptors_leaves_it_at_work(monkeypatch: py
     watched(watchdog)
     watchdog.watch(None)
     watchdog.end()
-    wait_until(lambda: _thread._count() == before)
+    assert first is not None
+    assert watchdog._left is not None
+    assert watchdog._left.is_set()
+    wait_until(first.is_set)
 
 
 @pytest.mark.parametrize("make", [TimerAlarm, SleepingAlarm])
 def test_it_ends_also_while_nothing_is_late(make: Callable[[], Alarm], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mpqueue._worker.watchdog.make_alarm", make)
-    before = _thread._count()
     watchdog = Watchdog()
     watched(watchdog)
-    assert _thread._count() == before + 1
+    assert watchdog._left is not None
+    assert not watchdog._left.is_set()
     watchdog.end()
-    wait_until(lambda: _thread._count() == before)
+    assert watchdog._left.is_set()
+
+
+def test_it_ends_also_where_its_thread_could_not_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("mpqueue._worker.watchdog._thread.start_new_thread", refuse)
+    watchdog = Watchdog()
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        watched(watchdog, late=False)
+    watchdog.end()
