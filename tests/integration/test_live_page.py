@@ -99,19 +99,27 @@ def test_a_second_viewer_sees_the_same(queue: JobQueue, page: Visitor) -> None:
     assert run.result().completed == 1000
 
 
-def test_failures_retries_and_what_a_worker_is_at(queue: JobQueue, page: Visitor) -> None:
-    queue.create_job("job", "abc", fail_on_b, retry=RetryPolicy(1, base_delay=0.3))
+def test_an_item_that_waits_for_its_next_try_is_told_with_its_error(queue: JobQueue, page: Visitor) -> None:
+    queue.create_job("job", "abc", fail_on_b, retry=RetryPolicy(1, base_delay=300.0))
     with page.stream() as stream:
         queue.start("job")
-        stream.listen_until(lambda: stream.items.get("job", {}).get(1, {}).get("status") == "retry")
+        stream.listen_until(lambda: stream.statuses("job") == ["completed", "retry", "completed"])
         assert stream.items["job"][1]["error"] == "not b"
+        queue.cancel("job")
+        stream.listen_until(lambda: stream.states["job"]["status"] == "cancelled")
+
+
+def test_failures_retries_and_what_a_worker_is_at(queue: JobQueue, page: Visitor) -> None:
+    queue.create_job("job", "abc", fail_on_b, retry=RetryPolicy(1, base_delay=0.0))
+    with page.stream() as stream:
+        queue.start("job")
+        stream.listen_until(lambda: stream.statuses("job") == ["completed", "failed", "completed"])
         stream.listen_until(lambda: stream.states["job"]["status"] == "completed_with_errors")
-        stream.listen_until(lambda: stream.items["job"][1]["status"] == "failed")
         assert stream.states["job"]["retries"] == 1
         assert stream.states["job"]["counts"] == {
             "completed": 2, "failed": 1, "retry": 0, "processing": 0, "pending": 0
         }  # fmt: skip
-        assert [lane["pid"] for lane in stream.workers["lanes"]] == queue.worker_pids()
+        stream.listen_until(lambda: [lane["pid"] for lane in stream.workers["lanes"]] == queue.worker_pids())
 
 
 def test_an_error_that_changes_between_two_looks_is_told(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
