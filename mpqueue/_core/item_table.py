@@ -53,7 +53,7 @@ class FailedTry:
 
 #: Bytes from which on a column has memory of its own, which the system fills with zeros as it is used: at once, that
 #: would take 1 ms for each 100,000 items, while the workers wait for the first of them.
-LARGE = 1 << 18
+LARGE = 1 << 16
 #: The least that is told of a CPU's time, in seconds.
 LEAST_CPU = 1e-9
 
