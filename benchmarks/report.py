@@ -30,6 +30,9 @@ NOTES = {
     "drifting": "In the first work the long item comes near the end: when 400 of the 1 ms items are left, which take "
     "as long as it does. A chunk size is one for all: many items for the short ones, and then the long one is begun "
     "late, and has many behind it.",
+    "images": "The ideal is the CPU time of the pictures alone, in processes forked for them. Memory that a picture "
+    "was in goes back to the system there, as in the other pools' workers, and comes anew, page by page, for the next; "
+    "mpqueue's workers keep up to 64 MB of it ([memory](how-to/memory.md)), which is how it can be below the ideal.",
     "arrays": "Each repeat has fresh arrays. Whoever gets an array reads something of each of its pages, in the worker "
     "and in the parent, within the time measured.",
     "closure": "The table is another one in each repeat. The last column is what all workers together weigh more when "
