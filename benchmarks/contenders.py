@@ -31,6 +31,8 @@ class Contender:
     needs = ""
     #: Only these questions concern it; empty: all.
     questions: tuple[str, ...] = ()
+    #: Another one, which a quick run leaves out where this one takes part: the same library, used less well.
+    instead_of = ""
     workers = 0
 
     def start(self, workers: int) -> None:
@@ -521,6 +523,7 @@ class DaskBag(Dask):
     module = "dask"
     statement = "import dask.bag"
     configuration = "bag.from_sequence(partition_size=chunksize).map on the same cluster"
+    instead_of = "dask"
     questions = ("noop", "item_count", "durations", "skewed", "drifting", "images", "scaling")
 
     def map(self, fn: Callable[[Any], Any], items: Sequence[Any], chunksize: int) -> list[Any]:
@@ -628,6 +631,7 @@ class RayBatched(Ray):
 
     name = "ray, batched by hand"
     configuration = "a task for each chunksize items, written by hand"
+    instead_of = "ray"
     questions = ("noop", "item_count", "durations", "skewed", "drifting", "tuned_chunks", "images", "scaling")
 
     def map(self, fn: Callable[[Any], Any], items: Sequence[Any], chunksize: int) -> list[Any]:
@@ -719,10 +723,11 @@ def make(name: str, workers: int) -> Contender:
     return contender
 
 
-def concerns(name: str, question: str) -> bool:
-    """Whether a contender takes part in a question at all."""
-    questions = BY_NAME[name].questions
-    return not questions or question in questions
+def concerned(names: Sequence[str], question: str, *, quick: bool) -> list[str]:
+    """Those of them that take part in a question."""
+    found = [name for name in names if not (those := BY_NAME[name].questions) or question in those]
+    left_out = {BY_NAME[name].instead_of for name in found} if quick else set()
+    return [name for name in found if name not in left_out]
 
 
 def is_here(name: str) -> bool:

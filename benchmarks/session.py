@@ -60,7 +60,7 @@ class Session:
         }
         stolen = machine.stolen()
         rounds = min(self.rounds, getattr(module, "ROUNDS", self.rounds))
-        concerned = [name for name in self.names if contenders.concerns(name, question)]
+        concerned = contenders.concerned(self.names, question, quick=self.sizes.size == "quick")
         for round_number in range(rounds):
             # Each round begins with another one, so that nobody always follows the same neighbour's heat.
             turn = round_number % len(concerned) if concerned else 0
