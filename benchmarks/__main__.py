@@ -52,7 +52,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="a few minutes, one round")
+    parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="ten minutes, one round")
     parser.add_argument("--size", choices=SIZES, help="smoke: only whether it runs at all")
     parser.set_defaults(size="full")
     parser.add_argument("--only", action="append", choices=questions.NAMES, metavar="QUESTION", help="can be repeated")
