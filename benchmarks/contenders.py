@@ -523,7 +523,7 @@ class DaskBag(Dask):
     module = "dask"
     statement = "import dask.bag"
     configuration = "bag.from_sequence(partition_size=chunksize).map on the same cluster"
-    instead_of = "dask"
+    instead_of = Dask.name
     questions = ("noop", "item_count", "durations", "skewed", "drifting", "images", "scaling")
 
     def map(self, fn: Callable[[Any], Any], items: Sequence[Any], chunksize: int) -> list[Any]:
@@ -631,7 +631,7 @@ class RayBatched(Ray):
 
     name = "ray, batched by hand"
     configuration = "a task for each chunksize items, written by hand"
-    instead_of = "ray"
+    instead_of = Ray.name
     questions = ("noop", "item_count", "durations", "skewed", "drifting", "tuned_chunks", "images", "scaling")
 
     def map(self, fn: Callable[[Any], Any], items: Sequence[Any], chunksize: int) -> list[Any]:
@@ -724,7 +724,7 @@ def make(name: str, workers: int) -> Contender:
 
 
 def concerned(names: Sequence[str], question: str, *, quick: bool) -> list[str]:
-    """Those of them that take part in a question."""
+    """Those of them that take part in a question; in a quick run each library in its best way alone."""
     found = [name for name in names if not (those := BY_NAME[name].questions) or question in those]
     left_out = {BY_NAME[name].instead_of for name in found} if quick else set()
     return [name for name in found if name not in left_out]
