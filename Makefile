@@ -92,7 +92,7 @@ coverage: .venv/.dev  ## what the tests reach, workers included
 bench: .venvs/bench/.bench  ## measure, in an hour or so; see benchmarks/README.md. ARGS='--only noop'
 	.venvs/bench/bin/python -m benchmarks $(ARGS)
 
-bench-quick: .venvs/bench/.bench  ## measure roughly, in ten minutes
+bench-quick: .venvs/bench/.bench  ## measure roughly, in five minutes
 	.venvs/bench/bin/python -m benchmarks --quick $(ARGS)
 
 faults: .venvs/bench/.bench  ## what becomes of the rest when one item fails: the fault matrix. ARGS='--only segfault'

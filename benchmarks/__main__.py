@@ -15,7 +15,7 @@ from benchmarks.tables import summary
 
 RESULTS = Path(__file__).parent / "results"
 #: (rounds, seconds after which nobody is waited for) of each size.
-SIZES: dict[str, tuple[int, float | None]] = {"full": (5, None), "quick": (1, 5.0), "smoke": (1, 10.0)}
+SIZES: dict[str, tuple[int, float | None]] = {"full": (5, None), "quick": (1, 3.0), "smoke": (1, 10.0)}
 #: A load above this many processes makes figures doubtful.
 QUIET = 0.5
 
@@ -39,7 +39,7 @@ def main() -> None:
         names=names,
     )
     path = args.into or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}-{args.size}.json"
-    for question in args.only or questions.NAMES:
+    for question in args.only or questions.of_size(args.size):
         started = time.monotonic()
         record = run.ask(question)
         found = answers.load(path, {"version": 1, "questions": {}})
@@ -52,14 +52,14 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="ten minutes, one round")
+    parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="five minutes, one round")
     parser.add_argument("--size", choices=SIZES, help="smoke: only whether it runs at all")
     parser.set_defaults(size="full")
     parser.add_argument("--only", action="append", choices=questions.NAMES, metavar="QUESTION", help="can be repeated")
     parser.add_argument("--contender", action="append", choices=contenders.BY_NAME, help="can be repeated")
     parser.add_argument("--rounds", type=int, help="how often everybody is measured (5; quick: 1)")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="(one for each usable CPU)")
-    parser.add_argument("--limit", type=float, help="seconds after which nobody is waited for (60; quick: 5)")
+    parser.add_argument("--limit", type=float, help="seconds after which nobody is waited for (60; quick: 3)")
     parser.add_argument("--pictures", type=Path, help="a folder of JPEGs for the image batch")
     parser.add_argument("--into", type=Path, help="a file whose answers to these questions are replaced")
     return parser.parse_args()

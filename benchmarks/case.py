@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import operator
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,11 @@ class Sizes:
     size: str  #: full, quick or smoke
     workers: int
     loop: Loop
+
+    @property
+    def enough(self) -> float:
+        """Seconds after which a case is not repeated once more."""
+        return self.pick(math.inf, 0.25, 0.25)
 
     def pick(self, full: T, quick: T, smoke: T) -> T:
         """The one for this size."""

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from benchmarks.case import Case
+    from benchmarks.case import Case, Sizes
     from benchmarks.contenders import Contender
 
 
@@ -61,7 +61,7 @@ def _measure_all(order: dict[str, Any], tell: Any) -> None:
         case = cases[name]
         try:
             contender = _ready(contender, order, case)
-            _measure_case(contender, case, order["seed"], tell)
+            _measure_case(contender, case, sizes, order["seed"], tell)
         except Exception as error:  # noqa: BLE001 - that is a result too
             tell(event="failed", case=name, error=_describe(error))
             _close(contender)
@@ -85,15 +85,18 @@ def _ready(contender: Contender | None, order: dict[str, Any], case: Case) -> Co
     return contender
 
 
-def _measure_case(contender: Contender, case: Case, seed: int, tell: Any) -> None:
+def _measure_case(contender: Contender, case: Case, sizes: Sizes, seed: int, tell: Any) -> None:
     from benchmarks.case import warm_up
 
     tell(event="begin", case=case.name)
     if case.started and case.warm:
         warm_up(contender, case)
+    started = time.monotonic()
     for repeat in range(case.repeats):
         tell(event="begin", case=case.name)
         tell(event="measure", case=case.name, measures=case.run(contender, seed * 100 + repeat))
+        if time.monotonic() - started > sizes.enough:
+            break
 
 
 def _close(contender: Contender | None) -> None:

@@ -31,7 +31,7 @@ class Contender:
     needs = ""
     #: Only these questions concern it; empty: all.
     questions: tuple[str, ...] = ()
-    #: Another one, which a quick run leaves out where this one takes part: the same library, used less well.
+    #: Another one, which a quick run leaves out where this one takes part: the same library, used in another way.
     instead_of = ""
     workers = 0
 
@@ -142,6 +142,7 @@ class MPQueuePool(Contender):
     statement = "from mpqueue import Pool"
     needs = "Pool"
     configuration = "Pool.map, chunksize left out"
+    instead_of = MPQueueMap.name
 
     def start(self, workers: int) -> None:
         import mpqueue
@@ -724,7 +725,7 @@ def make(name: str, workers: int) -> Contender:
 
 
 def concerned(names: Sequence[str], question: str, *, quick: bool) -> list[str]:
-    """Those of them that take part in a question; in a quick run each library in its best way alone."""
+    """Those of them that take part in a question; in a quick run without those that others stand in for."""
     found = [name for name in names if not (those := BY_NAME[name].questions) or question in those]
     left_out = {BY_NAME[name].instead_of for name in found} if quick else set()
     return [name for name in found if name not in left_out]

@@ -28,6 +28,13 @@ NAMES = (
     "coordinator",
     "journal",
 )
+#: What a quick run leaves out: what is asked for the documentation alone.
+NOT_QUICK = ("tuned_chunks", "backends")
+
+
+def of_size(size: str) -> list[str]:
+    """The questions of a full, a quick or a smoke run."""
+    return [name for name in NAMES if size != "quick" or name not in NOT_QUICK]
 
 
 def load(name: str) -> ModuleType:

@@ -16,7 +16,7 @@ SEND_CLOSURES = ("mpqueue", "mpqueue.map", "mpqueue.Pool", "loky", "joblib", "da
 
 def cases(sizes: Sizes) -> list[Case]:
     megabytes = sizes.pick(100, 100, 1)
-    count = sizes.pick(2_000, 2_000, 20)
+    count = sizes.pick(2_000, 500, 20)
     numbers = list(range(count))
 
     def table(seed: int) -> Any:

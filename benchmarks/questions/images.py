@@ -10,7 +10,7 @@ QUESTION = "How long does a batch of thumbnails take?"
 
 
 def cases(sizes: Sizes) -> list[Case]:
-    count = sizes.pick(120, 60, 4)
+    count = sizes.pick(120, 30, 4)
 
     def items(seed: int) -> list[str]:  # noqa: ARG001
         return [str(path) for path in pictures.paths(count)]

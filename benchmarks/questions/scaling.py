@@ -15,8 +15,8 @@ ROUNDS = 2
 def cases(sizes: Sizes) -> list[Case]:
     most = max(32, 2 * (os.cpu_count() or 1))
     counts = [2**power for power in range(most.bit_length()) if 2**power <= most]
-    counts = sizes.pick(counts, [1, 2, 4], [1, 2])
-    busy, tiny, waiting = sizes.pick(1_000, 500, 10), sizes.pick(200_000, 100_000, 100), sizes.pick(50, 20, 2)
+    counts = sizes.pick(counts, [1, 2], [1, 2])
+    busy, tiny, waiting = sizes.pick(1_000, 500, 10), sizes.pick(200_000, 20_000, 100), sizes.pick(50, 20, 2)
     turns = sizes.loop.turns(1e-3)
     found = []
     for workers in counts:
