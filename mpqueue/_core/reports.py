@@ -43,6 +43,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         failures = {at: failure for at, failure in report.failures.items() if at < len(indices)}
         chunk.reported = done
         record(books, job, indices, results, failures, lane.pid)
+        report.results.clear()  # the books have them: who takes one from there must be the last to hold it
     lane.bloated |= report.ended is Ended.MEMORY
     if report.ended is Ended.SETUP_FAILED and report.setup_failure is not None:
         setup_failed(books, lane, job, report.setup_failure)

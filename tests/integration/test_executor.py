@@ -240,6 +240,33 @@ def test_map_holds_no_result_that_was_taken(executor: Executor) -> None:
         assert alive() is None
 
 
+class HeldUp:
+    """An item that waits, while it is pickled, until the gate is open."""
+
+    def __init__(self, number: int, gate: threading.Event) -> None:
+        self.number = number
+        self.gate = gate
+
+    def __reduce__(self) -> tuple[type[set[int]], tuple[list[int]]]:
+        assert self.gate.wait(TIMEOUT), "nobody opened the gate"
+        return set, ([self.number],)
+
+
+def test_result_that_was_taken_is_nowhere_else_while_the_next_item_is_pickled() -> None:
+    # The worker has two items; the third one goes out once the first one is home.
+    opened, gate = threading.Event(), threading.Event()
+    opened.set()
+    items = [HeldUp(number, gate if number == 2 else opened) for number in range(4)]
+    with Executor(1) as executor:
+        results: Iterator[set[int]] = executor.map(set, items, chunksize=1)
+        alive = weakref.ref(next(results))
+        gc.collect()
+        left = alive()
+        gate.set()
+        assert left is None
+        assert list(results) == [{1}, {2}, {3}]
+
+
 def test_map_that_is_closed_cancels_what_has_not_started(executor: Executor, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
 
