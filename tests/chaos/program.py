@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mpqueue import JobProgress, JobQueue, MPQueueError, RetryPolicy
+from mpqueue import JobProgress, JobQueue, JobRun, JournalError, MPQueueError, RetryPolicy
 from mpqueue.events import JOB_PROGRESS
 from tests.chaos.arena import random_deeds
 from tests.chaos.audit import Struck
@@ -115,7 +115,7 @@ def main(folder: Path, seed: int, run: int) -> None:
         striker = Striker(random.Random(rng.random()), struck, lambda: lanes_of(queue), MOODS)
         runs = [persist(partial(queue.start, job_id)) for job_id in jobs]
         for job_run in runs:
-            job_run.result()
+            await_end(job_run)
         striker.stop()
         stop.set()
 
@@ -130,6 +130,16 @@ def persist(call: Callable[[], Any]) -> Any:
             logging.getLogger("chaos").warning("refused: %r", error)
             if time.monotonic() > end:
                 os._exit(EMPTY_HANDED)
+            threading.Event().wait(0.05)
+
+
+def await_end(run: JobRun) -> None:
+    """Wait for its end, also where the journal can't be written for want of descriptors: it goes on by itself."""
+    while not run.done():
+        try:
+            run.result()
+        except JournalError as error:
+            logging.getLogger("chaos").warning("paused: %r", error)
             threading.Event().wait(0.05)
 
 

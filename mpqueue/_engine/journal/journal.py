@@ -1,7 +1,8 @@
 """The journal's writer: a thread that writes what is posted in group commits.
 
 What is posted is on disk `GROUP` seconds later at the latest, what is urgent as soon as the disk can; all that was
-posted meanwhile goes along. Where writing fails, everything is kept and tried again, until there is room.
+posted meanwhile goes along. Where writing fails, everything is kept and tried again, until there is room; what fails
+for less than a second, for want of a descriptor say, is nobody's trouble.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ log = logging.getLogger("mpqueue")
 
 #: Seconds between two group commits, at most, and so what a crash can undo of very short items.
 GROUP = 0.2
-#: Seconds after which writing is tried again where it failed.
+#: Seconds after which writing is tried again where it failed, and its owner hears of it where it fails once more.
 TRY_AGAIN = 1.0
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ class Journal:
     def __init__(self, path: str, now: Callable[[], float], connect: Connect = connect) -> None:
         self.path = path
         self.reader = Reader(path)
-        #: Hears, on the writer's thread, that writing fails, and (None) that it works again.
+        #: Hears, on the writer's thread, that writing has failed for a while, and (None) that it works again.
         self.on_trouble: Callable[[JournalError | None], object] = lambda _: None
         #: After `close`: why something of it was not written.
         self.lost: JournalError | None = None
@@ -80,6 +81,8 @@ class Journal:
         self._unwritten: list[Entry] = []
         self._due = 0.0  #: when the unwritten are to be written
         self._trouble: JournalError | None = None
+        self._troubled_at = 0.0
+        self._told = False  #: of the trouble
         self._stopping = False
         self._thread = threading.Thread(target=self._loop, name=f"mpqueue-journal-{next(_numbers)}", daemon=True)
         _open.add(self)
@@ -156,7 +159,9 @@ class Journal:
             reached("journal written", self)
         if self._trouble is not None:
             self._trouble = None
-            self.on_trouble(None)
+            if self._told:
+                self._told = False
+                self.on_trouble(None)
         for entry in entries:
             if entry.done is not None:
                 entry.done()
@@ -166,10 +171,14 @@ class Journal:
             f"{self.path}: {describe(error)}; what is not written is kept, and written once it can be"
         )
         trouble.__cause__ = error
+        now = self._now()
         if self._trouble is None:
+            self._troubled_at = now
+        elif not self._told and now - self._troubled_at >= TRY_AGAIN:
+            self._told = True
             self.on_trouble(trouble)
         self._trouble = trouble
-        self._due = self._now() + TRY_AGAIN
+        self._due = now + TRY_AGAIN
 
     def _run(self, errand: _Errand) -> None:
         if self._trouble is not None:
