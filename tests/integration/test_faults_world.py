@@ -131,14 +131,16 @@ def test_shared_memory_that_is_full_before_the_start_is_refused_clearly(tmp_path
 
 # The small /dev/shm is the disk; what the workers share is elsewhere.
 FILLS_THE_DISK = """
-    import contextlib, os, signal, subprocess, sys, threading
+    import contextlib, os, signal, subprocess, sys, threading, time
     import mpqueue
     from mpqueue import JobQueue, JournalError
     from tests.support import handlers as do
 
-    PATH, FILLER = "/dev/shm/run.db", "/dev/shm/filler"
+    PATH, FILLER, SEEN = "/dev/shm/run.db", "/dev/shm/filler", os.path.abspath("seen")
 
     def make_bytes(item):
+        while item >= 800 and not os.path.exists(SEEN):  # the disk is full at a fourth of that
+            time.sleep(0.01)
         return os.urandom(300_000 if item % 50 == 49 else 2000)
 
     def refused(call):
@@ -160,6 +162,7 @@ FILLS_THE_DISK = """
         assert refused(lambda: queue.resume("job"))
         assert refused(lambda: queue.create_job("more", "a", do.succeed))
         assert job.status == "paused" and 0 < job.completed < 1000, job
+        open(SEEN, "w").close()
         return run
 
     def check(job):
