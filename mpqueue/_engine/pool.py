@@ -6,6 +6,7 @@ to lanes afterwards. The methods of the pool hand their work to one of these and
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -124,8 +125,8 @@ class LokyPool:
     def _start(self, number: int, generation: int) -> None:
         if self._is_closing:
             return
-        cookie = strays.cookie(self._number, number, generation)
         try:
+            cookie = strays.cookie(self._number, number, generation)
             environment = worker_environment(self._settings, self._cpus, cookie, os.environ)
             lane = LokyLane(number, generation, environment, self._inbox, self._settings.max_memory)
         except BaseException as error:
@@ -180,7 +181,8 @@ class LokyPool:
         if not self._starter_has_ended:
             self._starter.stop()
             return
-        strays.kill_strays(strays.cookie(self._number))
+        with contextlib.suppress(OSError):  # no descriptor to look with
+            strays.kill_strays(strays.cookie(self._number))
         strays.kill_orphans()  # where it is closed before it has looked
         self._watcher.stop()
         self._gone.set()

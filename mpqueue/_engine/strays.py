@@ -5,7 +5,8 @@ started from it, escapes that; but its environment still names the lane that it 
 
     MPQUEUE_LANE=<parent's id>.<its start time>.<its pid namespace>/<pool>/<lane>/<generation>/
 
-One that was given another environment is not found. Linux only; elsewhere nothing is.
+One that was given another environment is not found. Linux only; elsewhere nothing is. Where no descriptor is left to
+look with, nobody is killed: whoever looks next finds them.
 """
 
 from __future__ import annotations
@@ -65,14 +66,15 @@ def kill_orphans() -> None:
 def _kill_where(condemned: Callable[[re.Match[bytes]], bool]) -> None:
     if sys.platform != "linux":
         return
-    for _ in range(_LOOKS):
-        any_killed = False
-        for pid in _others():
-            found = _cookie_of(pid)
-            if found is not None and condemned(found):
-                any_killed |= _kill(pid, found[1])
-        if not any_killed:
-            return
+    with contextlib.suppress(OSError):
+        for _ in range(_LOOKS):
+            any_killed = False
+            for pid in _others():
+                found = _cookie_of(pid)
+                if found is not None and condemned(found):
+                    any_killed |= _kill(pid, found[1])
+            if not any_killed:
+                return
 
 
 def _kill(pid: int, of_cookie: bytes) -> bool:
@@ -95,11 +97,11 @@ def _others() -> Iterator[int]:
     """All processes of this user but this one and those it descends from."""
     spared = set(_ancestors())
     user = os.geteuid()
-    for entry in os.scandir("/proc"):
-        if entry.name.isdecimal() and int(entry.name) not in spared:
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and int(name) not in spared:
             with contextlib.suppress(OSError):
-                if entry.stat().st_uid == user:
-                    yield int(entry.name)
+                if os.stat(f"/proc/{name}").st_uid == user:
+                    yield int(name)
 
 
 def _ancestors() -> Iterator[int]:
@@ -138,11 +140,14 @@ def _start_time(pid: int) -> int:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on; the name before it may hold anything."""
+    """The fields of /proc/PID/stat from the state on; the name before it may hold anything. None of the dead.
+
+    Raises OSError where that can't be told, for want of a descriptor: whoever takes the living for dead kills theirs.
+    """
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             return file.read().rpartition(")")[2].split()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return []
 
 

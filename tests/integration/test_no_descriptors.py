@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from mpqueue import JobQueue
+from mpqueue._engine import strays
 from mpqueue._wire import segments
 from mpqueue._wire.segments import Segment, view
 from tests.support import handlers as do
 from tests.support.descriptors import no_descriptor_left
+from tests.support.programs import is_running
+from tests.support.strength import workers_of
 
 
 def test_a_segment_waits_for_a_descriptor_and_is_read_then() -> None:
@@ -42,3 +46,43 @@ def test_a_queue_that_could_not_start_for_want_of_descriptors_starts_with_the_ne
         with no_descriptor_left(), pytest.raises(OSError, match="Too many open files"):
             queue.start("job")
         assert queue.start("job").result(30).results == [2, 4]
+
+
+@pytest.fixture
+def orphans_are_looked_for_again() -> Iterator[None]:
+    """What is done once in a process is done anew in the test."""
+    strays.kill_orphans.cache_clear()
+    yield
+    strays.kill_orphans.cache_clear()
+
+
+@pytest.mark.usefixtures("orphans_are_looked_for_again")
+def test_nobody_is_taken_for_an_orphan_whose_parent_can_not_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def start_time_without_a_descriptor(pid: int) -> int:
+        asked.append(pid)
+        with no_descriptor_left():
+            return start_time(pid)
+
+    start_time = strays._start_time
+    with JobQueue(2) as queue:
+        queue.run(range(10), do.double)
+        pids = workers_of(queue)
+        strays.kill_orphans.cache_clear()
+        monkeypatch.setattr(strays, "_start_time", start_time_without_a_descriptor)
+        strays.kill_orphans()
+        monkeypatch.undo()
+        assert asked
+        assert all(map(is_running, pids))
+        assert queue.run(range(10), do.double).results == [2 * number for number in range(10)]
+        assert workers_of(queue) == pids
+
+
+def test_where_no_descriptor_is_left_to_look_with_nobody_is_killed_and_nothing_raised() -> None:
+    with JobQueue(1) as queue:
+        queue.run("a", do.succeed)
+        (pid,) = workers_of(queue)
+        with no_descriptor_left():
+            strays.kill_strays(strays.cookie())
+        assert is_running(pid)
