@@ -289,8 +289,8 @@ def test_queue_that_nobody_holds_is_collected_with_its_workers(tmp_path: Path) -
     pids = workers_of(queue)
     gone = weakref.ref(queue)
     del queue, recorder
-    # Its thread may still be about to return from the call that resolved the run.
-    wait_until(lambda: gc.collect() >= 0 and gone() is None, what="the queue to go")
+    gc.collect()
+    assert gone() is None
     wait_until(lambda: not any(map(is_running, pids)))
     wait_until(lambda: not threads_of_queues())
 

@@ -299,8 +299,8 @@ def test_a_page_does_not_keep_its_queue_alive() -> None:
     queue.run("a", do.succeed)
     gone = weakref.ref(queue)
     del queue
-    # Its thread may still be about to return from the call that resolved the run.
-    wait_until(lambda: gc.collect() >= 0 and gone() is None, what="the queue to go")
+    gc.collect()
+    assert gone() is None
     wait_until(lambda: "closed" in repr(page), what="the page to end")
 
 
