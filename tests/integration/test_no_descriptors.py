@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -48,15 +47,6 @@ def test_a_queue_that_could_not_start_for_want_of_descriptors_starts_with_the_ne
         assert queue.start("job").result(30).results == [2, 4]
 
 
-@pytest.fixture
-def orphans_are_looked_for_again() -> Iterator[None]:
-    """What is done once in a process is done anew in the test."""
-    strays.kill_orphans.cache_clear()
-    yield
-    strays.kill_orphans.cache_clear()
-
-
-@pytest.mark.usefixtures("orphans_are_looked_for_again")
 def test_nobody_is_taken_for_an_orphan_whose_parent_can_not_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
@@ -69,8 +59,8 @@ def test_nobody_is_taken_for_an_orphan_whose_parent_can_not_be_looked_at(monkeyp
     with JobQueue(2) as queue:
         queue.run(range(10), do.double)
         pids = workers_of(queue)
-        strays.kill_orphans.cache_clear()
         monkeypatch.setattr(strays, "_start_time", start_time_without_a_descriptor)
+        strays.kill_orphans.cache_clear()  # else it is done already
         strays.kill_orphans()
         monkeypatch.undo()
         assert asked
