@@ -10,7 +10,7 @@ BIN := .venv/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo check format sizes test test-heavy test-fast test-others chaos coverage bench bench-quick faults docs
+.PHONY: help .venv demo check format test test-heavy test-fast test-others chaos coverage bench bench-quick faults docs
 .PHONY: docs-serve clean fuzz
 
 help:  ## print this list
@@ -44,7 +44,7 @@ help:  ## print this list
 demo: .venv/.demo  ## describe real pictures on all cores; PICTURES=folder takes your own
 	$(BIN)/python examples/alt_text.py $(if $(PICTURES),--pictures '$(patsubst ~%,$(HOME)%,$(PICTURES))')
 
-check: .venv/.dev  ## format, lint, types, layers, sizes
+check: .venv/.dev  ## format, lint, types, layers, names
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy

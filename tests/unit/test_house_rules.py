@@ -1,4 +1,4 @@
-"""The rules of the house that no other tool checks: sizes, names, cycles, who reads the clock, what an import costs."""
+"""The rules of the house that no other tool checks: names, cycles, who reads the clock, what an import costs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,6 @@ ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "mpqueue"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-
-#: Lines. To raise one is a decision, with a note in docs/adr/ that says why.
-MAX_MODULE = 400
-MAX_FUNCTION = 50  # its docstring not counted
 
 #: Names that say nothing, and so take in anything.
 BANNED_NAMES = {"base", "common", "helpers", "manager", "misc", "util", "utils"}
@@ -43,31 +39,6 @@ def each(paths: list[Path]) -> pytest.MarkDecorator:
 def parse(path: Path) -> ast.Module:
     """The syntax tree of a file."""
     return ast.parse(path.read_text(), filename=str(path))
-
-
-@each(MODULES)
-def test_no_module_is_too_long(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= MAX_MODULE
-
-
-@each(MODULES)
-def test_no_function_is_too_long(path: Path) -> None:
-    too_long = {}
-    for node in ast.walk(parse(path)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = lines_of(node)
-            if length > MAX_FUNCTION:
-                too_long[f"{node.name}, line {node.lineno}"] = length
-    assert not too_long
-
-
-def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """How many lines a function has, without its docstring."""
-    length = (function.end_lineno or function.lineno) - function.lineno + 1
-    if ast.get_docstring(function) is not None:
-        docstring = function.body[0]
-        length -= (docstring.end_lineno or docstring.lineno) - docstring.lineno + 1
-    return length
 
 
 @each(MODULES + TESTS)
