@@ -2,8 +2,12 @@
 
 One process writes a segment and names it in a message; the other maps it privately, so that what it finds there is
 its own to change, and says when its last view is gone. Then the writer fills the segment again: writing to pages that
-exist already costs a fifth of making new ones. A segment is reused only when nobody maps it, since a private mapping
-shows later writes to pages that its owner has not touched.
+exist already costs a fifth of making new ones.
+
+A private mapping shows later writes to pages that its owner has not touched, so a segment is filled again only when
+nobody maps it. The reader's word is not enough for that: a process that it has forked maps what it mapped. So the
+kernel is asked before each reuse, see `Segment.is_unshared`. A segment that is still mapped somewhere is dropped, and
+its memory is freed with its last mapping.
 
 ==================  ==========================  ======================================================
 what                made and written by         mapped by
@@ -25,11 +29,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import functools
 import itertools
 import logging
 import mmap
 import os
+import signal
 import sys
 import threading
 import weakref
@@ -60,6 +66,8 @@ PATIENCE, PAUSE = 10.0, 0.02
 AVAILABLE = sys.platform == "linux"
 _serials = itertools.count(1)
 
+_F_SETSIG = 10  #: of Linux; the module `fcntl` has no name for it
+
 
 class SegmentRef(NamedTuple):
     """A segment's name in a message: good while its writer holds it open."""
@@ -77,7 +85,7 @@ class Segment:
     """The writer's side. Its descriptor is closed when nobody holds this object any more."""
 
     def __init__(self) -> None:
-        self._fd = os.memfd_create("mpqueue-segment", os.MFD_CLOEXEC)
+        self._fd = _make_file()
         self.serial = next(_serials)
         self.capacity = 0
         self._path = f"/proc/{os.getpid()}/fd/{self._fd}"
@@ -105,6 +113,14 @@ class Segment:
             self._memory = _map(self.capacity, flags, self._fd)
         return None if self._memory is None else memoryview(self._memory).cast("B")
 
+    def is_unshared(self) -> bool:
+        """True if no process maps this segment or has it open, apart from this one to write; false if in doubt. 3 us.
+
+        The kernel grants a write lease on a file only while no other open file refers to it, and what a reader has
+        mapped keeps the reader's open file alive, also in the children that it has forked, after it was closed.
+        """
+        return _leases_tell() and _is_open_once(self._fd)
+
     def close(self) -> None:
         """Give the descriptor back, and the mapping; mappings of the other side stay valid."""
         fd, self._fd, self._memory = self._fd, -1, None
@@ -112,6 +128,57 @@ class Segment:
             os.close(fd)
 
     __del__ = close
+
+
+def _make_file() -> int:
+    """A new file in memory: its descriptor, to read and write.
+
+    It is opened a second time, since leases are granted on opened files only. Without /proc it is used as it is.
+    """
+    made = os.memfd_create("mpqueue-segment", os.MFD_CLOEXEC)
+    try:
+        fd = os.open(f"/proc/self/fd/{made}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return made
+    os.close(made)
+    with contextlib.suppress(OSError):
+        # The kernel sends a signal to the holder of a lease when another process opens the file. The default one,
+        # SIGIO, ends a process; this one is ignored.
+        fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)
+    return fd
+
+
+def _is_open_once(fd: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError:
+        return False
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return True
+
+
+@functools.cache
+def _leases_tell() -> bool:
+    """Whether a lease on a file in memory tells that another mapping of it exists: tried out once in each process.
+
+    Not so without /proc, with leases switched off (``fs.leases-enable``), under some sandboxes, and on old kernels.
+    """
+    try:
+        fd = _make_file()
+        try:
+            os.ftruncate(fd, mmap.PAGESIZE)
+            reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                memory = _map(mmap.PAGESIZE, mmap.MAP_PRIVATE, reader)
+            finally:
+                os.close(reader)
+            told = memory is not None and not _is_open_once(fd)
+            del memory
+            return told and _is_open_once(fd)
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
 
 
 def _write_all(fd: int, buffer: memoryview, offset: int) -> None:
@@ -158,14 +225,14 @@ class SegmentStore:
         return ref, offsets
 
     def _take(self, size: int) -> Segment:
-        segment = _best(self._free, size)
-        if segment is None:
-            return Segment()
-        self._free.remove(segment)
-        return segment
+        while (segment := _best(self._free, size)) is not None:
+            self._free.remove(segment)
+            if segment.is_unshared():
+                return segment
+        return Segment()
 
     def take_back(self, serials: Sequence[int]) -> None:
-        """The other side has no view of these any more."""
+        """The other side has no view of these any more; its children may have one."""
         for serial in serials:
             segment = self._lent.pop(serial, None)
             if segment is not None:
@@ -251,7 +318,8 @@ class Spare:
         while (segment := _best(self._free.copy(), size)) is not None:
             with contextlib.suppress(ValueError):  # another thread was quicker
                 self._free.remove(segment)
-                return segment
+                if segment.is_unshared():
+                    return segment
         return None
 
     def forget_all(self) -> None:

@@ -81,6 +81,41 @@ def test_a_store_lends_a_segment_again_when_it_is_back() -> None:
     assert bytes(view(second))[:1] == b"\2"
 
 
+def test_a_segment_that_is_still_mapped_is_dropped_whatever_was_said() -> None:
+    store = SegmentStore()
+    first, _ = store.lend(parts(1))
+    found = view(first)
+    store.take_back([first.serial])
+    second, _ = store.lend(parts(2))
+    assert second.serial != first.serial
+    del found
+    store.take_back([second.serial])
+    third, _ = store.lend(parts(3))
+    assert third.serial == second.serial, "the first one is gone"
+
+
+def test_where_leases_tell_nothing_no_segment_is_filled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "_leases_tell", lambda: False)
+    store = SegmentStore()
+    first, _ = store.lend(parts(1))
+    store.take_back([first.serial])
+    second, _ = store.lend(parts(2))
+    assert second.serial != first.serial
+    assert bytes(view(second))[:1] == b"\2"
+
+
+def test_leases_tell_here_and_not_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    tell = segments._leases_tell.__wrapped__
+    assert tell()
+
+    def refuse(path: object, *_: object) -> int:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert not tell()
+    assert not Segment().is_unshared()
+
+
 def common(fill: int, *, lent: bool = True) -> CommonSegment:
     segment = CommonSegment(parts(fill))
     if lent:
