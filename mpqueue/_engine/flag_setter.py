@@ -13,7 +13,7 @@ from multiprocessing.synchronize import Event
 
 from mpqueue._engine.errands import Errands
 from mpqueue._wire.flags import Flags
-from mpqueue._wire.ledger import FLAG_JOB, NOBODY, Ledger
+from mpqueue._wire.ledger import Ledger
 
 
 class FlagSetter:
@@ -42,10 +42,10 @@ class FlagSetter:
         flags = self._flags
         if flags is not None:
             # They count for nobody while they change: what they said of the last job is no news of this one.
-            self._ledger.words[FLAG_JOB] = NOBODY
+            self._ledger.withdraw_flags()
             _set(flags.pause, pause)
             _set(flags.cancel, cancel)
-            self._ledger.words[FLAG_JOB] = job
+            self._ledger.give_flags(job)
 
 
 def _set(event: Event, value: bool) -> None:

@@ -10,7 +10,8 @@ SINCE      worker       parent       since when, in nanoseconds of CLOCK_MONOTON
 FRACTION   worker       parent       what ``current_item().report`` said last, 0 to 1
 LIMIT      parent       worker       in which chunk, the position that must not be claimed any more; two words,
                                      for chunks of even and of odd number: two may be on a lane
-FLAG_JOB   parent       worker       the number of the job for which the lane's flags count, or `NOBODY`
+FLAG_JOB   parent       worker       the number of the job for which the lane's flags count, or `NOBODY`; above its
+                                     32 bits, how often they have changed
 OUTBOX     both         both         bytes in the outbox: the worker sets it from 0, the parent back to 0
 UNSENT     worker       parent       bytes of log records that no report has brought home, from `UNSENT_AT` on in the
                                      outbox's file; read when the worker has died
@@ -32,6 +33,7 @@ import mmap
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import NamedTuple
 
 CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX, UNSENT, MOST, PRIVATE, PAUSE, CANCEL = range(12)
@@ -42,6 +44,7 @@ UNSENT_AT = 1 << 40
 
 #: In FLAG_JOB: the flags count for no job. Jobs are numbered from 1.
 NOBODY = 0
+_JOB_MASK = (1 << 32) - 1
 
 #: Seconds between storing a limit and reading the claim: far longer than a store takes to become visible.
 SETTLE = 0.001
@@ -115,17 +118,32 @@ class Ledger:
         """From now on the worker claims nothing from ``position`` on in that chunk."""
         self.words[LIMIT + (chunk_number & 1)] = (chunk_number & _CHUNK_MASK) << 20 | position
 
+    def withdraw_flags(self) -> None:
+        """The flags are about to change: until `give_flags` they count for nobody."""
+        changes = (self.words[FLAG_JOB] >> 32) + 1 & _JOB_MASK
+        self.words[FLAG_JOB] = changes << 32 | NOBODY
+
+    def give_flags(self, job: int) -> None:
+        """The flags have changed, and count for the job of that number."""
+        self.words[FLAG_JOB] = self.words[FLAG_JOB] & ~_JOB_MASK | job
+
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         """Where no Events stand for it: the job of that number is paused, or cancelled, or neither."""
-        words = self.words
-        words[FLAG_JOB] = NOBODY  # they count for nobody while they change
-        words[PAUSE], words[CANCEL] = pause, cancel
-        words[FLAG_JOB] = job
+        self.withdraw_flags()
+        self.words[PAUSE], self.words[CANCEL] = pause, cancel
+        self.give_flags(job)
 
-    def flags_of(self, job: int) -> tuple[bool, bool]:
-        """The worker's side: whether that job is paused, and cancelled."""
+    def flags_of(self, job: int, read: Callable[[], tuple[bool, bool]] | None = None) -> tuple[bool, bool]:
+        """The worker's side: whether that job is paused, and cancelled; ``read`` reads the Events, where they say it.
+
+        What changed while it was read may be another job's, and says nothing: whoever asks will ask again.
+        """
         words = self.words
-        return (bool(words[PAUSE]), bool(words[CANCEL])) if words[FLAG_JOB] == job else (False, False)
+        before = words[FLAG_JOB]
+        if before & _JOB_MASK != job:
+            return False, False
+        said = (bool(words[PAUSE]), bool(words[CANCEL])) if read is None else read()
+        return said if words[FLAG_JOB] == before else (False, False)
 
     def limit(self, chunk_number: int) -> int:
         """The worker's side: the first position it must not claim in that chunk."""

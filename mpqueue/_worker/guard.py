@@ -29,7 +29,7 @@ import threading
 from typing import Any
 
 from mpqueue._wire.flags import Flags
-from mpqueue._wire.ledger import FLAG_JOB, SIZE, Ledger
+from mpqueue._wire.ledger import SIZE, Ledger
 from mpqueue._wire.seed import STACK_SIGNAL, LaneSeed
 from mpqueue._worker import station
 
@@ -168,9 +168,7 @@ def _take_station(seed: LaneSeed) -> Ledger:
 
 def _read_flags(flags: Flags, ledger: Ledger, job: int) -> tuple[bool, bool]:
     """Whether that job is paused, and cancelled."""
-    if ledger.words[FLAG_JOB] != job:
-        return False, False
-    return flags.pause.is_set(), flags.cancel.is_set()
+    return ledger.flags_of(job, lambda: (flags.pause.is_set(), flags.cancel.is_set()))
 
 
 def _inherited_pipes() -> list[int]:

@@ -44,7 +44,7 @@ def read_flags() -> tuple[int, bool, bool]:
     """The job for which the flags count; whether pause and cancel are set."""
     here = _here()
     assert here.flags is not None
-    return here.ledger.words[FLAG_JOB], here.flags.pause.is_set(), here.flags.cancel.is_set()
+    return here.ledger.words[FLAG_JOB] & (1 << 32) - 1, here.flags.pause.is_set(), here.flags.cancel.is_set()
 
 
 def die_with_flag_lock() -> None:
