@@ -37,6 +37,7 @@ from mpqueue._engine.calls import Call, Calls
 from mpqueue._engine.errands import Errands
 from mpqueue._engine.flag_setter import FlagSetter
 from mpqueue._engine.inbox import Inbox
+from mpqueue._engine.leash import Leash
 from mpqueue._engine.line import Line
 from mpqueue._engine.worker_process import WorkerProcess
 from mpqueue._wire.flags import make_flags
@@ -99,6 +100,8 @@ class LokyLane:
             on_failure.callback(self._outbox.close)
             self.bell, bell = _pipe(undo, on_failure)
             self.stack, stack = _pipe(undo, on_failure)
+            leash = Leash()
+            on_failure.callback(leash.close)
             self._line = Line(inbox)
             undo.callback(os.close, self._line.worker_end)
             on_failure.callback(self._line.close)
@@ -113,10 +116,11 @@ class LokyLane:
                 outbox=Handle(self._outbox.fd),
                 bell=Handle(bell),
                 stack=Handle(stack),
+                leash=Handle(leash.worker_end),
                 flags=self._flags,
                 start_method=multiprocessing.get_start_method(allow_none=True),
             )
-            self._start(seed, environment, on_failure)
+            self._start(seed, environment, leash, on_failure)
             on_failure.pop_all()
         self._line.open(self._answered, self._ended)
         # The worker has it by now.
@@ -125,13 +129,15 @@ class LokyLane:
         # Like the ledger it goes with this object: the coordinator may be about to read it when the pool is closed.
         weakref.finalize(self, self._outbox.close)
 
-    def _start(self, seed: LaneSeed, environment: dict[str, str], on_failure: contextlib.ExitStack) -> None:
+    def _start(
+        self, seed: LaneSeed, environment: dict[str, str], leash: Leash, on_failure: contextlib.ExitStack
+    ) -> None:
         """Spawn the worker, and take its process and loky's thread out of the executor."""
         # The context itself: its name means joblib's own copy of loky where that was imported later.
         self._executor: Any = process_executor.ProcessPoolExecutor(
             1, context=LokyContext(), initializer=guard.initialize, initargs=(seed,), env=environment, timeout=None
         )
-        on_failure.callback(_abort, self._executor)
+        on_failure.callback(_abort, self._executor, leash)
         self.first_answer: Call | None = self._begin()
         self._executor.submit(serving.serve, *RECEIVER).add_done_callback(self._served)
         # loky forgets that it has registered its exit hook: with each start it would get in front of ours again.
@@ -139,7 +145,7 @@ class LokyLane:
         self._process: Any = next(iter(self._executor._processes.values()), None)
         if self._process is None:
             raise ChildProcessError("the worker ended as soon as it was started")
-        self.worker = WorkerProcess(self._process.pid, self._process.sentinel)
+        self.worker = WorkerProcess(self._process.pid, self._process.sentinel, leash)
         self.pid = self.worker.pid
         self._call_queue: Any = self._executor._call_queue
         self._call_queue._reader.close()
@@ -255,8 +261,15 @@ class LokyLane:
         if self._process.exitcode is None and self.worker.is_reaped():
             # By somebody else, so multiprocessing would never hear of it and keep the process for ever.
             self._process._popen.returncode = 255 if exitcode is None else exitcode
-        self._process.join()
+        self.disown()
         return exitcode
+
+    def disown(self) -> None:
+        """Let no exit wait for the worker: `multiprocessing` would do so for ever for one that can't be ended."""
+        if self._process.exitcode is None:
+            multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
+        else:
+            self._process.join()
 
     def threads(self) -> list[threading.Thread]:
         """The threads on which answers arrive and loky says that the worker is gone."""
@@ -314,12 +327,13 @@ def _check_descriptors() -> None:
             stack.callback(os.close, os.dup(first))
 
 
-def _abort(executor: Any) -> None:
+def _abort(executor: Any, leash: Leash) -> None:
     """End an executor that could not be started wholly: its thread may not be there to do it."""
+    leash.pull()
     for process in list(executor._processes.values()):
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process.pid, signal.SIGKILL)
-        process.join()
+        process.join(EXIT_PATIENCE)
     executor.shutdown(wait=False, kill_workers=True)
 
 

@@ -103,6 +103,8 @@ class LokyPool:
             return
         if not self._gone.wait(CLOSE_LIMIT):
             _log.warning("closing goes on without %s", self._what_is_left())
+            for lane in list(self._wardens):
+                lane.disown()
         limit = THREAD_LIMIT
         for thread in (*own, *self._threads):
             threading.Thread.join(thread, limit)

@@ -43,6 +43,10 @@ START_LIMIT = 60.0
 #: handler left behind, which may never end.
 END_LIMIT = 1.0
 
+#: Seconds that a worker may take to end once it was killed, before the queue goes on without it. It may hang in a
+#: device or a network file system, where no signal reaches it, or no signal may be sent. A terabyte takes as long.
+KILL_LIMIT = 10.0
+
 #: Seconds that the answers of a dead worker, all of them in the pipe already, may take to come through.
 DRAIN_LIMIT = 0.5
 
@@ -85,10 +89,12 @@ class Warden:
         self._text: str | None = None
         self._stack = StackDump(lane.stack, lane.worker, watcher)
         self._timer: Timer | None = None
+        self._end_expected: Timer | None = None  #: when it is given up, once it was killed
 
     def begin(self) -> None:
         """Start to look after it."""
         self._watcher.on_readable(self.lane.worker.fileno(), self._exited)
+        self.lane.worker.when_killed = lambda: self._watcher.call(self._killed)
         self._timer = self._watcher.later(START_LIMIT, self._start_timed_out)
         first, self.lane.first_answer = self.lane.first_answer, None
         assert first is not None
@@ -157,10 +163,23 @@ class Warden:
         if self._state is State.LIVE:
             self._stack.request(self.lane.worker.kill)
 
+    def _killed(self) -> None:
+        """It is to end now."""
+        if self._end_expected is None and self._state in (State.STARTING, State.LIVE, State.ENDING):
+            self._end_expected = self._watcher.later(KILL_LIMIT, self._give_up)
+
+    def _give_up(self) -> None:
+        """It was killed and lives on. Nothing that it does counts any more."""
+        pid = self.lane.pid
+        _log.warning("worker %d was killed and does not end; the queue goes on without it", pid)
+        self._exited()
+
     def _exited(self) -> None:
         """The process is gone; its answers may still be on their way."""
         lane = self.lane
         self._cancel_timer()
+        if self._end_expected is not None:
+            self._end_expected.cancel()
         self._watcher.forget(lane.worker.fileno())
         self._exitcode = lane.worker.exited()
         strays.kill_strays(self._cookie)

@@ -1,6 +1,8 @@
 """A worker's process as the kernel sees it: whether it lives, how it ended, and signals to it and its group.
 
-By its pidfd where the kernel has them (Linux 5.3), so no signal can hit a stranger that was given the same number.
+By its pidfd where the kernel has them (Linux 5.3), so no signal can hit a stranger that was given the same number. A
+kill goes each way that there is, since any of them may be refused: a filter of system calls may not know pidfds, and a
+parent that has dropped its privileges may send nothing to workers that have kept theirs.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ import signal
 import struct
 import sys
 import threading
+from collections.abc import Callable
 from multiprocessing import connection
+
+from mpqueue._engine.leash import Leash
 
 #: `PIDFD_GET_INFO` asked for the exit code: Linux 6.15 tells it even after somebody else has reaped the process.
 _PIDFD_GET_INFO = 0xC040FF0B
@@ -27,8 +32,10 @@ class WorkerProcess:
     Signals go nowhere after `exited` was called, since the number may be somebody else's by then, or in a fork.
     """
 
-    def __init__(self, pid: int, sentinel: int) -> None:
+    def __init__(self, pid: int, sentinel: int, leash: Leash | None = None) -> None:
         self.pid = pid
+        self.when_killed: Callable[[], object] | None = None  #: called at each kill, on whatever thread that is
+        self._leash = leash  #: closed with this; None: signals only
         self._owner = os.getpid()
         self._sentinel = sentinel
         self._lock = threading.RLock()
@@ -43,22 +50,36 @@ class WorkerProcess:
         return self._pidfd if self._pidfd >= 0 else self._sentinel
 
     def send(self, number: int) -> None:
-        """Send a signal to the process alone."""
+        """Send a signal to the process alone. Nothing is sent where the system refuses that."""
         with self._lock:
             if self._is_gone or os.getpid() != self._owner:
                 return
-            with contextlib.suppress(ProcessLookupError):
-                if sys.platform == "linux" and self._pidfd >= 0:
-                    signal.pidfd_send_signal(self._pidfd, number)
-                else:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if not self._send_by_pidfd(number):
                     os.kill(self.pid, number)
+
+    def _send_by_pidfd(self, number: int) -> bool:
+        """Whether that is done: False where there are no pidfds, or none that signals go to."""
+        if sys.platform != "linux" or self._pidfd < 0:
+            return False
+        try:
+            signal.pidfd_send_signal(self._pidfd, number)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return bool(connection.wait([self._pidfd], 0))  # dead: the number may be a stranger's in a moment
+        return True
 
     def kill(self) -> None:
         """SIGKILL the process and its group."""
         with self._lock:
-            # Both: the group exists only once the worker's initializer has run.
+            # All three: the group, and the worker's hold on its leash, exist only once its initializer has run.
             self.send(signal.SIGKILL)
             self.kill_group()
+            if self._leash is not None:
+                self._leash.pull()
+            if self.when_killed is not None:
+                self.when_killed()
 
     def kill_group(self) -> None:
         """SIGKILL what is left of the group; the number stays taken while any of it lives."""
@@ -137,9 +158,12 @@ class WorkerProcess:
         return os.waitstatus_to_exitcode(status)
 
     def close(self) -> None:
-        """Close the pidfd."""
+        """Close the pidfd and let go of the leash, which ends what is left of the group."""
         with self._lock:
             self._is_gone = True
+            self.when_killed = None  # it knows the lane, which holds this: what goes round is collected late
+            if self._leash is not None:
+                self._leash.close()
             if self._pidfd >= 0:
                 os.close(self._pidfd)
                 self._pidfd = -1

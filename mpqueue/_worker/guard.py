@@ -4,6 +4,7 @@ Runs once in each worker, before its first call. What it sees to, and why:
 
 - The worker dies with its parent, also when the parent is killed and the worker is in C code (`PR_SET_PDEATHSIG`);
   so do the processes that its main thread forks.
+- It is on a leash, by which the parent ends it and its group, and the parent's death does; see `mpqueue._engine.leash`.
 - It is a session of its own: Ctrl-C at the terminal does not reach it, and one signal kills it with its children.
 - Signals and `multiprocessing` are as in a fresh Python, so handlers may start processes and pools of their own.
 - What it forks can neither hold the pipes home open (the parent would wait for their end) nor write into the ledger.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import fcntl
 import functools
 import mmap
 import multiprocessing
@@ -26,7 +28,6 @@ import signal
 import stat
 import sys
 import threading
-from typing import Any
 
 from mpqueue._wire.flags import Flags
 from mpqueue._wire.ledger import SIZE, Ledger
@@ -45,12 +46,12 @@ def initialize(seed: LaneSeed) -> None:
     """Make this process a worker. Never raises: what went wrong is raised by `check`, where the parent sees it."""
     global _failure
     try:
-        _follow_parent(seed.parent)
+        _follow_parent(seed.parent, seed.leash.fd)
         _reset_signals()
         # loky makes its own start method the default, by which no handler can start a process; None is Python's own.
         multiprocessing.set_start_method(seed.start_method, force=True)
         ledger = _take_station(seed)
-        _private.extend((seed.line.fd, seed.outbox.fd, *_inherited_pipes()))
+        _private.extend((seed.line.fd, seed.outbox.fd, *_inherited_pipes(seed.leash.fd)))
         _guard_forks(ledger)
         _answer_stack_signal(seed.stack.fd)
     except BaseException as error:
@@ -77,17 +78,19 @@ def rearm() -> None:
 # -- the parent --------------------------------------------------------------------------------------------------------
 
 
-def _follow_parent(parent: int) -> None:
-    """Leave the parent's session, and die when it does."""
+def _follow_parent(parent: int, leash: int) -> None:
+    """Leave the parent's session, and die when it does, or when it says so."""
     _leave_unless_child_of(parent)
     if os.getsid(0) != os.getpid():
         os.setsid()
     if sys.platform == "linux":
         _die_with_parent()
-        # It may have died before the kernel was asked to tell.
-        _leave_unless_child_of(parent)
-    else:
-        threading.Thread(target=_watch, args=(parent,), name="mpqueue-parent-watch", daemon=True).start()
+    if not _kernel_holds(leash):
+        threading.Thread(target=_watch, args=(leash,), name="mpqueue-leash", daemon=True).start()
+    # It may have died before the kernel was asked to tell, or have pulled.
+    _leave_unless_child_of(parent)
+    if _is_pulled(leash, 0):
+        os._exit(1)
 
 
 def _leave_unless_child_of(parent: int) -> None:
@@ -100,23 +103,35 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
 
 
-def _watch(parent: int) -> None:
-    """Where the kernel has no `PR_SET_PDEATHSIG` (macOS): wait for the parent's end, on a thread of its own.
+def _kernel_holds(leash: int) -> bool:
+    """Have the kernel send SIGKILL to this group once the leash is pulled or let go. False where it can't (macOS).
 
-    Does not get to run while a handler holds the global lock in C code.
+    What that may hit was settled here, as the user that this is now: the parent may become another one.
     """
-    queue: Any = select.kqueue()  # type: ignore[attr-defined,unused-ignore]
-    leaves: Any = select.kevent(  # type: ignore[attr-defined,unused-ignore]
-        parent,
-        select.KQ_FILTER_PROC,  # type: ignore[attr-defined,unused-ignore]
-        select.KQ_EV_ADD,  # type: ignore[attr-defined,unused-ignore]
-        select.KQ_NOTE_EXIT,  # type: ignore[attr-defined,unused-ignore]
-    )
     try:
-        while os.getppid() == parent:
-            queue.control([leaves], 1)
-    finally:  # a parent that is gone already can't be watched: that raises
-        os.killpg(0, signal.SIGKILL)
+        fcntl.fcntl(leash, fcntl.F_SETOWN, -os.getpid())  # the leader of its group
+        fcntl.fcntl(leash, fcntl.F_SETSIG, signal.SIGKILL)  # type: ignore[attr-defined,unused-ignore]
+        fcntl.fcntl(leash, fcntl.F_SETFL, fcntl.fcntl(leash, fcntl.F_GETFL) | os.O_ASYNC)
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def _is_pulled(leash: int, milliseconds: int | None) -> bool:
+    looker = select.poll()
+    looker.register(leash, select.POLLIN)
+    return bool(looker.poll(milliseconds))
+
+
+def _watch(leash: int) -> None:
+    """Do on a thread what the kernel does not. Does not get to run while a handler holds the global lock in C code."""
+    try:
+        _is_pulled(leash, None)
+    finally:
+        try:
+            os.killpg(0, signal.SIGKILL)
+        finally:
+            os._exit(1)
 
 
 # -- signals -----------------------------------------------------------------------------------------------------------
@@ -171,10 +186,13 @@ def _read_flags(flags: Flags, ledger: Ledger, job: int) -> tuple[bool, bool]:
     return ledger.flags_of(job, lambda: (flags.pause.is_set(), flags.cancel.is_set()))
 
 
-def _inherited_pipes() -> list[int]:
-    """The pipes that this process was started with, but for those to the two resource trackers."""
+def _inherited_pipes(leash: int) -> list[int]:
+    """The pipes that this process was started with, but for those to the two resource trackers, and the leash.
+
+    Forks may keep that: they can do no harm with it.
+    """
     trackers = ("multiprocessing.resource_tracker", "loky.backend.resource_tracker")
-    kept = {sys.modules[name]._resource_tracker._fd for name in trackers if name in sys.modules}
+    kept = {leash, *(sys.modules[name]._resource_tracker._fd for name in trackers if name in sys.modules)}
     pipes = []
     for fd in map(int, os.listdir("/dev/fd")):
         try:
