@@ -12,6 +12,7 @@ from mpqueue._core.commands import Command
 from mpqueue._core.headroom import Headroom
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
+from mpqueue._core.sleeps import Sleeps
 from mpqueue._core.timers import TimerHeap
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Books:
             self.add_lane()
         self.jobs: dict[int, JobBook] = {}
         self.timers = TimerHeap()
+        self.sleeps = Sleeps()
+        self.look_due: float | None = None  #: when to look at the clock, while a limit is running
         self.rng = rng
         self.engine = engine
         self.max_items_per_worker = max_items_per_worker

@@ -172,7 +172,12 @@ def start_due(books: Books, lane: LaneBook) -> None:
 def nobody_came(books: Books) -> None:
     """Fail every active job, where no worker could be started for so long."""
     since = books.no_lanes_since
-    if since is None or books.now < since + books.engine.patience:
+    if since is None:
+        return
+    due = since + books.engine.patience + books.sleeps.after(since)
+    if books.now < due:
+        if due > since + books.engine.patience:
+            books.timers.add(due, TimerKind.NO_LANES)
         return
     serving = [books.now - lane.ready_at for lane in books.lanes if lane.state in (LaneState.READY, LaneState.DYING)]
     if serving:

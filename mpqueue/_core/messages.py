@@ -244,6 +244,13 @@ class TimePassed(NamedTuple):
     """The scheduler's deadline has come."""
 
 
+class Slept(NamedTuple):
+    """Nobody could run between these two moments: processes stopped, frozen, or without a CPU."""
+
+    since: float
+    until: float
+
+
 Message = (
     LaneReady
     | LaneStartFailed
@@ -268,4 +275,5 @@ Message = (
     | LaneInitialized
     | QueueClosing
     | TimePassed
+    | Slept
 )

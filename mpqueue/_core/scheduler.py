@@ -39,6 +39,7 @@ from mpqueue._core.messages import (
     Message,
     QueueClosing,
     QueueOpened,
+    Slept,
     StreamSealed,
     TimePassed,
 )
@@ -240,6 +241,9 @@ class Scheduler:
     def _books_message(self, message: ItemsAdded | StreamSealed | ItemDropped | LanesWanted | MemoryRead) -> None:
         _BOOKS_HANDLERS[type(message)](self.books, message)
 
+    def _slept(self, message: Slept) -> None:
+        self.books.sleeps.add(message.since, message.until)
+
     def _ignore(self, message: Message) -> None:
         """The step is for what every step does."""
 
@@ -257,6 +261,8 @@ class Scheduler:
                 outcomes.retry_due(books, timer.subject, timer.detail, timer.epoch)
             case TimerKind.STEAL_CHECK:
                 stealing.check_due(books, timer.due)
+            case TimerKind.LOOK:
+                watch.look_again(books)
             case TimerKind.NO_LANES:
                 fleet.nobody_came(books)
             case TimerKind.SETUP_AGAIN | TimerKind.APART:
@@ -291,6 +297,7 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     QueueOpened: Scheduler._queue_opened,
     QueueClosing: Scheduler._queue_closing,
     TimePassed: Scheduler._ignore,
+    Slept: Scheduler._slept,
     ItemsAdded: Scheduler._books_message,
     StreamSealed: Scheduler._books_message,
     ItemDropped: Scheduler._books_message,

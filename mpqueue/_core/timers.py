@@ -20,6 +20,7 @@ class TimerKind(IntEnum):
     LANE_START = auto()  #: start a worker again (subject: lane; detail: generation)
     NO_LANES = auto()  #: give up where still no worker could be started
     SETUP_AGAIN = auto()  #: a lane may try a job's setup again (subject: job number; detail: lane)
+    LOOK = auto()  #: look at the clock, while a limit is running: somebody may have slept
     APART = auto()  #: an item that has to run apart has waited long enough for others, or they for it
 
 

@@ -7,6 +7,7 @@ import math
 from mpqueue._core.books import Books
 from mpqueue._core.commands import KillLane, ObserveLane
 from mpqueue._core.lane_book import LaneBook, LaneState, Verdict, Why
+from mpqueue._core.sleeps import LOOK
 from mpqueue._core.timers import TimerKind
 from mpqueue._wire.ledger import Claim, Phase
 from mpqueue._wire.pace import STRETCH_SECONDS
@@ -28,9 +29,24 @@ def watch_lane(books: Books, lane: LaneBook, *, loaded: bool = False) -> None:
 
 
 def _look_at(books: Books, lane: LaneBook, due: float) -> None:
+    if books.look_due is None and due < math.inf:
+        _look_later(books)
     if due < (math.inf if lane.check_due is None else lane.check_due):
         lane.check_due = due
         books.timers.add(due, TimerKind.LANE_CHECK, lane.number, lane.generation)
+
+
+def _look_later(books: Books) -> None:
+    books.look_due = books.now + LOOK
+    books.timers.add(books.look_due, TimerKind.LOOK)
+
+
+def look_again(books: Books) -> None:
+    """The clock was looked at, as time has to be; to be done again while any lane has a limit."""
+    if books.look_due is not None and books.look_due <= books.now:
+        books.look_due = None
+        if any(lane.check_due is not None for lane in books.lanes_at_work()):
+            _look_later(books)
 
 
 def check_due(books: Books, lane: LaneBook, due: float) -> None:
@@ -52,7 +68,7 @@ def judge(books: Books, lane: LaneBook, claim: Claim) -> None:
     limit = limits.get(claim.phase)
     if chunk is None or limit is None:
         watch_lane(books, lane, loaded=chunk is not None and claim.phase is not Phase.LOADING)
-    elif books.now < (due := claim.since + limit + _begun_later(claim)):
+    elif books.now < (due := claim.since + limit + _begun_later(claim) + books.sleeps.after(claim.since)):
         _look_at(books, lane, due)
         if claim.phase is Phase.LOADING:
             watch_lane(books, lane, loaded=True)  # it may be over at any moment, and an item run

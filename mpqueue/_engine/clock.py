@@ -18,6 +18,10 @@ class Clock(Protocol):
         ...
 
 
+#: Seconds that this process has had a CPU, all its threads together.
+cpu_seconds = time.process_time
+
+
 class SystemClock:
     """The machine's clocks."""
 

@@ -39,10 +39,12 @@ from mpqueue._core.messages import (
     LaneDied,
     LaneObserved,
     Message,
+    Slept,
     TimePassed,
 )
 from mpqueue._core.scheduler import Scheduler
-from mpqueue._engine.clock import Clock
+from mpqueue._core.sleeps import Lookout
+from mpqueue._engine.clock import Clock, cpu_seconds
 from mpqueue._engine.inbox import Inbox, Request
 from mpqueue._engine.last_words import last_words
 from mpqueue._engine.protocol import Lane, Pool
@@ -200,10 +202,13 @@ class Coordinator:
     # -- the thread ------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
+        lookout = Lookout(self._clock.now(), cpu_seconds)
         while self._running:
             deadline = self.scheduler.deadline
             timeout = None if deadline is None else max(0.0, deadline - self._clock.now())
             received = self.inbox.take(timeout)
+            if (since := lookout.look(now := self._clock.now(), timeout)) is not None:
+                self._step(Slept(since, now))
             if isinstance(received, Request):
                 self._answer(received)
             else:

@@ -61,6 +61,7 @@ from mpqueue._core.messages import (
     Message,
     QueueClosing,
     QueueOpened,
+    Slept,
     StreamSealed,
     TimePassed,
     WorkerMemory,
@@ -379,6 +380,13 @@ class FakeLanes:
     def run_until_ready(self) -> None:
         """Let things happen until all workers have started."""
         self.run_while(lambda: not all(self.workers))
+
+    def sleep(self, seconds: float, *, workers_late: float = 0.0) -> None:
+        """Let nobody run for so many seconds; the workers wake that much later."""
+        last_step, late = self.books.now, seconds + workers_late
+        self._calendar = [(entry[0] + late, *entry[1:]) for entry in self._calendar]
+        self._pass_time(self.now + seconds)
+        self.handle(Slept(last_step, self.now))
 
     @property
     def at_rest(self) -> bool:

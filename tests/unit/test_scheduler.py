@@ -11,7 +11,7 @@ from mpqueue._core.job_book import JobBook
 from mpqueue._core.messages import JobStarted, QueueOpened, TimePassed
 from mpqueue._core.scheduler import LONGEST_WAIT
 from mpqueue.errors import JobStateError
-from mpqueue.retry import RetryPolicy
+from mpqueue.retry import MAX_DELAY, RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import Auditor
 from tests.support.fake_lanes import FakeLanes, attempts, crash, fail, hang, statuses, succeed
@@ -110,10 +110,20 @@ def test_a_message_from_the_past_does_not_turn_time_back(fleet: FakeLanes) -> No
 
 
 def test_no_wait_is_longer_than_systems_can_wait(fleet: FakeLanes) -> None:
-    fleet.start(fleet.job([hang()], timeout=1e300))
+    never = RetryPolicy(base_delay=MAX_DELAY)
+    fleet.start(fleet.job([fail(), hang()], retry=never))
     fleet.run_until_ready()
     fleet.advance(60.0)
     assert fleet.scheduler.deadline == fleet.books.now + LONGEST_WAIT
+    assert running(fleet) == [1]
+
+
+def test_a_timeout_may_be_longer_than_systems_can_wait(fleet: FakeLanes) -> None:
+    fleet.start(fleet.job([hang()], timeout=1e300))
+    fleet.run_until_ready()
+    fleet.advance(60.0)
+    assert fleet.scheduler.deadline is not None
+    assert fleet.scheduler.deadline <= fleet.books.now + LONGEST_WAIT
     assert running(fleet) == [0]
 
 
