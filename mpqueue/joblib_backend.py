@@ -4,15 +4,18 @@
         scores = cross_val_score(model, X, y)
 
 Each `joblib.Parallel` call has a stream of its own on a warm queue, which calls with the same number of workers share
-and which goes away when it is idle. What travels, and is tried again where it fails, is joblib's batch of calls; large
-arrays go through shared memory by themselves, so joblib's memory mapping is not used.
+and which goes away when it is idle. What travels is joblib's batch of calls. A batch whose worker dies is tried
+again. A batch that raises is not, unless ``max_retries=`` or ``retry=`` asks for it: joblib's users expect the first
+exception at once. Large arrays go through shared memory by themselves, so joblib's memory mapping is not used.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import multiprocessing
 import os
+import pickle
 import threading
 import warnings
 from collections.abc import Callable
@@ -36,10 +39,14 @@ from mpqueue.dropin.calls import CallStream
 from mpqueue.dropin.executor_errors import ExecutorCrashedError, error_of
 from mpqueue.dropin.policy import DROPIN_RETRY
 from mpqueue.dropin.shared_pool import SharedPool
+from mpqueue.errors import ItemPicklingError, ItemTimeoutError, MemoryLimitError, WorkerCrashedError
 from mpqueue.options import JobOptions, check_timeout, choose_policy
 from mpqueue.retry import RetryPolicy
 
 __all__ = ["JoblibCrashedError", "MPQueueBackend", "close", "register"]
+
+#: The default: what ends a worker is tried again, an exception is not.
+CRASH_RETRY = dataclasses.replace(DROPIN_RETRY, retry_on=(WorkerCrashedError, ItemTimeoutError, MemoryLimitError))
 
 
 class JoblibCrashedError(ExecutorCrashedError, TerminatedWorkerError):  # type: ignore[misc]
@@ -52,7 +59,11 @@ def register() -> None:
 
 
 class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
-    """What joblib asks for workers. ``max_retries``, ``retry`` and ``timeout`` (seconds a try of a batch) are ours."""
+    """What joblib asks for workers. ``max_retries``, ``retry`` and ``timeout`` (seconds a try of a batch) are ours.
+
+    Without ``max_retries`` and ``retry`` a batch whose worker dies or is killed is tried again three times, and an
+    exception ends the `Parallel` call at once.
+    """
 
     supports_retrieve_callback = True
     supports_inner_max_num_threads = True
@@ -66,7 +77,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         **options: Any,
     ) -> None:
         check_timeout(timeout)
-        self._policy = choose_policy("mpqueue backend", max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
+        self._policy = choose_policy("mpqueue backend", max_retries, retry, delays=DROPIN_RETRY) or CRASH_RETRY
         self._timeout = timeout
         self._workers: _Workers | None = None
         super().__init__(**options)
@@ -167,7 +178,11 @@ class _Workers:
 
 
 def _error_of(failure: Failure) -> BaseException:
-    """As the executor's, and of joblib's own kind where a worker died."""
+    """As the executor's, and of joblib's own kind where a worker died or a batch can't be pickled."""
+    if isinstance(failure.error, ItemPicklingError):
+        unpicklable = pickle.PicklingError(f"Could not pickle the task to send to the workers: {failure.error}")
+        unpicklable.__cause__ = failure.error.__cause__
+        return unpicklable
     error = error_of(failure)
     if isinstance(error, ExecutorCrashedError):
         return JoblibCrashedError(str(error), error.exitcode, error.signal, error.pid)

@@ -1,13 +1,12 @@
-"""joblib and scikit-learn on mpqueue's workers: the sequential results, joblib's own tests, faults of one call."""
+"""joblib and scikit-learn on mpqueue's workers: the sequential results, and faults of one call."""
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import multiprocessing
 import os
-import subprocess
-import sys
+import pickle
+import signal
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -23,7 +22,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from mpqueue import joblib_backend
 from tests.support import handlers as do
-from tests.support.waiting import Gate
+from tests.support.programs import is_running, start_program
+from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(autouse=True)
 def on_mpqueue() -> Iterator[None]:
     joblib_backend.register()
-    with parallel_config(backend="mpqueue", n_jobs=2, max_retries=0):
+    with parallel_config(backend="mpqueue", n_jobs=2):
         yield
     joblib_backend.close()
 
@@ -149,13 +149,87 @@ def test_call_that_takes_too_long_ends_the_whole() -> None:
     assert Parallel()([delayed(do.succeed)("after")]) == ["after"]
 
 
-def test_crash_is_tried_again_or_comes_as_joblibs_own_error() -> None:
+@pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
+def test_first_failure_is_raised_at_once_and_ends_what_runs(return_as: str, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    handler = do.only(0, do.count_calls(tmp_path, do.once_announced(gate, do.fail)), do.announce_pid(gate))
+    with pytest.raises(ValueError, match="cannot do 0"):
+        list(Parallel(return_as=return_as, batch_size=1)(delayed(handler)(number) for number in range(9)))
+    assert dict(do.calls(tmp_path)) == {"0": 1}
+    wait_until(lambda: not any(is_running(int(pid)) for pid in gate.arrived()), what="the running calls to end")
+    assert Parallel()([delayed(do.succeed)("after")]) == ["after"]
+
+
+def test_exceptions_are_tried_again_where_that_is_asked_for() -> None:
+    handler = do.only(2, do.at_first(do.fail))
+    with pytest.raises(ValueError, match="cannot do 2"):
+        Parallel()(delayed(handler)(number) for number in range(6))
     with parallel_config(backend="mpqueue", n_jobs=2, max_retries=1):
-        assert Parallel()(delayed(do.only(2, do.at_first(do.kill_self)))(number) for number in range(6)) == list(
-            range(6)
-        )
-    with pytest.raises(BrokenProcessPool, match="SIGKILL"):
+        assert Parallel()(delayed(handler)(number) for number in range(6)) == list(range(6))
+
+
+def test_crash_is_tried_again_by_default() -> None:
+    handler = do.only(2, do.before_attempt(4, do.kill_self))
+    assert Parallel()(delayed(handler)(number) for number in range(6)) == list(range(6))
+
+
+def test_batch_that_takes_too_long_is_tried_again_by_default() -> None:
+    handler = do.only(2, do.at_first(do.hang_sleep))
+    with parallel_config(backend="mpqueue", n_jobs=2, timeout=0.5):
+        assert Parallel()(delayed(handler)(number) for number in range(6)) == list(range(6))
+
+
+def test_crash_of_the_last_try_comes_as_joblibs_own_error() -> None:
+    with parallel_config(backend="mpqueue", n_jobs=2, max_retries=0), pytest.raises(BrokenProcessPool, match="SIGKILL"):
         Parallel()(delayed(do.only(2, do.kill_self))(number) for number in range(6))
+    assert Parallel()([delayed(do.succeed)("after")]) == ["after"]
+
+
+def test_what_can_not_be_pickled_is_joblibs_own_error() -> None:
+    with pytest.raises(pickle.PicklingError, match="the task to send"):
+        Parallel()(delayed(do.succeed)(do.Unpicklable()) for _ in range(4))
+    assert Parallel()([delayed(do.succeed)("after")]) == ["after"]
+
+
+def test_failure_in_a_nested_call_is_raised_at_once(tmp_path: Path) -> None:
+    def outer(number: int) -> list[Any]:
+        with parallel_config(backend="mpqueue", n_jobs=2):
+            return list(Parallel()(delayed(do.count_calls(tmp_path, do.fail))(number + more) for more in (0, 10)))
+
+    with pytest.raises(ValueError, match="cannot do"):
+        Parallel(batch_size=1)(delayed(do.only(0, outer))(number) for number in range(2))
+    assert all(count == 1 for _, count in do.calls(tmp_path))
+    assert Parallel()([delayed(do.succeed)("after")]) == ["after"]
+
+
+def test_ctrl_c_ends_the_running_calls_and_goes_on(tmp_path: Path) -> None:
+    script = """
+        import sys
+        from pathlib import Path
+        import mpqueue.joblib_backend
+        from joblib import Parallel, delayed, parallel_config
+        from tests.support import handlers as do
+        from tests.support.waiting import Gate
+
+        mpqueue.joblib_backend.register()
+        with parallel_config(backend="mpqueue", n_jobs=2):
+            try:
+                Parallel()(delayed(do.announce_pid(Gate(Path(sys.argv[1]))))(number) for number in range(9))
+            except KeyboardInterrupt:
+                print("interrupted", Parallel()([delayed(abs)(-1)]))
+    """
+    gate = Gate(tmp_path / "gate")
+    gate.folder.mkdir()
+    program = start_program(tmp_path, script, gate.folder)
+    try:
+        pids = gate.wait_for_count(2)
+        os.killpg(program.pid, signal.SIGINT)
+        output, errors = program.communicate(timeout=60)
+    finally:
+        program.kill()
+        program.wait()
+    assert (program.returncode, output, errors) == (0, "interrupted [1]\n", "")
+    wait_until(lambda: not any(is_running(int(pid)) for pid in pids), what="the running calls to end")
 
 
 def test_closing_the_generator_ends_what_runs(tmp_path: Path) -> None:
@@ -169,52 +243,3 @@ def test_closing_the_generator_ends_what_runs(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="have been cancelled"):
         results.close()
     assert Parallel()([delayed(do.succeed)("after")]) == ["after"]
-
-
-# --- joblib's own tests ---------------------------------------------------------------------------------------------
-
-#: Why some of them can't apply; by what their names begin with, less the parameters.
-INAPPLICABLE = {
-    "test_nested_parallel_warnings[loky-multiprocessing": "a pool may be made in our workers, so nothing warns of it",
-    "test_nested_parallel_warnings[threading-loky": "ours may be used on any thread, so nothing warns of it",
-    "test_backend_context_manager": "asks whether the backend's class is LokyBackend",
-    "test_auto_memmap_on_arrays_from_generator": "wants a memmap: large arrays are in shared memory here, plain to see",
-    "test_memmapping_leaks": "looks for joblib's own memory mapped files",
-    "test_multiple_generator_call_separated_gc": (
-        "wants the second of two calls to fail: each has a stream of its own here"
-    ),
-}
-
-
-@pytest.mark.timeout(600)
-def test_joblibs_own_tests_of_process_backends_pass(tmp_path: Path) -> None:
-    plugin = "tests.support.joblib_in_loky_place"
-    spec = importlib.util.find_spec("joblib.test.test_parallel")
-    if spec is None or spec.origin is None:
-        pytest.skip("this joblib comes without its tests")
-    wanted = "loky" + "".join(f" and not ({_expression(name)})" for name in INAPPLICABLE)
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    options = ["-c", "pytest.ini", "--rootdir", ".", "-p", "no:cacheprovider", "--disable-plugin-autoload"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *options, "-p", plugin, "-k", wanted, spec.origin],
-        cwd=tmp_path,
-        env={**os.environ, "JOBLIB_TEMP_FOLDER": str(tmp_path)},  # its own workers, in ours, don't tidy up when killed
-        capture_output=True,
-        text=True,
-        timeout=580,
-        check=False,
-    )
-    _remove_semaphores_of_the_dead()
-    assert done.returncode == 0, done.stdout[-10000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
-
-
-def _expression(name: str) -> str:
-    return " and ".join(part for part in name.replace("[", "-").split("-"))
-
-
-def _remove_semaphores_of_the_dead() -> None:
-    """Some of these tests start joblib's own workers in ours; killed together, they can't take their names away."""
-    for path in Path("/dev/shm").glob("sem.loky-*"):
-        if not Path("/proc", path.name.split("-")[1]).exists():
-            path.unlink(missing_ok=True)

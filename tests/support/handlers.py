@@ -680,6 +680,16 @@ def _announce_pid(gate: Gate, then: Handler, item: Any) -> Any:
     return then(item)
 
 
+def once_announced(gate: Gate, then: Handler) -> Handler:
+    """A handler that waits until another has announced something at ``gate``, and does ``then``."""
+    return functools.partial(_once_announced, gate, then)
+
+
+def _once_announced(gate: Gate, then: Handler, item: Any) -> Any:
+    gate.wait_for_count(1)
+    return then(item)
+
+
 def count_present(folder: Path) -> Handler:
     """A handler that returns how many workers were in it at once, as far as it could see."""
     return functools.partial(_count_present, folder)

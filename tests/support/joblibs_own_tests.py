@@ -1,0 +1,90 @@
+"""joblib's own ``test_parallel.py``, rewritten to ask for ``backend="mpqueue"``, and a pytest plugin that runs it.
+
+`rewrite` puts "mpqueue" where the tests name joblib's process backend, and makes it the default backend, as
+`mpqueue.joblib_backend.register` and nothing else prepare it. The plugin leaves out tests that name other backends
+only. It expects the excluded tests, which are in a file named by the environment, to fail: if one of them passes, that
+is an error, and so is a name that no test has.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joblib.parallel import BACKENDS, parallel_backend
+
+from mpqueue import joblib_backend
+
+#: Names the file with the exclusions: what their names are, or begin with, and why.
+VARIABLE = "MPQUEUE_TEST_EXCLUDED"
+
+_REGISTER = """\
+import joblib.parallel
+from mpqueue.joblib_backend import MPQueueBackend, close, register
+
+register()
+joblib.parallel.DEFAULT_BACKEND = joblib.parallel.DEFAULT_PROCESS_BACKEND = "mpqueue"
+
+"""
+#: How a program that a test starts begins.
+_IMPORT = "from joblib import Parallel, delayed"
+_WORDS = {
+    '"loky"': '"mpqueue"',
+    "joblib._parallel_backends.LokyBackend": "MPQueueBackend",
+    "LokyBackend": "MPQueueBackend",
+    "get_reusable_executor(reuse=True).shutdown()": "close()",  # the workers end, so that new ones see new variables
+}
+
+
+def rewrite(source: str) -> str:
+    """The tests, as of a backend by the name of mpqueue."""
+    lines = []
+    for line in source.splitlines():
+        if line.startswith(_IMPORT):
+            lines += [line, "import mpqueue.joblib_backend; mpqueue.joblib_backend.register()"]
+        elif line.strip() != "LokyBackend,":
+            lines.append(line)
+    tests = "\n".join(lines)
+    for theirs, ours in _WORDS.items():
+        tests = tests.replace(theirs, ours)
+    return _REGISTER + tests + "\n"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about other backends, and mark what is excluded."""
+    others = [item for item in items if not _is_ours(item)]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
+    for name, reason in json.loads(Path(os.environ[VARIABLE]).read_text()).items():
+        excluded = [item for item in items if item.name == name or item.name.startswith(name)]
+        if not excluded:
+            raise pytest.UsageError(f"an exclusion names no test: {name}")
+        for item in excluded:
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+def _is_ours(item: pytest.Item) -> bool:
+    """False for a test that names backends, but not ours, nor None, which is the default and so ours too.
+
+    And for the second half of those that ask everything twice: `parallel_backend` is an older `parallel_config`.
+    """
+    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    if parameters.get("context") is parallel_backend:
+        return False
+    backends = [value for name, value in parameters.items() if "backend" in name and "n_jobs" not in name]
+    return not backends or any(value is None or _is_mpqueue(value) for value in backends)
+
+
+def _is_mpqueue(backend: object) -> bool:
+    made = BACKENDS.get(backend) if isinstance(backend, str) else type(backend)
+    return isinstance(made, type) and issubclass(made, joblib_backend.MPQueueBackend)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _close() -> Iterator[None]:
+    yield
+    joblib_backend.close()
