@@ -64,6 +64,7 @@ class Chunk:
     packing: float = 0.0  #: seconds that pickling its items took
     left_at: float = 0.0  #: when it had been sent
     size: int = 0  #: bytes of its items
+    unreadable: bool = False  #: results of it could not be had here: what has not ended goes again, each by itself
 
     def __post_init__(self) -> None:
         self.end = len(self.indices)

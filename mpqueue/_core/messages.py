@@ -109,7 +109,8 @@ class ChunkReported(NamedTuple):
 
     ``results`` has one entry a position, None where it failed; ``failures`` are by position. ``stretches`` are
     (items, seconds an item, CPU seconds an item), in order, CPU seconds as nan where not known; ``busy`` is the seconds
-    that the worker spent on this part of the chunk.
+    that the worker spent on this part of the chunk. ``unreadable``: why the result at ``done`` could not be had here;
+    what was behind it is lost as well.
     """
 
     lane: int
@@ -132,6 +133,7 @@ class ChunkReported(NamedTuple):
     size: int = 0  #: bytes of the answer
     received: float = 0.0  #: when it was here
     decoded: float = 0.0  #: when its results were unpickled
+    unreadable: Failure | None = None
 
 
 class ChunkRefused(NamedTuple):

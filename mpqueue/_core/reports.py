@@ -28,6 +28,8 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         books.commands.append(AnnounceRecords(job, lane.number, report.records))
     if job.active and job.listed:
         job.timings.add(lane.number, chunk, report, books.now)
+    if report.unreadable is not None:
+        report = _unreadable(books, chunk, report, report.unreadable)
     # Beyond its end the chunk's items were given to other lanes. Where an earlier part never came home, all go again.
     done = min(report.done, chunk.end) if report.first == chunk.reported else chunk.reported
     _learn(job, report)
@@ -35,7 +37,8 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         books.remove_chunk(lane, chunk)
         books.count_tries(lane, job, done - len(chunk.indices))
         rest = chunk.indices[max(done, chunk.reported) : chunk.end]
-        put_back(books, job, rest, suspects=rest if report.ended is Ended.UNREADABLE else ())
+        alone = report.ended is Ended.UNREADABLE or chunk.unreadable
+        put_back(books, job, rest, suspects=rest if alone else ())
     if job.active and done > chunk.reported:
         indices = chunk.indices[report.first : done]
         _note(job, indices, report)
@@ -54,6 +57,18 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         books.no_lanes_since = None
         job.setups.pop(lane.number, None)
     finish_if_over(books, job)
+
+
+def _unreadable(books: Books, chunk: Chunk, report: ChunkReported, why: Failure) -> ChunkReported:
+    """Results of the chunk are lost: their items run again, each by itself, and one that did already has failed."""
+    if chunk.careful:
+        failures = {**report.failures, len(report.results): why}
+        return report._replace(done=report.done + 1, results=[*report.results, None], failures=failures)
+    if not chunk.unreadable:
+        chunk.unreadable = True
+        text = f"job {chunk.job.id!r}: results are lost, and their items run again, each by itself: {why.message}"
+        books.commands.append(Warn(text))
+    return report
 
 
 def _note(job: JobBook, indices: Sequence[int], report: ChunkReported) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from mpqueue._core.item_table import Failure
 from mpqueue._core.messages import ChunkReported
 from mpqueue._engine.kept_errors import let_go, text_of
-from mpqueue._wire.frames import Ended, FailureFrame, ReportFrame, load_frame
+from mpqueue._wire.frames import FailureFrame, ReportFrame, load_frame
 from mpqueue._wire.payload import Packed, load, load_home
 from mpqueue._wire.records import load_record
 from mpqueue._wire.segments import SegmentGoneError
@@ -28,23 +28,18 @@ def decode_report(data: bytes, lane: int, generation: int, on_free: OnFree, now:
     received = now()
     frame: ReportFrame = load_frame(data)
     failures = {position: _failure(failure) for position, failure in frame.failures.items()}
-    done, ended = frame.done, frame.ended
-    try:
-        results = _results(frame, failures, on_free)
-    except BaseException:
-        # Plain data always comes back, unless its writer died at the wrong moment: the items run once more.
-        results, failures, done, ended = [], {}, frame.first, Ended.UNREADABLE
+    results, unreadable = _results(frame, failures, on_free)
     return ChunkReported(
         lane=lane,
         generation=generation,
         chunk=frame.chunk,
         first=frame.first,
-        done=done,
+        done=frame.first + len(results),
         results=results,
-        failures=failures,
+        failures={at: failure for at, failure in failures.items() if at < len(results)} if unreadable else failures,
         stretches=frame.stretches,
         busy=frame.busy,
-        ended=ended,
+        ended=frame.ended,
         final=frame.final,
         setup_failure=None if frame.setup_failure is None else _failure(frame.setup_failure),
         returned=frame.returned,
@@ -55,6 +50,7 @@ def decode_report(data: bytes, lane: int, generation: int, on_free: OnFree, now:
         size=len(data) + _size_beside(frame.results),
         received=received,
         decoded=now(),
+        unreadable=unreadable,
     )
 
 
@@ -65,27 +61,49 @@ def _size_beside(results: Packed | list[Packed]) -> int:
     return sum(one.segment.size for one in results if one.segment is not None)
 
 
-def _results(frame: ReportFrame, failures: dict[int, Failure], on_free: OnFree) -> list[Any]:
+def _results(frame: ReportFrame, failures: dict[int, Failure], on_free: OnFree) -> tuple[list[Any], Failure | None]:
+    """One entry a position, as far as they could be had; and what was in the way of the next one, if anything was.
+
+    A result that is unpickled by itself and fails adds to the ``failures``.
+    """
     if isinstance(frame.results, Packed):
-        if frame.done == frame.first:
-            return []
-        loaded: list[Any] = load(frame.results, on_free)
-        if not failures:
-            return loaded
-        values = iter(loaded)
-        return [None if at in failures else next(values) for at in range(frame.done - frame.first)]
+        return _together(frame.results, frame.done - frame.first, failures, on_free)
     results: list[Any] = [None] * (frame.done - frame.first)
     positions = [at for at in range(len(results)) if at not in failures]
     for at, packed in zip(positions, frame.results, strict=True):
         try:
             results[at] = load_home(packed, on_free)
-        except SegmentGoneError:
-            raise
+        except SegmentGoneError as error:
+            return results[:at], _unreadable(error)
         except BaseException as error:
-            broken = ResultPicklingError(f"the result can't be unpickled: {text_of(error)}")
-            broken.__cause__ = error
-            failures[at] = Failure(broken, let_go(error))
-    return results
+            failures[at] = _unreadable(error)
+    return results, None
+
+
+def _together(
+    packed: Packed, count: int, failures: dict[int, Failure], on_free: OnFree
+) -> tuple[list[Any], Failure | None]:
+    """Plain data, in one pickle. It always comes back, unless its writer is gone or there is no memory for it here."""
+    if not count:
+        return [], None
+    try:
+        loaded: list[Any] = load(packed, on_free)
+    except BaseException as error:
+        positions = [at for at in range(count) if at not in failures]
+        if len(positions) > 1 or isinstance(error, SegmentGoneError):
+            return [], _unreadable(error)
+        failures[positions[0]] = _unreadable(error)
+        return [None] * count, None
+    if not failures:
+        return loaded, None
+    values = iter(loaded)
+    return [None if at in failures else next(values) for at in range(count)], None
+
+
+def _unreadable(error: BaseException) -> Failure:
+    broken = ResultPicklingError(f"the result can't be unpickled: {text_of(error)}")
+    broken.__cause__ = error
+    return Failure(broken, let_go(error))
 
 
 def decode_failure(data: bytes) -> Failure | None:

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import types
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -367,6 +368,14 @@ def return_lock(item: Any) -> Any:
 def return_ununpicklable(item: Any) -> Any:
     """Return something that pickles and can't be unpickled."""
     return Ununpicklable()
+
+
+def return_what_is_only_here(item: Any) -> Any:
+    """Return an object of a module that this worker alone has."""
+    module = types.ModuleType("only_in_the_worker")
+    module.Thing = type("Thing", (), {"__module__": module.__name__})  # type: ignore[attr-defined]
+    sys.modules[module.__name__] = module
+    return module.Thing()
 
 
 # --- that take the worker with them ---------------------------------------------------------------------------------

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from mpqueue._core.commands import ObserveLane, SendChunk
+from mpqueue._core.item_table import Failure
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.messages import ChunkReported, LaneDied
 from mpqueue._wire.frames import Ended
 from mpqueue._wire.ledger import Claim, Phase
-from mpqueue.errors import ItemTimeoutError, WorkerCrashedError
+from mpqueue.errors import ItemTimeoutError, ResultPicklingError, WorkerCrashedError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import Auditor
@@ -441,3 +442,62 @@ def test_two_timeouts_make_no_poison() -> None:
     fleet.run_until_over(job)
     assert attempts(job)[0] == 3
     assert careful == []
+
+
+# -- results that can't be had -----------------------------------------------------------------------------------------
+
+
+def lose_results(fleet: FakeLanes, results: list[object], *, final: bool = True) -> None:
+    """The chunk at hand comes home with these results; the next one, and what is behind it, can't be unpickled."""
+    (lane,) = fleet.books.lanes
+    why = Failure(ResultPicklingError("the result can't be unpickled: gone"))
+    fleet.handle(
+        ChunkReported(
+            0,
+            lane.generation,
+            lane.chunks[0].number,
+            first=lane.chunks[0].reported,
+            done=lane.chunks[0].reported + len(results),
+            results=results,
+            failures={},
+            stretches=(),
+            busy=0.1,
+            ended=Ended.DONE,
+            final=final,
+            unreadable=why,
+        )
+    )
+
+
+def test_items_whose_results_are_lost_run_again_each_by_itself_uncharged_and_that_is_told() -> None:
+    fleet = FakeLanes(1)
+    job = start_chunk(fleet, 3)
+    sent = careful_chunks(fleet)
+    lose_results(fleet, ["first"])
+    assert sent == [[1, 2]]
+    assert statuses(job)[0] == "completed"
+    assert attempts(job) == [1, 0, 0]
+    (warning,) = fleet.warnings
+    assert "run again, each by itself: the result can't be unpickled: gone" in warning
+
+
+def test_an_item_whose_result_is_lost_a_second_time_fails_and_those_behind_it_run_again() -> None:
+    fleet = FakeLanes(1)
+    job = start_chunk(fleet, 3)
+    sent = careful_chunks(fleet)
+    lose_results(fleet, [])
+    lose_results(fleet, ["first"])
+    assert sent == [[0, 1, 2], [2]]
+    assert statuses(job)[:2] == ["completed", "failed"]
+    assert errors(job)[1] is ResultPicklingError
+    assert len(fleet.warnings) == 1
+
+
+def test_what_an_early_report_loses_runs_again_by_itself_when_the_chunk_is_over() -> None:
+    fleet = FakeLanes(1)
+    job = start_chunk(fleet, 3)
+    sent = careful_chunks(fleet)
+    lose_results(fleet, [], final=False)
+    fleet.run_while(lambda: not sent)
+    assert sent == [[1, 2]], "the first one came home once more with the rest"
+    assert attempts(job) == [1, 0, 0]
