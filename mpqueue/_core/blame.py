@@ -18,16 +18,22 @@ from mpqueue.errors import ItemTimeoutError, MemoryLimitError, WorkerCrashedErro
 
 #: Workers that an item has to kill until its tries are made on a lane where nothing else is.
 POISON = 2
+#: Seconds by which a claim may be later than now: the clock is the same, but was read a moment apart.
+CLOCK_SLACK = 1.0
 
 
 def worker_died(books: Books, lane: LaneBook, message: LaneDied) -> bool:
     """Take the dead worker's chunks off its lane; True where somebody was blamed for its death."""
-    claim, verdict = message.claim, lane.verdict
+    claim, verdict = _credible(books, lane, message.claim), lane.verdict
+    broken = verdict is not None and verdict.why is Why.BROKEN
+    begun = _begun(lane.chunks, claim) if broken else ()
     blamed = False
     for chunk in list(lane.chunks):
         books.remove_chunk(lane, chunk)
         if message.innocent:
             put_back(books, chunk.job, chunk.indices[chunk.reported : chunk.end])
+        elif claim is not None and chunk in begun:
+            blamed = _settle_broken(books, lane, chunk, claim, message) or blamed
         elif claim is None:
             blamed = _settle_unknown(books, chunk, verdict, message) or blamed
         elif claim.is_of(chunk.number):
@@ -36,7 +42,21 @@ def worker_died(books: Books, lane: LaneBook, message: LaneDied) -> bool:
         else:
             put_back(books, chunk.job, chunk.indices[chunk.reported : chunk.end])
         finish_if_over(books, chunk.job)
-    return blamed or verdict is not None
+    return blamed or (verdict is not None and not broken)
+
+
+def _credible(books: Books, lane: LaneBook, claim: Claim | None) -> Claim | None:
+    """What the dead worker's ledger said, None where no worker says that at this moment: something else wrote there."""
+    if claim is None or not books.engine.shares_memory:
+        return claim
+    known = claim.is_of(lane.last_chunk) or lane.find_claimed(claim) is not None
+    return claim if known and claim.since <= books.now + CLOCK_SLACK else None
+
+
+def _begun(chunks: Sequence[Chunk], claim: Claim | None) -> Sequence[Chunk]:
+    """The chunks that the worker may have begun: up to the one that it was at."""
+    at = next((at for at, chunk in enumerate(chunks) if claim is not None and claim.is_of(chunk.number)), -1)
+    return list(chunks[: at + 1])
 
 
 def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, message: LaneDied) -> bool:
@@ -117,7 +137,7 @@ def _charge(books: Books, chunk: Chunk, index: int, failure: Failure, pid: int) 
 def _settle_unknown(books: Books, chunk: Chunk, verdict: Verdict | None, message: LaneDied) -> bool:
     """Nobody could read what the worker ran: all that it may have is suspect, in halves until one stands alone."""
     job, rest = chunk.job, chunk.indices[chunk.reported : chunk.end]
-    if verdict is not None:
+    if verdict is not None and verdict.why is not Why.BROKEN:
         if verdict.why is Why.TIMEOUT and verdict.chunk == chunk.number and chunk.reported <= verdict.lo < chunk.end:
             put_back_around(books, job, chunk, [verdict.lo])
             if job.active:
@@ -129,9 +149,27 @@ def _settle_unknown(books: Books, chunk: Chunk, verdict: Verdict | None, message
     if not rest or not job.active:
         return False
     if chunk.isolated and len(rest) == 1 and message.alone:
-        _charge(books, chunk, rest[0], Failure(crash_error(message)), message.pid)
+        reason = "" if verdict is None else verdict.reason
+        _charge(books, chunk, rest[0], Failure(crash_error(message, reason=reason)), message.pid)
     else:
         _isolate(books, job, rest, parts=2 if chunk.isolated and len(rest) > 1 else 1)
+    return True
+
+
+def _settle_broken(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, message: LaneDied) -> bool:
+    """The worker was killed since its line broke: by what runs now, or by what ran just before that was noticed."""
+    job = chunk.job
+    begun = min(claim.hi, chunk.end) if claim.is_of(chunk.number) else chunk.end
+    suspects = chunk.indices[chunk.reported : begun]
+    put_back(books, job, chunk.indices[max(begun, chunk.reported) : chunk.end])
+    reason = "" if lane.verdict is None else lane.verdict.reason
+    if not suspects:
+        if job.number not in lane.proven:
+            setup_failed(books, lane, job, Failure(crash_error(message, "before it ran an item", reason)))
+    elif chunk.isolated and len(suspects) == 1 and message.alone and job.active:
+        _charge(books, chunk, suspects[0], Failure(crash_error(message, reason=reason)), message.pid)
+    else:
+        _isolate(books, job, suspects, parts=min(len(suspects), 2))
     return True
 
 
@@ -183,9 +221,11 @@ def _loading_error(books: Books, job: JobBook, verdict: Verdict | None, message:
     return None
 
 
-def crash_error(message: LaneDied, when: str = "while it ran the item") -> WorkerCrashedError:
-    """The error for a worker that died by itself."""
-    if message.signal is not None:
+def crash_error(message: LaneDied, when: str = "while it ran the item", reason: str = "") -> WorkerCrashedError:
+    """The error for a worker that died by itself, or that was killed for that ``reason``."""
+    if reason:
+        how, when = "was killed", f"{when}: {reason}"
+    elif message.signal is not None:
         how = f"was ended by {message.signal}"
     elif message.exitcode is not None:
         how = f"ended with exit code {message.exitcode}"

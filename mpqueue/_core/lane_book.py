@@ -32,6 +32,7 @@ class Why(Enum):
     SETUP_TIMEOUT = auto()
     CANCEL = auto()
     MEMORY = auto()
+    BROKEN = auto()  #: what it sends can't be made sense of, or does not come
 
 
 class Verdict(NamedTuple):
@@ -42,6 +43,7 @@ class Verdict(NamedTuple):
     lo: int
     charged: bool = True  #: False where the item was only the last straw
     used: int = 0  #: bytes of private memory that the worker had, where it is killed for them
+    reason: str = ""  #: for users, where the lane is broken
 
 
 @dataclass(eq=False, slots=True)
@@ -96,6 +98,7 @@ class LaneBook:
     chunks: list[Chunk] = field(default_factory=list)
     free_at: float = 0.0  #: when it has run them all, by what was known of their items; past where it has none
     next_chunk: int = 1
+    last_chunk: int = 0  #: the number of the chunk that came home last; 0: none did
     loaded: dict[int, JobBook] = field(default_factory=dict)  #: jobs whose handler this worker has
     proven: set[int] = field(default_factory=set)  #: jobs of which it has run a chunk
     forgetting: int = 0  #: jobs that this worker is asked to forget and has not yet
@@ -142,6 +145,7 @@ class LaneBook:
         self.fate = None
         self.chunks.clear()
         self.next_chunk = 1
+        self.last_chunk = 0
         self.loaded.clear()
         self.proven.clear()
         self.forgetting = 0

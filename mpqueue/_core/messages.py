@@ -64,6 +64,14 @@ class LaneDied(NamedTuple):
     innocent: bool = False
 
 
+class LaneBroken(NamedTuple):
+    """What a worker sends can't be made sense of, or it takes no more frames; ``why`` is for users."""
+
+    lane: int
+    generation: int
+    why: str
+
+
 class BellRung(NamedTuple):
     """A worker in the middle of a long item left finished results of its chunk in its outbox."""
 
@@ -258,6 +266,7 @@ Message = (
     | LaneStartFailed
     | LaneAbsent
     | LaneDied
+    | LaneBroken
     | LaneObserved
     | MemoryRead
     | BellRung

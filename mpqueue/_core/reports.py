@@ -34,6 +34,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
     done = min(report.done, chunk.end) if report.first == chunk.reported else chunk.reported
     _learn(job, report)
     if report.final:
+        lane.last_chunk = chunk.number
         books.remove_chunk(lane, chunk)
         books.count_tries(lane, job, done - len(chunk.indices))
         rest = chunk.indices[max(done, chunk.reported) : chunk.end]

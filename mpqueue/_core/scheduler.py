@@ -29,6 +29,7 @@ from mpqueue._core.messages import (
     JobResumed,
     JobStarted,
     LaneAbsent,
+    LaneBroken,
     LaneDied,
     LaneInitialized,
     LaneObserved,
@@ -225,7 +226,7 @@ class Scheduler:
     # -- lanes -----------------------------------------------------------------------------------------------
 
     def _lane_message(
-        self, message: LaneReady | LaneStartFailed | LaneAbsent | LaneDied | LaneObserved | ChunkReported
+        self, message: LaneReady | LaneStartFailed | LaneAbsent | LaneDied | LaneBroken | LaneObserved | ChunkReported
     ) -> None:
         lane = self.books.live_lane(message.lane, message.generation)
         if lane is None:
@@ -308,6 +309,7 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     LaneStartFailed: Scheduler._lane_message,
     LaneAbsent: Scheduler._lane_message,
     LaneDied: Scheduler._lane_message,
+    LaneBroken: Scheduler._lane_message,
     LaneObserved: Scheduler._lane_message,
     ChunkReported: Scheduler._lane_message,
     ChunkRefused: Scheduler._lane_message,
@@ -328,6 +330,7 @@ _LANE_HANDLERS: dict[type, Callable[[Books, LaneBook, Any], None]] = {
     LaneStartFailed: fleet.lane_start_failed,
     LaneAbsent: fleet.lane_absent,
     LaneDied: fleet.lane_died,
+    LaneBroken: watch.lane_broken,
     LaneObserved: _observed,
     ChunkReported: reports.reported,
     ChunkRefused: reports.refused,

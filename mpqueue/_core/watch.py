@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from mpqueue._core.books import Books
-from mpqueue._core.commands import KillLane, ObserveLane
+from mpqueue._core.commands import KillLane, ObserveLane, Warn
 from mpqueue._core.lane_book import LaneBook, LaneState, Verdict, Why
+from mpqueue._core.messages import LaneBroken
 from mpqueue._core.sleeps import LOOK
 from mpqueue._core.timers import TimerKind
 from mpqueue._wire.ledger import Claim, Phase
@@ -80,6 +81,22 @@ def judge(books: Books, lane: LaneBook, claim: Claim) -> None:
 def _begun_later(claim: Claim) -> float:
     """Seconds after the claim was made that what runs now may have begun: one of several has others before it."""
     return STRETCH_SECONDS if claim.phase is Phase.RUNNING and claim.hi - claim.lo > 1 else 0.0
+
+
+def lane_broken(books: Books, lane: LaneBook, message: LaneBroken) -> None:
+    """What the lane's worker sends can't be made sense of."""
+    give_up(books, lane, message.why)
+
+
+def give_up(books: Books, lane: LaneBook, why: str) -> None:
+    """The lane's worker is of no more use, and perhaps by an item's doing: have it killed and replaced."""
+    if lane.state is LaneState.READY:
+        kill(books, lane, Verdict(Why.BROKEN, 0, 0, reason=why))
+    elif lane.state is LaneState.STARTING:  # in the initializer
+        books.commands.append(KillLane(lane.number))
+    else:
+        return
+    books.commands.append(Warn(f"worker {lane.number} is replaced: {why}"))
 
 
 def kill(books: Books, lane: LaneBook, verdict: Verdict) -> None:

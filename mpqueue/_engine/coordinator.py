@@ -164,7 +164,10 @@ class Coordinator:
 
     def handle(self, message: Message) -> None:
         """Take a message in and carry out what follows from it."""
-        self._take_outbox(message)
+        try:
+            self._take_outbox(message)
+        except Exception:  # whatever a worker has left there: what happened to it must be heard all the same
+            log.critical("reading what a worker left behind failed; please report it", exc_info=True)
         if not isinstance(message, BellRung):
             self._decide(message)
 

@@ -33,16 +33,19 @@ import loky
 from loky import process_executor
 from loky.backend.context import LokyContext
 
+from mpqueue._core.messages import LaneBroken
 from mpqueue._engine.calls import Call, Calls
+from mpqueue._engine.clock import SystemClock
 from mpqueue._engine.errands import Errands
 from mpqueue._engine.flag_setter import FlagSetter
 from mpqueue._engine.inbox import Inbox
+from mpqueue._engine.kept_errors import text_of
 from mpqueue._engine.leash import Leash
 from mpqueue._engine.line import Line
 from mpqueue._engine.worker_process import WorkerProcess
 from mpqueue._wire.flags import make_flags
 from mpqueue._wire.ledger import MOST, OUTBOX, SIZE, UNSENT, UNSENT_AT, Claim, Ledger, SharedFile
-from mpqueue._wire.line import Answer
+from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, whole_size
 from mpqueue._wire.seed import Handle, LaneSeed
 from mpqueue._worker import guard, serving, station
 
@@ -87,12 +90,14 @@ class LokyLane:
         self.calls = Calls()
         self._awaited: deque[Call] = deque()
         self._answers = Errands(f"mpqueue-answers-{number}")
+        self._post = inbox.post
         self._is_ending = False
         self.ask_for_stack: Callable[[], object] | None = None  #: kills, too; set once it is known how
         with contextlib.ExitStack() as undo:
             _check_descriptors()
             page = undo.enter_context(contextlib.closing(SharedFile(f"ledger-{number}", SIZE)))
             self.ledger = Ledger(page.fd)
+            self.ledger.begin(SystemClock().now())
             self.ledger.words[MOST] = max_memory or 0
             on_failure = undo.enter_context(contextlib.ExitStack())
             on_failure.callback(self.ledger.close)
@@ -182,15 +187,20 @@ class LokyLane:
 
     def _answered(self, answer: Answer) -> None:
         """On the coordinator's thread. What may run code of the user's is not unpickled there, but on our own."""
+        if not self._awaited:
+            self._break("it answered what it was not asked")
+            return
         settle = functools.partial(self.calls.settle, self._awaited.popleft(), answer.data, None)
         if answer.plain and not self._answers.busy:
             settle()
         else:
             self._answers.put(settle)
 
-    def _ended(self) -> None:
-        """On the coordinator's thread: the worker has closed its end of the line, most likely by dying."""
-        if not self._is_ending:
+    def _ended(self, damage: DamagedError | None) -> None:
+        """On the coordinator's thread: the worker closed its end of the line, most likely by dying, or broke it."""
+        if damage is not None:
+            self._break(f"what it sent is damaged: {damage}")
+        elif not self._is_ending:
             self.worker.kill()
         fail = functools.partial(self.calls.fail_all, BrokenProcessPool(f"worker {self.pid} has ended"))
         if self._answers.busy:
@@ -201,10 +211,18 @@ class LokyLane:
     def _served(self, served: Future[int]) -> None:
         """On loky's thread: the worker serves no more. Where it lives, it is of no more use."""
         error = served.exception()
-        if error is not None:
-            if not isinstance(error, BrokenProcessPool):  # that tells less than the end of the line and the process
-                self.calls.fail_all(error)
+        if isinstance(error, BrokenProcessPool):  # that tells less than the end of the line and the process
             self.worker.kill()
+        elif error is not None:
+            self.calls.fail_all(error)
+            self._break(f"it can't be reached any more: {text_of(error)}")
+        elif not self._is_ending:
+            self._break("it read the end of its line, which a handler must have shut down")
+
+    def _break(self, why: str) -> None:
+        """The worker is of no more use: say so before its death does, and kill it. On any thread."""
+        self._post(LaneBroken(self.number, self.generation, why))
+        self.worker.kill()
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         """See `protocol.Lane.set_flags`."""
@@ -231,14 +249,23 @@ class LokyLane:
         size = words[OUTBOX]
         if not size:
             return None
-        data = os.pread(self._outbox.fd, size, 0)
-        words[OUTBOX] = 0
-        return data
+        try:
+            # The word may be anything: what stands in the file says how much it is.
+            if whole_size(os.pread(self._outbox.fd, HEADER_SIZE, 0)) != size:
+                raise DamagedError("its outbox holds no report")
+            messages = decode(os.pread(self._outbox.fd, size, 0))
+            if not messages:
+                raise DamagedError("the report in its outbox is not what was left there")
+        finally:
+            words[OUTBOX] = 0
+        return messages[0].data
 
     def take_unsent(self) -> bytes:
         """See `protocol.Lane.take_unsent`."""
-        size = self.ledger.words[UNSENT]
-        return os.pread(self._outbox.fd, size, UNSENT_AT) if size else b""
+        if not (size := self.ledger.words[UNSENT]):
+            return b""
+        most = os.fstat(self._outbox.fd).st_size - UNSENT_AT
+        return os.pread(self._outbox.fd, min(size, most), UNSENT_AT) if most > 0 else b""
 
     def kill(self, *, dump_stack: bool = False) -> None:
         """See `protocol.Lane.kill`."""

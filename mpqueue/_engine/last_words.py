@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 from mpqueue._core.books import Books
@@ -19,13 +18,12 @@ def records_of(job: JobBook, lane: int, records: Sequence[bytes]) -> AnnounceRec
 
 def last_words(lane: Lane, books: Books) -> AnnounceRecords | None:
     """The records, where there are any and the job that they are of is known."""
-    unsent = lane.take_unsent()
-    if not unsent:
+    unsent = load_unsent(lane.take_unsent())
+    if unsent is None:
         return None
-    with contextlib.suppress(Exception):  # a worker that dies of wild writes may leave anything
-        number, records = load_unsent(unsent)
-        chunk = books.lanes[lane.number].find(number)
-        if chunk is not None and records:
-            chunk.job.spoke = True
-            return AnnounceRecords(chunk.job, lane.number, records)
-    return None
+    number, records = unsent
+    chunk = books.lanes[lane.number].find(number)
+    if chunk is None or not records:
+        return None
+    chunk.job.spoke = True
+    return AnnounceRecords(chunk.job, lane.number, records)

@@ -10,14 +10,14 @@ from collections import deque
 from collections.abc import Callable
 
 from mpqueue._engine.inbox import Inbox
-from mpqueue._wire.line import Answer, Incoming, encode
+from mpqueue._wire.line import Answer, DamagedError, Incoming, encode
 
 
 class Line:
     """Made with the worker's end, which its owner closes once the worker has it, and closed by `close`.
 
-    ``on_answer`` is called for each answer, in order, and ``on_end`` once, when the worker's end is closed: on the
-    inbox's thread. Any thread may call `send`, one at a time.
+    ``on_answer`` is called for each answer, in order, and ``on_end`` once, when the worker's end is closed or something
+    else than a message comes, which it is told then: on the inbox's thread. Any thread may call `send`, one at a time.
     """
 
     def __init__(self, inbox: Inbox) -> None:
@@ -31,9 +31,9 @@ class Line:
         self._lock = threading.Lock()  # held while the descriptor is used: it must not be another's by then
         self._closed = False
         self._on_answer: Callable[[Answer], object] | None = None
-        self._on_end: Callable[[], object] | None = None
+        self._on_end: Callable[[DamagedError | None], object] | None = None
 
-    def open(self, on_answer: Callable[[Answer], object], on_end: Callable[[], object]) -> None:
+    def open(self, on_answer: Callable[[Answer], object], on_end: Callable[[DamagedError | None], object]) -> None:
         """From now on look for answers."""
         self._on_answer, self._on_end = on_answer, on_end
         self._inbox.watch(self._fd, self._ready)
@@ -88,14 +88,15 @@ class Line:
                 if not self._unsent:
                     self._inbox.watch_writing(self._fd, self._ready, wanted=False)
             answers, on_answer, on_end = self._read(), self._on_answer, self._on_end
-            if answers is None:
+            damage = self._incoming.damage
+            is_over = answers is None or damage is not None
+            if is_over:
                 self._inbox.forget(self._fd)
-        if answers is None:
-            if on_end is not None:
-                on_end()
-        elif on_answer is not None:
-            for answer in answers:
+        if on_answer is not None:
+            for answer in answers or ():
                 on_answer(answer)
+        if is_over and on_end is not None:
+            on_end(damage)
 
     def _read(self) -> list[Answer] | None:
         try:

@@ -84,7 +84,10 @@ class Lane(Protocol):
         ...
 
     def take_early(self) -> bytes | None:
-        """A report that the worker left in the middle of its chunk; None where there is none (any more)."""
+        """A report that the worker left in the middle of its chunk; None where there is none (any more).
+
+        Raises `DamagedError` where what lies there is no report.
+        """
         ...
 
     def take_unsent(self) -> bytes:

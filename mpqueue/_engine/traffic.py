@@ -14,14 +14,24 @@ from functools import partial
 from mpqueue._core.books import Books
 from mpqueue._core.commands import AnnounceRecords, ForgetJob, SendChunk
 from mpqueue._core.job_book import JobBook
-from mpqueue._core.messages import ChunkRefused, ChunkReported, JobForgotten, LaneDied, LaneInitialized, Message
+from mpqueue._core.messages import (
+    ChunkRefused,
+    ChunkReported,
+    JobForgotten,
+    LaneBroken,
+    LaneDied,
+    LaneInitialized,
+    Message,
+)
 from mpqueue._engine.decode import decode_failure, decode_report
 from mpqueue._engine.exchange import Exchange
+from mpqueue._engine.kept_errors import text_of
 from mpqueue._engine.last_words import records_of
 from mpqueue._engine.probe import reached
 from mpqueue._engine.protocol import Lane, Post
 from mpqueue._wire.frames import ChunkFrame, ForgetFrame, ForgottenFrame, InitializeFrame, dump_frame, load_frame
 from mpqueue._wire.handler import PackedHandler
+from mpqueue._wire.line import DamagedError
 from mpqueue._wire.payload import Packed
 
 log = logging.getLogger("mpqueue")
@@ -103,7 +113,7 @@ class Traffic:
         """What the worker left in its outbox in the middle of a chunk; its outbox is free again."""
         try:
             early = lane.take_early()
-        except Exception as error:  # what the worker wrote there is no size
+        except Exception as error:
             self._replace(lane, error)
             return None
         return None if early is None else self._decode(lane, early)
@@ -124,11 +134,15 @@ class Traffic:
             return None
 
     def _replace(self, lane: Lane, error: BaseException) -> None:
-        log.critical("worker %d sent an answer that makes no sense; it is replaced", lane.number, exc_info=error)
+        if not isinstance(error, DamagedError):
+            log.critical("worker %d sent an answer that makes no sense; please report it", lane.number, exc_info=error)
+        self._post(LaneBroken(lane.number, lane.generation, f"what it sent makes no sense: {text_of(error)}"))
         lane.kill()
 
     def _forgotten(self, lane: Lane, job: JobBook, answer: Future[bytes]) -> None:
-        if answer.exception() is None:
+        if answer.exception() is not None:
+            return
+        try:
             forgotten: ForgottenFrame = load_frame(answer.result())
             if forgotten.complaint is not None:
                 log.warning(SETUP_END_FAILED, job.id, lane.number, forgotten.complaint)
@@ -136,11 +150,20 @@ class Traffic:
                 self._later(partial(self._exchange.take_back, lane.number, lane.generation, forgotten.returned))
             if forgotten.records:
                 self._later(partial(self._announce, records_of(job, lane.number, forgotten.records)))
+        except BaseException as error:
+            self._replace(lane, error)
+        else:
             self._post(JobForgotten(lane.number, lane.generation, job.number))
 
     def _initialized(self, lane: Lane, answer: Future[bytes]) -> None:
-        if answer.exception() is None:
-            self._post(LaneInitialized(lane.number, lane.generation, decode_failure(answer.result())))
+        if answer.exception() is not None:
+            return
+        try:
+            failure = decode_failure(answer.result())
+        except BaseException as error:
+            self._replace(lane, error)
+        else:
+            self._post(LaneInitialized(lane.number, lane.generation, failure))
 
     # -- segments --------------------------------------------------------------------------------------------
 

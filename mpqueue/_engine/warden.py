@@ -181,16 +181,18 @@ class Warden:
         if self._end_expected is not None:
             self._end_expected.cancel()
         self._watcher.forget(lane.worker.fileno())
-        self._exitcode = lane.worker.exited()
-        strays.kill_strays(self._cookie)
-        if self._was_ready:
-            self._text = self._stack.take()
-            os.set_blocking(lane.bell, False)
-            self._rang()
-            self._watcher.forget(lane.bell)
-        with contextlib.suppress(ValueError):  # whatever a wild write has left there
-            self._claim = lane.ledger.read()
         self._state = State.LEAVING
+        try:
+            self._exitcode = lane.worker.exited()
+            self._claim = lane.ledger.read()
+            if self._was_ready:
+                self._text = self._stack.take()
+                os.set_blocking(lane.bell, False)
+                self._rang()
+                self._watcher.forget(lane.bell)
+            strays.kill_strays(self._cookie)
+        except Exception:  # its death is told whatever it has left
+            _log.exception("looking at what worker %d left behind failed; please report it", lane.number)
         error = BrokenProcessPool(f"worker {lane.pid} has ended")
         lane.calls.close(error)
         self._timer = self._watcher.later(DRAIN_LIMIT, lane.calls.fail_all, error)

@@ -12,7 +12,7 @@ LIMIT      parent       worker       in which chunk, the position that must not 
                                      for chunks of even and of odd number: two may be on a lane
 FLAG_JOB   parent       worker       the number of the job for which the lane's flags count, or `NOBODY`; above its
                                      32 bits, how often they have changed
-OUTBOX     both         both         bytes in the outbox: the worker sets it from 0, the parent back to 0
+OUTBOX     both         both         bytes of the message in the outbox: the worker sets it from 0, the parent back to 0
 UNSENT     worker       parent       bytes of log records that no report has brought home, from `UNSENT_AT` on in the
                                      outbox's file; read when the worker has died
 MOST       parent       worker       bytes of private memory that the worker may have; 0: any number
@@ -24,6 +24,9 @@ CANCEL     parent       worker       1 where the job of FLAG_JOB is cancelled; l
 The worker stores SINCE before CLAIM, and the parent reads CLAIM on both sides of SINCE, so a claim is never seen with
 an older time than its own. To take positions back (stealing), the parent stores LIMIT, waits `SETTLE` seconds, and
 reads CLAIM: the worker stores its claim before it reads LIMIT, so either it saw the limit or the parent sees its claim.
+
+A handler can write anything into the page, on purpose or by a wild pointer. What the parent reads there is checked: a
+claim that no worker makes is read as one of the chunk `NOWHERE`, and no word is believed to be a size.
 """
 
 from __future__ import annotations
@@ -41,6 +44,9 @@ SIZE = mmap.PAGESIZE
 
 #: Where in the outbox's file unsent log records stand: far behind the longest report, in a file with a hole.
 UNSENT_AT = 1 << 40
+
+#: The chunk of a claim that no worker makes. Chunks are numbered from 1; before the first one a claim is of chunk 0.
+NOWHERE = -1
 
 #: In FLAG_JOB: the flags count for no job. Jobs are numbered from 1.
 NOBODY = 0
@@ -67,7 +73,10 @@ class Phase(enum.IntEnum):
 
 
 #: By the three bits of a claim; those without a meaning can only come from a wild write.
-_PHASES = (Phase.IDLE, Phase.LOADING, Phase.RUNNING, Phase.UNPACKING, Phase.PACKING, Phase.IDLE, Phase.IDLE, Phase.IDLE)
+_PHASES = (Phase.IDLE, Phase.LOADING, Phase.RUNNING, Phase.UNPACKING, Phase.PACKING, None, None, None)
+
+#: How often CLAIM and SINCE are read until they belong together. More often only a worker changes them that means to.
+_READS = 1000
 
 
 class Claim(NamedTuple):
@@ -98,21 +107,24 @@ class Ledger:
         self.words = memoryview(self._map).cast("Q")
         self.reals = memoryview(self._map).cast("d")
 
+    def begin(self, now: float) -> None:
+        """The parent's side, before the worker starts: nothing is claimed, since ``now``."""
+        self.words[SINCE] = int(now * 1e9)
+
     def read(self) -> Claim:
         """What the worker said last."""
         words = self.words
-        while True:
+        claim = since = 0
+        for _ in range(_READS):
             claim, since = words[CLAIM], words[SINCE]
             if words[CLAIM] == claim:
                 break
-        return Claim(
-            chunk=claim >> 43,
-            phase=_PHASES[claim >> 40 & 7],
-            lo=claim >> 20 & _POSITION_MASK,
-            hi=claim & _POSITION_MASK,
-            since=since / 1e9,
-            fraction=self.reals[FRACTION],
-        )
+        phase, lo, hi, fraction = _PHASES[claim >> 40 & 7], claim >> 20 & _POSITION_MASK, claim & _POSITION_MASK, 0.0
+        if phase is None or lo > hi or not since:
+            return Claim(NOWHERE, Phase.IDLE, 0, 0, 0.0)
+        if 0.0 <= self.reals[FRACTION] <= 1.0:  # nan is not
+            fraction = self.reals[FRACTION]
+        return Claim(claim >> 43, phase, lo, hi, since / 1e9, fraction)
 
     def set_limit(self, chunk_number: int, position: int) -> None:
         """From now on the worker claims nothing from ``position`` on in that chunk."""

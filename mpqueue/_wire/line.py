@@ -8,8 +8,11 @@ its way there and back, and one item on an idle queue costs little else (docs/ad
 | frames | the coordinator's thread | the worker's main thread |
 | answers, the first of them empty | the worker's main thread | the coordinator's thread |
 
-A message is its length and one fact about it, then its bytes. Whoever dies in the middle leaves an end of the stream
-behind, and what had arrived of the last message is dropped.
+A message is a header and its bytes. The header has a checksum of its own, so no length is believed that was not sent;
+and one of the bytes, since a handler may write into every descriptor that it finds, or read from it. The same message
+is also what stands in a worker's outbox.
+
+If a writer dies in the middle of a message, the stream ends, and the reader drops what had arrived of it.
 """
 
 from __future__ import annotations
@@ -17,13 +20,23 @@ from __future__ import annotations
 import os
 import struct
 from typing import NamedTuple
+from zlib import crc32
 
-_HEADER = struct.Struct("=Q?")
+#: What every message begins with.
+MAGIC = b"\xb5mq1"
+#: Magic, checksum of the bytes, their length, whether they are plain; then the checksum of all that.
+_FACTS = struct.Struct("=4sIQ?")
+_CHECK = struct.Struct("=I")
+HEADER_SIZE = _FACTS.size + _CHECK.size
 
 #: Bytes that are read at once. More would be mapped and unmapped by the allocator each time.
 _PORTION = 1 << 16
 #: As many where a message is known to be that long.
 _BIG_PORTION = 1 << 20
+
+
+class DamagedError(Exception):
+    """What should be a message is none: something else was written there, or a part of it was taken away."""
 
 
 class Answer(NamedTuple):
@@ -34,8 +47,49 @@ class Answer(NamedTuple):
 
 
 def encode(data: bytes, *, plain: bool = False) -> bytes:
-    """The message as it is written."""
-    return _HEADER.pack(len(data), plain) + data
+    """The message as it is written. 0.7 us, and a millisecond for each megabyte."""
+    facts = _FACTS.pack(MAGIC, crc32(data), len(data), plain)
+    return facts + _CHECK.pack(crc32(facts)) + data
+
+
+def _header(data: bytes | bytearray, at: int) -> tuple[int, int, bool]:
+    """Of the header that begins there: the checksum of the bytes behind it, how many they are, whether they are plain.
+
+    Raises `DamagedError` where it is none.
+    """
+    facts = bytes(data[at : at + _FACTS.size])
+    magic, check, length, plain = _FACTS.unpack(facts)
+    if magic != MAGIC or _CHECK.unpack_from(data, at + _FACTS.size)[0] != crc32(facts):
+        raise DamagedError("found bytes where a message should begin")
+    return check, length, plain
+
+
+def _opened(data: bytes, check: int, plain: bool) -> Answer:
+    if crc32(data) != check:
+        raise DamagedError(f"{len(data)} bytes are not what was sent")
+    return Answer(data, plain)
+
+
+def whole_size(head: bytes) -> int:
+    """Bytes of the message that begins so, its header counted. Raises `DamagedError` where no message does."""
+    if len(head) < HEADER_SIZE:
+        raise DamagedError("found the end where a message should begin")
+    return HEADER_SIZE + _header(head, 0)[1]
+
+
+def decode(data: bytes) -> list[Answer]:
+    """The messages that these bytes consist of, up to where they are damaged or end in the middle of one."""
+    messages, at = [], 0
+    try:
+        while len(data) - at >= HEADER_SIZE:
+            check, length, plain = _header(data, at)
+            at += HEADER_SIZE + length
+            if at > len(data):
+                break
+            messages.append(_opened(data[at - length : at], check, plain))
+    except DamagedError:
+        pass
+    return messages
 
 
 class Incoming:
@@ -45,6 +99,7 @@ class Incoming:
         self._fd = fd
         self._buffer = bytearray()
         self._portion = _PORTION
+        self.damage: DamagedError | None = None  #: set once it has met what is no message: it gives none any more
 
     def read(self) -> list[Answer] | None:
         """Read once; returns the messages that are whole by then, None at the end of the stream.
@@ -54,18 +109,26 @@ class Incoming:
         data: bytes | bytearray = os.read(self._fd, self._portion)
         if not data:
             return None
+        if self.damage is not None:
+            return []
         if self._buffer:
             self._buffer += data
             data = self._buffer
-        messages, at, missing = [], 0, 0
-        while len(data) - at >= _HEADER.size:
-            length, plain = _HEADER.unpack_from(data, at)
-            begin = at + _HEADER.size
-            missing = begin + length - len(data)
-            if missing > 0:
-                break
-            messages.append(Answer(bytes(data[begin : begin + length]), plain))
-            at = begin + length
+        messages: list[Answer] = []
+        at = missing = 0
+        try:
+            while len(data) - at >= HEADER_SIZE:
+                check, length, plain = _header(data, at)
+                begin = at + HEADER_SIZE
+                missing = begin + length - len(data)
+                if missing > 0:
+                    break
+                at = begin + length
+                messages.append(_opened(bytes(data[begin:at]), check, plain))
+        except DamagedError as error:
+            self.damage = error
+            self._buffer.clear()
+            return messages
         self._portion = _BIG_PORTION if missing > _BIG_PORTION else _PORTION
         if data is self._buffer:
             del self._buffer[:at]

@@ -1,18 +1,17 @@
 """Log records as bytes: each is pickled once, where it is logged.
 
-What no report has brought yet also stands in the outbox's file: the number of the chunk, then each record after its
-length. A worker writes the record first and the size after it, so what the size covers is whole.
+What no report has brought yet also stands in the outbox's file: the number of the chunk, then each record, each of them
+a message as on the line. A worker writes the record first and the size after it, so what the size covers is whole.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 from mpqueue._wire.frames import RecordFrame, dump_frame, load_frame
+from mpqueue._wire.line import decode, encode
 
 _CHUNK = struct.Struct("<Q")
-_LENGTH = struct.Struct("<I")
 
 
 def dump_record(frame: RecordFrame) -> bytes:
@@ -28,24 +27,18 @@ def load_record(data: bytes) -> RecordFrame:
 
 def begin_unsent(chunk: int) -> bytes:
     """What stands before the records of this chunk."""
-    return _CHUNK.pack(chunk)
+    return encode(_CHUNK.pack(chunk))
 
 
 def unsent(record: bytes) -> bytes:
     """The record, to follow others."""
-    return _LENGTH.pack(len(record)) + record
+    return encode(record)
 
 
-def load_unsent(data: bytes) -> tuple[int, list[RecordFrame]]:
-    """The chunk's number, and the records."""
-    (chunk,) = _CHUNK.unpack_from(data)
-    return chunk, [load_record(record) for record in _split(data)]
-
-
-def _split(data: bytes) -> Iterator[bytes]:
-    at = _CHUNK.size
-    while at < len(data):
-        (length,) = _LENGTH.unpack_from(data, at)
-        at += _LENGTH.size
-        yield data[at : at + length]
-        at += length
+def load_unsent(data: bytes) -> tuple[int, list[RecordFrame]] | None:
+    """The chunk's number, and the records, as far as they are whole; None where there is not even the number."""
+    messages = decode(data)
+    if not messages or len(messages[0].data) != _CHUNK.size:
+        return None
+    (chunk,) = _CHUNK.unpack(messages[0].data)
+    return chunk, [load_record(message.data) for message in messages[1:]]

@@ -17,6 +17,7 @@ def serve(module: str, function: str) -> int:
     """Load the function that takes the frames, say that this worker stands, and serve; returns the process id.
 
     Raises:
+        DamagedError: What arrived is no frame of the parent's: a handler has read from the line, or written into it.
         BaseException: What `guard.initialize` met, the import raised, or the function did, which the real one never
             does; the parent kills this worker.
     """
@@ -30,4 +31,6 @@ def serve(module: str, function: str) -> int:
         for frame in frames:
             answer = receive(frame.data)
             write_whole(here.line, encode(answer.data, plain=answer.plain))
+        if incoming.damage is not None:
+            raise incoming.damage
     return os.getpid()

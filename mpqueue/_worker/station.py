@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from mpqueue._wire.flags import Flags
 from mpqueue._wire.ledger import OUTBOX, UNSENT_AT, Ledger
+from mpqueue._wire.line import encode
 from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 from mpqueue._worker.memory import Growth
 
@@ -43,8 +44,9 @@ class SharedOutbox:
 
     def leave(self, data: bytes) -> None:
         """See `Outbox.leave`."""
-        os.pwrite(self._file, data, 0)
-        self._ledger.words[OUTBOX] = len(data)
+        message = encode(data)
+        os.pwrite(self._file, message, 0)
+        self._ledger.words[OUTBOX] = len(message)
         with contextlib.suppress(BlockingIOError):  # a full pipe: the parent is told already
             os.write(self._bell, b"!")
 

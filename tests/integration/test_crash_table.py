@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import signal
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,12 +128,19 @@ def crash(code: int) -> Ends:
     return Ends(WorkerCrashedError, message, {"exitcode": code, "signal": name})
 
 
+def broken(message: str) -> Ends:
+    """Its worker is killed for what it did to the line."""
+    return Ends(WorkerCrashedError, rf"^the worker process \d+ was killed while it ran the item: {message}")
+
+
 def unpicklable(message: str) -> Ends:
     """Its result can't be pickled."""
     return Ends(ResultPicklingError, message, attempts=1)
 
 
 SLOW = Ends(ItemTimeoutError, r"^the item ran longer than its timeout of 1.5 s; its worker was killed$", attempts=1)
+#: By this process, which finds no way to it; whether it had answered by then is chance.
+CUT_OFF = Ends(WorkerCrashedError, r"^the worker process \d+ was (killed while it ran the item: |ended by SIGKILL )")
 SEGV, ABRT, KILL, TERM = -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGKILL, -signal.SIGTERM
 BAD_WHEN_PICKLED = remote("tests.support.handlers.ErrorWhenPickled", "bad when pickled")
 BAD_WHEN_UNPICKLED = remote("tests.support.handlers.ErrorWhenUnpickled", "bad when unpickled")
@@ -175,6 +183,11 @@ TABLE = [
     run("abort", do.abort, crash(ABRT)),
     run("SIGKILL", do.kill_self, crash(KILL)),
     run("SIGTERM", do.terminate_self, crash(TERM)),
+    run("garbage into every descriptor", do.write_garbage_everywhere, broken("what it sent is damaged: found bytes")),
+    run("a length into every socket", do.write_a_length, broken("what it sent is damaged: found bytes")),
+    run("no way out of every socket", do.shut_sockets(socket.SHUT_WR), CUT_OFF),
+    run("chance in the ledger, segfault", do.scribble(1, do.segfault), crash(SEGV)),
+    run("zeros in the ledger, segfault", do.scribble(0, do.segfault), crash(SEGV)),
     run("Python loop", do.hang_python, SLOW),
     run("sleep", do.hang_sleep, SLOW),
     run("C code that holds the GIL", do.hang_holding_gil, SLOW),

@@ -8,14 +8,19 @@ A plain one takes an item and does its thing. The ones at the end build a handle
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import io
 import multiprocessing
 import os
+import random
 import re
 import select
 import signal
+import socket
+import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -27,6 +32,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import mpqueue
+from mpqueue._worker import station
 from tests.support.waiting import Gate
 
 Handler = Callable[[Any], Any]
@@ -420,6 +426,84 @@ def close_all_fds(item: Any) -> Any:
     """Close every descriptor but the standard three, then return the item."""
     os.closerange(3, 4096)
     return item
+
+
+# --- that meddle with what the worker uses ---------------------------------------------------------------------------
+
+
+def _descriptors() -> list[int]:
+    """All that are open, but the standard three."""
+    return [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2]
+
+
+def _sockets() -> list[socket.socket]:
+    """Copies of all that are open."""
+    found = []
+    for fd in _descriptors():
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                found.append(socket.socket(fileno=os.dup(fd)))
+    return found
+
+
+def write_garbage_everywhere(item: Any) -> Any:
+    """Write 64 bytes without a meaning into every descriptor but the standard three."""
+    for fd in _descriptors():
+        with contextlib.suppress(OSError):
+            os.write(fd, bytes(range(100, 164)))
+    return item
+
+
+def write_a_length(item: Any) -> Any:
+    """Write what would be a terabyte's length, had a message no other header, into every socket."""
+    for one in _sockets():
+        with one:
+            one.send(struct.pack("=Q?", 1 << 40, False))
+    return item
+
+
+def read_sockets_dry(item: Any) -> Any:
+    """Read what stands in every socket, or comes within half a second."""
+    for one in _sockets():
+        with one:
+            while select.select([one], [], [], 0.5)[0] and one.recv(1 << 20, socket.MSG_DONTWAIT):
+                pass
+    return item
+
+
+def read_a_little(item: Any) -> Any:
+    """Read three bytes of what stands in every socket, or comes within half a second."""
+    for one in _sockets():
+        with one:
+            if select.select([one], [], [], 0.5)[0]:
+                one.recv(3, socket.MSG_DONTWAIT)
+    return item
+
+
+def shut_sockets(how: int) -> Handler:
+    """A handler that shuts every socket down: `socket.SHUT_RD` and its like."""
+    return functools.partial(_shut_sockets, how)
+
+
+def _shut_sockets(how: int, item: Any) -> Any:
+    for one in _sockets():
+        with one:
+            one.shutdown(how)
+    return item
+
+
+def scribble(seed: int, then: Handler = succeed) -> Handler:
+    """A handler that fills the worker's page of shared memory with chance (seed 0: zeros), and does ``then``."""
+    return functools.partial(_scribble, seed, then)
+
+
+def _scribble(seed: int, then: Handler, item: Any) -> Any:
+    here = station.here()
+    assert here is not None
+    words, chance = here.ledger.words, random.Random(seed)
+    for at in range(len(words)):
+        words[at] = chance.getrandbits(64) if seed else 0
+    return then(item)
 
 
 # --- that hang ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import struct
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +16,7 @@ from mpqueue._wire.ledger import (
     FLAG_JOB,
     FRACTION,
     MAX_CHUNK_ITEMS,
+    NOWHERE,
     OUTBOX,
     SINCE,
     SIZE,
@@ -24,6 +28,14 @@ from mpqueue._wire.ledger import (
 )
 
 positions = st.integers(0, MAX_CHUNK_ITEMS)
+#: Any, and those that fall upon odd floats or upon what claims are made of.
+words = st.one_of(
+    st.integers(0, 2**64 - 1),
+    st.sampled_from([0, 1, 2**63, 2**64 - 1]),
+    st.floats().map(lambda real: int.from_bytes(struct.pack("d", real), sys.byteorder)),
+    st.builds(pack_claim, st.integers(0, 2**21), st.integers(0, 7), positions, positions),
+)
+WORDS = 12
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +47,12 @@ def ledger() -> Iterator[Ledger]:
     ledger.close()
 
 
-@given(st.integers(0, 2**40), st.sampled_from(Phase), positions, positions, st.integers(0, 2**62))
+@given(st.integers(0, 2**40), st.sampled_from(Phase), positions, positions, st.integers(1, 2**62))
 @settings(max_examples=50)
 def test_a_claim_is_read_as_it_was_written(
-    ledger: Ledger, chunk: int, phase: Phase, lo: int, hi: int, since: int
+    ledger: Ledger, chunk: int, phase: Phase, one: int, other: int, since: int
 ) -> None:
+    lo, hi = sorted((one, other))
     ledger.words[SINCE] = since
     ledger.words[CLAIM] = pack_claim(chunk, phase, lo, hi)
     claim = ledger.read()
@@ -48,7 +61,45 @@ def test_a_claim_is_read_as_it_was_written(
     assert not claim.is_of(chunk + 1)
 
 
+@given(st.lists(words, min_size=WORDS, max_size=WORDS))
+@settings(max_examples=200)
+def test_whatever_stands_there_is_read_as_a_claim_or_as_none(ledger: Ledger, page: list[int]) -> None:
+    for at, word in enumerate(page):
+        ledger.words[at] = word
+    claim = ledger.read()
+    assert claim.phase in Phase
+    assert claim.chunk == NOWHERE or 0 <= claim.chunk < 2**21
+    assert 0 <= claim.lo <= claim.hi <= MAX_CHUNK_ITEMS
+    assert 0.0 <= claim.fraction <= 1.0
+    assert 0.0 <= claim.since < math.inf
+    ledger.limit(claim.chunk)
+    ledger.flags_of(1)
+
+
+@pytest.mark.parametrize(
+    ("claim", "since"),
+    [
+        (pack_claim(1, Phase.RUNNING, 0, 1), 0),
+        (pack_claim(1, Phase.RUNNING, 2, 1), 5),
+        (pack_claim(1, 5, 0, 1), 5),
+        (0, 0),
+    ],
+    ids=["at no time", "backwards", "a phase that there is not", "an empty page"],
+)
+def test_a_claim_that_no_worker_makes_is_of_no_chunk(ledger: Ledger, claim: int, since: int) -> None:
+    ledger.words[CLAIM], ledger.words[SINCE] = claim, since
+    assert ledger.read().chunk == NOWHERE
+
+
+def test_a_ledger_that_was_begun_claims_nothing_yet() -> None:
+    ledger = Ledger()
+    ledger.begin(2.5)
+    assert ledger.read() == Claim(0, Phase.IDLE, 0, 0, 2.5)
+    ledger.close()
+
+
 def test_a_fraction_is_read_as_it_was_written(ledger: Ledger) -> None:
+    ledger.begin(1.0)
     ledger.reals[FRACTION] = 0.25
     assert ledger.read().fraction == 0.25
 
@@ -83,7 +134,7 @@ def test_both_sides_see_one_page() -> None:
     page = SharedFile("ledger-test", SIZE)
     ours, theirs = Ledger(page.fd), Ledger(page.fd)
     page.close()
-    theirs.words[CLAIM] = pack_claim(3, Phase.LOADING, 0, 0)
+    theirs.words[SINCE], theirs.words[CLAIM] = 5, pack_claim(3, Phase.LOADING, 0, 0)
     assert ours.read().is_of(3)
     ours.set_limit(3, 0)
     assert theirs.limit(3) == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mpqueue._core.messages import TimePassed
 from mpqueue._engine.inbox import PATIENCE, Inbox, Request
 from mpqueue._engine.line import Line
-from mpqueue._wire.line import Answer, Incoming, encode, write_whole
+from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, Incoming, decode, encode, whole_size, write_whole
 
 messages = st.lists(st.builds(Answer, st.binary(max_size=300), st.booleans()), max_size=6)
 
@@ -48,6 +48,66 @@ def test_what_its_writer_did_not_end_is_dropped() -> None:
     os.close(read)
 
 
+def read_all(stream: bytes) -> tuple[Incoming, list[Answer]]:
+    """Read a stream to its end: what read it, and the messages."""
+    read, write = os.pipe()
+    os.write(write, stream)
+    os.close(write)
+    incoming, arrived = Incoming(read), list[Answer]()
+    while (some := incoming.read()) is not None:
+        arrived += some
+    os.close(read)
+    return incoming, arrived
+
+
+@given(messages, st.data())
+def test_whatever_a_stream_is_changed_to_no_message_is_made_of_it_that_was_not_sent(
+    sent: list[Answer], data: st.DataObject
+) -> None:
+    stream = b"".join(encode(one.data, plain=one.plain) for one in sent)
+    lo = data.draw(st.integers(0, len(stream)))
+    hi = data.draw(st.integers(lo, len(stream)))
+    changed = stream[:lo] + data.draw(st.binary(max_size=100)) + stream[hi:]
+    _, arrived = read_all(changed)
+    assert all(one in sent for one in arrived)
+    whole = sum(1 for at in range(len(sent)) if len(b"".join(map(_encoded, sent[: at + 1]))) <= lo)
+    assert arrived[:whole] == sent[:whole]
+    assert decode(changed) == arrived
+
+
+def _encoded(one: Answer) -> bytes:
+    return encode(one.data, plain=one.plain)
+
+
+@given(st.binary(max_size=200))
+def test_chance_is_no_message(noise: bytes) -> None:
+    assert decode(noise) == []
+    incoming, arrived = read_all(noise)
+    assert arrived == []
+    assert (incoming.damage is not None) == (len(noise) >= HEADER_SIZE)
+
+
+def test_what_comes_before_something_else_arrives_and_nothing_behind_it() -> None:
+    incoming, arrived = read_all(encode(b"first") + b"?" * 50 + encode(b"second"))
+    assert arrived == [Answer(b"first")]
+    assert incoming.damage is not None
+
+
+def test_a_message_whose_bytes_were_changed_is_none() -> None:
+    assert decode(encode(b"first") + encode(b"second")[:-1] + b"!") == [Answer(b"first")]
+
+
+@pytest.mark.parametrize("head", [b"", encode(b"")[:-1], b"?" * HEADER_SIZE])
+def test_what_is_no_header_tells_no_size(head: bytes) -> None:
+    with pytest.raises(DamagedError):
+        whole_size(head)
+
+
+def test_a_header_tells_the_size_of_its_message() -> None:
+    message = encode(b"bytes")
+    assert whole_size(message[:HEADER_SIZE]) == len(message)
+
+
 @pytest.fixture
 def inbox() -> Iterator[Inbox]:
     made = Inbox()
@@ -57,7 +117,7 @@ def inbox() -> Iterator[Inbox]:
 
 def test_a_frame_that_the_worker_has_no_room_for_goes_out_as_it_reads(inbox: Inbox) -> None:
     line, sent = Line(inbox), [os.urandom(3_000_000), b"after it"]
-    line.open(lambda _: None, lambda: None)
+    line.open(lambda _: None, lambda _: None)
     worker = Incoming(line.worker_end)
     for frame in sent:
         line.send(frame)
@@ -72,7 +132,7 @@ def test_a_frame_that_the_worker_has_no_room_for_goes_out_as_it_reads(inbox: Inb
 
 def test_answers_are_handed_on_in_order_and_then_the_end(inbox: Inbox) -> None:
     line, told = Line(inbox), []
-    line.open(lambda answer: told.append(answer.data), lambda: told.append(b"the end"))
+    line.open(lambda answer: told.append(answer.data), lambda _: told.append(b"the end"))
     write_whole(line.worker_end, encode(b"1") + encode(b"2"))
     inbox.take(0)
     os.close(line.worker_end)
@@ -84,9 +144,22 @@ def test_answers_are_handed_on_in_order_and_then_the_end(inbox: Inbox) -> None:
     line.close()
 
 
+def test_what_is_no_answer_ends_the_line_after_the_answers_before_it(inbox: Inbox) -> None:
+    line, answers, ends = Line(inbox), list[bytes](), list[DamagedError | None]()
+    line.open(lambda answer: answers.append(answer.data), ends.append)
+    write_whole(line.worker_end, encode(b"1") + b"?" * 50)
+    inbox.take(0)
+    write_whole(line.worker_end, encode(b"2"))
+    inbox.take(0)
+    assert answers == [b"1"]
+    assert [type(end) for end in ends] == [DamagedError]
+    os.close(line.worker_end)
+    line.close()
+
+
 def test_an_answer_that_came_before_a_death_is_read_although_frames_were_left_unread(inbox: Inbox) -> None:
     line, told = Line(inbox), []
-    line.open(lambda answer: told.append(answer.data), lambda: told.append(b"the end"))
+    line.open(lambda answer: told.append(answer.data), lambda _: told.append(b"the end"))
     line.send(b"never read")
     write_whole(line.worker_end, encode(b"last words"))
     os.close(line.worker_end)

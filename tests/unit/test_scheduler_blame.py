@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import pytest
+import functools
 
-from mpqueue._core.commands import ObserveLane, SendChunk
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpqueue._core.commands import Command, ObserveLane, SendChunk
 from mpqueue._core.item_table import Failure
 from mpqueue._core.job_book import JobBook
-from mpqueue._core.messages import ChunkReported, LaneDied
+from mpqueue._core.lane_book import Chunk
+from mpqueue._core.messages import ChunkReported, LaneBroken, LaneDied, LaneObserved
 from mpqueue._wire.frames import Ended
-from mpqueue._wire.ledger import Claim, Phase
-from mpqueue.errors import ItemTimeoutError, ResultPicklingError, WorkerCrashedError
+from mpqueue._wire.ledger import NOWHERE, Claim, Phase
+from mpqueue.errors import ItemTimeoutError, ResultPicklingError, SetupError, WorkerCrashedError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import Auditor
 from tests.support.fake_lanes import (
     FakeLanes,
+    Watcher,
     attempts,
     crash,
     errors,
@@ -501,3 +507,78 @@ def test_what_an_early_report_loses_runs_again_by_itself_when_the_chunk_is_over(
     fleet.run_while(lambda: not sent)
     assert sent == [[1, 2]], "the first one came home once more with the rest"
     assert attempts(job) == [1, 0, 0]
+
+
+# -- what no worker says -----------------------------------------------------------------------------------------------
+
+
+CLAIMS = st.builds(
+    Claim,
+    st.sampled_from([NOWHERE, 0, 1, 2, 3, 4, 77]),
+    st.sampled_from(Phase),
+    st.integers(0, 6),
+    st.integers(0, 6),
+    st.sampled_from([0.0, 1.0, 1e10]),
+    st.just(0.5),
+)
+
+
+@given(CLAIMS, st.booleans(), st.sampled_from([None, 2.0]))
+@settings(max_examples=100)
+def test_whatever_the_ledger_says_the_job_ends_and_every_item_with_it(
+    claim: Claim, broken: bool, timeout: float | None
+) -> None:
+    fleet = FakeLanes(1)
+    job = fleet.job([succeed(0.5)] * 4, chunksize=2, timeout=timeout, retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until(0.3)
+    (lane,) = fleet.books.lanes
+    fleet.handle(LaneObserved(0, lane.generation, claim))
+    worker = fleet.workers[0]
+    assert worker is not None
+    worker.claim = claim
+    if broken:
+        fleet.handle(LaneBroken(0, lane.generation, "it sent what is no message"))
+    else:
+        worker.die(exitcode=-11, signal="SIGSEGV")
+    fleet.run_until_over(job)
+    assert statuses(job) == ["completed"] * 4
+
+
+def test_an_item_that_breaks_its_line_each_time_is_found_and_charged_each_time() -> None:
+    fleet = FakeLanes(1)
+    job = fleet.job([succeed(0.1)] * 4, chunksize=4, retry=RetryPolicy(1, base_delay=0.0))
+
+    def spoil_line(chunk: Chunk, lo: int, hi: int) -> None:
+        if 2 in chunk.indices[lo:hi]:
+            (lane,) = fleet.books.lanes
+            fleet.call_at(fleet.now, lambda: fleet.handle(LaneBroken(0, lane.generation, "it sent what is no message")))
+
+    fleet.item_watchers.append(spoil_line)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert statuses(job) == ["completed", "completed", "failed", "completed"]
+    assert attempts(job) == [1, 1, 2, 1]
+    assert "was killed while it ran the item: it sent what is no message" in job.table.failures[2].message
+    assert all("it sent what is no message" in warning for warning in fleet.warnings)
+
+
+def test_setup_that_breaks_its_line_fails_the_job_in_the_end() -> None:
+    fleet = FakeLanes(1)
+    job = fleet.job([succeed()], load=lambda *_: Try(0.5), retry=RetryPolicy(1, base_delay=0.0))
+    fleet.watchers.append(break_while_loading(fleet))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert errors(job) == [SetupError]
+
+
+def break_while_loading(fleet: FakeLanes) -> Watcher:
+    """Whenever a chunk has been sent, its line breaks while the handler is loaded."""
+
+    def watch(_: object, commands: list[Command]) -> None:
+        for command in commands:
+            if isinstance(command, SendChunk):
+                broken = LaneBroken(command.lane, command.generation, "it sent what is no message")
+                fleet.call_at(fleet.now + 0.2, functools.partial(fleet.handle, broken))
+
+    return watch
