@@ -222,7 +222,12 @@ def _cloud(obj: Any, buffers: _Buffers | None) -> bytes:
 
 def _reduce_code(code: CodeType) -> tuple[Any, ...]:
     make, arguments = _plain_reduce_code(code)
-    return make, tuple(code.co_filename if argument == _NO_FILE else argument for argument in arguments)
+    return make, tuple(code.co_filename if _is_no_file(argument) else argument for argument in arguments)
+
+
+def _is_no_file(argument: Any) -> bool:
+    """Asked of text only: compared with bytes, which a code object has too, it is an error under ``python -bb``."""
+    return isinstance(argument, str) and argument == _NO_FILE
 
 
 #: What newer cloudpickles put in the place of a function's file name, so that its tracebacks would show no source.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.programs import run_program
+from tests.support.programs import run_program, write_program
 
 pytestmark = pytest.mark.slow
 
@@ -208,3 +208,32 @@ def test_notebook_says_what_is_stored_in_it(tmp_path: Path) -> None:
     before = [cell["outputs"] for cell in stored["cells"] if cell["cell_type"] == "code"]
     assert list(map(said, now)) == list(map(said, before))
     assert sum(map(bool, before)) >= 6
+
+
+def test_a_script_runs_where_bytes_compared_with_text_are_an_error(tmp_path: Path) -> None:
+    """``python -bb -W error``: neither what pickles functions of a script nor what runs them compares the two."""
+    body = """
+        import mpqueue
+
+        class Twice:
+            def __call__(self, item):
+                return item * 2
+
+        def twice(item):
+            return item * 2
+
+        with mpqueue.JobQueue(1, journal="run.db") as queue:
+            for handler in (twice, Twice(), lambda item: item * 2):
+                print(queue.run([b"a", "b", {"id": 1}["id"]], handler).results)
+        print(list(mpqueue.imap(lambda item: item * 2, [b"a", "b"])))
+    """
+    program = write_program(tmp_path, body)
+    done = subprocess.run(
+        [sys.executable, "-bb", "-W", "error", str(program)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout.splitlines(), done.stderr) == (["[b'aa', 'bb', 2]"] * 3 + ["[b'aa', 'bb']"], "")
