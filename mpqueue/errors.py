@@ -1,7 +1,7 @@
 """Every error of mpqueue, in one tree.
 
-Owns the names only: nothing here imports the rest of the package, so that workers can raise and unpickle these
-errors without loading the parent's half.
+Owns the names only: nothing here imports the rest of the package, but for how values are shown, so that workers can
+raise and unpickle these errors without loading the parent's half.
 
 Three kinds, told apart by who did it: *refused* (the call was wrong: raised in the caller's frame, before anything is
 queued), *failed* (one item: stands in ``item.exception``), *broken* (the world did it: a worker, a disk).
@@ -11,17 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-#: Characters of a value that an error message shows at most.
-SHOWN = 300
-
-
-def shown(value: object) -> str:
-    """``repr(value)`` for an error message: not longer than a few lines, and there also where the value has none."""
-    try:
-        text = repr(value)
-    except BaseException as error:  # noqa: BLE001 - its own code; what is wrong with the call is still to be said
-        return f"a {type(value).__name__} (its repr() raises {type(error).__name__})"
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
+from mpqueue.text import shown as shown  # noqa: PLC0414 - for all that raise
 
 
 class MPQueueError(Exception):

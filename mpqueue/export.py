@@ -17,8 +17,6 @@ import csv
 import dataclasses
 import datetime as dt
 import importlib
-import io
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +25,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from mpqueue.errors import shown
+from mpqueue.text import as_utf8, digits, encode_text, json_text, repr_of
 
 if TYPE_CHECKING:
     from mpqueue.job import JobItem
@@ -51,6 +50,8 @@ _OF_ITEMS = frozenset(
 _ROUNDED = frozenset({"elapsed", "cpu_seconds"})
 _WIRE_NAMES = {"proposedAlt": "proposed_alt"}
 _ABSENT = object()
+#: Up to here numbers are printed without a thought.
+_PRINTED = 1 << 1024
 
 Items = Sequence["JobItem"]
 Columns = Sequence[str] | None
@@ -139,18 +140,36 @@ def table(items: Items, columns: Sequence[str] | None = None, default: Sequence[
 def _spread(name: str, values: list[Any]) -> dict[str, list[Any]]:
     """A column for each key; and one for values that are no mappings, where there are any."""
     made: dict[str, list[Any]] = {}
-    rest = [None if isinstance(value, Mapping) else value for value in values]
+    mappings = [_as_dict(value) for value in values]
+    rest = [value if mapping is None else None for value, mapping in zip(values, mappings, strict=True)]
     if any(value is not None for value in rest):
         made[name] = rest
-    for key in dict.fromkeys(key for value in values if isinstance(value, Mapping) for key in value):
-        made[f"{name}.{key}"] = [value.get(key) if isinstance(value, Mapping) else None for value in values]
+    for key in dict.fromkeys(key for mapping in mappings if mapping is not None for key in mapping):
+        made[f"{name}.{_key(key)}"] = [None if mapping is None else mapping.get(key) for mapping in mappings]
     return made
+
+
+def _as_dict(value: Any) -> dict[Any, Any] | None:
+    """A mapping that can be read; None for all else."""
+    if type(value) is dict:
+        return value
+    try:
+        return dict(value) if isinstance(value, Mapping) else None
+    except Exception:  # noqa: BLE001 - users' code
+        return None
 
 
 def to_pandas(items: Items, columns: Sequence[str] | None = None) -> Any:
     """A `pandas.DataFrame`. Raises ImportError where pandas is not installed."""
     pandas = _need("pandas", "to_pandas()")
-    return pandas.DataFrame({name: pandas.Series(values) for name, values in table(items, columns).items()})
+
+    def series(values: list[Any]) -> Any:
+        try:
+            return pandas.Series(values)
+        except UnicodeEncodeError:  # its texts are Arrow's, which are UTF-8
+            return pandas.Series(values, dtype=object)
+
+    return pandas.DataFrame({as_utf8(name): series(values) for name, values in table(items, columns).items()})
 
 
 def to_polars(items: Items, columns: Sequence[str] | None = None) -> Any:
@@ -158,16 +177,29 @@ def to_polars(items: Items, columns: Sequence[str] | None = None) -> Any:
     polars = _need("polars", "to_polars()")
 
     def series(name: str, values: list[Any]) -> Any:
-        return _or_as_text(lambda given: polars.Series(name, given), values)
+        return _or_as_text(lambda given: polars.Series(as_utf8(name), given), values)
 
     return polars.DataFrame([series(name, values) for name, values in table(items, columns).items()])
 
 
 def _or_as_text(make: Callable[[list[Any]], Any], values: list[Any]) -> Any:
+    ready = [_for_table(value) for value in values]
     try:
-        return make([_for_table(value) for value in values])
+        try:
+            return make(ready)
+        except UnicodeEncodeError:
+            return make([_all_utf8(one) for one in ready])
     except Exception:  # noqa: BLE001 - each library has errors of its own for values of mixed types
-        return make([None if value is None else _as_cell(value) for value in values])
+        return make([_all_utf8(_as_cell(value)) for value in values])
+
+
+def _all_utf8(ready: Any) -> Any:
+    """What is ready for a table, with texts that are UTF-8."""
+    if isinstance(ready, str):
+        return as_utf8(ready)
+    if isinstance(ready, list):
+        return [_all_utf8(one) for one in ready]
+    return {as_utf8(key): _all_utf8(one) for key, one in ready.items()} if isinstance(ready, dict) else ready
 
 
 def _for_table(value: Any) -> Any:
@@ -190,25 +222,29 @@ def _need(name: str, what: str) -> Any:
 def json_ready(value: Any) -> Any:
     """The value in the form that JSON has: what has no such form is its ``repr``, a number that has none is None.
 
-    So is the whole of what holds itself, or has a part that raises where it is asked.
+    So is the whole of what holds itself, or has a part that raises where it is asked. A whole number of more digits
+    than Python prints is hexadecimal text.
     """
     try:
         return _ready(value)
     except Exception:  # noqa: BLE001 - users' code
-        return _repr_of(value)
+        return repr_of(value)
 
 
 def _ready(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | str):
-        return value if type(value) in (bool, int, str, type(None)) else _plain_scalar(value)
+    if value is None or isinstance(value, bool | str):
+        return value if type(value) in (bool, str, type(None)) else _plain_scalar(value)
+    if isinstance(value, int):
+        return _plain_number(int(value))
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _ready(one) for key, one in value.items()}
+        return {_key(key): _ready(one) for key, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_ready(one) for one in value]
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
+        path = os.fspath(value)
+        return path if isinstance(path, str) else os.fsdecode(path)
     if isinstance(value, dt.date | dt.time):
         return value.isoformat()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -217,11 +253,21 @@ def _ready(value: Any) -> Any:
 
 
 def _plain_scalar(value: Any) -> Any:
-    """Of an enum, and of other kinds of str and int."""
-    for kind in (bool, int, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
+    """Of an enum, and of other kinds of str."""
+    return bool(value) if isinstance(value, bool) else str(value)
+
+
+def _plain_number(value: int) -> int | str:
+    """The number, or the text of one that would end whatever prints it, and most of what reads it."""
+    if -_PRINTED < value < _PRINTED:
+        return value
+    text = digits(value)
+    return text if text.lstrip("-").startswith("0x") else value
+
+
+def _key(key: Any) -> str:
+    """A key of a mapping, as JSON has it: text."""
+    return digits(key) if type(key) is int else str(key)
 
 
 def _json_ready_of_array(value: Any) -> Any:
@@ -231,19 +277,12 @@ def _json_ready_of_array(value: Any) -> Any:
         listed = to_list()
         if listed is not value:
             return _ready(listed)
-    return _repr_of(value)
-
-
-def _repr_of(value: Any) -> str:
-    try:
-        return repr(value)
-    except Exception as error:  # noqa: BLE001 - users' code
-        return f"<{type(value).__name__}: its repr() raised {type(error).__name__}>"
+    return repr_of(value)
 
 
 def as_json_line(record: Mapping[str, Any]) -> str:
     """One line of JSON Lines, with its end."""
-    return json.dumps(_ready_record(record), ensure_ascii=False) + "\n"
+    return json_text(_ready_record(record)) + "\n"
 
 
 def _ready_record(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,7 +295,7 @@ def _as_cell(value: Any) -> Any:
     ready = json_ready(value)
     if ready is None or isinstance(ready, str):
         return ready
-    return str(ready) if isinstance(ready, int | float) else json.dumps(ready, ensure_ascii=False)
+    return str(ready) if isinstance(ready, int | float) else json_text(ready)
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -319,7 +358,7 @@ def _write_json_lines(file: IO[bytes], items: Items, columns: Columns, default: 
 
 def _write_json(file: IO[bytes], items: Items, columns: Columns, default: Sequence[str]) -> None:
     ready = [_ready_record(record) for record in _each_record(items, columns, default)]
-    file.write(json.dumps(ready, ensure_ascii=False, indent=1).encode() + b"\n")
+    file.write(json_text(ready, indent=1).encode() + b"\n")
 
 
 def _each_record(items: Items, columns: Columns, default: Sequence[str]) -> Iterable[dict[str, Any]]:
@@ -331,11 +370,24 @@ def _write_csv(
     file: IO[bytes], items: Items, columns: Columns, default: Sequence[str], *, delimiter: str = ","
 ) -> None:
     columns_of = table(items, columns, default)
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    # The writer quotes both characters of its line ends, and readers end lines at either.
+    writer = csv.writer(_Encoded(file), delimiter=delimiter, lineterminator=_LINE_END)
     writer.writerow(columns_of)
     writer.writerows([_as_cell(value) for value in row] for row in zip(*columns_of.values(), strict=True))
-    text.detach()
+
+
+_LINE_END = "\r\n"
+
+
+class _Encoded:
+    """Where a CSV writer writes a row at a time."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        """One row."""
+        return self._file.write(encode_text(row.removesuffix(_LINE_END) + "\n"))
 
 
 def _write_tsv(file: IO[bytes], items: Items, columns: Columns, default: Sequence[str]) -> None:
@@ -345,7 +397,9 @@ def _write_tsv(file: IO[bytes], items: Items, columns: Columns, default: Sequenc
 def _write_parquet(file: IO[bytes], items: Items, columns: Columns, default: Sequence[str]) -> None:
     arrow = _need("pyarrow", "a Parquet file")
     parquet = _need("pyarrow.parquet", "a Parquet file")
-    arrays = {name: _or_as_text(arrow.array, values) for name, values in table(items, columns, default).items()}
+    arrays = {
+        as_utf8(name): _or_as_text(arrow.array, values) for name, values in table(items, columns, default).items()
+    }
     parquet.write_table(arrow.table(arrays), file)
 
 

@@ -15,6 +15,7 @@ from mpqueue.errors import ItemError, shown
 from mpqueue.events import milliseconds
 from mpqueue.report.reportable import Reportable
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES, ItemStatus, JobStatus
+from mpqueue.text import repr_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -200,10 +201,7 @@ def as_json(value: Any) -> Any:
     try:
         json.dumps(value, allow_nan=False)
     except Exception:  # noqa: BLE001 - json asks what may raise anything
-        try:
-            return repr(value)
-        except Exception as error:  # noqa: BLE001
-            return f"<{type(value).__name__}: its repr() raised {type(error).__name__}>"
+        return repr_of(value)
     return value
 
 

@@ -20,6 +20,7 @@ except ImportError as error:
     raise ImportError(f"mpqueue.otel needs OpenTelemetry ({error}): `pip install 'mpqueue[otel]'`") from error
 
 from mpqueue.status import JobStatus
+from mpqueue.text import label, visible
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -98,7 +99,7 @@ class _Watcher:
         span = self.tracer.start_span(
             "mpqueue.job",
             self.context,
-            attributes={"mpqueue.job.id": job.id, "mpqueue.job.items": job.total},
+            attributes={"mpqueue.job.id": label(job.id), "mpqueue.job.items": job.total},
             start_time=_nanoseconds(job.started_at or 0.0),
         )
         with self.lock:
@@ -110,9 +111,9 @@ class _Watcher:
         run = self.runs.get(event.job_id)
         if run is not None and run.events < MOST_EVENTS:
             run.events += 1
-            item, attempt = str(event.item.id), event.attempt
+            item, attempt = label(event.item.id), event.attempt
             facts: dict[str, str | int] = {"mpqueue.item.id": item, "mpqueue.attempt": attempt}
-            run.span.add_event("retry", {**facts, "exception.message": event.error})
+            run.span.add_event("retry", {**facts, "exception.message": visible(event.error)})
 
     def finished(self, event: JobFinished) -> None:
         """The job has ended."""
@@ -197,8 +198,8 @@ def _describe(run: _Run, event: JobFinished) -> None:
     )
     for failure in job.failures[:MOST_EVENTS]:
         cause = failure.__cause__
-        facts = {"mpqueue.item.id": str(failure.item.id), "exception.type": type(cause).__name__}
-        span.add_event("item failed", {**facts, "exception.message": failure.item.error or ""})
+        facts = {"mpqueue.item.id": label(failure.item.id), "exception.type": type(cause).__name__}
+        span.add_event("item failed", {**facts, "exception.message": visible(failure.item.error or "")})
     if job.failed:
         span.set_status(StatusCode.ERROR, f"{job.failed} of {job.total} items failed")
     elif event.status is JobStatus.COMPLETED:

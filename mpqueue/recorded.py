@@ -19,6 +19,7 @@ from mpqueue.errors import JournalError, JournalMismatchError, shown
 from mpqueue.options import JobOptions
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, PENDING, JobStatus
+from mpqueue.text import digits
 
 if TYPE_CHECKING:
     from mpqueue._engine.journal.reader import Reader, RecordedJob
@@ -83,10 +84,6 @@ class NewJob:
         `JournalMismatchError` for a job with other items, and `JournalError`.
         """
         book, reader = self.book, recorder.journal.reader
-        try:
-            book.id.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"id: expected text that can be written, got {book.id!r}") from None
         recorded = reader.find(book.id)
         if recorded is None:
             recording = self.recording(self._add(recorder, created_at))
@@ -116,7 +113,7 @@ class NewJob:
             "payload_hash": self._payloads.hash,
             "code_hash": self._code_hash,
             "handler": _keep_handler(*self._functions),
-            "seed": str(book.options.seed),
+            "seed": digits(book.options.seed),
             "created_at": created_at,
             "status": str(JobStatus.PENDING),
         }
@@ -168,8 +165,8 @@ class NewJob:
         for index in unreadable:
             table.status[index], table.results[index] = PENDING, None
         if unreadable:
-            log.warning("job %r: the results of %d items can't be read from %s, so these run again; the first is %r",
-                        book.id, len(unreadable), reader.path, table.id_of(unreadable[0]))  # fmt: skip
+            log.warning("job %r: the results of %d items can't be read from %s, so these run again; the first is %s",
+                        book.id, len(unreadable), reader.path, shown(table.id_of(unreadable[0])))  # fmt: skip
         if not self._seed_given:
             self._take_seed(recorded.seed)
         book.retries = recorded.retries
@@ -293,8 +290,8 @@ def check_item_kept(book: RecordedBook, index: int) -> None:
     table = book.table
     if isinstance(table.payloads[index], NotKept | Unreadable):
         raise JournalError(
-            f"job {book.id!r}: expected item {table.id_of(index)!r} in the journal, got {table.payloads[index]!r}; "
-            "create_job() the job with its items and its handler instead"
+            f"job {book.id!r}: expected item {shown(table.id_of(index))} in the journal, got "
+            f"{shown(table.payloads[index])}; create_job() the job with its items and its handler instead"
         )
 
 

@@ -63,10 +63,12 @@ def _expanded(inputs: Sequence[str]) -> Iterator[str]:
 @contextmanager
 def _opened(name: str) -> Iterator[TextIO]:
     if name == STDIN:
+        # In the encoding of file names; what is no text in it keeps its bytes, as in file names.
+        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
         yield sys.stdin
         return
     try:
-        file = open(name, newline="", encoding="utf-8")  # noqa: SIM115 - closed below
+        file = open(name, newline="", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - closed below
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}") from None
     with file:

@@ -6,9 +6,10 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, cast
 
-from mpqueue.cli.outputs import ROW, check_output, open_output
+from mpqueue.cli.outputs import ROW, check_output, open_output, open_rows
 from mpqueue.cli.run import (
     again,
     count,
@@ -19,7 +20,7 @@ from mpqueue.cli.run import (
     say_end,
     seconds,
 )
-from mpqueue.cli.usage import Exit, UsageError, coloured, say
+from mpqueue.cli.usage import Exit, UsageError, coloured, say, tell
 from mpqueue.export import as_json_line, record_of
 from mpqueue.job import Job, JobItem
 from mpqueue.queue import JobQueue
@@ -27,6 +28,7 @@ from mpqueue.recorded import RecordedBook
 from mpqueue.retry import RetryPolicy
 from mpqueue.run import JobRun
 from mpqueue.status import ItemStatus, JobStatus
+from mpqueue.text import label, visible
 
 if TYPE_CHECKING:
     from mpqueue._core.job_book import JobBook
@@ -89,12 +91,13 @@ def status(args: argparse.Namespace) -> int:
     in_use = reader.in_use
     rows = [("STATUS", "COMPLETED", "FAILED", "TOTAL", "JOB")]
     rows += [
-        (_status(job, in_use), str(job.completed), str(job.failed), str(job.total), job.id) for job in reader.jobs()
+        (_status(job, in_use), str(job.completed), str(job.failed), str(job.total), label(job.id))
+        for job in reader.jobs()
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         numbers = [text.rjust(width) for text, width in zip(row[1:4], widths[1:4], strict=True)]
-        print("  ".join([row[0].ljust(widths[0]), *numbers, row[4]]))
+        tell("  ".join([row[0].ljust(widths[0]), *numbers, row[4]]))
     return Exit.GOOD
 
 
@@ -107,14 +110,15 @@ def failures(args: argparse.Namespace) -> int:
     """A line for each failed item."""
     reader = _reader(args.journal)
     jobs = reader.jobs() if args.job is None else [_choose(reader, args.job)]
-    for job in jobs:
-        for item in _failed(_opened(reader, job)):
-            if args.json:
-                sys.stdout.write(as_json_line({"job": job.id, **record_of(item, [*ROW, "traceback"])}))
-                continue
-            print(f"{job.id}: {describe_failure(item)}" if len(jobs) > 1 else describe_failure(item))
-            if args.traceback and item.traceback:
-                print("".join(f"    {line}\n" for line in item.traceback.splitlines()), end="")
+    with open_rows() if args.json else nullcontext() as rows:
+        for job in jobs:
+            for item in _failed(_opened(reader, job)):
+                if rows is not None:
+                    rows.write(as_json_line({"job": job.id, **record_of(item, [*ROW, "traceback"])}))
+                    continue
+                tell(f"{label(job.id)}: {describe_failure(item)}" if len(jobs) > 1 else describe_failure(item))
+                if args.traceback and item.traceback:
+                    tell("\n".join(f"    {line}" for line in visible(item.traceback).splitlines()))
     return Exit.GOOD
 
 
@@ -147,7 +151,7 @@ def retry(args: argparse.Namespace) -> int:
             run.result()
         except KeyboardInterrupt:
             run.end_display()
-            say(f"\n{coloured('interrupted;', 'yellow')} to go on: {again()}")
+            say("\n", coloured("interrupted;", "yellow"), f" to go on: {again()}")
             queue.close(kill=True)
             return Exit.INTERRUPTED
     say_end(run.job)

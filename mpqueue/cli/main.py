@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from mpqueue.cli import completion, journal, run
-from mpqueue.cli.usage import Exit, UsageError, say_error
+from mpqueue.cli.usage import Exit, Parser, UsageError, say, say_error
 from mpqueue.errors import MPQueueError
 
 #: Modules of commands, in the order of the help; each adds its own parser.
@@ -20,9 +20,7 @@ EPILOG = "`mpqueue COMMAND --help` says more, with examples."
 
 def make_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(
-        prog="mpqueue", description="Run Python functions over many items on all CPU cores.", epilog=EPILOG
-    )
+    parser = Parser(prog="mpqueue", description="Run Python functions over many items on all CPU cores.", epilog=EPILOG)
     version = sys.modules["mpqueue"].__version__
     parser.add_argument("--version", action="version", version=f"mpqueue {version}")
     commands = parser.add_subparsers(title="commands", dest="name", metavar="COMMAND", required=True)
@@ -61,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return Exit.NO_READER
     except Exception:  # noqa: BLE001 - the user's own, raised while a module was imported, or a fault of ours
-        traceback.print_exc()
+        say(traceback.format_exc().rstrip())
         return Exit.FAILED
 
 

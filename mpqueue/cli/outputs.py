@@ -97,13 +97,18 @@ def check_output(path: str | None) -> None:
         raise UsageError(f"--output: expected a file in a folder that is there, got {path!r}")
 
 
+def open_rows(descriptor: int = 1) -> TextIO:
+    """Rows on a descriptor: UTF-8, as in files, whatever the encoding of the terminal is."""
+    return open(descriptor, "w", encoding="utf-8", closefd=False)
+
+
 @contextmanager
 def _stdout_alone() -> Iterator[TextIO]:
     sys.stdout.flush()
     rows = os.dup(1)
     os.dup2(2, 1)
     try:
-        with open(rows, "w", encoding="utf-8", closefd=False) as file:
+        with open_rows(rows) as file:
             yield file
     finally:
         sys.stdout.flush()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from mpqueue.bars import can_draw, describe, minutes
 from mpqueue.cli.functions import load_function
 from mpqueue.cli.inputs import KINDS, read_items
 from mpqueue.cli.outputs import InOrder, Output, check_output, open_output
-from mpqueue.cli.usage import Exit, UsageError, coloured, say
+from mpqueue.cli.usage import Exit, UsageError, VisibleFormatter, coloured, say
 from mpqueue.errors import HandlerPicklingError
 from mpqueue.job import Job, JobItem
 from mpqueue.progress import Progress, ShowProgress
@@ -23,6 +24,7 @@ from mpqueue.queue import JobQueue
 from mpqueue.retry import RetryPolicy
 from mpqueue.run import JobRun
 from mpqueue.status import ItemStatus, JobStatus
+from mpqueue.text import label, visible, visible_line
 
 EXAMPLES = """\
 examples:
@@ -118,7 +120,9 @@ def run(args: argparse.Namespace) -> int:
 
 def log_to_stderr(level: str) -> None:
     """Show what is logged from that level on."""
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
     warnings.filterwarnings("ignore", message="progress: tqdm is not installed")
 
 
@@ -127,7 +131,7 @@ def _serve(queue: JobQueue) -> None:
         page = queue.serve()
     except ImportError as error:
         raise UsageError(f"--dashboard: {error}") from None
-    say(f"{coloured('live page, as long as this runs:', 'bold')} {page.url}")
+    say(coloured("live page, as long as this runs:", "bold"), f" {page.url}")
 
 
 def _follow(queue: JobQueue, started: JobRun, output: Output, args: argparse.Namespace) -> int:
@@ -210,44 +214,60 @@ def say_end(job: Job) -> None:
     """What became of it."""
     failures = job.failures
     for failure in failures[:NAMED]:
-        say(f"{coloured('failed:', 'red')} {describe_failure(failure.item)}")
+        say(coloured("failed:", "red"), f" {describe_failure(failure.item)}")
     if len(failures) > NAMED:
         say(f"... and {len(failures) - NAMED} more")
-    say(_summary(job))
+    say(*_summary(job))
 
 
 def describe_failure(item: JobItem) -> str:
-    """One line of a failed item."""
-    name = item.payload if isinstance(item.payload, str | int | float) else item.id
-    return f"{name}: {item.error} (after {item.attempts} {'try' if item.attempts == 1 else 'tries'})"
+    """One line of a failed item, and more where its error has more."""
+    name = label(item.payload if isinstance(item.payload, str | int | float) else item.id)
+    error = visible(item.error or "").replace("\n", "\n    ")
+    return f"{name}: {error} (after {item.attempts} {'try' if item.attempts == 1 else 'tries'})"
 
 
-def _summary(job: Job) -> str:
-    parts = [coloured(f"{job.completed} completed", "green")]
+def _summary(job: Job) -> Iterator[str]:
+    yield f"{job.total} {'item' if job.total == 1 else 'items'}: "
+    yield coloured(f"{job.completed} completed", "green")
     if job.failed:
-        parts.append(coloured(f"{job.failed} failed", "red"))
+        yield ", "
+        yield coloured(f"{job.failed} failed", "red")
     left = job.total - job.completed - job.failed
     if left:
-        parts.append(coloured(f"{left} not run", "yellow"))
+        yield ", "
+        yield coloured(f"{left} not run", "yellow")
     if job.retries:
-        parts.append(f"{job.retries} {'retry' if job.retries == 1 else 'retries'}")
-    text = f"{job.total} {'item' if job.total == 1 else 'items'}: {', '.join(parts)}"
-    if job.duration is None:
-        return text
-    return f"{text}, in {f'{job.duration:.1f} s' if job.duration < 60 else minutes(job.duration)}"
+        yield f", {job.retries} {'retry' if job.retries == 1 else 'retries'}"
+    if job.duration is not None:
+        yield f", in {f'{job.duration:.1f} s' if job.duration < 60 else minutes(job.duration)}"
 
 
 def _say_interrupted(job: Job, *, recorded: bool) -> None:
     """What became of it, and how to go on."""
-    say(f"\n{coloured('interrupted:', 'yellow')} {job.completed + job.failed} of {job.total} items had ended")
+    say("\n", coloured("interrupted:", "yellow"), f" {job.completed + job.failed} of {job.total} items had ended")
     say(f"{'to go on' if recorded else 'to run it again'}: {again()}")
 
 
 def again() -> str:
     """The command line that was given, to be given again."""
     with suppress(ValueError):
-        return shlex.join(["mpqueue", *sys.argv[1:]])
+        return " ".join(["mpqueue", *map(_quoted, sys.argv[1:])])
     return "mpqueue"
+
+
+def _quoted(word: str) -> str:
+    """As a shell takes it: bash, zsh and ksh know the form for what can't be shown."""
+    if visible_line(word) == word:
+        return shlex.quote(word)
+    return f"$'{''.join(_as_escape(byte) for byte in os.fsencode(word))}'"
+
+
+def _as_escape(byte: int) -> str:
+    character = chr(byte)
+    if character in "\\'":
+        return f"\\{character}"
+    return character if " " <= character <= "~" else f"\\{byte:03o}"
 
 
 # -- values ------------------------------------------------------------------------------------------------------------

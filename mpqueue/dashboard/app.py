@@ -6,10 +6,11 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from mpqueue._core.job_book import JobBook
@@ -19,6 +20,7 @@ from mpqueue.dashboard.feed import Feed, Viewer
 from mpqueue.dashboard.guard import Guard
 from mpqueue.dashboard.pictures import find_picture
 from mpqueue.dashboard.served import ACTIONS, Served
+from mpqueue.dashboard.wire import encode
 from mpqueue.errors import JobNotFoundError, MPQueueError
 
 log = logging.getLogger("mpqueue")
@@ -86,14 +88,14 @@ class Routes:
 
     async def jobs(self, _: Request) -> Response:
         """All jobs without their items: for a page that nobody looks at just now, and for programs."""
-        return JSONResponse(self._feed.states())
+        return _as_json(self._feed.states())
 
     async def item(self, request: Request) -> Response:
         """All about one item. On a thread: users' ``repr`` may take its time."""
         found = self._find(request)
         if found is None:
             return _refusal("There is no such item (any more).", 404)
-        return JSONResponse(await on_thread(details_of, *found))
+        return _as_json(await on_thread(details_of, *found))
 
     async def picture(self, request: Request) -> Response:
         """The picture in an item's result. On a thread: it may have to be encoded."""
@@ -120,7 +122,7 @@ class Routes:
             await on_thread(self._served.act, request.path_params["number"], action, kill=kill)
         except MPQueueError as error:
             return _refusal(str(error), 404 if isinstance(error, JobNotFoundError) else 409)
-        return JSONResponse({})
+        return _as_json({})
 
     def _find(self, request: Request) -> tuple[JobBook, int] | None:
         number, index = request.path_params["number"], request.path_params["index"]
@@ -145,4 +147,9 @@ async def _wants_kill(request: Request) -> bool:
 
 
 def _refusal(why: str, status: int) -> Response:
-    return JSONResponse({"error": why}, status)
+    return _as_json({"error": why}, status)
+
+
+def _as_json(content: Any, status: int = 200) -> Response:
+    """Encoded by the page's own rule: starlette's raises for what is no UTF-8."""
+    return Response(encode(content).encode(), status, media_type="application/json")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from mpqueue._core.job_book import JobBook
 from mpqueue.dashboard.pictures import has_picture
 from mpqueue.dashboard.wire import cut, short_repr
 from mpqueue.job import JobItem, as_json
+from mpqueue.text import json_text
 
 #: Characters of each text.
 MOST = 100_000
@@ -54,7 +54,7 @@ def _as_text(value: Any) -> str:
     brief = short_repr(value, MOST)
     if isinstance(value, dict | list | tuple) and "..." not in brief:
         try:
-            return json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+            return json_text(value, indent=2, allow_nan=False)
         except Exception:  # noqa: BLE001 - json asks what may raise anything
             return brief
     return brief

@@ -74,7 +74,7 @@ class JobFeed:
             "failed": book.failed,
             "paused": book.paused,
         }
-        start = encode(head)[:-1].encode(errors="replace")
+        start = encode(head)[:-1].encode()
         return as_event("job:progress", b'%s,"items":[%s]}' % (start, b",".join(filter(None, lines))))
 
     # -- the job ---------------------------------------------------------------------------------------------

@@ -6,14 +6,13 @@ that a user's object does when it is looked at goes further than here.
 
 from __future__ import annotations
 
-import json
 import math
-import reprlib
 from typing import Any
 
 from mpqueue._core.item_table import ItemTable
 from mpqueue.job import JobItem, as_json
 from mpqueue.status import COMPLETED, ITEM_CODES
+from mpqueue.text import beginning_of, repr_of, shown_json
 
 #: Characters of a result or an error in the list of items; the item's own view has more.
 IN_LIST = 300
@@ -22,16 +21,11 @@ _FEW = 100
 
 _PLAIN = frozenset({type(None), bool, int, float, str, list, tuple})
 
-_shortened = reprlib.Repr()
-_shortened.maxstring = _shortened.maxother = _shortened.maxlong = IN_LIST
-_shortened.maxlist = _shortened.maxtuple = _shortened.maxdict = _shortened.maxset = _shortened.maxfrozenset = 20
-_shortened.maxarray = _shortened.maxdeque = 20
-
 
 def encode_item(table: ItemTable, index: int, status: int) -> bytes:
     """One item of a ``job:progress``, as JSON."""
     item_id = table.id_of(index)
-    name = str(item_id) if type(item_id) is int else encode(as_json(item_id))
+    name = brief_json(item_id) if type(item_id) is int else encode(as_json(item_id))
     parts = [f'{{"id":{name},"index":{index},"status":"{ITEM_CODES[status]}"']
     if status == COMPLETED:
         result = table.results[index]
@@ -40,24 +34,24 @@ def encode_item(table: ItemTable, index: int, status: int) -> bytes:
             parts.append(f'"proposedAlt":{brief_json(proposed)}')
     elif (failure := table.failures.get(index)) is not None:
         parts.append(f'"error":{encode(cut(failure.message))}')
-    return (",".join(parts) + "}").encode(errors="replace")
+    return (",".join(parts) + "}").encode()
 
 
 def _proposed_alt(table: ItemTable, index: int) -> Any:
     try:
         return JobItem(table, index).proposed_alt
-    except Exception:  # noqa: BLE001 - asks the result, which is a user's
+    except BaseException:  # noqa: BLE001 - asks the result, which is a user's
         return None
 
 
 def encode(value: Any) -> str:
-    """JSON without spaces."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """JSON without spaces; what is no text is escaped where it is shown."""
+    return shown_json(value, separators=(",", ":"))
 
 
 def as_event(name: str, data: str | bytes) -> bytes:
     """A server-sent event. ``data`` is JSON, which has no line breaks."""
-    body = data if isinstance(data, bytes) else data.encode(errors="replace")
+    body = data if isinstance(data, bytes) else data.encode()
     return b"event: %s\ndata: %s\n\n" % (name.encode(), body)
 
 
@@ -85,13 +79,20 @@ def brief_json(value: Any) -> str:
 def encode_or_none(value: Any) -> str | None:
     """The value as JSON; None where JSON has no form for it."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return shown_json(value, separators=(",", ":"), allow_nan=False)
     except Exception:  # noqa: BLE001 - json asks what may raise anything
         return None
 
 
 def _is_short(value: Any) -> bool:
     """True where looking at the whole of it costs little."""
+    try:
+        return _has_few_parts(value)
+    except BaseException:  # noqa: BLE001 - users' kinds of lists, whose length may be anything
+        return False
+
+
+def _has_few_parts(value: Any) -> bool:
     room, rest = _FEW, [value]
     while rest:
         one = rest.pop()
@@ -110,7 +111,4 @@ def short_repr(value: Any, most: int = IN_LIST) -> str:
     """Its ``repr``, or the beginning of that; for containers and texts at a cost that does not grow with them."""
     if isinstance(value, bytes | bytearray) and len(value) > most:
         return f"{cut(repr(bytes(value[:most])), most)} ({len(value):,} bytes)"
-    try:
-        return cut(repr(value) if _is_short(value) else _shortened.repr(value), most)
-    except Exception as error:  # noqa: BLE001 - users' code
-        return f"<{type(value).__name__}: its repr() raised {type(error).__name__}>"
+    return cut(repr_of(value) if _is_short(value) else beginning_of(value), most)

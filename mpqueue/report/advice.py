@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from mpqueue.report.figures import Figures
 from mpqueue.report.words import counted, number, percent, seconds, size
+from mpqueue.text import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +207,8 @@ def _tail(figures: Figures, limits: Thresholds) -> Iterator[Advice]:
     if slowest.seconds > limits.outlier * items.median and slowest.seconds > 0.2 * figures.wall:
         yield Advice(
             weight,
-            f"{text}: item {slowest.id!r} took {seconds(slowest.seconds)}, {number(slowest.seconds / items.median)} "
-            "times the median. Put long items first, or cut them up.",
+            f"{text}: item {shown(slowest.id)} took {seconds(slowest.seconds)}, "
+            f"{number(slowest.seconds / items.median)} times the median. Put long items first, or cut them up.",
         )
     elif figures.tries.failed and figures.retries:
         yield Advice(weight, f"{text}: the last items waited for their retries. A shorter base_delay ends that sooner.")

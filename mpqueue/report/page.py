@@ -10,6 +10,7 @@ from mpqueue.report.figures import Figures, ItemTimes, Part
 from mpqueue.report.plots import MARKED, bar_of_parts, busy_workers, histogram, timeline
 from mpqueue.report.text import facts, headline
 from mpqueue.report.words import counted, number, percent, seconds, size
+from mpqueue.text import shown, visible
 
 #: Parts that have a colour.
 KEYS = (
@@ -41,7 +42,7 @@ def write_page(figures: Figures, advice: Sequence[str]) -> str:
     colours = "\n".join(f".{key} {{ fill: var(--{key}); background: var(--{key}) }}" for key in KEYS)
     style = files("mpqueue.report").joinpath("style.css").read_text() + colours
     head = _HEAD.format(title=escape(f"{figures.job_id}: why it took {seconds(figures.wall)}"), style=style)
-    return head + "\n".join(_body(figures, advice)) + "\n</body>\n</html>\n"
+    return visible(head + "\n".join(_body(figures, advice)) + "\n</body>\n</html>\n")
 
 
 def _body(figures: Figures, advice: Sequence[str]) -> Iterator[str]:
@@ -143,7 +144,7 @@ def _slowest(figures: Figures) -> Iterator[str]:
     columns = (("item", ""), ("time", "n"), ("memory", memory), ("tries", "n"), ("", "meaning"))
     rows = [
         (
-            escape(repr(item.id)),
+            escape(shown(item.id)),
             seconds(item.seconds),
             "" if item.peak is None else size(item.peak),
             number(item.attempts),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mpqueue.report.figures import Figures, ItemTimes, Part
 from mpqueue.report.words import counted, number, percent, seconds, size
+from mpqueue.text import shown, visible
 
 #: Characters of the longest bar.
 BAR = 24
@@ -15,7 +16,7 @@ ROWS = 8
 
 def write_text(figures: Figures, advice: Sequence[str]) -> str:
     """The whole report."""
-    return "\n".join(line.rstrip() for line in _lines(figures, advice)).rstrip()
+    return visible("\n".join(line.rstrip() for line in _lines(figures, advice)).rstrip())
 
 
 def headline(figures: Figures) -> str:
@@ -46,7 +47,7 @@ def facts(figures: Figures) -> Iterator[tuple[str, str]]:
     if (memory := figures.memory) is not None:
         yield (
             "the most memory",
-            f"{size(memory.most)}, in item {memory.greediest!r}; the median is {size(memory.median)}",
+            f"{size(memory.most)}, in item {shown(memory.greediest)}; the median is {size(memory.median)}",
         )
     if sums.paused:
         yield "paused", seconds(sums.paused)
@@ -81,7 +82,7 @@ def _lines(figures: Figures, advice: Sequence[str]) -> Iterator[str]:
             peak = "" if item.peak is None else f"  {size(item.peak)}"
             tries = f"  {counted(item.attempts, 'try')}" if item.attempts > 1 else ""
             failed = f"  {item.status}" if item.status != "completed" else ""
-            yield f"  {seconds(item.seconds):>10}  {item.id!r}{peak}{tries}{failed}"
+            yield f"  {seconds(item.seconds):>10}  {shown(item.id)}{peak}{tries}{failed}"
 
 
 def _advice(advice: Sequence[str]) -> Iterator[str]:

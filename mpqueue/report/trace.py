@@ -8,13 +8,14 @@ to be told apart. Times are microseconds since the job's start.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import IO, Any
 
 from mpqueue._core.timings import Event, Span
+from mpqueue.export import json_ready
 from mpqueue.report.figures import Figures
+from mpqueue.text import json_text, label
 
 WORKERS, PARENT = 1, 2
 #: Threads of the parent: the job itself, the coordinator, and from the third on one a worker that brings answers.
@@ -35,7 +36,7 @@ def write_trace(file: IO[bytes], figures: Figures, stretches: Stretches, id_of: 
     file.write(b'{"displayTimeUnit": "ms", "traceEvents": [\n')
     separator = b""
     for event in trace_events(figures, stretches, id_of):
-        file.write(separator + json.dumps(event).encode())
+        file.write(separator + json_text(event).encode())
         separator = b",\n"
     file.write(b"\n]}\n")
 
@@ -43,7 +44,9 @@ def write_trace(file: IO[bytes], figures: Figures, stretches: Stretches, id_of: 
 def trace_events(figures: Figures, stretches: Stretches, id_of: Callable[[int], Hashable]) -> Iterator[dict[str, Any]]:
     """The events, one by one."""
     yield from _names(figures)
-    yield _slice(PARENT, JOB, f"job {figures.job_id}", 0.0, figures.wall, status=figures.status, items=figures.total)
+    yield _slice(
+        PARENT, JOB, f"job {label(figures.job_id)}", 0.0, figures.wall, status=figures.status, items=figures.total
+    )
     for row, span in enumerate(figures.spans):
         yield from _chunk(span, stretches.get(row), id_of)
     for event in figures.events:
@@ -71,7 +74,7 @@ def _chunk(
     id_of: Callable[[int], Hashable],
 ) -> Iterator[dict[str, Any]]:
     lane, items = int(span.lane), int(span.items)
-    what = f"item {id_of(int(span.first))}" if items == 1 else f"{items} items"
+    what = f"item {label(id_of(int(span.first)))}" if items == 1 else f"{items} items"
     facts = {"items": items, "failures": int(span.failures), "cpu_ms": round(span.cpu * 1e3, 3)}
     sizes = {"bytes_out": int(span.bytes_out), "bytes_home": int(span.bytes_home)}
     yield _slice(
@@ -103,7 +106,7 @@ def _items(
         until = min(at + count * pace, end)
         if until > at and place < len(indices):
             first = id_of(indices[place])
-            name = f"item {first}" if count == 1 else f"{count} items from {first}"
+            name = f"item {label(first)}" if count == 1 else f"{count} items from {label(first)}"
             facts = {} if math.isnan(cpu) else {"cpu_ms": round(cpu * count * 1e3, 3)}
             yield _slice(WORKERS, lane, name, at, until, **facts)
         at, place = until, place + count
@@ -132,4 +135,4 @@ def _us(moment: float) -> float:
 
 
 def _plain(item_id: Hashable) -> Any:
-    return item_id if isinstance(item_id, str | int) else repr(item_id)
+    return json_ready(item_id)

@@ -25,7 +25,7 @@ names = st.lists(st.sampled_from(COLUMNS), max_size=4).map(lambda chosen: Odd(re
 def odd_job() -> Iterator[Job]:
     """A job with one item for each odd thing that comes home."""
     with JobQueue(2, max_retries=0) as queue:
-        yield queue.run([make() for make in (*VALUES[:40], *PAYLOADS)], do.succeed)
+        yield queue.run([make() for make in (*VALUES[:50], *PAYLOADS)], do.succeed)
 
 
 @fuzzed(90)

@@ -13,7 +13,7 @@ from mpqueue._core.item_table import ItemTable
 from mpqueue._engine.journal import lock
 from mpqueue._engine.journal.payloads import read_payloads
 from mpqueue._engine.journal.rows import read_row, unseal
-from mpqueue._engine.journal.store import check_version, explained, folder_of, open_to_read
+from mpqueue._engine.journal.store import check_version, column_to_id, explained, folder_of, id_to_column, open_to_read
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalError
 from mpqueue.status import JobStatus
@@ -47,7 +47,7 @@ _COLUMNS = (
 #: What SQLite may give for each: it keeps anything in any column.
 _TEXT, _TIME = (str, type(None)), (float, int, type(None))
 _TYPES: tuple[Any, ...] = (
-    *(int, str, int, str, _TEXT, _TEXT, str, (float, int), str, _TIME, _TIME, _TIME),
+    *(int, (str, bytes), int, str, _TEXT, _TEXT, str, (float, int), str, _TIME, _TIME, _TIME),
     *(int, int, int),
 )
 
@@ -85,7 +85,7 @@ class Reader:
         with self._open() as connection:
             # Without the index, which may be damaged: what `jobs` lists is found here, or said to be damaged.
             query = f"SELECT {_COLUMNS} FROM jobs NOT INDEXED WHERE id = ?"  # noqa: S608
-            row = connection.execute(query, (job_id,)).fetchone()
+            row = connection.execute(query, (id_to_column(job_id),)).fetchone()
             return None if row is None else _job(row)
 
     def ids(self, job: RecordedJob) -> list[Hashable] | None:
@@ -137,5 +137,6 @@ def _job(row: tuple[Any, ...]) -> RecordedJob:
     if not all(map(isinstance, fields, _TYPES)):
         raise TypeError(f"the line of job {fields[1]!r}")
     IdRule(fields[3])
-    fields[6], fields[8] = int(fields[6]), JobStatus(fields[8])
+    fields[1] = column_to_id(fields[1])
+    fields[6], fields[8] = int(fields[6], 16 if fields[6].startswith("0x") else 10), JobStatus(fields[8])
     return RecordedJob(*fields)

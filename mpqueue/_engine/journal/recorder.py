@@ -28,7 +28,7 @@ from mpqueue._engine.journal.journal import GROUP, Entry, Journal
 from mpqueue._engine.journal.rows import make_row
 from mpqueue._engine.journal.store import Statement
 from mpqueue._engine.journal.values import BigFile
-from mpqueue.errors import JournalError
+from mpqueue.errors import JournalError, shown
 from mpqueue.status import FAILED, JobStatus
 
 if TYPE_CHECKING:
@@ -166,8 +166,9 @@ class Recorder:
         if row.left_out and not recording.complained:
             recording.complained = True
             index, reason = row.left_out[0]
-            log.warning("job %r: the result of item %r is not in the journal, since it can't be pickled (%s); it will "
-                        "run again, and so will others like it", job.id, job.table.id_of(index), reason)  # fmt: skip
+            log.warning("job %r: the result of item %s is not in the journal, since it can't be pickled (%s); it will "
+                        "run again, and so will others like it",
+                        job.id, shown(job.table.id_of(index)), reason)  # fmt: skip
         counts = (job.completed, job.failed, job.retries, recording.number)
         files = [(file, recording.number) for file in row.files]
         waits = bool(files) or _longest(job.table, indices) > GROUP

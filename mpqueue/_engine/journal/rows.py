@@ -27,6 +27,7 @@ from mpqueue._engine.journal.values import (
     restore,
     restore_error,
 )
+from mpqueue._engine.kept_errors import text_of
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
@@ -116,7 +117,7 @@ def _keep_results(results: list[Any], files: list[BigFile]) -> tuple[Kept | list
         try:
             each.append(keep(result, files))
         except Exception as error:
-            broken.append((nth, f"{type(error).__name__}: {error}"))
+            broken.append((nth, text_of(error)))
     return each, broken
 
 

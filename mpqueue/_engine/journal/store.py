@@ -55,6 +55,20 @@ def folder_of(path: str) -> Path:
     return Path(f"{path}.files")
 
 
+def id_to_column(job_id: str) -> str | bytes:
+    """A job's id as SQLite can have it: as text, and with a lone surrogate (of a file's name) in it as bytes."""
+    try:
+        job_id.encode()
+    except UnicodeEncodeError:
+        return job_id.encode(errors="surrogatepass")
+    return job_id
+
+
+def column_to_id(column: str | bytes) -> str:
+    """The id again."""
+    return column if isinstance(column, str) else column.decode(errors="surrogatepass")
+
+
 class Store:
     """The journal's file, opened for writing. Raises `JournalError`, having changed nothing, for what is no journal."""
 
@@ -124,8 +138,9 @@ class Store:
 
     def add_job(self, columns: dict[str, Any], payloads: Sequence[bytes]) -> int:
         """A new job with its items; returns its number."""
+        job_id = id_to_column(columns["id"])
+        columns = {**columns, "id": job_id}
         names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-        job_id = columns["id"]
         items = [(ADD_PAYLOADS, (body, job_id)) for body in payloads]
         self._transact([(f"INSERT INTO jobs ({names}) VALUES ({marks})", tuple(columns.values())), *items])  # noqa: S608
         found: int = self._connection.execute("SELECT number FROM jobs WHERE id = ?", (job_id,)).fetchone()[0]

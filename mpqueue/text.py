@@ -1,0 +1,173 @@
+r"""The two rules for text that goes out: how it is *shown* to people, and how it is *written* for programs.
+
+File names, lines of stdin, errors and results may hold what is no text: bytes that are no UTF-8 (in Python lone
+surrogates, ``"\udcff"`` for the byte 0xFF), control characters, integers that Python refuses to print.
+
+- **Shown** (terminal, error messages, logs of the command line, reports, the live page): what is no text, and what
+  would steer a terminal or turn the direction of a line, is escaped as in a Python literal: ``\udcff``, ``\x1b``,
+  ``\u202e``. A long integer is its beginning and its size. See `visible`, `visible_line`, `label`, `shown`.
+- **Written** (files, pipes): exactly. Plain text has the bytes themselves (``surrogateescape``), JSON has ``\udcff``,
+  which any JSON reader turns back, and stores that take UTF-8 only have the escaped form. A long integer is
+  hexadecimal text: ``int(text, 16)`` is the integer again. See `json_text`, `encode_text`, `as_utf8`, `digits`.
+
+Nothing here raises, whatever it is given. The standard library only: every process loads it.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Callable
+from typing import Any
+
+#: Characters of a value that an error message shows at most.
+SHOWN = 300
+#: Control characters but newline and tab, line separators, what turns a line's direction, and lone surrogates.
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_HIDDEN_IN_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+#: Surrogates that stand for no byte.
+_NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+# -- shown -------------------------------------------------------------------------------------------------------------
+
+
+def visible(text: str) -> str:
+    """The text as people may see it, with its lines and tabs."""
+    return text if text.isprintable() else _HIDDEN.sub(_escape, text)
+
+
+def visible_line(text: str) -> str:
+    """The same in one line: newlines and tabs are escaped as well."""
+    return text if text.isprintable() else _HIDDEN_IN_LINE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    character = found[0]
+    return _SHORT.get(character) or _escaped(ord(character))
+
+
+def _escaped(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def label(value: object) -> str:
+    """An item's id, or the item, in a line for people: text itself, of anything else the ``repr``, shortened."""
+    return visible_line(str.__str__(value)) if isinstance(value, str) else shown(value)
+
+
+def shown(value: object) -> str:
+    """``repr(value)`` for an error message: not longer than a few lines, and there also where the value has none."""
+    try:
+        text = repr(value)
+    except BaseException:  # noqa: BLE001 - its own code; what is wrong with the call is still to be said
+        text = _shortened.repr(value)
+    text = visible_line(text)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
+
+
+def repr_of(value: object) -> str:
+    """``repr(value)``; of what has none, as much as there is."""
+    try:
+        return repr(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - its own code
+        return _shortened.repr(value)
+
+
+def beginning_of(value: object) -> str:
+    """The beginning of its ``repr``, at a cost that does not grow with containers and texts."""
+    return _shortened.repr(value)
+
+
+class _Shortened(reprlib.Repr):
+    """Shows containers up to so many elements, each element by itself, and no more of anything than is asked for."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = SHOWN
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = most
+        self.maxarray = self.maxdeque = most
+
+    def repr1(self, x: Any, level: int) -> str:
+        """Of one value at some depth."""
+        try:
+            return super().repr1(x, level)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - its own code
+            return _reprless(x, error)
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        """Of an object."""
+        text = repr(x)
+        return text if len(text) <= self.maxother else super().repr_instance(x, level)
+
+    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 - the base's
+        """Of a number, however long."""
+        text = int.__repr__(x) if abs(x) < 1 << 1000 else _long_number(x)
+        return text if len(text) <= self.maxlong else f"{text[: self.maxlong]}..."
+
+
+_shortened = _Shortened(20)
+
+
+def _reprless(value: object, error: BaseException) -> str:
+    if issubclass(type(value), int):
+        return _long_number(value)  # type: ignore[arg-type]
+    return f"<{type(value).__name__}: its repr() raised {type(error).__name__}>"
+
+
+def _long_number(value: int) -> str:
+    """The beginning of a number that Python may refuse to print, and its size."""
+    bits = int.bit_length(value)
+    start = int.__rshift__(int.__abs__(value), max(0, bits - 64) // 4 * 4)
+    sign = "-" if int.__lt__(value, 0) else ""
+    return f"{sign}{start:#x}... (an int of {bits:,} bits)"
+
+
+# -- written -----------------------------------------------------------------------------------------------------------
+
+
+def json_text(value: Any, escape: Callable[[int], str] = "\\u{:04x}".format, **options: Any) -> str:
+    r"""The value as JSON that is UTF-8 and steers no terminal, and that means the same: ``\u001b``, ``\udcff``.
+
+    ``options`` are those of `json.dumps`. Raises what that raises.
+    """
+    import json  # takes 1 ms, which a program that writes none need not wait for
+
+    text = json.dumps(value, ensure_ascii=False, **options)
+    # All that is hidden stands in texts: outside of these JSON has only newlines.
+    return text if text.isprintable() else _HIDDEN.sub(lambda found: escape(ord(found[0])), text)
+
+
+def shown_json(value: Any, **options: Any) -> str:
+    """The same for a page that people look at: texts hold the escapes themselves."""
+    return json_text(value, "\\\\u{:04x}".format, **options)
+
+
+def encode_text(text: str) -> bytes:
+    """Text for a file: what stands for bytes is these bytes; a surrogate that stands for none is escaped."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return _NO_BYTE.sub(_escape, text).encode(errors="surrogateescape")
+
+
+def as_utf8(text: str) -> str:
+    """Text for a store that takes UTF-8 only: surrogates are escaped."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="backslashreplace").decode()
+    return text
+
+
+def digits(value: int) -> str:
+    """A whole number as text: decimal, and hexadecimal where it has more digits than Python prints."""
+    try:
+        return int.__repr__(value)
+    except ValueError:
+        return hex(value)
