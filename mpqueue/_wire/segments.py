@@ -27,7 +27,6 @@ Where there are no memfds, everything goes through the pipe.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import functools
@@ -42,6 +41,8 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
+
+from mpqueue._wire.mappings import map_file, room
 
 log = logging.getLogger("mpqueue")
 
@@ -110,7 +111,7 @@ class Segment:
         if self._memory is None:
             # Populated at once, which costs a quarter of meeting one page after the other.
             flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-            self._memory = _map(self.capacity, flags, self._fd)
+            self._memory = map_file(self.capacity, flags, self._fd)
         return None if self._memory is None else memoryview(self._memory).cast("B")
 
     def is_unshared(self) -> bool:
@@ -169,7 +170,7 @@ def _leases_tell() -> bool:
             os.ftruncate(fd, mmap.PAGESIZE)
             reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                memory = _map(mmap.PAGESIZE, mmap.MAP_PRIVATE, reader)
+                memory = map_file(mmap.PAGESIZE, mmap.MAP_PRIVATE, reader)
             finally:
                 os.close(reader)
             told = memory is not None and not _is_open_once(fd)
@@ -332,58 +333,38 @@ spare = Spare()
 os.register_at_fork(after_in_child=spare.forget_all)
 
 
-_libc: Any = None
-
-
-def _mapper() -> Any:
-    """``mmap`` and ``munmap`` of the system: Python's own keeps a descriptor open for each mapping until 3.13."""
-    global _libc  # noqa: PLW0603 - loaded once, where it is needed
-    if _libc is None:
-        _libc = ctypes.CDLL(None, use_errno=True)
-        _libc.mmap.restype = ctypes.c_void_p
-        _libc.mmap.argtypes = [
-            ctypes.c_void_p,
-            ctypes.c_size_t,
-            ctypes.c_int,
-            ctypes.c_int,
-            ctypes.c_int,
-            ctypes.c_ssize_t,
-        ]
-        _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    return _libc
-
-
-_MAP_FAILED = ctypes.c_void_p(-1).value
-
-
-def _map(size: int, flags: int, fd: int, on_end: Callable[[], object] | None = None) -> Any:
-    """Memory to read and write, unmapped when nothing views it any more; None where the system has none to give."""
-    address = _mapper().mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, 0)
-    if address == _MAP_FAILED:
-        return None
-    memory = (ctypes.c_char * size).from_address(address)
-    # Not at exit: there may be arrays that are used until the very end.
-    weakref.finalize(memory, _unmap, address, size, on_end).atexit = False
-    return memory
-
-
 def view(ref: SegmentRef, on_free: Callable[[int], object] | None = None) -> memoryview:
     """The reader's side: the segment as writable memory of one's own.
 
     When the last view of it is gone it is unmapped, and ``on_free`` is called with its serial, on whatever thread drops
-    that view. Raises `SegmentGoneError`, or OSError where it can't be mapped. Where this process has no descriptor left
+    that view. Where this process has many mappings, the segment is copied, and free at once.
+
+    Raises `SegmentGoneError`, or OSError where it can't be opened or read. Where this process has no descriptor left
     it waits for one, `PATIENCE` seconds at most: nothing is wrong with what is in there.
     """
+    free = None if on_free is None else functools.partial(on_free, ref.serial)
     fd = _opened(ref)
     try:
-        memory = _map(
-            ref.size, mmap.MAP_PRIVATE, fd, None if on_free is None else functools.partial(on_free, ref.serial)
-        )
+        memory = map_file(ref.size, mmap.MAP_PRIVATE, fd, free) if room.is_left() else None
+        if memory is not None:
+            return memoryview(memory).cast("B")
+        copy = memoryview(bytearray(ref.size))
+        _read_all(fd, copy)
     finally:
         os.close(fd)
-    if memory is None:
-        raise OSError(ctypes.get_errno(), f"can't map a segment of {ref.size} bytes")
-    return memoryview(memory).cast("B")
+    if free is not None:
+        free()
+    return copy
+
+
+def _read_all(fd: int, memory: memoryview) -> None:
+    """Fill the memory, in pieces: one call returns 2 GB at most."""
+    offset = 0
+    while offset < memory.nbytes:
+        count = os.preadv(fd, [memory[offset : offset + PIECE]], offset)
+        if not count:
+            raise OSError(errno.EIO, "a segment is shorter than it should be")
+        offset += count
 
 
 def _opened(ref: SegmentRef) -> int:
@@ -397,9 +378,3 @@ def _opened(ref: SegmentRef) -> int:
                 raise
         threading.Event().wait(PAUSE)
     return os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _unmap(address: int, size: int, on_end: Callable[[], object] | None) -> None:
-    _mapper().munmap(address, size)
-    if on_end is not None:
-        on_end()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator
 
 import pytest
 
-from mpqueue._wire import segments
+from mpqueue._wire import mappings, segments
 from mpqueue._wire.segments import CommonSegment, Segment, SegmentStore, layout, spare, view
 
 SIZE = 300_000
@@ -55,7 +56,7 @@ def test_where_nothing_can_be_mapped_it_is_written(monkeypatch: pytest.MonkeyPat
     segment = Segment()
     fill(segment, parts(1))
     with monkeypatch.context() as patched:
-        patched.setattr(segments, "_map", lambda *_: None)
+        patched.setattr(segments, "map_file", lambda *_: None)
         ref = segment.fill(parts(2), [0], SIZE)
     assert bytes(view(ref)) == bytes(parts(2)[0])
 
@@ -114,6 +115,61 @@ def test_leases_tell_here_and_not_without_proc(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(os, "open", refuse)
     assert not tell()
     assert not Segment().is_unshared()
+
+
+@pytest.fixture
+def few_mappings(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The process may map so many segments, a quarter of what it is allowed."""
+    allowed = 4 * (len(mappings._mapped) + 100)
+    monkeypatch.setattr(mappings, "read_limit", lambda: allowed)
+    monkeypatch.setattr(mappings, "count_mappings", lambda: len(mappings._mapped))
+    monkeypatch.setattr(segments, "room", mappings.Room())
+    return 100
+
+
+def test_of_many_segments_a_quarter_of_what_is_allowed_is_mapped_and_the_others_are_copied(few_mappings: int) -> None:
+    store, free = SegmentStore(), list[int]()
+    found = []
+    for number in range(3 * few_mappings):
+        ref, _ = store.lend(parts(number % 256, size=5000))
+        found.append(view(ref, free.append))
+    assert len(free) == 2 * few_mappings, "what is copied is free at once"
+    for number, memory in enumerate(found):
+        assert bytes(memory[:5000]) == bytes([number % 256]) * 5000
+        memory[0] = 1
+    del found, memory
+    assert len(free) == 3 * few_mappings
+    again = view(store.lend(parts(7))[0], free.append)
+    assert len(free) == 3 * few_mappings, "there is room again, so it is mapped"
+    assert again[0] == 7
+
+
+@pytest.mark.usefixtures("few_mappings")
+def test_where_the_program_has_many_mappings_of_its_own_segments_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mappings, "count_mappings", lambda: mappings.read_limit() - 5)
+    monkeypatch.setattr(mappings, "FIRST_COUNT", 0)
+    monkeypatch.setattr(segments, "room", mappings.Room())
+    free: list[int] = []
+    store = SegmentStore()
+    ref, _ = store.lend(parts(3))
+    assert bytes(view(ref, free.append)[:SIZE]) == bytes(parts(3)[0])
+    assert free == [ref.serial]
+
+
+def test_where_nothing_can_be_mapped_it_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SegmentStore()
+    ref, _ = store.lend(parts(1, size=segments.PIECE + 5))
+    monkeypatch.setattr(segments, "map_file", lambda *_: None)
+    assert bytes(view(ref)[: segments.PIECE + 5]) == bytes(parts(1, size=segments.PIECE + 5)[0])
+
+
+def test_the_mappings_of_a_process_are_counted() -> None:
+    before = mappings.count_mappings()
+    more = [mmap.mmap(-1, mmap.PAGESIZE) for _ in range(50)]
+    assert mappings.count_mappings() >= before + 50
+    for one in more:
+        one.close()
+    assert mappings.read_limit() > before
 
 
 def common(fill: int, *, lent: bool = True) -> CommonSegment:
