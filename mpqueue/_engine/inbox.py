@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from mpqueue._core.messages import Message
+from mpqueue._engine import standard_streams
 from mpqueue._engine.waker import Waker
 
 _log = logging.getLogger("mpqueue")
@@ -36,6 +37,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Message | Request] = queue.SimpleQueue()
+        standard_streams.keep_taken()
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
         self._asleep = False

@@ -1,4 +1,4 @@
-"""A lane on loky: an executor of one worker, and what belongs to it. The only module that knows loky.
+"""A lane on loky: an executor of one worker, and what belongs to it. With `launch`, the only module that knows loky.
 
 One executor for each worker, so that a crash touches one lane and the culprit is known (docs/adr/0002). loky is built
 for many workers an executor and trusts them; what that needs here, each line of it for a reason:
@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
-import multiprocessing.process
 import multiprocessing.util
 import operator
 import os
@@ -31,7 +30,6 @@ from typing import Any
 
 import loky
 from loky import process_executor
-from loky.backend.context import LokyContext
 
 from mpqueue._core.messages import LaneBroken
 from mpqueue._engine.calls import Call, Calls
@@ -40,6 +38,7 @@ from mpqueue._engine.errands import Errands
 from mpqueue._engine.flag_setter import FlagSetter
 from mpqueue._engine.inbox import Inbox
 from mpqueue._engine.kept_errors import text_of
+from mpqueue._engine.launch import LaunchContext
 from mpqueue._engine.leash import Leash
 from mpqueue._engine.line import Line
 from mpqueue._engine.worker_process import WorkerProcess
@@ -140,7 +139,7 @@ class LokyLane:
         """Spawn the worker, and take its process and loky's thread out of the executor."""
         # The context itself: its name means joblib's own copy of loky where that was imported later.
         self._executor: Any = process_executor.ProcessPoolExecutor(
-            1, context=LokyContext(), initializer=guard.initialize, initargs=(seed,), env=environment, timeout=None
+            1, context=LaunchContext(), initializer=guard.initialize, initargs=(seed,), env=environment, timeout=None
         )
         on_failure.callback(_abort, self._executor, leash)
         self.first_answer: Call | None = self._begin()
@@ -159,7 +158,6 @@ class LokyLane:
         _bound_join(self.thread, self.worker)
         _take_over_killing(self._executor, self.worker)
         _await_exitcode(self._process._popen, self.worker)
-        _workers.add(self._process)
 
     def forget_names(self) -> None:
         """Once the worker has opened them, take the semaphores' names out of the file system.
@@ -418,13 +416,8 @@ def _await_exitcode(popen: Any, worker: WorkerProcess) -> None:
     popen.poll = poll
 
 
-#: The processes of all live lanes, to be forgotten in a fork, which would try to join them at its exit.
-_workers: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
 def _forget_in_fork() -> None:
     process_executor._threads_wakeups.clear()
-    multiprocessing.process._children.difference_update(list(_workers))  # type: ignore[attr-defined]
 
 
 os.register_at_fork(after_in_child=_forget_in_fork)

@@ -14,7 +14,7 @@ import os
 import threading
 
 from mpqueue._core.messages import LaneStartFailed
-from mpqueue._engine import exits, strays
+from mpqueue._engine import exits, launch, strays
 from mpqueue._engine.environment import worker_environment
 from mpqueue._engine.exits import on_exit
 from mpqueue._engine.inbox import Inbox
@@ -43,6 +43,7 @@ class LokyPool:
     """Satisfies `protocol.Pool`. Made by the queue's coordinator, in the process that uses it; a fork must not."""
 
     def __init__(self, settings: LaneSettings, inbox: Inbox) -> None:
+        launch.prepare()
         self._settings = settings
         self._inbox = inbox
         self._owner = os.getpid()

@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable
 from multiprocessing import resource_tracker
 
+from mpqueue._engine import standard_streams
+
 _log = logging.getLogger("mpqueue")
 
 Start = Callable[[], object]
@@ -40,6 +42,7 @@ class Starter:
     def _run(self) -> None:
         try:
             while (start := self._starts.get()) is not None:
+                standard_streams.keep_taken()
                 _block_interrupts()
                 try:
                     start()

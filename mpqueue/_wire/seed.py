@@ -1,8 +1,7 @@
 """What a worker is started with: a few plain facts and the things it shares with the parent.
 
 Pickled once, while the process is being spawned, which is the only moment at which descriptors and Events can be
-handed over. Keep it small: a pipe holds 64 KB, and a child that dies before it has read all of a longer start message
-would leave the parent writing for ever.
+handed over.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ import threading
 from mpqueue._wire.flags import Flags
 from mpqueue._wire.ledger import SIZE, Ledger
 from mpqueue._wire.seed import STACK_SIGNAL, LaneSeed
-from mpqueue._worker import station
+from mpqueue._worker import faults, station
 
 _PR_SET_PDEATHSIG = 1
 _MAP_FIXED = 0x10
@@ -54,6 +54,7 @@ def initialize(seed: LaneSeed) -> None:
         _private.extend((seed.line.fd, seed.outbox.fd, *_inherited_pipes(seed.leash.fd)))
         _guard_forks(ledger)
         _answer_stack_signal(seed.stack.fd)
+        faults.never_wait_for_readers()
     except BaseException as error:
         _failure = error
 

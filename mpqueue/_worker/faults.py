@@ -1,0 +1,23 @@
+"""What `faulthandler` writes when a worker crashes in C code, and that nobody has to read it for the worker to end."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import stat
+
+_STANDARD_ERROR = 2
+
+
+def never_wait_for_readers() -> None:
+    """Where standard error is a pipe, write the stacks of a crash there only as far as there is room.
+
+    Written as usual, they keep a worker that crashes from ending while nobody reads a pipe that is full. The pipe is
+    opened once more for it: that it doesn't block is a property of this opening, which no other process has.
+    """
+    if not faulthandler.is_enabled() and "PYTHONFAULTHANDLER" in os.environ:
+        return  # switched off; else loky switches it on
+    with contextlib.suppress(OSError):  # closed, or no /proc: as usual
+        if stat.S_ISFIFO(os.fstat(_STANDARD_ERROR).st_mode):
+            faulthandler.enable(os.open(f"/proc/self/fd/{_STANDARD_ERROR}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
