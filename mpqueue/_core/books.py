@@ -58,6 +58,7 @@ class Books:
         self.init_error: BaseException | None = None  #: what the initializer raised last, where no worker got past it
         self.closing = False
         self.no_lanes_since: float | None = None
+        self.ever_ready = False  #: some worker has answered
         self.last_start_error: BaseException | None = None
         self.has_suspects = False  #: there were groups of suspects: see `mpqueue._core.isolation`
         self.steal_due: float | None = None  #: when stuck items are looked for

@@ -17,6 +17,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 #: A worker that died by itself sooner than this many seconds after its start, before it did anything, may be one of
 #: many: the next one waits as if it could not be started.
 EARLY = 1.0
+#: Seconds after which the jobs fail where no worker has ever come, and every start fails for a lasting reason; and how
+#: often each lane must have failed by then.
+HOPELESS, HOPELESS_TRIES = 0.8, 2
 #: How many workers in a row must die in the initializer, on each lane, for it to be the initializer's fault.
 DEADLY = 3
 
@@ -34,6 +37,7 @@ def open_lanes(books: Books) -> None:
 def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
     """A worker answered."""
     books.absent.discard(lane.number)
+    books.ever_ready = True
     lane.pid = message.pid
     lane.ready_at = books.now
     lane.fate = message.fate
@@ -107,7 +111,10 @@ def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) ->
     if lane.start_failures == 0:
         books.commands.append(Warn(f"worker {lane.number} could not be started, trying again: {shown(message.error)}"))
     lane.start_failures += 1
+    lane.hopeless = message.lasting
     _start_later(books, lane)
+    if message.lasting and not books.ever_ready and books.no_lanes_since is not None:
+        books.timers.add(books.no_lanes_since + HOPELESS, TimerKind.NO_LANES)
 
 
 def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
@@ -163,6 +170,20 @@ def recycle(books: Books, lane: LaneBook) -> None:
     _start_now(books, lane)
 
 
+def start_again(books: Books) -> None:
+    """A job starts: where all starts were hopeless the reason may be gone by now, so it is not failed for them."""
+    if _is_hopeless(books):
+        books.no_lanes_since = books.now
+        for lane in books.lanes:
+            _start_now(books, lane)
+
+
+def _is_hopeless(books: Books) -> bool:
+    return not books.ever_ready and all(
+        lane.hopeless and lane.state is LaneState.DOWN and lane.start_failures >= HOPELESS_TRIES for lane in books.lanes
+    )
+
+
 def start_due(books: Books, lane: LaneBook) -> None:
     """The pause before another start is over."""
     if lane.state is LaneState.DOWN:
@@ -171,12 +192,14 @@ def start_due(books: Books, lane: LaneBook) -> None:
 
 def nobody_came(books: Books) -> None:
     """Fail every active job, where no worker could be started for so long."""
-    since = books.no_lanes_since
+    since, patience = books.no_lanes_since, books.engine.patience
     if since is None:
         return
-    due = since + books.engine.patience + books.sleeps.after(since)
+    if _is_hopeless(books):
+        patience = min(patience, HOPELESS)
+    due = since + patience + books.sleeps.after(since)
     if books.now < due:
-        if due > since + books.engine.patience:
+        if due > since + patience:
             books.timers.add(due, TimerKind.NO_LANES)
         return
     serving = [books.now - lane.ready_at for lane in books.lanes if lane.state in (LaneState.READY, LaneState.DYING)]
@@ -186,7 +209,7 @@ def nobody_came(books: Books) -> None:
         else:
             books.timers.add(books.now + EARLY, TimerKind.NO_LANES)
         return
-    patience, reason = books.engine.patience, books.last_start_error
+    reason = books.last_start_error
     why = "there was no room for any" if reason is None else f"the last reason: {shown(reason)}"
     _fail_for_want_of_workers(books, f"no worker could be started for {patience:g} s; {why}")
     books.no_lanes_since = books.now
@@ -196,6 +219,8 @@ def nobody_came(books: Books) -> None:
 def _fail_for_want_of_workers(books: Books, text: str) -> None:
     error = WorkerStartError(text)
     error.__cause__ = books.last_start_error
+    if books.jobs:
+        books.commands.append(Warn(text))
     for job in list(books.jobs.values()):
         fail_rest(books, job, error)
 

@@ -104,6 +104,7 @@ class LaneBook:
     forgetting: int = 0  #: jobs that this worker is asked to forget and has not yet
     tries: float = 0  #: items that this worker was given, as they count for ``max_items_per_worker``
     start_failures: int = 0
+    hopeless: bool = False  #: the last start failed for a lasting reason
     ready_at: float = 0.0
     fate: Hashable = None  #: lanes that have the same die together; None: this one has its own
     flags: tuple[int, bool, bool] | None = None  #: (job, pause, cancel) as last set; None: clear

@@ -37,12 +37,16 @@ class LaneAbsent(NamedTuple):
 
 
 class LaneStartFailed(NamedTuple):
-    """A worker could not be started, or died before it answered. ``final``: it would be no better the next time."""
+    """A worker could not be started, or died before it answered. ``final``: it would be no better the next time.
+
+    ``lasting``: most likely it would not, since the reason is none of those that pass by themselves.
+    """
 
     lane: int
     generation: int
     error: BaseException
     final: bool = False
+    lasting: bool = False
 
 
 class LaneDied(NamedTuple):

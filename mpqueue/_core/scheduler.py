@@ -123,6 +123,7 @@ class Scheduler:
         job.sizer.chunk_seconds = books.engine.chunk_seconds
         self._begin_timing(job)
         books.commands.append(AnnounceStarted(job))
+        fleet.start_again(books)
         if books.init_error is not None and not any(lane.state is LaneState.READY for lane in books.lanes):
             fleet.fail_for_initializer(books)
         outcomes.finish_if_over(books, job)

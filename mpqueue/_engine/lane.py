@@ -14,11 +14,13 @@ for many workers an executor and trusts them; what that needs here, each line of
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import multiprocessing
 import multiprocessing.util
 import operator
 import os
+import resource
 import signal
 import threading
 import weakref
@@ -127,8 +129,6 @@ class LokyLane:
             self._start(seed, environment, leash, on_failure)
             on_failure.pop_all()
         self._line.open(self._answered, self._ended)
-        # The worker has it by now.
-        self._outbox.forget_name()
         os.set_inheritable(self._outbox.fd, False)
         # Like the ledger it goes with this object: the coordinator may be about to read it when the pool is closed.
         weakref.finalize(self, self._outbox.close)
@@ -346,10 +346,19 @@ def _pipe(always: contextlib.ExitStack, on_failure: contextlib.ExitStack) -> tup
 def _check_descriptors() -> None:
     """Raise the OSError of a process that has too few descriptors left, before anything is half made."""
     with contextlib.ExitStack() as stack:
-        first = os.open(os.devnull, os.O_RDONLY)
-        stack.callback(os.close, first)
-        for _ in range(DESCRIPTORS - 1):
-            stack.callback(os.close, os.dup(first))
+        for free in range(DESCRIPTORS):
+            try:
+                stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    raise
+                limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+                more = max(1024, 2 * limit) if most == resource.RLIM_INFINITY else min(max(1024, 2 * limit), most)
+                text = (
+                    f"{os.strerror(errno.EMFILE)}: starting a worker takes {DESCRIPTORS} descriptors, of the {limit} "
+                    f"that are allowed {free} are free; raise the limit with `ulimit -n {more}`, or close files"
+                )
+                raise OSError(errno.EMFILE, text) from None
 
 
 def _abort(executor: Any, leash: Leash) -> None:

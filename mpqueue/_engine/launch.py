@@ -13,6 +13,7 @@ for `loky.backend.spawn.prepare`, whose keys are all optional, and the process) 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import multiprocessing.spawn
 import os
@@ -134,6 +135,17 @@ def _interpreters() -> Iterator[str]:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for prefix in dict.fromkeys((sys.exec_prefix, sys.base_exec_prefix)):
         yield os.path.join(prefix, "bin", version)
+
+
+#: Errors that pass by themselves: the machine, or what this process may take of it, is full for now.
+_PASSING = (errno.EAGAIN, errno.EINTR, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)
+
+
+def lasts(error: BaseException) -> bool:
+    """Whether a start that failed with this will most likely fail again."""
+    if isinstance(error, OSError):
+        return error.errno not in _PASSING and not isinstance(error, TimeoutError)
+    return not isinstance(error, (MemoryError, RuntimeError))  # "can't start new thread" is a RuntimeError
 
 
 def prepare() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from mpqueue._engine.inbox import Inbox
 from mpqueue._engine.lane import count_cpus
@@ -34,11 +35,21 @@ class LokyBackend:
 
 
 def _check_shm() -> None:
-    """Refuse to start where there is no room for semaphores: each start would fail for it."""
+    """Refuse to start where semaphores can't be made, or there is no room for them: each start would fail for it."""
+    if sys.platform != "linux":
+        return
     try:
         stat = os.statvfs(SEMAPHORES)
-    except OSError:
-        return
+    except OSError as error:
+        raise WorkerStartError(
+            f"expected the folder {SEMAPHORES}, where the system keeps semaphores, got {error.strerror}; mount it: "
+            f"`mount -t tmpfs tmpfs {SEMAPHORES}`, for a container `docker run --tmpfs {SEMAPHORES}`"
+        ) from error
+    if stat.f_flag & os.ST_RDONLY or not os.access(SEMAPHORES, os.W_OK | os.X_OK):
+        raise WorkerStartError(
+            f"expected to be allowed to write to {SEMAPHORES}, where the system keeps semaphores; mount "
+            f"a writable one: `mount -t tmpfs tmpfs {SEMAPHORES}`, for a container `docker run --tmpfs {SEMAPHORES}`"
+        )
     free = stat.f_bavail * stat.f_frsize
     if stat.f_blocks and free < SHM_NEEDED:
         raise WorkerStartError(f"expected at least {SHM_NEEDED} bytes free in /dev/shm to start workers, got {free}")

@@ -133,7 +133,8 @@ class LokyPool:
             environment = worker_environment(self._settings, self._cpus, cookie, os.environ)
             lane = LokyLane(number, generation, environment, self._inbox, self._settings.max_memory)
         except BaseException as error:
-            self._inbox.post(LaneStartFailed(number, generation, _without_frames(error)))
+            error = _without_frames(error)
+            self._inbox.post(LaneStartFailed(number, generation, error, lasting=launch.lasts(error)))
             return
         self._watcher.call(self._adopt, lane, cookie)
 

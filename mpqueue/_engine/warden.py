@@ -24,7 +24,7 @@ from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 
 from mpqueue._core.messages import BellRung, LaneDied, LaneReady, LaneStartFailed, Message
-from mpqueue._engine import strays
+from mpqueue._engine import launch, strays
 from mpqueue._engine.calls import Call
 from mpqueue._engine.lane import LokyLane
 from mpqueue._engine.protocol import Post
@@ -217,7 +217,11 @@ class Warden:
                 )
             )
         else:
-            self._tell(LaneStartFailed(lane.number, lane.generation, self._failure or self._died_at_start()))
+            # A signal may have come from anywhere, the system's want of memory first of all.
+            ended_by_itself = self._exitcode is not None and self._exitcode > 0
+            lasting = ended_by_itself if self._failure is None else launch.lasts(self._failure)
+            error = self._failure or self._died_at_start()
+            self._tell(LaneStartFailed(lane.number, lane.generation, error, lasting=lasting))
         if self._is_silent or not self._was_ready:
             self._free()
 

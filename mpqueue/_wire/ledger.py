@@ -32,6 +32,8 @@ claim that no worker makes is read as one of the chunk `NOWHERE`, and no word is
 from __future__ import annotations
 
 import enum
+import errno
+import fcntl
 import mmap
 import os
 import sys
@@ -170,31 +172,35 @@ class Ledger:
 
 
 class SharedFile:
-    """An unnamed file in memory that the parent makes and its workers open: nothing is left when both are gone.
+    """An unnamed file in memory that the parent makes and its workers inherit: nothing is left when both are gone.
 
-    On Linux a memfd, opened by the worker through ``/proc/<parent>/fd``, so it never has a name and does not count
-    against the size of /dev/shm. Elsewhere a temporary file, unlinked with `forget_name` once the worker has it.
+    A memfd where the system has them and allows them, so that it does not count against the size of /dev/shm. Else a
+    temporary file without a name.
     """
 
     def __init__(self, label: str, size: int) -> None:
-        self._name: str | None = None
-        if sys.platform == "linux":
-            self.fd = os.memfd_create(f"mpqueue-{label}", os.MFD_CLOEXEC)
-            self.path = f"/proc/{os.getpid()}/fd/{self.fd}"
-        else:
-            self.fd, self.path = tempfile.mkstemp(prefix=f"mpqueue-{label}-")
-            self._name = self.path
+        self.fd = make_file(label)
         os.ftruncate(self.fd, size)
 
-    def forget_name(self) -> None:
-        """Unlink the file where it has a name; whoever has it open keeps it."""
-        if self._name is not None:
-            name, self._name = self._name, None
-            os.unlink(name)
+    @property
+    def path(self) -> str:
+        """By which another process on Linux opens it, which has the same user."""
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
 
     def close(self) -> None:
         """Close the descriptor; mappings stay valid."""
-        self.forget_name()
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def make_file(label: str) -> int:
+    """The descriptor of such a file, which is no standard stream. Raises OSError."""
+    if sys.platform == "linux":
+        try:
+            return os.memfd_create(f"mpqueue-{label}", os.MFD_CLOEXEC)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+                raise
+    with tempfile.TemporaryFile(prefix=f"mpqueue-{label}-") as file:
+        return fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)

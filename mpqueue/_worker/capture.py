@@ -10,9 +10,10 @@ import contextlib
 import ctypes
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
+
+from mpqueue._wire.ledger import make_file
 
 _STDOUT, _STDERR = 1, 2
 #: Back to the line's start, and clear all below: bars are drawn there, and are drawn again soon.
@@ -24,7 +25,7 @@ class Capture:
 
     def __init__(self) -> None:
         self.output: dict[int, tuple[str, str]] = {}
-        self._files = (_memory_file("stdout"), _memory_file("stderr"))
+        self._files = (make_file("stdout"), make_file("stderr"))
         self._flush_c = ctypes.CDLL(None).fflush
 
     @contextlib.contextmanager
@@ -84,15 +85,6 @@ def _duplicate(descriptor: int) -> int | None:
         return os.dup(descriptor)
     except OSError:  # it was closed
         return None
-
-
-def _memory_file(name: str) -> int:
-    if sys.platform == "linux":
-        made = os.memfd_create(f"mpqueue-{name}", os.MFD_CLOEXEC)
-    else:
-        made, path = tempfile.mkstemp(prefix=f"mpqueue-{name}-")
-        os.unlink(path)
-    return made
 
 
 def _take(file: int) -> str:

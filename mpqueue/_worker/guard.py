@@ -15,6 +15,7 @@ Loads small modules of the standard library only: whatever is imported here is p
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import fcntl
@@ -23,11 +24,13 @@ import mmap
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
+import resource
 import select
 import signal
 import stat
 import sys
 import threading
+from collections.abc import Iterable
 
 from mpqueue._wire.flags import Flags
 from mpqueue._wire.ledger import SIZE, Ledger
@@ -36,6 +39,8 @@ from mpqueue._worker import faults, station
 
 _PR_SET_PDEATHSIG = 1
 _MAP_FIXED = 0x10
+#: Where nothing lists the open descriptors, those up to here are looked at: 20 ms.
+_MOST_DESCRIPTORS = 1 << 16
 
 _failure: BaseException | None = None
 _stack_pipe = -1
@@ -195,13 +200,21 @@ def _inherited_pipes(leash: int) -> list[int]:
     trackers = ("multiprocessing.resource_tracker", "loky.backend.resource_tracker")
     kept = {leash, *(sys.modules[name]._resource_tracker._fd for name in trackers if name in sys.modules)}
     pipes = []
-    for fd in map(int, os.listdir("/dev/fd")):
+    for fd in _open_descriptors():
         try:
             if fd > 2 and fd not in kept and stat.S_ISFIFO(os.fstat(fd).st_mode):
                 pipes.append(fd)
         except OSError:  # the folder's own, closed by now
             continue
     return pipes
+
+
+def _open_descriptors() -> Iterable[int]:
+    """Those that are open, and where the system doesn't list them, all that there may be."""
+    for folder in ("/dev/fd", "/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            return [int(name) for name in os.listdir(folder)]
+    return range(min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], _MOST_DESCRIPTORS))
 
 
 def _guard_forks(ledger: Ledger) -> None:

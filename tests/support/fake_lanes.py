@@ -179,6 +179,7 @@ class FakeLanes:
         self.fate_of = fate_of  #: by lane's number: those of one fate die together
         self.is_blind = is_blind  #: nobody can read the ledger of a dead worker
         self.broken: set[int] = set()  #: lanes whose workers can't be started
+        self.lasting = False  #: ... for a reason that doesn't pass by itself
         self.full: set[int] = set()  #: lanes that there is no room for
         self.told: list[Announcement] = []
         self.warnings: list[str] = []
@@ -450,7 +451,7 @@ class FakeLanes:
 
         def started() -> None:
             if lane in self.broken:
-                self.post(LaneStartFailed(lane, generation, OSError("no worker today")))
+                self.post(LaneStartFailed(lane, generation, OSError("no worker today"), lasting=self.lasting))
                 return
             if lane in self.full:
                 self.post(LaneAbsent(lane, generation))

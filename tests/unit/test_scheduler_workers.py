@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from mpqueue._core.commands import KillLane, StartLane
-from mpqueue._core.fleet import DEADLY
+from mpqueue._core.fleet import DEADLY, HOPELESS
 from mpqueue._core.lane_book import LaneState
 from mpqueue._core.messages import LaneReady
 from mpqueue.errors import SetupError, WorkerCrashedError, WorkerStartError
@@ -235,3 +235,35 @@ def test_a_worker_that_is_killed_in_the_initializer_is_no_fault_of_the_initializ
     fleet.start(job)
     fleet.run_until_over(job)
     assert job.status is JobStatus.COMPLETED
+
+
+def test_where_no_worker_ever_came_and_the_reason_lasts_jobs_fail_within_a_second() -> None:
+    fleet = watched(2)
+    fleet.broken |= {0, 1}
+    fleet.lasting = True
+    job = fleet.job([succeed()] * 3)
+    fleet.start(job)
+    fleet.run_until(HOPELESS - 0.1)
+    assert statuses(job) == ["pending"] * 3
+    fleet.run_until(HOPELESS + 0.1)
+    assert statuses(job) == ["failed"] * 3
+    assert "no worker today" in str(job.table.failures[0].error)
+    assert "no worker today" in fleet.warnings[-1]
+    # The next job is given a second of its own, from its start on, and a worker that comes by then.
+    fleet.run_until(30.0)
+    again, late = fleet.job([succeed()]), fleet.job([succeed()])
+    fleet.start(again)
+    fleet.run_until(31.0)
+    assert again.status is JobStatus.COMPLETED_WITH_ERRORS
+    fleet.broken.clear()
+    fleet.start(late)
+    fleet.run_until_over(late)
+    assert late.status is JobStatus.COMPLETED
+    # Once there was one, it is waited for as long as ever.
+    fleet.broken |= {0, 1}
+    last = fleet.job([succeed()])
+    for number in (0, 1):
+        fleet.kill(number)
+    fleet.start(last)
+    fleet.run_until(fleet.now + 10.0)
+    assert last.status is JobStatus.RUNNING
