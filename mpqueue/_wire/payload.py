@@ -261,7 +261,8 @@ def _beside(data: bytes, buffers: list[memoryview], lend: Lend) -> Packed:
 
 @functools.cache
 def _warn_once(text: str) -> None:
-    log.warning("%s", text)
+    with contextlib.suppress(Exception):  # a filter or a handler of the user's may raise
+        log.warning("%s", text)
 
 
 class _NotPlainError(Exception):

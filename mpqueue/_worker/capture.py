@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from mpqueue._wire.ledger import make_file
+from mpqueue._worker.descriptors import Descriptor
 
-_STDOUT, _STDERR = 1, 2
 #: Back to the line's start, and clear all below: bars are drawn there, and are drawn again soon.
 _CLEAR = "\r\x1b[J"
 
@@ -25,7 +26,7 @@ class Capture:
 
     def __init__(self) -> None:
         self.output: dict[int, tuple[str, str]] = {}
-        self._files = (make_file("stdout"), make_file("stderr"))
+        self._out, self._err = _Place(1, "stdout"), _Place(2, "stderr")
         self._flush_c = ctypes.CDLL(None).fflush
 
     @contextlib.contextmanager
@@ -33,19 +34,16 @@ class Capture:
         """Keep what is written meanwhile."""
         self.output.clear()
         self._flush()
-        before = [_duplicate(_STDOUT), _duplicate(_STDERR)]
+        begun: list[_Place] = []
         try:
-            os.dup2(self._files[0], _STDOUT)
-            os.dup2(self._files[1], _STDERR)
+            for place in (self._out, self._err):
+                place.begin()
+                begun.append(place)
             yield
         finally:
             self._flush()
-            for descriptor, at in zip(before, (_STDOUT, _STDERR), strict=True):
-                if descriptor is None:
-                    os.close(at)
-                else:
-                    os.dup2(descriptor, at)
-                    os.close(descriptor)
+            for place in begun:
+                place.end()
 
     def wrap(self, call: Callable[..., Any], position: Callable[[], int]) -> Callable[..., Any]:
         """The call, which leaves what it wrote at its position, before it returns or raises."""
@@ -59,42 +57,119 @@ class Capture:
         return kept
 
     def keep(self, position: int) -> None:
-        """What was written since the last call is that item's; of one that returned an awaitable, what follows too."""
+        """What was written since the last call is that item's; of one that returned an awaitable, what follows too.
+
+        Where the item has closed what it writes to, that is opened again, and what it had not yet flushed is lost.
+        """
         self._flush()
         out, err = self.output.get(position, ("", ""))
-        self.output[position] = (out + _take(self._files[0]), err + _take(self._files[1]))
+        self.output[position] = (out + self._out.take(), err + self._err.take())
 
     def take(self, first: int, done: int) -> dict[int, tuple[str, str]]:
         """What the items from ``first`` to ``done`` wrote, by position from there."""
         return {at - first: self.output.pop(at) for at in range(first, done) if at in self.output}
 
+    def is_whole(self) -> bool:
+        """False where stdout or stderr can't be put back after the chunk, since a handler has closed that too."""
+        return self._out.can_end() and self._err.can_end()
+
     def close(self) -> None:
         """The job has ended."""
-        for file in self._files:
-            os.close(file)
+        for place in (self._out, self._err):
+            place.close()
 
     def _flush(self) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # None, closed, or whatever the handler has put there
-                stream.flush()
+        self._out.flush()
+        self._err.flush()
         self._flush_c(None)
 
 
-def _duplicate(descriptor: int) -> int | None:
-    try:
-        return os.dup(descriptor)
-    except OSError:  # it was closed
-        return None
+class _Place:
+    """Standard output or error: a number under which a file in memory is open while a chunk runs."""
 
+    def __init__(self, at: int, name: str) -> None:
+        self._at = at
+        self._name = name
+        self._file = Descriptor(make_file(name))
+        self._before: Descriptor | None = None  #: what is there else; None where nothing is, or no chunk runs
+        self._has_begun = False  #: the file was put in its place
 
-def _take(file: int) -> str:
-    size = os.fstat(file).st_size
-    if not size:
+    def begin(self) -> None:
+        """Put the file in its place; where no descriptor is left for that, what is written is not kept."""
+        try:
+            self._before = Descriptor(os.dup(self._at))
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                return
+            self._before = None  # it was closed
+        self._has_begun = True
+        self._put()
+
+    def _put(self) -> None:
+        if not self._file.is_there():
+            self._file = Descriptor(make_file(self._name))
+        os.dup2(self._file.fd, self._at)
+
+    def flush(self) -> None:
+        """Have Python write what it holds back. Where the handler has closed the stream, the next one finds it open."""
+        stream = getattr(sys, self._name)
+        try:
+            stream.flush()
+        except Exception:  # None, closed, or whatever the handler has put there
+            if self._has_begun and getattr(stream, "closed", False) is True:
+                setattr(sys, self._name, os.fdopen(self._at, "w", 1, errors="backslashreplace", closefd=False))
+
+    def take(self) -> str:
+        """What was written since the last call. Never raises."""
+        if not self._has_begun:
+            return ""
+        with contextlib.suppress(OSError):
+            status = self._status()
+            if (status.st_dev, status.st_ino) != self._file.identity:
+                self._put()
+                status = self._status()
+            if status.st_size:
+                return self._empty(status.st_size)
         return ""
-    data = os.pread(file, size, 0)
-    os.ftruncate(file, 0)
-    os.lseek(file, 0, os.SEEK_SET)
-    return data.decode(errors="replace")
+
+    def _status(self) -> os.stat_result:
+        try:
+            return os.fstat(self._at)
+        except OSError:
+            self._put()
+            return os.fstat(self._at)
+
+    def _empty(self, size: int) -> str:
+        data = os.pread(self._at, size, 0)
+        os.ftruncate(self._at, 0)
+        os.lseek(self._at, 0, os.SEEK_SET)
+        return data.decode(errors="replace")
+
+    def can_end(self) -> bool:
+        """True where `end` can put back what was there before."""
+        return self._before is None or self._before.is_there()
+
+    def end(self) -> None:
+        """Put back what was there before."""
+        if not self._has_begun:
+            return
+        before, self._before, self._has_begun = self._before, None, False
+        with contextlib.suppress(OSError):
+            if before is None:
+                os.close(self._at)
+            elif before.is_there():
+                os.dup2(before.fd, self._at)
+                os.close(before.fd)
+            else:  # this worker is replaced
+                null = os.open(os.devnull, os.O_RDWR)
+                os.dup2(null, self._at)
+                if null != self._at:
+                    os.close(null)
+
+    def close(self) -> None:
+        """The job has ended."""
+        if self._file.is_there():
+            os.close(self._file.fd)
 
 
 class BesideBar:

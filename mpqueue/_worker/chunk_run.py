@@ -7,12 +7,14 @@ the watchdog (`mpqueue._worker.watchdog`) cuts the stretch off behind it. In a c
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import logging
 import os
 import signal
 import threading
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, dump_frame
 from mpqueue._wire.ledger import CLAIM, FRACTION, MOST, OUTBOX, PRIVATE, SINCE, Phase, pack_claim
@@ -20,10 +22,13 @@ from mpqueue._worker import context, memory, stretches
 from mpqueue._worker.context import Running
 from mpqueue._worker.costs import Costs
 from mpqueue._worker.failures import pack_failure
+from mpqueue._worker.fitness import can_pack
 from mpqueue._worker.loaded import LoadedJob
-from mpqueue._worker.results import ChunkResults
+from mpqueue._worker.results import BrokenWorkerError, ChunkResults
 from mpqueue._worker.seat import Seat
 from mpqueue._worker.timing import ChunkTimes
+
+log = logging.getLogger("mpqueue")
 
 
 class ChunkRun:
@@ -42,7 +47,10 @@ class ChunkRun:
         self.running = Running(
             station, job.number, job.id, job.id_rule, job.seed, indices=frame.indices, attempts=frame.attempts
         )
-        self.results = ChunkResults(job, self.running, self.careful, self._mark_result, seat.exchange.store)
+        self.results = ChunkResults(
+            job, self.running, self.careful, self._mark_result, seat.exchange.store, self._is_broken
+        )
+        self._could_pack = True  #: when this chunk began, as far as that is known
         self.times = times
         self.started = time.monotonic()
         self._told = self.started  #: when the last report was made
@@ -60,31 +68,95 @@ class ChunkRun:
             return self._report(0, Ended.MEMORY)
         if not self._unpack():
             return self._report(0, Ended.UNREADABLE)
+        if self.careful and self.station.is_own_process:
+            # What is damaged now, none of these items has done.
+            self._end_unless_whole(0)
+            self._could_pack = can_pack()
         context.enter(self.station, self.running)
         self.seat.home.sender = self
-        with self.job.around_chunk():
-            ended = self._run_stretches()
-        self.seat.home.sender = None
-        if self.running.reported:
-            self.station.ledger.reals[FRACTION] = 0.0
-        done = len(self.running.out)
-        report = self._report(done, ended)
+        try:
+            with self.job.around_chunk():
+                ended = self._run_stretches()
+                if not self.careful:
+                    self._end_unless_whole(len(self.running.out))
+            self.seat.home.sender = None
+            if self.running.reported:
+                self.station.ledger.reals[FRACTION] = 0.0
+            done = len(self.running.out)
+            report = self._report(done, ended)
+        except BrokenWorkerError:
+            if self.careful:
+                self._end_under_mark("made pickling impossible")
+            self._end(len(self.running.out))
         self.claim(Phase.IDLE, done, done)
         return report
 
+    def _end_unless_whole(self, done: int) -> None:
+        """End this worker where a handler has taken from it what it needs: so many items of this chunk have run."""
+        station, capture = self.station, self.job.capture
+        if not station.is_own_process:
+            return
+        if not station.is_whole() or (capture is not None and not capture.is_whole()):
+            self._end(done)
+
+    def _end(self, done: int) -> NoReturn:
+        """End this worker: which of the items that have run is to blame is found out by running each alone."""
+        self.claim(Phase.IDLE, done, done)
+        _die()
+
+    def _is_broken(self) -> bool:
+        """True where nothing can be pickled here any more, since the chunk began."""
+        return self.station.is_own_process and self._could_pack and not can_pack()
+
+    def _end_if_damaged(self) -> None:
+        """In a careful chunk, after an item: end this worker under the item's own mark where the item has damaged it.
+
+        The parent would kill the next one for it, or the next one would fail.
+        """
+        station, capture = self.station, self.job.capture
+        if not station.is_own_process:
+            return
+        if not station.is_whole() or (capture is not None and not capture.is_whole()):
+            self._end_under_mark("closed descriptors that are the worker's")
+        if self._is_broken():
+            self._end_under_mark("made pickling impossible")
+
+    def _end_under_mark(self, what: str) -> NoReturn:
+        """End this worker: the item that it is marked to be at has done it."""
+        with contextlib.suppress(BaseException):
+            log.warning("worker %d ends itself: the item that it ran has %s", self.station.lane, what)
+        _die()
+
     def broken_by(self, error: BaseException) -> ReportFrame:
-        """Something broke outside the items' own code: they run again carefully; then one fails, so that it ends."""
-        first = self.results.sent
-        failures = {0: pack_failure(error)} if self.careful and first < len(self.running.indices) else {}
+        """Something broke outside the items' own code: they run again carefully.
+
+        In a careful chunk, what had ended goes home, and where nothing had, the item that ran fails, so that it ends.
+        """
+        self.stretch = []  # nothing of it is to be sent early any more
+        locked = self.results.lock.acquire(timeout=1.0)  # a late signal may have left it locked
+        try:
+            return self._broken_report(error)
+        finally:
+            if locked:
+                self.results.lock.release()
+
+    def _broken_report(self, error: BaseException) -> ReportFrame:
+        results, first = self.results, self.results.sent
+        done = results.ended_whole(first, len(self.running.indices)) if self.careful else first
+        if self.careful and done == first < len(self.running.indices):
+            results.failures[first] = pack_failure(error)
+            done += 1
+        _, packed, failures = results.take(done, final=True)
+        self.seat.exchange.sent(self.number, packed)
         return ReportFrame(
             chunk=self.number,
             first=first,
-            done=first + len(failures),
-            results=[],
+            done=done,
+            results=packed,
             failures=failures,
             stretches=(),
             busy=time.monotonic() - self._told,
-            ended=Ended.TIME if self.careful else Ended.UNREADABLE,
+            ended=Ended.UNREADABLE,
             records=self.seat.home.take(),
         )
 
@@ -138,9 +210,8 @@ class ChunkRun:
                 continue
             size = self._run_stretch(lo, hi)
             self.station.has_run = True
-            if self.careful and self.station.is_cut_off():
-                # Whoever closed the line is the one that is still claimed: the parent would kill the next one for it.
-                os.kill(os.getpid(), signal.SIGKILL)
+            if self.careful:
+                self._end_if_damaged()
         return Ended.DONE
 
     def _has_too_much(self) -> bool:
@@ -267,23 +338,31 @@ class ChunkRun:
             outbox = station.outbox
             if outbox is None or self.seat.home.sender is not self or station.ledger.words[OUTBOX]:
                 return False
-            at = results.sent
-            outbox.leave(
-                dump_frame(
-                    ReportFrame(
-                        chunk=self.number,
-                        first=at,
-                        done=at,
-                        results=[],
-                        failures={},
-                        stretches=(),
-                        busy=0.0,
-                        ended=Ended.DONE,
-                        final=False,
-                        records=self.seat.home.take(),
-                    )
-                )
+            if not outbox.can_take():
+                return False
+            at, records = results.sent, self.seat.home.take()
+            report = ReportFrame(
+                chunk=self.number,
+                first=at,
+                done=at,
+                results=[],
+                failures={},
+                stretches=(),
+                busy=0.0,
+                ended=Ended.DONE,
+                final=False,
+                records=records,
             )
+            try:
+                outbox.leave(dump_frame(report))
+            except OSError:
+                self.seat.home.give_back(records)
+                return False
             return True
         finally:
             results.lock.release()
+
+
+def _die() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("survived SIGKILL")

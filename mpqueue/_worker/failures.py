@@ -38,14 +38,22 @@ def stand_in(error: BaseException) -> tuple[str, str, str, tuple[str, ...]]:
 
 
 def _name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        return plain_text(f"{kind.__module__}.{kind.__qualname__}")
+    except BaseException:  # it has a metaclass of its own
+        return plain_text(f"{type.__getattribute__(kind, '__module__')}.{type.__getattribute__(kind, '__qualname__')}")
+
+
+def plain_text(text: str) -> str:
+    """The text as a string that runs nobody's code, whatever kind of string it was."""
+    return str.__str__(text)
 
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        return plain_text(str(error))
     except BaseException as broken:
-        return f"<its str() raised {type(broken).__name__}>"
+        return f"<its str() raised {_name(type(broken)).removeprefix('builtins.')}>"
 
 
 def _traceback(error: BaseException) -> str:

@@ -21,8 +21,13 @@ class PrivateOutbox:
     def __init__(self, ledger: Ledger, ring: Callable[[], object]) -> None:
         self._ledger = ledger
         self._ring = ring
+        self.is_lost = False
         self._kept: bytes | None = None
         self._lock = threading.Lock()  #: two may fetch at a time, and only one of them has found it
+
+    def can_take(self) -> bool:
+        """Memory of this process: always."""
+        return True
 
     def leave(self, data: bytes) -> None:
         """See `mpqueue._worker.station.Outbox.leave`."""

@@ -10,6 +10,7 @@ Warnings (`warnings.warn`) become records of the logger ``py.warnings``, as `log
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -73,9 +74,11 @@ class RecordsHome(logging.Handler):
             self._dropped += 1
             return
         self._kept.append(data)
-        self._leave(data)
-        if self.sender is not None and not self._send_now():
-            self._send_later()
+        # It goes home with the report at the latest: what hinders it from going earlier must not fail who logs.
+        with contextlib.suppress(OSError, RuntimeError):
+            self._leave(data)
+            if self.sender is not None and not self._send_now():
+                self._send_later()
 
     @property
     def is_alone(self) -> bool:
@@ -100,13 +103,20 @@ class RecordsHome(logging.Handler):
             taken.append(dump_record(_frame_of(logging.makeLogRecord(_of_ours(text)))))
         return taken
 
+    def give_back(self, records: Sequence[bytes]) -> None:
+        """These could not be sent: they go with the next report."""
+        self._kept.extendleft(reversed(records))
+
     def _leave(self, data: bytes) -> None:
         """Where the parent finds it when this worker dies now. Called with the handler's lock held."""
         outbox = self._station.outbox
         if outbox is None or self._unsent > MOST_BYTES:
             return
         data = unsent(data) if self._unsent else begin_unsent(self.chunk) + unsent(data)
-        outbox.leave_unsent(data, self._unsent)
+        try:
+            outbox.leave_unsent(data, self._unsent)
+        except OSError:  # files must not grow so far: then it is lost with this worker, if that dies
+            return
         self._unsent += len(data)
         self._station.ledger.words[UNSENT] = self._unsent
 

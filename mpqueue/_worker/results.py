@@ -15,12 +15,16 @@ from mpqueue._wire.frames import FailureFrame
 from mpqueue._wire.payload import Packed, dump, dump_plain
 from mpqueue._wire.segments import SegmentStore
 from mpqueue._worker.context import Running
-from mpqueue._worker.failures import pack_failure, stand_in
+from mpqueue._worker.failures import pack_failure, plain_text, stand_in
 from mpqueue._worker.loaded import LoadedJob
 
 
 class NotReadyError(Exception):
     """Some results are not pickled yet, and must not be by the watchdog."""
+
+
+class BrokenWorkerError(Exception):
+    """Nothing can be pickled here any more."""
 
 
 class ChunkResults:
@@ -33,6 +37,7 @@ class ChunkResults:
         careful: bool,
         mark: Callable[[int], None],
         store: SegmentStore | None,
+        is_broken: Callable[[], bool],
     ) -> None:
         self.lock = threading.Lock()
         self.sent = 0  #: positions below this have been reported
@@ -43,6 +48,7 @@ class ChunkResults:
         self._careful = careful
         self._mark = mark
         self._store = store
+        self._is_broken = is_broken  #: asked where a result can't be pickled
 
     def fail(self, position: int, error: BaseException, elapsed: float, *, charged: bool = True) -> None:
         """The item at this position, which is the next, failed."""
@@ -67,6 +73,13 @@ class ChunkResults:
         failed = sorted(at for at in self.failures if first <= at < done)
         return first, packed, {at - first: self.failures.pop(at) for at in failed}
 
+    def ended_whole(self, first: int, most: int) -> int:
+        """The first position from ``first`` on, and below ``most``, of which nothing is ready to be sent."""
+        at = first
+        while at < most and (at in self.failures or at in self._packed):
+            at += 1
+        return at
+
     def _pack(self, first: int, done: int, *, final: bool) -> Packed | list[Packed]:
         out, failures = self._running.out, self.failures
         if self._job.plain and not self._careful:
@@ -90,13 +103,16 @@ class ChunkResults:
             try:
                 self._packed[at] = dump(out[at], self._store)
             except BaseException as error:
+                if self._is_broken():
+                    raise BrokenWorkerError from error
                 self.failures[at] = FailureFrame(None, stand_in(error), 0.0, True, result=_short(out[at]))
             out[at] = None
 
 
 def _short(obj: Any) -> str:
     try:
-        text = repr(obj)
+        text = plain_text(repr(obj))
     except BaseException:
         text = "(its repr() fails too)"
-    return f"{text if len(text) <= 80 else text[:77] + '...'} of type {type(obj).__name__}"
+    name = type.__dict__["__name__"].__get__(type(obj))  # its metaclass may have another idea of it
+    return f"{text if len(text) <= 80 else text[:77] + '...'} of type {name}"

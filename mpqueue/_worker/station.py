@@ -10,8 +10,9 @@ station instead.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import stat
+import resource
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,38 +22,65 @@ from mpqueue._wire.flags import Flags
 from mpqueue._wire.ledger import OUTBOX, UNSENT_AT, Ledger
 from mpqueue._wire.line import encode
 from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
+from mpqueue._worker.descriptors import Descriptor
 from mpqueue._worker.memory import Growth
+
+#: Bytes that a file may have at least, as `RLIMIT_FSIZE` has it, for early reports to be made: far more than they have.
+ROOM = 1 << 30
 
 
 class Outbox(Protocol):
     """Where finished results and log records are left in the middle of a chunk."""
 
+    is_lost: bool  #: a handler has closed it, as far as was seen
+
+    def can_take(self) -> bool:
+        """False where nothing should be left there: a handler has closed it, or files must not grow."""
+
     def leave(self, data: bytes) -> None:
-        """Put an early report there, which must be free, and tell the parent."""
+        """Put an early report there, which must be free, and tell the parent. Raises OSError where that fails."""
 
     def leave_unsent(self, data: bytes, at: int) -> None:
-        """Put log records there for the case of this worker's death: ``at`` so many bytes of them already are."""
+        """Put log records there for the case of this worker's death: ``at`` so many bytes of them already are.
+
+        Raises OSError where that fails.
+        """
 
 
 class SharedOutbox:
     """The outbox in a file that the parent has open too, and the pipe that tells it to look there."""
 
     def __init__(self, file: int, bell: int, ledger: Ledger) -> None:
-        self._file = file
-        self._bell = bell
+        self._file = Descriptor(file)
+        self._bell = Descriptor(bell)
         self._ledger = ledger
+        self.is_lost = False
+
+    def is_there(self) -> bool:
+        """False where a handler has closed it. Costs 1.5 us."""
+        self.is_lost = not (self._file.is_there() and self._bell.is_there())
+        return not self.is_lost
+
+    def can_take(self) -> bool:
+        """See `Outbox.can_take`."""
+        most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        return self.is_there() and (most == resource.RLIM_INFINITY or most >= ROOM)
 
     def leave(self, data: bytes) -> None:
         """See `Outbox.leave`."""
-        message = encode(data)
-        os.pwrite(self._file, message, 0)
+        bell, message = self._bell.checked(), encode(data)
+        self._write(message, 0)
         self._ledger.words[OUTBOX] = len(message)
         with contextlib.suppress(BlockingIOError):  # a full pipe: the parent is told already
-            os.write(self._bell, b"!")
+            os.write(bell, b"!")
 
     def leave_unsent(self, data: bytes, at: int) -> None:
         """See `Outbox.leave_unsent`."""
-        os.pwrite(self._file, data, UNSENT_AT + at)
+        self._write(data, UNSENT_AT + at)
+
+    def _write(self, data: bytes, at: int) -> None:
+        if os.pwrite(self._file.checked(), data, at) != len(data):
+            raise OSError(errno.EFBIG, "expected room for an early report, got part of it")
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -72,15 +100,23 @@ class Station:
     has_run: bool = False  #: this worker has run an item
     growth: Growth = field(default_factory=Growth)
     line: int = -1  #: descriptor of the socket on which frames come and answers go, in a process of its own
+    _line: Descriptor | None = None  #: the same, as it was when this was made
+
+    def __post_init__(self) -> None:
+        if self.line >= 0:
+            self._line = Descriptor(self.line)
 
     def is_cut_off(self) -> bool:
-        """True where a handler has closed the line. Costs 1 us."""
-        if self.line < 0:
+        """True where a handler has closed the line, or is known to have closed the outbox. Costs 1 us."""
+        if self._line is None:
             return False
-        try:
-            return not stat.S_ISSOCK(os.fstat(self.line).st_mode)
-        except OSError:
-            return True
+        return not self._line.is_there() or (self.outbox is not None and self.outbox.is_lost)
+
+    def is_whole(self) -> bool:
+        """False where a handler has closed something that this worker needs. Costs 3 us."""
+        if self.is_cut_off():
+            return False
+        return not isinstance(self.outbox, SharedOutbox) or self.outbox.is_there()
 
 
 _sole: Station | None = None

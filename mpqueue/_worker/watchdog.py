@@ -135,5 +135,11 @@ def send_early(run: ChunkRun) -> None:
             return
         if done - run.stretch_lo >= len(run.stretch):
             return  # all have just ended: the main thread notes what they cost, and reports them at once
+        if not outbox.can_take():
+            return
         with contextlib.suppress(NotReadyError):
-            outbox.leave(dump_frame(run.part(done, Ended.DONE, final=False)))
+            part = dump_frame(run.part(done, Ended.DONE, final=False))
+            try:
+                outbox.leave(part)
+            except OSError:  # all of this chunk runs again, since a part of its report is missing; but only once
+                station.outbox = None

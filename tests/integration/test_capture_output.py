@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import JobQueue, RetryPolicy, current_item
+from mpqueue import JobQueue, RetryPolicy, WorkerCrashedError, current_item
 from tests.support import handlers as do
 from tests.support.programs import run_program
 
@@ -78,6 +78,33 @@ def test_a_crash_loses_its_own_output_only() -> None:
     with JobQueue(1, max_retries=0) as queue:
         job = queue.run("abc", handle, capture_output=True)
     assert [item.stdout for item in job.items] == ["a\n", None, "c\n"]
+
+
+@pytest.mark.parametrize("chunksize", [None, 40])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        do.close_fds_of("mpqueue-std"),
+        do.close_standard_fds,
+        do.close_standard_streams,
+        do.put_file_over_stdout,
+        do.close_fds_of("/dev"),
+        do.close_all_fds,
+    ],
+    ids=["the files", "1 and 2", "the streams", "another file in its place", "what was there before", "all"],
+)
+def test_an_item_that_closes_what_it_writes_to_costs_no_other_item_anything(
+    bad: do.Handler, chunksize: int | None
+) -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run(range(40), do.only(7, bad, talk), capture_output=True, chunksize=chunksize)
+        assert queue.run("ab", do.succeed).results == ["a", "b"]
+    others = [item for item in job.items if item.id != 7]
+    assert [item.result for item in others] == [item.id for item in others]
+    assert [item.stdout for item in others] == [f"out {item.id}\n" for item in others]
+    assert [item.stderr for item in others] == [f"err {item.id}\n" for item in others]
+    assert {item.attempts for item in others} == {1}
+    assert job.items[7].result == 7 or isinstance(job.items[7].exception, WorkerCrashedError)
 
 
 def test_coroutines_and_functions_that_return_one_are_heard() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -112,10 +113,22 @@ def test_fork_that_returns_twice_counts_once(capfd: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
-def test_worker_that_closes_its_descriptors_is_replaced_and_costs_its_own_item_at_worst(workers: int) -> None:
+@pytest.mark.parametrize(
+    "close",
+    [do.close_all_fds, *map(do.close_fds_of, ("socket:", "pipe:", "mpqueue-outbox", "anon_inode:"))],
+    ids=["all", "sockets", "pipes", "outbox", "timers"],
+)
+def test_worker_that_closes_its_descriptors_is_replaced_and_costs_its_own_item_at_worst(
+    workers: int, close: do.Handler
+) -> None:
+    def handle(item: str) -> str:
+        log.warning("%s", item)
+        return item
+
+    log = logging.getLogger("test")
     with JobQueue(workers, retry=ONCE) as queue:
         recorder = Recorder(queue)
-        queue.create_job("job", ["left", "culprit", "right"], do.only("culprit", do.close_all_fds), chunksize=3)
+        queue.create_job("job", ["left", "culprit", "right"], do.only("culprit", close, handle), chunksize=3)
         job = queue.start("job").result(60)
         recorder.check(job)
         assert [job.results[0], job.results[2]] == ["left", "right"]

@@ -212,6 +212,60 @@ def test_disk_that_fills_loses_nothing_and_destroys_nothing(tmp_path: Path, then
     assert "fine" in done.stdout
 
 
+# --- files that must not grow ---------------------------------------------------------------------------------------
+
+MUST_NOT_GROW = """
+    import logging, resource, sys, threading
+    import mpqueue
+
+    class Refuses(logging.Filter):
+        def filter(self, record):
+            raise RuntimeError("no record is good enough")
+
+    heard = []
+
+    class Hears(logging.Handler):
+        def emit(self, record):
+            heard.append(record.getMessage())
+
+    logging.getLogger().addHandler(Hears())
+    limit, by_a_handler = int(sys.argv[1]), sys.argv[2] == "handler"
+
+    def forbid():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    def handle(item):
+        if by_a_handler:
+            forbid()
+            logging.getLogger("mpqueue").addFilter(Refuses())  # also our own warnings
+        logging.warning("item %s", item)
+        print("printed", flush=True)
+        if item == 7:
+            threading.Event().wait(0.2)  # what ended before it could go home early
+        return bytes(300_000) if item % 3 else item
+
+    if not by_a_handler:
+        forbid()
+    for chunksize in (1, 30):
+        with mpqueue.JobQueue(2, max_retries=0) as queue:
+            job = queue.run(range(30), handle, chunksize=chunksize, capture_output=True)
+            assert job.results == [bytes(300_000) if item % 3 else item for item in range(30)], job.to_dict()
+            assert {item.attempts for item in job.items} == {1}
+            assert {item.stdout for item in job.items} == {"printed\\n"}
+            assert queue.run([bytes(500_000)], len).results == [500_000]
+        assert set(heard) >= {f"item {item}" for item in range(30)}, heard
+        heard.clear()
+    print("fine")
+"""
+
+
+@pytest.mark.parametrize("by", ["parent", "handler"])
+@pytest.mark.parametrize("limit", [8192, 200_000])
+def test_files_that_must_not_grow_fail_no_item(tmp_path: Path, limit: int, by: str) -> None:
+    done = run_program(tmp_path, MUST_NOT_GROW, str(limit), by)
+    assert done.stdout == "fine\n", done.stderr
+
+
 # --- workers that can't be started ----------------------------------------------------------------------------------
 
 

@@ -14,8 +14,10 @@ import functools
 import io
 import multiprocessing
 import os
+import pickle
 import random
 import re
+import resource
 import select
 import signal
 import socket
@@ -504,6 +506,125 @@ def _scribble(seed: int, then: Handler, item: Any) -> Any:
     for at in range(len(words)):
         words[at] = chance.getrandbits(64) if seed else 0
     return then(item)
+
+
+def close_fds_of(what: str) -> Handler:
+    """A handler that closes each descriptor above 2 whose name in /proc has ``what`` in it, and returns the item."""
+    return functools.partial(_close_fds_of, what)
+
+
+def _close_fds_of(what: str, item: Any) -> Any:
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if int(name) > 2 and what in os.readlink(f"/proc/self/fd/{name}"):
+                os.close(int(name))
+    return item
+
+
+def close_standard_fds(item: Any) -> Any:
+    """Close descriptors 1 and 2, under Python's streams, then return the item."""
+    os.close(1)
+    os.close(2)
+    return item
+
+
+def put_file_over_stdout(item: Any) -> Any:
+    """Put another file in the place of descriptor 1, for good, then return the item."""
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 1)
+    return item
+
+
+# --- that break what pickles ----------------------------------------------------------------------------------------
+
+
+def lower_recursion_limit(item: Any) -> Any:
+    """Leave hardly any recursion to whatever runs here later, then return the item."""
+    sys.setrecursionlimit(60)
+    return item
+
+
+def take_address_space(item: Any) -> Any:
+    """Let this process map no more memory, then return the item."""
+    resource.setrlimit(resource.RLIMIT_AS, (1, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    return item
+
+
+def replace_picklers(item: Any) -> Any:
+    """Put something that raises in the place of both picklers, for objects that are not plain; return the item."""
+    import cloudpickle
+
+    plain = pickle.dumps
+
+    def refuse(self: Any, obj: Any) -> NoReturn:
+        raise pickle.PicklingError("nothing can be pickled any more")
+
+    def dumps(obj: Any, *args: Any, **options: Any) -> bytes:
+        return plain(obj, *args, **options) if type(obj) in (list, tuple, dict) else refuse(None, obj)
+
+    pickle.dumps = dumps
+    cloudpickle.CloudPickler.dump = refuse
+    return item
+
+
+class OddText(str):
+    """A string that has no length and can't be pickled."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise RuntimeError("no length")
+
+    def __reduce__(self) -> NoReturn:
+        raise RuntimeError("this text refuses to be pickled")
+
+
+class OddlyShown:
+    """Can't be pickled, and its ``repr()`` is an `OddText`."""
+
+    def __repr__(self) -> str:
+        return OddText("odd")
+
+    def __reduce__(self) -> NoReturn:
+        raise RuntimeError("this object refuses to be pickled")
+
+
+class OddTextError(Exception):
+    """Its ``str()`` is an `OddText`."""
+
+    def __str__(self) -> str:
+        return OddText("odd")
+
+
+def return_oddly_shown(item: Any) -> Any:
+    """Return what can't be pickled, nor shown in the usual way."""
+    return OddlyShown()
+
+
+def raise_odd_text(item: Any) -> NoReturn:
+    """Raise an error whose ``str()`` is no ordinary string."""
+    raise OddTextError
+
+
+class Parcel:
+    """More than plain data, and a megabyte where it is pickled; equal to others with the same ``item``."""
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Parcel, (self.item,), {"load": bytes(1_000_000)}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Parcel) and other.item == self.item
+
+    def __hash__(self) -> int:
+        return hash(self.item)
+
+
+def return_parcel(item: Any) -> Any:
+    """Return the item in a `Parcel`."""
+    return Parcel(item)
 
 
 # --- that hang ------------------------------------------------------------------------------------------------------
