@@ -44,6 +44,7 @@ from mpqueue._engine.launch import LaunchContext
 from mpqueue._engine.leash import Leash
 from mpqueue._engine.line import Line
 from mpqueue._engine.worker_process import WorkerProcess
+from mpqueue._wire import locks
 from mpqueue._wire.flags import make_flags
 from mpqueue._wire.ledger import MOST, OUTBOX, SIZE, UNSENT, UNSENT_AT, Claim, Ledger, SharedFile
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, whole_size
@@ -74,6 +75,17 @@ def register_exit() -> None:
         register: Any = getattr(threading, "_register_atexit", None)
         if register is not None:
             process_executor.process_pool_executor_at_exit = register(process_executor._python_exit) or True
+
+
+class _Context(locks.Locks, LaunchContext):  # type: ignore[misc]
+    """loky's context, with semaphores that have no names. For one lane."""
+
+    def __init__(self) -> None:
+        self._page = locks.LockPage()
+
+    def close(self) -> None:
+        """The worker has its semaphores by now."""
+        self._page.close()
 
 
 class LokyLane:
@@ -111,7 +123,11 @@ class LokyLane:
             self._line = Line(inbox)
             undo.callback(os.close, self._line.worker_end)
             on_failure.callback(self._line.close)
-            self._flags = make_flags()
+            if locks.AVAILABLE:
+                context: Any = undo.enter_context(contextlib.closing(_Context()))
+                self._flags = make_flags(context)
+            else:
+                context, self._flags = LaunchContext(), make_flags()
             self._setter = FlagSetter(self._flags, self.ledger, f"mpqueue-flags-{number}")
             seed = LaneSeed(
                 lane=number,
@@ -126,7 +142,7 @@ class LokyLane:
                 flags=self._flags,
                 start_method=multiprocessing.get_start_method(allow_none=True),
             )
-            self._start(seed, environment, leash, on_failure)
+            self._start(seed, context, environment, leash, on_failure)
             on_failure.pop_all()
         self._line.open(self._answered, self._ended)
         os.set_inheritable(self._outbox.fd, False)
@@ -134,12 +150,17 @@ class LokyLane:
         weakref.finalize(self, self._outbox.close)
 
     def _start(
-        self, seed: LaneSeed, environment: dict[str, str], leash: Leash, on_failure: contextlib.ExitStack
+        self,
+        seed: LaneSeed,
+        context: Any,
+        environment: dict[str, str],
+        leash: Leash,
+        on_failure: contextlib.ExitStack,
     ) -> None:
         """Spawn the worker, and take its process and loky's thread out of the executor."""
         # The context itself: its name means joblib's own copy of loky where that was imported later.
         self._executor: Any = process_executor.ProcessPoolExecutor(
-            1, context=LaunchContext(), initializer=guard.initialize, initargs=(seed,), env=environment, timeout=None
+            1, context=context, initializer=guard.initialize, initargs=(seed,), env=environment, timeout=None
         )
         on_failure.callback(_abort, self._executor, leash)
         self.first_answer: Call | None = self._begin()
@@ -160,7 +181,7 @@ class LokyLane:
         _await_exitcode(self._process._popen, self.worker)
 
     def forget_names(self) -> None:
-        """Once the worker has opened them, take the semaphores' names out of the file system.
+        """Once the worker has opened them, take the semaphores' names out of the file system, if they have any.
 
         So nothing of them is left there whatever happens to this process, to its group, and to the resource trackers
         in it; and these have nothing to warn about.

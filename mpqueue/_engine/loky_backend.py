@@ -9,9 +9,10 @@ from mpqueue._engine.inbox import Inbox
 from mpqueue._engine.lane import count_cpus
 from mpqueue._engine.pool import LokyPool
 from mpqueue._engine.protocol import Capabilities, LaneSettings, Pool
+from mpqueue._wire import locks
 from mpqueue.errors import WorkerStartError
 
-#: Where the system keeps semaphores, and the bytes that must be free there before workers start.
+#: Where the system keeps semaphores that have names, and the bytes that must be free there before workers start.
 SEMAPHORES = "/dev/shm"  # noqa: S108 - nothing of ours is written there
 SHM_NEEDED = 1 << 20
 
@@ -27,7 +28,8 @@ class LokyBackend:
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> Pool:
         """See `protocol.Backend.open`."""
-        _check_shm()
+        if not locks.AVAILABLE:
+            _check_shm()
         return LokyPool(settings, inbox)
 
     def __repr__(self) -> str:

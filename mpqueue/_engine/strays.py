@@ -86,7 +86,10 @@ def _kill(pid: int, of_cookie: bytes) -> bool:
         try:
             found = _cookie_of(pid)
             if found is not None and found[1] == of_cookie:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                try:
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                except PermissionError:  # by a filter of system calls; it was that process a moment ago
+                    os.kill(pid, signal.SIGKILL)
                 return True
         finally:
             os.close(pidfd)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import multiprocessing
 from multiprocessing.synchronize import Event
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 #: Seconds: a worker looks at its flags at most this often.
 READ_INTERVAL = 0.005
@@ -29,7 +29,8 @@ class Flags(NamedTuple):
     cancel: Event
 
 
-def make_flags() -> Flags:
-    """New Events, of the "spawn" context: those of the default one can't be handed to a loky worker."""
-    context = multiprocessing.get_context("spawn")
+def make_flags(context: Any = None) -> Flags:
+    """New Events of that context, or of "spawn": those of the default one can't be handed to a loky worker."""
+    if context is None:
+        context = multiprocessing.get_context("spawn")
     return Flags(pause=context.Event(), cancel=context.Event())

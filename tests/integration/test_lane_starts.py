@@ -132,9 +132,11 @@ def test_no_room_for_semaphores_is_told_and_nothing_stays(tmp_path: Path) -> Non
         """
         import os
         from mpqueue._engine import lane
+        from mpqueue._wire import locks
         from tests.support.lanes import RECEIVER, Lanes
         from tests.support.waiting import wait_until
         lane.RECEIVER = RECEIVER
+        locks.AVAILABLE = False  # semaphores have names
         lanes = Lanes(1)
         lanes.kill()
         lanes.pool.retire(0)

@@ -20,7 +20,7 @@ pytestmark = [
 #: One job with an item that hangs while it holds the global lock; then one of which all items hang, prints the workers'
 #: ids, and closes the queue or waits to be killed.
 PROGRAM = """
-import os, signal, sys
+import os, signal, subprocess, sys
 from mpqueue import JobQueue
 from mpqueue._engine import warden
 from tests.support import handlers as do, refusing
@@ -30,6 +30,7 @@ from pathlib import Path
 
 warden.KILL_LIMIT = 1.0
 end, refused, hang = sys.argv[1:4]
+strays = refused == "PIDFD_SIGNALS"  # they are looked for at the close, and ended one by one
 if refused != "user":
     refusing.refuse(*map(vars(refusing).get, refused.split("+")))
 
@@ -42,6 +43,8 @@ def become_another_user():
 def hang_with_a_child(item):
     if os.fork() == 0:
         do.hang_sleep(item)
+    if strays:
+        Path(f"gate/{subprocess.Popen(['sleep', '300'], start_new_session=True).pid}").touch()
     Path(f"gate/{os.getpid()}").touch()
     getattr(do, hang)(item)
 
@@ -55,7 +58,7 @@ assert job.results == ["left", None, "right"], job.to_dict()
 assert job.items[1].exception.__class__.__name__ == "ItemTimeoutError"
 queue.create_job("hung", [1, 2], hang_with_a_child, chunksize=1)
 queue.start("hung")
-wait_until(lambda: len(os.listdir(gate)) == 2)
+wait_until(lambda: len(os.listdir(gate)) == 2 + 2 * strays)
 print(*first, *os.listdir(gate), flush=True)
 if end == "close":
     queue.close(kill=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mpqueue._wire import locks
 from tests.support import surroundings
 from tests.support.programs import PATIENCE, write_program
 
@@ -61,6 +62,11 @@ for fd in free:
 """
 
 
+#: Semaphores need /dev/shm only where they have names.
+WITHOUT_NAMES = pytest.mark.skipif(not locks.AVAILABLE, reason="this system's semaphores have names")
+WITH_NAMES = "from mpqueue._wire import locks; locks.AVAILABLE = False"
+
+
 def told(folder: Path, *, before: str = "", after: str = "", call: str = "told()", mounts: str = "") -> str:
     """Run the program, and return what it says."""
     program = write_program(folder, PROGRAM.format(root=str(ROOT), before=before, after=after, call=call))
@@ -86,6 +92,8 @@ def told(folder: Path, *, before: str = "", after: str = "", call: str = "told()
         {"before": "from tests.support.surroundings import refuse_memfd; refuse_memfd()"},
         {"mounts": surroundings.NO_PROC},
         {"mounts": surroundings.NO_DEV_FD},
+        pytest.param({"mounts": surroundings.READ_ONLY_SHM}, marks=WITHOUT_NAMES),
+        pytest.param({"mounts": surroundings.NO_SHM}, marks=WITHOUT_NAMES),
     ],
     ids=[
         "daemonic",
@@ -97,6 +105,8 @@ def told(folder: Path, *, before: str = "", after: str = "", call: str = "told()
         "no memfd",
         "no proc",
         "no dev fd",
+        "read-only shm",
+        "no shm",
     ],
 )
 def test_workers_start_and_are_replaced(tmp_path: Path, odd: dict[str, str]) -> None:
@@ -106,8 +116,8 @@ def test_workers_start_and_are_replaced(tmp_path: Path, odd: dict[str, str]) -> 
 @pytest.mark.parametrize(
     ("odd", "reason"),
     [
-        ({"mounts": surroundings.READ_ONLY_SHM}, "expected to be allowed to write to /dev/shm"),
-        ({"mounts": surroundings.NO_SHM}, "expected the folder /dev/shm"),
+        ({"mounts": surroundings.READ_ONLY_SHM, "before": WITH_NAMES}, "expected to be allowed to write to /dev/shm"),
+        ({"mounts": surroundings.NO_SHM, "before": WITH_NAMES}, "expected the folder /dev/shm"),
         ({"before": NOWHERE}, "expected sys.executable to be the path of a Python interpreter, got ''"),
         ({"after": FEW_DESCRIPTORS.format(engine=8)}, "raise the limit with `ulimit -n 1024`"),
     ],
