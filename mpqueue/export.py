@@ -19,13 +19,14 @@ import datetime as dt
 import importlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue.errors import shown
 from mpqueue.text import as_utf8, digits, encode_text, json_text, repr_of
+from mpqueue.whole_file import whole_file
 
 if TYPE_CHECKING:
     from mpqueue.job import JobItem
@@ -298,6 +299,27 @@ def _as_cell(value: Any) -> Any:
     return str(ready) if isinstance(ready, int | float) else json_text(ready)
 
 
+class _Choice(NamedTuple):
+    """What of the items is written, and how."""
+
+    columns: Columns
+    default: Sequence[str]
+    escape_formulas: bool
+
+
+#: With what a text begins that spreadsheets take for a formula, and numbers, which begin so as well.
+_FORMULA = re.compile("[=+\\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def _for_sheet(value: Any) -> Any:
+    """The value as a cell that no spreadsheet runs: before a text that it would run stands an apostrophe."""
+    cell = _as_cell(value)
+    if not isinstance(cell, str) or _FORMULA.match(cell) is None or isinstance(value, int | float | complex):
+        return cell
+    return cell if _NUMBER.fullmatch(cell) else f"'{cell}"
+
+
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
@@ -307,13 +329,17 @@ def export(
     columns: Sequence[str] | None = None,
     format: str | None = None,
     default: Sequence[str] = COLUMNS,
+    *,
+    escape_formulas: bool = True,
 ) -> Path:
     """Write the items into a file, in the format that its suffix, or ``format``, names. Returns its path.
 
     The file is there when it is whole: what was there before stays until then. ``default``: the columns without a
-    choice.
+    choice. ``escape_formulas``: in tables of text, an apostrophe stands before what a spreadsheet would run.
     """
     target = Path(path)
+    if not isinstance(escape_formulas, bool):
+        raise TypeError(f"escape_formulas: expected True or False, got {shown(escape_formulas)}")
     if format is not None and not isinstance(format, str):
         raise TypeError(f"format: expected a str, got {shown(format)} of type {type(format).__name__}")
     name = (format or target.suffix).lstrip(".").lower()
@@ -321,7 +347,7 @@ def export(
     if writer is None:
         raise ValueError(f"format: expected one of {', '.join(_WRITERS)}, got {shown(name)} (from {str(path)!r})")
     with whole_file(target) as file:
-        writer(file, items, columns, default)
+        writer(file, items, _Choice(columns, default, escape_formulas))
     return target
 
 
@@ -334,46 +360,28 @@ def check_format(path: str | os.PathLike[str]) -> None:
         _need("pyarrow", "a Parquet file")
 
 
-@contextmanager
-def whole_file(target: Path) -> Iterator[IO[bytes]]:
-    """A file that gets its name when it is written."""
-    if target.exists() and not target.is_file():  # /dev/stdout, a named pipe
-        with target.open("wb") as file:
-            yield file
-        return
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _write_json_lines(file: IO[bytes], items: Items, columns: Columns, default: Sequence[str]) -> None:
-    for record in _each_record(items, columns, default):
+def _write_json_lines(file: IO[bytes], items: Items, choice: _Choice) -> None:
+    for record in _each_record(items, choice):
         file.write(as_json_line(record).encode())
 
 
-def _write_json(file: IO[bytes], items: Items, columns: Columns, default: Sequence[str]) -> None:
-    ready = [_ready_record(record) for record in _each_record(items, columns, default)]
+def _write_json(file: IO[bytes], items: Items, choice: _Choice) -> None:
+    ready = [_ready_record(record) for record in _each_record(items, choice)]
     file.write(json_text(ready, indent=1).encode() + b"\n")
 
 
-def _each_record(items: Items, columns: Columns, default: Sequence[str]) -> Iterable[dict[str, Any]]:
-    chosen = _chosen(items, columns, default)
+def _each_record(items: Items, choice: _Choice) -> Iterable[dict[str, Any]]:
+    chosen = _chosen(items, choice.columns, choice.default)
     return (record_of(item, chosen) for item in items)
 
 
-def _write_csv(
-    file: IO[bytes], items: Items, columns: Columns, default: Sequence[str], *, delimiter: str = ","
-) -> None:
-    columns_of = table(items, columns, default)
+def _write_csv(file: IO[bytes], items: Items, choice: _Choice, *, delimiter: str = ",") -> None:
+    columns_of = table(items, choice.columns, choice.default)
+    as_cell = _for_sheet if choice.escape_formulas else _as_cell
     # The writer quotes both characters of its line ends, and readers end lines at either.
     writer = csv.writer(_Encoded(file), delimiter=delimiter, lineterminator=_LINE_END)
     writer.writerow(columns_of)
-    writer.writerows([_as_cell(value) for value in row] for row in zip(*columns_of.values(), strict=True))
+    writer.writerows([as_cell(value) for value in row] for row in zip(*columns_of.values(), strict=True))
 
 
 _LINE_END = "\r\n"
@@ -390,16 +398,15 @@ class _Encoded:
         return self._file.write(encode_text(row.removesuffix(_LINE_END) + "\n"))
 
 
-def _write_tsv(file: IO[bytes], items: Items, columns: Columns, default: Sequence[str]) -> None:
-    _write_csv(file, items, columns, default, delimiter="\t")
+def _write_tsv(file: IO[bytes], items: Items, choice: _Choice) -> None:
+    _write_csv(file, items, choice, delimiter="\t")
 
 
-def _write_parquet(file: IO[bytes], items: Items, columns: Columns, default: Sequence[str]) -> None:
+def _write_parquet(file: IO[bytes], items: Items, choice: _Choice) -> None:
     arrow = _need("pyarrow", "a Parquet file")
     parquet = _need("pyarrow.parquet", "a Parquet file")
-    arrays = {
-        as_utf8(name): _or_as_text(arrow.array, values) for name, values in table(items, columns, default).items()
-    }
+    columns_of = table(items, choice.columns, choice.default)
+    arrays = {as_utf8(name): _or_as_text(arrow.array, values) for name, values in columns_of.items()}
     parquet.write_table(arrow.table(arrays), file)
 
 

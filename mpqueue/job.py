@@ -360,17 +360,23 @@ class Job(Reportable, Generic[T_co, R_co]):
         return records(self.items, columns)
 
     def export(
-        self, path: str | os.PathLike[str], *, columns: Sequence[str] | None = None, format: str | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        columns: Sequence[str] | None = None,
+        format: str | None = None,
+        escape_formulas: bool = True,
     ) -> Path:
         """Write the items into a file: ``.jsonl``, ``.json``, ``.csv``, ``.tsv``, or with pyarrow ``.parquet``.
 
         ``columns`` are as in `to_records`; tables spread results that are mappings over a column for each key. The
-        file is there when it is whole. Values that JSON has no form for are written as their ``repr``. Returns its
-        path.
+        file is there when it is whole. Values that JSON has no form for are written as their ``repr``. In CSV and TSV,
+        texts that a spreadsheet would take for a formula (``=``, ``+``, ``-``, ``@``) have an apostrophe before them;
+        with ``escape_formulas=False`` they are as they were. Returns its path.
         """
         from mpqueue.export import export  # which few programs need
 
-        return export(self.items, path, columns, format)
+        return export(self.items, path, columns, format, escape_formulas=escape_formulas)
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """A data frame of the items, with the columns of `export`. Raises ImportError without pandas."""

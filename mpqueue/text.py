@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 #: Characters of a value that an error message shows at most.
@@ -134,13 +135,18 @@ def _long_number(value: int) -> str:
 def json_text(value: Any, escape: Callable[[int], str] = "\\u{:04x}".format, **options: Any) -> str:
     r"""The value as JSON that is UTF-8 and steers no terminal, and that means the same: ``\u001b``, ``\udcff``.
 
-    ``options`` are those of `json.dumps`. Raises what that raises.
+    ``options`` are those of `json.JSONEncoder`. Raises what that raises.
     """
-    import json  # takes 1 ms, which a program that writes none need not wait for
-
-    text = json.dumps(value, ensure_ascii=False, **options)
+    text = _encoder(**options)(value)
     # All that is hidden stands in texts: outside of these JSON has only newlines.
     return text if text.isprintable() else _HIDDEN.sub(lambda found: escape(ord(found[0])), text)
+
+
+@cache
+def _encoder(**options: Any) -> Callable[[Any], str]:
+    import json  # takes 1 ms, which a program that writes none need not wait for
+
+    return json.JSONEncoder(ensure_ascii=False, **options).encode
 
 
 def shown_json(value: Any, **options: Any) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from mpqueue.cli.outputs import ROW, check_output, open_output, open_rows
 from mpqueue.cli.run import (
+    RAW_CSV,
     again,
     count,
     count_or_none,
@@ -65,6 +66,7 @@ def add_command(commands: Parsers) -> None:
     parser = _add(commands, "export", export, "write the items of a job in a journal as rows")
     parser.add_argument("-o", "--output", metavar="FILE", help="as of run (default: JSON Lines on stdout)")
     parser.add_argument("--columns", metavar="A,B,...", help="as of run")
+    parser.add_argument("--raw-csv", action="store_true", help=RAW_CSV)
     parser.add_argument("--failed", action="store_true", help="failed items only")
 
 
@@ -128,7 +130,7 @@ def export(args: argparse.Namespace) -> int:
     reader = _reader(args.journal)
     job = _opened(reader, _choose(reader, args.job))
     columns = None if args.columns is None else [name.strip() for name in args.columns.split(",")]
-    with open_output(args.output, columns, captured=False) as output:
+    with open_output(args.output, columns, captured=False, raw_csv=args.raw_csv) as output:
         output.put(list(_failed(job)) if args.failed else list(job.items))
     return Exit.GOOD
 
@@ -162,11 +164,12 @@ def retry(args: argparse.Namespace) -> int:
 
 
 def _reader(path: str) -> Reader:
+    from mpqueue._engine.journal.ownership import own_path
     from mpqueue._engine.journal.reader import Reader  # with SQLite, which `run` may not need
 
     if not os.path.exists(path):
         raise UsageError(f"{path}: expected a journal, got a name that is not there")
-    return Reader(os.path.realpath(path))
+    return Reader(own_path(path))
 
 
 def _choose(reader: Reader, job_id: str | None) -> RecordedJob:

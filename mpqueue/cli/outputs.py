@@ -13,6 +13,7 @@ from mpqueue.bars import aside
 from mpqueue.cli.usage import UsageError, say_error
 from mpqueue.export import COLUMNS, as_json_line, check_format, export, record_of
 from mpqueue.job import Job, JobItem
+from mpqueue.whole_file import check_not_planted, open_to_write
 
 #: Beside what an export has, a row tells the input.
 ROW = (COLUMNS[0], "payload", *COLUMNS[1:])
@@ -52,7 +53,9 @@ class AtTheEnd:
 
 
 @contextmanager
-def open_output(path: str | None, columns: Sequence[str] | None, *, captured: bool) -> Iterator[Output]:
+def open_output(
+    path: str | None, columns: Sequence[str] | None, *, captured: bool, raw_csv: bool = False
+) -> Iterator[Output]:
     """The output; what is to be written at its end is written when the block is left, interrupted or not.
 
     Where rows go to stdout, that is theirs alone meanwhile: what handlers print goes to stderr.
@@ -62,7 +65,7 @@ def open_output(path: str | None, columns: Sequence[str] | None, *, captured: bo
         with _stdout_alone() as file:
             yield JsonLines(file, chosen)
     elif path.endswith((".jsonl", ".ndjson")):
-        with Path(path).open("w", encoding="utf-8") as file:
+        with open(open_to_write(path), "w", encoding="utf-8") as file:
             yield JsonLines(file, chosen)
     else:
         kept = AtTheEnd()
@@ -70,18 +73,18 @@ def open_output(path: str | None, columns: Sequence[str] | None, *, captured: bo
             yield kept
         except BaseException:
             if kept.items:
-                _write(kept.items, path, columns)
+                _write(kept.items, path, columns, raw_csv=raw_csv)
             raise
-        _write(kept.items, path, columns)
+        _write(kept.items, path, columns, raw_csv=raw_csv)
 
 
-def _write(items: Sequence[JobItem], path: str, columns: Sequence[str] | None) -> None:
+def _write(items: Sequence[JobItem], path: str, columns: Sequence[str] | None, *, raw_csv: bool) -> None:
     """Write what the work has come to. A column that is not there shall not cost the others."""
     try:
-        export(items, path, columns, default=ROW)
+        export(items, path, columns, default=ROW, escape_formulas=not raw_csv)
     except ValueError as error:
         say_error(f"--{error}; {path} has all columns instead")
-        export(items, path, default=ROW)
+        export(items, path, default=ROW, escape_formulas=not raw_csv)
 
 
 def check_output(path: str | None) -> None:
@@ -95,6 +98,10 @@ def check_output(path: str | None) -> None:
     folder = Path(path).resolve().parent
     if not folder.is_dir():
         raise UsageError(f"--output: expected a file in a folder that is there, got {path!r}")
+    try:
+        check_not_planted(path)
+    except OSError as error:
+        raise UsageError(f"--output: {error}") from None
 
 
 def open_rows(descriptor: int = 1) -> TextIO:

@@ -37,6 +37,7 @@ examples:
 
 exit codes: 0 all items completed, 1 some failed, 2 wrong usage, 130 interrupted (Ctrl-C)
 """
+RAW_CSV = "texts that a spreadsheet takes for formulas stay as they are in .csv and .tsv (default: with an apostrophe)"
 N = TypeVar("N", int, float)
 
 #: How many failed items are named at the end.
@@ -86,6 +87,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 def _add_output(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-o", "--output", metavar="FILE", help=".jsonl, .csv, .tsv, .json or .parquet (default: JSON Lines on stdout)")
+    add("--raw-csv", action="store_true", help=RAW_CSV)
     add("--unordered", action="store_true", help="rows in the order in which items end, not in that of the input")
     add("--columns", metavar="A,B,...", help="what rows have: id, payload, status, attempts, elapsed, error, result, "
         "traceback, stdout, stderr, or keys of the result or the item")  # fmt: skip
@@ -105,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     policy = RetryPolicy(args.retries, base_delay=args.retry_delay)
     columns = None if args.columns is None else [name.strip() for name in args.columns.split(",")]
     with (
-        open_output(args.output, columns, captured=args.capture_output) as output,
+        open_output(args.output, columns, captured=args.capture_output, raw_csv=args.raw_csv) as output,
         JobQueue(args.jobs, retry=policy, timeout=args.timeout, journal=args.journal) as queue,
     ):
         try:

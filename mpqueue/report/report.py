@@ -11,12 +11,12 @@ from mpqueue._core.job_book import JobBook
 from mpqueue._core.timings import Timings
 from mpqueue._engine.clock import SystemClock
 from mpqueue._engine.pool import count_cpus
-from mpqueue.export import whole_file
 from mpqueue.report.advice import advise
 from mpqueue.report.figures import Figures, measure
 from mpqueue.report.page import write_page
 from mpqueue.report.text import write_text
 from mpqueue.report.trace import write_trace
+from mpqueue.whole_file import whole_file
 
 
 class Report:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mpqueue._engine.journal.lock import JournalLock
+from mpqueue._engine.journal.ownership import check_own
 from mpqueue._engine.journal.reader import Reader
 from mpqueue._engine.journal.store import Connect, Statement, Store, connect, describe
 from mpqueue._engine.journal.values import BigFile
@@ -71,6 +72,7 @@ class Journal:
         #: After `close`: why something of it was not written.
         self.lost: JournalError | None = None
         self._now = now
+        check_own(path)
         self._lock = JournalLock(path)
         try:
             self._store = Store(path, connect)

@@ -9,13 +9,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import threading
 
+from mpqueue._engine.journal.ownership import check_stat
 from mpqueue.errors import JournalError
 
 #: The paths that queues of this process hold.
 _held: set[str] = set()
 _guard = threading.Lock()
+#: Bytes of a lock file: the number of the process that holds it.
+MOST = 32
 
 
 class JournalLock:
@@ -38,11 +42,12 @@ class JournalLock:
     def _acquire(self, journal: str) -> int:
         while True:
             try:
-                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             except OSError as error:
                 raise JournalError(f"{journal}: expected a folder to write in, got {error.strerror!r} for its lock "
                                    f"{self._path}; nothing was changed") from error  # fmt: skip
             try:
+                _check_empty_lock(self._path, fd)
                 fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_at(fd, self._path):  # else its holder removed it just now
                     with contextlib.suppress(OSError):  # a full disk; it is for people only
@@ -50,6 +55,9 @@ class JournalLock:
                         os.pwrite(fd, b"%d\n" % os.getpid(), 0)
                     return fd
                 os.close(fd)
+            except JournalError:
+                os.close(fd)
+                raise
             except OSError as error:
                 owner = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
                 os.close(fd)
@@ -67,6 +75,14 @@ class JournalLock:
     def _give_back(self) -> None:
         with _guard:
             _held.discard(self._key)
+
+
+def _check_empty_lock(path: str, fd: int) -> None:
+    """Raise `JournalError` unless it is a lock file of this user's, which is about to be written."""
+    found = os.fstat(fd)
+    check_stat(path, found)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_size > MOST:
+        raise JournalError(f"{path}: expected a lock file, got something else; it is left as it is")
 
 
 def _is_at(fd: int, path: str) -> bool:

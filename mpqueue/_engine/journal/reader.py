@@ -11,6 +11,7 @@ from typing import Any
 
 from mpqueue._core.item_table import ItemTable
 from mpqueue._engine.journal import lock
+from mpqueue._engine.journal.ownership import check_own, check_stat
 from mpqueue._engine.journal.payloads import read_payloads
 from mpqueue._engine.journal.rows import read_row, unseal
 from mpqueue._engine.journal.store import check_version, column_to_id, explained, folder_of, id_to_column, open_to_read
@@ -66,6 +67,7 @@ class Reader:
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         with explained(self.path):
+            check_own(self.path)
             if not os.path.exists(self.path):
                 raise JournalError(f"{self.path}: expected a journal, got a name that is not there")
             if not os.path.isfile(self.path):
@@ -127,8 +129,11 @@ class Reader:
         return sorted(unreadable)
 
     def read_file(self, name: str) -> bytes:
-        """A big value's file. Raises OSError."""
-        return (folder_of(self.path) / os.path.basename(name)).read_bytes()
+        """A big value's file. Raises OSError, and `JournalError` for one that another user has put there."""
+        path = folder_of(self.path) / os.path.basename(name)
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            check_stat(str(path), os.fstat(file.fileno()))
+            return file.read()
 
 
 def _job(row: tuple[Any, ...]) -> RecordedJob:

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mpqueue._engine.journal.ownership import check_own, check_stat
 from mpqueue._engine.journal.values import BigFile
 from mpqueue.errors import JournalError
+from mpqueue.whole_file import whole_file
 
 #: SQLite's ``application_id``: "mpqj".
 APPLICATION = 0x6D70716A
@@ -65,8 +67,11 @@ def id_to_column(job_id: str) -> str | bytes:
 
 
 def column_to_id(column: str | bytes) -> str:
-    """The id again."""
-    return column if isinstance(column, str) else column.decode(errors="surrogatepass")
+    """The id again. Raises TypeError or ValueError for what `id_to_column` has not made."""
+    job_id = column if isinstance(column, str) else column.decode(errors="surrogatepass")
+    if id_to_column(job_id) != column:
+        raise TypeError(f"the id {column!r}")
+    return job_id
 
 
 class Store:
@@ -75,6 +80,7 @@ class Store:
     def __init__(self, path: str, connect: Connect = connect) -> None:
         self.path = path
         with explained(path):
+            check_own(path)
             is_new = _check(path)
             if is_new:
                 _create(path)
@@ -174,21 +180,9 @@ class Store:
 
 def write_whole(folder: Path, file: BigFile) -> None:
     """Write a file that is there whole, and on disk, or not at all. Raises OSError."""
-    part = folder / f"{file.name}.part"
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
+    with whole_file(folder / file.name, 0o600) as written:
         for each in file.parts:
-            rest = memoryview(each).cast("B") if memoryview(each).nbytes else memoryview(b"")
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-        os.fsync(fd)
-        os.rename(part, folder / file.name)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
-    finally:
-        os.close(fd)
+            written.write(each)
 
 
 @contextlib.contextmanager
@@ -263,8 +257,11 @@ def _check(path: str) -> bool:
 
 def _create(path: str) -> None:
     """An empty file, for its user alone: SQLite gives the files beside it the same rights."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    os.close(fd)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        check_stat(path, os.fstat(fd))  # somebody may have been quicker
+    finally:
+        os.close(fd)
     _sync_folder(Path(path).parent)
 
 

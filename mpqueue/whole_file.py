@@ -1,0 +1,89 @@
+"""Files that are written whole or not at all, and that no other user can turn elsewhere.
+
+A folder may be one where others write, too (``/tmp``): a file is made under a random name that must be new
+(``O_EXCL``), and gets its own name once it is on disk. A link at that name is replaced, never followed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextmanager
+def whole_file(target: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
+    """A file that gets its name when all of it is on disk; where writing fails, what had that name before stays.
+
+    Its rights are ``mode``; without it those of the file that it replaces, else what the umask leaves. What is no
+    regular file (/dev/stdout, a named pipe) is written to directly. Raises OSError.
+    """
+    if _is_device_or_pipe(target):
+        with open(open_to_write(target), "wb") as file:
+            yield file
+        return
+    part = target.parent / f".{os.urandom(8).hex()}.part"
+    fd = os.open(part, _NEW, 0o666 if mode is None else mode)
+    try:
+        with open(fd, "wb") as file:
+            if mode is None and (replaced := _rights_of(target)) is not None:
+                os.fchmod(fd, replaced)
+            yield file
+            file.flush()
+            os.fsync(fd)
+        os.replace(part, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part)
+        raise
+
+
+def _is_device_or_pipe(target: Path) -> bool:
+    return target.exists() and not target.is_file()
+
+
+def _rights_of(target: Path) -> int | None:
+    """Of a file of this user's own; another's says nothing about who may read this one."""
+    with suppress(OSError):
+        found = os.lstat(target)
+        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+            return stat.S_IMODE(found.st_mode) & 0o777
+    return None
+
+
+def open_to_write(path: str | os.PathLike[str]) -> int:
+    """A descriptor of the file, emptied, for what is written bit by bit.
+
+    Raises PermissionError for a link or a named pipe that another user has put there, and OSError.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    kind = check_not_planted(path)
+    return os.open(path, flags if kind == stat.S_IFLNK else flags | os.O_NOFOLLOW, 0o666)
+
+
+def check_not_planted(path: str | os.PathLike[str]) -> int | None:
+    """Raise PermissionError for a link or a named pipe of another user's. Returns what kind of file it is, if any.
+
+    Links of root (``/dev/stdout``) and of this user are followed.
+    """
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    kind = stat.S_IFMT(found.st_mode)
+    if kind in (stat.S_IFLNK, stat.S_IFIFO) and not is_trusted(found.st_uid):
+        what = "a link" if kind == stat.S_IFLNK else "a named pipe"
+        raise PermissionError(
+            f"{os.fspath(path)}: expected a file of this user, got {what} of user {found.st_uid}; nothing was written"
+        )
+    return kind
+
+
+def is_trusted(user: int) -> bool:
+    """True for this user, and for root, against whom there is no defence."""
+    return user in (os.geteuid(), 0)
