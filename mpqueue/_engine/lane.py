@@ -57,6 +57,9 @@ RECEIVER = ("mpqueue._worker.main", "receive")
 #: How many descriptors a start takes at its height, rounded up. loky leaves some open when it runs out in the middle.
 DESCRIPTORS = 32
 
+#: How many a lane keeps while its worker lives, rounded up.
+DESCRIPTORS_KEPT = 12
+
 #: Seconds that an exit of the interpreter waits for the thread of a lane whose worker it has killed.
 EXIT_PATIENCE = 1.0
 

@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from mpqueue._core.job_book import JobBook
-from mpqueue.dashboard.aside import on_thread
+from mpqueue.dashboard.aside import BusyError, on_thread
 from mpqueue.dashboard.details import details_of
 from mpqueue.dashboard.feed import Feed, Viewer
 from mpqueue.dashboard.guard import Guard
@@ -50,7 +50,8 @@ def make_app(served: Served, feed: Feed, hosts: tuple[str, ...]) -> Guard:
                         Route("/{name}", routes.file, methods=["GET"]),
                     ],
                 )
-            ]
+            ],
+            exception_handlers={BusyError: _answer_busy},
         ),
         hosts,
     )
@@ -144,6 +145,10 @@ async def _wants_kill(request: Request) -> bool:
     except ValueError:
         return False
     return isinstance(wishes, dict) and wishes.get("kill") is True
+
+
+async def _answer_busy(_: Request, __: Exception) -> Response:
+    return _refusal("The page is busy with other requests; some may hang. Try again later.", 503)
 
 
 def _refusal(why: str, status: int) -> Response:

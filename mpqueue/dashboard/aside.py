@@ -11,13 +11,23 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: Calls at a time, in all: those that hang keep their threads.
+MOST = 32
+_free = threading.BoundedSemaphore(MOST)
+
+
+class BusyError(Exception):
+    """So many calls run, or hang, that no other is made."""
+
 
 async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call it on a new thread, and wait for its value.
 
     Unlike asyncio's own threads it is waited for by nobody else: a user's ``repr`` that hangs neither keeps the page
-    from closing nor the program from ending.
+    from closing nor the program from ending. Raises `BusyError` where too many run already.
     """
+    if not _free.acquire(blocking=False):
+        raise BusyError
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
 
@@ -36,8 +46,14 @@ async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
             value = call(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - raised by whoever waits
             failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
+        finally:
+            _free.release()
         with suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(settle, value, failure)
 
-    threading.Thread(target=work, name="mpqueue-page-call", daemon=True).start()
+    try:
+        threading.Thread(target=work, name="mpqueue-page-call", daemon=True).start()
+    except BaseException:
+        _free.release()
+        raise
     return await answer

@@ -8,13 +8,17 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import resource
 import socket
 import threading
 from concurrent.futures import Future
 
 import uvicorn
 
+from mpqueue._core.lane_book import LaneState
+from mpqueue._engine.lane import DESCRIPTORS, DESCRIPTORS_KEPT
 from mpqueue.dashboard.app import make_app
+from mpqueue.dashboard.door import MOST_HEADERS, TAKEN_AT_A_TIME, Door
 from mpqueue.dashboard.feed import Feed
 from mpqueue.dashboard.guard import Guard
 from mpqueue.dashboard.served import Served
@@ -26,6 +30,10 @@ log = logging.getLogger("mpqueue")
 PATIENCE = 1
 #: Seconds that `close` waits for the thread; a user's ``repr`` may hang there.
 CLOSE_LIMIT = 5.0
+#: Connections that may wait until they are taken.
+WAITING = 1024
+#: Seconds for which Linux keeps a connection on which nothing is sent.
+DEFER_SECONDS = 5
 
 
 Begun = Future[tuple[asyncio.AbstractEventLoop, Feed, Guard]]
@@ -38,6 +46,7 @@ class Page:
         self._served = served
         self._hosts = (*hosts, f"[{host}]" if ":" in host else host)
         self._socket = _listen(host, port)
+        self._door = Door(self._reserve)
         self._closed = False
         self._lock = threading.Lock()
         begun: Begun = Future()
@@ -60,6 +69,16 @@ class Page:
     def __repr__(self) -> str:
         return f"<Page {'closed' if self._closed else 'at ' + self.url.partition('?')[0]}>"
 
+    def _reserve(self) -> int:
+        """Descriptors that are to stay free: for two starts at a time, and for each worker that is still to come.
+
+        At most half of what the process may have, or a queue of very many workers would have no page.
+        """
+        to_come = sum(lane.state is not LaneState.READY for lane in self._served.lanes())
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = 2 * DESCRIPTORS + to_come * DESCRIPTORS_KEPT
+        return wanted if most == resource.RLIM_INFINITY else min(wanted, most // 2)
+
     def _run(self, begun: Begun) -> None:
         try:
             asyncio.run(self._serve(begun))
@@ -77,11 +96,13 @@ class Page:
         config = uvicorn.Config(
             guard,
             loop="asyncio",
-            http="h11",
+            http=self._door.connect,  # type: ignore[arg-type] # called with a connection's parts, as a class would be
+            backlog=TAKEN_AT_A_TIME,
+            h11_max_incomplete_event_size=MOST_HEADERS,
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # at each request that is none there would be a warning
             access_log=False,
             proxy_headers=False,
             server_header=False,
@@ -99,13 +120,25 @@ class Page:
             await serving
 
 
+class _Listening(socket.socket):
+    """asyncio takes as many connections at a time as it lets wait. Here few are taken at a time, and many may wait."""
+
+    def listen(self, backlog: int = 0, /) -> None:
+        """Let connections wait."""
+        super().listen(max(backlog, WAITING))
+
+
 def _listen(host: str, port: int) -> socket.socket:
     """A socket that takes connections from now on, so that the address is good as soon as it is known."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
+        listening = _Listening(family, kind, protocol)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if hasattr(socket, "TCP_DEFER_ACCEPT"):
+                # Linux keeps a connection to itself until something was sent. So a request is there as soon as its
+                # connection is, and those who send nothing take no place at all.
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_SECONDS)
             listening.bind(address)
             listening.listen()
         except BaseException:

@@ -85,6 +85,17 @@ def test_with_the_token_the_page_is_there(owner: Visitor, stranger: Visitor) -> 
     assert owner.token.encode() not in owner.ask("").body + owner.ask("jobs").body
 
 
+@pytest.mark.parametrize("odd", ["a[b=1", 'x={"a": "b"}', "=", "x", "ä=ö", 'x="' + "\\" * 5000])
+def test_other_servers_cookies_do_not_hide_the_pages_own(owner: Visitor, stranger: Visitor, odd: str) -> None:
+    assert stranger.ask("jobs", Cookie=f"{odd}; {owner.headers['Cookie']}").status == 200
+    assert stranger.ask("jobs", Cookie=f"{odd}; mpqueue=x").status == 403
+
+
+def test_who_is_refused_is_disconnected(owner: Visitor, stranger: Visitor) -> None:
+    assert stranger.ask("jobs").headers["Connection"] == "close"
+    assert owner.ask("jobs").headers["Connection"] is None
+
+
 @pytest.mark.parametrize("path", ["", "jobs", "nothing", "events"])
 def test_every_answer_forbids_what_a_page_of_this_kind_never_needs(
     owner: Visitor, stranger: Visitor, path: str

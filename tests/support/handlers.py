@@ -846,6 +846,15 @@ def _only(culprit: Any, bad: Handler, good: Handler, item: Any) -> Any:
     return bad(item) if item == culprit else good(item)
 
 
+def only_multiples(number: int, bad: Handler) -> Handler:
+    """A handler that does ``bad`` to each multiple of the number, and returns all others."""
+    return functools.partial(_only_multiples, number, bad)
+
+
+def _only_multiples(number: int, bad: Handler, item: int) -> Any:
+    return item if item % number else bad(item)
+
+
 def only_from(limit: int, late: Handler, early: Handler) -> Handler:
     """A handler that does ``late`` to the items from ``limit`` on, and ``early`` to those before."""
     return functools.partial(_only_from, limit, late, early)

@@ -20,7 +20,9 @@ def write_program(folder: Path, body: str, name: str = "program.py") -> Path:
     return path
 
 
-def run_program(folder: Path, body: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run_program(
+    folder: Path, body: str, *arguments: object, check: bool = True, timeout: float = PATIENCE
+) -> subprocess.CompletedProcess[str]:
     """Write a script and run it to its end; with ``check`` it has to end with 0."""
     done = subprocess.run(
         [sys.executable, str(write_program(folder, body)), *map(str, arguments)],
@@ -28,7 +30,7 @@ def run_program(folder: Path, body: str, *arguments: object, check: bool = True)
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=timeout,
         check=False,
     )
     if check:

@@ -1,0 +1,169 @@
+"""The connections of a page: how many there are, and how long one may keep its place without use.
+
+Every local user can connect to the page, with or without its token, and each connection takes a descriptor of the
+program whose workers need descriptors too. So a `Door` bounds them:
+
+- A connection is a *stranger* until it has made a request with the token. Strangers have few places. A new connection
+  takes the place of the oldest stranger, so a flood of strangers never keeps the token's holder out.
+- A new connection gets no place of its own while the program has few descriptors left: the rest is for workers.
+- A request has to arrive as a whole in time, however little by little it is sent. An answer has to be read.
+
+A connection that breaks a rule is closed at once, without an answer. Everything runs on the page's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+import os
+import resource
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+#: Connections in all; of strangers, in all and from one address.
+MOST, MOST_STRANGERS, MOST_STRANGERS_OF_ONE = 64, 32, 16
+#: Connections that are taken before the page does something else: so each is looked at before it is the oldest.
+TAKEN_AT_A_TIME = 2
+#: Seconds that a request may take to arrive, and that a connection may be idle between two.
+REQUEST_SECONDS = 5.0
+#: Seconds within which a reader takes `LEAST_READ` bytes of an answer that waits for it, or all of it.
+READING_SECONDS, LEAST_READ = 30.0, 16 << 10
+#: Bytes of a request's line and headers.
+MOST_HEADERS = 16 << 10
+
+
+class Door:
+    """Who is in. ``reserve`` tells how many descriptors are to stay free."""
+
+    def __init__(self, reserve: Callable[[], int]) -> None:
+        self._reserve = reserve
+        self._strangers: dict[Connection, None] = {}  #: the oldest first
+        self._guests: set[Connection] = set()
+        self.request_seconds = REQUEST_SECONDS
+        self.reading_seconds = READING_SECONDS
+
+    def connect(self, **arguments: Any) -> Connection:
+        """What uvicorn calls for each connection that it has accepted."""
+        return Connection(self, **arguments)
+
+    def enter(self, connection: Connection) -> bool:
+        """Find a place for a new connection, if need be the oldest stranger's. False: there is none."""
+        neighbours = [stranger for stranger in self._strangers if stranger.address == connection.address]
+        if len(neighbours) >= MOST_STRANGERS_OF_ONE:
+            self._drop(neighbours[0])
+        elif self._is_full() or _descriptors_left() < self._reserve():
+            if not self._strangers:
+                return False
+            self._drop(next(iter(self._strangers)))
+        self._strangers[connection] = None
+        return True
+
+    def admit(self, connection: Connection) -> None:
+        """The connection has shown the token."""
+        if connection in self._strangers:
+            del self._strangers[connection]
+            self._guests.add(connection)
+
+    def leave(self, connection: Connection) -> None:
+        """The connection is closed, or about to be."""
+        self._strangers.pop(connection, None)
+        self._guests.discard(connection)
+
+    def _is_full(self) -> bool:
+        return len(self._strangers) >= MOST_STRANGERS or len(self._strangers) + len(self._guests) >= MOST
+
+    def _drop(self, connection: Connection) -> None:
+        self.leave(connection)
+        connection.transport.abort()
+
+
+class Connection(H11Protocol):
+    """One connection. A timer runs while it has to do something: to send a request, or to read an answer."""
+
+    def __init__(self, door: Door, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._door = door
+        self._timer: asyncio.TimerHandle | None = None
+        self._unread = 0  #: bytes that waited for the reader when the timer was set
+        self.address: str | None = None
+        self.app_state = {**self.app_state, "admit": self._admit}  # each request's ``scope["state"]``
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """It is accepted."""
+        super().connection_made(transport)
+        self.address = self.client[0] if self.client else None
+        if self._door.enter(self):
+            self._mind()
+        else:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is closed."""
+        self._door.leave(self)
+        self._stop()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Some of a request has arrived."""
+        super().data_received(data)
+        self._mind()
+
+    def on_response_complete(self) -> None:
+        """An answer is written, but perhaps not read."""
+        super().on_response_complete()
+        self._mind()
+
+    def pause_writing(self) -> None:
+        """Much of an answer is unread."""
+        super().pause_writing()
+        self._mind()
+
+    def resume_writing(self) -> None:
+        """Most of an answer is read."""
+        super().resume_writing()
+        self._mind()
+
+    def _admit(self) -> None:
+        self._door.admit(self)
+
+    def _mind(self) -> None:
+        cycle: RequestResponseCycle | None = self.cycle
+        is_waiting = cycle is None or cycle.more_body or cycle.response_complete
+        if not is_waiting and not self.flow.write_paused:
+            self._stop()
+        elif self._timer is None:
+            self._start()
+
+    def _start(self) -> None:
+        self._unread = self.transport.get_write_buffer_size()
+        seconds = self._door.reading_seconds if self._unread else self._door.request_seconds
+        self._timer = self.loop.call_later(seconds, self._look)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        """The time is over: end the connection, unless it was spent on reading."""
+        left = self.transport.get_write_buffer_size()
+        self._timer = None
+        if self._unread and (not left or left <= self._unread - LEAST_READ):
+            self._start()
+        else:
+            self.transport.abort()
+
+
+def _descriptors_left() -> float:
+    """How many descriptors this process may still open. Takes 5 us with few open ones, 1 ms with a thousand.
+
+    Without /dev/fd nobody can tell; then the number of connections is the only bound.
+    """
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        return math.inf if most == resource.RLIM_INFINITY else most - len(os.listdir("/dev/fd"))
+    except OSError as error:
+        return 0 if error.errno in (errno.EMFILE, errno.ENFILE) else math.inf
