@@ -13,18 +13,19 @@ from mpqueue._core.messages import LaneDied
 from mpqueue._core.outcomes import drop, finish_if_over, put_back, record
 from mpqueue._core.pending import Care
 from mpqueue._core.reports import put_back_around, setup_failed
+from mpqueue._core.watch import is_credible
 from mpqueue._wire.ledger import Claim, Phase
 from mpqueue.errors import ItemTimeoutError, MemoryLimitError, WorkerCrashedError
 
 #: Workers that an item has to kill until its tries are made on a lane where nothing else is.
 POISON = 2
-#: Seconds by which a claim may be later than now: the clock is the same, but was read a moment apart.
-CLOCK_SLACK = 1.0
 
 
 def worker_died(books: Books, lane: LaneBook, message: LaneDied) -> bool:
     """Take the dead worker's chunks off its lane; True where somebody was blamed for its death."""
-    claim, verdict = _credible(books, lane, message.claim), lane.verdict
+    claim, verdict = message.claim, lane.verdict
+    if claim is not None and not is_credible(books, lane, claim):
+        claim = None
     broken = verdict is not None and verdict.why is Why.BROKEN
     begun = _begun(lane.chunks, claim) if broken else ()
     blamed = False
@@ -41,16 +42,12 @@ def worker_died(books: Books, lane: LaneBook, message: LaneDied) -> bool:
             blamed = settle(books, lane, chunk, claim, message) or blamed
         else:
             put_back(books, chunk.job, chunk.indices[chunk.reported : chunk.end])
+            if verdict is not None and broken and not begun and chunk.job.number not in lane.proven:
+                # One that did not take its first chunk might be followed by another like it, without end.
+                failure = Failure(crash_error(message, "before it ran an item", verdict.reason))
+                setup_failed(books, lane, chunk.job, failure)
         finish_if_over(books, chunk.job)
     return blamed or (verdict is not None and not broken)
-
-
-def _credible(books: Books, lane: LaneBook, claim: Claim | None) -> Claim | None:
-    """What the dead worker's ledger said, None where no worker says that at this moment: something else wrote there."""
-    if claim is None or not books.engine.shares_memory:
-        return claim
-    known = claim.is_of(lane.last_chunk) or lane.find_claimed(claim) is not None
-    return claim if known and claim.since <= books.now + CLOCK_SLACK else None
 
 
 def _begun(chunks: Sequence[Chunk], claim: Claim | None) -> Sequence[Chunk]:

@@ -92,6 +92,13 @@ class ObserveLane(NamedTuple):
     generation: int
 
 
+class GiveUpAnswer(NamedTuple):
+    """What this lane's worker answered has been unpickled for too long: report what of it there is."""
+
+    lane: int
+    generation: int
+
+
 class Warn(NamedTuple):
     """Log a warning."""
 
@@ -169,6 +176,7 @@ Command = (
     | SetFlags
     | LowerLimit
     | ObserveLane
+    | GiveUpAnswer
     | Warn
     | AnnounceStarted
     | AnnounceItems

@@ -223,6 +223,7 @@ def _send(books: Books, lane: LaneBook, job: JobBook, size: int, most: Care) -> 
         attempts=[tried + 1 for tried in attempts] if any(attempts) else (),
     )
     books.count_tries(lane, job, len(indices))
+    lane.asked(books.now)
     books.add_chunk(lane, chunk)
     with_handler = job.number not in lane.loaded
     lane.loaded[job.number] = job

@@ -10,6 +10,7 @@ from mpqueue._core.messages import LaneAbsent, LaneDied, LaneInitialized, LaneRe
 from mpqueue._core.outcomes import fail_rest
 from mpqueue._core.reports import fail_if_barred
 from mpqueue._core.timers import TimerKind
+from mpqueue._core.watch import await_answer
 from mpqueue.errors import SetupError, WorkerStartError, shown
 
 #: Seconds before a worker that could not be started is tried again: doubled each time, up to the second figure.
@@ -42,7 +43,9 @@ def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
     lane.ready_at = books.now
     lane.fate = message.fate
     if books.has_initializer:
+        lane.asked(books.now)
         books.commands.append(InitializeLane(lane.number, lane.generation))
+        await_answer(books, lane)
     else:
         _take_into_service(books, lane)
 

@@ -110,6 +110,8 @@ class LaneBook:
     flags: tuple[int, bool, bool] | None = None  #: (job, pause, cancel) as last set; None: clear
     verdict: Verdict | None = None
     check_due: float | None = None  #: when the timer falls due that looks for a timeout
+    waiting_since: float = 0.0  #: when it was last asked something while it had nothing to do, or last answered
+    overdue: tuple[str, float] | None = None  #: what was seen to take too long, and since when, at the last look
     steal_wanted: bool = False  #: the next look at its ledger is also for stealing
     bloated: bool = False  #: its worker has more memory than it may, and is replaced between items
     over: tuple[int, int, float] | None = None  #: what it was at (chunk, lo, since) when it was seen over its limit
@@ -118,6 +120,11 @@ class LaneBook:
     def job(self) -> JobBook | None:
         """The job whose chunks are on the lane; all of them are of one job."""
         return self.chunks[0].job if self.chunks else None
+
+    def asked(self, now: float) -> None:
+        """Something is about to be sent to the worker."""
+        if not self.chunks and not self.forgetting:
+            self.waiting_since = now
 
     def number_chunk(self) -> int:
         """The number of the next chunk. Two on a lane are one odd and one even: each has its limit in the ledger."""
@@ -154,6 +161,8 @@ class LaneBook:
         self.flags = None
         self.verdict = None
         self.check_due = None
+        self.waiting_since = 0.0
+        self.overdue = None
         self.steal_wanted = False
         self.bloated = False
         self.over = None

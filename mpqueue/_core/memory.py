@@ -60,7 +60,8 @@ def _judge(books: Books, lane: LaneBook, worker: WorkerMemory) -> None:
         lane.over = None
         return
     chunk = lane.find_claimed(claim)
-    if chunk is None or claim.phase is Phase.IDLE:
+    about_to_begin = claim.phase is Phase.UNPACKING and claim.lo == claim.hi
+    if chunk is None or claim.phase is Phase.IDLE or about_to_begin:
         _judge_between_items(books, lane, worker.used, most)
         return
     seen = (claim.chunk, claim.lo, claim.since)

@@ -105,12 +105,14 @@ class LaneObserved(NamedTuple):
     """The answer to `ObserveLane`: what the lane's ledger says.
 
     ``asked_at``: when that was asked, where it took a while to hear. What was told to the worker before is in it.
+    ``unpickling_since``: since when an answer of the worker is being unpickled here; None where none is.
     """
 
     lane: int
     generation: int
     claim: Claim
     asked_at: float | None = None
+    unpickling_since: float | None = None
 
 
 # -- what became of chunks ---------------------------------------------------------------------------------------

@@ -131,6 +131,7 @@ def finish(books: Books, job: JobBook, status: JobStatus) -> None:
     books.commands.append(AnnounceFinished(job, status, job.completed, job.failed, job.duration or 0.0))
     for lane in books.lanes:
         if lane.loaded.pop(job.number, None) is not None and lane.state is LaneState.READY:
+            lane.asked(books.now)
             lane.forgetting += 1
             lane.proven.discard(job.number)
             books.commands.append(ForgetJob(lane.number, lane.generation, job))

@@ -35,6 +35,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
     _learn(job, report)
     if report.final:
         lane.last_chunk = chunk.number
+        lane.waiting_since = books.now
         books.remove_chunk(lane, chunk)
         books.count_tries(lane, job, done - len(chunk.indices))
         rest = chunk.indices[max(done, chunk.reported) : chunk.end]

@@ -283,11 +283,12 @@ class Scheduler:
 
 def _observed(books: Books, lane: LaneBook, message: LaneObserved) -> None:
     stealing.judge(books, lane, message.claim, books.now if message.asked_at is None else message.asked_at)
-    watch.judge(books, lane, message.claim)
+    watch.judge(books, lane, message)
 
 
 def _forgotten(books: Books, lane: LaneBook, message: JobForgotten) -> None:
     lane.forgetting -= 1
+    lane.waiting_since = books.now
 
 
 _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {

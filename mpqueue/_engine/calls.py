@@ -22,12 +22,12 @@ class Calls:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: set[Call] = set()
-        self._settling = 0
+        self._settling: set[Call] = set()
         self._closed: BaseException | None = None
         self._when_empty: Callable[[], object] | None = None
 
     def __len__(self) -> int:
-        return len(self._open) + self._settling
+        return len(self._open) + len(self._settling)
 
     def begin(self) -> Call:
         """A new call; failed already where `close` was called."""
@@ -45,7 +45,7 @@ class Calls:
             if call not in self._open:
                 return
             self._open.remove(call)
-            self._settling += 1
+            self._settling.add(call)
         try:
             if error is not None:
                 call.set_exception(error)
@@ -53,7 +53,7 @@ class Calls:
                 call.set_result(result if result is not None else b"")
         finally:
             with self._lock:
-                self._settling -= 1
+                self._settling.discard(call)
             self._tell_when_empty()
 
     def close(self, error: BaseException) -> None:
@@ -65,6 +65,12 @@ class Calls:
         """Fail the calls that are still open."""
         for call in list(self._open):
             self.settle(call, None, error)
+
+    def abandon_settling(self) -> None:
+        """The callbacks that run now may never end: do not wait for them."""
+        with self._lock:
+            self._settling.clear()
+        self._tell_when_empty()
 
     def when_empty(self, function: Callable[[], object]) -> None:
         """Call ``function`` once none is under way: here and now, or on the thread that settles the last."""

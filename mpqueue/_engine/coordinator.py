@@ -21,6 +21,7 @@ from mpqueue._core.commands import (
     AnnounceStarted,
     AnnounceState,
     ForgetJob,
+    GiveUpAnswer,
     InitializeLane,
     KillLane,
     LowerLimit,
@@ -101,6 +102,7 @@ class Coordinator:
             SetFlags: self._set_flags,
             LowerLimit: self._lower_limit,
             ObserveLane: self._observe_lane,
+            GiveUpAnswer: self._give_up_answer,
             Warn: lambda command: log.warning("%s", command.text),
             AnnounceStarted: self._tell_started,
             AnnounceItems: self._tell_items,
@@ -266,7 +268,7 @@ class Coordinator:
 
     # -- chunks ----------------------------------------------------------------------------------------------
 
-    def _lane_of(self, command: SendChunk | ForgetJob | InitializeLane | ObserveLane) -> Lane | None:
+    def _lane_of(self, command: SendChunk | ForgetJob | InitializeLane | ObserveLane | GiveUpAnswer) -> Lane | None:
         """The lane that a command means; None where its worker is gone: that death is in the inbox."""
         lane = self._lane(command.lane)
         return None if lane is None or lane.generation != command.generation else lane
@@ -326,8 +328,15 @@ class Coordinator:
         if lane is not None:
             lane.observe(partial(self._observed, command, self._clock.now()))
 
+    def _give_up_answer(self, command: GiveUpAnswer) -> None:
+        lane = self._lane_of(command)
+        if lane is not None and (report := self._traffic.give_up_answer(lane)) is not None:
+            self._more.append(report)
+
     def _observed(self, command: ObserveLane, asked_at: float, claim: Claim) -> None:
-        observed = LaneObserved(command.lane, command.generation, claim, asked_at)
+        lane = self._lane_of(command)
+        since = None if lane is None else self._traffic.unpickling_since(lane)
+        observed = LaneObserved(command.lane, command.generation, claim, asked_at, since)
         if threading.current_thread() is self._thread:
             self._more.append(observed)
         else:

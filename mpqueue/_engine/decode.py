@@ -5,7 +5,8 @@ Runs on the thread that brings the answer (a lane's own), so that a slow or brok
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mpqueue._core.item_table import Failure
@@ -20,38 +21,126 @@ from mpqueue.errors import RemoteError, RemoteTraceback, ResultPicklingError
 OnFree = Callable[[int], None]
 
 
-def decode_report(data: bytes, lane: int, generation: int, on_free: OnFree, now: Callable[[], float]) -> ChunkReported:
-    """The report in a worker's answer, which came ``now``; ``on_free`` hears of segments that nobody views any more.
+class Unpickling:
+    """One answer on its way to becoming a report, which came ``now``; ``on_free`` hears of segments that nobody views.
 
+    `report` runs the code of users' classes, which may never end. Then another thread can have what there is of it by
+    `cut_short`: the result, or the exception, that is being unpickled has failed, and what is behind it runs again.
     Raises only where the answer is none of ours.
     """
-    received = now()
-    frame: ReportFrame = load_frame(data)
-    failures = {position: _failure(failure) for position, failure in frame.failures.items()}
-    results, unreadable = _results(frame, failures, on_free)
-    return ChunkReported(
-        lane=lane,
-        generation=generation,
-        chunk=frame.chunk,
-        first=frame.first,
-        done=frame.first + len(results),
-        results=results,
-        failures={at: failure for at, failure in failures.items() if at < len(results)} if unreadable else failures,
-        stretches=frame.stretches,
-        busy=frame.busy,
-        ended=frame.ended,
-        final=frame.final,
-        setup_failure=None if frame.setup_failure is None else _failure(frame.setup_failure),
-        returned=frame.returned,
-        records=[load_record(record) for record in frame.records] if frame.records else (),
-        output=frame.output,
-        peaks=frame.peaks,
-        times=frame.times,
-        size=len(data) + _size_beside(frame.results),
-        received=received,
-        decoded=now(),
-        unreadable=unreadable,
-    )
+
+    def __init__(self, data: bytes, lane: int, generation: int, on_free: OnFree, now: Callable[[], float]) -> None:
+        self.since = now()
+        self._size = len(data)
+        self._frame: ReportFrame = load_frame(data)
+        self._lane, self._generation = lane, generation
+        self._on_free, self._now = on_free, now
+        self._results: list[Any] = []
+        self._failures: dict[int, Failure] = {}
+        self._setup_failure: Failure | None = None
+        self._at = 0  #: the position that is being unpickled
+        self._over = threading.Lock()  #: taken, for good, by who makes the report
+
+    def report(self) -> ChunkReported | None:
+        """The report; None where it was cut short meanwhile."""
+        frame, unreadable = self._frame, None
+        if frame.setup_failure is not None:
+            self._setup_failure = _failure(frame.setup_failure)
+        if isinstance(frame.results, Packed):
+            unreadable = self._load_together(frame.results)
+        else:
+            unreadable = self._load_each(frame.results)
+        if not self._over.acquire(blocking=False):
+            return None
+        return self._report(self._results, self._failures, self._setup_failure, unreadable)
+
+    def cut_short(self, seconds: float) -> ChunkReported | None:
+        """What there is of it after so many seconds; None where `report` has come to its end after all."""
+        if not self._over.acquire(blocking=False):
+            return None
+        # Copies: who is stuck may go on at any time.
+        frame, at, failures, setup_failure = self._frame, self._at, dict(self._failures), self._setup_failure
+        results = [*self._results[:at], None][: frame.done - frame.first]
+        if frame.setup_failure is not None and setup_failure is None:
+            setup_failure = _failure(frame.setup_failure._replace(error=None))
+        elif at in frame.failures:
+            failures[at] = _failure(frame.failures[at]._replace(error=None))
+        elif results:
+            failures[at] = _unreadable(TimeoutError(f"it was still being unpickled after {seconds:.0f} s"))
+        return self._report(results, failures, setup_failure, None)
+
+    def _load_each(self, packed: Sequence[Packed]) -> Failure | None:
+        """Fill in results and failures, position by position, as far as they can be had; what is in the way, if any."""
+        frame, each, results, failures = self._frame, iter(packed), self._results, self._failures
+        for at in range(frame.done - frame.first):
+            self._at, result = at, None
+            if at in frame.failures:
+                failures[at] = _failure(frame.failures[at])
+            else:
+                try:
+                    result = load_home(next(each), self._on_free)
+                except SegmentGoneError as error:
+                    return _unreadable(error)
+                except BaseException as error:
+                    failures[at] = _unreadable(error)
+            results.append(result)
+        return None
+
+    def _load_together(self, packed: Packed) -> Failure | None:
+        """The same for plain data, in one pickle. It comes back, unless its writer is gone or there is no memory."""
+        frame = self._frame
+        count = frame.done - frame.first
+        loaded: list[Any] = []
+        if count:
+            try:
+                loaded = load(packed, self._on_free)
+            except BaseException as error:
+                alone = [at for at in range(count) if at not in frame.failures]
+                if len(alone) > 1 or isinstance(error, SegmentGoneError):
+                    return _unreadable(error)
+                self._failures[alone[0]] = _unreadable(error)
+                loaded = [None]
+        if not frame.failures:
+            self._results = loaded
+            return None
+        values = iter(loaded)
+        self._results = [None if at in frame.failures else next(values) for at in range(count)]
+        for at in sorted(frame.failures):
+            self._at = at
+            self._failures[at] = _failure(frame.failures[at])
+        return None
+
+    def _report(
+        self,
+        results: list[Any],
+        failures: dict[int, Failure],
+        setup_failure: Failure | None,
+        unreadable: Failure | None,
+    ) -> ChunkReported:
+        frame = self._frame
+        return ChunkReported(
+            lane=self._lane,
+            generation=self._generation,
+            chunk=frame.chunk,
+            first=frame.first,
+            done=frame.first + len(results),
+            results=results,
+            failures=failures,
+            stretches=frame.stretches,
+            busy=frame.busy,
+            ended=frame.ended,
+            final=frame.final,
+            setup_failure=setup_failure,
+            returned=frame.returned,
+            records=[load_record(record) for record in frame.records] if frame.records else (),
+            output=frame.output,
+            peaks=frame.peaks,
+            times=frame.times,
+            size=self._size + _size_beside(frame.results),
+            received=self.since,
+            decoded=self._now(),
+            unreadable=unreadable,
+        )
 
 
 def _size_beside(results: Packed | list[Packed]) -> int:
@@ -59,45 +148,6 @@ def _size_beside(results: Packed | list[Packed]) -> int:
     if isinstance(results, Packed):
         return 0 if results.segment is None else results.segment.size
     return sum(one.segment.size for one in results if one.segment is not None)
-
-
-def _results(frame: ReportFrame, failures: dict[int, Failure], on_free: OnFree) -> tuple[list[Any], Failure | None]:
-    """One entry a position, as far as they could be had; and what was in the way of the next one, if anything was.
-
-    A result that is unpickled by itself and fails adds to the ``failures``.
-    """
-    if isinstance(frame.results, Packed):
-        return _together(frame.results, frame.done - frame.first, failures, on_free)
-    results: list[Any] = [None] * (frame.done - frame.first)
-    positions = [at for at in range(len(results)) if at not in failures]
-    for at, packed in zip(positions, frame.results, strict=True):
-        try:
-            results[at] = load_home(packed, on_free)
-        except SegmentGoneError as error:
-            return results[:at], _unreadable(error)
-        except BaseException as error:
-            failures[at] = _unreadable(error)
-    return results, None
-
-
-def _together(
-    packed: Packed, count: int, failures: dict[int, Failure], on_free: OnFree
-) -> tuple[list[Any], Failure | None]:
-    """Plain data, in one pickle. It always comes back, unless its writer is gone or there is no memory for it here."""
-    if not count:
-        return [], None
-    try:
-        loaded: list[Any] = load(packed, on_free)
-    except BaseException as error:
-        positions = [at for at in range(count) if at not in failures]
-        if len(positions) > 1 or isinstance(error, SegmentGoneError):
-            return [], _unreadable(error)
-        failures[positions[0]] = _unreadable(error)
-        return [None] * count, None
-    if not failures:
-        return loaded, None
-    values = iter(loaded)
-    return [None if at in failures else next(values) for at in range(count)], None
 
 
 def _unreadable(error: BaseException) -> Failure:

@@ -33,23 +33,34 @@ class Errands:
         self._waiting.put(errand)
         with self._lock:
             if self.thread is None:
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                # While the interpreter exits there are no new threads, and the workers are about to be killed.
-                with contextlib.suppress(RuntimeError):
-                    thread.start()
-                    self.thread = thread
+                self._start()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        # While the interpreter exits there are no new threads, and the workers are about to be killed.
+        with contextlib.suppress(RuntimeError):
+            self.thread = thread
+            thread.start()
 
     def end(self) -> None:
         """The thread ends once it has done what was put before."""
         self._waiting.put(None)
 
+    def abandon(self) -> None:
+        """What is being done is stuck: leave it and its thread behind, and go on with what waits."""
+        with self._lock:
+            self._done += 1
+            self.thread = None
+            self._start()
+
     def _run(self) -> None:
+        me = threading.current_thread()
         while True:
             try:
                 errand = self._waiting.get(timeout=LINGER)
             except queue.Empty:
                 with self._lock:
-                    if self._waiting.empty():
+                    if self._waiting.empty() and self.thread is me:
                         self.thread = None
                         return
                 continue
@@ -57,4 +68,7 @@ class Errands:
                 return
             errand()
             del errand  # what it holds must not live until the next one
-            self._done += 1
+            with self._lock:
+                if self.thread is not me:  # abandoned: it counts as done, and another thread goes on
+                    return
+                self._done += 1

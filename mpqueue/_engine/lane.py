@@ -47,7 +47,7 @@ from mpqueue._engine.worker_process import WorkerProcess
 from mpqueue._wire import locks
 from mpqueue._wire.flags import make_flags
 from mpqueue._wire.ledger import MOST, OUTBOX, SIZE, UNSENT, UNSENT_AT, Claim, Ledger, SharedFile
-from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, whole_size
+from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, is_plain_message, whole_size
 from mpqueue._wire.seed import Handle, LaneSeed
 from mpqueue._worker import guard, serving, station
 
@@ -108,6 +108,7 @@ class LokyLane:
         self._answers = Errands(f"mpqueue-answers-{number}")
         self._post = inbox.post
         self._is_ending = False
+        self.early_later: Callable[[Callable[[], bytes | None]], object] | None = None  #: see `protocol.EarlyLane`
         self.ask_for_stack: Callable[[], object] | None = None  #: kills, too; set once it is known how
         with contextlib.ExitStack() as undo:
             _check_descriptors()
@@ -213,6 +214,8 @@ class LokyLane:
             self._break("it answered what it was not asked")
             return
         settle = functools.partial(self.calls.settle, self._awaited.popleft(), answer.data, None)
+        if self.ledger.words[OUTBOX] and self.early_later is not None and not self._early_is_plain():
+            self._answers.put(self._drain)
         if answer.plain and not self._answers.busy:
             settle()
         else:
@@ -267,6 +270,24 @@ class LokyLane:
 
     def take_early(self) -> bytes | None:
         """See `protocol.Lane.take_early`."""
+        if not self.ledger.words[OUTBOX]:
+            return None
+        if self.early_later is not None and not self._early_is_plain():
+            self._answers.put(self._drain)
+            return None
+        return self._fetch_early()
+
+    def _early_is_plain(self) -> bool:
+        """True where the early report in the outbox runs nobody's code here, or is none."""
+        head = os.pread(self._outbox.fd, HEADER_SIZE, 0)
+        return len(head) < HEADER_SIZE or is_plain_message(head)
+
+    def _drain(self) -> None:
+        """On the answers' thread: hand on the early report in the outbox, before what the worker answered after it."""
+        if self.early_later is not None:
+            self.early_later(self._fetch_early)
+
+    def _fetch_early(self) -> bytes | None:
         words = self.ledger.words
         size = words[OUTBOX]
         if not size:
@@ -281,6 +302,19 @@ class LokyLane:
         finally:
             words[OUTBOX] = 0
         return messages[0].data
+
+    def hand_in_early(self) -> None:
+        """The worker is dead: its death is told when what lies in its outbox has been handed on, within reason."""
+        if not self.ledger.words[OUTBOX] or self.early_later is None or self._early_is_plain():
+            return
+        call = self.calls.begin()
+        self._answers.put(self._drain)
+        self._answers.put(functools.partial(self.calls.settle, call, None, None))
+
+    def abandon_answer(self) -> None:
+        """See `protocol.Lane.abandon_answer`."""
+        self.calls.abandon_settling()
+        self._answers.abandon()
 
     def take_unsent(self) -> bytes:
         """See `protocol.Lane.take_unsent`."""
@@ -334,7 +368,7 @@ class LokyLane:
         os.close(self.bell)
         os.close(self.stack)
         # Semaphores live as long as these do, and whoever has this lane in hand may hold it a little longer.
-        self.ask_for_stack = None
+        self.ask_for_stack = self.early_later = None
         del self._flags, self._process, self._call_queue, self.thread
         return threads
 

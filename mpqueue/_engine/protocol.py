@@ -90,6 +90,10 @@ class Lane(Protocol):
         """
         ...
 
+    def abandon_answer(self) -> None:
+        """The callbacks of an answer of this worker run code of the user's that does not end: go on without them."""
+        ...
+
     def take_unsent(self) -> bytes:
         """Of a dead worker: the log records that no report has brought home; empty where that is not known."""
         ...
@@ -97,6 +101,14 @@ class Lane(Protocol):
     def kill(self, *, dump_stack: bool = False) -> None:
         """Kill the worker and its process group now; with ``dump_stack``, ask it first where it is (50 ms at most)."""
         ...
+
+
+class EarlyLane(Lane, Protocol):
+    """What a lane is where the engine ``shares_memory``."""
+
+    #: Called on a thread of the lane's own where unpickling an early report runs code of the user's, before anything
+    #: that the worker answered after it: with a function that gives the report, None where it is gone, or raises.
+    early_later: Callable[[Callable[[], bytes | None]], object] | None
 
 
 class BringingLane(Lane, Protocol):

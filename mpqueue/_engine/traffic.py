@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
+from typing import cast
 
 from mpqueue._core.books import Books
 from mpqueue._core.commands import AnnounceRecords, ForgetJob, SendChunk
@@ -23,12 +24,12 @@ from mpqueue._core.messages import (
     LaneInitialized,
     Message,
 )
-from mpqueue._engine.decode import decode_failure, decode_report
+from mpqueue._engine.decode import Unpickling, decode_failure
 from mpqueue._engine.exchange import Exchange
 from mpqueue._engine.kept_errors import text_of
 from mpqueue._engine.last_words import records_of
 from mpqueue._engine.probe import reached
-from mpqueue._engine.protocol import Lane, Post
+from mpqueue._engine.protocol import EarlyLane, Lane, Post
 from mpqueue._wire.frames import ChunkFrame, ForgetFrame, ForgottenFrame, InitializeFrame, dump_frame, load_frame
 from mpqueue._wire.handler import PackedHandler
 from mpqueue._wire.line import DamagedError
@@ -56,6 +57,7 @@ class Traffic:
         self._announce = announce
         self._books = books
         self._exchange = Exchange(books.engine)
+        self._unpicklings: dict[tuple[int, int], Unpickling] = {}  #: by lane and generation, on any thread
 
     # -- to the workers --------------------------------------------------------------------------------------
 
@@ -84,6 +86,8 @@ class Traffic:
             unshared=self._exchange.unshared(lane),
             imports=self._exchange.import_news(lane),
         )
+        if self._books.engine.shares_memory and (early := cast("EarlyLane", lane)).early_later is None:
+            early.early_later = partial(self._early_later, lane)
         data = dump_frame(frame)
         chunk.size = packed.size if isinstance(packed, Packed) else sum(one.size for one in packed)
         chunk.job.sizer.learn_bytes(len(chunk.indices), chunk.size)
@@ -118,6 +122,16 @@ class Traffic:
             return None
         return None if early is None else self._decode(lane, early)
 
+    def _early_later(self, lane: Lane, fetch: Callable[[], bytes | None]) -> None:
+        """On the lane's own thread: the same where users' code may run."""
+        try:
+            early = fetch()
+        except Exception as error:
+            self._replace(lane, error)
+            return
+        if early is not None and (report := self._decode(lane, early)) is not None:
+            self._post(report)
+
     def _answered(self, lane: Lane, answer: Future[bytes]) -> None:
         """On the lane's own thread: a worker answered, or died (which `LaneDied` tells)."""
         if answer.exception() is not None:
@@ -127,11 +141,32 @@ class Traffic:
 
     def _decode(self, lane: Lane, data: bytes) -> ChunkReported | None:
         """A worker's report; None, and the end of that worker, where it makes no sense."""
+        key, unpickling = (lane.number, lane.generation), None
         try:
-            return decode_report(data, lane.number, lane.generation, self._exchange.received(lane), self._now)
+            unpickling = Unpickling(data, *key, self._exchange.received(lane), self._now)
+            self._unpicklings[key] = unpickling
+            return unpickling.report()
         except BaseException as error:
             self._replace(lane, error)
             return None
+        finally:
+            if unpickling is not None and self._unpicklings.get(key) is unpickling:
+                del self._unpicklings[key]
+
+    def unpickling_since(self, lane: Lane) -> float | None:
+        """Since when an answer of that worker is being unpickled; None where none is."""
+        unpickling = self._unpicklings.get((lane.number, lane.generation))
+        return None if unpickling is None else unpickling.since
+
+    def give_up_answer(self, lane: Lane) -> ChunkReported | None:
+        """The answer at hand takes too long to unpickle: what there is of it, where it has not just come to its end."""
+        unpickling = self._unpicklings.pop((lane.number, lane.generation), None)
+        if unpickling is None:
+            return None
+        report = unpickling.cut_short(self._now() - unpickling.since)
+        if report is not None:
+            self._later(lane.abandon_answer)  # after the report: it may have been the last thing its death waited for
+        return report
 
     def _replace(self, lane: Lane, error: BaseException) -> None:
         if not isinstance(error, DamagedError):

@@ -190,6 +190,7 @@ class Warden:
                 os.set_blocking(lane.bell, False)
                 self._rang()
                 self._watcher.forget(lane.bell)
+            lane.hand_in_early()
             strays.kill_strays(self._cookie)
         except Exception:  # its death is told whatever it has left
             _log.exception("looking at what worker %d left behind failed; please report it", lane.number)

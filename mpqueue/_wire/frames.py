@@ -150,6 +150,11 @@ class ReportFrame(NamedTuple):
     times: WorkTimes | None = None
 
 
+def is_plain(report: ReportFrame) -> bool:
+    """True where unpickling what is in the report runs nobody's code."""
+    return isinstance(report.results, Packed) and not report.failures and report.setup_failure is None
+
+
 class _Bare(NamedTuple):
     """How a value of that class travels: as what it is made of, which no other value of its field is."""
 

@@ -68,8 +68,8 @@ class Phase(enum.IntEnum):
     """What a worker is at."""
 
     IDLE = 0  #: nothing of the chunk is running
-    LOADING = 1  #: unpickling the handler, or in ``setup``
-    UNPACKING = 3  #: unpickling the items claimed
+    LOADING = 1  #: unpickling the handler, in ``setup`` or at its end, in the initializer, or reloading modules
+    UNPACKING = 3  #: unpickling the items claimed; where none are, it has the chunk in hand and is about to begin it
     RUNNING = 2  #: in the handler, for one of the positions claimed
     PACKING = 4  #: pickling the result of position ``lo``; those up to ``hi`` have run
 

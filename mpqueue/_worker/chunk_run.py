@@ -354,7 +354,7 @@ class ChunkRun:
                 records=records,
             )
             try:
-                outbox.leave(dump_frame(report))
+                outbox.leave(dump_frame(report), plain=True)
             except OSError:
                 self.seat.home.give_back(records)
                 return False

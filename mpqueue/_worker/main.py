@@ -17,6 +17,7 @@ from mpqueue._wire.frames import (
     ReportFrame,
     WorkTimes,
     dump_frame,
+    is_plain,
     load_frame,
 )
 from mpqueue._wire.imports import ImportNews, catch_up
@@ -46,10 +47,13 @@ class Worker:
         frame: ChunkFrame | ForgetFrame | InitializeFrame = load_frame(data)
         if isinstance(frame, ChunkFrame):
             report = self._run_chunk(frame, begun)
-            return Answer(dump_frame(report), plain=isinstance(report.results, Packed) and not report.failures)
+            return Answer(dump_frame(report), plain=is_plain(report))
         if isinstance(frame, InitializeFrame):
             return Answer(dump_frame(self._initialize(frame)))
+        # Whatever the end of a setup takes, it is no chunk's: the claim is of the one that came home last.
+        self._claim(self.seat.home.chunk, Phase.LOADING)
         complaint = self._forget(frame.job)
+        self._claim(self.seat.home.chunk, Phase.IDLE)
         return Answer(dump_frame(ForgottenFrame(complaint, self.seat.home.take(), self.seat.exchange.done_with())))
 
     def close(self, *, quietly: bool = False) -> None:
@@ -62,11 +66,24 @@ class Worker:
         logging.getLogger().removeHandler(self.seat.home)
         self.seat.home.close()
 
+    def _claim(self, chunk: int, phase: Phase) -> None:
+        """Say in the ledger what this worker is at where it runs no item."""
+        words = self.seat.station.ledger.words
+        words[SINCE] = time.monotonic_ns()
+        words[CLAIM] = pack_claim(chunk, phase, 0, 0)
+
     def _catch_up(self, news: ImportNews | None) -> None:
         if news is not None and not self.seat.is_at_home:
             catch_up(news)
 
     def _initialize(self, frame: InitializeFrame) -> FailureFrame | None:
+        self._claim(0, Phase.LOADING)
+        try:
+            return self._run_initializer(frame)
+        finally:
+            self._claim(0, Phase.IDLE)
+
+    def _run_initializer(self, frame: InitializeFrame) -> FailureFrame | None:
         self._catch_up(frame.imports)
         if not self.seat.is_at_home:
             records.install(self.seat.home, None)
@@ -89,7 +106,10 @@ class Worker:
         shared.forget(frame.unshared)
         for token in frame.unshared:
             seat.brought.pop(token, None)
-        self._catch_up(frame.imports)
+        if frame.imports is not None:
+            self._claim(frame.chunk, Phase.LOADING)
+            self._catch_up(frame.imports)
+        self._claim(frame.chunk, Phase.UNPACKING)
         for job_number in frame.forget if frame.alive is None else [*self._loaded.keys() - {*frame.alive}]:
             self._forget(job_number)
         try:
@@ -114,9 +134,7 @@ class Worker:
             context.enter(seat.station, None)
 
     def _load(self, frame: ChunkFrame, handler: HandlerFrame) -> LoadedJob | FailureFrame:
-        words = self.seat.station.ledger.words
-        words[SINCE] = time.monotonic_ns()
-        words[CLAIM] = pack_claim(frame.chunk, Phase.LOADING, 0, 0)
+        self._claim(frame.chunk, Phase.LOADING)
         started = time.monotonic()
         try:
             job = self._loaded[frame.job] = LoadedJob(frame.job, handler, self.seat)
@@ -124,7 +142,7 @@ class Worker:
         except BaseException as error:
             return pack_failure(error, time.monotonic() - started)
         finally:
-            words[CLAIM] = pack_claim(frame.chunk, Phase.IDLE, 0, 0)
+            self._claim(frame.chunk, Phase.UNPACKING)
 
     def _setup_failed(self, frame: ChunkFrame, failure: FailureFrame, begun: float) -> ReportFrame:
         now = time.monotonic()

@@ -29,7 +29,7 @@ class PrivateOutbox:
         """Memory of this process: always."""
         return True
 
-    def leave(self, data: bytes) -> None:
+    def leave(self, data: bytes, *, plain: bool = False) -> None:  # noqa: ARG002 - there is one thread
         """See `mpqueue._worker.station.Outbox.leave`."""
         self._kept = data
         self._ledger.words[OUTBOX] = len(data)

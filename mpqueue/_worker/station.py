@@ -37,8 +37,11 @@ class Outbox(Protocol):
     def can_take(self) -> bool:
         """False where nothing should be left there: a handler has closed it, or files must not grow."""
 
-    def leave(self, data: bytes) -> None:
-        """Put an early report there, which must be free, and tell the parent. Raises OSError where that fails."""
+    def leave(self, data: bytes, *, plain: bool = False) -> None:
+        """Put an early report there, which must be free, and tell the parent; ``plain`` as in `Answer`.
+
+        Raises OSError where that fails.
+        """
 
     def leave_unsent(self, data: bytes, at: int) -> None:
         """Put log records there for the case of this worker's death: ``at`` so many bytes of them already are.
@@ -66,9 +69,9 @@ class SharedOutbox:
         most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
         return self.is_there() and (most == resource.RLIM_INFINITY or most >= ROOM)
 
-    def leave(self, data: bytes) -> None:
+    def leave(self, data: bytes, *, plain: bool = False) -> None:
         """See `Outbox.leave`."""
-        bell, message = self._bell.checked(), encode(data)
+        bell, message = self._bell.checked(), encode(data, plain=plain)
         self._write(message, 0)
         self._ledger.words[OUTBOX] = len(message)
         with contextlib.suppress(BlockingIOError):  # a full pipe: the parent is told already

@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 
-from mpqueue._wire.frames import Ended, dump_frame
+from mpqueue._wire.frames import Ended, dump_frame, is_plain
 from mpqueue._wire.ledger import OUTBOX, Phase
 from mpqueue._worker.alarm import Alarm, SleepingAlarm, make_alarm
 from mpqueue._worker.chunk_run import ChunkRun
@@ -138,8 +138,8 @@ def send_early(run: ChunkRun) -> None:
         if not outbox.can_take():
             return
         with contextlib.suppress(NotReadyError):
-            part = dump_frame(run.part(done, Ended.DONE, final=False))
+            report = run.part(done, Ended.DONE, final=False)
             try:
-                outbox.leave(part)
+                outbox.leave(dump_frame(report), plain=is_plain(report))
             except OSError:  # all of this chunk runs again, since a part of its report is missing; but only once
                 station.outbox = None

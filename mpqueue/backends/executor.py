@@ -284,6 +284,9 @@ class ExecutorLane:
         """See `protocol.Lane.take_early`. Nothing comes early."""
         return None
 
+    def abandon_answer(self) -> None:
+        """See `protocol.Lane.abandon_answer`. Never asked: how long an answer takes is not looked at here."""
+
     def take_unsent(self) -> bytes:
         """See `protocol.Lane.take_unsent`. Nothing is known."""
         return b""

@@ -134,6 +134,9 @@ class HostedLane(abc.ABC):
         """See `protocol.Lane.take_early`."""
         return self._early.popleft() if self._early else None
 
+    def abandon_answer(self) -> None:  # noqa: B027 - there is nothing to do, in any engine's lane
+        """See `protocol.Lane.abandon_answer`. Never asked: how long an answer takes is not looked at here."""
+
     def take_unsent(self) -> bytes:
         """See `protocol.Lane.take_unsent`. Nobody knows."""
         return b""

@@ -180,6 +180,9 @@ class InlineLane:
         """See `protocol.Lane.take_early`."""
         return self._outbox.fetch()
 
+    def abandon_answer(self) -> None:
+        """See `protocol.Lane.abandon_answer`. Never asked: how long an answer takes is not looked at here."""
+
     def take_unsent(self) -> bytes:
         """See `protocol.Lane.take_unsent`. What is logged here needs no way home."""
         return b""

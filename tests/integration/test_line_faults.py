@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import re
 import socket
+from pathlib import Path
 
 import pytest
 
-from mpqueue import JobQueue
+from mpqueue import ItemStatus, ItemTimeoutError, JobQueue, ResultPicklingError, WorkerCrashedError
+from mpqueue._core import watch
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
+from tests.support.waiting import Gate
 
 pytestmark = pytest.mark.slow
 
 CULPRIT, COUNT = 10, 30
 
+#: Seconds that a worker may take to begin or to answer, and results to be unpickled, in tests of what takes longer.
+SOON = 3.0
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no code of the user's runs in is waited for briefly."""
+    monkeypatch.setattr(watch, "ANSWER_LIMIT", SOON)
+    monkeypatch.setattr(watch, "UNPICKLE_LIMIT", SOON)
+
+
 DEEDS = {
     "shuts the line for reading": do.shut_sockets(socket.SHUT_RD),
     "writes chance into the ledger": do.scribble(1),
     "writes zeros into the ledger": do.scribble(0),
+    "reads its line dry": do.read_sockets_dry,
     "reads three bytes of a frame": do.read_a_little,
 }
 
 
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("chunksize", [1, 8], ids=lambda size: f"chunks of {size}")
 @pytest.mark.parametrize("deed", DEEDS)
 def test_an_item_ends_well_that(deed: str, chunksize: int) -> None:
@@ -33,3 +50,38 @@ def test_an_item_ends_well_that(deed: str, chunksize: int) -> None:
         assert len(workers_of(queue)) == 1
     assert job.results == [*range(COUNT)]
     assert {item.attempts for item in job.items} == {1}
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("seed", [0, 1], ids=["zeros", "chance"])
+def test_an_item_that_hangs_with_a_ledger_that_says_nothing_is_ended(seed: int) -> None:
+    with JobQueue(1, max_retries=0, timeout=SOON) as queue:
+        recorder = Recorder(queue)
+        job = queue.run(range(4), do.only(2, do.scribble(seed, do.hang_sleep)), chunksize=2)
+        recorder.check(job)
+        assert len(workers_of(queue)) == 1
+    assert job.results == [0, 1, None, 3]
+    assert {item.attempts for item in job.items} == {1}
+    assert isinstance(job.items[2].exception, (ItemTimeoutError, WorkerCrashedError))
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("then", ["end", "crash", "hang"])
+@pytest.mark.parametrize("chunksize", [1, 5], ids=lambda size: f"chunks of {size}")
+def test_a_result_that_is_unpickled_without_end_costs_its_item(chunksize: int, then: str, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    endless = do.return_made(do.WhenUnpickled, do.block_until_told(gate))
+    last = {"end": do.succeed, "crash": do.segfault, "hang": do.hang_sleep}[then]
+    try:
+        with JobQueue(1, max_retries=0, timeout=SOON) as queue:
+            recorder = Recorder(queue)
+            job = queue.run(range(5), do.only(1, endless, do.only(3, last)), chunksize=chunksize)
+            recorder.check(job)
+            assert len(workers_of(queue)) == 1
+    finally:
+        gate.open()
+    assert [item.status for item in job.items if item.id not in (1, 3)] == [ItemStatus.COMPLETED] * 3
+    assert {item.attempts for item in job.items} == {1}
+    assert isinstance(job.items[1].exception, ResultPicklingError)
+    assert re.search("TimeoutError: it was still being unpickled after", job.items[1].error or "")
+    assert (job.items[3].status is ItemStatus.COMPLETED) == (then == "end")

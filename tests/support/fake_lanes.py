@@ -28,6 +28,7 @@ from mpqueue._core.commands import (
     AnnounceState,
     Command,
     ForgetJob,
+    GiveUpAnswer,
     InitializeLane,
     KillLane,
     LowerLimit,
@@ -195,6 +196,7 @@ class FakeLanes:
         self._steps_at_once = 0
         self._initialize: Callable[[int], Try] | None = None
         self.available = MEMORY  #: bytes of the machine's memory that are free
+        self.unpickling_since: float | None = None  #: since when answers of the workers are being unpickled
         self._looks = False
         self._actions: dict[type, Callable[[Any], None]] = {
             StartLane: self._start_lane,
@@ -207,6 +209,7 @@ class FakeLanes:
             SetFlags: self._set_flags,
             LowerLimit: self._lower_limit,
             ObserveLane: self._observe_lane,
+            GiveUpAnswer: lambda _: None,
             Warn: lambda command: self.warnings.append(command.text),
             AnnounceStarted: self.told.append,
             AnnounceItems: self.told.append,
@@ -525,7 +528,7 @@ class FakeLanes:
     def _observe_lane(self, command: ObserveLane) -> None:
         worker = self._live(command.lane, command.generation)
         if worker is not None:
-            self._more.append(LaneObserved(command.lane, command.generation, worker.claim))
+            self._more.append(LaneObserved(command.lane, command.generation, worker.claim, None, self.unpickling_since))
 
     def _live(self, lane: int, generation: int) -> FakeWorker | None:
         worker = self.workers[lane]

@@ -33,6 +33,7 @@ class StubLane:
     def __init__(self) -> None:
         self.outbox = b""
         self.was_killed = False
+        self.early_later: Any = None
 
     def leave(self, data: bytes) -> None:
         self.outbox = data

@@ -9,7 +9,7 @@ from mpqueue._core.item_table import make_table
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import Chunk
 from mpqueue._core.pending import Care
-from mpqueue._engine.decode import decode_report
+from mpqueue._engine.decode import Unpickling
 from mpqueue._engine.kept_errors import let_go, text_of
 from mpqueue._engine.packing import pack_items
 from mpqueue._wire.frames import Ended, ReportFrame, dump_frame
@@ -70,7 +70,8 @@ def test_an_item_that_cannot_be_pickled_keeps_nothing_of_the_engine() -> None:
 def test_a_result_that_cannot_be_unpickled_keeps_nothing_of_the_engine() -> None:
     frame = ReportFrame(1, 0, 1, [dump(WhenUnpickled(fail))], {}, (), 0.1, Ended.DONE)
     freed: list[int] = []
-    report = decode_report(dump_frame(frame), 0, 1, freed.append, float)
+    report = Unpickling(dump_frame(frame), 0, 1, freed.append, float).report()
+    assert report is not None
     failure = report.failures[0]
     assert failure.error.__cause__ is not None
     assert failure.error.__cause__.__traceback__ is None

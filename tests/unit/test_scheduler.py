@@ -111,11 +111,10 @@ def test_a_message_from_the_past_does_not_turn_time_back(fleet: FakeLanes) -> No
 
 def test_no_wait_is_longer_than_systems_can_wait(fleet: FakeLanes) -> None:
     never = RetryPolicy(base_delay=MAX_DELAY)
-    fleet.start(fleet.job([fail(), hang()], retry=never))
+    fleet.start(fleet.job([fail()], retry=never))
     fleet.run_until_ready()
     fleet.advance(60.0)
     assert fleet.scheduler.deadline == fleet.books.now + LONGEST_WAIT
-    assert running(fleet) == [1]
 
 
 def test_a_timeout_may_be_longer_than_systems_can_wait(fleet: FakeLanes) -> None:

@@ -1,0 +1,163 @@
+"""Waits for a worker in which no code of the user's runs: each has an age at which the worker is replaced."""
+
+from __future__ import annotations
+
+import pytest
+
+from mpqueue._core.commands import GiveUpAnswer, KillLane
+from mpqueue._core.job_book import JobBook
+from mpqueue._core.messages import Slept
+from mpqueue._core.watch import ANSWER_LIMIT, SECOND_LOOK, UNPICKLE_LIMIT
+from mpqueue._wire.ledger import NOWHERE, Claim, Phase
+from mpqueue.errors import SetupError, WorkerCrashedError
+from mpqueue.retry import RetryPolicy
+from tests.support.auditor import Auditor
+from tests.support.fake_lanes import FakeLanes, Watcher, attempts, errors, statuses, succeed
+from tests.support.fake_worker import FakeWorker
+
+AT_ONCE = RetryPolicy(1, base_delay=0.0)
+#: Seconds by which a wait is over, wherever its first look fell.
+OVER = 2 * ANSWER_LIMIT + 2 * SECOND_LOOK
+
+
+@pytest.fixture
+def fleet() -> FakeLanes:
+    fleet = FakeLanes(1)
+    Auditor(fleet)
+    return fleet
+
+
+def worker_of(fleet: FakeLanes) -> FakeWorker:
+    worker = fleet.workers[0]
+    assert worker is not None
+    return worker
+
+
+def deafen(fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch, generations: int) -> None:
+    """The first workers of the lane lose all that is sent to them."""
+    receive = FakeWorker.receive
+
+    def lose(worker: FakeWorker, frame: object) -> None:
+        if worker.generation > generations:
+            receive(worker, frame)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FakeWorker, "receive", lose)
+
+
+def run_one(fleet: FakeLanes, seconds: float = 1000.0, *, timeout: float | None = None) -> JobBook:
+    """A job of one item, which has begun."""
+    job = fleet.job([succeed(seconds)], retry=AT_ONCE, timeout=timeout)
+    fleet.start(job)
+    fleet.run_until_ready()
+    fleet.advance(0.5)
+    return job
+
+
+def test_a_chunk_that_no_worker_takes_goes_to_another_one(fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    deafen(fleet, monkeypatch, 1)
+    job = fleet.job([succeed()], retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until_over(job, limit=OVER)
+    assert (statuses(job), attempts(job)) == (["completed"], [1])
+    (warning,) = fleet.warnings
+    assert "it did not begin what it was sent within 30 s" in warning
+
+
+def test_a_job_whose_chunks_no_worker_ever_takes_fails_in_the_end(
+    fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deafen(fleet, monkeypatch, 1000)
+    job = fleet.job([succeed()], retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until_over(job, limit=3 * OVER, at_rest=False)
+    assert errors(job) == [SetupError]
+    assert "did not begin what it was sent" in job.table.failures[0].message
+
+
+def test_a_worker_that_is_done_and_does_not_answer_is_replaced_and_its_item_charged(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed()], retry=AT_ONCE)
+    fleet.start(job)
+    worker_gone_quiet = silence(fleet)
+    fleet.run_until_over(job, limit=10 * OVER)
+    assert worker_gone_quiet
+    assert errors(job) == [WorkerCrashedError]
+    assert attempts(job) == [2]
+    assert "was done and did not answer within 30 s" in job.table.failures[0].message
+
+
+def silence(fleet: FakeLanes) -> list[int]:
+    """From now on no answer of a worker arrives; returns the generations whose answers did not."""
+    quiet: list[int] = []
+    post = fleet.post
+
+    def lose(message: object) -> None:
+        if type(message).__name__ == "ChunkReported":
+            quiet.append(message.generation)  # type: ignore[attr-defined]
+        else:
+            post(message)  # type: ignore[arg-type]
+
+    fleet.post = lose  # type: ignore[method-assign]
+    return quiet
+
+
+def test_an_item_may_run_as_long_as_it_likes_and_so_may_setup(fleet: FakeLanes) -> None:
+    job = run_one(fleet, 1e5)
+    fleet.run_until_over(job)
+    assert statuses(job) == ["completed"]
+    assert fleet.counts[KillLane] == 0
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        Claim(NOWHERE, Phase.IDLE, 0, 0, 0.0),
+        Claim(77, Phase.RUNNING, 0, 1, 0.2),
+        Claim(1, Phase.RUNNING, 0, 1, 1e10),
+    ],
+    ids=["no claim", "of another chunk", "in the future"],
+)
+@pytest.mark.parametrize("timeout", [None, 3.0])
+def test_an_item_that_writes_over_its_ledger_and_hangs_is_ended(
+    fleet: FakeLanes, claim: Claim, timeout: float | None
+) -> None:
+    job = run_one(fleet, timeout=timeout)
+    fleet.watchers.append(overwrite(fleet, claim))
+    fleet.run_until_over(job, limit=20 * OVER)
+    assert errors(job) == [WorkerCrashedError]
+    assert attempts(job) == [2]
+
+
+def overwrite(fleet: FakeLanes, claim: Claim) -> Watcher:
+    """Whenever an item runs, that is what its ledger says."""
+
+    def watch(_: object, __: object) -> None:
+        for worker in fleet.workers:
+            if worker is not None and worker.claim.phase is Phase.RUNNING:
+                worker.claim = claim
+
+    return watch
+
+
+def test_an_answer_that_is_unpickled_for_too_long_is_given_up(fleet: FakeLanes) -> None:
+    given_up: list[float] = []
+    fleet.watchers.append(
+        lambda _, commands: given_up.extend(fleet.now for one in commands if isinstance(one, GiveUpAnswer))
+    )
+    run_one(fleet)
+    fleet.unpickling_since = since = fleet.now
+    fleet.run_until(since + UNPICKLE_LIMIT)
+    assert given_up == []
+    fleet.run_while(lambda: not given_up)
+    assert since + UNPICKLE_LIMIT < given_up[0] <= since + OVER
+    assert fleet.counts[KillLane] == 0
+
+
+def test_time_in_which_nobody_could_run_is_no_silence(fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    deafen(fleet, monkeypatch, 1)
+    job = fleet.job([succeed()], retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until_ready()
+    fleet.handle(Slept(fleet.now, fleet.now + 100.0))
+    fleet.advance(ANSWER_LIMIT + 90.0)
+    assert fleet.counts[KillLane] == 0
+    fleet.run_until_over(job, limit=OVER)
