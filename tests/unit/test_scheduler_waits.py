@@ -9,10 +9,10 @@ from mpqueue._core.job_book import JobBook
 from mpqueue._core.messages import Slept
 from mpqueue._core.watch import ANSWER_LIMIT, SECOND_LOOK, UNPICKLE_LIMIT
 from mpqueue._wire.ledger import NOWHERE, Claim, Phase
-from mpqueue.errors import SetupError, WorkerCrashedError
+from mpqueue.errors import ItemTimeoutError, SetupError, WorkerCrashedError
 from mpqueue.retry import RetryPolicy
 from tests.support.auditor import Auditor
-from tests.support.fake_lanes import FakeLanes, Watcher, attempts, errors, statuses, succeed
+from tests.support.fake_lanes import FakeLanes, Watcher, attempts, errors, hang, statuses, succeed
 from tests.support.fake_worker import FakeWorker
 
 AT_ONCE = RetryPolicy(1, base_delay=0.0)
@@ -150,6 +150,25 @@ def test_an_answer_that_is_unpickled_for_too_long_is_given_up(fleet: FakeLanes) 
     fleet.run_while(lambda: not given_up)
     assert since + UNPICKLE_LIMIT < given_up[0] <= since + OVER
     assert fleet.counts[KillLane] == 0
+
+
+@pytest.mark.parametrize("at", [0, 7, 19])
+def test_a_tiny_item_that_holds_up_its_whole_worker_times_out_within_twice_the_timeout(
+    fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    monkeypatch.setattr(FakeWorker, "_cut", lambda _: None)  # nothing runs in the worker but the item
+    items = [succeed(1e-5)] * 20
+    items[at] = hang()
+    warm = fleet.job([succeed(1e-5)] * 100)
+    fleet.start(warm)
+    fleet.run_until_over(warm)
+    job, began = fleet.job(items, chunksize=20, timeout=2.0, retry=RetryPolicy(0)), fleet.now
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert [index for index, error in enumerate(errors(job)) if error is ItemTimeoutError] == [at]
+    assert statuses(job).count("completed") == 19
+    assert attempts(job) == [1] * 20
+    assert fleet.now - began <= 2 * 2.0 + 2 * fleet.start_seconds + 0.1
 
 
 def test_time_in_which_nobody_could_run_is_no_silence(fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch) -> None:
