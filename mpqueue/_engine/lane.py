@@ -240,7 +240,7 @@ class LokyLane:
             self.worker.kill()
         elif error is not None:
             self.calls.fail_all(error)
-            self._break(f"it can't be reached any more: {text_of(error)}")
+            self._break(f"it serves no more: {text_of(error)}")
         elif not self._is_ending:
             self._break("it read the end of its line, which a handler must have shut down")
 

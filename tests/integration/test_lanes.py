@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.messages import BellRung, LaneDied
+from mpqueue._core.messages import BellRung, LaneBroken, LaneDied
 from mpqueue._engine import flag_setter
 from mpqueue._wire.ledger import CLAIM, NOBODY, Phase, pack_claim
 from tests.support import handlers, lane_verbs
@@ -118,6 +118,7 @@ def test_a_frame_for_a_dead_worker_fails_and_does_not_raise(lanes: Lanes) -> Non
 def test_a_worker_whose_answer_is_an_error_is_of_no_more_use(lanes: Lanes) -> None:
     call = lanes.send(lane_verbs.fail_with, ValueError("a bug of ours"))
     assert isinstance(call.exception(timeout=30), ValueError)
+    assert "serves no more: ValueError: a bug of ours" in lanes.take(LaneBroken).why
     assert lanes.take(LaneDied).signal == "SIGKILL"
 
 
