@@ -29,6 +29,11 @@ class Calls:
     def __len__(self) -> int:
         return len(self._open) + len(self._settling)
 
+    @property
+    def is_closed(self) -> bool:
+        """True once `close` was called: the worker is known to be dead."""
+        return self._closed is not None
+
     def begin(self) -> Call:
         """A new call; failed already where `close` was called."""
         call: Call = Future()

@@ -246,7 +246,8 @@ class LokyLane:
 
     def _break(self, why: str) -> None:
         """The worker is of no more use: say so before its death does, and kill it. On any thread."""
-        self._post(LaneBroken(self.number, self.generation, why))
+        if not self.calls.is_closed:
+            self._post(LaneBroken(self.number, self.generation, why))
         self.worker.kill()
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
