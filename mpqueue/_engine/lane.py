@@ -80,7 +80,7 @@ def register_exit() -> None:
             process_executor.process_pool_executor_at_exit = register(process_executor._python_exit) or True
 
 
-class _Context(locks.Locks, LaunchContext):  # type: ignore[misc]
+class _Context(locks.Locks, LaunchContext):
     """loky's context, with semaphores that have no names. For one lane."""
 
     def __init__(self) -> None:
