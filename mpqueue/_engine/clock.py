@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+from mpqueue._wire import clock
+
 
 class Clock(Protocol):
     """Where the coordinator has its times from."""
@@ -27,8 +29,8 @@ class SystemClock:
 
     def now(self) -> float:
         """Seconds of the monotonic clock."""
-        return time.monotonic()
+        return clock.monotonic()
 
     def wall(self) -> float:
-        """Seconds since the epoch."""
+        """Seconds since the epoch, or what the program has made of them: a test may have frozen them."""
         return time.time()

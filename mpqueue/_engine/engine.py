@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mpqueue._core.messages import FailedItemsReset, JobStarted, Message, QueueClosing, QueueOpened
 from mpqueue._core.scheduler import Scheduler
+from mpqueue._engine import threads
 from mpqueue._engine.clock import Clock, SystemClock
 from mpqueue._engine.coordinator import Announce, Coordinator
 from mpqueue._engine.exits import on_exit
@@ -53,6 +54,7 @@ class Engine:
         clock: Clock | None = None,
         journal: str | None = None,
     ) -> None:
+        threads.check_real()
         self.clock = clock or SystemClock()
         self._options = options
         self._backend = backend
@@ -96,8 +98,9 @@ class Engine:
         """The coordinator, started with the listener thread by the first call.
 
         Where the system has no descriptor or thread left for it, it raises OSError or RuntimeError, and the next call
-        tries again.
+        tries again. RuntimeError, too, where gevent has patched threads meanwhile.
         """
+        threads.check_real()
         with self._lock:
             if self._coordinator is None:
                 if self._shut:
@@ -175,7 +178,7 @@ class Engine:
     def close_jobs(self, *, cancel: bool) -> None:
         """Let nothing new begin: paused jobs are cancelled, with ``cancel`` all of them."""
         coordinator = self._coordinator
-        if coordinator is not None and not self._shut:
+        if coordinator is not None and not self._shut and not threads.what_is_patched():
             message = QueueClosing(self.clock.wall(), cancel=cancel)
             with contextlib.suppress(QueueClosedError):  # somebody else was quicker
                 coordinator.ask(lambda: self._handle_closing(coordinator, message))
@@ -191,28 +194,39 @@ class Engine:
             if self._shut or os.getpid() != self._owner:
                 return
             self._shut = True
-        coordinator = self._coordinator
-        if coordinator is not None:
-            if kill:
-                message = QueueClosing(self.clock.wall(), cancel=True, kill=True)
-                coordinator.ask(lambda: self._handle_closing(coordinator, message))
-            else:
-                self._wait_until_quiet(coordinator)
-            if self._sampler is not None:
-                self._sampler.stop()
-            if self.recorder is not None:
-                with contextlib.suppress(JournalError):  # told when it is closed
-                    self.recorder.journal.flush()
-            if self._pool is not None:  # looked at last: it may have been opened just before
-                self._pool.close(kill=kill)
-            coordinator.stop()
-            self.listeners.stop(wait=wait_for_listeners and not at_exit)
+        if threads.what_is_patched():
+            self._leave()
+            return
+        if self._coordinator is not None:
+            self._end_work(self._coordinator, kill=kill, wait_for_listeners=wait_for_listeners and not at_exit)
         elif self.listeners.is_alive:  # the coordinator could not be started
             self.listeners.stop(wait=False)
         if self.recorder is not None:
             self.recorder.journal.close()
         if self._take_back is not None:
             self._take_back()
+
+    def _end_work(self, coordinator: Coordinator, *, kill: bool, wait_for_listeners: bool) -> None:
+        if kill:
+            message = QueueClosing(self.clock.wall(), cancel=True, kill=True)
+            coordinator.ask(lambda: self._handle_closing(coordinator, message))
+        else:
+            self._wait_until_quiet(coordinator)
+        if self._sampler is not None:
+            self._sampler.stop()
+        if self.recorder is not None:
+            with contextlib.suppress(JournalError):  # told when it is closed
+                self.recorder.journal.flush()
+        if self._pool is not None:  # looked at last: it may have been opened just before
+            self._pool.close(kill=kill)
+        coordinator.stop()
+        self.listeners.stop(wait=wait_for_listeners)
+
+    def _leave(self) -> None:
+        """End the workers, and wait for nothing: no thread that was there before gevent's patch can be waited for."""
+        if self._pool is not None:
+            log.warning("closing ends the workers and does not wait for them: gevent has patched the program's threads")
+            self._pool.close(kill=True)
 
     def check_written(self) -> None:
         """After `shutdown`: raise `JournalError` where something could not be written into the journal."""

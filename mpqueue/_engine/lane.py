@@ -236,7 +236,8 @@ class LokyLane:
     def _served(self, served: Future[int]) -> None:
         """On loky's thread: the worker serves no more. Where it lives, it is of no more use."""
         error = served.exception()
-        if isinstance(error, BrokenProcessPool):  # that tells less than the end of the line and the process
+        if isinstance(error, (BrokenProcessPool, process_executor.ShutdownExecutorError)):
+            # The first tells less than the end of the line and the process; the second is our own doing.
             self.worker.kill()
         elif error is not None:
             self.calls.fail_all(error)

@@ -25,6 +25,7 @@ class Line:
         self._socket, worker_end = socket.socketpair()
         self._socket.setblocking(False)
         self.worker_end = worker_end.detach()
+        os.set_blocking(self.worker_end, True)  # gevent's are not
         self._fd = self._socket.fileno()
         self._incoming = Incoming(self._fd)
         self._unsent: deque[memoryview] = deque()

@@ -14,7 +14,7 @@ import os
 import threading
 
 from mpqueue._core.messages import LaneStartFailed
-from mpqueue._engine import exits, launch, strays
+from mpqueue._engine import exits, launch, strays, threads
 from mpqueue._engine.environment import worker_environment
 from mpqueue._engine.exits import on_exit
 from mpqueue._engine.inbox import Inbox
@@ -99,6 +99,8 @@ class LokyPool:
             return
         self._is_closing = True
         self._watcher.call(self._begin_to_close, kill)
+        if threads.what_is_patched():
+            return
         own = self._own_threads()
         if threading.current_thread() in own:
             return

@@ -14,6 +14,8 @@ import threading
 import time
 from typing import Protocol
 
+from mpqueue._wire import clock
+
 #: Seconds after which a thread that waits for a timer returns in any case: somebody may have closed its descriptors.
 LONGEST_WAIT = 60.0
 
@@ -85,7 +87,7 @@ class SleepingAlarm:
 
     def set(self, seconds: float) -> None:
         """See `Alarm.set`."""
-        self._due = time.monotonic() + seconds
+        self._due = clock.monotonic() + seconds
         if self._idle:
             self._wake.set()
 
@@ -99,7 +101,7 @@ class SleepingAlarm:
                     self._wake.wait()
                 self._idle = False
                 self._wake.clear()
-            elif (pause := due - time.monotonic()) > 0:
+            elif (pause := due - clock.monotonic()) > 0:
                 threading.Event().wait(pause)
             else:
                 self._gone_off = due

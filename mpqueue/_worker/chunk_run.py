@@ -13,9 +13,9 @@ import logging
 import os
 import signal
 import threading
-import time
 from typing import Any, NoReturn
 
+from mpqueue._wire import clock
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, dump_frame
 from mpqueue._wire.ledger import CLAIM, FRACTION, MOST, OUTBOX, PRIVATE, SINCE, Phase, pack_claim
 from mpqueue._worker import context, memory, stretches
@@ -52,7 +52,7 @@ class ChunkRun:
         )
         self._could_pack = True  #: when this chunk began, as far as that is known
         self.times = times
-        self.started = time.monotonic()
+        self.started = clock.monotonic()
         self._told = self.started  #: when the last report was made
         self.stretch: list[Any] = []  #: what the ``map`` at hand runs over; the watchdog may cut it off
         self.stretch_lock = threading.Lock()  #: held while it is ended, or marked as cut off
@@ -155,7 +155,7 @@ class ChunkRun:
             results=packed,
             failures=failures,
             stretches=(),
-            busy=time.monotonic() - self._told,
+            busy=clock.monotonic() - self._told,
             ended=Ended.UNREADABLE,
             records=self.seat.home.take(),
         )
@@ -163,7 +163,7 @@ class ChunkRun:
     def claim(self, phase: Phase, lo: int, hi: int) -> None:
         """Say in the ledger what may be running from now on."""
         words = self.station.ledger.words
-        words[SINCE] = time.monotonic_ns()
+        words[SINCE] = clock.monotonic_ns()
         words[CLAIM] = pack_claim(self.number, phase, lo, hi)
 
     def _mark_result(self, position: int) -> None:
@@ -175,13 +175,13 @@ class ChunkRun:
             self.running.items = [None] * len(self._packed_items)
             return True
         self.claim(Phase.UNPACKING, 0, len(self.running.indices))
-        began = time.monotonic()
+        began = clock.monotonic()
         try:
             self.running.items = self.seat.exchange.load(self._packed_items)
         except BaseException:
             return False
         finally:
-            self.times.unpacking += time.monotonic() - began
+            self.times.unpacking += clock.monotonic() - began
         return True
 
     def _run_stretches(self) -> Ended:
@@ -191,7 +191,7 @@ class ChunkRun:
             # A stretch that would go beyond the chunk's end: in the middle of it, the watchdog would report too.
             hi = min(lo + size, total)
             expected = stretches.expected_seconds(hi - lo, self.job.pace)
-            if lo and time.monotonic() - self.started + expected >= self.station.chunk_limit:
+            if lo and clock.monotonic() - self.started + expected >= self.station.chunk_limit:
                 return Ended.TIME
             paused, cancelled = self.running.flags()
             if paused or cancelled:
@@ -233,14 +233,14 @@ class ChunkRun:
     def _unpack_one(self, position: int) -> bool:
         """Unpickle the item at this position; what that raises is its failure, not charged."""
         assert isinstance(self._packed_items, list)
-        began = time.monotonic()
+        began = clock.monotonic()
         try:
             item = self.seat.exchange.load(self._packed_items[position])
         except BaseException as error:
             self.results.fail(position, error, 0.0, charged=False)
             return False
         finally:
-            self.times.unpacking += time.monotonic() - began
+            self.times.unpacking += clock.monotonic() - began
         self.running.items[position] = item
         self.claim(Phase.RUNNING, position, position + 1)
         return True
@@ -255,26 +255,26 @@ class ChunkRun:
         self.stretch = stretch = self.running.items[lo:hi]
         items = iter(stretch)
         self._costs.stretch_begins(lo, hi, job.pace)
-        started = self.stretch_started = time.monotonic()
+        started = self.stretch_started = clock.monotonic()
         while True:
             try:
                 out.extend(job.map(items, out))
             except BaseException as error:
-                self.results.fail(len(out), error, time.monotonic() - started)
+                self.results.fail(len(out), error, clock.monotonic() - started)
                 continue
             if len(out) - lo >= len(stretch):
                 break
             # A StopIteration out of the handler ended the map as if the items had ended.
-            self.results.fail(len(out), StopIteration(), time.monotonic() - started)
-        ended = time.monotonic()
+            self.results.fail(len(out), StopIteration(), clock.monotonic() - started)
+        ended = clock.monotonic()
         with self.stretch_lock:
             self.stretch = []
         if lo == 0 and job.pace is None and not job.awaits and inspect.isawaitable(out[0]):
             self._await_first()
-            ended = time.monotonic()
+            ended = clock.monotonic()
         self.times.handling += ended - started
         self.results.stretch_ended(lo, len(out))
-        self.times.packing += time.monotonic() - ended
+        self.times.packing += clock.monotonic() - ended
         return self._time_stretch(lo, len(out), ended - started)
 
     def _await_first(self) -> None:
@@ -284,7 +284,7 @@ class ChunkRun:
         try:
             self.running.out.append(self.job.resolve(pending))
         except BaseException as error:
-            self.results.fail(0, error, time.monotonic() - self.stretch_started)
+            self.results.fail(0, error, clock.monotonic() - self.stretch_started)
         finally:
             if self.job.capture is not None:
                 self.job.capture.keep(0)
@@ -305,10 +305,10 @@ class ChunkRun:
 
     def part(self, done: int, ended: Ended, *, final: bool = True) -> ReportFrame:
         """What is to be said of the positions since the last report, up to ``done``. Call with the lock held."""
-        began = time.monotonic()
+        began = clock.monotonic()
         first, packed, failures = self.results.take(done, final=final)
         self.seat.exchange.sent(self.number, packed)
-        told, self._told = self._told, time.monotonic()
+        told, self._told = self._told, clock.monotonic()
         if final:
             # What the items were in may be used again, unless the handler has kept a view of it.
             self.running.items, self.running.out = [], []

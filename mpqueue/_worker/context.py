@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mpqueue._wire import clock
 from mpqueue._wire.flags import READ_INTERVAL
 from mpqueue._wire.ids import IdRule, find_id
 from mpqueue._wire.ledger import FRACTION
@@ -43,7 +43,7 @@ class Running:
 
     def flags(self) -> tuple[bool, bool]:
         """(paused, cancelled), as of at most 5 ms ago: the Events must not be read in a tight loop."""
-        now = time.monotonic()
+        now = clock.monotonic()
         if now - self._flags_read >= READ_INTERVAL:
             self._flags_read = now
             self._flags = self.station.flags_of(self.job)

@@ -18,11 +18,11 @@ from __future__ import annotations
 import os
 import queue
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
+from mpqueue._wire import clock
 from mpqueue._wire.ledger import SIZE, Ledger, SharedFile
 from mpqueue._wire.shared import bring, token_of
 from mpqueue._worker import hello, station
@@ -205,7 +205,7 @@ def _ledger(token: str) -> Ledger | None:
 
 def _seen(ledger: Ledger) -> Seen:
     claim = ledger.read()
-    return claim.chunk, int(claim.phase), claim.lo, claim.hi, max(0.0, time.monotonic() - claim.since), claim.fraction
+    return claim.chunk, int(claim.phase), claim.lo, claim.hi, max(0.0, clock.monotonic() - claim.since), claim.fraction
 
 
 def last_claims(tokens: Sequence[str]) -> dict[str, Seen]:
@@ -227,9 +227,9 @@ def close_seats(tokens: Sequence[str], *, wait: bool = True) -> None:
             seat.close()
     if not wait:
         return
-    end = time.monotonic() + CLOSE_LIMIT
+    end = clock.monotonic() + CLOSE_LIMIT
     for seat in closing:
-        seat.thread.join(max(0.0, end - time.monotonic()))
+        seat.thread.join(max(0.0, end - clock.monotonic()))
 
 
 def forget(tokens: Sequence[str]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import time
 from collections.abc import Callable, Iterator
 from itertools import repeat
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
+from mpqueue._wire import clock
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.ids import IdRule
 from mpqueue._worker import context, records
@@ -41,15 +41,15 @@ class LoadedJob:
             records.install(seat.home, speech)
         self.capture = Capture() if speech is not None and speech.capture else None
         self.beside_bar = speech is not None and speech.beside_bar
-        began = time.monotonic()
+        began = clock.monotonic()
         handler = seat.exchange.load(frame.handler)
         setup = None if frame.setup is None else seat.exchange.load(frame.setup)
-        loaded = time.monotonic()
+        loaded = clock.monotonic()
         self.seconds_loading, self.seconds_in_setup = loaded - began, 0.0
         self._more_arguments: tuple[Any, ...] = ()
         if setup is not None:
             self._more_arguments = (repeat(self._set_up(setup)),)
-            self.seconds_in_setup = time.monotonic() - loaded
+            self.seconds_in_setup = clock.monotonic() - loaded
         self._handler: Any = handler
         # Only Python functions let other threads of the worker in between two items.
         self._call: Any = handler if isinstance(handler, FunctionType | MethodType) else _python_call(handler)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 
-from mpqueue._wire import main_names, shared
+from mpqueue._wire import clock, main_names, shared
 from mpqueue._wire.frames import (
     ChunkFrame,
     Ended,
@@ -43,7 +42,7 @@ class Worker:
 
     def receive(self, data: bytes) -> Answer:
         """Do what a frame says; returns the answer."""
-        begun = time.monotonic()
+        begun = clock.monotonic()
         frame: ChunkFrame | ForgetFrame | InitializeFrame = load_frame(data)
         if isinstance(frame, ChunkFrame):
             report = self._run_chunk(frame, begun)
@@ -69,7 +68,7 @@ class Worker:
     def _claim(self, chunk: int, phase: Phase) -> None:
         """Say in the ledger what this worker is at where it runs no item."""
         words = self.seat.station.ledger.words
-        words[SINCE] = time.monotonic_ns()
+        words[SINCE] = clock.monotonic_ns()
         words[CLAIM] = pack_claim(chunk, phase, 0, 0)
 
     def _catch_up(self, news: ImportNews | None) -> None:
@@ -135,17 +134,17 @@ class Worker:
 
     def _load(self, frame: ChunkFrame, handler: HandlerFrame) -> LoadedJob | FailureFrame:
         self._claim(frame.chunk, Phase.LOADING)
-        started = time.monotonic()
+        started = clock.monotonic()
         try:
             job = self._loaded[frame.job] = LoadedJob(frame.job, handler, self.seat)
             return job
         except BaseException as error:
-            return pack_failure(error, time.monotonic() - started)
+            return pack_failure(error, clock.monotonic() - started)
         finally:
             self._claim(frame.chunk, Phase.UNPACKING)
 
     def _setup_failed(self, frame: ChunkFrame, failure: FailureFrame, begun: float) -> ReportFrame:
-        now = time.monotonic()
+        now = clock.monotonic()
         return ReportFrame(
             chunk=frame.chunk,
             first=0,

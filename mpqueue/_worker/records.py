@@ -14,13 +14,13 @@ import contextlib
 import logging
 import os
 import threading
-import time
 import warnings
 from collections import deque
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, Protocol
 
+from mpqueue._wire import clock
 from mpqueue._wire.frames import RecordFrame, Speech
 from mpqueue._wire.ledger import UNSENT
 from mpqueue._wire.records import begin_unsent, dump_record, unsent
@@ -121,7 +121,7 @@ class RecordsHome(logging.Handler):
         self._station.ledger.words[UNSENT] = self._unsent
 
     def _send_now(self) -> bool:
-        now = time.monotonic()
+        now = clock.monotonic()
         if now - self._sent_at < INTERVAL:
             return False
         return self._send(now)
@@ -145,7 +145,7 @@ class RecordsHome(logging.Handler):
             self._due.wait()
             self._due.clear()
             threading.Event().wait(INTERVAL)
-            if self._kept and self.sender is not None and not self._send(time.monotonic()):
+            if self._kept and self.sender is not None and not self._send(clock.monotonic()):
                 self._due.set()
 
 

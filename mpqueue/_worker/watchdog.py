@@ -12,9 +12,9 @@ from __future__ import annotations
 import _thread
 import contextlib
 import threading
-import time
 import weakref
 
+from mpqueue._wire import clock
 from mpqueue._wire.frames import Ended, dump_frame, is_plain
 from mpqueue._wire.ledger import OUTBOX, Phase
 from mpqueue._worker.alarm import Alarm, SleepingAlarm, make_alarm
@@ -105,7 +105,7 @@ class Watchdog:
 
 def _time_left(run: ChunkRun, part: float) -> float:
     """Seconds until that part of the chunk's time is over."""
-    return run.started + part * run.station.chunk_limit - time.monotonic()
+    return run.started + part * run.station.chunk_limit - clock.monotonic()
 
 
 def cut_off(run: ChunkRun) -> None:

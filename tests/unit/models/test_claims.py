@@ -144,7 +144,7 @@ def model(
 @pytest.fixture(autouse=True)
 def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are not what these models are about."""
-    monkeypatch.setattr(chunk_run, "time", SimpleNamespace(monotonic=lambda: 0.0, monotonic_ns=lambda: 1))
+    monkeypatch.setattr(chunk_run, "clock", SimpleNamespace(monotonic=lambda: 0.0, monotonic_ns=lambda: 1))
 
 
 @pytest.mark.parametrize(("count", "limit"), [(3, None), pytest.param(2, 1, marks=pytest.mark.slow)])
