@@ -15,7 +15,7 @@ from mpqueue.errors import ItemError, shown
 from mpqueue.events import milliseconds
 from mpqueue.report.reportable import Reportable
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES, ItemStatus, JobStatus
-from mpqueue.text import repr_of
+from mpqueue.text import repr_of, visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -397,6 +397,6 @@ class Job(Reportable, Generic[T_co, R_co]):
 
 def _item_error(job_id: str, item: JobItem) -> ItemError:
     tries = "1 try" if item.attempts == 1 else f"{item.attempts} tries"
-    error = ItemError(f"item {shown(item.id)} of job {job_id!r} failed after {tries}: {item.error}", item)
+    error = ItemError(f"item {shown(item.id)} of job {job_id!r} failed after {tries}: {visible(str(item.error))}", item)
     error.__cause__ = item.exception
     return error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import io
 import json
 import os
 import sys
@@ -63,8 +64,10 @@ def _expanded(inputs: Sequence[str]) -> Iterator[str]:
 @contextmanager
 def _opened(name: str) -> Iterator[TextIO]:
     if name == STDIN:
-        # In the encoding of file names; what is no text in it keeps its bytes, as in file names.
-        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+        if sys.stdin is None:
+            raise UsageError("-: expected lines of stdin, got a closed one")
+        if isinstance(sys.stdin, io.TextIOWrapper):  # what is no text in it keeps its bytes, as in file names
+            sys.stdin.reconfigure(errors="surrogateescape")
         yield sys.stdin
         return
     try:
