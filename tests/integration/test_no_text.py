@@ -19,6 +19,7 @@ from mpqueue import JobQueue, RetryPolicy
 from tests.integration.test_otel import Telemetry
 from tests.support.pages import visit
 from tests.support.programs import PATIENCE, run_program
+from tests.support.terminals import terminal_with
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +96,22 @@ def test_names_that_are_no_text_are_items_and_come_back_in_rows(folder: Path, en
     assert (failures.returncode, b"\x1b" in failures.stdout) == (0, False)
     as_json = mpqueue(folder, "failures", "run.db", "--json", environment=environment)
     assert names_of(as_json.stdout) == [NAMES[1]]
+
+
+def test_a_terminal_is_steered_by_no_name_and_no_error(folder: Path) -> None:
+    """With rows, bar, logs and colours on it, whose own escapes are all that it gets."""
+    names = [os.fsdecode(name) for name in (*NAMES, b"\xc2\x9b2Jevil.txt", b"gpj.\xe2\x80\xaename.txt")]
+    for name in names:
+        (folder / name).write_bytes(b"12345")
+    with terminal_with(folder, "-m", "mpqueue", "run", "own:work", *names, "-j", "1", "--retries", "0") as shown:
+        assert shown.end() == 1
+        text = shown.text
+    assert "\x1b[31mfailed:\x1b[0m bad\\udcfe\\x1b[31m.txt" in text
+    assert r"\u202ename.txt" in text
+    assert not {"\x9b", "\x07", "\u202e"} & set(text)
+    assert "\x1b]0;" not in text
+    assert "\x1b[2J" not in text
+    assert "5 completed" in text
 
 
 @pytest.mark.parametrize("given", ["-", "list"])
