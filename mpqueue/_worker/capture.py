@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from mpqueue._wire.ledger import make_file
 from mpqueue._worker.descriptors import Descriptor
+from mpqueue._worker.signals import calls_users_code
 
 #: Back to the line's start, and clear all below: bars are drawn there, and are drawn again soon.
 _CLEAR = "\r\x1b[J"
@@ -48,6 +49,7 @@ class Capture:
     def wrap(self, call: Callable[..., Any], position: Callable[[], int]) -> Callable[..., Any]:
         """The call, which leaves what it wrote at its position, before it returns or raises."""
 
+        @calls_users_code
         def kept(*args: Any) -> Any:
             try:
                 return call(*args)

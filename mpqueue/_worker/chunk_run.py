@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from mpqueue._wire import clock
@@ -26,6 +27,7 @@ from mpqueue._worker.fitness import can_pack
 from mpqueue._worker.loaded import LoadedJob
 from mpqueue._worker.results import BrokenWorkerError, ChunkResults
 from mpqueue._worker.seat import Seat
+from mpqueue._worker.signals import calls_users_code
 from mpqueue._worker.timing import ChunkTimes
 
 log = logging.getLogger("mpqueue")
@@ -258,7 +260,7 @@ class ChunkRun:
         started = self.stretch_started = clock.monotonic()
         while True:
             try:
-                out.extend(job.map(items, out))
+                self._run_items(items)
             except BaseException as error:
                 self.results.fail(len(out), error, clock.monotonic() - started)
                 continue
@@ -276,6 +278,11 @@ class ChunkRun:
         self.results.stretch_ended(lo, len(out))
         self.times.packing += clock.monotonic() - ended
         return self._time_stretch(lo, len(out), ended - started)
+
+    @calls_users_code
+    def _run_items(self, items: Iterator[Any]) -> None:
+        out = self.running.out
+        out.extend(self.job.map(items, out))
 
     def _await_first(self) -> None:
         """The handler is no coroutine function and still returned something to await: so it will the next time."""

@@ -15,6 +15,7 @@ from mpqueue._wire.ids import IdRule
 from mpqueue._worker import context, records
 from mpqueue._worker.capture import Capture, beside_bar
 from mpqueue._worker.seat import Seat
+from mpqueue._worker.signals import calls_users_code, runs_event_loop
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,6 +35,8 @@ class LoadedJob:
         self.pace: float | None = None  #: seconds an item, as seen last
         self.plain = True  #: all results so far were plain data
         self._runner: asyncio.Runner | None = None
+        self._task: asyncio.Task[Any] | None = None  #: the item at hand, where it is a coroutine
+        self._interrupted_by: BaseException | None = None  #: what the handler of a signal has raised meanwhile
         self._finish: Callable[[], object] | None = None
         station, speech = seat.station, None if seat.is_at_home else frame.speech
         context.enter(station, context.Running(station, number, self.id, self.id_rule, self.seed))
@@ -52,7 +55,7 @@ class LoadedJob:
             self.seconds_in_setup = clock.monotonic() - loaded
         self._handler: Any = handler
         # Only Python functions let other threads of the worker in between two items.
-        self._call: Any = handler if isinstance(handler, FunctionType | MethodType) else _python_call(handler)
+        self._call: Any = handler if _is_python(handler) else _python_call(handler)
         self.awaits = False
         if _is_async(handler):
             self.await_results()
@@ -73,21 +76,41 @@ class LoadedJob:
         handler = self._handler
         self.awaits = True
 
+        @calls_users_code
         def call(*args: Any) -> Any:
             return self.resolve(handler(*args))
 
         self._call = call
 
+    @runs_event_loop
     def resolve(self, result: Any) -> Any:
         """Await the result on this job's event loop, where it is something to await."""
         if not inspect.isawaitable(result):
             return result
+        import asyncio  # 20 ms that most workers never need
+
         if self._runner is None:
-            import asyncio  # 20 ms that most workers never need
-
             self._runner = asyncio.Runner()
-        return self._runner.get_loop().run_until_complete(_as_coroutine(result))
+        loop = self._runner.get_loop()
+        self._task = task = loop.create_task(_as_coroutine(result))
+        try:
+            return loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            if self._interrupted_by is not None:
+                raise self._interrupted_by from None
+            raise
+        finally:
+            self._task = self._interrupted_by = None
 
+    def interrupt(self, error: BaseException) -> bool:
+        """See `signals.Interruptible`."""
+        if self._task is None:
+            return False
+        self._interrupted_by = error
+        self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+        return True
+
+    @calls_users_code
     def _set_up(self, setup: Callable[[], Any]) -> Any:
         """Call ``setup``; one that yields is finished by `close`."""
         made = setup()
@@ -95,18 +118,20 @@ class LoadedJob:
             return self._enter_generator(made)
         # What @contextmanager makes; other context managers may just be the state itself (a model, an open file).
         if isinstance(made, contextlib._GeneratorContextManager):
-            self._finish = lambda: made.__exit__(None, None, None)
+            self._finish = calls_users_code(lambda: made.__exit__(None, None, None))
             return made.__enter__()
         return self.resolve(made)
 
+    @calls_users_code
     def _enter_generator(self, generator: Iterator[Any]) -> Any:
         try:
             state = next(generator)
         except StopIteration:
             raise RuntimeError("setup: expected a generator that yields the state once, got one that ended") from None
-        self._finish = lambda: _exhaust(generator)
+        self._finish = calls_users_code(lambda: _exhaust(generator))
         return state
 
+    @calls_users_code
     def close(self) -> None:
         """Finish the setup, close the event loop, let the handler go. Raises what the setup's end raises."""
         try:
@@ -122,6 +147,7 @@ class LoadedJob:
                 self.capture.close()
 
 
+@calls_users_code
 def _exhaust(generator: Iterator[Any]) -> None:
     try:
         next(generator)
@@ -130,16 +156,22 @@ def _exhaust(generator: Iterator[Any]) -> None:
     raise RuntimeError("setup: expected a generator that yields the state once, got one that yields again")
 
 
+def _is_python(handler: Any) -> bool:
+    """True where a call of it is a step of Python's, which a signal can interrupt."""
+    return isinstance(handler.__func__ if isinstance(handler, MethodType) else handler, FunctionType)
+
+
 def _python_call(handler: Any) -> Any:
     def call(*args: Any) -> Any:
         return handler(*args)
 
-    return call
+    return calls_users_code(call, transparent=True)
 
 
 def _is_async(handler: Any) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
 
 
+@calls_users_code
 async def _as_coroutine(awaitable: Any) -> Any:
     return await awaitable

@@ -23,11 +23,12 @@ from mpqueue._wire.imports import ImportNews, catch_up
 from mpqueue._wire.ledger import CLAIM, SINCE, Phase, pack_claim
 from mpqueue._wire.line import Answer
 from mpqueue._wire.payload import Packed, load
-from mpqueue._worker import context, guard, records, station
+from mpqueue._worker import context, guard, records, signals, station
 from mpqueue._worker.chunk_run import ChunkRun
 from mpqueue._worker.failures import pack_failure, stand_in
 from mpqueue._worker.loaded import LoadedJob
 from mpqueue._worker.seat import Seat, take_seat
+from mpqueue._worker.signals import calls_users_code
 from mpqueue._worker.timing import ChunkTimes
 from mpqueue._worker.watchdog import Watchdog
 
@@ -75,6 +76,7 @@ class Worker:
         if news is not None and not self.seat.is_at_home:
             catch_up(news)
 
+    @calls_users_code
     def _initialize(self, frame: InitializeFrame) -> FailureFrame | None:
         self._claim(0, Phase.LOADING)
         try:
@@ -171,6 +173,7 @@ class Worker:
         return None
 
 
+calls_users_code(main_names.run_initializer)
 _worker: Worker | None = None
 
 
@@ -180,5 +183,6 @@ def receive(data: bytes) -> Answer:
     if _worker is None:
         here = station.here()
         assert here is not None, "frames are received in workers only"
+        signals.install()
         _worker = Worker(take_seat(here, shares_memory=True))
     return _worker.receive(data)
