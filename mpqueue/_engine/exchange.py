@@ -14,7 +14,7 @@ from typing import Any, cast
 from mpqueue._core.item_table import Failure
 from mpqueue._core.lane_book import Chunk
 from mpqueue._engine.packing import pack_items
-from mpqueue._engine.protocol import BringingLane, Capabilities, Lane
+from mpqueue._engine.protocol import BringingLane, Capabilities, Lane, SharingLane
 from mpqueue._wire import shared
 from mpqueue._wire.imports import ImportNews, ImportWatch
 from mpqueue._wire.payload import Packed
@@ -140,6 +140,11 @@ class Exchange:
     def received(self, lane: Lane) -> Callable[[int], None]:
         """Whom to tell when the last view of one of this worker's segments is gone. On any thread."""
         return self._account(lane).returned.append
+
+    def unreachable(self, lane: Lane) -> None:
+        """A segment of this worker can't be opened. On any thread. Where it lives, it is to send results otherwise."""
+        if self._engine.shares_memory:
+            cast("SharingLane", lane).take_results_by_pipe()
 
     def close(self) -> None:
         """The workers are gone: keep nothing for reuse, whoever still holds the queue."""

@@ -34,6 +34,7 @@ import loky
 from loky import process_executor
 
 from mpqueue._core.messages import LaneBroken
+from mpqueue._engine.answering import Answering
 from mpqueue._engine.calls import Call, Calls
 from mpqueue._engine.clock import SystemClock
 from mpqueue._engine.errands import Errands
@@ -46,7 +47,7 @@ from mpqueue._engine.line import Line
 from mpqueue._engine.worker_process import WorkerProcess
 from mpqueue._wire import locks
 from mpqueue._wire.flags import make_flags
-from mpqueue._wire.ledger import MOST, OUTBOX, SIZE, UNSENT, UNSENT_AT, Claim, Ledger, SharedFile
+from mpqueue._wire.ledger import MOST, OUTBOX, PIPED, SIZE, UNSENT, UNSENT_AT, Claim, Ledger, SharedFile
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, is_plain_message, whole_size
 from mpqueue._wire.seed import Handle, LaneSeed
 from mpqueue._worker import guard, serving, station
@@ -109,6 +110,7 @@ class LokyLane:
         self._post = inbox.post
         self._is_ending = False
         self.early_later: Callable[[Callable[[], bytes | None]], object] | None = None  #: see `protocol.EarlyLane`
+        self._user = os.geteuid()
         self.ask_for_stack: Callable[[], object] | None = None  #: kills, too; set once it is known how
         with contextlib.ExitStack() as undo:
             _check_descriptors()
@@ -127,6 +129,9 @@ class LokyLane:
             self._line = Line(inbox)
             undo.callback(os.close, self._line.worker_end)
             on_failure.callback(self._line.close)
+            self._answering = Answering(inbox)
+            undo.callback(os.close, self._answering.worker_end)
+            on_failure.callback(self._answering.close)
             if locks.AVAILABLE:
                 context: Any = undo.enter_context(contextlib.closing(_Context()))
                 self._flags = make_flags(context)
@@ -139,6 +144,7 @@ class LokyLane:
                 parent=os.getpid(),
                 ledger=Handle(page.fd),
                 line=Handle(self._line.worker_end),
+                asking=Handle(self._answering.worker_end),
                 outbox=Handle(self._outbox.fd),
                 bell=Handle(bell),
                 stack=Handle(stack),
@@ -149,6 +155,7 @@ class LokyLane:
             self._start(seed, context, environment, leash, on_failure)
             on_failure.pop_all()
         self._line.open(self._answered, self._ended)
+        self._answering.open()
         os.set_inheritable(self._outbox.fd, False)
         # Like the ledger it goes with this object: the coordinator may be about to read it when the pool is closed.
         weakref.finalize(self, self._outbox.close)
@@ -197,6 +204,8 @@ class LokyLane:
 
     def send(self, frame: bytes) -> Call:
         """See `protocol.Lane.send`. 15 us."""
+        if os.geteuid() != self._user:  # what it could open when the worker started it can't any more
+            self.take_results_by_pipe()
         call = self._begin()
         if not call.done():
             self._line.send(frame)
@@ -254,6 +263,11 @@ class LokyLane:
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         """See `protocol.Lane.set_flags`."""
         self._setter.put(job, pause=pause, cancel=cancel)
+
+    def take_results_by_pipe(self) -> None:
+        """See `protocol.SharingLane.take_results_by_pipe`."""
+        with contextlib.suppress(ValueError):  # retired meanwhile
+            self.ledger.words[PIPED] = 1
 
     def set_limit(self, chunk: int, position: int) -> None:
         """See `protocol.Lane.set_limit`."""
@@ -366,6 +380,7 @@ class LokyLane:
         self._answers.end()
         threads = [*self.threads(), *filter(None, (self._call_queue._thread, setter))]
         self._line.close()
+        self._answering.close()
         self.worker.close()
         os.close(self.bell)
         os.close(self.stack)

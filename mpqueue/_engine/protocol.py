@@ -39,7 +39,7 @@ from mpqueue._engine.inbox import Inbox
 from mpqueue._wire.ledger import Claim
 from mpqueue._wire.shared import Shared
 
-__all__ = ["Backend", "BringingLane", "Capabilities", "Lane", "LaneSettings", "Pool", "Post"]
+__all__ = ["Backend", "BringingLane", "Capabilities", "Lane", "LaneSettings", "Pool", "Post", "SharingLane"]
 
 Post = Callable[[Message], None]
 
@@ -119,6 +119,14 @@ class BringingLane(Lane, Protocol):
 
         Where many workers need it, it leaves this process once, if the engine has a way to do so.
         """
+        ...
+
+
+class SharingLane(Lane, Protocol):
+    """What a lane is where the engine ``shares_memory``."""
+
+    def take_results_by_pipe(self) -> None:
+        """The parent can't open the segments of this worker: no result that is made from now on goes through one."""
         ...
 
 

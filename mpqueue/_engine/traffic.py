@@ -34,6 +34,7 @@ from mpqueue._wire.frames import ChunkFrame, ForgetFrame, ForgottenFrame, Initia
 from mpqueue._wire.handler import PackedHandler
 from mpqueue._wire.line import DamagedError
 from mpqueue._wire.payload import Packed
+from mpqueue._wire.segments import SegmentGoneError
 
 log = logging.getLogger("mpqueue")
 
@@ -145,7 +146,11 @@ class Traffic:
         try:
             unpickling = Unpickling(data, *key, self._exchange.received(lane), self._now)
             self._unpicklings[key] = unpickling
-            return unpickling.report()
+            report = unpickling.report()
+            why = None if report is None or report.unreadable is None else report.unreadable.error.__cause__
+            if isinstance(why, SegmentGoneError):
+                self._exchange.unreachable(lane)
+            return report
         except BaseException as error:
             self._replace(lane, error)
             return None

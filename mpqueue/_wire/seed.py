@@ -51,6 +51,7 @@ class LaneSeed(NamedTuple):
     parent: int  #: the parent's process id
     ledger: Handle  #: the shared page
     line: Handle  #: the socket on which frames come and answers go
+    asking: Handle  #: the socket on which segments are asked for that can't be opened by name
     outbox: Handle  #: the file for early results
     bell: Handle  #: write end of the pipe that tells the parent to look into the outbox
     stack: Handle  #: write end of the pipe that takes the stack when `STACK_SIGNAL` comes

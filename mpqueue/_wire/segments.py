@@ -76,20 +76,35 @@ class SegmentRef(NamedTuple):
     path: str
     serial: int
     size: int
+    inode: int  #: tells it from whatever else is found under this path
 
 
 class SegmentGoneError(OSError):
-    """The writer of a segment died before the reader had opened it: what it held is lost."""
+    """The writer of a segment died before the reader had opened it, or the reader can't open it at all."""
+
+
+def _ask_nobody(_: SegmentRef) -> int | None:
+    return None
+
+
+#: How a segment is had that can't be opened by its name: a descriptor, or None. Set in workers.
+ask_writer: Callable[[SegmentRef], int | None] = _ask_nobody
+
+#: The descriptors of this process's segments, by serial.
+_descriptors: dict[int, int] = {}
 
 
 class Segment:
     """The writer's side. Its descriptor is closed when nobody holds this object any more."""
 
     def __init__(self) -> None:
-        self._fd = _make_file()
+        self._fd = os.memfd_create("mpqueue-segment", os.MFD_CLOEXEC)
+        self._can_be_leased = False  #: once it is opened anew
         self.serial = next(_serials)
         self.capacity = 0
-        self._path = f"/proc/{os.getpid()}/fd/{self._fd}"
+        self._path = f"/proc/{_own_name(os.getpid())}/fd/{self._fd}"
+        self._inode = os.fstat(self._fd).st_ino
+        _descriptors[self.serial] = self._fd
         self._memory: Any = None  #: our own mapping, made when this is filled again
 
     def fill(self, buffers: Sequence[memoryview], offsets: Sequence[int], size: int) -> SegmentRef:
@@ -104,7 +119,7 @@ class Segment:
             self._memory = None
             os.ftruncate(self._fd, size)
             self.capacity = size
-        return SegmentRef(self._path, self.serial, size)
+        return SegmentRef(self._path, self.serial, size, self._inode)
 
     def _mapped(self) -> memoryview | None:
         """All of it, for writing: its pages exist, so nothing can run out. None where it can't be mapped."""
@@ -120,33 +135,74 @@ class Segment:
         The kernel grants a write lease on a file only while no other open file refers to it, and what a reader has
         mapped keeps the reader's open file alive, also in the children that it has forked, after it was closed.
         """
-        return _leases_tell() and _is_open_once(self._fd)
+        if not _leases_tell():
+            return False
+        if not self._can_be_leased:
+            self._can_be_leased = _open_anew(self._fd)
+        return self._can_be_leased and _is_open_once(self._fd)
 
     def close(self) -> None:
         """Give the descriptor back, and the mapping; mappings of the other side stay valid."""
         fd, self._fd, self._memory = self._fd, -1, None
         if fd >= 0:
+            _descriptors.pop(self.serial, None)
             os.close(fd)
 
     __del__ = close
 
 
-def _make_file() -> int:
-    """A new file in memory: its descriptor, to read and write.
-
-    It is opened a second time, since leases are granted on opened files only. Without /proc it is used as it is.
-    """
-    made = os.memfd_create("mpqueue-segment", os.MFD_CLOEXEC)
+def reopen(serial: int, inode: int) -> int | None:
+    """A descriptor of this process's segment, for its reader; None where there is no such segment any more."""
+    fd = _descriptors.get(serial)
+    if fd is None:
+        return None
     try:
-        fd = os.open(f"/proc/self/fd/{made}", os.O_RDWR | os.O_CLOEXEC)
+        reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
-        return made
-    os.close(made)
-    with contextlib.suppress(OSError):
-        # The kernel sends a signal to the holder of a lease when another process opens the file. The default one,
-        # SIGIO, ends a process; this one is ignored.
-        fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)
-    return fd
+        if _leases_tell():  # which a duplicate would escape: it is the same open file as the writer's
+            return None
+        try:
+            reader = os.dup(fd)
+        except OSError:
+            return None
+    if _is_segment(reader, inode):
+        return reader
+    os.close(reader)  # closed meanwhile, and another file has its number
+    return None
+
+
+def _is_segment(fd: int, inode: int) -> bool:
+    """Whether this is that segment, and not what else a name may lead to: it has no name in any folder. 1 us."""
+    found = os.fstat(fd)
+    return found.st_ino == inode and not found.st_nlink
+
+
+@functools.cache
+def _own_name(process: int) -> str:
+    """What this process is called in ``/proc``, which may be that of another namespace of processes."""
+    try:
+        return os.readlink("/proc/self")
+    except OSError:
+        return str(process)
+
+
+def _open_anew(fd: int) -> bool:
+    """Make this descriptor of a memfd one for which leases are granted; false if it can't be, and is as it was.
+
+    What `memfd_create` returns does not count as opened for writing, and is always refused.
+    """
+    try:
+        anew = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            # The kernel sends a signal to the holder of a lease when another process opens the file. The default one,
+            # SIGIO, ends a process; this one is ignored.
+            fcntl.fcntl(anew, _F_SETSIG, signal.SIGURG)
+            os.dup2(anew, fd, inheritable=False)
+        finally:
+            os.close(anew)
+    except OSError:
+        return False
+    return True
 
 
 def _is_open_once(fd: int) -> bool:
@@ -165,8 +221,10 @@ def _leases_tell() -> bool:
     Not so without /proc, with leases switched off (``fs.leases-enable``), under some sandboxes, and on old kernels.
     """
     try:
-        fd = _make_file()
+        fd = os.memfd_create("mpqueue-segment", os.MFD_CLOEXEC)
         try:
+            if not _open_anew(fd):
+                return False
             os.ftruncate(fd, mmap.PAGESIZE)
             reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -370,11 +428,37 @@ def _read_all(fd: int, memory: memoryview) -> None:
 def _opened(ref: SegmentRef) -> int:
     for _ in range(int(PATIENCE / PAUSE)):
         try:
-            return os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise SegmentGoneError(error.errno, "the writer of a segment is gone", ref.path) from None
+            return _open(ref)
         except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
+            if error.errno not in _PASSES:
                 raise
         threading.Event().wait(PAUSE)
-    return os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC)
+    return _open(ref)
+
+
+#: Errors of what may work in a moment.
+_PASSES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+
+
+def _open(ref: SegmentRef) -> int:
+    """By its name, where that leads to it; else from its writer."""
+    why = None
+    try:
+        # Where the name leads to something else, opening that must not wait for anybody, nor become our terminal.
+        fd: int | None = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno in _PASSES:
+            raise
+        fd, why = None, error
+    if fd is not None and not _is_segment(fd, ref.inode):
+        os.close(fd)
+        fd = None
+    if fd is None:
+        fd = ask_writer(ref)
+    if fd is None:
+        reason = "is gone, or has other rights than this process" if why is None else f"can't be reached: {why}"
+        raise SegmentGoneError(errno.ENOENT, f"the writer of a segment {reason}", ref.path)
+    if not _is_segment(fd, ref.inode):
+        os.close(fd)
+        raise SegmentGoneError(errno.ENOENT, "a segment is not what it should be", ref.path)
+    return fd

@@ -5,20 +5,29 @@ One for the worker's life. Used by the main thread, and by the watchdog under th
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from mpqueue._wire.ledger import PIPED, Ledger
 from mpqueue._wire.payload import Packed, load
-from mpqueue._wire.segments import SegmentStore
+from mpqueue._wire.segments import SegmentRef, SegmentStore
 
 
 class LentSegments(SegmentStore):
     """The store for results: remembers in which chunk each segment went home."""
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         super().__init__()
+        self._ledger = ledger
         self._chunk_of: dict[int, int] = {}
+
+    def lend(self, buffers: Sequence[memoryview]) -> tuple[SegmentRef, list[int]]:
+        """See `SegmentStore.lend`. Raises OSError where the parent could not open it."""
+        if self._ledger.words[PIPED]:
+            raise OSError(errno.EACCES, "the program can't open what its workers share (has it changed its user?)")
+        return super().lend(buffers)
 
     def sent(self, chunk: int, packed: Packed | Sequence[Packed]) -> None:
         """These results go home with a report on that chunk."""
@@ -35,10 +44,10 @@ class LentSegments(SegmentStore):
 
 
 class WorkerExchange:
-    """What a worker lends to the parent, and has from there. ``shared``: they share memory; else all this is idle."""
+    """What a worker lends to the parent, and has from there. Idle without a ``ledger``: they share no memory."""
 
-    def __init__(self, *, shared: bool) -> None:
-        self.store = LentSegments() if shared else None  #: for results
+    def __init__(self, ledger: Ledger | None) -> None:
+        self.store = None if ledger is None else LentSegments(ledger)  #: for results
         self._done_with: deque[int] = deque()
 
     def sent(self, chunk: int, packed: Packed | Sequence[Packed]) -> None:

@@ -56,7 +56,7 @@ def initialize(seed: LaneSeed) -> None:
         # loky makes its own start method the default, by which no handler can start a process; None is Python's own.
         multiprocessing.set_start_method(seed.start_method, force=True)
         ledger = _take_station(seed)
-        _private.extend((seed.line.fd, seed.outbox.fd, *_inherited_pipes(seed.leash.fd)))
+        _private.extend((seed.line.fd, seed.asking.fd, seed.outbox.fd, *_inherited_pipes(seed.leash.fd)))
         _guard_forks(ledger)
         _answer_stack_signal(seed.stack.fd)
         faults.never_wait_for_readers()
@@ -182,6 +182,7 @@ def _take_station(seed: LaneSeed) -> Ledger:
             outbox=station.SharedOutbox(seed.outbox.fd, seed.bell.fd, ledger),
             flags=seed.flags,
             line=seed.line.fd,
+            asking=seed.asking.fd,
         )
     )
     return ledger

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from mpqueue._wire import clock, main_names, shared
+from mpqueue._wire import clock, main_names, segments, shared
+from mpqueue._wire.asking import Asking
 from mpqueue._wire.frames import (
     ChunkFrame,
     Ended,
@@ -184,5 +185,6 @@ def receive(data: bytes) -> Answer:
         here = station.here()
         assert here is not None, "frames are received in workers only"
         signals.install()
+        segments.ask_writer = Asking(here.asking).ask
         _worker = Worker(take_seat(here, shares_memory=True))
     return _worker.receive(data)

@@ -22,4 +22,5 @@ class Seat(NamedTuple):
 
 def take_seat(station: Station, *, shares_memory: bool, is_at_home: bool = False) -> Seat:
     """A seat for the worker of that station."""
-    return Seat(station, RecordsHome(station), WorkerExchange(shared=shares_memory), is_at_home, {})
+    ledger = station.ledger if shares_memory else None
+    return Seat(station, RecordsHome(station), WorkerExchange(ledger), is_at_home, {})

@@ -102,6 +102,7 @@ class Station:
     running: Any = None  #: what runs here; see `mpqueue._worker.context`
     has_run: bool = False  #: this worker has run an item
     growth: Growth = field(default_factory=Growth)
+    asking: int = -1  #: descriptor of the socket on which segments are asked for that can't be opened by name
     line: int = -1  #: descriptor of the socket on which frames come and answers go, in a process of its own
     _line: Descriptor | None = None  #: the same, as it was when this was made
 

@@ -26,7 +26,7 @@ REPORT = ReportFrame(
     7, 2, 5, Packed(b"results"), {}, [(3, 0.1, 0.2)], 0.4, Ended.TIME, records=[b"said"], peaks={0: 5}, times=TIMES
 )
 CHUNK = ChunkFrame(3, 7, Packed(b"items"), range(10, 15), returned=[4], forget=[1])
-IN_A_SEGMENT = Packed(b"", SegmentRef("path", 7, 100), ((0, 40),), (40, 60))
+IN_A_SEGMENT = Packed(b"", SegmentRef("path", 7, 100, 1), ((0, 40),), (40, 60))
 HANDLER = HandlerFrame("job", Packed(b"handler"), None, "position", 5)
 FAILURE = FailureFrame(Packed(b"error"), ("ValueError", "bad", "trace", ()), 0.1, True)
 
