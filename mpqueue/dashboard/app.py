@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from mpqueue._core.job_book import JobBook
@@ -51,7 +52,7 @@ def make_app(served: Served, feed: Feed, hosts: tuple[str, ...]) -> Guard:
                     ],
                 )
             ],
-            exception_handlers={BusyError: _answer_busy},
+            exception_handlers={BusyError: _answer_busy, HTTPException: _answer_wrong},
         ),
         hosts,
     )
@@ -149,6 +150,12 @@ async def _wants_kill(request: Request) -> bool:
 
 async def _answer_busy(_: Request, __: Exception) -> Response:
     return _refusal("The page is busy with other requests; some may hang. Try again later.", 503)
+
+
+async def _answer_wrong(_: Request, error: Exception) -> Response:
+    """As Starlette does, some of whose versions take a thread for it that outlives the page."""
+    assert isinstance(error, HTTPException)
+    return PlainTextResponse(error.detail, error.status_code, error.headers)
 
 
 def _refusal(why: str, status: int) -> Response:
