@@ -11,7 +11,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help .venv demo check format test test-heavy test-fast test-others chaos coverage bench bench-quick faults docs
-.PHONY: docs-serve clean fuzz
+.PHONY: docs-serve clean fuzz simulate
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,10 @@ test-others: .venv/.dev  ## unit, contract and crash tests on every other Python
 
 chaos: .venv/.dev  ## workers and programs killed at random; SEED= repeats a run, MINUTES= for each of its tests
 	MPQUEUE_CHAOS_SEED='$(SEED)' MPQUEUE_CHAOS_MINUTES='$(MINUTES)' $(BIN)/python -m pytest -s --timeout=0 tests/chaos
+
+simulate: .venv/.dev  ## histories of a simulated parent from SEED= on, for MINUTES=; prints which marks they reached
+	MPQUEUE_SIMULATION_SEED='$(or $(SEED),0)' MPQUEUE_SIMULATION_MINUTES='$(MINUTES)' $(BIN)/python -m pytest -q \
+		--timeout=0 tests/simulation -k books_balance
 
 fuzz: .venv/.dev  ## odd values for every public call; EXAMPLES= says how many of each
 	MPQUEUE_FUZZ='$(or $(EXAMPLES),2000)' $(BIN)/python -m pytest --timeout=0 tests/fuzz

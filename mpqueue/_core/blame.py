@@ -17,9 +17,6 @@ from mpqueue._core.watch import is_credible
 from mpqueue._wire.ledger import Claim, Phase
 from mpqueue.errors import ItemTimeoutError, MemoryLimitError, WorkerCrashedError
 
-#: Workers that an item has to kill until its tries are made on a lane where nothing else is.
-POISON = 2
-
 
 def worker_died(books: Books, lane: LaneBook, message: LaneDied) -> bool:
     """Take the dead worker's chunks off its lane; True where somebody was blamed for its death."""
@@ -126,8 +123,7 @@ def _charge(books: Books, chunk: Chunk, index: int, failure: Failure, pid: int) 
         return
     if isinstance(failure.error, MemoryLimitError):
         must_run_apart(books, chunk, index)
-    deaths = sum(isinstance(tried.exception, WorkerCrashedError) for tried in job.table.history.get(index, ()))
-    if deaths >= POISON:
+    if job.is_poison(index):
         job.pending.handle_with(index, Care.ALONE)
 
 

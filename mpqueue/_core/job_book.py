@@ -10,10 +10,14 @@ from typing import Any
 
 from mpqueue._core.chunking import ChunkSizer
 from mpqueue._core.item_table import Failure, ItemTable
-from mpqueue._core.pending import PendingItems, stretches
+from mpqueue._core.pending import Care, PendingItems, stretches
 from mpqueue._core.timings import Timings
+from mpqueue.errors import WorkerCrashedError
 from mpqueue.options import JobOptions
 from mpqueue.status import COMPLETED, FAILED, JobStatus
+
+#: Workers that an item has to kill until its tries are made on a lane where nothing else is.
+POISON = 2
 
 
 @dataclass(slots=True)
@@ -96,8 +100,16 @@ class JobBook:
         table = self.table
         self.completed, self.failed = table.status.count(COMPLETED), table.status.count(FAILED)
         self.pending.clear()
+        for index in table.history:
+            if self.is_poison(index) and table.attempts[index] >= POISON:  # else those are from before `retry_failed`
+                self.pending.handle_with(index, Care.ALONE)
         for stretch in stretches(table.unfinished()):
-            self.pending.add(stretch)
+            self.pending.put_back(stretch)
+
+    def is_poison(self, index: int) -> bool:
+        """True for an item that has killed so many workers that nothing else should be near it."""
+        tries = self.table.history.get(index, ())
+        return sum(isinstance(tried.exception, WorkerCrashedError) for tried in tries) >= POISON
 
     def drop_pending(self) -> None:
         """Nothing more of this job starts: what waits becomes pending."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mpqueue._core.books import Books
-from mpqueue._core.commands import AnnounceFinished, AnnounceItems, ForgetJob, Retrying
+from mpqueue._core.commands import AnnounceFinished, AnnounceItems, ForgetJob, Retrying, SetFlags
 from mpqueue._core.item_table import Failure
 from mpqueue._core.job_book import JobBook
 from mpqueue._core.lane_book import LaneState
@@ -129,12 +129,21 @@ def finish(books: Books, job: JobBook, status: JobStatus) -> None:
     job.status = status
     books.jobs.pop(job.number, None)
     books.commands.append(AnnounceFinished(job, status, job.completed, job.failed, job.duration or 0.0))
+    clear_flags(books, job)
     for lane in books.lanes:
         if lane.loaded.pop(job.number, None) is not None and lane.state is LaneState.READY:
             lane.asked(books.now)
             lane.forgetting += 1
             lane.proven.discard(job.number)
             books.commands.append(ForgetJob(lane.number, lane.generation, job))
+
+
+def clear_flags(books: Books, job: JobBook) -> None:
+    """No lane is told any more that the job is paused or cancelled: it may start again while a chunk is still out."""
+    for lane in books.lanes:
+        if lane.flags is not None and lane.flags[0] == job.number and lane.state is LaneState.READY:
+            lane.flags = None
+            books.commands.append(SetFlags(lane.number, job.number, False, False))
 
 
 def put_back(books: Books, job: JobBook, indices: Sequence[int], suspects: Iterable[int] = ()) -> None:

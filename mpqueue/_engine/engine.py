@@ -217,6 +217,8 @@ class Engine:
         if self.recorder is not None:
             with contextlib.suppress(JournalError):  # told when it is closed
                 self.recorder.journal.flush()
+            # Else a run whose end could not be written would never resolve: nobody comes after the coordinator.
+            coordinator.ask(self.recorder.give_up)
         if self._pool is not None:  # looked at last: it may have been opened just before
             self._pool.close(kill=kill)
         coordinator.stop()

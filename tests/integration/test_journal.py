@@ -493,6 +493,24 @@ def test_closing_with_a_full_disk_ends_and_tells_what_is_lost(path: Path) -> Non
         assert queue.start("job").result().completed == 200
 
 
+def test_killing_a_queue_whose_disk_has_just_failed_resolves_its_runs(path: Path, tmp_path: Path) -> None:
+    waiting = gate(tmp_path, "waiting")
+    queue = JobQueue(2, journal=path)
+    bystander = queue.run("ab", do.succeed, id="bystander")
+    queue.create_job("job", "a", do.block_until_told(waiting))
+    run = queue.start("job")
+    waiting.wait_for("a")
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    journal = queue._engine.recorder.journal  # type: ignore[union-attr]
+    journal.ask(lambda store: setattr(store, "write", refuse))
+    queue.close(kill=True)  # sooner than the second after which a full disk is told
+    assert run.result(60).status is JobStatus.CANCELLED
+    assert bystander.completed == 2
+
+
 def test_a_journal_that_is_damaged_is_refused_and_left_as_it_is(path: Path) -> None:
     with JobQueue(1, journal=path) as queue:
         queue.run("ab", do.succeed, id="job")

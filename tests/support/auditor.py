@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from mpqueue._core.blame import POISON
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, Command, SendChunk
 from mpqueue._core.dispatch import APART_ALONE, APART_PATIENCE
-from mpqueue._core.job_book import JobBook
+from mpqueue._core.job_book import POISON, JobBook
 from mpqueue._core.lane_book import Chunk, LaneBook
 from mpqueue._core.messages import Message
 from mpqueue._core.pending import Care
 from mpqueue._core.watch import SHORTEST
 from mpqueue._wire.ledger import Phase
 from mpqueue._wire.pace import STRETCH_SECONDS
-from mpqueue.errors import Retry, WorkerCrashedError
+from mpqueue.errors import Retry
 from mpqueue.status import JobStatus
 from tests.support.fake_lanes import FakeLanes
 from tests.support.invariants import EPSILON, check_ended, check_invariants, may_serve
@@ -47,6 +46,8 @@ class Auditor:
         self._ended: dict[int, int] = {}  #: by job: how many items had completed when it ended last
         self.finished: Counter[int] = Counter()
         self.started: Counter[int] = Counter()
+        #: By job: how many items had completed and failed in an earlier life of the program.
+        self.restored: dict[int, tuple[int, int]] = {}
         fleet.watchers.append(self._step)
         fleet.item_watchers.append(self._items_begin)
 
@@ -77,7 +78,9 @@ class Auditor:
     def _job_started(self, job: JobBook) -> None:
         assert job.number not in self._runs, "a job starts once"
         self.started[job.number] += 1
-        self._runs[job.number] = _Hearing(self._ended.get(job.number, 0))
+        completed, failed = self.restored.pop(job.number, (self._ended.get(job.number, 0), 0))
+        tries = Counter(dict(enumerate(job.table.attempts)))
+        self._runs[job.number] = _Hearing(completed, failed, attempts=tries)
 
     def _items_told(self, told: AnnounceItems) -> None:
         hearing, job = self._runs[told.job.number], told.job
@@ -156,13 +159,8 @@ class Auditor:
         assert len(lane.chunks) == 1 or max(one.care for one in lane.chunks) < Care.ALONE
         assert len(chunk.indices) == 1 or chunk.care < Care.ALONE or chunk.care is Care.ISOLATED
         for index in chunk.indices:
-            deaths = [
-                tried
-                for tried in chunk.job.table.history.get(index, ())
-                if isinstance(tried.exception, WorkerCrashedError)
-            ]
             # Those of an earlier run count from the next death on.
-            if len(deaths) >= POISON and chunk.job.table.attempts[index] >= POISON:
+            if chunk.job.is_poison(index) and chunk.job.table.attempts[index] >= POISON:
                 assert chunk.care >= Care.ALONE, "poison among others"
 
     def _idle_lanes(self, job: JobBook) -> list[int]:

@@ -99,6 +99,22 @@ def test_an_item_that_always_crashes_fails_after_its_tries(fleet: FakeLanes) -> 
     assert (statuses(job), attempts(job)) == (["failed", "completed"], [4, 1])
 
 
+def test_what_had_killed_two_workers_has_a_lane_to_itself_in_the_next_life_of_its_program(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(0.01), crash(0.01, times=2), succeed(0.01)], retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_while(lambda: attempts(job)[1] < 2)
+    job.table.reset_waiting()  # a journal has no more of it
+    after = FakeLanes(1)
+    Auditor(after).restored = {1: (job.completed, job.failed)}
+    again = JobBook(1, "job", job.table, job.options, job.handler)
+    again.go_on()
+    sent = careful_chunks(after)
+    after.start(again)
+    after.run_until_over(again)
+    assert sent == [[1]]
+    assert statuses(again) == ["completed"] * 3
+
+
 def test_a_crash_says_how_the_worker_ended(fleet: FakeLanes) -> None:
     job = fleet.job([crash()], retry=RetryPolicy(max_retries=0))
     fleet.start(job)

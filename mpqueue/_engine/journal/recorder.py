@@ -206,8 +206,11 @@ class Recorder:
         self._give_up_where_closing()
 
     def _give_up_where_closing(self) -> None:
-        if not self._closing_in_trouble:
-            return
+        if self._closing_in_trouble:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """What is not on disk by now will not be: nobody waits for it any more."""
         for recording in list(self._recordings.values()):
             for held in list(recording.held):
                 self._release(recording, held)

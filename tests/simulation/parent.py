@@ -1,0 +1,140 @@
+"""The real parent on simulated threads: what of it is replaced, and how.
+
+Real are `JobQueue`, `Engine`, `Coordinator`, `Traffic`, `Scheduler`, `Recorder`, `Journal`, `Store`, `ListenerThread`
+and `Announcer`, with their own loops. Replaced are the names by which they know threads, locks, queues, futures,
+clocks, and SQLite's connection; and the inbox, whose real one waits in a selector.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, NoReturn
+from unittest import mock
+
+import mpqueue.closing
+import mpqueue.queue
+from mpqueue._core.messages import Message
+from mpqueue._engine import coordinator, engine, listeners
+from mpqueue._engine.inbox import Request
+from mpqueue._engine.journal import journal, store, values
+from tests.simulation import world as simulated
+from tests.simulation.disk import Disk, SystemCalls
+from tests.simulation.world import World
+
+#: Bytes from which on a result has a file of its own beside the journal: small, so that histories are quick.
+BIG = 1000
+
+
+class SimulatedInbox:
+    """What `mpqueue._engine.inbox.Inbox` is to the coordinator. It may wake for nothing, and late."""
+
+    def __init__(self) -> None:
+        self._world = World.current
+        self._waiting: deque[Message | Request] = deque()
+
+    def post(self, message: Message | Request) -> None:
+        self._waiting.append(message)
+
+    def take(self, timeout: float | None) -> Message | Request | None:
+        rng = self._world.rng
+        if rng.random() < 0.05:  # a descriptor was ready, and nothing came of it
+            timeout = min(rng.choice((0.0, 0.01)), float("inf") if timeout is None else timeout)
+        self._world.wait(lambda: self._waiting, timeout)
+        return self.take_now()
+
+    def take_now(self) -> Message | Request | None:
+        return self._waiting.popleft() if self._waiting else None
+
+    def close(self) -> None:
+        """Nobody takes any more."""
+
+
+class _Disks:
+    """The disk of the history that runs."""
+
+    current: Disk | None = None
+
+
+class SimulatedJournal(journal.Journal):
+    """A journal on the simulated disk."""
+
+    def __init__(self, path: str, now: Callable[[], float]) -> None:
+        assert _Disks.current is not None
+        super().__init__(path, now, _Disks.current.connect)
+
+
+def _current_thread() -> object:
+    return World.current.here
+
+
+def _complain(text: str, *arguments: object, **_: object) -> NoReturn:
+    raise AssertionError(text % arguments)
+
+
+_THREADING = SimpleNamespace(
+    Thread=simulated.Thread, Lock=simulated.Lock, RLock=simulated.Lock, current_thread=_current_thread
+)
+_QUEUE = SimpleNamespace(SimpleQueue=simulated.Queue, Empty=queue.Empty)
+
+
+@contextmanager
+def simulated_parent() -> Iterator[None]:
+    """Meanwhile a `JobQueue` lives in the current world."""
+    futures = SimpleNamespace(futures=SimpleNamespace(wait=simulated.wait_for_all))
+    loud = logging.getLogger("mpqueue")
+    with ExitStack() as stack:
+        replaced: dict[Any, dict[str, Any]] = {
+            coordinator: {"threading": _THREADING, "Future": simulated.SimulatedFuture, "Inbox": SimulatedInbox},
+            engine: {
+                "threading": _THREADING,
+                "Future": simulated.SimulatedFuture,
+                "SystemClock": lambda: World.current,
+                "random": SimpleNamespace(Random=lambda: random.Random(World.current.rng.random())),
+                "on_exit": lambda *_, **__: lambda: None,
+            },
+            listeners: {"threading": _THREADING, "queue": _QUEUE},
+            journal: {
+                "threading": _THREADING,
+                "queue": _QUEUE,
+                "Future": simulated.SimulatedFuture,
+                "Journal": SimulatedJournal,
+            },
+            store: {"os": SystemCalls(lambda: _Disks.current)},
+            values: {"BIG": BIG},
+            mpqueue.queue: {"threading": _THREADING},
+            mpqueue.closing: {"threading": _THREADING, "concurrent": futures},
+        }
+        for module, names in replaced.items():
+            for name, value in names.items():
+                stack.enter_context(mock.patch.object(module, name, value))
+        for level in ("critical", "exception"):  # the engine says so of its own mistakes
+            stack.enter_context(mock.patch.object(loud, level, _complain))
+        for level in ("error", "warning"):
+            stack.enter_context(mock.patch.object(loud, level, partial(_note, level)))
+        yield
+
+
+def _note(level: str, text: str, *_: object, **__: object) -> None:
+    World.current.note((level, text))
+
+
+def use_disk(disk: Disk | None) -> None:
+    """Journals that are opened from now on are on that disk."""
+    _Disks.current = disk
+
+
+def abandon(opened: Any) -> None:
+    """The program is dead, and its system closes what it had open."""
+    recorder = opened._engine.recorder
+    if recorder is not None:
+        recorder.journal._store._connection.close()
+        if recorder.journal in journal._open:
+            recorder.journal._lock.release()
+        journal._open.discard(recorder.journal)
