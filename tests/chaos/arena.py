@@ -16,7 +16,9 @@ from tests.chaos.audit import Audit, Case, Struck
 from tests.chaos.deeds import (
     ALWAYS,
     BAD_SETUPS,
+    BREAKS,
     CRASHES,
+    FORKS,
     GOOD_SETUPS,
     HANGS,
     HOGS,
@@ -146,7 +148,10 @@ class Arena:
             self.audit(case)
         for objection in self._audit.of_executions(self.log, self.cases()):
             self.complain(objection)
-        self.log.unlink(missing_ok=True)
+        for objection in self._audit.of_forks(self.log):
+            self.complain(objection)
+        for log in (self.log, Path(f"{self.log}-forks")):
+            log.unlink(missing_ok=True)
 
     def lanes(self) -> list[Any]:
         """The lanes that have a worker now, also one that has not answered yet."""
@@ -181,7 +186,7 @@ def random_deeds(rng: random.Random, most: int, *, may_hang: bool, may_hog: bool
     main = rng.choice(("quick", "quick", "nap", "mixed"))
     spice = rng.choice((0.0, 0.02, 0.1, 0.5)) * min(1.0, 40 / max(1, size))
     largest = min(1.0, 50 / max(1, size))
-    families = [RAISES, RAISES, CRASHES, HOPELESS, LITTER, ("ask",), *[HANGS] * may_hang, *[HOGS] * may_hog]
+    families = [RAISES, RAISES, CRASHES, BREAKS, HOPELESS, LITTER, ("ask",), *[HANGS] * may_hang, *[HOGS] * may_hog]
     return [_random_deed(rng, number, main, spice, largest, families) for number in range(size)]
 
 
@@ -193,13 +198,13 @@ def _random_deed(
         return _bad_deed(rng, number, families)
     kind = main
     if main == "mixed":
-        kind = rng.choice(("quick", "nap", "nap", "array", "bytes", "carry", "keep", "watch"))
+        kind = rng.choice(("quick", "nap", "nap", "array", "bytes", "carry", "keep", "watch", *FORKS))
     match kind:
         case "nap" | "watch":
             return Deed(number, kind, amount=int(largest * 10 ** rng.uniform(2, 5)))
         case "array" | "bytes":
             return Deed(number, kind, amount=int(largest * 10 ** rng.uniform(3, 6.5)))
-        case "carry" | "keep":
+        case "carry" | "keep" | "fork" | "fork in C":
             size = int(largest * 10 ** rng.uniform(3, 6.5))
             return Deed(number, kind, amount=size, cargo=array_of(number, size))
     return Deed(number, kind)

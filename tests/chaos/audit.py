@@ -23,7 +23,7 @@ from mpqueue import (
     SetupError,
     WorkerCrashedError,
 )
-from tests.chaos.deeds import CRASHES, HANGS, HOGS, HOPELESS, RAISES, Deed, is_right
+from tests.chaos.deeds import BREAKS, CRASHES, HANGS, HOGS, HOPELESS, RAISES, Deed, is_right
 from tests.chaos.witness import Told
 
 #: Seconds by which a difference of two times since the epoch may be off.
@@ -130,7 +130,7 @@ class Audit:
         bad = attempt <= deed.until
         if isinstance(error, WorkerCrashedError):
             self._charged[entry.pid] += 1
-            by_itself = deed.kind in CRASHES and bad
+            by_itself = bad and (deed.kind in CRASHES or deed.kind in BREAKS)
             sent = self._struck.signals.get(entry.pid, set())
             by_us = bool(sent) and (error.signal is None or error.signal in sent)
             return (by_itself or by_us) and self._charged[entry.pid] == 1
@@ -150,7 +150,7 @@ class Audit:
                     "unreadable": ValueError,
                 }[deed.kind],
             )
-        return bad and (deed.kind in RAISES or deed.kind == "ask")
+        return bad and (deed.kind in RAISES or deed.kind in BREAKS or deed.kind == "ask")
 
     def _of_failed(self, deed: Deed, item: JobItem, charged: int, case: Case) -> Iterator[str]:
         error = item.exception
@@ -165,6 +165,13 @@ class Audit:
             yield f"failed with {error!r}, its last try with {item.history[-1:]}"
         elif charged <= case.max_retries and deed.kind not in HOPELESS:
             yield f"given up early, with {error!r}"
+
+    @staticmethod
+    def of_forks(log: Path) -> Iterator[str]:
+        """What children of workers found: the item that they were forked with, to the end."""
+        wrong = Path(f"{log}-forks")
+        for line in wrong.read_text().splitlines() if wrong.exists() else ():
+            yield f"a child of a worker saw another item's data in the place of item {line}"
 
     def of_executions(self, log: Path, cases: Sequence[Case]) -> Iterator[str]:
         """Handlers are called once a try, but where their worker died."""

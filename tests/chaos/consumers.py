@@ -1,13 +1,16 @@
-"""Those who take results one by one: streams, `imap`, `as_completed`, and `run`, each checked as it goes."""
+"""Those who use results: streams, `imap`, `as_completed`, `run` and forks of this process, each checked as it goes."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import queue
 import random
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 import mpqueue
 from mpqueue import ItemTimeoutError, JobRun, JobStatus, QueueClosedError, RetryPolicy, SetupError, WorkerCrashedError
@@ -170,6 +173,61 @@ def run_at_once(rng: random.Random, arena: Arena) -> None:
             arena.complain(f"run: item {deed.id} gave {item.result}")
     if job.completed + job.failed < job.total and job.status is not JobStatus.CANCELLED:
         arena.complain(f"run: {job} is not over")
+
+
+#: Seconds after which a child that waits to look is ended.
+LONGEST_LOOK = 60
+
+
+def fork_and_look(rng: random.Random, arena: Arena) -> None:
+    """A child of this process keeps a job's arrays, which this process drops; then other jobs bring others."""
+    deeds = [Deed(number, "array", amount=int(10 ** rng.uniform(4.6, 6))) for number in rng.sample(range(1000), 20)]
+    job = arena.queue.run(deeds, Doer(f"{arena.log}-run"), retry=RetryPolicy(3, base_delay=0.0))
+    arrays = [(deed, item.result[2]) for deed, item in zip(deeds, job.items, strict=True) if item.result is not None]
+    with _Looking(arrays, by_python=rng.random() < 0.5) as looking:
+        arrays.clear()
+        arena.queue.clear_job(job.id)
+        del job
+        for _ in range(3):
+            arena.pulse.beat()
+            others = [
+                Deed(number, "array", amount=int(10 ** rng.uniform(4.6, 6))) for number in rng.sample(range(1000), 20)
+            ]
+            other = arena.queue.run(others, Doer(f"{arena.log}-run"), retry=RetryPolicy(3, base_delay=0.0))
+            arena.queue.clear_job(other.id)
+            del other
+    if looking.wrong:
+        arena.complain(f"a fork of this process saw {looking.wrong} of 20 arrays wrong")
+
+
+class _Looking:
+    """A fork that keeps some arrays, and compares them with what they were when the ``with`` block ends.
+
+    What runs in it keeps the interpreter's lock, see `tests.chaos.deeds._fork_and_look`.
+    """
+
+    def __init__(self, arrays: list[tuple[Deed, Any]], *, by_python: bool) -> None:
+        libc = ctypes.PyDLL(None)
+        parts = [
+            (ctypes.c_void_p(array.ctypes.data), bytes([deed.id % 251]) * deed.amount, ctypes.c_size_t(deed.amount))
+            for deed, array in arrays
+        ]
+        buffer, self.wrong = ctypes.create_string_buffer(1), 0
+        read, self._go = os.pipe()
+        self._pid = os.fork() if by_python and sys.version_info < (3, 12) else libc.fork()
+        if self._pid == 0:
+            libc.alarm(LONGEST_LOOK)
+            libc.close(self._go)
+            libc.read(read, buffer, 1)  # returns at its end
+            libc._exit(sum(1 for part in parts if libc.memcmp(*part)))
+        os.close(read)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._go)
+        self.wrong = max(0, os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1]))
 
 
 def iterate(arena: Arena, run: JobRun) -> None:

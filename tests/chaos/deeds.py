@@ -6,9 +6,14 @@ good attempt returns ``(id, attempt, content)``, where `is_right` knows the cont
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import functools
 import os
+import random
+import socket
+import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -49,6 +54,9 @@ HANGS: dict[str, Callable[[Any], Any]] = {
     "stop": do.stop_self,
 }
 
+#: These spoil what the worker talks with, so that their worker ends, or raise where nothing came of it.
+BREAKS: tuple[str, ...] = ("write garbage", "shut down")
+
 #: These take more memory than their worker may have, and would never return: they need a limit.
 HOGS: dict[str, Callable[[Any], Any]] = {
     "hog": lambda item: hogs.take_and_hang(400),
@@ -59,6 +67,9 @@ LITTER: dict[str, Callable[[Any], Any]] = {
     "leave a child": do.leave_child,
     "leave a thread": do.leave_daemon_thread,
 }
+
+#: These end well, and fork a process that goes on to look at its item.
+FORKS: tuple[str, ...] = ("fork", "fork in C")
 
 #: These fail at once, whatever the policy.
 HOPELESS = ("give up", "return a lock", "unpicklable", "unreadable")
@@ -109,7 +120,7 @@ def is_right(deed: Deed, content: Any) -> bool:
             return bool(len(content) == deed.amount and (content == deed.id % 251).all())
         case "bytes":
             return bool(content == bytes([deed.id % 251]) * deed.amount)
-        case "carry" | "keep":
+        case "carry" | "keep" | "fork" | "fork in C":
             return bool(content == (deed.id % 251) * deed.amount)
         case "watch":
             return content in ("", "paused", "cancelled")
@@ -135,7 +146,7 @@ class Doer:
         if attempt <= deed.until:
             _do_badly(deed)
             return deed.id, attempt, None  # a hang that was let go
-        return deed.id, attempt, _do_well(deed)
+        return deed.id, attempt, _do_well(deed, self.log)
 
 
 @functools.cache
@@ -152,14 +163,35 @@ def _do_badly(deed: Deed) -> None:
     bad = {**RAISES, **CRASHES, **HANGS, **HOGS}.get(deed.kind)
     if bad is not None:
         bad(deed.id)
+    elif deed.kind in BREAKS:
+        _break(deed)
     elif deed.kind == "ask":
         raise mpqueue.Retry(delay=0.001 * (deed.id % 20))
+
+
+def _break(deed: Deed) -> NoReturn:
+    """Spoil every socket and pipe of this process, and stay long enough to be found out."""
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            mode = os.fstat(fd).st_mode
+            if fd <= 2 or not (stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)):
+                continue
+            if deed.kind == "write garbage":
+                os.set_blocking(fd, False)
+                os.write(fd, random.randbytes(random.choice((1, 8, 100, 5000))))
+            elif stat.S_ISSOCK(mode):
+                with socket.socket(fileno=os.dup(fd)) as ours:
+                    ours.shutdown(random.choice((socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR)))
+        except OSError:
+            continue
+    threading.Event().wait(1.0)
+    raise ValueError(f"nothing came of it: deed {deed.id}")
 
 
 _kept: list[Any] = []
 
 
-def _do_well(deed: Deed) -> Any:
+def _do_well(deed: Deed, log: str) -> Any:
     match deed.kind:
         case "give up":
             raise mpqueue.GiveUp("hopeless")
@@ -171,16 +203,43 @@ def _do_well(deed: Deed) -> Any:
             return array_of(deed.id, deed.amount)
         case "bytes":
             return bytes([deed.id % 251]) * deed.amount
-        case "carry" | "keep":
-            if deed.kind == "keep":  # a view of the item outlives its chunk
-                _kept.append(deed.cargo)
-                del _kept[:-3]
+        case "carry" | "keep" | "fork" | "fork in C":
+            _outlive(deed, log)
             return int(deed.cargo.sum(dtype="int64"))
         case "watch":
             return _watch(deed)
         case kind if kind in LITTER:
             LITTER[kind](deed.id)
     return None
+
+
+def _outlive(deed: Deed, log: str) -> None:
+    """A view of the item outlives its chunk, here or in a child."""
+    if deed.kind == "keep":
+        _kept.append(deed.cargo)
+        del _kept[:-3]
+    elif deed.kind in FORKS:
+        _fork_and_look(deed, log)
+
+
+def _fork_and_look(deed: Deed, log: str) -> None:
+    """A child of this worker looks at the item after a while, when the worker may have done with it long ago.
+
+    What it finds wrong it writes down. All that it calls keeps the interpreter's lock: a fork that Python was not told
+    of has no other thread that could give the lock back.
+    """
+    libc = ctypes.PyDLL(None)
+    wrong, size = _opened(f"{log}-forks"), deed.amount
+    right = bytes([deed.id % 251]) * size
+    address = deed.cargo.__array_interface__["data"][0]
+    line = f"{deed.id}\n".encode()
+    pid = os.fork() if deed.kind == "fork" and sys.version_info < (3, 12) else libc.fork()
+    if pid == 0:
+        libc.alarm(20)
+        libc.usleep(50_000 + deed.id % 10 * 30_000)
+        if libc.memcmp(ctypes.c_void_p(address), right, ctypes.c_size_t(size)):
+            libc.write(wrong, line, len(line))
+        libc._exit(0)
 
 
 def _watch(deed: Deed) -> str:

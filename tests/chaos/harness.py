@@ -326,7 +326,7 @@ class Chaos:
         if len(self._threads) >= MOST_CONSUMERS:
             return
         dice = random.Random(rng.random())
-        kind = rng.choice(("stream", "stream", "imap", "as_completed", "run"))
+        kind = rng.choice(("stream", "stream", "imap", "as_completed", "run", "fork", "fork"))
         self._note(arena, f"{kind}")
         if kind == "stream":
             driver = consumers.StreamDriver(dice, arena, self.struck, DEADLINE)
@@ -335,6 +335,8 @@ class Chaos:
             self._beside(kind, lambda: consumers.read_imap(dice, arena, self.struck))
         elif kind == "run":
             self._beside(kind, lambda: consumers.run_at_once(dice, arena))
+        elif kind == "fork":
+            self._beside(kind, lambda: consumers.fork_and_look(dice, arena))
         else:
             case = self._some_case(rng, arena, JobStatus.RUNNING)
             if case is not None and case.runs:

@@ -21,6 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import freezegun
+import time_machine
+
 from mpqueue import JobProgress, JobQueue, JobRun, JournalError, MPQueueError, RetryPolicy
 from mpqueue.events import JOB_PROGRESS
 from tests.chaos.arena import random_deeds
@@ -85,6 +88,9 @@ def main(folder: Path, seed: int, run: int) -> None:
     """Run all jobs to their end."""
     logging.basicConfig(filename=folder / "log", level=logging.WARNING, format=f"{run} %(levelname)s %(message)s")
     rng = random.Random(f"{seed} {run}")
+    print("what is printed and not flushed" * 10)  # a start of a worker that flushes it may wait for ever, or fail
+    if rng.random() < 0.3:
+        pretend_another_time(rng)
     stop, trouble = threading.Event(), []
     for make in (jump_with_the_clock, run_out_of_descriptors, fill_shared_memory):
         if rng.random() < 0.5:
@@ -118,6 +124,7 @@ def main(folder: Path, seed: int, run: int) -> None:
             await_end(job_run)
         striker.stop()
         stop.set()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter's exit flushes, and would wait or fail as any would
 
 
 def persist(call: Callable[[], Any]) -> Any:
@@ -162,6 +169,14 @@ def jump_with_the_clock(rng: random.Random, stop: threading.Event) -> None:
     time.time = wall
     while not stop.wait(rng.expovariate(1 / 0.1)):
         offset = rng.uniform(-1, 1) * 10 ** rng.uniform(-2, 5.8)
+
+
+def pretend_another_time(rng: random.Random) -> None:
+    """All clocks of Python say another time, as in a program's own tests."""
+    if rng.random() < 0.5:
+        freezegun.freeze_time("2031-01-01", tick=True).start()
+    else:
+        time_machine.travel(1_900_000_000 * rng.random(), tick=True).start()
 
 
 def run_out_of_descriptors(rng: random.Random, stop: threading.Event) -> None:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ TELLING = 5.0
 MOST_ENDS = 8
 #: What ends it, and how often in comparison.
 ENDS = {signal.SIGKILL: 6, signal.SIGINT: 3, signal.SIGTERM: 1}
+#: What the standard output of a program may be.
+OUTPUTS = ("null", "null", "full", "full pipe", "broken pipe")
 #: Seconds after which an item is long: it is on disk before it is told.
 LONG = 0.25
 
@@ -72,9 +75,11 @@ class Restarts:
         self.counts["programs"] += 1
         ends = self._rng.randrange(MOST_ENDS)
         for run in range(100):
-            program = start(folder, seed, run)
+            program = start(folder, seed, run, self._rng.choice(OUTPUTS))
             patience = PATIENCE if run >= ends else 10 ** self._rng.uniform(-0.7, 0.6)
             try:
+                if self._rng.random() < 0.3:
+                    self._put_to_sleep(program, patience)
                 code = program.wait(patience)
             except subprocess.TimeoutExpired:
                 if run >= ends:
@@ -84,12 +89,32 @@ class Restarts:
                 continue
             if code == 0:
                 self._await_orphans()
+                while _unread:
+                    os.close(_unread.pop())
                 return
             self.counts["empty-handed"] += code == EMPTY_HANDED
             if code != EMPTY_HANDED:
                 self.complaints.append(f"run {run} ended with {code}: {(folder / 'stderr').read_text()[-3000:]}")
                 return
         self.complaints.append("it is never through")
+
+    def _put_to_sleep(self, program: subprocess.Popen[bytes], patience: float) -> None:
+        """Stop all of it for a while, like a laptop whose lid is closed; the program wakes up before its workers."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            program.wait(self._rng.uniform(0.2, min(2.0, patience)))
+            return
+        family = [Process.of(pid) for pid in [program.pid, *descends_from(program.pid)]]
+        for process in family:
+            process.send(signal.SIGSTOP)
+        self._pause(2.0)
+        for process in family:
+            process.send(signal.SIGCONT)
+            if process.pid == program.pid:
+                self._pause(0.5)
+        self.counts["sleeps"] += 1
+
+    def _pause(self, most: float) -> None:
+        threading.Event().wait(self._rng.uniform(0.0, most))
 
     def _give_up(self, program: subprocess.Popen[bytes], why: str, stderr: Path) -> None:
         """It hangs: what it says itself that it waits for is part of the complaint."""
@@ -117,7 +142,7 @@ class Restarts:
         except subprocess.TimeoutExpired:
             self._give_up(program, f"{number.name} did not end it", folder / "stderr")
         for process in family:
-            process.let_go()
+            process.send(signal.SIGCONT)  # whatever had stopped it would have let it go on
         try:
             wait_until(lambda: not any(process.is_worker for process in family))
         except AssertionError:
@@ -153,11 +178,11 @@ class Process:
         """What can be told of it."""
         return f"{self.pid}: {_read(self.pid, 'cmdline')!r} {_read(self.pid, 'stat')!r} {_read(self.pid, 'wchan')!r}"
 
-    def let_go(self) -> None:
-        """It goes on where it was stopped; whoever had stopped it would have let it go."""
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it lives."""
         if self.is_running:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGCONT)
+                os.kill(self.pid, number)
 
 
 def _read(pid: int, name: str) -> bytes:
@@ -167,20 +192,47 @@ def _read(pid: int, name: str) -> bytes:
         return b""
 
 
-def start(folder: Path, seed: int, run: int) -> subprocess.Popen[bytes]:
-    """Start the program, with a small /dev/shm of its own where that can be had."""
+def start(folder: Path, seed: int, run: int, output: str) -> subprocess.Popen[bytes]:
+    """Start the program, with a small /dev/shm of its own where that can be had, and a standard output of that kind."""
     command = [sys.executable, "-m", "tests.chaos.program", str(folder), str(seed), str(run)]
     wrapped = own_shm(command)
     environment = {**os.environ, "CHAOS_OWN_SHM": "0" if wrapped is None else "1"}
-    with open(folder / "stderr", "ab") as errors:
+    with open(folder / "stderr", "ab") as errors, standard_output(output) as out:
         return subprocess.Popen(
             wrapped or command,
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,
+            stdout=out,
             stderr=errors,
             start_new_session=True,
         )
+
+
+@contextlib.contextmanager
+def standard_output(kind: str) -> Iterator[int]:
+    """A descriptor to write to: nothing, a device that is full, a pipe that is full, or one that nothing reads."""
+    if kind in ("null", "full"):
+        fd = os.open(f"/dev/{kind}", os.O_WRONLY)
+    else:
+        read, fd = os.pipe()
+        if kind == "full pipe":
+            os.set_blocking(fd, False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    os.write(fd, b"x" * 4096)
+            os.set_blocking(fd, True)
+            _unread.append(read)
+        else:
+            os.close(read)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+#: Read ends of pipes that stay full.
+_unread: list[int] = []
 
 
 # --- the books ------------------------------------------------------------------------------------------------------
@@ -205,6 +257,8 @@ def audit(seed: int, folder: Path, counts: Counter[str]) -> Iterator[str]:
             counts["failed items"] += job.failed
             counts["retries"] += job.retries
             yield from (f"{job_id}: {objection}" for objection in books.of_items(case))
+    for log in folder.glob("calls-*-forks"):
+        yield from Audit.of_forks(log.with_name(log.name.removesuffix("-forks")))
     yield from objections_to_events(folder)
 
 
