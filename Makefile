@@ -68,7 +68,7 @@ test-others: .venv/.dev  ## unit, contract and crash tests on every other Python
 	.ci/test-others
 
 chaos: .venv/.dev  ## workers and programs killed at random; SEED= repeats a run, MINUTES= for each of its tests
-	MPQUEUE_CHAOS_SEED='$(SEED)' MPQUEUE_CHAOS_MINUTES='$(MINUTES)' $(BIN)/python -m pytest -s --timeout=0 tests/chaos
+	MPQUEUE_CHAOS_SEED='$(SEED)' MPQUEUE_CHAOS_MINUTES='$(MINUTES)' $(BIN)/python -m pytest -s --timeout=0 -o faulthandler_timeout=0 tests/chaos
 
 simulate: .venv/.dev  ## histories of a simulated parent from SEED= on, for MINUTES=; prints which marks they reached
 	MPQUEUE_SIMULATION_SEED='$(or $(SEED),0)' MPQUEUE_SIMULATION_MINUTES='$(MINUTES)' $(BIN)/python -m pytest -q \

@@ -170,11 +170,13 @@ def _do_badly(deed: Deed) -> None:
 
 
 def _break(deed: Deed) -> NoReturn:
-    """Spoil every socket and pipe of this process, and stay long enough to be found out."""
+    """Spoil every socket and pipe of this worker, and stay long enough to be found out."""
+    trackers = ("multiprocessing.resource_tracker", "loky.backend.resource_tracker")  #: those of the whole program
+    spared = {0, 1, 2, *(sys.modules[name]._resource_tracker._fd for name in trackers if name in sys.modules)}
     for fd in map(int, os.listdir("/proc/self/fd")):
         try:
             mode = os.fstat(fd).st_mode
-            if fd <= 2 or not (stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)):
+            if fd in spared or not (stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)):
                 continue
             if deed.kind == "write garbage":
                 os.set_blocking(fd, False)
