@@ -6,10 +6,12 @@ import ctypes
 import os
 import queue
 import random
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from multiprocessing.connection import wait
 from typing import Any, Self
 
 import mpqueue
@@ -175,8 +177,8 @@ def run_at_once(rng: random.Random, arena: Arena) -> None:
         arena.complain(f"run: {job} is not over")
 
 
-#: Seconds after which a child that waits to look is ended.
-LONGEST_LOOK = 60
+#: Seconds that a child may take to look. A fork that Python was not told of may wait for its lock for ever.
+LONGEST_LOOK = 20
 
 
 def fork_and_look(rng: random.Random, arena: Arena) -> None:
@@ -216,7 +218,6 @@ class _Looking:
         read, self._go = os.pipe()
         self._pid = os.fork() if by_python and sys.version_info < (3, 12) else libc.fork()
         if self._pid == 0:
-            libc.alarm(LONGEST_LOOK)
             libc.close(self._go)
             libc.read(read, buffer, 1)  # returns at its end
             libc._exit(sum(1 for part in parts if libc.memcmp(*part)))
@@ -227,6 +228,10 @@ class _Looking:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._go)
+        pidfd = os.pidfd_open(self._pid)
+        if not wait([pidfd], LONGEST_LOOK):
+            os.kill(self._pid, signal.SIGKILL)
+        os.close(pidfd)
         self.wrong = max(0, os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1]))
 
 
