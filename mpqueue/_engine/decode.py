@@ -16,7 +16,7 @@ from mpqueue._wire.frames import FailureFrame, ReportFrame, load_frame
 from mpqueue._wire.payload import Packed, load, load_home
 from mpqueue._wire.records import load_record
 from mpqueue._wire.segments import SegmentGoneError
-from mpqueue.errors import RemoteError, RemoteTraceback, ResultPicklingError
+from mpqueue.errors import RemoteError, RemoteTraceback, ResultPicklingError, WorkerCrashedError
 
 OnFree = Callable[[int], None]
 
@@ -151,6 +151,8 @@ def _size_beside(results: Packed | list[Packed]) -> int:
 
 
 def _unreadable(error: BaseException) -> Failure:
+    if isinstance(error, SegmentGoneError):  # nothing is wrong with the result
+        return Failure(WorkerCrashedError("the worker ended before its result could be taken"))
     broken = ResultPicklingError(f"the result can't be unpickled: {text_of(error)}")
     broken.__cause__ = error
     return Failure(broken, let_go(error))

@@ -13,8 +13,9 @@ from mpqueue._engine.decode import Unpickling
 from mpqueue._engine.kept_errors import let_go, text_of
 from mpqueue._engine.packing import pack_items
 from mpqueue._wire.frames import Ended, ReportFrame, dump_frame
-from mpqueue._wire.payload import dump
-from mpqueue._wire.segments import SegmentStore
+from mpqueue._wire.payload import Packed, dump
+from mpqueue._wire.segments import SegmentRef, SegmentStore
+from mpqueue.errors import WorkerCrashedError
 from mpqueue.options import JobOptions
 from mpqueue.retry import RetryPolicy
 from tests.support.handlers import TextlessError, WhenPickled, WhenUnpickled, fail, fail_with
@@ -76,6 +77,15 @@ def test_a_result_that_cannot_be_unpickled_keeps_nothing_of_the_engine() -> None
     assert failure.error.__cause__ is not None
     assert failure.error.__cause__.__traceback__ is None
     assert "ValueError: cannot do" in (failure.traceback or "")
+
+
+def test_a_result_whose_worker_is_gone_is_charged_as_its_death_and_not_called_unreadable() -> None:
+    gone = Packed(b"", SegmentRef("/proc/0/fd/3", 1, 64), ((0, 64),), (0, 64))
+    frame = ReportFrame(1, 0, 2, [dump("here"), gone], {}, (), 0.1, Ended.DONE)
+    report = decode_report(dump_frame(frame), 0, 1, lambda serial: None, float)
+    assert report.results == ["here"]
+    assert report.unreadable is not None
+    assert isinstance(report.unreadable.error, WorkerCrashedError)
 
 
 def chunk_of(item: object) -> Chunk:
