@@ -88,6 +88,7 @@ def main(folder: Path, seed: int, run: int) -> None:
     """Run all jobs to their end."""
     logging.basicConfig(filename=folder / "log", level=logging.WARNING, format=f"{run} %(levelname)s %(message)s")
     rng = random.Random(f"{seed} {run}")
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - buffered whatever the environment says
     print("what is printed and not flushed" * 10)  # a start of a worker that flushes it may wait for ever, or fail
     if rng.random() < 0.3:
         pretend_another_time(rng)
