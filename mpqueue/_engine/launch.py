@@ -51,6 +51,7 @@ class _Worker(LokyProcess):  # type: ignore[misc]
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments, daemon=False)
+        self.name = self.name.replace(type(self).__name__, LokyProcess.__name__)  # users see it in their logs
 
     def start(self) -> None:
         """Launch it. Raises `WorkerStartError` where there is no interpreter to run it with, or OSError."""
