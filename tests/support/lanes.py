@@ -59,6 +59,7 @@ class Lanes:
         self.pool.close(kill=True)
         self.inbox.post(Request(lambda: None, Future()))
         self.thread.join()
+        self._strangers.clear()  # loky's threads among them hold the semaphores of their lanes
 
     def lane(self, number: int = 0) -> LokyLane:
         """The live lane of that number."""
