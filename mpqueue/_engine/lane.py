@@ -109,6 +109,7 @@ class LokyLane:
         self._answers = Errands(f"mpqueue-answers-{number}")
         self._post = inbox.post
         self._is_ending = False
+        self.is_up = False  #: it has answered; set by its warden
         self.early_later: Callable[[Callable[[], bytes | None]], object] | None = None  #: see `protocol.EarlyLane`
         self._user = os.geteuid()
         self.ask_for_stack: Callable[[], object] | None = None  #: kills, too; set once it is known how
@@ -256,7 +257,7 @@ class LokyLane:
 
     def _break(self, why: str) -> None:
         """The worker is of no more use: say so before its death does, and kill it. On any thread."""
-        if not self.calls.is_closed:
+        if self.is_up and not self.calls.is_closed:  # before, it is a start that failed, and says why
             self._post(LaneBroken(self.number, self.generation, why))
         self.worker.kill()
 

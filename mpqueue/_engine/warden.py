@@ -139,7 +139,7 @@ class Warden:
             return
         self._cancel_timer()
         self._state = State.LIVE
-        self._was_ready = True
+        self._was_ready = self.lane.is_up = True
         self.lane.forget_names()
         self._watcher.on_readable(self.lane.bell, self._rang)
         self._stack.listen()
