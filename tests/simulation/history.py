@@ -182,6 +182,7 @@ class Told:
 
     ended: dict[int, tuple[str, bool]] = field(default_factory=dict)  #: by item: status, whether that is to survive
     finished: list[str] = field(default_factory=list)
+    counted: int = 0  #: items that had ended, as the last event had it
     was_reset: bool = False  #: somebody asked for its failed items once more
 
 
@@ -437,6 +438,8 @@ class Life:
         self.world.note((event.job_id, index, str(item.status)))
         assert not told.finished or told.was_reset, "nothing is told behind a job's end"
         assert index not in told.ended or told.was_reset, "an item ends once"
+        assert event.completed + event.failed > told.counted or told.was_reset, "told in the order in which it happened"
+        told.counted = event.completed + event.failed
         if item.status is ItemStatus.COMPLETED:
             assert item.result == result_of(index, self.books_of[event.job_id].table.payloads[index])
         told.ended[index] = str(item.status), item.elapsed > GROUP and self._keeps_promises()
@@ -533,11 +536,11 @@ def live_through(seed: int, folder: Path) -> History:
             life.run()
             if life.killed:
                 left_by_kill(first, "run.db", second)
+                abandon(first)
+                lives = 2
+                SecondLife(life, second / "run.db").run()
         finally:
             world.kill()
-            if life.queue is not None and (life.killed or life.world.threads):
-                abandon(life.queue)
-        if life.killed and life.queue is not None:
-            lives = 2
-            SecondLife(life, second / "run.db").run()
+            abandon(first)
+            abandon(second)
     return History(seed, world.digest, world.steps, lives, life.marks)

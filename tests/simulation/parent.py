@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 from unittest import mock
@@ -130,11 +131,10 @@ def use_disk(disk: Disk | None) -> None:
     _Disks.current = disk
 
 
-def abandon(opened: Any) -> None:
+def abandon(folder: Path) -> None:
     """The program is dead, and its system closes what it had open."""
-    recorder = opened._engine.recorder
-    if recorder is not None:
-        recorder.journal._store._connection.close()
-        if recorder.journal in journal._open:
-            recorder.journal._lock.release()
-        journal._open.discard(recorder.journal)
+    for opened in list(journal._open):
+        if Path(opened.path).parent == folder:
+            opened._store._connection.close()
+            opened._lock.release()
+            journal._open.discard(opened)

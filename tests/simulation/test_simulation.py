@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from mpqueue._core.books import Books
-from mpqueue._engine.coordinator import Coordinator
+from mpqueue._engine.journal.journal import Journal
 from mpqueue._engine.journal.recorder import Recorder
 from tests.simulation.history import History, live_through
 from tests.simulation.marks import Marks, Pair
@@ -130,10 +130,6 @@ def test_a_history_that_failed_once(seed: int, folder: Path) -> None:
     simulate(seed, folder)
 
 
-def without_outbox(coordinator: Coordinator, message: object) -> None:
-    """What was sent early is never fetched."""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "fault"),
@@ -144,12 +140,23 @@ def without_outbox(coordinator: Coordinator, message: object) -> None:
             reverted(Books.live_lane, "return lane if lane.generation == generation else None", "return lane"),
             id="messages of dead workers count",
         ),
-        pytest.param(Coordinator, "_take_outbox", without_outbox, id="early results are lost"),
         pytest.param(
             Recorder,
             "_take",
             reverted(Recorder._take, "if not recording.held:", "if True:"),
             id="announcements overtake each other",
+        ),
+        pytest.param(
+            Recorder,
+            "_take",
+            reverted(Recorder._take, "waits = waits and not self._closing_in_trouble", "waits = False"),
+            id="announcements do not wait for the disk",
+        ),
+        pytest.param(
+            Journal,
+            "_commit",
+            reverted(Journal._commit, "self._fail(error)\n            return", "self._fail(error)"),
+            id="a failed write is taken for done",
         ),
     ],
 )
