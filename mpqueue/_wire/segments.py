@@ -42,7 +42,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from mpqueue._wire.mappings import map_file, room
+from mpqueue._wire.mappings import map_file, populate, room
 
 log = logging.getLogger("mpqueue")
 
@@ -67,7 +67,10 @@ PATIENCE, PAUSE = 10.0, 0.02
 AVAILABLE = sys.platform == "linux"
 _serials = itertools.count(1)
 
-_F_SETSIG = 10  #: of Linux; the module `fcntl` has no name for it
+#: Of Linux; the module `fcntl` has no names for them, in some versions.
+_F_SETSIG = 10
+_F_ADD_SEALS = 1033
+_SEAL_SHRINK, _SEAL_GROW, _SEAL_FUTURE_WRITE = 0x2, 0x4, 0x10
 
 
 class SegmentRef(NamedTuple):
@@ -98,36 +101,53 @@ class Segment:
     """The writer's side. Its descriptor is closed when nobody holds this object any more."""
 
     def __init__(self) -> None:
-        self._fd = os.memfd_create("mpqueue-segment", os.MFD_CLOEXEC)
+        self._fd = os.memfd_create("mpqueue-segment", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._can_be_leased = False  #: once it is opened anew
+        self._is_populated = False  #: our mapping has pages
         self.serial = next(_serials)
         self.capacity = 0
         self._path = f"/proc/{_own_name(os.getpid())}/fd/{self._fd}"
         self._inode = os.fstat(self._fd).st_ino
         _descriptors[self.serial] = self._fd
-        self._memory: Any = None  #: our own mapping, made when this is filled again
+        self._memory: Any = None  #: our own mapping, the only way to write to it once it is sealed
 
     def fill(self, buffers: Sequence[memoryview], offsets: Sequence[int], size: int) -> SegmentRef:
-        """Write the buffers at these offsets, with no gap of a page. Raises OSError where there is no memory for it."""
-        memory = self._mapped() if size <= self.capacity else None
+        """Write the buffers at these offsets, with no gap of a page. Raises OSError where there is no memory for it.
+
+        It is as large from then on as it was when it was filled first.
+        """
+        memory = self._mapped() if self.capacity else None
         for buffer, offset in zip(buffers, offsets, strict=True):
             if memory is None:
                 _write_all(self._fd, buffer, offset)
             else:
                 _copy_all(memory, buffer, offset)
-        if size > self.capacity:
-            self._memory = None
+        if not self.capacity:
             os.ftruncate(self._fd, size)
             self.capacity = size
+            self._seal()
         return SegmentRef(self._path, self.serial, size, self._inode)
 
+    def _seal(self) -> None:
+        """From now on nothing is written by the descriptor, which a handler may have hit upon: only by our mapping.
+
+        The other side maps the file, and would see what is written there in the place of what it was sent; and a file
+        that was made shorter would end it. Where that can't be had (many mappings, Linux before 5.1), it is not.
+        """
+        self._memory = map_file(self.capacity, mmap.MAP_SHARED, self._fd) if room.is_left() else None
+        if self._memory is not None:
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self._fd, _F_ADD_SEALS, _SEAL_SHRINK | _SEAL_GROW | _SEAL_FUTURE_WRITE)
+
     def _mapped(self) -> memoryview | None:
-        """All of it, for writing: its pages exist, so nothing can run out. None where it can't be mapped."""
+        """All of it, for writing: its pages exist, so nothing can run out. None where it could not be mapped."""
         if self._memory is None:
-            # Populated at once, which costs a quarter of meeting one page after the other.
-            flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-            self._memory = map_file(self.capacity, flags, self._fd)
-        return None if self._memory is None else memoryview(self._memory).cast("B")
+            return None
+        if not self._is_populated:
+            # At once, which costs a quarter of meeting one page after the other.
+            populate(self._memory)
+            self._is_populated = True
+        return memoryview(self._memory).cast("B")
 
     def is_unshared(self) -> bool:
         """True if no process maps this segment or has it open, apart from this one to write; false if in doubt. 3 us.
@@ -135,7 +155,7 @@ class Segment:
         The kernel grants a write lease on a file only while no other open file refers to it, and what a reader has
         mapped keeps the reader's open file alive, also in the children that it has forked, after it was closed.
         """
-        if not _leases_tell():
+        if not _leases_tell() or not _is_segment(self._fd, self._inode):  # a handler may have closed it, or more
             return False
         if not self._can_be_leased:
             self._can_be_leased = _open_anew(self._fd)
@@ -146,7 +166,8 @@ class Segment:
         fd, self._fd, self._memory = self._fd, -1, None
         if fd >= 0:
             _descriptors.pop(self.serial, None)
-            os.close(fd)
+            if _is_segment(fd, self._inode):
+                os.close(fd)
 
     __del__ = close
 
@@ -173,7 +194,10 @@ def reopen(serial: int, inode: int) -> int | None:
 
 def _is_segment(fd: int, inode: int) -> bool:
     """Whether this is that segment, and not what else a name may lead to: it has no name in any folder. 1 us."""
-    found = os.fstat(fd)
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
     return found.st_ino == inode and not found.st_nlink
 
 
