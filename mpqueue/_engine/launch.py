@@ -49,6 +49,8 @@ class _Worker(LokyProcess):  # type: ignore[misc]
     the children, which it would wait for at the exit.
     """
 
+    name: str
+
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments, daemon=False)
         self.name = self.name.replace(type(self).__name__, LokyProcess.__name__)  # users see it in their logs

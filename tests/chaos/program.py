@@ -125,7 +125,6 @@ def main(folder: Path, seed: int, run: int) -> None:
             await_end(job_run)
         striker.stop()
         stop.set()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter's exit flushes, and would wait or fail as any would
 
 
 def persist(call: Callable[[], Any]) -> Any:
@@ -213,4 +212,7 @@ def filled(path: str, rest: int) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    try:
+        main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    finally:  # the interpreter's exit flushes, and would wait, or fail, as that of any program
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

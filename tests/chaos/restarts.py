@@ -38,6 +38,8 @@ MOST_ENDS = 8
 ENDS = {signal.SIGKILL: 6, signal.SIGINT: 3, signal.SIGTERM: 1}
 #: What the standard output of a program may be.
 OUTPUTS = ("null", "null", "full", "full pipe", "broken pipe")
+#: What a file holds that is not the program's to write to.
+VICTIM = "not yours"
 #: Seconds after which an item is long: it is on disk before it is told.
 LONG = 0.25
 
@@ -75,6 +77,7 @@ class Restarts:
         self.counts["programs"] += 1
         ends = self._rng.randrange(MOST_ENDS)
         for run in range(100):
+            self._plant(folder)
             program = start(folder, seed, run, self._rng.choice(OUTPUTS))
             patience = PATIENCE if run >= ends else 10 ** self._rng.uniform(-0.7, 0.6)
             try:
@@ -97,6 +100,16 @@ class Restarts:
                 self.complaints.append(f"run {run} ended with {code}: {(folder / 'stderr').read_text()[-3000:]}")
                 return
         self.complaints.append("it is never through")
+
+    def _plant(self, folder: Path) -> None:
+        """Put files where the program writes, among them links: what they lead to, and what is not its own, stays."""
+        values = folder / "run.db.files"
+        (folder / "victim").write_text(VICTIM)
+        for place in (folder, values):
+            if place.is_dir():
+                for name in (f".{self._rng.randbytes(8).hex()}.part", f"{self._rng.randbytes(16).hex()}.value"):
+                    (place / name).symlink_to(folder / "victim")
+                (place / "notes").write_text(VICTIM)
 
     def _put_to_sleep(self, program: subprocess.Popen[bytes], patience: float) -> None:
         """Stop all of it for a while, like a laptop whose lid is closed; the program wakes up before its workers."""
@@ -257,6 +270,9 @@ def audit(seed: int, folder: Path, counts: Counter[str]) -> Iterator[str]:
             counts["failed items"] += job.failed
             counts["retries"] += job.retries
             yield from (f"{job_id}: {objection}" for objection in books.of_items(case))
+    for left in (folder / "victim", folder / "notes", folder / "run.db.files" / "notes"):
+        if left.parent.is_dir() and left.read_text() != VICTIM:
+            yield f"{left} was written to"
     for log in folder.glob("calls-*-forks"):
         yield from Audit.of_forks(log.with_name(log.name.removesuffix("-forks")))
     yield from objections_to_events(folder)
