@@ -73,8 +73,16 @@ def look_again(books: Books) -> None:
     """The clock was looked at, as time has to be; to be done again while any lane has a limit."""
     if books.look_due is not None and books.look_due <= books.now:
         books.look_due = None
-        if any(lane.check_due is not None for lane in books.lanes_at_work()):
+        if any(_is_limited(lane) for lane in books.lanes_at_work()):
             _look_later(books)
+
+
+def _is_limited(lane: LaneBook) -> bool:
+    """True where an exact time may be running."""
+    job = lane.job
+    if job is None or lane.check_due is None:
+        return False
+    return job.options.timeout is not None or (job.number not in lane.proven and job.options.setup_timeout is not None)
 
 
 def check_due(books: Books, lane: LaneBook, due: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections import defaultdict
 from html.parser import HTMLParser
@@ -208,7 +209,7 @@ def test_a_report_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     assert made.save(tmp_path / "a.txt").read_text() == f"{made}\n"
     with pytest.raises(ValueError, match=r"expected a file named .html, .txt or .md, got '.*b.pdf'"):
         made.save(tmp_path / "b.pdf")
-    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         made.save(tmp_path / "c.html")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "a.txt"]
