@@ -174,9 +174,12 @@ class Traffic:
         return report
 
     def _replace(self, lane: Lane, error: BaseException) -> None:
-        if not isinstance(error, DamagedError):
+        if isinstance(error, DamagedError):
+            what = f"what it sent is damaged: {error}"
+        else:
+            what = f"what it sent makes no sense: {text_of(error)}"
             log.critical("worker %d sent an answer that makes no sense; please report it", lane.number, exc_info=error)
-        self._post(LaneBroken(lane.number, lane.generation, f"what it sent makes no sense: {text_of(error)}"))
+        self._post(LaneBroken(lane.number, lane.generation, what))
         lane.kill()
 
     def _forgotten(self, lane: Lane, job: JobBook, answer: Future[bytes]) -> None:
