@@ -40,6 +40,8 @@ ENDS = {signal.SIGKILL: 6, signal.SIGINT: 3, signal.SIGTERM: 1}
 OUTPUTS = ("null", "null", "full", "full pipe", "broken pipe")
 #: What a file holds that is not the program's to write to.
 VICTIM = "not yours"
+#: A name that is none of a journal's.
+NOTES = "notes"
 #: Seconds after which an item is long: it is on disk before it is told.
 LONG = 0.25
 
@@ -103,13 +105,15 @@ class Restarts:
 
     def _plant(self, folder: Path) -> None:
         """Put files where the program writes, among them links: what they lead to, and what is not its own, stays."""
-        values = folder / "run.db.files"
+        values, noted = folder / "run.db.files", {str(folder / "victim")}
         (folder / "victim").write_text(VICTIM)
         for place in (folder, values):
             if place.is_dir():
                 for name in (f".{self._rng.randbytes(8).hex()}.part", f"{self._rng.randbytes(16).hex()}.value"):
                     (place / name).symlink_to(folder / "victim")
-                (place / "notes").write_text(VICTIM)
+                (place / NOTES).write_text(VICTIM)
+                noted.add(str(place / NOTES))
+        (folder / "planted").write_text("\n".join(sorted(noted)))
 
     def _put_to_sleep(self, program: subprocess.Popen[bytes], patience: float) -> None:
         """Stop all of it for a while, like a laptop whose lid is closed; the program wakes up before its workers."""
@@ -270,9 +274,10 @@ def audit(seed: int, folder: Path, counts: Counter[str]) -> Iterator[str]:
             counts["failed items"] += job.failed
             counts["retries"] += job.retries
             yield from (f"{job_id}: {objection}" for objection in books.of_items(case))
-    for left in (folder / "victim", folder / "notes", folder / "run.db.files" / "notes"):
-        if left.parent.is_dir() and left.read_text() != VICTIM:
-            yield f"{left} was written to"
+    for (planted,) in lines(folder / "planted"):
+        left = Path(planted)
+        if not left.exists() or left.read_text() != VICTIM:
+            yield f"{left} is not what it was"
     for log in folder.glob("calls-*-forks"):
         yield from Audit.of_forks(log.with_name(log.name.removesuffix("-forks")))
     yield from objections_to_events(folder)
