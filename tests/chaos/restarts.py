@@ -29,7 +29,7 @@ from tests.support.small_shm import own_shm
 from tests.support.waiting import wait_until
 
 #: Seconds that a program may take that is let alone, and that one may take to end.
-PATIENCE = 120.0
+PATIENCE = 300.0
 #: Seconds that one which hangs has to say what it waits for.
 TELLING = 5.0
 #: How often a program is ended before it is let alone.
