@@ -147,6 +147,8 @@ class Chaos:
         for thread in threads:
 
             def done(thread: threading.Thread = thread) -> bool:
+                if thread.ident is None:  # it is about to start
+                    return threading.Event().wait(0.001)
                 thread.join(1.0)
                 return not thread.is_alive()
 
