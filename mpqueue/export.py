@@ -380,7 +380,7 @@ def _write_csv(file: IO[bytes], items: Items, choice: _Choice, *, delimiter: str
     as_cell = _for_sheet if choice.escape_formulas else _as_cell
     # The writer quotes both characters of its line ends, and readers end lines at either.
     writer = csv.writer(_Encoded(file), delimiter=delimiter, lineterminator=_LINE_END)
-    writer.writerow(columns_of)
+    writer.writerow([as_cell(column) for column in columns_of])
     writer.writerows([as_cell(value) for value in row] for row in zip(*columns_of.values(), strict=True))
 
 

@@ -114,7 +114,7 @@ class LokyLane:
         self._user = os.geteuid()
         self.ask_for_stack: Callable[[], object] | None = None  #: kills, too; set once it is known how
         with contextlib.ExitStack() as undo:
-            _check_descriptors()
+            check_descriptors()
             page = undo.enter_context(contextlib.closing(SharedFile(f"ledger-{number}", SIZE)))
             self.ledger = Ledger(page.fd)
             self.ledger.begin(SystemClock().now())
@@ -419,7 +419,7 @@ def _pipe(always: contextlib.ExitStack, on_failure: contextlib.ExitStack) -> tup
     return read, write
 
 
-def _check_descriptors() -> None:
+def check_descriptors() -> None:
     """Raise the OSError of a process that has too few descriptors left, before anything is half made."""
     with contextlib.ExitStack() as stack:
         for free in range(DESCRIPTORS):

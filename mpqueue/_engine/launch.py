@@ -126,8 +126,8 @@ def interpreter() -> str:
         if path and os.access(path, os.X_OK) and os.path.isfile(path):
             return path
     raise WorkerStartError(
-        f"expected sys.executable to be the path of a Python interpreter, got {getattr(sys, 'executable', None)!r}; "
-        "call multiprocessing.set_executable(path) before the first job"
+        "expected sys.executable to be the path of a Python interpreter that this user may run, got "
+        f"{getattr(sys, 'executable', None)!r}; call multiprocessing.set_executable(path) before the first job"
     )
 
 

@@ -7,6 +7,7 @@ to lanes afterwards. The methods of the pool hand their work to one of these and
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import itertools
 import logging
@@ -18,7 +19,7 @@ from mpqueue._engine import exits, launch, strays, threads
 from mpqueue._engine.environment import worker_environment
 from mpqueue._engine.exits import on_exit
 from mpqueue._engine.inbox import Inbox
-from mpqueue._engine.lane import LokyLane, count_cpus, register_exit
+from mpqueue._engine.lane import LokyLane, check_descriptors, count_cpus, register_exit
 from mpqueue._engine.protocol import LaneSettings
 from mpqueue._engine.starter import Starter
 from mpqueue._engine.warden import Warden
@@ -31,6 +32,9 @@ _numbers = itertools.count()
 
 #: Seconds that `close` waits for workers, and then for threads, before it warns and returns.
 CLOSE_LIMIT = 5.0
+#: Seconds without a moment in which a worker could have its descriptors, until starts fail for good; and between two
+#: looks. Programs want for some tenths of a second now and then.
+SHORT_LIMIT, SHORT_LOOK = 0.5, 0.02
 #: Seconds after which it says that starts take long.
 STARTS_LIMIT = 30.0
 THREAD_LIMIT = 1.0
@@ -54,6 +58,7 @@ class LokyPool:
         self._threads: list[threading.Thread] = []  # the watcher's: of lanes that are gone, about to end
         self._is_closing = False
         self._starter_has_ended = False
+        self._is_short = False  #: descriptors were wanting for so long that it will not pass by itself
         self._gone = threading.Event()
         self._watcher = Watcher(f"mpqueue-watcher-{self._number}")
         try:
@@ -136,9 +141,25 @@ class LokyPool:
             lane = LokyLane(number, generation, environment, self._inbox, self._settings.max_memory)
         except BaseException as error:
             error = _without_frames(error)
-            self._inbox.post(LaneStartFailed(number, generation, error, lasting=launch.lasts(error)))
+            if isinstance(error, OSError) and error.errno == errno.EFBIG:
+                error = OSError(errno.EFBIG, "files must not grow to a few kilobytes here; raise `ulimit -f`")
+            is_short = isinstance(error, OSError) and error.errno == errno.EMFILE
+            lasting = self._stays_short() if is_short else launch.lasts(error)
+            self._inbox.post(LaneStartFailed(number, generation, error, lasting=lasting))
             return
+        self._is_short = False
         self._watcher.call(self._adopt, lane, cookie)
+
+    def _stays_short(self) -> bool:
+        """Whether descriptors are wanting all the time, rather than for a moment: looked at closely the first time."""
+        pauses = 0 if self._is_short else int(SHORT_LIMIT / SHORT_LOOK)
+        for _ in range(pauses):
+            threading.Event().wait(SHORT_LOOK)
+            with contextlib.suppress(OSError):
+                check_descriptors()
+                return False
+        self._is_short = True
+        return True
 
     def _starter_ended(self) -> None:
         self._watcher.call(self._note_starter_ended)

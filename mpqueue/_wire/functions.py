@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
+from mpqueue._wire import main_names
 from mpqueue._wire.payload import Packed, dump_code, load
 
 #: How many functions a process keeps, on either side; the one that was used longest ago goes first.
@@ -102,7 +103,7 @@ def _same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
 def is_importable(named: Any) -> bool:
     """True where a worker finds the very same object by its module and name."""
     module_name, name = getattr(named, "__module__", None), getattr(named, "__qualname__", None)
-    if not module_name or not name or module_name == "__main__":
+    if not module_name or not name or module_name in main_names.NAMES:
         return False
     found: Any = sys.modules.get(module_name)
     try:
@@ -127,7 +128,7 @@ def constant_parts(function: Any) -> tuple[Any, ...] | None:
         if isinstance(value, _CONSTANTS) and type(value) in _CONSTANTS:
             continue
         if isinstance(value, ModuleType):
-            if value.__name__ == "__main__" or sys.modules.get(value.__name__) is not value:
+            if value.__name__ in main_names.NAMES or sys.modules.get(value.__name__) is not value:
                 return None
             continue
         if id(value) in seen:

@@ -197,7 +197,7 @@ class SharedFile:
 
 def make_file(label: str) -> int:
     """The descriptor of such a file, which is no standard stream. Raises OSError."""
-    if sys.platform == "linux":
+    if sys.platform == "linux" and hasattr(os, "memfd_create"):  # a Python built for an old glibc has it not
         try:
             return os.memfd_create(f"mpqueue-{label}", os.MFD_CLOEXEC)
         except OSError as error:

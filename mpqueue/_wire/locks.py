@@ -24,6 +24,7 @@ from multiprocessing import context, reduction, synchronize
 from typing import Any
 
 from mpqueue._wire.ledger import SharedFile
+from mpqueue._wire.mappings import map_file
 
 #: Bytes of a page, and for each semaphore, of which glibc needs 32.
 _SIZE, _EACH = 4096, 64
@@ -53,9 +54,11 @@ class LockPage:
         self._used = 0
 
     def _map(self, fd: int) -> None:
-        self._memory = mmap.mmap(fd, _SIZE)
-        self._first = ctypes.c_char.from_buffer(self._memory)  # as long as this lives, it stays mapped
-        self.address = ctypes.addressof(self._first)
+        # No descriptor is left behind, as Python's own mapping would: what a handler writes there ends the program.
+        self._memory = map_file(_SIZE, mmap.MAP_SHARED, fd)
+        if self._memory is None:
+            raise OSError(ctypes.get_errno(), "the page of a lane's semaphores could not be mapped")
+        self.address = ctypes.addressof(self._memory)
 
     def add(self, value: int) -> int:
         """Make one more semaphore, of that value; returns its address. Raises OSError."""

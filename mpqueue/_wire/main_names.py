@@ -19,6 +19,12 @@ _shared: dict[str, Any] | None = None  #: the worker's, once it has an initializ
 _kept: frozenset[str] = frozenset()  #: the names in it that are the worker's own
 
 
+#: What the module of a script is called; the second where `multiprocessing` has started this process by spawn.
+NAMES = ("__main__", "__mp_main__")
+#: What a pickle holds that names either.
+MARK = b"_main__"
+
+
 class MainNames(dict[str, Any]):
     """Stands for the namespace of ``__main__`` in a pickle."""
 

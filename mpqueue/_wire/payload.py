@@ -198,7 +198,7 @@ def _plain_or_cloud(obj: Any, buffers: _Buffers | None) -> bytes:
         data = pickle.dumps(obj, PROTOCOL, buffer_callback=None if buffers is None else buffers.take)
     except Exception:
         data = None
-    if data is not None and b"__main__" not in data:
+    if data is not None and main_names.MARK not in data:
         return data
     if buffers is not None:
         buffers.clear()
@@ -207,7 +207,7 @@ def _plain_or_cloud(obj: Any, buffers: _Buffers | None) -> bytes:
 
 def _named_or_cloud(obj: Any, buffers: _Buffers | None) -> bytes:
     """A function that the other side can import is named, as cloudpickle would, at a tenth of the price."""
-    importable = type(obj) is FunctionType and obj.__module__ != "__main__" and obj.__module__ in sys.modules
+    importable = type(obj) is FunctionType and obj.__module__ not in main_names.NAMES and obj.__module__ in sys.modules
     if importable and not cloudpickle.list_registry_pickle_by_value():
         with contextlib.suppress(pickle.PicklingError, AttributeError):  # its name leads elsewhere
             return pickle.dumps(obj, PROTOCOL)
@@ -215,6 +215,9 @@ def _named_or_cloud(obj: Any, buffers: _Buffers | None) -> bytes:
 
 
 def _cloud(obj: Any, buffers: _Buffers | None) -> bytes:
+    spawned = sys.modules.get("__mp_main__")
+    if spawned is not None:  # cloudpickle knows only the other name of a script
+        cloudpickle.register_pickle_by_value(spawned)
     written = io.BytesIO()
     _CloudPickler(written, None if buffers is None else buffers.take).dump(obj)
     return written.getvalue()

@@ -64,7 +64,7 @@ PIECE = 8 << 20
 #: Seconds that a reader waits for a descriptor to open a segment with, and between two tries: nobody tells of one.
 PATIENCE, PAUSE = 10.0, 0.02
 
-AVAILABLE = sys.platform == "linux"
+AVAILABLE = sys.platform == "linux" and hasattr(os, "memfd_create")
 _serials = itertools.count(1)
 
 #: Of Linux; the module `fcntl` has no names for them, in some versions.

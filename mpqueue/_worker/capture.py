@@ -113,12 +113,15 @@ class _Place:
         os.dup2(self._file.fd, self._at)
 
     def flush(self) -> None:
-        """Have Python write what it holds back. Where the handler has closed the stream, the next one finds it open."""
-        stream = getattr(sys, self._name)
+        """Have Python write what it holds back. Never raises.
+
+        Where the handler has closed, detached or removed the stream, the next one finds a new one.
+        """
+        stream: Any = getattr(sys, self._name, None)
         try:
             stream.flush()
-        except Exception:  # None, closed, or whatever the handler has put there
-            if self._has_begun and getattr(stream, "closed", False) is True:
+        except BaseException:  # the handler's own, which may raise anything
+            if self._has_begun and _is_useless(stream):
                 setattr(sys, self._name, os.fdopen(self._at, "w", 1, errors="backslashreplace", closefd=False))
 
     def take(self) -> str:
@@ -172,6 +175,16 @@ class _Place:
         """The job has ended."""
         if self._file.is_there():
             os.close(self._file.fd)
+
+
+def _is_useless(stream: Any) -> bool:
+    """True where nothing can be written to it: it is closed, detached, or none at all."""
+    try:
+        return stream is None or stream.closed is True
+    except ValueError:  # a detached one says so by everything that it does
+        return True
+    except BaseException:
+        return False
 
 
 class BesideBar:

@@ -87,11 +87,24 @@ def test_a_crash_loses_its_own_output_only() -> None:
         do.close_fds_of("mpqueue-std"),
         do.close_standard_fds,
         do.close_standard_streams,
+        do.detach_stdout,
+        do.remove_stdout,
+        do.set_stdout_to_none,
         do.put_file_over_stdout,
         do.close_fds_of("/dev"),
         do.close_all_fds,
     ],
-    ids=["the files", "1 and 2", "the streams", "another file in its place", "what was there before", "all"],
+    ids=[
+        "the files",
+        "1 and 2",
+        "the streams",
+        "detached",
+        "removed",
+        "none",
+        "another file in its place",
+        "what was there before",
+        "all",
+    ],
 )
 def test_an_item_that_closes_what_it_writes_to_costs_no_other_item_anything(
     bad: do.Handler, chunksize: int | None
@@ -105,6 +118,12 @@ def test_an_item_that_closes_what_it_writes_to_costs_no_other_item_anything(
     assert [item.stderr for item in others] == [f"err {item.id}\n" for item in others]
     assert {item.attempts for item in others} == {1}
     assert job.items[7].result == 7 or isinstance(job.items[7].exception, WorkerCrashedError)
+
+
+def test_a_stream_of_a_handler_that_raises_at_all_fails_no_item() -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run(range(20), do.only(7, do.put_harmful_stdout, do.succeed), capture_output=True)
+    assert job.results == list(range(20))
 
 
 def test_coroutines_and_functions_that_return_one_are_heard() -> None:

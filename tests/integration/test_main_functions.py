@@ -237,3 +237,35 @@ def test_a_script_runs_where_bytes_compared_with_text_are_an_error(tmp_path: Pat
         check=False,
     )
     assert (done.stdout.splitlines(), done.stderr) == (["[b'aa', 'bb', 2]"] * 3 + ["[b'aa', 'bb']"], "")
+
+
+IN_A_CHILD = """
+    import multiprocessing
+    import sys
+
+    import mpqueue
+
+    class Doubled:
+        def __init__(self, item):
+            self.value = 2 * item
+
+    def double(item):
+        return Doubled(item)
+
+    def work(count):
+        with mpqueue.JobQueue(1, max_retries=0) as queue:
+            return [result.value for result in queue.run(range(count), double).results]
+
+    if __name__ == "__main__":
+        with multiprocessing.get_context(sys.argv[1]).Pool(1) as pool:
+            print(pool.apply(work, (3,)))
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_script_s_functions_run_also_where_the_script_is_a_child_of_multiprocessing(
+    method: str, tmp_path: Path
+) -> None:
+    """There its module has another name; forkserver is what Python takes by default since 3.14."""
+    done = run_program(tmp_path, IN_A_CHILD, method)
+    assert (done.stdout, done.stderr) == ("[0, 2, 4]\n", "")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from mpqueue import JobQueue
 from mpqueue._wire import locks
+from tests.support import handlers as do
 from tests.support.programs import PATIENCE, write_program
 from tests.support.small_shm import small_shm
+from tests.support.strength import workers_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -53,3 +57,14 @@ def test_nothing_is_left_of_a_program_that_is_killed_with_its_group_while_it_sta
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip() == "[0, 2, 4, 6, 8, 10, 12, 14]"
+
+
+def test_neither_side_keeps_a_descriptor_of_the_semaphores() -> None:
+    """A handler that writes into every descriptor would end the program by it."""
+    with JobQueue(1) as queue:
+        queue.run(["item"], do.succeed)
+        for pid in (os.getpid(), *workers_of(queue)):
+            folder = Path(f"/proc/{pid}/fd")
+            names = [os.readlink(one) for one in folder.iterdir() if os.path.lexists(one)]
+            assert names
+            assert not [name for name in names if "mpqueue-locks" in name]

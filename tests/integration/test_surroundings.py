@@ -118,7 +118,10 @@ def test_workers_start_and_are_replaced(tmp_path: Path, odd: dict[str, str]) -> 
     [
         ({"mounts": surroundings.READ_ONLY_SHM, "before": WITH_NAMES}, "expected to be allowed to write to /dev/shm"),
         ({"mounts": surroundings.NO_SHM, "before": WITH_NAMES}, "expected the folder /dev/shm"),
-        ({"before": NOWHERE}, "expected sys.executable to be the path of a Python interpreter, got ''"),
+        (
+            {"before": NOWHERE},
+            "the path of a Python interpreter that this user may run, got ''",
+        ),
         ({"after": FEW_DESCRIPTORS.format(engine=8)}, "raise the limit with `ulimit -n 1024`"),
     ],
     ids=["read-only shm", "no shm", "no interpreter", "descriptors"],

@@ -681,6 +681,44 @@ def close_standard_streams(item: Any) -> Any:
     return item
 
 
+def detach_stdout(item: Any) -> Any:
+    """Take the buffer out of ``sys.stdout``."""
+    sys.stdout.detach()  # type: ignore[union-attr]
+    return item
+
+
+def remove_stdout(item: Any) -> Any:
+    """Have no ``sys.stdout``."""
+    del sys.stdout
+    return item
+
+
+def set_stdout_to_none(item: Any) -> Any:
+    """Have None for ``sys.stdout``."""
+    sys.stdout = None
+    return item
+
+
+class _Harmful:
+    """A stream that takes what is written, and raises at all else."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        raise SystemExit("flushed")
+
+    @property
+    def closed(self) -> bool:
+        raise KeyError("closed")
+
+
+def put_harmful_stdout(item: Any) -> Any:
+    """Put a stream of one's own there that can't be flushed."""
+    sys.stdout = _Harmful()  # type: ignore[assignment]
+    return item
+
+
 def replace_stdout(item: Any) -> Any:
     """Put something else in the place of standard output."""
     sys.stdout = io.StringIO()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mpqueue._engine.kept_errors import text_of
+from mpqueue._wire.main_names import MARK
 from mpqueue._wire.payload import dump_by_reference, dump_by_value, load_kept
 from mpqueue.errors import RemoteError, RemoteTraceback
 
@@ -78,7 +79,7 @@ def keep(value: Any, files: list[BigFile]) -> Kept:
     except Exception:
         by_value, buffers = dump_by_value(value)
         return _kept(None, by_value, buffers, files)
-    if b"__main__" not in data:
+    if MARK not in data:
         return _kept(data, None, buffers, files)
     by_value, same_buffers = dump_by_value(value)
     return _kept(data, by_value if len(buffers) == len(same_buffers) else None, buffers, files)
