@@ -30,12 +30,7 @@ settings.load_profile("mpqueue")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Mark all that this run starts, and give it a temporary folder in which every file is its own."""
-    # A shell's background command ignores Ctrl-C, one under nohup the end of its terminal; and so would every program
-    # that the tests start and send these.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    receive_signals()
     # One of several that share the tests has its own: what the others start is not its.
     if leaks.COOKIE not in os.environ or hasattr(config, "workerinput"):
         os.environ[leaks.COOKIE] = uuid.uuid4().hex
@@ -44,6 +39,19 @@ def pytest_configure(config: pytest.Config) -> None:
     # pytest's own tmp_path stays where it was, for a look at it afterwards.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     tempfile.tempdir = os.environ["TMPDIR"] = config.stash[_TEMPORARY_FOLDER] = tempfile.mkdtemp(prefix="mpq-")
+
+
+def receive_signals() -> None:
+    """Let this process, and so each program that the tests start, receive the signals that tests send.
+
+    A background command of a shell script ignores Ctrl-C and Ctrl-\\, one under nohup the end of its terminal. Programs
+    inherit which signals are ignored and which are blocked.
+    """
+    numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
+    for number in numbers:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
