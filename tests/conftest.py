@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support import leaks
+from tests.support.startup import sitecustomize
 from tests.support.waiting import wait_until
 
 #: Seconds that asynchronous cleaning up may take: worker exit, unlinking by a resource tracker, threads running out.
@@ -34,8 +35,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # One of several that share the tests has its own: what the others start is not its.
     if leaks.COOKIE not in os.environ or hasattr(config, "workerinput"):
         os.environ[leaks.COOKIE] = uuid.uuid4().hex
-    # Workers and scripts find the package and `tests.support.handlers` wherever they run.
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    # Workers and scripts find the package and `tests.support.handlers` wherever they run, and tag their names first.
+    path = [str(_ROOT), os.path.dirname(sitecustomize.__file__), os.environ.get("PYTHONPATH")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    sitecustomize.install()
     # pytest's own tmp_path stays where it was, for a look at it afterwards.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     tempfile.tempdir = os.environ["TMPDIR"] = config.stash[_TEMPORARY_FOLDER] = tempfile.mkdtemp(prefix="mpq-")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import joblibs_own_tests
+from tests.support import joblibs_own_tests, leaks
 
 #: The tests that can't pass, by how their names begin, and why. Each must exist, and fail.
 EXCLUDED = {
@@ -62,5 +62,5 @@ def test_joblibs_own_tests_pass(tmp_path: Path) -> None:
 def _remove_semaphores_of_the_dead() -> None:
     """Some of these tests start joblib's own workers in ours; killed together, they can't take their names away."""
     for path in Path("/dev/shm").glob("sem.loky-*"):
-        if not Path("/proc", path.name.split("-")[1]).exists():
+        if leaks.is_ours(str(path)) and not Path("/proc", path.name.split("-")[1]).exists():
             path.unlink(missing_ok=True)

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-PRELUDE = """
-import multiprocessing, os, subprocess, tempfile, threading
+from tests.support.programs import is_running
+from tests.support.waiting import wait_until
+
+PRELUDE = '''
+import multiprocessing, os, subprocess, sys, tempfile, threading
 import loky, pytest
 from tests import conftest
 from tests.conftest import leaves_nothing_behind, pytest_configure, pytest_unconfigure
 conftest.GRACE = 0.3
-"""
+
+def start(command, **options):
+    """Start a program, and wait until it has written a line or has ended."""
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, **options)
+    with program.stdout as output:
+        output.readline() or program.wait()
+    return program
+'''
 
 LEAKS = {
     "a child process": ("subprocess.Popen(['sleep', '60'])", "sleep 60"),
@@ -29,6 +43,38 @@ LEAKS = {
     "a temporary file": ("os.close(tempfile.mkstemp(prefix='stays-')[0])", "/stays-"),
     "a descriptor": ("os.dup(1)", "descriptor"),
 }
+
+
+#: Makes a name of each kind in /dev/shm, writes them to a file, and stays or dies together with its resource trackers.
+KINDS = 6
+NAMES = """
+import multiprocessing, os, signal, sys, tempfile
+from multiprocessing import shared_memory
+from loky.backend.context import get_context
+
+kept = [get_context("loky").Lock(), multiprocessing.get_context("spawn").Lock()]
+made = ["sem." + lock._semlock.name[1:] for lock in kept]
+kept.append(shared_memory.SharedMemory(create=True, size=1))
+made.append(kept[-1].name)
+closed = shared_memory.SharedMemory(create=True, size=1)
+closed.close()
+made.append(closed.name)
+file, path = tempfile.mkstemp(dir="/dev/shm")
+os.close(file)
+made += [os.path.basename(path), os.path.basename(tempfile.mkdtemp(dir="/dev/shm"))]
+with open("made", "w") as file:
+    file.write(f"{os.getpid()} {' '.join(made)}")
+if sys.argv[1:] == ["dies"]:
+    os.killpg(0, signal.SIGKILL)
+elif sys.argv[1:] == ["stays"]:
+    print("here", flush=True)
+    signal.pause()
+"""
+
+#: Who runs it: the test itself, a program that it starts, or one with nothing of ours and another parent.
+ITSELF = "exec(open('names.py').read(), globals())"
+OURS = "start([sys.executable, 'names.py', {end!r}], start_new_session=True)"
+A_STRANGER = "start(['env', '-i', 'setsid', '--fork', sys.executable, 'names.py', {end!r}]).wait()"
 
 
 def run_pytest(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
@@ -63,6 +109,45 @@ def test_whatever_a_test_leaves_fails_it_by_name(what: str, tmp_path: Path) -> N
     assert done.returncode == 1
     assert "the test left something behind" in done.stdout
     assert named in done.stdout
+
+
+@contextlib.contextmanager
+def run_with_names(folder: Path, body: str) -> Iterator[tuple[subprocess.CompletedProcess[str], list[str]]]:
+    """What the check says of a test with that body, which runs ``names.py``, and the names that this has made."""
+    (folder / "names.py").write_text(NAMES)
+    done = run_pytest(folder, body)
+    pid, *made = (folder / "made").read_text().split()
+    try:
+        yield done, [f"/dev/shm/{name}" for name in made]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+        wait_until(lambda: not is_running(int(pid)), what="the program's end")
+        for path in (Path("/dev/shm", name) for name in made):
+            with contextlib.suppress(FileNotFoundError):
+                path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "body",
+    [ITSELF, OURS.format(end="stays"), OURS.format(end="dies")],
+    ids=["by the test itself", "by a program", "by a program that was killed"],
+)
+def test_names_that_our_processes_leave_in_shared_memory_are_found(body: str, tmp_path: Path) -> None:
+    with run_with_names(tmp_path, body) as (done, made):
+        assert done.returncode == 1
+        assert len(made) == KINDS
+        assert [path for path in made if path not in done.stdout] == [], done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["stays", "dies"])
+def test_what_another_program_does_meanwhile_is_not_reported(end: str, tmp_path: Path) -> None:
+    with run_with_names(tmp_path, A_STRANGER.format(end=end)) as (done, made):
+        assert [path for path in made if os.path.exists(path)] == made
+        assert len(made) == KINDS
+        assert done.returncode == 0, done.stdout
 
 
 CLEAN = {

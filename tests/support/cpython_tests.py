@@ -22,6 +22,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tests.support import startup
+
 ROOT = Path(__file__).parent.parent.parent
 
 #: Why a test of theirs can't be run.
@@ -53,7 +55,8 @@ def run(
     (where / "sitecustomize.py").write_text(
         f"import os\nif 'MPQUEUE_LANE' not in os.environ:\n    import {home}\n    {home}.{function}()\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(where), str(ROOT)])}
+    path = [os.path.dirname(startup.__file__), str(where), str(ROOT)]  # the first runs the next one's sitecustomize
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.cpython_tests", setup, module, classes, *excluded],
         cwd=where,

@@ -1,9 +1,12 @@
 """What a test may leave behind: nothing. A snapshot of all that could stay, and the difference of two.
 
-Ours is what carries this run's cookie in its environment, or descends from this process; so it is found also when it
-made itself a session of its own or lost its parent. Other programs on the machine are not seen, with one exception:
-a semaphore's name in /dev/shm does not tell whose it is, so one that only a stranger has mapped is taken for his, and
-one that has no name of its own yet for nobody's.
+A process is ours if it carries this run's cookie in its environment or descends from this process. So a process that
+started a session of its own or lost its parent is found too.
+
+A name in /dev/shm is ours if it contains this run's tag, or the id of a living process of ours, or if a process of ours
+has it open or mapped. The tag is in each name that our Python processes take at random, see `tests.support.startup`, so
+what a killed program leaves is found as well. All other names belong to other programs: this machine may run anything.
+What a program of ours leaves is missed only if it has ended, took the name without the tag, and nothing else holds it.
 """
 
 from __future__ import annotations
@@ -21,12 +24,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.startup import sitecustomize
+
 #: Set for the whole run, so that every process that a test starts carries it, and its children, however far.
-COOKIE = "MPQUEUE_TEST_RUN"
+COOKIE = sitecustomize.COOKIE
 
 _SHM = Path("/dev/shm")
-#: What glibc calls a semaphore until it has its name, for some microseconds: stays where a process is killed in them.
-_UNNAMED = re.compile(r"/dev/shm/sem\.\w{6}")
+#: In a list of open or mapped files: the names in /dev/shm, of folders too.
+_HELD = re.compile(rf"{_SHM}/([^/\n]+?)(?:/.*)?$", re.MULTILINE)
 
 #: Processes that a fixture of a wider scope owns, with all that they start: an engine's cluster.
 not_ours: set[int] = set()
@@ -77,28 +82,49 @@ def report(left: dict[str, list[str]]) -> str:
 
 
 def without_strangers(left: dict[str, list[str]]) -> dict[str, list[str]]:
-    """``left`` less the shared memory that may be somebody else's. Slower: reads what each has mapped."""
-    if "shared_memory" not in left:
-        return left
-    names = [name for name in left["shared_memory"] if not _UNNAMED.fullmatch(name)]
-    ours = {int(key.split("@")[0]) for key in _processes(set())} | {os.getpid(), *_trackers()}
-    strangers = "".join(_text(f"/proc/{pid}/maps") + _open_files(pid) for pid in _pids() if pid not in ours)
-    kept = [name for name in names if name not in strangers and not _names_a_living_stranger(name, ours)]
-    rest = {kind: things for kind, things in left.items() if kind != "shared_memory"}
-    return rest | ({"shared_memory": kept} if kept else {})
+    """``left`` without the things that may belong to another program. Slower: reads what our processes hold."""
+    kept = {
+        **left,
+        "processes": [line for line in left.get("processes", []) if not _may_be_a_strangers(_pid(line))],
+        "shared_memory": _ours(left.get("shared_memory", [])),
+    }
+    return {kind: things for kind, things in kept.items() if things}
 
 
-def _names_a_living_stranger(path: str, ours: set[int]) -> bool:
-    """Whether ``path`` is named after a process (``sem.loky-123-...``) that lives and is not ours."""
-    pids = {int(number) for number in re.findall(r"[-_](\d+)(?=[-_])", path)}
-    return any(pid not in ours and os.path.exists(f"/proc/{pid}") for pid in pids)
+def is_ours(path: str) -> bool:
+    """Whether ``path`` in /dev/shm was made by this run."""
+    return bool(_ours([path]))
+
+
+def _ours(paths: list[str]) -> list[str]:
+    """Those of ``paths`` in /dev/shm that our processes made, as far as this can be known."""
+    if not paths:
+        return []
+    pids = {int(key.split("@")[0]) for key in _processes(set())} | {os.getpid(), *_trackers()}
+    pids = {pid for pid in pids if not _may_be_a_strangers(pid)}
+    held = {name for pid in pids for name in _HELD.findall(_text(f"/proc/{pid}/maps") + "\n" + _open_files(pid))}
+    tag = sitecustomize.tag()
+
+    def is_ours(name: str) -> bool:
+        named = {int(number) for number in re.findall(r"(?<![0-9a-zA-Z])\d+(?![0-9a-zA-Z])", name)}
+        return (bool(tag) and tag in name) or name in held or not named.isdisjoint(pids)
+
+    return [path for path in paths if is_ours(os.path.basename(path))]
+
+
+def _may_be_a_strangers(pid: int) -> bool:
+    """Whether nothing tells that the process is ours: it has no environment, another parent, and no file of ours."""
+    if _bytes(f"/proc/{pid}/environ") or pid == os.getpid() or pid in descendants(os.getpid()):
+        return False
+    folder = tempfile.gettempdir() + os.sep
+    return not any((path + os.sep).startswith(folder) for path in _open_files(pid).splitlines())
 
 
 def kill(left: dict[str, list[str]]) -> None:
     """Kill the processes in ``left``, so that the tests after this one start clean."""
     for description in left.get("processes", []):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(int(description.split()[1].rstrip(",")), signal.SIGKILL)
+            os.kill(_pid(description), signal.SIGKILL)
 
 
 def _trackers() -> dict[int, int]:
@@ -116,7 +142,7 @@ def _trackers() -> dict[int, int]:
 
 def _processes(allowed: set[int]) -> dict[str, str]:
     """Our processes. One without any environment counts too: most likely it is in the middle of an exec, and the next
-    look tells; or it threw our cookie away."""
+    look tells; or it threw our cookie away; or it is another program's, see `_may_be_a_strangers`."""
     me = os.getpid()
     cookie = re.compile(rf"{COOKIE}={os.environ.get(COOKIE)}\0|MPQUEUE_LANE={me}(?!\d)".encode())
     households = {*not_ours, *(pid for root in not_ours for pid in descendants(root))}
@@ -151,6 +177,10 @@ def _describe(pid: int) -> str:
     return f"process {pid}, state and parent {' '.join(state) or 'gone'}: {command[:200]}"
 
 
+def _pid(description: str) -> int:
+    return int(description.split()[1].rstrip(","))
+
+
 def _started(pid: int) -> str:
     """When the process started: with its id, a name that is not given twice."""
     fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
@@ -173,10 +203,11 @@ def _temporary_files() -> dict[str, str]:
 
 
 def _open_files(pid: int) -> str:
+    """The files that a process has open, and the folder it is in, one a line."""
     found = []
-    for name in _listing(Path(f"/proc/{pid}/fd")):
+    for name in ("cwd", *(f"fd/{name}" for name in _listing(Path(f"/proc/{pid}/fd")))):
         with contextlib.suppress(OSError):
-            found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+            found.append(os.readlink(f"/proc/{pid}/{name}"))
     return "\n".join(found)
 
 
