@@ -38,6 +38,7 @@ class Unpickling:
         self._results: list[Any] = []
         self._failures: dict[int, Failure] = {}
         self._setup_failure: Failure | None = None
+        self.lost: Failure | None = None  #: the last of the results that can't be unpickled here
         self._at = 0  #: the position that is being unpickled
         self._over = threading.Lock()  #: taken, for good, by who makes the report
 
@@ -82,7 +83,7 @@ class Unpickling:
                 except SegmentGoneError as error:
                     return _unreadable(error)
                 except BaseException as error:
-                    failures[at] = _unreadable(error)
+                    failures[at] = self.lost = _unreadable(error)
             results.append(result)
         return None
 
@@ -98,7 +99,7 @@ class Unpickling:
                 alone = [at for at in range(count) if at not in frame.failures]
                 if len(alone) > 1 or isinstance(error, SegmentGoneError):
                     return _unreadable(error)
-                self._failures[alone[0]] = _unreadable(error)
+                self._failures[alone[0]] = self.lost = _unreadable(error)
                 loaded = [None]
         if not frame.failures:
             self._results = loaded

@@ -430,9 +430,12 @@ def check_descriptors() -> None:
                     raise
                 limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
                 more = max(1024, 2 * limit) if most == resource.RLIM_INFINITY else min(max(1024, 2 * limit), most)
+                cure = f"raise the limit with `ulimit -n {more}`"
+                if more <= limit:
+                    cure = "raise the hard limit (`ulimit -Hn`), which only root can"
                 text = (
                     f"{os.strerror(errno.EMFILE)}: starting a worker takes {DESCRIPTORS} descriptors, of the {limit} "
-                    f"that are allowed {free} are free; raise the limit with `ulimit -n {more}`, or close files"
+                    f"that are allowed {free} are free; {cure}, or close files"
                 )
                 raise OSError(errno.EMFILE, text) from None
 

@@ -147,6 +147,8 @@ class Traffic:
             unpickling = Unpickling(data, *key, self._exchange.received(lane), self._now)
             self._unpicklings[key] = unpickling
             report = unpickling.report()
+            if report is not None and unpickling.lost is not None:
+                log.warning("an item of worker %d has failed: %s", lane.number, unpickling.lost.message)
             why = None if report is None or report.unreadable is None else report.unreadable.error.__cause__
             if isinstance(why, SegmentGoneError):
                 self._exchange.unreachable(lane)

@@ -50,3 +50,4 @@ def test_a_result_for_which_there_is_no_memory_is_charged_once_and_told(
     assert dict(do.calls(tmp_path)) == {"1": calls, str(TOO_MUCH): calls, "3": calls}
     warned = [record.message for record in caplog.records if "run again, each by itself" in record.message]
     assert len(warned) == calls - 1
+    assert any("has failed: the result can't be unpickled" in record.message for record in caplog.records)
