@@ -715,7 +715,7 @@ class _Harmful:
 
 def put_harmful_stdout(item: Any) -> Any:
     """Put a stream of one's own there that can't be flushed."""
-    sys.stdout = _Harmful()  # type: ignore[assignment]
+    sys.stdout = _Harmful()
     return item
 
 
