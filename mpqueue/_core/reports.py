@@ -13,7 +13,7 @@ from mpqueue._core.messages import ChunkRefused, ChunkReported
 from mpqueue._core.outcomes import fail_rest, finish_if_over, put_back, record
 from mpqueue._core.timers import TimerKind
 from mpqueue._wire.frames import Ended
-from mpqueue.errors import SetupError
+from mpqueue.errors import SetupError, WorkerCrashedError
 from mpqueue.retry import RetryAfter
 
 
@@ -62,8 +62,11 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
 
 
 def _unreadable(books: Books, chunk: Chunk, report: ChunkReported, why: Failure) -> ChunkReported:
-    """Results of the chunk are lost: their items run again, each by itself, and one that did already has failed."""
-    if chunk.careful:
+    """Results of the chunk are lost: their items run again, each by itself, and one that did already has failed.
+
+    Not so where the worker is gone that had them: then nothing is wrong with the result, nor with its item.
+    """
+    if chunk.careful and not isinstance(why.error, WorkerCrashedError):
         failures = {**report.failures, len(report.results): why}
         return report._replace(done=report.done + 1, results=[*report.results, None], failures=failures)
     if not chunk.unreadable:

@@ -79,7 +79,7 @@ def test_a_result_that_cannot_be_unpickled_keeps_nothing_of_the_engine() -> None
     assert "ValueError: cannot do" in (failure.traceback or "")
 
 
-def test_a_result_whose_worker_is_gone_is_charged_as_its_death_and_not_called_unreadable() -> None:
+def test_a_result_whose_worker_is_gone_is_not_called_unreadable() -> None:
     gone = Packed(b"", SegmentRef("/proc/0/fd/3", 1, 64, 1), ((0, 64),), (0, 64))
     frame = ReportFrame(1, 0, 2, [dump("here"), gone], {}, (), 0.1, Ended.DONE)
     report = Unpickling(dump_frame(frame), 0, 1, lambda serial: None, float).report()

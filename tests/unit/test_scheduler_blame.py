@@ -471,10 +471,16 @@ def test_two_timeouts_make_no_poison() -> None:
 # -- results that can't be had -----------------------------------------------------------------------------------------
 
 
-def lose_results(fleet: FakeLanes, results: list[object], *, final: bool = True) -> None:
+def lose_results(
+    fleet: FakeLanes,
+    results: list[object],
+    *,
+    final: bool = True,
+    error: BaseException | None = None,
+) -> None:
     """The chunk at hand comes home with these results; the next one, and what is behind it, can't be unpickled."""
     (lane,) = fleet.books.lanes
-    why = Failure(ResultPicklingError("the result can't be unpickled: gone"))
+    why = Failure(error or ResultPicklingError("the result can't be unpickled: gone"))
     fleet.handle(
         ChunkReported(
             0,
@@ -503,6 +509,17 @@ def test_items_whose_results_are_lost_run_again_each_by_itself_uncharged_and_tha
     assert attempts(job) == [1, 0, 0]
     (warning,) = fleet.warnings
     assert "run again, each by itself: the result can't be unpickled: gone" in warning
+
+
+def test_an_item_whose_result_is_lost_with_its_worker_runs_again_uncharged_each_time() -> None:
+    fleet = FakeLanes(1)
+    job = start_chunk(fleet, 3)
+    for _ in range(3):
+        lose_results(fleet, [], error=WorkerCrashedError("the worker ended before its result could be taken"))
+    assert attempts(job) == [0, 0, 0]
+    fleet.run_until_over(job)
+    assert statuses(job) == ["completed"] * 3
+    assert attempts(job) == [1, 1, 1]
 
 
 def test_an_item_whose_result_is_lost_a_second_time_fails_and_those_behind_it_run_again() -> None:
