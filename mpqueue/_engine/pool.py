@@ -34,7 +34,7 @@ _numbers = itertools.count()
 CLOSE_LIMIT = 5.0
 #: Seconds without a moment in which a worker could have its descriptors, until starts fail for good; and between two
 #: looks. Programs want for some tenths of a second now and then.
-SHORT_LIMIT, SHORT_LOOK = 0.5, 0.02
+SHORT_LIMIT, SHORT_LOOK = 0.7, 0.02
 #: Seconds after which it says that starts take long.
 STARTS_LIMIT = 30.0
 THREAD_LIMIT = 1.0
