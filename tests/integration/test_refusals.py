@@ -79,12 +79,12 @@ BAD_ITEMS: dict[str, tuple[Any, type[Exception], str]] = {
     "a value without a repr": (
         Reprless,
         TypeError,
-        r"items: expected an iterable, got a Reprless \(its repr\(\) raises",
+        r"items: expected an iterable, got <Reprless: its repr\(\) raised LookupError> of type Reprless",
     ),
     "an unhashable id without a repr": (
         lambda: [{"id": 1}, {"id": Reprless()}],
         TypeError,
-        r"items\[1\]: expected a hashable id, got a Reprless",
+        r"items\[1\]: expected a hashable id, got <Reprless: its repr\(\) raised",
     ),
     "None": (lambda: None, TypeError, "items: expected an iterable, got None"),
     "a number": (lambda: 5, TypeError, "items: expected an iterable, got 5"),
@@ -197,7 +197,7 @@ def test_id_that_is_no_string_is_refused(job_id: Any) -> None:
 
 
 def test_long_values_are_cut_and_values_without_a_repr_are_named_by_their_type() -> None:
-    with pytest.raises(TypeError, match=r"^max_retries: expected a whole number, got a Reprless .* of type Reprless$"):
+    with pytest.raises(TypeError, match=r"^max_retries: expected a whole number, got <Reprless: .* of type Reprless$"):
         RetryPolicy(Reprless())  # type: ignore[arg-type]
     with pytest.raises(TypeError) as caught:
         RetryPolicy("many " * 10_000)  # type: ignore[arg-type]
