@@ -17,13 +17,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mpqueue._core.item_table import FailedTry
-    from mpqueue._wire.shared import Shared, share
-    from mpqueue._worker.context import CurrentItem, current_item
-    from mpqueue.dropin.executor import Executor
-    from mpqueue.dropin.imap import imap, imap_unordered
-    from mpqueue.dropin.map import amap, map, starmap  # noqa: A004 - the name that people know
-    from mpqueue.dropin.pool import Pool
+    from mpqueue._core.state.item_table import FailedTry
+    from mpqueue._dropin.executor.process_executor import Executor
+    from mpqueue._dropin.map.lazy_map import imap, imap_unordered
+    from mpqueue._dropin.map.whole_map import amap, map, starmap  # noqa: A004 - the name that people know
+    from mpqueue._dropin.pool.process_pool import Pool
+    from mpqueue._output.progress import Progress
+    from mpqueue._queue.job import Job, JobItem
+    from mpqueue._queue.job_queue import JobQueue
+    from mpqueue._queue.run import JobRun
+    from mpqueue._wire.memory.shared import Shared, share
+    from mpqueue._worker.handlers.current_item import CurrentItem, current_item
     from mpqueue.errors import (
         GiveUp,
         HandlerPicklingError,
@@ -47,23 +51,19 @@ if TYPE_CHECKING:
         WorkerStartError,
     )
     from mpqueue.events import ItemRetry, JobFinished, JobProgress, JobStarted
-    from mpqueue.job import Job, JobItem
-    from mpqueue.progress import Progress
-    from mpqueue.queue import JobQueue
     from mpqueue.retry import RetryPolicy
-    from mpqueue.run import JobRun
     from mpqueue.status import ItemStatus, JobStatus, QueueStats
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "mpqueue._core.item_table": ("FailedTry",),
-    "mpqueue._worker.context": ("CurrentItem", "current_item"),
-    "mpqueue._wire.shared": ("Shared", "share"),
-    "mpqueue.dropin.executor": ("Executor",),
-    "mpqueue.dropin.imap": ("imap", "imap_unordered"),
-    "mpqueue.dropin.map": ("amap", "map", "starmap"),
-    "mpqueue.dropin.pool": ("Pool",),
+    "mpqueue._core.state.item_table": ("FailedTry",),
+    "mpqueue._worker.handlers.current_item": ("CurrentItem", "current_item"),
+    "mpqueue._wire.memory.shared": ("Shared", "share"),
+    "mpqueue._dropin.executor.process_executor": ("Executor",),
+    "mpqueue._dropin.map.lazy_map": ("imap", "imap_unordered"),
+    "mpqueue._dropin.map.whole_map": ("amap", "map", "starmap"),
+    "mpqueue._dropin.pool.process_pool": ("Pool",),
     "mpqueue.errors": (
         "GiveUp",
         "HandlerPicklingError",
@@ -87,11 +87,11 @@ _HOMES = {
         "WorkerStartError",
     ),
     "mpqueue.events": ("ItemRetry", "JobFinished", "JobProgress", "JobStarted"),
-    "mpqueue.job": ("Job", "JobItem"),
-    "mpqueue.progress": ("Progress",),
-    "mpqueue.queue": ("JobQueue",),
+    "mpqueue._queue.job": ("Job", "JobItem"),
+    "mpqueue._output.progress": ("Progress",),
+    "mpqueue._queue.job_queue": ("JobQueue",),
     "mpqueue.retry": ("RetryPolicy",),
-    "mpqueue.run": ("JobRun",),
+    "mpqueue._queue.run": ("JobRun",),
     "mpqueue.status": ("ItemStatus", "JobStatus", "QueueStats"),
 }
 #: Modules that are there without being imported by name.

@@ -2,7 +2,7 @@
 
 import sys
 
-from mpqueue.cli.main import main
+from mpqueue._cli.command_line import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpqueue.text import shown as shown  # noqa: PLC0414 - for all that raise
+from mpqueue._text import shown as shown  # noqa: PLC0414 - for all that raise
 
 
 class MPQueueError(Exception):

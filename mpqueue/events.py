@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
-    from mpqueue.job import JobItem
+    from mpqueue._queue.job import JobItem
 
 JOB_STARTED = "job:started"
 JOB_PROGRESS = "job:progress"

@@ -30,17 +30,17 @@ try:
 except ImportError as error:
     raise ImportError(f"mpqueue.joblib_backend needs joblib ({error}): `pip install 'mpqueue[joblib]'`") from error
 
-from mpqueue._core.item_table import Failure
-from mpqueue._engine.pool import count_cpus
-from mpqueue._wire.functions import FunctionPacker
-from mpqueue._worker.calls import Call
-from mpqueue._worker.joblib_batch import run_batch
-from mpqueue.dropin.calls import CallStream
-from mpqueue.dropin.executor_errors import ExecutorCrashedError, error_of
-from mpqueue.dropin.policy import DROPIN_RETRY
-from mpqueue.dropin.shared_pool import SharedPool
+from mpqueue._core.state.item_table import Failure
+from mpqueue._dropin.executor.call_stream import CallStream
+from mpqueue._dropin.executor.executor_errors import ExecutorCrashedError, error_of
+from mpqueue._dropin.policy import DROPIN_RETRY
+from mpqueue._dropin.shared_pool import SharedPool
+from mpqueue._engines.loky.loky_pool import count_cpus
+from mpqueue._options import JobOptions, check_timeout, choose_policy
+from mpqueue._wire.pickling.packed_functions import FunctionPacker
+from mpqueue._worker.handlers.called import Call
+from mpqueue._worker.handlers.joblib_batch import run_batch
 from mpqueue.errors import ItemPicklingError, ItemTimeoutError, MemoryLimitError, WorkerCrashedError
-from mpqueue.options import JobOptions, check_timeout, choose_policy
 from mpqueue.retry import RetryPolicy
 
 __all__ = ["JoblibCrashedError", "MPQueueBackend", "close", "register"]

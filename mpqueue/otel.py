@@ -19,15 +19,15 @@ try:
 except ImportError as error:
     raise ImportError(f"mpqueue.otel needs OpenTelemetry ({error}): `pip install 'mpqueue[otel]'`") from error
 
+from mpqueue._text import label, visible
 from mpqueue.status import JobStatus
-from mpqueue.text import label, visible
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
+    from mpqueue._queue.job import Job
+    from mpqueue._queue.job_queue import JobQueue
     from mpqueue.events import ItemRetry, JobFinished, JobStarted
-    from mpqueue.job import Job
-    from mpqueue.queue import JobQueue
 
 #: Failed items and retries that a job's span names; beyond them there are the counts.
 MOST_EVENTS = 50

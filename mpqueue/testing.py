@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from mpqueue.backends.inline import InlinePool
-from mpqueue.backends.inline import crash as _crash
+from mpqueue._engines.inline import InlinePool
+from mpqueue._engines.inline import crash as _crash
 
 __all__ = ["FakeClock", "InlinePool", "crash"]
 

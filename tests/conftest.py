@@ -89,7 +89,7 @@ def leaves_nothing_behind() -> Iterator[None]:
 @pytest.fixture
 def shared_pool_ends() -> Iterator[None]:
     """End the pool of `mpqueue.map` and its kin with the test."""
-    from mpqueue.dropin.shared_pool import shared_pool  # not needed where no test asks for this
+    from mpqueue._dropin.shared_pool import shared_pool  # not needed where no test asks for this
 
     yield
     shared_pool.close()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mpqueue._wire.handler import Travels
 from mpqueue._wire.pace import CHUNK_SECONDS
+from mpqueue._wire.pickling.packed_handler import Travels
 
 
 class Capabilities(NamedTuple):

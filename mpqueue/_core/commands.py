@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpqueue._core.item_table import Failure
+from mpqueue._core.state.item_table import Failure
 from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
-    from mpqueue._core.item_table import ItemTable
-    from mpqueue._core.job_book import JobBook
-    from mpqueue._core.lane_book import Chunk
+    from mpqueue._core.state.item_table import ItemTable
+    from mpqueue._core.state.job_book import JobBook
+    from mpqueue._core.state.lane_book import Chunk
     from mpqueue._wire.frames import RecordFrame
 
 

@@ -9,12 +9,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpqueue._core.item_table import Failure
+from mpqueue._core.state.item_table import Failure
 from mpqueue._wire.frames import Ended, RecordFrame, WorkTimes
-from mpqueue._wire.ledger import Claim
+from mpqueue._wire.memory.ledger import Claim
 
 if TYPE_CHECKING:
-    from mpqueue._core.job_book import JobBook
+    from mpqueue._core.state.job_book import JobBook
 
 
 # -- what happened to lanes --------------------------------------------------------------------------------------

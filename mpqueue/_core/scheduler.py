@@ -11,12 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._core import dispatch, fleet, memory, outcomes, reports, stealing, streams, watch
-from mpqueue._core.books import Books
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import AnnounceFinished, AnnounceStarted, AnnounceState, Command, SetFlags
-from mpqueue._core.job_book import JobBook
-from mpqueue._core.lane_book import LaneBook, LaneState, Verdict, Why
 from mpqueue._core.messages import (
     ChunkRefused,
     ChunkReported,
@@ -44,7 +40,11 @@ from mpqueue._core.messages import (
     StreamSealed,
     TimePassed,
 )
-from mpqueue._core.timers import Timer, TimerKind
+from mpqueue._core.rules import dispatch, fleet, memory, outcomes, reports, stealing, streams, watch
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import LaneBook, LaneState, Verdict, Why
+from mpqueue._core.state.timers import Timer, TimerKind
 from mpqueue.errors import JobStateError
 from mpqueue.status import JobStatus
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from mpqueue._wire.imports import ImportNews
-from mpqueue._wire.payload import PROTOCOL, Packed
+from mpqueue._wire.pickling.imports import ImportNews
+from mpqueue._wire.pickling.payload import PROTOCOL, Packed
 
 
 class Ended(IntEnum):

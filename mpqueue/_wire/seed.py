@@ -11,12 +11,12 @@ import signal
 from multiprocessing import reduction
 from typing import Any, NamedTuple
 
-from mpqueue._wire.flags import Flags
+from mpqueue._wire.memory.flags import Flags
 
 #: Asks a worker where it is. A rare one, so that a handler hardly has a use of its own for it.
 STACK_SIGNAL: int = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 3) - 3
 
-#: Carries the cookie by which what a worker left behind is found; see `mpqueue._engine.strays`.
+#: Carries the cookie by which what a worker left behind is found; see `mpqueue._engines.loky.process.strays`.
 COOKIE_VARIABLE = "MPQUEUE_LANE"
 
 
@@ -44,7 +44,7 @@ def _arrive(passed: Any) -> Handle:
 
 
 class LaneSeed(NamedTuple):
-    """What `mpqueue._worker.guard.initialize` is called with."""
+    """What `mpqueue._worker.first_steps.initialize` is called with."""
 
     lane: int
     generation: int
@@ -55,6 +55,6 @@ class LaneSeed(NamedTuple):
     outbox: Handle  #: the file for early results
     bell: Handle  #: write end of the pipe that tells the parent to look into the outbox
     stack: Handle  #: write end of the pipe that takes the stack when `STACK_SIGNAL` comes
-    leash: Handle  #: read end of the pipe by which the parent ends it; see `mpqueue._engine.leash`
+    leash: Handle  #: read end of the pipe by which the parent ends it; see `mpqueue._engines.loky.process.leash`
     flags: Flags
     start_method: str | None  #: what the user chose for `multiprocessing`; None: Python's default

@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from mpqueue._wire.ledger import PIPED, Ledger
-from mpqueue._wire.payload import Packed, load
-from mpqueue._wire.segments import SegmentRef, SegmentStore
+from mpqueue._wire.memory.ledger import PIPED, Ledger
+from mpqueue._wire.memory.segments import SegmentRef, SegmentStore
+from mpqueue._wire.pickling.payload import Packed, load
 
 
 class LentSegments(SegmentStore):

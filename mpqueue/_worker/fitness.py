@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 
-from mpqueue._wire.payload import dump, dump_by_value
+from mpqueue._wire.pickling.payload import dump, dump_by_value
 
 #: Bytes of memory that a worker has to get.
 _ROOM = 16 << 20

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from mpqueue._wire import clock, main_names, segments, shared
-from mpqueue._wire.asking import Asking
+from mpqueue._wire import monotonic as clock
 from mpqueue._wire.frames import (
     ChunkFrame,
     Ended,
@@ -20,18 +19,24 @@ from mpqueue._wire.frames import (
     is_plain,
     load_frame,
 )
-from mpqueue._wire.imports import ImportNews, catch_up
-from mpqueue._wire.ledger import CLAIM, SINCE, Phase, pack_claim
 from mpqueue._wire.line import Answer
-from mpqueue._wire.payload import Packed, load
-from mpqueue._worker import context, guard, records, signals, station
-from mpqueue._worker.chunk_run import ChunkRun
-from mpqueue._worker.failures import pack_failure, stand_in
-from mpqueue._worker.loaded import LoadedJob
+from mpqueue._wire.memory import segments, shared
+from mpqueue._wire.memory.asking import Asking
+from mpqueue._wire.memory.ledger import CLAIM, SINCE, Phase, pack_claim
+from mpqueue._wire.pickling import main_names
+from mpqueue._wire.pickling.imports import ImportNews, catch_up
+from mpqueue._wire.pickling.payload import Packed, load
+from mpqueue._worker import first_steps as guard
+from mpqueue._worker import signals, station
+from mpqueue._worker.chunk import log_records as records
+from mpqueue._worker.chunk.chunk_run import ChunkRun
+from mpqueue._worker.chunk.failures import pack_failure, stand_in
+from mpqueue._worker.chunk.timing import ChunkTimes
+from mpqueue._worker.chunk.watchdog import Watchdog
+from mpqueue._worker.handlers import current_item as context
+from mpqueue._worker.handlers.loaded_jobs import LoadedJob
 from mpqueue._worker.seat import Seat, take_seat
 from mpqueue._worker.signals import calls_users_code
-from mpqueue._worker.timing import ChunkTimes
-from mpqueue._worker.watchdog import Watchdog
 
 
 class Worker:

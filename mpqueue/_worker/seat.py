@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from mpqueue._wire.shared import Shared, Token
+from mpqueue._wire.memory.shared import Shared, Token
+from mpqueue._worker.chunk.log_records import RecordsHome
 from mpqueue._worker.exchange import WorkerExchange
-from mpqueue._worker.records import RecordsHome
 from mpqueue._worker.station import Station
 
 

@@ -10,7 +10,8 @@ import importlib
 import os
 
 from mpqueue._wire.line import Incoming, encode, write_whole
-from mpqueue._worker import guard, station
+from mpqueue._worker import first_steps as guard
+from mpqueue._worker import station
 
 
 def serve(module: str, function: str) -> int:

@@ -1,6 +1,6 @@
 """Where a worker stands: its lane's number and the things it shares with the parent.
 
-Filled once by the lane's initializer (`mpqueue._worker.guard`), read by everything else in the worker. A global,
+Filled once by the lane's initializer (`mpqueue._worker.first_steps`), read by everything else in the worker. A global,
 because Events can only be handed over while the process is spawned, and a handler finds no other way back to them.
 
 Where a process is more than one worker, or is not ours (`mpqueue._worker.seat`), each worker's threads find their own
@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mpqueue._wire.flags import Flags
-from mpqueue._wire.ledger import OUTBOX, UNSENT_AT, Ledger
 from mpqueue._wire.line import encode
+from mpqueue._wire.memory.flags import Flags
+from mpqueue._wire.memory.ledger import OUTBOX, UNSENT_AT, Ledger
 from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 from mpqueue._worker.descriptors import Descriptor
-from mpqueue._worker.memory import Growth
+from mpqueue._worker.own_memory import Growth
 
 #: Bytes that a file may have at least, as `RLIMIT_FSIZE` has it, for early reports to be made: far more than they have.
 ROOM = 1 << 30
@@ -99,7 +99,7 @@ class Station:
     is_own_process: bool = True  #: nobody else's code runs in this process
     chunk_limit: float = LIMIT * CHUNK_SECONDS  #: seconds after its start at which a chunk is ended, between two items
     flags: Flags | None = None  #: the Events behind ``flags_of``, where it is these
-    running: Any = None  #: what runs here; see `mpqueue._worker.context`
+    running: Any = None  #: what runs here; see `mpqueue._worker.handlers.current_item`
     has_run: bool = False  #: this worker has run an item
     growth: Growth = field(default_factory=Growth)
     asking: int = -1  #: descriptor of the socket on which segments are asked for that can't be opened by name

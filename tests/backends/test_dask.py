@@ -15,9 +15,10 @@ from distributed import Client, LocalCluster
 
 import mpqueue
 from mpqueue import ItemTimeoutError, JobQueue, RetryPolicy, WorkerCrashedError, WorkerStartError
-from mpqueue._wire import shared
-from mpqueue._worker import hello
-from mpqueue.backends import DaskBackend, dask_pool
+from mpqueue._engines.dask import dask_pool
+from mpqueue._wire.memory import shared
+from mpqueue._worker.elsewhere import hello
+from mpqueue.backends import DaskBackend
 from tests.support import handlers as do
 from tests.support.dask_cluster import DaskCluster, dask_cluster
 from tests.support.programs import is_running, run_program

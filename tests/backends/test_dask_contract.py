@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from distributed import Client
 
-from mpqueue.backends.dask import DaskBackend
+from mpqueue._engines.dask.dask_backend import DaskBackend
 from tests.contract.test_engines import *  # noqa: F403 - the tests themselves
 from tests.support.dask_cluster import DaskCluster
 from tests.support.engines import WORKERS, Engine

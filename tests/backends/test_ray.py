@@ -16,9 +16,10 @@ import ray
 
 import mpqueue
 from mpqueue import JobQueue, RetryPolicy, SetupError, WorkerStartError
-from mpqueue._wire import shared
-from mpqueue._worker import hello, hosted
-from mpqueue.backends import RayBackend, ray_pool
+from mpqueue._engines.ray import ray_pool
+from mpqueue._wire.memory import shared
+from mpqueue._worker.elsewhere import hello, hosted
+from mpqueue.backends import RayBackend
 from tests.support import handlers as do
 from tests.support.programs import run_program, start_program
 from tests.support.ray_local import QUIET, actors_here, other_node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpqueue.backends.ray import RayBackend
+from mpqueue._engines.ray.ray_backend import RayBackend
 from tests.contract.test_engines import *  # noqa: F403 - the tests themselves
 from tests.support.engines import Engine
 

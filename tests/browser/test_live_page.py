@@ -332,7 +332,7 @@ def test_a_hundred_thousand_items_are_listed_searched_and_light(queue: JobQueue,
 def test_of_a_job_that_is_too_long_only_what_needs_attention_is_listed_and_that_is_said(
     queue: JobQueue, gate: Gate, open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mpqueue.dashboard.changes.MOST_SHOWN", 1000)
+    monkeypatch.setattr("mpqueue._live_page.changes.MOST_SHOWN", 1000)
     page = open_page(queue.serve().url)
     queue.run(range(1000), do.double, id="short enough")
     expect(button(page, "^Completed 1,000$")).to_be_visible()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mpqueue import JobQueue, RetryPolicy
-from mpqueue._engine.clock import SystemClock
+from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue.events import JOB_FINISHED, JOB_PROGRESS
 from tests.chaos.audit import Audit, Case, Struck
 from tests.chaos.deeds import (

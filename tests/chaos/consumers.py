@@ -16,10 +16,10 @@ from typing import Any, Self
 
 import mpqueue
 from mpqueue import ItemTimeoutError, JobRun, JobStatus, QueueClosedError, RetryPolicy, SetupError, WorkerCrashedError
-from mpqueue._core.item_table import Failure
+from mpqueue._core.state.item_table import Failure
+from mpqueue._options import JobOptions
+from mpqueue._queue.stream import Stream, open_stream
 from mpqueue.errors import ItemCancelledError
-from mpqueue.options import JobOptions
-from mpqueue.stream import Stream, open_stream
 from tests.chaos.arena import Arena, random_policy
 from tests.chaos.audit import Struck
 from tests.chaos.deeds import CRASHES, RAISES, Deed, Doer, array_of, is_right

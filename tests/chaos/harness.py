@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mpqueue import ItemStatus, JobFinished, JobNotFoundError, JobRun, JobStateError, JobStatus, QueueClosedError
-from mpqueue.dropin.shared_pool import shared_pool
+from mpqueue._dropin.shared_pool import shared_pool
 from mpqueue.events import JOB_FINISHED
 from tests.chaos import consumers
 from tests.chaos.arena import Arena, Pulse

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mpqueue import JobQueue
-from mpqueue._core.books import Books
-from mpqueue._core.job_book import JobBook
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.job_book import JobBook
 
 
 def show_everything(what: str, queues: Mapping[str, JobQueue], waits: Iterable[str], acts: Iterable[str] = ()) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpqueue import JobQueue, JobStatus
-from mpqueue._engine import strays
+from mpqueue._engines.loky.process import strays
 from tests.chaos.audit import Audit, Case, Struck
 from tests.chaos.program import EMPTY_HANDED, RETRIES, SLOW, TELL, TIMEOUT, jobs_of
 from tests.support.programs import descends_from, is_running

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mpqueue._engine.worker_process import WorkerProcess
+from mpqueue._engines.loky.process.worker_process import WorkerProcess
 from tests.chaos.audit import Struck
 
 #: What strikes, and how often in comparison.

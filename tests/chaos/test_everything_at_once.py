@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mpqueue._core.messages import LaneDied, Message
-from mpqueue._engine.warden import Warden
+from mpqueue._engines.loky.process.warden import Warden
 from tests.chaos.harness import Chaos
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import mpqueue
 from mpqueue import Executor, JobQueue, Pool
-from mpqueue.options import MOST_WORKERS
+from mpqueue._options import MOST_WORKERS
 from tests.fuzz.judge import PATIENCE, Refused, ask, fuzzed
 from tests.fuzz.odd import Index, Odd, handlers, iterables, parameters, payloads, values
 from tests.support import handlers as do

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpqueue import Executor, JobQueue, Pool, RetryPolicy
-from mpqueue.dashboard.server import Page
+from mpqueue._live_page.server import Page
 from tests.fuzz.judge import Refused, ask, fuzzed
 from tests.fuzz.odd import VALUES, Odd, handlers, iterables, parameters, plain, table, values
 

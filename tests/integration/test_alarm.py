@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._worker.alarm import Alarm, SleepingAlarm, TimerAlarm, make_alarm
-from mpqueue._worker.watchdog import CUT, Watchdog
+from mpqueue._worker.chunk.watchdog import CUT, Watchdog
+from mpqueue._worker.chunk.watchdog_alarm import Alarm, SleepingAlarm, TimerAlarm, make_alarm
 from tests.support.descriptors import no_descriptor_left
 from tests.support.waiting import wait_until
 
@@ -139,7 +139,7 @@ def test_chunks_that_are_over_in_time_are_none_of_its_business(watchdog: Watchdo
 
 
 def test_a_handler_that_closes_its_descriptors_leaves_it_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpqueue._worker.alarm.LONGEST_WAIT", 0.1)
+    monkeypatch.setattr("mpqueue._worker.chunk.watchdog_alarm.LONGEST_WAIT", 0.1)
     watchdog = Watchdog()
     watched(watchdog)
     alarm, first = watchdog._alarm, watchdog._left
@@ -158,7 +158,7 @@ def test_a_handler_that_closes_its_descriptors_leaves_it_at_work(monkeypatch: py
 
 @pytest.mark.parametrize("make", [TimerAlarm, SleepingAlarm])
 def test_it_ends_also_while_nothing_is_late(make: Callable[[], Alarm], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpqueue._worker.watchdog.make_alarm", make)
+    monkeypatch.setattr("mpqueue._worker.chunk.watchdog.make_alarm", make)
     watchdog = Watchdog()
     watched(watchdog)
     assert watchdog._left is not None
@@ -171,7 +171,7 @@ def test_it_ends_also_where_its_thread_could_not_be_started(monkeypatch: pytest.
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("mpqueue._worker.watchdog._thread.start_new_thread", refuse)
+    monkeypatch.setattr("mpqueue._worker.chunk.watchdog._thread.start_new_thread", refuse)
     watchdog = Watchdog()
     with pytest.raises(RuntimeError, match="can't start new thread"):
         watched(watchdog, late=False)

@@ -14,7 +14,7 @@ import trio
 
 import mpqueue
 from mpqueue import ItemTimeoutError, JobQueue, JobStatus, QueueClosedError, TooManyFailuresError
-from mpqueue.dropin.shared_pool import shared_pool
+from mpqueue._dropin.shared_pool import shared_pool
 from tests.support import handlers as do
 from tests.support.loops import Run, arrive, in_loops
 from tests.support.programs import is_running, start_program

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from mpqueue import JobQueue, RetryPolicy, current_item
-from mpqueue._wire import segments
-from mpqueue._wire.segments import spare
+from mpqueue._wire.memory import segments
+from mpqueue._wire.memory.segments import spare
 from tests.support import handlers as do
 from tests.support.results import results_of
 from tests.support.waiting import wait_until

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._engine.journal.reader import Reader
+from mpqueue._parent.journal.journal_reader import Reader
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow

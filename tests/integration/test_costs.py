@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue, RetryPolicy, current_item
-from mpqueue._worker.costs import PEAK_SECONDS
+from mpqueue._worker.chunk.costs import PEAK_SECONDS
 from tests.support import handlers as do
 from tests.support import hogs
 from tests.support.hogs import MB

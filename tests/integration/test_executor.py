@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 
 from mpqueue import Executor, ItemTimeoutError, RetryPolicy, WorkerCrashedError
-from mpqueue._wire.functions import FunctionPacker, PackedFunction
-from mpqueue.dropin.policy import DROPIN_RETRY
+from mpqueue._dropin.policy import DROPIN_RETRY
+from mpqueue._wire.pickling.packed_functions import FunctionPacker, PackedFunction
 from tests.support import handlers as do
 from tests.support.waiting import Gate, wait_until
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mpqueue import Job, JobQueue, RetryPolicy
-from mpqueue.export import json_ready
+from mpqueue._output.export import json_ready
 from tests.support import handlers as do
 from tests.support.programs import run_program
 
@@ -141,7 +141,7 @@ def test_a_file_that_was_there_stays_where_writing_fails(
 ) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text("old")
-    monkeypatch.setattr("mpqueue.export.as_json_line", lambda record: 1 / 0)
+    monkeypatch.setattr("mpqueue._output.export.as_json_line", lambda record: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         pictures.export(path)
     assert path.read_text() == "old"

@@ -14,12 +14,12 @@ import pytest
 
 from mpqueue import current_item
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, dump_frame, load_frame
-from mpqueue._wire.handler import Travels, pack_handler
 from mpqueue._wire.ids import IdRule
-from mpqueue._wire.ledger import Phase
+from mpqueue._wire.memory.ledger import Phase
 from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
-from mpqueue._wire.payload import Packed, dump, load
-from mpqueue._worker import hello, hosted
+from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
+from mpqueue._wire.pickling.payload import Packed, dump, load
+from mpqueue._worker.elsewhere import hello, hosted
 from tests.support import handlers as do
 from tests.support.programs import start_program
 from tests.support.waiting import Gate, wait_until
@@ -189,7 +189,7 @@ def test_a_guardian_sees_what_a_worker_runs_and_what_it_ran_when_it_died(tmp_pat
         tmp_path,
         """
         import pathlib
-        from mpqueue._worker import hosted
+        from mpqueue._worker.elsewhere import hosted
         print(hosted.open_seat("worker", 7, 0, 1, lambda: None)["ledger"], flush=True)
         hosted.serve("worker", pathlib.Path("frame").read_bytes())
         """,

@@ -24,9 +24,9 @@ from mpqueue import (
     TooManyFailuresError,
     WorkerCrashedError,
 )
-from mpqueue._core.chunking import MOST_AHEAD
-from mpqueue.dropin.item_iterator import ItemIterator
-from mpqueue.dropin.shared_pool import shared_pool
+from mpqueue._core.rules.chunking import MOST_AHEAD
+from mpqueue._dropin.map.item_iterator import ItemIterator
+from mpqueue._dropin.shared_pool import shared_pool
 from tests.support import handlers as do
 from tests.support.loops import Run, arrive, in_loops
 from tests.support.programs import is_running, run_program

@@ -29,8 +29,8 @@ from mpqueue import (
     RetryPolicy,
     current_item,
 )
+from mpqueue._options import check_platform
 from mpqueue.backends import LokyBackend
-from mpqueue.options import check_platform
 from tests.support import handlers as do
 from tests.support.results import results_of
 from tests.support.strength import workers_of

@@ -16,8 +16,8 @@ import pytest
 
 import mpqueue
 from mpqueue import ItemStatus, Job, JobQueue, JobStatus, RetryPolicy, current_item
-from mpqueue._engine.journal.reader import Reader
-from mpqueue._engine.journal.store import folder_of
+from mpqueue._parent.journal.journal_file import folder_of
+from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue.errors import (
     JobExistsError,
     JobNotFoundError,
@@ -139,7 +139,7 @@ def test_tries_that_failed_before_the_end_count_after_it(path: Path) -> None:
 KILLED = """
 import os, signal, sys
 import mpqueue
-from mpqueue._engine.journal.reader import Reader
+from mpqueue._parent.journal.journal_reader import Reader
 from tests.support.waiting import wait_until
 
 class Result:

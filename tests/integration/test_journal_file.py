@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.item_table import make_table
-from mpqueue._engine.journal.journal import Entry, Journal
-from mpqueue._engine.journal.lock import is_held
-from mpqueue._engine.journal.payloads import keep_payloads
-from mpqueue._engine.journal.reader import Reader
-from mpqueue._engine.journal.rows import make_row
-from mpqueue._engine.journal.store import APPLICATION, VERSION, folder_of
-from mpqueue._engine.journal.values import BigFile
+from mpqueue._core.state.item_table import make_table
+from mpqueue._parent.journal.chunk_rows import make_row
+from mpqueue._parent.journal.journal_file import APPLICATION, VERSION, folder_of
+from mpqueue._parent.journal.journal_lock import is_held
+from mpqueue._parent.journal.journal_reader import Reader
+from mpqueue._parent.journal.journal_writer import Entry, Journal
+from mpqueue._parent.journal.kept_payloads import keep_payloads
+from mpqueue._parent.journal.kept_values import BigFile
 from mpqueue.errors import JournalError
 from tests.support.programs import start_program
 from tests.support.waiting import wait_until
@@ -149,7 +149,7 @@ READ_ONLY = """
 import os, sys
 from pathlib import Path
 from mpqueue.errors import JournalError
-from mpqueue._engine.journal.journal import Journal
+from mpqueue._parent.journal.journal_writer import Journal
 os.chmod({path!r}, 0o400 if {file_only} else 0o444)
 os.chmod({folder!r}, 0o777 if {file_only} else 0o555)
 if os.getuid() == 0:
@@ -235,7 +235,7 @@ def test_a_second_queue_of_the_same_process_is_refused(tmp_path: Path) -> None:
 
 HOLDER = """
 import signal, sys
-from mpqueue._engine.journal.journal import Journal
+from mpqueue._parent.journal.journal_writer import Journal
 journal = Journal(sys.argv[1], lambda: 0.0)
 print("open", flush=True)
 signal.pause()

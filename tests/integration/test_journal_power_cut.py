@@ -18,11 +18,11 @@ from typing import Any
 import apsw
 import pytest
 
-from mpqueue._core.item_table import make_table
-from mpqueue._engine.journal import store as store_module
-from mpqueue._engine.journal.journal import Journal
-from mpqueue._engine.journal.store import folder_of
-from mpqueue._engine.journal.values import BigFile
+from mpqueue._core.state.item_table import make_table
+from mpqueue._parent.journal import journal_file as store_module
+from mpqueue._parent.journal.journal_file import folder_of
+from mpqueue._parent.journal.journal_writer import Journal
+from mpqueue._parent.journal.kept_values import BigFile
 from mpqueue.status import COMPLETED
 from tests.support.journal_writer import CHUNKS, ITEMS, often_home, result_of, write_journal
 from tests.support.power import Keep, Note, after_cut, moments, put

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from mpqueue._core.messages import LaneDied
-from mpqueue._engine import lane as lane_module
-from mpqueue._engine.environment import THREAD_VARIABLES
+from mpqueue._engines.loky import loky_lane as lane_module
+from mpqueue._engines.loky.environment import THREAD_VARIABLES
 from mpqueue.errors import WorkerStartError
 from tests.support import handlers, lane_verbs
 from tests.support.lanes import Lanes, lanes, new_lanes
@@ -34,7 +34,7 @@ def test_workers_share_the_cpus_unless_the_user_says_otherwise(
     for name in THREAD_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.setattr("mpqueue._engine.pool.count_cpus", lambda: 4)
+    monkeypatch.setattr("mpqueue._engines.loky.loky_pool.count_cpus", lambda: 4)
     found = new_lanes(2).call(lane_verbs.environment)
     assert {name: found[name] for name in THREAD_VARIABLES} == dict.fromkeys(THREAD_VARIABLES, "2") | {
         "OMP_NUM_THREADS": "7"
@@ -131,8 +131,8 @@ def test_no_room_for_semaphores_is_told_and_nothing_stays(tmp_path: Path) -> Non
         tmp_path,
         """
         import os
-        from mpqueue._engine import lane
-        from mpqueue._wire import locks
+        from mpqueue._engines.loky import loky_lane as lane
+        from mpqueue._wire.memory import locks
         from tests.support.lanes import RECEIVER, Lanes
         from tests.support.waiting import wait_until
         lane.RECEIVER = RECEIVER

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from mpqueue._core.messages import BellRung, LaneBroken, LaneDied
-from mpqueue._engine import flag_setter
-from mpqueue._wire.ledger import CLAIM, NOBODY, Phase, pack_claim
+from mpqueue._engines.loky import flag_setter
+from mpqueue._wire.memory.ledger import CLAIM, NOBODY, Phase, pack_claim
 from tests.support import handlers, lane_verbs
 from tests.support.lanes import Lanes, lanes, new_lanes
 from tests.support.programs import is_running

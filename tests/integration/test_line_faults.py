@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mpqueue import ItemStatus, ItemTimeoutError, JobQueue, ResultPicklingError, WorkerCrashedError
-from mpqueue._core import watch
+from mpqueue._core.rules import watch
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.strength import workers_of

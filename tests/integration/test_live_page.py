@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue, JobStatus, QueueClosedError, RetryPolicy
+from mpqueue._queue.job import Items
 from mpqueue.events import JobProgress
-from mpqueue.job import Items
 from tests.support import handlers as do
 from tests.support.page_results import ODD, PICTURES, return_odd, return_picture
 from tests.support.pages import Visitor, visit

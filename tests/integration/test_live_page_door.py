@@ -10,8 +10,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from mpqueue.dashboard import door
-from mpqueue.dashboard.door import Connection, Door
+from mpqueue._live_page import door
+from mpqueue._live_page.door import Connection, Door
 
 
 class Loop:

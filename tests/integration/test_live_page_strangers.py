@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mpqueue import JobQueue
-from mpqueue.dashboard import aside, door
-from mpqueue.dashboard.server import Page
+from mpqueue._live_page import aside, door
+from mpqueue._live_page.server import Page
 from tests.support import handlers as do
 from tests.support.pages import PATIENCE, Visitor, visit
 from tests.support.programs import run_program

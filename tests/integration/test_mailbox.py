@@ -9,7 +9,7 @@ from collections import deque
 import anyio
 import pytest
 
-from mpqueue.mailbox import Alarm, Mailbox, let_others_run
+from mpqueue._queue.mailbox import Alarm, Mailbox, let_others_run
 from tests.support.loops import Run, in_loops
 
 

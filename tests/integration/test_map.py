@@ -23,9 +23,9 @@ from mpqueue import (
     TooManyFailuresError,
     WorkerCrashedError,
 )
-from mpqueue.dropin import shared_pool as shared_pool_module
-from mpqueue.dropin.policy import DROPIN_RETRY
-from mpqueue.dropin.shared_pool import shared_pool
+from mpqueue._dropin import shared_pool as shared_pool_module
+from mpqueue._dropin.policy import DROPIN_RETRY
+from mpqueue._dropin.shared_pool import shared_pool
 from tests.support import handlers as do
 from tests.support.programs import is_running, run_program, start_program
 from tests.support.waiting import Gate, wait_until
@@ -371,7 +371,7 @@ def test_pool_that_can_not_be_made_is_not_kept(monkeypatch: pytest.MonkeyPatch) 
         raise OSError("no more processes")
 
     with monkeypatch.context() as patched:
-        patched.setattr("mpqueue._engine.loky_backend.LokyPool", refuse)
+        patched.setattr("mpqueue._engines.loky.loky_backend.LokyPool", refuse)
         with pytest.raises(OSError, match="no more processes"):
             mpqueue.map(do.succeed, [1])
     assert shared_pool._users == 0
@@ -416,7 +416,7 @@ def test_fork_has_a_pool_of_its_own(tmp_path: Path) -> None:
     script = """
         import multiprocessing, os, warnings
         import mpqueue
-        from mpqueue.dropin.shared_pool import shared_pool
+        from mpqueue._dropin.shared_pool import shared_pool
 
         warnings.simplefilter("ignore")  # Python warns of forks in programs with threads
 

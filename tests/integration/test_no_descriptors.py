@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from mpqueue import JobQueue
-from mpqueue._engine import strays
-from mpqueue._wire import segments
-from mpqueue._wire.segments import Segment, view
+from mpqueue._engines.loky.process import strays
+from mpqueue._wire.memory import segments
+from mpqueue._wire.memory.segments import Segment, view
 from tests.support import handlers as do
 from tests.support.descriptors import no_descriptor_left
 from tests.support.programs import is_running

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._engine import strays
+from mpqueue._engines.loky.process import strays
 from tests.support import lane_verbs
 from tests.support.lanes import Lanes, new_lanes
 from tests.support.programs import is_running, run_program, start_program
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 #: Two workers, one of which holds its global lock, with a forked child; prints the ids of all of them.
 BUSY = """
 import os, sys, time, signal, threading
-from mpqueue._engine import lane
-from mpqueue._engine.pool import on_exit
+from mpqueue._engines.loky import loky_lane as lane
+from mpqueue._engines.loky.loky_pool import on_exit
 from tests.support import handlers, lane_verbs
 from tests.support.lanes import RECEIVER, Lanes
 lane.RECEIVER = RECEIVER
@@ -123,7 +123,7 @@ def test_an_exit_while_workers_start_does_not_hang(tmp_path: Path) -> None:
     done = run_program(
         tmp_path,
         """
-        from mpqueue._engine import lane
+        from mpqueue._engines.loky import loky_lane as lane
         from tests.support.lanes import RECEIVER, Lanes
         lane.RECEIVER = RECEIVER
         lanes = Lanes(4, start=False)
@@ -163,7 +163,7 @@ lanes.pool.close(kill=False)
 def test_ctrl_c_at_the_terminal_does_not_reach_workers_not_even_while_they_start(tmp_path: Path) -> None:
     program = """
         import os, signal, threading
-        from mpqueue._engine import lane
+        from mpqueue._engines.loky import loky_lane as lane
         from mpqueue._core.messages import LaneReady
         from tests.support import handlers
         from tests.support.lanes import RECEIVER, Lanes

@@ -495,6 +495,6 @@ def test_a_pool_stays_in_its_process(pool: Pool) -> None:
 
 
 def test_its_text_tells_its_state(pool: Pool) -> None:
-    assert repr(pool) == "<mpqueue.dropin.pool.Pool state=RUN pool_size=2>"
+    assert repr(pool) == "<mpqueue._dropin.pool.process_pool.Pool state=RUN pool_size=2>"
     pool.terminate()
     assert "state=TERMINATE" in repr(pool)

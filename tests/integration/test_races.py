@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mpqueue import JobFinished, JobQueue, JobRun, JobStatus, QueueClosedError, RetryPolicy
-from mpqueue._core.job_book import JobBook
+from mpqueue._core.state.job_book import JobBook
 from tests.support.handlers import block_until_told, fail_with, return_length, succeed
 from tests.support.waiting import Gate, wait_until
 

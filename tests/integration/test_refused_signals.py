@@ -22,7 +22,7 @@ pytestmark = [
 PROGRAM = """
 import os, signal, subprocess, sys
 from mpqueue import JobQueue
-from mpqueue._engine import warden
+from mpqueue._engines.loky.process import warden
 from tests.support import handlers as do, refusing
 from tests.support.strength import workers_of
 from tests.support.waiting import wait_until

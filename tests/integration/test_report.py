@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from mpqueue import Job, JobQueue, RetryPolicy, current_item
+from mpqueue._report.figures import Figures
 from mpqueue.backends import ExecutorBackend
-from mpqueue.report.figures import Figures
 from tests.support.spinning import HEAVINESS, Heavy, spin
 from tests.support.waiting import Gate
 

@@ -8,7 +8,7 @@ import sys
 #: In a process of its own, where nobody has started Python's resource tracker before the starter does.
 PROGRAM = """
 import os, queue, resource, signal
-from mpqueue._engine.starter import Starter
+from mpqueue._engines.loky.starter import Starter
 
 def start():
     met.put((signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()), can_open()))

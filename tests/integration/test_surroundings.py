@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._wire import locks
+from mpqueue._wire.memory import locks
 from tests.support import surroundings
 from tests.support.programs import PATIENCE, write_program
 

@@ -6,8 +6,8 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
-from mpqueue._wire.ledger import Phase
-from mpqueue._worker.watchdog import cut_off
+from mpqueue._wire.memory.ledger import Phase
+from mpqueue._worker.chunk.watchdog import cut_off
 from tests.support.waiting import wait_until
 
 

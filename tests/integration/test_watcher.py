@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mpqueue._engine.watcher import Watcher
+from mpqueue._engines.loky.process.watcher import Watcher
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue._engine.worker_process import WorkerProcess
+from mpqueue._engines.loky.process.worker_process import WorkerProcess
 
 
 def test_waiting_for_the_end_while_the_lane_is_closed_does_not_raise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mpqueue._engine.journal import store
+from mpqueue._parent.journal import journal_file as store
 from tests.simulation.world import World
 
 
@@ -34,7 +34,7 @@ class Disk:
         return self.is_full or self.fsync_fails
 
     def connect(self, path: str) -> Any:
-        """Instead of `mpqueue._engine.journal.store.connect`."""
+        """Instead of `mpqueue._parent.journal.journal_file.connect`."""
         return _Connection(self, store.connect(path))
 
     def step(self, name: str) -> None:
@@ -67,7 +67,7 @@ class _Connection:
 
 
 class SystemCalls:
-    """What `os` is to `mpqueue._engine.journal.store`: writes may be short."""
+    """What `os` is to `mpqueue._parent.journal.journal_file`: writes may be short."""
 
     def __init__(self, disk_of: Callable[[], Disk | None]) -> None:
         self._disk_of = disk_of

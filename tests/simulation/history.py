@@ -17,8 +17,6 @@ from typing import Any
 
 from mpqueue import JobQueue, RetryPolicy
 from mpqueue._core.commands import AnnounceFinished, Command, KillLane, LowerLimit, RecycleLane
-from mpqueue._core.job_book import JobBook
-from mpqueue._core.lane_book import Chunk, LaneState
 from mpqueue._core.messages import (
     ChunkReported,
     FailedItemsReset,
@@ -30,7 +28,9 @@ from mpqueue._core.messages import (
     Message,
     QueueClosing,
 )
-from mpqueue._engine.journal.journal import GROUP
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import Chunk, LaneState
+from mpqueue._parent.journal.journal_writer import GROUP
 from mpqueue._wire.frames import Ended
 from mpqueue.errors import JobStateError, JournalError, QueueClosedError
 from mpqueue.events import ItemRetry, JobFinished, JobProgress

@@ -15,11 +15,11 @@ from typing import Any
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import Command, ForgetJob, SendChunk
-from mpqueue._core.item_table import Failure
-from mpqueue._core.lane_book import Chunk
 from mpqueue._core.messages import BellRung, ChunkReported, JobForgotten, LaneReady, LaneStartFailed, Message
 from mpqueue._core.scheduler import Scheduler
-from mpqueue._engine.protocol import LaneSettings
+from mpqueue._core.state.item_table import Failure
+from mpqueue._core.state.lane_book import Chunk
+from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._wire.frames import (
     ChunkFrame,
     FailureFrame,
@@ -29,10 +29,10 @@ from mpqueue._wire.frames import (
     dump_frame,
     load_frame,
 )
-from mpqueue._wire.ledger import Claim
+from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.pace import LIMIT
-from mpqueue._wire.payload import Packed, dump, dump_plain, load
-from mpqueue._worker.failures import pack_failure
+from mpqueue._wire.pickling.payload import Packed, dump, dump_plain, load
+from mpqueue._worker.chunk.failures import pack_failure
 from tests.simulation.world import World
 from tests.support.fake_worker import FakeWorker, Item, Try
 
@@ -66,7 +66,7 @@ class SimulatedLane:
         self._pool = pool
 
     def send(self, frame: bytes) -> Future[bytes]:
-        """See `mpqueue._engine.protocol.Lane`, for all of these."""
+        """See `mpqueue._parent.lane_protocol.Lane`, for all of these."""
         answer: Future[bytes] = Future()
         read = load_frame(frame)
         if not self.worker.alive:
@@ -199,7 +199,7 @@ class SimulatedPool:
         self._is_closed = False
         self.loads: Counter[tuple[int, int]] = Counter()
 
-    # -- for the coordinator: see `mpqueue._engine.protocol.Pool` ------------------------------------------------
+    # -- for the coordinator: see `mpqueue._parent.lane_protocol.Pool` ------------------------------------------------
 
     def start(self, number: int, generation: int) -> None:
         def started() -> None:

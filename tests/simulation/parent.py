@@ -19,12 +19,15 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 from unittest import mock
 
-import mpqueue.closing
-import mpqueue.queue
+import mpqueue._queue.closing
+import mpqueue._queue.job_queue
 from mpqueue._core.messages import Message
-from mpqueue._engine import coordinator, engine, listeners
-from mpqueue._engine.inbox import Request
-from mpqueue._engine.journal import journal, store, values
+from mpqueue._parent import coordinator, listeners
+from mpqueue._parent import machinery as engine
+from mpqueue._parent.inbox import Request
+from mpqueue._parent.journal import journal_file as store
+from mpqueue._parent.journal import journal_writer as journal
+from mpqueue._parent.journal import kept_values as values
 from tests.simulation import world as simulated
 from tests.simulation.disk import Disk, SystemCalls
 from tests.simulation.world import World
@@ -34,7 +37,7 @@ BIG = 1000
 
 
 class SimulatedInbox:
-    """What `mpqueue._engine.inbox.Inbox` is to the coordinator. It may wake for nothing, and late."""
+    """What `mpqueue._parent.inbox.Inbox` is to the coordinator. It may wake for nothing, and late."""
 
     def __init__(self) -> None:
         self._world = World.current
@@ -109,8 +112,8 @@ def simulated_parent() -> Iterator[None]:
             },
             store: {"os": SystemCalls(lambda: _Disks.current)},
             values: {"BIG": BIG},
-            mpqueue.queue: {"threading": _THREADING},
-            mpqueue.closing: {"threading": _THREADING, "concurrent": futures},
+            mpqueue._queue.job_queue: {"threading": _THREADING},
+            mpqueue._queue.closing: {"threading": _THREADING, "concurrent": futures},
         }
         for module, names in replaced.items():
             for name, value in names.items():

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.books import Books
-from mpqueue._engine.journal.journal import Journal
-from mpqueue._engine.journal.recorder import Recorder
+from mpqueue._core.state.books import Books
+from mpqueue._parent.journal.journal_writer import Journal
+from mpqueue._parent.journal.recorder import Recorder
 from tests.simulation.history import History, live_through
 from tests.simulation.marks import Marks, Pair
 from tests.unit.models.explorer import reverted

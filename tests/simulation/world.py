@@ -53,7 +53,7 @@ class World:
         self._hub = greenlet.getcurrent()
         self.here: Thread | None = None
 
-    # -- a clock, as `mpqueue._engine.clock.Clock` -----------------------------------------------------------------
+    # -- a clock, as `mpqueue._parent.surroundings.clock.Clock` -----------------------------------------------------
 
     def now(self) -> float:
         """Seconds of the monotonic clock."""

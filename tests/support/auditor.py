@@ -10,13 +10,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, Command, SendChunk
-from mpqueue._core.dispatch import APART_ALONE, APART_PATIENCE
-from mpqueue._core.job_book import POISON, JobBook
-from mpqueue._core.lane_book import Chunk, LaneBook
 from mpqueue._core.messages import Message
-from mpqueue._core.pending import Care
-from mpqueue._core.watch import SHORTEST
-from mpqueue._wire.ledger import Phase
+from mpqueue._core.rules.dispatch import APART_ALONE, APART_PATIENCE
+from mpqueue._core.rules.watch import SHORTEST
+from mpqueue._core.state.job_book import POISON, JobBook
+from mpqueue._core.state.lane_book import Chunk, LaneBook
+from mpqueue._core.state.pending import Care
+from mpqueue._wire.memory.ledger import Phase
 from mpqueue._wire.pace import STRETCH_SECONDS
 from mpqueue.errors import Retry
 from mpqueue.status import JobStatus

@@ -117,6 +117,6 @@ def _tasks_of_ours(dask_scheduler: Any) -> list[str]:
 
 
 def _count_seats() -> int:
-    from mpqueue._worker import hosted
+    from mpqueue._worker.elsewhere import hosted
 
     return len(hosted._seats)

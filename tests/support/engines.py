@@ -13,7 +13,7 @@ import pytest
 
 import mpqueue
 from mpqueue import JobQueue
-from mpqueue._engine.protocol import Backend, Capabilities
+from mpqueue._parent.lane_protocol import Backend, Capabilities
 from mpqueue.backends import ExecutorBackend, LokyBackend
 from mpqueue.testing import InlinePool, crash
 from tests.support import handlers as do

@@ -40,9 +40,6 @@ from mpqueue._core.commands import (
     StartLane,
     Warn,
 )
-from mpqueue._core.item_table import Failure, ItemTable, make_table
-from mpqueue._core.job_book import JobBook
-from mpqueue._core.lane_book import Chunk
 from mpqueue._core.messages import (
     ChunkRefused,
     FailedItemsReset,
@@ -68,10 +65,13 @@ from mpqueue._core.messages import (
     WorkerMemory,
 )
 from mpqueue._core.scheduler import Scheduler
-from mpqueue._core.stream_table import StreamTable
+from mpqueue._core.state.item_table import Failure, ItemTable, make_table
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import Chunk
+from mpqueue._core.state.stream_table import StreamTable
+from mpqueue._options import JobOptions
 from mpqueue._wire.pace import LIMIT
 from mpqueue.errors import ItemPicklingError
-from mpqueue.options import JobOptions
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import ITEM_CODES
 from mpqueue.testing import FakeClock

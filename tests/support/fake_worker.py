@@ -1,8 +1,8 @@
 """A worker that only pretends: it keeps the ledger as a real one does, and its items say themselves what they do.
 
-It follows `mpqueue._worker.chunk_run` and its watchdog: claims in stretches, the limit, flags between stretches, the
-end of a chunk after 50 ms, the cut after 25 ms, finished items sent home early. Nothing here waits: what takes time is
-an entry in the calendar of `tests.support.fake_lanes`.
+It follows `mpqueue._worker.chunk.chunk_run` and its watchdog: claims in stretches, the limit, flags between stretches,
+the end of a chunk after 50 ms, the cut after 25 ms, finished items sent home early. Nothing here waits: what takes
+time is an entry in the calendar of `tests.support.fake_lanes`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from mpqueue._core.commands import ForgetJob, SendChunk
-from mpqueue._core.item_table import Failure
-from mpqueue._core.lane_book import Chunk
 from mpqueue._core.messages import ChunkReported, JobForgotten, LaneDied
+from mpqueue._core.state.item_table import Failure
+from mpqueue._core.state.lane_book import Chunk
 from mpqueue._wire.frames import Ended
-from mpqueue._wire.ledger import MAX_CHUNK_ITEMS, Claim, Phase
-from mpqueue._worker import stretches
-from mpqueue._worker.memory import Growth
-from mpqueue._worker.watchdog import CUT
+from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS, Claim, Phase
+from mpqueue._worker.chunk import stretches
+from mpqueue._worker.chunk.watchdog import CUT
+from mpqueue._worker.own_memory import Growth
 
 if TYPE_CHECKING:
     from tests.support.fake_lanes import FakeLanes

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from mpqueue._core import isolation
-from mpqueue._core.books import Books
-from mpqueue._core.job_book import JobBook
-from mpqueue._core.lane_book import CHUNKS_PER_LANE, LaneBook, LaneState
-from mpqueue._core.pending import PendingItems
-from mpqueue._core.timers import Timer, TimerKind
+from mpqueue._core.rules import isolation
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, LaneBook, LaneState
+from mpqueue._core.state.pending import PendingItems
+from mpqueue._core.state.timers import Timer, TimerKind
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY, JobStatus
 
 #: What sums of fractions may be off.

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mpqueue._core.item_table import make_table
-from mpqueue._engine.journal import store
-from mpqueue._engine.journal.journal import Entry, Journal
-from mpqueue._engine.journal.recorder import ADD_CHUNK
-from mpqueue._engine.journal.rows import make_row
+from mpqueue._core.state.item_table import make_table
+from mpqueue._parent.journal import journal_file as store
+from mpqueue._parent.journal.chunk_rows import make_row
+from mpqueue._parent.journal.journal_writer import Entry, Journal
+from mpqueue._parent.journal.recorder import ADD_CHUNK
 
 #: Chunks that are written, and items in each; every fifth chunk brings a big value.
 CHUNKS, ITEMS = 24, 5

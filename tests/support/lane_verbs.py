@@ -16,9 +16,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from mpqueue._wire.ledger import FLAG_JOB
 from mpqueue._wire.line import Answer
-from mpqueue._worker import guard, station
+from mpqueue._wire.memory.ledger import FLAG_JOB
+from mpqueue._worker import first_steps as guard
+from mpqueue._worker import station
 from tests.support import handlers
 from tests.support.waiting import Gate
 

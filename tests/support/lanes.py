@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import pytest
 
 from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed
-from mpqueue._engine import lane as lane_module
-from mpqueue._engine.inbox import Inbox, Request
-from mpqueue._engine.lane import LokyLane
-from mpqueue._engine.pool import LokyPool
-from mpqueue._engine.protocol import LaneSettings
+from mpqueue._engines.loky import loky_lane as lane_module
+from mpqueue._engines.loky.loky_lane import LokyLane
+from mpqueue._engines.loky.loky_pool import LokyPool
+from mpqueue._parent.inbox import Inbox, Request
+from mpqueue._parent.lane_protocol import LaneSettings
 
 T = TypeVar("T")
 

@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from mpqueue._core.item_table import make_table
-from mpqueue._core.job_book import JobBook
-from mpqueue._core.lane_book import Chunk
 from mpqueue._core.messages import ChunkReported
-from mpqueue._core.pending import Care
+from mpqueue._core.state.item_table import make_table
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import Chunk
+from mpqueue._core.state.pending import Care
+from mpqueue._options import JobOptions
 from mpqueue._wire.frames import Ended, WorkTimes
-from mpqueue.options import JobOptions
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import assert_type
 
 from mpqueue import Executor
-from mpqueue.dropin.call_future import CallFuture
+from mpqueue._dropin.executor.call_future import CallFuture
 
 
 def join(number: int, *, text: str) -> list[str]:

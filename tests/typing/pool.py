@@ -6,8 +6,8 @@ import multiprocessing.pool
 from typing import assert_type
 
 from mpqueue import Pool
-from mpqueue.dropin.async_result import AsyncResult, MapResult
-from mpqueue.dropin.pool_iterator import PoolIterator
+from mpqueue._dropin.pool.async_result import AsyncResult, MapResult
+from mpqueue._dropin.pool.pool_iterator import PoolIterator
 
 
 def length(text: str) -> int:

@@ -11,8 +11,8 @@ from typing import Any, NoReturn, assert_type
 
 import mpqueue
 from mpqueue import Job, JobItem, JobQueue, JobRun
-from mpqueue.dropin.item_iterator import ItemIterator
-from mpqueue.job import Items
+from mpqueue._dropin.map.item_iterator import ItemIterator
+from mpqueue._queue.job import Items
 
 
 @dataclass

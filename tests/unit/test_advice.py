@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from mpqueue._core.item_table import Failure
-from mpqueue._core.job_book import JobBook
-from mpqueue.report.advice import advise
-from mpqueue.report.figures import measure
+from mpqueue._core.state.item_table import Failure
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._report.advice import advise
+from mpqueue._report.figures import measure
 from tests.support.runs import START, Run
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from mpqueue._engine.answering import Answering
-from mpqueue._engine.inbox import Inbox
-from mpqueue._wire import asking
-from mpqueue._wire.asking import Asking, Key
-from mpqueue._wire.segments import Segment, SegmentRef
+from mpqueue._engines.loky.answering import Answering
+from mpqueue._parent.inbox import Inbox
+from mpqueue._wire.memory import asking
+from mpqueue._wire.memory.asking import Asking, Key
+from mpqueue._wire.memory.segments import Segment, SegmentRef
 
 
 @pytest.fixture

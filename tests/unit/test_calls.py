@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
-from mpqueue._engine.calls import Calls
+from mpqueue._parent.open_calls import Calls
 
 DEAD = ChildProcessError("the worker has ended")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.chunking import GROWTH, LEAST_OF_SHARE, MOST_OF_SHARE, SMALLEST, TARGET_BYTES, ChunkSizer
-from mpqueue._wire.ledger import MAX_CHUNK_ITEMS
+from mpqueue._core.rules.chunking import GROWTH, LEAST_OF_SHARE, MOST_OF_SHARE, SMALLEST, TARGET_BYTES, ChunkSizer
+from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS
 from mpqueue._wire.pace import CHUNK_SECONDS
 
 MANY = 10_000_000

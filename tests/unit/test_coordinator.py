@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.item_table import make_table
-from mpqueue._core.job_book import JobBook
-from mpqueue._core.lane_book import Chunk
 from mpqueue._core.messages import BellRung, LaneDied
-from mpqueue._core.pending import Care
 from mpqueue._core.scheduler import Scheduler
-from mpqueue._engine.coordinator import Coordinator
+from mpqueue._core.state.item_table import make_table
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import Chunk
+from mpqueue._core.state.pending import Care
+from mpqueue._options import JobOptions
+from mpqueue._parent.coordinator import Coordinator
 from mpqueue._wire.frames import Ended, ReportFrame, dump_frame
-from mpqueue._wire.payload import Packed, dump
-from mpqueue._wire.segments import BIG
-from mpqueue.options import JobOptions
+from mpqueue._wire.memory.segments import BIG
+from mpqueue._wire.pickling.payload import Packed, dump
 from mpqueue.retry import RetryPolicy
 from mpqueue.testing import FakeClock
 

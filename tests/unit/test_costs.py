@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from mpqueue._worker import memory
-from mpqueue._worker.costs import Costs
+from mpqueue._worker import own_memory as memory
+from mpqueue._worker.chunk.costs import Costs
 
 
 @pytest.fixture

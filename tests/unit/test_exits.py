@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from mpqueue._engine import exits
+from mpqueue._parent.surroundings import exits
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core import stealing
-from mpqueue._core.books import Books
 from mpqueue._core.commands import ObserveLane
-from mpqueue._core.timers import TimerKind
+from mpqueue._core.rules import stealing
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.timers import TimerKind
 from tests.support.auditor import Auditor
 from tests.support.fake_lanes import FakeLanes, crash, fail, succeed
 from tests.support.invariants import check_invariants

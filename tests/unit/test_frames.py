@@ -18,8 +18,8 @@ from mpqueue._wire.frames import (
     dump_frame,
     load_frame,
 )
-from mpqueue._wire.payload import Packed
-from mpqueue._wire.segments import SegmentRef
+from mpqueue._wire.memory.segments import SegmentRef
+from mpqueue._wire.pickling.payload import Packed
 
 TIMES = WorkTimes(*(number / 8 for number in range(9)))
 REPORT = ReportFrame(

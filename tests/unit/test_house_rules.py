@@ -23,7 +23,7 @@ BANNED_NAMES = {"base", "common", "helpers", "manager", "misc", "util", "utils"}
 CLOCKS = {"monotonic", "perf_counter", "process_time", "thread_time", "time"}
 
 #: Time is an argument everywhere else, so that tests can give their own.
-MAY_READ_THE_CLOCK = ("mpqueue/_engine/clock.py", "mpqueue/_worker/")
+MAY_READ_THE_CLOCK = ("mpqueue/_parent/surroundings/clock.py", "mpqueue/_worker/")
 
 
 def name_of(path: Path) -> str:
@@ -106,7 +106,7 @@ def test_the_package_does_not_use_its_own_front_door(path: Path) -> None:
 def test_importing_mpqueue_loads_nothing_of_weight() -> None:
     code = "import sys, mpqueue; print(*sorted(sys.modules), sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    heavy = ("loky", "cloudpickle", "pyee", "mpqueue._engine", "multiprocessing", "concurrent.futures", "asyncio")
+    heavy = ("loky", "cloudpickle", "pyee", "mpqueue._parent", "multiprocessing", "concurrent.futures", "asyncio")
     assert not [name for name in loaded if name.startswith(heavy)]
 
 

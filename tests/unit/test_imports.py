@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue._wire.imports import ImportNews, ImportWatch, catch_up
+from mpqueue._wire.pickling.imports import ImportNews, ImportWatch, catch_up
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpqueue.dropin.input_reader import GROWTH, READ_SECONDS, InputReader
-from mpqueue.dropin.item_iterator import Arrivals
+from mpqueue._dropin.map.input_reader import GROWTH, READ_SECONDS, InputReader
+from mpqueue._dropin.map.item_iterator import Arrivals
 
 
 class Clock:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.item_table import LARGE, LEAST_CPU, Failure, ItemTable, make_table
-from mpqueue._core.stream_table import StreamTable
+from mpqueue._core.state.item_table import LARGE, LEAST_CPU, Failure, ItemTable, make_table
+from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._wire.ids import IdRule
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 

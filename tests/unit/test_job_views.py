@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.item_table import Failure, make_table
-from mpqueue._core.job_book import JobBook
+from mpqueue._core.state.item_table import Failure, make_table
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._options import JobOptions
+from mpqueue._queue.job import Job, JobItem, as_json
 from mpqueue.errors import ItemError
-from mpqueue.job import Job, JobItem, as_json
-from mpqueue.options import JobOptions
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import ITEM_CODES, RETRY, ItemStatus, JobStatus
 

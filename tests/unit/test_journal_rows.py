@@ -11,11 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpqueue._core.item_table import Failure, ItemTable, make_table
-from mpqueue._engine.journal.code_hash import differs, hash_code
-from mpqueue._engine.journal.payloads import keep_payloads, read_payloads
-from mpqueue._engine.journal.rows import make_row, read_row
-from mpqueue._engine.journal.values import BIG, BigFile, NotKept, Unreadable, keep, keep_error, restore, restore_error
+from mpqueue._core.state.item_table import Failure, ItemTable, make_table
+from mpqueue._parent.journal.chunk_rows import make_row, read_row
+from mpqueue._parent.journal.code_hash import differs, hash_code
+from mpqueue._parent.journal.kept_payloads import keep_payloads, read_payloads
+from mpqueue._parent.journal.kept_values import (
+    BIG,
+    BigFile,
+    NotKept,
+    Unreadable,
+    keep,
+    keep_error,
+    restore,
+    restore_error,
+)
 from mpqueue.errors import ItemTimeoutError, JournalError, RemoteError, RemoteTraceback
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-from mpqueue._core.item_table import make_table
-from mpqueue._core.job_book import JobBook
-from mpqueue._core.lane_book import Chunk
-from mpqueue._core.pending import Care
-from mpqueue._engine.decode import Unpickling
-from mpqueue._engine.kept_errors import let_go, text_of
-from mpqueue._engine.packing import pack_items
+from mpqueue._core.state.item_table import make_table
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import Chunk
+from mpqueue._core.state.pending import Care
+from mpqueue._options import JobOptions
+from mpqueue._parent.transport.decode import Unpickling
+from mpqueue._parent.transport.kept_errors import let_go, text_of
+from mpqueue._parent.transport.packing import pack_items
 from mpqueue._wire.frames import Ended, ReportFrame, dump_frame
-from mpqueue._wire.payload import Packed, dump
-from mpqueue._wire.segments import SegmentRef, SegmentStore
+from mpqueue._wire.memory.segments import SegmentRef, SegmentStore
+from mpqueue._wire.pickling.payload import Packed, dump
 from mpqueue.errors import WorkerCrashedError
-from mpqueue.options import JobOptions
 from mpqueue.retry import RetryPolicy
 from tests.support.handlers import TextlessError, WhenPickled, WhenUnpickled, fail, fail_with
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._wire.ledger import (
+from mpqueue._wire.memory.ledger import (
     CLAIM,
     FLAG_JOB,
     FRACTION,

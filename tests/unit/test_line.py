@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpqueue._core.messages import TimePassed
-from mpqueue._engine.inbox import PATIENCE, Inbox, Request
-from mpqueue._engine.line import Line
+from mpqueue._engines.loky.parent_line import Line
+from mpqueue._parent.inbox import PATIENCE, Inbox, Request
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, Incoming, decode, encode, whole_size, write_whole
 
 messages = st.lists(st.builds(Answer, st.binary(max_size=300), st.booleans()), max_size=6)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue.options import (
+from mpqueue._options import (
     JobOptions,
     QueueOptions,
     check_platform,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import cloudpickle
 import pytest
 
-from mpqueue._wire.payload import dump_code, load
+from mpqueue._wire.pickling.payload import dump_code, load
 
 SOURCE = """
 def double(number):

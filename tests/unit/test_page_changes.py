@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpqueue._core.item_table import Failure, make_table
-from mpqueue._core.job_book import JobBook
-from mpqueue.dashboard import changes
-from mpqueue.dashboard.changes import Changes
-from mpqueue.options import JobOptions
+from mpqueue._core.state.item_table import Failure, make_table
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._live_page import changes
+from mpqueue._live_page.changes import Changes
+from mpqueue._options import JobOptions
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, PENDING, PROCESSING, RETRY
 

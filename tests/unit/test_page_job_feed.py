@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mpqueue._core.item_table import Failure, make_table
-from mpqueue._core.job_book import JobBook
-from mpqueue.dashboard.job_feed import JobFeed
-from mpqueue.options import JobOptions
+from mpqueue._core.state.item_table import Failure, make_table
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._live_page.job_feed import JobFeed
+from mpqueue._options import JobOptions
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mpqueue._core.lane_book import LaneState
-from mpqueue._engine.running import LaneNow
-from mpqueue._wire.ledger import Phase
-from mpqueue.dashboard.pace import Pace
-from mpqueue.dashboard.timeline import LOADING, RUNNING, STARTING, WINDOW, Stretch, Timeline
+from mpqueue._core.state.lane_book import LaneState
+from mpqueue._live_page.speed import Pace
+from mpqueue._live_page.timeline import LOADING, RUNNING, STARTING, WINDOW, Stretch, Timeline
+from mpqueue._parent.running import LaneNow
+from mpqueue._wire.memory.ledger import Phase
 
 
 def at_item(index: int, since: float, lane: int = 0, job: int = 1) -> LaneNow:

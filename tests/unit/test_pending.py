@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.pending import MOST_JOINED, Care, PendingItems
+from mpqueue._core.state.pending import MOST_JOINED, Care, PendingItems
 from tests.support.invariants import waiting_items
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mpqueue import bars
-from mpqueue.bars import PlainBar, aside, describe, minutes
-from mpqueue.progress import Progress, Showing, label_of
+from mpqueue._output import bars
+from mpqueue._output.bars import PlainBar, aside, describe, minutes
+from mpqueue._output.progress import Progress, Showing, label_of
 from mpqueue.status import JobStatus
 from tests.support import handlers as do
 from tests.support.terminals import screen

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.item_table import Failure
-from mpqueue._core.job_book import JobBook
-from mpqueue.job import Job
-from mpqueue.report import words
-from mpqueue.report.figures import measure
-from mpqueue.report.report import Report, make_report
-from mpqueue.report.trace import write_trace
+from mpqueue._core.state.item_table import Failure
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._queue.job import Job
+from mpqueue._report import words
+from mpqueue._report.figures import measure
+from mpqueue._report.job_report import Report, make_report
+from mpqueue._report.trace import write_trace
 from mpqueue.status import JobStatus
 from tests.support.runs import START, Run
 

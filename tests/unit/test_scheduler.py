@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, SendChunk, StartLane
-from mpqueue._core.job_book import JobBook
 from mpqueue._core.messages import JobStarted, QueueOpened, TimePassed
 from mpqueue._core.scheduler import LONGEST_WAIT
+from mpqueue._core.state.job_book import JobBook
 from mpqueue.errors import JobStateError
 from mpqueue.retry import MAX_DELAY, RetryPolicy
 from mpqueue.status import JobStatus

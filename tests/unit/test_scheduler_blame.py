@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpqueue._core.commands import Command, ObserveLane, SendChunk
-from mpqueue._core.item_table import Failure
-from mpqueue._core.job_book import JobBook
-from mpqueue._core.lane_book import Chunk
 from mpqueue._core.messages import ChunkReported, LaneBroken, LaneDied, LaneObserved, TimePassed
-from mpqueue._core.watch import ANSWER_LIMIT
+from mpqueue._core.rules.watch import ANSWER_LIMIT
+from mpqueue._core.state.item_table import Failure
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import Chunk
 from mpqueue._wire.frames import Ended
-from mpqueue._wire.ledger import NOWHERE, Claim, Phase
+from mpqueue._wire.memory.ledger import NOWHERE, Claim, Phase
 from mpqueue.errors import ItemTimeoutError, ResultPicklingError, SetupError, WorkerCrashedError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus

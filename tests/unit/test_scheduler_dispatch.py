@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mpqueue._core.commands import AnnounceItems, RecycleLane, SendChunk, StartLane
-from mpqueue._core.dispatch import STICKINESS
-from mpqueue._core.lane_book import CHUNKS_PER_LANE, LaneState
+from mpqueue._core.rules.dispatch import STICKINESS
+from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, LaneState
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import Auditor

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mpqueue._core.capabilities import Capabilities
-from mpqueue._core.job_book import JobBook
+from mpqueue._core.state.job_book import JobBook
 from mpqueue._wire.pace import CHUNK_SECONDS
 from mpqueue.errors import JobStateError, SetupError
 from mpqueue.retry import RetryPolicy

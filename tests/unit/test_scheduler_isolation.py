@@ -9,7 +9,7 @@ import pytest
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import KillLane, LowerLimit, ObserveLane
 from mpqueue._core.messages import LaneDied, LaneStartFailed
-from mpqueue._core.pending import Care
+from mpqueue._core.state.pending import Care
 from mpqueue.errors import WorkerCrashedError, WorkerStartError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from mpqueue._core.commands import AnnounceItems
-from mpqueue._core.job_book import JobBook
+from mpqueue._core.state.job_book import JobBook
 from mpqueue.errors import GiveUp, ItemPicklingError, RemoteError, Retry
 from mpqueue.retry import RetryPolicy
 from tests.support.auditor import Auditor

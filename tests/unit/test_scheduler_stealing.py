@@ -6,14 +6,14 @@ from collections import Counter
 
 import pytest
 
-from mpqueue._core import stealing
 from mpqueue._core.commands import LowerLimit, ObserveLane, SendChunk
-from mpqueue._core.lane_book import Chunk, LaneBook, LaneState
 from mpqueue._core.messages import TimePassed
-from mpqueue._core.pending import Care
-from mpqueue._core.stealing import BEGIN_SECONDS
-from mpqueue._core.watch import ANSWER_LIMIT
-from mpqueue._wire.ledger import SETTLE, Claim, Phase
+from mpqueue._core.rules import stealing
+from mpqueue._core.rules.stealing import BEGIN_SECONDS
+from mpqueue._core.rules.watch import ANSWER_LIMIT
+from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
+from mpqueue._core.state.pending import Care
+from mpqueue._wire.memory.ledger import SETTLE, Claim, Phase
 from mpqueue.status import JobStatus
 from tests.support.auditor import Auditor
 from tests.support.fake_lanes import FakeLanes, attempts, fail, packed, succeed

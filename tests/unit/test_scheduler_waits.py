@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mpqueue._core.commands import GiveUpAnswer, KillLane
-from mpqueue._core.job_book import JobBook
 from mpqueue._core.messages import Slept
-from mpqueue._core.watch import ANSWER_LIMIT, SECOND_LOOK, UNPICKLE_LIMIT
-from mpqueue._wire.ledger import NOWHERE, Claim, Phase
+from mpqueue._core.rules.watch import ANSWER_LIMIT, SECOND_LOOK, UNPICKLE_LIMIT
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._wire.memory.ledger import NOWHERE, Claim, Phase
 from mpqueue.errors import ItemTimeoutError, SetupError, WorkerCrashedError
 from mpqueue.retry import RetryPolicy
 from tests.support.auditor import Auditor

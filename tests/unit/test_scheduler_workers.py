@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 
 from mpqueue._core.commands import KillLane, StartLane
-from mpqueue._core.fleet import DEADLY, HOPELESS
-from mpqueue._core.lane_book import LaneState
 from mpqueue._core.messages import LaneReady
+from mpqueue._core.rules.fleet import DEADLY, HOPELESS
+from mpqueue._core.state.lane_book import LaneState
 from mpqueue.errors import SetupError, WorkerCrashedError, WorkerStartError
 from mpqueue.status import JobStatus
 from tests.support.auditor import Auditor

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._wire import mappings, segments
-from mpqueue._wire.segments import CommonSegment, Segment, SegmentStore, layout, spare, view
+from mpqueue._wire.memory import mappings, segments
+from mpqueue._wire.memory.segments import CommonSegment, Segment, SegmentStore, layout, spare, view
 
 SIZE = 300_000
 

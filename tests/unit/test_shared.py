@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from mpqueue import Shared, share
-from mpqueue._wire import payload, shared
-from mpqueue._wire.handler import Travels, pack_handler
-from mpqueue._wire.payload import dump, dump_code, load
-from mpqueue._wire.segments import SegmentStore
+from mpqueue._wire.memory import shared
+from mpqueue._wire.memory.segments import SegmentStore
+from mpqueue._wire.pickling import payload
+from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
+from mpqueue._wire.pickling.payload import dump, dump_code, load
 
 
 def meet_elsewhere(packed: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mpqueue._engine import stack_dump
-from mpqueue._engine.stack_dump import PATIENCE, SETTLE, StackDump
+from mpqueue._engines.loky.process import stack_dump
+from mpqueue._engines.loky.process.stack_dump import PATIENCE, SETTLE, StackDump
 
 
 class Timer:

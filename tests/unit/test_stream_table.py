@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpqueue._core.item_table import Failure
-from mpqueue._core.stream_table import StreamTable
+from mpqueue._core.state.item_table import Failure
+from mpqueue._core.state.stream_table import StreamTable
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mpqueue._wire.pace import STRETCH_SECONDS
-from mpqueue._worker.stretches import ALONE, STRETCH_GROWTH, expected_seconds, first_size, next_size
+from mpqueue._worker.chunk.stretches import ALONE, STRETCH_GROWTH, expected_seconds, first_size, next_size
 
 
 @pytest.mark.parametrize(("pace", "size"), [(None, 1), (0.0, 1), (1.0, 1), (0.001, 15), (0.0001, 150)])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpqueue.text import (
+from mpqueue._text import (
     SHOWN,
     as_utf8,
     digits,

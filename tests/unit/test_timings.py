@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpqueue._core.timings import MOST_EVENTS, MOST_ROWS, Event, Span, Sums, join
+from mpqueue._core.state.timings import MOST_EVENTS, MOST_ROWS, Event, Span, Sums, join
 from tests.support.runs import START, Run
 
 WAITING = ("starting", "replacing", "lost", "for_pickling", "for_unpickling", "for_parent", "for_transfer", "idle")

@@ -2,10 +2,10 @@
 
 The worker runs the real `ChunkRun._run_stretches` on two or three items in one stretch, and its watchdog the real
 `cut_off`; they have one store buffer, as whoever takes the interpreter over sees what was stored before. The parent
-takes items back with the real `Ledger`, as `mpqueue._core.stealing` does (`_lower`, `judge`, `_collect`): it lowers a
-limit, waits until what was stored before that must have become visible, reads the claim, and hands on what lies beyond
-both. The worker may die in any state: then `blame._settle_claimed` goes by what its ledger says once all stores are
-seen.
+takes items back with the real `Ledger`, as `mpqueue._core.rules.stealing` does (`_lower`, `judge`, `_collect`): it
+lowers a limit, waits until what was stored before that must have become visible, reads the claim, and hands on what
+lies beyond both. The worker may die in any state: then `blame._settle_claimed` goes by what its ledger says once all
+stores are seen.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import greenlet
 import pytest
 
 from mpqueue._wire.frames import ChunkFrame
-from mpqueue._wire.ledger import CLAIM, LIMIT, Phase
-from mpqueue._wire.payload import Packed
-from mpqueue._worker import chunk_run, watchdog
-from mpqueue._worker.chunk_run import ChunkRun
-from mpqueue._worker.timing import ChunkTimes
+from mpqueue._wire.memory.ledger import CLAIM, LIMIT, Phase
+from mpqueue._wire.pickling.payload import Packed
+from mpqueue._worker.chunk import chunk_run, watchdog
+from mpqueue._worker.chunk.chunk_run import ChunkRun
+from mpqueue._worker.chunk.timing import ChunkTimes
 from tests.unit.models.explorer import Lock, Model, ModelLedger, Process, World, explore, reverted
 
 CHUNK = 4

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from mpqueue._engine.flag_setter import FlagSetter
-from mpqueue._wire.flags import Flags
-from mpqueue._wire.ledger import CANCEL, FLAG_JOB, PAUSE, Ledger
+from mpqueue._engines.loky.flag_setter import FlagSetter
+from mpqueue._wire.memory.flags import Flags
+from mpqueue._wire.memory.ledger import CANCEL, FLAG_JOB, PAUSE, Ledger
 from tests.unit.models.explorer import Model, ModelLedger, Process, World, explore, reverted
 
 #: What the parent says, one after the other: of which job, whether it is paused, and cancelled. At first the flags

@@ -12,11 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mpqueue._core.books import Books
 from mpqueue._core.commands import SendChunk, StartLane
-from mpqueue._core.item_table import make_table
-from mpqueue._core.job_book import JobBook
-from mpqueue._core.lane_book import Chunk
 from mpqueue._core.messages import (
     ChunkReported,
     JobStarted,
@@ -27,9 +23,13 @@ from mpqueue._core.messages import (
     QueueOpened,
 )
 from mpqueue._core.scheduler import Scheduler
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.item_table import make_table
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import Chunk
+from mpqueue._options import JobOptions
 from mpqueue._wire.frames import Ended
-from mpqueue._wire.ledger import Claim, Phase
-from mpqueue.options import JobOptions
+from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.fake_worker import Handler

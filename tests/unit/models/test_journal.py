@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted
-from mpqueue._core.item_table import make_table
-from mpqueue._core.job_book import JobBook
-from mpqueue._engine.journal.journal import GROUP, Entry, Journal
-from mpqueue._engine.journal.recorder import ADD_CHUNK, ENDED, Recorder, Recording
-from mpqueue._engine.journal.store import Statement
-from mpqueue.options import JobOptions
+from mpqueue._core.state.item_table import make_table
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._options import JobOptions
+from mpqueue._parent.journal.journal_file import Statement
+from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
+from mpqueue._parent.journal.recorder import ADD_CHUNK, ENDED, Recorder, Recording
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.fake_worker import Handler

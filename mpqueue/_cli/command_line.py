@@ -1,0 +1,69 @@
+"""The command ``mpqueue``: its commands, and how each ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from mpqueue._cli import completion
+from mpqueue._cli import journal_commands as journal
+from mpqueue._cli import run_command as run
+from mpqueue._cli.usage import Exit, Parser, UsageError, say, say_error
+from mpqueue.errors import MPQueueError
+
+#: Modules of commands, in the order of the help; each adds its own parser.
+COMMANDS = (run, journal, completion)
+
+EPILOG = "`mpqueue COMMAND --help` says more, with examples."
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = Parser(prog="mpqueue", description="Run Python functions over many items on all CPU cores.", epilog=EPILOG)
+    version = sys.modules["mpqueue"].__version__
+    parser.add_argument("--version", action="version", version=f"mpqueue {version}")
+    commands = parser.add_subparsers(title="commands", dest="name", metavar="COMMAND", required=True)
+    for module in COMMANDS:
+        module.add_command(commands)
+    return parser
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; inputs may stand before and after options, which argparse by itself does not allow."""
+    parser = make_parser()
+    args, rest = parser.parse_known_args(arguments)
+    options = [word for word in rest if word.startswith("-") and word != "-"]
+    if options or (rest and not hasattr(args, "inputs")):
+        wrong = " ".join(options or rest)
+        parser.error(f"unrecognized arguments: {wrong}; `mpqueue {args.name} --help` lists what there is")
+    if rest:
+        args.inputs += rest
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; returns the exit code."""
+    args = _parse(arguments)
+    try:
+        return int(args.command(args))
+    except UsageError as error:
+        say_error(str(error))
+        return Exit.USAGE
+    except MPQueueError as error:
+        say_error(str(error))
+        return Exit.FAILED
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:  # the reader of stdout has gone; nothing more can be written to it, not even at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return Exit.NO_READER
+    except Exception:  # noqa: BLE001 - the user's own, raised while a module was imported, or a fault of ours
+        say(traceback.format_exc().rstrip())
+        return Exit.FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""What is on the command line, or comes by stdin, as items."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from mpqueue._cli.usage import UsageError
+
+#: How inputs can be read; "files" is the default.
+KINDS = ("files", "lines", "jsonl", "csv")
+STDIN = "-"
+
+
+def read_items(inputs: Sequence[str], kind: str | None) -> list[Any]:
+    """The items. Raises UsageError for a file that is not there, or that is not what it is said to be."""
+    if kind is None:
+        kind = "lines" if list(inputs) == [STDIN] else "files"
+    if kind == "files":
+        return _files(inputs)
+    read: Callable[[TextIO], Iterable[Any]] = {"lines": _lines, "jsonl": _json_lines, "csv": _rows}[kind]
+    items: list[Any] = []
+    for name in _expanded(inputs) if inputs else [STDIN]:
+        with _opened(name) as file:
+            try:
+                items += read(file)
+            except (ValueError, csv.Error) as error:
+                raise UsageError(f"{_named(name)}: expected {kind}, got {error}") from None
+    return items
+
+
+def _files(inputs: Sequence[str]) -> list[str]:
+    if not inputs:
+        raise UsageError("INPUT: expected files, patterns, or - for the lines of stdin, got none")
+    names = list(_expanded(inputs))
+    for name in names:
+        if os.path.isdir(name):
+            raise UsageError(
+                f"{name}: expected a file, got a folder; for what is in it say '{os.path.join(name, '*')}'"
+            )
+    return names
+
+
+def _expanded(inputs: Sequence[str]) -> Iterator[str]:
+    for name in inputs:
+        if name == STDIN or os.path.exists(name):
+            yield name
+        elif glob.has_magic(name):
+            found = sorted(glob.glob(name, recursive=True))
+            if not found:
+                raise UsageError(f"{name}: expected a pattern of files, got one that fits none")
+            yield from found
+        else:
+            raise UsageError(f"{name}: expected a file, got a name that is not there")
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[TextIO]:
+    if name == STDIN:
+        if sys.stdin is None:
+            raise UsageError("-: expected lines of stdin, got a closed one")
+        if isinstance(sys.stdin, io.TextIOWrapper):  # what is no text in it keeps its bytes, as in file names
+            sys.stdin.reconfigure(errors="surrogateescape")
+        yield sys.stdin
+        return
+    try:
+        file = open(name, newline="", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}") from None
+    with file:
+        yield file
+
+
+def _named(name: str) -> str:
+    return "stdin" if name == STDIN else name
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    for line in file:
+        if text := line.rstrip("\r\n"):
+            yield text
+
+
+def _json_lines(file: TextIO) -> Iterator[Any]:
+    for number, line in enumerate(file, 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
+
+
+def _rows(file: TextIO) -> Iterator[dict[str, Any]]:
+    return csv.DictReader(file, strict=True)

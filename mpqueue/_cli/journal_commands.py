@@ -1,0 +1,193 @@
+"""``mpqueue status``, ``failures``, ``retry`` and ``export``: what a journal holds, and its failed items once more."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, cast
+
+from mpqueue._cli.outputs import ROW, check_output, open_output, open_rows
+from mpqueue._cli.run_command import (
+    RAW_CSV,
+    again,
+    count,
+    count_or_none,
+    describe_failure,
+    log_to_stderr,
+    progress_of,
+    say_end,
+    seconds,
+)
+from mpqueue._cli.usage import Exit, UsageError, coloured, say, tell
+from mpqueue._output.export import as_json_line, record_of
+from mpqueue._queue.job import Job, JobItem
+from mpqueue._queue.job_queue import JobQueue
+from mpqueue._queue.past_jobs import RecordedBook
+from mpqueue._queue.run import JobRun
+from mpqueue._text import label, visible
+from mpqueue.retry import RetryPolicy
+from mpqueue.status import ItemStatus, JobStatus
+
+if TYPE_CHECKING:
+    from mpqueue._core.state.job_book import JobBook
+    from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
+
+    Parsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+EXAMPLES = """\
+examples:
+  mpqueue run thumbnails:make 'pictures/*.jpg' --journal run.db -o thumbnails.csv
+  mpqueue status run.db
+  mpqueue failures run.db --traceback
+  mpqueue retry run.db --timeout 60
+  mpqueue export run.db -o thumbnails.parquet
+
+exit codes: 0 good, 1 some items failed or it could not be read, 2 wrong usage, 130 interrupted (Ctrl-C)
+"""
+
+
+def add_command(commands: Parsers) -> None:
+    """Add them to the command line."""
+    _add(commands, "status", status, "list the jobs of a journal", job=False)
+    parser = _add(commands, "failures", failures, "list the failed items of a journal")
+    parser.add_argument("--traceback", action="store_true", help="with the worker's traceback of each")
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each")
+    parser = _add(commands, "retry", retry, "run the failed items of a journal again, or what is left of a job")
+    parser.add_argument("-j", "--jobs", type=count, metavar="N", help="how many workers (default: one for each CPU)")
+    parser.add_argument("--retries", type=count_or_none, default=3, metavar="N", help="tries after the first (3)")
+    parser.add_argument("--retry-delay", type=seconds, default=2.0, metavar="S", help="seconds before the first (2)")
+    parser.add_argument("--timeout", type=seconds, metavar="S", help="seconds that one try may take")
+    parser.add_argument(
+        "--progress", action=argparse.BooleanOptionalAction, help="show a bar (where there is a terminal)"
+    )
+    parser = _add(commands, "export", export, "write the items of a job in a journal as rows")
+    parser.add_argument("-o", "--output", metavar="FILE", help="as of run (default: JSON Lines on stdout)")
+    parser.add_argument("--columns", metavar="A,B,...", help="as of run")
+    parser.add_argument("--raw-csv", action="store_true", help=RAW_CSV)
+    parser.add_argument("--failed", action="store_true", help="failed items only")
+
+
+def _add(
+    commands: Parsers, name: str, command: Callable[[argparse.Namespace], int], text: str, *, job: bool = True
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("journal", metavar="run.db", help="the file that was given to run as --journal")
+    if job:
+        parser.add_argument("job", metavar="JOB", nargs="?", help="the job's id, where there are several")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def status(args: argparse.Namespace) -> int:
+    """A line for each job."""
+    reader = _reader(args.journal)
+    in_use = reader.in_use
+    rows = [("STATUS", "COMPLETED", "FAILED", "TOTAL", "JOB")]
+    rows += [
+        (_status(job, in_use), str(job.completed), str(job.failed), str(job.total), label(job.id))
+        for job in reader.jobs()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        numbers = [text.rjust(width) for text, width in zip(row[1:4], widths[1:4], strict=True)]
+        tell("  ".join([row[0].ljust(widths[0]), *numbers, row[4]]))
+    return Exit.GOOD
+
+
+def _status(job: RecordedJob, in_use: bool) -> str:
+    over = job.status.final or job.status is JobStatus.PENDING or in_use
+    return str(job.status) if over else "interrupted"
+
+
+def failures(args: argparse.Namespace) -> int:
+    """A line for each failed item."""
+    reader = _reader(args.journal)
+    jobs = reader.jobs() if args.job is None else [_choose(reader, args.job)]
+    with open_rows() if args.json else nullcontext() as rows:
+        for job in jobs:
+            for item in _failed(_opened(reader, job)):
+                if rows is not None:
+                    rows.write(as_json_line({"job": job.id, **record_of(item, [*ROW, "traceback"])}))
+                    continue
+                tell(f"{label(job.id)}: {describe_failure(item)}" if len(jobs) > 1 else describe_failure(item))
+                if args.traceback and item.traceback:
+                    tell("\n".join(f"    {line}" for line in visible(item.traceback).splitlines()))
+    return Exit.GOOD
+
+
+def export(args: argparse.Namespace) -> int:
+    """The rows of one job."""
+    check_output(args.output)
+    reader = _reader(args.journal)
+    job = _opened(reader, _choose(reader, args.job))
+    columns = None if args.columns is None else [name.strip() for name in args.columns.split(",")]
+    with open_output(args.output, columns, captured=False, raw_csv=args.raw_csv) as output:
+        output.put(list(_failed(job)) if args.failed else list(job.items))
+    return Exit.GOOD
+
+
+def retry(args: argparse.Namespace) -> int:
+    """Run what failed, or was left, with the handler that is in the journal."""
+    log_to_stderr("WARNING")
+    job_id = _choose(_reader(args.journal), args.job).id
+    policy = RetryPolicy(args.retries, base_delay=args.retry_delay)
+    if os.getcwd() not in sys.path:  # where `mpqueue run` finds modules, too
+        sys.path.insert(0, os.getcwd())
+    with JobQueue(args.jobs, retry=policy, timeout=args.timeout, journal=args.journal) as queue:
+        book = queue.take_up(job_id, "run it again", unfinished=True)
+        progress = progress_of(args.progress)
+        if book.status is JobStatus.PENDING:
+            run: JobRun = queue.start(job_id, progress=progress)
+        else:
+            run = queue.retry_failed(job_id, progress=progress)
+        try:
+            run.result()
+        except KeyboardInterrupt:
+            run.end_display()
+            say("\n", coloured("interrupted;", "yellow"), f" to go on: {again()}")
+            queue.close(kill=True)
+            return Exit.INTERRUPTED
+    say_end(run.job)
+    return Exit.GOOD if run.job.status is JobStatus.COMPLETED else Exit.FAILED
+
+
+# -- jobs of a journal -------------------------------------------------------------------------------------------------
+
+
+def _reader(path: str) -> Reader:
+    from mpqueue._parent.journal.journal_reader import Reader  # with SQLite, which `run` may not need
+    from mpqueue._parent.journal.ownership import own_path
+
+    if not os.path.exists(path):
+        raise UsageError(f"{path}: expected a journal, got a name that is not there")
+    return Reader(own_path(path))
+
+
+def _choose(reader: Reader, job_id: str | None) -> RecordedJob:
+    jobs = reader.jobs()
+    names = ", ".join(repr(job.id) for job in jobs) or "none"
+    found = jobs if job_id is None else [job for job in jobs if job.id == job_id]
+    if len(found) != 1:
+        wanted = (
+            "JOB: expected the id of a job" if job_id is None else f"JOB: expected a job that is there, got {job_id!r}"
+        )
+        raise UsageError(f"{wanted}; the journal has {names}")
+    return found[0]
+
+
+def _opened(reader: Reader, job: RecordedJob) -> Job:
+    return Job(cast("JobBook", RecordedBook(reader, job)))
+
+
+def _failed(job: Job) -> Iterator[JobItem]:
+    items: Sequence[JobItem] = job.items
+    return (item for item in items if item.status is ItemStatus.FAILED)

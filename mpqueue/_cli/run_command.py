@@ -1,0 +1,307 @@
+"""``mpqueue run``: a function over files, lines or rows."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+from mpqueue._cli.function_names import load_function
+from mpqueue._cli.inputs import KINDS, read_items
+from mpqueue._cli.outputs import InOrder, Output, check_output, open_output
+from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say
+from mpqueue._output.bars import can_draw, describe, minutes
+from mpqueue._output.progress import Progress, ShowProgress
+from mpqueue._queue.job import Job, JobItem
+from mpqueue._queue.job_queue import JobQueue
+from mpqueue._queue.run import JobRun
+from mpqueue._text import label, visible, visible_line
+from mpqueue.errors import HandlerPicklingError
+from mpqueue.retry import RetryPolicy
+from mpqueue.status import ItemStatus, JobStatus
+
+EXAMPLES = """\
+examples:
+  mpqueue run thumbnails:make 'pictures/*.jpg' -j 8 --output thumbnails.csv
+  find . -name '*.txt' | mpqueue run words.py:count - --retries 0 > counts.jsonl
+  mpqueue run geo:locate --from csv addresses.csv --output found.parquet --columns name,result.lat,result.lon
+  mpqueue run model:label --setup model:load --from jsonl items.jsonl --timeout 60 --on-error stop
+
+  mpqueue run thumbnails:make 'pictures/*.jpg' --journal run.db -o thumbnails.csv
+
+exit codes: 0 all items completed, 1 some failed, 2 wrong usage, 130 interrupted (Ctrl-C)
+"""
+RAW_CSV = "texts that a spreadsheet takes for formulas stay as they are in .csv and .tsv (default: with an apostrophe)"
+N = TypeVar("N", int, float)
+
+#: How many failed items are named at the end.
+NAMED = 10
+#: Seconds between two lines of progress that go to no terminal.
+LINE_EVERY = 5.0
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add it to the command line."""
+    parser = commands.add_parser(
+        "run",
+        help="run a function over files, lines or rows",
+        description="Run a function over many items in worker processes. Each item ends as one row of the output.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "handler", metavar="module:handler", help="the function, or file.py:handler; called with one item"
+    )
+    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="files and patterns; - for the lines of stdin")
+    _add_work(parser)
+    _add_output(parser)
+    parser.set_defaults(command=run)
+
+
+def _add_work(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--from", dest="kind", choices=KINDS, help="what the items are: the INPUT files themselves (default), or what "
+        "stands in them (without INPUT in stdin): lines, a JSON value a line, rows of CSV as dicts")  # fmt: skip
+    add("-j", "--jobs", type=count, metavar="N", help="how many workers (default: one for each CPU)")
+    add(
+        "--setup",
+        metavar="module:function",
+        help="called once in each worker; the handler gets what it returns as well",
+    )
+    add("--retries", type=count_or_none, default=3, metavar="N", help="tries after the first (default: 3)")
+    add("--retry-delay", type=seconds, default=2.0, metavar="S", help="seconds before the first; then twice as long "
+        "each time (default: 2)")  # fmt: skip
+    add("--timeout", type=seconds, metavar="S", help="seconds that one try may take")
+    add("--journal", metavar="run.db", help="write down what becomes of each item: the same command, given again after "
+        "whatever ended it, runs only what is missing")  # fmt: skip
+    add("--on-error", choices=("continue", "stop", "skip"), default="continue", help="items that fail for good: go on "
+        "(default), stop at the first, or go on and leave them out of the output")  # fmt: skip
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-o", "--output", metavar="FILE", help=".jsonl, .csv, .tsv, .json or .parquet (default: JSON Lines on stdout)")
+    add("--raw-csv", action="store_true", help=RAW_CSV)
+    add("--unordered", action="store_true", help="rows in the order in which items end, not in that of the input")
+    add("--columns", metavar="A,B,...", help="what rows have: id, payload, status, attempts, elapsed, error, result, "
+        "traceback, stdout, stderr, or keys of the result or the item")  # fmt: skip
+    add("--capture-output", action="store_true", help="keep what items write to stdout and stderr in their rows")
+    add("--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: where stderr is a terminal)")
+    add("--dashboard", action="store_true", help="serve a live page of the run on this machine; its address is printed")
+    add("--log-level", default="WARNING", metavar="LEVEL", type=_level, help="of what handlers log (default: WARNING)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; returns the exit code."""
+    log_to_stderr(args.log_level)
+    check_output(args.output)
+    handler = load_function(args.handler, "module:handler")
+    setup = None if args.setup is None else load_function(args.setup, "--setup")
+    items = read_items(args.inputs, args.kind)
+    policy = RetryPolicy(args.retries, base_delay=args.retry_delay)
+    columns = None if args.columns is None else [name.strip() for name in args.columns.split(",")]
+    with (
+        open_output(args.output, columns, captured=args.capture_output, raw_csv=args.raw_csv) as output,
+        JobQueue(args.jobs, retry=policy, timeout=args.timeout, journal=args.journal) as queue,
+    ):
+        try:
+            job = queue.create_job(args.handler, items, handler, setup=setup, capture_output=args.capture_output)
+        except (HandlerPicklingError, TypeError, ValueError) as error:
+            raise UsageError(str(error)) from None
+        if args.dashboard:
+            _serve(queue)
+        started = queue.start(job.id, progress=progress_of(args.progress))
+        return _follow(queue, started, output, args)
+
+
+def log_to_stderr(level: str) -> None:
+    """Show what is logged from that level on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+    warnings.filterwarnings("ignore", message="progress: tqdm is not installed")
+
+
+def _serve(queue: JobQueue) -> None:
+    try:
+        page = queue.serve()
+    except ImportError as error:
+        raise UsageError(f"--dashboard: {error}") from None
+    say(coloured("live page, as long as this runs:", "bold"), f" {page.url}")
+
+
+def _follow(queue: JobQueue, started: JobRun, output: Output, args: argparse.Namespace) -> int:
+    """Write rows until the job has ended, or is interrupted."""
+    job = started.job
+    rows = _Rows(job, output, args)
+    try:
+        for item in started.as_completed():
+            rows.put(item)
+            if item.status is ItemStatus.FAILED and args.on_error == "stop":
+                queue.cancel(job.id, kill=True)
+        started.result()
+    except BaseException as error:
+        queue.cancel(job.id, kill=True)
+        started.end_display()  # what it calls is ours, and its last word comes before ours
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        rows.end()
+        _say_interrupted(job, recorded=args.journal is not None)
+        return Exit.INTERRUPTED
+    rows.end()
+    say_end(job)
+    return Exit.GOOD if job.status is JobStatus.COMPLETED else Exit.FAILED
+
+
+class _Rows:
+    """Which items become rows, and when."""
+
+    def __init__(self, job: Job, output: Output, args: argparse.Namespace) -> None:
+        self._skip = args.on_error == "skip"
+        self._job = job
+        self._kept = _WithoutFailed(output) if self._skip else output
+        self._ordered = None if args.unordered else InOrder(job, self._kept)
+
+    def put(self, item: JobItem) -> None:
+        """It ended."""
+        (self._ordered or self._kept).put([item])
+
+    def end(self) -> None:
+        """Nothing more will end."""
+        if self._ordered is not None:
+            self._ordered.end()
+
+
+class _WithoutFailed:
+    """Leaves failed items out."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def put(self, items: Sequence[JobItem]) -> None:
+        completed = [item for item in items if item.status is ItemStatus.COMPLETED]
+        if completed:
+            self._output.put(completed)
+
+
+# -- what people are told ----------------------------------------------------------------------------------------------
+
+
+def progress_of(wanted: bool | None) -> ShowProgress:
+    """A bar on a terminal; lines elsewhere, where they are wanted."""
+    if wanted is False or (wanted is None and not can_draw()):
+        return False
+    return True if can_draw() else _Lines()
+
+
+class _Lines:
+    """Progress for a log: a line now and then."""
+
+    def __init__(self) -> None:
+        self._next = LINE_EVERY
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.elapsed >= self._next or progress.status.final:
+            self._next = progress.elapsed + LINE_EVERY
+            say(describe(progress))
+
+
+def say_end(job: Job) -> None:
+    """What became of it."""
+    failures = job.failures
+    for failure in failures[:NAMED]:
+        say(coloured("failed:", "red"), f" {describe_failure(failure.item)}")
+    if len(failures) > NAMED:
+        say(f"... and {len(failures) - NAMED} more")
+    say(*_summary(job))
+
+
+def describe_failure(item: JobItem) -> str:
+    """One line of a failed item, and more where its error has more."""
+    name = label(item.payload if isinstance(item.payload, str | int | float) else item.id)
+    error = visible(item.error or "").replace("\n", "\n    ")
+    return f"{name}: {error} (after {item.attempts} {'try' if item.attempts == 1 else 'tries'})"
+
+
+def _summary(job: Job) -> Iterator[str]:
+    yield f"{job.total} {'item' if job.total == 1 else 'items'}: "
+    yield coloured(f"{job.completed} completed", "green")
+    if job.failed:
+        yield ", "
+        yield coloured(f"{job.failed} failed", "red")
+    left = job.total - job.completed - job.failed
+    if left:
+        yield ", "
+        yield coloured(f"{left} not run", "yellow")
+    if job.retries:
+        yield f", {job.retries} {'retry' if job.retries == 1 else 'retries'}"
+    if job.duration is not None:
+        yield f", in {f'{job.duration:.1f} s' if job.duration < 60 else minutes(job.duration)}"
+
+
+def _say_interrupted(job: Job, *, recorded: bool) -> None:
+    """What became of it, and how to go on."""
+    say("\n", coloured("interrupted:", "yellow"), f" {job.completed + job.failed} of {job.total} items had ended")
+    say(f"{'to go on' if recorded else 'to run it again'}: {again()}")
+
+
+def again() -> str:
+    """The command line that was given, to be given again."""
+    with suppress(ValueError):
+        return " ".join(["mpqueue", *map(_quoted, sys.argv[1:])])
+    return "mpqueue"
+
+
+def _quoted(word: str) -> str:
+    """As a shell takes it: bash, zsh and ksh know the form for what can't be shown."""
+    if visible_line(word) == word:
+        return shlex.quote(word)
+    return f"$'{''.join(_as_escape(byte) for byte in os.fsencode(word))}'"
+
+
+def _as_escape(byte: int) -> str:
+    character = chr(byte)
+    if character in "\\'":
+        return f"\\{character}"
+    return character if " " <= character <= "~" else f"\\{byte:03o}"
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+def count(text: str) -> int:
+    """A number of things, at least one. Raises ArgumentTypeError."""
+    return _number(text, int, 1, "a whole number from 1 up")
+
+
+def count_or_none(text: str) -> int:
+    """A number of things. Raises ArgumentTypeError."""
+    return _number(text, int, 0, "a whole number from 0 up")
+
+
+def seconds(text: str) -> float:
+    """A time. Raises ArgumentTypeError."""
+    return _number(text, float, 0, "a number of seconds")
+
+
+def _number(text: str, kind: type[N], low: int, what: str) -> N:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = kind(-1)
+    if not low <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}")
+    return value
+
+
+def _level(text: str) -> str:
+    name = text.upper()
+    if name not in logging.getLevelNamesMapping():
+        raise argparse.ArgumentTypeError(f"expected a level of logging, got {text!r}")
+    return name

@@ -1,0 +1,1 @@
+"""What the scheduler decides, one rule a module."""

@@ -1,0 +1,228 @@
+"""Who pays for a dead worker: the one item that it was running, and nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mpqueue._core.messages import LaneDied
+from mpqueue._core.rules.memory import megabytes, must_run_apart
+from mpqueue._core.rules.outcomes import drop, finish_if_over, put_back, record
+from mpqueue._core.rules.reports import put_back_around, setup_failed
+from mpqueue._core.rules.watch import is_credible
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.item_table import Failure
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import Chunk, LaneBook, Verdict, Why
+from mpqueue._core.state.pending import Care
+from mpqueue._wire.memory.ledger import Claim, Phase
+from mpqueue.errors import ItemTimeoutError, MemoryLimitError, WorkerCrashedError
+
+
+def worker_died(books: Books, lane: LaneBook, message: LaneDied) -> bool:
+    """Take the dead worker's chunks off its lane; True where somebody was blamed for its death."""
+    claim, verdict = message.claim, lane.verdict
+    if claim is not None and not is_credible(books, lane, claim):
+        claim = None
+    broken = verdict is not None and verdict.why is Why.BROKEN
+    begun = _begun(lane.chunks, claim) if broken else ()
+    blamed = False
+    for chunk in list(lane.chunks):
+        books.remove_chunk(lane, chunk)
+        if message.innocent:
+            put_back(books, chunk.job, chunk.indices[chunk.reported : chunk.end])
+        elif claim is not None and chunk in begun:
+            blamed = _settle_broken(books, lane, chunk, claim, message) or blamed
+        elif claim is None:
+            blamed = _settle_unknown(books, chunk, verdict, message) or blamed
+        elif claim.is_of(chunk.number):
+            settle = _settle_unanswered if claim.phase is Phase.IDLE else _settle_claimed
+            blamed = settle(books, lane, chunk, claim, message) or blamed
+        else:
+            put_back(books, chunk.job, chunk.indices[chunk.reported : chunk.end])
+            if verdict is not None and broken and not begun and chunk.job.number not in lane.proven:
+                # One that did not take its first chunk might be followed by another like it, without end.
+                failure = Failure(crash_error(message, "before it ran an item", verdict.reason))
+                setup_failed(books, lane, chunk.job, failure)
+        finish_if_over(books, chunk.job)
+    return blamed or (verdict is not None and not broken)
+
+
+def _begun(chunks: Sequence[Chunk], claim: Claim | None) -> Sequence[Chunk]:
+    """The chunks that the worker may have begun: up to the one that it was at."""
+    at = next((at for at, chunk in enumerate(chunks) if claim is not None and claim.is_of(chunk.number)), -1)
+    return list(chunks[: at + 1])
+
+
+def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, message: LaneDied) -> bool:
+    """The chunk that the worker was at: blame what it ran, where that can be told, and put back the rest."""
+    job, verdict = chunk.job, lane.verdict
+    if claim.phase is Phase.LOADING:
+        put_back(books, job, chunk.indices[chunk.reported : chunk.end])
+        error = _loading_error(books, job, verdict, message)
+        if error is not None:
+            setup_failed(books, lane, job, Failure(error))
+        return True
+    # Unpickling an item can kill a worker as well as running it can.
+    hi = claim.lo + 1 if claim.phase is Phase.PACKING else claim.hi
+    lo, hi = max(claim.lo, chunk.reported), min(hi, chunk.end)
+    if not _guilty(chunk, claim, verdict) or lo >= hi:
+        put_back(books, job, chunk.indices[chunk.reported : chunk.end])
+        return False
+    if verdict is None and not message.alone:
+        # Another worker's item may have done it: each of them goes out again, with nothing beside it.
+        put_back_around(books, job, chunk, list(range(lo, hi)))
+        _isolate(books, job, chunk.indices[lo:hi])
+        return True
+    if verdict is not None and not verdict.charged and hi - lo == 1:
+        if job.active:
+            must_run_apart(books, chunk, chunk.indices[lo])
+        put_back(books, job, chunk.indices[chunk.reported : chunk.end])
+        return True
+    if hi - lo > 1:
+        # One of several tiny items did it: they go out again, each with a mark of its own.
+        job.pending.suspect(chunk.indices[lo:hi]) if job.active else None
+        put_back(books, job, chunk.indices[chunk.reported : chunk.end])
+        return True
+    put_back_around(books, job, chunk, [lo])
+    if job.active:
+        failure = Failure(_death_error(books, job, verdict, message), elapsed=max(0.0, books.now - claim.since))
+        _charge(books, chunk, chunk.indices[lo], failure, message.pid)
+        if verdict is not None and verdict.used:
+            job.table.note_peaks({chunk.indices[lo]: verdict.used})
+    return True
+
+
+def _settle_unanswered(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, message: LaneDied) -> bool:
+    """The worker was through with the chunk and died before its answer was home: by chance, or by what had run.
+
+    What ran goes out again, uncharged; alone in the end, and then it is charged, or it would go out for ever.
+    """
+    job = chunk.job
+    ran = chunk.indices[chunk.reported : min(claim.lo, chunk.end)]
+    if lane.verdict is not None or not ran or not job.active:
+        put_back(books, job, chunk.indices[chunk.reported : chunk.end])
+        return False
+    if not message.alone or (chunk.isolated and len(ran) > 1):
+        put_back(books, job, chunk.indices[chunk.reported + len(ran) : chunk.end])
+        _isolate(books, job, ran, parts=min(len(ran), 2 if message.alone else 1))
+    elif chunk.careful and len(ran) == 1:
+        put_back_around(books, job, chunk, [chunk.reported])
+        failure = Failure(crash_error(message, "after it had run the item, before it could answer"))
+        _charge(books, chunk, ran[0], failure, message.pid)
+    else:
+        put_back(books, job, chunk.indices[chunk.reported : chunk.end], suspects=ran)
+    return True
+
+
+def _charge(books: Books, chunk: Chunk, index: int, failure: Failure, pid: int) -> None:
+    """The item killed its worker; after the second time it is poison, and whatever travels with it is in its way."""
+    job = chunk.job
+    job.table.forget_costs(index)
+    record(books, job, [index], [None], {0: failure}, pid)
+    if not job.active:
+        return
+    if isinstance(failure.error, MemoryLimitError):
+        must_run_apart(books, chunk, index)
+    if job.is_poison(index):
+        job.pending.handle_with(index, Care.ALONE)
+
+
+def _settle_unknown(books: Books, chunk: Chunk, verdict: Verdict | None, message: LaneDied) -> bool:
+    """Nobody could read what the worker ran: all that it may have is suspect, in halves until one stands alone."""
+    job, rest = chunk.job, chunk.indices[chunk.reported : chunk.end]
+    if verdict is not None and verdict.why is not Why.BROKEN:
+        if verdict.why is Why.TIMEOUT and verdict.chunk == chunk.number and chunk.reported <= verdict.lo < chunk.end:
+            put_back_around(books, job, chunk, [verdict.lo])
+            if job.active:
+                failure = Failure(_death_error(books, job, verdict, message))
+                _charge(books, chunk, chunk.indices[verdict.lo], failure, message.pid)
+        else:
+            put_back(books, job, rest)
+        return True
+    if not rest or not job.active:
+        return False
+    if chunk.isolated and len(rest) == 1 and message.alone:
+        reason = "" if verdict is None else verdict.reason
+        _charge(books, chunk, rest[0], Failure(crash_error(message, reason=reason)), message.pid)
+    else:
+        _isolate(books, job, rest, parts=2 if chunk.isolated and len(rest) > 1 else 1)
+    return True
+
+
+def _settle_broken(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, message: LaneDied) -> bool:
+    """The worker was killed since its line broke: by what runs now, or by what ran just before that was noticed."""
+    job = chunk.job
+    begun = min(claim.hi, chunk.end) if claim.is_of(chunk.number) else chunk.end
+    suspects = chunk.indices[chunk.reported : begun]
+    put_back(books, job, chunk.indices[max(begun, chunk.reported) : chunk.end])
+    reason = "" if lane.verdict is None else lane.verdict.reason
+    if not suspects:
+        if job.number not in lane.proven:
+            setup_failed(books, lane, job, Failure(crash_error(message, "before it ran an item", reason)))
+    elif chunk.isolated and len(suspects) == 1 and message.alone and job.active:
+        _charge(books, chunk, suspects[0], Failure(crash_error(message, reason=reason)), message.pid)
+    else:
+        _isolate(books, job, suspects, parts=min(len(suspects), 2))
+    return True
+
+
+def _isolate(books: Books, job: JobBook, indices: Sequence[int], parts: int = 1) -> None:
+    """Have these go out with nothing beside them, where they are still to run."""
+    if not job.active or job.cancelled:
+        return
+    for index in job.dropped.intersection(indices):
+        drop(books, job, index)
+    indices = [index for index in indices if index not in job.dropped]
+    if indices:
+        books.has_suspects = True
+        job.pending.put_group(indices, parts)
+
+
+def _guilty(chunk: Chunk, claim: Claim, verdict: Verdict | None) -> bool:
+    """False where the worker was killed by us for something that it has left behind, or for no fault of its own."""
+    if verdict is None:
+        return True
+    return verdict.why in (Why.TIMEOUT, Why.MEMORY) and verdict.chunk == chunk.number and verdict.lo == claim.lo
+
+
+def _death_error(books: Books, job: JobBook, verdict: Verdict | None, message: LaneDied) -> BaseException:
+    if verdict is not None and verdict.why is Why.MEMORY:
+        return _memory_error(books, verdict, "the item's worker")
+    if verdict is not None:
+        return ItemTimeoutError(
+            f"the item ran longer than its timeout of {job.options.timeout:g} s; its worker was killed", message.stack
+        )
+    return crash_error(message)
+
+
+def _memory_error(books: Books, verdict: Verdict, whose: str) -> MemoryLimitError:
+    limit = megabytes(books.max_memory or 0)
+    return MemoryLimitError(
+        f"{whose} had {megabytes(verdict.used)} of private memory, more than max_memory_per_worker of {limit}; "
+        "it was killed"
+    )
+
+
+def _loading_error(books: Books, job: JobBook, verdict: Verdict | None, message: LaneDied) -> BaseException | None:
+    """What a death while loading counts as; None where it was our doing."""
+    if verdict is None:
+        return crash_error(message)
+    if verdict.why is Why.MEMORY:
+        return _memory_error(books, verdict, "the worker, in setup,")
+    if verdict.why is Why.SETUP_TIMEOUT:
+        return TimeoutError(f"setup ran longer than setup_timeout of {job.options.setup_timeout:g} s")
+    return None
+
+
+def crash_error(message: LaneDied, when: str = "while it ran the item", reason: str = "") -> WorkerCrashedError:
+    """The error for a worker that died by itself, or that was killed for that ``reason``."""
+    if reason:
+        how, when = "was killed", f"{when}: {reason}"
+    elif message.signal is not None:
+        how = f"was ended by {message.signal}"
+    elif message.exitcode is not None:
+        how = f"ended with exit code {message.exitcode}"
+    else:
+        how = "ended, the system does not tell how,"
+    who = f"the worker process {message.pid}" if message.pid else "a worker process"
+    return WorkerCrashedError(f"{who} {how} {when}", message.exitcode, message.signal, message.pid)

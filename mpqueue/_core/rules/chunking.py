@@ -1,0 +1,116 @@
+"""How many items travel together: a pure function of what is known about the job.
+
+A chunk aims at a duration. The first items go out one by one; sizes then grow at most 64-fold from one report to
+the next, since the first items are often slow for reasons of their own (imports, caches). Towards the end a lane gets
+most of what it has to run yet for all lanes to finish together, given what each of them holds, and the rest when more
+is known. (Factoring, by Hummel, Schonberg and Flynn, 1992, looks only at what waits, and takes twice as many chunks.)
+
+Items that turn out to take longer make chunks small at once (what is known of an item's time and what the last report
+says are averaged); when they take less again, the geometric mean of the two has chunks as long as before after four of
+them, where an item of a thousand times the others' length had come between. An average would take ten.
+"""
+
+from __future__ import annotations
+
+import math
+
+from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS
+from mpqueue._wire.pace import CHUNK_SECONDS
+
+#: The part of what chunks aim at below which one is not worth cutting up, even at the end: to send it costs 1 ms.
+SMALLEST = 0.05
+#: The end begins where each lane's share of what waits is less than so many chunks: what lanes hold matters from there.
+END = 3
+#: The part that a lane gets at once of what it should have to finish with the others: the less, the more uneven the
+#: items' times were so far, between these two. A wrong guess is mended with the rest, by smaller chunks.
+LEAST_OF_SHARE, MOST_OF_SHARE = 0.5, 0.9
+#: A chunk holds at most this many times the items of the largest one that came back.
+GROWTH = 64
+#: Items of the largest chunk from which on what is known of an item's time counts beside what the last report says.
+SETTLED = 16
+#: A lane gets a second chunk in advance only where an item is known to take less than so many chunks should.
+PREFETCH_BELOW = 2.5
+#: Seconds that an item takes at least, whatever a clock says.
+LEAST_PACE = 1e-9
+#: Bytes of pickled items that a chunk aims at, at most.
+TARGET_BYTES = 4 << 20
+#: A stream holds items for so many seconds of all lanes, but at least so many for each and at most so many in all, and
+#: at most so many bytes of them.
+AHEAD_SECONDS = 0.25
+LEAST_AHEAD = 4
+MOST_AHEAD = 100_000
+AHEAD_BYTES = 256 << 20
+
+
+class ChunkSizer:
+    """What is known about the items of one job: how long they take, how large they are.
+
+    A chunk aims at ``chunk_seconds``, which the scheduler sets to the engine's.
+    """
+
+    def __init__(self, explicit: int | None) -> None:
+        self._explicit = explicit
+        self.chunk_seconds = CHUNK_SECONDS
+        self._largest = 0
+        self.seconds_per_item: float | None = None
+        self._bytes_per_item = 0.0
+        #: By which part an item's time in one report differs from what was known: 0 where all take the same.
+        self._unevenness = 1.0
+
+    def learn(self, items: int, seconds: float) -> None:
+        """A chunk came back: so many items ran in so many seconds."""
+        if items <= 0:
+            return
+        self._largest = max(self._largest, items)
+        latest = max(seconds / items, LEAST_PACE)
+        known = self.seconds_per_item
+        if known is not None:
+            self._unevenness = 0.5 * (self._unevenness + abs(latest - known) / max(latest, known))
+        if known is None or self._largest < SETTLED:
+            self.seconds_per_item = latest
+        else:
+            self.seconds_per_item = 0.5 * (known + latest) if latest > known else math.sqrt(known * latest)
+
+    def learn_bytes(self, items: int, size: int) -> None:
+        """So many items were pickled into so many bytes."""
+        self._bytes_per_item = size / items
+
+    def window(self, lanes: int) -> int:
+        """How many items a stream should hold, to keep so many lanes busy."""
+        least = LEAST_AHEAD * lanes
+        if self.seconds_per_item is None:
+            return least
+        ahead = min(AHEAD_SECONDS * lanes / self.seconds_per_item, MOST_AHEAD)
+        if self._bytes_per_item:
+            ahead = min(ahead, AHEAD_BYTES / self._bytes_per_item)
+        return max(least, int(ahead))
+
+    @property
+    def may_prefetch(self) -> bool:
+        """True where a lane may hold a second chunk while it runs the first."""
+        return self.seconds_per_item is not None and self.seconds_per_item < PREFETCH_BELOW * self.chunk_seconds
+
+    def nears_end(self, pending: int, lanes: int) -> bool:
+        """True where so few items wait that the next chunk's size depends on what the lanes still hold."""
+        if self._explicit is not None or self.seconds_per_item is None:
+            return False
+        return pending * self.seconds_per_item < END * lanes * self.chunk_seconds
+
+    def size(self, pending: int, lanes: int, held: float = 0.0, own: float = 0.0) -> int:
+        """Items for the next chunk, of ``pending`` ones, with ``lanes`` lanes to share them.
+
+        These still hold work for ``held`` seconds, all together; the one that gets the chunk for ``own`` of them.
+        """
+        if self._explicit is not None:
+            return min(self._explicit, pending, MAX_CHUNK_ITEMS)
+        if self.seconds_per_item is None:
+            return 1
+        pace = self.seconds_per_item
+        by_time = self.chunk_seconds / pace
+        share = (pending * pace + held) / lanes - own
+        part = min(MOST_OF_SHARE, max(LEAST_OF_SHARE, 1.0 - self._unevenness))
+        at_the_end = max(part * share, SMALLEST * self.chunk_seconds) / pace
+        size = min(by_time, self._largest * GROWTH, at_the_end, MAX_CHUNK_ITEMS)
+        if self._bytes_per_item:
+            size = min(size, TARGET_BYTES / self._bytes_per_item)
+        return max(1, min(int(size), pending))

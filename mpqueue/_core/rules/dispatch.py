@@ -1,0 +1,232 @@
+"""Which job's items go to which lane next.
+
+Two things hold all lanes back at once. Where memory is short, fewer lanes work, at least one. An item that has to
+run *apart* waits until nothing else runs, while nothing new is sent, and then has the queue to itself. Neither is for
+ever, since either may never end: it waits for `APART_PATIENCE`, and after `APART_ALONE` the others go on beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mpqueue._core.commands import SendChunk
+from mpqueue._core.rules import fleet, isolation
+from mpqueue._core.rules.watch import watch_lane
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
+from mpqueue._core.state.pending import Care
+from mpqueue._core.state.timers import TimerKind
+
+#: Worker seconds by which a job may be ahead of an equal one before a lane that has its handler leaves it.
+STICKINESS = 0.1
+#: Seconds that an item which has to run apart waits for what runs. Then it runs beside it.
+APART_PATIENCE = 10.0
+#: Seconds that such an item has the queue to itself: it may hang. Where memory is still short then, few lanes go on.
+APART_ALONE = 60.0
+
+
+def dispatch(books: Books) -> None:
+    """Give every lane that has room something to do; empty lanes first, so that no item waits needlessly."""
+    if books.workers_wear_out:
+        for lane in books.lanes_at(0):
+            if lane.state is LaneState.READY and books.worn_out(lane) and not lane.forgetting:
+                fleet.recycle(books, lane)
+    books.held = False
+    if not any(job.runnable for job in books.jobs.values()):
+        return
+    if books.any_apart and _run_apart(books):
+        books.held = True
+        return
+    _feed_lanes(books)
+    if books.any_apart and _run_apart(books):  # what stood before it has gone out
+        books.held = True
+
+
+def _feed_lanes(books: Books) -> None:
+    most = books.headroom.lanes
+    if most is not None and most < len(books.lanes):
+        _feed_few(books, most)
+        return
+    # Once more where the first round may have sent the last suspects, for which others had to stand back.
+    for depth in (*[0] * books.has_suspects, *range(CHUNKS_PER_LANE)):
+        for lane in books.lanes_at(depth):
+            if lane.state is LaneState.READY and not books.worn_out(lane):
+                _feed(books, lane)
+
+
+def _feed_few(books: Books, most: int) -> None:
+    """Let so many lanes work at a time, one chunk each: those that do now, and others."""
+    for lane in books.lanes_at(0):
+        if len(books.lanes) - len(books.at_depth[0]) >= most:
+            books.held = True
+            return
+        if books.idle(lane):
+            _feed(books, lane)
+
+
+def _run_apart(books: Books) -> bool:
+    """True where an item runs apart, or waits for it: then nothing else may begin."""
+    if any(_is_alone(books, chunk) for lane in books.lanes for chunk in lane.chunks):
+        return True
+    job = _next_apart(books)
+    if job is None:
+        books.apart_since = None
+        return False
+    if books.apart_since is None:
+        books.apart_since = books.now
+        books.timers.add(books.now + APART_PATIENCE, TimerKind.APART)
+    if books.now < books.apart_since + APART_PATIENCE and len(books.at_depth[0]) < len(books.lanes):
+        return True
+    lanes = [
+        lane
+        for lane in books.lanes
+        if not lane.chunks and lane.state is not LaneState.DOWN and _may_have(books, job, lane, Care.APART)
+    ]
+    if not lanes:
+        return False  # it has to wait for one that is busy, perhaps for ever: the others go on
+    fresh = [lane for lane in lanes if books.idle(lane) and not lane.tries]
+    if fresh:
+        books.apart_since = None
+        books.timers.add(books.now + APART_ALONE, TimerKind.APART)
+        return _send(books, fresh[0], job, 1, Care.APART)
+    if not any(lane.state is LaneState.STARTING for lane in lanes):
+        used = [lane for lane in lanes if lane.state is LaneState.READY and not lane.forgetting]
+        if used:
+            fleet.recycle(books, used[0])
+    return True
+
+
+def _is_alone(books: Books, chunk: Chunk) -> bool:
+    return chunk.care is Care.APART and books.now < chunk.sent_at + APART_ALONE
+
+
+def _next_apart(books: Books) -> JobBook | None:
+    """The job whose next item has to run apart, where a lane may have it.
+
+    Jobs of a higher priority go first, but only as far as they have a use for the lanes that there are.
+    """
+    waiting = [
+        job
+        for job in books.jobs.values()
+        if job.runnable
+        and job.pending.next_care is Care.APART
+        and any(_may_have(books, job, lane, Care.APART) for lane in books.lanes if lane.state is not LaneState.DOWN)
+    ]
+    if not waiting:
+        return None
+
+    def standing(job: JobBook) -> tuple[bool, int]:
+        free = any(books.idle(lane) and _may_have(books, job, lane, Care.APART) for lane in books.lanes)
+        return free, job.options.priority
+
+    job = max(waiting, key=standing)
+    if any(other.runnable and other.options.priority > job.options.priority for other in books.jobs.values()):
+        _feed_lanes(books)
+        if not any(books.idle(lane) and _may_have(books, job, lane, Care.APART) for lane in books.lanes):
+            return None
+    return job
+
+
+def _feed(books: Books, lane: LaneBook) -> None:
+    held = lane.job
+    if held is not None and not _may_queue_behind(lane, held):
+        return
+    # A job all of whose waiting items were cancelled has nothing to send: the next one's turn.
+    while (job := _choose(books, lane)) is not None and (held is None or job is held):
+        size = _size(books, lane, job)
+        if (room := books.room(lane, job)) is not None:
+            size = min(size, room)
+        if _send(books, lane, job, size, Care.ISOLATED if held is None else Care.CAREFUL) or held is not None:
+            return
+
+
+def _size(books: Books, lane: LaneBook, job: JobBook) -> int:
+    """How many items of the job the lane should get now."""
+    pending, lanes = len(job.pending), _lanes_for(books, job)
+    if not job.sizer.nears_end(pending, lanes):
+        return job.sizer.size(pending, lanes)
+    return job.sizer.size(pending, lanes, books.seconds_held(job), max(0.0, lane.free_at - books.now))
+
+
+def _may_queue_behind(lane: LaneBook, held: JobBook) -> bool:
+    """True where the lane, which holds a chunk of this job, may have the next one too, so that it need not wait."""
+    if max(lane.chunks[0].care, held.pending.next_care) >= Care.ALONE:
+        return False
+    return held.number in lane.proven and held.sizer.may_prefetch
+
+
+def _choose(books: Books, lane: LaneBook) -> JobBook | None:
+    """The job that this lane should serve: the highest priority; of equals the one that has less."""
+    runnable = [job for job in books.jobs.values() if job.runnable and _may_have(books, job, lane)]
+    if len(runnable) <= 1:
+        return runnable[0] if runnable else None
+
+    def standing(job: JobBook) -> tuple[int, int, float, int]:
+        held = job.lanes_held - (job is lane.job)
+        used = job.seconds_used + job.seconds_expected
+        if job.number in lane.loaded:
+            used -= STICKINESS
+        return (-job.options.priority, held, used, job.number)
+
+    return min(runnable, key=standing)
+
+
+def _may_have(books: Books, job: JobBook, lane: LaneBook, care: Care = Care.ISOLATED) -> bool:
+    """False where the job's setup failed on the lane, or where the job has as many lanes as it may have.
+
+    Or where its next item needs more than that much care.
+    """
+    if job.pending.next_care > care:
+        return False
+    most = job.options.max_lanes
+    capped = most is not None and job.lanes_held >= most and job is not lane.job
+    if capped or not job.may_use(lane.number, books.now):
+        return False
+    return not books.has_suspects or isolation.allows(books, lane, job)
+
+
+def _lanes_for(books: Books, job: JobBook) -> int:
+    """How many lanes share the job's items: all but those that other runnable jobs of its priority can claim."""
+    rivals = sum(
+        1 for other in books.jobs.values() if other.runnable and other.options.priority >= job.options.priority
+    )
+    share = max(1, books.present // max(1, rivals))
+    return share if job.options.max_lanes is None else min(share, job.options.max_lanes)
+
+
+def _take(job: JobBook, size: int, care: Care) -> tuple[Sequence[int], Care]:
+    """The next items, as far as they need no more than that much care; without those that were cancelled meanwhile."""
+    while job.pending and job.pending.next_care <= care:
+        indices, needed = job.pending.take(size)
+        if job.dropped:
+            indices = [index for index in indices if index not in job.dropped]
+        if indices:
+            return indices, needed
+    return (), Care.NONE
+
+
+def _send(books: Books, lane: LaneBook, job: JobBook, size: int, most: Care) -> bool:
+    indices, care = _take(job, size, most)
+    if not indices:
+        return False
+    tries = job.table.attempts
+    # Where nothing failed so far, every coming try is the first one.
+    attempts = [tries[index] for index in indices] if job.table.history else ()
+    chunk = Chunk(
+        number=lane.number_chunk(),
+        job=job,
+        indices=indices,
+        care=care,
+        expected=len(indices) * (job.sizer.seconds_per_item or 0.0),
+        sent_at=books.now,
+        attempts=[tried + 1 for tried in attempts] if any(attempts) else (),
+    )
+    books.count_tries(lane, job, len(indices))
+    lane.asked(books.now)
+    books.add_chunk(lane, chunk)
+    with_handler = job.number not in lane.loaded
+    lane.loaded[job.number] = job
+    books.commands.append(SendChunk(lane.number, lane.generation, chunk, with_handler))
+    watch_lane(books, lane)
+    return True

@@ -1,0 +1,254 @@
+"""Workers that come, fail to come, and go."""
+
+from __future__ import annotations
+
+from mpqueue._core.commands import ForgetJob, InitializeLane, KillLane, RecycleLane, RetireLane, StartLane, Warn
+from mpqueue._core.messages import LaneAbsent, LaneDied, LaneInitialized, LaneReady, LaneStartFailed, LanesWanted
+from mpqueue._core.rules.blame import crash_error, worker_died
+from mpqueue._core.rules.outcomes import fail_rest
+from mpqueue._core.rules.reports import fail_if_barred
+from mpqueue._core.rules.watch import await_answer
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.lane_book import LaneBook, LaneState
+from mpqueue._core.state.timers import TimerKind
+from mpqueue.errors import SetupError, WorkerStartError, shown
+
+#: Seconds before a worker that could not be started is tried again: doubled each time, up to the second figure.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+#: A worker that died by itself sooner than this many seconds after its start, before it did anything, may be one of
+#: many: the next one waits as if it could not be started.
+EARLY = 1.0
+#: Seconds after which the jobs fail where no worker has ever come, and every start fails for a lasting reason; and how
+#: often each lane must have failed by then.
+HOPELESS, HOPELESS_TRIES = 0.8, 2
+#: How many workers in a row must die in the initializer, on each lane, for it to be the initializer's fault.
+DEADLY = 3
+
+
+def open_lanes(books: Books) -> None:
+    """The first job starts: so do all workers, side by side."""
+    if not books.opened:
+        books.opened = True
+        for lane in books.lanes:
+            lane.renew()
+            books.commands.append(StartLane(lane.number, lane.generation))
+        _nobody_there(books)
+
+
+def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
+    """A worker answered."""
+    books.absent.discard(lane.number)
+    books.ever_ready = True
+    lane.pid = message.pid
+    lane.ready_at = books.now
+    lane.fate = message.fate
+    if books.has_initializer:
+        lane.asked(books.now)
+        books.commands.append(InitializeLane(lane.number, lane.generation))
+        await_answer(books, lane)
+    else:
+        _take_into_service(books, lane)
+
+
+def lane_absent(books: Books, lane: LaneBook, _message: LaneAbsent) -> None:
+    """There is no room for a worker now: the others do without it."""
+    lane.state = LaneState.ABSENT
+    books.absent.add(lane.number)
+    _nobody_there(books)
+    for job in list(books.jobs.values()):
+        fail_if_barred(books, job)
+
+
+def lane_initialized(books: Books, lane: LaneBook, message: LaneInitialized) -> None:
+    """A worker has run the initializer; where that fails in every worker, nothing can be run."""
+    if message.failure is None:
+        books.init_error = None
+        _take_into_service(books, lane)
+        return
+    books.init_error = message.failure.error
+    lane.start_failures += 1
+    lane.state = LaneState.DYING
+    books.commands.append(KillLane(lane.number))
+    if not any(other.state in (LaneState.READY, LaneState.STARTING) for other in books.lanes):
+        fail_for_initializer(books)
+
+
+def fail_for_initializer(books: Books) -> None:
+    """Fail what waits for workers that the initializer keeps from coming."""
+    cause = books.init_error
+    error = SetupError(f"the initializer failed in every worker; the last time with {shown(cause)}")
+    error.__cause__ = cause
+    for job in list(books.jobs.values()):
+        fail_rest(books, job, error)
+
+
+def _take_into_service(books: Books, lane: LaneBook) -> None:
+    lane.state = LaneState.READY
+    for job in books.jobs.values():
+        job.timings.lane_ready(lane.number, books.now)
+    if lane.start_failures == 0:  # else it may be one more that dies at once
+        books.no_lanes_since = None
+
+
+def lanes_wanted(books: Books, message: LanesWanted) -> None:
+    """Let there be at least so many lanes."""
+    while len(books.lanes) < message.count:
+        lane = books.add_lane()
+        if books.opened:
+            lane.renew()
+            books.commands.append(StartLane(lane.number, lane.generation))
+
+
+def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) -> None:
+    """A worker could not be started: try again after a growing pause."""
+    books.absent.discard(lane.number)
+    if books.closing and not books.jobs:
+        lane.renew()
+        lane.state = LaneState.DOWN
+        return
+    books.last_start_error = message.error
+    if message.final and not any(
+        other.state in (LaneState.READY, LaneState.STARTING, LaneState.DYING) for other in books.lanes if other != lane
+    ):
+        _fail_for_want_of_workers(books, f"no worker can be started: {message.error}")
+    if lane.start_failures == 0:
+        books.commands.append(Warn(f"worker {lane.number} could not be started, trying again: {shown(message.error)}"))
+    lane.start_failures += 1
+    lane.hopeless = message.lasting
+    _start_later(books, lane)
+    if message.lasting and not books.ever_ready and books.no_lanes_since is not None:
+        books.timers.add(books.no_lanes_since + HOPELESS, TimerKind.NO_LANES)
+
+
+def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
+    """A worker is gone: settle its chunks and start the next one."""
+    initializing = books.has_initializer and lane.state is LaneState.STARTING
+    for job in books.jobs.values():
+        job.timings.lane_gone(lane.number, books.now, worked=lane.job is job, died=True)
+    blamed = worker_died(books, lane, message)
+    books.commands.append(RetireLane(lane.number))
+    if initializing:
+        _died_in_initializer(books, lane, message)
+        return
+    early = not blamed and not message.innocent and not lane.proven and books.now - lane.ready_at < EARLY
+    if books.init_error is not None:
+        _start_later(books, lane)
+    elif early:
+        books.last_start_error = crash_error(message, "as soon as it had started")
+        lane.start_failures += 1
+        _start_later(books, lane)
+    else:
+        lane.start_failures = 0
+        _start_now(books, lane)
+
+
+def _died_in_initializer(books: Books, lane: LaneBook, message: LaneDied) -> None:
+    """Somebody may have killed it, so the next one tries again; where all die there, nothing can be run."""
+    books.last_start_error = error = crash_error(message, "while it ran the initializer")
+    lane.start_failures += 1
+    _start_later(books, lane)
+    if all(other.start_failures >= DEADLY and other.state is not LaneState.READY for other in books.lanes):
+        books.init_error = error
+        fail_for_initializer(books)
+
+
+def forget_lanes(books: Books) -> None:
+    """All workers are about to be killed: what is on them did not run, and nothing that they say counts any more."""
+    for lane in books.lanes:
+        for chunk in list(lane.chunks):
+            books.remove_chunk(lane, chunk)
+        lane.renew()
+        lane.state = LaneState.DOWN
+
+
+def recycle(books: Books, lane: LaneBook) -> None:
+    """Replace the worker of a lane on which nothing is under way; nobody is charged.
+
+    What setups have yielded there is finished first.
+    """
+    books.commands.extend(ForgetJob(lane.number, lane.generation, job) for job in lane.loaded.values())
+    books.commands.append(RecycleLane(lane.number))
+    for job in books.jobs.values():
+        job.timings.lane_gone(lane.number, books.now, worked=False, died=False)
+    _start_now(books, lane)
+
+
+def start_again(books: Books) -> None:
+    """A job starts: where all starts were hopeless the reason may be gone by now, so it is not failed for them."""
+    if _is_hopeless(books):
+        books.no_lanes_since = books.now
+        for lane in books.lanes:
+            _start_now(books, lane)
+
+
+def _is_hopeless(books: Books) -> bool:
+    return not books.ever_ready and all(
+        lane.hopeless and lane.state is LaneState.DOWN and lane.start_failures >= HOPELESS_TRIES for lane in books.lanes
+    )
+
+
+def start_due(books: Books, lane: LaneBook) -> None:
+    """The pause before another start is over."""
+    if lane.state is LaneState.DOWN:
+        _start_now(books, lane)
+
+
+def nobody_came(books: Books) -> None:
+    """Fail every active job, where no worker could be started for so long."""
+    since, patience = books.no_lanes_since, books.engine.patience
+    if since is None:
+        return
+    if _is_hopeless(books):
+        patience = min(patience, HOPELESS)
+    due = since + patience + books.sleeps.after(since)
+    if books.now < due:
+        if due > since + patience:
+            books.timers.add(due, TimerKind.NO_LANES)
+        return
+    serving = [books.now - lane.ready_at for lane in books.lanes if lane.state in (LaneState.READY, LaneState.DYING)]
+    if serving:
+        if max(serving) >= EARLY:
+            books.no_lanes_since = None
+        else:
+            books.timers.add(books.now + EARLY, TimerKind.NO_LANES)
+        return
+    reason = books.last_start_error
+    why = "there was no room for any" if reason is None else f"the last reason: {shown(reason)}"
+    _fail_for_want_of_workers(books, f"no worker could be started for {patience:g} s; {why}")
+    books.no_lanes_since = books.now
+    books.timers.add(books.now + books.engine.patience, TimerKind.NO_LANES)
+
+
+def _fail_for_want_of_workers(books: Books, text: str) -> None:
+    error = WorkerStartError(text)
+    error.__cause__ = books.last_start_error
+    if books.jobs:
+        books.commands.append(Warn(text))
+    for job in list(books.jobs.values()):
+        fail_rest(books, job, error)
+
+
+def _start_now(books: Books, lane: LaneBook) -> None:
+    lane.renew()
+    if books.closing and not books.jobs:
+        lane.state = LaneState.DOWN
+        return
+    books.commands.append(StartLane(lane.number, lane.generation))
+    _nobody_there(books)
+
+
+def _start_later(books: Books, lane: LaneBook) -> None:
+    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(lane.start_failures - 1, 30))
+    lane.renew()
+    lane.state = LaneState.DOWN
+    books.timers.add(books.now + pause, TimerKind.LANE_START, lane.number, lane.generation)
+    _nobody_there(books)
+
+
+def _nobody_there(books: Books) -> None:
+    """Begin to count the time without workers, where there is none."""
+    if books.no_lanes_since is None and not any(
+        lane.state in (LaneState.READY, LaneState.DYING) for lane in books.lanes
+    ):
+        books.no_lanes_since = books.now
+        books.timers.add(books.now + books.engine.patience, TimerKind.NO_LANES)

@@ -1,0 +1,32 @@
+"""Blame where nobody can tell what a dead worker ran: suspects go out in groups, each with nothing beside it.
+
+Where a group's worker dies, the group is halved; where it comes home, all of it is cleared; and an item that stands
+alone when its worker dies has done it. So the innocent are never charged, and n suspects cost about log2(n) deaths.
+
+"Nothing beside it" means: on no lane that dies together with its own (`LaneReady.fate`).
+"""
+
+from __future__ import annotations
+
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import LaneBook
+from mpqueue._core.state.pending import Care
+
+
+def allows(books: Books, lane: LaneBook, job: JobBook) -> bool:
+    """False where serving the job on this lane now would bring two suspects together, or keep one waiting for ever."""
+    if any(chunk.isolated for chunk in lane.chunks):
+        return False
+    groups = job.pending.next_care is Care.ISOLATED
+    if lane.fate is None:
+        return not (groups and lane.chunks)
+    if groups:
+        return not any(mate.chunks for mate in _mates(books, lane)) and not lane.chunks
+    if any(chunk.isolated for mate in _mates(books, lane) for chunk in mate.chunks):
+        return False
+    return not any(other.pending.next_care is Care.ISOLATED and other.runnable for other in books.jobs.values())
+
+
+def _mates(books: Books, lane: LaneBook) -> list[LaneBook]:
+    return [other for other in books.lanes if other is not lane and other.fate == lane.fate]

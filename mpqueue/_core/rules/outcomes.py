@@ -1,0 +1,169 @@
+"""What becomes of items whose try has ended, and of jobs whose items have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mpqueue._core.commands import AnnounceFinished, AnnounceItems, ForgetJob, Retrying, SetFlags
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.item_table import Failure
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import LaneState
+from mpqueue._core.state.timers import TimerKind
+from mpqueue._core.state.timings import Event
+from mpqueue.errors import ItemCancelledError, shown
+from mpqueue.retry import Fail
+from mpqueue.status import PENDING, RETRY, JobStatus
+
+
+@dataclass(slots=True)
+class _Fates:
+    """What one report did to its items, for the announcement."""
+
+    failed: set[int] = field(default_factory=set)
+    retrying: dict[int, Retrying] = field(default_factory=dict)
+    silent: set[int] = field(default_factory=set)  #: neither: pending again, because the job was cancelled
+
+
+def record(
+    books: Books,
+    job: JobBook,
+    indices: Sequence[int],
+    results: list[Any],
+    failures: dict[int, Failure],
+    pid: int | None,
+) -> None:
+    """These items' tries ended: ``results`` by position (None where it failed), ``failures`` by position."""
+    completed, failed = job.completed, job.failed
+    fates = _Fates()
+    if not failures:
+        if indices:
+            job.table.complete(indices, results)
+            job.completed += len(indices)
+    else:
+        start = 0
+        for position in [*sorted(failures), len(indices)]:
+            if position > start:
+                job.table.complete(indices[start:position], results[start:position])
+                job.completed += position - start
+            if position < len(indices):
+                _record_failure(books, job, indices[position], failures[position], pid, fates)
+            start = position + 1
+    _announce(books, job, indices, fates, completed, failed)
+    finish_if_over(books, job)
+
+
+def _record_failure(books: Books, job: JobBook, index: int, failure: Failure, pid: int | None, fates: _Fates) -> None:
+    attempt = job.table.fail_try(index, failure, pid)
+    if failure.charged and index not in job.dropped:
+        decision = job.options.retry.decide(attempt, failure.error, books.rng)
+    else:
+        decision = Fail("not charged, or cancelled")
+    if isinstance(decision, Fail):
+        job.table.fail(index, failure)
+        job.failed += 1
+        fates.failed.add(index)
+    elif job.cancelled:
+        job.table.status[index] = PENDING
+        fates.silent.add(index)
+    else:
+        job.table.status[index] = RETRY
+        books.timers.add(books.now + decision.delay, TimerKind.RETRY, job.number, index, job.epoch)
+        job.retries += 1
+        job.timings.note(Event(books.now, "retry", None, index))
+        fates.retrying[index] = Retrying(attempt, decision.delay, failure)
+
+
+def _announce(books: Books, job: JobBook, indices: Sequence[int], fates: _Fates, completed: int, failed: int) -> None:
+    if fates.silent:
+        indices = [index for index in indices if index not in fates.silent]
+    if indices:
+        books.commands.append(
+            AnnounceItems(job, indices, frozenset(fates.failed), fates.retrying, completed, failed, job.status)
+        )
+
+
+def retry_due(books: Books, job_number: int, index: int, epoch: int) -> None:
+    """An item's delay is over."""
+    job = books.jobs.get(job_number)
+    if job is None or job.epoch != epoch or job.cancelled or job.table.status[index] != RETRY:
+        return
+    job.table.status[index] = PENDING
+    job.table.forget_costs(index)
+    job.pending.add_due(index)
+
+
+def fail_rest(books: Books, job: JobBook, error: BaseException) -> None:
+    """Every item of the job that has not ended fails with ``error``, uncharged, and the job ends."""
+    job.pending.clear()
+    table, completed, failed = job.table, job.completed, job.failed
+    unfinished = table.unfinished()
+    failure = Failure(error, charged=False)
+    for index in unfinished:
+        table.fail(index, failure)
+    job.failed += len(unfinished)
+    _announce(books, job, unfinished, _Fates(failed=set(unfinished)), completed, failed)
+    finish_if_over(books, job)
+
+
+def finish_if_over(books: Books, job: JobBook) -> None:
+    """End the job where nothing of it is left to do."""
+    if not job.active:
+        return
+    if job.cancelled:
+        if job.chunks_out == 0:
+            finish(books, job, JobStatus.CANCELLED)
+    elif job.all_ended:
+        finish(books, job, JobStatus.COMPLETED_WITH_ERRORS if job.failed else JobStatus.COMPLETED)
+
+
+def finish(books: Books, job: JobBook, status: JobStatus) -> None:
+    """The job has ended: tell the listeners, and the workers that still hold its handler."""
+    job.pending.clear()
+    if job.started_at is not None:
+        job.duration = books.now - job.started_mono
+        job.finished_at = job.started_at + job.duration
+        job.timings.finish(books.now)
+    job.status = status
+    books.jobs.pop(job.number, None)
+    books.commands.append(AnnounceFinished(job, status, job.completed, job.failed, job.duration or 0.0))
+    clear_flags(books, job)
+    for lane in books.lanes:
+        if lane.loaded.pop(job.number, None) is not None and lane.state is LaneState.READY:
+            lane.asked(books.now)
+            lane.forgetting += 1
+            lane.proven.discard(job.number)
+            books.commands.append(ForgetJob(lane.number, lane.generation, job))
+
+
+def clear_flags(books: Books, job: JobBook) -> None:
+    """No lane is told any more that the job is paused or cancelled: it may start again while a chunk is still out."""
+    for lane in books.lanes:
+        if lane.flags is not None and lane.flags[0] == job.number and lane.state is LaneState.READY:
+            lane.flags = None
+            books.commands.append(SetFlags(lane.number, job.number, False, False))
+
+
+def put_back(books: Books, job: JobBook, indices: Sequence[int], suspects: Iterable[int] = ()) -> None:
+    """These items did not run, or ran and nobody is charged for it: they go out again, the suspects carefully."""
+    if not job.active or job.cancelled:
+        return
+    if job.dropped:
+        for index in job.dropped.intersection(indices):
+            drop(books, job, index)
+        indices = [index for index in indices if index not in job.dropped]
+    job.pending.suspect(list(suspects))
+    job.pending.put_back(indices)
+
+
+def drop(books: Books, job: JobBook, index: int) -> None:
+    """The item fails, uncharged, because it was cancelled on its own."""
+    job.dropped.add(index)
+    if not job.table.ended(index):
+        error = ItemCancelledError(f"item {shown(job.table.id_of(index))} was cancelled")
+        completed, failed = job.completed, job.failed
+        job.table.fail(index, Failure(error, charged=False))
+        job.failed += 1
+        _announce(books, job, [index], _Fates(failed={index}), completed, failed)

@@ -1,0 +1,168 @@
+"""What a worker says about a chunk, written into the books."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mpqueue._core.commands import AnnounceRecords, Warn
+from mpqueue._core.messages import ChunkRefused, ChunkReported
+from mpqueue._core.rules.outcomes import fail_rest, finish_if_over, put_back, record
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.item_table import Failure
+from mpqueue._core.state.job_book import JobBook, SetupRecord
+from mpqueue._core.state.lane_book import Chunk, LaneBook
+from mpqueue._core.state.timers import TimerKind
+from mpqueue._wire.frames import Ended
+from mpqueue.errors import SetupError, WorkerCrashedError
+from mpqueue.retry import RetryAfter
+
+
+def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
+    """A part of a chunk, or the last of it, came home."""
+    chunk = lane.find(report.chunk)
+    if chunk is None:
+        return
+    job = chunk.job
+    if report.records:
+        job.spoke = True
+        books.commands.append(AnnounceRecords(job, lane.number, report.records))
+    if job.active and job.listed:
+        job.timings.add(lane.number, chunk, report, books.now)
+    if report.unreadable is not None:
+        report = _unreadable(books, chunk, report, report.unreadable)
+    # Beyond its end the chunk's items were given to other lanes. Where an earlier part never came home, all go again.
+    done = min(report.done, chunk.end) if report.first == chunk.reported else chunk.reported
+    _learn(job, report)
+    if report.final:
+        lane.last_chunk = chunk.number
+        lane.waiting_since = books.now
+        books.remove_chunk(lane, chunk)
+        books.count_tries(lane, job, done - len(chunk.indices))
+        rest = chunk.indices[max(done, chunk.reported) : chunk.end]
+        alone = report.ended is Ended.UNREADABLE or chunk.unreadable
+        put_back(books, job, rest, suspects=rest if alone else ())
+    if job.active and done > chunk.reported:
+        indices = chunk.indices[report.first : done]
+        _note(job, indices, report)
+        results = report.results if done == report.done else report.results[: len(indices)]
+        failures = {at: failure for at, failure in report.failures.items() if at < len(indices)}
+        chunk.reported = done
+        record(books, job, indices, results, failures, lane.pid)
+        report.results.clear()  # the books have them: who takes one from there must be the last to hold it
+    lane.bloated |= report.ended is Ended.MEMORY
+    if report.ended is Ended.SETUP_FAILED and report.setup_failure is not None:
+        setup_failed(books, lane, job, report.setup_failure)
+    else:
+        if job.number in lane.loaded:  # else it has ended meanwhile, and the worker is asked to forget it
+            lane.proven.add(job.number)
+        lane.start_failures = 0
+        books.no_lanes_since = None
+        job.setups.pop(lane.number, None)
+    finish_if_over(books, job)
+
+
+def _unreadable(books: Books, chunk: Chunk, report: ChunkReported, why: Failure) -> ChunkReported:
+    """Results of the chunk are lost: their items run again, each by itself, and one that did already has failed.
+
+    Not so where the worker is gone that had them: then nothing is wrong with the result, nor with its item.
+    """
+    if chunk.careful and not isinstance(why.error, WorkerCrashedError):
+        failures = {**report.failures, len(report.results): why}
+        return report._replace(done=report.done + 1, results=[*report.results, None], failures=failures)
+    if not chunk.unreadable:
+        chunk.unreadable = True
+        text = f"job {chunk.job.id!r}: results are lost, and their items run again, each by itself: {why.message}"
+        books.commands.append(Warn(text))
+    return report
+
+
+def _note(job: JobBook, indices: Sequence[int], report: ChunkReported) -> None:
+    """What the items cost, and what they wrote."""
+    job.table.note_times(indices, report.stretches)
+    if report.output is not None:
+        job.table.output.update({indices[at]: text for at, text in report.output.items() if at < len(indices)})
+    if report.peaks:
+        job.table.note_peaks({indices[at]: peak for at, peak in report.peaks.items() if at < len(indices)})
+
+
+def _learn(job: JobBook, report: ChunkReported) -> None:
+    ran = report.done - report.first
+    if ran > 0:
+        job.sizer.learn(ran, report.busy)
+    job.seconds_used += report.busy
+
+
+def refused(books: Books, lane: LaneBook, message: ChunkRefused) -> None:
+    """A chunk never left, because some of its items can't be pickled."""
+    chunk = lane.find(message.chunk)
+    if chunk is None:
+        return
+    job = chunk.job
+    books.remove_chunk(lane, chunk)
+    books.count_tries(lane, job, -len(chunk.indices))
+    if job.number not in lane.proven:
+        lane.loaded.pop(job.number, None)  # the chunk was to bring the handler
+    bad = sorted(message.failures)
+    put_back_around(books, job, chunk, bad)
+    record(
+        books,
+        job,
+        [chunk.indices[position] for position in bad],
+        [None] * len(bad),
+        {at: message.failures[position] for at, position in enumerate(bad)},
+        None,
+    )
+
+
+def put_back_around(books: Books, job: JobBook, chunk: Chunk, without: list[int], suspects: bool = False) -> None:
+    """Put back what of the chunk has not ended, but for these positions (sorted)."""
+    start = chunk.reported
+    for position in [*without, chunk.end]:
+        part = chunk.indices[start : min(position, chunk.end)]
+        if part:
+            put_back(books, job, part, suspects=part if suspects else ())
+        start = position + 1
+
+
+def setup_failed(books: Books, lane: LaneBook, job: JobBook, failure: Failure) -> None:
+    """A job's handler or setup failed on a lane: again later by the job's policy, or never; then perhaps the end."""
+    if not job.active:
+        return
+    lane.loaded.pop(job.number, None)
+    record_ = job.setups.setdefault(lane.number, SetupRecord())
+    record_.failures += 1
+    job.last_setup_failure = failure
+    decision = job.options.retry.decide(record_.failures, failure.error, books.rng)
+    if isinstance(decision, RetryAfter):
+        record_.again_at = books.now + decision.delay
+        books.timers.add(record_.again_at, TimerKind.SETUP_AGAIN, job.number, lane.number)
+        return
+    record_.again_at = None
+    if not fail_if_barred(books, job) and len(_barred(job)) == 1:
+        books.commands.append(
+            Warn(
+                f"job {job.id!r}: setup failed on worker {lane.number}, which sits this job out, "
+                f"while the others go on: {failure.message}"
+            )
+        )
+
+
+def fail_if_barred(books: Books, job: JobBook) -> bool:
+    """Fail what has not ended, where no lane may run it any more, ever; True where that is so."""
+    failure = job.last_setup_failure
+    if failure is None or len(_barred(job)) < books.present or not _all_barred(books, job):
+        return False
+    error = SetupError(f"setup failed in every worker; the last one raised {failure.message}")
+    error.__cause__ = failure.error
+    fail_rest(books, job, error)
+    return True
+
+
+def _all_barred(books: Books, job: JobBook) -> bool:
+    """True where no lane is left that there is room for."""
+    barred = {number for number, entry in job.setups.items() if entry.again_at is None}
+    return bool(books.present) and all(lane.number in barred | books.absent for lane in books.lanes)
+
+
+def _barred(job: JobBook) -> list[SetupRecord]:
+    return [entry for entry in job.setups.values() if entry.again_at is None]

@@ -1,0 +1,169 @@
+"""Taking back items that are stuck behind a slow one while another lane is idle.
+
+First a look at the ledger; where there is something to gain, a lower limit; after the limit has settled a second look,
+which tells what the worker will run after all. Everything beyond goes to the idle lanes.
+"""
+
+from __future__ import annotations
+
+from mpqueue._core.commands import LowerLimit, ObserveLane
+from mpqueue._core.rules.outcomes import put_back
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
+from mpqueue._core.state.timers import TimerKind
+from mpqueue._wire.memory.ledger import SETTLE, Claim, Phase
+from mpqueue.status import JobStatus
+
+#: The part of what chunks aim at that must be waiting on a lane before taking it elsewhere pays.
+WORTH_STEALING = 0.05
+#: Seconds after which a chunk that has not begun is taken elsewhere: its worker may be stopped. Doubled each time that
+#: a job needs it, since big items may be on their way for so long.
+BEGIN_SECONDS = 1.0
+
+
+def consider(books: Books) -> None:
+    """Look for stuck items, where a lane is idle and nothing is pending."""
+    idle = _idle(books)
+    if not idle or not books.engine.can_signal:
+        return
+    if books.steal_due is not None or any(lane.steal_wanted for lane in books.lanes):
+        return  # a look is due, or under way
+    due = min(
+        (_worth_a_look(books, lane) for lane in books.lanes_at_work() if _may_lose(books, lane, idle)), default=None
+    )
+    if due is not None:
+        _check_at(books, due)
+
+
+def check_due(books: Books, due: float) -> None:
+    """Look at every lane that may have stuck items."""
+    if books.steal_due != due:
+        return
+    books.steal_due = None
+    idle = _idle(books)
+    if idle:
+        for lane in books.lanes_at_work():
+            if _may_lose(books, lane, idle):
+                lane.steal_wanted = True
+                books.commands.append(ObserveLane(lane.number, lane.generation))
+
+
+def limit_settled(books: Books, lane: LaneBook) -> None:
+    """A lowered limit is visible to the worker by now."""
+    if any(chunk.settling is not None for chunk in lane.chunks):
+        books.commands.append(ObserveLane(lane.number, lane.generation))
+
+
+def judge(books: Books, lane: LaneBook, claim: Claim, seen_at: float) -> None:
+    """The lane was looked at, at that time: take back what a settled limit freed, or lower a limit where that pays."""
+    for at, chunk in enumerate(lane.chunks):
+        if claim.is_of(chunk.number):
+            # It may be less than before: a slow item cuts the stretch off behind it.
+            chunk.claimed, chunk.stretch = claim.hi, claim.hi - claim.lo
+            for earlier in lane.chunks[:at]:  # has run, and nobody looked while it did: its report tells
+                earlier.claimed, earlier.stretch = earlier.end, 0
+    _collect(books, lane, seen_at)
+    if lane.steal_wanted:
+        lane.steal_wanted = False
+        idle = _idle(books)
+        if idle and _may_lose(books, lane, idle):
+            _steal(books, lane, claim, idle)
+
+
+def _steal(books: Books, lane: LaneBook, claim: Claim, idle: list[LaneBook]) -> None:
+    running, job = lane.chunks[0], lane.chunks[0].job
+    begun = claim.is_of(running.number)
+    stuck = books.now - (claim.since if begun else running.sent_at)
+    if _is_worth_stealing(books, lane, claim, stuck, idle):
+        later = [chunk for chunk in lane.chunks[1:] if chunk.unclaimed]
+        for chunk in later:
+            _lower(books, lane, chunk, 0)
+        if _is_slow(books, job, stuck):
+            _lower(books, lane, running, running.end - running.unclaimed)
+        elif not later:
+            _lower(books, lane, running, running.end - -(-running.unclaimed * len(idle) // (len(idle) + 1)))
+        job.thefts_unbegun += not begun
+    if not any(chunk.settling is not None for chunk in lane.chunks):
+        # Nothing to gain yet: look again when twice the time has passed.
+        _check_at(books, books.now + max(_least_gain(books), stuck))
+
+
+def _least_gain(books: Books) -> float:
+    """Seconds of work that must be waiting on a lane before taking it elsewhere pays."""
+    return WORTH_STEALING * books.engine.chunk_seconds
+
+
+def _is_worth_stealing(books: Books, lane: LaneBook, claim: Claim, stuck: float, idle: list[LaneBook]) -> bool:
+    running, job = lane.chunks[0], lane.chunks[0].job
+    if not claim.is_of(running.number):
+        # Still on its way, it begins by itself. Taken at once it would only be on its way again, and so for ever.
+        patience = _least_gain(books) if lane.forgetting else BEGIN_SECONDS
+        return stuck > patience * 2.0 ** min(job.thefts_unbegun, 30)
+    if claim.phase is Phase.LOADING:
+        # Another lane would have to load as long.
+        return stuck > _least_gain(books) and any(job.number in thief.proven for thief in idle)
+    waiting = sum(chunk.unclaimed for chunk in lane.chunks) * (job.sizer.seconds_per_item or 0.0)
+    return waiting >= _least_gain(books) or _is_slow(books, job, stuck)
+
+
+def _is_slow(books: Books, job: JobBook, stuck: float) -> bool:
+    """True where an item that has been running for so long takes far longer than the others."""
+    return stuck > max(_least_gain(books), 4 * (job.sizer.seconds_per_item or 0.0))
+
+
+def _idle(books: Books) -> list[LaneBook]:
+    if books.held:
+        return []
+    return [lane for lane in books.lanes_at(0) if books.idle(lane)]
+
+
+def _may_lose(books: Books, lane: LaneBook, idle: list[LaneBook]) -> bool:
+    """True where the lane holds items that it has perhaps not begun, of a job that an idle lane may serve.
+
+    Also those of a stretch that was begun: they come free where one of them is slow.
+    """
+    if lane.state is not LaneState.READY or not lane.chunks or any(c.settling is not None for c in lane.chunks):
+        return False
+    job = lane.chunks[0].job
+    if job.status is not JobStatus.RUNNING or job.cancelled:
+        return False
+    if not any(chunk.unclaimed or chunk.stretch > 1 for chunk in lane.chunks):
+        return False
+    most = job.options.max_lanes
+    if most is not None and job.lanes_held >= most:
+        return False  # what is taken would only come back here
+    return any(job.may_use(thief.number, books.now) for thief in idle)
+
+
+def _worth_a_look(books: Books, lane: LaneBook) -> float:
+    """When: at once, but for a single item that has just been sent, which begins by itself."""
+    if len(lane.chunks) == 1 and (chunk := lane.chunks[0]).unclaimed == 1 and chunk.stretch <= 1:
+        return max(books.now, chunk.sent_at + _least_gain(books))
+    return books.now
+
+
+def _lower(books: Books, lane: LaneBook, chunk: Chunk, position: int) -> None:
+    if position < chunk.end:
+        chunk.settling = position
+        chunk.settled_at = books.now + SETTLE
+        books.commands.append(LowerLimit(lane.number, chunk.number, position))
+        books.timers.add(chunk.settled_at, TimerKind.LIMIT_SETTLED, lane.number, lane.generation)
+
+
+def _collect(books: Books, lane: LaneBook, seen_at: float) -> None:
+    for chunk in list(lane.chunks):
+        if chunk.settling is None or seen_at < chunk.settled_at:
+            continue
+        kept = max(chunk.settling, chunk.reported, chunk.claimed)
+        chunk.settling = None
+        if kept < chunk.end:
+            freed = chunk.indices[kept : chunk.end]
+            chunk.end = kept
+            put_back(books, chunk.job, freed)
+
+
+def _check_at(books: Books, due: float) -> None:
+    if books.steal_due is None or due < books.steal_due:
+        books.steal_due = due
+        books.timers.add(due, TimerKind.STEAL_CHECK)

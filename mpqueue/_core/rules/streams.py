@@ -1,0 +1,39 @@
+"""Streams: jobs whose items come while they run, and one of whose items may be cancelled on its own."""
+
+from __future__ import annotations
+
+from mpqueue._core.messages import ItemDropped, ItemsAdded, StreamSealed
+from mpqueue._core.rules import outcomes, reports, watch
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.lane_book import LaneState, Verdict, Why
+
+
+def items_added(books: Books, message: ItemsAdded) -> None:
+    """More items may be dispatched, or fail at once where that can't be."""
+    job = message.job
+    if job.active and not job.cancelled:
+        job.pending.add(message.indices)
+        reports.fail_if_barred(books, job)
+
+
+def sealed(books: Books, message: StreamSealed) -> None:
+    """No more items will come."""
+    message.job.sealed = True
+    outcomes.finish_if_over(books, message.job)
+
+
+def item_dropped(books: Books, message: ItemDropped) -> None:
+    """Cancel one item: one that waits fails at once; one on a lane only with ``kill``, when its worker is dead."""
+    job, index = message.job, message.index
+    if not job.active or job.table.ended(index):
+        return
+    for lane in books.lanes:
+        for chunk in lane.chunks:
+            if chunk.job is job and index in chunk.indices[chunk.reported : chunk.end]:
+                if message.kill:
+                    job.dropped.add(index)
+                    if lane.state is LaneState.READY:  # else it is being killed already
+                        watch.kill(books, lane, Verdict(Why.CANCEL, chunk.number, 0))
+                return
+    outcomes.drop(books, job, index)
+    outcomes.finish_if_over(books, job)

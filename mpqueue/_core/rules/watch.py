@@ -1,0 +1,213 @@
+"""Timeouts: when to look at a lane, and what to do about what is seen there."""
+
+from __future__ import annotations
+
+import math
+
+from mpqueue._core.commands import GiveUpAnswer, KillLane, ObserveLane, Warn
+from mpqueue._core.messages import LaneBroken, LaneObserved
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.lane_book import LaneBook, LaneState, Verdict, Why
+from mpqueue._core.state.sleeps import LOOK
+from mpqueue._core.state.timers import TimerKind
+from mpqueue._wire.memory.ledger import Claim, Phase
+from mpqueue._wire.pace import STRETCH_SECONDS
+
+#: Seconds between two looks at least, where nothing runs whose time could be over: a timeout may be as short as nobody
+#: can wait, and the coordinator would do nothing else.
+SHORTEST = 0.001
+#: Seconds that a worker may take to begin what it was sent, and to answer once it has nothing else to do. No code of
+#: the user's runs meanwhile; what does, is bounded by ``timeout`` and ``setup_timeout``.
+ANSWER_LIMIT = 30.0
+#: Seconds that unpickling one answer may take here.
+UNPICKLE_LIMIT = 30.0
+#: Seconds between the look that finds something overdue and the one that acts upon it.
+SECOND_LOOK = 1.0
+#: Seconds by which a claim may be later than now: the clock is the same, but was read a moment apart.
+CLOCK_SLACK = 1.0
+
+#: What may be overdue, as users are told of it.
+UNTAKEN = "it did not begin what it was sent"
+UNANSWERED = "it was done and did not answer"
+DAMAGED = "what it says of itself makes no sense: something else has written there"
+UNPICKLED = "what it answered is still being unpickled"
+
+
+def watch_lane(books: Books, lane: LaneBook, *, loaded: bool = False) -> None:
+    """Have the lane looked at when the time of what runs there may be over; ``loaded``: no ``setup`` runs any more."""
+    job = lane.job
+    if job is None or lane.state is not LaneState.READY or not books.engine.can_kill:
+        return
+    loaded = loaded or job.number in lane.proven
+    limits = (job.options.timeout, None if loaded else job.options.setup_timeout)
+    limit = min((limit for limit in limits if limit is not None), default=math.inf)
+    _look_at(books, lane, books.now + max(SHORTEST, limit))
+    await_answer(books, lane)
+
+
+def await_answer(books: Books, lane: LaneBook) -> None:
+    """Have the lane looked at when its worker should have answered what it was asked, or begun it."""
+    if books.engine.can_kill and books.engine.shares_memory:
+        _look_seldom(books, lane, books.now + ANSWER_LIMIT)
+
+
+def _look_at(books: Books, lane: LaneBook, due: float) -> None:
+    if books.look_due is None and due < math.inf:
+        _look_later(books)
+    _look_seldom(books, lane, due)
+
+
+def _look_seldom(books: Books, lane: LaneBook, due: float) -> None:
+    """The same where no exact time runs, so that the clock need not be looked at meanwhile for sleeps."""
+    if due < (math.inf if lane.check_due is None else lane.check_due):
+        lane.check_due = due
+        books.timers.add(due, TimerKind.LANE_CHECK, lane.number, lane.generation)
+
+
+def _look_later(books: Books) -> None:
+    books.look_due = books.now + LOOK
+    books.timers.add(books.look_due, TimerKind.LOOK)
+
+
+def look_again(books: Books) -> None:
+    """The clock was looked at, as time has to be; to be done again while any lane has a limit."""
+    if books.look_due is not None and books.look_due <= books.now:
+        books.look_due = None
+        if any(_is_limited(lane) for lane in books.lanes_at_work()):
+            _look_later(books)
+
+
+def _is_limited(lane: LaneBook) -> bool:
+    """True where an exact time may be running."""
+    job = lane.job
+    if job is None or lane.check_due is None:
+        return False
+    return job.options.timeout is not None or (job.number not in lane.proven and job.options.setup_timeout is not None)
+
+
+def check_due(books: Books, lane: LaneBook, due: float) -> None:
+    """A look at the lane has fallen due."""
+    if lane.check_due == due:
+        lane.check_due = None
+        if lane.chunks or lane.forgetting or lane.state is LaneState.STARTING:
+            books.commands.append(ObserveLane(lane.number, lane.generation))
+
+
+def judge(books: Books, lane: LaneBook, seen: LaneObserved) -> None:
+    """The lane was looked at: kill its worker where the time of what it runs is over, or where it does not answer."""
+    claim = seen.claim
+    if books.engine.shares_memory and _is_overdue(books, lane, seen):
+        return
+    job = lane.job
+    if job is None or lane.state is not LaneState.READY:
+        return
+    chunk = lane.find_claimed(claim)
+    timeout = job.options.timeout
+    limits = {Phase.RUNNING: timeout, Phase.PACKING: timeout, Phase.LOADING: job.options.setup_timeout}
+    if claim.hi > claim.lo:
+        limits[Phase.UNPACKING] = timeout
+    limit = limits.get(claim.phase)
+    if chunk is None or limit is None:
+        watch_lane(books, lane, loaded=chunk is not None and claim.phase is not Phase.LOADING)
+    elif books.now < (due := claim.since + limit + _begun_later(claim) + books.sleeps.after(claim.since)):
+        _look_at(books, lane, due)
+        await_answer(books, lane)
+        if claim.phase is Phase.LOADING:
+            watch_lane(books, lane, loaded=True)  # it may be over at any moment, and an item run
+    else:
+        why = Why.SETUP_TIMEOUT if claim.phase is Phase.LOADING else Why.TIMEOUT
+        kill(books, lane, Verdict(why, chunk.number, claim.lo))
+
+
+def _begun_later(claim: Claim) -> float:
+    """Seconds after the claim was made that what runs now may have begun: one of several has others before it."""
+    return STRETCH_SECONDS if claim.phase is Phase.RUNNING and claim.hi - claim.lo > 1 else 0.0
+
+
+def is_credible(books: Books, lane: LaneBook, claim: Claim) -> bool:
+    """False where no worker says that at this moment: something else has written into the ledger."""
+    if not books.engine.shares_memory:
+        return True
+    known = claim.is_of(lane.last_chunk) or lane.find_claimed(claim) is not None
+    return known and claim.since <= books.now + CLOCK_SLACK
+
+
+def _is_overdue(books: Books, lane: LaneBook, seen: LaneObserved) -> bool:
+    """True where a wait for the worker is over: what follows from it is in the commands.
+
+    What is overdue has to be so at two looks in a row. Between the first and the second the worker had time to run,
+    whatever the machine, or this process, was doing before.
+    """
+    found = _awaited(books, lane, seen)
+    if found is None:
+        lane.overdue = None
+        if lane.forgetting or lane.state is not LaneState.READY:
+            await_answer(books, lane)
+        return False
+    what, since, limit = found
+    due = since + limit + books.sleeps.after(since)
+    if books.now < due:
+        lane.overdue = None
+        _look_seldom(books, lane, due)
+        return False
+    if lane.overdue != (what, since):
+        lane.overdue = (what, since)
+        _look_seldom(books, lane, books.now + SECOND_LOOK)
+        return False
+    lane.overdue = None
+    if what is UNPICKLED:
+        books.commands.append(GiveUpAnswer(lane.number, lane.generation))
+        _look_seldom(books, lane, books.now + SECOND_LOOK)
+        return True
+    give_up(books, lane, f"{what} within {limit:g} s" if limit else what)
+    return True
+
+
+def _awaited(books: Books, lane: LaneBook, seen: LaneObserved) -> tuple[str, float, float] | None:
+    """What is waited for that no user's code may take its time for: what, since when, and how long it may take."""
+    claim = seen.claim
+    if seen.unpickling_since is not None:
+        return UNPICKLED, seen.unpickling_since, UNPICKLE_LIMIT
+    if lane.state is LaneState.DYING:
+        return None
+    if not is_credible(books, lane, claim):
+        return DAMAGED, 0.0, 0.0
+    chunk = lane.find_claimed(claim)
+    if chunk is None:
+        if claim.phase is Phase.LOADING or not (lane.chunks or lane.forgetting or lane.state is LaneState.STARTING):
+            return None
+        return UNTAKEN, lane.waiting_since, ANSWER_LIMIT
+    if claim.phase is Phase.IDLE or (claim.phase is Phase.UNPACKING and claim.lo == claim.hi):
+        return UNANSWERED, claim.since, ANSWER_LIMIT
+    if chunk is not lane.chunks[0]:
+        return UNANSWERED, claim.since, ANSWER_LIMIT
+    return None
+
+
+def lane_broken(books: Books, lane: LaneBook, message: LaneBroken) -> None:
+    """What the lane's worker sends can't be made sense of."""
+    give_up(books, lane, message.why)
+
+
+def give_up(books: Books, lane: LaneBook, why: str) -> None:
+    """The lane's worker is of no more use, and perhaps by an item's doing: have it killed and replaced."""
+    if lane.state is LaneState.READY:
+        kill(books, lane, Verdict(Why.BROKEN, 0, 0, reason=why))
+    elif lane.state is LaneState.STARTING:  # in the initializer
+        books.commands.append(KillLane(lane.number))
+    else:
+        return
+    books.commands.append(Warn(f"worker {lane.number} is replaced: {why}"))
+
+
+def kill(books: Books, lane: LaneBook, verdict: Verdict) -> None:
+    """Have the lane's worker killed; what becomes of its items is decided when it is dead.
+
+    Does nothing where the engine can't kill: what runs there ends by itself.
+    """
+    if not books.engine.can_kill:
+        return
+    lane.state = LaneState.DYING
+    lane.verdict = verdict
+    late = verdict.why in (Why.TIMEOUT, Why.SETUP_TIMEOUT)
+    books.commands.append(KillLane(lane.number, dump_stack=late))

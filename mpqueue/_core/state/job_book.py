@@ -1,0 +1,117 @@
+"""The books of one job: its items, its state, what waits and what is under way.
+
+Written by the scheduler only (and so by the coordinator's thread only); `Job`, what users hold, is a view of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mpqueue._core.rules.chunking import ChunkSizer
+from mpqueue._core.state.item_table import Failure, ItemTable
+from mpqueue._core.state.pending import Care, PendingItems, stretches
+from mpqueue._core.state.timings import Timings
+from mpqueue._options import JobOptions
+from mpqueue.errors import WorkerCrashedError
+from mpqueue.status import COMPLETED, FAILED, JobStatus
+
+#: Workers that an item has to kill until its tries are made on a lane where nothing else is.
+POISON = 2
+
+
+@dataclass(slots=True)
+class SetupRecord:
+    """How a job's ``setup`` went on one lane. ``again_at``: when it may be tried again; None: never."""
+
+    failures: int = 0
+    again_at: float | None = 0.0
+
+
+@dataclass(eq=False)
+class JobBook:
+    """One job. ``number`` is its place in the queue's history, by which workers know it."""
+
+    number: int
+    id: str
+    table: ItemTable
+    options: JobOptions
+    handler: Any  #: the packed handler, opaque here
+    status: JobStatus = JobStatus.PENDING
+    cancelled: bool = False
+    completed: int = 0
+    failed: int = 0
+    retries: int = 0  #: tries that failed and were to be followed by another
+    spoke: bool = False  #: a handler of it has logged something
+    started_at: float | None = None
+    finished_at: float | None = None
+    duration: float | None = None
+    started_mono: float = 0.0
+    epoch: int = 0  #: how often it was started; timers of an older epoch mean nothing
+    chunks_out: int = 0  #: chunks that are on a lane
+    lanes_held: int = 0  #: lanes that hold chunks of it
+    seconds_used: float = 0.0  #: worker seconds, for fairness
+    seconds_expected: float = 0.0  #: worker seconds of what is under way
+    thefts_unbegun: int = 0  #: how often a chunk was taken elsewhere that had not begun
+    setups: dict[int, SetupRecord] = field(default_factory=dict)
+    sealed: bool = True  #: False while items may still be added
+    listed: bool = True  #: False where it is not among the queue's jobs: listeners hear nothing of it
+    dropped: set[int] = field(default_factory=set)  #: items that are not to run again, whatever becomes of them
+    last_setup_failure: Failure | None = None
+    restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again
+
+    def __post_init__(self) -> None:
+        self.pending = PendingItems(len(self.table))
+        self.sizer = ChunkSizer(self.options.chunksize)
+        self.timings = Timings(traced=self.options.trace)
+
+    @property
+    def total(self) -> int:
+        """How many items it has."""
+        return len(self.table)
+
+    @property
+    def paused(self) -> bool:
+        """True while no new item may start because of `pause`."""
+        return self.status is JobStatus.PAUSED
+
+    @property
+    def active(self) -> bool:
+        """True from `start` until the job ends."""
+        return self.status in (JobStatus.RUNNING, JobStatus.PAUSED)
+
+    @property
+    def runnable(self) -> bool:
+        """True where an item of it may be dispatched."""
+        return self.status is JobStatus.RUNNING and not self.cancelled and len(self.pending) > 0
+
+    @property
+    def all_ended(self) -> bool:
+        """True where every item has its final status."""
+        return self.sealed and self.completed + self.failed == len(self.table)
+
+    def may_use(self, lane: int, now: float) -> bool:
+        """False where the job's setup failed on that lane, for now or for good."""
+        record = self.setups.get(lane)
+        return record is None or (record.again_at is not None and record.again_at <= now)
+
+    def go_on(self) -> None:
+        """The table tells what has ended already, before this process began: only the rest is to run."""
+        table = self.table
+        self.completed, self.failed = table.status.count(COMPLETED), table.status.count(FAILED)
+        self.pending.clear()
+        for index in table.history:
+            if self.is_poison(index) and table.attempts[index] >= POISON:  # else those are from before `retry_failed`
+                self.pending.handle_with(index, Care.ALONE)
+        for stretch in stretches(table.unfinished()):
+            self.pending.put_back(stretch)
+
+    def is_poison(self, index: int) -> bool:
+        """True for an item that has killed so many workers that nothing else should be near it."""
+        tries = self.table.history.get(index, ())
+        return sum(isinstance(tried.exception, WorkerCrashedError) for tried in tries) >= POISON
+
+    def drop_pending(self) -> None:
+        """Nothing more of this job starts: what waits becomes pending."""
+        self.pending.clear()
+        self.table.reset_waiting()

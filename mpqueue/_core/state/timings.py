@@ -1,0 +1,377 @@
+"""Where the time of a job's run went: what its chunks' reports say, added up as they come.
+
+The sums are exact. Beside them stands one row a report, for pictures; where there are too many, those that follow each
+other closely on a lane become one, so that a job of any length costs at most `MOST_ROWS` of them. Knows moments as
+numbers of the monotonic clock, and asks no clock itself. Written by the coordinator's thread only, but for what says
+otherwise.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from mpqueue._core.messages import ChunkReported
+    from mpqueue._core.state.lane_book import Chunk
+    from mpqueue._wire.frames import WorkTimes
+
+#: Rows that a job keeps: 2,000 of 160 bytes. One that is traced keeps all, up to the second figure.
+MOST_ROWS, MOST_TRACED = 2_000, 200_000
+#: Events that a job keeps; later ones are counted only.
+MOST_EVENTS = 10_000
+
+
+class Span(NamedTuple):
+    """One row: what one report told, or several that followed each other on a lane. Moments are monotonic."""
+
+    lane: float
+    first: float  #: the index of the first item
+    items: float
+    failures: float
+    packed_at: float  #: when the parent began to pickle the chunk's items
+    left_at: float  #: when it had sent them
+    begun: float  #: when the worker took them in hand
+    loading: float
+    setup: float
+    unpacking: float
+    handling: float
+    packing: float
+    cpu: float
+    delayed: float
+    ended: float
+    received: float  #: when the parent had the report
+    decoded: float  #: when it had unpickled the results
+    busy: float  #: the worker's seconds on it; less than from ``begun`` to ``ended`` where several became one
+    bytes_out: float
+    bytes_home: float
+
+
+_WIDTH = len(Span._fields)
+#: Seconds by which a worker may be early or late, by the parent's clock, before its own is taken for another.
+_SKEW = 0.001
+#: Seconds from which on rows are joined.
+_SHORTEST = 0.001
+
+
+class Event(NamedTuple):
+    """Something that befell the job or a lane of it: ``paused``, ``resumed``, ``retry``, ``worker died``, ..."""
+
+    at: float
+    name: str
+    lane: int | None = None
+    item: int | None = None  #: its index
+
+
+@dataclass(slots=True)
+class Sums:
+    """Seconds, all workers together; what parents do is marked so. Counts and bytes, too."""
+
+    reports: int = 0
+    items: int = 0
+    # the workers at work
+    loading: float = 0.0
+    setup: float = 0.0
+    unpacking: float = 0.0
+    handling: float = 0.0
+    packing: float = 0.0
+    overhead: float = 0.0  #: the rest of what they had a chunk in hand for: mpqueue's own
+    cpu: float = 0.0
+    delayed: float = 0.0
+    # the workers waiting
+    starting: float = 0.0  #: they were not there yet
+    replacing: float = 0.0  #: they were not there again
+    lost: float = 0.0  #: at work on what came to nothing, because the worker died
+    for_pickling: float = 0.0  #: of their items, in the parent
+    for_unpickling: float = 0.0  #: of their results, in the parent
+    for_parent: float = 0.0  #: which had other messages to see to
+    for_transfer: float = 0.0
+    idle: float = 0.0  #: nothing was there to be sent
+    queued: float = 0.0  #: chunks lay at a worker that was busy with another one
+    # the parent at work
+    parent_pickling: float = 0.0
+    parent_unpickling: float = 0.0
+    bytes_out: int = 0
+    bytes_home: int = 0
+    deaths: int = 0
+    paused: float = 0.0
+
+
+@dataclass(slots=True)
+class _LaneTimes:
+    """What is remembered of a lane: since when it is free, and how its last report came home."""
+
+    free_at: float
+    ready: bool = True
+    fresh: bool = True  #: no worker has gone from it during this run
+    received: float = 0.0
+    decoded: float = 0.0
+    handled: float = 0.0
+
+
+@dataclass(slots=True)
+class Timings:
+    """One run of one job."""
+
+    traced: bool = False
+    started: float = 0.0
+    finished: float | None = None
+    lanes: int = 0  #: how many there are
+    shared: bool = False  #: other jobs were active at the same time, so a lane that was idle here may not have been
+    sums: Sums = field(default_factory=Sums)
+    rows: array[float] = field(default_factory=lambda: array("d"))
+    events: list[Event] = field(default_factory=list)
+    stretches: dict[int, tuple[Sequence[int], Sequence[tuple[int, float, float]]]] = field(default_factory=dict)
+    last_on: dict[int, float] = field(
+        default_factory=dict
+    )  #: when each lane ended its last report, of those that had one
+    handler_seconds: float = 0.0  #: pickling the handler, before the start; by whoever created the job
+    handler_bytes: int = 0
+    handler_weight: str = ""  #: what makes a heavy handler so heavy
+    listening: float = 0.0  #: seconds in listeners; by the listener thread
+    told_at: float | None = None  #: when the job's end was told; by the listener thread
+    _lanes: dict[int, _LaneTimes] = field(default_factory=dict)
+    _paused_at: float | None = None
+    _resolution: float = 0.0  #: seconds that a row of several reports lasts at most
+
+    # -- the run ---------------------------------------------------------------------------------------------
+
+    def begin(self, now: float, lanes: int, ready: Sequence[int]) -> None:
+        """The job starts: nothing of an earlier run counts any more. ``ready`` are the lanes that could begin."""
+        self.started, self.finished, self.lanes, self.shared = now, None, lanes, False
+        self.sums, self.rows, self.events = Sums(), array("d"), []
+        self.stretches, self.last_on, self.listening, self.told_at = {}, {}, 0.0, None
+        self._lanes = {lane: _LaneTimes(now, lane in ready) for lane in range(lanes)}
+        self._paused_at, self._resolution = None, 0.0
+
+    def handler_packed(self, seconds: float, size: int, weight: str) -> None:
+        """The job was created: what its handler took for that."""
+        self.handler_seconds, self.handler_bytes, self.handler_weight = seconds, size, weight
+
+    def finish(self, now: float) -> None:
+        """The job has ended."""
+        self.resumed(now)
+        for lane in self._lanes.values():
+            waited = max(0.0, now - lane.free_at)
+            if lane.ready:
+                self.sums.idle += waited
+            else:
+                self._add_absence(lane, waited)
+        self.finished = now
+
+    def paused(self, now: float) -> None:
+        """`pause`."""
+        self.note(Event(now, "paused"))
+        self._paused_at = now
+
+    def resumed(self, now: float) -> None:
+        """`resume`, or the end."""
+        if self._paused_at is not None:
+            self.note(Event(now, "resumed"))
+            self.sums.paused += now - self._paused_at
+            self._paused_at = None
+
+    def note(self, event: Event) -> None:
+        """Keep an event, if there are not too many."""
+        if len(self.events) < MOST_EVENTS:
+            self.events.append(event)
+
+    # -- lanes -----------------------------------------------------------------------------------------------
+
+    def lane_ready(self, lane: int, now: float) -> None:
+        """A worker has come."""
+        times = self._lane(lane)
+        if not times.ready:
+            self.note(Event(now, "worker ready", lane))
+            self._add_absence(times, max(0.0, now - times.free_at))
+            times.ready, times.free_at = True, now
+
+    def lane_gone(self, lane: int, now: float, *, worked: bool, died: bool) -> None:
+        """A worker has gone; with ``worked`` while it had items of this job in hand, which go out again."""
+        times = self._lane(lane)
+        if times.ready:
+            spent = max(0.0, now - times.free_at)
+            if worked:
+                self.sums.lost += spent
+            else:
+                self.sums.idle += spent
+            times.ready, times.fresh, times.free_at = False, False, now
+        if died:
+            self.sums.deaths += 1
+            self.note(Event(now, "worker died", lane))
+
+    def _add_absence(self, lane: _LaneTimes, spent: float) -> None:
+        if lane.fresh:
+            self.sums.starting += spent
+        else:
+            self.sums.replacing += spent
+
+    def _lane(self, number: int) -> _LaneTimes:
+        lane = self._lanes.get(number)
+        if lane is None:
+            lane = self._lanes[number] = _LaneTimes(self.started)
+        return lane
+
+    # -- reports ---------------------------------------------------------------------------------------------
+
+    def add(self, lane: int, chunk: Chunk, report: ChunkReported, now: float) -> None:
+        """A report came; the coordinator sees to it ``now``. Costs 4 us."""
+        times = report.times
+        if times is None:
+            return
+        left_at = chunk.left_at or chunk.sent_at
+        times = _by_our_clock(times, left_at, report.received)
+        packed_at = left_at - chunk.packing
+        place = self._lane(lane)
+        self._add_waiting(place, times.begun, packed_at, left_at)
+        place.free_at = max(place.free_at, times.ended)
+        place.received, place.decoded, place.handled = report.received, report.decoded, now
+        self.last_on[lane] = place.free_at
+        self._add_work(times, report.done - report.first)
+        sums = self.sums
+        sums.parent_unpickling += report.decoded - report.received
+        sums.bytes_home += report.size
+        if report.first == 0:
+            sums.parent_pickling += chunk.packing
+            sums.bytes_out += chunk.size
+        if self.traced and report.stretches:
+            self.stretches[len(self.rows) // _WIDTH] = (chunk.indices[report.first : report.done], report.stretches)
+        self.rows.extend(_row(lane, chunk, report, times, packed_at, left_at))
+        if len(self.rows) > _WIDTH * (MOST_TRACED if self.traced else MOST_ROWS):
+            self._thin()
+
+    def _add_work(self, times: WorkTimes, items: int) -> None:
+        sums, busy = self.sums, times.ended - times.begun
+        sums.reports += 1
+        sums.items += items
+        sums.loading += times.loading
+        sums.setup += times.setup
+        sums.unpacking += times.unpacking
+        sums.handling += times.handling
+        sums.packing += times.packing
+        sums.overhead += busy - times.loading - times.setup - times.unpacking - times.handling - times.packing
+        sums.cpu += times.cpu
+        sums.delayed += times.delayed
+
+    def _add_waiting(self, place: _LaneTimes, begun: float, packed_at: float, left_at: float) -> None:
+        """What the worker waited for since it was free. Each moment is what the wait lasted to, or longer."""
+        sums, at = self.sums, place.free_at
+        sums.queued += max(0.0, min(at, begun) - left_at)
+        if begun <= at:
+            return
+        if not place.ready:  # no word of its start has reached this job
+            place.ready = True
+        for moment, name in (
+            (place.received, "for_transfer"),
+            (place.decoded, "for_unpickling"),
+            (place.handled, "for_parent"),
+            (packed_at, "idle"),
+            (left_at, "for_pickling"),
+            (begun, "for_transfer"),
+        ):
+            if moment > at:
+                until = min(moment, begun)
+                setattr(sums, name, getattr(sums, name) + until - at)
+                at = until
+                if until == begun:
+                    return
+
+    def _thin(self) -> None:
+        """Make one row of those that follow each other on a lane within so much time that half of all are left."""
+        spans = list(self.spans())
+        most = len(spans) // 2
+        while len(spans) > most:
+            shortest = min((span.ended - span.begun for span in spans), default=0.0)
+            self._resolution = max(2 * self._resolution, 2 * shortest, _SHORTEST)
+            spans = _join_within(spans, self._resolution)
+        self.stretches = {}
+        self.rows = array("d")
+        for span in spans:
+            self.rows.extend(span)
+
+    # -- to read ---------------------------------------------------------------------------------------------
+
+    def spans(self) -> Iterator[Span]:
+        """The rows, as far as they have come; callable on any thread."""
+        rows = self.rows
+        return (Span(*rows[at : at + _WIDTH]) for at in range(0, len(rows) // _WIDTH * _WIDTH, _WIDTH))
+
+    def until(self, now: float) -> Timings:
+        """A copy of how it stands, as if the job ended now where it has not; callable on any thread."""
+        copy = Timings(**{entry.name: getattr(self, entry.name) for entry in fields(self) if entry.init})
+        copy.sums = Sums(**{entry.name: getattr(self.sums, entry.name) for entry in fields(Sums)})
+        copy.rows, copy.events, copy.last_on = self.rows[:], self.events[:], dict(self.last_on)
+        copy._lanes = {
+            number: _LaneTimes(times.free_at, times.ready, times.fresh) for number, times in list(self._lanes.items())
+        }
+        if copy.finished is None:
+            copy.finish(now)
+        return copy
+
+
+def _row(
+    lane: int, chunk: Chunk, report: ChunkReported, times: WorkTimes, packed_at: float, left_at: float
+) -> tuple[float, ...]:
+    """What a report told, as a `Span` has it: to make one, by its names, would cost as much as all the rest."""
+    return (
+        lane,
+        chunk.indices[min(report.first, len(chunk.indices) - 1)],
+        report.done - report.first,
+        len(report.failures),
+        packed_at,
+        left_at,
+        times.begun,
+        times.loading,
+        times.setup,
+        times.unpacking,
+        times.handling,
+        times.packing,
+        times.cpu,
+        times.delayed,
+        times.ended,
+        report.received,
+        report.decoded,
+        times.ended - times.begun,
+        chunk.size if report.first == 0 else 0,
+        report.size,
+    )
+
+
+def _by_our_clock(times: WorkTimes, left_at: float, received: float) -> WorkTimes:
+    """The times of a worker on another machine, whose clock is another: as if its report had come home at once."""
+    if left_at - _SKEW <= times.begun and times.ended <= received + _SKEW:
+        return times
+    return times._replace(begun=received - (times.ended - times.begun), ended=received)
+
+
+def _join_within(spans: list[Span], seconds: float) -> list[Span]:
+    """Those that follow each other on a lane are one, as long as that does not last longer than so many seconds."""
+    joined: list[Span] = []
+    waiting: dict[float, Span] = {}
+    for span in spans:
+        before = waiting.get(span.lane)
+        if before is not None and span.ended - before.begun <= seconds:
+            waiting[span.lane] = join(before, span)
+        else:
+            if before is not None:
+                joined.append(before)
+            waiting[span.lane] = span
+    return [*joined, *waiting.values()]
+
+
+def join(one: Span, other: Span) -> Span:
+    """Both in one: from when the first began to when the second ended; the rest added up."""
+    return Span(
+        *(
+            getattr(other if name in _OF_THE_LAST else one, name)
+            if name in _OF_THE_LAST or name in _OF_THE_FIRST
+            else getattr(one, name) + getattr(other, name)
+            for name in Span._fields
+        )
+    )
+
+
+_OF_THE_FIRST = frozenset({"lane", "first", "packed_at", "left_at", "begun"})
+_OF_THE_LAST = frozenset({"ended", "received", "decoded"})

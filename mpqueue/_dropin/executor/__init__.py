@@ -1,0 +1,1 @@
+"""`mpqueue.Executor`, in the place of `concurrent.futures.ProcessPoolExecutor`."""

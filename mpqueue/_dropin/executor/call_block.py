@@ -1,0 +1,102 @@
+"""`CallBlock`: the calls of one `Executor.map`, whose results are taken in order. Spares what a future each would cost.
+
+Filled on the queue's listener thread, read by one consumer at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from mpqueue._core.state.item_table import Failure
+from mpqueue._dropin.map.item_iterator import Arrivals
+from mpqueue.errors import ItemCancelledError
+
+if TYPE_CHECKING:
+    from mpqueue._dropin.executor.call_stream import CallStream
+
+R = TypeVar("R")
+
+
+class CallBlock(Generic[R]):
+    """The calls at these indices of a stream."""
+
+    def __init__(self, owner: CallStream, indices: range, error_of: Callable[[Failure], BaseException]) -> None:
+        self.indices = indices
+        self._owner = owner
+        self._error_of = error_of
+        self._missing = len(indices)  #: calls without an outcome
+        self._taken = 0
+        self._outcomes: dict[int, Any] = {}
+        self._arrivals = Arrivals(ordered=True, first=indices.start)
+        self._changed = threading.Condition()
+        self._is_over = False  #: nothing more will come
+        self._is_closed = False  #: nobody takes any more
+
+    # -- for the stream, on the listener thread --------------------------------------------------------------
+
+    def put(self, indices: Sequence[int], outcomes: list[Any]) -> bool:
+        """These calls have ended: a result each, or its `Failure`. True where they were the last."""
+        with self._changed:
+            if not self._is_closed:
+                self._outcomes.update(zip(indices, outcomes, strict=True))
+                outcomes.clear()  # whoever takes one is the last to hold it
+                self._arrivals.add(indices)
+                self._changed.notify_all()
+            self._missing -= len(indices)
+            return not self._missing
+
+    def give_up(self) -> None:
+        """What has no outcome now will never have one."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+
+    # -- for the consumer ------------------------------------------------------------------------------------
+
+    def results(self, time_left: Callable[[], float | None]) -> Iterator[R]:
+        """The results in order. Raises what a call raised in its place, TimeoutError where no time is left.
+
+        Whenever it ends, the calls that have not started are cancelled. Holds no result that was taken.
+        """
+        try:
+            while self._taken < len(self.indices):
+                outcomes = self._take(time_left())
+                while outcomes:
+                    self._taken += 1
+                    if type(outcomes[0]) is Failure:
+                        raise self._raised(outcomes[0])
+                    yield outcomes.popleft()
+        finally:
+            self._close()
+
+    def _take(self, timeout: float | None) -> deque[Any]:
+        """The outcomes that come next, at least one."""
+        if timeout is None and not self._outcomes and not self._is_over:
+            self._owner.check_waiting_allowed()
+        with self._changed:
+            indices: list[Sequence[int]] = []
+
+            def there() -> bool:
+                indices[:] = [self._arrivals.take(len(self.indices))]
+                return bool(indices[0]) or self._is_over
+
+            if not self._changed.wait_for(there, timeout):
+                raise TimeoutError
+            if not indices[0]:
+                raise CancelledError
+            return deque(map(self._outcomes.pop, indices[0]))
+
+    def _raised(self, failure: Failure) -> BaseException:
+        return CancelledError() if isinstance(failure.error, ItemCancelledError) else self._error_of(failure)
+
+    def _close(self) -> None:
+        with self._changed:
+            self._is_closed = True
+            waiting = self._missing and not self._is_over
+            self._outcomes.clear()
+        if waiting:
+            self._owner.drop_block(self)

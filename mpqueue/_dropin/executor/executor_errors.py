@@ -1,0 +1,86 @@
+"""What the executor's futures raise: what `concurrent.futures.ProcessPoolExecutor` would, where code may look for it.
+
+The executor is never broken. But code that was written for one that can be has ``except BrokenProcessPool`` where a
+worker dies, so those errors are of that kind too.
+"""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
+from typing import Any
+
+from mpqueue._core.state.item_table import Failure
+from mpqueue.errors import (
+    ItemPicklingError,
+    RemoteError,
+    RemoteTraceback,
+    ResultPicklingError,
+    SetupError,
+    WorkerCrashedError,
+    WorkerStartError,
+)
+
+
+class ExecutorCrashedError(WorkerCrashedError, BrokenProcessPool):
+    """The worker died while it ran the call. Other calls, and the executor, are not touched by it."""
+
+
+class ExecutorSetupError(SetupError, BrokenProcessPool):
+    """The initializer failed in every worker; ``__cause__`` is what it raised last."""
+
+
+class ExecutorStartError(WorkerStartError, BrokenProcessPool):
+    """No worker could be started for 30 s; ``__cause__`` is the last reason."""
+
+
+class ExecutorResultError(ResultPicklingError, pickle.PicklingError):
+    """The call's result can't be pickled in the worker."""
+
+
+class ExecutorUnpicklingError(ResultPicklingError, BrokenProcessPool):
+    """The call's result can't be unpickled here; ``__cause__`` is why."""
+
+
+def error_of(failure: Failure) -> BaseException:
+    """What the future of a failed call raises, with the worker's traceback as its cause."""
+    error = failure.error
+    made = _kin(error)
+    cause = error.__cause__ if made.__cause__ is None else made.__cause__
+    if isinstance(cause, RemoteTraceback):
+        cause = _traceback(cause.text)
+    made.__cause__ = cause
+    return made
+
+
+def _kin(error: BaseException) -> BaseException:
+    match error:
+        case WorkerCrashedError():
+            return ExecutorCrashedError(str(error), error.exitcode, error.signal, error.pid)
+        case SetupError():
+            return ExecutorSetupError(str(error))
+        case WorkerStartError():
+            return ExecutorStartError(str(error))
+        case ItemPicklingError() if error.__cause__ is not None:
+            error.__cause__.add_note(f"mpqueue: {_about_call(error)}")
+            return error.__cause__
+        case ResultPicklingError():
+            there = isinstance(error.__cause__, RemoteTraceback)
+            return (ExecutorResultError if there else ExecutorUnpicklingError)(str(error))
+        case RemoteError(type_name="builtins.SystemExit"):
+            return SystemExit(int(error.message) if error.message.isdecimal() else error.message or None)
+        case RemoteError(type_name="builtins.KeyboardInterrupt"):
+            return KeyboardInterrupt(*([error.message] if error.message else []))
+        case _:
+            return error
+
+
+def _about_call(error: ItemPicklingError) -> str:
+    return f"the call's function or arguments can't be pickled; it was not made ({error})"
+
+
+def _traceback(text: str) -> BaseException:
+    """The very type that the standard library uses: there are programs that look at its ``tb``."""
+    made: type[Any] = _RemoteTraceback
+    remote: BaseException = made(f'\n"""\n{text}"""')
+    return remote

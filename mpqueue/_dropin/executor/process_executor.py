@@ -1,0 +1,293 @@
+"""`Executor`: `concurrent.futures.ProcessPoolExecutor` on mpqueue's workers.
+
+The first `submit` starts the workers; `shutdown`, leaving a ``with`` block, dropping the last reference and the end of
+the program each let what was submitted end first, and then end the workers.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import itertools
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+from mpqueue._dropin.executor.call_block import CallBlock
+from mpqueue._dropin.executor.call_future import CallFuture
+from mpqueue._dropin.executor.call_stream import CallStream
+from mpqueue._dropin.executor.executor_errors import error_of
+from mpqueue._dropin.map.map_options import pool_options
+from mpqueue._options import JobOptions
+from mpqueue._output.progress import Showing, ShowProgress
+from mpqueue._parent.surroundings.clock import SystemClock
+from mpqueue._parent.surroundings.exits import on_exit
+from mpqueue._queue.job_queue import JobQueue
+from mpqueue._worker.handlers.called import Call
+from mpqueue.errors import QueueClosedError
+from mpqueue.retry import RetryPolicy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Executor(concurrent.futures.Executor):
+    """Runs calls in worker processes; a worker that dies costs its call one try, and nothing else.
+
+    As `concurrent.futures.ProcessPoolExecutor`, with retries: a call that raises is made again ``max_retries`` (3)
+    times, after 0.1, 0.2 and 0.4 s; say ``max_retries=0`` for once only, or give a ``retry`` policy. ``timeout`` is
+    seconds a try, after which its worker is killed. ``max_workers`` None: one for each CPU that the process may use.
+    ``progress=True`` draws a bar of the calls submitted so far, a callable gets their `Progress`. With ``seed`` the
+    ``current_item().rng`` of a call depends on its place among those submitted only.
+    ``initializer(*initargs)`` is called in each new worker. ``mp_context`` is accepted and has no effect: workers are
+    always fresh processes.
+
+    It is never broken: a crash fails or retries its own call. Any thread may call any method.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        max_tasks_per_child: int | None = None,
+        *,
+        max_retries: int | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        progress: ShowProgress = False,
+        seed: int | None = None,
+        mp_context: Any = None,  # noqa: ARG002
+    ) -> None:
+        _check(max_workers, initializer, max_tasks_per_child)
+        options = pool_options("Executor", max_retries, retry, timeout, seed)
+        self._queue = JobQueue(
+            max_workers,
+            max_items_per_worker=max_tasks_per_child,
+            initializer=None if initializer is None else functools.partial(initializer, *initargs),
+        )
+        self._max_workers = self._queue.concurrency  # other libraries look at it, in the standard library's
+        self._life = _Life(self._queue, options, Showing(progress))
+        self._finalizer = weakref.finalize(self, self._life.abandon)
+        self._finalizer.atexit = False  # the life has its own hook
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[R]:
+        """Have ``fn(*args, **kwargs)`` called in a worker. Raises RuntimeError after `shutdown`."""
+        (future,) = self._life.submit([Call(fn, args, kwargs)])
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., R],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[R]:
+        """The results of ``fn`` over the iterables, in order; all is submitted at once.
+
+        With ``buffersize``, the iterables are read only so far ahead of the result that was taken last. Raises
+        TimeoutError where a result is not there ``timeout`` seconds after the call; what a call raises, in its place.
+        Then, and when the iterator is closed, the calls that have not started are cancelled. How many travel together
+        is found out while they run, so ``chunksize`` changes nothing.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and (isinstance(buffersize, bool) or not isinstance(buffersize, int)):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        now = SystemClock().now
+        end = None if timeout is None else now() + timeout
+
+        def time_left() -> float | None:
+            return None if end is None else max(0.0, end - now())
+
+        calls = zip(*iterables, strict=False)
+        if buffersize is None:
+            return self._life.submit_block(fn, calls).results(time_left)
+        futures = deque(self._life.submit(Call(fn, args, {}) for args in itertools.islice(calls, buffersize)))
+        # With calls to come, the iterator keeps the executor.
+        return _results(self._life, futures, (self.submit(fn, *args) for args in calls), time_left)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let what was submitted end, then end the workers; nothing can be submitted any more.
+
+        With ``wait`` return after that. With ``cancel_futures`` the calls that no worker has are cancelled. In a
+        done-callback it does not wait.
+        """
+        self._life.seal()
+        if cancel_futures:
+            self._life.drop_waiting()
+        if wait:
+            self._life.wait()
+
+    def kill_workers(self) -> None:
+        """End everything at once: what waits and what runs is cancelled, the workers are killed."""
+        self._life.seal()
+        self._life.kill()
+        self._life.wait()
+
+    terminate_workers = kill_workers
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Shut down and wait. Interrupted (Ctrl-C), before or meanwhile, end everything at once."""
+        try:
+            if kind is not None and not issubclass(kind, Exception):
+                self.kill_workers()
+            else:
+                self.shutdown(wait=True)
+        except BaseException:
+            self._life.kill()
+            raise
+        return None
+
+
+def _check(max_workers: int | None, initializer: object, max_tasks_per_child: int | None) -> None:
+    """Raise what `ProcessPoolExecutor` raises."""
+    if max_workers is not None and max_workers <= 0:
+        raise ValueError("max_workers must be greater than 0")
+    if initializer is not None and not callable(initializer):
+        raise TypeError("initializer must be a callable")
+    if max_tasks_per_child is not None:
+        if not isinstance(max_tasks_per_child, int):
+            raise TypeError("max_tasks_per_child must be an integer")
+        if max_tasks_per_child <= 0:
+            raise ValueError("max_tasks_per_child must be >= 1")
+
+
+def _results(
+    life: _Life, futures: deque[CallFuture[R]], more: Iterator[CallFuture[R]], time_left: Callable[[], float | None]
+) -> Iterator[R]:
+    """The results, one by one; for each that was taken one more call is submitted. Holds no result."""
+    try:
+        while futures:
+            yield _take(futures, time_left())
+            futures.extend(itertools.islice(more, 1))
+    finally:
+        life.drop(list(futures))
+
+
+def _take(futures: deque[CallFuture[R]], timeout: float | None) -> R:
+    result = futures[0].result(timeout)
+    futures.popleft()
+    return result
+
+
+class _Life:
+    """From the first call to the end of the workers. Held by its executor, and by the queue while calls are open.
+
+    Whoever ends it (a `shutdown`, the garbage collection, the interpreter's exit) seals the stream; when that has ended
+    the workers are ended, by one thread, which every `wait` waits for.
+    """
+
+    def __init__(self, queue: JobQueue, options: JobOptions, showing: Showing) -> None:
+        self._queue = queue
+        self._showing = showing
+        self._options = options
+        self._lock = threading.RLock()  # a garbage collection may end another executor's life while this one is locked
+        self._calls: CallStream | None = None
+        self._refusal: str | None = None
+        self._closing = False
+        self._closed = threading.Event()
+        self._exiting = False
+        self._take_back: Callable[[], None] = lambda: None
+
+    def submit(self, calls: Iterable[Call]) -> list[CallFuture[Any]]:
+        """Futures for these calls; the first ones start the workers."""
+        with self._lock:
+            return self._stream().submit(calls)
+
+    def submit_block(self, fn: Callable[..., R], arguments: Iterable[tuple[Any, ...]]) -> CallBlock[R]:
+        """The same for calls of one function whose results are wanted in order."""
+        with self._lock:
+            return self._stream().submit_block(fn, arguments)
+
+    def _stream(self) -> CallStream:
+        if self._refusal is not None:
+            raise RuntimeError(f"cannot schedule new futures after {self._refusal}")
+        if self._calls is None:
+            self._calls = self._open()
+        return self._calls
+
+    def _open(self) -> CallStream:
+        calls = CallStream(self._queue, error_of, self._options, showing=self._showing)
+        calls.on_end = self._ended
+        self._take_back = on_exit(self._exit)  # after the queue's own, so it is called before that
+        if sys.version_info >= (3, 12):
+            # No thread, and so no worker, starts once the main thread has ended: what is submitted last must run.
+            self._queue.await_starts()
+        return calls
+
+    def seal(self) -> None:
+        """Nothing more is submitted."""
+        with self._lock:
+            self._refusal = self._refusal or "shutdown"
+            calls = self._calls
+        if calls is None:
+            self._close()
+        elif not calls.ended.is_set():
+            calls.seal()
+
+    def abandon(self) -> None:
+        """Nobody holds the executor any more. In a garbage collection: only posts."""
+        self._refusal = self._refusal or "shutdown"
+        if self._calls is not None:
+            with contextlib.suppress(QueueClosedError):  # ended, or the parent's, and this is a fork
+                self._calls.seal()
+
+    def drop(self, futures: list[CallFuture[Any]]) -> None:
+        """Cancel those that no worker has."""
+        if self._calls is not None and not self._calls.ended.is_set():
+            self._calls.drop(futures)
+
+    def drop_waiting(self) -> None:
+        """Cancel all that no worker has."""
+        if self._calls is not None and not self._calls.ended.is_set():
+            self._calls.drop_waiting()
+
+    def kill(self) -> None:
+        """End all calls at once."""
+        if self._calls is not None and not self._calls.ended.is_set():
+            self._calls.kill()
+
+    def wait(self) -> None:
+        """Until the workers are gone."""
+        try:
+            self._queue.check_waiting_allowed("executor.shutdown()")
+        except RuntimeError:  # in a done-callback, which the end waits for
+            return
+        self._closed.wait()
+
+    def _ended(self) -> None:
+        """On the listener thread: no call is left."""
+        if not self._exiting:
+            threading.Thread(target=self._close, name="mpqueue-executor-closer", daemon=True).start()
+
+    def _close(self) -> None:
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+        try:
+            self._queue.close()
+        finally:
+            self._take_back()
+            self._closed.set()
+
+    def _exit(self) -> None:
+        """The interpreter exits: as `shutdown`, but no thread can be started any more."""
+        self._exiting = True
+        self._refusal = "interpreter shutdown"
+        if self._calls is not None:
+            self._calls.seal()
+            self._calls.ended.wait()
+        self._close()
+        self._closed.wait()

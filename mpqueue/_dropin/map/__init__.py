@@ -1,0 +1,1 @@
+"""`mpqueue.map`, `starmap`, `amap`, `imap` and `imap_unordered`."""

@@ -1,0 +1,51 @@
+"""A finite batch for the map-like drop-ins: an ordinary job on somebody's queue, ids always positions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._options import JobOptions
+from mpqueue._output.progress import Showing, ShowProgress, label_of
+from mpqueue._queue.run import Ended, JobRun
+from mpqueue._wire.ids import IdRule
+from mpqueue._worker.handlers.called import StarCall
+
+if TYPE_CHECKING:
+    from mpqueue._queue.job_queue import JobQueue
+
+
+def start_batch(
+    queue: JobQueue,
+    fn: Callable[..., Any],
+    items: list[Any],
+    options: JobOptions,
+    *,
+    on_ended: Callable[[Ended], None] | None = None,
+    progress: ShowProgress = False,
+    recorded: bool = False,
+    seed_given: bool = False,
+) -> JobRun:
+    """Start ``fn`` over the items, a list which it takes over; the run has the `outcomes` by position.
+
+    ``on_ended`` gets positions as their items end, then None, on the coordinator's thread: it must return at once. With
+    ``recorded`` it is a job of the queue's journal, known there by the function's name; it keeps the seed that it has
+    there, unless one was given. Raises `HandlerPicklingError`, `JournalError`.
+    """
+    table = ItemTable(items, None, IdRule.POSITION)
+    showing = Showing(progress, label_of(fn))
+    if recorded:
+        name = f"map {name_of(fn)}"
+        return queue.start_recorded(name, table, options, fn, on_ended, seed_given=seed_given, showing=showing)
+    _, run = queue.start_table(table, options, fn, on_ended, showing=showing)
+    return run
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """The name by which a journal knows a function."""
+    while isinstance(fn, functools.partial | StarCall):
+        fn = fn.func if isinstance(fn, functools.partial) else fn.function
+    named = fn if hasattr(fn, "__qualname__") else type(fn)
+    return f"{named.__module__}.{named.__qualname__}"

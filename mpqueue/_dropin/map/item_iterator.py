@@ -1,0 +1,254 @@
+"""`ItemIterator`: the results of a stream, one by one, while its input is read.
+
+The input is read on the consumer's thread, and only so far ahead as keeps the workers busy: an endless generator works,
+memory stays constant, and when the consumer stops, so does the reading. Outcomes are taken in blocks, so that a tiny
+item costs little more than its place in a list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, Self, TypeVar
+
+from mpqueue._core.state.item_table import Failure
+from mpqueue._dropin.map.input_reader import InputReader
+from mpqueue._dropin.map.map_options import OnItemError
+from mpqueue._queue.mailbox import Mailbox, let_others_run
+from mpqueue._queue.run import Ended
+from mpqueue._queue.stream import Stream
+from mpqueue.errors import QueueClosedError, TooManyFailuresError
+
+R = TypeVar("R")
+
+#: The window is filled, and outcomes are taken, by at least so many parts.
+BLOCKS = 4
+
+
+class Arrivals:
+    """Which items have ended and were not taken yet: in the order of the input, or in that of their ends."""
+
+    def __init__(self, ordered: bool, first: int = 0) -> None:
+        self._ordered = ordered
+        self._next = first
+        self._stretches: dict[int, range] = {}  #: ordered: by their first item
+        self._line: deque[Sequence[int]] = deque()  #: unordered
+
+    def add(self, indices: Sequence[int]) -> None:
+        """These have ended."""
+        if not self._ordered:
+            self._line.append(indices)
+        elif isinstance(indices, range):
+            self._stretches[indices.start] = indices
+        else:
+            self._stretches.update((index, range(index, index + 1)) for index in indices)
+
+    def take(self, most: int) -> Sequence[int]:
+        """The next ones, at most so many; none where the next is still to come."""
+        if not self._ordered:
+            indices: Sequence[int] = self._line.popleft() if self._line else ()
+            if len(indices) > most:
+                self._line.appendleft(indices[most:])
+            return indices[:most]
+        lo = hi = self._next
+        while hi - lo < most and (stretch := self._stretches.pop(hi, None)) is not None:
+            hi = min(stretch.stop, lo + most)
+            if hi < stretch.stop:
+                self._stretches[hi] = range(hi, stretch.stop)
+        self._next = hi
+        return range(lo, hi)
+
+
+class ItemIterator(Generic[R]):
+    """The results of one `imap`, also for ``async for``. An item that failed raises in its place, and it goes on.
+
+    ``close`` and ``aclose`` (by `contextlib.closing` and `contextlib.aclosing`), or dropping the last reference, end
+    the work and its running items. One thread or coroutine reads at a time, and the input is read there: while the
+    input makes it wait, so do the results.
+    """
+
+    def __init__(
+        self,
+        open_: Callable[[Callable[[Ended], None]], Stream],
+        reader: InputReader,
+        *,
+        ordered: bool,
+        on_error: OnItemError,
+        window: Callable[[Stream], int],
+        max_failures: int | None,
+        give_back: Callable[[], object],
+        await_told: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._reader = reader
+        self._on_error = on_error
+        self._window = window
+        self._max_failures = max_failures
+        self._failed = 0
+        self._give_back = give_back
+        self._await_told = await_told
+        self._spoke = False
+        self._news: Mailbox[Ended] = Mailbox()
+        self._arrivals = Arrivals(ordered)
+        self._added = self._taken = 0  #: items: read, and given to the consumer
+        self._block: Iterator[Any] = iter(())  #: outcomes that are there; a `Failure` is to be raised
+        self._block_size = 0
+        self._stream: Stream | None = open_(self._news.put)
+
+    def start(self) -> None:
+        """Read the first items, so that the work begins before the first result is asked for."""
+        while self._read() and self._news.is_empty():
+            pass
+
+    # -- one by one ------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> R:
+        while True:
+            for outcome in self._block:
+                if type(outcome) is Failure:
+                    raise self._error_of(outcome)
+                return outcome  # type: ignore[no-any-return]
+            self._end_block()
+            while not self._begin_block():
+                if not self._read():
+                    self._hear(self._news.take())
+            if self._stream is None:
+                if self._spoke:  # what was logged is told before the loop is over
+                    self._await_told()
+                raise self._input_error() or StopIteration
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> R:
+        while True:
+            for outcome in self._block:
+                if type(outcome) is Failure:
+                    raise self._error_of(outcome)
+                return outcome  # type: ignore[no-any-return]
+            self._end_block()
+            await let_others_run()
+            while not self._begin_block():
+                if self._read():
+                    await let_others_run()
+                else:
+                    self._hear(await self._news.take_later())
+            if self._stream is None:
+                raise self._input_error() or StopAsyncIteration
+
+    def _error_of(self, failure: Failure) -> BaseException:
+        error = failure.error
+        if isinstance(error, TooManyFailuresError):
+            self.close()
+        if isinstance(error, StopIteration | StopAsyncIteration):  # would look like the end
+            wrapped = RuntimeError(f"an item raised {type(error).__name__}")
+            wrapped.__cause__ = error
+            return wrapped
+        return error
+
+    def _input_error(self) -> BaseException | None:
+        error, self._reader.error = self._reader.error, None
+        return error
+
+    # -- by the block ----------------------------------------------------------------------------------------
+
+    def _end_block(self) -> None:
+        """The consumer has had it all, which makes room for more of the input."""
+        self._taken += self._block_size
+        self._block_size = 0
+        self._read()
+
+    def _begin_block(self) -> bool:
+        """Take the next outcomes, or close at the end; False where the next one is still to come."""
+        stream = self._stream
+        while stream is not None and not self._news.is_empty():
+            self._hear(self._news.take())
+        if stream is None:
+            return True
+        indices = self._arrivals.take(max(1, self._window(stream) // BLOCKS))
+        if indices:
+            self._block = iter(self._treated(stream.take_all(indices)))
+            self._block_size = len(indices)
+        elif self._taken == self._added and self._reader.exhausted:
+            self.close()
+        else:
+            return False
+        return True
+
+    def _treated(self, outcomes: list[Any]) -> list[Any]:
+        """The outcomes with their failures as ``on_error`` and ``max_failures`` say."""
+        if Failure not in map(type, outcomes):
+            return outcomes
+        treated = []
+        for outcome in outcomes:
+            if type(outcome) is not Failure:
+                treated.append(outcome)
+                continue
+            self._failed += 1
+            if self._max_failures is not None and self._failed > self._max_failures:
+                return [*treated, Failure(self._too_many(outcome))]
+            if self._on_error == "raise":
+                treated.append(outcome)
+            elif self._on_error == "collect":
+                treated.append(outcome.error)
+        return treated
+
+    def _too_many(self, last: Failure) -> TooManyFailuresError:
+        error = TooManyFailuresError(
+            f"{self._failed} items failed, which is more than max_failures={self._max_failures}; the last one: "
+            f"{last.message}. What had not run by then was not run."
+        )
+        error.__cause__ = last.error
+        return error
+
+    def _hear(self, indices: Ended) -> None:
+        """Items ended; None: the stream was ended from outside, so nothing more will."""
+        if indices is None:
+            self.close()
+            raise QueueClosedError("the pool was closed while results were still to come")
+        self._arrivals.add(indices)
+
+    def _read(self) -> bool:
+        """Read some of the input, where the window has room for it; False where it has not, or all was read."""
+        stream = self._stream
+        if stream is None or self._reader.exhausted:
+            return False
+        window, under_way = self._window(stream), self._added - self._taken
+        room = window - under_way
+        if room <= 0 or (under_way and room < window // BLOCKS):
+            return False  # a few at a time would be many messages
+        batch = self._reader.read(room)
+        if batch:
+            self._added += len(batch)
+            stream.add(batch)
+        return True
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the work: what waits does not run, what runs is ended. Idempotent."""
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
+        all_done = self._reader.exhausted and self._taken == self._added
+        self._reader.close()
+        self._block = iter(())
+        self._spoke = stream.run.spoke
+        stream.run.end_display()
+        with contextlib.suppress(QueueClosedError):  # or this is a fork, which has none of it
+            if all_done:
+                stream.seal()
+            else:
+                stream.cancel(kill=True)
+        self._give_back()
+
+    async def aclose(self) -> None:
+        """`close`, for `contextlib.aclosing`. Does not wait."""
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_stream", None) is not None:
+            self.close()

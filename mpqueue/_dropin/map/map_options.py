@@ -1,0 +1,106 @@
+"""The options of `map` and its kin: their types, for the checker, and their checks."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from typing import Literal, TypedDict
+
+from mpqueue._dropin.policy import DROPIN_RETRY
+from mpqueue._options import JobOptions, check_concurrency, check_timeout, choose_policy, choose_seed
+from mpqueue._output.progress import ShowProgress
+from mpqueue.errors import shown
+from mpqueue.retry import RetryPolicy, check_number
+
+OnError = Literal["raise", "collect", "skip", "group"]
+OnItemError = Literal["raise", "collect", "skip"]
+
+
+class CallOptions(TypedDict, total=False):
+    """What `amap` and `starmap` take beside ``on_error``."""
+
+    concurrency: int | None
+    max_retries: int | None
+    retry: RetryPolicy | None
+    timeout: float | None
+    chunksize: int | None
+    max_failures: int | None
+    progress: ShowProgress
+    seed: int | None
+
+
+class MapOptions(CallOptions, total=False):
+    """What `map` takes beside ``on_error``."""
+
+    journal: str | os.PathLike[str] | None
+
+
+class StreamOptions(CallOptions, total=False):
+    """What `imap` and `imap_unordered` take beside ``on_error``."""
+
+    buffersize: int | None
+
+
+def job_options(
+    name: str,
+    concurrency: int | None,
+    max_retries: int | None,
+    retry: RetryPolicy | None,
+    timeout: float | None,
+    chunksize: int | None,
+    seed: int | None,
+) -> JobOptions:
+    """The options of one call of the function ``name``. Raises TypeError or ValueError for values out of range."""
+    if concurrency is not None:
+        check_concurrency(concurrency)
+    check_timeout(timeout)
+    check_optional_count("chunksize", chunksize, low=1)
+    policy = choose_policy(name, max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
+    return JobOptions(policy, timeout, chunksize=chunksize, max_lanes=concurrency, seed=choose_seed(seed))
+
+
+def pool_options(
+    name: str, max_retries: int | None, retry: RetryPolicy | None, timeout: float | None, seed: int | None
+) -> JobOptions:
+    """The options of all calls of the pool ``name``. Raises TypeError or ValueError for values out of range."""
+    check_timeout(timeout)
+    policy = choose_policy(name, max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
+    return JobOptions(policy, timeout, seed=choose_seed(seed))
+
+
+class Seeds:
+    """One seed for each of a pool's calls: the first is the pool's own, no later one is like another.
+
+    Which a call gets depends on its number among them only. Any thread may ask.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._numbers = itertools.count()
+
+    def next(self) -> int:
+        """The seed of the next call."""
+        number = next(self._numbers)
+        return self.named(str(number)) if number else self._seed
+
+    def named(self, name: str) -> int:
+        """The seed of something that is not one of the numbered calls."""
+        return int.from_bytes(hashlib.sha256(f"{self._seed} {name}".encode()).digest()[:16])
+
+
+def enough_workers(concurrency: int | None, items: int | None) -> int | None:
+    """How many workers a call needs that asked for ``concurrency``: no more than it has items, where that is known."""
+    return concurrency if concurrency is None or items is None else max(1, min(concurrency, items))
+
+
+def check_optional_count(name: str, value: int | None, *, low: int) -> None:
+    """Raise TypeError or ValueError unless it is None, or a whole number from ``low`` up."""
+    if value is not None:
+        check_number(name, value, low=low, integer=True)
+
+
+def check_on_error(value: object, known: tuple[str, ...]) -> None:
+    """Raise ValueError for a mode that there is not."""
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"on_error: expected one of {', '.join(map(repr, known))}, got {shown(value)}")

@@ -1,0 +1,297 @@
+"""`map` and `starmap`: the whole batch, then its results; and `amap`, the same for coroutines.
+
+They share one warm pool, see `mpqueue._dropin.shared_pool`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any, Literal, TypeVar, Unpack, overload
+
+from mpqueue._core.state.item_table import Failure, read_all
+from mpqueue._dropin.map.batch import start_batch
+from mpqueue._dropin.map.map_options import (
+    CallOptions,
+    MapOptions,
+    OnError,
+    check_on_error,
+    check_optional_count,
+    enough_workers,
+    job_options,
+)
+from mpqueue._dropin.shared_pool import THREADS, shared_pool
+from mpqueue._options import JobOptions
+from mpqueue._output.progress import ShowProgress, check_progress
+from mpqueue._queue.job_queue import JobQueue
+from mpqueue._queue.run import Ended, JobRun
+from mpqueue._worker.handlers.called import StarCall
+from mpqueue.errors import QueueClosedError, TooManyFailuresError, shown
+from mpqueue.retry import RetryPolicy
+
+T = TypeVar("T")
+R = TypeVar("R")
+ON_ERROR = ("raise", "collect", "skip", "group")
+
+
+@overload
+def map(
+    fn: Callable[[T], Coroutine[Any, Any, R]],
+    items: Iterable[T],
+    *,
+    on_error: Literal["collect"],
+    **options: Unpack[MapOptions],
+) -> list[R | BaseException]: ...
+@overload
+def map(
+    fn: Callable[[T], Coroutine[Any, Any, R]],
+    items: Iterable[T],
+    *,
+    on_error: OnError = "raise",
+    **options: Unpack[MapOptions],
+) -> list[R]: ...
+@overload
+def map(
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[MapOptions]
+) -> list[R | BaseException]: ...
+@overload
+def map(
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapOptions]
+) -> list[R]: ...
+def map(
+    fn: Callable[[Any], Any],
+    items: Iterable[Any],
+    *,
+    concurrency: int | None = None,
+    max_retries: int | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    chunksize: int | None = None,
+    progress: ShowProgress = False,
+    on_error: OnError = "raise",
+    max_failures: int | None = None,
+    journal: str | os.PathLike[str] | None = None,
+    seed: int | None = None,
+) -> list[Any]:
+    """``[fn(item) for item in items]`` on all cores; a worker that dies costs its item one try, and nothing else.
+
+    A call that raises is made again, ``max_retries`` (3) times after the first, after 0.1, 0.2 and 0.4 s; say
+    ``max_retries=0`` for once only, or give a ``retry`` policy. ``timeout`` is seconds a try. ``concurrency`` caps the
+    workers (None: one for each CPU). ``chunksize`` is how many items travel together (None: as many as take 45 ms).
+
+    Items that fail for good, by ``on_error``: ``"raise"``: after all is done, the first failure in item order is
+    raised as itself, with a note that names its item and the others; ``"collect"``: the exception stands in the
+    result's place; ``"skip"``: they are left out; ``"group"``: an `ExceptionGroup` of all is raised. With
+    ``max_failures`` the work ends as soon as more than so many items have failed, with `TooManyFailuresError`.
+
+    ``progress=True`` draws a bar on stderr, where that is a terminal or this is a notebook; a callable gets a
+    `Progress` ten times a second and at the end, on a thread of the pool.
+
+    With ``journal``, the path of a file, the same call, made again after whatever ended the program, runs only what is
+    missing, see `JobQueue`. A journal is for one call with each function: other items are refused with
+    `JournalMismatchError`. Such a call has workers of its own.
+
+    ``seed`` makes ``current_item().rng`` give the same numbers each time; None: others each time.
+
+    An interruption (Ctrl-C) ends the running items, and goes on.
+    """
+    check_progress(progress)
+    _check_failure_options(on_error, max_failures)
+    job = job_options("map", concurrency, max_retries, retry, timeout, chunksize, seed)
+    rows, recorded = read_all(items), journal is not None
+    with _queue_for(enough_workers(concurrency, len(rows)), journal) as queue:
+        batch = Batch(queue, fn, rows, job, max_failures, progress, recorded=recorded, seed_given=seed is not None)
+        try:
+            batch.run.result()
+        except BaseException:
+            batch.run.kill()
+            batch.run.end_bar()
+            raise
+    return batch.outcomes(on_error)
+
+
+@overload
+def starmap(
+    fn: Callable[..., Coroutine[Any, Any, R]],
+    items: Iterable[Iterable[Any]],
+    *,
+    on_error: Literal["collect"],
+    **options: Unpack[MapOptions],
+) -> list[R | BaseException]: ...
+@overload
+def starmap(
+    fn: Callable[..., Coroutine[Any, Any, R]],
+    items: Iterable[Iterable[Any]],
+    *,
+    on_error: OnError = "raise",
+    **options: Unpack[MapOptions],
+) -> list[R]: ...
+@overload
+def starmap(
+    fn: Callable[..., R],
+    items: Iterable[Iterable[Any]],
+    *,
+    on_error: Literal["collect"],
+    **options: Unpack[MapOptions],
+) -> list[R | BaseException]: ...
+@overload
+def starmap(
+    fn: Callable[..., R], items: Iterable[Iterable[Any]], *, on_error: OnError = "raise", **options: Unpack[MapOptions]
+) -> list[R]: ...
+def starmap(fn: Callable[..., Any], items: Iterable[Iterable[Any]], **options: Any) -> list[Any]:
+    """Like `map`, for items that are tuples of arguments: ``[fn(*item) for item in items]``."""
+    if not callable(fn):
+        raise TypeError(f"fn: expected a callable, got {shown(fn)} of type {type(fn).__name__}")
+    return map(StarCall(fn), items, **options)
+
+
+@overload
+async def amap(
+    fn: Callable[[T], Coroutine[Any, Any, R]],
+    items: Iterable[T],
+    *,
+    on_error: Literal["collect"],
+    **options: Unpack[CallOptions],
+) -> list[R | BaseException]: ...
+@overload
+async def amap(
+    fn: Callable[[T], Coroutine[Any, Any, R]],
+    items: Iterable[T],
+    *,
+    on_error: OnError = "raise",
+    **options: Unpack[CallOptions],
+) -> list[R]: ...
+@overload
+async def amap(
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[CallOptions]
+) -> list[R | BaseException]: ...
+@overload
+async def amap(
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[CallOptions]
+) -> list[R]: ...
+async def amap(
+    fn: Callable[[Any], Any],
+    items: Iterable[Any],
+    *,
+    concurrency: int | None = None,
+    max_retries: int | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    chunksize: int | None = None,
+    progress: ShowProgress = False,
+    on_error: OnError = "raise",
+    max_failures: int | None = None,
+    seed: int | None = None,
+) -> list[Any]:
+    """Like `map`, for coroutines: does not block the loop. Cancelling it ends its work and its running items.
+
+    Works in asyncio, and in trio. The items are read and copied at once, in the loop's thread.
+    """
+    _check_failure_options(on_error, max_failures)
+    check_progress(progress)
+    job = job_options("amap", concurrency, max_retries, retry, timeout, chunksize, seed)
+    rows = read_all(items)
+    with shared_pool.lease(enough_workers(concurrency, len(rows))) as queue:
+        batch = Batch(queue, fn, rows, job, max_failures, progress)
+        try:
+            await batch.run
+        except BaseException:
+            batch.run.kill()
+            batch.run.end_bar()
+            raise
+    return batch.outcomes(on_error)
+
+
+@contextlib.contextmanager
+def _queue_for(concurrency: int | None, journal: str | os.PathLike[str] | None) -> Iterator[JobQueue]:
+    if journal is None:
+        with shared_pool.lease(concurrency) as queue:
+            yield queue
+    else:
+        with JobQueue(concurrency, threads_per_worker=THREADS, journal=journal) as queue:
+            yield queue
+
+
+class Batch:
+    """One call: its run, ended early where more than ``max_failures`` items fail, and what becomes of its failures."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        fn: Callable[[Any], Any],
+        items: list[Any],
+        options: JobOptions,
+        max_failures: int | None,
+        progress: ShowProgress,
+        *,
+        recorded: bool = False,
+        seed_given: bool = False,
+    ) -> None:
+        self._max_failures = max_failures
+        self._watched: JobRun | None = None  #: the run, as soon as there is one to end
+        self.run = start_batch(
+            queue,
+            fn,
+            items,
+            options,
+            on_ended=None if max_failures is None else self._on_ended,
+            progress=progress,
+            recorded=recorded,
+            seed_given=seed_given,
+        )
+        self._watched = self.run
+        self._on_ended(())  # items may have failed before
+
+    @property
+    def _too_many(self) -> bool:
+        return self._max_failures is not None and self.run.job.failed > self._max_failures
+
+    def _on_ended(self, _: Ended) -> None:
+        """On the coordinator's thread: items ended."""
+        run = self._watched
+        if run is not None and self._too_many and not run.job.cancelled:
+            run.kill()
+
+    def outcomes(self, on_error: OnError) -> list[Any]:
+        """What the call returns, or raises."""
+        results, failures = self.run.outcomes()
+        if self._too_many:
+            first = min(failures)
+            raise TooManyFailuresError(
+                f"{len(failures)} items failed, which is more than max_failures={self._max_failures}; the first is "
+                f"item {first}: {failures[first].message}. What had not run by then was not run."
+            ) from failures[first].error
+        if self.run.job.cancelled:
+            raise QueueClosedError("the pool was closed while results were still to come")
+        return settle(results, failures, on_error)
+
+
+def settle(results: list[Any], failures: dict[int, Failure], on_error: OnError) -> list[Any]:
+    """The results by position, with the failures treated as ``on_error`` says."""
+    if not failures or on_error == "collect":
+        for index, failure in failures.items():
+            results[index] = failure.error
+        return results
+    if on_error == "skip":
+        return [result for index, result in enumerate(results) if index not in failures]
+    errors = [failures[index].error for index in sorted(failures)]
+    if on_error == "group":
+        raise BaseExceptionGroup(f"{len(errors)} of {len(results)} items failed", errors)
+    raise with_note(errors[0], failures)
+
+
+def with_note(error: BaseException, failures: dict[int, Failure]) -> BaseException:
+    """The error, with a note that names its item, and how many others failed."""
+    first, *others = sorted(failures)
+    note = f"mpqueue: raised by item {first}"
+    if others:
+        named = ", ".join(str(index) for index in others[:10])
+        note += f"; {len(others)} more failed: items {named}{', ...' if len(others) > 10 else ''}"
+    error.add_note(note)
+    return error
+
+
+def _check_failure_options(on_error: str, max_failures: int | None) -> None:
+    check_on_error(on_error, ON_ERROR)
+    check_optional_count("max_failures", max_failures, low=0)

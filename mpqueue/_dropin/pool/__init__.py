@@ -1,0 +1,1 @@
+"""`mpqueue.Pool`, in the place of `multiprocessing.Pool`."""

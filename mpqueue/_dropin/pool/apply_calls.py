@@ -1,0 +1,65 @@
+"""`ApplyCalls`: the calls of `Pool.apply_async`, of any functions, on one stream.
+
+While calls are under way, the coordinator holds their results, and these the pool; else it holds nothing of the pool,
+so that one that nobody uses can be collected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from mpqueue._dropin.pool.async_result import AsyncResult
+from mpqueue._options import JobOptions
+from mpqueue._queue.job_queue import JobQueue
+from mpqueue._queue.run import Ended
+from mpqueue._queue.stream import open_stream
+from mpqueue._wire.pickling.packed_functions import FunctionPacker
+from mpqueue._worker.handlers.called import Call, run_call
+from mpqueue.errors import QueueClosedError
+
+
+class ApplyCalls:
+    """`start` is called by one thread at a time: its index is that of the next item."""
+
+    def __init__(self, owner: JobQueue, options: JobOptions) -> None:
+        self._functions = FunctionPacker()
+        self._started = 0
+        self._waiting = waiting = _Waiting()
+        self._stream = open_stream(owner, run_call, waiting.on_ended, options)
+
+    def start(
+        self, result: AsyncResult[Any], func: Callable[..., Any], args: Iterable[Any], kwds: Mapping[str, Any]
+    ) -> None:
+        """Have the call made, and the result settled when it has ended."""
+        result.stream, result.index = self._stream, self._started
+        self._waiting[self._started] = result  # before the call can end
+        self._started += 1
+        self._stream.add([Call(self._functions.pack(func), args, kwds)])
+
+    def cancel(self, result: AsyncResult[Any]) -> None:
+        """End the call: nobody waits for it any more."""
+        with suppress(QueueClosedError):
+            self._stream.drop(result.index, kill=True)
+
+    def seal(self) -> None:
+        """No more calls will come."""
+        self._stream.seal()
+
+    def give_up(self) -> None:
+        """The pool has ended: whoever waits for a call is told."""
+        while self._waiting:
+            with suppress(KeyError):  # the coordinator was quicker
+                self._waiting.popitem()[1].give_up()
+
+
+class _Waiting(dict[int, AsyncResult[Any]]):
+    """The results of calls that are under way, by index."""
+
+    def on_ended(self, indices: Ended) -> None:
+        """On the coordinator's thread: these calls have ended."""
+        for index in indices or ():
+            result = self.pop(index, None)
+            if result is not None and result.stream is not None:
+                result.settle(*result.stream.take(index))

@@ -1,0 +1,180 @@
+"""`AsyncResult`: what `apply_async`, `map_async` and `starmap_async` return.
+
+Settled on the coordinator's thread, which costs the waiting thread nothing but its own waking; callbacks are called on
+the queue's listener thread, and the result is ready after that.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import threading
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.pool import ApplyResult
+from multiprocessing.pool import MapResult as StandardMapResult
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mpqueue._dropin.pool.pool_errors import ended_error, error_of
+
+if TYPE_CHECKING:
+    from mpqueue._core.state.item_table import Failure
+    from mpqueue._dropin.pool.process_pool import Pool
+    from mpqueue._output.progress import Display
+    from mpqueue._queue.run import Ended, JobRun
+    from mpqueue._queue.stream import Stream
+
+log = logging.getLogger("mpqueue")
+
+T = TypeVar("T")
+Callback = Callable[[Any], object]
+
+
+class AsyncResult(ApplyResult[T]):
+    """A result that may still have to come. Holds its pool until it is ready."""
+
+    def __init__(self, pool: Pool, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
+        self._pool: Pool | None = pool
+        self._event = threading.Event()
+        self._callback = callback
+        self._error_callback = error_callback
+        self._success = False
+        self._value: Any = None
+        self.stream: Stream | None = None  #: where the outcome of a single call comes from, and its index there
+        self.index = -1
+
+    def ready(self) -> bool:
+        """True once the call has returned or failed, and its callback was called."""
+        return self._event.is_set()
+
+    def successful(self) -> bool:
+        """True where the call returned. Raises ValueError before it is `ready`."""
+        if not self.ready():
+            raise ValueError(f"{self!r} not ready")
+        return self._success
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until it is `ready`, at most ``timeout`` seconds."""
+        self._event.wait(timeout)
+
+    def get(self, timeout: float | None = None) -> T:
+        """The result, or what the call raised. Raises `multiprocessing.TimeoutError` after ``timeout`` seconds."""
+        self.wait(timeout)
+        if not self.ready():
+            raise multiprocessing.TimeoutError
+        if self._success:
+            value: T = self._value
+            return value
+        raise self._value
+
+    # -- for the pool ----------------------------------------------------------------------------------------
+
+    def succeed(self, value: Any, *, quietly: bool = False) -> None:
+        """The call returned; ``quietly``: without a callback. Once only, on any thread."""
+        self._success, self._value = True, value
+        self._settle(None if quietly else self._callback)
+
+    def fail(self, error: BaseException) -> None:
+        """The call failed for good."""
+        self._value = error
+        self._settle(self._error_callback)
+
+    def give_up(self) -> None:
+        """The pool has ended before the call did: nobody is told but who waits."""
+        self._value = ended_error()
+        self._settle(None)
+
+    def settle(self, value: Any, failure: Failure | None) -> None:
+        """This is the call's outcome."""
+        if failure is None:
+            self.succeed(value)
+        else:
+            self.fail(error_of(failure))
+
+    def _settle(self, callback: Callback | None) -> None:
+        pool = self._pool
+        if callback and pool is not None:
+            pool.tell(partial(self._call_back, callback))
+        else:
+            self._finish()
+
+    def _call_back(self, callback: Callback) -> None:
+        """On the listener thread."""
+        try:
+            callback(self._value)
+        except BaseException:
+            log.exception("a callback raised (%r); the pool goes on", callback)
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._callback = self._error_callback = self.stream = None
+        self._event.set()
+        self._pool = None
+
+
+def _nothing() -> None:
+    pass
+
+
+def _await_end(display: Display | None, pool: Pool | None) -> None:
+    if display is not None:
+        display.end()
+    if pool is not None:
+        pool.await_told()
+
+
+class MapResult(AsyncResult[list[T]], StandardMapResult[T]):
+    """The results of a whole batch, or its first failure in item order, once all of its items have ended."""
+
+    def __init__(self, pool: Pool, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
+        super().__init__(pool, callback, error_callback)
+        self._run: JobRun | None = None
+        self._await_end: Callable[[], object] = _nothing
+        self._has_ended = False
+        self._lock = threading.Lock()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until it is `ready`, its bar has ended, and what its calls have logged was told."""
+        super().wait(timeout)
+        if self.ready():
+            self._await_end()
+            self._await_end = _nothing
+
+    def started(self, run: JobRun) -> None:
+        """This is the batch's run. It may have ended before."""
+        with self._lock:
+            self._run = run
+            ended = self._has_ended
+        if ended:
+            self._collect(run)
+
+    def on_ended(self, ended: Ended) -> None:
+        """On the coordinator's thread: items have ended; None: all have."""
+        if ended is not None:
+            return
+        with self._lock:
+            self._has_ended = True
+            run = self._run
+        if run is not None:
+            self._collect(run)
+
+    def cancel(self) -> None:
+        """End the work: nobody waits for it any more."""
+        if self._run is not None:
+            self._run.kill()
+
+    def _collect(self, run: JobRun) -> None:
+        pool = self._pool
+        if pool is None or not pool.forget_map(self):
+            return  # the pool's end was quicker
+        self._run = None
+        if run.spoke or run.display is not None:
+            self._await_end = partial(_await_end, run.display, pool if run.spoke else None)
+        results, failures = run.outcomes()
+        if run.job.cancelled and run.job.completed + len(failures) < len(results):
+            self.give_up()
+        elif failures:
+            self.fail(error_of(failures[min(failures)]))
+        else:
+            self.succeed(results)

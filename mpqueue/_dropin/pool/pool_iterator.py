@@ -1,0 +1,173 @@
+"""`PoolIterator`: what `Pool.imap` and `Pool.imap_unordered` return.
+
+Lazy at both ends: the input is read by a `Feed`, only so far ahead as keeps the workers busy.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.pool import IMapIterator
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+from mpqueue._core.state.item_table import Failure
+from mpqueue._dropin.map.item_iterator import Arrivals
+from mpqueue._dropin.pool.input_feed import PARTS, Feed
+from mpqueue._dropin.pool.pool_errors import ended_error, error_of
+
+if TYPE_CHECKING:
+    from mpqueue._dropin.pool.process_pool import Pool
+    from mpqueue._queue.run import Ended
+    from mpqueue._queue.stream import Stream
+
+    Standard = IMapIterator
+else:
+
+    class Standard(IMapIterator):
+        """The standard library's, which can't be subscripted when it runs."""
+
+        __class_getitem__ = classmethod(GenericAlias)
+
+
+log = logging.getLogger("mpqueue")
+
+R = TypeVar("R")
+
+
+class PoolIterator(Standard[R]):
+    """The results, in order or as they come. A call that failed raises in its place, and the iterator goes on.
+
+    Dropping it ends the work and its running calls; so nothing runs for an iterator that nobody holds. Any number of
+    threads may read from it. Holds its pool until it is at its end.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        items: Iterator[Any],
+        open_: Callable[[Callable[[Ended], None]], Stream],
+        window: Callable[[Stream], int],
+        *,
+        ordered: bool,
+    ) -> None:
+        self._pool: Pool | None = pool
+        self._owner = os.getpid()  #: a fork has no part in it
+        self._now = pool.now
+        self._lock = threading.Lock()
+        self._news: queue.SimpleQueue[Ended] = queue.SimpleQueue()
+        self._arrivals = Arrivals(ordered)
+        self._block: Iterator[Any] = iter(())
+        self._block_size = 0
+        self._is_over = False  #: nothing more will be heard
+        self._stream = stream = open_(self._news.put)
+        self._window = window
+        self._feed: Feed | None = Feed(items, stream, lambda: window(stream))
+        self._feed.start()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self, timeout: float | None = None) -> R:
+        return self.next(timeout)
+
+    def next(self, timeout: float | None = None) -> R:
+        """The next result. Raises `multiprocessing.TimeoutError` where none comes for ``timeout`` seconds."""
+        deadline = None if timeout is None else self._now() + timeout
+        if not self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            raise multiprocessing.TimeoutError
+        try:
+            outcome = self._take(deadline)
+        finally:
+            self._lock.release()
+        if type(outcome) is Failure:
+            raise _not_an_end(error_of(outcome))
+        return cast(R, outcome)
+
+    def _take(self, deadline: float | None) -> Any:
+        while True:
+            for outcome in self._block:
+                return outcome
+            feed = self._feed
+            if feed is None:
+                raise StopIteration
+            feed.took(self._block_size)
+            self._block_size = 0
+            while not self._begin_block() and not self._at_end(feed):
+                self._hear(deadline)
+
+    def _begin_block(self) -> bool:
+        """Take the next outcomes, where they are there."""
+        while not self._news.empty():
+            self._note(self._news.get())
+        indices = self._arrivals.take(max(1, self._window(self._stream) // PARTS))
+        if not indices:
+            return False
+        self._block = iter(self._stream.take_all(indices))
+        self._block_size = len(indices)
+        return True
+
+    def _at_end(self, feed: Feed) -> bool:
+        if feed.drained:
+            error = feed.error
+        elif self._is_over:
+            error = ended_error()
+        else:
+            return False
+        pool = self._pool
+        self._feed = self._pool = None
+        self._stream.run.end_display()
+        if self._stream.run.spoke and pool is not None:
+            pool.await_told()
+        if error is not None:
+            raise error
+        return True
+
+    def _hear(self, deadline: float | None) -> None:
+        try:
+            self._note(self._news.get(timeout=None if deadline is None else max(0.0, deadline - self._now())))
+        except queue.Empty:
+            raise multiprocessing.TimeoutError from None
+
+    def _note(self, indices: Ended) -> None:
+        if indices is None:
+            self._is_over = True
+        else:
+            self._arrivals.add(indices)
+
+    # -- for the pool ----------------------------------------------------------------------------------------
+
+    def run_out(self) -> None:
+        """Read all of the input, although nobody takes the results: the pool is being waited for."""
+        feed = self._feed
+        if feed is not None:
+            feed.lift_window()
+
+    def give_up(self) -> None:
+        """The pool has ended: whoever waits is told."""
+        feed = self._feed
+        if feed is not None:
+            feed.stop()
+        self._news.put(None)
+
+    def __del__(self) -> None:
+        feed = getattr(self, "_feed", None)
+        if feed is None or sys.is_finalizing() or os.getpid() != self._owner:
+            return
+        if not feed.taken and not self._is_over and not feed.drained:
+            log.warning("an iterator of Pool.imap was dropped before anybody read from it; its work was ended")
+        feed.stop()
+
+
+def _not_an_end(error: BaseException) -> BaseException:
+    """A StopIteration that a call raised would look like the end."""
+    if not isinstance(error, StopIteration):
+        return error
+    wrapped = RuntimeError("a call raised StopIteration")
+    wrapped.__cause__ = error
+    return wrapped

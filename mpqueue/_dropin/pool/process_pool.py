@@ -1,0 +1,383 @@
+"""`Pool`: what `multiprocessing.Pool` is, with retries, timeouts, and crashes that cost one try.
+
+map, starmap      -> an ordinary job: columns, chunks sized while it runs
+imap              -> a stream of its own, fed by a `Feed`
+apply             -> one stream of calls, which all calls of the pool share
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from multiprocessing import pool as standard
+from types import TracebackType
+from typing import Any, NoReturn, Self, TypeVar
+
+from mpqueue._core.state.item_table import read_all
+from mpqueue._dropin.map.batch import start_batch
+from mpqueue._dropin.map.map_options import Seeds, pool_options
+from mpqueue._dropin.pool.apply_calls import ApplyCalls
+from mpqueue._dropin.pool.async_result import AsyncResult, Callback, MapResult
+from mpqueue._dropin.pool.input_feed import read_late, read_whole_chunks
+from mpqueue._dropin.pool.pool_errors import own_error
+from mpqueue._dropin.pool.pool_iterator import PoolIterator
+from mpqueue._dropin.pool.pool_worker import PoolWorker
+from mpqueue._engines.loky.loky_pool import count_cpus
+from mpqueue._output.progress import ShowProgress, check_progress, showing_stream
+from mpqueue._queue.job_queue import JobQueue
+from mpqueue._queue.run import Ended
+from mpqueue._queue.stream import Stream, open_stream
+from mpqueue._worker.handlers.called import StarCall
+from mpqueue.errors import HandlerPicklingError, QueueClosedError, shown
+from mpqueue.retry import RetryPolicy
+
+S = TypeVar("S")
+R = TypeVar("R")
+
+#: Seconds that `_pool` waits for workers that are starting.
+START_PATIENCE = 30.0
+#: How many chunks a worker gets of a `map`, where chunks count as the tasks of ``maxtasksperchild``.
+TASKS_PER_WORKER = 4
+
+
+class Pool(standard.Pool):
+    """Worker processes, and the methods of `multiprocessing.pool.Pool`, of which it counts as an instance.
+
+    ``processes`` workers (None: one for each CPU that the process may use) start at once; each calls
+    ``initializer(*initargs)`` first, in its main thread, and is replaced after ``maxtasksperchild`` tasks (a call, or a
+    chunk of a map). ``context`` is ignored: workers are always started anew, never forked. A call that raises, or whose
+    worker dies, is tried again: ``max_retries`` (3) times after the first, after 0.1, 0.2 and 0.4 s, or as ``retry``
+    says; ``timeout`` is how many seconds one try may take. ``progress=True`` draws a bar for each map and imap, a
+    callable gets their `Progress`. With ``seed``, which must be a whole number from 0 up, ``current_item().rng`` gives
+    the same numbers each time: those of an item depend on its place, and on how many maps and imaps the pool had
+    before; those of an ``apply`` on how many of these there were.
+
+    Leaving its ``with`` block terminates it.
+    """
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        context: Any | None = None,  # noqa: ARG002 - the standard library's signature
+        *,
+        max_retries: int | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        progress: ShowProgress = False,
+        seed: int | None = None,
+    ) -> None:
+        self._state = standard.INIT
+        self._processes = count_cpus() if processes is None else operator.index(processes)
+        if self._processes < 1:
+            raise ValueError("Number of processes must be at least 1")
+        tasks: Any = maxtasksperchild
+        if tasks is not None and (not isinstance(tasks, int) or tasks <= 0):
+            raise ValueError("maxtasksperchild must be a positive int or None")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        check_progress(progress)
+        self._progress = progress
+        self._options = pool_options("Pool", max_retries, retry, timeout, seed)
+        self._seeds = Seeds(self._options.seed)
+        self._maxtasksperchild = maxtasksperchild
+        self._lock = threading.Lock()  #: guards the state, while something is started
+        self._calls: ApplyCalls | None = None
+        self._maps: set[MapResult[Any]] = set()
+        self._iterators: weakref.WeakSet[PoolIterator[Any]] = weakref.WeakSet()
+        self._closer: threading.Thread | None = None
+        prepare = None if initializer is None else partial(initializer, *initargs)
+        try:
+            self._queue = JobQueue(self._processes, max_items_per_worker=maxtasksperchild, initializer=prepare)
+        except HandlerPicklingError as error:
+            raise own_error(error) from None
+        weakref.finalize(self, self._queue.abandon).atexit = False  # the queue has its own, earlier hook
+        self._queue.want_workers(self._processes)
+        self._state = standard.RUN
+
+    def __del__(self) -> None:
+        if self._state == standard.RUN:
+            warnings.warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self, stacklevel=2)
+
+    def __repr__(self) -> str:
+        cls = type(self)
+        return f"<{cls.__module__}.{cls.__qualname__} state={self._state} pool_size={self._processes}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise NotImplementedError("pool objects cannot be passed between processes or pickled")
+
+    # -- one call --------------------------------------------------------------------------------------------
+
+    def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> R:
+        """``func(*args, **kwds)`` in a worker; returns when it has."""
+        result = self.apply_async(func, args, kwds)
+        try:
+            result.wait()
+        except BaseException:  # Ctrl-C: nobody will ever ask for it
+            if self._calls is not None:
+                self._calls.cancel(result)
+            raise
+        return result.get()
+
+    def apply_async(
+        self,
+        func: Callable[..., R],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] = {},
+        callback: Callable[[R], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> AsyncResult[R]:
+        """Have ``func(*args, **kwds)`` called in a worker, for about 10 us.
+
+        ``callback`` is called with the result, or ``error_callback`` with the error, on a thread of the pool, before
+        the result is ready.
+        """
+        result: AsyncResult[R] = AsyncResult(self, callback, error_callback)
+        with self._lock:
+            self._check_running()
+            if self._calls is None:
+                self._calls = ApplyCalls(self._queue, replace(self._options, seed=self._seeds.named("calls")))
+            self._calls.start(result, func, args, kwds)
+        return result
+
+    # -- all at once -----------------------------------------------------------------------------------------
+
+    def map(self, func: Callable[[S], R], iterable: Iterable[S], chunksize: int | None = None) -> list[R]:
+        """``[func(item) for item in iterable]`` in the workers.
+
+        Waits for all items even where one fails, and raises the first failure in item order. ``chunksize`` items travel
+        together (None: as many as take 45 ms). An interruption (Ctrl-C) ends the running items.
+        """
+        return self._wait_for(self._start_map(func, iterable, chunksize, None, None))
+
+    def map_async(
+        self,
+        func: Callable[[S], R],
+        iterable: Iterable[S],
+        chunksize: int | None = None,
+        callback: Callable[[list[R]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> MapResult[R]:
+        """Like `map`, without waiting: the `AsyncResult` of the list."""
+        return self._start_map(func, iterable, chunksize, callback, error_callback)
+
+    def starmap(
+        self, func: Callable[..., R], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
+    ) -> list[R]:
+        """``[func(*item) for item in iterable]`` in the workers; the rest is as in `map`."""
+        return self._wait_for(self._start_map(StarCall(func), iterable, chunksize, None, None))
+
+    def starmap_async(
+        self,
+        func: Callable[..., R],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        callback: Callable[[list[R]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> AsyncResult[list[R]]:
+        """Like `starmap`, without waiting: the `AsyncResult` of the list."""
+        return self._start_map(StarCall(func), iterable, chunksize, callback, error_callback)
+
+    def _wait_for(self, result: MapResult[R]) -> list[R]:
+        try:
+            result.wait()
+        except BaseException:
+            result.cancel()
+            raise
+        return result.get()
+
+    def _start_map(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        callback: Callback | None,
+        error_callback: Callback | None,
+    ) -> MapResult[Any]:
+        self._check_running()
+        if chunksize is not None:
+            chunksize = _check_chunksize(chunksize)
+        result: MapResult[Any] = MapResult(self, callback, error_callback)
+        try:
+            items = read_all(iterable)
+        except Exception as error:
+            if not hasattr(iterable, "__len__"):  # it is read before anything is started, as ever
+                raise
+            result.fail(error)
+            return result
+        if not items:
+            result.succeed([], quietly=True)
+            return result
+        try:
+            self._run_map(result, func, items, chunksize)
+        except HandlerPicklingError as error:
+            self._maps.discard(result)
+            result.fail(own_error(error))
+        return result
+
+    def _run_map(
+        self, result: MapResult[Any], func: Callable[..., Any], items: list[Any], chunksize: int | None
+    ) -> None:
+        # Chunks count as tasks; how large they are by default is the standard library's formula.
+        per_task = chunksize or -(-len(items) // (self._processes * TASKS_PER_WORKER))
+        options = replace(self._options, chunksize=chunksize, items_per_task=per_task, seed=self._seeds.next())
+        with self._lock:
+            self._check_running()
+            self._maps.add(result)
+            run = start_batch(
+                self._queue,
+                func,
+                items,
+                options,
+                on_ended=result.on_ended,
+                progress=self._progress,
+            )
+        result.started(run)
+
+    def forget_map(self, result: MapResult[Any]) -> bool:
+        """The batch has ended; False where the pool's end has settled it already."""
+        try:
+            self._maps.remove(result)
+        except KeyError:
+            return False
+        return True
+
+    # -- one by one ------------------------------------------------------------------------------------------
+
+    def imap(self, func: Callable[[S], R], iterable: Iterable[S], chunksize: int | None = 1) -> PoolIterator[R]:
+        """The results of ``func`` over the items, in order, one by one while the work goes on.
+
+        The input is read on a thread of its own, only so far ahead of the results as keeps the workers busy: it may be
+        endless. As many items travel together as take 45 ms; of ``chunksize`` are left that the input is read so many
+        at a time, and that so many count as a task of ``maxtasksperchild``. A call that failed raises in its place, and
+        the iterator goes on. Dropping the iterator ends its work.
+        """
+        return self._iterate(func, iterable, chunksize, ordered=True)
+
+    def imap_unordered(
+        self, func: Callable[[S], R], iterable: Iterable[S], chunksize: int | None = 1
+    ) -> PoolIterator[R]:
+        """Like `imap`, in the order in which the calls end: no result waits for a slower one."""
+        return self._iterate(func, iterable, chunksize, ordered=False)
+
+    def _iterate(
+        self, func: Callable[..., R], iterable: Iterable[Any], chunksize: int | None, *, ordered: bool
+    ) -> PoolIterator[R]:
+        self._check_running()
+        size = 1 if chunksize is None else _check_chunksize(chunksize)
+        items: Iterator[Any] = read_late(iterable)
+        showing = showing_stream(self._progress, func, iterable)
+        options = replace(self._options, items_per_task=size, seed=self._seeds.next())
+        if size > 1:
+            items = read_whole_chunks(items, size)
+
+        def open_(on_ended: Callable[[Ended], None]) -> Stream:
+            with self._lock:
+                self._check_running()
+                return open_stream(self._queue, func, on_ended, options, showing=showing)
+
+        workers = self._processes
+        iterator: PoolIterator[R] = PoolIterator(
+            self, items, open_, lambda stream: max(stream.window(workers), 2 * size * workers), ordered=ordered
+        )
+        self._iterators.add(iterator)
+        return iterator
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Take nothing more. What was given is done; then the workers end, in the background."""
+        with self._lock:
+            if self._state != standard.RUN:
+                return
+            self._state = standard.CLOSE
+            if self._calls is not None:
+                self._calls.seal()
+        self._closer = threading.Thread(target=self._queue.close, name="mpqueue-pool-closer", daemon=True)
+        self._closer.start()
+
+    def terminate(self) -> None:
+        """End everything now, what runs included. Whoever waits for a result gets `QueueClosedError`."""
+        with self._lock:
+            self._state = standard.TERMINATE
+        self._queue.close(kill=True)
+        for iterator in list(self._iterators):
+            iterator.give_up()
+        for result in list(self._maps):
+            if self.forget_map(result):
+                result.give_up()
+        if self._calls is not None:
+            self._calls.give_up()
+
+    def join(self) -> None:
+        """Wait until the pool has ended: after `close`, for all that it was given.
+
+        That includes the rest of the inputs of `imap`, whether somebody takes their results or not. Raises ValueError
+        where neither `close` nor `terminate` was called, RuntimeError in a callback.
+        """
+        if self._state == standard.RUN:
+            raise ValueError("Pool is still running")
+        if self._state not in (standard.CLOSE, standard.TERMINATE):
+            raise ValueError("In unknown state")
+        self._queue.check_waiting_allowed("pool.join()")
+        for iterator in list(self._iterators):
+            iterator.run_out()
+        if self._closer is not None:
+            self._closer.join()
+
+    def __enter__(self) -> Self:
+        self._check_running()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        self.terminate()
+
+    def _check_running(self) -> None:
+        if self._state != standard.RUN:
+            raise ValueError("Pool not running")
+
+    # -- for its own -----------------------------------------------------------------------------------------
+
+    def tell(self, notice: Callable[[], None]) -> None:
+        """Have something done on the queue's listener thread."""
+        self._queue.tell(notice)
+
+    def await_told(self) -> None:
+        """Wait until all that was to be told has been."""
+        self._queue.await_told()
+
+    def now(self) -> float:
+        """Seconds by the queue's clock."""
+        return self._queue.now()
+
+    # -- names that programs use although they are private ---------------------------------------------------
+
+    @property
+    def _pool(self) -> list[PoolWorker]:
+        """The workers; waits for those that are starting."""
+        if self._state != standard.RUN:
+            return []
+        try:
+            pids = self._queue.worker_pids(START_PATIENCE)
+        except (QueueClosedError, TimeoutError):
+            return []
+        return [PoolWorker(pid, self._queue) for pid in pids]
+
+    def _repopulate_pool(self) -> None:
+        """Workers are replaced without being asked."""
+
+
+def _check_chunksize(chunksize: int) -> int:
+    size = operator.index(chunksize)
+    if size < 1:
+        raise ValueError(f"Chunksize must be 1+, not {shown(chunksize)}")
+    return size

@@ -1,6 +1,0 @@
-"""The journal: what became of each item, on disk, so that nothing that is done has to be done again.
-
-    coordinator --announcements--> recorder --rows--> journal (a writer thread, group commits) --> store (SQLite)
-
-`values` and `rows` say how results and outcomes are written and read, `lock` that one queue at a time writes.
-"""

@@ -1,0 +1,1 @@
+"""Dask as the engine: a lane is a slot of a Dask worker."""

@@ -1,0 +1,127 @@
+"""Dask as the engine: a lane is a slot (a thread) of a Dask worker, wherever on the cluster that is.
+
+Chunks are tasks that are bound to their worker and never retried by Dask. What has to reach a worker while it runs
+(pause, cancel, limits, a look at its ledger) goes to its nanny, which is never busy, and has the ledger at hand also
+when the worker is dead; without a nanny, to the worker's own event loop. Everything goes through the scheduler: nothing
+but the connection that a Dask client needs has to be open.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from distributed import Client
+from distributed.comm import connect
+from distributed.utils import LoopRunner
+
+from mpqueue._engines.dask.dask_pool import DaskPool
+from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.lane_protocol import Capabilities, LaneSettings
+from mpqueue._worker.elsewhere.hosted import CHUNK_SECONDS
+from mpqueue.errors import WorkerStartError
+
+_log = logging.getLogger("mpqueue")
+
+#: Seconds without any worker after which the jobs that wait for one fail.
+PATIENCE = 300.0
+
+
+class DaskBackend:
+    """Runs a queue's chunks on a Dask cluster: ``JobQueue(concurrency=None, backend=DaskBackend(client))``.
+
+    ``client`` is a `distributed.Client`, a cluster object, or the address of a scheduler. Each queue has a connection
+    of its own. ``concurrency`` is how many slots (threads of Dask workers) the queue uses at most; None: all, also of
+    workers that join later. Workers that leave cost nobody a try. Where no worker is there for ``patience`` seconds,
+    the jobs that wait for one fail.
+
+    With nannies (Dask's default) everything is as on this machine: blame is exact, time limits are kept, also for code
+    that holds the global lock. Without them nothing can be killed, and time limits are refused. Killing ends the whole
+    worker process: what ran in its other slots runs again, uncharged. Needs the extra ``dask``; mpqueue, Python and
+    cloudpickle must be of the same versions on the workers.
+
+    Raises TypeError for anything else, OSError where the scheduler can't be reached.
+    """
+
+    def __init__(self, client: Any, *, patience: float = PATIENCE, connect_timeout: float = 30.0) -> None:
+        self._connect_timeout = connect_timeout
+        self._held = client  #: a cluster lives as long as somebody holds it
+        self._address, self._security = _address_of(client)
+        self._direct: bool | None = getattr(client, "direct_to_workers", None)
+        workers = self._ask(_workers_of)
+        guarded = all(worker.get("nanny") for worker in workers.values())
+        self.capabilities = Capabilities(
+            can_kill=guarded,
+            can_replace=False,
+            exact_blame=guarded,
+            shares_memory=False,
+            brings_shared=True,
+            own_processes=False,
+            same_files=False,
+            chunk_seconds=CHUNK_SECONDS,
+            patience=patience,
+        )
+        if not guarded:
+            _log.info("%r: some workers have no nanny: nothing that runs can be killed, time limits are refused", self)
+
+    def _ask(self, question: Callable[[Client], Any]) -> Any:
+        """On a connection of our own: a client of the user's may belong to an event loop."""
+        with self._connect() as client:
+            return question(client)
+
+    def _connect(self) -> Client:
+        LoopRunner().run_sync(self._reach)
+        return Client(
+            self._address,
+            security=self._security,
+            direct_to_workers=self._direct,
+            set_as_default=False,
+            name="mpqueue",
+            timeout=self._connect_timeout,
+        )
+
+    async def _reach(self) -> None:
+        """Raise OSError where nobody answers: a client that finds out itself leaves its thread behind."""
+        options = {} if self._security is None else self._security.get_connection_args("client")
+        comm = await connect(self._address, timeout=self._connect_timeout, **options)
+        await comm.close()
+
+    def count_workers(self) -> int:
+        """The slots that are there now; at least 1, since others may come."""
+        slots: dict[str, int] = self._ask(lambda client: client.nthreads())
+        return max(1, sum(slots.values()))
+
+    def open(self, settings: LaneSettings, inbox: Inbox) -> DaskPool:
+        """See `protocol.Backend.open`. Connects, which takes 20 ms."""
+        try:
+            client = self._connect()
+        except OSError as error:
+            raise WorkerStartError(f"the Dask scheduler at {self._address} can't be reached: {error}") from error
+        return DaskPool(client, settings, inbox.post, needs_nannies=self.capabilities.can_kill)
+
+    def __repr__(self) -> str:
+        return f"DaskBackend({self._address!r})"
+
+
+def _address_of(client: Any) -> tuple[str, Any]:
+    if isinstance(client, str):
+        return client, None
+    if isinstance(client, Client):
+        return str(client.scheduler.address), client.security
+    address = getattr(client, "scheduler_address", None)
+    if not isinstance(address, str):
+        raise TypeError(
+            f"client: expected a distributed.Client, a cluster or an address, got {client!r} of type "
+            f"{type(client).__name__}"
+        )
+    return address, getattr(client, "security", None)
+
+
+def _workers_of(client: Client) -> dict[str, dict[str, Any]]:
+    try:
+        info = client.scheduler_info(n_workers=-1)
+    except TypeError:  # older ones tell of all without being asked
+        info = client.scheduler_info()
+    workers: dict[str, dict[str, Any]] = info["workers"]
+    return workers

@@ -1,0 +1,392 @@
+"""The lanes of a queue on Dask. All that happens to them happens on the client's event loop, so there is no lock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import uuid
+import weakref
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from distributed import Client
+
+from mpqueue._core.messages import LaneAbsent, LaneDied, LaneReady, LaneStartFailed, LanesWanted
+from mpqueue._engines.dask.dask_host import Host, reason_of
+from mpqueue._engines.dask.dask_lane import DaskLane, is_lost
+from mpqueue._engines.hosted_lane import claim_of
+from mpqueue._engines.loky.process.worker_process import signal_name
+from mpqueue._parent.lane_protocol import LaneSettings, Post
+from mpqueue._parent.surroundings.clock import SystemClock
+from mpqueue._wire.memory.shared import Shared, to_bring
+from mpqueue._worker.elsewhere import dask_side
+from mpqueue.errors import WorkerStartError
+
+_log = logging.getLogger("mpqueue")
+
+#: Seconds that closing takes at most.
+CLOSE_LIMIT = 5.0
+#: Seconds that a nanny has to say what its dead worker ran.
+LAST_WORDS_LIMIT = 3.0
+#: Seconds between two lots of messages to the scheduler. Dask's own 10 ms suit thousands of tasks; here there are few,
+#: and a lane may stand idle until the next one comes.
+SEND_INTERVAL = 0.001
+#: Seconds from an order to kill to the news that the worker is gone.
+KILL_LIMIT = 10.0
+
+
+class DaskPool:
+    """Satisfies `protocol.Pool`. Owns the client."""
+
+    def __init__(self, client: Client, settings: LaneSettings, post: Post, *, needs_nannies: bool) -> None:
+        self.client = client
+        self.post = post
+        self.now = SystemClock().now
+        self.name = f"mpqueue-{uuid.uuid4().hex}"
+        self._settings = settings
+        self._needs_nannies = needs_nannies
+        self._wanted = settings.concurrency
+        self._loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop
+        self._numbers = itertools.count()
+        self._hosts: dict[str, Host] = {}
+        self._gone: set[str] = set()  #: workers that an answer under way may still speak of
+        self._lanes: dict[int, DaskLane] = {}
+        self._waiting: deque[tuple[int, int]] = deque()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._scattered: weakref.WeakKeyDictionary[Shared[Any], asyncio.Task[Any]] = weakref.WeakKeyDictionary()
+        self._looks = 0  #: how many looks are wanted, with the one under way
+        self._looked = False
+        self._is_cut_off = False  #: the scheduler is gone
+        self._is_closed = False
+        self.soon(self._open)
+
+    # -- from any thread -------------------------------------------------------------------------------------
+
+    def soon(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Have something called on the event loop, in the order of the calls."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, at exit
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+    def start(self, number: int, generation: int) -> None:
+        """See `protocol.Pool.start`."""
+        self.soon(self._want, number, generation)
+
+    def await_starts(self) -> None:
+        """There is nothing to wait for: Dask's workers are there already, or come when they come."""
+
+    def lane(self, number: int) -> DaskLane | None:
+        """See `protocol.Pool.lane`."""
+        return self._lanes.get(number)
+
+    def recycle(self, number: int) -> None:
+        """See `protocol.Pool.recycle`."""
+        self.retire(number)
+
+    def retire(self, number: int) -> None:
+        """See `protocol.Pool.retire`."""
+        lane = self._lanes.pop(number, None)
+        if lane is not None:
+            self.soon(self._free, lane)
+
+    def close(self, *, kill: bool) -> None:
+        """See `protocol.Pool.close`. What runs in a worker with a nanny is killed with ``kill``, else left to end."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            asyncio.run_coroutine_threadsafe(self._close(kill=kill), self._loop).result(CLOSE_LIMIT)
+        except Exception as error:
+            _log.warning("closing goes on without an answer of the Dask cluster: %r", error)
+        with contextlib.suppress(Exception):  # as little can be done about it
+            self.client.close(CLOSE_LIMIT)
+        self._lanes.clear()
+
+    # -- on the event loop -----------------------------------------------------------------------------------
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Have a coroutine run beside all else."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def ask(self, address: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Have a worker or a nanny call something. Raises what it raises, OSError where it is gone: after 30 s."""
+        return (await self.client.run(function, *arguments, workers=[address]))[address]
+
+    async def result_of(self, task: Any) -> Any:
+        """What a task returned, fetched for this one alone. Raises what it raised, OSError where that is lost.
+
+        Not by ``await task.result()``: Dask's client makes one request of all that are waited for at a time. Whoever
+        gives up waiting for a dead worker's would end it for all, and one dead worker would hold it up for 30 s.
+        """
+        error = await task.exception()
+        if error is not None:
+            raise error
+        if task.status != "finished":
+            raise ConnectionError(f"the task was {task.status}")
+        answer = await self.client.scheduler.gather(keys=[task.key])
+        if answer["status"] != "OK":
+            raise ConnectionError("the worker is gone, and its answer with it")
+        return answer["data"][task.key]
+
+    async def scatter_shared(self, shared: Shared[Any]) -> Any:
+        """It as data of Dask's, which leaves this process once, as long as no worker that has it is lost."""
+        under_way = self._scattered.get(shared)
+        if under_way is None or (under_way.done() and (under_way.exception() or is_lost(under_way.result()))):
+            under_way = self._scattered[shared] = self.run(self._scatter(shared))
+        return await asyncio.shield(under_way)
+
+    async def _scatter(self, shared: Shared[Any]) -> Any:
+        data = await asyncio.to_thread(to_bring, shared)
+        return await self.client.scatter(data, hash=False)
+
+    def _open(self) -> None:
+        if self.client.scheduler_comm is not None:
+            self.client.scheduler_comm.interval = SEND_INTERVAL
+        self.client.subscribe_topic("all", self._happened)
+        self.client.subscribe_topic(dask_side.TOPIC, self._rang)
+        self._look_again()
+
+    def _happened(self, event: tuple[float, Any]) -> None:
+        """A worker has come or gone, or something else that is not our business."""
+        message = event[1]
+        action = message.get("action") if isinstance(message, dict) else None
+        if action == "add-worker":
+            self._gone.discard(message["worker"])
+            self._look_again()
+        elif action == "remove-worker":
+            self._gone.add(message["worker"])
+            host = self._hosts.pop(message["worker"], None)
+            if host is not None:
+                self.run(self._lose(host, expected=bool(message.get("expected"))))
+
+    def _rang(self, event: tuple[float, Any]) -> None:
+        bell = event[1]
+        lane = self._lanes.get(bell["lane"]) if bell["pool"] == self.name else None
+        if lane is not None and lane.generation == bell["generation"]:
+            lane.fetch_soon()
+
+    def _look_again(self) -> None:
+        """One look after the other, so that what a later one says is newer."""
+        self._looks += 1
+        if self._looks == 1:
+            self.run(self._look())
+
+    async def _look(self) -> None:
+        """See which workers there are."""
+        while self._looks:
+            wanted = self._looks
+            try:
+                there = await self.client.nthreads()
+            except Exception as error:
+                self._cut_off(error)
+                there = {}
+            self._looks = 0 if self._looks == wanted else 1
+            self._take_stock(there)
+
+    def _take_stock(self, there: dict[str, int]) -> None:
+        for address in self._hosts.keys() - there.keys():  # it went before anybody told us of those that go
+            self.run(self._lose(self._hosts.pop(address), expected=False))
+        for address, slots in there.items():
+            if address not in self._hosts and address not in self._gone:
+                self._hosts[address] = Host(address, slots)
+        self._looked = True
+        total = sum(host.slots for host in self._hosts.values())
+        if self._settings.may_grow and total > self._wanted:
+            self._wanted = total
+            self.post(LanesWanted(total))
+        self._serve_waiting()
+        for number, generation in self._waiting:
+            self.post(LaneAbsent(number, generation))
+
+    def _cut_off(self, error: BaseException) -> None:
+        """Without the scheduler there is nothing: what ran there is blameless, and nothing can be started."""
+        if self._is_cut_off or self._is_closed:
+            return
+        self._is_cut_off = True
+        _log.warning("the connection to the Dask scheduler is lost: %r", error)
+        lanes = [lane for host in self._hosts.values() for lane in host.lanes.values()]
+        self._hosts.clear()
+        for lane in lanes:
+            if lane.starting is not None:
+                lane.starting.cancel()
+            if lane.is_ready:
+                lane.end()
+                self.post(LaneDied(lane.number, lane.generation, lane.pid, innocent=True))
+            else:
+                self._want(lane.number, lane.generation)
+        self._serve_waiting()
+
+    # -- lanes -----------------------------------------------------------------------------------------------
+
+    def _want(self, number: int, generation: int) -> None:
+        self._waiting.append((number, generation))
+        if not self._looked:
+            return
+        self._serve_waiting()
+        if (number, generation) in self._waiting:
+            self.post(LaneAbsent(number, generation))
+
+    def _serve_waiting(self) -> None:
+        while self._waiting and self._is_cut_off:
+            error = WorkerStartError("the connection to the Dask scheduler is lost; make a new queue when it is back")
+            self.post(LaneStartFailed(*self._waiting.popleft(), error, final=True))
+        while self._waiting and not self._is_closed and (host := self._free_host()) is not None:
+            number, generation = self._waiting.popleft()
+            lane = DaskLane(self, host, number, generation, f"{self.name}-{next(self._numbers)}")
+            host.lanes[number] = lane
+            lane.starting = self.run(self._begin(lane))
+
+    def _free_host(self) -> Host | None:
+        free = [host for host in self._hosts.values() if len(host.lanes) < host.slots]
+        return min(free, key=lambda host: len(host.lanes) / host.slots, default=None)
+
+    async def _begin(self, lane: DaskLane) -> None:
+        """Make the worker, and have its nanny look after its ledger."""
+        host = lane.host
+        try:
+            told = await self.ask(
+                host.address, dask_side.open_seat, self.name, lane.token, lane.number, lane.generation, os.getpid()
+            )
+            host.check(told, needs_nanny=self._needs_nannies)
+            host.nanny = told["nanny"]
+            if host.nanny is not None:
+                lane.has_guardian = await self.ask(host.nanny, dask_side.adopt, lane.token, told["ledger"])
+            lane.lifeline = await self._tie(lane)
+        except Exception as error:
+            if host.lanes.get(lane.number) is lane and not host.lost.is_set():
+                del host.lanes[lane.number]
+                self.run(self._close_seats(host, [lane]))
+                self.post(LaneStartFailed(lane.number, lane.generation, *reason_of(host, error)))
+            return
+        lane.pid = told["pid"]
+        lane.is_ready = True
+        self._lanes[lane.number] = lane
+        fate = host.address if host.slots > 1 else None
+        self.post(LaneReady(lane.number, lane.generation, lane.pid, fate))
+
+    async def _tie(self, lane: DaskLane) -> Any:
+        """Have the worker end with this client, however that goes; a task like all that will come."""
+        lifeline = self.client.submit(
+            dask_side.Lifeline,
+            lane.token,
+            workers=[lane.host.address],
+            allow_other_workers=False,
+            pure=False,
+            retries=0,
+            key=f"{lane.token}-lifeline",
+        )
+        error = await lifeline.exception()
+        if error is not None or lifeline.status != "finished":
+            raise error or ConnectionError(f"the worker's first task was {lifeline.status}")
+        return lifeline
+
+    def _free(self, lane: DaskLane) -> None:
+        """Its slot is free again, where that still exists."""
+        lane.end()
+        if lane.host.lanes.get(lane.number) is lane:
+            del lane.host.lanes[lane.number]
+            if not lane.host.lost.is_set():
+                self.run(self._close_seats(lane.host, [lane]))
+        self._serve_waiting()
+
+    async def _lose(self, host: Host, *, expected: bool) -> None:
+        """A worker is gone, with all its lanes."""
+        host.lost.set()
+        for lane in host.lanes.values():
+            if not lane.is_ready and lane.starting is not None and not lane.starting.done():
+                lane.starting.cancel()  # else it would wait for half a minute for an answer
+                self._want(lane.number, lane.generation)
+        lanes = [lane for lane in host.lanes.values() if lane.is_ready]
+        words = await self._last_words(host, lanes)
+        busy = [lane for lane in lanes if lane.is_busy]
+        for lane in lanes:
+            if not lane.is_ready:  # dropped meanwhile
+                continue
+            is_of_another = host.killed_for not in (None, lane)
+            seen = words.claims.get(lane.token)
+            lane.end()
+            self.post(
+                LaneDied(
+                    lane.number,
+                    lane.generation,
+                    lane.pid,
+                    exitcode=words.exitcode,
+                    signal=signal_name(words.exitcode),
+                    claim=None if seen is None else claim_of(seen, self.now()),
+                    alone=len(busy) <= 1,
+                    innocent=expected or words.was_sent_away or is_of_another or lane not in busy,
+                )
+            )
+
+    async def _last_words(self, host: Host, lanes: list[DaskLane]) -> dask_side.LastWords:
+        tokens = [lane.token for lane in lanes if lane.has_guardian]
+        if tokens and host.nanny is not None:
+            try:
+                asked = self.ask(host.nanny, dask_side.last_words, tokens)
+                return await asyncio.wait_for(asked, LAST_WORDS_LIMIT)
+            except Exception as error:
+                _log.info("what the Dask worker %s ran when it ended can't be told: %r", host.address, error)
+        return dask_side.LastWords({}, None, was_sent_away=False)
+
+    def drop(self, lane: DaskLane, error: Exception) -> None:
+        """Its calls fail although its process lives on: let go of the lane, and tell."""
+        if self.client.status != "running":
+            self._cut_off(error)
+        elif lane.is_ready and not lane.host.lost.is_set():
+            _log.warning("the Dask worker %s does not do what it is told: %r", lane.host.address, error)
+            busy = lane.is_busy
+            lane.end()
+            self.post(LaneDied(lane.number, lane.generation, lane.pid, innocent=not busy))
+
+    async def kill(self, lane: DaskLane) -> None:
+        """Kill the process that the lane is in, where there is somebody to do it."""
+        host = lane.host
+        if host.lost.is_set() or not lane.is_ready:
+            return
+        if host.nanny is None:
+            self.drop(lane, RuntimeError("it has no nanny who could kill it"))
+            return
+        host.killed_for = host.killed_for or lane
+        try:
+            async with asyncio.timeout(KILL_LIMIT):
+                with contextlib.suppress(OSError):  # it is gone already
+                    await self.ask(host.nanny, dask_side.kill_worker, lane.pid)
+                await host.lost.wait()
+        except Exception as error:
+            self.drop(lane, error)
+
+    async def _close_seats(self, host: Host, lanes: list[DaskLane]) -> None:
+        tokens = [lane.token for lane in lanes]
+        with contextlib.suppress(Exception):  # it is gone already
+            await self.ask(host.address, dask_side.close_seats, tokens)
+        if host.nanny is not None:
+            with contextlib.suppress(Exception):
+                await self.ask(host.nanny, dask_side.forget, tokens)
+
+    async def _close(self, *, kill: bool) -> None:
+        self._waiting.clear()
+        work = []
+        for host in list(self._hosts.values()):
+            lanes = list(host.lanes.values())
+            busy = [lane for lane in lanes if lane.is_busy]
+            if kill and busy and host.nanny is not None:
+                work += [self.ask(host.nanny, dask_side.kill_worker, busy[0].pid)]
+                work += [self.ask(host.nanny, dask_side.forget, [lane.token for lane in lanes])]
+            elif lanes:
+                work.append(self._close_seats(host, lanes))
+        await asyncio.gather(*work, return_exceptions=True)
+        for host in self._hosts.values():
+            for lane in host.lanes.values():
+                lane.end()
+        for task in self._tasks - {asyncio.current_task()}:
+            task.cancel()
+        self._scattered.clear()
+        for topic in ("all", dask_side.TOPIC):
+            with contextlib.suppress(Exception):
+                self.client.unsubscribe_topic(topic)

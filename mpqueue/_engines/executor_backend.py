@@ -1,0 +1,299 @@
+"""Any `concurrent.futures.Executor` as the engine: thread and process pools, mpi4py, Parsl, executorlib.
+
+Such an engine takes a call and answers; it says neither where that runs nor when it begins, and nothing can be told to
+it meanwhile. So a lane here is a place in its queue, not a worker, and what mpqueue makes up for is said in `Backend`s
+own words: `Capabilities`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future, wait
+from typing import Any
+
+from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed
+from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.lane_protocol import Capabilities, LaneSettings, Post
+from mpqueue._parent.open_calls import Calls
+from mpqueue._wire.memory.ledger import Claim
+from mpqueue._worker.elsewhere import hello, visiting
+from mpqueue.errors import WorkerStartError
+
+_log = logging.getLogger("mpqueue")
+
+#: Seconds that closing waits for what runs.
+CLOSE_LIMIT = 5.0
+
+
+class ExecutorBackend:
+    """Runs a queue's chunks on an executor: ``JobQueue(concurrency=None, backend=ExecutorBackend(executor))``.
+
+    ``executor`` is one that you made and will shut down, or a function that makes one: then the queue shuts it down,
+    and makes another where a crash has broken it. ``workers`` is how many calls it runs at a time, where it does not
+    say so itself; ``concurrency=None`` takes them all.
+
+    What an executor can't do is said in one logged line, and in ``limits``: end an item that runs (so time limits are
+    refused, and ``kill=True`` waits), tell which item a dead worker ran (it is found by running the suspects alone, in
+    halves), and tell a process that a job was paused or cancelled before its chunk ends (50 ms, or the item at hand).
+
+    Raises TypeError or ValueError for anything else.
+    """
+
+    capabilities = Capabilities(
+        can_kill=False,
+        can_signal=False,
+        can_replace=False,
+        exact_blame=False,
+        shares_memory=False,
+        own_processes=False,
+        is_sticky=False,
+        same_files=False,
+    )
+
+    def __init__(self, executor: Executor | Callable[[], Executor], workers: int | None = None) -> None:
+        if not callable(getattr(executor, "submit", None)) and not callable(executor):
+            raise TypeError(f"executor: expected an Executor, or a function that makes one, got {executor!r}")
+        if workers is not None and (isinstance(workers, bool) or workers < 1):
+            raise ValueError(f"workers: expected a number of calls that run at a time, got {workers!r}")
+        self._executor = executor
+        self._workers = workers
+        _log.info("%r: %s", self, "; ".join(self.limits))
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What can't be done on it, in words."""
+        return (
+            "it can't end an item that runs: time limits are refused, and kill=True waits for it",
+            "it does not tell which item a dead worker ran: suspects run again, in halves until one stands alone",
+            "pause and cancel reach threads at once, and processes when their chunk ends",
+            "workers have no lasting numbers and can't be replaced one by one",
+        )
+
+    def make(self) -> Executor:
+        """The executor; a new one with each call, where a function was given."""
+        if callable(getattr(self._executor, "submit", None)):
+            return self._executor  # type: ignore[return-value]
+        return self._executor()  # type: ignore[operator]
+
+    @property
+    def makes_them(self) -> bool:
+        """True where a function was given."""
+        return not callable(getattr(self._executor, "submit", None))
+
+    def count_workers(self) -> int:
+        """What was said, or what the executor says itself. Raises ValueError where neither does."""
+        count = self._workers or getattr(self._executor, "_max_workers", None)
+        if not isinstance(count, int):
+            raise ValueError(
+                f"workers: expected ExecutorBackend(..., workers=N) with concurrency=None, since {self._executor!r} "
+                "does not say how many calls it runs at a time"
+            )
+        return count
+
+    def open(self, settings: LaneSettings, inbox: Inbox) -> ExecutorPool:  # noqa: ARG002 - the protocol's
+        """See `protocol.Backend.open`."""
+        return ExecutorPool(self, inbox.post)
+
+    def __repr__(self) -> str:
+        name = getattr(self._executor, "__qualname__", None) or type(self._executor).__qualname__
+        return f"ExecutorBackend({name})"
+
+
+class ExecutorPool:
+    """Satisfies `protocol.Pool`. Has no thread of its own: it lives on those of its callers and of the executor."""
+
+    def __init__(self, backend: ExecutorBackend, post: Post) -> None:
+        self._backend = backend
+        self._post = post
+        self.origin = visiting.Origin(uuid.uuid4().hex, hello.process(), os.getpid())
+        visiting.open_home(self.origin.pool)
+        self._lock = threading.RLock()
+        self._lanes: dict[int, ExecutorLane] = {}
+        self._executor: Executor | None = None
+        self._is_closed = False
+        self._under_way: set[Future[Any]] = set()
+
+    def start(self, number: int, generation: int) -> None:
+        """See `protocol.Pool.start`. A lane is ready when the executor has run a first call."""
+        try:
+            first = self.submit(hello.introduce)
+        except BaseException as error:
+            self._forget_executor(error)
+            self._post(LaneStartFailed(number, generation, error))
+            return
+        first.add_done_callback(functools.partial(self._introduced, number, generation))
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Have the executor call something. Raises what it raises."""
+        with self._lock:
+            if self._executor is None:
+                self._executor = self._backend.make()
+            future = self._executor.submit(function, *arguments)
+            self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        return future
+
+    def _introduced(self, number: int, generation: int, answer: Future[hello.Introduction]) -> None:
+        error = _error_of(answer)
+        if error is not None:
+            self._forget_executor(error)
+            self._post(LaneStartFailed(number, generation, error))
+            return
+        difference = hello.find_difference(hello.introduce(), answer.result())
+        if difference is not None:
+            self._post(LaneStartFailed(number, generation, WorkerStartError(difference), final=True))
+            return
+        at_home = answer.result()["process"] == self.origin.process
+        lane = ExecutorLane(self, number, generation, self.origin.pid if at_home else 0)
+        with self._lock:
+            self._lanes[number] = lane
+        self._post(LaneReady(number, generation, lane.pid, self.origin.pool))
+
+    def _forget_executor(self, error: BaseException) -> None:
+        """A broken executor stays broken: the next start makes a new one, where we may."""
+        with self._lock:
+            executor = self._executor
+            if executor is None or not self._backend.makes_them or not isinstance(error, BrokenExecutor):
+                return
+            self._executor = None
+        # Not here: callbacks of a broken executor may run under its own lock (CPython 3.12), which this takes too.
+        threading.Thread(
+            target=executor.shutdown, kwargs={"wait": False}, name="mpqueue-executor-end", daemon=True
+        ).start()
+
+    def failed(self, lane: ExecutorLane, error: BaseException) -> None:
+        """A call of that lane failed as no call of ours does: its worker is gone; or all are."""
+        with self._lock:
+            self._forget_executor(error)
+            lost = list(self._lanes.values()) if isinstance(error, BrokenExecutor) else [lane]
+            lost = [one for one in lost if one.is_alive]
+            busy = [one for one in lost if one.is_busy]
+            for one in lost:
+                one.is_alive = False
+        for one in lost:
+            one.lose(error)
+            self._post(
+                LaneDied(
+                    one.number,
+                    one.generation,
+                    one.pid,
+                    alone=len(busy) <= 1,
+                    innocent=one not in busy or self._is_closed,
+                )
+            )
+
+    def await_starts(self) -> None:
+        """There is nothing to wait for: an executor starts its workers as it likes."""
+
+    def lane(self, number: int) -> ExecutorLane | None:
+        """See `protocol.Pool.lane`."""
+        return self._lanes.get(number)
+
+    def recycle(self, number: int) -> None:
+        """See `protocol.Pool.recycle`."""
+        self._lanes.pop(number, None)
+
+    def retire(self, number: int) -> None:
+        """See `protocol.Pool.retire`."""
+        self._lanes.pop(number, None)
+
+    def close(self, *, kill: bool) -> None:
+        """See `protocol.Pool.close`. What runs can't be killed: it is waited for, 5 s at most."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            executor, running = self._executor, list(self._under_way)
+        if kill:
+            visiting.give_up(self.origin.pool)
+        for future in running:
+            future.cancel()
+        late = wait(running, CLOSE_LIMIT).not_done
+        if late:
+            _log.warning("closing goes on without %d calls that %r still runs", len(late), self._backend)
+        else:
+            visiting.close_home(self.origin.pool)
+        if executor is not None and self._backend.makes_them:
+            executor.shutdown(wait=not late, cancel_futures=True)
+        self._lanes.clear()
+
+
+class ExecutorLane:
+    """Satisfies `protocol.Lane`: a place in the executor's queue."""
+
+    def __init__(self, pool: ExecutorPool, number: int, generation: int, pid: int) -> None:
+        self.number = number
+        self.generation = generation
+        self.pid = pid
+        self.is_alive = True  #: guarded by the pool's lock
+        self._pool = pool
+        self._calls = Calls()
+
+    @property
+    def is_busy(self) -> bool:
+        """True where something is under way."""
+        return len(self._calls) > 0
+
+    def send(self, frame: bytes) -> Future[bytes]:
+        """See `protocol.Lane.send`."""
+        call = self._calls.begin()
+        if call.done():
+            return call
+        try:
+            answer = self._pool.submit(visiting.serve, self._pool.origin, self.number, frame)
+        except BaseException as error:
+            self._pool.failed(self, error)
+            self._calls.settle(call, None, error)
+        else:
+            answer.add_done_callback(functools.partial(self._answered, call))
+        return call
+
+    def _answered(self, call: Future[bytes], answer: Future[bytes]) -> None:
+        error = _error_of(answer)
+        if error is not None:
+            self._pool.failed(self, error)
+            self._calls.settle(call, None, error)
+        else:
+            self._calls.settle(call, answer.result(), None)
+
+    def lose(self, error: BaseException) -> None:
+        """Fail all that is under way, and all that is yet to come."""
+        self._calls.close(error)
+        self._calls.fail_all(error)
+
+    def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
+        """See `protocol.Lane.set_flags`. Reaches threads only."""
+        visiting.set_flags(self._pool.origin.pool, self.number, job, pause=pause, cancel=cancel)
+
+    def set_limit(self, chunk: int, position: int) -> None:
+        """See `protocol.Lane.set_limit`. Not asked for."""
+
+    def observe(self, tell: Callable[[Claim], None]) -> None:
+        """See `protocol.Lane.observe`. Not asked for."""
+
+    def peek(self) -> Claim | None:
+        """See `protocol.Lane.peek`. Nothing is known."""
+        return None
+
+    def take_early(self) -> bytes | None:
+        """See `protocol.Lane.take_early`. Nothing comes early."""
+        return None
+
+    def abandon_answer(self) -> None:
+        """See `protocol.Lane.abandon_answer`. Never asked: how long an answer takes is not looked at here."""
+
+    def take_unsent(self) -> bytes:
+        """See `protocol.Lane.take_unsent`. Nothing is known."""
+        return b""
+
+    def kill(self, *, dump_stack: bool = False) -> None:
+        """See `protocol.Lane.kill`. What runs can't be killed."""
+
+
+def _error_of(answer: Future[Any]) -> BaseException | None:
+    return RuntimeError("the executor cancelled a call") if answer.cancelled() else answer.exception()

@@ -1,0 +1,227 @@
+"""A lane whose worker is hosted by a cluster's engine: what is the same for all of these.
+
+There are two ways to such a worker, see `mpqueue._worker.elsewhere.hosted`: frames go to the process that it is in,
+and what has to reach it while it runs (flags, limits, a look at its ledger) goes to its guardian, where it has one. An
+engine says how to go them. All of it happens on an event loop, the pool's, so there is no lock.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from mpqueue._core.messages import BellRung, Message
+from mpqueue._parent.open_calls import Call, Calls
+from mpqueue._wire.memory.ledger import Claim, Phase
+from mpqueue._wire.memory.shared import Shared
+from mpqueue._worker.elsewhere import hosted
+
+
+def claim_of(seen: hosted.Seen | None, now: float) -> Claim:
+    """What a ledger elsewhere says, by the clock here. Raises LookupError where nobody has it."""
+    if seen is None:
+        raise LookupError("this worker is gone")
+    chunk, phase, lo, hi, age, fraction = seen
+    return Claim(chunk, Phase(phase), lo, hi, now - age, fraction)
+
+
+class Hosting(Protocol):
+    """What a lane needs of its pool."""
+
+    def soon(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Have something called on the event loop, in the order of the calls. On any thread."""
+        ...
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Have a coroutine run beside all else."""
+        ...
+
+    def now(self) -> float:
+        """The clock."""
+        ...
+
+    def post(self, message: Message) -> None:
+        """Tell the coordinator. On any thread."""
+        ...
+
+
+class HostedLane(abc.ABC):
+    """Satisfies `protocol.Lane`, but for what an engine has to say."""
+
+    def __init__(self, pool: Hosting, number: int, generation: int, token: str) -> None:
+        self.number = number
+        self.generation = generation
+        self.pid = 0
+        self.token = token
+        self.is_ready = False
+        self._pool = pool
+        self._calls = Calls()
+        self._early: deque[bytes] = deque()
+        self._fetching = asyncio.Lock()
+        self._orders: list[hosted.Order] = []
+        self._tells: list[Callable[[Claim], None]] = []
+        self._is_controlling = False
+        self._last: Claim | None = None
+        self._numbers = itertools.count()
+        self.to_bring: set[Shared[Any]] = set()  #: shared objects that no answered frame has brought
+        self._broken: Exception | None = None  #: why nothing that it says counts any more
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # -- what an engine has to say ---------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    async def serve(self, number: int, frame: bytes, to_bring: list[Shared[Any]]) -> tuple[bytes, bytes | None]:
+        """Have the worker's process call `hosted.serve`, once at most. Like the next two, raises whatever it likes."""
+
+    @abc.abstractmethod
+    async def fetch(self) -> bytes | None:
+        """Have the worker's process call `hosted.fetch`, once at most."""
+
+    @abc.abstractmethod
+    async def control(self, orders: list[hosted.Order]) -> hosted.Seen | None:
+        """Have the guardian, or the worker's process, call `hosted.control`; orders that come twice do no harm."""
+
+    @abc.abstractmethod
+    async def break_off(self, error: Exception) -> None:
+        """One of these has failed, so nothing that the worker says counts any more: see to it that `end` is called."""
+
+    @abc.abstractmethod
+    def kill_now(self) -> None:
+        """See `protocol.Lane.kill`."""
+
+    # -- from any thread -------------------------------------------------------------------------------------
+
+    @property
+    def is_busy(self) -> bool:
+        """True where something is under way."""
+        return len(self._calls) > 0
+
+    def send(self, frame: bytes) -> Future[bytes]:
+        """See `protocol.Lane.send`."""
+        call = self._calls.begin()
+        if not call.done():
+            self._pool.soon(self._send, call, frame)
+        return call
+
+    def bring(self, shared: Shared[Any]) -> None:
+        """See `protocol.BringingLane.bring`."""
+        self._pool.soon(self.to_bring.add, shared)
+
+    def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
+        """See `protocol.Lane.set_flags`."""
+        self._pool.soon(self._order, hosted.SetFlags(job, pause, cancel), None)
+
+    def set_limit(self, chunk: int, position: int) -> None:
+        """See `protocol.Lane.set_limit`."""
+        self._pool.soon(self._order, hosted.SetLimit(chunk, position), None)
+
+    def observe(self, tell: Callable[[Claim], None]) -> None:
+        """See `protocol.Lane.observe`. Never where the worker holds its global lock and has no guardian."""
+        self._pool.soon(self._order, None, tell)
+
+    def peek(self) -> Claim | None:
+        """See `protocol.Lane.peek`: what was seen last; a newer look is on its way."""
+        if not self._is_controlling:
+            self._pool.soon(self._order, None, None)
+        return self._last
+
+    def take_early(self) -> bytes | None:
+        """See `protocol.Lane.take_early`."""
+        return self._early.popleft() if self._early else None
+
+    def abandon_answer(self) -> None:  # noqa: B027 - there is nothing to do, in any engine's lane
+        """See `protocol.Lane.abandon_answer`. Never asked: how long an answer takes is not looked at here."""
+
+    def take_unsent(self) -> bytes:
+        """See `protocol.Lane.take_unsent`. Nobody knows."""
+        return b""
+
+    def kill(self, *, dump_stack: bool = False) -> None:  # noqa: ARG002 - the protocol's
+        """See `protocol.Lane.kill`. Where the worker was is not told."""
+        self._pool.soon(self.kill_now)
+
+    # -- on the event loop -----------------------------------------------------------------------------------
+
+    def end(self, error: BaseException) -> None:
+        """The worker is gone: fail what is under way, and what is yet to come."""
+        self.is_ready = False
+        self._calls.close(error)
+        self._calls.fail_all(error)
+        for task in self._tasks:
+            task.cancel()
+
+    def fetch_soon(self) -> None:
+        """The worker has left something early."""
+        self._run(self._fetch())
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = self._pool.run(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _send(self, call: Call, frame: bytes) -> None:
+        self._run(self._do(call, next(self._numbers), frame))
+
+    async def _do(self, call: Call, number: int, frame: bytes) -> None:
+        answer = None
+        try:
+            to_bring = list(self.to_bring)
+            answer, early = await self.serve(number, frame, to_bring)
+            self.to_bring.difference_update(to_bring)
+            async with self._fetching:  # what is being fetched comes before this
+                self._take(early)
+        except Exception as error:
+            self._broken = error
+        if self._broken is None:
+            self._calls.settle(call, answer, None)
+        else:
+            await self.break_off(self._broken)
+
+    async def _fetch(self) -> None:
+        async with self._fetching:
+            try:
+                early = await self.fetch()
+            except Exception as error:
+                # and the final report would leave it out: that must not be believed, and all of it runs again
+                self._broken = error
+            else:
+                self._take(early)
+        if self._broken is not None:
+            await self.break_off(self._broken)
+
+    def _take(self, early: bytes | None) -> None:
+        if early is not None:
+            self._early.append(early)
+            self._pool.post(BellRung(self.number, self.generation))
+
+    def _order(self, order: hosted.Order | None, tell: Callable[[Claim], None] | None) -> None:
+        """One call after the other, so that what is told first is known first."""
+        if order is not None:
+            self._orders.append(order)
+        if tell is not None:
+            self._tells.append(tell)
+        if not self._is_controlling and self.is_ready:
+            self._is_controlling = True
+            self._run(self._control())
+
+    async def _control(self) -> None:
+        try:
+            while True:
+                orders, self._orders = self._orders, []
+                tells, self._tells = self._tells, []
+                seen = await self.control(orders)
+                self._last = claim_of(seen, self._pool.now())
+                for tell in tells:
+                    tell(self._last)
+                if not self._orders and not self._tells:
+                    return
+        except Exception as error:
+            self._broken = error
+            await self.break_off(error)
+        finally:
+            self._is_controlling = False

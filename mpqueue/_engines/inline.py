@@ -1,0 +1,233 @@
+"""The engine of tests and debuggers: all workers in one thread of this process. Users know it as `InlinePool`."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import NoReturn
+
+from mpqueue._core.messages import BellRung, LaneDied, LaneReady
+from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.lane_protocol import Capabilities, LaneSettings, Post
+from mpqueue._parent.open_calls import Call, Calls
+from mpqueue._wire.memory.ledger import Claim, Ledger
+from mpqueue._worker import station
+from mpqueue._worker.elsewhere.private import PrivateOutbox, private_worker
+
+_log = logging.getLogger("mpqueue")
+
+#: Seconds that closing waits for the item that runs.
+CLOSE_LIMIT = 5.0
+
+
+class InlinePool:
+    """Runs everything in one thread of this process, one chunk at a time: for tests, and for ``pdb`` in a handler.
+
+    ``JobQueue(backend=InlinePool())`` behaves as any queue: items and results are pickled, failures are retried,
+    pause and cancel reach the handler. No process is started and none can die, but `mpqueue.testing.crash` makes the
+    queue believe so. What runs can't be killed: time limits are refused.
+    """
+
+    capabilities = Capabilities(
+        can_kill=False, shares_memory=False, own_processes=False, same_files=False, can_replace=True
+    )
+
+    def count_workers(self) -> int:
+        """One: more would not be quicker."""
+        return 1
+
+    def open(self, settings: LaneSettings, inbox: Inbox) -> InlineLanes:  # noqa: ARG002 - the protocol's
+        """See `protocol.Backend.open`."""
+        return InlineLanes(inbox.post)
+
+    def __repr__(self) -> str:
+        return "InlinePool()"
+
+
+class Crash(BaseException):
+    """Ends a handler whose worker counts as dead; see `mpqueue.testing.crash`."""
+
+
+class InlineLanes:
+    """Satisfies `protocol.Pool`. Owns the thread, which ends with `close`."""
+
+    def __init__(self, post: Post) -> None:
+        self.post = post
+        self._lanes: dict[int, InlineLane] = {}
+        self._made: list[InlineLane] = []  #: the thread's: all whose workers have something to be closed
+        self._turns: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._is_closed = False
+        self.thread = threading.Thread(target=self._run, name="mpqueue-inline", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        while (turn := self._turns.get()) is not None:
+            turn()
+        for lane in self._made:
+            lane.end()
+
+    def do(self, turn: Callable[[], object]) -> None:
+        """Have something done on the thread, after all that was asked before."""
+        self._turns.put(turn)
+
+    def start(self, number: int, generation: int) -> None:
+        """See `protocol.Pool.start`."""
+
+        def start() -> None:
+            lane = InlineLane(self, number, generation)
+            self._made.append(lane)
+            self._lanes[number] = lane
+            self.post(LaneReady(number, generation, lane.pid))
+
+        self.do(start)
+
+    def await_starts(self) -> None:
+        """There is nothing to wait for."""
+
+    def lane(self, number: int) -> InlineLane | None:
+        """See `protocol.Pool.lane`."""
+        return self._lanes.get(number)
+
+    def recycle(self, number: int) -> None:
+        """See `protocol.Pool.recycle`."""
+        self._let_go(number)
+
+    def retire(self, number: int) -> None:
+        """See `protocol.Pool.retire`."""
+        self._let_go(number)
+
+    def _let_go(self, number: int) -> None:
+        lane = self._lanes.pop(number, None)
+        if lane is not None:
+            self.do(lane.end)
+            self.do(functools.partial(self._made.remove, lane))
+
+    def close(self, *, kill: bool) -> None:
+        """See `protocol.Pool.close`. What runs can't be killed: it is asked to stop, and waited for, 5 s at most."""
+        if kill:
+            for lane in list(self._lanes.values()):
+                lane.give_up()
+        if not self._is_closed:
+            self._is_closed = True
+            self._turns.put(None)
+        if threading.current_thread() is not self.thread:
+            self.thread.join(CLOSE_LIMIT)
+            if self.thread.is_alive():
+                _log.warning("closing goes on without the item that runs in the thread %s", self.thread.name)
+        self._lanes.clear()
+
+
+class InlineLane:
+    """Satisfies `protocol.Lane`. Its worker lives in the pool's thread."""
+
+    def __init__(self, pool: InlineLanes, number: int, generation: int) -> None:
+        self.number = number
+        self.generation = generation
+        self.pid = os.getpid()
+        self._pool = pool
+        self._calls = Calls()
+        self._is_dead = False
+        self._ledger = Ledger()
+        self._outbox = PrivateOutbox(self._ledger, lambda: pool.post(BellRung(number, generation)))
+        self._worker = private_worker(
+            number, generation, self.pid, self._ledger, self._outbox, flags_of=self._flags_of, is_at_home=True
+        )
+        self._is_given_up = False
+        _lane_of[self._worker.seat.station] = self
+
+    def send(self, frame: bytes) -> Future[bytes]:
+        """See `protocol.Lane.send`."""
+        call = self._calls.begin()
+        self._pool.do(functools.partial(self._answer, call, frame))
+        return call
+
+    def _answer(self, call: Call, frame: bytes) -> None:
+        if self._is_dead or self._is_given_up:
+            self._calls.settle(call, None, ChildProcessError("the worker has ended"))
+            return
+        with station.seated(self._worker.seat.station):
+            answer = self._worker.receive(frame).data
+        if not self._is_dead:
+            self._calls.settle(call, answer, None)
+
+    def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
+        """See `protocol.Lane.set_flags`. At once."""
+        self._ledger.set_flags(job, pause=pause, cancel=cancel)
+
+    def _flags_of(self, job: int) -> tuple[bool, bool]:
+        paused, cancelled = self._ledger.flags_of(job)
+        return paused, cancelled or self._is_given_up
+
+    def set_limit(self, chunk: int, position: int) -> None:
+        """See `protocol.Lane.set_limit`. At once."""
+        self._ledger.set_limit(chunk, position)
+
+    def observe(self, tell: Callable[[Claim], None]) -> None:
+        """See `protocol.Lane.observe`. Here and now."""
+        tell(self._ledger.read())
+
+    def peek(self) -> Claim | None:
+        """See `protocol.Lane.peek`."""
+        return self._ledger.read()
+
+    def take_early(self) -> bytes | None:
+        """See `protocol.Lane.take_early`."""
+        return self._outbox.fetch()
+
+    def abandon_answer(self) -> None:
+        """See `protocol.Lane.abandon_answer`. Never asked: how long an answer takes is not looked at here."""
+
+    def take_unsent(self) -> bytes:
+        """See `protocol.Lane.take_unsent`. What is logged here needs no way home."""
+        return b""
+
+    def kill(self, *, dump_stack: bool = False) -> None:  # noqa: ARG002 - the protocol's
+        """See `protocol.Lane.kill`: what runs goes on, but its worker counts as dead once it has ended."""
+        self._pool.do(self.die)
+
+    # -- on the pool's thread ----------------------------------------------------------------------------------------
+
+    def die(self, exitcode: int | None = None, signal: str | None = "SIGKILL") -> None:
+        """From now on this worker counts as dead: nothing of its chunk that it has not sent home counts."""
+        if self._is_dead:
+            return
+        self._is_dead = True
+        claim = self._ledger.read()
+        run = self._worker.watchdog.run
+        if run is not None:
+            del run.stretch[len(run.running.out) - run.stretch_lo + 1 :]  # the rest of it must not run
+            self._ledger.set_flags(run.job.number, pause=False, cancel=True)
+        error = ChildProcessError("the worker has ended")
+        self._calls.close(error)
+        self._calls.fail_all(error)
+        self._pool.post(LaneDied(self.number, self.generation, self.pid, exitcode, None if exitcode else signal, claim))
+
+    def end(self) -> None:
+        """Nobody needs this worker any more: finish what its setups have begun."""
+        with station.seated(self._worker.seat.station):
+            self._worker.close(quietly=self._is_dead)
+
+    def give_up(self) -> None:
+        """Start nothing more; what runs is asked to stop. On any thread."""
+        self._is_given_up = True
+
+
+_lane_of: weakref.WeakKeyDictionary[station.Station, InlineLane] = weakref.WeakKeyDictionary()
+
+
+def crash(exitcode: int | None, signal: str | None) -> NoReturn:
+    """See `mpqueue.testing.crash`."""
+    here = station.here()
+    lane = None if here is None else _lane_of.get(here)
+    if lane is None:
+        raise RuntimeError(
+            "crash(): expected to be called in a handler of a queue on an InlinePool, got called elsewhere"
+        )
+    lane.die(exitcode, signal)
+    raise Crash

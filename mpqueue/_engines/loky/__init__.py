@@ -1,0 +1,1 @@
+"""loky, the engine that mpqueue brings along: worker processes on this machine."""

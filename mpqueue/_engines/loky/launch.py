@@ -1,0 +1,160 @@
+"""How a worker's process is launched: as loky does it, whatever the program around it looks like.
+
+loky's own launch flushes ``sys.stdout`` and ``sys.stderr`` first, so it fails or waits for ever where these are closed,
+broken, full or something else. It also refuses daemonic parents, a working directory that was deleted, and a missing
+``sys.argv`` or ``sys.executable``. A worker needs none of these.
+
+Private names used: of loky, the format of `loky.backend.popen_loky_posix`'s start message (two pickles: a dictionary
+for `loky.backend.spawn.prepare`, whose keys are all optional, and the process) and `loky.backend.spawn._python_exe`; of
+`multiprocessing`, `BaseProcess._popen` and `_sentinel` with what `BaseProcess.start` deletes, `process.ORIGINAL_DIR`,
+`util._logger` and `util._log_to_stderr`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import multiprocessing.spawn
+import os
+import sys
+from collections.abc import Iterator
+from multiprocessing import process, resource_tracker, util
+from multiprocessing.context import set_spawning_popen
+from typing import Any
+
+from loky.backend import popen_loky_posix, reduction, spawn
+from loky.backend import resource_tracker as loky_tracker
+from loky.backend.context import LokyContext
+from loky.backend.fork_exec import fork_exec
+from loky.backend.process import LokyProcess
+
+from mpqueue._wire.line import write_whole
+from mpqueue._wire.memory.ledger import SharedFile
+from mpqueue.errors import WorkerStartError
+
+
+class LaunchContext(LokyContext):  # type: ignore[misc]
+    """What an executor of loky makes its processes with."""
+
+    def Process(self, **arguments: Any) -> _Worker:  # noqa: N802 - the name that loky calls
+        """A process that is about to be started."""
+        return _Worker(**arguments)
+
+
+class _Worker(LokyProcess):  # type: ignore[misc]
+    """A process of loky's that may be started anywhere.
+
+    It is no daemon, even if its parent is one: handlers may start processes. `multiprocessing` does not list it among
+    the children, which it would wait for at the exit.
+    """
+
+    name: str
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments, daemon=False)
+        self.name = self.name.replace(type(self).__name__, LokyProcess.__name__)  # users see it in their logs
+
+    def start(self) -> None:
+        """Launch it. Raises `WorkerStartError` where there is no interpreter to run it with, or OSError."""
+        self._popen = _Popen(self)
+        self._sentinel = self._popen.sentinel
+        # What the worker was started with must not live as long as the worker.
+        del self._target, self._args, self._kwargs
+
+    def plain(self) -> LokyProcess:
+        """The same as the worker is to know it, which has no business with this module."""
+        process = LokyProcess.__new__(LokyProcess)
+        process.__dict__.update(self.__dict__)
+        return process
+
+
+class _Popen(popen_loky_posix.Popen):  # type: ignore[misc]
+    """One launch."""
+
+    def __init__(self, worker: _Worker) -> None:
+        self.returncode = None
+        self._fds: list[int] = []
+        self._launch(worker)
+
+    def _launch(self, worker: _Worker) -> None:
+        """Fork and execute the interpreter, with its start message in a file: a pipe would hold 64 KB of it."""
+        executable = interpreter()
+        trackers = {"tracker_fd": loky_tracker.getfd(), "mp_tracker_fd": resource_tracker.getfd()}
+        message = io.BytesIO()
+        set_spawning_popen(self)
+        try:
+            reduction.dump(_surroundings(worker.name) | trackers, message)
+            reduction.dump(worker.plain(), message)
+        finally:
+            set_spawning_popen(None)
+        with contextlib.ExitStack() as undo:
+            file = undo.enter_context(contextlib.closing(SharedFile("start", 0)))
+            write_whole(file.fd, message.getvalue())
+            os.lseek(file.fd, 0, os.SEEK_SET)
+            self.sentinel, lives = os.pipe()
+            util.Finalize(self, os.close, (self.sentinel,))
+            undo.callback(os.close, lives)
+            command = [executable, "-m", popen_loky_posix.__name__]
+            command += ["--process-name", worker.name, "--pipe", str(file.fd)]
+            self.pid = fork_exec(command, [*self._fds, *trackers.values(), file.fd, lives], env=worker.env)
+
+
+def _surroundings(name: str) -> dict[str, Any]:
+    """What a worker takes over of this process, as far as that is there. It inherits the working directory."""
+    origin = process.ORIGINAL_DIR  # type: ignore[attr-defined]
+    found = {
+        "name": name,
+        "authkey": bytes(process.current_process().authkey),
+        "log_to_stderr": util._log_to_stderr,  # type: ignore[attr-defined]
+        "sys_path": [path for entry in sys.path if (path := entry if entry != "" else origin) is not None],
+        "orig_dir": origin,
+    }
+    if isinstance(getattr(sys, "argv", None), list):
+        found["sys_argv"] = sys.argv
+    logger = util._logger  # type: ignore[attr-defined]
+    if logger is not None:
+        found["log_level"] = logger.getEffectiveLevel()
+        if util._log_to_stderr and logger.handlers:  # type: ignore[attr-defined]
+            found["log_fmt"] = getattr(logger.handlers[0].formatter, "_fmt", None)
+    return found
+
+
+def interpreter() -> str:
+    """The Python that workers run: what `multiprocessing.set_executable` was told, else this one."""
+    for path in _interpreters():
+        if path and os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    raise WorkerStartError(
+        "expected sys.executable to be the path of a Python interpreter that this user may run, got "
+        f"{getattr(sys, 'executable', None)!r}; call multiprocessing.set_executable(path) before the first job"
+    )
+
+
+def _interpreters() -> Iterator[str]:
+    chosen = multiprocessing.spawn.get_executable()
+    yield os.fsdecode(chosen) if chosen else ""
+    yield getattr(sys, "executable", None) or ""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for prefix in dict.fromkeys((sys.exec_prefix, sys.base_exec_prefix)):
+        yield os.path.join(prefix, "bin", version)
+
+
+#: Errors that pass by themselves: the machine, or what this process may take of it, is full for now.
+_PASSING = (errno.EAGAIN, errno.EINTR, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)
+
+
+def lasts(error: BaseException) -> bool:
+    """Whether a start that failed with this will most likely fail again."""
+    if isinstance(error, OSError):
+        return error.errno not in _PASSING and not isinstance(error, TimeoutError)
+    return not isinstance(error, (MemoryError, RuntimeError))  # "can't start new thread" is a RuntimeError
+
+
+def prepare() -> None:
+    """Before the first start: let the resource trackers find the interpreter too. Raises what `interpreter` raises."""
+    path = interpreter()
+    if not multiprocessing.spawn.get_executable():
+        multiprocessing.set_executable(path)
+    if not spawn.get_executable():
+        spawn._python_exe = path

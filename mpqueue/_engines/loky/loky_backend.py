@@ -1,0 +1,57 @@
+"""loky, the engine that mpqueue brings along: worker processes on this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from mpqueue._engines.loky.loky_lane import count_cpus
+from mpqueue._engines.loky.loky_pool import LokyPool
+from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.lane_protocol import Capabilities, LaneSettings, Pool
+from mpqueue._wire.memory import locks
+from mpqueue.errors import WorkerStartError
+
+#: Where the system keeps semaphores that have names, and the bytes that must be free there before workers start.
+SEMAPHORES = "/dev/shm"  # noqa: S108 - nothing of ours is written there
+SHM_NEEDED = 1 << 20
+
+
+class LokyBackend:
+    """Satisfies `protocol.Backend`; can do everything. What ``backend="loky"`` stands for."""
+
+    capabilities = Capabilities()
+
+    def count_workers(self) -> int:
+        """One for each CPU that this process may use."""
+        return count_cpus()
+
+    def open(self, settings: LaneSettings, inbox: Inbox) -> Pool:
+        """See `protocol.Backend.open`."""
+        if not locks.AVAILABLE:
+            _check_shm()
+        return LokyPool(settings, inbox)
+
+    def __repr__(self) -> str:
+        return "LokyBackend()"
+
+
+def _check_shm() -> None:
+    """Refuse to start where semaphores can't be made, or there is no room for them: each start would fail for it."""
+    if sys.platform != "linux":
+        return
+    try:
+        stat = os.statvfs(SEMAPHORES)
+    except OSError as error:
+        raise WorkerStartError(
+            f"expected the folder {SEMAPHORES}, where the system keeps semaphores, got {error.strerror}; mount it: "
+            f"`mount -t tmpfs tmpfs {SEMAPHORES}`, for a container `docker run --tmpfs {SEMAPHORES}`"
+        ) from error
+    if stat.f_flag & os.ST_RDONLY or not os.access(SEMAPHORES, os.W_OK | os.X_OK):
+        raise WorkerStartError(
+            f"expected to be allowed to write to {SEMAPHORES}, where the system keeps semaphores; mount "
+            f"a writable one: `mount -t tmpfs tmpfs {SEMAPHORES}`, for a container `docker run --tmpfs {SEMAPHORES}`"
+        )
+    free = stat.f_bavail * stat.f_frsize
+    if stat.f_blocks and free < SHM_NEEDED:
+        raise WorkerStartError(f"expected at least {SHM_NEEDED} bytes free in /dev/shm to start workers, got {free}")

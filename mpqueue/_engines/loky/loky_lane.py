@@ -1,0 +1,512 @@
+"""A lane on loky: an executor of one worker, and what belongs to it. With `launch`, the only module that knows loky.
+
+One executor for each worker, so that a crash touches one lane and the culprit is known (docs/adr/0002). loky is built
+for many workers an executor and trusts them; what that needs here, each line of it for a reason:
+
+- The parent closes its own copies of the pipe ends that the worker uses. Else there is no end of file when a worker
+  dies in the middle of a large message, and loky's manager thread waits for the rest for ever.
+- So loky must never start a second worker in the same executor, whose pipes could not be handed over any more:
+  no idle timeout, no memory guard (`LOKY_MAX_MEMORY_LEAK_SIZE`).
+- The manager thread may be stuck all the same (a grandchild that holds the pipe): it is a daemon, since the starter
+  that it is born on is one, and its `join`, which loky calls at exit, kills first and gives up after a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import multiprocessing
+import multiprocessing.util
+import operator
+import os
+import resource
+import signal
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import loky
+from loky import process_executor
+
+from mpqueue._core.messages import LaneBroken
+from mpqueue._engines.loky.answering import Answering
+from mpqueue._engines.loky.errands import Errands
+from mpqueue._engines.loky.flag_setter import FlagSetter
+from mpqueue._engines.loky.launch import LaunchContext
+from mpqueue._engines.loky.parent_line import Line
+from mpqueue._engines.loky.process.leash import Leash
+from mpqueue._engines.loky.process.worker_process import WorkerProcess
+from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.open_calls import Call, Calls
+from mpqueue._parent.surroundings.clock import SystemClock
+from mpqueue._parent.transport.kept_errors import text_of
+from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, is_plain_message, whole_size
+from mpqueue._wire.memory import locks
+from mpqueue._wire.memory.flags import make_flags
+from mpqueue._wire.memory.ledger import MOST, OUTBOX, PIPED, SIZE, UNSENT, UNSENT_AT, Claim, Ledger, SharedFile
+from mpqueue._wire.seed import Handle, LaneSeed
+from mpqueue._worker import first_steps as guard
+from mpqueue._worker import serving, station
+
+#: What a worker calls with a frame, and whose `Answer` `send` gives: module and function.
+RECEIVER = ("mpqueue._worker.main", "receive")
+
+#: How many descriptors a start takes at its height, rounded up. loky leaves some open when it runs out in the middle.
+DESCRIPTORS = 32
+
+#: How many a lane keeps while its worker lives, rounded up.
+DESCRIPTORS_KEPT = 12
+
+#: Seconds that an exit of the interpreter waits for the thread of a lane whose worker it has killed.
+EXIT_PATIENCE = 1.0
+
+#: Seconds from the end of a worker's pipe to the end of its process: the time to free its memory, 60 ms for 300 MB.
+EXITCODE_PATIENCE = 0.25
+
+
+def count_cpus() -> int:
+    """How many CPUs this process may use: cgroup and affinity counted. One in a worker, which is one of many."""
+    return 1 if station.here() is not None else int(loky.cpu_count())
+
+
+def register_exit() -> None:
+    """Let loky register what it does at exit now, not with the first worker: that may start when the exit has begun."""
+    if process_executor.process_pool_executor_at_exit is None:
+        register: Any = getattr(threading, "_register_atexit", None)
+        if register is not None:
+            process_executor.process_pool_executor_at_exit = register(process_executor._python_exit) or True
+
+
+class _Context(locks.Locks, LaunchContext):
+    """loky's context, with semaphores that have no names. For one lane."""
+
+    def __init__(self) -> None:
+        self._page = locks.LockPage()
+
+    def close(self) -> None:
+        """The worker has its semaphores by now."""
+        self._page.close()
+
+
+class LokyLane:
+    """One generation of a lane. Made on the starter's thread, which takes 10-30 ms, and raises where it can't be made.
+
+    The methods of `protocol.Lane` may be called on any thread, the others on the watcher's only. Who makes it calls
+    `close` in the end.
+    """
+
+    def __init__(
+        self, number: int, generation: int, environment: dict[str, str], inbox: Inbox, max_memory: int | None
+    ) -> None:
+        self.number = number
+        self.generation = generation
+        self.calls = Calls()
+        self._awaited: deque[Call] = deque()
+        self._answers = Errands(f"mpqueue-answers-{number}")
+        self._post = inbox.post
+        self._is_ending = False
+        self.is_up = False  #: it has answered; set by its warden
+        self.early_later: Callable[[Callable[[], bytes | None]], object] | None = None  #: see `protocol.EarlyLane`
+        self._user = os.geteuid()
+        self.ask_for_stack: Callable[[], object] | None = None  #: kills, too; set once it is known how
+        with contextlib.ExitStack() as undo:
+            check_descriptors()
+            page = undo.enter_context(contextlib.closing(SharedFile(f"ledger-{number}", SIZE)))
+            self.ledger = Ledger(page.fd)
+            self.ledger.begin(SystemClock().now())
+            self.ledger.words[MOST] = max_memory or 0
+            on_failure = undo.enter_context(contextlib.ExitStack())
+            on_failure.callback(self.ledger.close)
+            self._outbox = SharedFile(f"outbox-{number}", 0)
+            on_failure.callback(self._outbox.close)
+            self.bell, bell = _pipe(undo, on_failure)
+            self.stack, stack = _pipe(undo, on_failure)
+            leash = Leash()
+            on_failure.callback(leash.close)
+            self._line = Line(inbox)
+            undo.callback(os.close, self._line.worker_end)
+            on_failure.callback(self._line.close)
+            self._answering = Answering(inbox)
+            undo.callback(os.close, self._answering.worker_end)
+            on_failure.callback(self._answering.close)
+            if locks.AVAILABLE:
+                context: Any = undo.enter_context(contextlib.closing(_Context()))
+                self._flags = make_flags(context)
+            else:
+                context, self._flags = LaunchContext(), make_flags()
+            self._setter = FlagSetter(self._flags, self.ledger, f"mpqueue-flags-{number}")
+            seed = LaneSeed(
+                lane=number,
+                generation=generation,
+                parent=os.getpid(),
+                ledger=Handle(page.fd),
+                line=Handle(self._line.worker_end),
+                asking=Handle(self._answering.worker_end),
+                outbox=Handle(self._outbox.fd),
+                bell=Handle(bell),
+                stack=Handle(stack),
+                leash=Handle(leash.worker_end),
+                flags=self._flags,
+                start_method=multiprocessing.get_start_method(allow_none=True),
+            )
+            self._start(seed, context, environment, leash, on_failure)
+            on_failure.pop_all()
+        self._line.open(self._answered, self._ended)
+        self._answering.open()
+        os.set_inheritable(self._outbox.fd, False)
+        # Like the ledger it goes with this object: the coordinator may be about to read it when the pool is closed.
+        weakref.finalize(self, self._outbox.close)
+
+    def _start(
+        self,
+        seed: LaneSeed,
+        context: Any,
+        environment: dict[str, str],
+        leash: Leash,
+        on_failure: contextlib.ExitStack,
+    ) -> None:
+        """Spawn the worker, and take its process and loky's thread out of the executor."""
+        # The context itself: its name means joblib's own copy of loky where that was imported later.
+        self._executor: Any = process_executor.ProcessPoolExecutor(
+            1, context=context, initializer=guard.initialize, initargs=(seed,), env=environment, timeout=None
+        )
+        on_failure.callback(_abort, self._executor, leash)
+        self.first_answer: Call | None = self._begin()
+        self._executor.submit(serving.serve, *RECEIVER).add_done_callback(self._served)
+        # loky forgets that it has registered its exit hook: with each start it would get in front of ours again.
+        process_executor.process_pool_executor_at_exit = True
+        self._process: Any = next(iter(self._executor._processes.values()), None)
+        if self._process is None:
+            raise ChildProcessError("the worker ended as soon as it was started")
+        self.worker = WorkerProcess(self._process.pid, self._process.sentinel, leash)
+        self.pid = self.worker.pid
+        self._call_queue: Any = self._executor._call_queue
+        self._call_queue._reader.close()
+        self._executor._result_queue._writer.close()
+        self.thread: threading.Thread = self._executor._executor_manager_thread
+        _bound_join(self.thread, self.worker)
+        _take_over_killing(self._executor, self.worker)
+        _await_exitcode(self._process._popen, self.worker)
+
+    def forget_names(self) -> None:
+        """Once the worker has opened them, take the semaphores' names out of the file system, if they have any.
+
+        So nothing of them is left there whatever happens to this process, to its group, and to the resource trackers
+        in it; and these have nothing to warn about.
+        """
+        for owner, paths in ((self, _SEMAPHORES), (self._flags.pause, _EVENT), (self._flags.cancel, _EVENT)):
+            for path in paths:
+                with contextlib.suppress(AttributeError):
+                    _finalize(operator.attrgetter(path)(owner))
+
+    def send(self, frame: bytes) -> Call:
+        """See `protocol.Lane.send`. 15 us."""
+        if os.geteuid() != self._user:  # what it could open when the worker started it can't any more
+            self.take_results_by_pipe()
+        call = self._begin()
+        if not call.done():
+            self._line.send(frame)
+        return call
+
+    def _begin(self) -> Call:
+        call = self.calls.begin()
+        if not call.done():
+            self._awaited.append(call)
+        return call
+
+    def _answered(self, answer: Answer) -> None:
+        """On the coordinator's thread. What may run code of the user's is not unpickled there, but on our own."""
+        if not self._awaited:
+            self._break("it answered what it was not asked")
+            return
+        settle = functools.partial(self.calls.settle, self._awaited.popleft(), answer.data, None)
+        if self.ledger.words[OUTBOX] and self.early_later is not None and not self._early_is_plain():
+            self._answers.put(self._drain)
+        if answer.plain and not self._answers.busy:
+            settle()
+        else:
+            self._answers.put(settle)
+
+    def _ended(self, damage: DamagedError | None) -> None:
+        """On the coordinator's thread: the worker closed its end of the line, most likely by dying, or broke it."""
+        if damage is not None:
+            self._break(f"what it sent is damaged: {damage}")
+        elif not self._is_ending:
+            self.worker.kill()
+        fail = functools.partial(self.calls.fail_all, BrokenProcessPool(f"worker {self.pid} has ended"))
+        if self._answers.busy:
+            self._answers.put(fail)
+        else:
+            fail()
+
+    def _served(self, served: Future[int]) -> None:
+        """On loky's thread: the worker serves no more. Where it lives, it is of no more use."""
+        error = served.exception()
+        if isinstance(error, (BrokenProcessPool, process_executor.ShutdownExecutorError)):
+            # The first tells less than the end of the line and the process; the second is our own doing.
+            self.worker.kill()
+        elif error is not None:
+            self.calls.fail_all(error)
+            self._break(f"it serves no more: {text_of(error)}")
+        elif not self._is_ending:
+            self._break("it read the end of its line, which a handler must have shut down")
+
+    def _break(self, why: str) -> None:
+        """The worker is of no more use: say so before its death does, and kill it. On any thread."""
+        if self.is_up and not self.calls.is_closed:  # before, it is a start that failed, and says why
+            self._post(LaneBroken(self.number, self.generation, why))
+        self.worker.kill()
+
+    def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
+        """See `protocol.Lane.set_flags`."""
+        self._setter.put(job, pause=pause, cancel=cancel)
+
+    def take_results_by_pipe(self) -> None:
+        """See `protocol.SharingLane.take_results_by_pipe`."""
+        with contextlib.suppress(ValueError):  # retired meanwhile
+            self.ledger.words[PIPED] = 1
+
+    def set_limit(self, chunk: int, position: int) -> None:
+        """See `protocol.Lane.set_limit`."""
+        self.ledger.set_limit(chunk, position)
+
+    def observe(self, tell: Callable[[Claim], None]) -> None:
+        """See `protocol.Lane.observe`. Here and now."""
+        tell(self.ledger.read())
+
+    def peek(self) -> Claim | None:
+        """See `protocol.Lane.peek`. None where the lane was retired meanwhile."""
+        try:
+            return self.ledger.read()
+        except ValueError:
+            return None
+
+    def take_early(self) -> bytes | None:
+        """See `protocol.Lane.take_early`."""
+        if not self.ledger.words[OUTBOX]:
+            return None
+        if self.early_later is not None and not self._early_is_plain():
+            self._answers.put(self._drain)
+            return None
+        return self._fetch_early()
+
+    def _early_is_plain(self) -> bool:
+        """True where the early report in the outbox runs nobody's code here, or is none."""
+        head = os.pread(self._outbox.fd, HEADER_SIZE, 0)
+        return len(head) < HEADER_SIZE or is_plain_message(head)
+
+    def _drain(self) -> None:
+        """On the answers' thread: hand on the early report in the outbox, before what the worker answered after it."""
+        if self.early_later is not None:
+            self.early_later(self._fetch_early)
+
+    def _fetch_early(self) -> bytes | None:
+        words = self.ledger.words
+        size = words[OUTBOX]
+        if not size:
+            return None
+        try:
+            # The word may be anything: what stands in the file says how much it is.
+            if whole_size(os.pread(self._outbox.fd, HEADER_SIZE, 0)) != size:
+                raise DamagedError("its outbox holds no report")
+            messages = decode(os.pread(self._outbox.fd, size, 0))
+            if not messages:
+                raise DamagedError("the report in its outbox is not what was left there")
+        finally:
+            words[OUTBOX] = 0
+        return messages[0].data
+
+    def hand_in_early(self) -> None:
+        """The worker is dead: its death is told when what lies in its outbox has been handed on, within reason."""
+        if not self.ledger.words[OUTBOX] or self.early_later is None or self._early_is_plain():
+            return
+        call = self.calls.begin()
+        self._answers.put(self._drain)
+        self._answers.put(functools.partial(self.calls.settle, call, None, None))
+
+    def abandon_answer(self) -> None:
+        """See `protocol.Lane.abandon_answer`."""
+        self.calls.abandon_settling()
+        self._answers.abandon()
+
+    def take_unsent(self) -> bytes:
+        """See `protocol.Lane.take_unsent`."""
+        if not (size := self.ledger.words[UNSENT]):
+            return b""
+        most = os.fstat(self._outbox.fd).st_size - UNSENT_AT
+        return os.pread(self._outbox.fd, min(size, most), UNSENT_AT) if most > 0 else b""
+
+    def kill(self, *, dump_stack: bool = False) -> None:
+        """See `protocol.Lane.kill`."""
+        if dump_stack and self.ask_for_stack is not None:
+            self.ask_for_stack()
+        else:
+            self.worker.kill()
+
+    def end(self) -> None:
+        """Let the worker end by itself once it has answered what it was sent."""
+        self._is_ending = True
+        self._line.end()
+        self._executor.shutdown(wait=False)
+
+    def abandon(self, exitcode: int | None) -> int | None:
+        """Let go of the executor of a dead worker, whatever its thread is stuck in; returns the exit code, if known."""
+        self._executor.shutdown(wait=False, kill_workers=True)
+        self._executor = None
+        exitcode = self._process.exitcode if exitcode is None else exitcode
+        if self._process.exitcode is None and self.worker.is_reaped():
+            # By somebody else, so multiprocessing would never hear of it and keep the process for ever.
+            self._process._popen.returncode = 255 if exitcode is None else exitcode
+        self.disown()
+        return exitcode
+
+    def disown(self) -> None:
+        """Let no exit wait for the worker: `multiprocessing` would do so for ever for one that can't be ended."""
+        if self._process.exitcode is None:
+            multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
+        else:
+            self._process.join()
+
+    def threads(self) -> list[threading.Thread]:
+        """The threads on which answers arrive and loky says that the worker is gone."""
+        return [thread for thread in (getattr(self, "thread", None), self._answers.thread) if thread is not None]
+
+    def close(self) -> list[threading.Thread]:
+        """Free what the lane still has; returns the threads that are about to end."""
+        setter = self._setter.end()
+        self._answers.end()
+        threads = [*self.threads(), *filter(None, (self._call_queue._thread, setter))]
+        self._line.close()
+        self._answering.close()
+        self.worker.close()
+        os.close(self.bell)
+        os.close(self.stack)
+        # Semaphores live as long as these do, and whoever has this lane in hand may hold it a little longer.
+        self.ask_for_stack = self.early_later = None
+        del self._flags, self._process, self._call_queue, self.thread
+        return threads
+
+
+#: Where the semaphores of a lane are, and of an Event. One that a new version has moved keeps its name until the end.
+_SEMAPHORES = (
+    "_executor._processes_management_lock",
+    "_executor._call_queue._rlock",
+    "_executor._call_queue._wlock",
+    "_executor._call_queue._sem",
+    "_executor._result_queue._rlock",
+    "_executor._result_queue._wlock",
+    "_process._worker_exit_lock",
+)
+_EVENT = ("_flag", "_cond._lock", "_cond._sleeping_count", "_cond._woken_count", "_cond._wait_semaphore")
+
+
+def _finalize(semaphore: object) -> None:
+    """Do now what `multiprocessing` does when the semaphore is collected: unlink its name, and tell the tracker."""
+    for reference in weakref.getweakrefs(semaphore):
+        if isinstance(reference.__callback__, multiprocessing.util.Finalize):
+            reference.__callback__()
+
+
+def _pipe(always: contextlib.ExitStack, on_failure: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe whose write end is closed when the worker has it, and whose read end only if it never comes to be."""
+    read, write = os.pipe()
+    always.callback(os.close, write)
+    on_failure.callback(os.close, read)
+    return read, write
+
+
+def check_descriptors() -> None:
+    """Raise the OSError of a process that has too few descriptors left, before anything is half made."""
+    with contextlib.ExitStack() as stack:
+        for free in range(DESCRIPTORS):
+            try:
+                stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    raise
+                limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+                more = max(1024, 2 * limit) if most == resource.RLIM_INFINITY else min(max(1024, 2 * limit), most)
+                cure = f"raise the limit with `ulimit -n {more}`"
+                if more <= limit:
+                    cure = "raise the hard limit (`ulimit -Hn`), which only root can"
+                text = (
+                    f"{os.strerror(errno.EMFILE)}: starting a worker takes {DESCRIPTORS} descriptors, of the {limit} "
+                    f"that are allowed {free} are free; {cure}, or close files"
+                )
+                raise OSError(errno.EMFILE, text) from None
+
+
+def _abort(executor: Any, leash: Leash) -> None:
+    """End an executor that could not be started wholly: its thread may not be there to do it."""
+    leash.pull()
+    for process in list(executor._processes.values()):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process.pid, signal.SIGKILL)
+        process.join(EXIT_PATIENCE)
+    executor.shutdown(wait=False, kill_workers=True)
+
+
+def _bound_join(thread: threading.Thread, worker: WorkerProcess) -> None:
+    """Let nobody wait long for that thread: loky joins it at exit, when a hung worker would keep it for ever."""
+    reference = weakref.ref(thread)
+    owner = os.getpid()
+
+    def join(timeout: float | None = None) -> None:
+        thread = reference()
+        if thread is not None and os.getpid() == owner:
+            worker.kill()
+            threading.Thread.join(thread, EXIT_PATIENCE if timeout is None else timeout)
+
+    thread.join = join  # type: ignore[method-assign]
+
+
+def _take_over_killing(executor: Any, worker: WorkerProcess) -> None:
+    """When loky's thread means to kill the worker, kill it our way, and leave loky none to kill.
+
+    It would look for the worker's children first, through `pgrep`, and warn where there is no such program.
+    """
+    processes, flags = executor._processes, executor._flags
+    flag_as_broken, flag_as_shutting_down = flags.flag_as_broken, flags.flag_as_shutting_down
+
+    def broken(error: BaseException) -> None:
+        processes.clear()
+        worker.kill()
+        flag_as_broken(error)
+
+    def shutting_down(kill_workers: bool | None = None) -> None:
+        if kill_workers is None and flags.kill_workers:  # loky's thread, about to do what it was told before
+            processes.clear()
+        flag_as_shutting_down(kill_workers)
+
+    flags.flag_as_broken, flags.flag_as_shutting_down = broken, shutting_down
+
+
+def _await_exitcode(popen: Any, worker: WorkerProcess) -> None:
+    """Where loky asks for the exit code of a worker that is just ending, let it have it.
+
+    It often asks too early: its pipe from the worker is closed some microseconds before the process is dead. Then it
+    sleeps 100 ms before it fails the calls.
+    """
+    reference = weakref.ref(popen)
+    plain_poll = type(popen).poll
+
+    def poll(flag: int = os.WNOHANG) -> Any:
+        popen = reference()
+        assert popen is not None
+        if flag == os.WNOHANG and popen.returncode is None:
+            worker.await_end(EXITCODE_PATIENCE)
+        return plain_poll(popen, flag)
+
+    popen.poll = poll
+
+
+def _forget_in_fork() -> None:
+    process_executor._threads_wakeups.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_fork)

@@ -1,0 +1,226 @@
+"""The lanes of a queue, on loky: starts them, looks after them, and leaves nothing when it is closed.
+
+Two threads of its own, both ended by `close`: the *starter* starts workers, the *watcher* owns everything that happens
+to lanes afterwards. The methods of the pool hand their work to one of these and return at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import itertools
+import logging
+import os
+import threading
+
+from mpqueue._core.messages import LaneStartFailed
+from mpqueue._engines.loky import launch
+from mpqueue._engines.loky.environment import worker_environment
+from mpqueue._engines.loky.loky_lane import LokyLane, check_descriptors, count_cpus, register_exit
+from mpqueue._engines.loky.process import strays
+from mpqueue._engines.loky.process.warden import Warden
+from mpqueue._engines.loky.process.watcher import Watcher
+from mpqueue._engines.loky.starter import Starter
+from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.lane_protocol import LaneSettings
+from mpqueue._parent.surroundings import exits
+from mpqueue._parent.surroundings import real_threads as threads
+from mpqueue._parent.surroundings.exits import on_exit
+
+__all__ = ["LokyPool", "count_cpus", "on_exit"]
+
+_log = logging.getLogger("mpqueue")
+_numbers = itertools.count()
+
+#: Seconds that `close` waits for workers, and then for threads, before it warns and returns.
+CLOSE_LIMIT = 5.0
+#: Seconds without a moment in which a worker could have its descriptors, until starts fail for good; and between two
+#: looks. Programs want for some tenths of a second now and then.
+SHORT_LIMIT, SHORT_LOOK = 0.7, 0.02
+#: Seconds after which it says that starts take long.
+STARTS_LIMIT = 30.0
+THREAD_LIMIT = 1.0
+
+#: Seconds after which it looks for what programs that died have left: that goes through /proc, while workers start.
+ORPHANS_AFTER = 0.5
+
+
+class LokyPool:
+    """Satisfies `protocol.Pool`. Made by the queue's coordinator, in the process that uses it; a fork must not."""
+
+    def __init__(self, settings: LaneSettings, inbox: Inbox) -> None:
+        launch.prepare()
+        self._settings = settings
+        self._inbox = inbox
+        self._owner = os.getpid()
+        self._number = next(_numbers)
+        self._cpus = count_cpus()
+        self._lanes: dict[int, LokyLane] = {}
+        self._wardens: dict[LokyLane, Warden] = {}  # the watcher's
+        self._threads: list[threading.Thread] = []  # the watcher's: of lanes that are gone, about to end
+        self._is_closing = False
+        self._starter_has_ended = False
+        self._is_short = False  #: descriptors were wanting for so long that it will not pass by itself
+        self._gone = threading.Event()
+        self._watcher = Watcher(f"mpqueue-watcher-{self._number}")
+        try:
+            self._starter = Starter(f"mpqueue-starter-{self._number}", self._starter_ended)
+        except BaseException:
+            self._watcher.call(self._watcher.stop)
+            raise
+        register_exit()
+        exits.run_before_loky()
+        self._take_back = on_exit(functools.partial(self.close, kill=True), last=True)
+        self._watcher.call(self._watcher.later, ORPHANS_AFTER, strays.kill_orphans)
+
+    def start(self, number: int, generation: int) -> None:
+        """See `protocol.Pool.start`."""
+        self._starter.submit(functools.partial(self._start, number, generation))
+
+    def await_starts(self) -> None:
+        """Until each worker that is to be started exists as a process, answering or not; or this pool is closed."""
+        started = threading.Event()
+        self._starter.submit(started.set)
+        while not started.wait(STARTS_LIMIT) and not self._is_closing:
+            _log.warning("starting workers takes more than %g s", STARTS_LIMIT)
+
+    def lane(self, number: int) -> LokyLane | None:
+        """See `protocol.Pool.lane`."""
+        return self._lanes.get(number)
+
+    def recycle(self, number: int) -> None:
+        """See `protocol.Pool.recycle`."""
+        lane = self._lanes.pop(number, None)
+        if lane is not None:
+            self._watcher.call(self._end, lane)
+
+    def retire(self, number: int) -> None:
+        """See `protocol.Pool.retire`."""
+        lane = self._lanes.pop(number, None)
+        if lane is not None:
+            self._watcher.call(self._retire, lane)
+
+    def close(self, *, kill: bool) -> None:
+        """See `protocol.Pool.close`. On one of the pool's own threads, where a finalizer may run, it does not wait."""
+        if os.getpid() != self._owner:
+            return
+        self._is_closing = True
+        self._watcher.call(self._begin_to_close, kill)
+        if threads.what_is_patched():
+            return
+        own = self._own_threads()
+        if threading.current_thread() in own:
+            return
+        if not self._gone.wait(CLOSE_LIMIT):
+            _log.warning("closing goes on without %s", self._what_is_left())
+            for lane in list(self._wardens):
+                lane.disown()
+        limit = THREAD_LIMIT
+        for thread in (*own, *self._threads):
+            threading.Thread.join(thread, limit)
+            if thread.is_alive():
+                _log.warning("closing leaves the thread %s behind", thread.name)
+                limit = 0.0
+        self._threads.clear()
+        self._take_back()
+
+    def _own_threads(self) -> set[threading.Thread]:
+        of_lanes = itertools.chain.from_iterable(lane.threads() for lane in list(self._wardens))
+        return {self._starter.thread, self._watcher.thread, *of_lanes, *self._threads}
+
+    def _what_is_left(self) -> str:
+        workers = ", ".join(str(lane.pid) for lane in list(self._wardens))
+        return f"the workers {workers}" if workers else "its starter, which hangs"
+
+    # -- on the starter's thread ---------------------------------------------------------------------------------------
+
+    def _start(self, number: int, generation: int) -> None:
+        if self._is_closing:
+            return
+        try:
+            cookie = strays.cookie(self._number, number, generation)
+            environment = worker_environment(self._settings, self._cpus, cookie, os.environ)
+            lane = LokyLane(number, generation, environment, self._inbox, self._settings.max_memory)
+        except BaseException as error:
+            error = _without_frames(error)
+            if isinstance(error, OSError) and error.errno == errno.EFBIG:
+                error = OSError(errno.EFBIG, "files must not grow to a few kilobytes here; raise `ulimit -f`")
+            is_short = isinstance(error, OSError) and error.errno == errno.EMFILE
+            lasting = self._stays_short() if is_short else launch.lasts(error)
+            self._inbox.post(LaneStartFailed(number, generation, error, lasting=lasting))
+            return
+        self._is_short = False
+        self._watcher.call(self._adopt, lane, cookie)
+
+    def _stays_short(self) -> bool:
+        """Whether descriptors are wanting all the time, rather than for a moment: looked at closely the first time."""
+        pauses = 0 if self._is_short else int(SHORT_LIMIT / SHORT_LOOK)
+        for _ in range(pauses):
+            threading.Event().wait(SHORT_LOOK)
+            with contextlib.suppress(OSError):
+                check_descriptors()
+                return False
+        self._is_short = True
+        return True
+
+    def _starter_ended(self) -> None:
+        self._watcher.call(self._note_starter_ended)
+
+    # -- on the watcher's thread ---------------------------------------------------------------------------------------
+
+    def _adopt(self, lane: LokyLane, cookie: str) -> None:
+        warden = Warden(lane, cookie, self._watcher, self._inbox.post, self._ready, self._lane_gone)
+        self._wardens[lane] = warden
+        warden.begin()
+        if self._is_closing:
+            warden.leave(kill=True)
+
+    def _ready(self, lane: LokyLane) -> None:
+        self._lanes[lane.number] = lane
+
+    def _end(self, lane: LokyLane) -> None:
+        if lane in self._wardens:
+            self._wardens[lane].end()
+
+    def _retire(self, lane: LokyLane) -> None:
+        if lane in self._wardens:
+            self._wardens[lane].retire()
+
+    def _lane_gone(self, lane: LokyLane, threads: list[threading.Thread]) -> None:
+        del self._wardens[lane]
+        self._threads = [thread for thread in (*self._threads, *threads) if thread.is_alive()]
+        if self._is_closing:
+            self._finish_if_gone()
+
+    def _begin_to_close(self, kill: bool) -> None:
+        self._lanes.clear()
+        for warden in list(self._wardens.values()):
+            warden.leave(kill=kill)
+        if not self._wardens:
+            self._finish_if_gone()
+
+    def _note_starter_ended(self) -> None:
+        self._starter_has_ended = True
+        self._finish_if_gone()
+
+    def _finish_if_gone(self) -> None:
+        """Workers first: they would be killed if their starter ended before them."""
+        if self._wardens:
+            return
+        if not self._starter_has_ended:
+            self._starter.stop()
+            return
+        with contextlib.suppress(OSError):  # no descriptor to look with
+            strays.kill_strays(strays.cookie(self._number))
+        strays.kill_orphans()  # where it is closed before it has looked
+        self._watcher.stop()
+        self._gone.set()
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """The error alone: its frames would keep alive what is half made. Where loky hid the real one, that."""
+    if isinstance(error, UnboundLocalError) and error.__context__ is not None:
+        error = error.__context__
+    error.__context__ = error.__cause__ = None
+    return error.with_traceback(None)

@@ -1,0 +1,108 @@
+"""The parent's end of the line to one worker. Never blocks; answers arrive on the thread that sleeps in the inbox."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from mpqueue._parent.inbox import Inbox
+from mpqueue._wire.line import Answer, DamagedError, Incoming, encode
+
+
+class Line:
+    """Made with the worker's end, which its owner closes once the worker has it, and closed by `close`.
+
+    ``on_answer`` is called for each answer, in order, and ``on_end`` once, when the worker's end is closed or something
+    else than a message comes, which it is told then: on the inbox's thread. Any thread may call `send`, one at a time.
+    """
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._socket, worker_end = socket.socketpair()
+        self._socket.setblocking(False)
+        self.worker_end = worker_end.detach()
+        os.set_blocking(self.worker_end, True)  # gevent's are not
+        self._fd = self._socket.fileno()
+        self._incoming = Incoming(self._fd)
+        self._unsent: deque[memoryview] = deque()
+        self._lock = threading.Lock()  # held while the descriptor is used: it must not be another's by then
+        self._closed = False
+        self._on_answer: Callable[[Answer], object] | None = None
+        self._on_end: Callable[[DamagedError | None], object] | None = None
+
+    def open(self, on_answer: Callable[[Answer], object], on_end: Callable[[DamagedError | None], object]) -> None:
+        """From now on look for answers."""
+        self._on_answer, self._on_end = on_answer, on_end
+        self._inbox.watch(self._fd, self._ready)
+
+    def send(self, frame: bytes) -> None:
+        """Send it now, as far as the worker has room; the rest as it reads. What it does not read is lost with it."""
+        with self._lock:
+            if self._closed:
+                return
+            self._unsent.append(memoryview(encode(frame)))
+            if len(self._unsent) == 1:
+                self._write()
+                if self._unsent:
+                    self._inbox.watch_writing(self._fd, self._ready, wanted=True)
+
+    def end(self) -> None:
+        """The worker has answered everything: let it read the end of the stream."""
+        with self._lock, contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Look at it no more."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._unsent.clear()
+                self._inbox.forget(self._fd)
+                self._socket.close()
+                # Their owner holds this: what goes round is collected late, and holds descriptors.
+                self._on_answer = self._on_end = None
+
+    def _write(self) -> None:
+        try:
+            while self._unsent:
+                rest = self._unsent[0][os.write(self._fd, self._unsent[0]) :]
+                if rest:
+                    self._unsent[0] = rest
+                else:
+                    self._unsent.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:  # it is dead; its end is on the way
+            self._unsent.clear()
+
+    def _ready(self) -> None:
+        """On the inbox's thread: there is something to read, or room for what is unsent."""
+        with self._lock:
+            if self._closed:
+                return
+            if self._unsent:
+                self._write()
+                if not self._unsent:
+                    self._inbox.watch_writing(self._fd, self._ready, wanted=False)
+            answers, on_answer, on_end = self._read(), self._on_answer, self._on_end
+            damage = self._incoming.damage
+            is_over = answers is None or damage is not None
+            if is_over:
+                self._inbox.forget(self._fd)
+        if on_answer is not None:
+            for answer in answers or ():
+                on_answer(answer)
+        if is_over and on_end is not None:
+            on_end(damage)
+
+    def _read(self) -> list[Answer] | None:
+        try:
+            return self._incoming.read()
+        except BlockingIOError:
+            return []
+        except OSError:  # reset: it died with frames unread
+            return None

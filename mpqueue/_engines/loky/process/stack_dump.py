@@ -1,0 +1,77 @@
+"""Asking a worker where it is before it is killed. All on the watcher's thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from mpqueue._engines.loky.process.watcher import Timer, Watcher
+from mpqueue._engines.loky.process.worker_process import WorkerProcess
+from mpqueue._wire.seed import STACK_SIGNAL
+
+#: Seconds to wait for the first of the text. It comes within 2 ms, or not at all: the handler blocks the signal.
+PATIENCE = 0.05
+
+#: Seconds without more of the text after which that was all. It comes in pieces, 10 us for a thread, between which the
+#: worker may have to wait where the machine is busy.
+SETTLE = 0.02
+#: Bytes after which more of it does not matter.
+MOST = 1 << 20
+
+
+class StackDump:
+    """One worker's pipe for stacks. `listen`, then at most one `request`, then `take`."""
+
+    def __init__(self, fd: int, worker: WorkerProcess, watcher: Watcher) -> None:
+        self._fd = fd
+        self._worker = worker
+        self._watcher = watcher
+        self._text = bytearray()
+        self._then: Callable[[], object] | None = None
+        self._timer: Timer | None = None
+
+    def listen(self) -> None:
+        """Read from now on; what comes without having been asked for is dropped."""
+        self._watcher.on_readable(self._fd, self._read)
+
+    def request(self, then: Callable[[], object]) -> None:
+        """Ask for the stack, and call ``then`` when it is here or will not come.
+
+        A stopped process would take the signal only when it goes on, and might end its item then: it is not asked.
+        """
+        if self._then is None:
+            self._then = then
+            stopped = self._worker.is_stopped()
+            if not stopped:
+                self._worker.send(STACK_SIGNAL)
+            self._timer = self._watcher.later(0.0 if stopped else PATIENCE, then)
+
+    def take(self) -> str | None:
+        """After the worker's death: stop listening, and return the text that was asked for, if any came."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._then is None:
+            self._watcher.forget(self._fd)
+            return None
+        os.set_blocking(self._fd, False)
+        while self._read():
+            pass
+        self._watcher.forget(self._fd)
+        self._then = self._timer = None
+        return self._text.decode(errors="replace") or None
+
+    def _read(self) -> bool:
+        """Read what is there; False at the end, or where there is nothing."""
+        try:
+            text = os.read(self._fd, 1 << 16)
+        except BlockingIOError:
+            return False
+        if not text:
+            self._watcher.forget(self._fd)
+            return False
+        if self._then is not None:
+            if self._timer is not None and len(self._text) < MOST:
+                self._timer.cancel()
+                self._timer = self._watcher.later(SETTLE, self._then)
+            self._text += text
+        return True

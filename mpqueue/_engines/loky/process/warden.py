@@ -1,0 +1,247 @@
+"""What happens to one generation of a lane, from its start until nothing of it is left.
+
+::
+
+    STARTING --answers--> LIVE --recycle--> ENDING
+        |                  |                  |
+        +------------------+--- its process ends: LEAVING (answers under way are waited for, half a second at most)
+                                              |
+                      LaneStartFailed or LaneDied is posted, unless nobody listens any more: DEAD
+                                              |
+                                      retire, or nobody listens: everything freed, `on_gone`
+
+All of it runs on the watcher's thread, so there is nothing to lock, and no two messages of a lane change places.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+
+from mpqueue._core.messages import BellRung, LaneDied, LaneReady, LaneStartFailed, Message
+from mpqueue._engines.loky import launch
+from mpqueue._engines.loky.loky_lane import LokyLane
+from mpqueue._engines.loky.process import strays
+from mpqueue._engines.loky.process.stack_dump import StackDump
+from mpqueue._engines.loky.process.watcher import Timer, Watcher
+from mpqueue._engines.loky.process.worker_process import signal_name
+from mpqueue._parent.lane_protocol import Post
+from mpqueue._parent.open_calls import Call
+from mpqueue._wire.memory.ledger import Claim
+from mpqueue.errors import WorkerStartError
+
+_log = logging.getLogger("mpqueue")
+
+#: Seconds that a worker may take to answer for the first time: it has to import loky, perhaps over a network.
+START_LIMIT = 60.0
+
+#: Seconds that a worker may take to end by itself. It runs `atexit` handlers meanwhile, and waits for threads that a
+#: handler left behind, which may never end.
+END_LIMIT = 1.0
+
+#: Seconds that a worker may take to end once it was killed, before the queue goes on without it. It may hang in a
+#: device or a network file system, where no signal reaches it, or no signal may be sent. A terabyte takes as long.
+KILL_LIMIT = 10.0
+
+#: Seconds that the answers of a dead worker, all of them in the pipe already, may take to come through.
+DRAIN_LIMIT = 0.5
+
+
+class State(enum.Enum):
+    """See the module's drawing."""
+
+    STARTING = enum.auto()
+    LIVE = enum.auto()
+    ENDING = enum.auto()
+    LEAVING = enum.auto()
+    DEAD = enum.auto()
+    GONE = enum.auto()
+
+
+class Warden:
+    """Looks after one `LokyLane`. Made and called on the watcher's thread only."""
+
+    def __init__(
+        self,
+        lane: LokyLane,
+        cookie: str,
+        watcher: Watcher,
+        post: Post,
+        on_ready: Callable[[LokyLane], object],
+        on_gone: Callable[[LokyLane, list[threading.Thread]], object],
+    ) -> None:
+        self.lane = lane
+        self._cookie = cookie
+        self._watcher = watcher
+        self._post = post
+        self._on_ready = on_ready
+        self._on_gone = on_gone
+        self._state = State.STARTING
+        self._was_ready = False
+        self._is_silent = False
+        self._failure: BaseException | None = None
+        self._exitcode: int | None = None
+        self._claim: Claim | None = None
+        self._text: str | None = None
+        self._stack = StackDump(lane.stack, lane.worker, watcher)
+        self._timer: Timer | None = None
+        self._end_expected: Timer | None = None  #: when it is given up, once it was killed
+
+    def begin(self) -> None:
+        """Start to look after it."""
+        self._watcher.on_readable(self.lane.worker.fileno(), self._exited)
+        self.lane.worker.when_killed = lambda: self._watcher.call(self._killed)
+        self._timer = self._watcher.later(START_LIMIT, self._start_timed_out)
+        first, self.lane.first_answer = self.lane.first_answer, None
+        assert first is not None
+        first.add_done_callback(lambda answer: self._watcher.call(self._answered, answer))
+
+    # -- what the pool asks for ----------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Let the worker end by itself, within reason, and tell nobody."""
+        self._is_silent = True
+        if self._state is State.LIVE:
+            self._state = State.ENDING
+            self.lane.end()
+            self._timer = self._watcher.later(END_LIMIT, self.lane.worker.kill)
+        else:
+            self.retire()
+
+    def retire(self) -> None:
+        """Nobody needs the lane any more: free it, now or when it is dead."""
+        self._is_silent = True
+        if self._state is State.DEAD:
+            self._free()
+
+    def leave(self, *, kill: bool) -> None:
+        """The pool closes: by itself where it is idle, else by a kill."""
+        if not kill and self._state is State.LIVE and len(self.lane.calls) == 0:
+            self.end()
+        elif kill or self._state is not State.ENDING:
+            self.lane.worker.kill()
+        self.retire()
+
+    # -- what happens --------------------------------------------------------------------------------------------------
+
+    def _answered(self, answer: Call) -> None:
+        error = answer.exception()
+        if error is not None and not isinstance(error, BrokenProcessPool):  # that it died `_exited` says more about
+            self._failure = error  # in time, also where the process is gone already: `_drained` comes later
+        if self._state is not State.STARTING:
+            return
+        if error is not None:
+            self.lane.worker.kill()
+            return
+        self._cancel_timer()
+        self._state = State.LIVE
+        self._was_ready = self.lane.is_up = True
+        self.lane.forget_names()
+        self._watcher.on_readable(self.lane.bell, self._rang)
+        self._stack.listen()
+        self.lane.ask_for_stack = lambda: self._watcher.call(self._ask_for_stack)
+        if not self._is_silent:
+            self._on_ready(self.lane)
+            self._tell(LaneReady(self.lane.number, self.lane.generation, self.lane.pid))
+
+    def _start_timed_out(self) -> None:
+        self._failure = TimeoutError(f"the worker did not answer within {START_LIMIT:g} s of its start and was killed")
+        self.lane.worker.kill()
+
+    def _rang(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            if os.read(self.lane.bell, 4096):
+                self._tell(BellRung(self.lane.number, self.lane.generation))
+            else:
+                self._watcher.forget(self.lane.bell)
+
+    def _ask_for_stack(self) -> None:
+        if self._state is State.LIVE:
+            self._stack.request(self.lane.worker.kill)
+
+    def _killed(self) -> None:
+        """It is to end now."""
+        if self._end_expected is None and self._state in (State.STARTING, State.LIVE, State.ENDING):
+            self._end_expected = self._watcher.later(KILL_LIMIT, self._give_up)
+
+    def _give_up(self) -> None:
+        """It was killed and lives on. Nothing that it does counts any more."""
+        pid = self.lane.pid
+        _log.warning("worker %d was killed and does not end; the queue goes on without it", pid)
+        self._exited()
+
+    def _exited(self) -> None:
+        """The process is gone; its answers may still be on their way."""
+        lane = self.lane
+        self._cancel_timer()
+        if self._end_expected is not None:
+            self._end_expected.cancel()
+        self._watcher.forget(lane.worker.fileno())
+        self._state = State.LEAVING
+        try:
+            self._exitcode = lane.worker.exited()
+            self._claim = lane.ledger.read()
+            if self._was_ready:
+                self._text = self._stack.take()
+                os.set_blocking(lane.bell, False)
+                self._rang()
+                self._watcher.forget(lane.bell)
+            lane.hand_in_early()
+            strays.kill_strays(self._cookie)
+        except Exception:  # its death is told whatever it has left
+            _log.exception("looking at what worker %d left behind failed; please report it", lane.number)
+        error = BrokenProcessPool(f"worker {lane.pid} has ended")
+        lane.calls.close(error)
+        self._timer = self._watcher.later(DRAIN_LIMIT, lane.calls.fail_all, error)
+        lane.calls.when_empty(lambda: self._watcher.call(self._drained))
+
+    def _drained(self) -> None:
+        """No answer is on its way any more."""
+        self._cancel_timer()
+        lane = self.lane
+        self._exitcode = lane.abandon(self._exitcode)
+        self._state = State.DEAD
+        if self._was_ready:
+            self._tell(
+                LaneDied(
+                    lane.number,
+                    lane.generation,
+                    lane.pid,
+                    exitcode=self._exitcode,
+                    signal=signal_name(self._exitcode),
+                    claim=self._claim,
+                    stack=self._text,
+                )
+            )
+        else:
+            # A signal may have come from anywhere, the system's want of memory first of all.
+            ended_by_itself = self._exitcode is not None and self._exitcode > 0
+            lasting = ended_by_itself if self._failure is None else launch.lasts(self._failure)
+            error = self._failure or self._died_at_start()
+            self._tell(LaneStartFailed(lane.number, lane.generation, error, lasting=lasting))
+        if self._is_silent or not self._was_ready:
+            self._free()
+
+    def _died_at_start(self) -> WorkerStartError:
+        code = self._exitcode
+        how = signal_name(code) or ("an unknown exit code" if code is None else f"exit code {code}")
+        return WorkerStartError(f"the worker ended with {how} before it answered; see its standard error for more")
+
+    def _free(self) -> None:
+        if self._state is not State.GONE:
+            self._state = State.GONE
+            self._on_gone(self.lane, self.lane.close())
+
+    def _tell(self, message: Message) -> None:
+        if not self._is_silent:
+            self._post(message)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,1 @@
+"""Ray as the engine: a lane is an actor."""

@@ -1,0 +1,133 @@
+"""Ray as the engine: a lane is an actor, a process of its own on whatever node has room for it.
+
+Frames are calls of the actor, which Ray never repeats. What has to reach a worker while it runs (pause, cancel, limits,
+a look at its ledger) goes to a guardian on the same node, a small actor that is never busy: it has the ledger at hand
+also when the worker holds its global lock or is dead, and sees to it that nothing of a dead worker lives on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+
+from mpqueue._engines.ray.ray_pool import RayPool
+from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.lane_protocol import Capabilities, LaneSettings
+from mpqueue._worker.elsewhere.hosted import CHUNK_SECONDS
+from mpqueue.errors import WorkerStartError
+
+#: Seconds without any worker after which the jobs that wait for one fail.
+PATIENCE = 300.0
+
+
+class RayBackend:
+    """Runs a queue's chunks on Ray: ``JobQueue(concurrency=None, backend=RayBackend())``.
+
+    ``address`` is what `ray.init` takes: None is the Ray that this process is connected to, else the cluster that
+    ``RAY_ADDRESS`` names or that runs on this machine, else a new local one, which ends when the last queue on it is
+    closed. A connection that was there before stays.
+
+    Each worker is an actor that asks for one CPU; ``worker`` says what else, or what instead, in Ray's own words:
+    ``worker={"num_gpus": 1}``. ``concurrency=None`` is as many as the cluster has room for now; a larger number makes
+    the rest wait for nodes to come, which an autoscaler sees. Where no worker is there for ``patience`` seconds, the
+    jobs that wait for one fail.
+
+    Everything is as on this machine: blame is exact, time limits are kept, also for code that holds the global lock.
+    Close the queue before you call `ray.shutdown` yourself: Ray does not say so to those who wait for an actor.
+    Needs the extra ``ray``; mpqueue, Python and cloudpickle must be of the same versions on the nodes.
+
+    Raises TypeError or ValueError for an address that is none, ConnectionError where it can't be reached.
+    """
+
+    capabilities = Capabilities(
+        shares_memory=False,
+        brings_shared=True,
+        own_processes=False,
+        same_files=False,
+        chunk_seconds=CHUNK_SECONDS,
+        patience=PATIENCE,
+    )
+
+    def __init__(
+        self, address: str | None = None, *, worker: Mapping[str, Any] | None = None, patience: float = PATIENCE
+    ) -> None:
+        if address is not None and not isinstance(address, str):
+            raise TypeError(f"address: expected a str or None, got {address!r} of type {type(address).__name__}")
+        if address is not None and address.startswith("ray://"):
+            raise ValueError(
+                f"address: expected the address of a cluster of which this machine is a node, got {address!r}; run the "
+                "program on a node, or with `ray job submit`"
+            )
+        self._address = address
+        self._options = {"num_cpus": 1, **(worker or {})}
+        self.capabilities = type(self).capabilities._replace(patience=patience)
+        _connection.ensure(address)
+
+    def count_workers(self) -> int:
+        """How many the cluster has room for when nothing else runs there; at least 1, since nodes may come."""
+        _connection.ensure(self._address)
+        there = ray.cluster_resources()
+        wanted = {"CPU": self._options.get("num_cpus"), "GPU": self._options.get("num_gpus")}
+        wanted |= self._options.get("resources") or {}
+        fitting = [math.floor(there.get(name, 0.0) / amount) for name, amount in wanted.items() if amount]
+        return max(1, min(fitting, default=1))
+
+    def open(self, settings: LaneSettings, inbox: Inbox) -> RayPool:  # noqa: ARG002 - the protocol's
+        """See `protocol.Backend.open`. Where a local Ray was ended with the last queue, starts one: some seconds."""
+        try:
+            _connection.hold(self._address)
+        except (OSError, RuntimeError) as error:
+            raise WorkerStartError(f"Ray can't be reached: {error}") from error
+        return RayPool(self._options, inbox.post, _connection.release)
+
+    def __repr__(self) -> str:
+        return f"RayBackend({'' if self._address is None else repr(self._address)})"
+
+
+class _Connection:
+    """This process's connection to Ray, of which there is one at a time; it is ended here only if it was made here."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._is_ours = False
+
+    def ensure(self, address: str | None) -> None:
+        """Connect, where this process is not."""
+        with self._lock:
+            self._ensure(address)
+
+    def hold(self, address: str | None) -> None:
+        """Connect, and stay so until `release`."""
+        with self._lock:
+            self._ensure(address)
+            self._holders += 1
+
+    def release(self) -> None:
+        """One who held it does not need it any more."""
+        with self._lock:
+            self._holders -= 1
+            if self._holders == 0 and self._is_ours:
+                self._is_ours = False
+                with contextlib.suppress(Exception):  # somebody else has ended it
+                    ray.shutdown()
+
+    def _ensure(self, address: str | None) -> None:
+        if ray.is_initialized():
+            there = ray.get_runtime_context().gcs_address
+            if address not in (None, "auto", "local", there):
+                raise ValueError(f"address: expected that of the Ray which this process uses, {there}, got {address!r}")
+            return
+        # Elsewhere than on the main thread it complains that it can't handle signals.
+        is_main = threading.current_thread() is threading.main_thread()
+        ray.init(address, include_dashboard=False, logging_level=logging.WARNING if is_main else logging.ERROR)
+        self._is_ours = True
+
+
+_connection = _Connection()

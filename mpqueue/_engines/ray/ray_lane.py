@@ -1,0 +1,151 @@
+"""A lane on Ray: an actor that is one worker, and the guardian of the machine that it is on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from mpqueue._engines.hosted_lane import HostedLane, claim_of
+from mpqueue._wire.memory.ledger import Claim
+from mpqueue._wire.memory.shared import Shared
+from mpqueue._worker.elsewhere import hosted
+from mpqueue._worker.elsewhere.ray_side import GROUPS, Guardian, Seat
+
+_log = logging.getLogger("mpqueue")
+
+if TYPE_CHECKING:
+    from mpqueue._engines.ray.ray_pool import RayPool
+
+#: Seconds that a guardian has to say what a dead worker ran.
+LAST_WORDS_LIMIT = 5.0
+
+#: Never by Ray: a worker or a call that is lost is the coordinator's business.
+_ONCE = {"max_restarts": 0, "max_task_retries": 0}
+
+
+def make_seat(options: dict[str, Any], *arguments: Any) -> Any:
+    """An actor that is a worker; it may wait for room."""
+    return ray.remote(**_ONCE, concurrency_groups=GROUPS, **options)(Seat).remote(*arguments)
+
+
+class GuardianHere(Guardian):
+    """The guardian of the workers on this process's own machine: nothing has to be sent, and no process is needed."""
+
+    async def ask(self, name: str, *arguments: Any) -> Any:
+        """Call one of the methods."""
+        if name == "bury":  # waits for the process to end
+            return await asyncio.to_thread(self.bury, *arguments)
+        return getattr(self, name)(*arguments)
+
+    def end(self) -> None:
+        """There is nothing to end."""
+
+
+class GuardianThere:
+    """The guardian on another node: an actor, which needs no room."""
+
+    def __init__(self, options: dict[str, Any], node: str) -> None:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        environment = {"runtime_env": options["runtime_env"]} if "runtime_env" in options else {}
+        self._actor = ray.remote(**_ONCE, num_cpus=0, scheduling_strategy=there, **environment)(Guardian).remote()
+
+    async def ask(self, name: str, *arguments: Any) -> Any:
+        """Call one of the methods. Raises what Ray raises where the node is gone."""
+        return await asyncio.wrap_future(getattr(self._actor, name).remote(*arguments).future())
+
+    def end(self) -> None:
+        """End the actor."""
+        with contextlib.suppress(Exception):  # Ray itself has ended
+            ray.kill(self._actor)
+
+
+def call_in(group: str, method: Any, *arguments: Any) -> asyncio.Future[Any]:
+    """Call a method of a `Seat` in one of its concurrency groups."""
+    return asyncio.wrap_future(method.options(concurrency_group=group).remote(*arguments).future())
+
+
+class RayLane(HostedLane):
+    """Satisfies `protocol.Lane`. What has to do with Ray runs on the pool's event loop."""
+
+    def __init__(self, pool: RayPool, number: int, generation: int, token: str) -> None:
+        super().__init__(pool, number, generation, token)
+        self._owner = pool
+        self.actor: Any = None
+        self.guardian: GuardianHere | GuardianThere | None = None  #: where it has the ledger
+        self.is_let_go = False  #: nothing is to be said of it any more
+
+    # -- as `HostedLane` wants it ----------------------------------------------------------------------------
+
+    async def serve(self, number: int, frame: bytes, to_bring: list[Shared[Any]]) -> tuple[bytes, bytes | None]:
+        """See `HostedLane.serve`. What is big goes through the object store, by Ray's own doing."""
+        brought = [await self._owner.put_shared(shared) for shared in to_bring]
+        answer: tuple[bytes, bytes | None] = await call_in("frames", self.actor.serve, number, frame, *brought)
+        return answer
+
+    async def fetch(self) -> bytes | None:
+        """See `HostedLane.fetch`."""
+        early: bytes | None = await call_in("control", self.actor.fetch)
+        return early
+
+    async def control(self, orders: list[hosted.Order]) -> hosted.Seen | None:
+        """See `HostedLane.control`."""
+        seen: hosted.Seen | None
+        if self.guardian is not None:
+            try:
+                seen = await self.guardian.ask("control", self.token, orders)
+                return seen
+            except ray.exceptions.RayActorError:  # it died, and the worker perhaps not
+                self.guardian = None
+        seen = await call_in("control", self.actor.control, orders)
+        return seen
+
+    async def break_off(self, error: Exception) -> None:
+        """See `HostedLane.break_off`. An actor that can't be reached is ended, since it might come back."""
+        if self.is_ready and not isinstance(error, ray.exceptions.RayActorError | LookupError):
+            _log.warning("worker %d on Ray does not do what it is told, and is replaced: %r", self.number, error)
+        self.kill_now()
+
+    def kill_now(self) -> None:
+        """See `HostedLane.kill_now`. Also where it holds its global lock; that it is gone, `watch` tells."""
+        if self.actor is not None:
+            with contextlib.suppress(Exception):  # Ray itself has ended
+                ray.kill(self.actor)
+
+    # -- its life --------------------------------------------------------------------------------------------
+
+    async def watch(self) -> BaseException:
+        """Fetch what the worker leaves early, until it is gone; why."""
+        while True:
+            try:
+                await call_in("bell", self.actor.rung)
+            except Exception as error:
+                return error
+            self.fetch_soon()
+
+    async def bury(self) -> Claim | None:
+        """See to it that its process is gone, with all that it has started; what it ran, where that can be told."""
+        if self.guardian is None:
+            return None
+        try:
+            seen = await asyncio.wait_for(self.guardian.ask("bury", self.token), LAST_WORDS_LIMIT)
+        except Exception:
+            return None
+        return None if seen is None else claim_of(seen, self._pool.now())
+
+    async def let_go(self, *, kill: bool) -> None:
+        """End it, by itself unless told otherwise; nothing is said of it any more."""
+        self.is_let_go = True
+        if self.actor is None:
+            return
+        if not kill and self.is_ready:
+            with contextlib.suppress(Exception):  # it is gone already
+                closing = call_in("control", self.actor.close)
+                await asyncio.wait_for(closing, hosted.CLOSE_LIMIT)
+        self.kill_now()
+        await self.bury()

@@ -1,0 +1,227 @@
+"""The lanes of a queue on Ray. All that happens to them happens on an event loop of the pool's, so there is no lock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import ray
+
+from mpqueue._core.messages import LaneAbsent, LaneDied, LaneReady, LaneStartFailed
+from mpqueue._engines.ray.ray_lane import GuardianHere, GuardianThere, RayLane, call_in, make_seat
+from mpqueue._parent.lane_protocol import Post
+from mpqueue._parent.surroundings.clock import SystemClock
+from mpqueue._wire.memory.shared import Shared, to_bring
+from mpqueue._worker.elsewhere import hello
+from mpqueue.errors import WorkerStartError
+
+_log = logging.getLogger("mpqueue")
+
+#: Seconds that closing takes at most.
+CLOSE_LIMIT = 10.0
+#: Seconds that a guardian has to begin its work.
+GUARDIAN_LIMIT = 60.0
+#: Seconds that killed workers have to be gone.
+GONE_LIMIT = 3.0
+#: Seconds after which a worker that has not come has no room: until then it may be that Ray starts a process for it.
+ROOM_LIMIT = 5.0
+
+
+class RayPool:
+    """Satisfies `protocol.Pool`. Owns the event loop and its thread; ``release`` is called when it is closed."""
+
+    def __init__(self, options: dict[str, Any], post: Post, release: Callable[[], object]) -> None:
+        self.post = post
+        self.now = SystemClock().now
+        self._options = options
+        self._release = release
+        self._lanes: dict[int, RayLane] = {}
+        self._starting: set[RayLane] = set()
+        self._node = ray.get_runtime_context().get_node_id()
+        self._here = GuardianHere()
+        self._guardians: dict[str, GuardianThere] = {}  #: by node
+        self._tasks: set[asyncio.Task[Any]] = set()
+        #: By shared object, the one that is in the object store for it, or is being put there.
+        self._put: weakref.WeakKeyDictionary[Shared[Any], asyncio.Task[Any]] = weakref.WeakKeyDictionary()
+        self._closing = threading.Lock()
+        self._is_closed = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run_loop, name="mpqueue-ray", daemon=True)
+        self._thread.start()
+
+    def _run_loop(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
+
+    # -- from any thread -------------------------------------------------------------------------------------
+
+    def soon(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Have something called on the event loop, in the order of the calls."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+    def start(self, number: int, generation: int) -> None:
+        """See `protocol.Pool.start`."""
+        self.soon(self._start, number, generation)
+
+    def await_starts(self) -> None:
+        """There is nothing to wait for: workers come when there is room for them."""
+
+    def lane(self, number: int) -> RayLane | None:
+        """See `protocol.Pool.lane`."""
+        return self._lanes.get(number)
+
+    def recycle(self, number: int) -> None:
+        """See `protocol.Pool.recycle`."""
+        self.retire(number)
+
+    def retire(self, number: int) -> None:
+        """See `protocol.Pool.retire`."""
+        lane = self._lanes.pop(number, None)
+        if lane is not None:
+            lane.is_let_go = True
+            self.soon(self._let_go, lane)
+
+    def close(self, *, kill: bool) -> None:
+        """See `protocol.Pool.close`."""
+        with self._closing:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        closing = asyncio.run_coroutine_threadsafe(self._close(kill=kill), self._loop)
+        if threading.current_thread() is self._thread:  # a finalizer may run here
+            closing.add_done_callback(lambda _: self._end())
+            return
+        try:
+            left = closing.result(CLOSE_LIMIT)
+        except Exception as error:
+            left = [repr(error)]
+        if left:
+            _log.warning("closing goes on without an answer of Ray about %s", ", ".join(left))
+        self._end()
+        self._thread.join(CLOSE_LIMIT)
+
+    def _end(self) -> None:
+        self._lanes.clear()
+        self.soon(self._loop.stop)
+        self._release()
+
+    # -- on the event loop -----------------------------------------------------------------------------------
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Have a coroutine run beside all else."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def put_shared(self, shared: Shared[Any]) -> Any:
+        """What is shared, in the object store: put there once; nodes have it from each other."""
+        putting = self._put.get(shared)
+        if putting is None or (putting.done() and (putting.cancelled() or putting.exception())):
+            putting = self._put[shared] = self.run(asyncio.to_thread(_put, shared))
+        return await asyncio.shield(putting)
+
+    def _start(self, number: int, generation: int) -> None:
+        if not self._is_closed:
+            self.run(self._live(RayLane(self, number, generation, uuid.uuid4().hex)))
+
+    async def _live(self, lane: RayLane) -> None:
+        """A worker's life."""
+        self._starting.add(lane)
+        waiting = self._loop.call_later(ROOM_LIMIT, self._tell_absent, lane)
+        try:
+            trouble, final = await self._begin(lane)
+        finally:
+            waiting.cancel()
+            self._starting.discard(lane)
+        if lane.is_let_go:
+            await lane.bury()  # `let_go` could not, if its guardian was found only now
+            return
+        if trouble is not None:
+            await lane.let_go(kill=True)
+            self.post(LaneStartFailed(lane.number, lane.generation, trouble, final))
+            return
+        lane.is_ready = True
+        self._lanes[lane.number] = lane
+        self.post(LaneReady(lane.number, lane.generation, lane.pid))
+        await self._mourn(lane, await lane.watch())
+
+    async def _mourn(self, lane: RayLane, error: BaseException) -> None:
+        if lane.is_let_go:
+            return
+        lane.kill_now()
+        was_busy = lane.is_busy
+        claim = await lane.bury()
+        _log.info("worker %d on Ray is gone: %s", lane.number, error)
+        lane.end(ChildProcessError("the Ray actor is gone"))
+        self.post(LaneDied(lane.number, lane.generation, lane.pid, claim=claim, innocent=not was_busy))
+
+    def _tell_absent(self, lane: RayLane) -> None:
+        self.post(LaneAbsent(lane.number, lane.generation))
+
+    async def _begin(self, lane: RayLane) -> tuple[BaseException | None, bool]:
+        """Make the worker, and have its node's guardian look after it; or why not, and whether that is final."""
+        try:
+            lane.actor = make_seat(self._options, lane.token, lane.number, lane.generation, os.getpid())
+            told = await call_in("control", lane.actor.introduce)
+        except Exception as error:
+            return _reason(error)
+        lane.pid = told["pid"]
+        difference = hello.find_difference(hello.introduce(), told)
+        if difference is not None:
+            return WorkerStartError(difference), True
+        try:
+            lane.guardian = await self._find_guardian(lane, told["node"], told["ledger"])
+        except Exception as error:
+            self._guardians.pop(told["node"], None)
+            return _reason(error)
+        if lane.guardian is None:
+            _log.info("worker %d on Ray can't be looked after: blame is found by running suspects alone", lane.number)
+        return None, False
+
+    async def _find_guardian(self, lane: RayLane, node: str, ledger: str) -> GuardianHere | GuardianThere | None:
+        """Who looks after the worker; None where nobody can, since it is another user's, or in another container."""
+        if node == self._node and await self._here.ask("adopt", lane.token, ledger, lane.pid):
+            return self._here
+        guardian = self._guardians.get(node) or self._guardians.setdefault(node, GuardianThere(self._options, node))
+        asked = guardian.ask("adopt", lane.token, ledger, lane.pid)
+        return guardian if await asyncio.wait_for(asked, GUARDIAN_LIMIT) else None
+
+    def _let_go(self, lane: RayLane) -> None:
+        lane.end(ChildProcessError("the worker was let go"))
+        self.run(lane.let_go(kill=False))
+
+    async def _close(self, *, kill: bool) -> list[str]:
+        """Ends every worker; returns what is left of them."""
+        lanes = [*self._starting, *self._lanes.values()]
+        letting_go = [lane.let_go(kill=kill or lane.is_busy) for lane in lanes]
+        await asyncio.gather(*letting_go, return_exceptions=True)
+        for lane in lanes:
+            lane.end(ChildProcessError("the queue is closed"))
+        lives = self._tasks - {asyncio.current_task()}
+        late = (await asyncio.wait(lives, timeout=GONE_LIMIT))[1] if lives else set()
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        for guardian in self._guardians.values():
+            guardian.end()
+        return [f"{len(late)} workers"] if late else []
+
+
+def _put(shared: Shared[Any]) -> Any:
+    return ray.put(to_bring(shared))
+
+
+def _reason(error: Exception) -> tuple[BaseException, bool]:
+    """Why a worker could not be started, and whether it would be no better the next time."""
+    if "No module named 'mpqueue" in str(error):
+        return WorkerStartError(f"mpqueue is not installed where Ray runs workers: {error}"), True
+    return error, False

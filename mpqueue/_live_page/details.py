@@ -1,0 +1,67 @@
+"""One item, with all that is known of it: what the page shows when it is opened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._live_page.page_json import cut, short_repr
+from mpqueue._live_page.pictures import has_picture
+from mpqueue._queue.job import JobItem, as_json
+from mpqueue._text import json_text
+
+#: Characters of each text.
+MOST = 100_000
+
+
+def details_of(book: JobBook, index: int) -> dict[str, Any]:
+    """As JSON has it. Costs what the ``repr`` of the item and of its result cost; users' code may run in these."""
+    item: JobItem = JobItem(book.table, index)
+    completed = item.status == "completed"
+    details: dict[str, Any] = {
+        "jobId": book.id,
+        "index": index,
+        "id": as_json(item.id),
+        "status": str(item.status),
+        "attempts": item.attempts,
+        "elapsed": round(item.elapsed, 6),
+        "fraction": item.fraction,
+        "payload": short_repr(item.payload, MOST),
+        "history": [
+            {
+                "error": cut(tried.error, MOST),
+                "type": type(tried.exception).__name__,
+                "duration": round(tried.duration, 6),
+                "pid": tried.pid,
+            }
+            for tried in item.history
+        ],
+    }
+    texts = {"error": item.error, "traceback": item.traceback, "stdout": item.stdout, "stderr": item.stderr}
+    if completed:
+        texts["result"] = _as_text(item.result)
+        details["picture"] = _has_picture(item.result)
+        details["resultType"] = type(item.result).__name__
+    elif item.exception is not None:
+        details["errorType"] = type(item.exception).__name__
+    return details | {name: cut(text, MOST) for name, text in texts.items() if text}
+
+
+def _as_text(value: Any) -> str:
+    """As JSON over several lines where it is of plain containers and short, else its ``repr``."""
+    if isinstance(value, str):
+        return value
+    brief = short_repr(value, MOST)
+    if isinstance(value, dict | list | tuple) and "..." not in brief:
+        try:
+            return json_text(value, indent=2, allow_nan=False)
+        except Exception:  # noqa: BLE001 - json asks what may raise anything
+            return brief
+    return brief
+
+
+def _has_picture(result: Any) -> bool:
+    try:
+        return has_picture(result)
+    except Exception:  # noqa: BLE001 - users' code, asked for its attributes
+        return False

@@ -1,0 +1,114 @@
+"""What goes to the browser, as JSON: the wire form of items, cut where it is too long to be shown in a list.
+
+The same as `JobItem.to_progress_dict`, written three times as fast, with the item's ``index`` as one more key. Nothing
+that a user's object does when it is looked at goes further than here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._queue.job import JobItem, as_json
+from mpqueue._text import beginning_of, repr_of, shown_json
+from mpqueue.status import COMPLETED, ITEM_CODES
+
+#: Characters of a result or an error in the list of items; the item's own view has more.
+IN_LIST = 300
+#: Values in a result, counted through all its containers, up to which it is written as JSON.
+_FEW = 100
+
+_PLAIN = frozenset({type(None), bool, int, float, str, list, tuple})
+
+
+def encode_item(table: ItemTable, index: int, status: int) -> bytes:
+    """One item of a ``job:progress``, as JSON."""
+    item_id = table.id_of(index)
+    name = brief_json(item_id) if type(item_id) is int else encode(as_json(item_id))
+    parts = [f'{{"id":{name},"index":{index},"status":"{ITEM_CODES[status]}"']
+    if status == COMPLETED:
+        result = table.results[index]
+        parts.append(f'"result":{brief_json(result)}')
+        if type(result) not in _PLAIN and (proposed := _proposed_alt(table, index)) is not None:
+            parts.append(f'"proposedAlt":{brief_json(proposed)}')
+    elif (failure := table.failures.get(index)) is not None:
+        parts.append(f'"error":{encode(cut(failure.message))}')
+    return (",".join(parts) + "}").encode()
+
+
+def _proposed_alt(table: ItemTable, index: int) -> Any:
+    try:
+        return JobItem(table, index).proposed_alt
+    except BaseException:  # noqa: BLE001 - asks the result, which is a user's
+        return None
+
+
+def encode(value: Any) -> str:
+    """JSON without spaces; what is no text is escaped where it is shown."""
+    return shown_json(value, separators=(",", ":"))
+
+
+def as_event(name: str, data: str | bytes) -> bytes:
+    """A server-sent event. ``data`` is JSON, which has no line breaks."""
+    body = data if isinstance(data, bytes) else data.encode()
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), body)
+
+
+def cut(text: str, most: int = IN_LIST) -> str:
+    """The text, or its beginning and an ellipsis."""
+    return text if len(text) <= most else text[:most] + "…"
+
+
+def brief_json(value: Any) -> str:
+    """The value as JSON where it is short, else its beginning as a text."""
+    kind = type(value)
+    if kind is int and -1e15 < value < 1e15:
+        return str(value)
+    if kind is str:
+        return encode(cut(value))
+    if kind is float and math.isfinite(value):
+        return repr(value)
+    if _is_short(value):
+        text = encode_or_none(value)
+        if text is not None and len(text) <= IN_LIST:
+            return text
+    return encode(short_repr(value))
+
+
+def encode_or_none(value: Any) -> str | None:
+    """The value as JSON; None where JSON has no form for it."""
+    try:
+        return shown_json(value, separators=(",", ":"), allow_nan=False)
+    except Exception:  # noqa: BLE001 - json asks what may raise anything
+        return None
+
+
+def _is_short(value: Any) -> bool:
+    """True where looking at the whole of it costs little."""
+    try:
+        return _has_few_parts(value)
+    except BaseException:  # noqa: BLE001 - users' kinds of lists, whose length may be anything
+        return False
+
+
+def _has_few_parts(value: Any) -> bool:
+    room, rest = _FEW, [value]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, dict | list | tuple | set | frozenset):
+            room -= len(one)
+            if room < 0:
+                return False
+            rest += one
+            rest += one.values() if isinstance(one, dict) else ()
+        elif isinstance(one, str | bytes | bytearray) and len(one) > IN_LIST:
+            return False
+    return True
+
+
+def short_repr(value: Any, most: int = IN_LIST) -> str:
+    """Its ``repr``, or the beginning of that; for containers and texts at a cost that does not grow with them."""
+    if isinstance(value, bytes | bytearray) and len(value) > most:
+        return f"{cut(repr(bytes(value[:most])), most)} ({len(value):,} bytes)"
+    return cut(repr_of(value) if _is_short(value) else beginning_of(value), most)

@@ -1,0 +1,39 @@
+"""What a page sees of a queue, and may do to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._parent.running import LaneNow
+
+
+class Served(Protocol):
+    """A queue, from a page's side. Every method may be called on the page's threads."""
+
+    concurrency: int
+
+    def books(self) -> Sequence[JobBook] | None:
+        """The jobs, in the order they were created; None where nobody holds the queue any more."""
+        ...
+
+    def lanes(self) -> Sequence[LaneNow]:
+        """What each worker is at."""
+        ...
+
+    def now(self) -> float:
+        """Seconds of the monotonic clock."""
+        ...
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def act(self, number: int, action: str, *, kill: bool = False) -> None:
+        """Do one of `ACTIONS` to the job of that number. Raises `MPQueueError`: no such job, not in this state."""
+        ...
+
+
+#: What a page may do to a job.
+ACTIONS = ("pause", "resume", "cancel", "retry-failed")

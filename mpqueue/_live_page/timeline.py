@@ -1,0 +1,92 @@
+"""What each worker has been at, minutes back: stretches of time, by lane, from looks at the lanes.
+
+An item that takes longer than a few looks gets a stretch of its own, which begins when the item did; what is shorter
+is one stretch of its job. Between two looks it guesses that things went on as they were.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mpqueue._core.state.lane_book import LaneState
+from mpqueue._parent.running import LaneNow
+from mpqueue._wire.memory.ledger import Phase
+
+#: Seconds that are kept, and stretches of a lane.
+WINDOW = 300.0
+MOST_STRETCHES = 400
+#: Seconds below which an item gets no stretch of its own.
+LONG = 0.5
+#: Seconds between two looks that count as one after the other.
+NEXT_LOOK = 1.0
+#: Items that a lane may run at a time and which are still told apart as running.
+FEW = 32
+
+RUNNING, LOADING, STARTING = "running", "loading", "starting"
+
+
+@dataclass(slots=True)
+class Stretch:
+    """From ``start`` to ``end`` (seconds of the monotonic clock) a lane was at one thing."""
+
+    start: float
+    end: float
+    kind: str  #: `RUNNING`, `LOADING` or `STARTING`
+    job: int | None
+    item: int | None  #: the index of the one item, None for many short ones
+
+
+class Timeline:
+    """The stretches of all lanes."""
+
+    def __init__(self) -> None:
+        self.lanes: dict[int, deque[Stretch]] = {}
+
+    def look(self, lanes: Sequence[LaneNow], now: float) -> list[tuple[int, Stretch]]:
+        """Take in what the lanes are at; returns the stretches that are new or longer, each with its lane's number."""
+        current = []
+        for lane in lanes:
+            stretches = self.lanes.setdefault(lane.number, deque(maxlen=MOST_STRETCHES))
+            while stretches and stretches[0].end < now - WINDOW:
+                stretches.popleft()
+            seen = _seen(lane, now)
+            if seen is None:
+                continue
+            last = stretches[-1] if stretches else None
+            if last is not None and _goes_on(last, seen, now):
+                last.end = now
+                if seen.item != last.item:
+                    last.item = None
+                current.append((lane.number, last))
+            else:
+                if last is not None:
+                    seen.start = max(seen.start, last.end)
+                    if seen.kind == last.kind and seen.start - last.end < NEXT_LOOK and seen.item is not None:
+                        last.end = seen.start  # nobody saw it end, and the next one began here
+                        current.append((lane.number, last))
+                stretches.append(seen)
+                current.append((lane.number, seen))
+        return current
+
+
+def _seen(lane: LaneNow, now: float) -> Stretch | None:
+    if lane.state is not LaneState.READY:
+        return Stretch(now, now, STARTING, None, None)
+    if lane.job is None:
+        return None
+    kind = LOADING if lane.phase is Phase.LOADING else RUNNING
+    item = lane.items[0] if len(lane.items) == 1 else None
+    return Stretch(min(now, lane.since) if item is not None else now, now, kind, lane.job, item)
+
+
+def _goes_on(last: Stretch, seen: Stretch, now: float) -> bool:
+    if (last.kind, last.job) != (seen.kind, seen.job):
+        return False
+    if last.item == seen.item:
+        return True
+    # One short item after another: the last one was short, or is one of many already and this one may be too.
+    if last.item is None:
+        return now - seen.start < LONG
+    return last.end - last.start < LONG and now - seen.start < LONG

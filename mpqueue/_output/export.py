@@ -1,0 +1,420 @@
+"""Export: a job's items as records, as files (JSON Lines, JSON, CSV, TSV, Parquet) and as data frames.
+
+A column is named by what it shows:
+
+- an attribute of `JobItem`: ``id``, ``status``, ``attempts``, ``elapsed``, ``error``, ``result``, ``payload``, ...; the
+  wire form's ``proposedAlt`` is ``proposed_alt``;
+- a key or attribute of the result or of the item itself: ``result.label``, ``payload.file``; or the bare ``label``,
+  which is looked for in the result first.
+
+Without a choice there are the `COLUMNS`, and where output was captured ``stdout`` and ``stderr``; tables have a column
+for each key of the results instead of ``result``.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import datetime as dt
+import importlib
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+from mpqueue._text import as_utf8, digits, encode_text, json_text, repr_of
+from mpqueue._whole_file import whole_file
+from mpqueue.errors import shown
+
+if TYPE_CHECKING:
+    from mpqueue._queue.job import JobItem
+
+COLUMNS = ("id", "status", "attempts", "elapsed", "error", "result")
+_CAPTURED = ("stdout", "stderr")
+_SPREAD = ("result", "payload")
+_OF_ITEMS = frozenset(
+    {
+        *COLUMNS,
+        *_CAPTURED,
+        "payload",
+        "proposed_alt",
+        "exception",
+        "traceback",
+        "fraction",
+        "history",
+        "cpu_seconds",
+        "peak_memory",
+    }
+)
+_ROUNDED = frozenset({"elapsed", "cpu_seconds"})
+_WIRE_NAMES = {"proposedAlt": "proposed_alt"}
+_ABSENT = object()
+#: Up to here numbers are printed without a thought.
+_PRINTED = 1 << 1024
+
+Items = Sequence["JobItem"]
+Columns = Sequence[str] | None
+
+
+# -- records -----------------------------------------------------------------------------------------------------------
+
+
+def records(items: Items, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """One dict an item, with the values themselves. Raises ValueError for a column that no item has, results given."""
+    chosen = _chosen(items, columns)
+    return [record_of(item, chosen) for item in items]
+
+
+def record_of(item: JobItem, columns: Sequence[str]) -> dict[str, Any]:
+    """One item's record; what it does not have is None."""
+    return {name: _value_or_none(item, name) for name in columns}
+
+
+def _chosen(items: Items, columns: Sequence[str] | None, default: Sequence[str] = COLUMNS) -> Sequence[str]:
+    if columns is None:
+        captured = any(item.stdout is not None for item in items)
+        return (*default, *_CAPTURED) if captured else default
+    columns = _names(columns)
+    if not any(item.result is not None for item in items):
+        return columns  # whether results have them, nobody can tell
+    for name in columns:
+        if name not in _OF_ITEMS and all(_value(item, name) is _ABSENT for item in items):
+            raise ValueError(
+                f"columns: expected attributes of items ({', '.join(sorted(_OF_ITEMS))}) or keys of their results or "
+                f"payloads, got {shown(name)}, which no item has"
+            )
+    return columns
+
+
+def _names(columns: Any) -> list[str]:
+    names = list(columns) if isinstance(columns, Iterable) and not isinstance(columns, str) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"columns: expected a list of names, got {shown(columns)} of type {type(columns).__name__}")
+    return names
+
+
+def _value_or_none(item: JobItem, name: str) -> Any:
+    value = _value(item, name)
+    return None if value is _ABSENT else value
+
+
+def _value(item: JobItem, name: str) -> Any:
+    name = _WIRE_NAMES.get(name, name)
+    if name in _OF_ITEMS:
+        value = getattr(item, name)
+        if name == "status":
+            return str(value)
+        return round(value, 6) if name in _ROUNDED and value is not None else value  # they are kept with seven digits
+    where, dot, key = name.partition(".")
+    if dot and where in ("result", "payload"):
+        return _look_up(getattr(item, where), key)
+    found = _look_up(item.result, name)
+    return _look_up(item.payload, name) if found is _ABSENT else found
+
+
+def _look_up(value: Any, key: str) -> Any:
+    try:
+        if isinstance(value, Mapping):
+            return value.get(key, _ABSENT)
+        return getattr(value, key, _ABSENT) if key.isidentifier() else _ABSENT
+    except Exception:  # noqa: BLE001 - users' code
+        return _ABSENT
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def table(items: Items, columns: Sequence[str] | None = None, default: Sequence[str] = COLUMNS) -> dict[str, list[Any]]:
+    """The columns by name. Without a choice, mappings are spread over a column for each of their keys."""
+    made: dict[str, list[Any]] = {}
+    for name in _chosen(items, columns, default):
+        values = [_value_or_none(item, name) for item in items]
+        if columns is None and name in _SPREAD and any(isinstance(value, Mapping) for value in values):
+            made |= _spread(name, values)
+        else:
+            made[name] = values
+    return made
+
+
+def _spread(name: str, values: list[Any]) -> dict[str, list[Any]]:
+    """A column for each key; and one for values that are no mappings, where there are any."""
+    made: dict[str, list[Any]] = {}
+    mappings = [_as_dict(value) for value in values]
+    rest = [value if mapping is None else None for value, mapping in zip(values, mappings, strict=True)]
+    if any(value is not None for value in rest):
+        made[name] = rest
+    for key in dict.fromkeys(key for mapping in mappings if mapping is not None for key in mapping):
+        made[f"{name}.{_key(key)}"] = [None if mapping is None else mapping.get(key) for mapping in mappings]
+    return made
+
+
+def _as_dict(value: Any) -> dict[Any, Any] | None:
+    """A mapping that can be read; None for all else."""
+    if type(value) is dict:
+        return value
+    try:
+        return dict(value) if isinstance(value, Mapping) else None
+    except Exception:  # noqa: BLE001 - users' code
+        return None
+
+
+def to_pandas(items: Items, columns: Sequence[str] | None = None) -> Any:
+    """A `pandas.DataFrame`. Raises ImportError where pandas is not installed."""
+    pandas = _need("pandas", "to_pandas()")
+
+    def series(values: list[Any]) -> Any:
+        try:
+            return pandas.Series(values)
+        except UnicodeEncodeError:  # its texts are Arrow's, which are UTF-8
+            return pandas.Series(values, dtype=object)
+
+    return pandas.DataFrame({as_utf8(name): series(values) for name, values in table(items, columns).items()})
+
+
+def to_polars(items: Items, columns: Sequence[str] | None = None) -> Any:
+    """A `polars.DataFrame`; a column of values that polars can't hold together is their text."""
+    polars = _need("polars", "to_polars()")
+
+    def series(name: str, values: list[Any]) -> Any:
+        return _or_as_text(lambda given: polars.Series(as_utf8(name), given), values)
+
+    return polars.DataFrame([series(name, values) for name, values in table(items, columns).items()])
+
+
+def _or_as_text(make: Callable[[list[Any]], Any], values: list[Any]) -> Any:
+    ready = [_for_table(value) for value in values]
+    try:
+        try:
+            return make(ready)
+        except UnicodeEncodeError:
+            return make([_all_utf8(one) for one in ready])
+    except Exception:  # noqa: BLE001 - each library has errors of its own for values of mixed types
+        return make([_all_utf8(_as_cell(value)) for value in values])
+
+
+def _all_utf8(ready: Any) -> Any:
+    """What is ready for a table, with texts that are UTF-8."""
+    if isinstance(ready, str):
+        return as_utf8(ready)
+    if isinstance(ready, list):
+        return [_all_utf8(one) for one in ready]
+    return {as_utf8(key): _all_utf8(one) for key, one in ready.items()} if isinstance(ready, dict) else ready
+
+
+def _for_table(value: Any) -> Any:
+    """The value where it is one that tables have; else in the form that JSON has."""
+    if isinstance(value, dt.date | dt.time | dt.timedelta | bytes):
+        return value
+    return value if isinstance(value, float) else json_ready(value)
+
+
+def _need(name: str, what: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"{what} needs {name}, which is not installed: `pip install {name}`") from error
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+def json_ready(value: Any) -> Any:
+    """The value in the form that JSON has: what has no such form is its ``repr``, a number that has none is None.
+
+    So is the whole of what holds itself, or has a part that raises where it is asked. A whole number of more digits
+    than Python prints is hexadecimal text.
+    """
+    try:
+        return _ready(value)
+    except Exception:  # noqa: BLE001 - users' code
+        return repr_of(value)
+
+
+def _ready(value: Any) -> Any:
+    if value is None or isinstance(value, bool | str):
+        return value if type(value) in (bool, str, type(None)) else _plain_scalar(value)
+    if isinstance(value, int):
+        return _plain_number(int(value))
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {_key(key): _ready(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_ready(one) for one in value]
+    if isinstance(value, os.PathLike):
+        path = os.fspath(value)
+        return path if isinstance(path, str) else os.fsdecode(path)
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _ready(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return _json_ready_of_array(value)
+
+
+def _plain_scalar(value: Any) -> Any:
+    """Of an enum, and of other kinds of str."""
+    return bool(value) if isinstance(value, bool) else str(value)
+
+
+def _plain_number(value: int) -> int | str:
+    """The number, or the text of one that would end whatever prints it, and most of what reads it."""
+    if -_PRINTED < value < _PRINTED:
+        return value
+    text = digits(value)
+    return text if text.lstrip("-").startswith("0x") else value
+
+
+def _key(key: Any) -> str:
+    """A key of a mapping, as JSON has it: text."""
+    return digits(key) if type(key) is int else str(key)
+
+
+def _json_ready_of_array(value: Any) -> Any:
+    """What numpy's scalars and arrays, and all that looks like them, are as lists and numbers."""
+    to_list = getattr(value, "tolist", None)
+    if callable(to_list) and not isinstance(value, type):
+        listed = to_list()
+        if listed is not value:
+            return _ready(listed)
+    return repr_of(value)
+
+
+def as_json_line(record: Mapping[str, Any]) -> str:
+    """One line of JSON Lines, with its end."""
+    return json_text(_ready_record(record)) + "\n"
+
+
+def _ready_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Each value by itself, so that one which has no form of JSON costs the others nothing."""
+    return {key: json_ready(value) for key, value in record.items()}
+
+
+def _as_cell(value: Any) -> Any:
+    """The value as a cell of CSV: text and numbers as they are, anything else as JSON."""
+    ready = json_ready(value)
+    if ready is None or isinstance(ready, str):
+        return ready
+    return str(ready) if isinstance(ready, int | float) else json_text(ready)
+
+
+class _Choice(NamedTuple):
+    """What of the items is written, and how."""
+
+    columns: Columns
+    default: Sequence[str]
+    escape_formulas: bool
+
+
+#: With what a text begins that spreadsheets take for a formula, and numbers, which begin so as well.
+_FORMULA = re.compile("[=+\\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def _for_sheet(value: Any) -> Any:
+    """The value as a cell that no spreadsheet runs: before a text that it would run stands an apostrophe."""
+    cell = _as_cell(value)
+    if not isinstance(cell, str) or _FORMULA.match(cell) is None or isinstance(value, int | float | complex):
+        return cell
+    return cell if _NUMBER.fullmatch(cell) else f"'{cell}"
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def export(
+    items: Items,
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    format: str | None = None,
+    default: Sequence[str] = COLUMNS,
+    *,
+    escape_formulas: bool = True,
+) -> Path:
+    """Write the items into a file, in the format that its suffix, or ``format``, names. Returns its path.
+
+    The file is there when it is whole: what was there before stays until then. ``default``: the columns without a
+    choice. ``escape_formulas``: in tables of text, an apostrophe stands before what a spreadsheet would run.
+    """
+    target = Path(path)
+    if not isinstance(escape_formulas, bool):
+        raise TypeError(f"escape_formulas: expected True or False, got {shown(escape_formulas)}")
+    if format is not None and not isinstance(format, str):
+        raise TypeError(f"format: expected a str, got {shown(format)} of type {type(format).__name__}")
+    name = (format or target.suffix).lstrip(".").lower()
+    writer = _WRITERS.get(name)
+    if writer is None:
+        raise ValueError(f"format: expected one of {', '.join(_WRITERS)}, got {shown(name)} (from {str(path)!r})")
+    with whole_file(target) as file:
+        writer(file, items, _Choice(columns, default, escape_formulas))
+    return target
+
+
+def check_format(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError where `export` would not know the file's suffix, ImportError where it lacks what writes it."""
+    suffix = Path(path).suffix.lstrip(".").lower()
+    if suffix not in _WRITERS:
+        raise ValueError(f"expected a file named .{', .'.join(_WRITERS)}, got {str(path)!r}")
+    if suffix == "parquet":
+        _need("pyarrow", "a Parquet file")
+
+
+def _write_json_lines(file: IO[bytes], items: Items, choice: _Choice) -> None:
+    for record in _each_record(items, choice):
+        file.write(as_json_line(record).encode())
+
+
+def _write_json(file: IO[bytes], items: Items, choice: _Choice) -> None:
+    ready = [_ready_record(record) for record in _each_record(items, choice)]
+    file.write(json_text(ready, indent=1).encode() + b"\n")
+
+
+def _each_record(items: Items, choice: _Choice) -> Iterable[dict[str, Any]]:
+    chosen = _chosen(items, choice.columns, choice.default)
+    return (record_of(item, chosen) for item in items)
+
+
+def _write_csv(file: IO[bytes], items: Items, choice: _Choice, *, delimiter: str = ",") -> None:
+    columns_of = table(items, choice.columns, choice.default)
+    as_cell = _for_sheet if choice.escape_formulas else _as_cell
+    # The writer quotes both characters of its line ends, and readers end lines at either.
+    writer = csv.writer(_Encoded(file), delimiter=delimiter, lineterminator=_LINE_END)
+    writer.writerow([as_cell(column) for column in columns_of])
+    writer.writerows([as_cell(value) for value in row] for row in zip(*columns_of.values(), strict=True))
+
+
+_LINE_END = "\r\n"
+
+
+class _Encoded:
+    """Where a CSV writer writes a row at a time."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        """One row."""
+        return self._file.write(encode_text(row.removesuffix(_LINE_END) + "\n"))
+
+
+def _write_tsv(file: IO[bytes], items: Items, choice: _Choice) -> None:
+    _write_csv(file, items, choice, delimiter="\t")
+
+
+def _write_parquet(file: IO[bytes], items: Items, choice: _Choice) -> None:
+    arrow = _need("pyarrow", "a Parquet file")
+    parquet = _need("pyarrow.parquet", "a Parquet file")
+    columns_of = table(items, choice.columns, choice.default)
+    arrays = {as_utf8(name): _or_as_text(arrow.array, values) for name, values in columns_of.items()}
+    parquet.write_table(arrow.table(arrays), file)
+
+
+_WRITERS = {
+    "jsonl": _write_json_lines,
+    "ndjson": _write_json_lines,
+    "json": _write_json,
+    "csv": _write_csv,
+    "tsv": _write_tsv,
+    "parquet": _write_parquet,
+}

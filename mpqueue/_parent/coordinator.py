@@ -1,0 +1,365 @@
+"""The coordinator: the one thread that owns all state of a queue.
+
+It takes a message from the inbox, asks the scheduler, carries out the commands, and sleeps until the next message or
+the scheduler's deadline. It never polls, never blocks on a lane, and decides nothing about jobs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mpqueue._core.commands import (
+    AnnounceFinished,
+    AnnounceItems,
+    AnnounceRecords,
+    AnnounceStarted,
+    AnnounceState,
+    ForgetJob,
+    GiveUpAnswer,
+    InitializeLane,
+    KillLane,
+    LowerLimit,
+    ObserveLane,
+    RecycleLane,
+    RetireLane,
+    SendChunk,
+    SetFlags,
+    StartLane,
+    Warn,
+)
+from mpqueue._core.messages import (
+    BellRung,
+    ChunkReported,
+    LaneDied,
+    LaneObserved,
+    Message,
+    Slept,
+    TimePassed,
+)
+from mpqueue._core.scheduler import Scheduler
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.sleeps import Lookout
+from mpqueue._parent.inbox import Inbox, Request
+from mpqueue._parent.lane_protocol import Lane, Pool
+from mpqueue._parent.running import LaneNow, lanes_now, running_items
+from mpqueue._parent.surroundings.clock import Clock, cpu_seconds
+from mpqueue._parent.transport.last_words import last_words
+from mpqueue._parent.transport.traffic import Traffic
+from mpqueue._wire.memory.ledger import Claim
+from mpqueue._wire.pickling.packed_handler import PackedHandler
+from mpqueue.errors import MPQueueError, QueueClosedError
+
+if TYPE_CHECKING:
+    from mpqueue._parent.journal.recorder import Recorder
+
+log = logging.getLogger("mpqueue")
+
+T = TypeVar("T")
+Announce = Callable[[AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished], None]
+Subscriber = Callable[[Sequence[int] | None], None]
+_FROM_WORKERS = (BellRung, LaneDied, ChunkReported)
+
+
+class Coordinator:
+    """Owns the scheduler and, from `open` on, the pool. Everything but `ask` and `post` runs on its thread."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        clock: Clock,
+        announce: Announce,
+        initializer: PackedHandler | None,
+        name: str,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.scheduler = scheduler
+        self._clock = clock
+        self._announce = announce
+        self._initializer = initializer
+        self.inbox = Inbox()
+        self._pool: Pool | None = None
+        self._more: deque[Message] = deque()
+        self._traffic = Traffic(clock.now, self.post, self.ask_later, announce, scheduler.books)
+        self._subscribers: dict[int, list[Subscriber]] = {}
+        self._running = True
+        self._ended = False
+        self._awaited: list[tuple[Callable[[], bool], Future[None]]] = []
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._actions: dict[type, Callable[[Any], None]] = {
+            StartLane: lambda command: self._pool_now.start(command.lane, command.generation),
+            InitializeLane: self._initialize_lane,
+            RecycleLane: self._recycle_lane,
+            RetireLane: lambda command: self._pool_now.retire(command.lane),
+            KillLane: self._kill_lane,
+            SendChunk: self._send_chunk,
+            ForgetJob: self._forget_job,
+            SetFlags: self._set_flags,
+            LowerLimit: self._lower_limit,
+            ObserveLane: self._observe_lane,
+            GiveUpAnswer: self._give_up_answer,
+            Warn: lambda command: log.warning("%s", command.text),
+            AnnounceStarted: self._tell_started,
+            AnnounceItems: self._tell_items,
+            AnnounceRecords: self._announce,
+            AnnounceState: self._announce,
+            AnnounceFinished: self._tell_finished,
+        }
+        if recorder is not None:
+            recorder.join(self, self._actions)
+
+    # -- from any thread -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def post(self, message: Message) -> None:
+        """Something happened. Never blocks."""
+        self.inbox.post(message)
+
+    def ask(self, call: Callable[[], T]) -> T:
+        """Run ``call`` on the coordinator's thread, between two messages; its value, or what it raises.
+
+        Raises RuntimeError when called on that thread (while an item is being pickled, say): it would wait for itself.
+        """
+        self.check_thread()
+        return self.ask_later(call).result()
+
+    def check_thread(self) -> None:
+        """Raise RuntimeError on the coordinator's own thread."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a queue's methods can't be called while it pickles an item")
+
+    def ask_later(self, call: Callable[[], T]) -> Future[T]:
+        """Like `ask`, without waiting."""
+        answer: Future[T] = Future()
+        self.inbox.post(Request(call, answer))
+        if self._ended:
+            self._refuse_rest()
+        return answer
+
+    def stop(self) -> None:
+        """End the thread after all that was posted before."""
+
+        def end() -> None:
+            self._running = False
+
+        self.ask_later(end)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def lanes_now(self) -> list[LaneNow]:
+        """What each lane is at, as seen from outside."""
+        return lanes_now(self.scheduler.books, self._lane)
+
+    # -- inside requests -------------------------------------------------------------------------------------
+
+    def open(self, pool: Pool) -> None:
+        """From now on there are lanes."""
+        self._pool = pool
+
+    def handle(self, message: Message) -> None:
+        """Take a message in and carry out what follows from it."""
+        try:
+            self._take_outbox(message)
+        except Exception:  # whatever a worker has left there: what happened to it must be heard all the same
+            log.critical("reading what a worker left behind failed; please report it", exc_info=True)
+        if not isinstance(message, BellRung):
+            self._decide(message)
+
+    def _decide(self, message: Message) -> None:
+        self._traffic.settle(message)
+        for command in self.scheduler.handle(message, self._clock.now()):
+            self._actions[type(command)](command)
+
+    def subscribe(self, job: JobBook, subscriber: Subscriber) -> None:
+        """Give ``subscriber`` the indices of the items that ended, then of each that ends, then None."""
+        subscriber(job.table.ended_indices())
+        if job.status.final:
+            subscriber(None)
+        else:
+            self._subscribers.setdefault(job.number, []).append(subscriber)
+
+    def subscribe_early(self, job: JobBook, subscriber: Subscriber) -> None:
+        """Like `subscribe`, for a job that is about to start."""
+        self._subscribers[job.number] = [subscriber]
+
+    def unsubscribe(self, job: JobBook, subscriber: Subscriber) -> None:
+        """Tell that subscriber nothing more."""
+        subscribers = self._subscribers.get(job.number, [])
+        if subscriber in subscribers:
+            subscribers.remove(subscriber)
+
+    def when_quiet(self, answer: Future[None]) -> None:
+        """Resolve ``answer`` once no job is active and no worker has anything left to do."""
+        self.when(lambda: self.scheduler.quiet, answer)
+
+    def when(self, condition: Callable[[], bool], answer: Future[None]) -> None:
+        """Resolve ``answer`` once the condition holds between two messages."""
+        self._awaited.append((condition, answer))
+
+    # -- the thread ------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        lookout = Lookout(self._clock.now(), cpu_seconds)
+        while self._running:
+            deadline = self.scheduler.deadline
+            timeout = None if deadline is None else max(0.0, deadline - self._clock.now())
+            received = self.inbox.take(timeout)
+            if (since := lookout.look(now := self._clock.now(), timeout)) is not None:
+                self._step(Slept(since, now))
+            if isinstance(received, Request):
+                self._answer(received)
+            else:
+                self._step(TimePassed() if received is None else received)
+            received = None  # the results in it must not live until the next message
+            while self._more:
+                self._step(self._more.popleft())
+            if self._awaited:
+                self._answer_awaited()
+        self._ended = True
+        self._refuse_rest()
+        self._traffic.close()
+        self.inbox.close()
+
+    def _answer_awaited(self) -> None:
+        awaited, self._awaited = self._awaited, []
+        for condition, answer in awaited:
+            if condition():
+                answer.set_result(None)
+            else:
+                self._awaited.append((condition, answer))
+
+    def _refuse_rest(self) -> None:
+        """The thread has ended: what is still asked is refused, by whoever asks."""
+        while (received := self.inbox.take_now()) is not None:
+            if isinstance(received, Request):
+                received.answer.set_exception(QueueClosedError("the queue is closed"))
+
+    def _answer(self, request: Request) -> None:
+        try:
+            value = request.call()
+        except BaseException as error:
+            request.answer.set_exception(error)
+        else:
+            request.answer.set_result(value)
+
+    def _step(self, message: Message) -> None:
+        try:
+            self.handle(message)
+        except Exception:
+            # A fault of ours: say so loudly, and go on with what else there is.
+            log.critical("mpqueue made a mistake while it handled %r; please report it", message, exc_info=True)
+
+    @property
+    def _pool_now(self) -> Pool:
+        if self._pool is None:
+            raise MPQueueError("expected an open pool, got none")
+        return self._pool
+
+    def _lane(self, number: int) -> Lane | None:
+        return None if self._pool is None else self._pool.lane(number)
+
+    # -- chunks ----------------------------------------------------------------------------------------------
+
+    def _lane_of(self, command: SendChunk | ForgetJob | InitializeLane | ObserveLane | GiveUpAnswer) -> Lane | None:
+        """The lane that a command means; None where its worker is gone: that death is in the inbox."""
+        lane = self._lane(command.lane)
+        return None if lane is None or lane.generation != command.generation else lane
+
+    def _send_chunk(self, command: SendChunk) -> None:
+        lane = self._lane_of(command)
+        if lane is not None and (refused := self._traffic.send_chunk(lane, command)) is not None:
+            self._more.append(refused)
+
+    def _forget_job(self, command: ForgetJob) -> None:
+        lane = self._lane_of(command)
+        if lane is not None and (forgotten := self._traffic.forget_job(lane, command)) is not None:
+            self._more.append(forgotten)
+
+    def _take_outbox(self, message: Message) -> None:
+        """Early results come before anything else that their lane has to say."""
+        if not isinstance(message, _FROM_WORKERS):
+            return
+        lane = self._lane(message.lane)
+        if lane is None or lane.generation != message.generation:
+            return
+        while (early := self._traffic.early_report(lane)) is not None:
+            self._decide(early)
+        if isinstance(message, LaneDied) and (told := last_words(lane, self.scheduler.books)) is not None:
+            self._announce(told)
+
+    # -- lanes -----------------------------------------------------------------------------------------------
+
+    def _initialize_lane(self, command: InitializeLane) -> None:
+        lane = self._lane_of(command)
+        if lane is not None and self._initializer is not None:
+            self._traffic.initialize(lane, self._initializer)
+
+    def _recycle_lane(self, command: RecycleLane) -> None:
+        lane = self._lane(command.lane)
+        if lane is not None:
+            self._traffic.lane_gone(lane)
+        self._pool_now.recycle(command.lane)
+
+    def _kill_lane(self, command: KillLane) -> None:
+        lane = self._lane(command.lane)
+        if lane is not None:
+            lane.kill(dump_stack=command.dump_stack)
+
+    def _set_flags(self, command: SetFlags) -> None:
+        lane = self._lane(command.lane)
+        if lane is not None:
+            lane.set_flags(command.job, pause=command.pause, cancel=command.cancel)
+
+    def _lower_limit(self, command: LowerLimit) -> None:
+        lane = self._lane(command.lane)
+        if lane is not None:
+            lane.set_limit(command.chunk, command.position)
+
+    def _observe_lane(self, command: ObserveLane) -> None:
+        lane = self._lane_of(command)
+        if lane is not None:
+            lane.observe(partial(self._observed, command, self._clock.now()))
+
+    def _give_up_answer(self, command: GiveUpAnswer) -> None:
+        lane = self._lane_of(command)
+        if lane is not None and (report := self._traffic.give_up_answer(lane)) is not None:
+            self._more.append(report)
+
+    def _observed(self, command: ObserveLane, asked_at: float, claim: Claim) -> None:
+        lane = self._lane_of(command)
+        since = None if lane is None else self._traffic.unpickling_since(lane)
+        observed = LaneObserved(command.lane, command.generation, claim, asked_at, since)
+        if threading.current_thread() is self._thread:
+            self._more.append(observed)
+        else:
+            self.post(observed)
+
+    # -- announcements ---------------------------------------------------------------------------------------
+
+    def _tell_started(self, command: AnnounceStarted) -> None:
+        command.job.table.running = partial(running_items, self.scheduler.books, self._lane, command.job)
+        self._announce(command)
+
+    def _tell_items(self, command: AnnounceItems) -> None:
+        subscribers = self._subscribers.get(command.job.number)
+        if subscribers:
+            ended = command.indices
+            if command.retrying:
+                ended = [index for index in ended if index not in command.retrying]
+            for subscriber in subscribers:
+                subscriber(ended)
+        self._announce(command)
+
+    def _tell_finished(self, command: AnnounceFinished) -> None:
+        command.job.table.running = dict
+        for subscriber in self._subscribers.pop(command.job.number, ()):
+            subscriber(None)
+        self._announce(command)

@@ -1,0 +1,108 @@
+"""The coordinator's inbox: all that happens to a queue passes through here, one thing at a time.
+
+Two kinds of things: messages, which any thread posts, and descriptors that are ready, whose readers are called here.
+So a worker's answer wakes the coordinator itself, and no thread that would have to wake it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import selectors
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+from mpqueue._core.messages import Message
+from mpqueue._parent.surroundings import standard_streams
+from mpqueue._parent.waker import Waker
+
+_log = logging.getLogger("mpqueue")
+
+#: So many messages are taken before it looks at the descriptors, however many messages there are.
+PATIENCE = 32
+
+
+class Request(NamedTuple):
+    """A call that waits for its answer: run on the coordinator's thread, between two messages."""
+
+    call: Callable[[], Any]
+    answer: Future[Any]
+
+
+class Inbox:
+    """Any thread posts, also one inside a signal handler or a garbage collection; the coordinator alone takes."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Message | Request] = queue.SimpleQueue()
+        standard_streams.keep_taken()
+        self._selector = selectors.DefaultSelector()
+        self._waker = Waker()
+        self._asleep = False
+        self._taken = 0
+        self.watch(self._waker.fileno(), self._waker.clear)
+        self._close = weakref.finalize(self, _close, self._selector, self._waker)
+        self._close.atexit = False
+
+    def post(self, message: Message | Request) -> None:
+        """Put something in. Never blocks. 0.2 us, 2 us where the coordinator has to be woken."""
+        self._queue.put(message)
+        # Put before this is looked at, as `take` says that it sleeps before it looks: one of both sees.
+        if self._asleep:
+            self._waker.wake()
+
+    def watch(self, fd: int, reader: Callable[[], object]) -> None:
+        """Call ``reader`` whenever ``fd`` is readable, or at its end, until `forget`."""
+        with contextlib.suppress(ValueError, RuntimeError):  # closed
+            self._selector.register(fd, selectors.EVENT_READ, reader)
+
+    def watch_writing(self, fd: int, reader: Callable[[], object], *, wanted: bool) -> None:
+        """From now on call the reader of ``fd`` also when that is writable; or, if not ``wanted``, no more."""
+        with contextlib.suppress(KeyError, ValueError, RuntimeError):  # closed
+            self._selector.modify(fd, selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0), reader)
+
+    def forget(self, fd: int) -> None:
+        """Look at ``fd`` no more; to be called before it is closed. A reader may be called once more even so."""
+        with contextlib.suppress(KeyError, ValueError, RuntimeError):
+            self._selector.unregister(fd)
+
+    def take(self, timeout: float | None) -> Message | Request | None:
+        """The next message; None where there is none after ``timeout`` seconds, or once readers have been called."""
+        self._taken += 1
+        if self._taken % PATIENCE == 0:
+            self._look(0)
+        if (message := self.take_now()) is not None:
+            return message
+        self._asleep = True
+        if self._queue.empty():
+            self._look(timeout)  # awake from then on: what readers post has not to wake anybody
+        self._asleep = False
+        return self.take_now()
+
+    def take_now(self) -> Message | Request | None:
+        """The next message that is there already. On any thread."""
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """Nobody takes any more; `post` goes on to work, `watch` and `forget` do nothing."""
+        self._asleep = False
+        self._close()
+
+    def _look(self, timeout: float | None) -> None:
+        ready = self._selector.select(timeout)
+        self._asleep = False
+        for key, _ in ready:
+            try:
+                key.data()
+            except BaseException:
+                _log.exception("reading what a worker sent failed; please report it")
+
+
+def _close(selector: selectors.BaseSelector, waker: Waker) -> None:
+    selector.close()
+    waker.close()

@@ -1,0 +1,280 @@
+"""The file: an SQLite database in WAL mode, and a folder beside it for what is big.
+
+Each call of `write` is one transaction, on disk when it returns (``synchronous=FULL``). The connection belongs to the
+journal's writer; readers open their own, see `mpqueue._parent.journal.journal_reader`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mpqueue._parent.journal.kept_values import BigFile
+from mpqueue._parent.journal.ownership import check_own, check_stat
+from mpqueue._whole_file import whole_file
+from mpqueue.errors import JournalError
+
+#: SQLite's ``application_id``: "mpqj".
+APPLICATION = 0x6D70716A
+#: SQLite's ``user_version``: what the tables and rows look like.
+VERSION = 1
+
+SCHEMA = """
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, total INTEGER NOT NULL, rule TEXT NOT NULL,
+    ids BLOB, payload_hash TEXT, code_hash TEXT, handler BLOB, seed TEXT, created_at REAL NOT NULL,
+    status TEXT NOT NULL, started_at REAL, finished_at REAL, duration REAL,
+    completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE payloads (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX payloads_of_job ON payloads (job);
+CREATE TABLE chunks (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX chunks_of_job ON chunks (job);
+CREATE TABLE files (name TEXT PRIMARY KEY, job INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+ADD_PAYLOADS = "INSERT INTO payloads (job, body) SELECT number, ? FROM jobs WHERE id = ?"
+
+#: What belongs to a job, as the beginnings of conditions.
+OWNED = ("payloads WHERE job", "chunks WHERE job", "files WHERE job", "jobs WHERE number")
+
+#: One statement of a transaction, and its arguments.
+Statement = tuple[str, Sequence[Any]]
+Connect = Callable[[str], Any]
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """A connection that any one thread at a time may use, without transactions of its own."""
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+
+
+def folder_of(path: str) -> Path:
+    """Where the big values of a journal are."""
+    return Path(f"{path}.files")
+
+
+def id_to_column(job_id: str) -> str | bytes:
+    """A job's id as SQLite can have it: as text, and with a lone surrogate (of a file's name) in it as bytes."""
+    try:
+        job_id.encode()
+    except UnicodeEncodeError:
+        return job_id.encode(errors="surrogatepass")
+    return job_id
+
+
+def column_to_id(column: str | bytes) -> str:
+    """The id again. Raises TypeError or ValueError for what `id_to_column` has not made."""
+    job_id = column if isinstance(column, str) else column.decode(errors="surrogatepass")
+    if id_to_column(job_id) != column:
+        raise TypeError(f"the id {column!r}")
+    return job_id
+
+
+class Store:
+    """The journal's file, opened for writing. Raises `JournalError`, having changed nothing, for what is no journal."""
+
+    def __init__(self, path: str, connect: Connect = connect) -> None:
+        self.path = path
+        with explained(path):
+            check_own(path)
+            is_new = _check(path)
+            if is_new:
+                _create(path)
+            self._connection = connect(path)
+            try:
+                self._prepare(is_new)
+            except BaseException:
+                self._connection.close()
+                if is_new:
+                    _remove(path)
+                raise
+
+    def _prepare(self, is_new: bool) -> None:
+        execute = self._connection.execute
+        mode = execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        if mode != "wal":
+            raise JournalError(
+                f"{self.path}: expected a file system where SQLite can have a write-ahead log, got mode {mode!r}"
+            )
+        execute("PRAGMA synchronous=FULL")
+        execute("PRAGMA fullfsync=ON")
+        if is_new:
+            schema = [(statement, ()) for statement in SCHEMA.split(";") if statement.strip()]
+            self._transact(
+                [*schema, (f"PRAGMA application_id={APPLICATION}", ()), (f"PRAGMA user_version={VERSION}", ())]
+            )
+        else:
+            self._transact([])  # a file that can't be written is refused now
+        self._remove_unnamed_files()
+
+    def write(self, statements: Iterable[Statement], files: Sequence[tuple[BigFile, int]] = ()) -> None:
+        """All of this or nothing; on disk when it returns. ``files`` come with their jobs' numbers.
+
+        Raises `sqlite3.Error` or OSError, having changed nothing that anybody reads.
+        """
+        if files:
+            self._write_files([file for file, _ in files])
+        named = [("INSERT OR IGNORE INTO files VALUES (?, ?)", (file.name, job)) for file, job in files]
+        self._transact([*statements, *named])
+
+    def _transact(self, statements: Sequence[Statement]) -> None:
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            for sql, arguments in statements:
+                execute(sql, arguments)
+            execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(Exception):  # a full disk has rolled it back already
+                execute("ROLLBACK")
+            raise
+
+    def _write_files(self, files: Sequence[BigFile]) -> None:
+        folder = folder_of(self.path)
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700)
+            _sync_folder(folder.parent)
+        for file in files:
+            write_whole(folder, file)
+        _sync_folder(folder)
+
+    def add_job(self, columns: dict[str, Any], payloads: Sequence[bytes]) -> int:
+        """A new job with its items; returns its number."""
+        job_id = id_to_column(columns["id"])
+        columns = {**columns, "id": job_id}
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        items = [(ADD_PAYLOADS, (body, job_id)) for body in payloads]
+        self._transact([(f"INSERT INTO jobs ({names}) VALUES ({marks})", tuple(columns.values())), *items])  # noqa: S608
+        found: int = self._connection.execute("SELECT number FROM jobs WHERE id = ?", (job_id,)).fetchone()[0]
+        return found
+
+    def remove_job(self, number: int) -> None:
+        """Forget a job and all that belongs to it."""
+        names = [row[0] for row in self._connection.execute("SELECT name FROM files WHERE job = ?", (number,))]
+        self._transact([(f"DELETE FROM {owned} = ?", (number,)) for owned in OWNED])  # noqa: S608
+        for name in names:
+            with contextlib.suppress(OSError):
+                (folder_of(self.path) / name).unlink()
+
+    def _remove_unnamed_files(self) -> None:
+        """Files that were written, and whose rows were not: the program ended in between."""
+        folder = folder_of(self.path)
+        if not folder.is_dir():
+            return
+        named = {row[0] for row in self._connection.execute("SELECT name FROM files")}
+        for found in folder.iterdir():
+            if found.suffix in (".value", ".part") and found.name not in named:
+                with contextlib.suppress(OSError):
+                    found.unlink()
+
+    def close(self) -> None:
+        """Close the file; what it had in its log goes into it."""
+        self._connection.close()
+        with contextlib.suppress(OSError):
+            folder_of(self.path).rmdir()  # only where it is empty
+
+
+def write_whole(folder: Path, file: BigFile) -> None:
+    """Write a file that is there whole, and on disk, or not at all. Raises OSError."""
+    with whole_file(folder / file.name, 0o600) as written:
+        for each in file.parts:
+            written.write(each)
+
+
+@contextlib.contextmanager
+def explained(path: str) -> Any:
+    """Whatever SQLite or the system says of this journal, as a `JournalError`; also that a value in it can be none."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, ValueError, TypeError) as error:  # SQLite's message may be no text
+        raise JournalError(f"{path}: {describe(error)}; it is left as it is") from error
+
+
+def describe(error: BaseException) -> str:
+    """What is wrong with a journal, for people."""
+    text = str(error)
+    if "not a database" in text:
+        return "expected a journal, got a file of another kind"
+    if "malformed" in text or isinstance(error, ValueError | TypeError):
+        return f"expected a whole journal, got a damaged one ({text})"
+    if "readonly" in text or "read-only" in text or "unable to open" in text:
+        return f"expected a journal that can be written, in a folder that can be, got {text!r}"
+    if "full" in text or "No space left" in text:
+        return f"expected room on the disk to write it, got {text!r}"
+    return f"expected a journal that can be read and written, got {text!r}"
+
+
+def check_version(path: str, application: int, version: int) -> None:
+    """Raise `JournalError` unless this version can read it."""
+    if application != APPLICATION:
+        raise JournalError(
+            f"{path}: expected a journal, got an SQLite database of another program; it is left as it is"
+        )
+    if version > VERSION:
+        raise JournalError(
+            f"{path}: expected a journal of version {VERSION} at most, got version {version}, which a newer mpqueue "
+            "wrote; it is left as it is: use that one, or another file"
+        )
+
+
+def open_to_read(path: str) -> sqlite3.Connection:
+    """A connection that can't write, and makes no files. Raises `sqlite3.Error`.
+
+    A journal that is being written, or was when its program ended, has its log beside it; else nothing changes it now,
+    and SQLite is told so, since it would make an empty log to read it.
+    """
+    how = "mode=ro" if os.path.exists(f"{path}-wal") else "mode=ro&immutable=1"
+    address = f"{Path(path).absolute().as_uri()}?{how}"
+    return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=10.0)
+
+
+def _check(path: str) -> bool:
+    """True where there is no journal yet. Raises `JournalError` for anything that is none."""
+    if not os.path.exists(path):
+        if not os.path.isdir(os.path.dirname(path)):
+            raise JournalError(f"{path}: expected a folder that is there, got {os.path.dirname(path)!r}")
+        return True
+    if not os.path.isfile(path):
+        raise JournalError(f"{path}: expected a file, got something else; it is left as it is")
+    if os.path.getsize(path) == 0 and not os.path.exists(f"{path}-wal"):
+        return True
+    with contextlib.closing(open_to_read(path)) as connection:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if (
+            application == 0
+            and version == 0
+            and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        ):
+            return True  # its maker ended before there was anything in it
+    check_version(path, application, version)
+    return False
+
+
+def _create(path: str) -> None:
+    """An empty file, for its user alone: SQLite gives the files beside it the same rights."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        check_stat(path, os.fstat(fd))  # somebody may have been quicker
+    finally:
+        os.close(fd)
+    _sync_folder(Path(path).parent)
+
+
+def _remove(path: str) -> None:
+    for name in (path, f"{path}-wal", f"{path}-shm"):
+        with contextlib.suppress(OSError):
+            if os.path.getsize(path) == 0 or name != path:
+                os.unlink(name)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

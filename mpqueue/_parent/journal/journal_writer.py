@@ -1,0 +1,223 @@
+"""The journal's writer: a thread that writes what is posted in group commits.
+
+What is posted is on disk `GROUP` seconds later at the latest, what is urgent as soon as the disk can; all that was
+posted meanwhile goes along. Where writing fails, everything is kept and tried again, until there is room; what fails
+for less than a second, for want of a descriptor say, is nobody's trouble.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from mpqueue._parent.journal.journal_file import Connect, Statement, Store, connect, describe
+from mpqueue._parent.journal.journal_lock import JournalLock
+from mpqueue._parent.journal.journal_reader import Reader
+from mpqueue._parent.journal.kept_values import BigFile
+from mpqueue._parent.journal.ownership import check_own
+from mpqueue._parent.surroundings.probe import reached
+from mpqueue.errors import JournalError
+
+log = logging.getLogger("mpqueue")
+
+#: Seconds between two group commits, at most, and so what a crash can undo of very short items.
+GROUP = 0.2
+#: Seconds after which writing is tried again where it failed, and its owner hears of it where it fails once more.
+TRY_AGAIN = 1.0
+
+T = TypeVar("T")
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something to be written. ``done`` is called on the writer's thread once it is on disk."""
+
+    statements: Sequence[Statement]
+    files: Sequence[tuple[BigFile, int]] = ()
+    done: Callable[[], object] | None = None
+
+    @property
+    def urgent(self) -> bool:
+        """True where somebody waits for it."""
+        return self.done is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    """Something to be done with the store, after all that was posted before is on disk."""
+
+    do: Callable[[Store], Any]
+    answer: Future[Any]
+
+
+class Journal:
+    """One open journal. Any thread may call any method; its thread, and the file, end with `close`.
+
+    Raises `JournalError` where the file can't be used.
+    """
+
+    def __init__(self, path: str, now: Callable[[], float], connect: Connect = connect) -> None:
+        self.path = path
+        self.reader = Reader(path)
+        #: Hears, on the writer's thread, that writing has failed for a while, and (None) that it works again.
+        self.on_trouble: Callable[[JournalError | None], object] = lambda _: None
+        #: After `close`: why something of it was not written.
+        self.lost: JournalError | None = None
+        self._now = now
+        check_own(path)
+        self._lock = JournalLock(path)
+        try:
+            self._store = Store(path, connect)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._posted: queue.SimpleQueue[Entry | _Errand | None] = queue.SimpleQueue()
+        self._unwritten: list[Entry] = []
+        self._due = 0.0  #: when the unwritten are to be written
+        self._trouble: JournalError | None = None
+        self._troubled_at = 0.0
+        self._told = False  #: of the trouble
+        self._stopping = False
+        self._thread = threading.Thread(target=self._loop, name=f"mpqueue-journal-{next(_numbers)}", daemon=True)
+        _open.add(self)
+        self._thread.start()
+
+    def post(self, entry: Entry) -> None:
+        """Have this written, after all that was posted before. Never blocks."""
+        self._posted.put(entry)
+
+    def ask(self, do: Callable[[Store], T]) -> T:
+        """Have something done with the store once all that was posted before is on disk; its value.
+
+        Raises `JournalError` where that, or what was before it, can't be written; then it was not done.
+        """
+        answer: Future[T] = Future()
+        self._posted.put(_Errand(do, answer))
+        if not self._thread.is_alive():
+            self._refuse_rest()
+        return answer.result()
+
+    def flush(self) -> None:
+        """Wait until all that was posted is on disk. Raises `JournalError` where it can't be written."""
+        self.ask(lambda _: None)
+
+    def close(self, *, wait: bool = True) -> None:
+        """Write what is left, close the file, let others have it. Idempotent. Without ``wait`` it only posts."""
+        self._stopping = True
+        self._posted.put(None)
+        if wait and threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # -- the thread ------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while True:
+            received = self._take(self._due - self._now() if self._unwritten else None)
+            while isinstance(received, Entry):
+                self._keep(received)
+                received = self._take(0.0)
+            if received is None and self._stopping:
+                break
+            if isinstance(received, _Errand):
+                self._commit()
+                self._run(received)
+            elif self._unwritten and self._due <= self._now():
+                self._commit()
+        self._end()
+
+    def _keep(self, entry: Entry) -> None:
+        if not self._unwritten:
+            self._due = self._now() + GROUP
+        self._unwritten.append(entry)
+        if entry.urgent and self._trouble is None:
+            self._due = self._now()
+
+    def _take(self, timeout: float | None) -> Entry | _Errand | None:
+        try:
+            return self._posted.get(timeout=None if timeout is None else max(0.0, timeout))
+        except queue.Empty:
+            return None
+
+    def _commit(self) -> None:
+        """Write all that is there, or nothing and stay with it."""
+        entries = self._unwritten
+        if entries:
+            statements = [statement for entry in entries for statement in entry.statements]
+            files = [file for entry in entries for file in entry.files]
+            try:
+                self._store.write(statements, files)
+            except Exception as error:
+                self._fail(error)
+                return
+            self._unwritten = []
+            reached("journal written", self)
+        if self._trouble is not None:
+            self._trouble = None
+            if self._told:
+                self._told = False
+                self.on_trouble(None)
+        for entry in entries:
+            if entry.done is not None:
+                entry.done()
+
+    def _fail(self, error: Exception) -> None:
+        trouble = JournalError(
+            f"{self.path}: {describe(error)}; what is not written is kept, and written once it can be"
+        )
+        trouble.__cause__ = error
+        now = self._now()
+        if self._trouble is None:
+            self._troubled_at = now
+        elif not self._told and now - self._troubled_at >= TRY_AGAIN:
+            self._told = True
+            self.on_trouble(trouble)
+        self._trouble = trouble
+        self._due = now + TRY_AGAIN
+
+    def _run(self, errand: _Errand) -> None:
+        if self._trouble is not None:
+            errand.answer.set_exception(JournalError(str(self._trouble)))
+            return
+        try:
+            errand.answer.set_result(errand.do(self._store))
+        except (sqlite3.Error, OSError, UnicodeError) as error:
+            refused = JournalError(f"{self.path}: {describe(error)}; nothing was changed")
+            refused.__cause__ = error
+            errand.answer.set_exception(refused)
+        except BaseException as error:
+            errand.answer.set_exception(error)
+
+    def _end(self) -> None:
+        self._commit()
+        if self._unwritten:
+            self.lost = JournalError(f"{self._trouble}. It was closed before that: those items will run again")
+            log.error("%s", self.lost)
+        try:
+            self._store.close()
+        except Exception:
+            log.exception("%s: closing it failed", self.path)
+        self._lock.release()
+        _open.discard(self)
+        self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        """The thread has ended, or ends now: what is still asked is refused, by whoever comes."""
+        while True:
+            try:
+                left = self._posted.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(left, _Errand):
+                left.answer.set_exception(JournalError(f"{self.path}: expected an open journal, got a closed one"))
+
+
+#: Kept, so that no fork collects a connection of its parent's, which would close the file behind that one's back.
+_open: set[Journal] = set()

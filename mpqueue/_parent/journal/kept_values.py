@@ -1,0 +1,163 @@
+"""How results, errors and items are kept in a journal, and read again, perhaps years later, perhaps elsewhere.
+
+Pickled by reference where that works, so that a class of a script is that script's own class when it runs again; and,
+where the bytes name ``__main__``, by value as well, for readers whose ``__main__`` is another. What is big goes into
+a file of its own. What can't be read any more is told by a stand-in, never by an exception.
+
+A journal is as trusted as code: reading it unpickles.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from mpqueue._parent.transport.kept_errors import text_of
+from mpqueue._wire.pickling.main_names import MARK
+from mpqueue._wire.pickling.payload import dump_by_reference, dump_by_value, load_kept
+from mpqueue.errors import RemoteError, RemoteTraceback
+
+#: Bytes from which a value is kept in a file of its own, beside the journal.
+BIG = 256 << 10
+#: How many causes of an error are kept, each the cause of the one before.
+MOST_CAUSES = 4
+
+
+class Kept(NamedTuple):
+    """One value. ``by_reference`` may be None; ``by_value`` is there where it may be needed.
+
+    With ``file``, both are in that file, as far as there are any (``bodies``), after the big buffers; ``sizes`` are
+    those of all its parts.
+    """
+
+    by_reference: bytes | None
+    by_value: bytes | None = None
+    file: str | None = None
+    sizes: tuple[int, ...] = ()
+    bodies: tuple[bool, bool] = (False, False)
+
+
+@dataclass(frozen=True, slots=True)
+class BigFile:
+    """What is to be written into a file beside the journal, whole or not at all."""
+
+    name: str
+    parts: tuple[bytes | memoryview, ...]
+
+
+#: The content of a file beside the journal.
+ReadFile = Callable[[str], bytes]
+
+
+class Unreadable:
+    """Stands for a value that can't be read here: its class can't be imported, or its file is gone."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"<unreadable here: {self.reason}>"
+
+
+class NotKept:
+    """Stands for an item that was too big for the journal, or could not be pickled."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<not in the journal>"
+
+
+def keep(value: Any, files: list[BigFile]) -> Kept:
+    """The value, ready to be written; what is big of it goes to ``files``. Raises what pickling raises."""
+    try:
+        data, buffers = dump_by_reference(value)
+    except Exception:
+        by_value, buffers = dump_by_value(value)
+        return _kept(None, by_value, buffers, files)
+    if MARK not in data:
+        return _kept(data, None, buffers, files)
+    by_value, same_buffers = dump_by_value(value)
+    return _kept(data, by_value if len(buffers) == len(same_buffers) else None, buffers, files)
+
+
+def _kept(data: bytes | None, by_value: bytes | None, buffers: list[memoryview], files: list[BigFile]) -> Kept:
+    if not buffers and len(data or by_value or b"") < BIG:
+        return Kept(data, by_value)
+    bodies = tuple(body for body in (data, by_value) if body is not None)
+    parts: tuple[bytes | memoryview, ...] = (*buffers, *bodies)
+    name = f"{uuid.uuid4().hex}.value"
+    files.append(BigFile(name, parts))
+    has = (data is not None, by_value is not None)
+    return Kept(None, None, name, tuple(memoryview(part).nbytes for part in parts), has)
+
+
+def restore(kept: Kept, read_file: ReadFile) -> Any:
+    """The value again, or an `Unreadable`."""
+    try:
+        if kept.file is None:
+            return _load(kept.by_reference, kept.by_value, ())
+        content, parts, at = memoryview(read_file(kept.file)), [], 0
+        for size in kept.sizes:
+            parts.append(bytearray(content[at : at + size]))
+            at += size
+        if at != len(content):
+            return Unreadable(f"expected {at} bytes in {kept.file}, got {len(content)}")
+        by_value = bytes(parts.pop()) if kept.bodies[1] else None
+        return _load(bytes(parts.pop()) if kept.bodies[0] else None, by_value, parts)
+    except BaseException as error:
+        return Unreadable(text_of(error))
+
+
+def _load(by_reference: bytes | None, by_value: bytes | None, buffers: Sequence[bytearray]) -> Any:
+    if by_reference is not None:
+        try:
+            return load_kept(by_reference, buffers)
+        except Exception:
+            if by_value is None:
+                raise
+    return load_kept(by_value or b"", buffers)
+
+
+#: One exception, in plain tuples: itself (a `Kept`) where it can be pickled, the arguments of the `RemoteError` that
+#: stands in for it where it can't be read, the worker's traceback where that is its cause, and any other cause.
+KeptError = tuple[Any, tuple[str, str, str, tuple[str, ...]], str | None, Any]
+
+
+def keep_error(error: BaseException, files: list[BigFile], depth: int = MOST_CAUSES) -> KeptError:
+    """The exception, ready to be written. Never raises."""
+    try:
+        itself = tuple(keep(error, files))
+    except Exception:
+        itself = None
+    cause = error.__cause__
+    trace = cause.text if isinstance(cause, RemoteTraceback) else None
+    kept_cause = None if cause is None or trace is not None or not depth else keep_error(cause, files, depth - 1)
+    return itself, _stand_in(error, trace or ""), trace, kept_cause
+
+
+def _stand_in(error: BaseException, trace: str) -> tuple[str, str, str, tuple[str, ...]]:
+    if isinstance(error, RemoteError):
+        return error.type_name, error.message, error.traceback, error.bases
+    bases = tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__[:-1])
+    try:
+        text = str(error)
+    except BaseException as broken:
+        text = f"<its str() raised {type(broken).__name__}>"
+    return bases[0], text, trace, bases
+
+
+def restore_error(kept: KeptError, read_file: ReadFile) -> BaseException:
+    """The exception again, with its cause; a `RemoteError` where it can't be read."""
+    itself, stand_in, trace, cause = kept
+    found = None if itself is None else restore(Kept(*itself), read_file)
+    error = found if isinstance(found, BaseException) else RemoteError(*stand_in)
+    if trace is not None:
+        error.__cause__ = RemoteTraceback(trace)
+    elif cause is not None:
+        error.__cause__ = restore_error(cause, read_file)
+    return error

@@ -1,0 +1,74 @@
+"""That a journal is its user's own. To read one is to unpickle it, so what others may have written is never read.
+
+Checked each time before anything is opened: the file, and what stands beside it (log, lock, folder of big values).
+Their owner must be this user or root, and nobody else may write them. Who may write in the *folder* is not asked:
+what others put there belongs to them, and is refused for that.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from mpqueue._whole_file import is_trusted
+from mpqueue.errors import JournalError
+
+#: What stands beside a journal.
+BESIDE = ("", "-wal", "-shm", "-journal", ".lock", ".files")
+
+
+def own_path(path: str) -> str:
+    """The path in full, with links resolved. Raises `JournalError` for a link of another user's."""
+    try:
+        link = os.lstat(path)
+    except (OSError, ValueError):
+        return os.path.realpath(path)
+    if stat.S_ISLNK(link.st_mode):
+        _check_owner(path, link)
+    return os.path.realpath(path)
+
+
+def check_own(path: str) -> None:
+    """Raise `JournalError` where another user may have written the journal, or what is beside it."""
+    for suffix in BESIDE:
+        name = f"{path}{suffix}"
+        try:
+            found = os.lstat(name)
+            if stat.S_ISLNK(found.st_mode):  # of this user's: a folder on another disk
+                _check_owner(name, found)
+                found = os.stat(name)
+        except OSError:  # it is not there, or is met again when it is opened
+            continue
+        check_stat(name, found)
+
+
+def check_stat(name: str, found: os.stat_result) -> None:
+    """The same for one file that is there."""
+    _check_owner(name, found)
+    others = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not _is_private(found))
+    if others and not stat.S_ISCHR(found.st_mode):
+        raise JournalError(
+            f"{name}: expected a file that only its owner can write, got mode {stat.S_IMODE(found.st_mode):04o}; it is "
+            "left as it is, since reading it runs what is in it; `chmod go-w` it if nobody else has written it"
+        )
+
+
+def _check_owner(name: str, found: os.stat_result) -> None:
+    if not is_trusted(found.st_uid):
+        raise JournalError(
+            f"{name}: expected a file of this user ({os.geteuid()}), got one of user {found.st_uid}; it is left as it "
+            "is, since reading it runs what is in it; copy it, or make it yours with chown, if you trust them"
+        )
+
+
+def _is_private(found: os.stat_result) -> bool:
+    """True for a file of its owner's private group, which many systems make for each user, with umask 002."""
+    import grp
+    import pwd
+
+    try:
+        group = grp.getgrgid(found.st_gid)
+        owner = pwd.getpwuid(found.st_uid).pw_name
+    except KeyError:  # in a container
+        return found.st_gid == found.st_uid
+    return group.gr_name == owner and set(group.gr_mem) <= {owner}

@@ -1,0 +1,183 @@
+"""The lane protocol: what an engine is to mpqueue. The coordinator and the scheduler know this page, and no engine.
+
+An engine runs workers somewhere. A `Backend` describes it: what it can do (`Capabilities`, plain data), how many
+workers it has room for, and how to open a `Pool` of *lanes* on it. A lane is one worker and what belongs to it; lanes
+are numbered from 0. A lane's worker may die and be replaced: each worker is a new *generation* of its lane.
+
+What is asked of a pool and its lanes, and what they say::
+
+    pool.start(lane, generation)        ->  LaneReady | LaneStartFailed | LaneAbsent (no room for it now)
+    lane.send(frame) -> Future[bytes]   ->  the worker's answer; the worker calls `mpqueue._worker.main` with the frame
+    lane.set_flags / set_limit          ->  nothing: told to the worker, in the order of the calls
+    lane.observe(tell)                  ->  tell(claim): what the worker's ledger says, after all that it was told
+    (the worker finished some items of  ->  BellRung; `take_early` hands the results over, once
+     a chunk that goes on)
+    lane.kill()                         ->  LaneDied, as for any death
+    pool.recycle / retire / close       ->  nothing is said of that lane any more
+
+The answers come as the messages of `mpqueue._core.messages`, posted to the coordinator's inbox from any thread, and in
+this order for one generation: LaneReady, then answers and bells, then LaneDied when every answer that came is handed
+in. Three promises make the rest of mpqueue right, whatever the engine:
+
+1. *A frame runs at most once.* An engine's own retries are switched off; where a worker is lost, its calls fail.
+2. *Early results come before the final report of their chunk*: `take_early` has them when that future resolves.
+3. *An observation is newer than what was told before it*: a limit that was set is seen by the worker, or its claim is.
+
+What an engine can't do it says in its capabilities, and is not asked for. `tests/contract` holds every engine to this
+page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Protocol
+
+from mpqueue._core.capabilities import Capabilities
+from mpqueue._core.messages import Message
+from mpqueue._parent.inbox import Inbox
+from mpqueue._wire.memory.ledger import Claim
+from mpqueue._wire.memory.shared import Shared
+
+__all__ = ["Backend", "BringingLane", "Capabilities", "Lane", "LaneSettings", "Pool", "Post", "SharingLane"]
+
+Post = Callable[[Message], None]
+
+
+class LaneSettings(NamedTuple):
+    """What every worker of a pool starts with."""
+
+    concurrency: int
+    threads_per_worker: int | None = None  #: None: CPUs / workers, at least 1
+    may_grow: bool = False  #: nobody said how many workers: as many as there is room for, also later
+    max_memory: int | None = None  #: bytes of private memory that a worker may have
+
+
+class Lane(Protocol):
+    """One generation of a lane, as the coordinator holds it. No method blocks."""
+
+    number: int
+    generation: int
+    pid: int  #: the worker's process id, wherever that is
+
+    def send(self, frame: bytes) -> Future[bytes]:
+        """Hand ``frame`` to the worker, which answers with a frame. At most two are under way at a time.
+
+        Where the worker is dead or dies, the future fails with any exception; `LaneDied` follows. Never raises.
+        """
+        ...
+
+    def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
+        """Make the flags say this of the job of that number, in call order, on a thread that may be abandoned."""
+        ...
+
+    def set_limit(self, chunk: int, position: int) -> None:
+        """From now on the worker claims nothing from ``position`` on in that chunk."""
+        ...
+
+    def observe(self, tell: Callable[[Claim], None]) -> None:
+        """Have ``tell`` called with what the worker's ledger says: here and now, or on another thread, or never."""
+        ...
+
+    def peek(self) -> Claim | None:
+        """What is known at once of what the worker's ledger says, perhaps a little old. On any thread."""
+        ...
+
+    def take_early(self) -> bytes | None:
+        """A report that the worker left in the middle of its chunk; None where there is none (any more).
+
+        Raises `DamagedError` where what lies there is no report.
+        """
+        ...
+
+    def abandon_answer(self) -> None:
+        """The callbacks of an answer of this worker run code of the user's that does not end: go on without them."""
+        ...
+
+    def take_unsent(self) -> bytes:
+        """Of a dead worker: the log records that no report has brought home; empty where that is not known."""
+        ...
+
+    def kill(self, *, dump_stack: bool = False) -> None:
+        """Kill the worker and its process group now; with ``dump_stack``, ask it first where it is (50 ms at most)."""
+        ...
+
+
+class EarlyLane(Lane, Protocol):
+    """What a lane is where the engine ``shares_memory``."""
+
+    #: Called on a thread of the lane's own where unpickling an early report runs code of the user's, before anything
+    #: that the worker answered after it: with a function that gives the report, None where it is gone, or raises.
+    early_later: Callable[[Callable[[], bytes | None]], object] | None
+
+
+class BringingLane(Lane, Protocol):
+    """What a lane is where the engine ``brings_shared``."""
+
+    def bring(self, shared: Shared[Any]) -> None:
+        """Have the worker `bring` this in before all frames that are sent from now on. Once for each, never raises.
+
+        Where many workers need it, it leaves this process once, if the engine has a way to do so.
+        """
+        ...
+
+
+class SharingLane(Lane, Protocol):
+    """What a lane is where the engine ``shares_memory``."""
+
+    def take_results_by_pipe(self) -> None:
+        """The parent can't open the segments of this worker: no result that is made from now on goes through one."""
+        ...
+
+
+class Pool(Protocol):
+    """The lanes of a queue."""
+
+    def start(self, number: int, generation: int) -> None:
+        """Start a worker in the background; posts `LaneReady` or `LaneStartFailed`.
+
+        Where there is no room for it, posts `LaneAbsent`, and `LaneReady` when there is.
+        """
+        ...
+
+    def await_starts(self) -> None:
+        """Until each worker that is to be started exists, answering or not, or can't for now; or this is closed."""
+        ...
+
+    def lane(self, number: int) -> Lane | None:
+        """The live lane of that number, None while it has none. Also after `LaneDied`, until `retire`."""
+        ...
+
+    def recycle(self, number: int) -> None:
+        """Let an idle lane's worker end by itself (its `LaneDied` is not posted) and free what belonged to it."""
+        ...
+
+    def retire(self, number: int) -> None:
+        """Free what belonged to a lane whose `LaneDied` has been handled."""
+        ...
+
+    def close(self, *, kill: bool) -> None:
+        """End every worker (by itself where it is idle, else by a kill) and every thread.
+
+        Returns when all are gone, or after 5 s with a logged warning that names what is left. Idempotent, callable
+        from any thread.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """An engine, described: what ``JobQueue(backend=...)`` takes. Each queue opens a pool of its own on it."""
+
+    capabilities: Capabilities
+
+    def count_workers(self) -> int:
+        """How many workers there is room for now, where ``concurrency`` is None. May look around, and raise."""
+        ...
+
+    def open(self, settings: LaneSettings, inbox: Inbox) -> Pool:
+        """The lanes of a queue whose first job is about to start; what they have to say they post to ``inbox``.
+
+        Raises `WorkerStartError` where there can't be any. On the coordinator's thread, so it takes milliseconds at
+        most.
+        """
+        ...

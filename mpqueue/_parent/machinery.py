@@ -1,0 +1,263 @@
+"""A queue's machinery, and its shutdown: owns the coordinator, the pool and the listener thread.
+
+Holds no reference to the queue, so that a queue that nobody holds can be collected; what is then left to do is done
+here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
+
+from mpqueue._core.messages import FailedItemsReset, JobStarted, Message, QueueClosing, QueueOpened
+from mpqueue._core.scheduler import Scheduler
+from mpqueue._options import QueueOptions
+from mpqueue._parent.coordinator import Announce, Coordinator
+from mpqueue._parent.lane_protocol import Backend, LaneSettings, Pool
+from mpqueue._parent.listeners import ListenerThread
+from mpqueue._parent.running import LaneNow
+from mpqueue._parent.surroundings import real_threads as threads
+from mpqueue._parent.surroundings.clock import Clock, SystemClock
+from mpqueue._parent.surroundings.exits import on_exit
+from mpqueue._wire.pickling.packed_handler import PackedHandler
+from mpqueue.errors import JournalError, QueueClosedError
+
+if TYPE_CHECKING:
+    from mpqueue._parent.journal.recorder import Recorder
+    from mpqueue._parent.surroundings.memory_sampler import Sampler
+
+log = logging.getLogger("mpqueue")
+
+T = TypeVar("T")
+_numbers = itertools.count(1)
+
+#: Seconds that `shutdown` gives the end of setups and listeners before it goes on without them.
+PATIENCE = 30.0
+
+
+class Engine:
+    """Started with the first call that needs it; ended once, by `shutdown`."""
+
+    def __init__(
+        self,
+        options: QueueOptions,
+        backend: Backend,
+        initializer: PackedHandler | None = None,
+        clock: Clock | None = None,
+        journal: str | None = None,
+    ) -> None:
+        threads.check_real()
+        self.clock = clock or SystemClock()
+        self._options = options
+        self._backend = backend
+        self._owner = os.getpid()
+        self._number = next(_numbers)
+        self.listeners = ListenerThread(f"mpqueue-listeners-{self._number}")
+        self._scheduler = Scheduler(
+            options.concurrency,
+            random.Random(),
+            max_items_per_worker=options.max_items_per_worker,
+            max_memory_per_worker=options.max_memory_per_worker,
+            engine=backend.capabilities,
+        )
+        self._initializer = initializer
+        self._scheduler.books.has_initializer = initializer is not None
+        self._coordinator: Coordinator | None = None
+        self._pool: Pool | None = None
+        self._sampler: Sampler | None = None
+        self._lock = threading.Lock()
+        self._shut = False
+        self._take_back: Callable[[], None] | None = None
+        self.recorder = None if journal is None else self._open_journal(journal)
+
+    def _open_journal(self, path: str) -> Recorder:
+        from mpqueue._parent.journal.journal_writer import Journal  # most programs have none, and need no SQLite
+        from mpqueue._parent.journal.recorder import Recorder
+
+        recorder = Recorder(Journal(path, self.clock.now))
+        self._end_at_exit()
+        return recorder
+
+    def check_process(self) -> None:
+        """Raise QueueClosedError in a fork: threads and workers belong to the process that started them."""
+        if os.getpid() != self._owner:
+            raise QueueClosedError(
+                f"this queue belongs to process {self._owner}, of which this one ({os.getpid()}) is a fork; "
+                "make a new queue here"
+            )
+
+    def coordinator(self, announce: Announce) -> Coordinator:
+        """The coordinator, started with the listener thread by the first call.
+
+        Where the system has no descriptor or thread left for it, it raises OSError or RuntimeError, and the next call
+        tries again. RuntimeError, too, where gevent has patched threads meanwhile.
+        """
+        threads.check_real()
+        with self._lock:
+            if self._coordinator is None:
+                if self._shut:
+                    raise QueueClosedError("the queue is closed")
+                self._end_at_exit()
+                coordinator = Coordinator(
+                    self._scheduler,
+                    self.clock,
+                    announce,
+                    self._initializer,
+                    f"mpqueue-coordinator-{self._number}",
+                    self.recorder,
+                )
+                self.listeners.start(self.clock.now)
+                coordinator.start()
+                self._coordinator = coordinator
+            return self._coordinator
+
+    def lanes_now(self) -> list[LaneNow]:
+        """What each lane is at; none before the first job. From any thread."""
+        return [] if self._coordinator is None or self._pool is None else self._coordinator.lanes_now()
+
+    def begin(self, message: JobStarted | FailedItemsReset) -> None:
+        """On the coordinator's thread, before a job starts: what it needs is there.
+
+        Raises what `open_pool` raises, and `JournalError` where the journal can't be written.
+        """
+        if self.recorder is not None:
+            self.recorder.check()
+        if isinstance(message, FailedItemsReset) or not message.job.restored:
+            self.open_pool()
+
+    def open_pool(self) -> None:
+        """On the coordinator's thread: start the workers, where they have not been.
+
+        Raises `QueueClosedError` where a close was quicker: nobody would wait for what is started now.
+        """
+        if self._scheduler.books.closing:
+            raise QueueClosedError("the queue is closed")
+        if self._pool is None and self._coordinator is not None:
+            options = self._options
+            settings = LaneSettings(
+                options.concurrency, options.threads_per_worker, options.may_grow, options.max_memory_per_worker
+            )
+            self._pool = self._backend.open(settings, self._coordinator.inbox)
+            self._end_at_exit()  # once more: what was registered last is called first, and jobs end before workers
+            self._coordinator.open(self._pool)
+            self._coordinator.handle(QueueOpened())
+            if self._options.max_memory_per_worker is not None:
+                self._sampler = self._start_sampler(self._pool, self._coordinator)
+
+    def _start_sampler(self, pool: Pool, coordinator: Coordinator) -> Sampler:
+        from mpqueue._parent.surroundings.memory_sampler import (
+            Sampler,  # most programs have no limit, and start sooner without
+        )
+
+        jobs, lanes = self._scheduler.books.jobs, self._options.concurrency
+        return Sampler(lanes, pool, coordinator.post, lambda: bool(jobs), f"mpqueue-sampler-{self._number}")
+
+    def await_starts(self) -> None:
+        """Until the workers exist as processes."""
+        if self._pool is not None:
+            self._pool.await_starts()
+
+    def _end_at_exit(self) -> None:
+        if self._take_back is not None:
+            self._take_back()
+        self._take_back = on_exit(functools.partial(self.shutdown, kill=True, at_exit=True))
+
+    def handle(self, message: Message) -> None:
+        """On the coordinator's thread."""
+        if self._coordinator is not None:
+            self._coordinator.handle(message)
+        if self._sampler is not None:
+            self._sampler.wake()
+
+    def close_jobs(self, *, cancel: bool) -> None:
+        """Let nothing new begin: paused jobs are cancelled, with ``cancel`` all of them."""
+        coordinator = self._coordinator
+        if coordinator is not None and not self._shut and not threads.what_is_patched():
+            message = QueueClosing(self.clock.wall(), cancel=cancel)
+            with contextlib.suppress(QueueClosedError):  # somebody else was quicker
+                coordinator.ask(lambda: self._handle_closing(coordinator, message))
+
+    def _handle_closing(self, coordinator: Coordinator, message: QueueClosing) -> None:
+        coordinator.handle(message)
+        if self.recorder is not None:
+            self.recorder.close()
+
+    def shutdown(self, *, kill: bool, wait_for_listeners: bool = False, at_exit: bool = False) -> None:
+        """End everything: workers (with ``kill`` at once, else when they are idle), threads, files. Idempotent."""
+        with self._lock:
+            if self._shut or os.getpid() != self._owner:
+                return
+            self._shut = True
+        if threads.what_is_patched():
+            self._leave()
+            return
+        if self._coordinator is not None:
+            self._end_work(self._coordinator, kill=kill, wait_for_listeners=wait_for_listeners and not at_exit)
+        elif self.listeners.is_alive:  # the coordinator could not be started
+            self.listeners.stop(wait=False)
+        if self.recorder is not None:
+            self.recorder.journal.close()
+        if self._take_back is not None:
+            self._take_back()
+
+    def _end_work(self, coordinator: Coordinator, *, kill: bool, wait_for_listeners: bool) -> None:
+        if kill:
+            message = QueueClosing(self.clock.wall(), cancel=True, kill=True)
+            coordinator.ask(lambda: self._handle_closing(coordinator, message))
+        else:
+            self._wait_until_quiet(coordinator)
+        if self._sampler is not None:
+            self._sampler.stop()
+        if self.recorder is not None:
+            with contextlib.suppress(JournalError):  # told when it is closed
+                self.recorder.journal.flush()
+            # Else a run whose end could not be written would never resolve: nobody comes after the coordinator.
+            coordinator.ask(self.recorder.give_up)
+        if self._pool is not None:  # looked at last: it may have been opened just before
+            self._pool.close(kill=kill)
+        coordinator.stop()
+        self.listeners.stop(wait=wait_for_listeners)
+
+    def _leave(self) -> None:
+        """End the workers, and wait for nothing: no thread that was there before gevent's patch can be waited for."""
+        if self._pool is not None:
+            log.warning("closing ends the workers and does not wait for them: gevent has patched the program's threads")
+            self._pool.close(kill=True)
+
+    def check_written(self) -> None:
+        """After `shutdown`: raise `JournalError` where something could not be written into the journal."""
+        lost = None if self.recorder is None else self.recorder.journal.lost
+        if lost is not None:
+            raise JournalError(str(lost))
+
+    def abandon(self) -> None:
+        """Nobody holds the queue any more. Callable inside a garbage collection: only posts."""
+        coordinator = self._coordinator
+        if coordinator is not None and not self._shut and os.getpid() == self._owner:
+            coordinator.ask_later(self._shutdown_beside)
+        elif self.recorder is not None and not self._shut and os.getpid() == self._owner:
+            self._shut = True
+            self.recorder.journal.close(wait=False)
+            if self._take_back is not None:
+                self._take_back()
+
+    def _shutdown_beside(self) -> None:
+        threading.Thread(
+            target=self.shutdown, kwargs={"kill": True}, name=f"mpqueue-closer-{self._number}", daemon=True
+        ).start()
+
+    def _wait_until_quiet(self, coordinator: Coordinator) -> None:
+        quiet: Future[None] = Future()
+        coordinator.ask(lambda: coordinator.when_quiet(quiet))
+        try:
+            quiet.result(PATIENCE)
+        except TimeoutError:
+            log.warning("closing goes on although the end of a setup has taken %g s and still runs", PATIENCE)

@@ -1,0 +1,118 @@
+"""The sampler: a thread that looks at the workers' memory while jobs run. It exists only where that is limited.
+
+The kernel tells nobody when a process grows, so somebody has to look, again and again. What is seen goes to the
+scheduler, which decides. An item can overshoot its limit by what it takes between two looks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from mpqueue._core.messages import MemoryRead, WorkerMemory
+from mpqueue._parent.lane_protocol import Lane, Pool, Post
+from mpqueue._parent.surroundings.machine_memory import Machine
+from mpqueue._wire.memory.ledger import PRIVATE, Ledger
+
+#: Seconds between two looks at the workers. A worker fills some 30 MB meanwhile, at 1 GB/s.
+LOOK_SECONDS = 0.025
+#: The machine is looked at every so many times.
+MACHINE_EVERY = 2
+
+
+class LedgerLane(Lane, Protocol):
+    """A lane whose ledger this process has mapped, and whose worker is a process of this machine."""
+
+    ledger: Ledger
+
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Sampler:
+    """Started at once, ended by `stop`. ``busy`` says whether anything can run; nobody looks while nothing can."""
+
+    def __init__(self, lanes: int, pool: Pool, post: Post, busy: Callable[[], bool], name: str) -> None:
+        self._pool = pool
+        self._post = post
+        self._busy = busy
+        self._machine = Machine()
+        self._gauges: list[_Gauge | None] = [None] * lanes
+        self._wake = threading.Event()
+        self._running = True
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Something may run from now on. From any thread, for nothing."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End the thread, and wait for it."""
+        self._running = False
+        self._wake.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        look = 0
+        while self._running:
+            if not self._busy():
+                self._wake.wait()
+                self._wake.clear()
+                continue
+            memory = self._machine.memory() if look % MACHINE_EVERY == 0 else None
+            available, total = (None, None) if memory is None else memory
+            self._post(MemoryRead(self._look(), available, total))
+            look += 1
+            threading.Event().wait(LOOK_SECONDS)
+        for gauge in self._gauges:
+            if gauge is not None:
+                gauge.close()
+
+    def _look(self) -> list[WorkerMemory]:
+        seen = []
+        for number in range(len(self._gauges)):
+            gauge = self._gauge(number, cast("LedgerLane | None", self._pool.lane(number)))
+            if gauge is not None and (read := gauge.read()) is not None:
+                seen.append(read)
+        return seen
+
+    def _gauge(self, number: int, lane: LedgerLane | None) -> _Gauge | None:
+        """The gauge of the lane's worker of now."""
+        gauge = self._gauges[number]
+        if gauge is not None and gauge.lane is not lane:
+            gauge.close()
+            gauge = None
+        if gauge is None and lane is not None:
+            with contextlib.suppress(OSError):  # it is gone already
+                gauge = _Gauge(lane)
+        self._gauges[number] = gauge
+        return gauge
+
+
+class _Gauge:
+    """Reads one worker's memory, by a file of /proc that stays this process's, whoever gets its number later."""
+
+    def __init__(self, lane: LedgerLane) -> None:
+        self.lane = lane
+        self._statm = os.open(f"/proc/{lane.pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self) -> WorkerMemory | None:
+        """What it has and what it is at; None where that changed meanwhile, or where it is gone."""
+        ledger = self.lane.ledger
+        try:
+            claim, base = ledger.read(), ledger.words[PRIVATE]
+            resident, shared = os.pread(self._statm, 128, 0).split()[1:3]
+            again = ledger.read()
+        except (OSError, ValueError):
+            return None
+        if claim[:5] != again[:5]:
+            return None
+        return WorkerMemory(self.lane.number, self.lane.generation, (int(resident) - int(shared)) * _PAGE, base, claim)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._statm)

@@ -1,0 +1,187 @@
+"""What a worker sent, made into objects again: the only place of the parent where results are unpickled.
+
+Runs on the thread that brings the answer (a lane's own), so that a slow or broken result holds up its own lane only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mpqueue._core.messages import ChunkReported
+from mpqueue._core.state.item_table import Failure
+from mpqueue._parent.transport.kept_errors import let_go, text_of
+from mpqueue._wire.frames import FailureFrame, ReportFrame, load_frame
+from mpqueue._wire.memory.segments import SegmentGoneError
+from mpqueue._wire.pickling.payload import Packed, load, load_home
+from mpqueue._wire.records import load_record
+from mpqueue.errors import RemoteError, RemoteTraceback, ResultPicklingError, WorkerCrashedError
+
+OnFree = Callable[[int], None]
+
+
+class Unpickling:
+    """One answer on its way to becoming a report, which came ``now``; ``on_free`` hears of segments that nobody views.
+
+    `report` runs the code of users' classes, which may never end. Then another thread can have what there is of it by
+    `cut_short`: the result, or the exception, that is being unpickled has failed, and what is behind it runs again.
+    Raises only where the answer is none of ours.
+    """
+
+    def __init__(self, data: bytes, lane: int, generation: int, on_free: OnFree, now: Callable[[], float]) -> None:
+        self.since = now()
+        self._size = len(data)
+        self._frame: ReportFrame = load_frame(data)
+        self._lane, self._generation = lane, generation
+        self._on_free, self._now = on_free, now
+        self._results: list[Any] = []
+        self._failures: dict[int, Failure] = {}
+        self._setup_failure: Failure | None = None
+        self.lost: Failure | None = None  #: the last of the results that can't be unpickled here
+        self._at = 0  #: the position that is being unpickled
+        self._over = threading.Lock()  #: taken, for good, by who makes the report
+
+    def report(self) -> ChunkReported | None:
+        """The report; None where it was cut short meanwhile."""
+        frame, unreadable = self._frame, None
+        if frame.setup_failure is not None:
+            self._setup_failure = _failure(frame.setup_failure)
+        if isinstance(frame.results, Packed):
+            unreadable = self._load_together(frame.results)
+        else:
+            unreadable = self._load_each(frame.results)
+        if not self._over.acquire(blocking=False):
+            return None
+        return self._report(self._results, self._failures, self._setup_failure, unreadable)
+
+    def cut_short(self, seconds: float) -> ChunkReported | None:
+        """What there is of it after so many seconds; None where `report` has come to its end after all."""
+        if not self._over.acquire(blocking=False):
+            return None
+        # Copies: who is stuck may go on at any time.
+        frame, at, failures, setup_failure = self._frame, self._at, dict(self._failures), self._setup_failure
+        results = [*self._results[:at], None][: frame.done - frame.first]
+        if frame.setup_failure is not None and setup_failure is None:
+            setup_failure = _failure(frame.setup_failure._replace(error=None))
+        elif at in frame.failures:
+            failures[at] = _failure(frame.failures[at]._replace(error=None))
+        elif results:
+            failures[at] = _unreadable(TimeoutError(f"it was still being unpickled after {seconds:.0f} s"))
+        return self._report(results, failures, setup_failure, None)
+
+    def _load_each(self, packed: Sequence[Packed]) -> Failure | None:
+        """Fill in results and failures, position by position, as far as they can be had; what is in the way, if any."""
+        frame, each, results, failures = self._frame, iter(packed), self._results, self._failures
+        for at in range(frame.done - frame.first):
+            self._at, result = at, None
+            if at in frame.failures:
+                failures[at] = _failure(frame.failures[at])
+            else:
+                try:
+                    result = load_home(next(each), self._on_free)
+                except SegmentGoneError as error:
+                    return _unreadable(error)
+                except BaseException as error:
+                    failures[at] = self.lost = _unreadable(error)
+            results.append(result)
+        return None
+
+    def _load_together(self, packed: Packed) -> Failure | None:
+        """The same for plain data, in one pickle. It comes back, unless its writer is gone or there is no memory."""
+        frame = self._frame
+        count = frame.done - frame.first
+        loaded: list[Any] = []
+        if count:
+            try:
+                loaded = load(packed, self._on_free)
+            except BaseException as error:
+                alone = [at for at in range(count) if at not in frame.failures]
+                if len(alone) > 1 or isinstance(error, SegmentGoneError):
+                    return _unreadable(error)
+                self._failures[alone[0]] = self.lost = _unreadable(error)
+                loaded = [None]
+        if not frame.failures:
+            self._results = loaded
+            return None
+        values = iter(loaded)
+        self._results = [None if at in frame.failures else next(values) for at in range(count)]
+        for at in sorted(frame.failures):
+            self._at = at
+            self._failures[at] = _failure(frame.failures[at])
+        return None
+
+    def _report(
+        self,
+        results: list[Any],
+        failures: dict[int, Failure],
+        setup_failure: Failure | None,
+        unreadable: Failure | None,
+    ) -> ChunkReported:
+        frame = self._frame
+        return ChunkReported(
+            lane=self._lane,
+            generation=self._generation,
+            chunk=frame.chunk,
+            first=frame.first,
+            done=frame.first + len(results),
+            results=results,
+            failures=failures,
+            stretches=frame.stretches,
+            busy=frame.busy,
+            ended=frame.ended,
+            final=frame.final,
+            setup_failure=setup_failure,
+            returned=frame.returned,
+            records=[load_record(record) for record in frame.records] if frame.records else (),
+            output=frame.output,
+            peaks=frame.peaks,
+            times=frame.times,
+            size=self._size + _size_beside(frame.results),
+            received=self.since,
+            decoded=self._now(),
+            unreadable=unreadable,
+        )
+
+
+def _size_beside(results: Packed | list[Packed]) -> int:
+    """Bytes of the results that are in segments."""
+    if isinstance(results, Packed):
+        return 0 if results.segment is None else results.segment.size
+    return sum(one.segment.size for one in results if one.segment is not None)
+
+
+def _unreadable(error: BaseException) -> Failure:
+    if isinstance(error, SegmentGoneError):  # nothing is wrong with the result
+        return Failure(WorkerCrashedError("the worker ended before its result could be taken"))
+    broken = ResultPicklingError(f"the result can't be unpickled: {text_of(error)}")
+    broken.__cause__ = error
+    return Failure(broken, let_go(error))
+
+
+def decode_failure(data: bytes) -> Failure | None:
+    """The failure in a worker's answer, where there is one."""
+    frame: FailureFrame | None = load_frame(data)
+    return None if frame is None else _failure(frame)
+
+
+def _failure(frame: FailureFrame) -> Failure:
+    type_name, message, trace, bases = frame.stand_in
+    error: BaseException
+    if frame.result is not None:
+        reason, message = f"{type_name}: {message}", f"the result {frame.result} can't be pickled: {message}"
+        error = ResultPicklingError(message, frame.result, reason)
+    else:
+        error = _unpickled(frame) or RemoteError(type_name, message, trace, bases)
+    error.__cause__ = RemoteTraceback(trace)
+    return Failure(error, trace, frame.elapsed, frame.charged, text=message or type_name.rpartition(".")[2])
+
+
+def _unpickled(frame: FailureFrame) -> BaseException | None:
+    if frame.error is None:
+        return None
+    try:
+        error = load_home(frame.error)
+    except BaseException:
+        return None
+    return error if isinstance(error, BaseException) else None

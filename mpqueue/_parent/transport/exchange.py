@@ -1,0 +1,177 @@
+"""What the parent lends to its workers and has from them: segments, counted for each generation of a lane.
+
+Used on the coordinator's thread, but for `received`, which lanes call on their own threads.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from mpqueue._core.state.item_table import Failure
+from mpqueue._core.state.lane_book import Chunk
+from mpqueue._parent.lane_protocol import BringingLane, Capabilities, Lane, SharingLane
+from mpqueue._parent.transport.packing import pack_items
+from mpqueue._wire.memory import shared
+from mpqueue._wire.memory.segments import KEEP_LENT, CommonSegment, SegmentStore, spare
+from mpqueue._wire.pickling.imports import ImportNews, ImportWatch
+from mpqueue._wire.pickling.payload import Packed
+
+
+@dataclass(slots=True)
+class _Account:
+    """One worker's: what it holds of ours, and what we hold no longer of its own."""
+
+    lent: set[int] = field(default_factory=set)
+    common: dict[int, list[CommonSegment]] = field(default_factory=dict)  #: likewise, one entry for each time
+    returned: deque[int] = field(default_factory=deque)
+    stale: list[int] = field(default_factory=list)  #: jobs whose light handlers it may forget with the next chunk
+    brought: weakref.WeakSet[shared.Shared[Any]] = field(default_factory=weakref.WeakSet)  #: shared objects that it has
+    dropped: int = 0  #: how many of the shared objects that are gone it has been told of
+    path: tuple[str, ...] | None = None  #: the ``sys.path`` that it has been told
+    reloaded: int = 0  #: how many of the reloaded modules it has been told of, or has loaded later
+
+    def take_back(self, serial: int) -> None:
+        """It has one view less of this one."""
+        times = self.common.get(serial)
+        if times is not None:
+            times.pop()
+            if not times:
+                del self.common[serial]
+
+    def give_up(self) -> None:
+        """It will not say any more what it has done with."""
+        for times in self.common.values():
+            times[0].give_up()
+        self.common.clear()
+
+
+class Exchange:
+    """The coordinator's segments, and the accounts of all workers."""
+
+    def __init__(self, engine: Capabilities) -> None:
+        self._engine = engine
+        self._store = SegmentStore() if engine.shares_memory else None
+        self._imports = ImportWatch()
+        self._accounts: dict[tuple[int, int], _Account] = {}
+
+    def _account(self, lane: Lane) -> _Account:
+        key = (lane.number, lane.generation)
+        account = self._accounts.get(key)
+        if account is None:
+            # Two threads may come at once, see `received`.
+            account = self._accounts.setdefault(key, _Account(reloaded=len(self._imports.reloaded)))
+        return account
+
+    def pack(self, lane: Lane, chunk: Chunk) -> Packed | list[Packed] | dict[int, Failure]:
+        """The chunk's items, ready to be sent to this lane; or the failures by position, where some can't be."""
+        if self._engine.brings_shared:
+            with shared.notes_shared() as noted:
+                packed = pack_items(chunk, self._store)
+            self.bring(lane, noted)
+        else:
+            packed = pack_items(chunk, self._store)
+        if not isinstance(packed, dict):
+            self._account(lane).lent.update(serials_of(packed))
+        return packed
+
+    def bring(self, lane: Lane, objects: Iterable[shared.Shared[Any]]) -> None:
+        """Have the worker know these shared objects, where it has to be brought them and has not been."""
+        if not self._engine.brings_shared:
+            return
+        brought = self._account(lane).brought
+        for one in objects:
+            if one not in brought:
+                brought.add(one)
+                cast("BringingLane", lane).bring(one)
+
+    def lend(self, lane: Lane, segments: Sequence[CommonSegment]) -> None:
+        """The worker is about to map what is big of a handler."""
+        if not segments:
+            return
+        spare.enter(self)
+        common = self._account(lane).common
+        for segment in segments:
+            segment.lent()
+            common.setdefault(segment.ref.serial, []).append(segment)
+        while len(common) > KEEP_LENT:  # each costs a descriptor, and a handler may keep its arrays for ever
+            common.pop(next(iter(common)))[0].give_up()
+
+    def returned(self, lane: Lane) -> list[int]:
+        """Segments of this worker of which no view is left here, since the last call."""
+        queue = self._account(lane).returned
+        return [queue.popleft() for _ in range(len(queue))]
+
+    def forget_later(self, lane: Lane, job: int) -> None:
+        """Have this worker drop that job's handler when the next chunk comes."""
+        self._account(lane).stale.append(job)
+
+    def to_forget(self, lane: Lane) -> list[int]:
+        """Jobs whose handlers this worker may drop, since the last call."""
+        account = self._account(lane)
+        jobs, account.stale = account.stale, []
+        return jobs
+
+    def unshared(self, lane: Lane) -> list[shared.Token]:
+        """Shared objects that are gone, since the last call."""
+        account = self._account(lane)
+        news = shared.dropped[account.dropped :]
+        account.dropped += len(news)
+        return news
+
+    def import_news(self, lane: Lane) -> ImportNews | None:
+        """What has happened to the imports, since the last call."""
+        if not self._engine.same_files:
+            return None
+        watch, account = self._imports, self._account(lane)
+        watch.look()
+        if account.path == watch.path and account.reloaded == len(watch.reloaded):
+            return None
+        news = ImportNews(
+            path=None if account.path == watch.path else watch.path,
+            reloaded=tuple(watch.reloaded[account.reloaded :]),
+        )
+        account.path, account.reloaded = watch.path, len(watch.reloaded)
+        return news
+
+    def received(self, lane: Lane) -> Callable[[int], None]:
+        """Whom to tell when the last view of one of this worker's segments is gone. On any thread."""
+        return self._account(lane).returned.append
+
+    def unreachable(self, lane: Lane) -> None:
+        """A segment of this worker can't be opened. On any thread. Where it lives, it is to send results otherwise."""
+        if self._engine.shares_memory:
+            cast("SharingLane", lane).take_results_by_pipe()
+
+    def close(self) -> None:
+        """The workers are gone: keep nothing for reuse, whoever still holds the queue."""
+        if self._store is not None:
+            self._store = SegmentStore()
+        for account in self._accounts.values():
+            account.give_up()
+        spare.leave(self)
+
+    def take_back(self, lane: int, generation: int, serials: Sequence[int]) -> None:
+        """This worker has no view of these any more."""
+        account = self._accounts.get((lane, generation))
+        if account is not None and self._store is not None:
+            account.lent.difference_update(serials)
+            self._store.take_back(serials)
+            for serial in serials:
+                account.take_back(serial)
+
+    def lane_gone(self, lane: int, generation: int) -> None:
+        """This worker is no more; what it held may still be mapped by a child of it, so it is not used again."""
+        account = self._accounts.pop((lane, generation), None)
+        if account is not None and self._store is not None:
+            self._store.give_up(sorted(account.lent))
+            account.give_up()
+
+
+def serials_of(packed: Packed | Iterable[Packed]) -> list[int]:
+    """The serials of the segments that these are in."""
+    each = [packed] if isinstance(packed, Packed) else packed
+    return [one.segment.serial for one in each if one.segment is not None]

@@ -1,0 +1,1 @@
+"""What users hold: `JobQueue`, and the jobs, items and runs that come of it."""

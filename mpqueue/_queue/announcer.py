@@ -1,0 +1,184 @@
+"""From the scheduler's announcements to the events that listeners get.
+
+`announce` runs on the coordinator's thread and only posts; everything else runs on the listener thread.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mpqueue._core.commands import (
+    AnnounceFinished,
+    AnnounceItems,
+    AnnounceRecords,
+    AnnounceStarted,
+    AnnounceState,
+)
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._queue.job import Items, JobItem
+from mpqueue._queue.worker_logs import hand_on
+from mpqueue.events import (
+    ITEM_RETRY,
+    JOB_FINISHED,
+    JOB_PROGRESS,
+    JOB_STARTED,
+    ItemRetry,
+    JobFinished,
+    JobProgress,
+    JobStarted,
+)
+from mpqueue.status import JobStatus
+
+if TYPE_CHECKING:
+    from mpqueue._parent.listeners import ListenerThread, Notice
+    from mpqueue._queue.job_queue import JobQueue
+
+Announcement = AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished
+
+
+class Announcer:
+    """Tells a queue's listeners. Holds the queue weakly: a queue that nobody holds has nobody who listens."""
+
+    def __init__(self, owner: JobQueue, thread: ListenerThread, interval: float, now: Callable[[], float]) -> None:
+        self._owner = weakref.ref(owner)
+        self._thread = thread
+        self._interval = interval
+        self._now = now
+        self._told_at: dict[int, float] = {}
+
+    def announce(self, announcement: Announcement) -> None:
+        """Have something told. What may still change is copied here, so that events show it as of now."""
+        if not announcement.job.listed:
+            if isinstance(announcement, AnnounceFinished):
+                self._resolve(announcement.job)
+                return
+            if not isinstance(announcement, AnnounceRecords):
+                return
+        owner = self._owner()
+        if owner is None:
+            return
+        if isinstance(announcement, AnnounceFinished):
+            if self._thread.idle and not owner.has_listeners(JOB_FINISHED):
+                self._told_at.pop(announcement.job.number, None)
+                owner.resolve_run(announcement.job)  # nobody to tell, so nothing to wait for
+            else:
+                self._thread.post(partial(self._tell_finished, announcement))
+        elif _is_heard(announcement, owner):  # else the thread need not even wake up
+            self._post(announcement)
+
+    def _post(self, announcement: AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState) -> None:
+        notice: Notice
+        match announcement:
+            case AnnounceStarted(job):
+                notice = partial(self._emit, JOB_STARTED, JobStarted(job.id))
+            case AnnounceItems(job):
+                rows = announcement.rows
+                if rows is None:
+                    rows = {index: job.table.row(index) for index in (*announcement.failed, *announcement.retrying)}
+                notice = partial(self._tell_items, announcement, rows)
+            case AnnounceRecords(job, lane, records):
+                notice = partial(hand_on, job, lane, records)
+            case AnnounceState(job, event, status, completed, failed):
+                progress = _progress(job, status, completed, failed)
+                notice = partial(self._emit, event, progress)
+        self._thread.post(partial(self._tell, announcement.job, notice))
+
+    def _tell(self, job: JobBook, notice: Notice) -> None:
+        began = self._now()
+        try:
+            notice()
+        finally:
+            job.timings.listening += self._now() - began
+
+    def _emit(self, event: str, payload: object) -> None:
+        owner = self._owner()
+        if owner is not None:
+            owner.emit(event, payload)
+
+    def _tell_items(self, told: AnnounceItems, rows: dict[int, ItemTable]) -> None:
+        owner = self._owner()
+        if owner is None:
+            return
+        if told.retrying and owner.has_listeners(ITEM_RETRY):
+            self._tell_retries(told, rows)
+        if not owner.has_listeners(JOB_PROGRESS):
+            return
+        if self._interval > 0:
+            self._tell_merged(told)
+        else:
+            self._tell_each(owner, told, rows)
+
+    def _tell_each(self, owner: JobQueue, told: AnnounceItems, rows: dict[int, ItemTable]) -> None:
+        table, items = told.job.table, Items(told.job.table)
+        job_id, total, status, paused = told.job.id, len(items), told.status, told.status is JobStatus.PAUSED
+        completed, failed = told.completed_before, told.failed_before
+        for index in told.indices:
+            if index in rows:
+                if index in told.retrying:
+                    continue
+                failed += 1
+                item = JobItem(rows[index], 0)
+            else:
+                completed += 1
+                item = JobItem(table, index)
+            owner.emit(JOB_PROGRESS, JobProgress(job_id, status, total, completed, failed, paused, items, item))
+
+    def _tell_retries(self, told: AnnounceItems, rows: dict[int, ItemTable]) -> None:
+        for index, retrying in told.retrying.items():
+            item = JobItem(rows[index], 0)
+            event = ItemRetry(told.job.id, item, retrying.attempt, retrying.delay, retrying.failure.message)
+            self._emit(ITEM_RETRY, event)
+
+    def _tell_merged(self, told: AnnounceItems) -> None:
+        """At most one event in the interval; the last state is told when it is over, or before the job's end."""
+        job, ended = told.job, len(told.indices) - len(told.retrying)
+        if not ended:
+            return
+        failed = told.failed_before + len(told.failed)
+        completed = told.completed_before + ended - len(told.failed)
+        progress = _progress(job, told.status, completed, failed)
+
+        def tell() -> None:
+            self._told_at[job.number] = self._now()
+            self._emit(JOB_PROGRESS, progress)
+
+        due = self._told_at.get(job.number, float("-inf")) + self._interval
+        if due <= self._now():
+            self._thread.forget(job.number)
+            tell()
+        else:
+            self._thread.call_at(job.number, due, tell)
+
+    def _tell_finished(self, told: AnnounceFinished) -> None:
+        self._thread.tell_now(told.job.number)
+        self._told_at.pop(told.job.number, None)
+        event = JobFinished(told.job.id, told.status, told.completed, told.failed, told.duration)
+        self._tell(told.job, partial(self._emit, JOB_FINISHED, event))
+        told.job.timings.told_at = self._now()
+        self._resolve(told.job)
+
+    def _resolve(self, job: JobBook) -> None:
+        owner = self._owner()
+        if owner is not None:
+            owner.resolve_run(job)
+
+
+def _is_heard(announcement: AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState, owner: JobQueue) -> bool:
+    match announcement:
+        case AnnounceStarted():
+            return owner.has_listeners(JOB_STARTED)
+        case AnnounceItems():
+            return owner.has_listeners(JOB_PROGRESS) or bool(announcement.retrying and owner.has_listeners(ITEM_RETRY))
+        case AnnounceRecords():
+            return True
+        case AnnounceState():
+            return owner.has_listeners(announcement.event)
+
+
+def _progress(job: JobBook, status: JobStatus, completed: int, failed: int) -> JobProgress:
+    items = Items(job.table)
+    return JobProgress(job.id, status, len(items), completed, failed, status is JobStatus.PAUSED, items)

@@ -1,0 +1,51 @@
+"""Which engine a queue gets, and what is refused because that engine can't do it."""
+
+from __future__ import annotations
+
+from mpqueue._core.capabilities import Capabilities
+from mpqueue._engines.loky.loky_backend import LokyBackend
+from mpqueue._options import JobOptions, QueueOptions
+from mpqueue._parent.lane_protocol import Backend
+from mpqueue.errors import shown
+
+
+def choose_backend(backend: str | Backend) -> Backend:
+    """The engine of that name, or the one given. Raises TypeError or ValueError for anything else."""
+    if isinstance(backend, str):
+        if backend != "loky":
+            raise ValueError(f"backend: expected 'loky' or a Backend (see mpqueue.backends), got {shown(backend)}")
+        return LokyBackend()
+    able = isinstance(getattr(backend, "capabilities", None), Capabilities) and hasattr(backend, "open")
+    if isinstance(backend, type) or not able:
+        raise TypeError(
+            f"backend: expected 'loky' or a Backend (see mpqueue.backends), got {shown(backend)} of type "
+            f"{type(backend).__name__}"
+        )
+    return backend
+
+
+def check_queue(backend: Backend, options: QueueOptions, *, has_initializer: bool = False) -> None:
+    """Raise ValueError where the queue's options ask for what the engine can't do."""
+    able = backend.capabilities
+    _refuse_limit(backend, "timeout", options.timeout)
+    _refuse_limit(backend, "setup_timeout", options.setup_timeout)
+    if options.max_items_per_worker is not None and not able.can_replace:
+        raise ValueError(f"max_items_per_worker: expected None, since {backend!r} can't replace one worker")
+    if options.max_memory_per_worker is not None and not able.shares_memory:
+        raise ValueError(f"max_memory_per_worker: expected None, since {backend!r} has workers that can't be measured")
+    if options.threads_per_worker is not None and not able.own_processes:
+        raise ValueError(f"threads_per_worker: expected None, since the workers of {backend!r} are not ours to set up")
+    if has_initializer and not able.is_sticky:
+        raise ValueError(f"initializer: expected None, since {backend!r} does not say which worker runs what")
+
+
+def check_job(backend: Backend, options: JobOptions) -> None:
+    """Raise ValueError where a job's options ask for what the engine can't do."""
+    _refuse_limit(backend, "timeout", options.timeout)
+    if options.capture_output and not backend.capabilities.own_processes:
+        raise ValueError(f"capture_output: expected False, since the processes of {backend!r} run other things too")
+
+
+def _refuse_limit(backend: Backend, name: str, seconds: float | None) -> None:
+    if seconds is not None and not backend.capabilities.can_kill:
+        raise ValueError(f"{name}: expected None, since {backend!r} can't end an item that runs; got {seconds!r}")

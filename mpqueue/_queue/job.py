@@ -1,0 +1,402 @@
+"""What users hold of a job: `Job` and `JobItem`, views of the books that the scheduler keeps.
+
+A view holds no data of its own, so that a million items cost columns, not objects. Views stay readable when the
+queue is closed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, overload
+
+from mpqueue._core.state.item_table import FailedTry, ItemTable
+from mpqueue._report.reportable import Reportable
+from mpqueue._text import repr_of, visible
+from mpqueue.errors import ItemError, shown
+from mpqueue.events import milliseconds
+from mpqueue.status import COMPLETED, FAILED, ITEM_CODES, ItemStatus, JobStatus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    import polars as pl
+    from typing_extensions import TypeVar  # a part of every type checker; its defaults come with Python 3.13
+
+    from mpqueue._core.state.job_book import JobBook
+
+    T_co = TypeVar("T_co", covariant=True, default=Any)
+    R_co = TypeVar("R_co", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    T_co = TypeVar("T_co", covariant=True)  #: what the items are
+    R_co = TypeVar("R_co", covariant=True)  #: what the handler returns
+
+
+class JobItem(Generic[T_co, R_co]):
+    """One item of a job: a view of its row. Two views of the same row are equal."""
+
+    __slots__ = ("_index", "_table")
+
+    def __init__(self, table: ItemTable, index: int) -> None:
+        self._table = table
+        self._index = index
+
+    @property
+    def id(self) -> Hashable:
+        """The item's ``"id"`` or ``.id``, else its position in the list."""
+        return self._table.id_of(self._index)
+
+    @property
+    def status(self) -> ItemStatus:
+        """Where the item is now; ``processing`` only while a worker really runs it. Costs up to 1 us a worker."""
+        status = ITEM_CODES[self._table.status[self._index]]
+        if status in (ItemStatus.COMPLETED, ItemStatus.FAILED) or self._index not in self._table.running():
+            return status
+        return ItemStatus.PROCESSING
+
+    @property
+    def attempts(self) -> int:
+        """The tries charged to the item so far; 0 when its handler was never called."""
+        return self._table.attempts[self._index]
+
+    @property
+    def error(self) -> str | None:
+        """The message of the last failed try, or its type's name where that is empty; None once it completed."""
+        failure = self._failure
+        return None if failure is None else failure.message
+
+    @property
+    def exception(self) -> BaseException | None:
+        """The exception of the last failed try, with the worker's traceback as its cause; None once it completed."""
+        failure = self._failure
+        return None if failure is None else failure.error
+
+    @property
+    def traceback(self) -> str | None:
+        """The worker's traceback of the last failed try, as text, where there is one."""
+        failure = self._failure
+        return None if failure is None else failure.traceback
+
+    @property
+    def _failure(self) -> Any:
+        if self._table.status[self._index] == COMPLETED:
+            return None
+        return self._table.failures.get(self._index)
+
+    @property
+    def result(self) -> R_co | None:
+        """What the handler returned; None where the item has not completed."""
+        result: R_co | None = self._table.results[self._index]
+        return result
+
+    @property
+    def proposed_alt(self) -> Any:
+        """The result's ``alt_text`` or ``altText`` (key or attribute), None where there is none."""
+        result: Any = self.result
+        for name in ("alt_text", "altText"):
+            if isinstance(result, dict):
+                if name in result:
+                    return result[name]
+            elif (value := getattr(result, name, None)) is not None:
+                return value
+        return None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the last try took in the handler; of very short items that ran together, their average."""
+        return self._table.elapsed[self._index]
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """Seconds of CPU time of its worker's process in the last try, all threads together; averaged as ``elapsed``.
+
+        None where the item did not run, or its worker died.
+        """
+        return self._table.cpu[self._index] or None
+
+    @property
+    def peak_memory(self) -> int | None:
+        """The most bytes of memory that its worker had during the last try: Python, modules and mapped files included.
+
+        None where it is not known: of items that took less than 5 ms or ran together with others under one mark, of
+        those that crashed, and where the system does not tell (elsewhere than on Linux).
+        """
+        return self._table.peak[self._index] << 10 or None
+
+    @property
+    def fraction(self) -> float:
+        """How far it is, from 0 to 1, as its handler reported it; 1 where it completed."""
+        if self._table.status[self._index] == COMPLETED:
+            return 1.0
+        return self._table.running().get(self._index, 0.0)
+
+    @property
+    def stdout(self) -> str | None:
+        """What its last try wrote to stdout; None where that was not kept (``capture_output``), or the try crashed."""
+        return self._table.output.get(self._index, (None, None))[0]
+
+    @property
+    def stderr(self) -> str | None:
+        """What its last try wrote to stderr; None as for ``stdout``."""
+        return self._table.output.get(self._index, (None, None))[1]
+
+    @property
+    def payload(self) -> T_co:
+        """The item itself, as it was passed to `create_job`."""
+        payload: T_co = self._table.payloads[self._index]
+        return payload
+
+    @property
+    def history(self) -> list[FailedTry]:
+        """Each failed try: its error, its duration in seconds, the worker's process id. Survives `retry_failed`."""
+        return list(self._table.history.get(self._index, ()))
+
+    def replay(self) -> R_co:
+        """Run the item once more, here, setup included, for a debugger; its result, or what it raises. Changes nothing.
+
+        Raises `JobStateError` where the handler is not at hand, `JournalError` where it can't be read from a journal.
+        """
+        result: R_co = self._table.replay(self._table, self._index)
+        return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """The wire form; unset keys are absent."""
+        wire = self._wire_form(self.status)
+        wire["attempts"] = self.attempts
+        return wire
+
+    def to_progress_dict(self) -> dict[str, Any]:
+        """The wire form inside a progress event, without ``attempts``."""
+        return self._wire_form(self.status)
+
+    def _wire_form(self, status: ItemStatus) -> dict[str, Any]:
+        wire: dict[str, Any] = {"id": as_json(self.id), "status": str(status)}
+        if self._table.status[self._index] == COMPLETED:
+            wire["result"] = as_json(self.result)
+            if (proposed := self.proposed_alt) is not None:
+                wire["proposedAlt"] = as_json(proposed)
+        elif (error := self.error) is not None:
+            wire["error"] = error
+        return wire
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, JobItem):
+            return NotImplemented
+        return self._table is other._table and self._index == other._index
+
+    def __hash__(self) -> int:
+        return hash((id(self._table), self._index))
+
+    def __repr__(self) -> str:
+        return f"<JobItem {shown(self.id)} {self.status}>"
+
+
+def as_json(value: Any) -> Any:
+    """The value itself where it can be written as JSON, else its ``repr``."""
+    import json  # takes 1 ms, which a program that exports nothing need not wait for
+
+    try:
+        json.dumps(value, allow_nan=False)
+    except Exception:  # noqa: BLE001 - json asks what may raise anything
+        return repr_of(value)
+    return value
+
+
+class Items(Sequence[JobItem[T_co, R_co]]):
+    """The items of a job, in the order they were given: a live, read-only view."""
+
+    __slots__ = ("_table",)
+
+    def __init__(self, table: ItemTable) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @overload
+    def __getitem__(self, index: int) -> JobItem[T_co, R_co]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[JobItem[T_co, R_co]]: ...
+    def __getitem__(self, index: int | slice) -> JobItem[T_co, R_co] | list[JobItem[T_co, R_co]]:
+        positions = range(len(self._table))[index]
+        if isinstance(positions, range):
+            return [JobItem(self._table, position) for position in positions]
+        return JobItem(self._table, positions)
+
+    def __iter__(self) -> Iterator[JobItem[T_co, R_co]]:
+        table = self._table
+        return (JobItem(table, position) for position in range(len(table)))
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} items>"
+
+
+class Job(Reportable, Generic[T_co, R_co]):
+    """A batch of items and their handler: a live view, readable from any thread, also after the queue is closed.
+
+    ``Job[T, R]`` for a type checker: items of type ``T``, results of type ``R``.
+    """
+
+    __slots__ = ("__weakref__", "_book")
+
+    def __init__(self, book: JobBook) -> None:
+        self._book = book
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self._book.id
+
+    @property
+    def status(self) -> JobStatus:
+        """Where the job is. The last of its changes comes with ``job:finished``."""
+        return self._book.status
+
+    @property
+    def total(self) -> int:
+        """How many items it has."""
+        return self._book.total
+
+    @property
+    def completed(self) -> int:
+        """How many items completed."""
+        return self._book.completed
+
+    @property
+    def failed(self) -> int:
+        """How many items failed for good."""
+        return self._book.failed
+
+    @property
+    def retries(self) -> int:
+        """How many tries failed and were to be followed by another."""
+        return self._book.retries
+
+    @property
+    def seed(self) -> int:
+        """What its items' random numbers come from: given to `create_job`, or drawn there."""
+        return self._book.options.seed
+
+    @property
+    def started_at(self) -> float | None:
+        """When it started, in seconds since the epoch; None before."""
+        return self._book.started_at
+
+    @property
+    def finished_at(self) -> float | None:
+        """When it ended, in seconds since the epoch; None before."""
+        return self._book.finished_at
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from its start to its end, by the monotonic clock; None before its end."""
+        return self._book.duration
+
+    @property
+    def paused(self) -> bool:
+        """True between `pause` and `resume`."""
+        return self._book.paused
+
+    @property
+    def cancelled(self) -> bool:
+        """True from `cancel` on, at once."""
+        return self._book.cancelled
+
+    @property
+    def items(self) -> Items[T_co, R_co]:
+        """All items, in the order they were given, as views."""
+        return Items(self._book.table)
+
+    @property
+    def results(self) -> list[R_co | None]:
+        """The results in item order, None where an item has not completed. A new list: 8 bytes an item."""
+        return list(self._book.table.results)
+
+    @property
+    def failures(self) -> list[ItemError]:
+        """One `ItemError` for each failed item, in item order: ``.item``, and the failure itself as ``__cause__``."""
+        table = self._book.table
+        return [
+            _item_error(self.id, JobItem(table, index))
+            for index in sorted(table.failures)
+            if table.status[index] == FAILED
+        ]
+
+    def raise_for_failures(self) -> None:
+        """Raise an `ExceptionGroup` of all `failures`, where there are any."""
+        failures = self.failures
+        if failures:
+            raise ExceptionGroup(f"job {self.id!r}: {len(failures)} of {self.total} items failed", failures)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The wire form: camelCase keys, milliseconds as whole numbers, unset keys absent."""
+        wire: dict[str, Any] = {
+            "id": self.id,
+            "status": str(self.status),
+            "total": self.total,
+            "completed": self.completed,
+            "failed": self.failed,
+            "items": [item.to_dict() for item in self.items],
+            "paused": self.paused,
+            "cancelled": self.cancelled,
+        }
+        if self.started_at is not None:
+            wire["startedAt"] = milliseconds(self.started_at)
+        if self.finished_at is not None:
+            wire["finishedAt"] = milliseconds(self.finished_at)
+        return wire
+
+    def to_records(self, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """One dict an item: id, status, attempts, elapsed, error, result; or the ``columns`` that are asked for.
+
+        Columns are attributes of `JobItem`, or keys of the results or payloads: ``"label"``, ``"payload.file"``.
+        Raises ValueError for one that no item has.
+        """
+        from mpqueue._output.export import records  # which few programs need
+
+        return records(self.items, columns)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        columns: Sequence[str] | None = None,
+        format: str | None = None,
+        escape_formulas: bool = True,
+    ) -> Path:
+        """Write the items into a file: ``.jsonl``, ``.json``, ``.csv``, ``.tsv``, or with pyarrow ``.parquet``.
+
+        ``columns`` are as in `to_records`; tables spread results that are mappings over a column for each key. The
+        file is there when it is whole. Values that JSON has no form for are written as their ``repr``. In CSV and TSV,
+        texts that a spreadsheet would take for a formula (``=``, ``+``, ``-``, ``@``) have an apostrophe before them;
+        with ``escape_formulas=False`` they are as they were. Returns its path.
+        """
+        from mpqueue._output.export import export  # which few programs need
+
+        return export(self.items, path, columns, format, escape_formulas=escape_formulas)
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """A data frame of the items, with the columns of `export`. Raises ImportError without pandas."""
+        from mpqueue._output.export import to_pandas  # which few programs need
+
+        return to_pandas(self.items, columns)
+
+    def to_polars(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """A data frame of the items, with the columns of `export`. Raises ImportError without polars."""
+        from mpqueue._output.export import to_polars  # which few programs need
+
+        frame: pl.DataFrame = to_polars(self.items, columns)
+        return frame
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id!r} {self.status}: {self.completed} completed, {self.failed} failed of {self.total}>"
+
+
+def _item_error(job_id: str, item: JobItem) -> ItemError:
+    tries = "1 try" if item.attempts == 1 else f"{item.attempts} tries"
+    error = ItemError(f"item {shown(item.id)} of job {job_id!r} failed after {tries}: {visible(str(item.error))}", item)
+    error.__cause__ = item.exception
+    return error

@@ -1,0 +1,219 @@
+"""`JobRun`: a started job as a future that can also be awaited, and iterated over while its items finish."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic
+
+from mpqueue._core.messages import JobCancelled
+from mpqueue._core.state.item_table import Failure
+from mpqueue._queue.job import Job, JobItem, R_co, T_co
+from mpqueue._queue.mailbox import Alarm, Mailbox
+from mpqueue.errors import JournalError, QueueClosedError
+from mpqueue.status import FAILED
+
+if TYPE_CHECKING:
+    from mpqueue._core.state.job_book import JobBook
+    from mpqueue._output.progress import Display
+    from mpqueue._queue.job_queue import JobQueue
+
+DoneCallback = Callable[[Future[Any]], object]
+Ended = Sequence[int] | None  #: indices of items that ended; None: the job has
+
+
+class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
+    """One run of a job. Resolves to the finished `Job`, whatever became of its items, after its last event.
+
+    ``result()`` never raises because of the job: a cancelled one comes with status ``cancelled``. An unresolved run
+    keeps its queue alive.
+    """
+
+    def __init__(self, book: JobBook, owner: JobQueue, *, cancel_with_awaiter: bool, kill_on_cancel: bool) -> None:
+        super().__init__()
+        self.job: Job[T_co, R_co] = Job(book)
+        self._book = book
+        self._owner: JobQueue | None = owner
+        self.display: Display | None = None  #: what shows its progress; ended before it resolves
+        self._cancel_with_awaiter = cancel_with_awaiter
+        self._kill_on_cancel = kill_on_cancel
+        self._callback_lock = threading.Lock()
+        self._callbacks: list[DoneCallback] = []
+        self._news = threading.Event()  #: it is done, or there is trouble
+        self._trouble: JournalError | None = None
+        self._alarms: list[Alarm] = []  #: of those who await it
+        self.set_running_or_notify_cancel()
+
+    def resolve(self) -> list[DoneCallback]:
+        """The job's last event was delivered; returns the callbacks to `run_callbacks`. Called by the queue only."""
+        self._owner = None
+        with self._callback_lock:
+            callbacks, self._callbacks = self._callbacks, []
+            if not self.done():
+                self.set_result(self.job)
+                self._news.set()
+        return callbacks
+
+    def disturb(self, trouble: JournalError | None) -> None:
+        """It can't go on, which is raised where it is waited for, or (None) it does again. Called by the queue only."""
+        self._trouble = trouble
+        if trouble is not None:
+            self._news.set()
+            for alarm in list(self._alarms):
+                alarm.ring()
+        elif not self.done():
+            self._news.clear()
+            if self.done():
+                self._news.set()
+
+    def _await_news(self, timeout: float | None) -> float | None:
+        self._news.wait(timeout)
+        self._check_trouble()
+        return None if timeout is None else 0.0
+
+    def _check_trouble(self) -> None:
+        trouble = self._trouble
+        if trouble is not None and not self.done():
+            raise JournalError(str(trouble)) from trouble
+
+    def run_callbacks(self, callbacks: list[DoneCallback]) -> None:
+        """Call these; one that raises is logged, and the others are called."""
+        for callback in callbacks:
+            super().add_done_callback(callback)
+
+    def add_done_callback(self, fn: DoneCallback) -> None:
+        """Have ``fn(run)`` called when the run resolves, on the listener thread; at once where it has."""
+        with self._callback_lock:
+            if not self.done():
+                self._callbacks.append(fn)
+                return
+        super().add_done_callback(fn)
+
+    def cancel(self) -> bool:
+        """Cancel the job, as ``queue.cancel`` does; returns True. The run resolves when the job has ended."""
+        owner = self._owner
+        if owner is not None and not self.done():
+            owner.cancel(self.job.id)
+        return True
+
+    @property
+    def spoke(self) -> bool:
+        """True where handlers have logged something, which is told on the listener thread."""
+        return self._book.spoke
+
+    def end_display(self) -> None:
+        """Show nothing more of its progress: whoever waited for it goes on."""
+        if self.display is not None:
+            self.display.end()
+
+    def end_bar(self) -> None:
+        """The same after an interruption, which waits for no code of the user's."""
+        if self.display is not None and self.display.draws:
+            self.display.end()
+
+    def kill(self) -> None:
+        """Cancel the job and end the items that run. Does not wait, and never raises."""
+        owner = self._owner
+        if owner is not None and not self.done():
+            owner.post(JobCancelled(self._book, 0.0, kill=True))
+
+    def begun(self, answer: Future[None]) -> None:
+        """The job was started, or (the answer raises) it could not be: so `result` raises that."""
+        error = answer.exception()
+        if error is not None:
+            self._owner = None
+            self.set_exception(error)
+            self._news.set()
+
+    def outcomes(self) -> tuple[list[Any], dict[int, Failure]]:
+        """All results by position (None where there is none), and the failures for good, once it is done.
+
+        Costs nothing an item: the list is the job's own.
+        """
+        table = self._book.table
+        failures = {index: failure for index, failure in table.failures.items() if table.status[index] == FAILED}
+        return table.results, failures
+
+    def result(self, timeout: float | None = None) -> Job[T_co, R_co]:
+        """Wait for the job's end, at most ``timeout`` seconds (then TimeoutError; the job goes on).
+
+        Raises RuntimeError instead of hanging where it would wait for itself: in a listener or a done-callback; and
+        `JournalError` while the job is paused because its journal can't be written: it goes on once that is possible.
+        """
+        self._check_waiting_allowed("run.result()")
+        timeout = self._await_news(timeout)
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """None, once the job has ended; waits and raises like `result`."""
+        self._check_waiting_allowed("run.exception()")
+        timeout = self._await_news(timeout)
+        return super().exception(timeout)
+
+    def _check_waiting_allowed(self, what: str) -> None:
+        owner = self._owner
+        if owner is not None and not self.done():
+            owner.check_waiting_allowed(what)
+
+    def as_completed(self) -> Iterator[JobItem[T_co, R_co]]:
+        """The items as they end, completed or failed: those that have already, then the others.
+
+        Leaving the loop cancels nothing. Items that end pending, because the job was cancelled, do not come.
+        """
+        ended: Mailbox[Ended] = Mailbox()
+        unsubscribe = self._subscribe(ended.put)
+        try:
+            while (indices := ended.take()) is not None:
+                for index in indices:
+                    yield self.job.items[index]
+        finally:
+            unsubscribe()
+
+    async def __aiter__(self) -> AsyncIterator[JobItem[T_co, R_co]]:
+        ended: Mailbox[Ended] = Mailbox()
+        unsubscribe = self._subscribe(ended.put)
+        try:
+            while (indices := await ended.take_later()) is not None:
+                for index in indices:
+                    yield self.job.items[index]
+        finally:
+            unsubscribe()
+
+    def _subscribe(self, put: Callable[[Ended], None]) -> Callable[[], None]:
+        owner = self._owner
+        if owner is None:
+            put(self._book.table.ended_indices())
+            put(None)
+            return lambda: None
+        return owner.subscribe(self._book, put)
+
+    def __await__(self) -> Generator[Any, None, Job[T_co, R_co]]:
+        return self._wait_in_loop().__await__()
+
+    async def _wait_in_loop(self) -> Job[T_co, R_co]:
+        self._check_waiting_allowed("await run")
+        if not self.done():
+            alarm = Alarm()
+            self.add_done_callback(lambda _: alarm.ring())
+            self._alarms.append(alarm)
+            try:
+                if self._trouble is None:
+                    await alarm.wait()
+            except BaseException:
+                self.awaiter_cancelled()
+                raise
+            finally:
+                self._alarms.remove(alarm)
+            self._check_trouble()
+        return self.result()
+
+    def awaiter_cancelled(self) -> None:
+        """A task that awaits the run was cancelled: it is detached, or takes the job with it."""
+        owner = self._owner
+        if self._cancel_with_awaiter and owner is not None:
+            message = JobCancelled(self._book, 0.0, kill=self._kill_on_cancel)
+            with contextlib.suppress(QueueClosedError):
+                owner.ask(partial(owner.handle, message))  # `cancelled` is true when the awaiter goes on

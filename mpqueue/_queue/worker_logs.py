@@ -1,0 +1,47 @@
+"""What handlers logged in the workers, handed to this process's logging, on the listener thread.
+
+The loggers' levels, filters and handlers of this process decide what becomes of a record, as if it had been logged
+here. It has four attributes more: ``mpqueue_job``, ``mpqueue_item``, ``mpqueue_attempt`` and ``mpqueue_worker``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._output.bars import aside
+from mpqueue._wire.frames import RecordFrame, Speech
+from mpqueue._wire.pickling.packed_handler import PackedHandler
+
+
+def hand_on(job: JobBook, lane: int, records: Sequence[RecordFrame]) -> None:
+    """Log these here. Bars on the terminal make room for what is written."""
+    with aside():
+        for frame in records:
+            logger = logging.getLogger(frame.fields["name"])
+            record = logging.makeLogRecord(_fields_of(frame, job, lane))
+            if logger.isEnabledFor(record.levelno):
+                logger.handle(record)
+
+
+def _fields_of(frame: RecordFrame, job: JobBook, lane: int) -> dict[str, object]:
+    return {
+        "mpqueue_job": job.id if job.listed else None,
+        "mpqueue_item": None if frame.place is None else job.table.id_of(frame.place),
+        "mpqueue_attempt": frame.attempt,
+        "mpqueue_worker": lane,
+        **frame.fields,  # of a job inside a job, what is known of the inner one stays
+    }
+
+
+def with_speech(job: JobBook, *, beside_bar: bool) -> PackedHandler:
+    """The handler of a job that starts now: its workers' loggers get the levels that this process's loggers have."""
+    handler: PackedHandler = job.handler
+    manager = logging.root.manager
+    levels = {"": logging.root.level}
+    for name, logger in list(manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and logger.level:
+            levels[name] = logger.level
+    speech = Speech(levels, manager.disable, job.options.capture_output, beside_bar)
+    return handler._replace(frame=handler.frame._replace(speech=speech))

@@ -1,0 +1,360 @@
+"""What a report knows: the figures of one run of a job, worked out of its books. No text, no opinion."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from mpqueue._core.state.timings import Event, Span, Sums
+from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
+
+if TYPE_CHECKING:
+    from mpqueue._core.state.job_book import JobBook
+
+#: How many of the slowest items are named.
+SLOWEST = 10
+#: Characters of an error.
+ERROR_LENGTH = 70
+#: Bars of the histogram of item times.
+BARS = 40
+#: Points of the curve of busy workers.
+POINTS = 240
+#: Busy workers up to which a span counts as one of few, and from which (of the most that there were) as one of many.
+FEW, MANY = 1.5, 0.75
+
+
+class Part(NamedTuple):
+    """One part of a whole: what it is called, its seconds, and what it means."""
+
+    key: str
+    name: str
+    seconds: float
+    meaning: str
+
+
+class Memory(NamedTuple):
+    """Peaks of workers' memory in bytes, of the items of which it is known."""
+
+    items: int
+    median: int
+    most: int
+    greediest: Hashable  #: the id of the item with the highest peak
+
+
+class SlowItem(NamedTuple):
+    """One of the slowest. ``peak`` is in bytes, None where it is not known."""
+
+    id: Hashable
+    seconds: float
+    peak: int | None
+    attempts: int
+    status: str
+
+
+class ItemTimes(NamedTuple):
+    """How long items took, each in its last try. ``bars`` are (from, to, count), in equal steps of the logarithm."""
+
+    items: int
+    mean: float
+    median: float
+    p90: float
+    p99: float
+    longest: float
+    bars: Sequence[tuple[float, float, int]]
+
+
+class Pace(NamedTuple):
+    """Seconds an item took in the handler, while so many workers were busy on average."""
+
+    busy: float
+    items: int
+    seconds: float
+
+
+class Tries(NamedTuple):
+    """Tries that failed: how many, their seconds in the handler, and the commonest errors with their counts."""
+
+    failed: int
+    seconds: float
+    errors: Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """All of it. Times are seconds; moments count from the job's start."""
+
+    job_id: str
+    status: str
+    total: int
+    completed: int
+    failed: int
+    retries: int
+    wall: float
+    workers: int
+    cpus: int
+    shared: bool
+    timeout: float | None
+    chunksize: int | None
+    sums: Sums
+    work: Sequence[Part]  #: the workers' time; adds up to ``wall`` times ``workers``
+    tail: float  #: the idle part of it that came after each worker's last item
+    parent: Sequence[Part]  #: what the parent did meanwhile
+    items: ItemTimes | None
+    slowest: Sequence[SlowItem]
+    memory: Memory | None
+    tries: Tries
+    few: Pace | None  #: while few workers were busy, and while many were; where there was enough of both
+    many: Pace | None
+    spans: Sequence[Span]
+    events: Sequence[Event]
+    busy: Sequence[float]  #: workers busy, over time
+    handler_bytes: int
+    handler_weight: str
+    handler_seconds: float  #: pickling the handler, before the start
+    told_after: float  #: seconds from the job's end until listeners had heard of it
+
+    @property
+    def worker_seconds(self) -> float:
+        """The whole that `work` divides."""
+        return self.wall * self.workers
+
+    def share(self, *keys: str) -> float:
+        """What part of the workers' time these are."""
+        whole = self.worker_seconds
+        return sum(part.seconds for part in self.work if part.key in keys) / whole if whole else 0.0
+
+
+def measure(book: JobBook, now: float, cpus: int) -> Figures:
+    """The figures of a job's last run; of one that runs still, as of ``now``. Costs about 1 us an item."""
+    timings = book.timings.until(now)
+    start, wall = timings.started, max(0.0, (timings.finished or now) - timings.started)
+    spans = [_from(start, span) for span in timings.spans()]
+    tail = sum(wall - (ended - start) for ended in timings.last_on.values())
+    tail = min(max(0.0, tail), timings.sums.idle)
+    sums = timings.sums
+    few, many = _paces(spans)
+    return Figures(
+        job_id=book.id,
+        status=str(book.status),
+        total=len(book.table),
+        completed=book.completed,
+        failed=book.failed,
+        retries=book.retries,
+        wall=wall,
+        workers=timings.lanes,
+        cpus=cpus,
+        shared=timings.shared,
+        timeout=book.options.timeout,
+        chunksize=book.options.chunksize,
+        sums=sums,
+        work=_work(sums, tail, wall * timings.lanes, timings.shared),
+        tail=tail,
+        parent=_parent(sums, timings.listening),
+        items=_item_times(book),
+        slowest=_slowest(book),
+        memory=_memory(book),
+        tries=_tries(book),
+        few=few,
+        many=many,
+        spans=spans,
+        events=[event._replace(at=event.at - start) for event in timings.events],
+        busy=_busy_over_time(spans, wall),
+        handler_bytes=timings.handler_bytes,
+        handler_weight=timings.handler_weight,
+        handler_seconds=timings.handler_seconds,
+        told_after=0.0 if timings.told_at is None else max(0.0, timings.told_at - start - wall),
+    )
+
+
+def _from(start: float, span: Span) -> Span:
+    return span._replace(
+        packed_at=span.packed_at - start,
+        left_at=span.left_at - start,
+        begun=span.begun - start,
+        ended=span.ended - start,
+        received=span.received - start,
+        decoded=span.decoded - start,
+    )
+
+
+#: The parts in which a worker waited.
+_WAITING = frozenset(
+    {"for_pickling", "for_unpickling", "for_parent", "transfer", "starting", "replacing", "idle", "tail"}
+)
+
+
+def _work(sums: Sums, tail: float, whole: float, shared: bool) -> list[Part]:
+    idle = "nothing of this job was there to be done" + ("; they may have served other jobs" if shared else "")
+    parts = [
+        Part("handler", "in the handler", sums.handling, "your function"),
+        Part("setup", "in setup", sums.setup, "once in each worker"),
+        Part("loading", "loading the handler", sums.loading, "unpickling it, and importing what it needs"),
+        Part("unpickling", "unpickling items", sums.unpacking, "in the workers"),
+        Part("pickling", "pickling results", sums.packing, "in the workers"),
+        Part("for_pickling", "waiting for items", sums.for_pickling, "which the parent was pickling"),
+        Part("for_unpickling", "waiting for results", sums.for_unpickling, "which the parent was unpickling"),
+        Part("for_parent", "waiting for the parent", sums.for_parent, "which was busy with other workers"),
+        Part("transfer", "transfer", sums.for_transfer, "through pipes and shared memory"),
+        Part("own", "mpqueue in the workers", max(0.0, sums.overhead), "frames, marks, looking at flags"),
+        Part("starting", "starting workers", sums.starting, "they were not there yet"),
+        Part("replacing", "replacing workers", sums.replacing, "they were not there again"),
+        Part("lost", "lost with dead workers", sums.lost, "their work had to be done again"),
+        Part("idle", "idle", sums.idle - tail, idle),
+        Part("tail", "idle at the end", tail, "the last items were running elsewhere"),
+    ]
+    waited = sum(part.seconds for part in parts if part.key in _WAITING)
+    worked = sum(part.seconds for part in parts) - waited
+    if worked + waited > whole and waited:
+        # Chunks of one lane ran on several workers at a time: an executor of another kind decides on which.
+        share = max(0.0, whole - worked) / waited
+        parts = [part._replace(seconds=part.seconds * share) if part.key in _WAITING else part for part in parts]
+    rest = whole - sum(part.seconds for part in parts)
+    parts.append(Part("rest", "not accounted for", rest, "moments between two looks at the clock"))
+    return [part for part in parts if part.seconds > 0.0005 * whole]
+
+
+def _parent(sums: Sums, listening: float) -> list[Part]:
+    return [
+        Part("parent_pickling", "pickling items", sums.parent_pickling, "on one thread, for all workers"),
+        Part("parent_unpickling", "unpickling results", sums.parent_unpickling, "on a thread a worker"),
+        Part("listeners", "in listeners", listening, "events, progress and logging, on a thread of their own"),
+    ]
+
+
+# -- items -------------------------------------------------------------------------------------------------------------
+
+
+def _item_times(book: JobBook) -> ItemTimes | None:
+    table = book.table
+    times = sorted(
+        seconds for seconds, status in zip(table.elapsed, table.status, strict=True) if status in (COMPLETED, FAILED)
+    )
+    if not times:
+        return None
+
+    def at(fraction: float) -> float:
+        return times[min(len(times) - 1, int(fraction * len(times)))]
+
+    return ItemTimes(len(times), math.fsum(times) / len(times), at(0.5), at(0.9), at(0.99), times[-1], _bars(times))
+
+
+def _bars(times: Sequence[float]) -> list[tuple[float, float, int]]:
+    """A histogram in equal steps of the logarithm; ``times`` are sorted."""
+    low, high = max(times[0], 1e-7), max(times[-1], 1e-7)
+    if high / low < 1.05:
+        low, high = low / 1.2, high * 1.2
+    step = math.log(high / low) / BARS
+    edges = [low * math.exp(step * bar) for bar in range(BARS + 1)]
+    ends = [0, *(bisect_right(times, edge) for edge in edges[1:-1]), len(times)]
+    return [(edges[bar], edges[bar + 1], ends[bar + 1] - ends[bar]) for bar in range(BARS)]
+
+
+def _slowest(book: JobBook) -> list[SlowItem]:
+    table = book.table
+    ended = [index for index, status in enumerate(table.status) if status in (COMPLETED, FAILED)]
+    ended.sort(key=table.elapsed.__getitem__, reverse=True)
+    return [
+        SlowItem(
+            table.id_of(at), table.elapsed[at], _peak(book, at), table.attempts[at], str(ITEM_CODES[table.status[at]])
+        )
+        for at in ended[:SLOWEST]
+    ]
+
+
+def _peak(book: JobBook, index: int) -> int | None:
+    return book.table.peak[index] << 10 or None
+
+
+def _memory(book: JobBook) -> Memory | None:
+    peaks = book.table.peak
+    known = [index for index, peak in enumerate(peaks) if peak]
+    if not known:
+        return None
+    known.sort(key=peaks.__getitem__)
+    middle, top = known[len(known) // 2], known[-1]
+    return Memory(len(known), peaks[middle] << 10, peaks[top] << 10, book.table.id_of(top))
+
+
+def _tries(book: JobBook) -> Tries:
+    failed = [entry for entries in list(book.table.history.values()) for entry in entries]
+    errors = Counter(f"{type(entry.exception).__name__}: {entry.error}"[:ERROR_LENGTH] for entry in failed)
+    return Tries(len(failed), math.fsum(entry.duration for entry in failed), errors.most_common(5))
+
+
+# -- workers over time -------------------------------------------------------------------------------------------------
+
+
+class _Level:
+    """How many workers were busy, as a function of time, and its integral."""
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        steps: list[tuple[float, float]] = []
+        for span in spans:
+            length = span.ended - span.begun
+            if length > 0:
+                weight = min(1.0, span.busy / length)
+                steps += [(span.begun, weight), (span.ended, -weight)]
+        steps.sort()
+        self._moments = [moment for moment, _ in steps]
+        self._levels, self._integrals = [], []
+        level = integral = 0.0
+        before = steps[0][0] if steps else 0.0
+        for moment, step in steps:
+            integral += level * (moment - before)
+            level += step
+            before = moment
+            self._levels.append(level)
+            self._integrals.append(integral)
+
+    def until(self, moment: float) -> float:
+        """Worker seconds up to then."""
+        at = bisect_right(self._moments, moment) - 1
+        if at < 0:
+            return 0.0
+        return self._integrals[at] + self._levels[at] * (moment - self._moments[at])
+
+    def between(self, start: float, end: float) -> float:
+        """Busy workers, on average."""
+        return (self.until(end) - self.until(start)) / (end - start) if end > start else 0.0
+
+
+def _busy_over_time(spans: Sequence[Span], wall: float) -> list[float]:
+    level = _Level(spans)
+    return [level.between(wall * at / POINTS, wall * (at + 1) / POINTS) for at in range(POINTS)]
+
+
+def _paces(spans: Sequence[Span]) -> tuple[Pace | None, Pace | None]:
+    """How long items took while few workers were busy, and while many were.
+
+    Without the first of each worker, whose items are slow for reasons of their own.
+    """
+    level = _Level(spans)
+    seen: set[float] = set()
+    known: list[tuple[float, Span]] = []
+    for span in spans:
+        if span.lane in seen and span.items and span.handling:
+            known.append((level.between(span.begun, span.ended), span))
+        seen.add(span.lane)
+    most = max((busy for busy, _ in known), default=0.0)
+    if most < 2 * FEW * MANY:
+        return None, None
+    few = [(busy, span) for busy, span in known if busy <= FEW]
+    many = [(busy, span) for busy, span in known if busy >= max(MANY * most, FEW)]
+    return _pace(few), _pace(many)
+
+
+def _pace(spans: Sequence[tuple[float, Span]]) -> Pace | None:
+    items = sum(int(span.items) for _, span in spans)
+    seconds = math.fsum(span.handling for _, span in spans)
+    if not items or not seconds:
+        return None
+    return Pace(math.fsum(busy * span.handling for busy, span in spans) / seconds, items, seconds / items)
+
+
+def in_window(events: Sequence[Event], wall: float) -> Sequence[Event]:
+    """Those that came before the end."""
+    return events[: bisect_left([event.at for event in events], wall)]

@@ -1,0 +1,85 @@
+"""`Report`: why a job took as long as it did, to print, to save and to look at."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.timings import Timings
+from mpqueue._engines.loky.loky_pool import count_cpus
+from mpqueue._parent.surroundings.clock import SystemClock
+from mpqueue._report.advice import advise
+from mpqueue._report.figures import Figures, measure
+from mpqueue._report.report_page import write_page
+from mpqueue._report.report_text import write_text
+from mpqueue._report.trace import write_trace
+from mpqueue._whole_file import whole_file
+
+
+class Report:
+    """One run of a job, as it stood when the report was made. ``str(report)`` is its text."""
+
+    def __init__(self, figures: Figures, advice: Sequence[str]) -> None:
+        self.figures = figures  #: all numbers of it
+        self.advice = advice  #: what could make the job quicker, gravest first
+
+    def __str__(self) -> str:
+        return write_text(self.figures, self.advice)
+
+    def __repr__(self) -> str:
+        return f"<Report on job {self.figures.job_id!r}: {self.figures.status}>"
+
+    def to_html(self) -> str:
+        """The report as one page, complete in itself: with plots, for light and dark, and nothing from elsewhere."""
+        return write_page(self.figures, self.advice)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the report into a file: ``.html`` the page, ``.txt`` or ``.md`` the text. Returns its path.
+
+        The file is there when it is whole. Raises ValueError for another suffix.
+        """
+        target = Path(path)
+        match target.suffix.lower():
+            case ".html" | ".htm":
+                text = self.to_html()
+            case ".txt" | ".md":
+                text = f"{self}\n"
+            case suffix:
+                raise ValueError(f"path: expected a file named .html, .txt or .md, got {str(path)!r} ({suffix!r})")
+        with whole_file(target) as file:
+            file.write(text.encode())
+        return target
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the page in a frame of its own."""
+        page = html.escape(self.to_html(), quote=True)
+        return f'<iframe srcdoc="{page}" style="width: 100%; height: 50rem; border: 0"></iframe>'
+
+
+def make_report(book: JobBook, alone: JobBook | None) -> Report:
+    """See `Job.report`."""
+    figures = _figures(book)
+    return Report(figures, advise(figures, None if alone is None else _figures(alone)))
+
+
+def save_trace(book: JobBook, path: str | os.PathLike[str]) -> Path:
+    """See `Job.trace`."""
+    target = Path(path)
+    figures = _figures(book)
+    stretches = dict(book.timings.stretches)
+    with whole_file(target) as file:
+        write_trace(file, figures, stretches, book.table.id_of)
+    return target
+
+
+def _figures(book: JobBook) -> Figures:
+    """Raises ValueError for a job of which there are no times."""
+    if book.started_at is None:
+        raise ValueError(f"job {book.id!r}: expected a job that was started, got one that is {book.status}")
+    timings: Timings | None = getattr(book, "timings", None)  # the books of a job that only the journal has are others
+    if timings is None or not timings.lanes:
+        raise ValueError(f"job {book.id!r}: expected a job that this program ran, got one that the journal remembers")
+    return measure(book, SystemClock().now(), count_cpus())

@@ -1,0 +1,152 @@
+"""The plots of a report's page: SVG, by hand. Shapes only, which stretch with the page; words stand beside them.
+
+Colours are classes, so that the page's style says what they are by day and by night.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from itertools import groupby
+
+from mpqueue._core.state.timings import Event, Span
+from mpqueue._report.figures import Figures, ItemTimes, Part, in_window
+from mpqueue._report.words import number, percent, seconds
+
+#: Columns of the timeline; fewer where there are many workers, so that a page stays below two megabytes.
+COLUMNS, MOST_CELLS = 500, 20_000
+#: Steps in which a cell of the timeline is filled.
+STEPS = 10
+#: Marks of events that are drawn.
+MOST_MARKS = 200
+#: Those that are.
+MARKED = frozenset({"paused", "resumed", "worker died"})
+
+#: What a worker does, bottom up in the timeline: the classes of the colours.
+_LAYERS = ("handler", "unpickling", "setup")
+#: The order in which it does it in a chunk: the fields of a span, and their layers.
+_ORDER = (("loading", 2), ("setup", 2), ("unpacking", 1), ("handling", 0), ("packing", 1))
+#: From this part of its length on that a worker was busy, a span is of one chunk.
+WHOLE = 0.95
+
+
+def bar_of_parts(parts: Sequence[Part], whole: float) -> str:
+    """A bar that is divided as the whole is."""
+    shapes: list[str] = []
+    at = 0.0
+    for part in parts:
+        width = 1000 * part.seconds / whole
+        title = f"{part.name}: {percent(part.seconds / whole)}, {seconds(part.seconds)}"
+        shapes.append(_rect(at, 0, width, 10, part.key, title))
+        at += width
+    return _svg(1000, 10, shapes, "Where the workers' time went, as one bar. The table below has the same figures.")
+
+
+def timeline(figures: Figures) -> str:
+    """A row for each worker: what it did when."""
+    lanes = figures.workers
+    columns = max(20, min(COLUMNS, MOST_CELLS // max(1, lanes)))
+    shapes: list[str] = []
+    for lane in range(lanes):
+        cells = _cells([span for span in figures.spans if span.lane == lane], figures.wall, columns)
+        shapes += _row(cells, lane * (STEPS + 2), columns)
+    label = f"What each of {lanes} workers did over {seconds(figures.wall)}, a row for each."
+    return _svg(columns, lanes * (STEPS + 2), shapes, label)
+
+
+def _cells(spans: Sequence[Span], wall: float, columns: int) -> list[tuple[int, ...]]:
+    """For each column how full it is of each layer, in steps."""
+    filled = [[0.0] * columns for _ in _LAYERS]
+    width = wall / columns
+    for start, end, part, layer in (segment for span in spans for segment in _segments(span)):
+        for column in range(max(0, int(start / width)), min(columns - 1, int(end / width)) + 1):
+            overlap = min(end, (column + 1) * width) - max(start, column * width)
+            filled[layer][column] += max(0.0, overlap) * part
+    return [tuple(min(STEPS, round(layer[column] / width * STEPS)) for layer in filled) for column in range(columns)]
+
+
+def _segments(span: Span) -> Iterator[tuple[float, float, float, int]]:
+    """From when to when, for what part of that time, which layer. Of several chunks in one, only the sums are known."""
+    length = span.ended - span.begun
+    one_after_the_other, at = span.busy >= WHOLE * length, span.begun
+    for name, layer in _ORDER:
+        spent = getattr(span, name)
+        if spent <= 0 or length <= 0:
+            continue
+        if one_after_the_other:
+            until = min(at + spent, span.ended)
+            yield at, until, 1.0, layer
+            at = until
+        else:
+            yield span.begun, span.ended, spent / length, layer
+
+
+def _row(cells: Sequence[tuple[int, ...]], top: int, columns: int) -> Iterator[str]:
+    """One worker's row: equal neighbours are one shape."""
+    yield _rect(0, top, columns, STEPS, "empty")
+    at = 0
+    for levels, run in groupby(cells):
+        width, base = len(list(run)), STEPS
+        for level, name in zip(levels, _LAYERS, strict=True):
+            height = min(level, base)
+            if height:
+                yield _rect(at, top + base - height, width, height, name)
+            base -= height
+        at += width
+
+
+def busy_workers(figures: Figures) -> str:
+    """How many workers were busy, over time; with marks where something happened."""
+    points, top = len(figures.busy), max(1, figures.workers)
+    heights = [100 - 100 * min(busy / top, 1.0) for busy in figures.busy]
+    steps = " ".join(f"L{at} {height:.1f} L{at + 1} {height:.1f}" for at, height in enumerate(heights))
+    shapes = [f'<path class="handler area" d="M0 100 {steps} L{points} 100 Z"/>']
+    shapes += _marks(in_window(figures.events, figures.wall), figures.wall, points)
+    label = f"How many of {figures.workers} workers were busy over {seconds(figures.wall)}."
+    return _svg(points, 100, shapes, label)
+
+
+def _marks(events: Sequence[Event], wall: float, width: int) -> Iterator[str]:
+    shown = [event for event in events if event.name in MARKED]
+    for event in shown[:MOST_MARKS]:
+        at = width * event.at / wall
+        kind = "lost" if event.name == "worker died" else "mark"
+        where = "" if event.lane is None else f" {event.lane}"
+        title = f"{event.name}{where}, at {seconds(event.at)}"
+        yield f'<path class="line {kind}" d="M{at:.2f} 0 V100"><title>{escape(title)}</title></path>'
+
+
+def histogram(items: ItemTimes) -> str:
+    """How many items took how long, in equal steps of the logarithm; with lines at the median and the percentiles."""
+    tallest = max(count for _, _, count in items.bars)
+    shapes = []
+    for at, (start, end, count) in enumerate(items.bars):
+        if count:
+            height = max(1.0, 100 * count / tallest)
+            title = f"{seconds(start)} to {seconds(end)}: {number(count)}"
+            shapes.append(_rect(at * 10 + 0.5, 100 - height, 9, height, "handler", title))
+    for value, name in ((items.median, "median"), (items.p90, "90 %"), (items.p99, "99 %")):
+        where = 10 * _place(value, items.bars)
+        title = escape(f"{name}: {seconds(value)}")
+        shapes.append(f'<path class="line mark" d="M{where:.1f} 0 V100"><title>{title}</title></path>')
+    return _svg(10 * len(items.bars), 100, shapes, "How many items took how long; the scale of times is logarithmic.")
+
+
+def _place(value: float, bars: Sequence[tuple[float, float, int]]) -> float:
+    """Where a value stands among the bars, counted in bars."""
+    for at, (start, end, _) in enumerate(bars):
+        if value <= end:
+            return at + max(0.0, (value - start) / (end - start))
+    return float(len(bars))
+
+
+def _rect(x: float, y: float, width: float, height: float, kind: str, title: str = "") -> str:
+    shape = f'<rect class="{kind}" x="{x:.4g}" y="{y:.4g}" width="{width:.4g}" height="{height:.4g}"'
+    return f"{shape}><title>{escape(title)}</title></rect>" if title else f"{shape}/>"
+
+
+def _svg(width: float, height: float, shapes: Sequence[str], label: str) -> str:
+    return (
+        f'<svg viewBox="0 0 {width:g} {height:g}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(label, quote=True)}">{"".join(shapes)}</svg>'
+    )

@@ -1,0 +1,172 @@
+"""A report as one page of HTML that is complete in itself: no script, no font and no picture from anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from importlib.resources import files
+
+from mpqueue._report.figures import Figures, ItemTimes, Part
+from mpqueue._report.plots import MARKED, bar_of_parts, busy_workers, histogram, timeline
+from mpqueue._report.report_text import facts, headline
+from mpqueue._report.words import counted, number, percent, seconds, size
+from mpqueue._text import shown, visible
+
+#: Parts that have a colour.
+KEYS = (
+    *("handler", "setup", "loading", "unpickling", "pickling", "for_pickling", "for_unpickling", "for_parent"),
+    *("transfer", "own", "starting", "lost", "replacing", "idle", "tail", "rest", "empty"),
+)
+#: Workers up to which each row of the timeline has its name.
+NAMED_ROWS = 16
+#: Ticks of an axis.
+TICKS = 5
+
+_HEAD = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+{style}
+</style>
+</head>
+<body>
+"""
+
+
+def write_page(figures: Figures, advice: Sequence[str]) -> str:
+    """The whole page."""
+    colours = "\n".join(f".{key} {{ fill: var(--{key}); background: var(--{key}) }}" for key in KEYS)
+    style = files("mpqueue._report").joinpath("style.css").read_text() + colours
+    head = _HEAD.format(title=escape(f"{figures.job_id}: why it took {seconds(figures.wall)}"), style=style)
+    return visible(head + "\n".join(_body(figures, advice)) + "\n</body>\n</html>\n")
+
+
+def _body(figures: Figures, advice: Sequence[str]) -> Iterator[str]:
+    yield f"<header><h1>{escape(figures.job_id)}</h1><p>{escape(headline(figures))}</p></header>"
+    yield "<main>"
+    yield from _tiles(figures)
+    if advice:
+        yield '<h2>What could make it quicker</h2><ul class="advice">'
+        yield from (f"<li>{escape(text)}</li>" for text in advice)
+        yield "</ul>"
+    if figures.worker_seconds:
+        yield from _time(figures)
+        yield from _workers(figures)
+    if figures.items is not None:
+        yield from _items(figures.items)
+        yield from _slowest(figures)
+    yield "<h2>Also</h2>"
+    rows = [(escape(name), escape(value)) for name, value in facts(figures)]
+    yield _table((("", ""), ("", "")), rows)
+    yield "</main><footer><p>Written by mpqueue. Times are measured in each chunk of items, not sampled; an item that"
+    yield "travelled with others has their average.</p></footer>"
+
+
+def _tiles(figures: Figures) -> Iterator[str]:
+    sums = figures.sums
+    tiles = [(seconds(figures.wall), "in all"), (number(figures.total), "items")]
+    if figures.worker_seconds:
+        tiles.append((percent(figures.share("handler")), f"of {counted(figures.workers, 'worker')} in the handler"))
+        tiles.append((f"{sums.handling / figures.wall:.1f} x", "handler seconds a second"))
+    if figures.items is not None:
+        tiles.append((seconds(figures.items.median), "the median item"))
+    yield '<div class="tiles">'
+    yield from (f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in tiles)
+    yield "</div>"
+
+
+def _time(figures: Figures) -> Iterator[str]:
+    whole = figures.worker_seconds
+    yield f"<h2>Where the workers' time went</h2><figure class='parts'>{bar_of_parts(figures.work, whole)}"
+    yield f"<figcaption>{counted(figures.workers, 'worker')}, {seconds(figures.wall)} each</figcaption></figure>"
+    yield _parts_table(figures.work, whole)
+    yield "<h2>What the parent did meanwhile</h2>"
+    yield _parts_table(figures.parent, figures.wall)
+
+
+def _parts_table(parts: Sequence[Part], whole: float) -> str:
+    columns = (("", ""), ("share", "n"), ("time", "n"), ("", "meaning"))
+    rows = []
+    for part in parts:
+        key = f'<i class="key {part.key}"></i>' if part.key in KEYS else ""
+        name = f"{key}{escape(part.name)}"
+        rows.append((name, percent(part.seconds / whole), seconds(part.seconds), escape(part.meaning)))
+    return _table(columns, rows)
+
+
+def _workers(figures: Figures) -> Iterator[str]:
+    axis = _axis([seconds(figures.wall * tick / (TICKS - 1)) if tick else "0" for tick in range(TICKS)])
+    lanes = figures.workers
+    names = range(lanes) if lanes <= NAMED_ROWS else (0, lanes // 2, lanes - 1)
+    shown = "".join(f"<span>{lane}</span>" for lane in names)
+    height = max(lanes * (1.3 if lanes <= NAMED_ROWS else 0.5), 1.6)
+    yield "<h2>What each worker did</h2><figure><div class='rows'>"
+    spread = "space-around" if lanes <= NAMED_ROWS else "space-between"
+    yield f"<div class='names' style='justify-content: {spread}'>{shown}</div>"
+    yield f"<div style='height: {height:.1f}rem'>{_high(timeline(figures))}</div>"
+    yield f"<div></div>{axis}</div><figcaption>"
+    for key, name in (
+        ("handler", "in the handler"),
+        ("unpickling", "pickling and unpickling"),
+        ("setup", "loading and setup"),
+    ):
+        yield f'<span class="legend"><i class="key {key}"></i>{name}</span>'
+    yield "</figcaption></figure>"
+    yield "<h2>How many were busy</h2><figure class='plot'><div class='rows'>"
+    yield f"<div class='names' style='justify-content: space-between'><span>{lanes}</span><span>0</span></div>"
+    yield f"<div>{busy_workers(figures)}</div><div></div>{axis}</div>"
+    if any(event.name in MARKED for event in figures.events):
+        yield "<figcaption>Dashed: paused, resumed. Red: a worker died.</figcaption>"
+    yield "</figure>"
+
+
+def _high(svg: str) -> str:
+    return svg.replace("<svg ", '<svg style="height: 100%" ', 1)
+
+
+def _items(items: ItemTimes) -> Iterator[str]:
+    edges = [items.bars[min(at * len(items.bars) // (TICKS - 1), len(items.bars) - 1)] for at in range(TICKS - 1)]
+    ticks = [seconds(start) for start, _, _ in edges] + [seconds(items.bars[-1][1])]
+    yield f"<h2>How long items took</h2><figure class='plot'>{histogram(items)}{_axis(ticks)}"
+    yield (
+        f"<figcaption>{seconds(items.mean)} on average; median {seconds(items.median)}, 90 % at most "
+        f"{seconds(items.p90)}, 99 % {seconds(items.p99)} (dashed). The scale is logarithmic.</figcaption></figure>"
+    )
+
+
+def _slowest(figures: Figures) -> Iterator[str]:
+    yield "<h2>The slowest items</h2>"
+    memory = "n" if figures.memory is not None else "none"
+    columns = (("item", ""), ("time", "n"), ("memory", memory), ("tries", "n"), ("", "meaning"))
+    rows = [
+        (
+            escape(shown(item.id)),
+            seconds(item.seconds),
+            "" if item.peak is None else size(item.peak),
+            number(item.attempts),
+            escape(item.status),
+        )
+        for item in figures.slowest
+    ]
+    yield _table(columns, rows)
+
+
+def _axis(ticks: Sequence[str]) -> str:
+    return "<div class='axis'>" + "".join(f"<span>{escape(tick)}</span>" for tick in ticks) + "</div>"
+
+
+def _table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> str:
+    """A table; the cells are HTML already."""
+    head = "".join(f'<th scope="col" class="{kind}">{escape(name)}</th>' for name, kind in columns)
+    head = f"<thead><tr>{head}</tr></thead>" if any(name for name, _ in columns) else ""
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td class="{kind}">{cell}</td>' for cell, (_, kind) in zip(row, columns, strict=True))
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table>{head}<tbody>{body}</tbody></table>"

@@ -1,0 +1,171 @@
+"""Semaphores without a name, for a worker and its parent: nothing of them can stay in /dev/shm.
+
+`multiprocessing` and loky make each semaphore as a file in /dev/shm. Its name stays until it is unlinked: for ever,
+where the parent is killed together with its resource trackers before the worker has opened it. Here all semaphores of a
+lane are in one page of an unnamed file, which the worker inherits. They are the same otherwise, down to the Events made
+of them, and need neither a tracker nor room in /dev/shm.
+
+Where that can't be done (`AVAILABLE` is False: macOS has no such semaphores, and musl's `sem_close` must not see one),
+they have names as usual.
+
+Private names used: `_multiprocessing.SemLock._rebuild` with None as the name, and of `multiprocessing.synchronize`
+`SemLock._make_methods` and the attribute `_semlock`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import multiprocessing.util
+import os
+import sys
+from multiprocessing import context, reduction, synchronize
+from typing import Any
+
+from mpqueue._wire.memory.ledger import SharedFile
+from mpqueue._wire.memory.mappings import map_file
+
+#: Bytes of a page, and for each semaphore, of which glibc needs 32.
+_SIZE, _EACH = 4096, 64
+
+
+def _find_sem_init() -> Any:
+    """The system's ``sem_init``; None where its semaphores can't be without a name."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        with contextlib.suppress(AttributeError):
+            libc.gnu_get_libc_version  # noqa: B018 - glibc's own
+            libc.sem_init.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint)
+            return libc.sem_init
+    return None
+
+
+_sem_init = _find_sem_init()
+AVAILABLE = _sem_init is not None
+
+
+class LockPage:
+    """The memory of a lane's semaphores. It lives as long as any of them; the descriptor is closed by `close`."""
+
+    def __init__(self) -> None:
+        self._file: SharedFile | None = SharedFile("locks", _SIZE)
+        self._map(self._file.fd)
+        self._used = 0
+
+    def _map(self, fd: int) -> None:
+        # No descriptor is left behind, as Python's own mapping would: what a handler writes there ends the program.
+        self._memory = map_file(_SIZE, mmap.MAP_SHARED, fd)
+        if self._memory is None:
+            raise OSError(ctypes.get_errno(), "the page of a lane's semaphores could not be mapped")
+        self.address = ctypes.addressof(self._memory)
+
+    def add(self, value: int) -> int:
+        """Make one more semaphore, of that value; returns its address. Raises OSError."""
+        if self._used + _EACH > _SIZE:
+            raise OSError("expected a lane to need fewer semaphores")
+        address = self.address + self._used
+        if _sem_init(address, 1, value):
+            raise OSError(ctypes.get_errno(), "a semaphore could not be made")
+        self._used += _EACH
+        return address
+
+    def close(self) -> None:
+        """Close the descriptor, once the worker has inherited it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        context.assert_spawning(self)
+        assert self._file is not None
+        return _arrive, (reduction.DupFd(self._file.fd),)
+
+
+def _arrive(passed: Any) -> LockPage:
+    """The worker's side."""
+    page = LockPage.__new__(LockPage)
+    fd = passed.detach()
+    page._file = None
+    page._map(fd)
+    page._used = _SIZE
+    os.close(fd)
+    return page
+
+
+class _Unnamed:
+    """In front of a class of `multiprocessing.synchronize`: the same, without a name."""
+
+    _semlock: Any
+    _make_methods: Any
+
+    def __init__(self, page: LockPage, kind: int, value: int, most: int) -> None:
+        self._place = (page, page.add(value) - page.address, kind, most)
+        self._open()
+
+    def _open(self) -> None:
+        page, at, kind, most = self._place
+        self._semlock = synchronize._multiprocessing.SemLock._rebuild(  # type: ignore[attr-defined]
+            page.address + at, kind, most, None
+        )
+        self._make_methods()
+        multiprocessing.util.register_after_fork(self, _after_fork)
+
+    def __getstate__(self) -> Any:
+        context.assert_spawning(self)
+        return self._place
+
+    def __setstate__(self, place: Any) -> None:
+        self._place = place
+        self._open()
+
+
+def _after_fork(lock: _Unnamed) -> None:
+    lock._semlock._after_fork()
+
+
+class _Lock(_Unnamed, synchronize.Lock): ...
+
+
+class _RLock(_Unnamed, synchronize.RLock): ...
+
+
+class _Semaphore(_Unnamed, synchronize.Semaphore): ...
+
+
+class _BoundedSemaphore(_Unnamed, synchronize.BoundedSemaphore): ...
+
+
+_MOST: int = synchronize.SEM_VALUE_MAX  # type: ignore[attr-defined]
+_MUTEX: int = synchronize.RECURSIVE_MUTEX  # type: ignore[attr-defined]
+_PLAIN: int = synchronize.SEMAPHORE  # type: ignore[attr-defined]
+
+
+class Locks:
+    """What a context of `multiprocessing` makes of this kind, all in one page: in front of a context's class."""
+
+    _page: LockPage
+
+    def Lock(self) -> Any:  # noqa: N802 - the names of multiprocessing
+        """See `multiprocessing.Lock`."""
+        return _Lock(self._page, _PLAIN, 1, 1)
+
+    def RLock(self) -> Any:  # noqa: N802
+        """See `multiprocessing.RLock`."""
+        return _RLock(self._page, _MUTEX, 1, 1)
+
+    def Semaphore(self, value: int = 1) -> Any:  # noqa: N802
+        """See `multiprocessing.Semaphore`."""
+        return _Semaphore(self._page, _PLAIN, value, _MOST)
+
+    def BoundedSemaphore(self, value: int = 1) -> Any:  # noqa: N802
+        """See `multiprocessing.BoundedSemaphore`."""
+        return _BoundedSemaphore(self._page, _PLAIN, value, value)
+
+    def Condition(self, lock: Any = None) -> Any:  # noqa: N802
+        """See `multiprocessing.Condition`."""
+        return synchronize.Condition(lock, ctx=self)  # type: ignore[arg-type]
+
+    def Event(self) -> Any:  # noqa: N802
+        """See `multiprocessing.Event`."""
+        return synchronize.Event(ctx=self)  # type: ignore[arg-type]

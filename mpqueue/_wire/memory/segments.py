@@ -1,0 +1,488 @@
+"""Shared segments: unnamed files in memory through which big data travels, and their recycling.
+
+One process writes a segment and names it in a message; the other maps it privately, so that what it finds there is
+its own to change, and says when its last view is gone. Then the writer fills the segment again: writing to pages that
+exist already costs a fifth of making new ones.
+
+A private mapping shows later writes to pages that its owner has not touched, so a segment is filled again only when
+nobody maps it. The reader's word is not enough for that: a process that it has forked maps what it mapped. So the
+kernel is asked before each reuse, see `Segment.is_unshared`. A segment that is still mapped somewhere is dropped, and
+its memory is freed with its last mapping.
+
+==================  ==========================  ======================================================
+what                made and written by         mapped by
+==================  ==========================  ======================================================
+items               the coordinator             the one worker that runs them
+results             a worker                    the parent
+handlers            the caller of `create_job`  every worker that needs them
+`share`             its caller                  every worker that needs them; never filled again
+==================  ==========================  ======================================================
+
+A segment is a memfd: it has no name, so nothing can be left behind by whatever death, and it does not count against
+the size of /dev/shm. The other side opens it through ``/proc``. It is first filled by ``write``, which reports a full
+memory as an error where a mapping would kill the process; later through a mapping, at 7 GB/s where ``write`` does 4.5.
+Where there are no memfds, everything goes through the pipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import itertools
+import logging
+import mmap
+import os
+import signal
+import sys
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from mpqueue._wire.memory.mappings import map_file, populate, room
+
+log = logging.getLogger("mpqueue")
+
+#: Bytes from which a whole pickle goes through a segment: one copy more, so below it the pipe is as fast.
+BIG = 128 << 10
+#: Bytes from which a buffer does: two copies less. One alone of 20 kB takes 50 us more so than through the pipe, one of
+#: 40 kB as long; where a chunk has several, one of 40 kB takes a third.
+BIG_BUFFER = 32 << 10
+#: Bytes: views begin at multiples of this, as numpy likes it.
+ALIGNMENT = 64
+#: Bytes of free segments that a store keeps for reuse.
+KEEP_FREE = 256 << 20
+#: Segments that a store lets the other side hold while it stays ready to reuse them; each costs a descriptor.
+KEEP_LENT = 64
+
+#: Bytes that are copied at a time, in 1 ms.
+PIECE = 8 << 20
+
+#: Seconds that a reader waits for a descriptor to open a segment with, and between two tries: nobody tells of one.
+PATIENCE, PAUSE = 10.0, 0.02
+
+AVAILABLE = sys.platform == "linux" and hasattr(os, "memfd_create")
+_serials = itertools.count(1)
+
+#: Of Linux; the module `fcntl` has no names for them, in some versions.
+_F_SETSIG = 10
+_F_ADD_SEALS = 1033
+_SEAL_SHRINK, _SEAL_GROW, _SEAL_FUTURE_WRITE = 0x2, 0x4, 0x10
+
+
+class SegmentRef(NamedTuple):
+    """A segment's name in a message: good while its writer holds it open."""
+
+    path: str
+    serial: int
+    size: int
+    inode: int  #: tells it from whatever else is found under this path
+
+
+class SegmentGoneError(OSError):
+    """The writer of a segment died before the reader had opened it, or the reader can't open it at all."""
+
+
+def _ask_nobody(_: SegmentRef) -> int | None:
+    return None
+
+
+#: How a segment is had that can't be opened by its name: a descriptor, or None. Set in workers.
+ask_writer: Callable[[SegmentRef], int | None] = _ask_nobody
+
+#: The descriptors of this process's segments, by serial.
+_descriptors: dict[int, int] = {}
+
+
+class Segment:
+    """The writer's side. Its descriptor is closed when nobody holds this object any more."""
+
+    def __init__(self) -> None:
+        self._fd = os.memfd_create("mpqueue-segment", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._can_be_leased = False  #: once it is opened anew
+        self._is_populated = False  #: our mapping has pages
+        self.serial = next(_serials)
+        self.capacity = 0
+        self._path = f"/proc/{_own_name(os.getpid())}/fd/{self._fd}"
+        self._inode = os.fstat(self._fd).st_ino
+        _descriptors[self.serial] = self._fd
+        self._memory: Any = None  #: our own mapping, the only way to write to it once it is sealed
+
+    def fill(self, buffers: Sequence[memoryview], offsets: Sequence[int], size: int) -> SegmentRef:
+        """Write the buffers at these offsets, with no gap of a page. Raises OSError where there is no memory for it.
+
+        It is as large from then on as it was when it was filled first.
+        """
+        memory = self._mapped() if self.capacity else None
+        for buffer, offset in zip(buffers, offsets, strict=True):
+            if memory is None:
+                _write_all(self._fd, buffer, offset)
+            else:
+                _copy_all(memory, buffer, offset)
+        if not self.capacity:
+            os.ftruncate(self._fd, size)
+            self.capacity = size
+            self._seal()
+        return SegmentRef(self._path, self.serial, size, self._inode)
+
+    def _seal(self) -> None:
+        """From now on nothing is written by the descriptor, which a handler may have hit upon: only by our mapping.
+
+        The other side maps the file, and would see what is written there in the place of what it was sent; and a file
+        that was made shorter would end it. Where that can't be had (many mappings, Linux before 5.1), it is not.
+        """
+        self._memory = map_file(self.capacity, mmap.MAP_SHARED, self._fd) if room.is_left() else None
+        if self._memory is not None:
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self._fd, _F_ADD_SEALS, _SEAL_SHRINK | _SEAL_GROW | _SEAL_FUTURE_WRITE)
+
+    def _mapped(self) -> memoryview | None:
+        """All of it, for writing: its pages exist, so nothing can run out. None where it could not be mapped."""
+        if self._memory is None:
+            return None
+        if not self._is_populated:
+            # At once, which costs a quarter of meeting one page after the other.
+            populate(self._memory)
+            self._is_populated = True
+        return memoryview(self._memory).cast("B")
+
+    def is_unshared(self) -> bool:
+        """True if no process maps this segment or has it open, apart from this one to write; false if in doubt. 3 us.
+
+        The kernel grants a write lease on a file only while no other open file refers to it, and what a reader has
+        mapped keeps the reader's open file alive, also in the children that it has forked, after it was closed.
+        """
+        if not _leases_tell() or not _is_segment(self._fd, self._inode):  # a handler may have closed it, or more
+            return False
+        if not self._can_be_leased:
+            self._can_be_leased = _open_anew(self._fd)
+        return self._can_be_leased and _is_open_once(self._fd)
+
+    def close(self) -> None:
+        """Give the descriptor back, and the mapping; mappings of the other side stay valid."""
+        fd, self._fd, self._memory = self._fd, -1, None
+        if fd >= 0:
+            _descriptors.pop(self.serial, None)
+            if _is_segment(fd, self._inode):
+                os.close(fd)
+
+    __del__ = close
+
+
+def reopen(serial: int, inode: int) -> int | None:
+    """A descriptor of this process's segment, for its reader; None where there is no such segment any more."""
+    fd = _descriptors.get(serial)
+    if fd is None:
+        return None
+    try:
+        reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        if _leases_tell():  # which a duplicate would escape: it is the same open file as the writer's
+            return None
+        try:
+            reader = os.dup(fd)
+        except OSError:
+            return None
+    if _is_segment(reader, inode):
+        return reader
+    os.close(reader)  # closed meanwhile, and another file has its number
+    return None
+
+
+def _is_segment(fd: int, inode: int) -> bool:
+    """Whether this is that segment, and not what else a name may lead to: it has no name in any folder. 1 us."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
+    return found.st_ino == inode and not found.st_nlink
+
+
+@functools.cache
+def _own_name(process: int) -> str:
+    """What this process is called in ``/proc``, which may be that of another namespace of processes."""
+    try:
+        return os.readlink("/proc/self")
+    except OSError:
+        return str(process)
+
+
+def _open_anew(fd: int) -> bool:
+    """Make this descriptor of a memfd one for which leases are granted; false if it can't be, and is as it was.
+
+    What `memfd_create` returns does not count as opened for writing, and is always refused.
+    """
+    try:
+        anew = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            # The kernel sends a signal to the holder of a lease when another process opens the file. The default one,
+            # SIGIO, ends a process; this one is ignored.
+            fcntl.fcntl(anew, _F_SETSIG, signal.SIGURG)
+            os.dup2(anew, fd, inheritable=False)
+        finally:
+            os.close(anew)
+    except OSError:
+        return False
+    return True
+
+
+def _is_open_once(fd: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError:
+        return False
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return True
+
+
+@functools.cache
+def _leases_tell() -> bool:
+    """Whether a lease on a file in memory tells that another mapping of it exists: tried out once in each process.
+
+    Not so without /proc, with leases switched off (``fs.leases-enable``), under some sandboxes, and on old kernels.
+    """
+    try:
+        fd = os.memfd_create("mpqueue-segment", os.MFD_CLOEXEC)
+        try:
+            if not _open_anew(fd):
+                return False
+            os.ftruncate(fd, mmap.PAGESIZE)
+            reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                memory = map_file(mmap.PAGESIZE, mmap.MAP_PRIVATE, reader)
+            finally:
+                os.close(reader)
+            told = memory is not None and not _is_open_once(fd)
+            del memory
+            return told and _is_open_once(fd)
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
+
+
+def _write_all(fd: int, buffer: memoryview, offset: int) -> None:
+    while buffer.nbytes:
+        written = os.pwrite(fd, buffer, offset)
+        buffer, offset = buffer[written:], offset + written
+
+
+def _copy_all(memory: memoryview, buffer: memoryview, offset: int) -> None:
+    """In pieces, between which other threads may have the interpreter."""
+    for at in range(0, buffer.nbytes, PIECE):
+        piece = buffer[at : at + PIECE]
+        memory[offset + at : offset + at + piece.nbytes] = piece
+
+
+def layout(buffers: Sequence[memoryview]) -> tuple[list[int], int]:
+    """Where each buffer begins, and the size of it all."""
+    offsets, end = [], 0
+    for buffer in buffers:
+        offsets.append(end)
+        end += -(-buffer.nbytes // ALIGNMENT) * ALIGNMENT
+    return offsets, end
+
+
+def _best(free: Iterable[Segment], size: int) -> Segment | None:
+    """The smallest of these that has room for so much, and not far too much."""
+    fitting = [segment for segment in free if size <= segment.capacity <= max(2 * size, size + BIG)]
+    return min(fitting, key=lambda found: found.capacity, default=None)
+
+
+class SegmentStore:
+    """The segments that one side writes, lends and reuses. Used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._free: list[Segment] = []
+        self._lent: OrderedDict[int, Segment] = OrderedDict()
+
+    def lend(self, buffers: Sequence[memoryview]) -> tuple[SegmentRef, list[int]]:
+        """Put the buffers into a segment; returns its name and where each begins. Raises OSError without memory."""
+        offsets, size = layout(buffers)
+        segment = self._take(size)
+        ref = segment.fill(buffers, offsets, size)
+        self._lent[segment.serial] = segment
+        return ref, offsets
+
+    def _take(self, size: int) -> Segment:
+        while (segment := _best(self._free, size)) is not None:
+            self._free.remove(segment)
+            if segment.is_unshared():
+                return segment
+        return Segment()
+
+    def take_back(self, serials: Sequence[int]) -> None:
+        """The other side has no view of these any more; its children may have one."""
+        for serial in serials:
+            segment = self._lent.pop(serial, None)
+            if segment is not None:
+                self._free.append(segment)
+        kept = 0
+        for at in range(len(self._free) - 1, -1, -1):
+            kept += self._free[at].capacity
+            if kept > KEEP_FREE:
+                del self._free[: at + 1]
+                break
+
+    def give_up(self, serials: Sequence[int]) -> None:
+        """Nobody will say when these are free: let go of them."""
+        for serial in serials:
+            self._lent.pop(serial, None)
+
+    def give_up_oldest(self, known: Callable[[int], bool]) -> None:
+        """Let go of what the other side keeps for long, oldest first, where it is known to have mapped it."""
+        while len(self._lent) > KEEP_LENT:
+            serial = next(iter(self._lent))
+            if not known(serial):
+                return
+            del self._lent[serial]
+
+
+class CommonSegment:
+    """A segment that any number of workers map, filled once: with what is big of a handler, or of a shared object.
+
+    When nobody holds this any more it may be filled for the next handler, where it was `lent` and not given up. Whoever
+    lends it holds it until the worker has no view left, or gives it up.
+    """
+
+    def __init__(self, buffers: Sequence[memoryview]) -> None:
+        self.offsets, size = layout(buffers)
+        segment = spare.take(size) or Segment()
+        self.ref = segment.fill(buffers, self.offsets, size)
+        self._segment = segment
+        self._reuse: weakref.finalize[..., Any] | None = None  #: made once, when it is lent; given up, it does nothing
+
+    def lent(self) -> None:
+        """A worker is about to map it, and will say when it has no view left."""
+        if self._reuse is None:
+            self._reuse = weakref.finalize(self, spare.add, self._segment, os.getpid())
+            self._reuse.atexit = False
+
+    def give_up(self) -> None:
+        """It was lent, and nobody will say when that worker, or a child of it, has no view left."""
+        if self._reuse is not None:
+            self._reuse.detach()
+
+
+class Spare:
+    """What `CommonSegment`s were in, while there are users. Finalizers add at any moment on any thread: so no lock."""
+
+    def __init__(self) -> None:
+        self._free: list[Segment] = []
+        self._users: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def enter(self, user: Any) -> None:
+        """There is somebody for whom it is worth keeping something."""
+        self._users.add(user)
+
+    def leave(self, user: Any) -> None:
+        """With the last one all goes."""
+        self._users.discard(user)
+        if not self._users:
+            self._free.clear()
+
+    def __len__(self) -> int:
+        return len(self._free)
+
+    def add(self, segment: Segment, process: int) -> None:
+        """From a finalizer. What a fork inherited is not its own to write to."""
+        if process != os.getpid() or not self._users:
+            return
+        self._free.append(segment)
+        with contextlib.suppress(IndexError):
+            while sum(one.capacity for one in self._free.copy()) > KEEP_FREE:
+                del self._free[0]
+
+    def take(self, size: int) -> Segment | None:
+        """One with room for so much, where there is one."""
+        while (segment := _best(self._free.copy(), size)) is not None:
+            with contextlib.suppress(ValueError):  # another thread was quicker
+                self._free.remove(segment)
+                if segment.is_unshared():
+                    return segment
+        return None
+
+    def forget_all(self) -> None:
+        """In a fork."""
+        self._users.clear()
+        self._free.clear()
+
+
+spare = Spare()
+os.register_at_fork(after_in_child=spare.forget_all)
+
+
+def view(ref: SegmentRef, on_free: Callable[[int], object] | None = None) -> memoryview:
+    """The reader's side: the segment as writable memory of one's own.
+
+    When the last view of it is gone it is unmapped, and ``on_free`` is called with its serial, on whatever thread drops
+    that view. Where this process has many mappings, the segment is copied, and free at once.
+
+    Raises `SegmentGoneError`, or OSError where it can't be opened or read. Where this process has no descriptor left
+    it waits for one, `PATIENCE` seconds at most: nothing is wrong with what is in there.
+    """
+    free = None if on_free is None else functools.partial(on_free, ref.serial)
+    fd = _opened(ref)
+    try:
+        memory = map_file(ref.size, mmap.MAP_PRIVATE, fd, free) if room.is_left() else None
+        if memory is not None:
+            return memoryview(memory).cast("B")
+        copy = memoryview(bytearray(ref.size))
+        _read_all(fd, copy)
+    finally:
+        os.close(fd)
+    if free is not None:
+        free()
+    return copy
+
+
+def _read_all(fd: int, memory: memoryview) -> None:
+    """Fill the memory, in pieces: one call returns 2 GB at most."""
+    offset = 0
+    while offset < memory.nbytes:
+        count = os.preadv(fd, [memory[offset : offset + PIECE]], offset)
+        if not count:
+            raise OSError(errno.EIO, "a segment is shorter than it should be")
+        offset += count
+
+
+def _opened(ref: SegmentRef) -> int:
+    for _ in range(int(PATIENCE / PAUSE)):
+        try:
+            return _open(ref)
+        except OSError as error:
+            if error.errno not in _PASSES:
+                raise
+        threading.Event().wait(PAUSE)
+    return _open(ref)
+
+
+#: Errors of what may work in a moment.
+_PASSES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+
+
+def _open(ref: SegmentRef) -> int:
+    """By its name, where that leads to it; else from its writer."""
+    why = None
+    try:
+        # Where the name leads to something else, opening that must not wait for anybody, nor become our terminal.
+        fd: int | None = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno in _PASSES:
+            raise
+        fd, why = None, error
+    if fd is not None and not _is_segment(fd, ref.inode):
+        os.close(fd)
+        fd = None
+    if fd is None:
+        fd = ask_writer(ref)
+    if fd is None:
+        reason = "is gone, or has other rights than this process" if why is None else f"can't be reached: {why}"
+        raise SegmentGoneError(errno.ENOENT, f"the writer of a segment {reason}", ref.path)
+    if not _is_segment(fd, ref.inode):
+        os.close(fd)
+        raise SegmentGoneError(errno.ENOENT, "a segment is not what it should be", ref.path)
+    return fd

@@ -1,0 +1,193 @@
+"""`share`: one copy of an object for all workers and jobs.
+
+The object is pickled once, its big buffers into a segment that every worker maps. What travels with items and handlers
+is a name; a worker unpickles the object when it meets the name first, and keeps it until the parent drops it.
+
+Where workers have no memory in common with the parent, an engine brings the object to each of them before the first
+frame that names it: what is named by a pickle `notes_shared` tells, `to_bring` is what goes over, `bring` takes it in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pickle
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+from mpqueue._wire.memory.segments import CommonSegment
+from mpqueue._wire.pickling.payload import Packed, copy_parts, dump_code, is_whole, load, load_parts
+from mpqueue.errors import ItemPicklingError, shown
+
+T = TypeVar("T")
+
+Token = tuple[str, int]  #: the sharing process, and a number there
+
+_numbers = itertools.count(1)
+_notes = threading.local()
+
+#: Tells this process from all others, wherever they are.
+_process = os.urandom(8).hex()
+
+
+def _renew() -> None:
+    global _process  # noqa: PLW0603 - a fork is a process of its own
+    _process = os.urandom(8).hex()
+
+
+os.register_at_fork(after_in_child=_renew)
+
+#: What this process shared or has met, by token. A worker keeps what it met, see `keep` and `drop`.
+_known: weakref.WeakValueDictionary[Token, Shared[Any]] = weakref.WeakValueDictionary()
+_kept: dict[Token, Shared[Any]] = {}
+
+#: Tokens of this process whose objects are gone, in that order; only ever appended to.
+dropped: list[Token] = []
+
+
+class Shared(Generic[T]):
+    """An object that workers share; ``value`` is the object itself, in the parent and in every worker.
+
+    Stands in for it in simple uses too: attributes, indexing, iteration, calls and numpy functions go to the object.
+    Each worker has a private view of the buffers: what it changes there, it changes for itself.
+    """
+
+    def __init__(
+        self, token: Token, packed: Packed, segment: CommonSegment | None = None, loaded: list[T] | None = None
+    ) -> None:
+        self._token = token
+        self._packed = packed
+        self._segment = segment  # lives as long as this object
+        self._loaded = loaded or []
+        self._for_others: Packed | None = None
+        self._parts: tuple[bytes, list[bytearray]] | None = None  #: the pickle and its buffers, where they were brought
+        self._was_brought = False
+        self._inner: tuple[Shared[Any], ...] = ()  #: what is named in it of what is shared
+        _known[token] = self
+
+    @property
+    def value(self) -> T:
+        """The object. The first call in a worker unpickles it there."""
+        if not self._loaded:
+            self._loaded.append(load(self._packed) if self._parts is None else load_parts(*self._parts))
+            self._parts = None
+        return self._loaded[0]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        noted: list[Shared[Any]] | None = getattr(_notes, "noted", None)
+        if noted is not None and self._packed.segment is not None:  # else all of it is in its name
+            noted += [*self._inner, self]
+        by_name = noted is not None or self._was_brought or not is_whole()
+        return _meet, (self._token, self._packed if by_name else self._whole())
+
+    def _whole(self) -> Packed:
+        """All of it in one pickle, for workers on other machines; made once."""
+        if self._packed.segment is None:
+            return self._packed
+        if self._for_others is None:
+            self._for_others = dump_code(load(self._packed), whole=True)[0]
+        return self._for_others
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.value, name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.value[key]  # type: ignore[index]
+
+    def __len__(self) -> int:
+        return len(self.value)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.value)  # type: ignore[call-overload, no-any-return]
+
+    def __contains__(self, entry: object) -> bool:
+        return entry in self.value  # type: ignore[operator]
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.value(*args, **kwargs)  # type: ignore[operator]
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        import numpy as np
+
+        return np.asarray(self.value, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Shared {self._packed.size} bytes{f': {self._loaded[0]!r}' if self._loaded else ''}>"
+
+
+def share(obj: T) -> Shared[T]:
+    """Share an object (a model, a table, an array) that many items or jobs use: it goes over once, not once an item.
+
+    Costs one pickling and one copy of its buffers, and that much memory while the returned object, or an item or a
+    handler that holds it, lives. Workers see the object as it was at this call. Raises
+    `ItemPicklingError` where it can't be pickled.
+    """
+    try:
+        with notes_shared() as inner:
+            packed, segment = dump_code(obj)
+    except Exception as error:
+        raise ItemPicklingError(
+            f"share: expected an object that can be pickled, got {shown(obj)} of type {type(obj).__name__} "
+            f"({shown(error)})"
+        ) from error
+    token = (_process, next(_numbers))
+    shared = Shared(token, packed, segment, [obj])
+    shared._inner = tuple(inner)
+    weakref.finalize(shared, dropped.append, token).atexit = False
+    return shared
+
+
+def _meet(token: Token, packed: Packed) -> Shared[Any]:
+    """Unpickling: the same object again, where this process has it."""
+    shared = _known.get(token)
+    if shared is None:
+        shared = Shared[Any](token, packed)
+        if token[0] != _process:
+            _kept[token] = shared
+    return shared
+
+
+@contextlib.contextmanager
+def notes_shared() -> Iterator[list[Shared[Any]]]:
+    """The shared objects that this thread pickles meanwhile, whose content is in a segment."""
+    before = getattr(_notes, "noted", None)
+    noted: list[Shared[Any]] = []
+    _notes.noted = noted
+    try:
+        yield noted
+    finally:
+        _notes.noted = before
+
+
+def token_of(shared: Shared[Any]) -> Token:
+    """Its name; no other has it, in any process."""
+    return shared._token
+
+
+def to_bring(shared: Shared[Any]) -> bytes:
+    """What a worker without this memory needs of it. Costs two copies of it."""
+    return pickle.dumps((shared._token, shared._packed, copy_parts(shared._packed)), pickle.HIGHEST_PROTOCOL)
+
+
+def bring(data: bytes) -> Shared[Any]:
+    """In a worker: the shared object of which this was made; whoever holds it keeps it for all in this process."""
+    token, packed, parts = pickle.loads(data)
+    shared = _known.get(token)
+    if shared is None:
+        shared = Shared[Any](token, packed)
+        shared._parts, shared._was_brought = parts, True
+    return shared
+
+
+def forget(tokens: Iterable[Token]) -> None:
+    """The parent has dropped these: so does this worker, unless something of its own holds them."""
+    for token in tokens:
+        _kept.pop(token, None)

@@ -1,0 +1,1 @@
+"""How objects become bytes and come back, on both sides."""

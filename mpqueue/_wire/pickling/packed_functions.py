@@ -1,0 +1,211 @@
+"""Functions that travel with each call: by name where the other side can import them, else by value, pickled once.
+
+Pickling a function of a script or a closure by value takes 100 us and more, and unpickling it as long, so neither is
+done anew for each call. It is done anew where anything that the function reads may have changed: its pickle is kept
+only for functions whose every variable, through the functions that it calls, is a constant, a module, or something that
+is found by name; and it is used again only while each of these is still the same object. A list, an array or an
+instance can change unseen, so a function that reads one is pickled with each chunk of calls, as its arguments are.
+(What its annotations name is not looked at: it says nothing about what the function does.)
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import operator
+import sys
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any
+
+from mpqueue._wire.pickling import main_names
+from mpqueue._wire.pickling.payload import Packed, dump_code, load
+
+#: How many functions a process keeps, on either side; the one that was used longest ago goes first.
+KEPT = 64
+#: Bytes of a pickled function above which it is not kept.
+MOST_BYTES = 100_000
+
+_CONSTANTS = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), range)
+
+
+class PackedFunction:
+    """A function pickled by value. Unpickled, it is the function itself, the same one for the same bytes.
+
+    These are compressed, so that ``__main__`` in them does not make anybody think that the rest is by value too.
+    """
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpack, (self.data,)
+
+
+class FunctionPacker:
+    """The parent's half: remembers the pickles of functions. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[int, tuple[Any, tuple[Any, ...], PackedFunction]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def pack(self, function: Any) -> Any:
+        """Something to send in the function's place: itself, where it is pickled by name or must be pickled anew."""
+        if isinstance(function, BuiltinFunctionType | type) or not isinstance(
+            function, FunctionType | functools.partial
+        ):
+            return function
+        if isinstance(function, FunctionType) and is_importable(function):
+            return function
+        parts = constant_parts(function)
+        if parts is None:
+            return function
+        with self._lock:
+            known = self._known.get(id(function))
+            if known is not None and known[0] is function and _same(known[1], parts):
+                self._known.move_to_end(id(function))
+                return known[2]
+        return self._pack_anew(function, parts)
+
+    def pack_all(self, functions: Sequence[Any]) -> list[Any]:
+        """`pack` for functions that are sent together: each is looked at once, however often it is there."""
+        packed: dict[int, Any] = {}
+        for function in functions:
+            if id(function) not in packed:
+                packed[id(function)] = self.pack(function)
+        return [packed[id(function)] for function in functions]
+
+    def _pack_anew(self, function: Any, parts: tuple[Any, ...]) -> Any:
+        try:
+            packed, _ = dump_code(function)
+        except Exception:  # noqa: BLE001 - whatever it is, it is raised for the call that brings it
+            return function
+        if packed.segment is not None or packed.size > MOST_BYTES:
+            return function
+        made = PackedFunction(zlib.compress(packed.data, 1))
+        with self._lock:
+            self._known[id(function)] = (function, parts, made)
+            self._known.move_to_end(id(function))
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        return made
+
+
+def _same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
+    return len(before) == len(now) and all(map(operator.is_, before, now))
+
+
+def is_importable(named: Any) -> bool:
+    """True where a worker finds the very same object by its module and name."""
+    module_name, name = getattr(named, "__module__", None), getattr(named, "__qualname__", None)
+    if not module_name or not name or module_name in main_names.NAMES:
+        return False
+    found: Any = sys.modules.get(module_name)
+    try:
+        for part in name.split("."):
+            found = getattr(found, part)
+    except AttributeError:
+        return False
+    return found is named
+
+
+def constant_parts(function: Any) -> tuple[Any, ...] | None:
+    """All that pickling the function by value would take along, where none of it can change unseen; else None.
+
+    These are the objects themselves, to be held: as long as they are, no other object has their identity.
+    """
+    parts: list[Any] = []
+    seen: set[int] = set()
+    waiting = [function]
+    while waiting:
+        value = waiting.pop()
+        parts.append(value)
+        if isinstance(value, _CONSTANTS) and type(value) in _CONSTANTS:
+            continue
+        if isinstance(value, ModuleType):
+            if value.__name__ in main_names.NAMES or sys.modules.get(value.__name__) is not value:
+                return None
+            continue
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        inner = _inside(value)
+        if inner is None:
+            return None
+        waiting.extend(inner)
+    return tuple(parts)
+
+
+def _inside(value: Any) -> list[Any] | None:
+    """What a value that can't change is made of; None where it may change."""
+    if type(value) in (tuple, frozenset):
+        return list(value)
+    if isinstance(value, CodeType):
+        return []
+    if isinstance(value, type | BuiltinFunctionType) and is_importable(value):
+        return []
+    if isinstance(value, FunctionType):
+        return [] if is_importable(value) else _variables(value)
+    if type(value) is functools.partial:
+        return [value.func, *value.args, *value.keywords, *value.keywords.values(), *vars(value).values()]
+    return None
+
+
+def _variables(function: FunctionType) -> list[Any] | None:
+    """What a function reads and carries: its code, defaults, attributes, closure and global variables."""
+    found: list[Any] = [
+        function.__code__,
+        *(function.__defaults__ or ()),
+        *(function.__kwdefaults__ or {}).values(),
+        *vars(function).values(),
+    ]
+    for cell in function.__closure__ or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:  # not filled yet
+            return None
+    variables = function.__globals__
+    found.extend(variables[name] for name in _globals_of(function.__code__) if name in variables)
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _globals_of(code: CodeType) -> tuple[str, ...]:
+    """The names of the global variables that a code object, and those inside it, read or write."""
+    names = {
+        instruction.argval
+        for one in _codes(code)
+        for instruction in dis.get_instructions(one)
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL")
+    }
+    return tuple(sorted(names))
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
+
+
+# -- the worker's half -------------------------------------------------------------------------------------------------
+
+_loaded: OrderedDict[bytes, Callable[..., Any]] = OrderedDict()
+
+
+def _unpack(data: bytes) -> Callable[..., Any]:
+    """The function, unpickled when its bytes come for the first time. On the thread that unpickles the calls."""
+    function = _loaded.get(data)
+    if function is None:
+        function = load(Packed(zlib.decompress(data)))
+        while len(_loaded) >= KEPT:
+            _loaded.popitem(last=False)
+    _loaded[data] = function
+    _loaded.move_to_end(data)
+    assert function is not None
+    return function

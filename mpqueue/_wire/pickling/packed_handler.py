@@ -1,0 +1,145 @@
+"""A job's handler, made ready to travel; and, where it can't be, the name of what stands in its way."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from mpqueue._wire.frames import HandlerFrame
+from mpqueue._wire.memory.segments import CommonSegment, log
+from mpqueue._wire.memory.shared import Shared, notes_shared
+from mpqueue._wire.pickling.payload import Packed, dump_code, weigh_code
+from mpqueue.errors import HandlerPicklingError, shown
+
+#: Bytes from which a handler is worth a line in the log.
+HEAVY = 10_000_000
+#: Bytes below which a handler costs a worker nothing to keep.
+LIGHT = 100_000
+#: How deep the search for the culprit goes into functions that functions use.
+SEARCH_DEPTH = 4
+
+
+class Travels(enum.Enum):
+    """How a handler goes to the workers."""
+
+    IN_MEMORY = enum.auto()  #: what is big of it in a segment
+    WHOLE = enum.auto()  #: in one piece: they have no memory in common with this process
+    SHARED_APART = enum.auto()  #: likewise, but for what is shared, which they are brought before
+
+
+class PackedHandler(NamedTuple):
+    """A handler's frame, and the segments that hold what is big of it for as long as somebody holds this."""
+
+    frame: HandlerFrame
+    segments: tuple[CommonSegment, ...]
+    weight: str = ""  #: of a heavy one, what makes it so
+    shared: tuple[Shared[Any], ...] = ()  #: what it names of what is shared
+
+    @property
+    def size(self) -> int:
+        """Bytes, those of its setup too."""
+        return self.frame.handler.size + (0 if self.frame.setup is None else self.frame.setup.size)
+
+    @property
+    def light(self) -> bool:
+        """True where a worker may keep it for a while after its job."""
+        return self.frame.setup is None and self.frame.handler.size < LIGHT
+
+
+def pack_handler(
+    job_id: str,
+    handler: Callable[..., Any],
+    setup: Callable[[], Any] | None,
+    id_rule: str,
+    seed: int = 0,
+    *,
+    travels: Travels = Travels.IN_MEMORY,
+) -> PackedHandler:
+    """The frame that brings a job's handler to a worker. Costs what pickling its closure costs, once a job.
+
+    ``travels`` says what may be left in shared memory.
+
+    Raises TypeError for what can't be called, `HandlerPicklingError` for what can't be serialized.
+    """
+    for name, function in (("handler", handler), ("setup", setup)):
+        if not callable(function) and not (name == "setup" and function is None):
+            raise TypeError(f"{name}: expected a callable, got {shown(function)} of type {type(function).__name__}")
+    whole = travels is not Travels.IN_MEMORY
+    nothing: contextlib.AbstractContextManager[list[Shared[Any]]] = contextlib.nullcontext([])
+    with notes_shared() if travels is Travels.SHARED_APART else nothing as noted:
+        packed, segment, weight = _pack("handler", handler, whole)
+        packed_setup, setup_segment, setup_weight = (None, None, "") if setup is None else _pack("setup", setup, whole)
+    segments = tuple(made for made in (segment, setup_segment) if made is not None)
+    frame = HandlerFrame(job_id, packed, packed_setup, id_rule, seed)
+    return PackedHandler(frame, segments, weight or setup_weight, tuple(noted))
+
+
+def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed, CommonSegment | None, str]:
+    """The function pickled, the segment with what is big of it, and what makes it heavy where it is."""
+    try:
+        packed = dump_code(function, whole=whole)
+    except Exception as error:
+        culprit = find_culprit(function) or "a part of it that could not be named"
+        raise HandlerPicklingError(
+            f"{name}: expected a callable that can be serialized, got {shown(function)}; what can't be: {culprit} "
+            f"({type(error).__name__}: {error}). Nothing was created."
+        ) from error
+    if packed[0].size < HEAVY:
+        return *packed, ""
+    weight, culprit = heaviest_part(function, packed[0].size)
+    log.warning(
+        "%s: it brings %.0f MB along, %.0f MB of them by %s; that goes over once a job, and mpqueue.share() makes it "
+        "once for many jobs",
+        name,
+        packed[0].size / 1e6,
+        weight / 1e6,
+        culprit,
+    )
+    return *packed, culprit
+
+
+def heaviest_part(function: Any, size: int) -> tuple[int, str]:
+    """Which variable makes the function so heavy: its bytes, and its name."""
+    weights = []
+    for name, value in _parts(function):
+        with contextlib.suppress(Exception):
+            weights.append((weigh_code(value), name))
+    return max(weights, default=(size, "its code"))
+
+
+def find_culprit(function: Any, depth: int = SEARCH_DEPTH) -> str | None:
+    """Which variable of the function can't be serialized, by trying each on its own."""
+    for name, value in _parts(function):
+        try:
+            weigh_code(value)
+        except Exception:  # noqa: BLE001 - whatever pickling raises, this is the culprit
+            deeper = find_culprit(value, depth - 1) if depth and _has_parts(value) else None
+            described = f"{name}, of type {type(value).__name__}"
+            return described if deeper is None else f"{name}: in it {deeper}"
+    return None
+
+
+def _has_parts(value: Any) -> bool:
+    return inspect.isfunction(value) or inspect.ismethod(value) or isinstance(value, functools.partial)
+
+
+def _parts(function: Any) -> Iterator[tuple[str, Any]]:
+    """The variables that travel with a callable, each with a name for people."""
+    if isinstance(function, functools.partial):
+        yield "the partial's function", function.func
+        yield from ((f"the partial's argument {at}", value) for at, value in enumerate(function.args))
+        yield from ((f"the partial's argument {name!r}", value) for name, value in function.keywords.items())
+    elif inspect.ismethod(function):
+        yield "the method's object", function.__self__
+    elif inspect.isfunction(function):
+        found = inspect.getclosurevars(inspect.unwrap(function))
+        yield from ((f"the variable {name!r} of its closure", value) for name, value in found.nonlocals.items())
+        yield from ((f"the global variable {name!r}", value) for name, value in found.globals.items())
+        defaults = function.__defaults__ or ()
+        yield from ((f"the default value {at} of its arguments", value) for at, value in enumerate(defaults))
+    elif hasattr(function, "__dict__"):
+        yield from ((f"the attribute {name!r}", value) for name, value in vars(function).items())

@@ -1,0 +1,292 @@
+"""Pickling, both ways: the only file that knows cloudpickle.
+
+Plain pickle where it will do, since it is several times faster; cloudpickle where plain pickle fails (lambdas,
+closures) and where its bytes name ``__main__``: an instance of a class of a script without a guard pickles fine here
+and could not be found there.
+
+Big buffers (numpy arrays and whatever else yields them) and big pickles go through shared segments, see
+`mpqueue._wire.memory.segments`; what is left is small and goes through the pipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import pickle
+import re
+import sys
+import threading
+from collections import ChainMap
+from collections.abc import Callable, Sequence
+from types import CodeType, FunctionType
+from typing import Any, ClassVar, NamedTuple
+
+import cloudpickle
+
+from mpqueue._wire.memory.segments import AVAILABLE, BIG, BIG_BUFFER, CommonSegment, SegmentRef, SegmentStore, log, view
+from mpqueue._wire.pickling import main_names
+
+PROTOCOL = 5
+
+#: Puts buffers into a segment: its name, and where each of them begins.
+Lend = Callable[[Sequence[memoryview]], tuple[SegmentRef, list[int]]]
+
+
+class Packed(NamedTuple):
+    """A pickled object. ``spans`` are (offset, size) of its buffers in the segment; ``body`` of the pickle itself."""
+
+    data: bytes
+    segment: SegmentRef | None = None
+    spans: tuple[tuple[int, int], ...] = ()
+    body: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes, all told."""
+        return len(self.data) + (0 if self.segment is None else self.segment.size)
+
+
+def dump(obj: Any, store: SegmentStore | None = None) -> Packed:
+    """Pickle an object. Whatever stands in its way is raised: TypeError, PicklingError, what its own code raises."""
+    return _dump(_plain_or_cloud, obj, None if store is None else store.lend)
+
+
+def dump_code(obj: Any, *, whole: bool = False) -> tuple[Packed, CommonSegment | None]:
+    """Pickle a function, by value where the other side could not import it.
+
+    What is big of it is in a segment of its own, which lives as long as somebody holds it; ``whole``: nothing is.
+    """
+    made: list[CommonSegment] = []
+
+    def lend(buffers: Sequence[memoryview]) -> tuple[SegmentRef, list[int]]:
+        made.append(CommonSegment(buffers))
+        return made[0].ref, made[0].offsets
+
+    packed = _dump(_named_or_cloud, obj, None if whole else lend)
+    return packed, made[0] if made else None
+
+
+def dump_by_reference(obj: Any) -> tuple[bytes, list[memoryview]]:
+    """Plain pickle, which names classes and functions, and the big buffers, which are not copied."""
+    buffers = _Buffers()
+    return pickle.dumps(obj, PROTOCOL, buffer_callback=buffers.take), buffers
+
+
+def dump_by_value(obj: Any) -> tuple[bytes, list[memoryview]]:
+    """Like `dump_by_reference`, but what is of ``__main__`` or of a function goes along whole."""
+    buffers = _Buffers()
+    return _cloud(obj, buffers), buffers
+
+
+def weigh_code(obj: Any) -> int:
+    """How many bytes `dump_code` would make of it. Raises what that raises; copies no big buffer."""
+    buffers = _Buffers()
+    data = _cloud(obj, buffers)
+    return len(data) + sum(buffer.nbytes for buffer in buffers)
+
+
+def load(packed: Packed, on_free: Callable[[int], object] | None = None) -> Any:
+    """The object again. Whatever its own code raises comes through; `OSError` where its segment is gone."""
+    return load_parts(*_unpacked(packed, on_free))
+
+
+def load_parts(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
+    """The same, of a pickle and the buffers that belong to it."""
+    own = main_names.own_values()
+    try:
+        return pickle.loads(data, buffers=buffers)
+    finally:
+        if own is not None:
+            main_names.put_back(own)
+
+
+def copy_parts(packed: Packed) -> tuple[bytes, list[bytearray]]:
+    """A copy of the pickle, and of the buffers that belong to it, out of its segment."""
+    data, buffers = _unpacked(packed, None)
+    return bytes(data), [bytearray(buffer) for buffer in buffers]
+
+
+def _unpacked(packed: Packed, on_free: Callable[[int], object] | None) -> tuple[bytes | memoryview, list[memoryview]]:
+    """The pickle, and the buffers beside it."""
+    if packed.segment is None:
+        return packed.data, []
+    memory = view(packed.segment, on_free)
+    data = packed.data if packed.body is None else memory[packed.body[0] : packed.body[0] + packed.body[1]]
+    return data, [memory[at : at + size] for at, size in packed.spans]
+
+
+def load_home(packed: Packed, on_free: Callable[[int], object] | None = None) -> Any:
+    """Like `load`, for what comes back from a worker: classes that are here already stay as they are.
+
+    A class of a script or a notebook comes back with its instances, by value, as it was when it was sent; taken over,
+    it would give the class old methods and old attributes.
+    """
+    return load_kept(*_unpacked(packed, on_free))
+
+
+def load_kept(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
+    """The same, of a pickle and the buffers that belong to it."""
+    if _FILLS_A_CLASS.search(data) is None:
+        return pickle.loads(data, buffers=buffers)
+    return _HomeUnpickler(io.BytesIO(data), buffers=buffers).load()
+
+
+_FILLS_A_CLASS = re.compile(b"_class_setstate")
+
+
+class _HomeUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        return functools.partial(_fill_new_class, found) if name == "_class_setstate" else found
+
+
+def _fill_new_class(fill: Callable[..., Any], kind: type, state: tuple[dict[str, Any], Any]) -> Any:
+    """Give a class that was just made its methods and attributes; one that has them is left alone."""
+    return kind if state[0].keys() <= vars(kind).keys() else fill(kind, state)
+
+
+class _Buffers(list[memoryview]):
+    """The big buffers that pickling met."""
+
+    def take(self, buffer: pickle.PickleBuffer) -> bool:
+        """True: keep this one in the pickle. False: it travels beside it."""
+        try:
+            raw = buffer.raw()
+        except BufferError:  # not contiguous
+            return True
+        if raw.nbytes < BIG_BUFFER:
+            return True
+        self.append(raw)
+        return False
+
+
+def _dump(into: Callable[[Any, _Buffers | None], bytes], obj: Any, lend: Lend | None) -> Packed:
+    if lend is None or not AVAILABLE:
+        return _whole(into, obj)
+    buffers = _Buffers()
+    data = into(obj, buffers)
+    try:
+        return _beside(data, buffers, lend)
+    except OSError as error:
+        _warn_once(f"big data goes through pipes, which is slower: {error}")
+        return Packed(into(obj, None))
+
+
+def _whole(into: Callable[[Any, _Buffers | None], bytes], obj: Any) -> Packed:
+    before, _here.is_whole = _here.is_whole, True
+    try:
+        return Packed(into(obj, None))
+    finally:
+        _here.is_whole = before
+
+
+class _Here(threading.local):
+    is_whole = False
+
+
+_here = _Here()
+
+
+def is_whole() -> bool:
+    """True while this thread pickles for somebody who may share no memory with it."""
+    return _here.is_whole
+
+
+def _plain_or_cloud(obj: Any, buffers: _Buffers | None) -> bytes:
+    try:
+        data = pickle.dumps(obj, PROTOCOL, buffer_callback=None if buffers is None else buffers.take)
+    except Exception:
+        data = None
+    if data is not None and main_names.MARK not in data:
+        return data
+    if buffers is not None:
+        buffers.clear()
+    return _cloud(obj, buffers)
+
+
+def _named_or_cloud(obj: Any, buffers: _Buffers | None) -> bytes:
+    """A function that the other side can import is named, as cloudpickle would, at a tenth of the price."""
+    importable = type(obj) is FunctionType and obj.__module__ not in main_names.NAMES and obj.__module__ in sys.modules
+    if importable and not cloudpickle.list_registry_pickle_by_value():
+        with contextlib.suppress(pickle.PicklingError, AttributeError):  # its name leads elsewhere
+            return pickle.dumps(obj, PROTOCOL)
+    return _cloud(obj, buffers)
+
+
+def _cloud(obj: Any, buffers: _Buffers | None) -> bytes:
+    spawned = sys.modules.get("__mp_main__")
+    if spawned is not None:  # cloudpickle knows only the other name of a script
+        cloudpickle.register_pickle_by_value(spawned)
+    written = io.BytesIO()
+    _CloudPickler(written, None if buffers is None else buffers.take).dump(obj)
+    return written.getvalue()
+
+
+def _reduce_code(code: CodeType) -> tuple[Any, ...]:
+    make, arguments = _plain_reduce_code(code)
+    return make, tuple(code.co_filename if _is_no_file(argument) else argument for argument in arguments)
+
+
+def _is_no_file(argument: Any) -> bool:
+    """Asked of text only: compared with bytes, which a code object has too, it is an error under ``python -bb``."""
+    return isinstance(argument, str) and argument == _NO_FILE
+
+
+#: What newer cloudpickles put in the place of a function's file name, so that its tracebacks would show no source.
+_NO_FILE = "<dynamic-code>"
+_plain_reduce_code: Callable[[CodeType], tuple[Any, ...]] = cloudpickle.CloudPickler.dispatch_table[CodeType]
+
+
+class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+    """Pickles functions by value, with their file names; those of ``__main__`` with a namespace in common."""
+
+    dispatch_table: ClassVar[Any] = ChainMap({CodeType: _reduce_code}, cloudpickle.CloudPickler.dispatch_table)
+
+    def __init__(self, file: io.BytesIO, buffer_callback: Callable[[pickle.PickleBuffer], bool] | None) -> None:
+        super().__init__(file, PROTOCOL, buffer_callback=buffer_callback)
+        for namespace in main_names.namespaces():
+            self.globals_ref[id(namespace)] = main_names.MainNames()
+
+
+def _beside(data: bytes, buffers: list[memoryview], lend: Lend) -> Packed:
+    """The pickle with what is big of it in a segment."""
+    big_body = len(data) >= BIG
+    if not buffers and not big_body:
+        return Packed(data)
+    parts = [*buffers, memoryview(data)] if big_body else list(buffers)
+    ref, offsets = lend(parts)
+    spans = tuple((offset, part.nbytes) for offset, part in zip(offsets, parts, strict=True))
+    if big_body:
+        return Packed(b"", ref, spans[:-1], spans[-1])
+    return Packed(data, ref, spans)
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    with contextlib.suppress(Exception):  # a filter or a handler of the user's may raise
+        log.warning("%s", text)
+
+
+class _NotPlainError(Exception):
+    pass
+
+
+class _PlainPickler(pickle.Pickler):
+    """A pickler for plain built-in types only, which runs nobody's code and whose work always comes back.
+
+    The hook is called for everything else, so plain data costs nothing.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:  # noqa: ARG002
+        raise _NotPlainError
+
+
+def dump_plain(obj: Any, store: SegmentStore | None = None) -> Packed | None:
+    """Pickle an object if it consists of plain data, which always comes back; None where it does not."""
+    written = io.BytesIO()
+    try:
+        _PlainPickler(written, PROTOCOL).dump(obj)
+    except Exception:
+        return None
+    return _dump(lambda *_: written.getvalue(), obj, None if store is None else store.lend)

@@ -1,0 +1,1 @@
+"""Running a chunk: its items, what is measured meanwhile, and the report."""

@@ -1,0 +1,378 @@
+"""Running a chunk: the loop that every item goes through.
+
+A chunk runs in *stretches*: some items under one mark in the ledger, called by one ``map``, so that a tiny item costs
+little more than its own call. How many, is said in `mpqueue._worker.chunk.stretches`; where one of them turns out to
+be slow, the watchdog (`mpqueue._worker.chunk.watchdog`) cuts the stretch off behind it. In a careful chunk every item
+is a stretch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from mpqueue._wire import monotonic as clock
+from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, dump_frame
+from mpqueue._wire.memory.ledger import CLAIM, FRACTION, MOST, OUTBOX, PRIVATE, SINCE, Phase, pack_claim
+from mpqueue._worker import own_memory as memory
+from mpqueue._worker.chunk import stretches
+from mpqueue._worker.chunk.costs import Costs
+from mpqueue._worker.chunk.failures import pack_failure
+from mpqueue._worker.chunk.results import BrokenWorkerError, ChunkResults
+from mpqueue._worker.chunk.timing import ChunkTimes
+from mpqueue._worker.fitness import can_pack
+from mpqueue._worker.handlers import current_item as context
+from mpqueue._worker.handlers.current_item import Running
+from mpqueue._worker.handlers.loaded_jobs import LoadedJob
+from mpqueue._worker.seat import Seat
+from mpqueue._worker.signals import calls_users_code
+
+log = logging.getLogger("mpqueue")
+
+
+class ChunkRun:
+    """One chunk on its way through the worker.
+
+    ``running.out`` has one entry for each position that ended, None where it failed. The watchdog may cut the stretch
+    at hand off, and send finished positions home early.
+    """
+
+    def __init__(self, seat: Seat, job: LoadedJob, frame: ChunkFrame, times: ChunkTimes) -> None:
+        self.seat = seat
+        self.station = station = seat.station
+        self.job = job
+        self.number = frame.chunk
+        self.careful = isinstance(frame.items, list)
+        self.running = Running(
+            station, job.number, job.id, job.id_rule, job.seed, indices=frame.indices, attempts=frame.attempts
+        )
+        self.results = ChunkResults(
+            job, self.running, self.careful, self._mark_result, seat.exchange.store, self._is_broken
+        )
+        self._could_pack = True  #: when this chunk began, as far as that is known
+        self.times = times
+        self.started = clock.monotonic()
+        self._told = self.started  #: when the last report was made
+        self.stretch: list[Any] = []  #: what the ``map`` at hand runs over; the watchdog may cut it off
+        self.stretch_lock = threading.Lock()  #: held while it is ended, or marked as cut off
+        self.stretch_lo = 0
+        self.stretch_started = self.started
+        self.cut_at: int | None = None  #: the position behind which the watchdog cut the stretch off
+        self._costs = Costs()
+        self._packed_items = frame.items
+
+    def run(self) -> ReportFrame:
+        """Run the chunk; every outcome of its items is in the report."""
+        if self._has_too_much():
+            return self._report(0, Ended.MEMORY)
+        if not self._unpack():
+            return self._report(0, Ended.UNREADABLE)
+        if self.careful and self.station.is_own_process:
+            # What is damaged now, none of these items has done.
+            self._end_unless_whole(0)
+            self._could_pack = can_pack()
+        context.enter(self.station, self.running)
+        self.seat.home.sender = self
+        try:
+            with self.job.around_chunk():
+                ended = self._run_stretches()
+                if not self.careful:
+                    self._end_unless_whole(len(self.running.out))
+            self.seat.home.sender = None
+            if self.running.reported:
+                self.station.ledger.reals[FRACTION] = 0.0
+            done = len(self.running.out)
+            report = self._report(done, ended)
+        except BrokenWorkerError:
+            if self.careful:
+                self._end_under_mark("made pickling impossible")
+            self._end(len(self.running.out))
+        self.claim(Phase.IDLE, done, done)
+        return report
+
+    def _end_unless_whole(self, done: int) -> None:
+        """End this worker where a handler has taken from it what it needs: so many items of this chunk have run."""
+        station, capture = self.station, self.job.capture
+        if not station.is_own_process:
+            return
+        if not station.is_whole() or (capture is not None and not capture.is_whole()):
+            self._end(done)
+
+    def _end(self, done: int) -> NoReturn:
+        """End this worker: which of the items that have run is to blame is found out by running each alone."""
+        self.claim(Phase.IDLE, done, done)
+        _die()
+
+    def _is_broken(self) -> bool:
+        """True where nothing can be pickled here any more, since the chunk began."""
+        return self.station.is_own_process and self._could_pack and not can_pack()
+
+    def _end_if_damaged(self) -> None:
+        """In a careful chunk, after an item: end this worker under the item's own mark where the item has damaged it.
+
+        The parent would kill the next one for it, or the next one would fail.
+        """
+        station, capture = self.station, self.job.capture
+        if not station.is_own_process:
+            return
+        if not station.is_whole() or (capture is not None and not capture.is_whole()):
+            self._end_under_mark("closed descriptors that are the worker's")
+        if self._is_broken():
+            self._end_under_mark("made pickling impossible")
+
+    def _end_under_mark(self, what: str) -> NoReturn:
+        """End this worker: the item that it is marked to be at has done it."""
+        with contextlib.suppress(BaseException):
+            log.warning("worker %d ends itself: the item that it ran has %s", self.station.lane, what)
+        _die()
+
+    def broken_by(self, error: BaseException) -> ReportFrame:
+        """Something broke outside the items' own code: they run again carefully.
+
+        In a careful chunk, what had ended goes home, and where nothing had, the item that ran fails, so that it ends.
+        """
+        self.stretch = []  # nothing of it is to be sent early any more
+        locked = self.results.lock.acquire(timeout=1.0)  # a late signal may have left it locked
+        try:
+            return self._broken_report(error)
+        finally:
+            if locked:
+                self.results.lock.release()
+
+    def _broken_report(self, error: BaseException) -> ReportFrame:
+        results, first = self.results, self.results.sent
+        done = results.ended_whole(first, len(self.running.indices)) if self.careful else first
+        if self.careful and done == first < len(self.running.indices):
+            results.failures[first] = pack_failure(error)
+            done += 1
+        _, packed, failures = results.take(done, final=True)
+        self.seat.exchange.sent(self.number, packed)
+        return ReportFrame(
+            chunk=self.number,
+            first=first,
+            done=done,
+            results=packed,
+            failures=failures,
+            stretches=(),
+            busy=clock.monotonic() - self._told,
+            ended=Ended.UNREADABLE,
+            records=self.seat.home.take(),
+        )
+
+    def claim(self, phase: Phase, lo: int, hi: int) -> None:
+        """Say in the ledger what may be running from now on."""
+        words = self.station.ledger.words
+        words[SINCE] = clock.monotonic_ns()
+        words[CLAIM] = pack_claim(self.number, phase, lo, hi)
+
+    def _mark_result(self, position: int) -> None:
+        self.claim(Phase.PACKING, position, len(self.running.out))
+
+    def _unpack(self) -> bool:
+        """Unpickle the items (in a careful chunk each one later, under its own mark); False where that fails."""
+        if isinstance(self._packed_items, list):
+            self.running.items = [None] * len(self._packed_items)
+            return True
+        self.claim(Phase.UNPACKING, 0, len(self.running.indices))
+        began = clock.monotonic()
+        try:
+            self.running.items = self.seat.exchange.load(self._packed_items)
+        except BaseException:
+            return False
+        finally:
+            self.times.unpacking += clock.monotonic() - began
+        return True
+
+    def _run_stretches(self) -> Ended:
+        out, total = self.running.out, len(self.running.items)
+        ledger, size = self.station.ledger, 1 if self.careful else stretches.first_size(self.job.pace)
+        while (lo := len(out)) < total:
+            # A stretch that would go beyond the chunk's end: in the middle of it, the watchdog would report too.
+            hi = min(lo + size, total)
+            expected = stretches.expected_seconds(hi - lo, self.job.pace)
+            if lo and clock.monotonic() - self.started + expected >= self.station.chunk_limit:
+                return Ended.TIME
+            paused, cancelled = self.running.flags()
+            if paused or cancelled:
+                return Ended.CANCELLED if cancelled else Ended.PAUSED
+            if lo and self._has_too_much():
+                return Ended.MEMORY
+            self.claim(Phase.UNPACKING if self.careful else Phase.RUNNING, lo, hi)
+            # Read after the claim was stored: either we see the limit, or the parent sees the claim.
+            limit = ledger.limit(self.number)
+            if limit < hi:
+                if limit <= lo:
+                    return Ended.LIMIT
+                hi = limit
+                self.claim(Phase.UNPACKING if self.careful else Phase.RUNNING, lo, hi)
+            if self.careful and not self._unpack_one(lo):
+                continue
+            size = self._run_stretch(lo, hi)
+            self.station.has_run = True
+            if self.careful:
+                self._end_if_damaged()
+        return Ended.DONE
+
+    def _has_too_much(self) -> bool:
+        """True where this worker is to be replaced: it has more memory than it may, or is likely to after an item more.
+
+        Never before it has run one. To be called once between two stretches.
+        """
+        used, most = self.note_memory(), self.station.ledger.words[MOST]
+        return used is not None and self.station.growth.likely(used) > most and self.station.has_run
+
+    def note_memory(self) -> int | None:
+        """Write into the ledger what the item that begins now begins with, where there is a limit; returns it."""
+        words = self.station.ledger.words
+        if not words[MOST]:
+            return None
+        words[PRIVATE] = used = memory.private_bytes() or 0
+        return used
+
+    def _unpack_one(self, position: int) -> bool:
+        """Unpickle the item at this position; what that raises is its failure, not charged."""
+        assert isinstance(self._packed_items, list)
+        began = clock.monotonic()
+        try:
+            item = self.seat.exchange.load(self._packed_items[position])
+        except BaseException as error:
+            self.results.fail(position, error, 0.0, charged=False)
+            return False
+        finally:
+            self.times.unpacking += clock.monotonic() - began
+        self.running.items[position] = item
+        self.claim(Phase.RUNNING, position, position + 1)
+        return True
+
+    def _run_stretch(self, lo: int, hi: int) -> int:
+        """Run the items from lo to hi; returns how many the next stretch should hold."""
+        job, out = self.job, self.running.out
+        if self.running.reported:
+            self.running.reported = False
+            self.station.ledger.reals[FRACTION] = 0.0
+        self.stretch_lo, self.cut_at = lo, None
+        self.stretch = stretch = self.running.items[lo:hi]
+        items = iter(stretch)
+        self._costs.stretch_begins(lo, hi, job.pace)
+        started = self.stretch_started = clock.monotonic()
+        while True:
+            try:
+                self._run_items(items)
+            except BaseException as error:
+                self.results.fail(len(out), error, clock.monotonic() - started)
+                continue
+            if len(out) - lo >= len(stretch):
+                break
+            # A StopIteration out of the handler ended the map as if the items had ended.
+            self.results.fail(len(out), StopIteration(), clock.monotonic() - started)
+        ended = clock.monotonic()
+        with self.stretch_lock:
+            self.stretch = []
+        if lo == 0 and job.pace is None and not job.awaits and inspect.isawaitable(out[0]):
+            self._await_first()
+            ended = clock.monotonic()
+        self.times.handling += ended - started
+        self.results.stretch_ended(lo, len(out))
+        self.times.packing += clock.monotonic() - ended
+        return self._time_stretch(lo, len(out), ended - started)
+
+    @calls_users_code
+    def _run_items(self, items: Iterator[Any]) -> None:
+        out = self.running.out
+        out.extend(self.job.map(items, out))
+
+    def _await_first(self) -> None:
+        """The handler is no coroutine function and still returned something to await: so it will the next time."""
+        self.job.await_results()
+        pending = self.running.out.pop(0)
+        try:
+            self.running.out.append(self.job.resolve(pending))
+        except BaseException as error:
+            self.results.fail(0, error, clock.monotonic() - self.stretch_started)
+        finally:
+            if self.job.capture is not None:
+                self.job.capture.keep(0)
+
+    def _time_stretch(self, lo: int, hi: int, seconds: float) -> int:
+        # Where it was cut off, all but the last item were as quick as expected.
+        cut_pace = None if self.cut_at is None else self.job.pace or 0.0
+        pace = self.job.pace = self._costs.stretch_ended(lo, hi, seconds, cut_pace)
+        if self.careful:
+            return 1
+        return stretches.next_size(pace, hi - lo)
+
+    # -- the report ------------------------------------------------------------------------------------------
+
+    def _report(self, done: int, ended: Ended) -> ReportFrame:
+        with self.results.lock:
+            return self.part(done, ended)
+
+    def part(self, done: int, ended: Ended, *, final: bool = True) -> ReportFrame:
+        """What is to be said of the positions since the last report, up to ``done``. Call with the lock held."""
+        began = clock.monotonic()
+        first, packed, failures = self.results.take(done, final=final)
+        self.seat.exchange.sent(self.number, packed)
+        told, self._told = self._told, clock.monotonic()
+        if final:
+            # What the items were in may be used again, unless the handler has kept a view of it.
+            self.running.items, self.running.out = [], []
+        return ReportFrame(
+            chunk=self.number,
+            first=first,
+            done=done,
+            results=packed,
+            failures=failures,
+            stretches=self._costs.between(first, done, self.job.pace or 0.0),
+            busy=self._told - told,
+            ended=ended,
+            final=final,
+            returned=self.seat.exchange.done_with(),
+            records=self.seat.home.take(),
+            output=None if self.job.capture is None else self.job.capture.take(first, done),
+            peaks=self._costs.peaks_between(first, done),
+            times=self.times.take(self._told, self._told - began),
+        )
+
+    def send_records(self) -> bool:
+        """Leave what was logged in the outbox, where that is free and no report is in the making. On any thread."""
+        results, station = self.results, self.station
+        if not results.lock.acquire(blocking=False):
+            return False
+        try:
+            outbox = station.outbox
+            if outbox is None or self.seat.home.sender is not self or station.ledger.words[OUTBOX]:
+                return False
+            if not outbox.can_take():
+                return False
+            at, records = results.sent, self.seat.home.take()
+            report = ReportFrame(
+                chunk=self.number,
+                first=at,
+                done=at,
+                results=[],
+                failures={},
+                stretches=(),
+                busy=0.0,
+                ended=Ended.DONE,
+                final=False,
+                records=records,
+            )
+            try:
+                outbox.leave(dump_frame(report), plain=True)
+            except OSError:
+                self.seat.home.give_back(records)
+                return False
+            return True
+        finally:
+            results.lock.release()
+
+
+def _die() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("survived SIGKILL")

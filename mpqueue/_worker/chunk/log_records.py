@@ -1,0 +1,218 @@
+"""What handlers log, on its way home: kept by a handler at the root logger, and sent with the next report.
+
+A report may be long in coming, and a worker that dies sends none. So a record is sent at once, by the outbox, where
+nothing was for `INTERVAL` seconds; what follows it within that time is sent together, by a thread of its own. Until a
+record has been sent it also stands in the outbox's file, where the parent finds it when this worker has died. A job
+that logs nothing pays one look at an empty queue for each report.
+
+Warnings (`warnings.warn`) become records of the logger ``py.warnings``, as `logging.captureWarnings` has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import warnings
+from collections import deque
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Protocol
+
+from mpqueue._wire import monotonic as clock
+from mpqueue._wire.frames import RecordFrame, Speech
+from mpqueue._wire.memory.ledger import UNSENT
+from mpqueue._wire.records import begin_unsent, dump_record, unsent
+from mpqueue._worker import station
+from mpqueue._worker.handlers import current_item as context
+from mpqueue._worker.station import Station
+
+#: Seconds between two sendings by the outbox: a record is at most so late, where the parent has emptied it.
+INTERVAL = 0.2
+#: Records that are kept for one sending; what is logged beyond them is counted and dropped.
+MOST = 10_000
+#: Bytes of them that are left in the outbox's file for the case of this worker's death.
+MOST_BYTES = 1_000_000
+#: What a LogRecord has by itself; anything else came by ``extra``.
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+#: Not sent: written out, or without a meaning in another process.
+_LEFT_OUT = frozenset({"msg", "args", "exc_info", "message", "asctime"})
+
+
+class Sender(Protocol):
+    """A chunk that runs: it can send what was logged so far."""
+
+    def send_records(self) -> bool:
+        """Send it now; False where that must wait."""
+
+
+class RecordsHome(logging.Handler):
+    """One worker's handler at the root logger. Any thread may log."""
+
+    def __init__(self, station: Station) -> None:
+        super().__init__()
+        self._station = station
+        self.sender: Sender | None = None  #: the chunk at hand; set by the main thread
+        self.chunk = 0  #: the number of the chunk at hand, also while its handler is loaded
+        self._kept: deque[bytes] = deque()
+        self._unsent = 0  #: bytes of them in the outbox's file
+        self._dropped = 0
+        self._sent_at = float("-inf")
+        self._due = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the record, and send it soon."""
+        if not self._station.is_own_process and station.here() is not self._station:
+            return  # another's, who lives in the same process
+        try:
+            data = dump_record(_frame_of(record))
+        except Exception:
+            self.handleError(record)
+            return
+        if len(self._kept) >= MOST:
+            self._dropped += 1
+            return
+        self._kept.append(data)
+        # It goes home with the report at the latest: what hinders it from going earlier must not fail who logs.
+        with contextlib.suppress(OSError, RuntimeError):
+            self._leave(data)
+            if self.sender is not None and not self._send_now():
+                self._send_later()
+
+    @property
+    def is_alone(self) -> bool:
+        """True where nobody else's code logs in this process."""
+        return self._station.is_own_process
+
+    def take(self) -> Sequence[bytes]:
+        """What was logged since the last call, to be sent."""
+        if not self._kept:
+            return ()
+        self.acquire()  # nobody logs meanwhile
+        try:
+            taken = list(self._kept)
+            self._kept.clear()
+            dropped, self._dropped = self._dropped, 0
+            self._unsent = 0
+            self._station.ledger.words[UNSENT] = 0
+        finally:
+            self.release()
+        if dropped:
+            text = f"{dropped} log records were dropped: more than {MOST} came within {INTERVAL} s"
+            taken.append(dump_record(_frame_of(logging.makeLogRecord(_of_ours(text)))))
+        return taken
+
+    def give_back(self, records: Sequence[bytes]) -> None:
+        """These could not be sent: they go with the next report."""
+        self._kept.extendleft(reversed(records))
+
+    def _leave(self, data: bytes) -> None:
+        """Where the parent finds it when this worker dies now. Called with the handler's lock held."""
+        outbox = self._station.outbox
+        if outbox is None or self._unsent > MOST_BYTES:
+            return
+        data = unsent(data) if self._unsent else begin_unsent(self.chunk) + unsent(data)
+        try:
+            outbox.leave_unsent(data, self._unsent)
+        except OSError:  # files must not grow so far: then it is lost with this worker, if that dies
+            return
+        self._unsent += len(data)
+        self._station.ledger.words[UNSENT] = self._unsent
+
+    def _send_now(self) -> bool:
+        now = clock.monotonic()
+        if now - self._sent_at < INTERVAL:
+            return False
+        return self._send(now)
+
+    def _send(self, now: float) -> bool:
+        sender = self.sender
+        if sender is None or not sender.send_records():
+            return False
+        self._sent_at = now
+        return True
+
+    def _send_later(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name="mpqueue-records", daemon=True)
+            self._thread.start()
+        self._due.set()
+
+    def _loop(self) -> None:
+        """The thread: sends what waits, as long as a chunk runs; what is left then goes with its report."""
+        while True:
+            self._due.wait()
+            self._due.clear()
+            threading.Event().wait(INTERVAL)
+            if self._kept and self.sender is not None and not self._send(clock.monotonic()):
+                self._due.set()
+
+
+def _of_ours(text: str) -> dict[str, Any]:
+    return {"name": "mpqueue", "msg": text, "levelno": logging.WARNING, "levelname": "WARNING"}
+
+
+def _frame_of(record: logging.LogRecord) -> RecordFrame:
+    fields: dict[str, Any] = {}
+    for name, value in vars(record).items():
+        if name not in _LEFT_OUT:
+            fields[name] = value if name in _OWN else _plain(value)
+    fields["msg"] = record.getMessage()
+    if record.exc_info and not record.exc_text:
+        fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
+    index, attempt = context.place()
+    return RecordFrame(fields, index, attempt)
+
+
+def _plain(value: Any) -> Any:
+    """The value where it is plain data, else its ``repr``: reading a record must not run users' code."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    if type(value) in (list, tuple):
+        return [_plain(one) for one in value]
+    if type(value) is dict and all(type(key) is str for key in value):
+        return {key: _plain(one) for key, one in value.items()}
+    return repr(value)
+
+
+def install(home: RecordsHome, speech: Speech | None) -> None:
+    """Take home what is logged from now on; the loggers have the levels that they have in the parent."""
+    root = logging.getLogger()
+    if home not in root.handlers:
+        root.addHandler(home)
+        if home.is_alone:
+            _once(home)
+    if speech is not None:
+        # To set a level costs a look at every logger, also where it is set already.
+        if home.is_alone and root.manager.disable != speech.disabled:
+            logging.disable(speech.disabled)
+        for name, level in speech.levels.items():
+            logger = logging.getLogger(name or None)
+            if logger.level != level:
+                logger.setLevel(level)
+
+
+@cache
+def _once(home: RecordsHome) -> None:
+    warnings.showwarning = _log_warning
+    # In a process that a handler has forked, there is no way home: it logs as any process.
+    os.register_at_fork(after_in_child=lambda: logging.getLogger().removeHandler(home))
+
+
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    text = warnings.formatwarning(message, category, filename, lineno, line)
+    if file is not None:
+        file.write(text)
+        return
+    logger = logging.getLogger("py.warnings")
+    if logger.isEnabledFor(logging.WARNING):
+        logger.handle(logger.makeRecord(logger.name, logging.WARNING, filename, lineno, text.rstrip(), (), None))

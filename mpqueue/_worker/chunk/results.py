@@ -1,0 +1,118 @@
+"""A chunk's outcomes in the worker: kept, pickled, and made into reports.
+
+Pickling a result runs the user's code wherever it is more than plain data, and that code may kill the worker as well as
+a handler may. So plain data, which runs no code, is pickled as one list when a report is due; everything else at once,
+each result under its item's own mark, so that the blame is exact and a report only ships what is pickled already.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mpqueue._wire.frames import FailureFrame
+from mpqueue._wire.memory.segments import SegmentStore
+from mpqueue._wire.pickling.payload import Packed, dump, dump_plain
+from mpqueue._worker.chunk.failures import pack_failure, plain_text, stand_in
+from mpqueue._worker.handlers.current_item import Running
+from mpqueue._worker.handlers.loaded_jobs import LoadedJob
+
+
+class NotReadyError(Exception):
+    """Some results are not pickled yet, and must not be by the watchdog."""
+
+
+class BrokenWorkerError(Exception):
+    """Nothing can be pickled here any more."""
+
+
+class ChunkResults:
+    """``running.out`` has one entry for each position that ended. The lock guards a report in the making."""
+
+    def __init__(
+        self,
+        job: LoadedJob,
+        running: Running,
+        careful: bool,
+        mark: Callable[[int], None],
+        store: SegmentStore | None,
+        is_broken: Callable[[], bool],
+    ) -> None:
+        self.lock = threading.Lock()
+        self.sent = 0  #: positions below this have been reported
+        self.failures: dict[int, FailureFrame] = {}
+        self._packed: dict[int, Packed] = {}
+        self._job = job
+        self._running = running
+        self._careful = careful
+        self._mark = mark
+        self._store = store
+        self._is_broken = is_broken  #: asked where a result can't be pickled
+
+    def fail(self, position: int, error: BaseException, elapsed: float, *, charged: bool = True) -> None:
+        """The item at this position, which is the next, failed."""
+        # The error goes first: a position counts as ended as soon as it is in the list.
+        self.failures[position] = pack_failure(error, elapsed, charged=charged)
+        self._running.out.append(None)
+
+    def stretch_ended(self, lo: int, hi: int) -> None:
+        """These positions ended: pickle their results now, where that may run code. On the main thread."""
+        if self._careful or not self._job.plain:
+            self._pack_each(lo, hi)
+
+    def take(self, done: int, *, final: bool) -> tuple[int, Packed | list[Packed], dict[int, FailureFrame]]:
+        """What has ended since the last call: the first position, the results, the failures by position from there.
+
+        Call with the lock held. Without ``final``, raises `NotReadyError` where results would have to be pickled by
+        code of the user's: then they go home with a later report.
+        """
+        first = self.sent
+        packed = self._pack(first, done, final=final)
+        self.sent = done
+        failed = sorted(at for at in self.failures if first <= at < done)
+        return first, packed, {at - first: self.failures.pop(at) for at in failed}
+
+    def ended_whole(self, first: int, most: int) -> int:
+        """The first position from ``first`` on, and below ``most``, of which nothing is ready to be sent."""
+        at = first
+        while at < most and (at in self.failures or at in self._packed):
+            at += 1
+        return at
+
+    def _pack(self, first: int, done: int, *, final: bool) -> Packed | list[Packed]:
+        out, failures = self._running.out, self.failures
+        if self._job.plain and not self._careful:
+            results = [out[at] for at in range(first, done) if at not in failures] if failures else out[first:done]
+            whole = dump_plain(results, self._store)
+            if whole is not None:
+                return whole
+            self._job.plain = False
+        if final:
+            self._pack_each(first, done)
+        elif any(at not in failures and at not in self._packed for at in range(first, done)):
+            raise NotReadyError
+        return [self._packed.pop(at) for at in range(first, done) if at not in failures]
+
+    def _pack_each(self, lo: int, hi: int) -> None:
+        out = self._running.out
+        for at in range(lo, hi):
+            if at in self.failures or at in self._packed:
+                continue
+            self._mark(at)
+            try:
+                self._packed[at] = dump(out[at], self._store)
+            except BaseException as error:
+                if self._is_broken():
+                    raise BrokenWorkerError from error
+                self.failures[at] = FailureFrame(None, stand_in(error), 0.0, True, result=_short(out[at]))
+            out[at] = None
+
+
+def _short(obj: Any) -> str:
+    try:
+        text = plain_text(repr(obj))
+    except BaseException:
+        text = "(its repr() fails too)"
+    name = type.__dict__["__name__"].__get__(type(obj))  # its metaclass may have another idea of it
+    return f"{text if len(text) <= 80 else text[:77] + '...'} of type {name}"

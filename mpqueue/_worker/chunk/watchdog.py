@@ -1,0 +1,145 @@
+"""The watchdog: a thread of the worker that looks after chunks that take longer than planned.
+
+When a chunk's time is nearly over, 48 ms after its start, it cuts the stretch at hand off behind the item that runs,
+so that a slow item among tiny ones holds nobody up and the ledger names it. When all of it is over and that item still
+runs, it sends home what had finished before it. Then it sleeps until a chunk is late again.
+
+A well-planned chunk is over before that, and sets the alarm anew for the next one: then the thread does not wake up.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import threading
+import weakref
+
+from mpqueue._wire import monotonic as clock
+from mpqueue._wire.frames import Ended, dump_frame, is_plain
+from mpqueue._wire.memory.ledger import OUTBOX, Phase
+from mpqueue._worker.chunk.chunk_run import ChunkRun
+from mpqueue._worker.chunk.results import NotReadyError
+from mpqueue._worker.chunk.watchdog_alarm import Alarm, SleepingAlarm, make_alarm
+
+#: The part of a chunk's time after which a stretch is cut off behind the item that runs.
+CUT = 0.96
+
+
+class Watchdog:
+    """Owned by the worker's main thread, which says what it runs; started with the first chunk, ended by `end`."""
+
+    def __init__(self) -> None:
+        self._run: ChunkRun | None = None
+        self._alarm: Alarm | None = None
+        self._left: threading.Event | None = None  #: set when the thread has ended
+        self._ended = False
+
+    def end(self) -> None:
+        """Let the thread end; nothing is watched any more. Where the worker is a process, it ends with that."""
+        self._ended = True
+        if self._left is not None and self._alarm is not None:
+            self._set(0.0)
+            self._left.wait()
+            self._alarm.close()
+
+    @property
+    def run(self) -> ChunkRun | None:
+        """The chunk at hand."""
+        return self._run
+
+    def watch(self, run: ChunkRun | None) -> None:
+        """The main thread begins a chunk, or (None) has ended one. 2 us."""
+        self._run = run
+        if run is not None:
+            self._set(CUT * run.station.chunk_limit)
+
+    def _set(self, seconds: float) -> None:
+        alarm = self._alarm or self._begin(make_alarm())
+        try:
+            alarm.set(seconds)
+        except OSError:  # a handler has closed its descriptors; the thread that waits will find that out
+            self._begin(SleepingAlarm()).set(seconds)
+
+    def _begin(self, alarm: Alarm) -> Alarm:
+        left = threading.Event()
+        # The start of a `threading.Thread` returns when it runs: 3 to 6 ms later, while other workers start.
+        try:
+            _thread.start_new_thread(self._watch, (alarm, left))
+        except RuntimeError:  # no thread is left
+            alarm.close()
+            raise
+        self._alarm, self._left = alarm, left  # only now: nobody may wait for the end of one that did not start
+        return alarm
+
+    def _watch(self, alarm: Alarm, left: threading.Event) -> None:
+        try:
+            self._look_when_due(alarm)
+        finally:
+            left.set()
+
+    def _look_when_due(self, alarm: Alarm) -> None:
+        while True:
+            try:
+                alarm.wait()
+            except (OSError, ValueError):  # a handler has closed its descriptors
+                return
+            if self._ended or self._alarm is not alarm:
+                return
+            self._look()
+
+    def _look(self) -> None:
+        """See to the chunk at hand, where it is late."""
+        run = self._run
+        if run is None or _time_left(run, CUT) > 0:
+            return
+        cut_off(run)
+        # Weak, since it sleeps now: when a chunk is over, its job and all that the handler holds may go.
+        found, pause = weakref.ref(run), _time_left(run, 1.0)
+        del run
+        if pause > 0:
+            threading.Event().wait(pause)
+        run = self._run
+        if run is not None and run is found():
+            send_early(run)
+
+
+def _time_left(run: ChunkRun, part: float) -> float:
+    """Seconds until that part of the chunk's time is over."""
+    return run.started + part * run.station.chunk_limit - clock.monotonic()
+
+
+def cut_off(run: ChunkRun) -> None:
+    """End the stretch at hand behind the item that runs, and name only that item in the ledger."""
+    stretch, lo = run.stretch, run.stretch_lo
+    if len(stretch) < 2 or run.careful:
+        return
+    # The main thread may go on between these lines; whatever it has begun meanwhile stays claimed.
+    del stretch[len(run.running.out) - lo + 1 :]
+    position = len(run.running.out)
+    with run.stretch_lock:  # no claim of what comes after the stretch may be overwritten
+        if run.stretch is not stretch or position - lo >= len(stretch):
+            return
+        run.cut_at = position
+        if position > lo:
+            run.note_memory()  # what the items before it took is not its own
+        run.claim(Phase.RUNNING, position, max(position + 1, lo + len(stretch)))
+
+
+def send_early(run: ChunkRun) -> None:
+    """Put what has finished into the outbox and ring, where an item is still running and the outbox is free."""
+    station, results = run.station, run.results
+    with results.lock:
+        done = len(run.running.out)
+        outbox = station.outbox
+        if outbox is None or done <= results.sent or station.ledger.words[OUTBOX]:
+            return
+        if done - run.stretch_lo >= len(run.stretch):
+            return  # all have just ended: the main thread notes what they cost, and reports them at once
+        if not outbox.can_take():
+            return
+        with contextlib.suppress(NotReadyError):
+            report = run.part(done, Ended.DONE, final=False)
+            try:
+                outbox.leave(dump_frame(report), plain=is_plain(report))
+            except OSError:  # all of this chunk runs again, since a part of its report is missing; but only once
+                station.outbox = None

@@ -1,0 +1,1 @@
+"""Workers in processes that other engines own: Dask, Ray, any executor."""

@@ -1,0 +1,241 @@
+"""Workers in processes of a cluster's engine: each has a thread of its own, and is found again by its token.
+
+What the engine calls, on whatever thread: `open_seat`, `serve`, `control`, `fetch`, `close_seats`. The ledger of such a
+worker is a file in memory, so that a guardian, another process on the same machine that is never busy (Dask's nanny),
+can `adopt` it: look into it, and set limits, also while the worker holds its global lock or is dead.
+
+====================  =============================  =====================================
+what                  where                          also while the worker hangs, or is dead
+====================  =============================  =====================================
+open, serve, fetch    in the worker's process        no
+control, last_claim   in the guardian, if there is   yes
+                      one, else in the worker's
+====================  =============================  =====================================
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import NamedTuple
+
+from mpqueue._wire import monotonic as clock
+from mpqueue._wire.memory.ledger import SIZE, Ledger, SharedFile
+from mpqueue._wire.memory.shared import bring, token_of
+from mpqueue._worker import station
+from mpqueue._worker.elsewhere import hello
+from mpqueue._worker.elsewhere.private import PrivateOutbox, private_worker
+from mpqueue._worker.main import Worker
+
+#: Seconds that a chunk aims at: a cluster's engine takes some milliseconds of the parent's CPU for each, and brings the
+#: answer 10 ms later.
+CHUNK_SECONDS = 0.225
+#: Seconds that closing waits for the end of setups.
+CLOSE_LIMIT = 5.0
+
+
+class SetFlags(NamedTuple):
+    """That job is paused, or cancelled, or neither."""
+
+    job: int
+    pause: bool
+    cancel: bool
+
+
+class SetLimit(NamedTuple):
+    """Nothing from that position on may be claimed in that chunk."""
+
+    chunk: int
+    position: int
+
+
+Order = SetFlags | SetLimit
+#: A claim as it travels: chunk, phase, lo, hi, seconds since, fraction. Clocks of two machines have nothing in common.
+Seen = tuple[int, int, int, int, float, float]
+
+
+class _HostedSeat:
+    """One worker: its ledger, its outbox and its thread."""
+
+    def __init__(self, lane: int, generation: int, parent: int, ring: Callable[[], object]) -> None:
+        self.page = SharedFile(f"ledger-{lane}", SIZE)
+        self.ledger = Ledger(self.page.fd)
+        self.outbox = PrivateOutbox(self.ledger, ring)
+        self._lane, self._generation, self._parent = lane, generation, parent
+        self._frames: queue.SimpleQueue[tuple[bytes, Future[bytes]] | None] = queue.SimpleQueue()
+        self._brought: list[bytes] = []  #: shared objects that came, for the worker's own thread
+        self._is_closed = False
+        self.next_number = 0  #: the number of the frame that comes next
+        self._overtook: dict[int, tuple[bytes, Future[bytes]]] = {}
+        self.waiting = 0  #: frames that are under way
+        self.thread = threading.Thread(target=self._run, name=f"mpqueue-seat-{lane}", daemon=True)
+        self.thread.start()
+
+    def receive(self, frame: bytes, number: int | None) -> Future[bytes]:
+        """Hand a frame to the worker, after those of lower number. With the lock held: nothing comes after the end."""
+        answer: Future[bytes] = Future()
+        self._overtook[self.next_number if number is None else number] = frame, answer
+        while (due := self._overtook.pop(self.next_number, None)) is not None:
+            self.next_number += 1
+            self._frames.put(due)
+        return answer
+
+    def bring(self, brought: Sequence[bytes]) -> None:
+        """Have the worker know these shared objects before the frames that are handed to it from now on."""
+        self._brought.extend(brought)
+
+    def _run(self) -> None:
+        worker = private_worker(
+            self._lane, self._generation, self._parent, self.ledger, self.outbox, chunk_seconds=CHUNK_SECONDS
+        )
+        with station.seated(worker.seat.station):
+            while (received := self._frames.get()) is not None:
+                frame, answer = received
+                if self._is_closed:
+                    answer.set_exception(_gone())
+                    continue
+                try:
+                    self._take_in(worker)
+                    answer.set_result(worker.receive(frame).data)
+                except BaseException as error:
+                    answer.set_exception(error)
+            worker.close()
+
+    def _take_in(self, worker: Worker) -> None:
+        while self._brought:
+            shared = bring(self._brought.pop())
+            worker.seat.brought[token_of(shared)] = shared
+
+    def close(self) -> None:
+        """Start nothing more; end what setups have begun once nothing runs. Does not wait."""
+        self._is_closed = True
+        for due in self._overtook.values():
+            self._frames.put(due)
+        self._frames.put(None)
+        self.page.close()
+
+
+def _gone() -> LookupError:
+    return LookupError("this worker is gone")
+
+
+_seats: dict[str, _HostedSeat] = {}
+_adopted: dict[str, Ledger] = {}
+_lock = threading.Lock()
+
+
+def open_seat(token: str, lane: int, generation: int, parent: int, ring: Callable[[], object]) -> hello.Introduction:
+    """Make a worker here, known by that token; says who this process is, and where the worker's ledger is."""
+    seat = _HostedSeat(lane, generation, parent, ring)
+    with _lock:
+        _seats[token] = seat
+    return {**hello.introduce(), "ledger": seat.page.path}
+
+
+def serve(
+    token: str,
+    frame: bytes,
+    make_room: Callable[[], object] | None = None,
+    number: int | None = None,
+    brought: Sequence[bytes] = (),
+) -> tuple[bytes, bytes | None]:
+    """Have that worker do what the frame says; its answer, and what it left early that nobody has fetched.
+
+    ``make_room`` is called where another frame is before this one. ``number``, from 0, is for engines on which a frame
+    may overtake another: it waits for those before it. ``brought`` is what `mpqueue._wire.memory.shared.to_bring` made
+    of the shared objects that the frame is the first to name.
+
+    Raises LookupError where it is not here (any more), and so has not done it: its process was replaced, or closed it.
+    """
+    with _lock:
+        seat = _seats.get(token)
+        if seat is None:
+            raise _gone()
+        has_to_wait = seat.waiting > 0 or number not in (None, seat.next_number)
+        seat.waiting += 1
+        seat.bring(brought)
+        answer = seat.receive(frame, number)
+    try:
+        if has_to_wait and make_room is not None:
+            make_room()
+        return answer.result(), seat.outbox.fetch()
+    finally:
+        with _lock:
+            seat.waiting -= 1
+
+
+def fetch(token: str) -> bytes | None:
+    """What that worker left early; None where there is nothing."""
+    seat = _seats.get(token)
+    return None if seat is None else seat.outbox.fetch()
+
+
+def adopt(token: str, path: str) -> bool:
+    """In a guardian: have that worker's ledger at hand; False where it can't be."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        _adopted[token] = Ledger(fd)
+    finally:
+        os.close(fd)
+    return True
+
+
+def control(token: str, orders: Sequence[Order]) -> Seen | None:
+    """Carry out the orders, and then say what the worker's ledger says; None where nothing is known of it."""
+    ledger = _ledger(token)
+    if ledger is None:
+        return None
+    for order in orders:
+        if isinstance(order, SetFlags):
+            ledger.set_flags(order.job, pause=order.pause, cancel=order.cancel)
+        else:
+            ledger.set_limit(order.chunk, order.position)
+    return _seen(ledger)
+
+
+def _ledger(token: str) -> Ledger | None:
+    seat = _seats.get(token)
+    return seat.ledger if seat is not None else _adopted.get(token)
+
+
+def _seen(ledger: Ledger) -> Seen:
+    claim = ledger.read()
+    return claim.chunk, int(claim.phase), claim.lo, claim.hi, max(0.0, clock.monotonic() - claim.since), claim.fraction
+
+
+def last_claims(tokens: Sequence[str]) -> dict[str, Seen]:
+    """In a guardian: what the ledgers of dead workers say; they are forgotten then."""
+    found = {}
+    for token in tokens:
+        ledger = _adopted.pop(token, None)
+        if ledger is not None:
+            found[token] = _seen(ledger)
+            ledger.close()
+    return found
+
+
+def close_seats(tokens: Sequence[str], *, wait: bool = True) -> None:
+    """These workers are not needed any more; what of their setups is left to end is ended, within reason."""
+    with _lock:
+        closing = [_seats.pop(token) for token in tokens if token in _seats]
+        for seat in closing:
+            seat.close()
+    if not wait:
+        return
+    end = clock.monotonic() + CLOSE_LIMIT
+    for seat in closing:
+        seat.thread.join(max(0.0, end - clock.monotonic()))
+
+
+def forget(tokens: Sequence[str]) -> None:
+    """In a guardian: these ledgers are not needed any more."""
+    for token in tokens:
+        ledger = _adopted.pop(token, None)
+        if ledger is not None:
+            ledger.close()

@@ -1,0 +1,73 @@
+"""A worker in a process that is not ours alone: its ledger, flags and outbox are that process's own memory.
+
+Whoever drives it reads and writes these through what the engine offers for it; see `mpqueue.backends`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from mpqueue._wire.memory.ledger import OUTBOX, Ledger
+from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
+from mpqueue._worker.main import Worker
+from mpqueue._worker.seat import take_seat
+from mpqueue._worker.station import Outbox, Station
+
+
+class PrivateOutbox:
+    """An outbox that keeps what is left there until it is fetched; ``ring`` tells that there is something."""
+
+    def __init__(self, ledger: Ledger, ring: Callable[[], object]) -> None:
+        self._ledger = ledger
+        self._ring = ring
+        self.is_lost = False
+        self._kept: bytes | None = None
+        self._lock = threading.Lock()  #: two may fetch at a time, and only one of them has found it
+
+    def can_take(self) -> bool:
+        """Memory of this process: always."""
+        return True
+
+    def leave(self, data: bytes, *, plain: bool = False) -> None:  # noqa: ARG002 - there is one thread
+        """See `mpqueue._worker.station.Outbox.leave`."""
+        self._kept = data
+        self._ledger.words[OUTBOX] = len(data)
+        self._ring()
+
+    def leave_unsent(self, data: bytes, at: int) -> None:
+        """Nobody finds it there when this process is dead."""
+
+    def fetch(self) -> bytes | None:
+        """What lies there, which is free again; None where nothing does. On any thread."""
+        with self._lock:
+            data, self._kept = self._kept, None
+            if data is not None:
+                self._ledger.words[OUTBOX] = 0
+            return data
+
+
+def private_worker(
+    lane: int,
+    generation: int,
+    parent: int,
+    ledger: Ledger,
+    outbox: Outbox | None,
+    *,
+    flags_of: Callable[[int], tuple[bool, bool]] | None = None,
+    is_own_process: bool = False,
+    is_at_home: bool = False,
+    chunk_seconds: float = CHUNK_SECONDS,
+) -> Worker:
+    """A worker at that ledger; to be called inside `station.seated`. ``is_at_home``: in the parent's own process."""
+    station = Station(
+        lane=lane,
+        generation=generation,
+        parent=parent,
+        ledger=ledger,
+        flags_of=flags_of or ledger.flags_of,
+        outbox=outbox,
+        is_own_process=is_own_process,
+        chunk_limit=LIMIT * chunk_seconds,
+    )
+    return Worker(take_seat(station, shares_memory=False, is_at_home=is_at_home))

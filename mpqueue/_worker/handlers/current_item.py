@@ -1,0 +1,158 @@
+"""`current_item`: what a handler can know of the item it runs, and say about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mpqueue._wire import monotonic as clock
+from mpqueue._wire.ids import IdRule, find_id
+from mpqueue._wire.memory.flags import READ_INTERVAL
+from mpqueue._wire.memory.ledger import FRACTION
+from mpqueue._worker import station as stations
+from mpqueue._worker.handlers.chance import random_numbers
+from mpqueue._worker.station import Station
+from mpqueue.errors import shown
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """What this worker is running: a chunk of a job, or (``items`` empty) the job's ``setup``.
+
+    The position of the item at hand is ``first`` plus the number of results so far, so that it needs no update.
+    """
+
+    station: Station
+    job: int
+    job_id: str
+    id_rule: IdRule
+    seed: int
+    items: list[Any] = field(default_factory=list)
+    indices: Sequence[int] = ()
+    attempts: Sequence[int] = ()
+    out: list[Any] = field(default_factory=list)
+    reported: bool = False  #: a handler said something about its progress
+    _flags: tuple[bool, bool] = (False, False)
+    _flags_read: float = 0.0
+    _rng: tuple[int, Any] | None = None  #: the random numbers of the position where somebody asked last
+
+    def flags(self) -> tuple[bool, bool]:
+        """(paused, cancelled), as of at most 5 ms ago: the Events must not be read in a tight loop."""
+        now = clock.monotonic()
+        if now - self._flags_read >= READ_INTERVAL:
+            self._flags_read = now
+            self._flags = self.station.flags_of(self.job)
+        return self._flags
+
+    def rng(self, position: int) -> Any:
+        """The random numbers of the item at that position, or (beyond the last one) of the setup."""
+        if self._rng is None or self._rng[0] != position:
+            index = self.indices[position] if position < len(self.indices) else None
+            self._rng = position, random_numbers(self.seed, index)
+        return self._rng[1]
+
+
+class CurrentItem:
+    """The item that this worker runs now."""
+
+    __slots__ = ("_position", "_running")
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._position = len(running.out)
+
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return self._running.job_id
+
+    @property
+    def id(self) -> Hashable:
+        """The item's id; None in ``setup``."""
+        running, position = self._running, self._position
+        if position >= len(running.items):
+            return None
+        return find_id(running.id_rule, running.items[position], running.indices[position])
+
+    @property
+    def attempt(self) -> int:
+        """The number of this try, from 1; 0 in ``setup``."""
+        running = self._running
+        if self._position >= len(running.items):
+            return 0
+        return running.attempts[self._position] if running.attempts else 1
+
+    @property
+    def paused(self) -> bool:
+        """True where the job was paused; at most 5 ms old. What runs may go on."""
+        return self._running.flags()[0]
+
+    @property
+    def cancelled(self) -> bool:
+        """True where the job was cancelled; at most 5 ms old. What runs may stop early, by any exception."""
+        return self._running.flags()[1]
+
+    @property
+    def worker(self) -> int:
+        """The worker's number, from 0 to concurrency - 1, stable over restarts: one GPU a worker, say."""
+        return self._running.station.lane
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """Random numbers of this item's own: each try of it gets the same ones, wherever and whenever it runs.
+
+        They depend on the job's seed (see `create_job`) and the item's place in the job only. In ``setup`` every
+        worker of the job gets the same ones. A `numpy.random.Generator`; where NumPy is not installed, a
+        `random.Random`. The first use in an item costs 20 us.
+        """
+        rng: np.random.Generator = self._running.rng(self._position)
+        return rng
+
+    def report(self, fraction: float) -> None:
+        """Say how far this item is, from 0 to 1. Costs about 0.3 us.
+
+        Raises TypeError or ValueError for anything else.
+        """
+        value = float(fraction)
+        if math.isnan(value) or not 0.0 <= value <= 1.0:
+            raise ValueError(f"fraction: expected a number from 0 to 1, got {shown(fraction)}")
+        self._running.reported = True
+        self._running.station.ledger.reals[FRACTION] = value
+
+
+def enter(station: Station, running: Running | None) -> None:
+    """This worker runs something else now, or (None) nothing."""
+    station.running = running
+
+
+def _running_here() -> Running | None:
+    station = stations.here()
+    if station is None:
+        return None
+    running: Running | None = station.running
+    return running
+
+
+def place() -> tuple[int | None, int]:
+    """Which item runs, by its place in the job (None: none does), and its try."""
+    running = _running_here()
+    if running is None or len(running.out) >= len(running.indices):
+        return None, 0
+    position = len(running.out)
+    return running.indices[position], running.attempts[position] if running.attempts else 1
+
+
+def current_item() -> CurrentItem:
+    """The item that the calling handler runs; in ``setup``, one without id.
+
+    Works in every thread of the worker. Raises RuntimeError where no handler runs.
+    """
+    running = _running_here()
+    if running is None:
+        raise RuntimeError("current_item(): expected to be called inside a handler or setup, got called elsewhere")
+    return CurrentItem(running)

@@ -1,0 +1,178 @@
+"""The jobs whose handlers this worker holds: loading, setup, event loop, and the end of all of these."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from itertools import repeat
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any
+
+from mpqueue._wire import monotonic as clock
+from mpqueue._wire.frames import HandlerFrame
+from mpqueue._wire.ids import IdRule
+from mpqueue._worker.chunk import log_records as records
+from mpqueue._worker.chunk.capture import Capture, beside_bar
+from mpqueue._worker.handlers import current_item as context
+from mpqueue._worker.seat import Seat
+from mpqueue._worker.signals import calls_users_code, runs_event_loop
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+_AS_EVER = contextlib.nullcontext()
+
+
+class LoadedJob:
+    """One job's handler, ready to be called."""
+
+    def __init__(self, number: int, frame: HandlerFrame, seat: Seat) -> None:
+        self.number = number
+        self.id = frame.job_id
+        self.id_rule = IdRule(frame.id_rule)
+        self.seed = frame.seed
+        self.pace: float | None = None  #: seconds an item, as seen last
+        self.plain = True  #: all results so far were plain data
+        self._runner: asyncio.Runner | None = None
+        self._task: asyncio.Task[Any] | None = None  #: the item at hand, where it is a coroutine
+        self._interrupted_by: BaseException | None = None  #: what the handler of a signal has raised meanwhile
+        self._finish: Callable[[], object] | None = None
+        station, speech = seat.station, None if seat.is_at_home else frame.speech
+        context.enter(station, context.Running(station, number, self.id, self.id_rule, self.seed))
+        if not seat.is_at_home:
+            records.install(seat.home, speech)
+        self.capture = Capture() if speech is not None and speech.capture else None
+        self.beside_bar = speech is not None and speech.beside_bar
+        began = clock.monotonic()
+        handler = seat.exchange.load(frame.handler)
+        setup = None if frame.setup is None else seat.exchange.load(frame.setup)
+        loaded = clock.monotonic()
+        self.seconds_loading, self.seconds_in_setup = loaded - began, 0.0
+        self._more_arguments: tuple[Any, ...] = ()
+        if setup is not None:
+            self._more_arguments = (repeat(self._set_up(setup)),)
+            self.seconds_in_setup = clock.monotonic() - loaded
+        self._handler: Any = handler
+        # Only Python functions let other threads of the worker in between two items.
+        self._call: Any = handler if _is_python(handler) else _python_call(handler)
+        self.awaits = False
+        if _is_async(handler):
+            self.await_results()
+
+    def map(self, items: Any, out: list[Any]) -> Any:
+        """An iterator over the handler's results, which go to ``out``."""
+        call = self._call if self.capture is None else self.capture.wrap(self._call, out.__len__)
+        return map(call, items, *self._more_arguments)
+
+    def around_chunk(self) -> contextlib.AbstractContextManager[None]:
+        """See to what the handler writes, while a chunk runs."""
+        if self.capture is not None:
+            return self.capture.around_chunk()
+        return beside_bar() if self.beside_bar else _AS_EVER
+
+    def await_results(self) -> None:
+        """From now on await what the handler returns, one item at a time."""
+        handler = self._handler
+        self.awaits = True
+
+        @calls_users_code
+        def call(*args: Any) -> Any:
+            return self.resolve(handler(*args))
+
+        self._call = call
+
+    @runs_event_loop
+    def resolve(self, result: Any) -> Any:
+        """Await the result on this job's event loop, where it is something to await."""
+        if not inspect.isawaitable(result):
+            return result
+        import asyncio  # 20 ms that most workers never need
+
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        loop = self._runner.get_loop()
+        self._task = task = loop.create_task(_as_coroutine(result))
+        try:
+            return loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            if self._interrupted_by is not None:
+                raise self._interrupted_by from None
+            raise
+        finally:
+            self._task = self._interrupted_by = None
+
+    def interrupt(self, error: BaseException) -> bool:
+        """See `signals.Interruptible`."""
+        if self._task is None:
+            return False
+        self._interrupted_by = error
+        self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+        return True
+
+    @calls_users_code
+    def _set_up(self, setup: Callable[[], Any]) -> Any:
+        """Call ``setup``; one that yields is finished by `close`."""
+        made = setup()
+        if inspect.isgenerator(made):
+            return self._enter_generator(made)
+        # What @contextmanager makes; other context managers may just be the state itself (a model, an open file).
+        if isinstance(made, contextlib._GeneratorContextManager):
+            self._finish = calls_users_code(lambda: made.__exit__(None, None, None))
+            return made.__enter__()
+        return self.resolve(made)
+
+    @calls_users_code
+    def _enter_generator(self, generator: Iterator[Any]) -> Any:
+        try:
+            state = next(generator)
+        except StopIteration:
+            raise RuntimeError("setup: expected a generator that yields the state once, got one that ended") from None
+        self._finish = calls_users_code(lambda: _exhaust(generator))
+        return state
+
+    @calls_users_code
+    def close(self) -> None:
+        """Finish the setup, close the event loop, let the handler go. Raises what the setup's end raises."""
+        try:
+            if self._finish is not None:
+                self._finish()
+        finally:
+            # Some cycle may still hold this: what is big of the handler should not wait for it.
+            self._handler = self._call = self._finish = None
+            self._more_arguments = ()
+            if self._runner is not None:
+                self._runner.close()
+            if self.capture is not None:
+                self.capture.close()
+
+
+@calls_users_code
+def _exhaust(generator: Iterator[Any]) -> None:
+    try:
+        next(generator)
+    except StopIteration:
+        return
+    raise RuntimeError("setup: expected a generator that yields the state once, got one that yields again")
+
+
+def _is_python(handler: Any) -> bool:
+    """True where a call of it is a step of Python's, which a signal can interrupt."""
+    return isinstance(handler.__func__ if isinstance(handler, MethodType) else handler, FunctionType)
+
+
+def _python_call(handler: Any) -> Any:
+    def call(*args: Any) -> Any:
+        return handler(*args)
+
+    return calls_users_code(call, transparent=True)
+
+
+def _is_async(handler: Any) -> bool:
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+
+
+@calls_users_code
+async def _as_coroutine(awaitable: Any) -> Any:
+    return await awaitable

@@ -1,0 +1,37 @@
+"""One item run once more, in this process: its handler under a debugger, say.
+
+The same steps as in a worker, setup included, but for what makes a worker of a process: signals, limits, the capture of
+output and of log records. What the handler raises comes through as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any, cast
+
+from mpqueue._wire.frames import HandlerFrame
+from mpqueue._wire.ids import IdRule
+from mpqueue._wire.memory.ledger import Ledger
+from mpqueue._worker.handlers import current_item as context
+from mpqueue._worker.handlers.loaded_jobs import LoadedJob
+from mpqueue._worker.seat import take_seat
+from mpqueue._worker.station import Station, seated
+
+#: A job's number that no job has.
+NO_JOB = -1
+
+
+def replay(frame: HandlerFrame, item: Any, index: int, attempt: int) -> Any:
+    """The handler's result for the item at ``index``. Raises what the handler, or the setup, raises."""
+    ledger = cast("Ledger", SimpleNamespace(words={}, reals={}))  # nobody reads it
+    station = Station(0, 0, os.getpid(), ledger, lambda _: (False, False), None, is_own_process=False)
+    with seated(station):
+        job = LoadedJob(NO_JOB, frame, take_seat(station, shares_memory=True, is_at_home=True))
+        try:
+            running = context.Running(station, NO_JOB, frame.job_id, IdRule(frame.id_rule), frame.seed)
+            running.items, running.indices, running.attempts = [item], [index], [attempt]
+            context.enter(station, running)
+            return job.resolve(next(job.map([item], running.out)))
+        finally:
+            job.close()

@@ -1,0 +1,25 @@
+"""Other engines than loky, for ``JobQueue(backend=...)``. What an engine is, `mpqueue._parent.lane_protocol` says."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mpqueue._engines.executor_backend import ExecutorBackend
+from mpqueue._engines.loky.loky_backend import LokyBackend
+from mpqueue._parent.lane_protocol import Backend, Capabilities
+
+if TYPE_CHECKING:
+    from mpqueue._engines.dask.dask_backend import DaskBackend
+    from mpqueue._engines.ray.ray_backend import RayBackend
+
+__all__ = ["Backend", "Capabilities", "DaskBackend", "ExecutorBackend", "LokyBackend", "RayBackend"]
+
+#: What they run on are extras, imported where it is asked for.
+_HOMES = {"DaskBackend": "mpqueue._engines.dask.dask_backend", "RayBackend": "mpqueue._engines.ray.ray_backend"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
