@@ -6,9 +6,10 @@ The way through, one arrow a step, none back:
               -> scheduler (pure logic) -> lanes (one a worker) -> worker process
               -> future -> coordinator -> scheduler -> job state -> listeners (their own thread)
 
-Folders are named by where the code runs: `_core` decides and runs nowhere in particular, `_wire` is used on both
-sides of a process boundary, `_worker` runs in the workers, `_engine` in the parent; what lies beside them is what
-users hold. Names are resolved on first use, so that a worker never loads the parent's half.
+What begins with ``_`` is private. `_queue` is what users hold, `_dropin`, `_output`, `_report`, `_live_page` and `_cli`
+stand on it. `_engines` run workers, each in a folder of its own; `_parent` is the program's half, which knows none of
+them; `_core` decides and runs nowhere in particular; `_worker` runs in the workers, `_wire` on both sides. Names are
+resolved on first use, so that a worker never loads the program's half.
 """
 
 from __future__ import annotations

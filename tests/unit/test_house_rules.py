@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +93,41 @@ def nodes_that_run(tree: ast.AST) -> Iterator[ast.AST]:
 def module_name(path: Path) -> str:
     """``mpqueue._core.scheduler`` for its file."""
     return name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def folders_of(root: Path) -> set[str]:
+    """All folders of the package that hold modules, as the architecture page writes them."""
+    return {f"{path.parent.relative_to(root).as_posix()}/" for path in root.rglob("__init__.py")} - {"./"}
+
+
+def test_the_map_names_each_folder_and_no_other() -> None:
+    page = (ROOT / "docs/explanation/architecture.md").read_text()
+    table = page[page.index("| folder or module") :].split("\n\n")[0]
+    assert set(re.findall(r"`([\w/]+/)`", table)) == folders_of(PACKAGE)
+
+
+def test_each_module_that_the_map_names_is_there() -> None:
+    page = (ROOT / "docs/explanation/architecture.md").read_text()
+    named = set(re.findall(r"`([\w/]+\.py)`", page))
+    assert len(named) > 50
+    assert not [name for name in named if not (PACKAGE / name).exists()]
+
+
+#: What mirrors its like on the other side of a process boundary.
+TWICE = {"exchange"}
+
+
+def test_a_module_s_name_is_used_once() -> None:
+    names = Counter(path.stem for path in MODULES if path.stem not in ("__init__", "__main__"))
+    assert {name for name, count in names.items() if count > 1} == TWICE
+
+
+def test_no_folder_is_too_full_to_be_seen_at_a_glance() -> None:
+    full = {}
+    for folder in {path.parent for path in MODULES} - {PACKAGE}:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith("__")]
+        full[name_of(folder)] = len(entries)
+    assert not {folder: count for folder, count in full.items() if count > 15}
 
 
 def test_no_modules_import_each_other() -> None:
