@@ -170,7 +170,7 @@ class JobForgotten(NamedTuple):
 # -- what users did ----------------------------------------------------------------------------------------------
 
 
-class JobStarted(NamedTuple):
+class JobStartAsked(NamedTuple):
     """`start`, with the wall clock's time (seconds since the epoch)."""
 
     job: JobBook
@@ -279,7 +279,7 @@ Message = (
     | ChunkReported
     | ChunkRefused
     | JobForgotten
-    | JobStarted
+    | JobStartAsked
     | JobPaused
     | JobResumed
     | JobCancelled

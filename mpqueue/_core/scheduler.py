@@ -23,7 +23,7 @@ from mpqueue._core.messages import (
     JobForgotten,
     JobPaused,
     JobResumed,
-    JobStarted,
+    JobStartAsked,
     LaneAbsent,
     LaneBroken,
     LaneDied,
@@ -100,7 +100,7 @@ class Scheduler:
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
-    def _job_started(self, message: JobStarted) -> None:
+    def _job_started(self, message: JobStartAsked) -> None:
         job = message.job
         if job.status is not JobStatus.PENDING:
             if not job.restored:
@@ -292,7 +292,7 @@ def _forgotten(books: Books, lane: LaneBook, message: JobForgotten) -> None:
 
 
 _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
-    JobStarted: Scheduler._job_started,
+    JobStartAsked: Scheduler._job_started,
     JobPaused: Scheduler._job_paused,
     JobResumed: Scheduler._job_resumed,
     JobCancelled: Scheduler._job_cancelled,

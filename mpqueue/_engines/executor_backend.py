@@ -96,7 +96,7 @@ class ExecutorBackend:
         return count
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> ExecutorPool:  # noqa: ARG002 - the protocol's
-        """See `protocol.Backend.open`."""
+        """See `lane_protocol.Backend.open`."""
         return ExecutorPool(self, inbox.post)
 
     def __repr__(self) -> str:
@@ -105,7 +105,7 @@ class ExecutorBackend:
 
 
 class ExecutorPool:
-    """Satisfies `protocol.Pool`. Has no thread of its own: it lives on those of its callers and of the executor."""
+    """A `LanePool`. Has no thread of its own: it lives on those of its callers and of the executor."""
 
     def __init__(self, backend: ExecutorBackend, post: Post) -> None:
         self._backend = backend
@@ -119,7 +119,7 @@ class ExecutorPool:
         self._under_way: set[Future[Any]] = set()
 
     def start(self, number: int, generation: int) -> None:
-        """See `protocol.Pool.start`. A lane is ready when the executor has run a first call."""
+        """See `LanePool.start`. A lane is ready when the executor has run a first call."""
         try:
             first = self.submit(hello.introduce)
         except BaseException as error:
@@ -191,19 +191,19 @@ class ExecutorPool:
         """There is nothing to wait for: an executor starts its workers as it likes."""
 
     def lane(self, number: int) -> ExecutorLane | None:
-        """See `protocol.Pool.lane`."""
+        """See `LanePool.lane`."""
         return self._lanes.get(number)
 
     def recycle(self, number: int) -> None:
-        """See `protocol.Pool.recycle`."""
+        """See `LanePool.recycle`."""
         self._lanes.pop(number, None)
 
     def retire(self, number: int) -> None:
-        """See `protocol.Pool.retire`."""
+        """See `LanePool.retire`."""
         self._lanes.pop(number, None)
 
     def close(self, *, kill: bool) -> None:
-        """See `protocol.Pool.close`. What runs can't be killed: it is waited for, 5 s at most."""
+        """See `LanePool.close`. What runs can't be killed: it is waited for, 5 s at most."""
         with self._lock:
             if self._is_closed:
                 return
@@ -224,7 +224,7 @@ class ExecutorPool:
 
 
 class ExecutorLane:
-    """Satisfies `protocol.Lane`: a place in the executor's queue."""
+    """Satisfies `lane_protocol.Lane`: a place in the executor's queue."""
 
     def __init__(self, pool: ExecutorPool, number: int, generation: int, pid: int) -> None:
         self.number = number
@@ -240,7 +240,7 @@ class ExecutorLane:
         return len(self._calls) > 0
 
     def send(self, frame: bytes) -> Future[bytes]:
-        """See `protocol.Lane.send`."""
+        """See `lane_protocol.Lane.send`."""
         call = self._calls.begin()
         if call.done():
             return call
@@ -267,32 +267,32 @@ class ExecutorLane:
         self._calls.fail_all(error)
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
-        """See `protocol.Lane.set_flags`. Reaches threads only."""
+        """See `lane_protocol.Lane.set_flags`. Reaches threads only."""
         visiting.set_flags(self._pool.origin.pool, self.number, job, pause=pause, cancel=cancel)
 
     def set_limit(self, chunk: int, position: int) -> None:
-        """See `protocol.Lane.set_limit`. Not asked for."""
+        """See `lane_protocol.Lane.set_limit`. Not asked for."""
 
     def observe(self, tell: Callable[[Claim], None]) -> None:
-        """See `protocol.Lane.observe`. Not asked for."""
+        """See `lane_protocol.Lane.observe`. Not asked for."""
 
     def peek(self) -> Claim | None:
-        """See `protocol.Lane.peek`. Nothing is known."""
+        """See `lane_protocol.Lane.peek`. Nothing is known."""
         return None
 
     def take_early(self) -> bytes | None:
-        """See `protocol.Lane.take_early`. Nothing comes early."""
+        """See `lane_protocol.Lane.take_early`. Nothing comes early."""
         return None
 
     def abandon_answer(self) -> None:
-        """See `protocol.Lane.abandon_answer`. Never asked: how long an answer takes is not looked at here."""
+        """See `lane_protocol.Lane.abandon_answer`. Never asked: how long an answer takes is not looked at here."""
 
     def take_unsent(self) -> bytes:
-        """See `protocol.Lane.take_unsent`. Nothing is known."""
+        """See `lane_protocol.Lane.take_unsent`. Nothing is known."""
         return b""
 
     def kill(self, *, dump_stack: bool = False) -> None:
-        """See `protocol.Lane.kill`. What runs can't be killed."""
+        """See `lane_protocol.Lane.kill`. What runs can't be killed."""
 
 
 def _error_of(answer: Future[Any]) -> BaseException | None:

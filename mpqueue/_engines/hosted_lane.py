@@ -30,7 +30,7 @@ def claim_of(seen: hosted.Seen | None, now: float) -> Claim:
     return Claim(chunk, Phase(phase), lo, hi, now - age, fraction)
 
 
-class Hosting(Protocol):
+class LaneHost(Protocol):
     """What a lane needs of its pool."""
 
     def soon(self, call: Callable[..., object], *arguments: Any) -> None:
@@ -51,9 +51,9 @@ class Hosting(Protocol):
 
 
 class HostedLane(abc.ABC):
-    """Satisfies `protocol.Lane`, but for what an engine has to say."""
+    """Satisfies `lane_protocol.Lane`, but for what an engine has to say."""
 
-    def __init__(self, pool: Hosting, number: int, generation: int, token: str) -> None:
+    def __init__(self, pool: LaneHost, number: int, generation: int, token: str) -> None:
         self.number = number
         self.generation = generation
         self.pid = 0
@@ -92,7 +92,7 @@ class HostedLane(abc.ABC):
 
     @abc.abstractmethod
     def kill_now(self) -> None:
-        """See `protocol.Lane.kill`."""
+        """See `lane_protocol.Lane.kill`."""
 
     # -- from any thread -------------------------------------------------------------------------------------
 
@@ -102,47 +102,47 @@ class HostedLane(abc.ABC):
         return len(self._calls) > 0
 
     def send(self, frame: bytes) -> Future[bytes]:
-        """See `protocol.Lane.send`."""
+        """See `lane_protocol.Lane.send`."""
         call = self._calls.begin()
         if not call.done():
             self._pool.soon(self._send, call, frame)
         return call
 
     def bring(self, shared: Shared[Any]) -> None:
-        """See `protocol.BringingLane.bring`."""
+        """See `lane_protocol.BringingLane.bring`."""
         self._pool.soon(self.to_bring.add, shared)
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
-        """See `protocol.Lane.set_flags`."""
-        self._pool.soon(self._order, hosted.SetFlags(job, pause, cancel), None)
+        """See `lane_protocol.Lane.set_flags`."""
+        self._pool.soon(self._order, hosted.TellFlags(job, pause, cancel), None)
 
     def set_limit(self, chunk: int, position: int) -> None:
-        """See `protocol.Lane.set_limit`."""
+        """See `lane_protocol.Lane.set_limit`."""
         self._pool.soon(self._order, hosted.SetLimit(chunk, position), None)
 
     def observe(self, tell: Callable[[Claim], None]) -> None:
-        """See `protocol.Lane.observe`. Never where the worker holds its global lock and has no guardian."""
+        """See `lane_protocol.Lane.observe`. Never where the worker holds its global lock and has no guardian."""
         self._pool.soon(self._order, None, tell)
 
     def peek(self) -> Claim | None:
-        """See `protocol.Lane.peek`: what was seen last; a newer look is on its way."""
+        """See `lane_protocol.Lane.peek`: what was seen last; a newer look is on its way."""
         if not self._is_controlling:
             self._pool.soon(self._order, None, None)
         return self._last
 
     def take_early(self) -> bytes | None:
-        """See `protocol.Lane.take_early`."""
+        """See `lane_protocol.Lane.take_early`."""
         return self._early.popleft() if self._early else None
 
     def abandon_answer(self) -> None:  # noqa: B027 - there is nothing to do, in any engine's lane
-        """See `protocol.Lane.abandon_answer`. Never asked: how long an answer takes is not looked at here."""
+        """See `lane_protocol.Lane.abandon_answer`. Never asked: how long an answer takes is not looked at here."""
 
     def take_unsent(self) -> bytes:
-        """See `protocol.Lane.take_unsent`. Nobody knows."""
+        """See `lane_protocol.Lane.take_unsent`. Nobody knows."""
         return b""
 
     def kill(self, *, dump_stack: bool = False) -> None:  # noqa: ARG002 - the protocol's
-        """See `protocol.Lane.kill`. Where the worker was is not told."""
+        """See `lane_protocol.Lane.kill`. Where the worker was is not told."""
         self._pool.soon(self.kill_now)
 
     # -- on the event loop -----------------------------------------------------------------------------------

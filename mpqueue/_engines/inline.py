@@ -43,7 +43,7 @@ class InlinePool:
         return 1
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> InlineLanes:  # noqa: ARG002 - the protocol's
-        """See `protocol.Backend.open`."""
+        """See `lane_protocol.Backend.open`."""
         return InlineLanes(inbox.post)
 
     def __repr__(self) -> str:
@@ -55,7 +55,7 @@ class Crash(BaseException):
 
 
 class InlineLanes:
-    """Satisfies `protocol.Pool`. Owns the thread, which ends with `close`."""
+    """A `LanePool`. Owns the thread, which ends with `close`."""
 
     def __init__(self, post: Post) -> None:
         self.post = post
@@ -77,7 +77,7 @@ class InlineLanes:
         self._turns.put(turn)
 
     def start(self, number: int, generation: int) -> None:
-        """See `protocol.Pool.start`."""
+        """See `LanePool.start`."""
 
         def start() -> None:
             lane = InlineLane(self, number, generation)
@@ -91,15 +91,15 @@ class InlineLanes:
         """There is nothing to wait for."""
 
     def lane(self, number: int) -> InlineLane | None:
-        """See `protocol.Pool.lane`."""
+        """See `LanePool.lane`."""
         return self._lanes.get(number)
 
     def recycle(self, number: int) -> None:
-        """See `protocol.Pool.recycle`."""
+        """See `LanePool.recycle`."""
         self._let_go(number)
 
     def retire(self, number: int) -> None:
-        """See `protocol.Pool.retire`."""
+        """See `LanePool.retire`."""
         self._let_go(number)
 
     def _let_go(self, number: int) -> None:
@@ -109,7 +109,7 @@ class InlineLanes:
             self.do(functools.partial(self._made.remove, lane))
 
     def close(self, *, kill: bool) -> None:
-        """See `protocol.Pool.close`. What runs can't be killed: it is asked to stop, and waited for, 5 s at most."""
+        """See `LanePool.close`. What runs can't be killed: it is asked to stop, and waited for, 5 s at most."""
         if kill:
             for lane in list(self._lanes.values()):
                 lane.give_up()
@@ -124,7 +124,7 @@ class InlineLanes:
 
 
 class InlineLane:
-    """Satisfies `protocol.Lane`. Its worker lives in the pool's thread."""
+    """Satisfies `lane_protocol.Lane`. Its worker lives in the pool's thread."""
 
     def __init__(self, pool: InlineLanes, number: int, generation: int) -> None:
         self.number = number
@@ -142,7 +142,7 @@ class InlineLane:
         _lane_of[self._worker.seat.station] = self
 
     def send(self, frame: bytes) -> Future[bytes]:
-        """See `protocol.Lane.send`."""
+        """See `lane_protocol.Lane.send`."""
         call = self._calls.begin()
         self._pool.do(functools.partial(self._answer, call, frame))
         return call
@@ -157,7 +157,7 @@ class InlineLane:
             self._calls.settle(call, answer, None)
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
-        """See `protocol.Lane.set_flags`. At once."""
+        """See `lane_protocol.Lane.set_flags`. At once."""
         self._ledger.set_flags(job, pause=pause, cancel=cancel)
 
     def _flags_of(self, job: int) -> tuple[bool, bool]:
@@ -165,30 +165,30 @@ class InlineLane:
         return paused, cancelled or self._is_given_up
 
     def set_limit(self, chunk: int, position: int) -> None:
-        """See `protocol.Lane.set_limit`. At once."""
+        """See `lane_protocol.Lane.set_limit`. At once."""
         self._ledger.set_limit(chunk, position)
 
     def observe(self, tell: Callable[[Claim], None]) -> None:
-        """See `protocol.Lane.observe`. Here and now."""
+        """See `lane_protocol.Lane.observe`. Here and now."""
         tell(self._ledger.read())
 
     def peek(self) -> Claim | None:
-        """See `protocol.Lane.peek`."""
+        """See `lane_protocol.Lane.peek`."""
         return self._ledger.read()
 
     def take_early(self) -> bytes | None:
-        """See `protocol.Lane.take_early`."""
+        """See `lane_protocol.Lane.take_early`."""
         return self._outbox.fetch()
 
     def abandon_answer(self) -> None:
-        """See `protocol.Lane.abandon_answer`. Never asked: how long an answer takes is not looked at here."""
+        """See `lane_protocol.Lane.abandon_answer`. Never asked: how long an answer takes is not looked at here."""
 
     def take_unsent(self) -> bytes:
-        """See `protocol.Lane.take_unsent`. What is logged here needs no way home."""
+        """See `lane_protocol.Lane.take_unsent`. What is logged here needs no way home."""
         return b""
 
     def kill(self, *, dump_stack: bool = False) -> None:  # noqa: ARG002 - the protocol's
-        """See `protocol.Lane.kill`: what runs goes on, but its worker counts as dead once it has ended."""
+        """See `lane_protocol.Lane.kill`: what runs goes on, but its worker counts as dead once it has ended."""
         self._pool.do(self.die)
 
     # -- on the pool's thread ----------------------------------------------------------------------------------------

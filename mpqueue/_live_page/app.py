@@ -18,7 +18,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._live_page.access import Guard
 from mpqueue._live_page.aside import BusyError, on_thread
 from mpqueue._live_page.details import details_of
-from mpqueue._live_page.feed import Feed, Viewer
+from mpqueue._live_page.feed import PageFeed, Viewer
 from mpqueue._live_page.page_json import encode
 from mpqueue._live_page.pictures import find_picture
 from mpqueue._live_page.served import ACTIONS, Served
@@ -32,7 +32,7 @@ MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript
 MOST_BODY = 1000
 
 
-def make_app(served: Served, feed: Feed, hosts: tuple[str, ...]) -> Guard:
+def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
     """The application, behind its guard."""
     routes = Routes(served, feed)
     number = "/jobs/{number:int}"
@@ -61,7 +61,7 @@ def make_app(served: Served, feed: Feed, hosts: tuple[str, ...]) -> Guard:
 class Routes:
     """The answers."""
 
-    def __init__(self, served: Served, feed: Feed) -> None:
+    def __init__(self, served: Served, feed: PageFeed) -> None:
         self._served = served
         self._feed = feed
         self._files = {

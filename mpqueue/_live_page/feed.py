@@ -84,7 +84,7 @@ class Viewer:
         return None if self._ended else b""
 
 
-class Feed:
+class PageFeed:
     """Looks at the queue, and tells the viewers."""
 
     def __init__(self, served: Served) -> None:

@@ -20,7 +20,7 @@ from mpqueue._engines.loky.loky_lane import DESCRIPTORS, DESCRIPTORS_KEPT
 from mpqueue._live_page.access import Guard
 from mpqueue._live_page.app import make_app
 from mpqueue._live_page.door import MOST_HEADERS, TAKEN_AT_A_TIME, Door
-from mpqueue._live_page.feed import Feed
+from mpqueue._live_page.feed import PageFeed
 from mpqueue._live_page.served import Served
 from mpqueue.errors import shown
 
@@ -36,7 +36,7 @@ WAITING = 1024
 DEFER_SECONDS = 5
 
 
-Begun = Future[tuple[asyncio.AbstractEventLoop, Feed, Guard]]
+Begun = Future[tuple[asyncio.AbstractEventLoop, PageFeed, Guard]]
 
 
 class Page:
@@ -91,7 +91,7 @@ class Page:
             self._socket.close()
 
     async def _serve(self, begun: Begun) -> None:
-        feed = Feed(self._served)
+        feed = PageFeed(self._served)
         guard = make_app(self._served, feed, self._hosts)
         config = uvicorn.Config(
             guard,

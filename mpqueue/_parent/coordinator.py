@@ -46,7 +46,7 @@ from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.sleeps import Lookout
 from mpqueue._parent.inbox import Inbox, Request
-from mpqueue._parent.lane_protocol import Lane, Pool
+from mpqueue._parent.lane_protocol import Lane, LanePool
 from mpqueue._parent.running import LaneNow, lanes_now, running_items
 from mpqueue._parent.surroundings.clock import Clock, cpu_seconds
 from mpqueue._parent.transport.last_words import last_words
@@ -83,7 +83,7 @@ class Coordinator:
         self._announce = announce
         self._initializer = initializer
         self.inbox = Inbox()
-        self._pool: Pool | None = None
+        self._pool: LanePool | None = None
         self._more: deque[Message] = deque()
         self._traffic = Traffic(clock.now, self.post, self.ask_later, announce, scheduler.books)
         self._subscribers: dict[int, list[Subscriber]] = {}
@@ -160,7 +160,7 @@ class Coordinator:
 
     # -- inside requests -------------------------------------------------------------------------------------
 
-    def open(self, pool: Pool) -> None:
+    def open(self, pool: LanePool) -> None:
         """From now on there are lanes."""
         self._pool = pool
 
@@ -258,7 +258,7 @@ class Coordinator:
             log.critical("mpqueue made a mistake while it handled %r; please report it", message, exc_info=True)
 
     @property
-    def _pool_now(self) -> Pool:
+    def _pool_now(self) -> LanePool:
         if self._pool is None:
             raise MPQueueError("expected an open pool, got none")
         return self._pool

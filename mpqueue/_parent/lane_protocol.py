@@ -1,8 +1,8 @@
 """The lane protocol: what an engine is to mpqueue. The coordinator and the scheduler know this page, and no engine.
 
 An engine runs workers somewhere. A `Backend` describes it: what it can do (`Capabilities`, plain data), how many
-workers it has room for, and how to open a `Pool` of *lanes* on it. A lane is one worker and what belongs to it; lanes
-are numbered from 0. A lane's worker may die and be replaced: each worker is a new *generation* of its lane.
+workers it has room for, and how to open a `LanePool` of *lanes* on it. A lane is one worker and what belongs to it;
+lanes are numbered from 0. A lane's worker may die and be replaced: each worker is a new *generation* of its lane.
 
 What is asked of a pool and its lanes, and what they say::
 
@@ -39,7 +39,7 @@ from mpqueue._parent.inbox import Inbox
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.memory.shared import Shared
 
-__all__ = ["Backend", "BringingLane", "Capabilities", "Lane", "LaneSettings", "Pool", "Post", "SharingLane"]
+__all__ = ["Backend", "BringingLane", "Capabilities", "Lane", "LanePool", "LaneSettings", "Post", "SharingLane"]
 
 Post = Callable[[Message], None]
 
@@ -130,7 +130,7 @@ class SharingLane(Lane, Protocol):
         ...
 
 
-class Pool(Protocol):
+class LanePool(Protocol):
     """The lanes of a queue."""
 
     def start(self, number: int, generation: int) -> None:
@@ -174,7 +174,7 @@ class Backend(Protocol):
         """How many workers there is room for now, where ``concurrency`` is None. May look around, and raise."""
         ...
 
-    def open(self, settings: LaneSettings, inbox: Inbox) -> Pool:
+    def open(self, settings: LaneSettings, inbox: Inbox) -> LanePool:
         """The lanes of a queue whose first job is about to start; what they have to say they post to ``inbox``.
 
         Raises `WorkerStartError` where there can't be any. On the coordinator's thread, so it takes milliseconds at

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
-from mpqueue._core.messages import FailedItemsReset, JobStarted, Message, QueueClosing, QueueOpened
+from mpqueue._core.messages import FailedItemsReset, JobStartAsked, Message, QueueClosing, QueueOpened
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._options import QueueOptions
 from mpqueue._parent.coordinator import Announce, Coordinator
-from mpqueue._parent.lane_protocol import Backend, LaneSettings, Pool
+from mpqueue._parent.lane_protocol import Backend, LanePool, LaneSettings
 from mpqueue._parent.listeners import ListenerThread
 from mpqueue._parent.running import LaneNow
 from mpqueue._parent.surroundings import real_threads as threads
@@ -71,7 +71,7 @@ class Engine:
         self._initializer = initializer
         self._scheduler.books.has_initializer = initializer is not None
         self._coordinator: Coordinator | None = None
-        self._pool: Pool | None = None
+        self._pool: LanePool | None = None
         self._sampler: Sampler | None = None
         self._lock = threading.Lock()
         self._shut = False
@@ -123,7 +123,7 @@ class Engine:
         """What each lane is at; none before the first job. From any thread."""
         return [] if self._coordinator is None or self._pool is None else self._coordinator.lanes_now()
 
-    def begin(self, message: JobStarted | FailedItemsReset) -> None:
+    def begin(self, message: JobStartAsked | FailedItemsReset) -> None:
         """On the coordinator's thread, before a job starts: what it needs is there.
 
         Raises what `open_pool` raises, and `JournalError` where the journal can't be written.
@@ -152,7 +152,7 @@ class Engine:
             if self._options.max_memory_per_worker is not None:
                 self._sampler = self._start_sampler(self._pool, self._coordinator)
 
-    def _start_sampler(self, pool: Pool, coordinator: Coordinator) -> Sampler:
+    def _start_sampler(self, pool: LanePool, coordinator: Coordinator) -> Sampler:
         from mpqueue._parent.surroundings.memory_sampler import (
             Sampler,  # most programs have no limit, and start sooner without
         )

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from mpqueue._parent.machinery import Engine
-from mpqueue._queue.mailbox import Alarm
+from mpqueue._queue.mailbox import Bell
 from mpqueue._queue.run import JobRun
 
 
@@ -84,7 +84,7 @@ class Closable:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         closed: concurrent.futures.Future[None] = concurrent.futures.Future()
-        alarm = Alarm()
+        alarm = Bell()
 
         def close() -> None:
             try:

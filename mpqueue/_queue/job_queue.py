@@ -16,7 +16,7 @@ from mpqueue._core.messages import (
     JobCancelled,
     JobPaused,
     JobResumed,
-    JobStarted,
+    JobStartAsked,
     Message,
 )
 from mpqueue._core.state.item_table import ItemTable
@@ -155,7 +155,7 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
         self._check_open("start a job")
         book, showing = self._find(job_id), Showing(progress, job_id)
         run = JobRun(book, self, cancel_with_awaiter=cancel_with_awaiter, kill_on_cancel=kill_on_cancel)
-        self.ask(self._beginning(book, run, JobStarted(book, self._engine.clock.wall()), showing))
+        self.ask(self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing))
         return run
 
     def _start_unawaited(self, job_id: str, progress: ShowProgress) -> JobRun:
@@ -164,7 +164,7 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
         run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
         coordinator = self._coordinator()
         coordinator.check_thread()
-        begin = self._beginning(book, run, JobStarted(book, self._engine.clock.wall()), showing)
+        begin = self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing)
         begun = coordinator.ask_later(begin)
         begun.add_done_callback(run.begun)
         return run
@@ -173,7 +173,7 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
         self,
         book: JobBook,
         run: JobRun,
-        message: JobStarted | FailedItemsReset,
+        message: JobStartAsked | FailedItemsReset,
         showing: Showing,
         on_ended: Callable[[Ended], None] | None = None,
     ) -> Callable[[], None]:
@@ -266,7 +266,7 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
         packed = self._pack(name, handler, table.rule, options.seed)
         book = JobBook(number, name, table, options, packed, sealed=sealed, listed=False)
         run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
-        self.ask(self._beginning(book, run, JobStarted(book, self._engine.clock.wall()), showing, on_ended))
+        self.ask(self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing, on_ended))
         return book, run
 
     def _pack(self, name: str, function: Callable[..., Any], rule: str, seed: int = 0) -> PackedHandler:
@@ -289,7 +289,7 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
         new = NewJob(job_id, table, options, handler, None, seed_given=seed_given, travels=travels)
         book = self._add(new, strict=False, same_items=True)
         run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
-        self.ask(self._beginning(book, run, JobStarted(book, self._engine.clock.wall()), showing, on_ended))
+        self.ask(self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing, on_ended))
         return run
 
     # -- inside ----------------------------------------------------------------------------------------------

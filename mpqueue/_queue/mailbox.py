@@ -1,4 +1,4 @@
-"""`Mailbox`: threads put things in, a thread or a coroutine takes them out. `Alarm`: what wakes the coroutine.
+"""`Mailbox`: threads put things in, a thread or a coroutine takes them out. `Bell`: what wakes the coroutine.
 
 Coroutines may run in asyncio or in trio; which of them is seen where they wait.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 M = TypeVar("M")
 
 
-class Alarm:
+class Bell:
     """Wakes the coroutine that made it. Rings once; for the next time it makes a new one."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Alarm:
 
 async def let_others_run() -> None:
     """Give the loop's other tasks a turn."""
-    alarm = Alarm()
+    alarm = Bell()
     alarm.ring()
     await alarm.wait()
 
@@ -60,7 +60,7 @@ class Mailbox(Generic[M]):
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[M] = queue.SimpleQueue()
-        self._alarm: Alarm | None = None
+        self._alarm: Bell | None = None
 
     def is_empty(self) -> bool:
         """True where there is nothing to take."""
@@ -80,7 +80,7 @@ class Mailbox(Generic[M]):
     async def take_later(self) -> M:
         """The next thing; waits for it without blocking the loop."""
         while self._queue.empty():
-            self._alarm = alarm = Alarm()
+            self._alarm = alarm = Bell()
             try:
                 if self._queue.empty():  # nothing came before there was an alarm
                     await alarm.wait()

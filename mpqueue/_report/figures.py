@@ -36,7 +36,7 @@ class Part(NamedTuple):
     meaning: str
 
 
-class Memory(NamedTuple):
+class MemoryFigures(NamedTuple):
     """Peaks of workers' memory in bytes, of the items of which it is known."""
 
     items: int
@@ -67,7 +67,7 @@ class ItemTimes(NamedTuple):
     bars: Sequence[tuple[float, float, int]]
 
 
-class Pace(NamedTuple):
+class PaceFigures(NamedTuple):
     """Seconds an item took in the handler, while so many workers were busy on average."""
 
     busy: float
@@ -105,10 +105,10 @@ class Figures:
     parent: Sequence[Part]  #: what the parent did meanwhile
     items: ItemTimes | None
     slowest: Sequence[SlowItem]
-    memory: Memory | None
+    memory: MemoryFigures | None
     tries: Tries
-    few: Pace | None  #: while few workers were busy, and while many were; where there was enough of both
-    many: Pace | None
+    few: PaceFigures | None  #: while few workers were busy, and while many were; where there was enough of both
+    many: PaceFigures | None
     spans: Sequence[Span]
     events: Sequence[Event]
     busy: Sequence[float]  #: workers busy, over time
@@ -269,14 +269,14 @@ def _peak(book: JobBook, index: int) -> int | None:
     return book.table.peak[index] << 10 or None
 
 
-def _memory(book: JobBook) -> Memory | None:
+def _memory(book: JobBook) -> MemoryFigures | None:
     peaks = book.table.peak
     known = [index for index, peak in enumerate(peaks) if peak]
     if not known:
         return None
     known.sort(key=peaks.__getitem__)
     middle, top = known[len(known) // 2], known[-1]
-    return Memory(len(known), peaks[middle] << 10, peaks[top] << 10, book.table.id_of(top))
+    return MemoryFigures(len(known), peaks[middle] << 10, peaks[top] << 10, book.table.id_of(top))
 
 
 def _tries(book: JobBook) -> Tries:
@@ -327,7 +327,7 @@ def _busy_over_time(spans: Sequence[Span], wall: float) -> list[float]:
     return [level.between(wall * at / POINTS, wall * (at + 1) / POINTS) for at in range(POINTS)]
 
 
-def _paces(spans: Sequence[Span]) -> tuple[Pace | None, Pace | None]:
+def _paces(spans: Sequence[Span]) -> tuple[PaceFigures | None, PaceFigures | None]:
     """How long items took while few workers were busy, and while many were.
 
     Without the first of each worker, whose items are slow for reasons of their own.
@@ -347,12 +347,12 @@ def _paces(spans: Sequence[Span]) -> tuple[Pace | None, Pace | None]:
     return _pace(few), _pace(many)
 
 
-def _pace(spans: Sequence[tuple[float, Span]]) -> Pace | None:
+def _pace(spans: Sequence[tuple[float, Span]]) -> PaceFigures | None:
     items = sum(int(span.items) for _, span in spans)
     seconds = math.fsum(span.handling for _, span in spans)
     if not items or not seconds:
         return None
-    return Pace(math.fsum(busy * span.handling for busy, span in spans) / seconds, items, seconds / items)
+    return PaceFigures(math.fsum(busy * span.handling for busy, span in spans) / seconds, items, seconds / items)
 
 
 def in_window(events: Sequence[Event], wall: float) -> Sequence[Event]:

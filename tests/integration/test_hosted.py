@@ -131,7 +131,7 @@ def test_orders_and_looks_reach_the_worker_while_it_runs(seat: Seat, tmp_path: P
     answer = seat.send(chunk([0, 1, 2, 3], tell))
     gate.wait_for(1)
     wait_until(lambda: _seen(seat.token)[:4] == (1, Phase.RUNNING, 1, 2), what="the items behind it to be cut off")
-    hosted.control(seat.token, [hosted.SetFlags(1, pause=True, cancel=False)])
+    hosted.control(seat.token, [hosted.TellFlags(1, pause=True, cancel=False)])
     last, early = answer.result(30)
     assert [*(results(early) if early else []), *results(last)] == [(0, False), (1, True)]
     answer = seat.send(chunk([0, 1, 2], do.succeed, number=2))

@@ -9,7 +9,7 @@ from collections import deque
 import anyio
 import pytest
 
-from mpqueue._queue.mailbox import Alarm, Mailbox, let_others_run
+from mpqueue._queue.mailbox import Bell, Mailbox, let_others_run
 from tests.support.loops import Run, in_loops
 
 
@@ -75,10 +75,10 @@ def test_others_get_their_turn(run: Run) -> None:
 
 @in_loops
 def test_alarm_that_rings_after_its_loop_wakes_nobody(run: Run) -> None:
-    alarms: list[Alarm] = []
+    alarms: list[Bell] = []
 
     async def main() -> None:
-        alarms.append(Alarm())
+        alarms.append(Bell())
 
     run(main)
     alarms[0].ring()
@@ -86,12 +86,12 @@ def test_alarm_that_rings_after_its_loop_wakes_nobody(run: Run) -> None:
 
 def test_alarm_outside_a_loop_is_refused() -> None:
     with pytest.raises(RuntimeError):
-        Alarm()
+        Bell()
 
 
 def test_fault_of_the_loop_is_not_hidden() -> None:
     async def main() -> None:
-        alarm = Alarm()
+        alarm = Bell()
 
         def fail(*_: object) -> None:
             raise RuntimeError("something else")

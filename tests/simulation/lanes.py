@@ -199,7 +199,7 @@ class SimulatedPool:
         self._is_closed = False
         self.loads: Counter[tuple[int, int]] = Counter()
 
-    # -- for the coordinator: see `mpqueue._parent.lane_protocol.Pool` ------------------------------------------------
+    # -- for the coordinator: see `mpqueue._parent.lane_protocol.LanePool` --------------------------------------------
 
     def start(self, number: int, generation: int) -> None:
         def started() -> None:

@@ -48,7 +48,7 @@ from mpqueue._core.messages import (
     JobCancelled,
     JobPaused,
     JobResumed,
-    JobStarted,
+    JobStartAsked,
     LaneAbsent,
     LaneInitialized,
     LaneObserved,
@@ -250,7 +250,7 @@ class FakeLanes:
         for job in jobs:
             if not self.books.opened:
                 self.handle(QueueOpened())
-            self.handle(JobStarted(job, self.clock.wall()))
+            self.handle(JobStartAsked(job, self.clock.wall()))
             self._look_from_now_on()
 
     def pause(self, job: JobBook) -> None:

@@ -151,3 +151,11 @@ def test_every_public_name_can_be_had_and_is_listed() -> None:
     code = "import mpqueue; missing = [n for n in mpqueue.__all__ if not hasattr(mpqueue, n)]; print(missing)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_class_s_name_is_used_once() -> None:
+    found = Counter(
+        node.name for path in MODULES for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)
+    )
+    # `mpqueue.Pool` and `mpqueue.JobStarted` are public; nothing else may be mistaken for them.
+    assert not {name for name, count in found.items() if count > 1}

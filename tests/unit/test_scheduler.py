@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, SendChunk, StartLane
-from mpqueue._core.messages import JobStarted, QueueOpened, TimePassed
+from mpqueue._core.messages import JobStartAsked, QueueOpened, TimePassed
 from mpqueue._core.scheduler import LONGEST_WAIT
 from mpqueue._core.state.job_book import JobBook
 from mpqueue.errors import JobStateError
@@ -539,6 +539,6 @@ def test_no_worn_out_worker_is_replaced_for_a_closed_queue_with_nothing_to_do() 
 def test_a_started_job_may_be_anywhere_when_a_second_one_starts(fleet: FakeLanes) -> None:
     job = run(fleet)
     other = fleet.job([succeed()])
-    fleet.handle(JobStarted(other, 1e9))
+    fleet.handle(JobStartAsked(other, 1e9))
     fleet.run_until_over(job, other)
     assert (job.status, other.status) == (JobStatus.COMPLETED, JobStatus.COMPLETED)

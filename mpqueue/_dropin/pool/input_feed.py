@@ -1,4 +1,4 @@
-"""`Feed`: reads a pool's input on a thread of its own, as `multiprocessing.Pool` does, but only so far ahead.
+"""`InputFeed`: reads a pool's input on a thread of its own, as `multiprocessing.Pool` does, but only so far ahead.
 
 So an input may wait for what the consumer does with earlier results (a crawler's queue), and results never wait for a
 slow input. One item at a time is handed on, since the next one may be long in coming.
@@ -18,7 +18,7 @@ from mpqueue.errors import QueueClosedError
 PARTS = 4
 
 
-class Feed:
+class InputFeed:
     """The input's half of an iterator over results. Its thread ends with the input, or when it is told to stop."""
 
     def __init__(self, items: Iterator[Any], stream: Stream, window: Callable[[], int]) -> None:

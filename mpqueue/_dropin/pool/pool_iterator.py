@@ -1,6 +1,6 @@
 """`PoolIterator`: what `Pool.imap` and `Pool.imap_unordered` return.
 
-Lazy at both ends: the input is read by a `Feed`, only so far ahead as keeps the workers busy.
+Lazy at both ends: the input is read by an `InputFeed`, only so far ahead as keeps the workers busy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.map.item_iterator import Arrivals
-from mpqueue._dropin.pool.input_feed import PARTS, Feed
+from mpqueue._dropin.pool.input_feed import PARTS, InputFeed
 from mpqueue._dropin.pool.pool_errors import ended_error, error_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class PoolIterator(Standard[R]):
         self._is_over = False  #: nothing more will be heard
         self._stream = stream = open_(self._news.put)
         self._window = window
-        self._feed: Feed | None = Feed(items, stream, lambda: window(stream))
+        self._feed: InputFeed | None = InputFeed(items, stream, lambda: window(stream))
         self._feed.start()
 
     def __iter__(self) -> Self:
@@ -112,7 +112,7 @@ class PoolIterator(Standard[R]):
         self._block_size = len(indices)
         return True
 
-    def _at_end(self, feed: Feed) -> bool:
+    def _at_end(self, feed: InputFeed) -> bool:
         if feed.drained:
             error = feed.error
         elif self._is_over:

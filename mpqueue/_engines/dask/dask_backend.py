@@ -93,7 +93,7 @@ class DaskBackend:
         return max(1, sum(slots.values()))
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> DaskPool:
-        """See `protocol.Backend.open`. Connects, which takes 20 ms."""
+        """See `lane_protocol.Backend.open`. Connects, which takes 20 ms."""
         try:
             client = self._connect()
         except OSError as error:

@@ -28,7 +28,7 @@ def is_lost(data: Any) -> bool:
 
 
 class DaskLane(HostedLane):
-    """Satisfies `protocol.Lane`. What has to do with Dask runs on the pool's event loop."""
+    """Satisfies `lane_protocol.Lane`. What has to do with Dask runs on the pool's event loop."""
 
     def __init__(self, pool: DaskPool, host: Host, number: int, generation: int, token: str) -> None:
         super().__init__(pool, number, generation, token)

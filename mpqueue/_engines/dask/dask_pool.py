@@ -40,7 +40,7 @@ KILL_LIMIT = 10.0
 
 
 class DaskPool:
-    """Satisfies `protocol.Pool`. Owns the client."""
+    """Satisfies `lane_protocol.LanePool`. Owns the client."""
 
     def __init__(self, client: Client, settings: LaneSettings, post: Post, *, needs_nannies: bool) -> None:
         self.client = client
@@ -72,28 +72,28 @@ class DaskPool:
             self._loop.call_soon_threadsafe(call, *arguments)
 
     def start(self, number: int, generation: int) -> None:
-        """See `protocol.Pool.start`."""
+        """See `LanePool.start`."""
         self.soon(self._want, number, generation)
 
     def await_starts(self) -> None:
         """There is nothing to wait for: Dask's workers are there already, or come when they come."""
 
     def lane(self, number: int) -> DaskLane | None:
-        """See `protocol.Pool.lane`."""
+        """See `LanePool.lane`."""
         return self._lanes.get(number)
 
     def recycle(self, number: int) -> None:
-        """See `protocol.Pool.recycle`."""
+        """See `LanePool.recycle`."""
         self.retire(number)
 
     def retire(self, number: int) -> None:
-        """See `protocol.Pool.retire`."""
+        """See `LanePool.retire`."""
         lane = self._lanes.pop(number, None)
         if lane is not None:
             self.soon(self._free, lane)
 
     def close(self, *, kill: bool) -> None:
-        """See `protocol.Pool.close`. What runs in a worker with a nanny is killed with ``kill``, else left to end."""
+        """See `LanePool.close`. What runs in a worker with a nanny is killed with ``kill``, else left to end."""
         if self._is_closed:
             return
         self._is_closed = True

@@ -8,7 +8,7 @@ import sys
 from mpqueue._engines.loky.loky_lane import count_cpus
 from mpqueue._engines.loky.loky_pool import LokyPool
 from mpqueue._parent.inbox import Inbox
-from mpqueue._parent.lane_protocol import Capabilities, LaneSettings, Pool
+from mpqueue._parent.lane_protocol import Capabilities, LanePool, LaneSettings
 from mpqueue._wire.memory import locks
 from mpqueue.errors import WorkerStartError
 
@@ -18,7 +18,7 @@ SHM_NEEDED = 1 << 20
 
 
 class LokyBackend:
-    """Satisfies `protocol.Backend`; can do everything. What ``backend="loky"`` stands for."""
+    """Satisfies `lane_protocol.Backend`; can do everything. What ``backend="loky"`` stands for."""
 
     capabilities = Capabilities()
 
@@ -26,8 +26,8 @@ class LokyBackend:
         """One for each CPU that this process may use."""
         return count_cpus()
 
-    def open(self, settings: LaneSettings, inbox: Inbox) -> Pool:
-        """See `protocol.Backend.open`."""
+    def open(self, settings: LaneSettings, inbox: Inbox) -> LanePool:
+        """See `lane_protocol.Backend.open`."""
         if not locks.AVAILABLE:
             _check_shm()
         return LokyPool(settings, inbox)

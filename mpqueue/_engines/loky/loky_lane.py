@@ -96,8 +96,8 @@ class _Context(locks.Locks, LaunchContext):
 class LokyLane:
     """One generation of a lane. Made on the starter's thread, which takes 10-30 ms, and raises where it can't be made.
 
-    The methods of `protocol.Lane` may be called on any thread, the others on the watcher's only. Who makes it calls
-    `close` in the end.
+    The methods of `Lane` may be called on any thread, the others on the watcher's only. Who makes it calls `close` in
+    the end.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class LokyLane:
         self._post = inbox.post
         self._is_ending = False
         self.is_up = False  #: it has answered; set by its warden
-        self.early_later: Callable[[Callable[[], bytes | None]], object] | None = None  #: see `protocol.EarlyLane`
+        self.early_later: Callable[[Callable[[], bytes | None]], object] | None = None  #: see `lane_protocol.EarlyLane`
         self._user = os.geteuid()
         self.ask_for_stack: Callable[[], object] | None = None  #: kills, too; set once it is known how
         with contextlib.ExitStack() as undo:
@@ -205,7 +205,7 @@ class LokyLane:
                     _finalize(operator.attrgetter(path)(owner))
 
     def send(self, frame: bytes) -> Call:
-        """See `protocol.Lane.send`. 15 us."""
+        """See `lane_protocol.Lane.send`. 15 us."""
         if os.geteuid() != self._user:  # what it could open when the worker started it can't any more
             self.take_results_by_pipe()
         call = self._begin()
@@ -263,31 +263,31 @@ class LokyLane:
         self.worker.kill()
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
-        """See `protocol.Lane.set_flags`."""
+        """See `lane_protocol.Lane.set_flags`."""
         self._setter.put(job, pause=pause, cancel=cancel)
 
     def take_results_by_pipe(self) -> None:
-        """See `protocol.SharingLane.take_results_by_pipe`."""
+        """See `lane_protocol.SharingLane.take_results_by_pipe`."""
         with contextlib.suppress(ValueError):  # retired meanwhile
             self.ledger.words[PIPED] = 1
 
     def set_limit(self, chunk: int, position: int) -> None:
-        """See `protocol.Lane.set_limit`."""
+        """See `lane_protocol.Lane.set_limit`."""
         self.ledger.set_limit(chunk, position)
 
     def observe(self, tell: Callable[[Claim], None]) -> None:
-        """See `protocol.Lane.observe`. Here and now."""
+        """See `lane_protocol.Lane.observe`. Here and now."""
         tell(self.ledger.read())
 
     def peek(self) -> Claim | None:
-        """See `protocol.Lane.peek`. None where the lane was retired meanwhile."""
+        """See `lane_protocol.Lane.peek`. None where the lane was retired meanwhile."""
         try:
             return self.ledger.read()
         except ValueError:
             return None
 
     def take_early(self) -> bytes | None:
-        """See `protocol.Lane.take_early`."""
+        """See `lane_protocol.Lane.take_early`."""
         if not self.ledger.words[OUTBOX]:
             return None
         if self.early_later is not None and not self._early_is_plain():
@@ -330,19 +330,19 @@ class LokyLane:
         self._answers.put(functools.partial(self.calls.settle, call, None, None))
 
     def abandon_answer(self) -> None:
-        """See `protocol.Lane.abandon_answer`."""
+        """See `lane_protocol.Lane.abandon_answer`."""
         self.calls.abandon_settling()
         self._answers.abandon()
 
     def take_unsent(self) -> bytes:
-        """See `protocol.Lane.take_unsent`."""
+        """See `lane_protocol.Lane.take_unsent`."""
         if not (size := self.ledger.words[UNSENT]):
             return b""
         most = os.fstat(self._outbox.fd).st_size - UNSENT_AT
         return os.pread(self._outbox.fd, min(size, most), UNSENT_AT) if most > 0 else b""
 
     def kill(self, *, dump_stack: bool = False) -> None:
-        """See `protocol.Lane.kill`."""
+        """See `lane_protocol.Lane.kill`."""
         if dump_stack and self.ask_for_stack is not None:
             self.ask_for_stack()
         else:

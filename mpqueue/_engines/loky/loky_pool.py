@@ -47,7 +47,7 @@ ORPHANS_AFTER = 0.5
 
 
 class LokyPool:
-    """Satisfies `protocol.Pool`. Made by the queue's coordinator, in the process that uses it; a fork must not."""
+    """A `LanePool`. Made by the queue's coordinator, in the process that uses it; a fork must not."""
 
     def __init__(self, settings: LaneSettings, inbox: Inbox) -> None:
         launch.prepare()
@@ -75,7 +75,7 @@ class LokyPool:
         self._watcher.call(self._watcher.later, ORPHANS_AFTER, strays.kill_orphans)
 
     def start(self, number: int, generation: int) -> None:
-        """See `protocol.Pool.start`."""
+        """See `LanePool.start`."""
         self._starter.submit(functools.partial(self._start, number, generation))
 
     def await_starts(self) -> None:
@@ -86,23 +86,23 @@ class LokyPool:
             _log.warning("starting workers takes more than %g s", STARTS_LIMIT)
 
     def lane(self, number: int) -> LokyLane | None:
-        """See `protocol.Pool.lane`."""
+        """See `LanePool.lane`."""
         return self._lanes.get(number)
 
     def recycle(self, number: int) -> None:
-        """See `protocol.Pool.recycle`."""
+        """See `LanePool.recycle`."""
         lane = self._lanes.pop(number, None)
         if lane is not None:
             self._watcher.call(self._end, lane)
 
     def retire(self, number: int) -> None:
-        """See `protocol.Pool.retire`."""
+        """See `LanePool.retire`."""
         lane = self._lanes.pop(number, None)
         if lane is not None:
             self._watcher.call(self._retire, lane)
 
     def close(self, *, kill: bool) -> None:
-        """See `protocol.Pool.close`. On one of the pool's own threads, where a finalizer may run, it does not wait."""
+        """See `LanePool.close`. On one of the pool's own threads, where a finalizer may run, it does not wait."""
         if os.getpid() != self._owner:
             return
         self._is_closing = True

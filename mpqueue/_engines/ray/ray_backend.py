@@ -79,7 +79,7 @@ class RayBackend:
         return max(1, min(fitting, default=1))
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> RayPool:  # noqa: ARG002 - the protocol's
-        """See `protocol.Backend.open`. Where a local Ray was ended with the last queue, starts one: some seconds."""
+        """See `Backend.open`. Where a local Ray was ended with the last queue, starts one: some seconds."""
         try:
             _connection.hold(self._address)
         except (OSError, RuntimeError) as error:

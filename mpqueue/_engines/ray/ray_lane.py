@@ -13,7 +13,7 @@ from mpqueue._engines.hosted_lane import HostedLane, claim_of
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.memory.shared import Shared
 from mpqueue._worker.elsewhere import hosted
-from mpqueue._worker.elsewhere.ray_side import GROUPS, Guardian, Seat
+from mpqueue._worker.elsewhere.ray_side import GROUPS, Guardian, RayWorker
 
 _log = logging.getLogger("mpqueue")
 
@@ -29,7 +29,7 @@ _ONCE = {"max_restarts": 0, "max_task_retries": 0}
 
 def make_seat(options: dict[str, Any], *arguments: Any) -> Any:
     """An actor that is a worker; it may wait for room."""
-    return ray.remote(**_ONCE, concurrency_groups=GROUPS, **options)(Seat).remote(*arguments)
+    return ray.remote(**_ONCE, concurrency_groups=GROUPS, **options)(RayWorker).remote(*arguments)
 
 
 class GuardianHere(Guardian):
@@ -66,12 +66,12 @@ class GuardianThere:
 
 
 def call_in(group: str, method: Any, *arguments: Any) -> asyncio.Future[Any]:
-    """Call a method of a `Seat` in one of its concurrency groups."""
+    """Call a method of a `RayWorker` in one of its concurrency groups."""
     return asyncio.wrap_future(method.options(concurrency_group=group).remote(*arguments).future())
 
 
 class RayLane(HostedLane):
-    """Satisfies `protocol.Lane`. What has to do with Ray runs on the pool's event loop."""
+    """Satisfies `lane_protocol.Lane`. What has to do with Ray runs on the pool's event loop."""
 
     def __init__(self, pool: RayPool, number: int, generation: int, token: str) -> None:
         super().__init__(pool, number, generation, token)

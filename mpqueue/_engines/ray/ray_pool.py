@@ -35,7 +35,7 @@ ROOM_LIMIT = 5.0
 
 
 class RayPool:
-    """Satisfies `protocol.Pool`. Owns the event loop and its thread; ``release`` is called when it is closed."""
+    """A `LanePool`. Owns the event loop and its thread; ``release`` is called when it is closed."""
 
     def __init__(self, options: dict[str, Any], post: Post, release: Callable[[], object]) -> None:
         self.post = post
@@ -68,29 +68,29 @@ class RayPool:
             self._loop.call_soon_threadsafe(call, *arguments)
 
     def start(self, number: int, generation: int) -> None:
-        """See `protocol.Pool.start`."""
+        """See `LanePool.start`."""
         self.soon(self._start, number, generation)
 
     def await_starts(self) -> None:
         """There is nothing to wait for: workers come when there is room for them."""
 
     def lane(self, number: int) -> RayLane | None:
-        """See `protocol.Pool.lane`."""
+        """See `LanePool.lane`."""
         return self._lanes.get(number)
 
     def recycle(self, number: int) -> None:
-        """See `protocol.Pool.recycle`."""
+        """See `LanePool.recycle`."""
         self.retire(number)
 
     def retire(self, number: int) -> None:
-        """See `protocol.Pool.retire`."""
+        """See `LanePool.retire`."""
         lane = self._lanes.pop(number, None)
         if lane is not None:
             lane.is_let_go = True
             self.soon(self._let_go, lane)
 
     def close(self, *, kill: bool) -> None:
-        """See `protocol.Pool.close`."""
+        """See `LanePool.close`."""
         with self._closing:
             if self._is_closed:
                 return

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from mpqueue._core.messages import MemoryRead, WorkerMemory
-from mpqueue._parent.lane_protocol import Lane, Pool, Post
+from mpqueue._parent.lane_protocol import Lane, LanePool, Post
 from mpqueue._parent.surroundings.machine_memory import Machine
 from mpqueue._wire.memory.ledger import PRIVATE, Ledger
 
@@ -35,7 +35,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 class Sampler:
     """Started at once, ended by `stop`. ``busy`` says whether anything can run; nobody looks while nothing can."""
 
-    def __init__(self, lanes: int, pool: Pool, post: Post, busy: Callable[[], bool], name: str) -> None:
+    def __init__(self, lanes: int, pool: LanePool, post: Post, busy: Callable[[], bool], name: str) -> None:
         self._pool = pool
         self._post = post
         self._busy = busy

@@ -37,7 +37,7 @@ CHUNK_SECONDS = 0.225
 CLOSE_LIMIT = 5.0
 
 
-class SetFlags(NamedTuple):
+class TellFlags(NamedTuple):
     """That job is paused, or cancelled, or neither."""
 
     job: int
@@ -52,7 +52,7 @@ class SetLimit(NamedTuple):
     position: int
 
 
-Order = SetFlags | SetLimit
+Order = TellFlags | SetLimit
 #: A claim as it travels: chunk, phase, lo, hi, seconds since, fraction. Clocks of two machines have nothing in common.
 Seen = tuple[int, int, int, int, float, float]
 
@@ -192,7 +192,7 @@ def control(token: str, orders: Sequence[Order]) -> Seen | None:
     if ledger is None:
         return None
     for order in orders:
-        if isinstance(order, SetFlags):
+        if isinstance(order, TellFlags):
             ledger.set_flags(order.job, pause=order.pause, cancel=order.cancel)
         else:
             ledger.set_limit(order.chunk, order.position)

@@ -19,11 +19,11 @@ from mpqueue._worker.elsewhere import hello, hosted
 GRACE, DEATH_LIMIT = 1.0, 2.0
 
 
-#: How many calls of a `Seat` run at a time, by group: two frames may be under way; `rung` waits for the bell.
+#: How many calls of a `RayWorker` run at a time, by group: two frames may be under way; `rung` waits for the bell.
 GROUPS = {"frames": 2, "control": 1, "bell": 1}
 
 
-class Seat:
+class RayWorker:
     """One worker. Ends with its process, which is this actor's alone."""
 
     def __init__(self, token: str, lane: int, generation: int, parent: int) -> None:

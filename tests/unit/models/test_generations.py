@@ -15,7 +15,7 @@ import pytest
 from mpqueue._core.commands import SendChunk, StartLane
 from mpqueue._core.messages import (
     ChunkReported,
-    JobStarted,
+    JobStartAsked,
     LaneDied,
     LaneObserved,
     LaneReady,
@@ -55,7 +55,7 @@ class Parent:
         self.handled: list[tuple[type, int]] = []
         self.handle(QueueOpened())
         self.handle(LaneReady(0, 1, 1000))
-        self.handle(JobStarted(self.job, 0.0))
+        self.handle(JobStartAsked(self.job, 0.0))
 
     def handle(self, message: Message) -> None:
         """One step, after which the books must balance."""

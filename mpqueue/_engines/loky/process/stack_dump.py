@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from mpqueue._engines.loky.process.watcher import Timer, Watcher
+from mpqueue._engines.loky.process.watcher import Watcher, WatcherTimer
 from mpqueue._engines.loky.process.worker_process import WorkerProcess
 from mpqueue._wire.seed import STACK_SIGNAL
 
@@ -28,7 +28,7 @@ class StackDump:
         self._watcher = watcher
         self._text = bytearray()
         self._then: Callable[[], object] | None = None
-        self._timer: Timer | None = None
+        self._timer: WatcherTimer | None = None
 
     def listen(self) -> None:
         """Read from now on; what comes without having been asked for is dropped."""

@@ -28,7 +28,7 @@ from mpqueue._engines.loky import launch
 from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._engines.loky.process import strays
 from mpqueue._engines.loky.process.stack_dump import StackDump
-from mpqueue._engines.loky.process.watcher import Timer, Watcher
+from mpqueue._engines.loky.process.watcher import Watcher, WatcherTimer
 from mpqueue._engines.loky.process.worker_process import signal_name
 from mpqueue._parent.lane_protocol import Post
 from mpqueue._parent.open_calls import Call
@@ -89,8 +89,8 @@ class Warden:
         self._claim: Claim | None = None
         self._text: str | None = None
         self._stack = StackDump(lane.stack, lane.worker, watcher)
-        self._timer: Timer | None = None
-        self._end_expected: Timer | None = None  #: when it is given up, once it was killed
+        self._timer: WatcherTimer | None = None
+        self._end_expected: WatcherTimer | None = None  #: when it is given up, once it was killed
 
     def begin(self) -> None:
         """Start to look after it."""

@@ -27,7 +27,7 @@ _log = logging.getLogger("mpqueue")
 Call = Callable[[], object]
 
 
-class Timer:
+class WatcherTimer:
     """A call at a moment, until it is cancelled. Watcher thread only."""
 
     def __init__(self, call: Call) -> None:
@@ -51,7 +51,7 @@ class Watcher:
         self._waker = Waker()
         self._readers: dict[int, Call] = {}
         self._calls: deque[Call] = deque()
-        self._timers: list[tuple[float, int, Timer]] = []
+        self._timers: list[tuple[float, int, WatcherTimer]] = []
         self._serial = itertools.count()
         self._now = SystemClock().now
         self._running = True
@@ -71,9 +71,9 @@ class Watcher:
         self._calls.append(partial(function, *args))
         self._waker.wake()
 
-    def later(self, delay: float, function: Callable[..., object], *args: Any) -> Timer:
+    def later(self, delay: float, function: Callable[..., object], *args: Any) -> WatcherTimer:
         """Have ``function`` called in ``delay`` seconds, unless the timer is cancelled. Watcher thread only."""
-        timer = Timer(partial(function, *args))
+        timer = WatcherTimer(partial(function, *args))
         heapq.heappush(self._timers, (self._now() + delay, next(self._serial), timer))
         return timer
 
