@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from mpqueue import ItemTimeoutError, JobQueue, JobStatus, QueueClosedError, Too
 from mpqueue._dropin.shared_pool import shared_pool
 from tests.support import handlers as do
 from tests.support.loops import Run, arrive, in_loops
-from tests.support.programs import is_running, start_program
+from tests.support.programs import interrupt_program, is_running
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends")]
@@ -150,29 +148,16 @@ def test_pool_that_is_closed_meanwhile_fails_the_call(run: Run, tmp_path: Path) 
 
 def test_ctrl_c_ends_the_work(tmp_path: Path) -> None:
     script = """
-        import asyncio, sys
-        from pathlib import Path
+        import asyncio
         import mpqueue
-        from tests.support import handlers as do
-        from tests.support.waiting import Gate
 
         try:
-            asyncio.run(mpqueue.amap(do.announce_pid(Gate(Path(sys.argv[1]))), range(100)))
+            asyncio.run(mpqueue.amap(do.announce_pid(gate), range(100)))
         except KeyboardInterrupt:
             print("interrupted")
     """
-    gate = Gate(tmp_path / "gate")
-    gate.folder.mkdir()
-    program = start_program(tmp_path, script, gate.folder)
-    try:
-        pids = gate.wait_for_count(1)
-        os.killpg(program.pid, signal.SIGINT)
-        output, errors = program.communicate(timeout=60)
-    finally:
-        program.kill()
-        program.wait()
-    assert (program.returncode, output, errors) == (0, "interrupted\n", "")
-    wait_until(lambda: not any(is_running(int(pid)) for pid in pids), what="the running items to end")
+    done = interrupt_program(tmp_path, script, 1)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
 
 
 # --- queues and runs ------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import itertools
 import multiprocessing
 import os
 import pickle
-import signal
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -22,7 +21,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from mpqueue import joblib_backend
 from tests.support import handlers as do
-from tests.support.programs import is_running, start_program
+from tests.support.programs import interrupt_program, is_running
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow
@@ -204,32 +203,18 @@ def test_failure_in_a_nested_call_is_raised_at_once(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_the_running_calls_and_goes_on(tmp_path: Path) -> None:
     script = """
-        import sys
-        from pathlib import Path
         import mpqueue.joblib_backend
         from joblib import Parallel, delayed, parallel_config
-        from tests.support import handlers as do
-        from tests.support.waiting import Gate
 
         mpqueue.joblib_backend.register()
         with parallel_config(backend="mpqueue", n_jobs=2):
             try:
-                Parallel()(delayed(do.announce_pid(Gate(Path(sys.argv[1]))))(number) for number in range(9))
+                Parallel()(delayed(do.announce_pid(gate))(number) for number in range(9))
             except KeyboardInterrupt:
                 print("interrupted", Parallel()([delayed(abs)(-1)]))
     """
-    gate = Gate(tmp_path / "gate")
-    gate.folder.mkdir()
-    program = start_program(tmp_path, script, gate.folder)
-    try:
-        pids = gate.wait_for_count(2)
-        os.killpg(program.pid, signal.SIGINT)
-        output, errors = program.communicate(timeout=60)
-    finally:
-        program.kill()
-        program.wait()
-    assert (program.returncode, output, errors) == (0, "interrupted [1]\n", "")
-    wait_until(lambda: not any(is_running(int(pid)) for pid in pids), what="the running calls to end")
+    done = interrupt_program(tmp_path, script, 2)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted [1]\n", "")
 
 
 def test_closing_the_generator_ends_what_runs(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from mpqueue._dropin import shared_pool as shared_pool_module
 from mpqueue._dropin.policy import DROPIN_RETRY
 from mpqueue._dropin.shared_pool import shared_pool
 from tests.support import handlers as do
-from tests.support.programs import is_running, run_program, start_program
+from tests.support.programs import interrupt_program, is_running, run_program
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends")]
@@ -454,52 +454,24 @@ def test_map_works_inside_a_worker() -> None:
 
 def test_ctrl_c_ends_the_running_items_and_goes_on(tmp_path: Path) -> None:
     script = """
-        import sys
-        from pathlib import Path
         import mpqueue
-        from tests.support import handlers as do
-        from tests.support.waiting import Gate
 
         try:
-            mpqueue.map(do.announce_pid(Gate(Path(sys.argv[1]))), range(100))
+            mpqueue.map(do.announce_pid(gate), range(100))
         except KeyboardInterrupt:
             print("interrupted", mpqueue.map(abs, [-1]))
     """
-    gate = Gate(tmp_path / "gate")
-    gate.folder.mkdir()
-    program = start_program(tmp_path, script, gate.folder)
-    try:
-        pids = gate.wait_for_count(1)
-        os.killpg(program.pid, signal.SIGINT)
-        output, errors = program.communicate(timeout=60)
-    finally:
-        program.kill()
-        program.wait()
-    assert (program.returncode, output, errors) == (0, "interrupted [1]\n", "")
-    wait_until(lambda: not any(is_running(int(pid)) for pid in pids), what="the running items to end")
+    done = interrupt_program(tmp_path, script, 1)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted [1]\n", "")
 
 
 def test_unhandled_ctrl_c_ends_the_program(tmp_path: Path) -> None:
     script = """
-        import sys
-        from pathlib import Path
         import mpqueue
-        from tests.support import handlers as do
-        from tests.support.waiting import Gate
 
-        mpqueue.map(do.announce_pid(Gate(Path(sys.argv[1]))), range(100))
+        mpqueue.map(do.announce_pid(gate), range(100))
     """
-    gate = Gate(tmp_path / "gate")
-    gate.folder.mkdir()
-    program = start_program(tmp_path, script, gate.folder)
-    try:
-        pids = gate.wait_for_count(1)
-        os.killpg(program.pid, signal.SIGINT)
-        _, errors = program.communicate(timeout=60)
-    finally:
-        program.kill()
-        program.wait()
-    assert program.returncode == -signal.SIGINT
-    assert errors.count("Traceback") == 1
-    assert errors.rstrip().endswith("KeyboardInterrupt")
-    wait_until(lambda: not any(is_running(int(pid)) for pid in pids), what="the running items to end")
+    done = interrupt_program(tmp_path, script, 1)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr.count("Traceback") == 1
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,40 +130,35 @@ def test_a_history_that_failed_once(seed: int, folder: Path) -> None:
     simulate(seed, folder)
 
 
+#: What the simulation has to find: a line of the program, and what stands there instead.
+FAULTS: dict[str, tuple[Any, str, str, str]] = {
+    "messages of dead workers count": (
+        Books,
+        "live_lane",
+        "return lane if lane.generation == generation else None",
+        "return lane",
+    ),
+    "announcements overtake each other": (Recorder, "_take", "if not recording.held:", "if True:"),
+    "announcements do not wait for the disk": (
+        Recorder,
+        "_take",
+        "waits = waits and not self._closing_in_trouble",
+        "waits = False",
+    ),
+    "a failed write is taken for done": (
+        Journal,
+        "_commit",
+        "self._fail(error)\n            return",
+        "self._fail(error)",
+    ),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("owner", "name", "fault"),
-    [
-        pytest.param(
-            Books,
-            "live_lane",
-            reverted(Books.live_lane, "return lane if lane.generation == generation else None", "return lane"),
-            id="messages of dead workers count",
-        ),
-        pytest.param(
-            Recorder,
-            "_take",
-            reverted(Recorder._take, "if not recording.held:", "if True:"),
-            id="announcements overtake each other",
-        ),
-        pytest.param(
-            Recorder,
-            "_take",
-            reverted(Recorder._take, "waits = waits and not self._closing_in_trouble", "waits = False"),
-            id="announcements do not wait for the disk",
-        ),
-        pytest.param(
-            Journal,
-            "_commit",
-            reverted(Journal._commit, "self._fail(error)\n            return", "self._fail(error)"),
-            id="a failed write is taken for done",
-        ),
-    ],
-)
-def test_the_simulation_finds(
-    owner: Any, name: str, fault: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(owner, name, fault)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_simulation_finds(fault: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, name, right, wrong = FAULTS[fault]
+    monkeypatch.setattr(owner, name, reverted(getattr(owner, name), right, wrong))
 
     def run_until_it_fails() -> None:
         for seed in range(400):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+
+from tests.support.waiting import Gate, wait_until
 
 #: Seconds that a program may take; far more than it needs.
 PATIENCE = 60.0
@@ -36,6 +39,35 @@ def run_program(
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+#: How a program that is to be interrupted begins: items that `do.announce_pid(gate)` are seen by the test.
+_INTERRUPTED = """
+import sys
+from pathlib import Path
+from tests.support import handlers as do
+from tests.support.waiting import Gate
+gate = Gate(Path(sys.argv[1]))
+"""
+
+
+def interrupt_program(folder: Path, body: str, running: int) -> subprocess.CompletedProcess[str]:
+    """Run a script and send it Ctrl-C as soon as so many items run; returns once none of them runs any more.
+
+    The script finds ``do`` and ``gate``: it has its items ``do.announce_pid(gate)``.
+    """
+    gate = Gate(folder / "gate")
+    gate.folder.mkdir()
+    program = start_program(folder, _INTERRUPTED + textwrap.dedent(body), gate.folder)
+    try:
+        pids = gate.wait_for_count(running)
+        os.killpg(program.pid, signal.SIGINT)
+        output, errors = program.communicate(timeout=PATIENCE)
+    finally:
+        program.kill()
+        program.wait()
+    wait_until(lambda: not any(is_running(int(pid)) for pid in pids), what="the running items to end")
+    return subprocess.CompletedProcess(program.args, program.returncode, output, errors)
 
 
 def start_program(folder: Path, body: str, *arguments: object) -> subprocess.Popen[str]:
