@@ -159,8 +159,8 @@ def memory_limit(value: int | str | None, platform: str = sys.platform) -> int |
         return None
     if platform != "linux":
         raise NotImplementedError(
-            f"max_memory_per_worker={value!r}: the memory of workers is known on Linux only, this is {platform!r}; "
-            "leave it out"
+            f"max_memory_per_worker={shown(value)}: the memory of workers is known on Linux only, this is "
+            f"{platform!r}; leave it out"
         )
     if isinstance(value, str):
         return _bytes_of(value)
@@ -180,15 +180,6 @@ def _bytes_of(text: str) -> int:
     if size < 1:
         raise ValueError(f"max_memory_per_worker: expected at least 1 byte, got {text!r}")
     return size
-
-
-def refuse_until_built(**arguments: Any) -> None:
-    """Raise NotImplementedError for an argument that this version knows by name only."""
-    for name, value in arguments.items():
-        if value is not None:
-            raise NotImplementedError(
-                f"{name}={shown(value)}: this version of mpqueue has no {name} yet; leave it out."
-            )
 
 
 def choose_policy(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mpqueue._cli.usage import UsageError
+from mpqueue._text import shown
 
 
 def load_function(name: str, what: str) -> Callable[..., Any]:
@@ -27,7 +28,7 @@ def load_function(name: str, what: str) -> Callable[..., Any]:
     except AttributeError as error:
         raise UsageError(f"{what}: expected a function in {module_name}, got {name!r}: {error}") from None
     if not callable(function):
-        raise UsageError(f"{what}: expected a function, got {name!r}, which is {function!r}")
+        raise UsageError(f"{what}: expected a function, got {name!r}, which is {shown(function)}")
     return function  # type: ignore[no-any-return]
 
 

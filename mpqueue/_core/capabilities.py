@@ -14,7 +14,6 @@ class Capabilities(NamedTuple):
     can_kill: bool = True  #: one worker can be ended while it runs: time limits, ``cancel(kill=True)``
     can_signal: bool = True  #: a worker can be looked at, and told something, in the middle of a chunk
     can_replace: bool = True  #: a worker can be exchanged for a fresh one: ``max_items_per_worker``
-    exact_blame: bool = True  #: when a worker dies, it is known which item it ran
     shares_memory: bool = True  #: big data goes through shared segments
     brings_shared: bool = False  #: its lanes bring what is shared to workers that have no memory in common with us
     own_processes: bool = True  #: a worker is a process in which nobody else's code runs

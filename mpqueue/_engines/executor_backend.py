@@ -20,6 +20,7 @@ from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings, Post
 from mpqueue._parent.open_calls import Calls
+from mpqueue._text import shown
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._worker.elsewhere import hello, visiting
 from mpqueue.errors import WorkerStartError
@@ -48,7 +49,6 @@ class ExecutorBackend:
         can_kill=False,
         can_signal=False,
         can_replace=False,
-        exact_blame=False,
         shares_memory=False,
         own_processes=False,
         is_sticky=False,
@@ -57,9 +57,9 @@ class ExecutorBackend:
 
     def __init__(self, executor: Executor | Callable[[], Executor], workers: int | None = None) -> None:
         if not callable(getattr(executor, "submit", None)) and not callable(executor):
-            raise TypeError(f"executor: expected an Executor, or a function that makes one, got {executor!r}")
+            raise TypeError(f"executor: expected an Executor, or a function that makes one, got {shown(executor)}")
         if workers is not None and (isinstance(workers, bool) or workers < 1):
-            raise ValueError(f"workers: expected a number of calls that run at a time, got {workers!r}")
+            raise ValueError(f"workers: expected a number of calls that run at a time, got {shown(workers)}")
         self._executor = executor
         self._workers = workers
         _log.info("%r: %s", self, "; ".join(self.limits))
@@ -90,8 +90,8 @@ class ExecutorBackend:
         count = self._workers or getattr(self._executor, "_max_workers", None)
         if not isinstance(count, int):
             raise ValueError(
-                f"workers: expected ExecutorBackend(..., workers=N) with concurrency=None, since {self._executor!r} "
-                "does not say how many calls it runs at a time"
+                "workers: expected ExecutorBackend(..., workers=N) with concurrency=None, since "
+                f"{shown(self._executor)} does not say how many calls it runs at a time"
             )
         return count
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
+from mpqueue._text import repr_of
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -45,7 +47,7 @@ async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         try:
             value = call(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - raised by whoever waits
-            failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            failure = error if isinstance(error, Exception) else RuntimeError(repr_of(error))
         finally:
             _free.release()
         with suppress(RuntimeError):  # the loop has ended

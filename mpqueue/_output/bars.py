@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
@@ -275,5 +275,3 @@ class _PlainLine:
 
 
 _plain_line = _PlainLine()
-
-OpenBar = Callable[[str | None, "Progress"], Bar]

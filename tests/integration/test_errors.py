@@ -98,6 +98,17 @@ def test_handler_s_own_exception_reaches_the_caller_as_itself_with_the_worker_s_
     assert caught.value.__notes__ == ["a note"]
 
 
+def test_traceback_of_a_coroutine_begins_behind_what_called_it() -> None:
+    async def handle(item: str) -> None:
+        do.fail(item)
+
+    with JobQueue(1, max_retries=0) as queue:
+        (item,) = queue.run("a", handle).items
+    assert item.traceback is not None
+    assert "in resolve" not in item.traceback
+    assert "in handle" in item.traceback
+
+
 def test_traceback_begins_at_the_handler_and_shows_nothing_of_the_queue_s() -> None:
     with JobQueue(1, max_retries=0) as queue:
         (item,) = queue.run("a", do.fail).items

@@ -123,7 +123,7 @@ def test_tracebacks_extras_and_stacks_come_along(heard: Heard) -> None:
             raise TypeError("not me")
 
     def handle(item: str) -> None:
-        extra = {"request": {"id": 7, "tags": ["x"]}, "strange": Strange()}
+        extra = {"request": {"id": 7, "tags": ["x"]}, "strange": Strange(), "reprless": do.ReprlessError()}
         try:
             raise ValueError(item)
         except ValueError:
@@ -134,6 +134,7 @@ def test_tracebacks_extras_and_stacks_come_along(heard: Heard) -> None:
     (record,) = heard.records
     assert record.getMessage() == "it failed: <strange>"
     assert (record.request, record.strange) == ({"id": 7, "tags": ["x"]}, "<strange>")
+    assert record.reprless == "<ReprlessError: its repr() raised RuntimeError>"
     assert "ValueError: a" in record.exc_text
     assert "ValueError: a" in logging.Formatter().format(record)
     assert "in handle" in record.stack_info

@@ -144,8 +144,6 @@ def test_completing_counts_a_try_and_keeps_the_result(indices: Any) -> None:
     assert list(table.status) == [PENDING, COMPLETED, COMPLETED, PENDING]
     assert list(table.attempts) == [0, 1, 1, 0]
     assert table.ended_indices() == [1, 2]
-    assert table.any_ended(range(4))
-    assert not table.any_ended(range(1))
 
 
 def test_completing_after_a_failed_try_counts_both() -> None:

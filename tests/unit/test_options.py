@@ -14,7 +14,6 @@ from mpqueue._options import (
     job_options,
     memory_limit,
     queue_options,
-    refuse_until_built,
 )
 from mpqueue.retry import RetryPolicy
 
@@ -154,12 +153,6 @@ def test_a_job_refuses_values_out_of_range_by_name(given: dict[str, Any]) -> Non
 def test_a_job_refuses_values_of_the_wrong_type_by_name(given: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=next(iter(given))):
         job(queue(), **given)
-
-
-def test_what_is_not_built_yet_is_refused_only_where_it_is_asked_for() -> None:
-    refuse_until_built(journal=None)
-    with pytest.raises(NotImplementedError, match="journal"):
-        refuse_until_built(journal="a.db")
 
 
 @pytest.mark.parametrize("platform", ["win32", "cygwin"])

@@ -13,6 +13,7 @@ from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.pickling import payload
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
 from mpqueue._wire.pickling.payload import dump, dump_code, load
+from tests.support.handlers import ReprlessError
 
 
 def meet_elsewhere(packed: Any) -> Any:
@@ -98,3 +99,7 @@ def as_a_worker_that_has_no_segments(call: Any) -> Any:
         finally:
             shared._known.clear()
             shared._known.update(known)
+
+
+def test_it_is_shown_also_where_the_object_can_t_be() -> None:
+    assert "<ReprlessError: its repr() raised RuntimeError>" in repr(share(ReprlessError()))

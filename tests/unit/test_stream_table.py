@@ -33,8 +33,6 @@ def test_row_is_as_expected_until_something_fails() -> None:
     assert [table.results[index] for index in range(2)] == [None, None]
     assert [table.ended(index) for index in range(2)] == [True, False]
     assert (table.ended_indices(), table.unfinished()) == ([0], [1])
-    assert table.any_ended([1, 0])
-    assert not table.any_ended([1])
 
 
 def test_taken_rows_are_gone_and_count_as_ended() -> None:

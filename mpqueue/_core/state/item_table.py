@@ -119,13 +119,6 @@ class ItemTable:
             self.status[at] = PENDING
             at = self.status.find(RETRY, at + 1)
 
-    def any_ended(self, indices: Sequence[int]) -> bool:
-        """True where at least one of these items has its final status."""
-        if isinstance(indices, range):
-            lo, hi = indices.start, indices.stop
-            return self.status.count(COMPLETED, lo, hi) > 0 or self.status.count(FAILED, lo, hi) > 0
-        return any(self.ended(index) for index in indices)
-
     def complete(self, indices: Sequence[int], results: list[Any]) -> None:
         """These items completed, with these results; none of them had ended before."""
         if isinstance(indices, range):

@@ -99,10 +99,6 @@ class StreamTable(ItemTable):
         """The indices of the items that ended and were not taken."""
         return [index for index in sorted(self._items) if self.ended(index)]
 
-    def any_ended(self, indices: Sequence[int]) -> bool:
-        """True where at least one of these items has its final status."""
-        return any(self.ended(index) for index in indices)
-
     def complete(self, indices: Sequence[int], results: list[Any]) -> None:
         """These items completed, with these results; none of them had ended before."""
         again = [index for index in indices if index in self.history] if self.failures else ()

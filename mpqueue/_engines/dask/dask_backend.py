@@ -19,6 +19,7 @@ from distributed.utils import LoopRunner
 from mpqueue._engines.dask.dask_pool import DaskPool
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings
+from mpqueue._text import shown
 from mpqueue._worker.elsewhere.hosted import CHUNK_SECONDS
 from mpqueue.errors import WorkerStartError
 
@@ -54,7 +55,6 @@ class DaskBackend:
         self.capabilities = Capabilities(
             can_kill=guarded,
             can_replace=False,
-            exact_blame=guarded,
             shares_memory=False,
             brings_shared=True,
             own_processes=False,
@@ -112,7 +112,7 @@ def _address_of(client: Any) -> tuple[str, Any]:
     address = getattr(client, "scheduler_address", None)
     if not isinstance(address, str):
         raise TypeError(
-            f"client: expected a distributed.Client, a cluster or an address, got {client!r} of type "
+            f"client: expected a distributed.Client, a cluster or an address, got {shown(client)} of type "
             f"{type(client).__name__}"
         )
     return address, getattr(client, "security", None)

@@ -19,6 +19,7 @@ import ray
 from mpqueue._engines.ray.ray_pool import RayPool
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings
+from mpqueue._text import shown
 from mpqueue._worker.elsewhere.hosted import CHUNK_SECONDS
 from mpqueue.errors import WorkerStartError
 
@@ -58,7 +59,7 @@ class RayBackend:
         self, address: str | None = None, *, worker: Mapping[str, Any] | None = None, patience: float = PATIENCE
     ) -> None:
         if address is not None and not isinstance(address, str):
-            raise TypeError(f"address: expected a str or None, got {address!r} of type {type(address).__name__}")
+            raise TypeError(f"address: expected a str or None, got {shown(address)} of type {type(address).__name__}")
         if address is not None and address.startswith("ray://"):
             raise ValueError(
                 f"address: expected the address of a cluster of which this machine is a node, got {address!r}; run the "

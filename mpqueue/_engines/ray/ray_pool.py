@@ -18,6 +18,7 @@ from mpqueue._core.messages import LaneAbsent, LaneDied, LaneReady, LaneStartFai
 from mpqueue._engines.ray.ray_lane import GuardianHere, GuardianThere, RayLane, call_in, make_seat
 from mpqueue._parent.lane_protocol import Post
 from mpqueue._parent.surroundings.clock import SystemClock
+from mpqueue._text import repr_of
 from mpqueue._wire.memory.shared import Shared, to_bring
 from mpqueue._worker.elsewhere import hello
 from mpqueue.errors import WorkerStartError
@@ -102,7 +103,7 @@ class RayPool:
         try:
             left = closing.result(CLOSE_LIMIT)
         except Exception as error:
-            left = [repr(error)]
+            left = [repr_of(error)]
         if left:
             _log.warning("closing goes on without an answer of Ray about %s", ", ".join(left))
         self._end()

@@ -120,7 +120,7 @@ class Shared(Generic[T]):
         return np.asarray(self.value, *args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"<Shared {self._packed.size} bytes{f': {self._loaded[0]!r}' if self._loaded else ''}>"
+        return f"<Shared {self._packed.size} bytes{f': {shown(self._loaded[0])}' if self._loaded else ''}>"
 
 
 def share(obj: T) -> Shared[T]:

@@ -8,7 +8,7 @@ from types import TracebackType
 from mpqueue._wire.frames import FailureFrame
 from mpqueue._wire.pickling.payload import Packed, dump, load
 
-_OWN_CODE = __name__.rpartition(".")[0]
+_OWN_CODE = "mpqueue._worker."
 
 
 def pack_failure(error: BaseException, elapsed: float = 0.0, *, charged: bool = True) -> FailureFrame:

@@ -20,11 +20,13 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Protocol
 
+from mpqueue._text import repr_of
 from mpqueue._wire import monotonic as clock
 from mpqueue._wire.frames import RecordFrame, Speech
 from mpqueue._wire.memory.ledger import UNSENT
 from mpqueue._wire.records import begin_unsent, dump_record, unsent
 from mpqueue._worker import station
+from mpqueue._worker.chunk.failures import plain_text
 from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.station import Station
 
@@ -174,7 +176,7 @@ def _plain(value: Any) -> Any:
         return [_plain(one) for one in value]
     if type(value) is dict and all(type(key) is str for key in value):
         return {key: _plain(one) for key, one in value.items()}
-    return repr(value)
+    return plain_text(repr_of(value))
 
 
 def install(home: RecordsHome, speech: Speech | None) -> None:

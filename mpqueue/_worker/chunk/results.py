@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from mpqueue._text import shown
 from mpqueue._wire.frames import FailureFrame
 from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.pickling.payload import Packed, dump, dump_plain
@@ -110,9 +111,6 @@ class ChunkResults:
 
 
 def _short(obj: Any) -> str:
-    try:
-        text = plain_text(repr(obj))
-    except BaseException:
-        text = "(its repr() fails too)"
+    text = plain_text(shown(obj))
     name = type.__dict__["__name__"].__get__(type(obj))  # its metaclass may have another idea of it
     return f"{text if len(text) <= 80 else text[:77] + '...'} of type {name}"
