@@ -1,0 +1,109 @@
+"""A journal that mpqueue 0.1 wrote opens, tells what it told then, and goes on; see `tests.support.journal_0_1`."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mpqueue
+from mpqueue import ItemStatus, JobQueue, JobStatus, RetryPolicy
+from mpqueue._cli.command_line import main
+from mpqueue.errors import ItemTimeoutError, RemoteError, ResultPicklingError, SetupError, WorkerCrashedError
+from tests.support import journal_0_1 as old
+from tests.support.results import results_of
+
+pytestmark = pytest.mark.slow
+
+FAILED = {
+    "fails": ValueError,
+    "gives up": mpqueue.GiveUp,
+    "crashes": WorkerCrashedError,
+    "hangs": ItemTimeoutError,
+    "unpicklable": ResultPicklingError,
+    "can't be raised": RemoteError,
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The journal, unpacked."""
+    with tarfile.open(Path(old.__file__).with_name("journal_0_1.tar.xz")) as packed:
+        packed.extractall(tmp_path, filter="data")
+    return tmp_path / "run.db"
+
+
+@pytest.fixture
+def healed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed then ends well now."""
+    monkeypatch.setenv(old.HEALED, "1")
+
+
+Say = Callable[..., str]
+
+
+@pytest.fixture
+def say(capfd: pytest.CaptureFixture[str]) -> Say:
+    """What a command prints."""
+
+    def say(*arguments: object) -> str:
+        main([*map(str, arguments)])
+        return "".join(capfd.readouterr())
+
+    return say
+
+
+def test_results_failures_and_histories_are_what_they_were(path: Path) -> None:
+    with JobQueue(1, journal=path) as queue:
+        assert [(job.id, job.status, job.completed, job.failed) for job in queue.jobs()] == [
+            ("measures", JobStatus.COMPLETED_WITH_ERRORS, 4, 6),
+            ("no setup", JobStatus.COMPLETED_WITH_ERRORS, 0, 2),
+            ("interrupted", JobStatus.PENDING, 9, 0),
+        ]
+        job = queue.load_job("measures")
+        plain, big, policy, *_ = job.items
+        assert (plain.result, big.result) == ({"kind": "plain"}, b"x" * 300_000)
+        retry = RetryPolicy(max_retries=1, base_delay=0.01)
+        assert (policy.payload["retry"], policy.result) == (retry, old.Measure("policy", retry))
+        assert {failure.item.id: type(failure.item.exception) for failure in job.failures} == FAILED
+        assert all(item.traceback for item in job.items if item.id in ("fails", "can't be raised"))
+        late = job.items[-1]
+        assert (late.attempts, [repr(tried.exception) for tried in late.history]) == (2, ["ValueError('not yet')"])
+        assert isinstance(queue.load_job("no setup").items[0].exception, SetupError)
+        with pytest.raises(ValueError, match="fails"):
+            job.items[3].replay()
+
+
+@pytest.mark.usefixtures("healed")
+def test_what_failed_runs_again_with_the_handler_that_is_in_it(path: Path) -> None:
+    with JobQueue(1, journal=path) as queue:
+        job = queue.retry_failed("measures").result()
+    assert (job.status, job.failed) == (JobStatus.COMPLETED, 0)
+    assert [item.result["kind"] for item in job.items if item.id in FAILED] == list(FAILED)
+    with JobQueue(1, journal=path) as queue:
+        assert queue.load_job("measures").status is JobStatus.COMPLETED
+
+
+@pytest.mark.usefixtures("healed")
+def test_a_job_that_was_interrupted_goes_on_with_what_is_left(path: Path) -> None:
+    with JobQueue(1, journal=path) as queue:
+        job = queue.create_job("interrupted", range(10), old.double, strict=True)
+        assert [item.id for item in job.items if item.status is not ItemStatus.COMPLETED] == [5]
+        assert results_of(queue.start("interrupted").result()) == [2 * item for item in range(10)]
+        assert [item.attempts for item in job.items] == [1] * 10
+
+
+@pytest.mark.usefixtures("healed")
+def test_the_commands_that_look_into_a_journal_take_it(path: Path, say: Say) -> None:
+    assert [line.split()[:4] for line in say("status", path).splitlines()[1:]] == [
+        ["completed_with_errors", "4", "6", "10"],
+        ["completed_with_errors", "0", "2", "2"],
+        ["interrupted", "9", "0", "10"],
+    ]
+    failures = say("failures", path, "measures")
+    assert [name for name in FAILED if name not in failures] == []
+    assert len(say("export", path, "measures", "--columns", "id,status,error").splitlines()) == len(old.KINDS)
+    assert "10 items: 10 completed" in say("retry", path, "measures", "-j", "1")
+    assert "10 items: 10 completed" in say("retry", path, "interrupted", "-j", "1")
