@@ -46,6 +46,7 @@ from mpqueue._core.messages import (
     ItemDropped,
     ItemsAdded,
     JobCancelled,
+    JobForgotten,
     JobPaused,
     JobResumed,
     JobStartAsked,
@@ -205,7 +206,7 @@ class FakeLanes:
             RetireLane: self._retire_lane,
             KillLane: self._kill_lane,
             SendChunk: self._send_chunk,
-            ForgetJob: self._send,
+            ForgetJob: self._forget_job,
             SetFlags: self._set_flags,
             LowerLimit: self._lower_limit,
             ObserveLane: self._observe_lane,
@@ -449,6 +450,14 @@ class FakeLanes:
             chunk.job.sizer.learn_bytes(len(chunk.indices), 100 * len(chunk.indices))
             self._send(command)
 
+    def _forget_job(self, command: ForgetJob) -> None:
+        worker = self._live(command.lane, command.generation)
+        if not command.job.handler.light:
+            self._send(command)
+        elif worker is not None:
+            worker.to_forget.append(command.job.number)
+            self._more.append(JobForgotten(command.lane, command.generation, command.job.number))
+
     def _start_lane(self, command: StartLane) -> None:
         lane, generation = command.lane, command.generation
 
@@ -485,13 +494,18 @@ class FakeLanes:
         doing = Try() if self._initialize is None else self._initialize(lane)
         failure = Failure(doing.error, "a traceback") if doing.outcome is Outcome.FAILURE else None
 
+        worker = self._live(lane, generation)
+        if worker is not None and worker.alive:
+            worker.initializes(ended=False)
+
         def initialized() -> None:
             worker = self._live(lane, generation)
             if worker is None or not worker.alive:
                 return
             if doing.outcome is Outcome.CRASH:
-                worker.die()
+                worker.crash()
             else:
+                worker.initializes(ended=True)
                 self.post(LaneInitialized(lane, generation, failure))
 
         self.call_at(self.now + doing.seconds, initialized)

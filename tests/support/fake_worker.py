@@ -69,6 +69,8 @@ class Item:
 
 #: Bytes of memory of a worker that has run nothing.
 BASE = 10
+#: A claim holds so many bits of a chunk's number.
+CHUNK_MASK = (1 << 21) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,11 @@ class Handler:
     """A job's handler: what loading it does, by the lane's number and how often that was done there (from 1)."""
 
     load: Callable[[int, int], Try] | None = None
+
+    @property
+    def light(self) -> bool:
+        """See `PackedHandler.light`: of one whose loading does nothing, a worker hears later that it may go."""
+        return self.load is None
 
 
 @dataclass(slots=True)
@@ -120,6 +127,8 @@ class FakeWorker:
         self.base = 0  #: those that it had when it began what it claims
         self.has_run = False
         self._growth = Growth()
+        self.to_forget: list[int] = []  #: numbers of jobs of which it hears with its next chunk that they may go
+        self._home = 0  #: the chunk that was begun last
         self._frames: deque[SendChunk | ForgetJob] = deque()
         self._run: _Run | None = None
 
@@ -177,6 +186,7 @@ class FakeWorker:
             frame = self._frames.popleft()
             if isinstance(frame, ForgetJob):
                 self.paces.pop(frame.job.number, None)
+                self.claim = Claim(self._home, Phase.IDLE, 0, 0, self.fleet.now)
                 self.fleet.post(JobForgotten(self.lane, self.generation, frame.job.number))
             else:
                 self._begin(frame)
@@ -184,6 +194,11 @@ class FakeWorker:
     def _begin(self, frame: SendChunk) -> None:
         now, job = self.fleet.now, frame.chunk.job
         self._run = _Run(frame.chunk, now, 1, now)
+        self._home = frame.chunk.number & CHUNK_MASK
+        for number in self.to_forget:
+            self.paces.pop(number, None)
+        self.to_forget.clear()
+        self._claim(Phase.UNPACKING, 0, 0)
         if job.number in self.paces:
             self._begin_items()
             return
@@ -191,16 +206,16 @@ class FakeWorker:
         self._claim(Phase.LOADING, 0, 0)
         loading = self.fleet.loading(job, self.lane)
         if loading.outcome is Outcome.CRASH:
-            self._call_at(now + loading.seconds, self._crash)
+            self._call_at(now + loading.seconds, self.crash)
         elif loading.outcome is not Outcome.HANG:
             self._call_at(now + loading.seconds, lambda: self._loaded(loading))
 
     def _loaded(self, loading: Try) -> None:
         run = self._run
         assert run is not None
-        self._claim(Phase.IDLE, 0, 0)
+        self._claim(Phase.UNPACKING, 0, 0)
         if loading.outcome is Outcome.FAILURE:
-            self._report(Ended.SETUP_FAILED, Failure(loading.error, "a traceback", loading.seconds))
+            self._answer(run, Ended.SETUP_FAILED, Failure(loading.error, "a traceback", loading.seconds))
         else:
             self.paces[run.chunk.job.number] = None
             self._begin_items()
@@ -212,7 +227,7 @@ class FakeWorker:
         run.started = run.part_started = self.fleet.now
         chunk = run.chunk
         if self.has_too_much():
-            self._report(Ended.MEMORY)
+            self._answer(run, Ended.MEMORY)
             return
         if chunk.careful:
             self._next_stretch()
@@ -221,9 +236,9 @@ class FakeWorker:
         payloads = chunk.job.table.payloads
         odd = {payloads[index].packing for index in chunk.indices}
         if Packing.DEADLY in odd:
-            self._crash()
+            self.crash()
         elif Packing.UNREADABLE in odd:
-            self._report(Ended.UNREADABLE)
+            self._answer(run, Ended.UNREADABLE)
         else:
             pace = self.paces[chunk.job.number]
             run.size = stretches.first_size(pace)
@@ -268,7 +283,7 @@ class FakeWorker:
     def _unpack_one(self, run: _Run, position: int) -> bool:
         item = run.chunk.job.table.payloads[run.chunk.indices[position]]
         if item.packing is Packing.DEADLY:
-            self._crash()
+            self.crash()
             return False
         if item.packing is Packing.UNREADABLE:
             run.failures[position] = Failure(EOFError("unreadable"), "a traceback", charged=False)
@@ -310,7 +325,7 @@ class FakeWorker:
         if end < math.inf:
             self._call_at(end, self._stretch_done)
         elif run.crash_at < math.inf:
-            self._call_at(run.crash_at, self._crash)
+            self._call_at(run.crash_at, self.crash)
 
     def _cut(self) -> None:
         """See `watchdog.cut_off`."""
@@ -351,26 +366,33 @@ class FakeWorker:
         self._next_stretch()
         self._take_next()
 
-    def _crash(self) -> None:
+    def crash(self) -> None:
+        """What it runs takes it along."""
         self.die(exitcode=-11, signal="SIGSEGV")
 
     # -- the way home ----------------------------------------------------------------------------------------
 
     def _claim(self, phase: Phase, lo: int, hi: int) -> None:
-        run = self._run
-        assert run is not None
-        self.claim = Claim(run.chunk.number & (1 << 21) - 1, phase, lo, hi, self.fleet.now)
+        self.claim = Claim(self._home, phase, lo, hi, self.fleet.now)
 
-    def _report(self, ended: Ended, setup_failure: Failure | None = None) -> None:
+    def initializes(self, *, ended: bool) -> None:
+        """It begins the pool's initializer, or is through with it."""
+        self.claim = Claim(0, Phase.IDLE if ended else Phase.LOADING, 0, 0, self.fleet.now)
+
+    def _report(self, ended: Ended) -> None:
         run = self._run
         assert run is not None
-        self.turn += 1
         self._claim(Phase.IDLE, run.done, run.done)
         if run.is_spoiled(run.done):
             self.die(exitcode=1, signal=None)
         else:
-            self.fleet.post(self._part(run, run.done, ended, setup_failure=setup_failure))
-            self._run = None
+            self._answer(run, ended)
+
+    def _answer(self, run: _Run, ended: Ended, setup_failure: Failure | None = None) -> None:
+        """The report. Where nothing ran, what was claimed before stays so."""
+        self.turn += 1
+        self.fleet.post(self._part(run, run.done, ended, setup_failure=setup_failure))
+        self._run = None
 
     def _part(
         self, run: _Run, done: int, ended: Ended, *, final: bool = True, setup_failure: Failure | None = None

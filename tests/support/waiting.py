@@ -36,6 +36,11 @@ def wait_until(predicate: Callable[[], T], *, timeout: float = DEFAULT_TIMEOUT, 
         pause = min(pause * 1.5, 0.02)
 
 
+def spend(seconds: float) -> None:
+    """Let so many seconds go by (in a handler that is to be slow)."""
+    time.sleep(seconds)
+
+
 class Gate:
     """A meeting point of a test and the handlers in its workers: a folder, and a file for each thing that happened.
 

@@ -23,8 +23,8 @@ from tests.support.auditor import Auditor
 from tests.support.fake_lanes import MEMORY, FakeLanes, crash, fail, hang, hog, leak, packed, spoil, succeed
 from tests.support.fake_worker import Item, Outcome, Packing, Try
 
-#: 200 histories of 50 rules each are 10,000 rules, and several steps of the scheduler for most of them.
-HISTORIES = int(os.environ.get("MPQUEUE_HISTORIES", "200"))
+#: 80 histories of 50 rules each are 4,000 rules, and several steps of the scheduler for most of them.
+HISTORIES = int(os.environ.get("MPQUEUE_HISTORIES", "80"))
 RULES = 50
 
 #: Seconds; no item comes near the shorter of the timeouts, so that who times out is no matter of chance.
