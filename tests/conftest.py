@@ -21,6 +21,26 @@ from tests.support.waiting import wait_until
 #: Seconds that asynchronous cleaning up may take: worker exit, unlinking by a resource tracker, threads running out.
 GRACE = 5.0
 
+#: The files that take longest, the longest first: from a minute down to a quarter of one.
+LONGEST = (
+    "test_joblibs_own_tests.py",
+    "test_ray.py",
+    "test_dask.py",
+    "test_chaos.py",
+    "test_everything_at_once.py",
+    "test_restarts.py",
+    "test_faults_world.py",
+    "test_imap.py",
+    "test_command_line.py",
+    "test_examples.py",
+    "test_simulation.py",
+    "test_map.py",
+    "test_pool.py",
+    "test_live_page.py",
+    "test_journal.py",
+    "test_job_queue.py",
+)
+
 _ROOT = Path(__file__).parent.parent
 _TEMPORARY_FOLDER = pytest.StashKey[str]()
 
@@ -55,6 +75,16 @@ def receive_signals() -> None:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, begin with the longest files: else all wait for one of them in the end.
+
+    Their order is kept with ``--no-loadscope-reorder`` only.
+    """
+    if hasattr(config, "workerinput"):
+        rank = {name: at for at, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
