@@ -22,6 +22,11 @@ from tests.support.waiting import wait_until
 PATIENCE = 60.0
 
 
+def _without_cookie() -> dict[str, str]:
+    """The environment, without what makes names and processes ours: a new worker's semaphores are the cluster's."""
+    return {name: value for name, value in os.environ.items() if name != leaks.COOKIE}
+
+
 class DaskCluster:
     """Owned by a fixture; its processes are not counted as what a test leaves behind."""
 
@@ -44,7 +49,7 @@ class DaskCluster:
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
-                env={**os.environ, "TMPDIR": str(self._folder)},
+                env={**_without_cookie(), "TMPDIR": str(self._folder)},
                 start_new_session=True,
             )
         leaks.not_ours.add(process.pid)

@@ -73,7 +73,7 @@ def actors_here() -> list[str]:
     return [
         f"{path.parent.name} {title}"
         for path in Path("/proc").glob("[0-9]*/cmdline")
-        if re.match(r"ray::(Seat|Guardian)", title := _title(path))
+        if re.match(r"ray::(RayWorker|Guardian)", title := _title(path))
     ]
 
 
