@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from mpqueue._core.messages import Message
-from mpqueue._parent.surroundings import standard_streams
+from mpqueue._os import standard_streams
 from mpqueue._parent.waker import Waker
 
 _log = logging.getLogger("mpqueue")

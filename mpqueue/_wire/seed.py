@@ -55,6 +55,6 @@ class LaneSeed(NamedTuple):
     outbox: Handle  #: the file for early results
     bell: Handle  #: write end of the pipe that tells the parent to look into the outbox
     stack: Handle  #: write end of the pipe that takes the stack when `STACK_SIGNAL` comes
-    leash: Handle  #: read end of the pipe by which the parent ends it; see `mpqueue._engines.loky.process.leash`
+    leash: Handle  #: read end of the pipe by which the parent ends it; see `mpqueue._os.process.parent_death`
     flags: Flags
     start_method: str | None  #: what the user chose for `multiprocessing`; None: Python's default

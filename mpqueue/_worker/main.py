@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from mpqueue._wire import monotonic as clock
+from mpqueue._os import monotonic as clock
 from mpqueue._wire.frames import (
     ChunkFrame,
     Ended,

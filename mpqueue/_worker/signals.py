@@ -41,7 +41,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 #: Seconds until a signal is sent again that came while users' code was in the worker's.
 AGAIN = 0.001
 
-_OURS = ("mpqueue._worker.", "mpqueue._wire.")
+_OURS = ("mpqueue._worker.", "mpqueue._wire.", "mpqueue._os.")
 _entrances: set[CodeType] = set()
 _transparent: set[CodeType] = set()
 _loops: set[CodeType] = set()

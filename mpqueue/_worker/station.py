@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from mpqueue._os.descriptors import Descriptor
 from mpqueue._wire.line import encode
 from mpqueue._wire.memory.flags import Flags
 from mpqueue._wire.memory.ledger import OUTBOX, UNSENT_AT, Ledger
 from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
-from mpqueue._worker.descriptors import Descriptor
-from mpqueue._worker.own_memory import Growth
+from mpqueue._worker.memory_growth import Growth
 
 #: Bytes that a file may have at least, as `RLIMIT_FSIZE` has it, for early reports to be made: far more than they have.
 ROOM = 1 << 30

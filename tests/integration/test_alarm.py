@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mpqueue._os.alarm import Alarm, SleepingAlarm, TimerAlarm, make_alarm
 from mpqueue._worker.chunk.watchdog import CUT, Watchdog
-from mpqueue._worker.chunk.watchdog_alarm import Alarm, SleepingAlarm, TimerAlarm, make_alarm
 from tests.support.descriptors import no_descriptor_left
 from tests.support.waiting import wait_until
 
@@ -139,7 +139,7 @@ def test_chunks_that_are_over_in_time_are_none_of_its_business(watchdog: Watchdo
 
 
 def test_a_handler_that_closes_its_descriptors_leaves_it_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpqueue._worker.chunk.watchdog_alarm.LONGEST_WAIT", 0.1)
+    monkeypatch.setattr("mpqueue._os.alarm.LONGEST_WAIT", 0.1)
     watchdog = Watchdog()
     watched(watchdog)
     alarm, first = watchdog._alarm, watchdog._left

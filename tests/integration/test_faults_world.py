@@ -18,7 +18,7 @@ from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.rules import fleet
 from mpqueue._engines.loky import loky_lane as lane
 from mpqueue._engines.loky.loky_backend import LokyBackend
-from mpqueue._wire.memory import locks
+from mpqueue._os.memory import locks
 from tests.support import handlers as do
 from tests.support.programs import PATIENCE, descends_from, run_program, write_program
 from tests.support.recorder import Recorder
@@ -101,7 +101,7 @@ def test_worker_that_dies_with_shared_memory_full_is_replaced(tmp_path: Path) ->
 FULL_BEFORE = """
     import os
     import mpqueue
-    from mpqueue._wire.memory import locks
+    from mpqueue._os.memory import locks
 
     state = os.statvfs("/dev/shm")
     file = os.open("/dev/shm/filled", os.O_RDWR | os.O_CREAT)

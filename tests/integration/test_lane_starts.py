@@ -132,7 +132,7 @@ def test_no_room_for_semaphores_is_told_and_nothing_stays(tmp_path: Path) -> Non
         """
         import os
         from mpqueue._engines.loky import loky_lane as lane
-        from mpqueue._wire.memory import locks
+        from mpqueue._os.memory import locks
         from tests.support.lanes import RECEIVER, Lanes
         from tests.support.waiting import wait_until
         lane.RECEIVER = RECEIVER

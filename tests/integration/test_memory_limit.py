@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from mpqueue import JobQueue, MemoryLimitError, RetryPolicy, SetupError
+from mpqueue._os.memory.machine_memory import Machine
 from mpqueue._parent.surroundings import memory_sampler as sampler
-from mpqueue._parent.surroundings.machine_memory import Machine
 from tests.support import handlers as do
 from tests.support import hogs
 from tests.support.hogs import MB

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mpqueue import JobQueue
-from mpqueue._wire.memory import locks
+from mpqueue._os.memory import locks
 from tests.support import handlers as do
 from tests.support.programs import PATIENCE, write_program
 from tests.support.small_shm import small_shm

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._wire.memory import locks
+from mpqueue._os.memory import locks
 from tests.support import surroundings
 from tests.support.programs import PATIENCE, write_program
 
@@ -64,7 +64,7 @@ for fd in free:
 
 #: Semaphores need /dev/shm only where they have names.
 WITHOUT_NAMES = pytest.mark.skipif(not locks.AVAILABLE, reason="this system's semaphores have names")
-WITH_NAMES = "from mpqueue._wire import locks; locks.AVAILABLE = False"
+WITH_NAMES = "from mpqueue._os.memory import locks; locks.AVAILABLE = False"
 
 
 def told(folder: Path, *, before: str = "", after: str = "", call: str = "told()", mounts: str = "") -> str:

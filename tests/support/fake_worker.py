@@ -23,7 +23,7 @@ from mpqueue._wire.frames import Ended
 from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS, Claim, Phase
 from mpqueue._worker.chunk import stretches
 from mpqueue._worker.chunk.watchdog import CUT
-from mpqueue._worker.own_memory import Growth
+from mpqueue._worker.memory_growth import Growth
 
 if TYPE_CHECKING:
     from tests.support.fake_lanes import FakeLanes

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from mpqueue._worker import own_memory as memory
+from mpqueue._os.memory import own_memory as memory
 from mpqueue._worker.chunk.costs import Costs
+from mpqueue._worker.memory_growth import Growth
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_the_peak_is_read_of_what_ran_alone_and_long_enough(
 
 
 def test_a_leak_is_seen_by_what_two_items_in_a_row_have_added() -> None:
-    growth = memory.Growth()
+    growth = Growth()
     assert growth.likely(100) == 100
     assert growth.likely(110) == 110
     assert growth.likely(115) == 120

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue._wire.memory.ledger import (
     CLAIM,
     FLAG_JOB,
@@ -23,7 +24,6 @@ from mpqueue._wire.memory.ledger import (
     Claim,
     Ledger,
     Phase,
-    SharedFile,
     pack_claim,
 )
 

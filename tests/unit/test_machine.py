@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._parent.surroundings.machine_memory import NO_LIMIT, Machine, Memory
+from mpqueue._os.memory.machine_memory import NO_LIMIT, Machine, Memory
 
 GB = 1 << 30
 

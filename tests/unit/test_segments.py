@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._wire.memory import mappings, segments
+from mpqueue._os.memory import mappings
+from mpqueue._wire.memory import segments
 from mpqueue._wire.memory.segments import CommonSegment, Segment, SegmentStore, layout, spare, view
 
 SIZE = 300_000

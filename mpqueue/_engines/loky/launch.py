@@ -29,8 +29,8 @@ from loky.backend.context import LokyContext
 from loky.backend.fork_exec import fork_exec
 from loky.backend.process import LokyProcess
 
+from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue._wire.line import write_whole
-from mpqueue._wire.memory.ledger import SharedFile
 from mpqueue.errors import WorkerStartError
 
 

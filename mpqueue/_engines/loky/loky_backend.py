@@ -7,9 +7,9 @@ import sys
 
 from mpqueue._engines.loky.loky_lane import count_cpus
 from mpqueue._engines.loky.loky_pool import LokyPool
+from mpqueue._os.memory import locks
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LanePool, LaneSettings
-from mpqueue._wire.memory import locks
 from mpqueue.errors import WorkerStartError
 
 #: Where the system keeps semaphores that have names, and the bytes that must be free there before workers start.

@@ -39,16 +39,17 @@ from mpqueue._engines.loky.errands import Errands
 from mpqueue._engines.loky.flag_setter import FlagSetter
 from mpqueue._engines.loky.launch import LaunchContext
 from mpqueue._engines.loky.parent_line import Line
-from mpqueue._engines.loky.process.leash import Leash
 from mpqueue._engines.loky.process.worker_process import WorkerProcess
+from mpqueue._os.memory import locks
+from mpqueue._os.memory.memory_files import SharedFile
+from mpqueue._os.process.parent_death import Leash
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.open_calls import Call, Calls
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, is_plain_message, whole_size
-from mpqueue._wire.memory import locks
 from mpqueue._wire.memory.flags import make_flags
-from mpqueue._wire.memory.ledger import MOST, OUTBOX, PIPED, SIZE, UNSENT, UNSENT_AT, Claim, Ledger, SharedFile
+from mpqueue._wire.memory.ledger import MOST, OUTBOX, PIPED, SIZE, UNSENT, UNSENT_AT, Claim, Ledger
 from mpqueue._wire.seed import Handle, LaneSeed
 from mpqueue._worker import first_steps as guard
 from mpqueue._worker import serving, station

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from multiprocessing import resource_tracker
 
-from mpqueue._parent.surroundings import standard_streams
+from mpqueue._os import standard_streams
 
 _log = logging.getLogger("mpqueue")
 

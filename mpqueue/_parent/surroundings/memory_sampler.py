@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from mpqueue._core.messages import MemoryRead, WorkerMemory
+from mpqueue._os.memory.machine_memory import Machine
 from mpqueue._parent.lane_protocol import Lane, LanePool, Post
-from mpqueue._parent.surroundings.machine_memory import Machine
 from mpqueue._wire.memory.ledger import PRIVATE, Ledger
 
 #: Seconds between two looks at the workers. A worker fills some 30 MB meanwhile, at 1 GB/s.

@@ -42,7 +42,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from mpqueue._wire.memory.mappings import map_file, populate, room
+from mpqueue._os.memory.mappings import map_file, populate, room
 
 log = logging.getLogger("mpqueue")
 

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-from mpqueue._wire.memory.ledger import make_file
-from mpqueue._worker.descriptors import Descriptor
+from mpqueue._os.descriptors import Descriptor
+from mpqueue._os.memory.memory_files import make_file
 from mpqueue._worker.signals import calls_users_code
 
 #: Back to the line's start, and clear all below: bars are drawn there, and are drawn again soon.

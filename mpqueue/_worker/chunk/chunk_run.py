@@ -17,10 +17,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from mpqueue._wire import monotonic as clock
+from mpqueue._os import monotonic as clock
+from mpqueue._os.memory import own_memory as memory
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, dump_frame
 from mpqueue._wire.memory.ledger import CLAIM, FRACTION, MOST, OUTBOX, PRIVATE, SINCE, Phase, pack_claim
-from mpqueue._worker import own_memory as memory
 from mpqueue._worker.chunk import stretches
 from mpqueue._worker.chunk.costs import Costs
 from mpqueue._worker.chunk.failures import pack_failure

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Protocol
 
+from mpqueue._os import monotonic as clock
 from mpqueue._text import repr_of
-from mpqueue._wire import monotonic as clock
 from mpqueue._wire.frames import RecordFrame, Speech
 from mpqueue._wire.memory.ledger import UNSENT
 from mpqueue._wire.records import begin_unsent, dump_record, unsent

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import time
 
+from mpqueue._os.process import proc_file
 from mpqueue._wire.frames import WorkTimes
-from mpqueue._worker import proc_file
 
 #: What the kernel knows of this process's main thread: nanoseconds on a CPU, nanoseconds ready but without one, ...
 _SCHEDULED = "/proc/self/schedstat"

@@ -14,12 +14,12 @@ import contextlib
 import threading
 import weakref
 
-from mpqueue._wire import monotonic as clock
+from mpqueue._os import monotonic as clock
+from mpqueue._os.alarm import Alarm, SleepingAlarm, make_alarm
 from mpqueue._wire.frames import Ended, dump_frame, is_plain
 from mpqueue._wire.memory.ledger import OUTBOX, Phase
 from mpqueue._worker.chunk.chunk_run import ChunkRun
 from mpqueue._worker.chunk.results import NotReadyError
-from mpqueue._worker.chunk.watchdog_alarm import Alarm, SleepingAlarm, make_alarm
 
 #: The part of a chunk's time after which a stretch is cut off behind the item that runs.
 CUT = 0.96

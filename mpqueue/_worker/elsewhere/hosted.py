@@ -22,8 +22,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from mpqueue._wire import monotonic as clock
-from mpqueue._wire.memory.ledger import SIZE, Ledger, SharedFile
+from mpqueue._os import monotonic as clock
+from mpqueue._os.memory.memory_files import SharedFile
+from mpqueue._wire.memory.ledger import SIZE, Ledger
 from mpqueue._wire.memory.shared import bring, token_of
 from mpqueue._worker import station
 from mpqueue._worker.elsewhere import hello

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._wire import monotonic as clock
+from mpqueue._os import monotonic as clock
 from mpqueue._wire.ids import IdRule, find_id
 from mpqueue._wire.memory.flags import READ_INTERVAL
 from mpqueue._wire.memory.ledger import FRACTION

@@ -9,7 +9,7 @@ from itertools import repeat
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._wire import monotonic as clock
+from mpqueue._os import monotonic as clock
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.ids import IdRule
 from mpqueue._worker.chunk import log_records as records

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from multiprocessing import connection
 
-from mpqueue._engines.loky.process.leash import Leash
+from mpqueue._os.process.parent_death import Leash
 
 #: `PIDFD_GET_INFO` asked for the exit code: Linux 6.15 tells it even after somebody else has reaped the process.
 _PIDFD_GET_INFO = 0xC040FF0B

@@ -30,7 +30,7 @@ _libc: Any = None
 
 def _mapper() -> Any:
     """``mmap`` and ``munmap`` of the system: Python's own keeps a descriptor open for each mapping until 3.13."""
-    global _libc  # noqa: PLW0603 - loaded once, where it is needed
+    global _libc
     if _libc is None:
         _libc = ctypes.CDLL(None, use_errno=True)
         _libc.mmap.restype = ctypes.c_void_p

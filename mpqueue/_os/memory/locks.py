@@ -23,8 +23,8 @@ import sys
 from multiprocessing import context, reduction, synchronize
 from typing import Any
 
-from mpqueue._wire.memory.ledger import SharedFile
-from mpqueue._wire.memory.mappings import map_file
+from mpqueue._os.memory.mappings import map_file
+from mpqueue._os.memory.memory_files import SharedFile
 
 #: Bytes of a page, and for each semaphore, of which glibc needs 32.
 _SIZE, _EACH = 4096, 64

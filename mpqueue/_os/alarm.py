@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Protocol
 
-from mpqueue._wire import monotonic as clock
+from mpqueue._os import monotonic as clock
 
 #: Seconds after which a thread that waits for a timer returns in any case: somebody may have closed its descriptors.
 LONGEST_WAIT = 60.0

@@ -6,7 +6,7 @@ import contextlib
 import os
 import resource
 
-from mpqueue._worker import proc_file
+from mpqueue._os.process import proc_file
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -28,20 +28,6 @@ def private_bytes() -> int | None:
             except OSError:
                 return None
     return None
-
-
-class Growth:
-    """How a worker's memory grows from item to item, so that a leak is seen before it is over the limit."""
-
-    def __init__(self) -> None:
-        self._used: int | None = None
-        self._grown = 0
-
-    def likely(self, used: int) -> int:
-        """It has ``used`` bytes now: how many it will have, if the next item adds what both of the last two added."""
-        grown, self._used = 0 if self._used is None else used - self._used, used
-        more, self._grown = min(grown, self._grown), grown
-        return used + max(0, more)
 
 
 class Peak:

@@ -1,0 +1,17 @@
+"""How a worker's memory grows, and what that says about the next item."""
+
+from __future__ import annotations
+
+
+class Growth:
+    """How a worker's memory grows from item to item, so that a leak is seen before it is over the limit."""
+
+    def __init__(self) -> None:
+        self._used: int | None = None
+        self._grown = 0
+
+    def likely(self, used: int) -> int:
+        """It has ``used`` bytes now: how many it will have, if the next item adds what both of the last two added."""
+        grown, self._used = 0 if self._used is None else used - self._used, used
+        more, self._grown = min(grown, self._grown), grown
+        return used + max(0, more)
