@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mpqueue._os import system
 from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy, check_number
 
@@ -72,7 +72,7 @@ class JobOptions:
     trace: bool = False  #: each report is kept for `Job.trace`, however many there are
 
 
-def check_platform(platform: str = sys.platform) -> None:
+def check_platform(platform: str = system.NAME) -> None:
     """Raise NotImplementedError on Windows, which nobody has tested yet."""
     if platform in ("win32", "cygwin"):
         raise NotImplementedError(
@@ -153,7 +153,7 @@ def job_options(
     )
 
 
-def memory_limit(value: int | str | None, platform: str = sys.platform) -> int | None:
+def memory_limit(value: int | str | None, platform: str = system.NAME) -> int | None:
     """``max_memory_per_worker`` in bytes. Raises NotImplementedError where the system does not tell what is used."""
     if value is None:
         return None

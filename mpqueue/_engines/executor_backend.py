@@ -17,6 +17,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from typing import Any
 
 from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed
+from mpqueue._os.process.process_identity import process_name
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings, Post
 from mpqueue._parent.open_calls import Calls
@@ -110,7 +111,7 @@ class ExecutorPool:
     def __init__(self, backend: ExecutorBackend, post: Post) -> None:
         self._backend = backend
         self._post = post
-        self.origin = visiting.Origin(uuid.uuid4().hex, hello.process(), os.getpid())
+        self.origin = visiting.Origin(uuid.uuid4().hex, process_name(), os.getpid())
         visiting.open_home(self.origin.pool)
         self._lock = threading.RLock()
         self._lanes: dict[int, ExecutorLane] = {}

@@ -14,14 +14,12 @@ A connection that breaks a rule is closed at once, without an answer. Everything
 from __future__ import annotations
 
 import asyncio
-import errno
-import math
-import os
-import resource
 from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from mpqueue._os.descriptors import descriptors_left
 
 #: Connections in all; of strangers, in all and from one address.
 MOST, MOST_STRANGERS, MOST_STRANGERS_OF_ONE = 64, 32, 16
@@ -54,7 +52,7 @@ class Door:
         neighbours = [stranger for stranger in self._strangers if stranger.address == connection.address]
         if len(neighbours) >= MOST_STRANGERS_OF_ONE:
             self._drop(neighbours[0])
-        elif self._is_full() or _descriptors_left() < self._reserve():
+        elif self._is_full() or descriptors_left() < self._reserve():
             if not self._strangers:
                 return False
             self._drop(next(iter(self._strangers)))
@@ -155,15 +153,3 @@ class Connection(H11Protocol):
             self._start()
         else:
             self.transport.abort()
-
-
-def _descriptors_left() -> float:
-    """How many descriptors this process may still open. Takes 5 us with few open ones, 1 ms with a thousand.
-
-    Without /dev/fd nobody can tell; then the number of connections is the only bound.
-    """
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        return math.inf if most == resource.RLIM_INFINITY else most - len(os.listdir("/dev/fd"))
-    except OSError as error:
-        return 0 if error.errno in (errno.EMFILE, errno.ENFILE) else math.inf

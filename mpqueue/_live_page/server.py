@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import resource
 import socket
 import threading
 from concurrent.futures import Future
@@ -22,6 +21,7 @@ from mpqueue._live_page.app import make_app
 from mpqueue._live_page.door import MOST_HEADERS, TAKEN_AT_A_TIME, Door
 from mpqueue._live_page.feed import PageFeed
 from mpqueue._live_page.served import Served
+from mpqueue._os.descriptors import descriptor_limits
 from mpqueue.errors import shown
 
 log = logging.getLogger("mpqueue")
@@ -75,9 +75,7 @@ class Page:
         At most half of what the process may have, or a queue of very many workers would have no page.
         """
         to_come = sum(lane.state is not LaneState.READY for lane in self._served.lanes())
-        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = 2 * DESCRIPTORS + to_come * DESCRIPTORS_KEPT
-        return wanted if most == resource.RLIM_INFINITY else min(wanted, most // 2)
+        return int(min(2 * DESCRIPTORS + to_come * DESCRIPTORS_KEPT, descriptor_limits().now / 2))
 
     def _run(self, begun: Begun) -> None:
         try:

@@ -1,1 +1,32 @@
-"""The one room for the operating system: all that differs between systems is known here, and nowhere else."""
+"""The one room for the operating system: what differs between systems is known here, and nowhere else in the package.
+
+A rule of the house holds the rest of the package against it (`tests/unit/test_house_rules.py`): no `fcntl`, `ctypes`,
+`sys.platform`, ``/proc`` or their like elsewhere. Where a facility has a form for Linux and a portable one, both stand
+in its module, under one contract; `system.choose` takes one of them while the module is loaded, and nothing else does.
+
+========================  ==========================================================================================
+module                    what it offers
+========================  ==========================================================================================
+system                    which system this is, which form is used; the C library
+monotonic                 the clock of both sides
+alarm                     a timer that is set anew without anybody waking up
+descriptors               what is open under a number, how many there may be, opening anew, pairs of sockets
+standard_streams          numbers 0, 1 and 2 of a program that has closed them
+file_lock                 a lock on a file that ends with its process
+process.process_identity  the name of this process, which no other has
+process.process_table     the quiet look at other processes: which there are, since when, with which environment
+process.process_handle    a hold on one process: signals, its end, how it ended, whether it is stopped
+process.process_signals   signals: killing, the one that asks for a stack, how they stand in a worker
+process.parent_death      that a process ends with its parent; the leash
+process.cpu_time          how long this process waited for a CPU
+process.proc_file         reading a small file of the kernel's
+memory.memory_files       unnamed files in memory: made, shared, sealed, opened by others
+memory.leases             whether such a file is open or mapped somewhere else
+memory.mappings           files mapped into memory, and how many may be
+memory.locks              semaphores without a name
+memory.memory_use         private memory of this process and of others, and its peak
+memory.machine_memory     what memory the machine and its control groups leave
+========================  ==========================================================================================
+
+Knows nothing of jobs, lanes or workers' protocols. It raises OSError, and says None where a system does not tell.
+"""

@@ -12,9 +12,11 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from mpqueue._os import monotonic as clock
+from mpqueue._os.system import c_library, checked, choose
 
 #: Seconds after which a thread that waits for a timer returns in any case: somebody may have closed its descriptors.
 LONGEST_WAIT = 60.0
@@ -33,14 +35,6 @@ class Alarm(Protocol):
         """Free what it has. To be called when nobody waits."""
 
 
-def make_alarm() -> Alarm:
-    """The best that there is."""
-    try:
-        return TimerAlarm()
-    except (OSError, AttributeError):
-        return SleepingAlarm()
-
-
 class TimerAlarm:
     """A timer of the kernel.
 
@@ -51,9 +45,9 @@ class TimerAlarm:
     """
 
     def __init__(self) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
+        libc = c_library()
         self._set_time = libc.timerfd_settime
-        self._timer = _checked(libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_CLOEXEC | os.O_NONBLOCK))
+        self._timer = checked(libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_CLOEXEC | os.O_NONBLOCK))
         try:
             self._epoll = select.epoll()
             self._epoll.register(self._timer, select.EPOLLIN | select.EPOLLET)
@@ -65,7 +59,7 @@ class TimerAlarm:
     def set(self, seconds: float) -> None:
         """See `Alarm.set`."""
         self._time[2], self._time[3] = divmod(max(1, int(seconds * 1e9)), 1_000_000_000)
-        _checked(self._set_time(self._timer, 0, self._time, None))
+        checked(self._set_time(self._timer, 0, self._time, None))
 
     def wait(self) -> None:
         """See `Alarm.wait`."""
@@ -111,8 +105,12 @@ class SleepingAlarm:
         """See `Alarm.close`."""
 
 
-def _checked(result: int) -> int:
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return result
+def _make_timer() -> Alarm:
+    try:
+        return TimerAlarm()
+    except (OSError, AttributeError):  # no descriptor is left, say
+        return SleepingAlarm()
+
+
+#: The best alarm that there is.
+make_alarm: Callable[[], Alarm] = choose(linux=_make_timer, posix=SleepingAlarm)

@@ -1,4 +1,4 @@
-"""Descriptors that a worker holds, and whether they still are what they were.
+"""Descriptors of this process: whether they still are what they were, how many there may be, and others of a file.
 
 A handler may close any descriptor, by a closed range or by closing one of its own twice, and the number may then belong
 to a file of the handler's. So a worker looks at a number before it writes there.
@@ -6,8 +6,19 @@ to a file of the handler's. So a worker looks at a number before it writes there
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import math
 import os
+import resource
+import socket
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from mpqueue._os.system import choose
+
+#: Where nothing lists the open descriptors, those up to here are looked at: 20 ms.
+_MOST_DESCRIPTORS = 1 << 16
 
 #: Tells an open file from all others, as long as it is open: its device and its inode.
 Identity = tuple[int, int]
@@ -40,3 +51,80 @@ class Descriptor:
         if not self.is_there():
             raise OSError(errno.EBADF, f"descriptor {self.fd} was closed by a handler")
         return self.fd
+
+
+# -- which there are ---------------------------------------------------------------------------------------------------
+
+
+def _listed_in_proc() -> Iterable[int]:
+    with contextlib.suppress(OSError):
+        return [int(name) for name in os.listdir("/proc/self/fd")]
+    return _listed_in_dev()
+
+
+def _listed_in_dev() -> Iterable[int]:
+    with contextlib.suppress(OSError):
+        return [int(name) for name in os.listdir("/dev/fd")]
+    return range(int(min(descriptor_limits().now, _MOST_DESCRIPTORS)))
+
+
+#: The descriptors that are open, and where the system doesn't list them, all that there may be. Some are closed by the
+#: time that they are looked at: the one by which they were listed, if no other.
+open_descriptors = choose(linux=_listed_in_proc, posix=_listed_in_dev)
+
+
+class DescriptorLimits(NamedTuple):
+    """How many descriptors this process may have open now, and how many it may allow itself; `math.inf`: any number."""
+
+    now: float
+    most: float
+
+
+def descriptor_limits() -> DescriptorLimits:
+    """What the system allows. Whole numbers, but for infinity."""
+    return DescriptorLimits(*map(_as_number, resource.getrlimit(resource.RLIMIT_NOFILE)))
+
+
+def file_size_limit() -> float:
+    """Bytes that a file may have which this process writes; `math.inf`: any number."""
+    return _as_number(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
+
+
+def _as_number(limit: int) -> float:
+    return math.inf if limit == resource.RLIM_INFINITY else limit
+
+
+def descriptors_left() -> float:
+    """How many more this process may open; `math.inf` where that is not told. 5 us with few open ones, 1 ms with 1,000.
+
+    Without /dev/fd nobody can tell.
+    """
+    most = descriptor_limits().now
+    try:
+        return most if most == math.inf else most - len(os.listdir("/dev/fd"))
+    except OSError as error:
+        return 0 if error.errno in (errno.EMFILE, errno.ENFILE) else math.inf
+
+
+# -- others of the same file, and pairs --------------------------------------------------------------------------------
+
+
+def _reopen_by_proc(fd: int, flags: int) -> int:
+    return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
+
+
+def _refuse_to_reopen(fd: int, flags: int) -> int:
+    raise OSError(errno.ENOTSUP, f"this system can't open anew what is open under {fd}, with the flags {flags:#x}")
+
+
+#: Open anew what is open under a number, with flags of its own, whether or not it has a name: unlike a duplicate it is
+#: an open file of its own, with its own offset and modes. Private to this process. Raises OSError where that can't be.
+reopen = choose(linux=_reopen_by_proc, posix=_refuse_to_reopen)
+
+
+def message_pair() -> tuple[socket.socket, socket.socket]:
+    """Two sockets: a message that is sent at one of them arrives whole at the other. On Linux each sees its end."""
+    return socket.socketpair(socket.AF_UNIX, _KIND)
+
+
+_KIND = choose(linux=getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM), posix=socket.SOCK_DGRAM)

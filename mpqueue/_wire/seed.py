@@ -7,14 +7,10 @@ handed over.
 from __future__ import annotations
 
 import os
-import signal
 from multiprocessing import reduction
 from typing import Any, NamedTuple
 
 from mpqueue._wire.memory.flags import Flags
-
-#: Asks a worker where it is. A rare one, so that a handler hardly has a use of its own for it.
-STACK_SIGNAL: int = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 3) - 3
 
 #: Carries the cookie by which what a worker left behind is found; see `mpqueue._engines.loky.process.strays`.
 COOKIE_VARIABLE = "MPQUEUE_LANE"

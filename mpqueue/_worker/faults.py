@@ -7,6 +7,8 @@ import faulthandler
 import os
 import stat
 
+from mpqueue._os.descriptors import reopen
+
 _STANDARD_ERROR = 2
 
 
@@ -18,6 +20,6 @@ def never_wait_for_readers() -> None:
     """
     if not faulthandler.is_enabled() and "PYTHONFAULTHANDLER" in os.environ:
         return  # switched off; else loky switches it on
-    with contextlib.suppress(OSError):  # closed, or no /proc: as usual
+    with contextlib.suppress(OSError):  # closed, or it can't be opened anew: as usual
         if stat.S_ISFIFO(os.fstat(_STANDARD_ERROR).st_mode):
-            faulthandler.enable(os.open(f"/proc/self/fd/{_STANDARD_ERROR}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+            faulthandler.enable(reopen(_STANDARD_ERROR, os.O_WRONLY | os.O_NONBLOCK))

@@ -34,6 +34,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any, Protocol, TypeVar
 
+from mpqueue._os.process.process_signals import send_to_main_thread
 from mpqueue._worker import station
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -149,7 +150,7 @@ def _send_later(number: int, process: int, here: station.Station, running: Any, 
     _sent_again.discard(number)
     if here.running is running and len(running.out) == position and os.getpid() == process:
         with contextlib.suppress(OSError):
-            signal.pthread_kill(threading.main_thread().ident or 0, number)
+            send_to_main_thread(number)
 
 
 def install() -> None:

@@ -12,13 +12,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mpqueue._os.descriptors import Descriptor
+from mpqueue._os.descriptors import Descriptor, file_size_limit
 from mpqueue._wire.line import encode
 from mpqueue._wire.memory.flags import Flags
 from mpqueue._wire.memory.ledger import OUTBOX, UNSENT_AT, Ledger
@@ -66,8 +65,7 @@ class SharedOutbox:
 
     def can_take(self) -> bool:
         """See `Outbox.can_take`."""
-        most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-        return self.is_there() and (most == resource.RLIM_INFINITY or most >= ROOM)
+        return self.is_there() and file_size_limit() >= ROOM
 
     def leave(self, data: bytes, *, plain: bool = False) -> None:
         """See `Outbox.leave`."""

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from mpqueue import JobQueue, JobStatus
 from mpqueue._engines.loky.process import strays
+from mpqueue._os.process.process_table import processes
 from tests.chaos.audit import Audit, Case, Struck
 from tests.chaos.program import EMPTY_HANDED, RETRIES, SLOW, TELL, TIMEOUT, jobs_of
 from tests.support.programs import descends_from, is_running
@@ -178,12 +179,12 @@ class Process:
     @classmethod
     def of(cls, pid: int) -> Process:
         """The one that has that number now."""
-        return cls(pid, strays._start_time(pid))
+        return cls(pid, processes.start_time(pid))
 
     @property
     def is_running(self) -> bool:
         """Whether it lives."""
-        return is_running(self.pid) and strays._start_time(self.pid) == self.start
+        return is_running(self.pid) and processes.start_time(self.pid) == self.start
 
     @property
     def is_worker(self) -> bool:

@@ -94,7 +94,7 @@ def test_no_guest_has_to_go_and_a_full_house_takes_nobody() -> None:
 def test_with_few_descriptors_left_a_new_connection_needs_a_strangers_place(monkeypatch: pytest.MonkeyPatch) -> None:
     entrance = Door(lambda: 100)
     _, first, _ = enter(entrance)
-    monkeypatch.setattr(door, "_descriptors_left", lambda: 99)
+    monkeypatch.setattr(door, "descriptors_left", lambda: 99)
     _, second, _ = enter(entrance)
     assert (first.cut, second.cut) == (True, False)
     entrance.admit(next(iter(entrance._strangers)))

@@ -120,7 +120,7 @@ def test_no_place_is_found_while_the_program_needs_its_descriptors(
     viewer: Visitor, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as short:
-        short.setattr(door, "_descriptors_left", lambda: 0)
+        short.setattr(door, "descriptors_left", lambda: 0)
         assert read_to_end(connect(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")) == b""
     assert read_to_end(connect(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")).startswith(b"HTTP/1.1 403 ")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mpqueue import JobQueue, MemoryLimitError, RetryPolicy, SetupError
-from mpqueue._os.memory.machine_memory import Machine
+from mpqueue._os.memory.machine_memory import LinuxMachine
 from mpqueue._parent.surroundings import memory_sampler as sampler
 from tests.support import handlers as do
 from tests.support import hogs
@@ -115,7 +115,7 @@ def test_the_sampler_runs_only_where_there_is_a_limit() -> None:
 def let_memory_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Says how much of 8 GB is available, to queues that are opened from now on."""
     (tmp_path / "proc").mkdir()
-    monkeypatch.setattr(sampler, "Machine", lambda: Machine(tmp_path))
+    monkeypatch.setattr(sampler, "look_at_machine", lambda: LinuxMachine(tmp_path))
 
     def say(megabytes: int) -> None:
         new = tmp_path / "meminfo"

@@ -8,6 +8,7 @@ import pytest
 
 from mpqueue import JobQueue
 from mpqueue._engines.loky.process import strays
+from mpqueue._os.process.process_table import processes
 from mpqueue._wire.memory import segments
 from mpqueue._wire.memory.segments import Segment, view
 from tests.support import handlers as do
@@ -77,11 +78,11 @@ def test_nobody_is_taken_for_an_orphan_whose_parent_can_not_be_looked_at(monkeyp
         with no_descriptor_left():
             return start_time(pid)
 
-    start_time = strays._start_time
+    start_time = processes.start_time
     with JobQueue(2) as queue:
         queue.run(range(10), do.double)
         pids = workers_of(queue)
-        monkeypatch.setattr(strays, "_start_time", start_time_without_a_descriptor)
+        monkeypatch.setattr(processes, "start_time", start_time_without_a_descriptor)
         strays.kill_orphans.cache_clear()  # else it is done already
         strays.kill_orphans()
         monkeypatch.undo()

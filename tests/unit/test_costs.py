@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mpqueue._os.memory import own_memory as memory
+from mpqueue._os.memory import memory_use as memory
 from mpqueue._worker.chunk.costs import Costs
 from mpqueue._worker.memory_growth import Growth
 
@@ -86,7 +86,7 @@ def test_the_kernel_is_asked_for_the_peak_only_where_pages_came(monkeypatch: pyt
     faults, resident = [10], [100]
     monkeypatch.setattr(memory, "_page_faults", lambda: faults[0])
     monkeypatch.setattr(memory, "_reset_peak", lambda: asked.append("reset"))
-    peak = memory.Peak()
+    peak = memory.LinuxPeak()
 
     def read() -> int:
         asked.append("read")

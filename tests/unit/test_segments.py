@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._os.memory import mappings
+from mpqueue._os.memory import leases, mappings
 from mpqueue._wire.memory import segments
 from mpqueue._wire.memory.segments import CommonSegment, Segment, SegmentStore, layout, spare, view
 
@@ -123,7 +123,7 @@ def test_a_segment_that_is_still_mapped_is_dropped_whatever_was_said() -> None:
 
 
 def test_where_leases_tell_nothing_no_segment_is_filled_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "_leases_tell", lambda: False)
+    monkeypatch.setattr(segments, "leases_tell", lambda: False)
     store = SegmentStore()
     first, _ = store.lend(parts(1))
     store.take_back([first.serial])
@@ -133,7 +133,7 @@ def test_where_leases_tell_nothing_no_segment_is_filled_again(monkeypatch: pytes
 
 
 def test_leases_tell_here_and_not_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    tell = segments._leases_tell.__wrapped__
+    tell = leases.leases_tell.__wrapped__
     assert tell()
 
     def refuse(path: object, *_: object) -> int:

@@ -19,7 +19,7 @@ from mpqueue._core.messages import LaneAbsent, LaneDied, LaneReady, LaneStartFai
 from mpqueue._engines.dask.dask_host import Host, reason_of
 from mpqueue._engines.dask.dask_lane import DaskLane, is_lost
 from mpqueue._engines.hosted_lane import claim_of
-from mpqueue._engines.loky.process.worker_process import signal_name
+from mpqueue._os.process.process_signals import signal_name
 from mpqueue._parent.lane_protocol import LaneSettings, Post
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._wire.memory.shared import Shared, to_bring

@@ -6,9 +6,9 @@ import array
 import contextlib
 import os
 import socket
-import sys
 import threading
 
+from mpqueue._os.descriptors import message_pair
 from mpqueue._parent.inbox import Inbox
 from mpqueue._wire.memory import asking
 from mpqueue._wire.memory.segments import reopen
@@ -22,8 +22,7 @@ class Answering:
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
-        kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
-        self._socket, worker_end = socket.socketpair(socket.AF_UNIX, kind)
+        self._socket, worker_end = message_pair()
         self._socket.setblocking(False)
         self.worker_end = worker_end.detach()
         self._fd = self._socket.fileno()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from mpqueue._engines.loky.loky_lane import count_cpus
 from mpqueue._engines.loky.loky_pool import LokyPool
@@ -12,8 +11,7 @@ from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LanePool, LaneSettings
 from mpqueue.errors import WorkerStartError
 
-#: Where the system keeps semaphores that have names, and the bytes that must be free there before workers start.
-SEMAPHORES = "/dev/shm"  # noqa: S108 - nothing of ours is written there
+#: Bytes that must be free where the system keeps semaphores that have names, before workers start.
 SHM_NEEDED = 1 << 20
 
 
@@ -38,20 +36,21 @@ class LokyBackend:
 
 def _check_shm() -> None:
     """Refuse to start where semaphores can't be made, or there is no room for them: each start would fail for it."""
-    if sys.platform != "linux":
+    folder = locks.NAMED_IN
+    if folder is None:
         return
     try:
-        stat = os.statvfs(SEMAPHORES)
+        stat = os.statvfs(folder)
     except OSError as error:
         raise WorkerStartError(
-            f"expected the folder {SEMAPHORES}, where the system keeps semaphores, got {error.strerror}; mount it: "
-            f"`mount -t tmpfs tmpfs {SEMAPHORES}`, for a container `docker run --tmpfs {SEMAPHORES}`"
+            f"expected the folder {folder}, where the system keeps semaphores, got {error.strerror}; mount it: "
+            f"`mount -t tmpfs tmpfs {folder}`, for a container `docker run --tmpfs {folder}`"
         ) from error
-    if stat.f_flag & os.ST_RDONLY or not os.access(SEMAPHORES, os.W_OK | os.X_OK):
+    if stat.f_flag & os.ST_RDONLY or not os.access(folder, os.W_OK | os.X_OK):
         raise WorkerStartError(
-            f"expected to be allowed to write to {SEMAPHORES}, where the system keeps semaphores; mount "
-            f"a writable one: `mount -t tmpfs tmpfs {SEMAPHORES}`, for a container `docker run --tmpfs {SEMAPHORES}`"
+            f"expected to be allowed to write to {folder}, where the system keeps semaphores; mount "
+            f"a writable one: `mount -t tmpfs tmpfs {folder}`, for a container `docker run --tmpfs {folder}`"
         )
     free = stat.f_bavail * stat.f_frsize
     if stat.f_blocks and free < SHM_NEEDED:
-        raise WorkerStartError(f"expected at least {SHM_NEEDED} bytes free in /dev/shm to start workers, got {free}")
+        raise WorkerStartError(f"expected at least {SHM_NEEDED} bytes free in {folder} to start workers, got {free}")

@@ -20,8 +20,6 @@ import multiprocessing
 import multiprocessing.util
 import operator
 import os
-import resource
-import signal
 import threading
 import weakref
 from collections import deque
@@ -40,9 +38,11 @@ from mpqueue._engines.loky.flag_setter import FlagSetter
 from mpqueue._engines.loky.launch import LaunchContext
 from mpqueue._engines.loky.parent_line import Line
 from mpqueue._engines.loky.process.worker_process import WorkerProcess
+from mpqueue._os.descriptors import descriptor_limits
 from mpqueue._os.memory import locks
 from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue._os.process.parent_death import Leash
+from mpqueue._os.process.process_signals import kill_process
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.open_calls import Call, Calls
 from mpqueue._parent.surroundings.clock import SystemClock
@@ -430,8 +430,8 @@ def check_descriptors() -> None:
             except OSError as error:
                 if error.errno != errno.EMFILE:
                     raise
-                limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-                more = max(1024, 2 * limit) if most == resource.RLIM_INFINITY else min(max(1024, 2 * limit), most)
+                limit, most = descriptor_limits()
+                more = min(max(1024, 2 * limit), most)
                 cure = f"raise the limit with `ulimit -n {more}`"
                 if more <= limit:
                     cure = "raise the hard limit (`ulimit -Hn`), which only root can"
@@ -446,8 +446,7 @@ def _abort(executor: Any, leash: Leash) -> None:
     """End an executor that could not be started wholly: its thread may not be there to do it."""
     leash.pull()
     for process in list(executor._processes.values()):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(process.pid, signal.SIGKILL)
+        kill_process(process.pid)
         process.join(EXIT_PATIENCE)
     executor.shutdown(wait=False, kill_workers=True)
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
-import signal
 import threading
 from collections.abc import Callable
 from multiprocessing import resource_tracker
 
 from mpqueue._os import standard_streams
+from mpqueue._os.process.process_signals import block_interrupts
 
 _log = logging.getLogger("mpqueue")
 
@@ -61,4 +61,4 @@ def _block_interrupts() -> None:
     """
     with contextlib.suppress(Exception):  # no descriptors, say: then the start fails for the same reason, and tells
         resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    block_interrupts()

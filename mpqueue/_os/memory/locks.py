@@ -19,30 +19,36 @@ import ctypes
 import mmap
 import multiprocessing.util
 import os
-import sys
 from multiprocessing import context, reduction, synchronize
 from typing import Any
 
 from mpqueue._os.memory.mappings import map_file
 from mpqueue._os.memory.memory_files import SharedFile
+from mpqueue._os.system import c_library, choose
 
 #: Bytes of a page, and for each semaphore, of which glibc needs 32.
 _SIZE, _EACH = 4096, 64
 
 
-def _find_sem_init() -> Any:
-    """The system's ``sem_init``; None where its semaphores can't be without a name."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        with contextlib.suppress(AttributeError):
-            libc.gnu_get_libc_version  # noqa: B018 - glibc's own
-            libc.sem_init.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint)
-            return libc.sem_init
+def _find_none() -> Any:
     return None
 
 
-_sem_init = _find_sem_init()
+def _find_sem_init() -> Any:
+    """The system's ``sem_init``; None where its semaphores can't be without a name."""
+    libc = c_library()
+    with contextlib.suppress(AttributeError):
+        libc.gnu_get_libc_version  # noqa: B018 - glibc's own
+        libc.sem_init.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint)
+        return libc.sem_init
+    return None
+
+
+_sem_init = choose(linux=_find_sem_init, posix=_find_none)()
 AVAILABLE = _sem_init is not None
+
+#: The folder where the system keeps semaphores that have names; None where it is no folder.
+NAMED_IN: str | None = choose(linux="/dev/shm", posix=None)  # noqa: S108 - nothing of ours is written there
 
 
 class LockPage:

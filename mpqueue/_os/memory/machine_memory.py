@@ -5,9 +5,11 @@ A container is such a group: the machine may have plenty while the group's limit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from mpqueue._os.system import choose
 
 #: A limit from here on is none: version 1 says so by a huge number.
 NO_LIMIT = 1 << 60
@@ -32,7 +34,14 @@ _V1 = _Version("memory.limit_in_bytes", "memory.usage_in_bytes", (b"total_inacti
 _V2 = _Version("memory.max", "memory.current", (b"inactive_file", b"active_file"))
 
 
-class Machine:
+class MachineMemory(Protocol):
+    """What there is for this process."""
+
+    def memory(self) -> Memory | None:
+        """The tightest of all that limits this process; None where the system does not tell. Costs 0.1 ms."""
+
+
+class LinuxMachine:
     """Reads the kernel's files below ``root``. Where this process stands among the groups is found out once."""
 
     def __init__(self, root: Path = Path("/")) -> None:
@@ -40,7 +49,7 @@ class Machine:
         self._groups = list(_groups(root))
 
     def memory(self) -> Memory | None:
-        """The tightest of all that limits this process; None where the system does not tell. Costs 0.1 ms."""
+        """See `MachineMemory.memory`."""
         found = [self._of_machine(), *(_of_group(folder, version) for folder, version in self._groups)]
         return min((one for one in found if one is not None), default=None)
 
@@ -50,6 +59,18 @@ class Machine:
             return Memory(*(int(lines[name].split()[0]) * 1024 for name in (b"MemAvailable", b"MemTotal")))
         except (OSError, ValueError, KeyError, IndexError):
             return None
+
+
+class PosixMachine:
+    """How much memory could be had now is told by no call that every system has."""
+
+    def memory(self) -> Memory | None:
+        """See `MachineMemory.memory`."""
+        return None
+
+
+#: What tells it on this system. Where this process stands among the control groups is found out once for each.
+look_at_machine: Callable[[], MachineMemory] = choose(linux=LinuxMachine, posix=PosixMachine)
 
 
 def _of_group(folder: Path, version: _Version) -> Memory | None:

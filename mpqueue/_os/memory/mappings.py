@@ -14,6 +14,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from mpqueue._os.system import c_library, choose
+
 #: What the kernel allows where it does not say.
 DEFAULT_LIMIT = 65_530
 
@@ -32,7 +34,7 @@ def _mapper() -> Any:
     """``mmap`` and ``munmap`` of the system: Python's own keeps a descriptor open for each mapping until 3.13."""
     global _libc
     if _libc is None:
-        _libc = ctypes.CDLL(None, use_errno=True)
+        _libc = c_library()
         _libc.mmap.restype = ctypes.c_void_p
         _libc.mmap.argtypes = [
             ctypes.c_void_p,
@@ -48,6 +50,7 @@ def _mapper() -> Any:
 
 
 _MADV_POPULATE_WRITE = 23
+_MAP_FIXED = 0x10
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 #: What is mapped, by address: the reference that tells when nothing views it any more. At exit, when this goes before
@@ -71,6 +74,17 @@ def map_file(size: int, flags: int, fd: int, on_end: Callable[[], object] | None
 def populate(memory: Any) -> None:
     """Give a mapping of a file its pages now, for writing. Linux before 5.14 gives them as they are met."""
     _mapper().madvise(ctypes.addressof(memory), ctypes.sizeof(memory), _MADV_POPULATE_WRITE)
+
+
+def address_of(view: memoryview) -> int:
+    """Where this memory, which can be written, is."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))
+
+
+def give_up_sharing(address: int, size: int) -> None:
+    """Put private memory, all zeros, in the place of a mapping: who views that stays unharmed, and harms nobody."""
+    protection, kind = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
+    _mapper().mmap(address, size, protection, kind, -1, 0)
 
 
 def _unmap(address: int, size: int, on_end: Callable[[], object] | None, _: object) -> None:
@@ -104,8 +118,7 @@ class Room:
         self._limit = read_limit()
 
 
-def count_mappings() -> int:
-    """How many mappings this process has; 0 where that can't be read."""
+def _count_in_proc() -> int:
     count = 0
     with contextlib.suppress(OSError), open("/proc/self/maps", "rb", buffering=0) as lines:
         while part := lines.read(1 << 16):
@@ -113,13 +126,27 @@ def count_mappings() -> int:
     return count
 
 
-def read_limit() -> int:
-    """How many mappings the kernel allows a process."""
+def _count_none() -> int:
+    return 0
+
+
+#: How many mappings this process has; 0 where that is not told.
+count_mappings = choose(linux=_count_in_proc, posix=_count_none)
+
+
+def _read_limit_in_proc() -> int:
     try:
         with open("/proc/sys/vm/max_map_count", "rb", buffering=0) as file:
             return int(file.read())
     except (OSError, ValueError):
         return DEFAULT_LIMIT
 
+
+def _default_limit() -> int:
+    return DEFAULT_LIMIT
+
+
+#: How many mappings the system allows a process; `DEFAULT_LIMIT` where that is not told.
+read_limit = choose(linux=_read_limit_in_proc, posix=_default_limit)
 
 room = Room()

@@ -1,20 +1,29 @@
-"""Unnamed files in memory, which a process shares with those that inherit or are handed a descriptor of them."""
+"""Unnamed files in memory, which a process shares with those that inherit or are handed a descriptor of them.
+
+On Linux a memfd: it does not count against the size of /dev/shm, can be opened by its path below ``/proc``, and can be
+sealed. The portable form is a temporary file without a name; it can't be opened by others, nor sealed.
+"""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import os
-import sys
 import tempfile
+
+from mpqueue._os.system import IS_LINUX, choose
+
+#: Whether a file can be opened by its path in other processes, and sealed: else big data goes through pipes.
+CAN_BE_OPENED_BY_OTHERS: bool = IS_LINUX and hasattr(os, "memfd_create")  # a Python built for an old glibc has it not
+
+#: Of Linux; the module `fcntl` has no names for them, in some versions.
+_F_ADD_SEALS = 1033
+_SEAL_SHRINK, _SEAL_GROW, _SEAL_FUTURE_WRITE = 0x2, 0x4, 0x10
 
 
 class SharedFile:
-    """An unnamed file in memory that the parent makes and its workers inherit: nothing is left when both are gone.
-
-    A memfd where the system has them and allows them, so that it does not count against the size of /dev/shm. Else a
-    temporary file without a name.
-    """
+    """An unnamed file in memory that the parent makes and its workers inherit: nothing is left when both are gone."""
 
     def __init__(self, label: str, size: int) -> None:
         self.fd = make_file(label)
@@ -22,8 +31,8 @@ class SharedFile:
 
     @property
     def path(self) -> str:
-        """By which another process on Linux opens it, which has the same user."""
-        return f"/proc/{os.getpid()}/fd/{self.fd}"
+        """By which another process opens it, see `path_of`."""
+        return path_of(self.fd)
 
     def close(self) -> None:
         """Close the descriptor; mappings stay valid."""
@@ -32,13 +41,56 @@ class SharedFile:
             self.fd = -1
 
 
-def make_file(label: str) -> int:
-    """The descriptor of such a file, which is no standard stream. Raises OSError."""
-    if sys.platform == "linux" and hasattr(os, "memfd_create"):  # a Python built for an old glibc has it not
-        try:
-            return os.memfd_create(f"mpqueue-{label}", os.MFD_CLOEXEC)
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
-                raise
+def _make_memfd(label: str) -> int:
+    try:
+        return os.memfd_create(f"mpqueue-{label}", os.MFD_CLOEXEC)
+    except AttributeError:
+        return _make_temporary(label)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+            raise
+        return _make_temporary(label)
+
+
+def _make_temporary(label: str) -> int:
     with tempfile.TemporaryFile(prefix=f"mpqueue-{label}-") as file:
         return fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+#: The descriptor of such a file, empty, private to this process, and no standard stream. Raises OSError.
+make_file = choose(linux=_make_memfd, posix=_make_temporary)
+
+
+def make_sealable(label: str) -> int:
+    """The descriptor of one that can be sealed. Raises OSError; only where `CAN_BE_OPENED_BY_OTHERS`."""
+    return os.memfd_create(f"mpqueue-{label}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def seal(fd: int) -> None:
+    """From now on its size stays, and it is written only through mappings that are there. Raises OSError (Linux < 5.1).
+
+    For one made by `make_sealable`.
+    """
+    fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_SHRINK | _SEAL_GROW | _SEAL_FUTURE_WRITE)
+
+
+def _path_in_proc(fd: int) -> str:
+    return f"/proc/{_own_name(os.getpid())}/fd/{fd}"
+
+
+def _no_path(fd: int) -> str:  # noqa: ARG001 - there is none
+    return ""
+
+
+#: The path by which a process of the same user opens what is open under this number here, anew. Empty where there is no
+#: such path. It may lead elsewhere once the number is another file's, and nowhere from other namespaces.
+path_of = choose(linux=_path_in_proc, posix=_no_path)
+
+
+@functools.cache
+def _own_name(process: int) -> str:
+    """What this process is called in ``/proc``, which may be that of another namespace of processes."""
+    try:
+        return os.readlink("/proc/self")
+    except OSError:
+        return str(process)

@@ -1,9 +1,10 @@
-"""The leash: a pipe by which the kernel kills a worker and its whole group, whoever may send signals to whom.
+"""That a process ends with its parent: by its death, and by the leash, a pipe that kills a worker and its whole group.
 
 The worker asks the kernel for SIGKILL to its group as soon as there is something to read from the pipe, or nobody can
-write into it any more (`mpqueue._worker.first_steps`). So a byte from the parent ends it, and so does the parent's
-death: also while it holds the global lock, where a filter refuses `pidfd_send_signal` or `prctl`, and where the parent
-is another user by now. It names a group, not a number, so it never hits a stranger.
+write into it any more. So a byte from the parent ends it, and so does the parent's death: also while it holds the
+global lock, where a filter refuses `pidfd_send_signal` or `prctl`, and where the parent is another user by now. It
+names a group, not a number, so it never hits a stranger. Where the kernel can't do that (it is Linux's), a thread in
+the worker does, which does not get to run while a handler holds the global lock in C code.
 
 The parent holds both ends. With the write end alone, a byte for a worker that is dead would raise SIGPIPE; and what the
 worker has left in its group could not be reached, nor a worker that has closed all its descriptors.
@@ -12,8 +13,17 @@ worker has left in its group could not be reached, nor a worker that has closed 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
 import os
+import select
+import signal
+import threading
 import weakref
+
+from mpqueue._os.system import c_library, choose
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Leash:
@@ -49,3 +59,74 @@ def _let_go_in_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_let_go_in_fork)
+
+
+# -- the worker's side -------------------------------------------------------------------------------------------------
+
+
+def follow_parent(parent: int, leash: int) -> None:
+    """Leave the parent's session, and die when it does, or when it pulls the leash; at once where it has done so."""
+    _leave_unless_child_of(parent)
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    die_with_parent(parent)
+    if not hold_leash(leash):
+        threading.Thread(target=_watch, args=(leash,), name="mpqueue-leash", daemon=True).start()
+    # It may have died before the kernel was asked to tell, or have pulled.
+    _leave_unless_child_of(parent)
+    if _is_pulled(leash, 0):
+        os._exit(1)
+
+
+def _die_by_kernel(parent: int) -> None:
+    c_library().prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    _leave_unless_child_of(parent)  # dead already, it is no parent any more
+
+
+def _live_on(parent: int) -> None:
+    """No portable system tells a process of its parent's death; a worker has its leash."""
+
+
+#: SIGKILL when the *thread* of the parent ends that started this process, at once where that is over. Only on Linux.
+die_with_parent = choose(linux=_die_by_kernel, posix=_live_on)
+
+
+def _leave_unless_child_of(parent: int) -> None:
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _hold_by_kernel(leash: int) -> bool:
+    try:
+        fcntl.fcntl(leash, fcntl.F_SETOWN, -os.getpid())  # the leader of its group
+        fcntl.fcntl(leash, fcntl.F_SETSIG, signal.SIGKILL)  # type: ignore[attr-defined,unused-ignore]
+        fcntl.fcntl(leash, fcntl.F_SETFL, fcntl.fcntl(leash, fcntl.F_GETFL) | os.O_ASYNC)
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def _hold_by_nobody(leash: int) -> bool:  # noqa: ARG001 - the signal that the kernel sends can't be chosen
+    return False
+
+
+#: Have the kernel send SIGKILL to this group once the leash is pulled or let go; False where it can't. What that may
+#: hit is settled here, as the user that this is now: the parent may become another one.
+hold_leash = choose(linux=_hold_by_kernel, posix=_hold_by_nobody)
+
+
+def _is_pulled(leash: int, milliseconds: int | None) -> bool:
+    looker = select.poll()
+    looker.register(leash, select.POLLIN)
+    return bool(looker.poll(milliseconds))
+
+
+def _watch(leash: int) -> None:
+    """Do on a thread what the kernel does not."""
+    try:
+        _is_pulled(leash, None)
+    finally:
+        try:
+            os.killpg(0, signal.SIGKILL)
+        finally:
+            os._exit(1)

@@ -1,17 +1,17 @@
 """That one queue at a time writes a journal: a lock on a file beside it, which ends with its process in any case.
 
-The lock is the system's record lock: a forked child does not inherit it, and nothing has to be cleared up after a
-crash. It does not keep the same process out, so a table of what this process holds does.
+A forked child does not inherit it, and nothing has to be cleared up after a crash. It does not keep the same process
+out, so a table of what this process holds does.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import stat
 import threading
 
+from mpqueue._os.file_lock import lock_file
 from mpqueue._parent.journal.ownership import check_stat
 from mpqueue.errors import JournalError
 
@@ -48,7 +48,7 @@ class JournalLock:
                                    f"{self._path}; nothing was changed") from error  # fmt: skip
             try:
                 _check_empty_lock(self._path, fd)
-                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(fd)
                 if _is_at(fd, self._path):  # else its holder removed it just now
                     with contextlib.suppress(OSError):  # a full disk; it is for people only
                         os.ftruncate(fd, 0)
@@ -102,7 +102,7 @@ def is_held(journal: str) -> bool:
     except OSError:
         return False
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(fd)
     except OSError:
         return True
     finally:

@@ -7,13 +7,13 @@ scheduler, which decides. An item can overshoot its limit by what it takes betwe
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable
 from typing import Protocol, cast
 
 from mpqueue._core.messages import MemoryRead, WorkerMemory
-from mpqueue._os.memory.machine_memory import Machine
+from mpqueue._os.memory.machine_memory import look_at_machine
+from mpqueue._os.memory.memory_use import open_gauge
 from mpqueue._parent.lane_protocol import Lane, LanePool, Post
 from mpqueue._wire.memory.ledger import PRIVATE, Ledger
 
@@ -29,9 +29,6 @@ class LedgerLane(Lane, Protocol):
     ledger: Ledger
 
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
 class Sampler:
     """Started at once, ended by `stop`. ``busy`` says whether anything can run; nobody looks while nothing can."""
 
@@ -39,7 +36,7 @@ class Sampler:
         self._pool = pool
         self._post = post
         self._busy = busy
-        self._machine = Machine()
+        self._machine = look_at_machine()
         self._gauges: list[_Gauge | None] = [None] * lanes
         self._wake = threading.Event()
         self._running = True
@@ -94,25 +91,25 @@ class Sampler:
 
 
 class _Gauge:
-    """Reads one worker's memory, by a file of /proc that stays this process's, whoever gets its number later."""
+    """Reads one worker's memory. Raises OSError where it has ended, or the system does not tell."""
 
     def __init__(self, lane: LedgerLane) -> None:
         self.lane = lane
-        self._statm = os.open(f"/proc/{lane.pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+        self._memory = open_gauge(lane.pid)
 
     def read(self) -> WorkerMemory | None:
         """What it has and what it is at; None where that changed meanwhile, or where it is gone."""
         ledger = self.lane.ledger
         try:
             claim, base = ledger.read(), ledger.words[PRIVATE]
-            resident, shared = os.pread(self._statm, 128, 0).split()[1:3]
+            used = self._memory.read()
             again = ledger.read()
         except (OSError, ValueError):
             return None
         if claim[:5] != again[:5]:
             return None
-        return WorkerMemory(self.lane.number, self.lane.generation, (int(resident) - int(shared)) * _PAGE, base, claim)
+        return WorkerMemory(self.lane.number, self.lane.generation, used, base, claim)
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._statm)
+        """Close what it reads."""
+        self._memory.close()

@@ -28,21 +28,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import itertools
 import logging
 import mmap
 import os
-import signal
-import sys
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from mpqueue._os.descriptors import reopen as open_anew
+from mpqueue._os.memory.leases import is_open_once, leases_tell, make_leasable
 from mpqueue._os.memory.mappings import map_file, populate, room
+from mpqueue._os.memory.memory_files import CAN_BE_OPENED_BY_OTHERS, make_sealable, path_of, seal
 
 log = logging.getLogger("mpqueue")
 
@@ -64,13 +64,8 @@ PIECE = 8 << 20
 #: Seconds that a reader waits for a descriptor to open a segment with, and between two tries: nobody tells of one.
 PATIENCE, PAUSE = 10.0, 0.02
 
-AVAILABLE = sys.platform == "linux" and hasattr(os, "memfd_create")
+AVAILABLE = CAN_BE_OPENED_BY_OTHERS
 _serials = itertools.count(1)
-
-#: Of Linux; the module `fcntl` has no names for them, in some versions.
-_F_SETSIG = 10
-_F_ADD_SEALS = 1033
-_SEAL_SHRINK, _SEAL_GROW, _SEAL_FUTURE_WRITE = 0x2, 0x4, 0x10
 
 
 class SegmentRef(NamedTuple):
@@ -101,12 +96,12 @@ class Segment:
     """The writer's side. Its descriptor is closed when nobody holds this object any more."""
 
     def __init__(self) -> None:
-        self._fd = os.memfd_create("mpqueue-segment", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._fd = make_sealable("segment")
         self._can_be_leased = False  #: once it is opened anew
         self._is_populated = False  #: our mapping has pages
         self.serial = next(_serials)
         self.capacity = 0
-        self._path = f"/proc/{_own_name(os.getpid())}/fd/{self._fd}"
+        self._path = path_of(self._fd)
         self._inode = os.fstat(self._fd).st_ino
         _descriptors[self.serial] = self._fd
         self._memory: Any = None  #: our own mapping, the only way to write to it once it is sealed
@@ -137,7 +132,7 @@ class Segment:
         self._memory = map_file(self.capacity, mmap.MAP_SHARED, self._fd) if room.is_left() else None
         if self._memory is not None:
             with contextlib.suppress(OSError):
-                fcntl.fcntl(self._fd, _F_ADD_SEALS, _SEAL_SHRINK | _SEAL_GROW | _SEAL_FUTURE_WRITE)
+                seal(self._fd)
 
     def _mapped(self) -> memoryview | None:
         """All of it, for writing: its pages exist, so nothing can run out. None where it could not be mapped."""
@@ -152,14 +147,13 @@ class Segment:
     def is_unshared(self) -> bool:
         """True if no process maps this segment or has it open, apart from this one to write; false if in doubt. 3 us.
 
-        The kernel grants a write lease on a file only while no other open file refers to it, and what a reader has
-        mapped keeps the reader's open file alive, also in the children that it has forked, after it was closed.
+        The kernel knows, see `mpqueue._os.memory.leases`.
         """
-        if not _leases_tell() or not _is_segment(self._fd, self._inode):  # a handler may have closed it, or more
+        if not leases_tell() or not _is_segment(self._fd, self._inode):  # a handler may have closed it, or more
             return False
         if not self._can_be_leased:
-            self._can_be_leased = _open_anew(self._fd)
-        return self._can_be_leased and _is_open_once(self._fd)
+            self._can_be_leased = make_leasable(self._fd)
+        return self._can_be_leased and is_open_once(self._fd)
 
     def close(self) -> None:
         """Give the descriptor back, and the mapping; mappings of the other side stay valid."""
@@ -178,9 +172,9 @@ def reopen(serial: int, inode: int) -> int | None:
     if fd is None:
         return None
     try:
-        reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        reader = open_anew(fd, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
-        if _leases_tell():  # which a duplicate would escape: it is the same open file as the writer's
+        if leases_tell():  # which a duplicate would escape: it is the same open file as the writer's
             return None
         try:
             reader = os.dup(fd)
@@ -199,69 +193,6 @@ def _is_segment(fd: int, inode: int) -> bool:
     except OSError:
         return False
     return found.st_ino == inode and not found.st_nlink
-
-
-@functools.cache
-def _own_name(process: int) -> str:
-    """What this process is called in ``/proc``, which may be that of another namespace of processes."""
-    try:
-        return os.readlink("/proc/self")
-    except OSError:
-        return str(process)
-
-
-def _open_anew(fd: int) -> bool:
-    """Make this descriptor of a memfd one for which leases are granted; false if it can't be, and is as it was.
-
-    What `memfd_create` returns does not count as opened for writing, and is always refused.
-    """
-    try:
-        anew = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
-        try:
-            # The kernel sends a signal to the holder of a lease when another process opens the file. The default one,
-            # SIGIO, ends a process; this one is ignored.
-            fcntl.fcntl(anew, _F_SETSIG, signal.SIGURG)
-            os.dup2(anew, fd, inheritable=False)
-        finally:
-            os.close(anew)
-    except OSError:
-        return False
-    return True
-
-
-def _is_open_once(fd: int) -> bool:
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    except OSError:
-        return False
-    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return True
-
-
-@functools.cache
-def _leases_tell() -> bool:
-    """Whether a lease on a file in memory tells that another mapping of it exists: tried out once in each process.
-
-    Not so without /proc, with leases switched off (``fs.leases-enable``), under some sandboxes, and on old kernels.
-    """
-    try:
-        fd = os.memfd_create("mpqueue-segment", os.MFD_CLOEXEC)
-        try:
-            if not _open_anew(fd):
-                return False
-            os.ftruncate(fd, mmap.PAGESIZE)
-            reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                memory = map_file(mmap.PAGESIZE, mmap.MAP_PRIVATE, reader)
-            finally:
-                os.close(reader)
-            told = memory is not None and not _is_open_once(fd)
-            del memory
-            return told and _is_open_once(fd)
-        finally:
-            os.close(fd)
-    except OSError:
-        return False
 
 
 def _write_all(fd: int, buffer: memoryview, offset: int) -> None:

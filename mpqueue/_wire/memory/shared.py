@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import pickle
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
+from mpqueue._os.process.process_identity import process_name
 from mpqueue._wire.memory.segments import CommonSegment
 from mpqueue._wire.pickling.payload import Packed, copy_parts, dump_code, is_whole, load, load_parts
 from mpqueue.errors import ItemPicklingError, shown
@@ -28,17 +28,6 @@ Token = tuple[str, int]  #: the sharing process, and a number there
 
 _numbers = itertools.count(1)
 _notes = threading.local()
-
-#: Tells this process from all others, wherever they are.
-_process = os.urandom(8).hex()
-
-
-def _renew() -> None:
-    global _process  # noqa: PLW0603 - a fork is a process of its own
-    _process = os.urandom(8).hex()
-
-
-os.register_at_fork(after_in_child=_renew)
 
 #: What this process shared or has met, by token. A worker keeps what it met, see `keep` and `drop`.
 _known: weakref.WeakValueDictionary[Token, Shared[Any]] = weakref.WeakValueDictionary()
@@ -138,7 +127,7 @@ def share(obj: T) -> Shared[T]:
             f"share: expected an object that can be pickled, got {shown(obj)} of type {type(obj).__name__} "
             f"({shown(error)})"
         ) from error
-    token = (_process, next(_numbers))
+    token = (process_name(), next(_numbers))
     shared = Shared(token, packed, segment, [obj])
     shared._inner = tuple(inner)
     weakref.finalize(shared, dropped.append, token).atexit = False
@@ -150,7 +139,7 @@ def _meet(token: Token, packed: Packed) -> Shared[Any]:
     shared = _known.get(token)
     if shared is None:
         shared = Shared[Any](token, packed)
-        if token[0] != _process:
+        if token[0] != process_name():
             _kept[token] = shared
     return shared
 

@@ -7,7 +7,6 @@ a job runs, descriptors 1 and 2 are files in memory, which are read and emptied 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import sys
@@ -16,6 +15,7 @@ from typing import Any, TextIO
 
 from mpqueue._os.descriptors import Descriptor
 from mpqueue._os.memory.memory_files import make_file
+from mpqueue._os.system import c_library
 from mpqueue._worker.signals import calls_users_code
 
 #: Back to the line's start, and clear all below: bars are drawn there, and are drawn again soon.
@@ -28,7 +28,7 @@ class Capture:
     def __init__(self) -> None:
         self.output: dict[int, tuple[str, str]] = {}
         self._out, self._err = _Place(1, "stdout"), _Place(2, "stderr")
-        self._flush_c = ctypes.CDLL(None).fflush
+        self._flush_c = c_library().fflush
 
     @contextlib.contextmanager
     def around_chunk(self) -> Iterator[None]:

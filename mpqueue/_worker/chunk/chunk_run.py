@@ -11,14 +11,13 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-import os
-import signal
 import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from mpqueue._os import monotonic as clock
-from mpqueue._os.memory import own_memory as memory
+from mpqueue._os.memory import memory_use as memory
+from mpqueue._os.process.process_signals import kill_self
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, dump_frame
 from mpqueue._wire.memory.ledger import CLAIM, FRACTION, MOST, OUTBOX, PRIVATE, SINCE, Phase, pack_claim
 from mpqueue._worker.chunk import stretches
@@ -107,7 +106,7 @@ class ChunkRun:
     def _end(self, done: int) -> NoReturn:
         """End this worker: which of the items that have run is to blame is found out by running each alone."""
         self.claim(Phase.IDLE, done, done)
-        _die()
+        kill_self()
 
     def _is_broken(self) -> bool:
         """True where nothing can be pickled here any more, since the chunk began."""
@@ -130,7 +129,7 @@ class ChunkRun:
         """End this worker: the item that it is marked to be at has done it."""
         with contextlib.suppress(BaseException):
             log.warning("worker %d ends itself: the item that it ran has %s", self.station.lane, what)
-        _die()
+        kill_self()
 
     def broken_by(self, error: BaseException) -> ReportFrame:
         """Something broke outside the items' own code: they run again carefully.
@@ -371,8 +370,3 @@ class ChunkRun:
             return True
         finally:
             results.lock.release()
-
-
-def _die() -> NoReturn:
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("survived SIGKILL")

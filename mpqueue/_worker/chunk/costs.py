@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 
-from mpqueue._os.memory import own_memory as memory
+from mpqueue._os.memory import memory_use as memory
 
 #: Seconds below which the peak of an item that ran alone is not read: it would cost more than half a percent of it.
 PEAK_SECONDS = 0.005

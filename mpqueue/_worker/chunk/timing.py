@@ -6,14 +6,11 @@ and a job that was slow can be asked why afterwards.
 
 from __future__ import annotations
 
-import contextlib
 import time
 
-from mpqueue._os.process import proc_file
+from mpqueue._os.process.cpu_time import read_run_delay
 from mpqueue._wire.frames import WorkTimes
 
-#: What the kernel knows of this process's main thread: nanoseconds on a CPU, nanoseconds ready but without one, ...
-_SCHEDULED = "/proc/self/schedstat"
 #: Seconds between two looks there, which cost 10 us each.
 INTERVAL = 0.05
 
@@ -40,8 +37,8 @@ class RunDelay:
 
     def _look(self, now: float) -> None:
         self._looked_at = now
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            self._known = int(proc_file.read(_SCHEDULED).split()[1])
+        if (delay := read_run_delay()) is not None:
+            self._known = delay
 
 
 run_delay = RunDelay()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from mpqueue._os.process.process_signals import kill_process
 from mpqueue._worker.elsewhere import hello, hosted
 
 #: The topic of Dask's events on which workers tell that they have left something early. One for all queues, since the
@@ -118,7 +117,7 @@ def kill_worker(pid: int, *, dask_worker: Any) -> None:
         return
     with contextlib.suppress(psutil.Error):
         children = psutil.Process(pid).children(recursive=True)
-        os.kill(pid, signal.SIGKILL)
+        kill_process(pid)
         for child in children:
             with contextlib.suppress(psutil.Error):
                 child.kill()

@@ -10,33 +10,18 @@ import importlib.metadata
 import os
 import platform
 import socket
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from mpqueue._os.process.process_identity import process_name
+
 Introduction = Mapping[str, Any]
-
-#: Tells this process from all others, wherever they are.
-_process = uuid.uuid4().hex
-
-
-def _renew() -> None:
-    global _process
-    _process = uuid.uuid4().hex
-
-
-os.register_at_fork(after_in_child=_renew)
-
-
-def process() -> str:
-    """The name of this process; no other in the world has it."""
-    return _process
 
 
 def introduce() -> Introduction:
     """Who this process is, and what it runs."""
     return {
-        "process": _process,
+        "process": process_name(),
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "python": ".".join(platform.python_version_tuple()[:2]),

@@ -6,13 +6,11 @@ so that no other has to wait for it.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import queue
-import select
-import signal
 from collections.abc import Sequence
 
+from mpqueue._os.process.process_handle import ProcessHandle, open_process
+from mpqueue._os.process.process_signals import KILL, kill_group
 from mpqueue._worker.elsewhere import hello, hosted
 
 #: Seconds that a process has to end by Ray's doing, and that one which is killed has to be gone.
@@ -65,13 +63,13 @@ class Guardian:
     """Never busy, and on the same node as the workers that it looks after: it lives on when they die."""
 
     def __init__(self) -> None:
-        self._processes: dict[str, tuple[int, int]] = {}  #: by token: process id, and a descriptor of the process
+        self._processes: dict[str, tuple[int, ProcessHandle]] = {}  #: by token, with the process's number
 
     def adopt(self, token: str, path: str, pid: int) -> bool:
         """Look after that worker; False where that can't be: another user, another container."""
         if not hosted.adopt(token, path):
             return False
-        self._processes[token] = pid, os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
+        self._processes[token] = pid, open_process(pid)
         return True
 
     def control(self, token: str, orders: Sequence[hosted.Order]) -> hosted.Seen | None:
@@ -82,15 +80,11 @@ class Guardian:
         """Kill that worker where it still lives, and all that it has started; what its ledger says then."""
         if token not in self._processes:
             return None
-        pid, descriptor = self._processes.pop(token)
-        if descriptor >= 0:
-            # Ray is about to end it; where somebody else does, Ray tells the user of a worker that died.
-            select.select([descriptor], [], [], GRACE)
-        with contextlib.suppress(OSError):
-            os.killpg(pid, signal.SIGKILL)  # Ray gives each worker a session of its own
-        if descriptor >= 0:
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            select.select([descriptor], [], [], DEATH_LIMIT)
-            os.close(descriptor)
+        pid, process = self._processes.pop(token)
+        # Ray is about to end it; where somebody else does, Ray tells the user of a worker that died.
+        process.wait(GRACE)
+        kill_group(pid)  # Ray gives each worker a session of its own
+        process.send(KILL)
+        process.wait(DEATH_LIMIT)
+        process.close()
         return hosted.last_claims([token]).get(token)

@@ -11,9 +11,9 @@ import itertools
 import threading
 from typing import NamedTuple
 
+from mpqueue._os.process.process_identity import process_name
 from mpqueue._wire.memory.ledger import Ledger
 from mpqueue._worker import station
-from mpqueue._worker.elsewhere import hello
 from mpqueue._worker.elsewhere.private import private_worker
 from mpqueue._worker.main import Worker
 
@@ -22,7 +22,7 @@ class Origin(NamedTuple):
     """Where a frame comes from."""
 
     pool: str  #: no other pool in the world has this name
-    process: str  #: `hello.process` of the parent
+    process: str  #: `process_name` of the parent
     pid: int  #: its process id
 
 
@@ -89,7 +89,7 @@ def serve(origin: Origin, lane: int, frame: bytes) -> bytes:
     if workers is None:
         workers = _local.workers = {}
     if origin.pool not in workers:
-        if origin.process == hello.process():
+        if origin.process == process_name():
             for gone in workers.keys() - _homes.keys():
                 del workers[gone]
             workers[origin.pool] = _settle_at_home(origin)

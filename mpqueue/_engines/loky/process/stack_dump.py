@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mpqueue._engines.loky.process.watcher import Watcher, WatcherTimer
 from mpqueue._engines.loky.process.worker_process import WorkerProcess
-from mpqueue._wire.seed import STACK_SIGNAL
+from mpqueue._os.process.process_signals import STACK_SIGNAL
 
 #: Seconds to wait for the first of the text. It comes within 2 ms, or not at all: the handler blocks the signal.
 PATIENCE = 0.05

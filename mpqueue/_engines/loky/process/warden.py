@@ -29,7 +29,7 @@ from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._engines.loky.process import strays
 from mpqueue._engines.loky.process.stack_dump import StackDump
 from mpqueue._engines.loky.process.watcher import Watcher, WatcherTimer
-from mpqueue._engines.loky.process.worker_process import signal_name
+from mpqueue._os.process.process_signals import signal_name
 from mpqueue._parent.lane_protocol import Post
 from mpqueue._parent.open_calls import Call
 from mpqueue._wire.memory.ledger import Claim

@@ -1,0 +1,237 @@
+"""A hold on one process: signals to it, its end, and how it ended. Used on any thread; nothing here waits unbidden.
+
+A Linux handle is a pidfd (Linux 5.3): it never means another process that was given the same number, and is readable
+once the process has ended. The portable handle is the number, and a *sentinel*: a descriptor that is readable once the
+process has ended, which its starter has made. Whoever uses that must stop when the sentinel has told the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import struct
+from typing import Protocol
+
+from mpqueue._os.system import choose
+
+#: `PIDFD_GET_INFO` asked for the exit code: Linux 6.15 tells it even after somebody else has reaped the process.
+_PIDFD_GET_INFO = 0xC040FF0B
+_PIDFD_INFO_EXIT = 1 << 3
+_EXIT_CODE_AT = 60
+_INFO_SIZE = 64
+
+
+class ProcessHandle(Protocol):
+    """What can be done with a process, from the making of the handle until `close`."""
+
+    def fileno(self) -> int:
+        """The descriptor that is readable once the process has ended; -1 where there is none."""
+
+    def send(self, number: int) -> None:
+        """Send a signal to the process alone. Nothing is sent to one that has ended, or where the system refuses.
+
+        Nor to whatever has its number once a Linux handle is closed.
+        """
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for its end, so long at most; whether it has ended. At once False where there is no descriptor."""
+
+    def duplicate(self) -> int | None:
+        """A descriptor that is readable once the process has ended, and stays so after `close`; the caller closes it.
+
+        None where there is none of its own: the sentinel tells all that is known.
+        """
+
+    def exit_code(self) -> int | None:
+        """How it ended: a number from 0 on, or minus the number of the signal. It is left to be reaped by its starter.
+
+        None: it has not ended, or somebody else has reaped it and the system does not tell, or it is no child.
+        """
+
+    def is_stopped(self) -> bool:
+        """Whether a signal has stopped it; False where the system does not tell."""
+
+    def close(self) -> None:
+        """Give the descriptors of the handle back. May be called again."""
+
+
+class LinuxProcess:
+    """By a pidfd. Raises OSError where the kernel has none, or refuses it, or the process is gone already."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._fd = os.pidfd_open(pid)
+
+    def fileno(self) -> int:
+        """See `ProcessHandle.fileno`."""
+        return self._fd
+
+    def send(self, number: int) -> None:
+        """See `ProcessHandle.send`. By its number where no signals go to pidfds, while it is known to live."""
+        if self._fd < 0:
+            return
+        try:
+            signal.pidfd_send_signal(self._fd, number)
+        except ProcessLookupError:
+            pass
+        except OSError:
+            if not self.wait(0):  # dead: the number may be a stranger's in a moment
+                _send_by_number(self._pid, number)
+
+    def wait(self, seconds: float) -> bool:
+        """See `ProcessHandle.wait`."""
+        return self._fd >= 0 and _is_readable(self._fd, seconds)
+
+    def duplicate(self) -> int | None:
+        """See `ProcessHandle.duplicate`."""
+        try:
+            return os.dup(self._fd)
+        except OSError:
+            return None
+
+    def exit_code(self) -> int | None:
+        """See `ProcessHandle.exit_code`."""
+        if self._fd < 0:
+            return None
+        try:
+            ended = os.waitid(os.P_PIDFD, self._fd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            return self._told_by_kernel()
+        return _code_of(ended)
+
+    def _told_by_kernel(self) -> int | None:
+        info = bytearray(struct.pack("Q", _PIDFD_INFO_EXIT).ljust(_INFO_SIZE, b"\0"))
+        try:
+            fcntl.ioctl(self._fd, _PIDFD_GET_INFO, info)
+        except OSError:
+            return None
+        (told,) = struct.unpack_from("Q", info)
+        if not told & _PIDFD_INFO_EXIT:
+            return None
+        (status,) = struct.unpack_from("i", info, _EXIT_CODE_AT)
+        return os.waitstatus_to_exitcode(status)
+
+    def is_stopped(self) -> bool:
+        """See `ProcessHandle.is_stopped`."""
+        try:
+            with open(f"/proc/{self._pid}/stat", "rb") as stat:
+                return stat.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+        except (OSError, IndexError):
+            return False
+
+    def close(self) -> None:
+        """See `ProcessHandle.close`."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class PosixProcess:
+    """By the number and the sentinel, which is its starter's to close; -1: there is none."""
+
+    def __init__(self, pid: int, sentinel: int = -1) -> None:
+        self._pid = pid
+        self._sentinel = sentinel
+
+    def fileno(self) -> int:
+        """See `ProcessHandle.fileno`."""
+        return self._sentinel
+
+    def send(self, number: int) -> None:
+        """See `ProcessHandle.send`."""
+        _send_by_number(self._pid, number)
+
+    def wait(self, seconds: float) -> bool:
+        """See `ProcessHandle.wait`."""
+        return self._sentinel >= 0 and _is_readable(self._sentinel, seconds)
+
+    def duplicate(self) -> int | None:
+        """See `ProcessHandle.duplicate`."""
+        return None
+
+    def exit_code(self) -> int | None:
+        """See `ProcessHandle.exit_code`."""
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13
+            return None
+        try:
+            ended = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            return None
+        return _code_of(ended)
+
+    def is_stopped(self) -> bool:
+        """See `ProcessHandle.is_stopped`."""
+        if not hasattr(os, "waitid"):
+            return False
+        try:
+            found = os.waitid(os.P_PID, self._pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            return False
+        return found is not None and found.si_code == os.CLD_STOPPED
+
+    def close(self) -> None:
+        """See `ProcessHandle.close`: the sentinel is not this one's."""
+
+
+def _open_process(pid: int, sentinel: int) -> ProcessHandle:
+    try:
+        return LinuxProcess(pid)
+    except ProcessLookupError:
+        if sentinel < 0:
+            raise
+    except OSError:
+        pass  # no pidfds here
+    return PosixProcess(pid, sentinel)
+
+
+_open_here = choose(linux=_open_process, posix=PosixProcess)
+
+
+def open_process(pid: int, sentinel: int = -1) -> ProcessHandle:
+    """The best handle that there is. It may mean a stranger once the sentinel has told the end.
+
+    Raises ProcessLookupError where there is no such process, as far as the system tells, and no sentinel.
+    """
+    return _open_here(pid, sentinel)
+
+
+def _refuse(pid: int) -> ProcessHandle:
+    raise OSError(f"this system has no hold on process {pid} but its number")
+
+
+#: A handle that never means a stranger with the same number. Raises OSError where there is none, or no such process.
+open_exactly = choose(linux=LinuxProcess, posix=_refuse)
+
+
+def is_reaped(pid: int) -> bool:
+    """Whether somebody has asked the system for that child's exit code already, so that nobody else can.
+
+    False where the system does not tell (macOS before Python 3.13).
+    """
+    if not hasattr(os, "waitid"):
+        return False
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except ChildProcessError:
+        return True
+    return False
+
+
+def _code_of(ended: os.waitid_result | None) -> int | None:
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
+def _send_by_number(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _is_readable(fd: int, seconds: float) -> bool:
+    looker = select.poll()
+    looker.register(fd, select.POLLIN)
+    return bool(looker.poll(seconds * 1000))

@@ -1,0 +1,140 @@
+"""The quiet look at other processes: which there are, since when, and with which environment. Nothing is done to them.
+
+On Linux it is read in /proc. Other systems tell none of it without running a program: there, no other processes are
+known, and whoever asks about one hears what it would hear of one that has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Iterator
+from typing import Protocol
+
+from mpqueue._os.system import choose
+
+#: A program that is just being loaded shows no environment yet: looks at it, seconds between them, and its age at most.
+_EXEC_LOOKS = 10
+_EXEC_PAUSE = 0.001
+_YOUNG = 2.0
+
+
+class ProcessTable(Protocol):
+    """What a system tells of its processes. What it does not tell is a sign of nothing: nobody may be killed for it."""
+
+    def others(self) -> Iterator[int]:
+        """The numbers of all processes of this user but this one and those it descends from. 1 ms for a hundred.
+
+        Raises OSError where that can't be told, for want of a descriptor.
+        """
+
+    def start_time(self, pid: int) -> int:
+        """When it was started, in a unit of the system's; 0 where there is no such process, or nothing is told.
+
+        With its number it names a process, as long as the machine runs. Raises OSError as `others` does.
+        """
+
+    def namespace(self) -> str:
+        """The namespace in which numbers of processes mean something to this one; empty where there is only one."""
+
+    def environment(self, pid: int) -> bytes | None:
+        """The variables that it was started with, each ended by a null byte; None where that is not told.
+
+        Waits for one that has just been started, `_EXEC_LOOKS` times `_EXEC_PAUSE` at most.
+        """
+
+
+class LinuxProcessTable:
+    """What /proc says."""
+
+    def others(self) -> Iterator[int]:
+        """See `ProcessTable.others`."""
+        spared = set(self._ancestors())
+        user = os.geteuid()
+        for name in os.listdir("/proc"):
+            if name.isdecimal() and int(name) not in spared:
+                with contextlib.suppress(OSError):
+                    if os.stat(f"/proc/{name}").st_uid == user:
+                        yield int(name)
+
+    def _ancestors(self) -> Iterator[int]:
+        pid = os.getpid()
+        while pid > 0:
+            yield pid
+            fields = _stat(pid)
+            pid = int(fields[1]) if fields else 0
+
+    def start_time(self, pid: int) -> int:
+        """See `ProcessTable.start_time`: in clock ticks since the machine started."""
+        fields = _stat(pid)
+        return int(fields[19]) if fields else 0
+
+    def namespace(self) -> str:
+        """See `ProcessTable.namespace`."""
+        return _namespace()
+
+    def environment(self, pid: int) -> bytes | None:
+        """See `ProcessTable.environment`."""
+        try:
+            for _ in range(_EXEC_LOOKS):
+                with open(f"/proc/{pid}/environ", "rb") as file:
+                    environ = file.read()
+                if environ or not self._may_be_in_exec(pid):
+                    return environ
+                threading.Event().wait(_EXEC_PAUSE)
+        except OSError:  # it ended, or is somebody else's
+            pass
+        return None
+
+    def _may_be_in_exec(self, pid: int) -> bool:
+        """Whether one without an environment has just been started, and will have an environment in a moment."""
+        os.readlink(f"/proc/{pid}/exe")  # raises for what has no program: the dead, and the kernel's own threads
+        with open("/proc/uptime", encoding="ascii") as file:
+            seconds = float(file.read().split()[0])
+        return seconds - self.start_time(pid) / os.sysconf("SC_CLK_TCK") < _YOUNG
+
+
+class PosixProcessTable:
+    """Nothing is told."""
+
+    def others(self) -> Iterator[int]:
+        """See `ProcessTable.others`: none are known."""
+        return iter(())
+
+    def start_time(self, pid: int) -> int:  # noqa: ARG002 - none is known
+        """See `ProcessTable.start_time`: not told."""
+        return 0
+
+    def namespace(self) -> str:
+        """See `ProcessTable.namespace`: there is one."""
+        return ""
+
+    def environment(self, pid: int) -> bytes | None:  # noqa: ARG002 - none is known
+        """See `ProcessTable.environment`: not told."""
+        return None
+
+
+#: That of this system.
+processes: ProcessTable = choose(linux=LinuxProcessTable(), posix=PosixProcessTable())
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on; the name before it may hold anything. None of the dead.
+
+    Raises OSError where that can't be told, for want of a descriptor: whoever takes the living for dead kills theirs.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return []
+
+
+@functools.cache
+def _namespace() -> str:
+    try:
+        return "".join(filter(str.isdecimal, os.readlink("/proc/self/ns/pid")))
+    except OSError:
+        return ""

@@ -1,0 +1,146 @@
+"""A hold on a process, and what ends with it: each form, with processes that really end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from mpqueue._os.process import parent_death, process_handle
+from mpqueue._os.process.process_handle import LinuxProcess, PosixProcess, ProcessHandle, is_reaped
+from mpqueue._os.process.process_identity import process_name
+from mpqueue._os.process.process_signals import signal_name
+from tests.support.programs import is_running
+from tests.support.waiting import wait_until
+
+FORMS = pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(
+            lambda pid, _: LinuxProcess(pid),
+            id="linux",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="a form for Linux"),
+        ),
+        pytest.param(PosixProcess, id="posix"),
+    ],
+)
+Form = Callable[[int, int], ProcessHandle]
+
+
+@contextmanager
+def started(form: Form, *command: str) -> Iterator[tuple[subprocess.Popen[bytes], ProcessHandle]]:
+    """A process that holds the other end of its sentinel, and a handle of it."""
+    sentinel, lives = os.pipe()
+    process = subprocess.Popen(command, pass_fds=[lives])
+    os.close(lives)
+    handle = form(process.pid, sentinel)
+    try:
+        yield process, handle
+    finally:
+        process.kill()
+        process.wait()
+        handle.close()
+        handle.close()
+        os.close(sentinel)
+
+
+@FORMS
+def test_a_signal_ends_it_and_its_end_is_seen_and_told_and_left_to_be_reaped(form: Form) -> None:
+    with started(form, "sleep", "300") as (process, handle):
+        assert not handle.wait(0)
+        assert handle.exit_code() is None
+        handle.send(signal.SIGKILL)
+        assert handle.wait(30)
+        wait_until(lambda: handle.exit_code() is not None, what="the exit code")
+        assert handle.exit_code() == -signal.SIGKILL
+        assert signal_name(handle.exit_code()) == "SIGKILL"
+        assert not is_reaped(process.pid)
+        assert process.wait() == -signal.SIGKILL
+        assert is_reaped(process.pid)
+        handle.send(signal.SIGKILL)  # to nobody
+
+
+@FORMS
+def test_one_that_ends_by_itself_tells_its_code(form: Form) -> None:
+    with started(form, "sh", "-c", "exit 3") as (_, handle):
+        assert handle.wait(30)
+        wait_until(lambda: handle.exit_code() == 3, what="the exit code")
+        own = handle.duplicate()
+        handle.close()
+        if own is not None:
+            assert process_handle._is_readable(own, 0)
+            os.close(own)
+        assert (own is not None) == isinstance(handle, LinuxProcess)
+
+
+@FORMS
+def test_one_that_was_stopped_is_seen_as_such_until_it_goes_on(form: Form) -> None:
+    with started(form, "sleep", "300") as (_, handle):
+        assert not handle.is_stopped()
+        handle.send(signal.SIGSTOP)
+        wait_until(handle.is_stopped, what="the stop")
+        assert handle.is_stopped(), "it was not taken away by looking"
+        handle.send(signal.SIGCONT)
+        wait_until(lambda: not handle.is_stopped(), what="its going on")
+
+
+def test_where_the_kernel_has_no_pidfds_a_process_is_known_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int, flags: int = 0) -> int:
+        raise PermissionError(pid, flags)
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    assert type(process_handle.open_process(os.getpid())) is PosixProcess
+    with pytest.raises(PermissionError):
+        process_handle.open_exactly(os.getpid())
+
+
+def test_of_a_process_that_is_gone_there_is_no_handle_without_a_sentinel() -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    with pytest.raises(ProcessLookupError):
+        process_handle.open_process(process.pid)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["_hold_by_kernel", "_hold_by_nobody"])
+@pytest.mark.parametrize("way", ["pull", "close"])
+def test_a_leash_ends_a_worker_and_its_group_by_either_form(form: str, way: str) -> None:
+    leash = parent_death.Leash()
+    program = (
+        "import os, subprocess, sys\n"
+        "from mpqueue._os.process import parent_death\n"
+        f"parent_death.hold_leash = parent_death.{form}\n"
+        f"parent_death.follow_parent({os.getpid()}, {leash.worker_end})\n"
+        "child = subprocess.Popen(['sleep', '300'])\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, pass_fds=[leash.worker_end]
+    ) as worker:
+        assert worker.stdout is not None
+        child = int(worker.stdout.readline())
+        assert is_running(child)
+        getattr(leash, way)()
+        assert worker.wait(30) == -signal.SIGKILL
+        wait_until(lambda: not is_running(child), what="the end of the group")
+    leash.close()
+
+
+def test_no_process_has_the_name_of_another() -> None:
+    name = process_name()
+    assert process_name() == name
+    assert len(name) == 16
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(write, process_name().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 99).decode() != name
+    os.close(read)
+    os.close(write)

@@ -1,0 +1,170 @@
+"""Facilities of the operating system: each form keeps the same contract, the portable one on Linux too."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from mpqueue._os import descriptors, system
+from mpqueue._os.memory import machine_memory, mappings, memory_files, memory_use
+from mpqueue._os.process import cpu_time
+from mpqueue._os.process.process_table import LinuxProcessTable, PosixProcessTable, ProcessTable
+
+LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="a form for Linux")
+
+
+def forms(linux: object, posix: object) -> pytest.MarkDecorator:
+    """Run the test with each form."""
+    return pytest.mark.parametrize(
+        "form", [pytest.param(linux, id="linux", marks=LINUX_ONLY), pytest.param(posix, id="posix")]
+    )
+
+
+def test_each_system_gets_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    for is_linux, form in ((True, "linux"), (False, "posix")):
+        monkeypatch.setattr(system, "IS_LINUX", is_linux)
+        assert system.choose(linux="linux", posix="posix") == form
+
+
+@forms(memory_files._make_memfd, memory_files._make_temporary)
+def test_a_file_in_memory_has_no_name_and_is_private_to_this_process(form: Callable[[str], int]) -> None:
+    fd = form("test")
+    try:
+        found = os.fstat(fd)
+        assert (stat.S_ISREG(found.st_mode), found.st_nlink, found.st_size) == (True, 0, 0)
+        assert fd > 2
+        assert not os.get_inheritable(fd)
+        os.ftruncate(fd, mmap.PAGESIZE)
+        with mmap.mmap(fd, mmap.PAGESIZE) as memory:
+            memory[:4] = b"both"
+        assert os.pread(fd, 4, 0) == b"both"
+    finally:
+        os.close(fd)
+
+
+@forms(memory_files._path_in_proc, memory_files._no_path)
+def test_a_path_leads_to_the_file_or_is_empty(form: Callable[[int], str]) -> None:
+    fd = memory_files.make_file("test")
+    try:
+        path = form(fd)
+        assert path == "" or os.path.samestat(os.stat(path), os.fstat(fd))
+    finally:
+        os.close(fd)
+
+
+@forms(descriptors._listed_in_proc, descriptors._listed_in_dev)
+def test_each_open_descriptor_is_listed(form: Callable[[], Iterable[int]]) -> None:
+    read, write = os.pipe()
+    try:
+        assert {0, read, write} <= set(form())
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def test_where_nothing_lists_descriptors_all_that_there_may_be_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> list[str]:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert {0, 1, 2} <= set(descriptors._listed_in_proc())
+    assert descriptors.descriptors_left() == math.inf
+
+
+@forms(descriptors._reopen_by_proc, descriptors._refuse_to_reopen)
+def test_what_is_opened_anew_is_the_same_file_with_an_offset_of_its_own(form: Callable[[int, int], int]) -> None:
+    fd = memory_files.make_file("test")
+    try:
+        os.write(fd, b"all")
+        try:
+            anew = form(fd, os.O_RDONLY)
+        except OSError:
+            assert form is descriptors._refuse_to_reopen
+        else:
+            assert os.read(anew, 9) == b"all"
+            os.close(anew)
+    finally:
+        os.close(fd)
+
+
+@forms(mappings._count_in_proc, mappings._count_none)
+def test_mappings_that_are_not_counted_are_none(form: Callable[[], int]) -> None:
+    assert (form() > 10) == (form is mappings._count_in_proc)
+
+
+@forms(mappings._read_limit_in_proc, mappings._default_limit)
+def test_a_limit_of_mappings_is_always_known(form: Callable[[], int]) -> None:
+    assert form() >= 1000
+
+
+def test_memory_that_is_no_longer_shared_changes_for_nobody_else() -> None:
+    file = memory_files.SharedFile("test", mmap.PAGESIZE)
+    with mmap.mmap(file.fd, mmap.PAGESIZE) as memory:
+        view = memoryview(memory)
+        view[0] = 7
+        mappings.give_up_sharing(mappings.address_of(view), mmap.PAGESIZE)
+        assert view[0] == 0
+        view[0] = 9
+        assert os.pread(file.fd, 1, 0) == b"\7"
+        view.release()
+    file.close()
+
+
+@forms(memory_use._read_private_bytes, memory_use._do_not_know)
+def test_memory_is_bytes_or_not_told(form: Callable[[], int | None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_use, "_statm", -1)
+    for _ in range(2):
+        used = form()
+        assert used is None if form is memory_use._do_not_know else used is not None and used > 1 << 20
+    if memory_use._statm >= 0:
+        os.close(memory_use._statm)
+
+
+@forms(memory_use.LinuxGauge, memory_use._no_gauge)
+def test_a_gauge_reads_another_process_or_there_is_none(form: Callable[[int], memory_use.MemoryGauge]) -> None:
+    try:
+        gauge = form(os.getppid())
+    except OSError:
+        assert form is memory_use._no_gauge
+    else:
+        assert gauge.read() >= 0
+        gauge.close()
+
+
+@forms(machine_memory.LinuxMachine, machine_memory.PosixMachine)
+def test_the_machine_s_memory_is_bytes_or_not_told(form: Callable[[], machine_memory.MachineMemory]) -> None:
+    found = form().memory()
+    assert (
+        found is None if form is machine_memory.PosixMachine else found is not None and found.total >= found.available
+    )
+
+
+@forms(memory_use.LinuxPeak, memory_use.PosixPeak)
+def test_a_peak_is_bytes_or_not_told(form: Callable[[], memory_use.Peak]) -> None:
+    peak = form()
+    peak.begin()
+    found = peak.end()
+    assert found is None if form is memory_use.PosixPeak else found is None or found > 1 << 20
+
+
+@forms(cpu_time._read_run_delay, cpu_time._do_not_know)
+def test_a_delay_only_grows_or_is_not_told(form: Callable[[], int | None]) -> None:
+    before, after = form(), form()
+    assert (before or 0) <= (after or 0)
+
+
+@forms(LinuxProcessTable(), PosixProcessTable())
+def test_a_table_names_a_process_by_its_start_or_knows_none(form: ProcessTable) -> None:
+    me = os.getpid()
+    assert me not in form.others()
+    assert form.start_time(me) == form.start_time(me)
+    assert form.namespace() == form.namespace()
+    told = isinstance(form, LinuxProcessTable)
+    assert (form.start_time(me) > 0) == told
+    assert (form.environment(me) is not None) == told
