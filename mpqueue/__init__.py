@@ -8,8 +8,8 @@ The way through, one arrow a step, none back:
 
 What begins with ``_`` is private. `_queue` is what users hold, `_dropin`, `_output`, `_report`, `_live_page` and `_cli`
 stand on it. `_engines` run workers, each in a folder of its own; `_parent` is the program's half, which knows none of
-them; `_core` decides and runs nowhere in particular; `_worker` runs in the workers, `_wire` on both sides. Names are
-resolved on first use, so that a worker never loads the program's half.
+them; `_core` decides and runs nowhere in particular; `_worker` runs in the workers, `_wire` on both sides. `_os` is the
+one room for the operating system. Names are resolved on first use, so that a worker never loads the program's half.
 """
 
 from __future__ import annotations

@@ -159,3 +159,100 @@ def test_a_class_s_name_is_used_once() -> None:
     )
     # `mpqueue.Pool` and `mpqueue.JobStarted` are public; nothing else may be mistaken for them.
     assert not {name for name, count in found.items() if count > 1}
+
+
+#: What only `mpqueue/_os` may use, since it is not the same on all systems.
+OF_THE_SYSTEM = {
+    "ctypes",
+    "fcntl",
+    "os.P_PIDFD",
+    "os._exit",
+    "os.eventfd",
+    "os.fork",
+    "os.forkpty",
+    "os.getpgid",
+    "os.getpgrp",
+    "os.getppid",
+    "os.getsid",
+    "os.kill",
+    "os.killpg",
+    "os.memfd_create",
+    "os.name",
+    "os.nice",
+    "os.pidfd_open",
+    "os.posix_fallocate",
+    "os.posix_spawn",
+    "os.sched_getaffinity",
+    "os.sched_setaffinity",
+    "os.setpgid",
+    "os.setsid",
+    "os.sysconf",
+    "os.timerfd_create",
+    "os.uname",
+    "os.wait",
+    "os.waitid",
+    "os.waitpid",
+    "platform.system",
+    "psutil",
+    "resource",
+    "select.epoll",
+    "select.kqueue",
+    "signal",
+    "socket.SOCK_SEQPACKET",
+    "sys.platform",
+    "time.clock_gettime",
+}
+#: Where such files are, in a text that is no docstring.
+FOLDERS_OF_THE_SYSTEM = ("/proc", "/sys/", "/dev/fd", "/dev/shm", "prctl")
+
+#: What a module may use all the same, and why.
+MAY_USE_THE_SYSTEM = {
+    ("mpqueue/_worker/signals.py", "signal"): "it stands in for `signal.signal` and `getsignal` that users call",
+    (
+        "mpqueue/_worker/elsewhere/dask_side.py",
+        "psutil",
+    ): "in Dask's nanny, which has it: a worker's children",
+}
+
+
+def uses_of_the_system(tree: ast.Module) -> Iterator[str]:
+    """Names of `OF_THE_SYSTEM` that a module uses, and texts that name such folders."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            names = [f"{node.value.id}.{node.attr}"]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield from (folder for folder in FOLDERS_OF_THE_SYSTEM if folder in node.value)
+        yield from (name for name in names if name in OF_THE_SYSTEM)
+
+
+@each([path for path in MODULES if PACKAGE / "_os" not in path.parents])
+def test_the_operating_system_is_known_in_its_room_only(path: Path) -> None:
+    allowed = {name for module, name in MAY_USE_THE_SYSTEM if module == name_of(path)}
+    found = set(uses_of_the_system(parse(path)))
+    assert found == allowed, "draw it out into mpqueue/_os, which has a form for each system"
+
+
+def test_what_belongs_to_the_system_is_found_however_it_is_written() -> None:
+    text = '''
+"""About /proc."""
+import fcntl, os
+from sys import platform
+from signal import SIGKILL
+def f(pid):
+    """See /dev/shm."""
+    os.kill(pid, 9)
+    return f"/proc/{pid}/stat"
+'''
+    assert sorted(uses_of_the_system(ast.parse(text))) == ["/proc", "fcntl", "os.kill", "signal", "sys.platform"]
