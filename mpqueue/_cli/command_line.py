@@ -14,20 +14,19 @@ from mpqueue._cli import run_command as run
 from mpqueue._cli.usage import Exit, Parser, UsageError, say, say_error
 from mpqueue.errors import MPQueueError
 
-#: Modules of commands, in the order of the help; each adds its own parser.
-COMMANDS = (run, journal, completion)
-
 EPILOG = "`mpqueue COMMAND --help` says more, with examples."
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = Parser(prog="mpqueue", description="Run Python functions over many items on all CPU cores.", epilog=EPILOG)
+    text = "Run Python functions over many items on all CPU cores."
+    parser: argparse.ArgumentParser = Parser(prog="mpqueue", description=text, epilog=EPILOG)
     version = sys.modules["mpqueue"].__version__
     parser.add_argument("--version", action="version", version=f"mpqueue {version}")
     commands = parser.add_subparsers(title="commands", dest="name", metavar="COMMAND", required=True)
-    for module in COMMANDS:
-        module.add_command(commands)
+    run.add_command(commands)
+    journal.add_command(commands)
+    completion.add_command(commands, parser)
     return parser
 
 

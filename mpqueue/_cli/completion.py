@@ -1,48 +1,31 @@
-"""``mpqueue completion``: a script that lets a shell complete commands and options, made from the parser itself."""
+"""``mpqueue completion``: a script that lets a shell complete commands, options, choices and file names.
+
+shtab writes it, from the parser itself. A script is made once, and most installations make none: so shtab is an extra,
+and is loaded when the command runs.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 
+from mpqueue._cli.usage import Exit, UsageError
+
+#: Those of shtab's shells that the command promises.
 SHELLS = ("bash", "zsh", "fish")
 EPILOG = """\
 examples:
   mpqueue completion bash > ~/.local/share/bash-completion/completions/mpqueue
   mpqueue completion zsh > ~/.zfunc/_mpqueue      # with fpath+=~/.zfunc before compinit
   mpqueue completion fish > ~/.config/fish/completions/mpqueue.fish
+
+It needs shtab: pip install 'mpqueue[completion]'. What it printed goes on working without.
 """
 
-_BASH = """\
-_mpqueue() {{
-    local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}}
-    if [[ $COMP_CWORD -eq 1 ]]; then
-        COMPREPLY=($(compgen -W "{commands}" -- "$word"))
-        return
-    fi
-    case "${{COMP_WORDS[1]}} $before" in
-{choices}
-    esac
-    if [[ $word == -* ]]; then
-        case ${{COMP_WORDS[1]}} in
-{options}
-        esac
-    else
-        COMPREPLY=($(compgen -f -- "$word"))
-    fi
-}}
-complete -o filenames -F _mpqueue mpqueue
-"""
-_ZSH = """\
-#compdef mpqueue
-autoload -U +X bashcompinit && bashcompinit
-"""
 
-Commands = dict[str, argparse.ArgumentParser]
-
-
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add it to the command line."""
+def add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], command_line: argparse.ArgumentParser
+) -> None:
+    """Add it to the command line, which it completes."""
     parser = commands.add_parser(
         "completion",
         help="print a script that completes commands and options in a shell",
@@ -51,58 +34,17 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shell", choices=SHELLS)
-    parser.set_defaults(command=lambda args: _print(script(args.shell, commands.choices)))
 
+    def print_script(args: argparse.Namespace) -> int:
+        try:
+            import shtab
+        except ImportError as error:
+            raise UsageError(f"completion: expected shtab: pip install 'mpqueue[completion]' ({error})") from None
+        for one in commands.choices.values():
+            for action in one._actions:
+                if action.nargs != 0 and action.type is None and not action.choices:
+                    action.complete = shtab.FILE  # type: ignore[attr-defined]
+        print(shtab.complete(command_line, args.shell))
+        return Exit.GOOD
 
-def _print(text: str) -> int:
-    print(text, end="")
-    return 0
-
-
-def script(shell: str, commands: Commands) -> str:
-    """The script for one of `SHELLS`."""
-    if shell == "fish":
-        return "".join(f"{line}\n" for line in _fish(commands))
-    return (_ZSH if shell == "zsh" else "") + _bash(commands)
-
-
-def _bash(commands: Commands) -> str:
-    choices, options = [], []
-    for name, parser in commands.items():
-        options.append(f'            {name}) COMPREPLY=($(compgen -W "{" ".join(_flags(parser))}" -- "$word"));;')
-        for action in _actions(parser):
-            if action.choices:
-                words = " ".join(map(str, action.choices))
-                places = "|".join(f'"{name} {flag}"' for flag in action.option_strings or [name])
-                choices.append(f'        {places}) COMPREPLY=($(compgen -W "{words}" -- "$word")); return;;')
-    return _BASH.format(commands=" ".join(commands), choices="\n".join(choices), options="\n".join(options))
-
-
-def _fish(commands: Commands) -> Iterator[str]:
-    for name, parser in commands.items():
-        yield f"complete -c mpqueue -f -n __fish_use_subcommand -a {name} -d '{_first_line(parser.description)}'"
-        here = f"complete -c mpqueue -n '__fish_seen_subcommand_from {name}'"
-        for action in _actions(parser):
-            words = f" -x -a '{' '.join(map(str, action.choices))}'" if action.choices else ""
-            if not action.option_strings:
-                if words:
-                    yield here + words
-                continue
-            flags = " ".join(
-                f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}" for flag in action.option_strings
-            )
-            takes = "" if words or action.nargs == 0 else " -r"
-            yield f"{here} {flags}{takes}{words} -d '{_first_line(action.help)}'"
-
-
-def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    return parser._actions
-
-
-def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:
-    for action in _actions(parser):
-        yield from action.option_strings
-
-
-def _first_line(text: str | None) -> str:
-    return (text or "").partition("\n")[0].replace("'", "")
+    parser.set_defaults(command=print_script)

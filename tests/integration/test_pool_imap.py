@@ -177,7 +177,7 @@ def test_the_pool_lives_as_long_as_its_iterator() -> None:
 def test_memory_stays_small_however_long_the_input() -> None:
     with Pool(2) as pool:
         results = pool.imap(do.succeed, range(300_000))
-        stream = results._stream
+        stream = results._results.stream
         most = 0
         for number, result in enumerate(results):
             assert number == result
