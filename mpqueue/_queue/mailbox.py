@@ -73,9 +73,12 @@ class Mailbox(Generic[M]):
         if alarm is not None:
             alarm.ring()
 
-    def take(self) -> M:
-        """The next thing; waits for it."""
-        return self._queue.get()
+    def take(self, timeout: float | None = None) -> M:
+        """The next thing; waits for it. Raises TimeoutError where nothing comes for ``timeout`` seconds."""
+        try:
+            return self._queue.get(timeout=timeout)
+        except queue.Empty:
+            raise TimeoutError from None
 
     async def take_later(self) -> M:
         """The next thing; waits for it without blocking the loop."""

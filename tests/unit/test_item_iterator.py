@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpqueue._dropin.map.input_reader import GROWTH, READ_SECONDS, InputReader
-from mpqueue._dropin.map.item_iterator import Arrivals
+from mpqueue._dropin.stream_results import Arrivals
 
 
 class Clock:

@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mpqueue._core.state.item_table import Failure
-from mpqueue._dropin.map.item_iterator import Arrivals
+from mpqueue._dropin.stream_results import Arrivals
 from mpqueue.errors import ItemCancelledError
 
 if TYPE_CHECKING:

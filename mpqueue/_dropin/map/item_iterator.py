@@ -1,63 +1,25 @@
 """`ItemIterator`: the results of a stream, one by one, while its input is read.
 
 The input is read on the consumer's thread, and only so far ahead as keeps the workers busy: an endless generator works,
-memory stays constant, and when the consumer stops, so does the reading. Outcomes are taken in blocks, so that a tiny
-item costs little more than its place in a list.
+memory stays constant, and when the consumer stops, so does the reading.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, Self, TypeVar
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.map.input_reader import InputReader
 from mpqueue._dropin.map.map_options import OnItemError
-from mpqueue._queue.mailbox import Mailbox, let_others_run
+from mpqueue._dropin.stream_results import PARTS, StreamResults, not_an_end
+from mpqueue._queue.mailbox import let_others_run
 from mpqueue._queue.run import Ended
 from mpqueue._queue.stream import Stream
 from mpqueue.errors import QueueClosedError, TooManyFailuresError
 
 R = TypeVar("R")
-
-#: The window is filled, and outcomes are taken, by at least so many parts.
-BLOCKS = 4
-
-
-class Arrivals:
-    """Which items have ended and were not taken yet: in the order of the input, or in that of their ends."""
-
-    def __init__(self, ordered: bool, first: int = 0) -> None:
-        self._ordered = ordered
-        self._next = first
-        self._stretches: dict[int, range] = {}  #: ordered: by their first item
-        self._line: deque[Sequence[int]] = deque()  #: unordered
-
-    def add(self, indices: Sequence[int]) -> None:
-        """These have ended."""
-        if not self._ordered:
-            self._line.append(indices)
-        elif isinstance(indices, range):
-            self._stretches[indices.start] = indices
-        else:
-            self._stretches.update((index, range(index, index + 1)) for index in indices)
-
-    def take(self, most: int) -> Sequence[int]:
-        """The next ones, at most so many; none where the next is still to come."""
-        if not self._ordered:
-            indices: Sequence[int] = self._line.popleft() if self._line else ()
-            if len(indices) > most:
-                self._line.appendleft(indices[most:])
-            return indices[:most]
-        lo = hi = self._next
-        while hi - lo < most and (stretch := self._stretches.pop(hi, None)) is not None:
-            hi = min(stretch.stop, lo + most)
-            if hi < stretch.stop:
-                self._stretches[hi] = range(hi, stretch.stop)
-        self._next = hi
-        return range(lo, hi)
 
 
 class ItemIterator(Generic[R]):
@@ -82,22 +44,20 @@ class ItemIterator(Generic[R]):
     ) -> None:
         self._reader = reader
         self._on_error = on_error
-        self._window = window
         self._max_failures = max_failures
         self._failed = 0
         self._give_back = give_back
         self._await_told = await_told
         self._spoke = False
-        self._news: Mailbox[Ended] = Mailbox()
-        self._arrivals = Arrivals(ordered)
         self._added = self._taken = 0  #: items: read, and given to the consumer
         self._block: Iterator[Any] = iter(())  #: outcomes that are there; a `Failure` is to be raised
         self._block_size = 0
-        self._stream: Stream | None = open_(self._news.put)
+        self._results = StreamResults(open_, window, ordered=ordered)
+        self._is_closed = False
 
     def start(self) -> None:
         """Read the first items, so that the work begins before the first result is asked for."""
-        while self._read() and self._news.is_empty():
+        while self._read() and self._results.news.is_empty():
             pass
 
     # -- one by one ------------------------------------------------------------------------------------------
@@ -114,8 +74,8 @@ class ItemIterator(Generic[R]):
             self._end_block()
             while not self._begin_block():
                 if not self._read():
-                    self._hear(self._news.take())
-            if self._stream is None:
+                    self._results.hear(self._results.news.take())
+            if self._is_closed:
                 if self._spoke:  # what was logged is told before the loop is over
                     self._await_told()
                 raise self._input_error() or StopIteration
@@ -135,19 +95,15 @@ class ItemIterator(Generic[R]):
                 if self._read():
                     await let_others_run()
                 else:
-                    self._hear(await self._news.take_later())
-            if self._stream is None:
+                    self._results.hear(await self._results.news.take_later())
+            if self._is_closed:
                 raise self._input_error() or StopAsyncIteration
 
     def _error_of(self, failure: Failure) -> BaseException:
         error = failure.error
         if isinstance(error, TooManyFailuresError):
             self.close()
-        if isinstance(error, StopIteration | StopAsyncIteration):  # would look like the end
-            wrapped = RuntimeError(f"an item raised {type(error).__name__}")
-            wrapped.__cause__ = error
-            return wrapped
-        return error
+        return not_an_end(error, "an item")
 
     def _input_error(self) -> BaseException | None:
         error, self._reader.error = self._reader.error, None
@@ -163,15 +119,15 @@ class ItemIterator(Generic[R]):
 
     def _begin_block(self) -> bool:
         """Take the next outcomes, or close at the end; False where the next one is still to come."""
-        stream = self._stream
-        while stream is not None and not self._news.is_empty():
-            self._hear(self._news.take())
-        if stream is None:
+        if self._is_closed:
             return True
-        indices = self._arrivals.take(max(1, self._window(stream) // BLOCKS))
-        if indices:
-            self._block = iter(self._treated(stream.take_all(indices)))
-            self._block_size = len(indices)
+        outcomes = self._results.take_block()
+        if self._results.is_over:
+            self.close()
+            raise QueueClosedError("the pool was closed while results were still to come")
+        if outcomes:
+            self._block = iter(self._treated(outcomes))
+            self._block_size = len(outcomes)
         elif self._taken == self._added and self._reader.exhausted:
             self.close()
         else:
@@ -204,38 +160,31 @@ class ItemIterator(Generic[R]):
         error.__cause__ = last.error
         return error
 
-    def _hear(self, indices: Ended) -> None:
-        """Items ended; None: the stream was ended from outside, so nothing more will."""
-        if indices is None:
-            self.close()
-            raise QueueClosedError("the pool was closed while results were still to come")
-        self._arrivals.add(indices)
-
     def _read(self) -> bool:
         """Read some of the input, where the window has room for it; False where it has not, or all was read."""
-        stream = self._stream
-        if stream is None or self._reader.exhausted:
+        if self._is_closed or self._reader.exhausted:
             return False
-        window, under_way = self._window(stream), self._added - self._taken
+        window, under_way = self._results.window(), self._added - self._taken
         room = window - under_way
-        if room <= 0 or (under_way and room < window // BLOCKS):
+        if room <= 0 or (under_way and room < window // PARTS):
             return False  # a few at a time would be many messages
         batch = self._reader.read(room)
         if batch:
             self._added += len(batch)
-            stream.add(batch)
+            self._results.stream.add(batch)
         return True
 
     # -- the end ---------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """End the work: what waits does not run, what runs is ended. Idempotent."""
-        stream, self._stream = self._stream, None
-        if stream is None:
+        if self._is_closed:
             return
+        self._is_closed = True
         all_done = self._reader.exhausted and self._taken == self._added
         self._reader.close()
         self._block = iter(())
+        stream = self._results.stream
         self._spoke = stream.run.spoke
         stream.run.end_display()
         with contextlib.suppress(QueueClosedError):  # or this is a fork, which has none of it
@@ -250,5 +199,5 @@ class ItemIterator(Generic[R]):
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_stream", None) is not None:
+        if hasattr(self, "_is_closed"):  # it was made
             self.close()

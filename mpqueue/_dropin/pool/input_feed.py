@@ -11,11 +11,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from mpqueue._dropin.stream_results import PARTS
 from mpqueue._queue.stream import Stream
 from mpqueue.errors import QueueClosedError
-
-#: A reader that met the end of its window waits until it may read at least the window's so many-th part.
-PARTS = 4
 
 
 class InputFeed:

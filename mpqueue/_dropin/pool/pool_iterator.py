@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,9 +16,9 @@ from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from mpqueue._core.state.item_table import Failure
-from mpqueue._dropin.map.item_iterator import Arrivals
-from mpqueue._dropin.pool.input_feed import PARTS, InputFeed
+from mpqueue._dropin.pool.input_feed import InputFeed
 from mpqueue._dropin.pool.pool_errors import ended_error, error_of
+from mpqueue._dropin.stream_results import StreamResults, not_an_end
 
 if TYPE_CHECKING:
     from mpqueue._dropin.pool.process_pool import Pool
@@ -60,14 +59,10 @@ class PoolIterator(Standard[R]):
         self._owner = os.getpid()  #: a fork has no part in it
         self._now = pool.now
         self._lock = threading.Lock()
-        self._news: queue.SimpleQueue[Ended] = queue.SimpleQueue()
-        self._arrivals = Arrivals(ordered)
         self._block: Iterator[Any] = iter(())
         self._block_size = 0
-        self._is_over = False  #: nothing more will be heard
-        self._stream = stream = open_(self._news.put)
-        self._window = window
-        self._feed: InputFeed | None = InputFeed(items, stream, lambda: window(stream))
+        self._results = StreamResults(open_, window, ordered=ordered)
+        self._feed: InputFeed | None = InputFeed(items, self._results.stream, self._results.window)
         self._feed.start()
 
     def __iter__(self) -> Self:
@@ -86,7 +81,7 @@ class PoolIterator(Standard[R]):
         finally:
             self._lock.release()
         if type(outcome) is Failure:
-            raise _not_an_end(error_of(outcome))
+            raise not_an_end(error_of(outcome), "a call")
         return cast(R, outcome)
 
     def _take(self, deadline: float | None) -> Any:
@@ -98,47 +93,33 @@ class PoolIterator(Standard[R]):
                 raise StopIteration
             feed.took(self._block_size)
             self._block_size = 0
-            while not self._begin_block() and not self._at_end(feed):
+            while not (outcomes := self._results.take_block()) and not self._at_end(feed):
                 self._hear(deadline)
-
-    def _begin_block(self) -> bool:
-        """Take the next outcomes, where they are there."""
-        while not self._news.empty():
-            self._note(self._news.get())
-        indices = self._arrivals.take(max(1, self._window(self._stream) // PARTS))
-        if not indices:
-            return False
-        self._block = iter(self._stream.take_all(indices))
-        self._block_size = len(indices)
-        return True
+            self._block, self._block_size = iter(outcomes), len(outcomes)
 
     def _at_end(self, feed: InputFeed) -> bool:
         if feed.drained:
             error = feed.error
-        elif self._is_over:
+        elif self._results.is_over:
             error = ended_error()
         else:
             return False
         pool = self._pool
         self._feed = self._pool = None
-        self._stream.run.end_display()
-        if self._stream.run.spoke and pool is not None:
+        run = self._results.stream.run
+        run.end_display()
+        if run.spoke and pool is not None:
             pool.await_told()
         if error is not None:
             raise error
         return True
 
     def _hear(self, deadline: float | None) -> None:
+        timeout = None if deadline is None else max(0.0, deadline - self._now())
         try:
-            self._note(self._news.get(timeout=None if deadline is None else max(0.0, deadline - self._now())))
-        except queue.Empty:
+            self._results.hear(self._results.news.take(timeout))
+        except TimeoutError:
             raise multiprocessing.TimeoutError from None
-
-    def _note(self, indices: Ended) -> None:
-        if indices is None:
-            self._is_over = True
-        else:
-            self._arrivals.add(indices)
 
     # -- for the pool ----------------------------------------------------------------------------------------
 
@@ -153,21 +134,12 @@ class PoolIterator(Standard[R]):
         feed = self._feed
         if feed is not None:
             feed.stop()
-        self._news.put(None)
+        self._results.news.put(None)
 
     def __del__(self) -> None:
         feed = getattr(self, "_feed", None)
         if feed is None or sys.is_finalizing() or os.getpid() != self._owner:
             return
-        if not feed.taken and not self._is_over and not feed.drained:
+        if not feed.taken and not self._results.is_over and not feed.drained:
             log.warning("an iterator of Pool.imap was dropped before anybody read from it; its work was ended")
         feed.stop()
-
-
-def _not_an_end(error: BaseException) -> BaseException:
-    """A StopIteration that a call raised would look like the end."""
-    if not isinstance(error, StopIteration):
-        return error
-    wrapped = RuntimeError("a call raised StopIteration")
-    wrapped.__cause__ = error
-    return wrapped
