@@ -44,7 +44,7 @@ def test_timers_go_off_in_the_order_of_their_moments_and_not_where_cancelled(wat
     def begin() -> None:
         watcher.later(0.02, gone_off.append, "second")
         watcher.later(0.01, gone_off.append, "first")
-        watcher.later(0.015, gone_off.append, "cancelled").cancel()
+        watcher.cancel(watcher.later(0.015, gone_off.append, "cancelled"))
         watcher.later(0.03, over.set)
 
     watcher.call(begin)

@@ -16,9 +16,6 @@ class Timer:
     def __init__(self, pause: float, call: Callable[[], object]) -> None:
         self.pause, self.call, self.cancelled = pause, call, False
 
-    def cancel(self) -> None:
-        self.cancelled = True
-
 
 class Watcher:
     """Remembers what it is asked for."""
@@ -30,6 +27,9 @@ class Watcher:
     def later(self, pause: float, call: Callable[[], object]) -> Timer:
         self.timers.append(Timer(pause, call))
         return self.timers[-1]
+
+    def cancel(self, timer: Timer) -> None:
+        timer.cancelled = True
 
     def on_readable(self, _fd: int, call: Callable[[], object]) -> None:
         self.read = call

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sched
 from collections.abc import Callable
 
-from mpqueue._engines.loky.process.watcher import Watcher, WatcherTimer
+from mpqueue._engines.loky.process.watcher import Watcher
 from mpqueue._engines.loky.process.worker_process import WorkerProcess
 from mpqueue._os.process.process_signals import STACK_SIGNAL
 
@@ -28,7 +29,7 @@ class StackDump:
         self._watcher = watcher
         self._text = bytearray()
         self._then: Callable[[], object] | None = None
-        self._timer: WatcherTimer | None = None
+        self._timer: sched.Event | None = None
 
     def listen(self) -> None:
         """Read from now on; what comes without having been asked for is dropped."""
@@ -49,7 +50,7 @@ class StackDump:
     def take(self) -> str | None:
         """After the worker's death: stop listening, and return the text that was asked for, if any came."""
         if self._timer is not None:
-            self._timer.cancel()
+            self._watcher.cancel(self._timer)
         if self._then is None:
             self._watcher.forget(self._fd)
             return None
@@ -71,7 +72,7 @@ class StackDump:
             return False
         if self._then is not None:
             if self._timer is not None and len(self._text) < MOST:
-                self._timer.cancel()
+                self._watcher.cancel(self._timer)
                 self._timer = self._watcher.later(SETTLE, self._then)
             self._text += text
         return True

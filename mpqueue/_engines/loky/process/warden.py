@@ -19,6 +19,7 @@ import contextlib
 import enum
 import logging
 import os
+import sched
 import threading
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
@@ -28,7 +29,7 @@ from mpqueue._engines.loky import launch
 from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._engines.loky.process import strays
 from mpqueue._engines.loky.process.stack_dump import StackDump
-from mpqueue._engines.loky.process.watcher import Watcher, WatcherTimer
+from mpqueue._engines.loky.process.watcher import Watcher
 from mpqueue._os.process.process_signals import signal_name
 from mpqueue._parent.lane_protocol import Post
 from mpqueue._parent.open_calls import Call
@@ -89,8 +90,8 @@ class Warden:
         self._claim: Claim | None = None
         self._text: str | None = None
         self._stack = StackDump(lane.stack, lane.worker, watcher)
-        self._timer: WatcherTimer | None = None
-        self._end_expected: WatcherTimer | None = None  #: when it is given up, once it was killed
+        self._timer: sched.Event | None = None
+        self._end_expected: sched.Event | None = None  #: when it is given up, once it was killed
 
     def begin(self) -> None:
         """Start to look after it."""
@@ -180,7 +181,7 @@ class Warden:
         lane = self.lane
         self._cancel_timer()
         if self._end_expected is not None:
-            self._end_expected.cancel()
+            self._watcher.cancel(self._end_expected)
         self._watcher.forget(lane.worker.fileno())
         self._state = State.LEAVING
         try:
@@ -243,5 +244,5 @@ class Warden:
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
-            self._timer.cancel()
+            self._watcher.cancel(self._timer)
             self._timer = None

@@ -9,13 +9,13 @@ a cold queue needs for its first result.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
+import sched
 import selectors
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -27,22 +27,6 @@ _log = logging.getLogger("mpqueue")
 Call = Callable[[], object]
 
 
-class WatcherTimer:
-    """A call at a moment, until it is cancelled. Watcher thread only."""
-
-    def __init__(self, call: Call) -> None:
-        self._call: Call | None = call
-
-    def cancel(self) -> None:
-        """Do not make the call."""
-        self._call = None
-
-    def take(self) -> Call | None:
-        """The call, which is to be made now; None where it was cancelled."""
-        call, self._call = self._call, None
-        return call
-
-
 class Watcher:
     """The thread, started at once. Owner: the pool, which calls `stop` and waits."""
 
@@ -51,9 +35,7 @@ class Watcher:
         self._waker = Waker()
         self._readers: dict[int, Call] = {}
         self._calls: deque[Call] = deque()
-        self._timers: list[tuple[float, int, WatcherTimer]] = []
-        self._serial = itertools.count()
-        self._now = SystemClock().now
+        self._timers = sched.scheduler(SystemClock().now, lambda _: None)
         self._running = True
         self.on_readable(self._waker.fileno(), self._waker.clear)
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -71,11 +53,14 @@ class Watcher:
         self._calls.append(partial(function, *args))
         self._waker.wake()
 
-    def later(self, delay: float, function: Callable[..., object], *args: Any) -> WatcherTimer:
-        """Have ``function`` called in ``delay`` seconds, unless the timer is cancelled. Watcher thread only."""
-        timer = WatcherTimer(partial(function, *args))
-        heapq.heappush(self._timers, (self._now() + delay, next(self._serial), timer))
-        return timer
+    def later(self, delay: float, function: Callable[..., object], *args: Any) -> sched.Event:
+        """Have ``function`` called in ``delay`` seconds, unless it is cancelled (`cancel`). Watcher thread only."""
+        return self._timers.enter(delay, 0, _make, (partial(function, *args),))
+
+    def cancel(self, timer: sched.Event) -> None:
+        """Do not make the call, where it was not made yet. Watcher thread only."""
+        with suppress(ValueError):  # it was made
+            self._timers.cancel(timer)
 
     def on_readable(self, fd: int, function: Call) -> None:
         """Call ``function`` whenever ``fd`` is readable or at its end, until `forget`. Watcher thread only."""
@@ -93,36 +78,30 @@ class Watcher:
         self._running = False
 
     def _run(self) -> None:
+        until_timer = None
         try:
             while self._running:
-                self._step()
+                until_timer = self._step(until_timer)
         finally:
             self._close()
 
-    def _step(self) -> None:
-        for key, _ in self._selector.select(self._pause()):
+    def _step(self, until_timer: float | None) -> float | None:
+        """Wait for something at most so long, and make its calls; returns the seconds to the next timer."""
+        for key, _ in self._selector.select(0.0 if self._calls else until_timer):
             # One that was called before may have had it forgotten.
             if (reader := self._readers.get(key.fd)) is not None:
                 _make(reader)
         for _ in range(len(self._calls)):
             _make(self._calls.popleft())
-        now = self._now()
-        while self._timers and self._timers[0][0] <= now:
-            call = heapq.heappop(self._timers)[2].take()
-            if call is not None:
-                _make(call)
-
-    def _pause(self) -> float | None:
-        if self._calls:
-            return 0.0
-        return max(0.0, self._timers[0][0] - self._now()) if self._timers else None
+        return self._timers.run(blocking=False)  # makes the calls that are due
 
     def _close(self) -> None:
         self._waker.close()
         self._selector.close()
         self._readers.clear()
         self._calls.clear()
-        self._timers.clear()
+        for timer in self._timers.queue:
+            self.cancel(timer)
 
 
 def _make(call: Call) -> None:
