@@ -33,7 +33,7 @@ except ImportError as error:
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.executor.call_stream import CallStream
 from mpqueue._dropin.executor.executor_errors import ExecutorCrashedError, error_of
-from mpqueue._dropin.policy import DROPIN_RETRY
+from mpqueue._dropin.map.map_options import DROPIN_RETRY
 from mpqueue._dropin.shared_pool import SharedPool
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import JobOptions, check_timeout, choose_policy

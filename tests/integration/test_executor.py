@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from mpqueue import Executor, ItemTimeoutError, RetryPolicy, WorkerCrashedError
-from mpqueue._dropin.policy import DROPIN_RETRY
+from mpqueue._dropin.map.map_options import DROPIN_RETRY
 from mpqueue._wire.pickling.packed_functions import FunctionPacker, PackedFunction
 from tests.support import handlers as do
 from tests.support.waiting import Gate, wait_until

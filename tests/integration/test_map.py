@@ -24,7 +24,7 @@ from mpqueue import (
     WorkerCrashedError,
 )
 from mpqueue._dropin import shared_pool as shared_pool_module
-from mpqueue._dropin.policy import DROPIN_RETRY
+from mpqueue._dropin.map.map_options import DROPIN_RETRY
 from mpqueue._dropin.shared_pool import shared_pool
 from tests.support import handlers as do
 from tests.support.programs import interrupt_program, is_running, run_program

@@ -14,7 +14,7 @@ import pytest
 
 import mpqueue
 from mpqueue import Job, JobQueue, RetryPolicy, current_item
-from mpqueue._worker.handlers.chance import random_numbers
+from mpqueue._worker.handlers.current_item import random_numbers
 
 SEED = 12345
 Drawn = list[list[float]]

@@ -7,11 +7,13 @@ import itertools
 import os
 from typing import Literal, TypedDict
 
-from mpqueue._dropin.policy import DROPIN_RETRY
 from mpqueue._options import JobOptions, check_concurrency, check_timeout, choose_policy, choose_seed
 from mpqueue._output.progress import ShowProgress
 from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy, check_number
+
+#: Three tries after the first, 0.1, 0.2 and 0.4 s apart: short enough for a script that somebody waits for.
+DROPIN_RETRY = RetryPolicy(max_retries=3, base_delay=0.1)
 
 OnError = Literal["raise", "collect", "skip", "group"]
 OnItemError = Literal["raise", "collect", "skip"]

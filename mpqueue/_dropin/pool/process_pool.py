@@ -1,7 +1,7 @@
 """`Pool`: what `multiprocessing.Pool` is, with retries, timeouts, and crashes that cost one try.
 
 map, starmap      -> an ordinary job: columns, chunks sized while it runs
-imap              -> a stream of its own, fed by a `Feed`
+imap              -> a stream of its own, fed by an `InputFeed`
 apply             -> one stream of calls, which all calls of the pool share
 """
 
@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing import pool as standard
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NamedTuple, NoReturn, Self, TypeVar
 
 from mpqueue._core.state.item_table import read_all
 from mpqueue._dropin.map.batch import start_batch
@@ -26,7 +26,6 @@ from mpqueue._dropin.pool.async_result import AsyncResult, Callback, MapResult
 from mpqueue._dropin.pool.input_feed import read_late, read_whole_chunks
 from mpqueue._dropin.pool.pool_errors import own_error
 from mpqueue._dropin.pool.pool_iterator import PoolIterator
-from mpqueue._dropin.pool.pool_worker import PoolWorker
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._output.progress import ShowProgress, check_progress, showing_stream
 from mpqueue._queue.job_queue import JobQueue
@@ -374,6 +373,20 @@ class Pool(standard.Pool):
 
     def _repopulate_pool(self) -> None:
         """Workers are replaced without being asked."""
+
+
+class PoolWorker(NamedTuple):
+    """Stands in for the `multiprocessing.Process` in the list of a pool's workers."""
+
+    pid: int
+    owner: JobQueue
+
+    def is_alive(self) -> bool:
+        """True while the pool has this worker."""
+        try:
+            return self.pid in self.owner.worker_pids()
+        except QueueClosedError:
+            return False
 
 
 def _check_chunksize(chunksize: int) -> int:

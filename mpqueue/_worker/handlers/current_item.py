@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ from mpqueue._wire.ids import IdRule, find_id
 from mpqueue._wire.memory.flags import READ_INTERVAL
 from mpqueue._wire.memory.ledger import FRACTION
 from mpqueue._worker import station as stations
-from mpqueue._worker.handlers.chance import random_numbers
 from mpqueue._worker.station import Station
 from mpqueue.errors import shown
 
@@ -156,3 +156,19 @@ def current_item() -> CurrentItem:
     if running is None:
         raise RuntimeError("current_item(): expected to be called inside a handler or setup, got called elsewhere")
     return CurrentItem(running)
+
+
+def random_numbers(seed: int, index: int | None) -> Any:
+    """The generator of the item at that index, at its beginning; None: of the job's setup.
+
+    It depends on nothing but the job's seed and the item's place in the job: so it is the same for any number of
+    workers, any order and any try, and no two items share any numbers.
+
+    With NumPy that is ``default_rng(SeedSequence(seed, spawn_key=(index,)))``: what NumPy's own way to seed parallel
+    streams, ``SeedSequence(seed).spawn(n)``, gives the child of that number.
+    """
+    try:
+        import numpy as np  # 100 ms, once, that only workers pay whose handlers ask for it
+    except ImportError:
+        return random.Random(f"{seed} {index}")  # hashes all of the text
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=() if index is None else (index,)))
