@@ -17,13 +17,13 @@ class Exit(IntEnum):
 
     GOOD = 0
     FAILED = 1  #: some items failed, or it could not be done
-    USAGE = 2  #: it was told something that makes no sense
+    USAGE = 2  #: wrong usage
     INTERRUPTED = 130  #: Ctrl-C
     NO_READER = 141  #: who read its output has gone
 
 
 class UsageError(Exception):
-    """The command was told something that makes no sense; the message says what was expected, and what was there."""
+    """Wrong usage; the message says what was expected, and what was there."""
 
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "bold": "1"}

@@ -76,7 +76,7 @@ class Routes:
         return _refusal("Not found.", 404) if found is None else Response(found[0], media_type=found[1])
 
     async def events(self, _: Request) -> Response:
-        """The stream. It ends with the queue; until then whoever loses it may ask again."""
+        """The stream. It ends with the queue; a viewer that loses it before may ask again."""
         return StreamingResponse(self._tell(self._feed.join()), media_type="text/event-stream")
 
     async def _tell(self, viewer: Viewer) -> AsyncIterator[bytes]:

@@ -34,7 +34,7 @@ async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     answer: asyncio.Future[T] = loop.create_future()
 
     def settle(value: T | None, error: BaseException | None) -> None:
-        if answer.done():  # whoever asked has gone
+        if answer.done():  # the viewer has gone
             return
         if error is None:
             answer.set_result(value)  # type: ignore[arg-type]
@@ -46,7 +46,7 @@ async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         failure: BaseException | None = None
         try:
             value = call(*args, **kwargs)
-        except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
             failure = error if isinstance(error, Exception) else RuntimeError(repr_of(error))
         finally:
             _free.release()

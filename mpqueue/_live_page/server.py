@@ -40,7 +40,7 @@ Begun = Future[tuple[asyncio.AbstractEventLoop, PageFeed, Guard]]
 
 
 class Page:
-    """A live page. ``url`` has the token in it: whoever knows it can see the queue's jobs, and cancel them."""
+    """A live page. ``url`` has the token in it: everyone who knows it can see the queue's jobs, and cancel them."""
 
     def __init__(self, served: Served, host: str, port: int, hosts: tuple[str, ...]) -> None:
         self._served = served
@@ -56,7 +56,7 @@ class Page:
         self.url: str = f"http://{_address(self._socket)}{guard.place}?token={guard.token}"
 
     def close(self) -> None:
-        """End the server: viewers are told the last state, and that it was the last. Leaves no thread. Idempotent."""
+        """End the server: viewers get the last state, and that it was the last. Leaves no thread. Idempotent."""
         with self._lock:
             if not self._closed:
                 self._closed = True

@@ -43,7 +43,7 @@ class CallBlock(Generic[R]):
         with self._changed:
             if not self._is_closed:
                 self._outcomes.update(zip(indices, outcomes, strict=True))
-                outcomes.clear()  # whoever takes one is the last to hold it
+                outcomes.clear()  # a consumer that takes one is the last to hold it
                 self._arrivals.add(indices)
                 self._changed.notify_all()
             self._missing -= len(indices)

@@ -76,7 +76,7 @@ class CallFuture(Future[R]):
             self.set_exception(error)
 
     def give_up(self) -> bool:
-        """It is cancelled: whoever waits is told. False where it has ended meanwhile."""
+        """It is cancelled, and waiting for it ends. False where it has ended meanwhile."""
         if not super().cancel():
             return False
         self._owner = None

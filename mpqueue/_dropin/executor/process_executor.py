@@ -184,7 +184,7 @@ def _take(futures: deque[CallFuture[R]], timeout: float | None) -> R:
 class _Life:
     """From the first call to the end of the workers. Held by its executor, and by the queue while calls are open.
 
-    Whoever ends it (a `shutdown`, the garbage collection, the interpreter's exit) seals the stream; when that has ended
+    What ends it (a `shutdown`, the garbage collection, the interpreter's exit) seals the stream; when that has ended
     the workers are ended, by one thread, which every `wait` waits for.
     """
 

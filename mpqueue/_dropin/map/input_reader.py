@@ -13,7 +13,7 @@ GROWTH = 8
 
 
 class InputReader:
-    """Reads on the thread of whoever calls it. What the input raises is kept, for its place behind the last item."""
+    """Reads on the thread that calls it. What the input raises is kept, for its place behind the last item."""
 
     def __init__(self, items: Iterator[Any], now: Callable[[], float]) -> None:
         self._items = items

@@ -48,7 +48,7 @@ class ApplyCalls:
         self._stream.seal()
 
     def give_up(self) -> None:
-        """The pool has ended: whoever waits for a call is told."""
+        """The pool has ended: waiting for a call ends."""
         while self._waiting:
             with suppress(KeyError):  # the coordinator was quicker
                 self._waiting.popitem()[1].give_up()

@@ -80,7 +80,7 @@ class AsyncResult(ApplyResult[T]):
         self._settle(self._error_callback)
 
     def give_up(self) -> None:
-        """The pool has ended before the call did: nobody is told but who waits."""
+        """The pool has ended before the call did: waiting ends, and no callback is called."""
         self._value = ended_error()
         self._settle(None)
 

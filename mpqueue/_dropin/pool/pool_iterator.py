@@ -130,7 +130,7 @@ class PoolIterator(Standard[R]):
             feed.lift_window()
 
     def give_up(self) -> None:
-        """The pool has ended: whoever waits is told."""
+        """The pool has ended: waiting for the next result ends."""
         feed = self._feed
         if feed is not None:
             feed.stop()

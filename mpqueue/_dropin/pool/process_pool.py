@@ -303,7 +303,7 @@ class Pool(standard.Pool):
         self._closer.start()
 
     def terminate(self) -> None:
-        """End everything now, what runs included. Whoever waits for a result gets `QueueClosedError`."""
+        """End everything now, what runs included. Waiting for a result raises `QueueClosedError`."""
         with self._lock:
             self._state = standard.TERMINATE
         self._queue.close(kill=True)

@@ -121,7 +121,7 @@ def _surroundings(name: str) -> dict[str, Any]:
 
 
 def interpreter() -> str:
-    """The Python that workers run: what `multiprocessing.set_executable` was told, else this one."""
+    """The Python that workers run: what `multiprocessing.set_executable` was given, else this one."""
     for path in _interpreters():
         if path and os.access(path, os.X_OK) and os.path.isfile(path):
             return path

@@ -45,7 +45,7 @@ run_delay = RunDelay()
 
 
 class ChunkTimes:
-    """The times of one chunk. The totals only grow, on the main thread; whoever reports remembers what was told.
+    """The times of one chunk. The totals only grow, on the main thread; a report remembers what it has counted.
 
     CPU times are known where the worker is a process of its own.
     """
