@@ -1,4 +1,4 @@
-"""A lane whose worker is hosted by a cluster's engine: what is the same for all of these.
+"""Lanes whose workers are hosted by a cluster's engine, and their pool: what is the same for all of these.
 
 There are two ways to such a worker, see `mpqueue._worker.elsewhere.hosted`: frames go to the process that it is in,
 and what has to reach it while it runs (flags, limits, a look at its ledger) goes to its guardian, where it has one. An
@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
-from mpqueue._core.messages import BellRung, Message
+from mpqueue._core.messages import BellRung
+from mpqueue._parent.lane_protocol import Post
 from mpqueue._parent.open_calls import Call, Calls
+from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue._wire.memory.shared import Shared
 from mpqueue._worker.elsewhere import hosted
@@ -30,30 +33,55 @@ def claim_of(seen: hosted.Seen | None, now: float) -> Claim:
     return Claim(chunk, Phase(phase), lo, hi, now - age, fraction)
 
 
-class LaneHost(Protocol):
-    """What a lane needs of its pool."""
+L = TypeVar("L", bound="HostedLane")
+
+
+class HostedPool(abc.ABC, Generic[L]):
+    """Of a `LanePool`, what is the same for all: its lanes, and the event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, post: Post) -> None:
+        self.post = post  #: tells the coordinator, on any thread
+        self.now = SystemClock().now
+        self._loop = loop
+        self._lanes: dict[int, L] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # -- from any thread -------------------------------------------------------------------------------------
 
     def soon(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Have something called on the event loop, in the order of the calls. On any thread."""
-        ...
+        """Have something called on the event loop, in the order of the calls."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+    def await_starts(self) -> None:
+        """There is nothing to wait for: workers are there already, or come when there is room for them."""
+
+    def lane(self, number: int) -> L | None:
+        """See `LanePool.lane`."""
+        return self._lanes.get(number)
+
+    def recycle(self, number: int) -> None:
+        """See `LanePool.recycle`."""
+        self.retire(number)
+
+    @abc.abstractmethod
+    def retire(self, number: int) -> None:
+        """See `LanePool.retire`."""
+
+    # -- on the event loop -----------------------------------------------------------------------------------
 
     def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Have a coroutine run beside all else."""
-        ...
-
-    def now(self) -> float:
-        """The clock."""
-        ...
-
-    def post(self, message: Message) -> None:
-        """Tell the coordinator. On any thread."""
-        ...
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
 
 class HostedLane(abc.ABC):
     """Satisfies `lane_protocol.Lane`, but for what an engine has to say."""
 
-    def __init__(self, pool: LaneHost, number: int, generation: int, token: str) -> None:
+    def __init__(self, pool: HostedPool[Any], number: int, generation: int, token: str) -> None:
         self.number = number
         self.generation = generation
         self.pid = 0

@@ -10,7 +10,7 @@ import os
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from distributed import Client
@@ -18,10 +18,9 @@ from distributed import Client
 from mpqueue._core.messages import LaneAbsent, LaneDied, LaneReady, LaneStartFailed, LanesWanted
 from mpqueue._engines.dask.dask_host import Host, reason_of
 from mpqueue._engines.dask.dask_lane import DaskLane, is_lost
-from mpqueue._engines.hosted_lane import claim_of
+from mpqueue._engines.hosted_lane import HostedPool, claim_of
 from mpqueue._os.process.process_signals import signal_name
 from mpqueue._parent.lane_protocol import LaneSettings, Post
-from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._wire.memory.shared import Shared, to_bring
 from mpqueue._worker.elsewhere import dask_side
 from mpqueue.errors import WorkerStartError
@@ -39,24 +38,20 @@ SEND_INTERVAL = 0.001
 KILL_LIMIT = 10.0
 
 
-class DaskPool:
+class DaskPool(HostedPool[DaskLane]):
     """Satisfies `lane_protocol.LanePool`. Owns the client."""
 
     def __init__(self, client: Client, settings: LaneSettings, post: Post, *, needs_nannies: bool) -> None:
+        super().__init__(client.loop.asyncio_loop, post)
         self.client = client
-        self.post = post
-        self.now = SystemClock().now
         self.name = f"mpqueue-{uuid.uuid4().hex}"
         self._settings = settings
         self._needs_nannies = needs_nannies
         self._wanted = settings.concurrency
-        self._loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop
         self._numbers = itertools.count()
         self._hosts: dict[str, Host] = {}
         self._gone: set[str] = set()  #: workers that an answer under way may still speak of
-        self._lanes: dict[int, DaskLane] = {}
         self._waiting: deque[tuple[int, int]] = deque()
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._scattered: weakref.WeakKeyDictionary[Shared[Any], asyncio.Task[Any]] = weakref.WeakKeyDictionary()
         self._looks = 0  #: how many looks are wanted, with the one under way
         self._looked = False
@@ -66,25 +61,9 @@ class DaskPool:
 
     # -- from any thread -------------------------------------------------------------------------------------
 
-    def soon(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Have something called on the event loop, in the order of the calls."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended, at exit
-            self._loop.call_soon_threadsafe(call, *arguments)
-
     def start(self, number: int, generation: int) -> None:
         """See `LanePool.start`."""
         self.soon(self._want, number, generation)
-
-    def await_starts(self) -> None:
-        """There is nothing to wait for: Dask's workers are there already, or come when they come."""
-
-    def lane(self, number: int) -> DaskLane | None:
-        """See `LanePool.lane`."""
-        return self._lanes.get(number)
-
-    def recycle(self, number: int) -> None:
-        """See `LanePool.recycle`."""
-        self.retire(number)
 
     def retire(self, number: int) -> None:
         """See `LanePool.retire`."""
@@ -106,13 +85,6 @@ class DaskPool:
         self._lanes.clear()
 
     # -- on the event loop -----------------------------------------------------------------------------------
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Have a coroutine run beside all else."""
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     async def ask(self, address: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Have a worker or a nanny call something. Raises what it raises, OSError where it is gone: after 30 s."""

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import ray
 
 from mpqueue._core.messages import LaneAbsent, LaneDied, LaneReady, LaneStartFailed
+from mpqueue._engines.hosted_lane import HostedPool
 from mpqueue._engines.ray.ray_lane import GuardianHere, GuardianThere, RayLane, call_in, make_seat
 from mpqueue._parent.lane_protocol import Post
-from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._text import repr_of
 from mpqueue._wire.memory.shared import Shared, to_bring
 from mpqueue._worker.elsewhere import hello
@@ -35,25 +34,21 @@ GONE_LIMIT = 3.0
 ROOM_LIMIT = 5.0
 
 
-class RayPool:
+class RayPool(HostedPool[RayLane]):
     """A `LanePool`. Owns the event loop and its thread; ``release`` is called when it is closed."""
 
     def __init__(self, options: dict[str, Any], post: Post, release: Callable[[], object]) -> None:
-        self.post = post
-        self.now = SystemClock().now
+        super().__init__(asyncio.new_event_loop(), post)
         self._options = options
         self._release = release
-        self._lanes: dict[int, RayLane] = {}
         self._starting: set[RayLane] = set()
         self._node = ray.get_runtime_context().get_node_id()
         self._here = GuardianHere()
         self._guardians: dict[str, GuardianThere] = {}  #: by node
-        self._tasks: set[asyncio.Task[Any]] = set()
         #: By shared object, the one that is in the object store for it, or is being put there.
         self._put: weakref.WeakKeyDictionary[Shared[Any], asyncio.Task[Any]] = weakref.WeakKeyDictionary()
         self._closing = threading.Lock()
         self._is_closed = False
-        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="mpqueue-ray", daemon=True)
         self._thread.start()
 
@@ -63,25 +58,9 @@ class RayPool:
 
     # -- from any thread -------------------------------------------------------------------------------------
 
-    def soon(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Have something called on the event loop, in the order of the calls."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(call, *arguments)
-
     def start(self, number: int, generation: int) -> None:
         """See `LanePool.start`."""
         self.soon(self._start, number, generation)
-
-    def await_starts(self) -> None:
-        """There is nothing to wait for: workers come when there is room for them."""
-
-    def lane(self, number: int) -> RayLane | None:
-        """See `LanePool.lane`."""
-        return self._lanes.get(number)
-
-    def recycle(self, number: int) -> None:
-        """See `LanePool.recycle`."""
-        self.retire(number)
 
     def retire(self, number: int) -> None:
         """See `LanePool.retire`."""
@@ -115,13 +94,6 @@ class RayPool:
         self._release()
 
     # -- on the event loop -----------------------------------------------------------------------------------
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Have a coroutine run beside all else."""
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     async def put_shared(self, shared: Shared[Any]) -> Any:
         """What is shared, in the object store: put there once; nodes have it from each other."""
