@@ -256,7 +256,7 @@ def test_a_chunk_ends_when_its_time_is_over(punctual_bench: Bench) -> None:
 def test_what_ended_before_a_slow_item_comes_home_and_only_that_item_is_claimed(punctual_bench: Bench) -> None:
     bench = punctual_bench
     quick = [TINY] * 5
-    job = bench.job(*quick, WAITS, *quick)
+    job = bench.job(*quick, fail(UNTIL_TOLD), *quick)
     learning = bench.job(*[TINY] * 1000)
     learning.number, learning.handler = job.number, job.handler
     bench.run(learning)
@@ -264,7 +264,7 @@ def test_what_ended_before_a_slow_item_comes_home_and_only_that_item_is_claimed(
     assert outcome(bench.take(ChunkReported)) == (0, 5, Ended.DONE, set(), False)
     bench.await_claim(chunk, RUNNING, 5, 6)
     bench.let_go()
-    assert outcome(bench.take(ChunkReported)) == (5, 6, Ended.TIME, set(), True)
+    assert outcome(bench.take(ChunkReported)) == (5, 6, Ended.TIME, {0}, True)
 
 
 @pytest.mark.parametrize("careful", [False, True])
@@ -287,15 +287,25 @@ def test_a_handler_that_can_t_be_loaded_is_loaded_anew_with_the_next_chunk(bench
     assert outcome(bench.run(job)) == (0, 2, Ended.DONE, set(), True)
 
 
-@pytest.mark.parametrize("loads", [(), (Try(),)], ids=["light", "with a setup"])
-def test_a_job_is_forgotten_behind_the_chunks_that_were_sent_before(bench: Bench, loads: tuple[Try, ...]) -> None:
-    job = bench.job(succeed(), loads=loads)
+def test_a_job_that_was_forgotten_is_loaded_anew(bench: Bench) -> None:
+    job = bench.job(succeed(), loads=[Try(), Try(outcome=Outcome.FAILURE)])
+    assert outcome(bench.run(job))[:3] == (0, 1, Ended.DONE)
+    before = bench.observe()
+    bench.forget(job)
+    assert bench.take(JobForgotten).job == job.number
+    assert bench.observe()[:4] == (before.chunk, IDLE, 0, 0)
+    assert outcome(bench.run(job))[:3] == (0, 0, Ended.SETUP_FAILED)
+
+
+def test_of_a_light_job_the_worker_hears_with_its_next_chunk_that_it_may_go(bench: Bench) -> None:
+    job = bench.job(*[TINY] * 1000)
     bench.run(job)
     before = bench.observe()
     bench.forget(job)
     assert bench.take(JobForgotten).job == job.number
-    assert bench.observe()[:4] == ((before.chunk, IDLE, 0, 0) if loads else before[:4])
-    assert outcome(bench.run(job)) == (0, 1, Ended.DONE, set(), True), "and may come again"
+    assert bench.observe()[:4] == before[:4]
+    bench.run(job)
+    assert claims(bench, job)[0] == (RUNNING, 0, 1), "its items' pace is forgotten too"
 
 
 def test_a_worker_forgets_in_the_order_in_which_it_was_told(bench: Bench) -> None:
@@ -379,6 +389,10 @@ def test_a_killed_worker_says_where_it_was_if_asked(mortal_bench: Bench, dump_st
     message = mortal_bench.kill(dump_stack=dump_stack)
     assert died(message) == (*KILLED, 1, RUNNING, 1, 2)
     assert (message.stack is not None) is dump_stack
+    mortal_bench.replace()
+    mortal_bench.send(mortal_bench.job(WAITS))
+    mortal_bench.let_go()
+    assert outcome(mortal_bench.take(ChunkReported)) == (0, 1, Ended.DONE, set(), True), "of the dead one nothing comes"
 
 
 def test_an_idle_worker_may_be_killed_too(mortal_bench: Bench) -> None:

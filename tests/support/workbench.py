@@ -408,12 +408,12 @@ def _set_up(gate: Gate, job_id: str, loads: Sequence[Try]) -> None:
     _act(loads[min(nth, len(loads) - 1)], gate)
 
 
-def _act_item(gate: Gate, item: Item, _: None = None) -> Any:
+def _act_item(gate: Gate, item: Item, state: None = None) -> Any:
     """Act an item out; returns its job and index, and what the worker claims meanwhile, as plain data."""
     here, current = _here(), current_item()
     _act(item.tries[min(current.attempt, len(item.tries)) - 1], gate)
-    _, phase, lo, hi, *_ = here.ledger.read()
-    return here.running.job, current.id, int(phase), lo, hi
+    claim = here.ledger.read()
+    return here.running.job, current.id, int(claim.phase), claim.lo, claim.hi
 
 
 def _act(doing: Try, gate: Gate) -> None:
@@ -429,7 +429,7 @@ def _act(doing: Try, gate: Gate) -> None:
     if doing.outcome is Outcome.HANG:
         do.hang_sleep(None)
     if doing.outcome is Outcome.SPOIL:  # it ends when it makes its answer
-        main.dump_frame = lambda _: os._exit(1)
+        vars(main)["dump_frame"] = lambda _: os._exit(1)
 
 
 def _here() -> station.Station:

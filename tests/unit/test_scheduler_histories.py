@@ -341,4 +341,4 @@ TestHistories.settings = settings(
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )
-TestHistories = pytest.mark.slow(TestHistories)
+TestHistories = pytest.mark.timeout(0)(pytest.mark.slow(TestHistories))
