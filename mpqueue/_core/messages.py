@@ -150,6 +150,22 @@ class ChunkReported(NamedTuple):
     unreadable: Failure | None = None
 
 
+class ChunkSent(NamedTuple):
+    """A chunk is on its way: ``size`` bytes of items, which took ``packing`` seconds to pickle.
+
+    ``apart``: each item was pickled by itself, since all together could not be; the worker marks and answers them one
+    by one.
+    """
+
+    lane: int
+    generation: int
+    chunk: int
+    size: int
+    packing: float
+    left_at: float
+    apart: bool = False
+
+
 class ChunkRefused(NamedTuple):
     """A chunk was not sent, because these positions of it can't be pickled."""
 
@@ -277,6 +293,7 @@ Message = (
     | MemoryRead
     | BellRung
     | ChunkReported
+    | ChunkSent
     | ChunkRefused
     | JobForgotten
     | JobStartAsked

@@ -16,6 +16,7 @@ from mpqueue._core.commands import AnnounceFinished, AnnounceStarted, AnnounceSt
 from mpqueue._core.messages import (
     ChunkRefused,
     ChunkReported,
+    ChunkSent,
     FailedItemsReset,
     ItemDropped,
     ItemsAdded,
@@ -93,6 +94,8 @@ class Scheduler:
         books.now = max(now, books.now)
         books.commands = []
         _HANDLERS[type(message)](self, message)
+        if type(message) is ChunkSent:  # each chunk has one, and nothing can go out that could not before
+            return books.commands
         self._take_due_timers()
         dispatch.dispatch(books)
         stealing.consider(books)
@@ -237,6 +240,11 @@ class Scheduler:
             self.books.commands.append(SetFlags(lane.number, lane.flags[0], False, False))
             lane.flags = None
 
+    def _chunk_sent(self, message: ChunkSent) -> None:
+        lane = self.books.live_lane(message.lane, message.generation)
+        if lane is not None and (chunk := lane.find(message.chunk)) is not None:
+            reports.sent(chunk, message)
+
     def _queue_opened(self, message: QueueOpened) -> None:
         fleet.open_lanes(self.books)
 
@@ -315,6 +323,7 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     LaneObserved: Scheduler._lane_message,
     ChunkReported: Scheduler._lane_message,
     ChunkRefused: Scheduler._lane_message,
+    ChunkSent: Scheduler._chunk_sent,
     JobForgotten: Scheduler._lane_message,
 }
 

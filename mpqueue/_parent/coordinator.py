@@ -275,8 +275,8 @@ class Coordinator:
 
     def _send_chunk(self, command: SendChunk) -> None:
         lane = self._lane_of(command)
-        if lane is not None and (refused := self._traffic.send_chunk(lane, command)) is not None:
-            self._more.append(refused)
+        if lane is not None:
+            self._more.append(self._traffic.send_chunk(lane, command))
 
     def _forget_job(self, command: ForgetJob) -> None:
         lane = self._lane_of(command)

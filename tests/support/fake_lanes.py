@@ -42,6 +42,7 @@ from mpqueue._core.commands import (
 )
 from mpqueue._core.messages import (
     ChunkRefused,
+    ChunkSent,
     FailedItemsReset,
     ItemDropped,
     ItemsAdded,
@@ -447,7 +448,8 @@ class FakeLanes:
         if refused:
             self._more.append(ChunkRefused(command.lane, command.generation, chunk.number, refused))
         else:
-            chunk.job.sizer.learn_bytes(len(chunk.indices), 100 * len(chunk.indices))
+            size = 100 * len(chunk.indices)
+            self._more.append(ChunkSent(command.lane, command.generation, chunk.number, size, 0.0, self.now))
             self._send(command)
 
     def _forget_job(self, command: ForgetJob) -> None:

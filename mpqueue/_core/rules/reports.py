@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpqueue._core.commands import AnnounceRecords, Warn
-from mpqueue._core.messages import ChunkRefused, ChunkReported
+from mpqueue._core.messages import ChunkRefused, ChunkReported, ChunkSent
 from mpqueue._core.rules.outcomes import fail_rest, finish_if_over, put_back, record
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook, SetupRecord
 from mpqueue._core.state.lane_book import Chunk, LaneBook
+from mpqueue._core.state.pending import Care
 from mpqueue._core.state.timers import TimerKind
 from mpqueue._wire.frames import Ended
 from mpqueue.errors import SetupError, WorkerCrashedError
@@ -90,6 +91,14 @@ def _learn(job: JobBook, report: ChunkReported) -> None:
     if ran > 0:
         job.sizer.learn(ran, report.busy)
     job.seconds_used += report.busy
+
+
+def sent(chunk: Chunk, message: ChunkSent) -> None:
+    """The chunk has left: how large its items are is known now."""
+    chunk.size, chunk.packing, chunk.left_at = message.size, message.packing, message.left_at
+    if message.apart:
+        chunk.care = max(chunk.care, Care.CAREFUL)
+    chunk.job.sizer.learn_bytes(len(chunk.indices), message.size)
 
 
 def refused(books: Books, lane: LaneBook, message: ChunkRefused) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._core.state.pending import Care
 from mpqueue._parent.transport.kept_errors import let_go, text_of
 from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.pickling.payload import Packed, dump, dump_plain
@@ -44,8 +43,5 @@ def _pack_each(chunk: Chunk, items: list[Any], store: SegmentStore | None) -> li
         if store is not None:
             store.take_back([one.segment.serial for one in packed if one.segment is not None])
         return failures
-    if chunk.careful:
-        return packed
-    # Together they failed, each alone they do not: pickled twice with different outcomes. Let each go alone.
-    chunk.care = Care.CAREFUL
+    # Where together they failed and each alone they do not, they were pickled twice with different outcomes.
     return packed

@@ -16,6 +16,7 @@ from mpqueue._core.commands import AnnounceRecords, ForgetJob, SendChunk
 from mpqueue._core.messages import (
     ChunkRefused,
     ChunkReported,
+    ChunkSent,
     JobForgotten,
     LaneBroken,
     LaneDied,
@@ -62,14 +63,14 @@ class Traffic:
 
     # -- to the workers --------------------------------------------------------------------------------------
 
-    def send_chunk(self, lane: Lane, command: SendChunk) -> ChunkRefused | None:
-        """Send a chunk; or the message that it can't be, since items of it can't be pickled."""
+    def send_chunk(self, lane: Lane, command: SendChunk) -> ChunkSent | ChunkRefused:
+        """Send a chunk; the message that it is on its way, or that it can't be, since items of it can't be pickled."""
         chunk = command.chunk
         began = self._now()
         packed = self._exchange.pack(lane, chunk)
         if isinstance(packed, dict):
             return ChunkRefused(command.lane, command.generation, chunk.number, packed)
-        chunk.packing = self._now() - began
+        packing = self._now() - began
         brings_handler = command.with_handler or not self._books.engine.is_sticky
         if brings_handler:
             self._exchange.bring(lane, chunk.job.handler.shared)
@@ -90,12 +91,12 @@ class Traffic:
         if self._books.engine.shares_memory and (early := cast("EarlyLane", lane)).early_later is None:
             early.early_later = partial(self._early_later, lane)
         data = dump_frame(frame)
-        chunk.size = packed.size if isinstance(packed, Packed) else sum(one.size for one in packed)
-        chunk.job.sizer.learn_bytes(len(chunk.indices), chunk.size)
-        chunk.left_at = self._now()
+        together = isinstance(packed, Packed)
+        size = packed.size if isinstance(packed, Packed) else sum(one.size for one in packed)
+        sent = ChunkSent(command.lane, command.generation, chunk.number, size, packing, self._now(), apart=not together)
         lane.send(data).add_done_callback(partial(self._answered, lane))
         reached("chunk sent", chunk)
-        return None
+        return sent
 
     def forget_job(self, lane: Lane, command: ForgetJob) -> JobForgotten | None:
         """Have a worker drop a job; or the message that it is done: of a light handler it hears with the next chunk."""
