@@ -175,6 +175,15 @@ class ChunkRefused(NamedTuple):
     failures: dict[int, Failure]
 
 
+class RecordsLeft(NamedTuple):
+    """A worker that died had logged these while it ran a chunk, after its last report."""
+
+    lane: int
+    generation: int
+    chunk: int
+    records: Sequence[RecordFrame]
+
+
 class JobForgotten(NamedTuple):
     """A worker has dropped a job's handler and finished its ``setup``."""
 
@@ -187,10 +196,14 @@ class JobForgotten(NamedTuple):
 
 
 class JobStartAsked(NamedTuple):
-    """`start`, with the wall clock's time (seconds since the epoch)."""
+    """`start`, with the wall clock's time (seconds since the epoch).
+
+    ``handler`` is the packed handler, as workers are to get it from now on; None: as it was.
+    """
 
     job: JobBook
     wall: float
+    handler: Any = None
 
 
 class JobPaused(NamedTuple):
@@ -214,10 +227,11 @@ class JobCancelled(NamedTuple):
 
 
 class FailedItemsReset(NamedTuple):
-    """`retry_failed`."""
+    """`retry_failed`; ``handler`` as in `JobStartAsked`."""
 
     job: JobBook
     wall: float
+    handler: Any = None
 
 
 class ItemsAdded(NamedTuple):
@@ -295,6 +309,7 @@ Message = (
     | ChunkReported
     | ChunkSent
     | ChunkRefused
+    | RecordsLeft
     | JobForgotten
     | JobStartAsked
     | JobPaused

@@ -37,6 +37,7 @@ from mpqueue._core.messages import (
     Message,
     QueueClosing,
     QueueOpened,
+    RecordsLeft,
     Slept,
     StreamSealed,
     TimePassed,
@@ -59,6 +60,9 @@ LONGEST_WAIT = 86400.0
 class Scheduler:
     """Decides everything: what runs where, what is tried again, when a job is over.
 
+    Only `handle` writes into the books. A `JobBook` and its table are built by the maker of the job, and are the
+    scheduler's from the first message that names them.
+
     Raises `JobStateError` from `handle`, having changed nothing, for a call that the job's state does not allow.
     """
 
@@ -69,9 +73,10 @@ class Scheduler:
         *,
         max_items_per_worker: int | None = None,
         max_memory_per_worker: int | None = None,
+        has_initializer: bool = False,
         engine: Capabilities = Capabilities(),  # noqa: B008 - frozen
     ) -> None:
-        self.books = Books(lanes, max_items_per_worker, rng, engine, max_memory_per_worker)
+        self.books = Books(lanes, max_items_per_worker, rng, engine, max_memory_per_worker, has_initializer)
 
     @property
     def deadline(self) -> float | None:
@@ -112,13 +117,15 @@ class Scheduler:
             ended = AnnounceFinished(job, job.status, job.completed, job.failed, job.duration or 0.0)
             self.books.commands += [AnnounceStarted(job), ended]
             return
-        self._activate(job, message.wall)
+        self._activate(message)
 
-    def _activate(self, job: JobBook, wall: float) -> None:
-        books = self.books
+    def _activate(self, message: JobStartAsked | FailedItemsReset) -> None:
+        books, job = self.books, message.job
+        if message.handler is not None:
+            job.handler = message.handler
         job.seconds_used = self._least_used(job)
         job.status = JobStatus.RUNNING
-        job.started_at, job.started_mono = wall, books.now
+        job.started_at, job.started_mono = message.wall, books.now
         job.finished_at = job.duration = None
         job.epoch += 1
         job.setups.clear()
@@ -157,7 +164,7 @@ class Scheduler:
         for index in job.table.forget_failures():
             job.failed -= 1
             job.pending.add_due(index)
-        self._activate(job, message.wall)
+        self._activate(message)
 
     def _job_paused(self, message: JobPaused) -> None:
         job = message.job
@@ -324,6 +331,7 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     ChunkReported: Scheduler._lane_message,
     ChunkRefused: Scheduler._lane_message,
     ChunkSent: Scheduler._chunk_sent,
+    RecordsLeft: Scheduler._lane_message,
     JobForgotten: Scheduler._lane_message,
 }
 
@@ -345,5 +353,6 @@ _LANE_HANDLERS: dict[type, Callable[[Books, LaneBook, Any], None]] = {
     LaneObserved: _observed,
     ChunkReported: reports.reported,
     ChunkRefused: reports.refused,
+    RecordsLeft: reports.records_left,
     JobForgotten: _forgotten,
 }

@@ -175,7 +175,7 @@ class Display:
             except BaseException:
                 log.exception("the progress callable raised (%r); it is not called again, the job goes on", self._show)
                 self._show = _show_nothing
-            self._book.timings.listening += self._now() - began
+            self._book.timings.heard.seconds += self._now() - began
             return
         if self._bar is None:
             self._bar = open_bar(self._label, progress)
@@ -190,7 +190,7 @@ class Display:
             completed=book.completed,
             failed=book.failed,
             retries=book.retries - self._retries_before,
-            running=sum(book.table.running().values()),
+            running=sum(book.table.live.running().values()),
             elapsed=self._now() - self._started,
             already=self._already,
         )

@@ -292,8 +292,8 @@ class Coordinator:
             return
         while (early := self._traffic.early_report(lane)) is not None:
             self._decide(early)
-        if isinstance(message, LaneDied) and (told := last_words(lane, self.scheduler.books)) is not None:
-            self._announce(told)
+        if isinstance(message, LaneDied) and (left := last_words(lane)) is not None:
+            self._decide(left)
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
@@ -345,7 +345,7 @@ class Coordinator:
     # -- announcements ---------------------------------------------------------------------------------------
 
     def _tell_started(self, command: AnnounceStarted) -> None:
-        command.job.table.running = partial(running_items, self.scheduler.books, self._lane, command.job)
+        command.job.table.live.running = partial(running_items, self.scheduler.books, self._lane, command.job)
         self._announce(command)
 
     def _tell_items(self, command: AnnounceItems) -> None:
@@ -359,7 +359,7 @@ class Coordinator:
         self._announce(command)
 
     def _tell_finished(self, command: AnnounceFinished) -> None:
-        command.job.table.running = dict
+        command.job.table.live.running = dict
         for subscriber in self._subscribers.pop(command.job.number, ()):
             subscriber(None)
         self._announce(command)

@@ -66,10 +66,10 @@ class Engine:
             random.Random(),
             max_items_per_worker=options.max_items_per_worker,
             max_memory_per_worker=options.max_memory_per_worker,
+            has_initializer=initializer is not None,
             engine=backend.capabilities,
         )
         self._initializer = initializer
-        self._scheduler.books.has_initializer = initializer is not None
         self._coordinator: Coordinator | None = None
         self._pool: LanePool | None = None
         self._sampler: Sampler | None = None

@@ -92,7 +92,7 @@ class Announcer:
         try:
             notice()
         finally:
-            job.timings.listening += self._now() - began
+            job.timings.heard.seconds += self._now() - began
 
     def _emit(self, event: str, payload: object) -> None:
         owner = self._owner()
@@ -158,7 +158,7 @@ class Announcer:
         self._told_at.pop(told.job.number, None)
         event = JobFinished(told.job.id, told.status, told.completed, told.failed, told.duration)
         self._tell(told.job, partial(self._emit, JOB_FINISHED, event))
-        told.job.timings.told_at = self._now()
+        told.job.timings.heard.end_told_at = self._now()
         self._resolve(told.job)
 
     def _resolve(self, job: JobBook) -> None:

@@ -53,7 +53,7 @@ class JobItem(Generic[T_co, R_co]):
     def status(self) -> ItemStatus:
         """Where the item is now; ``processing`` only while a worker really runs it. Costs up to 1 us a worker."""
         status = ITEM_CODES[self._table.status[self._index]]
-        if status in (ItemStatus.COMPLETED, ItemStatus.FAILED) or self._index not in self._table.running():
+        if status in (ItemStatus.COMPLETED, ItemStatus.FAILED) or self._index not in self._table.live.running():
             return status
         return ItemStatus.PROCESSING
 
@@ -131,7 +131,7 @@ class JobItem(Generic[T_co, R_co]):
         """How far it is, from 0 to 1, as its handler reported it; 1 where it completed."""
         if self._table.status[self._index] == COMPLETED:
             return 1.0
-        return self._table.running().get(self._index, 0.0)
+        return self._table.live.running().get(self._index, 0.0)
 
     @property
     def stdout(self) -> str | None:

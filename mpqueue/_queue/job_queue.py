@@ -188,11 +188,9 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
             # Registered first: a job without items ends while it starts.
             with self._jobs_lock:
                 self._runs.setdefault(book.number, []).append(run)
-            handler, book.handler = book.handler, speaking
             try:
-                self._engine.handle(message)
+                self._engine.handle(message._replace(handler=speaking))
             except BaseException:
-                book.handler = handler
                 self._take_run(book, -1)
                 raise
             if display is not None:

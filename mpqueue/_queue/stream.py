@@ -65,7 +65,7 @@ class Stream:
     def _tell(self) -> None:
         """On the coordinator's thread: it hears of all items that have come since the last time."""
         self._telling = False  # first: what comes from now on is told of by another call
-        told, self._told = self._told, len(self._table)
+        told, self._told = self._told, self._table.added
         self._owner.handle(ItemsAdded(self._book, range(told, self._told)))
 
     def take(self, index: int) -> tuple[Any, Failure | None]:
@@ -82,7 +82,7 @@ class Stream:
 
     def is_running(self, index: int) -> bool:
         """True while a worker runs the item."""
-        return index in self._table.running()
+        return index in self._table.live.running()
 
     def drop(self, index: int, *, kill: bool = False) -> bool:
         """Cancel one item: True where it will not run, or (``kill``) its worker is being ended for it.

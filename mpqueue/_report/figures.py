@@ -131,6 +131,7 @@ class Figures:
 def measure(book: JobBook, now: float, cpus: int) -> Figures:
     """The figures of a job's last run; of one that runs still, as of ``now``. Costs about 1 us an item."""
     timings = book.timings.until(now)
+    told_at = timings.heard.end_told_at
     start, wall = timings.started, max(0.0, (timings.finished or now) - timings.started)
     spans = [_from(start, span) for span in timings.spans()]
     tail = sum(wall - (ended - start) for ended in timings.last_on.values())
@@ -153,7 +154,7 @@ def measure(book: JobBook, now: float, cpus: int) -> Figures:
         sums=sums,
         work=_work(sums, tail, wall * timings.lanes, timings.shared),
         tail=tail,
-        parent=_parent(sums, timings.listening),
+        parent=_parent(sums, timings.heard.seconds),
         items=_item_times(book),
         slowest=_slowest(book),
         memory=_memory(book),
@@ -166,7 +167,7 @@ def measure(book: JobBook, now: float, cpus: int) -> Figures:
         handler_bytes=timings.handler_bytes,
         handler_weight=timings.handler_weight,
         handler_seconds=timings.handler_seconds,
-        told_after=0.0 if timings.told_at is None else max(0.0, timings.told_at - start - wall),
+        told_after=0.0 if told_at is None else max(0.0, told_at - start - wall),
     )
 
 

@@ -280,10 +280,7 @@ class FakeLanes:
         """Add items to a stream."""
         table = stream.table
         assert isinstance(table, StreamTable)
-        lo = len(table)
-        for item in items:
-            table.append(item)
-        self.handle(ItemsAdded(stream, range(lo, len(table))))
+        self.handle(ItemsAdded(stream, table.extend([*items])))
 
     def seal(self, stream: JobBook) -> None:
         """No more items will come."""

@@ -137,7 +137,7 @@ def coarse_items() -> JobBook:
 def slow_listeners() -> JobBook:
     run = Run()
     run.chunk(0, 10)
-    run.timings.listening, run.timings.told_at = 25.0, START + 30
+    run.timings.heard.seconds, run.timings.heard.end_told_at = 25.0, START + 30
     return run.end(10)
 
 

@@ -256,7 +256,7 @@ def test_a_row_stays_as_it_was() -> None:
 def test_a_stream_s_table_answers_as_any_other() -> None:
     rng, count = random.Random(3), 60
     plain, stream = table_of(count), StreamTable()
-    stream.extend(range(count))
+    stream.admit(stream.extend(range(count)))
     for table in (plain, stream):
         rng.seed(3)
         for lo in range(0, count, 6):

@@ -70,9 +70,9 @@ def test_an_item_shows_its_row(book: JobBook) -> None:
 
 
 def test_an_item_is_processing_only_while_a_worker_runs_it(book: JobBook) -> None:
-    book.table.running = lambda: {0: 0.0, 2: 0.5, 3: 0.0}
+    book.table.live.running = lambda: {0: 0.0, 2: 0.5, 3: 0.0}
     assert [item.status for item in Job(book).items] == ["completed", "failed", "processing", "processing"]
-    book.table.running = dict
+    book.table.live.running = dict
     assert Job(book).items[3].status is ItemStatus.PENDING
 
 

@@ -11,7 +11,7 @@ from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 def table_of(*items: Any) -> StreamTable:
     table = StreamTable()
-    table.extend(items)
+    table.admit(table.extend(items))
     return table
 
 
@@ -21,6 +21,8 @@ def test_rows_are_counted_over_the_whole_stream() -> None:
     assert table.append("d") == 3
     table.complete([0], ["A"])
     table.take(0)
+    assert (len(table), table.added) == (2, 4), "the scheduler has not heard of the last two"
+    table.admit(range(2, 4))
     assert len(table) == 4
     assert table.payloads_of(range(1, 4)) == ["b", "c", "d"]
 

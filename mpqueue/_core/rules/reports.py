@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpqueue._core.commands import AnnounceRecords, Warn
-from mpqueue._core.messages import ChunkRefused, ChunkReported, ChunkSent
+from mpqueue._core.messages import ChunkRefused, ChunkReported, ChunkSent, RecordsLeft
 from mpqueue._core.rules.outcomes import fail_rest, finish_if_over, put_back, record
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.item_table import Failure
@@ -99,6 +99,14 @@ def sent(chunk: Chunk, message: ChunkSent) -> None:
     if message.apart:
         chunk.care = max(chunk.care, Care.CAREFUL)
     chunk.job.sizer.learn_bytes(len(chunk.indices), message.size)
+
+
+def records_left(books: Books, lane: LaneBook, message: RecordsLeft) -> None:
+    """What a dead worker had logged is handed on."""
+    chunk = lane.find(message.chunk)
+    if chunk is not None:
+        chunk.job.spoke = True
+        books.commands.append(AnnounceRecords(chunk.job, lane.number, message.records))
 
 
 def refused(books: Books, lane: LaneBook, message: ChunkRefused) -> None:

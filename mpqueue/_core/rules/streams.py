@@ -6,11 +6,14 @@ from mpqueue._core.messages import ItemDropped, ItemsAdded, StreamSealed
 from mpqueue._core.rules import outcomes, reports, watch
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.lane_book import LaneState, Verdict, Why
+from mpqueue._core.state.stream_table import StreamTable
 
 
 def items_added(books: Books, message: ItemsAdded) -> None:
     """More items may be dispatched, or fail at once where that can't be."""
     job = message.job
+    assert isinstance(job.table, StreamTable)
+    job.table.admit(message.indices)
     if job.active and not job.cancelled:
         job.pending.add(message.indices)
         reports.fail_if_barred(books, job)

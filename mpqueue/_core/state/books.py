@@ -32,6 +32,7 @@ class Books:
         rng: random.Random,
         engine: Capabilities,
         max_memory: int | None = None,
+        has_initializer: bool = False,
     ) -> None:
         self.lanes: list[LaneBook] = []
         #: Numbers of the lanes that hold no chunk, one, and so on: so a step costs the same where there are more lanes.
@@ -54,7 +55,7 @@ class Books:
         self.now = 0.0
         self.opened = False
         self.absent: set[int] = set()  #: lanes that there is no room for
-        self.has_initializer = False  #: new workers run something before their first chunk
+        self.has_initializer = has_initializer  #: new workers run something before their first chunk
         self.init_error: BaseException | None = None  #: what the initializer raised last, where no worker got past it
         self.closing = False
         self.no_lanes_since: float | None = None

@@ -58,6 +58,16 @@ LARGE = 1 << 16
 LEAST_CPU = 1e-9
 
 
+class Live:
+    """What is not in the books: a look at the workers, for users who ask. Neither read nor written by the scheduler.
+
+    ``running``, set by the coordinator: the indices that workers are running now, and how far each is.
+    """
+
+    def __init__(self) -> None:
+        self.running: Callable[[], Mapping[int, float]] = dict
+
+
 class ItemTable:
     """The columns. ``payloads`` is the table's own list of the user's objects."""
 
@@ -79,8 +89,7 @@ class ItemTable:
         ] = {}  #: what the last try wrote to stdout and stderr, where that is kept
         #: Runs the item at an index once more, in this process. Set where the job's handler is at hand.
         self.replay: Callable[[ItemTable, int], Any] = _no_handler
-        #: Set by the coordinator: the indices that workers are running now, and how far each is.
-        self.running: Callable[[], Mapping[int, float]] = dict
+        self.live = Live()
 
     def __len__(self) -> int:
         return len(self.payloads)

@@ -2,7 +2,9 @@
 
 The same columns as `ItemTable`, sparse: a stream of ten million items holds only those between the one that was added
 last and the one that was taken last. Rows are added, and ended ones taken, by the consumer's thread; everything between
-is the coordinator's. Whatever is done to all rows is done by one call into C, which costs 0.2 us a row in all.
+is the coordinator's. The scheduler counts a row from when a message has told it, and decides nothing by one that has
+ended, so it makes no difference to it when rows come and go. Whatever is done to all rows is done by one call into C,
+which costs 0.2 us a row in all.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class StreamTable(ItemTable):
 
     def __init__(self) -> None:
         super().__init__([], None, IdRule.POSITION)
-        self._count = 0
+        self._count = 0  #: rows that the scheduler knows of
+        self._added = 0  #: rows that there are, counted by the consumer
         self._items: dict[int, Any] = {}
         self._values = _Results()
         self._statuses = _Column(self._values, PENDING, COMPLETED)
@@ -61,10 +64,19 @@ class StreamTable(ItemTable):
 
     def extend(self, items: Sequence[Any]) -> range:
         """Add rows; returns their indices. On the consumer's thread, before the scheduler hears of them."""
-        indices = range(self._count, self._count + len(items))
+        indices = range(self._added, self._added + len(items))
         self._items.update(zip(indices, items, strict=True))
-        self._count = indices.stop
+        self._added = indices.stop
         return indices
+
+    @property
+    def added(self) -> int:
+        """How many rows were ever added, also those that the scheduler has not heard of."""
+        return self._added
+
+    def admit(self, indices: range) -> None:
+        """The scheduler has heard of these rows: now they count."""
+        self._count = indices.stop
 
     def take(self, index: int) -> tuple[Any, Failure | None]:
         """The outcome of an ended item; its row is gone then. On the consumer's thread."""
@@ -93,11 +105,11 @@ class StreamTable(ItemTable):
 
     def unfinished(self) -> list[int]:
         """The indices of the items that have not ended."""
-        return [index for index in sorted(self._items) if not self.ended(index)]
+        return [index for index in sorted(self._items) if index < self._count and not self.ended(index)]
 
     def ended_indices(self) -> list[int]:
         """The indices of the items that ended and were not taken."""
-        return [index for index in sorted(self._items) if self.ended(index)]
+        return [index for index in sorted(self._items) if index < self._count and self.ended(index)]
 
     def complete(self, indices: Sequence[int], results: list[Any]) -> None:
         """These items completed, with these results; none of them had ended before."""

@@ -2,8 +2,7 @@
 
 The sums are exact. Beside them stands one row a report, for pictures; where there are too many, those that follow each
 other closely on a lane become one, so that a job of any length costs at most `MOST_ROWS` of them. Knows moments as
-numbers of the monotonic clock, and asks no clock itself. Written by the coordinator's thread only, but for what says
-otherwise.
+numbers of the monotonic clock, and asks no clock itself. Written by the coordinator's thread only, but for `Heard`.
 """
 
 from __future__ import annotations
@@ -63,6 +62,14 @@ class Event(NamedTuple):
     name: str
     lane: int | None = None
     item: int | None = None  #: its index
+
+
+@dataclass(slots=True)
+class Heard:
+    """What listeners took, as the listener thread measures it: no part of the scheduler's books."""
+
+    seconds: float = 0.0  #: in listeners
+    end_told_at: float | None = None  #: when the job's end was told
 
 
 @dataclass(slots=True)
@@ -130,8 +137,7 @@ class Timings:
     handler_seconds: float = 0.0  #: pickling the handler, before the start; by whoever created the job
     handler_bytes: int = 0
     handler_weight: str = ""  #: what makes a heavy handler so heavy
-    listening: float = 0.0  #: seconds in listeners; by the listener thread
-    told_at: float | None = None  #: when the job's end was told; by the listener thread
+    heard: Heard = field(default_factory=Heard)
     _lanes: dict[int, _LaneTimes] = field(default_factory=dict)
     _paused_at: float | None = None
     _resolution: float = 0.0  #: seconds that a row of several reports lasts at most
@@ -142,7 +148,7 @@ class Timings:
         """The job starts: nothing of an earlier run counts any more. ``ready`` are the lanes that could begin."""
         self.started, self.finished, self.lanes, self.shared = now, None, lanes, False
         self.sums, self.rows, self.events = Sums(), array("d"), []
-        self.stretches, self.last_on, self.listening, self.told_at = {}, {}, 0.0, None
+        self.stretches, self.last_on, self.heard = {}, {}, Heard()
         self._lanes = {lane: _LaneTimes(now, lane in ready) for lane in range(lanes)}
         self._paused_at, self._resolution = None, 0.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpqueue._core.commands import AnnounceRecords
-from mpqueue._core.state.books import Books
+from mpqueue._core.messages import RecordsLeft
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.lane_protocol import Lane
 from mpqueue._wire.records import load_record, load_unsent
@@ -16,14 +16,10 @@ def records_of(job: JobBook, lane: int, records: Sequence[bytes]) -> AnnounceRec
     return AnnounceRecords(job, lane, [load_record(record) for record in records])
 
 
-def last_words(lane: Lane, books: Books) -> AnnounceRecords | None:
-    """The records, where there are any and the job that they are of is known."""
+def last_words(lane: Lane) -> RecordsLeft | None:
+    """What a dead worker had logged and not sent, where there is any."""
     unsent = load_unsent(lane.take_unsent())
     if unsent is None:
         return None
     number, records = unsent
-    chunk = books.lanes[lane.number].find(number)
-    if chunk is None or not records:
-        return None
-    chunk.job.spoke = True
-    return AnnounceRecords(chunk.job, lane.number, records)
+    return RecordsLeft(lane.number, lane.generation, number, records) if records else None
