@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from mpqueue._cli import completion
 from mpqueue._cli import journal_commands as journal
+from mpqueue._cli import recording_command as recording
 from mpqueue._cli import run_command as run
 from mpqueue._cli.usage import Exit, Parser, UsageError, say, say_error
 from mpqueue.errors import MPQueueError
@@ -26,6 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="name", metavar="COMMAND", required=True)
     run.add_command(commands)
     journal.add_command(commands)
+    recording.add_command(commands)
     completion.add_command(commands, parser)
     return parser
 

@@ -43,7 +43,7 @@ from mpqueue._core.messages import (
     TimePassed,
 )
 from mpqueue._core.rules import dispatch, fleet, memory, outcomes, reports, stealing, streams, watch
-from mpqueue._core.state.books import Books
+from mpqueue._core.state.books import Books, Decide
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState, Verdict, Why
 from mpqueue._core.state.timers import Timer, TimerKind
@@ -75,8 +75,9 @@ class Scheduler:
         max_memory_per_worker: int | None = None,
         has_initializer: bool = False,
         engine: Capabilities = Capabilities(),  # noqa: B008 - frozen
+        decide: Decide | None = None,
     ) -> None:
-        self.books = Books(lanes, max_items_per_worker, rng, engine, max_memory_per_worker, has_initializer)
+        self.books = Books(lanes, max_items_per_worker, rng, engine, max_memory_per_worker, has_initializer, decide)
 
     @property
     def deadline(self) -> float | None:

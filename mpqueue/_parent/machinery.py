@@ -15,7 +15,7 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._core.messages import FailedItemsReset, JobStartAsked, Message, QueueClosing, QueueOpened
 from mpqueue._core.scheduler import Scheduler
@@ -32,6 +32,7 @@ from mpqueue.errors import JournalError, QueueClosedError
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.recorder import Recorder
+    from mpqueue._parent.recording.recorded_scheduler import RecordingFile
     from mpqueue._parent.surroundings.memory_sampler import Sampler
 
 log = logging.getLogger("mpqueue")
@@ -61,14 +62,17 @@ class Engine:
         self._owner = os.getpid()
         self._number = next(_numbers)
         self.listeners = ListenerThread(f"mpqueue-listeners-{self._number}")
-        self._scheduler = Scheduler(
-            options.concurrency,
-            random.Random(),
-            max_items_per_worker=options.max_items_per_worker,
-            max_memory_per_worker=options.max_memory_per_worker,
-            has_initializer=initializer is not None,
-            engine=backend.capabilities,
-        )
+        settings: dict[str, Any] = {
+            "max_items_per_worker": options.max_items_per_worker,
+            "max_memory_per_worker": options.max_memory_per_worker,
+            "has_initializer": initializer is not None,
+            "engine": backend.capabilities,
+        }
+        self._recording: RecordingFile | None = None
+        if record := os.environ.get("MPQUEUE_RECORD"):
+            self._scheduler = self._make_recorded(record, options.concurrency, settings)
+        else:
+            self._scheduler = Scheduler(options.concurrency, random.Random(), **settings)
         self._initializer = initializer
         self._coordinator: Coordinator | None = None
         self._pool: LanePool | None = None
@@ -77,6 +81,12 @@ class Engine:
         self._shut = False
         self._take_back: Callable[[], None] | None = None
         self.recorder = None if journal is None else self._open_journal(journal)
+
+    def _make_recorded(self, path: str, lanes: int, settings: dict[str, Any]) -> Scheduler:
+        from mpqueue._parent.recording.recorded_scheduler import RecordedScheduler, RecordingFile  # for bug reports
+
+        self._recording = RecordingFile(path)
+        return RecordedScheduler(self._recording, type(self._backend).__name__, lanes, random.Random(), **settings)
 
     def _open_journal(self, path: str) -> Recorder:
         from mpqueue._parent.journal.journal_writer import Journal  # most programs have none, and need no SQLite
@@ -207,6 +217,8 @@ class Engine:
             self.recorder.journal.close()
         if self._take_back is not None:
             self._take_back()
+        if self._recording is not None:
+            self._recording.close()
 
     def _end_work(self, coordinator: Coordinator, *, kill: bool, wait_for_listeners: bool) -> None:
         if kill:

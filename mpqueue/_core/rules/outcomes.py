@@ -58,7 +58,7 @@ def record(
 def _record_failure(books: Books, job: JobBook, index: int, failure: Failure, pid: int | None, fates: _Fates) -> None:
     attempt = job.table.fail_try(index, failure, pid)
     if failure.charged and index not in job.dropped:
-        decision = job.options.retry.decide(attempt, failure.error, books.rng)
+        decision = books.decide(job.options.retry, attempt, failure.error)
     else:
         decision = Fail("not charged, or cancelled")
     if isinstance(decision, Fail):

@@ -149,7 +149,7 @@ def setup_failed(books: Books, lane: LaneBook, job: JobBook, failure: Failure) -
     record_ = job.setups.setdefault(lane.number, SetupRecord())
     record_.failures += 1
     job.last_setup_failure = failure
-    decision = job.options.retry.decide(record_.failures, failure.error, books.rng)
+    decision = books.decide(job.options.retry, record_.failures, failure.error)
     if isinstance(decision, RetryAfter):
         record_.again_at = books.now + decision.delay
         books.timers.add(record_.again_at, TimerKind.SETUP_AGAIN, job.number, lane.number)

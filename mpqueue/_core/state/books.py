@@ -5,6 +5,7 @@ The modules beside this one are its hands, one for each subject; each takes the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mpqueue._core.capabilities import Capabilities
@@ -14,9 +15,12 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
 from mpqueue._core.state.sleeps import Sleeps
 from mpqueue._core.state.timers import TimerHeap
+from mpqueue.retry import Fail, RetryAfter, RetryPolicy
 
 if TYPE_CHECKING:
     import random
+
+Decide = Callable[[RetryPolicy, int, BaseException], RetryAfter | Fail]
 
 #: What sums of fractions may be wrong by.
 _ROUNDING = 1e-9
@@ -33,6 +37,7 @@ class Books:
         engine: Capabilities,
         max_memory: int | None = None,
         has_initializer: bool = False,
+        decide: Decide | None = None,
     ) -> None:
         self.lanes: list[LaneBook] = []
         #: Numbers of the lanes that hold no chunk, one, and so on: so a step costs the same where there are more lanes.
@@ -43,7 +48,9 @@ class Books:
         self.timers = TimerHeap()
         self.sleeps = Sleeps()
         self.look_due: float | None = None  #: when to look at the clock, while a limit is running
-        self.rng = rng
+        #: What becomes of an item, or a job's setup on a lane, whose try has failed: the only place where chance and
+        #: the types of users' errors count.
+        self.decide: Decide = decide or (lambda policy, attempt, error: policy.decide(attempt, error, rng))
         self.engine = engine
         self.max_items_per_worker = max_items_per_worker
         self.max_memory = max_memory  #: bytes of private memory that a worker may have

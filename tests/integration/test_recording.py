@@ -1,0 +1,249 @@
+"""``MPQUEUE_RECORD``: real runs, whose messages give the same commands in a fresh scheduler."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import Executor, JobQueue, MPQueueError, Pool, RetryPolicy
+from mpqueue._core.rules.chunking import ChunkSizer
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import Chunk, LaneBook
+from mpqueue._core.state.timings import Timings
+from mpqueue._parent.recording.replaying import Replay
+from tests.support import handlers as do
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+SOON = RetryPolicy(max_retries=2, base_delay=0.01, jitter=0.5)
+SECRET = "do not tell"
+
+
+def fail_with_secret(item: object) -> None:
+    raise ValueError(SECRET)
+
+
+def fail_in_setup() -> int:
+    raise OSError(SECRET)
+
+
+def take_two(item: int, state: int) -> int:
+    return item + state
+
+
+def crashes_and_retries(folder: Path) -> None:
+    handle = do.only(5, do.segfault, do.only(7, do.at_first(do.fail), do.only(9, fail_with_secret)))
+    with JobQueue(2, retry=SOON) as queue:
+        job = queue.run(range(30), handle)
+        assert [item.id for item in job.items if item.status == "failed"] == [5, 9]
+        queue.retry_failed(job.id).result()
+
+
+def thefts(folder: Path) -> None:
+    gate = Gate(folder)
+    with JobQueue(2) as queue:
+        job = queue.create_job("job", range(60), do.only(0, do.block_until_told(gate)), chunksize=30)
+        run = queue.start("job")
+        wait_until(lambda: job.completed == 59, what="all to be taken from the worker that is stuck")
+        gate.open()
+        run.result()
+
+
+def pauses_and_cancels(folder: Path) -> None:
+    gate = Gate(folder)
+    with JobQueue(2) as queue:
+        queue.create_job("job", range(20), do.block_until_told(gate), chunksize=1)
+        other = queue.create_job("other", range(3), do.succeed, priority=1)
+        run = queue.start("job")
+        gate.wait_for_count(2)
+        queue.pause("job")
+        queue.start("other")
+        gate.open()
+        wait_until(lambda: other.status == "completed")
+        queue.resume("job")
+        run.result()
+        queue.create_job("hung", range(4), do.hang_sleep)
+        hung = queue.start("hung")
+        wait_until(lambda: any(item.status == "processing" for item in hung.job.items))
+        queue.cancel("hung", kill=True)
+        wait_until(hung.done)
+        queue.create_job("never", [1], do.succeed)
+        queue.cancel("never")
+
+
+def timeouts_and_recycling(folder: Path) -> None:
+    with JobQueue(2, max_items_per_worker=4, max_retries=0) as queue:
+        job = queue.run(range(12), do.only(3, do.hang_sleep), timeout=0.3)
+        assert [item.id for item in job.items if item.status == "failed"] == [3]
+
+
+def streams(folder: Path) -> None:
+    with Pool(2) as pool:
+        assert list(pool.imap(do.double, range(300))) == [2 * item for item in range(300)]
+    with Executor(2) as executor:
+        futures = [executor.submit(do.succeed, item) for item in range(20)]
+        assert sorted(future.result() for future in futures) == list(range(20))
+
+
+def a_journal(folder: Path) -> None:
+    journal, gate = str(folder / "run.db"), Gate(folder)
+    with JobQueue(2, journal=journal) as queue:
+        job = queue.create_job(
+            "job", range(20), do.only(19, do.block_until_told(gate), do.only(2, fail_with_secret)), max_retries=0
+        )
+        queue.start("job")
+        wait_until(lambda: job.completed + job.failed == 19)
+        queue.cancel("job", kill=True)
+    gate.open()
+    with JobQueue(2, journal=journal) as queue:
+        again = queue.create_job("job", range(20), do.only(2, do.succeed), max_retries=0)
+        queue.start("job").result()
+        assert again.completed == 19
+        queue.retry_failed("job").result()
+        assert again.completed == 20
+
+
+def a_setup_that_fails(folder: Path) -> None:
+    with JobQueue(2, retry=SOON) as queue:
+        assert queue.run([1, 2], take_two, setup=fail_in_setup).failed == 2
+
+
+RUNS = [crashes_and_retries, thefts, pauses_and_cancels, timeouts_and_recycling, streams, a_journal, a_setup_that_fails]
+
+
+@pytest.fixture
+def strict(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What code outside the scheduler wrote into the books of jobs that had started."""
+    written: list[str] = []
+    started: set[int] = set()
+
+    def watch(kind: type) -> None:
+        def write(self: Any, name: str, value: object) -> None:
+            where = sys._getframe(1).f_globals["__name__"]
+            inside = not where.startswith("mpqueue.") or where.startswith("mpqueue._core.")
+            if isinstance(self, JobBook) and inside and name == "epoch" and value:
+                started.add(id(self))
+            elif not inside and (not isinstance(self, JobBook) or id(self) in started):
+                written.append(f"{where} wrote {kind.__name__}.{name}")
+            object.__setattr__(self, name, value)
+
+        monkeypatch.setattr(kind, "__setattr__", write)
+
+    for kind in (Books, LaneBook, Chunk, JobBook, Timings, ChunkSizer):
+        watch(kind)
+    return written
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)
+def test_a_run_s_messages_give_the_same_commands_again(
+    run: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strict: list[str]
+) -> None:
+    file = tmp_path / "bug.jsonl"
+    monkeypatch.setenv("MPQUEUE_RECORD", str(file))
+    run(tmp_path)
+    monkeypatch.delenv("MPQUEUE_RECORD")
+    assert not strict
+    recordings = sorted(tmp_path.glob("bug.jsonl*"))
+    kinds: Counter[str] = Counter()
+    for recording in recordings:
+        assert SECRET not in recording.read_text()
+        for step in Replay(str(recording)).steps():
+            kinds[step.message["is"]] += 1
+            assert step.commands == step.recorded, f"{recording.name}, step {step.number}: {step.message}"
+    assert kinds["ChunkSent"], "something ran"
+    assert len(recordings) == (2 if run in (streams, a_journal) else 1)
+
+
+def test_a_recording_of_version_0_1_opens_and_gives_the_same_commands() -> None:
+    recording = Path(__file__).parent / "recordings" / "version_0_1.jsonl"
+    steps = list(Replay(str(recording)).steps())
+    assert all(step.same for step in steps)
+    kinds = {step.message["is"] for step in steps}
+    assert {"LaneDied", "ChunkReported", "JobPaused", "ItemsAdded"} <= kinds
+
+
+def record(folder: Path) -> Path:
+    file = folder / "bug.jsonl"
+    program = "from mpqueue import JobQueue\nwith JobQueue(1) as queue: assert queue.run([1, 2], abs).results == [1, 2]"
+    environment = {**os.environ, "MPQUEUE_RECORD": str(file)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=100)
+    return file
+
+
+def tell(*arguments: str | Path) -> tuple[int, str]:
+    command = [sys.executable, "-m", "mpqueue", "recording", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_command_line_tells_the_first_step_that_is_decided_differently(tmp_path: Path) -> None:
+    file = record(tmp_path)
+    code, text = tell(file, "--all")
+    assert code == 0
+    assert "everything was decided as recorded" in text
+    assert "SendChunk" in text
+    code, text = tell(file, "--step", "2")
+    assert code == 0
+    assert "JobStartAsked" in text
+    assert "job 1: running, 0 completed" in text
+    code, text = tell(file, "--step", "9999")
+    assert code == 2
+    assert "--step 9999: expected a step up to" in text
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    at = next(at for at, line in enumerate(lines) if line.get("commands"))
+    lines[at]["commands"].pop()
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"at": 1.0, "mess')
+    code, text = tell(file)
+    assert code == 1
+    assert "step 1 is the first one that is decided differently" in text
+    assert "asks now for" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("hello\n", "expected a recording"),
+        ('{"mpqueue recording": 99, "mpqueue": "9.0"}\n', "replay it with that version"),
+        (None, "No such file"),
+    ],
+)
+def test_what_is_no_recording_is_refused(content: str | None, expected: str, tmp_path: Path) -> None:
+    file = tmp_path / "bug.jsonl"
+    if content is not None:
+        file.write_text(content)
+    code, text = tell(file)
+    assert code in (1, 2)
+    assert expected in text
+    assert "Traceback" not in text
+
+
+def test_a_recording_that_can_t_be_made_is_told_when_the_queue_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPQUEUE_RECORD", str(tmp_path / "no folder" / "bug.jsonl"))
+    with pytest.raises(
+        MPQueueError, match=r"MPQUEUE_RECORD: expected the name of a file that can be made, got .*unset"
+    ):
+        JobQueue(1)
+
+
+def test_each_queue_has_a_file_of_its_own_and_none_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "bug.jsonl"
+    file.write_text("mine")
+    monkeypatch.setenv("MPQUEUE_RECORD", str(file))
+    with JobQueue(1), JobQueue(1):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bug.jsonl", "bug.jsonl.2", "bug.jsonl.3"]
+    assert file.read_text() == "mine"
