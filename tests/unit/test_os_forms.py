@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import resource
 import stat
 import sys
 from collections.abc import Callable, Iterable
@@ -46,6 +47,29 @@ def test_a_file_in_memory_has_no_name_and_is_private_to_this_process(form: Calla
         assert os.pread(fd, 4, 0) == b"both"
     finally:
         os.close(fd)
+
+
+@forms(memory_files._make_memfd, memory_files._make_temporary)
+def test_a_file_in_memory_begins_with_its_data_or_says_what_limit_is_in_its_way(
+    form: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_files, "make_file", form)
+    file = memory_files.SharedFile("test", data=b"begun")
+    assert os.read(file.fd, 10) == b"begun"
+    number = file.fd
+    file.close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        with pytest.raises(OSError, match="raise `ulimit -f`"):
+            memory_files.SharedFile("test", mmap.PAGESIZE)
+        with pytest.raises(OSError, match="raise `ulimit -f`"):
+            memory_files.SharedFile("test", data=bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    file = memory_files.SharedFile("test")
+    assert file.fd == number, "no descriptor is left open"
+    file.close()
 
 
 @forms(memory_files._path_in_proc, memory_files._no_path)

@@ -30,7 +30,6 @@ from loky.backend.fork_exec import fork_exec
 from loky.backend.process import LokyProcess
 
 from mpqueue._os.memory.memory_files import SharedFile
-from mpqueue._wire.line import write_whole
 from mpqueue.errors import WorkerStartError
 
 
@@ -89,9 +88,7 @@ class _Popen(popen_loky_posix.Popen):  # type: ignore[misc]
         finally:
             set_spawning_popen(None)
         with contextlib.ExitStack() as undo:
-            file = undo.enter_context(contextlib.closing(SharedFile("start", 0)))
-            write_whole(file.fd, message.getvalue())
-            os.lseek(file.fd, 0, os.SEEK_SET)
+            file = undo.enter_context(contextlib.closing(SharedFile("start", data=message.getvalue())))
             self.sentinel, lives = os.pipe()
             util.Finalize(self, os.close, (self.sentinel,))
             undo.callback(os.close, lives)

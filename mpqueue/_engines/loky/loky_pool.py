@@ -144,8 +144,6 @@ class LokyPool:
             lane = LokyLane(number, generation, environment, self._inbox, self._settings.max_memory)
         except BaseException as error:
             error = _without_frames(error)
-            if isinstance(error, OSError) and error.errno == errno.EFBIG:
-                error = OSError(errno.EFBIG, "files must not grow to a few kilobytes here; raise `ulimit -f`")
             is_short = isinstance(error, OSError) and error.errno == errno.EMFILE
             lasting = self._stays_short() if is_short else launch.lasts(error)
             self._inbox.post(LaneStartFailed(number, generation, error, lasting=lasting))

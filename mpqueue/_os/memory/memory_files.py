@@ -23,11 +23,24 @@ _SEAL_SHRINK, _SEAL_GROW, _SEAL_FUTURE_WRITE = 0x2, 0x4, 0x10
 
 
 class SharedFile:
-    """An unnamed file in memory that the parent makes and its workers inherit: nothing is left when both are gone."""
+    """An unnamed file in memory that the parent makes and its workers inherit: nothing is left when both are gone.
 
-    def __init__(self, label: str, size: int) -> None:
+    It has this size, or begins with this data, and is read from its beginning. Raises OSError.
+    """
+
+    def __init__(self, label: str, size: int = 0, data: bytes = b"") -> None:
         self.fd = make_file(label)
-        os.ftruncate(self.fd, size)
+        try:
+            os.ftruncate(self.fd, size or len(data))
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self.fd, data[written:], written)
+        except OSError as error:
+            self.close()
+            if error.errno == errno.EFBIG:
+                text = "files must not grow to a few kilobytes here; raise `ulimit -f`"
+                raise OSError(errno.EFBIG, text) from None
+            raise
 
     @property
     def path(self) -> str:
