@@ -68,6 +68,7 @@ _HOMES = {
     "mpqueue.errors": (
         "GiveUp",
         "HandlerPicklingError",
+        "InternalError",
         "ItemError",
         "ItemPicklingError",
         "ItemTimeoutError",
@@ -105,6 +106,7 @@ __all__ = [
     "FailedTry",
     "GiveUp",
     "HandlerPicklingError",
+    "InternalError",
     "ItemError",
     "ItemPicklingError",
     "ItemRetry",

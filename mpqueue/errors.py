@@ -4,7 +4,8 @@ Owns the names only: nothing here imports the rest of the package, but for how v
 raise and unpickle these errors without loading the parent's half.
 
 Three kinds, told apart by who did it: *refused* (the call was wrong: raised in the caller's frame, before anything is
-queued), *failed* (one item: stands in ``item.exception``), *broken* (the world did it: a worker, a disk).
+queued), *failed* (one item: stands in ``item.exception``), *broken* (the world did it: a worker, a disk). A fourth
+should never be seen: `InternalError`, a mistake in mpqueue itself.
 """
 
 from __future__ import annotations
@@ -139,6 +140,24 @@ class JournalError(MPQueueError):
 
 class JournalMismatchError(JournalError, JobExistsError):
     """The journal has a job of that id with other items; with ``strict``, also where its items or code have changed."""
+
+
+class InternalError(MPQueueError):
+    """mpqueue itself made a mistake; please report it, with ``traceback``. The jobs that it touched have ended.
+
+    Their runs raise it, and it stands in ``item.exception`` of the items that had not ended, which lost no attempt. A
+    journal does not record it: the next run goes on. If the mistake touched the whole queue, calls of the queue raise
+    it too; `close` works. ``traceback`` is the traceback as text.
+    """
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+        if traceback:
+            self.add_note(f"the mistake, in mpqueue:\n{traceback.rstrip()}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.traceback)
 
 
 class RemoteError(MPQueueError):

@@ -165,6 +165,12 @@ class AnnounceFinished(NamedTuple):
     duration: float
 
 
+class GiveUpJob(NamedTuple):
+    """This job ended, but a fault of ours came between its end and those who wait for it: tell them at once."""
+
+    job: JobBook
+
+
 Command = (
     StartLane
     | InitializeLane
@@ -183,4 +189,5 @@ Command = (
     | AnnounceRecords
     | AnnounceState
     | AnnounceFinished
+    | GiveUpJob
 )

@@ -15,6 +15,7 @@ from mpqueue._wire.memory.ledger import Claim
 
 if TYPE_CHECKING:
     from mpqueue._core.state.job_book import JobBook
+    from mpqueue.errors import InternalError
 
 
 # -- what happened to lanes --------------------------------------------------------------------------------------
@@ -286,6 +287,19 @@ class QueueClosing(NamedTuple):
     kill: bool = False
 
 
+class FaultFound(NamedTuple):
+    """mpqueue itself made a mistake, which ``error`` tells; see `mpqueue._core.rules.distrust` for what follows.
+
+    It touched ``job``, where one is named; else the job whose items are on ``lane``, where that is named and has any;
+    else all jobs. No ``generation`` means the lane's worker of now.
+    """
+
+    error: InternalError
+    job: JobBook | None = None
+    lane: int | None = None
+    generation: int | None = None
+
+
 class TimePassed(NamedTuple):
     """The scheduler's deadline has come."""
 
@@ -323,6 +337,7 @@ Message = (
     | LanesWanted
     | LaneInitialized
     | QueueClosing
+    | FaultFound
     | TimePassed
     | Slept
 )

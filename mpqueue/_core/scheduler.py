@@ -18,6 +18,7 @@ from mpqueue._core.messages import (
     ChunkReported,
     ChunkSent,
     FailedItemsReset,
+    FaultFound,
     ItemDropped,
     ItemsAdded,
     JobCancelled,
@@ -42,12 +43,12 @@ from mpqueue._core.messages import (
     StreamSealed,
     TimePassed,
 )
-from mpqueue._core.rules import dispatch, fleet, memory, outcomes, reports, stealing, streams, watch
+from mpqueue._core.rules import dispatch, distrust, fleet, memory, outcomes, reports, stealing, streams, watch
 from mpqueue._core.state.books import Books, Decide
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState, Verdict, Why
 from mpqueue._core.state.timers import Timer, TimerKind
-from mpqueue.errors import JobStateError
+from mpqueue.errors import InternalError, JobStateError
 from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
@@ -107,6 +108,10 @@ class Scheduler:
         stealing.consider(books)
         return books.commands
 
+    def break_down(self, error: InternalError) -> list[JobBook]:
+        """The last resort: nothing is decided any more. Ends all jobs, as they stand, and returns them."""
+        return distrust.break_down(self.books, error)
+
     # -- jobs ------------------------------------------------------------------------------------------------
 
     def _job_started(self, message: JobStartAsked) -> None:
@@ -130,6 +135,7 @@ class Scheduler:
         job.finished_at = job.duration = None
         job.epoch += 1
         job.setups.clear()
+        job.fault = None
         books.jobs[job.number] = job
         job.sizer.chunk_seconds = books.engine.chunk_seconds
         self._begin_timing(job)
@@ -256,7 +262,9 @@ class Scheduler:
     def _queue_opened(self, message: QueueOpened) -> None:
         fleet.open_lanes(self.books)
 
-    def _books_message(self, message: ItemsAdded | StreamSealed | ItemDropped | LanesWanted | MemoryRead) -> None:
+    def _books_message(
+        self, message: ItemsAdded | StreamSealed | ItemDropped | LanesWanted | MemoryRead | FaultFound
+    ) -> None:
         _BOOKS_HANDLERS[type(message)](self.books, message)
 
     def _slept(self, message: Slept) -> None:
@@ -322,6 +330,7 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     ItemDropped: Scheduler._books_message,
     LanesWanted: Scheduler._books_message,
     MemoryRead: Scheduler._books_message,
+    FaultFound: Scheduler._books_message,
     LaneInitialized: Scheduler._lane_message,
     LaneReady: Scheduler._lane_message,
     LaneStartFailed: Scheduler._lane_message,
@@ -342,6 +351,7 @@ _BOOKS_HANDLERS: dict[type, Callable[[Books, Any], None]] = {
     ItemDropped: streams.item_dropped,
     LanesWanted: fleet.lanes_wanted,
     MemoryRead: memory.memory_read,
+    FaultFound: distrust.fault_found,
 }
 
 _LANE_HANDLERS: dict[type, Callable[[Books, LaneBook, Any], None]] = {

@@ -34,6 +34,8 @@ class SharedPool:
         if concurrency is not None:
             check_concurrency(concurrency)
         with self._lock:
+            if self._queue is not None and self._queue.is_broken:
+                self._leave()
             if self._queue is None:
                 self._open(concurrency)
             queue = self._queue
@@ -97,6 +99,12 @@ class SharedPool:
             queue, self._queue = self._queue, None
             self._over.set()
         return queue
+
+    def _leave(self) -> None:
+        """A mistake of mpqueue's own has ended the queue: the next one is another."""
+        queue = self._take()
+        if queue is not None and self._owner == os.getpid():
+            threading.Thread(target=queue.close, kwargs={"kill": True}, name="mpqueue-closer", daemon=True).start()
 
     def reset_in_fork(self) -> None:
         """In a forked child: the parent's pool is not ours, and its lock may be taken."""

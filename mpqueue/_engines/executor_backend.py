@@ -7,7 +7,6 @@ own words: `Capabilities`.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import threading
@@ -21,6 +20,7 @@ from mpqueue._os.process.process_identity import process_name
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings, Post
 from mpqueue._parent.open_calls import Calls
+from mpqueue._parent.own_faults import found
 from mpqueue._text import shown
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._worker.elsewhere import hello, visiting
@@ -127,7 +127,7 @@ class ExecutorPool:
             self._forget_executor(error)
             self._post(LaneStartFailed(number, generation, error))
             return
-        first.add_done_callback(functools.partial(self._introduced, number, generation))
+        first.add_done_callback(self.guarded(number, generation, self._introduced, number, generation))
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Have the executor call something. Raises what it raises."""
@@ -138,6 +138,19 @@ class ExecutorPool:
             self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
         return future
+
+    def guarded(
+        self, number: int, generation: int, function: Callable[..., object], *arguments: Any
+    ) -> Callable[..., None]:
+        """The call, with what it raises told: a mistake of ours, which the executor would keep to itself."""
+
+        def call(*more: Any) -> None:
+            try:
+                function(*arguments, *more)
+            except BaseException as error:
+                self._post(found(f"with an answer of worker {number}", error, lane=number, generation=generation))
+
+        return call
 
     def _introduced(self, number: int, generation: int, answer: Future[hello.Introduction]) -> None:
         error = _error_of(answer)
@@ -251,7 +264,7 @@ class ExecutorLane:
             self._pool.failed(self, error)
             self._calls.settle(call, None, error)
         else:
-            answer.add_done_callback(functools.partial(self._answered, call))
+            answer.add_done_callback(self._pool.guarded(self.number, self.generation, self._answered, call))
         return call
 
     def _answered(self, call: Future[bytes], answer: Future[bytes]) -> None:

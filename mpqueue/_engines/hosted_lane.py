@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import functools
 import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -19,6 +20,7 @@ from typing import Any, Generic, TypeVar
 from mpqueue._core.messages import BellRung
 from mpqueue._parent.lane_protocol import Post
 from mpqueue._parent.open_calls import Call, Calls
+from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue._wire.memory.shared import Shared
@@ -31,6 +33,20 @@ def claim_of(seen: hosted.Seen | None, now: float) -> Claim:
         raise LookupError("this worker is gone")
     chunk, phase, lo, hi, age, fraction = seen
     return Claim(chunk, Phase(phase), lo, hi, now - age, fraction)
+
+
+def call_guarded(post: Post, call: Callable[..., object], *arguments: Any) -> None:
+    """Make the call on an event loop, which would keep what it raises to itself: that is a mistake of ours."""
+    try:
+        call(*arguments)
+    except Exception as error:
+        post(found("on the event loop of its workers", error))
+
+
+def tell_fault(post: Post, task: asyncio.Task[Any]) -> None:
+    """A task has ended: what it raised is a mistake of ours."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        post(found("in a task of its workers", error))
 
 
 L = TypeVar("L", bound="HostedLane")
@@ -51,7 +67,7 @@ class HostedPool(abc.ABC, Generic[L]):
     def soon(self, call: Callable[..., object], *arguments: Any) -> None:
         """Have something called on the event loop, in the order of the calls."""
         with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(call, *arguments)
+            self._loop.call_soon_threadsafe(call_guarded, self.post, call, *arguments)
 
     def await_starts(self) -> None:
         """There is nothing to wait for: workers are there already, or come when there is room for them."""
@@ -71,7 +87,13 @@ class HostedPool(abc.ABC, Generic[L]):
     # -- on the event loop -----------------------------------------------------------------------------------
 
     def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Have a coroutine run beside all else."""
+        """Have a coroutine run beside all else. It must not raise: that is a mistake of ours."""
+        task = self.begin_task(work)
+        task.add_done_callback(functools.partial(tell_fault, self.post))
+        return task
+
+    def begin_task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Have a coroutine run whose value, or what it raises, somebody awaits."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -16,6 +16,7 @@ from mpqueue._core.messages import BellRung, LaneDied, LaneReady
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings, Post
 from mpqueue._parent.open_calls import Call, Calls
+from mpqueue._parent.own_faults import found
 from mpqueue._wire.memory.ledger import Claim, Ledger
 from mpqueue._worker import station
 from mpqueue._worker.elsewhere.private import PrivateOutbox, private_worker
@@ -68,9 +69,15 @@ class InlineLanes:
 
     def _run(self) -> None:
         while (turn := self._turns.get()) is not None:
-            turn()
+            self._carry_out(turn)
         for lane in self._made:
-            lane.end()
+            self._carry_out(lane.end)
+
+    def _carry_out(self, turn: Callable[[], object]) -> None:
+        try:
+            turn()
+        except BaseException as error:
+            self.post(found("on the thread of its inline workers", error))
 
     def do(self, turn: Callable[[], object]) -> None:
         """Have something done on the thread, after all that was asked before."""

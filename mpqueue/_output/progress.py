@@ -162,7 +162,11 @@ class Display:
         with self._lock:
             if self._ended:
                 return
-            self._tell()
+            try:
+                self._tell()
+            except Exception:  # the terminal is gone, say
+                log.exception("showing a job's progress failed; it is not shown any more, the job goes on")
+                return
             # Negative: the announcer's timers have the jobs' numbers.
             self._thread.call_at(-self._book.number, self._now() + INTERVAL, self._look)
 

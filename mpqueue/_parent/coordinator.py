@@ -2,6 +2,9 @@
 
 It takes a message from the inbox, asks the scheduler, carries out the commands, and sleeps until the next message or
 the scheduler's deadline. It never polls, never blocks on a lane, and decides nothing about jobs.
+
+What goes wrong here is our own mistake, since users' code is kept apart: what it touched ends with `InternalError`, and
+all else goes on. A mistake on the way there ends the queue: see `_break_down`.
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ from mpqueue._core.commands import (
     AnnounceRecords,
     AnnounceStarted,
     AnnounceState,
+    Command,
     ForgetJob,
     GiveUpAnswer,
+    GiveUpJob,
     InitializeLane,
     KillLane,
     LowerLimit,
@@ -36,6 +41,7 @@ from mpqueue._core.commands import (
 from mpqueue._core.messages import (
     BellRung,
     ChunkReported,
+    FaultFound,
     LaneDied,
     LaneObserved,
     Message,
@@ -44,16 +50,18 @@ from mpqueue._core.messages import (
 )
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.sleeps import Lookout
 from mpqueue._parent.inbox import Inbox, Request
 from mpqueue._parent.lane_protocol import Lane, LanePool
+from mpqueue._parent.own_faults import found
 from mpqueue._parent.running import LaneNow, lanes_now, running_items
 from mpqueue._parent.surroundings.clock import Clock, cpu_seconds
 from mpqueue._parent.transport.last_words import last_words
 from mpqueue._parent.transport.traffic import Traffic
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.pickling.packed_handler import PackedHandler
-from mpqueue.errors import MPQueueError, QueueClosedError
+from mpqueue.errors import InternalError, JobStateError, MPQueueError, QueueClosedError
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.recorder import Recorder
@@ -62,12 +70,16 @@ log = logging.getLogger("mpqueue")
 
 T = TypeVar("T")
 Announce = Callable[[AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished], None]
+GiveUp = Callable[[JobBook | None, InternalError], object]
 Subscriber = Callable[[Sequence[int] | None], None]
 _FROM_WORKERS = (BellRung, LaneDied, ChunkReported)
 
 
 class Coordinator:
-    """Owns the scheduler and, from `open` on, the pool. Everything but `ask` and `post` runs on its thread."""
+    """Owns the scheduler and, from `open` on, the pool. Everything but `ask` and `post` runs on its thread.
+
+    ``give_up`` resolves the runs of a job (None: of all) with an error, whatever else has gone wrong.
+    """
 
     def __init__(
         self,
@@ -77,15 +89,20 @@ class Coordinator:
         initializer: PackedHandler | None,
         name: str,
         recorder: Recorder | None = None,
+        give_up: GiveUp = lambda *_: None,
     ) -> None:
         self.scheduler = scheduler
         self._clock = clock
         self._announce = announce
+        self._give_up = give_up
+        self._recorder = recorder
+        #: The mistake of ours after which nothing works any more.
+        self.broken: InternalError | None = None
         self._initializer = initializer
         self.inbox = Inbox()
         self._pool: LanePool | None = None
         self._more: deque[Message] = deque()
-        self._traffic = Traffic(clock.now, self.post, self.ask_later, announce, scheduler.books)
+        self._traffic = Traffic(clock.now, self.post, self.do_later, announce, scheduler.books)
         self._subscribers: dict[int, list[Subscriber]] = {}
         self._running = True
         self._ended = False
@@ -109,6 +126,7 @@ class Coordinator:
             AnnounceRecords: self._announce,
             AnnounceState: self._announce,
             AnnounceFinished: self._tell_finished,
+            GiveUpJob: self._give_up_job,
         }
         if recorder is not None:
             recorder.join(self, self._actions)
@@ -144,6 +162,10 @@ class Coordinator:
             self._refuse_rest()
         return answer
 
+    def do_later(self, call: Callable[[], object], job: JobBook | None = None) -> None:
+        """Run ``call`` likewise, where nobody waits for it: what it raises is a fault of ours that touches ``job``."""
+        self.inbox.post(Request(call, None, job))
+
     def stop(self) -> None:
         """End the thread after all that was posted before."""
 
@@ -165,18 +187,101 @@ class Coordinator:
         self._pool = pool
 
     def handle(self, message: Message) -> None:
-        """Take a message in and carry out what follows from it."""
+        """Take a message in and carry out what follows from it.
+
+        Raises `JobStateError` where the scheduler refuses it, and `InternalError` where handling it was a mistake of
+        ours, once what that touched has ended.
+        """
+        if self.broken is not None:
+            raise self.broken
+        faults = []
         try:
             self._take_outbox(message)
-        except Exception:  # whatever a worker has left there: what happened to it must be heard all the same
-            log.critical("reading what a worker left behind failed; please report it", exc_info=True)
+        except InternalError:
+            pass  # what it touched has ended
+        except Exception as error:  # what happened to the worker must be heard all the same
+            faults.append(_found_at("read what a worker left behind, for", message, error))
         if not isinstance(message, BellRung):
             self._decide(message)
+        if faults:
+            self._end_touched(faults)
 
     def _decide(self, message: Message) -> None:
-        self._traffic.settle(message)
-        for command in self.scheduler.handle(message, self._clock.now()):
-            self._actions[type(command)](command)
+        faults: list[FaultFound] = []
+        commands = self._ask_scheduler(message, faults)
+        error = faults[0].error if faults else None
+        for command in commands:
+            try:
+                if not faults or not _is_of_lane(command, faults):
+                    self._actions[type(command)](command)
+            except Exception as fault:
+                faults.append(_found_at("carried out", command, fault))
+        if faults:
+            self._end_touched(faults)
+        if error is not None:
+            raise error
+
+    def _ask_scheduler(self, message: Message, faults: list[FaultFound]) -> list[Command]:
+        """What follows from the message; where that was a fault, what had been decided by then."""
+        was_asked = False
+        try:
+            self._traffic.settle(message)
+            was_asked = True
+            return self.scheduler.handle(message, self._clock.now())
+        except JobStateError:
+            raise
+        except Exception as error:
+            faults.append(_found_at("handled", message, error))
+            return self.scheduler.books.commands if was_asked else []
+
+    def _end_touched(self, faults: list[FaultFound]) -> None:
+        """End what these faults touched.
+
+        A fault meanwhile that would not end one job more is the end of the queue, so this comes to an end.
+        """
+        while faults and self.broken is None:
+            fault = faults.pop(0)
+            try:
+                commands = self.scheduler.handle(fault, self._clock.now())
+            except Exception as error:
+                self._break_down(_found_at("handled", fault, error).error)
+                return
+            for command in commands:
+                try:
+                    self._actions[type(command)](command)
+                except Exception as error:
+                    again = _found_at("carried out", command, error)
+                    if again.job is None or isinstance(command, GiveUpJob) or not _ends_one(again, again.job):
+                        self._break_down(again.error)
+                        return
+                    faults.append(again)
+
+    def _break_down(self, error: InternalError) -> None:
+        """The last resort: whoever waits for anything of this queue is told so at once, and the thread ends.
+
+        Takes nothing for granted: each step of it is tried, whatever became of the others.
+        """
+        if self.broken is None:
+            self.broken = error
+        self._running = False
+        log.critical("the queue ends: %s", error)
+        subscribers = [one for each in self._subscribers.values() for one in each]
+        awaited, self._awaited = self._awaited, []
+        steps: list[Callable[[], object]] = [
+            partial(self.scheduler.break_down, error),
+            *(partial(subscriber, None) for subscriber in subscribers),
+            partial(self._give_up, None, error),
+            *(partial(answer.set_exception, error) for _, answer in awaited),
+        ]
+        if self._recorder is not None:
+            steps.append(self._recorder.give_up)
+        if self._pool is not None:
+            steps.append(partial(self._pool.close, kill=True))
+        for step in steps:
+            try:
+                step()
+            except BaseException:
+                log.critical("ending the queue goes on although a part of it failed", exc_info=True)
 
     def subscribe(self, job: JobBook, subscriber: Subscriber) -> None:
         """Give ``subscriber`` the indices of the items that ended, then of each that ends, then None."""
@@ -207,26 +312,39 @@ class Coordinator:
     # -- the thread ------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:
+            self._break_down(found("in the coordinator's loop", error).error)
+        self._ended = True
+        self._refuse_rest()
+        try:
+            self._traffic.close()
+        finally:
+            self.inbox.close()
+
+    def _serve(self) -> None:
         lookout = Lookout(self._clock.now(), cpu_seconds)
         while self._running:
             deadline = self.scheduler.deadline
             timeout = None if deadline is None else max(0.0, deadline - self._clock.now())
             received = self.inbox.take(timeout)
-            if (since := lookout.look(now := self._clock.now(), timeout)) is not None:
-                self._step(Slept(since, now))
-            if isinstance(received, Request):
-                self._answer(received)
-            else:
-                self._step(TimePassed() if received is None else received)
+            try:
+                if (since := lookout.look(now := self._clock.now(), timeout)) is not None:
+                    self._step(Slept(since, now))
+                if isinstance(received, Request):
+                    self._answer(received)
+                else:
+                    self._step(TimePassed() if received is None else received)
+            except BaseException:
+                if received is not None:
+                    self.inbox.post(received)  # it is refused with all others
+                raise
             received = None  # the results in it must not live until the next message
-            while self._more:
+            while self._more and self._running:
                 self._step(self._more.popleft())
             if self._awaited:
                 self._answer_awaited()
-        self._ended = True
-        self._refuse_rest()
-        self._traffic.close()
-        self.inbox.close()
 
     def _answer_awaited(self) -> None:
         awaited, self._awaited = self._awaited, []
@@ -239,23 +357,31 @@ class Coordinator:
     def _refuse_rest(self) -> None:
         """The thread has ended: what is still asked is refused, by whoever asks."""
         while (received := self.inbox.take_now()) is not None:
-            if isinstance(received, Request):
-                received.answer.set_exception(QueueClosedError("the queue is closed"))
+            if isinstance(received, Request) and received.answer is not None and not received.answer.done():
+                received.answer.set_exception(self.broken or QueueClosedError("the queue is closed"))
 
     def _answer(self, request: Request) -> None:
         try:
             value = request.call()
         except BaseException as error:
-            request.answer.set_exception(error)
+            if request.answer is not None:
+                request.answer.set_exception(error)
+            elif not isinstance(error, InternalError):  # else what it touched has ended
+                self._end_touched([found("in what it was to do later", error, request.job)])
         else:
-            request.answer.set_result(value)
+            if request.answer is not None:
+                request.answer.set_result(value)
 
     def _step(self, message: Message) -> None:
         try:
-            self.handle(message)
-        except Exception:
-            # A fault of ours: say so loudly, and go on with what else there is.
-            log.critical("mpqueue made a mistake while it handled %r; please report it", message, exc_info=True)
+            if isinstance(message, FaultFound):
+                self._end_touched([message])
+            else:
+                self.handle(message)
+        except InternalError:
+            pass  # what it touched has ended, and it was logged
+        except JobStateError as error:  # of a message that nobody waits for
+            log.info("%s", error)
 
     @property
     def _pool_now(self) -> LanePool:
@@ -363,3 +489,32 @@ class Coordinator:
         for subscriber in self._subscribers.pop(command.job.number, ()):
             subscriber(None)
         self._announce(command)
+
+    def _give_up_job(self, command: GiveUpJob) -> None:
+        job = command.job
+        job.table.live.running = dict
+        for subscriber in self._subscribers.pop(job.number, ()):
+            subscriber(None)
+        if job.fault is not None:
+            self._give_up(job, job.fault)
+
+
+def _found_at(what: str, subject: Message | Command, error: Exception) -> FaultFound:
+    """The fault that came up while ``subject`` was handled, with the job and the lane that it speaks of."""
+    chunk = getattr(subject, "chunk", None)
+    job = chunk.job if isinstance(chunk, Chunk) else getattr(subject, "job", None)
+    job = job if isinstance(job, JobBook) else None
+    lane = None if isinstance(subject, AnnounceRecords) else getattr(subject, "lane", None)
+    generation = getattr(subject, "generation", None)
+    return found(f"while it {what} {type(subject).__name__}", error, job, lane, generation)
+
+
+def _is_of_lane(command: Command, faults: list[FaultFound]) -> bool:
+    """True where the command speaks of a lane that is about to be replaced."""
+    lane = None if isinstance(command, AnnounceRecords) else getattr(command, "lane", None)
+    return lane is not None and any(fault.lane == lane for fault in faults)
+
+
+def _ends_one(fault: FaultFound, job: JobBook) -> bool:
+    """True where the fault ends a job that has not ended, or that only has not been announced."""
+    return job.active or fault.lane is None

@@ -7,7 +7,6 @@ So a worker's answer wakes the coordinator itself, and no thread that would have
 from __future__ import annotations
 
 import contextlib
-import logging
 import queue
 import selectors
 import weakref
@@ -16,20 +15,24 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from mpqueue._core.messages import Message
+from mpqueue._core.state.job_book import JobBook
 from mpqueue._os import standard_streams
+from mpqueue._parent.own_faults import found
 from mpqueue._parent.waker import Waker
-
-_log = logging.getLogger("mpqueue")
 
 #: So many messages are taken before it looks at the descriptors, however many messages there are.
 PATIENCE = 32
 
 
 class Request(NamedTuple):
-    """A call that waits for its answer: run on the coordinator's thread, between two messages."""
+    """A call that waits for its answer: run on the coordinator's thread, between two messages.
+
+    Where nobody waits, ``answer`` is None, and what it raises is a fault of ours, which touches ``job``.
+    """
 
     call: Callable[[], Any]
-    answer: Future[Any]
+    answer: Future[Any] | None
+    job: JobBook | None = None
 
 
 class Inbox:
@@ -99,8 +102,9 @@ class Inbox:
         for key, _ in ready:
             try:
                 key.data()
-            except BaseException:
-                _log.exception("reading what a worker sent failed; please report it")
+            except BaseException as error:
+                self.forget(key.fd)  # else it would be called for ever
+                self.post(found("while it read what a worker sent", error))
 
 
 def _close(selector: selectors.BaseSelector, waker: Waker) -> None:

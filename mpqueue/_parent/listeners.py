@@ -1,7 +1,9 @@
 """Listeners: the thread that tells users what happened, and the emitter that survives them.
 
 Everything is told in order, one thing at a time, on a thread of its own: a slow listener delays later events and the
-resolving of runs, never the work; one that raises is logged, and the others go on.
+resolving of runs, never the work; one that raises is logged, and the others go on. Users' code is called by those who
+know it as such, and which log what it raises; what else a notice raises is a mistake of ours, and ends the job that it
+tells of.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from mpqueue.events import EVENT_NAMES
 
 if TYPE_CHECKING:
     import asyncio
+
+    from mpqueue._core.state.job_book import JobBook
 
 log = logging.getLogger("mpqueue")
 
@@ -94,10 +98,12 @@ class ListenerThread:
     """The thread. Notices are posted by the coordinator and carried out in order; none is lost."""
 
     def __init__(self, name: str) -> None:
-        self._queue: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Notice, JobBook | None] | None] = queue.SimpleQueue()
+        #: Told, on this thread, what a notice has raised, and of which job it is.
+        self.on_fault: Callable[[JobBook | None, Exception], object] = lambda *_: None
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._posted = self._told = 0
-        self._timers: dict[int, tuple[float, Notice]] = {}
+        self._timers: dict[int, tuple[float, Notice, JobBook | None]] = {}
         self._now: Callable[[], float] = lambda: 0.0
 
     def start(self, now: Callable[[], float]) -> None:
@@ -106,10 +112,10 @@ class ListenerThread:
         if not self._thread.is_alive():
             self._thread.start()
 
-    def post(self, notice: Notice) -> None:
-        """Have something told, after all that was posted before."""
+    def post(self, notice: Notice, job: JobBook | None = None) -> None:
+        """Have something told, of this job, after all that was posted before."""
         self._posted += 1
-        self._queue.put(notice)
+        self._queue.put((notice, job))
 
     @property
     def is_alive(self) -> bool:
@@ -121,9 +127,9 @@ class ListenerThread:
         """True where all that was posted has been told, and nothing is to be told later."""
         return self._told == self._posted and not self._timers
 
-    def call_at(self, key: int, moment: float, notice: Notice) -> None:
+    def call_at(self, key: int, moment: float, notice: Notice, job: JobBook | None = None) -> None:
         """Have something told at a moment, instead of what was to be told under this key. On this thread only."""
-        self._timers[key] = (moment, notice)
+        self._timers[key] = (moment, notice, job)
 
     def forget(self, key: int) -> None:
         """Drop what was to be told later under this key. On this thread only."""
@@ -133,7 +139,7 @@ class ListenerThread:
         """Tell what was to be told later under this key, if anything. On this thread only."""
         waiting = self._timers.pop(key, None)
         if waiting is not None:
-            _carry_out(waiting[1])
+            self._carry_out(*waiting[1:])
 
     @property
     def is_here(self) -> bool:
@@ -148,28 +154,29 @@ class ListenerThread:
 
     def _loop(self) -> None:
         while True:
-            for key, (moment, notice) in list(self._timers.items()):
+            for key, (moment, notice, job) in list(self._timers.items()):
                 if moment <= self._now():
                     del self._timers[key]
-                    _carry_out(notice)
+                    self._carry_out(notice, job)
             try:
                 posted = self._queue.get(timeout=self._pause())
             except queue.Empty:
                 continue
             if posted is None:
                 return
-            _carry_out(posted)
+            self._carry_out(*posted)
             self._told += 1
             posted = None  # what it speaks of must not live until the next one
 
     def _pause(self) -> float | None:
         if not self._timers:
             return None
-        return max(0.0, min(moment for moment, _ in self._timers.values()) - self._now())
+        return max(0.0, min(moment for moment, *_ in self._timers.values()) - self._now())
 
-
-def _carry_out(notice: Notice) -> None:
-    try:
-        notice()
-    except BaseException:
-        log.exception("telling listeners failed; the job goes on")
+    def _carry_out(self, notice: Notice, job: JobBook | None) -> None:
+        try:
+            notice()
+        except Exception as error:
+            self.on_fault(job, error)
+        except BaseException:  # a SystemExit of a done-callback, say
+            log.exception("a callback raised; the others, and the job, go on")

@@ -19,16 +19,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._core.messages import FailedItemsReset, JobStartAsked, Message, QueueClosing, QueueOpened
 from mpqueue._core.scheduler import Scheduler
+from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import QueueOptions
-from mpqueue._parent.coordinator import Announce, Coordinator
+from mpqueue._parent.coordinator import Announce, Coordinator, GiveUp
 from mpqueue._parent.lane_protocol import Backend, LanePool, LaneSettings
 from mpqueue._parent.listeners import ListenerThread
+from mpqueue._parent.own_faults import found
 from mpqueue._parent.running import LaneNow
 from mpqueue._parent.surroundings import real_threads as threads
 from mpqueue._parent.surroundings.clock import Clock, SystemClock
 from mpqueue._parent.surroundings.exits import on_exit
 from mpqueue._wire.pickling.packed_handler import PackedHandler
-from mpqueue.errors import JournalError, QueueClosedError
+from mpqueue.errors import InternalError, JournalError, QueueClosedError
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.recorder import Recorder
@@ -104,7 +106,12 @@ class Engine:
                 "make a new queue here"
             )
 
-    def coordinator(self, announce: Announce) -> Coordinator:
+    @property
+    def broken(self) -> InternalError | None:
+        """The mistake of ours after which nothing works any more."""
+        return None if self._coordinator is None else self._coordinator.broken
+
+    def coordinator(self, announce: Announce, give_up: GiveUp) -> Coordinator:
         """The coordinator, started with the listener thread by the first call.
 
         Where the system has no descriptor or thread left for it, it raises OSError or RuntimeError, and the next call
@@ -123,7 +130,9 @@ class Engine:
                     self._initializer,
                     f"mpqueue-coordinator-{self._number}",
                     self.recorder,
+                    give_up,
                 )
+                self.listeners.on_fault = functools.partial(_post_fault, coordinator.post)
                 self.listeners.start(self.clock.now)
                 coordinator.start()
                 self._coordinator = coordinator
@@ -158,9 +167,10 @@ class Engine:
             self._pool = self._backend.open(settings, self._coordinator.inbox)
             self._end_at_exit()  # once more: what was registered last is called first, and jobs end before workers
             self._coordinator.open(self._pool)
-            self._coordinator.handle(QueueOpened())
             if self._options.max_memory_per_worker is not None:
                 self._sampler = self._start_sampler(self._pool, self._coordinator)
+        if self._coordinator is not None and not self._scheduler.books.opened:
+            self._coordinator.handle(QueueOpened())
 
     def _start_sampler(self, pool: LanePool, coordinator: Coordinator) -> Sampler:
         from mpqueue._parent.surroundings.memory_sampler import (
@@ -192,13 +202,15 @@ class Engine:
         coordinator = self._coordinator
         if coordinator is not None and not self._shut and not threads.what_is_patched():
             message = QueueClosing(self.clock.wall(), cancel=cancel)
-            with contextlib.suppress(QueueClosedError):  # somebody else was quicker
+            with contextlib.suppress(QueueClosedError, InternalError):  # somebody else was quicker, or all has ended
                 coordinator.ask(lambda: self._handle_closing(coordinator, message))
 
     def _handle_closing(self, coordinator: Coordinator, message: QueueClosing) -> None:
-        coordinator.handle(message)
-        if self.recorder is not None:
-            self.recorder.close()
+        try:
+            coordinator.handle(message)
+        finally:
+            if self.recorder is not None:
+                self.recorder.close()
 
     def shutdown(self, *, kill: bool, wait_for_listeners: bool = False, at_exit: bool = False) -> None:
         """End everything: workers (with ``kill`` at once, else when they are idle), threads, files. Idempotent."""
@@ -223,16 +235,19 @@ class Engine:
     def _end_work(self, coordinator: Coordinator, *, kill: bool, wait_for_listeners: bool) -> None:
         if kill:
             message = QueueClosing(self.clock.wall(), cancel=True, kill=True)
-            coordinator.ask(lambda: self._handle_closing(coordinator, message))
+            with contextlib.suppress(InternalError):  # logged, and all that it touched has ended
+                coordinator.ask(lambda: self._handle_closing(coordinator, message))
         else:
-            self._wait_until_quiet(coordinator)
+            with contextlib.suppress(InternalError):
+                self._wait_until_quiet(coordinator)
         if self._sampler is not None:
             self._sampler.stop()
         if self.recorder is not None:
             with contextlib.suppress(JournalError):  # told when it is closed
                 self.recorder.journal.flush()
             # Else a run whose end could not be written would never resolve: nobody comes after the coordinator.
-            coordinator.ask(self.recorder.give_up)
+            with contextlib.suppress(InternalError):  # done when the coordinator broke down
+                coordinator.ask(self.recorder.give_up)
         if self._pool is not None:  # looked at last: it may have been opened just before
             self._pool.close(kill=kill)
         coordinator.stop()
@@ -273,3 +288,7 @@ class Engine:
             quiet.result(PATIENCE)
         except TimeoutError:
             log.warning("closing goes on although the end of a setup has taken %g s and still runs", PATIENCE)
+
+
+def _post_fault(post: Callable[[Message], None], job: JobBook | None, error: Exception) -> None:
+    post(found("on the listeners' thread", error, job))

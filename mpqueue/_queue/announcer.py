@@ -66,7 +66,7 @@ class Announcer:
                 self._told_at.pop(announcement.job.number, None)
                 owner.resolve_run(announcement.job)  # nobody to tell, so nothing to wait for
             else:
-                self._thread.post(partial(self._tell_finished, announcement))
+                self._thread.post(partial(self._tell_finished, announcement), announcement.job)
         elif _is_heard(announcement, owner):  # else the thread need not even wake up
             self._post(announcement)
 
@@ -85,7 +85,7 @@ class Announcer:
             case AnnounceState(job, event, status, completed, failed):
                 progress = _progress(job, status, completed, failed)
                 notice = partial(self._emit, event, progress)
-        self._thread.post(partial(self._tell, announcement.job, notice))
+        self._thread.post(partial(self._tell, announcement.job, notice), announcement.job)
 
     def _tell(self, job: JobBook, notice: Notice) -> None:
         began = self._now()
@@ -151,7 +151,7 @@ class Announcer:
             self._thread.forget(job.number)
             tell()
         else:
-            self._thread.call_at(job.number, due, tell)
+            self._thread.call_at(job.number, due, tell, job)
 
     def _tell_finished(self, told: AnnounceFinished) -> None:
         self._thread.tell_now(told.job.number)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from mpqueue._core.messages import LanesWanted, Message
+from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
 from mpqueue._parent.coordinator import Coordinator
 from mpqueue._parent.machinery import Engine
@@ -76,6 +77,15 @@ class Hosting:
     def ask_later(self, call: Callable[[], T]) -> Future[T]:
         """Have something run on the coordinator's thread, between two messages. Does not wait."""
         return self._coordinator().ask_later(call)
+
+    @property
+    def is_broken(self) -> bool:
+        """True where a mistake of mpqueue's own has ended the queue."""
+        return self._engine.broken is not None
+
+    def do_later(self, call: Callable[[], object], job: JobBook) -> None:
+        """The same where nobody looks at what comes of it: what it raises is a mistake of ours, which ends the job."""
+        self._coordinator().do_later(call, job)
 
     def worker_pids(self, timeout: float | None = None) -> list[int]:
         """The process ids of the workers that are there; with ``timeout`` wait so long for those that are starting."""

@@ -40,7 +40,7 @@ from mpqueue._queue.run import Ended, JobRun
 from mpqueue._queue.worker_logs import with_speech
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.pickling.packed_handler import PackedHandler, pack_handler
-from mpqueue.errors import JournalError, QueueClosedError
+from mpqueue.errors import InternalError, QueueClosedError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 
@@ -108,6 +108,7 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
         self._engine = Engine(self._options, self._backend, packed, journal=journal_path(journal))
         announcer = Announcer(self, self._engine.listeners, self._options.progress_interval, self._engine.clock.now)
         self._announce = announcer.announce
+        self._give_up_runs = _weakly(self._give_up)
         self._jobs: dict[str, JobBook] = {}
         self._runs: dict[int, list[JobRun]] = {}
         self._next_number = 1
@@ -317,9 +318,19 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
         if run is None:
             return
         if (book.spoke or run.display is not None) and not listeners.is_here:
-            listeners.post(partial(self._resolve, run))  # after what was logged, and after the bar's end
+            listeners.post(partial(self._resolve, run), book)  # after what was logged, and after the bar's end
         else:
             self._resolve(run)
+
+    def _give_up(self, book: JobBook | None, error: InternalError) -> None:
+        """The last resort of the coordinator: the runs of this job, or of all, are resolved with the error, at once."""
+        with self._jobs_lock:
+            numbers = list(self._runs) if book is None else [book.number]
+            runs = [run for number in numbers for run in self._runs.pop(number, ())]
+        for run in runs:
+            callbacks = run.resolve(error)
+            self._engine.listeners.post(run.end_display)
+            self._engine.listeners.post(partial(run.run_callbacks, callbacks))
 
     def _resolve(self, run: JobRun) -> None:
         run.end_display()
@@ -344,7 +355,7 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
 
     def _coordinator(self) -> Coordinator:
         self._engine.check_process()
-        return self._engine.coordinator(self._announce)
+        return self._engine.coordinator(self._announce, self._give_up_runs)
 
     def ask(self, call: Callable[[], T]) -> T:
         """Run something on the coordinator's thread and wait for its value."""
@@ -357,17 +368,19 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
         self._engine.check_process()
         if self._closed:
             raise QueueClosedError(f"expected an open queue to {what}, got one that was closed; make a new one")
+        if (broken := self._engine.broken) is not None:
+            raise broken
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a JobQueue can't be pickled: it belongs to the process that made it")
 
 
-def _weakly(method: Callable[[JournalError | None], None]) -> Callable[[JournalError | None], None]:
+def _weakly(method: Callable[..., None]) -> Callable[..., None]:
     """The method, without holding its object."""
     found = weakref.WeakMethod(method)
 
-    def call(trouble: JournalError | None) -> None:
+    def call(*arguments: Any) -> None:
         if (alive := found()) is not None:
-            alive(trouble)
+            alive(*arguments)
 
     return call

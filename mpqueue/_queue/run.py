@@ -13,7 +13,7 @@ from mpqueue._core.messages import JobCancelled
 from mpqueue._core.state.item_table import Failure
 from mpqueue._queue.job import Job, JobItem, R_co, T_co
 from mpqueue._queue.mailbox import Bell, Mailbox
-from mpqueue.errors import JournalError, QueueClosedError
+from mpqueue.errors import InternalError, JournalError, QueueClosedError
 from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ Ended = Sequence[int] | None  #: indices of items that ended; None: the job has
 class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
     """One run of a job. Resolves to the finished `Job`, whatever became of its items, after its last event.
 
-    ``result()`` never raises because of the job: a cancelled one comes with status ``cancelled``. An unresolved run
-    keeps its queue alive.
+    ``result()`` never raises because of the job: a cancelled one comes with status ``cancelled``. It raises
+    `InternalError` where a mistake of mpqueue's own ended the job. An unresolved run keeps its queue alive.
     """
 
     def __init__(self, book: JobBook, owner: JobQueue, *, cancel_with_awaiter: bool, kill_on_cancel: bool) -> None:
@@ -47,13 +47,20 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         self._alarms: list[Bell] = []  #: of those who await it
         self.set_running_or_notify_cancel()
 
-    def resolve(self) -> list[DoneCallback]:
-        """The job's last event was delivered; returns the callbacks to `run_callbacks`. Called by the queue only."""
+    def resolve(self, error: InternalError | None = None) -> list[DoneCallback]:
+        """The job's last event was delivered, or (``error``) will not be; returns the callbacks to `run_callbacks`.
+
+        Called by the queue only.
+        """
+        error = error or self._book.fault
         self._owner = None
         with self._callback_lock:
             callbacks, self._callbacks = self._callbacks, []
             if not self.done():
-                self.set_result(self.job)
+                if error is None:
+                    self.set_result(self.job)
+                else:
+                    self.set_exception(error)
                 self._news.set()
         return callbacks
 
@@ -100,6 +107,11 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         return True
 
     @property
+    def fault(self) -> InternalError | None:
+        """The mistake of mpqueue's own that ended the job."""
+        return self._book.fault
+
+    @property
     def spoke(self) -> bool:
         """True where handlers have logged something, which is told on the listener thread."""
         return self._book.spoke
@@ -141,14 +153,15 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         """Wait for the job's end, at most ``timeout`` seconds (then TimeoutError; the job goes on).
 
         Raises RuntimeError instead of hanging where it would wait for itself: in a listener or a done-callback; and
-        `JournalError` while the job is paused because its journal can't be written: it goes on once that is possible.
+        `JournalError` while the job is paused because its journal can't be written: it goes on once that is possible;
+        and `InternalError` where a mistake of mpqueue's own ended the job.
         """
         self._check_waiting_allowed("run.result()")
         timeout = self._await_news(timeout)
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """None, once the job has ended; waits and raises like `result`."""
+        """None, once the job has ended, or an `InternalError`; waits and raises like `result`."""
         self._check_waiting_allowed("run.exception()")
         timeout = self._await_news(timeout)
         return super().exception(timeout)
@@ -161,7 +174,8 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
     def as_completed(self) -> Iterator[JobItem[T_co, R_co]]:
         """The items as they end, completed or failed: those that have already, then the others.
 
-        Leaving the loop cancels nothing. Items that end pending, because the job was cancelled, do not come.
+        Leaving the loop cancels nothing. Items that end pending, because the job was cancelled, do not come. Raises
+        `InternalError` at the end where a mistake of mpqueue's own ended the job.
         """
         ended: Mailbox[Ended] = Mailbox()
         unsubscribe = self._subscribe(ended.put)
@@ -169,6 +183,7 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
             while (indices := ended.take()) is not None:
                 for index in indices:
                     yield self.job.items[index]
+            self._check_fault()
         finally:
             unsubscribe()
 
@@ -179,8 +194,13 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
             while (indices := await ended.take_later()) is not None:
                 for index in indices:
                     yield self.job.items[index]
+            self._check_fault()
         finally:
             unsubscribe()
+
+    def _check_fault(self) -> None:
+        if self._book.fault is not None:
+            raise self._book.fault
 
     def _subscribe(self, put: Callable[[Ended], None]) -> Callable[[], None]:
         owner = self._owner

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mpqueue._core.state.job_book import JobBook
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.run import JobRun
+    from mpqueue.errors import InternalError
 
 
 OnEnded = Callable[[Sequence[int] | None], None]
@@ -59,7 +60,7 @@ class Stream:
         indices = self._table.extend(items)
         if not self._telling:
             self._telling = True
-            self._owner.ask_later(self._tell)
+            self._owner.do_later(self._tell, self._book)
         return indices
 
     def _tell(self) -> None:
@@ -75,6 +76,11 @@ class Stream:
     def take_all(self, indices: Sequence[int]) -> list[Any]:
         """The outcomes of items that have ended: a result each, or its `Failure`. Quick: 0.1 us a result."""
         return self._table.take_all(indices)
+
+    @property
+    def fault(self) -> InternalError | None:
+        """The mistake of mpqueue's own that ended the stream."""
+        return self._book.fault
 
     def window(self, workers: int) -> int:
         """How many items should be under way or untaken at most, to keep so many workers busy."""

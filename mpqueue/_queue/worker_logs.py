@@ -6,6 +6,7 @@ here. It has four attributes more: ``mpqueue_job``, ``mpqueue_item``, ``mpqueue_
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 
@@ -13,6 +14,8 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._output.bars import aside
 from mpqueue._wire.frames import RecordFrame, Speech
 from mpqueue._wire.pickling.packed_handler import PackedHandler
+
+_log = logging.getLogger("mpqueue")
 
 
 def hand_on(job: JobBook, lane: int, records: Sequence[RecordFrame]) -> None:
@@ -22,7 +25,11 @@ def hand_on(job: JobBook, lane: int, records: Sequence[RecordFrame]) -> None:
             logger = logging.getLogger(frame.fields["name"])
             record = logging.makeLogRecord(_fields_of(frame, job, lane))
             if logger.isEnabledFor(record.levelno):
-                logger.handle(record)
+                try:
+                    logger.handle(record)
+                except Exception:  # noqa: BLE001 - a filter or a handler of the user's, which may meet the next line too
+                    with contextlib.suppress(Exception):
+                        _log.exception("a logging filter or handler raised; the record is dropped, the job goes on")
 
 
 def _fields_of(frame: RecordFrame, job: JobBook, lane: int) -> dict[str, object]:

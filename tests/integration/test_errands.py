@@ -12,7 +12,7 @@ from tests.support.waiting import wait_until
 
 def test_errands_are_done_in_order_and_the_thread_goes_when_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mpqueue._engines.loky.errands.LINGER", 0.001)
-    errands, done = Errands("errands"), list[int]()
+    errands, done = Errands("errands", print), list[int]()
     for number in range(100):
         errands.put(partial(done.append, number))
     wait_until(lambda: errands.thread is None, what="the thread's end")

@@ -21,7 +21,7 @@ def can_open():
     return True
 
 met = queue.SimpleQueue()
-starter = Starter("starter", lambda: None)
+starter = Starter("starter", lambda: None, print)
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
 starter.submit(start)

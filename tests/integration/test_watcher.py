@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -13,8 +12,13 @@ from mpqueue._engines.loky.process.watcher import Watcher
 
 
 @pytest.fixture
-def watcher() -> Iterator[Watcher]:
-    watching = Watcher("a watcher")
+def faults() -> list[BaseException]:
+    return []
+
+
+@pytest.fixture
+def watcher(faults: list[BaseException]) -> Iterator[Watcher]:
+    watching = Watcher("a watcher", faults.append)
     yield watching
     watching.call(watching.stop)
     watching.thread.join(30)
@@ -94,17 +98,16 @@ def test_reader_that_another_one_has_forgotten_is_not_called(watcher: Watcher, p
     assert len(called) == 1
 
 
-def test_call_that_raises_is_logged_and_the_thread_goes_on(watcher: Watcher, caplog: pytest.LogCaptureFixture) -> None:
+def test_call_that_raises_is_a_fault_and_the_thread_goes_on(watcher: Watcher, faults: list[BaseException]) -> None:
     def fail() -> None:
         raise SystemExit("a bug of ours")
 
-    with caplog.at_level(logging.ERROR, "mpqueue"):
-        do(watcher, fail)
-    assert "a bug of ours" in caplog.text
+    do(watcher, fail)
+    assert [str(fault) for fault in faults] == ["a bug of ours"]
 
 
 def test_calls_after_the_end_do_nothing() -> None:
-    watcher = Watcher("a watcher")
+    watcher = Watcher("a watcher", print)
     watcher.call(watcher.stop)
     watcher.thread.join(30)
     watcher.call(pytest.fail, "called")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpqueue._core.messages import TimePassed
+from mpqueue._core.messages import FaultFound, TimePassed
 from mpqueue._engines.loky.parent_line import Line
 from mpqueue._parent.inbox import PATIENCE, Inbox, Request
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, Incoming, decode, encode, whole_size, write_whole
@@ -183,7 +183,7 @@ def test_descriptors_are_looked_at_although_messages_never_end(inbox: Inbox) -> 
     theirs.close()
 
 
-def test_a_reader_that_raises_is_told_and_stops_nobody(inbox: Inbox, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reader_that_raises_is_a_fault_and_stops_nobody(inbox: Inbox, caplog: pytest.LogCaptureFixture) -> None:
     read, write = os.pipe()
 
     def broken() -> None:
@@ -192,7 +192,9 @@ def test_a_reader_that_raises_is_told_and_stops_nobody(inbox: Inbox, caplog: pyt
 
     inbox.watch(read, broken)
     os.write(write, b"!")
-    assert inbox.take(0) is None
+    fault = inbox.take(0)
+    assert isinstance(fault, FaultFound)
+    assert "a bug of ours" in fault.error.traceback
     assert "a bug of ours" in caplog.text
     inbox.post(TimePassed())
     assert inbox.take(0) == TimePassed()

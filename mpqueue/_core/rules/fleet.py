@@ -187,6 +187,16 @@ def _is_hopeless(books: Books) -> bool:
     )
 
 
+def start_anew(books: Books, lane: LaneBook, *, after_pause: bool) -> None:
+    """The lane's next generation begins, whatever became of this one; ``after_pause`` since this one had not come."""
+    books.absent.discard(lane.number)
+    if after_pause:
+        lane.start_failures += 1
+        _start_later(books, lane)
+    else:
+        _start_now(books, lane)
+
+
 def start_due(books: Books, lane: LaneBook) -> None:
     """The pause before another start is over."""
     if lane.state is LaneState.DOWN:

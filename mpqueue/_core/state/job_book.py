@@ -13,7 +13,7 @@ from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._core.state.pending import Care, PendingItems, stretches
 from mpqueue._core.state.timings import Timings
 from mpqueue._options import JobOptions
-from mpqueue.errors import WorkerCrashedError
+from mpqueue.errors import InternalError, WorkerCrashedError
 from mpqueue.status import COMPLETED, FAILED, JobStatus
 
 #: Workers that an item has to kill until its tries are made on a lane where nothing else is.
@@ -58,6 +58,7 @@ class JobBook:
     listed: bool = True  #: False where it is not among the queue's jobs: listeners hear nothing of it
     dropped: set[int] = field(default_factory=set)  #: items that are not to run again, whatever becomes of them
     last_setup_failure: Failure | None = None
+    fault: InternalError | None = None  #: the mistake of mpqueue's own that ended it
     restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.stream_results import Arrivals
-from mpqueue.errors import ItemCancelledError
+from mpqueue.errors import InternalError, ItemCancelledError
 
 if TYPE_CHECKING:
     from mpqueue._dropin.executor.call_stream import CallStream
@@ -34,6 +34,7 @@ class CallBlock(Generic[R]):
         self._arrivals = Arrivals(ordered=True, first=indices.start)
         self._changed = threading.Condition()
         self._is_over = False  #: nothing more will come
+        self._fault: InternalError | None = None
         self._is_closed = False  #: nobody takes any more
 
     # -- for the stream, on the listener thread --------------------------------------------------------------
@@ -49,9 +50,10 @@ class CallBlock(Generic[R]):
             self._missing -= len(indices)
             return not self._missing
 
-    def give_up(self) -> None:
-        """What has no outcome now will never have one."""
+    def give_up(self, fault: InternalError | None) -> None:
+        """What has no outcome now will never have one, because of a mistake of mpqueue's own where that is given."""
         with self._changed:
+            self._fault = fault
             self._is_over = True
             self._changed.notify_all()
 
@@ -87,7 +89,7 @@ class CallBlock(Generic[R]):
             if not self._changed.wait_for(there, timeout):
                 raise TimeoutError
             if not indices[0]:
-                raise CancelledError
+                raise self._fault or CancelledError
             return deque(map(self._outcomes.pop, indices[0]))
 
     def _raised(self, failure: Failure) -> BaseException:

@@ -43,6 +43,7 @@ class CallStream:
         self._futures: dict[int, CallFuture[Any]] = {}
         self._blocks: list[CallBlock[Any]] = []
         self._lock = threading.Lock()
+        self._is_over = False  #: no outcome will be taken any more
         self.ended = threading.Event()  #: set when the stream has ended and all futures are resolved
         self.on_end: Callable[[], object] = lambda: None  #: called then, on the listener thread
         self._stream = open_stream(queue, run_call, self._on_ended, options, showing=showing)
@@ -54,6 +55,7 @@ class CallStream:
         packed = [Call(function, call.args, call.kwargs) for function, call in zip(functions, made, strict=True)]
         futures: list[CallFuture[Any]] = [CallFuture(self) for _ in packed]
         with self._lock:  # until they are in the books, no outcome is taken
+            self._check_fault()
             for index, future in zip(self._stream.add(packed), futures, strict=True):
                 future.index = index
                 self._futures[index] = future
@@ -64,10 +66,15 @@ class CallStream:
         (packed,) = self._functions.pack_all([function])
         calls = [Call(packed, args, {}) for args in arguments]
         with self._lock:  # as above
+            self._check_fault()
             block: CallBlock[Any] = CallBlock(self, self._stream.add(calls), self._error_of)
             if calls:
                 self._blocks.append(block)
         return block
+
+    def _check_fault(self) -> None:
+        if self._is_over and self._stream.fault is not None:
+            raise self._stream.fault
 
     def is_running(self, future: CallFuture[Any]) -> bool:
         """True while a worker runs the call."""
@@ -167,9 +174,14 @@ class CallStream:
         with self._lock:
             futures, self._futures = list(self._futures.values()), {}
             blocks, self._blocks = self._blocks, []
+            self._is_over = True
+        fault = self._stream.fault
         for future in futures:
-            future.give_up()
+            if fault is None:
+                future.give_up()
+            else:
+                future.raise_(fault)
         for block in blocks:
-            block.give_up()
+            block.give_up(fault)
         self.ended.set()
         self.on_end()

@@ -124,7 +124,7 @@ class ItemIterator(Generic[R]):
         outcomes = self._results.take_block()
         if self._results.is_over:
             self.close()
-            raise QueueClosedError("the pool was closed while results were still to come")
+            raise self._results.stream.fault or QueueClosedError("the pool was closed while results were still to come")
         if outcomes:
             self._block = iter(self._treated(outcomes))
             self._block_size = len(outcomes)

@@ -14,10 +14,10 @@ from mpqueue._dropin.pool.async_result import AsyncResult
 from mpqueue._options import JobOptions
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import Ended
-from mpqueue._queue.stream import open_stream
+from mpqueue._queue.stream import Stream, open_stream
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import Call, run_call
-from mpqueue.errors import QueueClosedError
+from mpqueue.errors import InternalError, QueueClosedError
 
 
 class ApplyCalls:
@@ -27,7 +27,7 @@ class ApplyCalls:
         self._functions = FunctionPacker()
         self._started = 0
         self._waiting = waiting = _Waiting()
-        self._stream = open_stream(owner, run_call, waiting.on_ended, options)
+        self._stream = waiting.stream = open_stream(owner, run_call, waiting.on_ended, options)
 
     def start(
         self, result: AsyncResult[Any], func: Callable[..., Any], args: Iterable[Any], kwds: Mapping[str, Any]
@@ -37,6 +37,8 @@ class ApplyCalls:
         self._waiting[self._started] = result  # before the call can end
         self._started += 1
         self._stream.add([Call(self._functions.pack(func), args, kwds)])
+        if self._stream.fault is not None:  # else it would wait for a stream that has ended
+            self._waiting.fail(self._stream.fault)
 
     def cancel(self, result: AsyncResult[Any]) -> None:
         """End the call: nobody waits for it any more."""
@@ -57,9 +59,19 @@ class ApplyCalls:
 class _Waiting(dict[int, AsyncResult[Any]]):
     """The results of calls that are under way, by index."""
 
+    stream: Stream | None = None
+
     def on_ended(self, indices: Ended) -> None:
-        """On the coordinator's thread: these calls have ended."""
+        """On the coordinator's thread: these calls have ended; None: the stream has."""
+        if indices is None and self.stream is not None and self.stream.fault is not None:
+            self.fail(self.stream.fault)
         for index in indices or ():
             result = self.pop(index, None)
             if result is not None and result.stream is not None:
                 result.settle(*result.stream.take(index))
+
+    def fail(self, error: InternalError) -> None:
+        """The stream was ended by a mistake of mpqueue's own."""
+        while self:
+            with suppress(KeyError):  # another thread was quicker
+                self.popitem()[1].fail(error)

@@ -172,7 +172,9 @@ class MapResult(AsyncResult[list[T]], StandardMapResult[T]):
         if run.spoke or run.display is not None:
             self._await_end = partial(_await_end, run.display, pool if run.spoke else None)
         results, failures = run.outcomes()
-        if run.job.cancelled and run.job.completed + len(failures) < len(results):
+        if run.fault is not None:
+            self.fail(run.fault)
+        elif run.job.cancelled and run.job.completed + len(failures) < len(results):
             self.give_up()
         elif failures:
             self.fail(error_of(failures[min(failures)]))

@@ -101,7 +101,8 @@ class PoolIterator(Standard[R]):
         if feed.drained:
             error = feed.error
         elif self._results.is_over:
-            error = ended_error()
+            error = self._results.stream.fault or ended_error()
+            feed.stop()
         else:
             return False
         pool = self._pool

@@ -110,7 +110,7 @@ class DaskPool(HostedPool[DaskLane]):
         """It as data of Dask's, which leaves this process once, as long as no worker that has it is lost."""
         under_way = self._scattered.get(shared)
         if under_way is None or (under_way.done() and (under_way.exception() or is_lost(under_way.result()))):
-            under_way = self._scattered[shared] = self.run(self._scatter(shared))
+            under_way = self._scattered[shared] = self.begin_task(self._scatter(shared))
         return await asyncio.shield(under_way)
 
     async def _scatter(self, shared: Shared[Any]) -> Any:

@@ -12,9 +12,10 @@ LINGER = 1.0
 
 
 class Errands:
-    """Owner: a lane, which calls `end`. One thread puts; what is put must not raise."""
+    """Owner: a lane, which calls `end`. One thread puts. ``on_fault`` is told what an errand raises; none should."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, on_fault: Callable[[BaseException], object]) -> None:
+        self._on_fault = on_fault
         self._name = name
         self._waiting: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._put = 0  # each of the two is written by one thread at a time
@@ -66,7 +67,10 @@ class Errands:
                 continue
             if errand is None:
                 return
-            errand()
+            try:
+                errand()
+            except BaseException as error:
+                self._on_fault(error)
             del errand  # what it holds must not live until the next one
             with self._lock:
                 if self.thread is not me:  # abandoned: it counts as done, and another thread goes on

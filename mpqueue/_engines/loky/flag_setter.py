@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+from collections.abc import Callable
 from multiprocessing.synchronize import Event
 
 from mpqueue._engines.loky.errands import Errands
@@ -19,10 +20,10 @@ from mpqueue._wire.memory.ledger import Ledger
 class FlagSetter:
     """The thread of one lane, started with its first order. Owner: the lane, which calls `end`."""
 
-    def __init__(self, flags: Flags, ledger: Ledger, name: str) -> None:
+    def __init__(self, flags: Flags, ledger: Ledger, name: str, on_fault: Callable[[BaseException], object]) -> None:
         self._flags: Flags | None = flags
         self._ledger = ledger
-        self._errands = Errands(name)
+        self._errands = Errands(name, on_fault)
 
     def put(self, job: int, *, pause: bool, cancel: bool) -> None:
         """Make the flags say this of that job, some time soon, in the order of the calls. One caller thread; 2 us."""

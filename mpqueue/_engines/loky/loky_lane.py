@@ -44,7 +44,9 @@ from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue._os.process.parent_death import Leash
 from mpqueue._os.process.process_signals import kill_process
 from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.lane_protocol import Post
 from mpqueue._parent.open_calls import Call, Calls
+from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, is_plain_message, whole_size
@@ -106,9 +108,10 @@ class LokyLane:
     ) -> None:
         self.number = number
         self.generation = generation
+        on_fault = functools.partial(_tell_fault, inbox.post, number, generation)
         self.calls = Calls()
         self._awaited: deque[Call] = deque()
-        self._answers = Errands(f"mpqueue-answers-{number}")
+        self._answers = Errands(f"mpqueue-answers-{number}", on_fault)
         self._post = inbox.post
         self._is_ending = False
         self.is_up = False  #: it has answered; set by its warden
@@ -140,7 +143,7 @@ class LokyLane:
                 self._flags = make_flags(context)
             else:
                 context, self._flags = LaunchContext(), make_flags()
-            self._setter = FlagSetter(self._flags, self.ledger, f"mpqueue-flags-{number}")
+            self._setter = FlagSetter(self._flags, self.ledger, f"mpqueue-flags-{number}", on_fault)
             seed = LaneSeed(
                 lane=number,
                 generation=generation,
@@ -391,6 +394,11 @@ class LokyLane:
         self.ask_for_stack = self.early_later = None
         del self._flags, self._process, self._call_queue, self.thread
         return threads
+
+
+def _tell_fault(post: Post, number: int, generation: int, error: BaseException) -> None:
+    """A mistake of ours on one of a lane's threads. Knows nothing of the lane: what goes round is collected late."""
+    post(found(f"on a thread of worker {number}", error, lane=number, generation=generation))
 
 
 #: Where the semaphores of a lane are, and of an Event. One that a new version has moved keeps its name until the end.

@@ -24,6 +24,7 @@ from mpqueue._engines.loky.process.watcher import Watcher
 from mpqueue._engines.loky.starter import Starter
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import LaneSettings
+from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings import exits
 from mpqueue._parent.surroundings import real_threads as threads
 from mpqueue._parent.surroundings.exits import on_exit
@@ -57,15 +58,16 @@ class LokyPool:
         self._number = next(_numbers)
         self._cpus = count_cpus()
         self._lanes: dict[int, LokyLane] = {}
+        self._wanted: dict[int, int] = {}  #: the generation of each lane that was asked for last
         self._wardens: dict[LokyLane, Warden] = {}  # the watcher's
         self._threads: list[threading.Thread] = []  # the watcher's: of lanes that are gone, about to end
         self._is_closing = False
         self._starter_has_ended = False
         self._is_short = False  #: descriptors were wanting for so long that it will not pass by itself
         self._gone = threading.Event()
-        self._watcher = Watcher(f"mpqueue-watcher-{self._number}")
+        self._watcher = Watcher(f"mpqueue-watcher-{self._number}", self._fault)
         try:
-            self._starter = Starter(f"mpqueue-starter-{self._number}", self._starter_ended)
+            self._starter = Starter(f"mpqueue-starter-{self._number}", self._starter_ended, self._fault)
         except BaseException:
             self._watcher.call(self._watcher.stop)
             raise
@@ -76,7 +78,8 @@ class LokyPool:
 
     def start(self, number: int, generation: int) -> None:
         """See `LanePool.start`."""
-        self._starter.submit(functools.partial(self._start, number, generation))
+        self._wanted[number] = generation
+        self._starter.submit(functools.partial(self._start_safely, number, generation))
 
     def await_starts(self) -> None:
         """Until each worker that is to be started exists as a process, answering or not; or this pool is closed."""
@@ -125,6 +128,9 @@ class LokyPool:
         self._threads.clear()
         self._take_back()
 
+    def _fault(self, error: BaseException) -> None:
+        self._inbox.post(found("on a thread that starts or watches workers", error))
+
     def _own_threads(self) -> set[threading.Thread]:
         of_lanes = itertools.chain.from_iterable(lane.threads() for lane in list(self._wardens))
         return {self._starter.thread, self._watcher.thread, *of_lanes, *self._threads}
@@ -135,8 +141,14 @@ class LokyPool:
 
     # -- on the starter's thread ---------------------------------------------------------------------------------------
 
+    def _start_safely(self, number: int, generation: int) -> None:
+        try:
+            self._start(number, generation)
+        except BaseException as error:
+            self._inbox.post(found(f"while it started worker {number}", error, lane=number, generation=generation))
+
     def _start(self, number: int, generation: int) -> None:
-        if self._is_closing:
+        if self._is_closing or generation != self._wanted[number]:
             return
         try:
             cookie = strays.cookie(self._number, number, generation)
@@ -175,7 +187,10 @@ class LokyPool:
             warden.leave(kill=True)
 
     def _ready(self, lane: LokyLane) -> None:
-        self._lanes[lane.number] = lane
+        if lane.generation == self._wanted[lane.number]:
+            self._lanes[lane.number] = lane
+        else:  # nobody waits for it any more
+            self._end(lane)
 
     def _end(self, lane: LokyLane) -> None:
         if lane in self._wardens:
@@ -187,6 +202,8 @@ class LokyPool:
 
     def _lane_gone(self, lane: LokyLane, threads: list[threading.Thread]) -> None:
         del self._wardens[lane]
+        if self._lanes.get(lane.number) is lane:  # it ended by a mistake of ours
+            self._lanes.pop(lane.number, None)
         self._threads = [thread for thread in (*self._threads, *threads) if thread.is_alive()]
         if self._is_closing:
             self._finish_if_gone()

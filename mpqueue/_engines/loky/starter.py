@@ -8,7 +8,6 @@ Knows nothing of lanes or loky.
 from __future__ import annotations
 
 import contextlib
-import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -17,15 +16,17 @@ from multiprocessing import resource_tracker
 from mpqueue._os import standard_streams
 from mpqueue._os.process.process_signals import block_interrupts
 
-_log = logging.getLogger("mpqueue")
-
 Start = Callable[[], object]
 
 
 class Starter:
-    """The thread, started at once. Owner: the pool, which calls `stop` when its last worker is gone."""
+    """The thread, started at once. Owner: the pool, which calls `stop` when its last worker is gone.
 
-    def __init__(self, name: str, on_end: Callable[[], object]) -> None:
+    ``on_fault`` is told what a start has raised, which none should.
+    """
+
+    def __init__(self, name: str, on_end: Callable[[], object], on_fault: Callable[[BaseException], object]) -> None:
+        self._on_fault = on_fault
         self._starts: queue.SimpleQueue[Start | None] = queue.SimpleQueue()
         self._on_end = on_end
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -46,8 +47,8 @@ class Starter:
                 _block_interrupts()
                 try:
                     start()
-                except BaseException:
-                    _log.exception("starting a worker failed in a way that was not foreseen")
+                except BaseException as error:
+                    self._on_fault(error)
                 # A start holds a lane's semaphores; it must not be held while this thread waits for the next one.
                 del start
         finally:

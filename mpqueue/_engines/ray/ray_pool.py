@@ -99,7 +99,7 @@ class RayPool(HostedPool[RayLane]):
         """What is shared, in the object store: put there once; nodes have it from each other."""
         putting = self._put.get(shared)
         if putting is None or (putting.done() and (putting.cancelled() or putting.exception())):
-            putting = self._put[shared] = self.run(asyncio.to_thread(_put, shared))
+            putting = self._put[shared] = self.begin_task(asyncio.to_thread(_put, shared))
         return await asyncio.shield(putting)
 
     def _start(self, number: int, generation: int) -> None:

@@ -93,7 +93,7 @@ class Recorder:
         self._coordinator = coordinator
         for kind in (AnnounceStarted, AnnounceItems, AnnounceRecords, AnnounceState, AnnounceFinished):
             actions[kind] = partial(self._take, actions[kind])
-        self.journal.on_trouble = lambda trouble: coordinator.ask_later(partial(self._troubled, trouble))
+        self.journal.on_trouble = lambda trouble: coordinator.do_later(partial(self._troubled, trouble))
 
     def check(self) -> None:
         """Raise `JournalError` where the journal can't be written now."""
@@ -123,7 +123,7 @@ class Recorder:
     def _on_disk(self, recording: Recording, held: _Held) -> None:
         """On the journal's thread."""
         assert self._coordinator is not None
-        self._coordinator.ask_later(partial(self._release, recording, held))
+        self._coordinator.do_later(partial(self._release, recording, held), held.announcement.job)
 
     def _release(self, recording: Recording, held: _Held) -> None:
         held.ready = True
@@ -136,6 +136,9 @@ class Recorder:
     ) -> tuple[list[Statement], Sequence[tuple[BigFile, int]], bool]:
         """What is to be written, and whether the announcement waits for it."""
         job, number = announcement.job, recording.number
+        if job.fault is not None:
+            # Nothing is wrong with its items: as after a crash of the program, the next run goes on.
+            return [], (), isinstance(announcement, AnnounceFinished)
         match announcement:
             case AnnounceItems():
                 recording.failed |= announcement.failed

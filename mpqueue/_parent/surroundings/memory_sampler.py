@@ -15,6 +15,7 @@ from mpqueue._core.messages import MemoryRead, WorkerMemory
 from mpqueue._os.memory.machine_memory import look_at_machine
 from mpqueue._os.memory.memory_use import open_gauge
 from mpqueue._parent.lane_protocol import Lane, LanePool, Post
+from mpqueue._parent.own_faults import found
 from mpqueue._wire.memory.ledger import PRIVATE, Ledger
 
 #: Seconds between two looks at the workers. A worker fills some 30 MB meanwhile, at 1 GB/s.
@@ -60,9 +61,12 @@ class Sampler:
                 self._wake.wait()
                 self._wake.clear()
                 continue
-            memory = self._machine.memory() if look % MACHINE_EVERY == 0 else None
-            available, total = (None, None) if memory is None else memory
-            self._post(MemoryRead(self._look(), available, total))
+            try:
+                memory = self._machine.memory() if look % MACHINE_EVERY == 0 else None
+                available, total = (None, None) if memory is None else memory
+                self._post(MemoryRead(self._look(), available, total))
+            except Exception as error:  # without it memory has no limit any more
+                self._post(found("while it looked at the workers' memory", error))
             look += 1
             threading.Event().wait(LOOK_SECONDS)
         for gauge in self._gauges:

@@ -26,6 +26,7 @@ from mpqueue._core.messages import (
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.lane_protocol import EarlyLane, Lane, Post
+from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.probe import reached
 from mpqueue._parent.transport.decode import Unpickling, decode_failure
 from mpqueue._parent.transport.exchange import Exchange
@@ -94,7 +95,7 @@ class Traffic:
         together = isinstance(packed, Packed)
         size = packed.size if isinstance(packed, Packed) else sum(one.size for one in packed)
         sent = ChunkSent(command.lane, command.generation, chunk.number, size, packing, self._now(), apart=not together)
-        lane.send(data).add_done_callback(partial(self._answered, lane))
+        lane.send(data).add_done_callback(partial(self._take_in, lane, self._answered))
         reached("chunk sent", chunk)
         return sent
 
@@ -104,14 +105,14 @@ class Traffic:
             self._exchange.forget_later(lane, command.job.number)
             return JobForgotten(command.lane, command.generation, command.job.number)
         answer = lane.send(dump_frame(ForgetFrame(command.job.number)))
-        answer.add_done_callback(partial(self._forgotten, lane, command.job))
+        answer.add_done_callback(partial(self._take_in, lane, partial(self._forgotten, command.job)))
         return None
 
     def initialize(self, lane: Lane, initializer: PackedHandler) -> None:
         """Have a new worker run the queue's initializer."""
         self._exchange.bring(lane, initializer.shared)
         frame = InitializeFrame(initializer.frame.handler, self._exchange.import_news(lane))
-        lane.send(dump_frame(frame)).add_done_callback(partial(self._initialized, lane))
+        lane.send(dump_frame(frame)).add_done_callback(partial(self._take_in, lane, self._initialized))
 
     # -- from the workers ------------------------------------------------------------------------------------
 
@@ -133,6 +134,14 @@ class Traffic:
             return
         if early is not None and (report := self._decode(lane, early)) is not None:
             self._post(report)
+
+    def _take_in(self, lane: Lane, take: Callable[[Lane, Future[bytes]], None], answer: Future[bytes]) -> None:
+        """On the lane's own thread: what ``take`` raises would be lost there, and is a mistake of ours."""
+        try:
+            take(lane, answer)
+        except BaseException as error:
+            at = f"while it took in an answer of worker {lane.number}"
+            self._post(found(at, error, lane=lane.number, generation=lane.generation))
 
     def _answered(self, lane: Lane, answer: Future[bytes]) -> None:
         """On the lane's own thread: a worker answered, or died (which `LaneDied` tells)."""
@@ -185,7 +194,7 @@ class Traffic:
         self._post(LaneBroken(lane.number, lane.generation, what))
         lane.kill()
 
-    def _forgotten(self, lane: Lane, job: JobBook, answer: Future[bytes]) -> None:
+    def _forgotten(self, job: JobBook, lane: Lane, answer: Future[bytes]) -> None:
         if answer.exception() is not None:
             return
         try:

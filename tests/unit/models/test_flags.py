@@ -66,7 +66,7 @@ def model(orders: Orders, has_events: bool, ledger_class: type[ModelLedger]) -> 
         heard = []
 
         def set_flags() -> None:
-            setter = FlagSetter(Flags(*(event.seen_by(parent) for event in events)), ledgers[0], "")
+            setter = FlagSetter(Flags(*(event.seen_by(parent) for event in events)), ledgers[0], "", print)
             for job, pause, cancel in orders:
                 if has_events:
                     setter._carry_out(job, pause, cancel)

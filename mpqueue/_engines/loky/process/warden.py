@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import logging
 import os
 import sched
 import threading
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
 
 from mpqueue._core.messages import BellRung, LaneDied, LaneReady, LaneStartFailed, Message
 from mpqueue._engines.loky import launch
@@ -33,6 +35,7 @@ from mpqueue._engines.loky.process.watcher import Watcher
 from mpqueue._os.process.process_signals import signal_name
 from mpqueue._parent.lane_protocol import Post
 from mpqueue._parent.open_calls import Call
+from mpqueue._parent.own_faults import found
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue.errors import WorkerStartError
 
@@ -95,12 +98,53 @@ class Warden:
 
     def begin(self) -> None:
         """Start to look after it."""
-        self._watcher.on_readable(self.lane.worker.fileno(), self._exited)
-        self.lane.worker.when_killed = lambda: self._watcher.call(self._killed)
-        self._timer = self._watcher.later(START_LIMIT, self._start_timed_out)
+        self._guarded(self._begin)()
+
+    def _begin(self) -> None:
+        self._watcher.on_readable(self.lane.worker.fileno(), self._guarded(self._exited))
+        self.lane.worker.when_killed = lambda: self._watcher.call(self._guarded(self._killed))
+        self._timer = self._watcher.later(START_LIMIT, self._guarded(self._start_timed_out))
         first, self.lane.first_answer = self.lane.first_answer, None
         assert first is not None
-        first.add_done_callback(lambda answer: self._watcher.call(self._answered, answer))
+        first.add_done_callback(lambda answer: self._watcher.call(self._guarded(self._answered), answer))
+
+    def _guarded(self, function: Callable[..., object]) -> Callable[..., None]:
+        """The function, which ends the lane where it raises: that is a mistake of ours."""
+
+        @functools.wraps(function)
+        def call(*arguments: object) -> None:
+            try:
+                function(*arguments)
+            except BaseException as error:
+                self._collapse(error)
+
+        return call
+
+    def _collapse(self, error: BaseException) -> None:
+        """Nothing that was to come of this lane may come any more: end it here and now, and tell."""
+        lane, state = self.lane, self._state
+        self._post(found(f"while it watched worker {lane.number}", error, lane=lane.number, generation=lane.generation))
+        self._is_silent = True
+        self._state = State.LEAVING
+        steps: list[Callable[[], object]] = [
+            self._cancel_timer,
+            self._forget_end,
+            lane.worker.kill,
+            functools.partial(lane.calls.close, error),
+            functools.partial(lane.calls.fail_all, error),
+            functools.partial(self._watcher.forget, lane.worker.fileno()),
+            functools.partial(self._watcher.forget, lane.bell),
+        ]
+        if state not in (State.DEAD, State.GONE):
+            steps.append(lambda: connection.wait([lane.worker.fileno()], END_LIMIT))
+            steps.append(lambda: lane.abandon(lane.worker.exited()))
+        steps.append(functools.partial(self._on_gone, lane, []) if state is State.GONE else self._free)
+        for step in steps:
+            try:
+                step()
+            except BaseException:
+                _log.critical("ending worker %d goes on although a part of it failed", lane.number, exc_info=True)
+        self._state = State.GONE
 
     # -- what the pool asks for ----------------------------------------------------------------------------------------
 
@@ -143,9 +187,9 @@ class Warden:
         self._state = State.LIVE
         self._was_ready = self.lane.is_up = True
         self.lane.forget_names()
-        self._watcher.on_readable(self.lane.bell, self._rang)
+        self._watcher.on_readable(self.lane.bell, self._guarded(self._rang))
         self._stack.listen()
-        self.lane.ask_for_stack = lambda: self._watcher.call(self._ask_for_stack)
+        self.lane.ask_for_stack = lambda: self._watcher.call(self._guarded(self._ask_for_stack))
         if not self._is_silent:
             self._on_ready(self.lane)
             self._tell(LaneReady(self.lane.number, self.lane.generation, self.lane.pid))
@@ -168,7 +212,7 @@ class Warden:
     def _killed(self) -> None:
         """It is to end now."""
         if self._end_expected is None and self._state in (State.STARTING, State.LIVE, State.ENDING):
-            self._end_expected = self._watcher.later(KILL_LIMIT, self._give_up)
+            self._end_expected = self._watcher.later(KILL_LIMIT, self._guarded(self._give_up))
 
     def _give_up(self) -> None:
         """It was killed and lives on. Nothing that it does counts any more."""
@@ -180,8 +224,7 @@ class Warden:
         """The process is gone; its answers may still be on their way."""
         lane = self.lane
         self._cancel_timer()
-        if self._end_expected is not None:
-            self._watcher.cancel(self._end_expected)
+        self._forget_end()
         self._watcher.forget(lane.worker.fileno())
         self._state = State.LEAVING
         try:
@@ -194,12 +237,13 @@ class Warden:
                 self._watcher.forget(lane.bell)
             lane.hand_in_early()
             strays.kill_strays(self._cookie)
-        except Exception:  # its death is told whatever it has left
-            _log.exception("looking at what worker %d left behind failed; please report it", lane.number)
+        except Exception as fault:  # its death is told whatever it has left
+            at = f"while it looked at what worker {lane.number} left behind"
+            self._tell(found(at, fault, lane=lane.number, generation=lane.generation))
         error = BrokenProcessPool(f"worker {lane.pid} has ended")
         lane.calls.close(error)
         self._timer = self._watcher.later(DRAIN_LIMIT, lane.calls.fail_all, error)
-        lane.calls.when_empty(lambda: self._watcher.call(self._drained))
+        lane.calls.when_empty(lambda: self._watcher.call(self._guarded(self._drained)))
 
     def _drained(self) -> None:
         """No answer is on its way any more."""
@@ -246,3 +290,7 @@ class Warden:
         if self._timer is not None:
             self._watcher.cancel(self._timer)
             self._timer = None
+
+    def _forget_end(self) -> None:
+        if self._end_expected is not None:
+            self._watcher.cancel(self._end_expected)

@@ -9,7 +9,6 @@ a cold queue needs for its first result.
 
 from __future__ import annotations
 
-import logging
 import sched
 import selectors
 import threading
@@ -22,15 +21,17 @@ from typing import Any
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.waker import Waker
 
-_log = logging.getLogger("mpqueue")
-
 Call = Callable[[], object]
 
 
 class Watcher:
-    """The thread, started at once. Owner: the pool, which calls `stop` and waits."""
+    """The thread, started at once. Owner: the pool, which calls `stop` and waits.
 
-    def __init__(self, name: str) -> None:
+    ``on_fault`` is told what a call has raised, which none should.
+    """
+
+    def __init__(self, name: str, on_fault: Callable[[BaseException], object]) -> None:
+        self._on_fault = on_fault
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
         self._readers: dict[int, Call] = {}
@@ -55,7 +56,7 @@ class Watcher:
 
     def later(self, delay: float, function: Callable[..., object], *args: Any) -> sched.Event:
         """Have ``function`` called in ``delay`` seconds, unless it is cancelled (`cancel`). Watcher thread only."""
-        return self._timers.enter(delay, 0, _make, (partial(function, *args),))
+        return self._timers.enter(delay, 0, self._make, (partial(function, *args),))
 
     def cancel(self, timer: sched.Event) -> None:
         """Do not make the call, where it was not made yet. Watcher thread only."""
@@ -89,11 +90,19 @@ class Watcher:
         """Wait for something at most so long, and make its calls; returns the seconds to the next timer."""
         for key, _ in self._selector.select(0.0 if self._calls else until_timer):
             # One that was called before may have had it forgotten.
-            if (reader := self._readers.get(key.fd)) is not None:
-                _make(reader)
+            if (reader := self._readers.get(key.fd)) is not None and not self._make(reader):
+                self.forget(key.fd)  # else it would be called for ever
         for _ in range(len(self._calls)):
-            _make(self._calls.popleft())
+            self._make(self._calls.popleft())
         return self._timers.run(blocking=False)  # makes the calls that are due
+
+    def _make(self, call: Call) -> bool:
+        try:
+            call()
+        except BaseException as error:
+            self._on_fault(error)
+            return False
+        return True
 
     def _close(self) -> None:
         self._waker.close()
@@ -102,10 +111,3 @@ class Watcher:
         self._calls.clear()
         for timer in self._timers.queue:
             self.cancel(timer)
-
-
-def _make(call: Call) -> None:
-    try:
-        call()
-    except BaseException:
-        _log.exception("watching a worker failed; please report it")
