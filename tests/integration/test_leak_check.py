@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import leaks
 from tests.support.programs import is_running
 from tests.support.waiting import wait_until
 
@@ -71,10 +72,11 @@ elif sys.argv[1:] == ["stays"]:
     signal.pause()
 """
 
-#: Who runs it: the test itself, a program that it starts, or one with nothing of ours and another parent.
+#: Who runs it: the test itself, a program that it starts, or one with another parent and another environment, or none.
 ITSELF = "exec(open('names.py').read(), globals())"
 OURS = "start([sys.executable, 'names.py', {end!r}], start_new_session=True)"
-A_STRANGER = "start(['env', '-i', 'setsid', '--fork', sys.executable, 'names.py', {end!r}]).wait()"
+A_STRANGER = "start(['env', *{strange!r}, 'setsid', '--fork', sys.executable, 'names.py', {end!r}]).wait()"
+STRANGE = {"no environment": ["-i"], "its own environment": ["-u", leaks.COOKIE, "-u", "PYTHONPATH", "-u", "TMPDIR"]}
 
 
 def run_pytest(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
@@ -143,8 +145,9 @@ def test_names_that_our_processes_leave_in_shared_memory_are_found(body: str, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["stays", "dies"])
-def test_what_another_program_does_meanwhile_is_not_reported(end: str, tmp_path: Path) -> None:
-    with run_with_names(tmp_path, A_STRANGER.format(end=end)) as (done, made):
+@pytest.mark.parametrize("strange", STRANGE)
+def test_what_another_program_does_meanwhile_is_not_reported(strange: str, end: str, tmp_path: Path) -> None:
+    with run_with_names(tmp_path, A_STRANGER.format(strange=STRANGE[strange], end=end)) as (done, made):
         assert [path for path in made if os.path.exists(path)] == made
         assert len(made) == KINDS
         assert done.returncode == 0, done.stdout

@@ -45,29 +45,21 @@ def test_items_behind_a_slow_one_go_to_an_idle_lane() -> None:
     assert runs == dict.fromkeys(range(10), 1), "nothing runs twice"
 
 
-def test_two_slow_items_in_one_chunk_run_side_by_side() -> None:
-    fleet = watched(2)
-    job = fleet.job([succeed(1.0)] * 2, chunksize=2)
+@pytest.mark.parametrize(
+    ("lanes", "items", "chunksize", "seconds"),
+    [
+        pytest.param(2, 2, 2, 1.1, id="two in one chunk run side by side"),
+        # One of one waiting item for one idle lane: rounding must not leave it.
+        pytest.param(2, 4, 2, 2.1, id="the last of a chunk although its neighbour is not slow yet"),
+        pytest.param(4, 8, 8, 2.1, id="a chunk for all idle lanes"),
+    ],
+)
+def test_slow_items_are_shared(lanes: int, items: int, chunksize: int, seconds: float) -> None:
+    fleet = watched(lanes)
+    job = fleet.job([succeed(1.0)] * items, chunksize=chunksize)
     fleet.start(job)
     fleet.run_until_over(job)
-    assert fleet.now == pytest.approx(1.1, abs=0.01)
-
-
-def test_the_last_item_of_a_chunk_is_taken_although_its_neighbour_is_not_slow_yet() -> None:
-    """One of one waiting item for one idle lane: rounding must not leave it."""
-    fleet = watched(2)
-    job = fleet.job([succeed(1.0)] * 4, chunksize=2)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert fleet.now == pytest.approx(2.1, abs=0.02)
-
-
-def test_a_chunk_is_shared_among_all_idle_lanes() -> None:
-    fleet = watched(4)
-    job = fleet.job([succeed(1.0)] * 8, chunksize=8)
-    fleet.start(job)
-    fleet.run_until_over(job)
-    assert fleet.now == pytest.approx(2.1, abs=0.05)
+    assert fleet.now == pytest.approx(seconds, abs=0.02)
 
 
 def test_a_chunk_that_waits_behind_a_slow_item_is_taken_as_a_whole() -> None:
