@@ -52,6 +52,7 @@ from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.sleeps import Lookout
+from mpqueue._parent.asides import Asides
 from mpqueue._parent.inbox import Inbox, Request
 from mpqueue._parent.lane_protocol import Lane, LanePool
 from mpqueue._parent.own_faults import found
@@ -102,6 +103,7 @@ class Coordinator:
         self.inbox = Inbox()
         self._pool: LanePool | None = None
         self._more: deque[Message] = deque()
+        self._asides: list[Asides] = []
         self._traffic = Traffic(clock.now, self.post, self.do_later, announce, scheduler.books)
         self._subscribers: dict[int, list[Subscriber]] = {}
         self._running = True
@@ -317,6 +319,8 @@ class Coordinator:
         except BaseException as error:
             self._break_down(found("in the coordinator's loop", error).error)
         self._ended = True
+        for asides in self._asides:
+            asides.close()
         self._refuse_rest()
         try:
             self._traffic.close()
@@ -326,7 +330,7 @@ class Coordinator:
     def _serve(self) -> None:
         lookout = Lookout(self._clock.now(), cpu_seconds)
         while self._running:
-            deadline = self.scheduler.deadline
+            deadline = self._deadline
             timeout = None if deadline is None else max(0.0, deadline - self._clock.now())
             received = self.inbox.take(timeout)
             try:
@@ -341,10 +345,23 @@ class Coordinator:
                     self.inbox.post(received)  # it is refused with all others
                 raise
             received = None  # the results in it must not live until the next message
+            for asides in self._asides:
+                asides.look()
             while self._more and self._running:
                 self._step(self._more.popleft())
             if self._awaited:
                 self._answer_awaited()
+
+    def asides(self, name: str) -> Asides:
+        """Threads for code of users' classes, under this name; looked after by this one."""
+        made = Asides(name, self._clock.now, self.do_later)
+        self._asides.append(made)
+        return made
+
+    @property
+    def _deadline(self) -> float | None:
+        dues = (self.scheduler.deadline, *[asides.deadline for asides in self._asides])
+        return min((due for due in dues if due is not None), default=None)
 
     def _answer_awaited(self) -> None:
         awaited, self._awaited = self._awaited, []

@@ -44,6 +44,8 @@ _numbers = itertools.count(1)
 
 #: Seconds that `shutdown` gives the end of setups and listeners before it goes on without them.
 PATIENCE = 30.0
+#: Seconds that it gives what is being pickled for the journal.
+PICKLING_PATIENCE = 5.0
 
 
 class Engine:
@@ -243,6 +245,7 @@ class Engine:
         if self._sampler is not None:
             self._sampler.stop()
         if self.recorder is not None:
+            self._await_pickled(coordinator, self.recorder)
             with contextlib.suppress(JournalError):  # told when it is closed
                 self.recorder.journal.flush()
             # Else a run whose end could not be written would never resolve: nobody comes after the coordinator.
@@ -252,6 +255,15 @@ class Engine:
             self._pool.close(kill=kill)
         coordinator.stop()
         self.listeners.stop(wait=wait_for_listeners)
+
+    def _await_pickled(self, coordinator: Coordinator, recorder: Recorder) -> None:
+        """Wait for what is being pickled for the journal, within reason."""
+        pickled: Future[None] = Future()
+        coordinator.ask(lambda: coordinator.when(lambda: recorder.keepers.all_done, pickled))
+        try:
+            pickled.result(PICKLING_PATIENCE)
+        except TimeoutError:
+            coordinator.ask(recorder.keepers.cut_short)
 
     def _leave(self) -> None:
         """End the workers, and wait for nothing: no thread that was there before gevent's patch can be waited for."""

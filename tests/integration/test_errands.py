@@ -6,12 +6,12 @@ from functools import partial
 
 import pytest
 
-from mpqueue._engines.loky.errands import Errands
+from mpqueue._parent.errands import Errands
 from tests.support.waiting import wait_until
 
 
 def test_errands_are_done_in_order_and_the_thread_goes_when_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpqueue._engines.loky.errands.LINGER", 0.001)
+    monkeypatch.setattr("mpqueue._parent.errands.LINGER", 0.001)
     errands, done = Errands("errands", print), list[int]()
     for number in range(100):
         errands.put(partial(done.append, number))

@@ -22,9 +22,10 @@ from unittest import mock
 import mpqueue._queue.closing
 import mpqueue._queue.job_queue
 from mpqueue._core.messages import Message
-from mpqueue._parent import coordinator, listeners
+from mpqueue._parent import coordinator, errands, listeners
 from mpqueue._parent import machinery as engine
 from mpqueue._parent.inbox import Request
+from mpqueue._parent.journal import chunk_rows as rows
 from mpqueue._parent.journal import journal_file as store
 from mpqueue._parent.journal import journal_writer as journal
 from mpqueue._parent.journal import kept_values as values
@@ -103,6 +104,7 @@ def simulated_parent() -> Iterator[None]:
                 "random": SimpleNamespace(Random=lambda: random.Random(World.current.rng.random())),
                 "on_exit": lambda *_, **__: lambda: None,
             },
+            errands: {"threading": _THREADING, "queue": _QUEUE},
             listeners: {"threading": _THREADING, "queue": _QUEUE},
             journal: {
                 "threading": _THREADING,
@@ -112,6 +114,7 @@ def simulated_parent() -> Iterator[None]:
             },
             store: {"os": SystemCalls(lambda: _Disks.current)},
             values: {"BIG": BIG},
+            rows: {"BIG": BIG},
             mpqueue._queue.job_queue: {"threading": _THREADING},
             mpqueue._queue.closing: {"threading": _THREADING, "concurrent": futures},
         }

@@ -142,7 +142,7 @@ FAULTS: dict[str, tuple[Any, str, str, str]] = {
     "announcements do not wait for the disk": (
         Recorder,
         "_take",
-        "waits = waits and not self._closing_in_trouble",
+        "waits = self._waits(note, row)",
         "waits = False",
     ),
     "a failed write is taken for done": (

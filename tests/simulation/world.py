@@ -215,6 +215,10 @@ class Queue(Generic[T]):
             raise queue.Empty
         return self._items.popleft()
 
+    def empty(self) -> bool:
+        """True where there is nothing in it."""
+        return not self._items
+
 
 class SimulatedFuture(Future[Any]):
     """A future for which a thread of the world can wait."""

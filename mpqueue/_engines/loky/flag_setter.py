@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
 
-from mpqueue._engines.loky.errands import Errands
+from mpqueue._parent.errands import Errands
 from mpqueue._wire.memory.flags import Flags
 from mpqueue._wire.memory.ledger import Ledger
 

@@ -33,7 +33,6 @@ from loky import process_executor
 
 from mpqueue._core.messages import LaneBroken
 from mpqueue._engines.loky.answering import Answering
-from mpqueue._engines.loky.errands import Errands
 from mpqueue._engines.loky.flag_setter import FlagSetter
 from mpqueue._engines.loky.launch import LaunchContext
 from mpqueue._engines.loky.parent_line import Line
@@ -43,6 +42,7 @@ from mpqueue._os.memory import locks
 from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue._os.process.parent_death import Leash
 from mpqueue._os.process.process_signals import kill_process
+from mpqueue._parent.errands import Errands
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Post
 from mpqueue._parent.open_calls import Call, Calls

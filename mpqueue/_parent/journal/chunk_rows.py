@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import threading
 import zlib
 from array import array
 from collections.abc import Collection, Sequence
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import FailedTry, Failure, ItemTable
 from mpqueue._parent.journal.kept_values import (
+    BIG,
     BigFile,
     Kept,
     KeptError,
@@ -24,10 +26,13 @@ from mpqueue._parent.journal.kept_values import (
     Unreadable,
     keep,
     keep_error,
+    named_error,
     restore,
     restore_error,
 )
+from mpqueue._parent.transport.harmless import dump_harmless_parts
 from mpqueue._parent.transport.kept_errors import text_of
+from mpqueue._wire.pickling.main_names import MARK
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
@@ -45,6 +50,9 @@ class Row(NamedTuple):
     left_out: tuple[tuple[int, str], ...] = ()
 
 
+NO_ROW = Row(b"", ())
+
+
 def seal(content: Any) -> bytes:
     """Anything plain, with a checksum."""
     data = pickle.dumps(content, pickle.HIGHEST_PROTOCOL)
@@ -59,102 +67,203 @@ def unseal(body: Any, what: str) -> Any:
     return pickle.loads(data)
 
 
-def make_row(table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int], unkept: Collection[int] = ()) -> Row:
-    """How these items stand now. ``tries_kept``: how many failed tries of each item earlier rows tell; updated here.
+class RowDraft:
+    """How some items stand as of when this is made, to be written once their results and errors are pickled.
 
-    Of items in ``unkept`` that failed, the payloads are written too.
+    That runs the code of users' classes, which may be slow, and may never end: `row` does it, on a thread of the job's
+    own, and `cut_short`, on another thread, gives what there is of it by then. `plain_row` is for results of which no
+    code runs.
 
-    Costs what pickling the results costs. An item whose result can't be pickled is written as not run.
+    ``tries_kept`` says how many failed tries of each item earlier rows tell; it is updated here. Of items in
+    ``unkept`` that failed, the payloads are written too.
     """
-    files: list[BigFile] = []
-    whole = isinstance(indices, range) and len(indices) > 0
-    # A chunk is a stretch of the table: slices cost nothing an item.
-    lo, hi = (indices[0], indices[-1] + 1) if whole else (0, 0)
-    status = table.status[lo:hi] if whole else bytearray(table.status[index] for index in indices)
-    status = status.replace(bytes((RETRY,)), bytes((PENDING,)))
-    all_done = status.count(COMPLETED) == len(status)
-    if all_done:
-        done = table.results[lo:hi] if whole else [table.results[index] for index in indices]
-    else:
-        done = [table.results[index] for at, index in enumerate(indices) if status[at] == COMPLETED]
-    results, broken = _keep_results(done, files)
-    left_out = []
-    if broken:
-        places = [at for at in range(len(indices)) if status[at] == COMPLETED]
-        for nth, reason in broken:
-            status[places[nth]] = PENDING
-            left_out.append((indices[places[nth]], reason))
-    content: dict[str, Any] = {
-        "at": (lo, hi) if whole else array("Q", indices).tobytes(),
-        "status": bytes(status),
-        "results": tuple(results) if isinstance(results, Kept) else [tuple(kept) for kept in results],
-    }
-    for name in NUMBERS:
-        column = getattr(table, name)
-        part = column[lo:hi] if whole else array(column.format, (column[index] for index in indices))
-        data, first = part.tobytes(), part[:1].tobytes()
-        content[name] = first if data == first * len(part) else data  # very often all are the same
-    if table.history or table.failures:
-        _keep_failures(content, table, indices, tries_kept, files)
-        content["payloads"] = _keep_payloads(table, indices, unkept, files)
-    if table.output:
-        content["output"] = {at: table.output[index] for at, index in enumerate(indices) if index in table.output}
-    return Row(seal(content), tuple(files), tuple(left_out))
+
+    def __init__(
+        self, table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int], unkept: Collection[int] = ()
+    ) -> None:
+        self._indices = indices
+        whole = isinstance(indices, range) and len(indices) > 0
+        # A chunk is a stretch of the table: slices cost nothing an item.
+        lo, hi = (indices[0], indices[-1] + 1) if whole else (0, 0)
+        status = table.status[lo:hi] if whole else bytearray(table.status[index] for index in indices)
+        self._status = status = status.replace(bytes((RETRY,)), bytes((PENDING,)))
+        if status.count(COMPLETED) == len(status):
+            self._done = table.results[lo:hi] if whole else [table.results[index] for index in indices]
+        else:
+            self._done = [table.results[index] for at, index in enumerate(indices) if status[at] == COMPLETED]
+        self._content: dict[str, Any] = {"at": (lo, hi) if whole else array("Q", indices).tobytes()}
+        for name in NUMBERS:
+            column = getattr(table, name)
+            part = column[lo:hi] if whole else array(column.format, (column[index] for index in indices))
+            data, first = part.tobytes(), part[:1].tobytes()
+            self._content[name] = first if data == first * len(part) else data  # very often all are the same
+        if table.output:
+            output = {at: table.output[index] for at, index in enumerate(indices) if index in table.output}
+            self._content["output"] = output
+        self._has_failures = bool(table.history or table.failures)
+        self._tries: dict[int, list[FailedTry]] = {}
+        self._failures: dict[int, Failure] = {}
+        self._payloads: dict[int, Any] = {}
+        if self._has_failures:
+            self._note_failures(table, tries_kept, unkept)
+        self._pickled = _Pickled()
+        self._over = threading.Lock()  #: taken, for good, by who makes the row
+
+    def _note_failures(self, table: ItemTable, tries_kept: dict[int, int], unkept: Collection[int]) -> None:
+        for at, index in enumerate(self._indices):
+            tries = table.history.get(index, ())
+            new = tries[tries_kept.get(index, 0) :]
+            if new:
+                self._tries[at] = list(new)
+                tries_kept[index] = len(tries)
+            failure = table.failures.get(index)
+            if failure is not None and table.status[index] != COMPLETED:
+                self._failures[at] = failure
+            if index in unkept and table.status[index] == FAILED:
+                self._payloads[at] = table.payloads[index]
+
+    @property
+    def step(self) -> int:
+        """Goes up with each object that is pickled."""
+        return self._pickled.step
+
+    def plain_row(self) -> Row | None:
+        """The row, where nothing failed and the results are small and plain; else None."""
+        if self._tries or self._failures or self._payloads:
+            return None
+        parts = dump_harmless_parts(self._done)
+        if parts is None or parts[1] or len(parts[0]) >= BIG or MARK in parts[0]:
+            return None
+        return self._row(_Pickled(Kept(parts[0])), "")
+
+    def row(self) -> Row | None:
+        """The row; None where it was cut short meanwhile. An item whose result can't be pickled is written as not run.
+
+        Costs what pickling the results costs.
+        """
+        if self._over.locked():
+            return None
+        pickled = self._pickled
+        pickled.keep_results(self._done)
+        for failure in self._failures.values():
+            pickled.keep_error(failure.error)
+        for tries in self._tries.values():
+            for tried in tries:
+                pickled.keep_error(tried.exception)
+        for at, payload in self._payloads.items():
+            pickled.keep_payload(at, payload)
+        return self._row(pickled, "") if self._over.acquire(blocking=False) else None
+
+    def cut_short(self, why: str) -> Row | None:
+        """What is pickled by now; of the rest an item is written as not run. None where `row` has just ended."""
+        return self._row(self._pickled.copy(), why) if self._over.acquire(blocking=False) else None
+
+    def _row(self, pickled: _Pickled, why: str) -> Row:
+        """``why`` something is not pickled that might have been."""
+        status, files, left_out = bytearray(self._status), [*pickled.files], []
+        results: Kept | list[Kept] | None = pickled.together
+        if results is None:
+            results = []
+            places = [at for at in range(len(self._indices)) if status[at] == COMPLETED]
+            for nth, place in enumerate(places):
+                one = pickled.each.get(nth)
+                if isinstance(one, Kept):
+                    results.append(one)
+                else:
+                    status[place] = PENDING
+                    left_out.append((self._indices[place], why if one is None else one))
+        content = self._content | {
+            "status": bytes(status),
+            "results": tuple(results) if isinstance(results, Kept) else [tuple(kept) for kept in results],
+        }
+        if self._has_failures:
+            content |= self._failed(pickled)
+        return Row(seal(content), tuple(files), tuple(left_out))
+
+    def _failed(self, pickled: _Pickled) -> dict[str, Any]:
+        errors: list[KeptError] = []
+        numbers: dict[int, int] = {}
+
+        def number_of(error: BaseException, text: str) -> int:
+            if id(error) not in numbers:
+                numbers[id(error)] = len(errors)
+                errors.append(pickled.errors.get(id(error)) or named_error(error, text))
+            return numbers[id(error)]
+
+        history = {
+            at: [(tried.error, tried.duration, tried.pid, number_of(tried.exception, tried.error)) for tried in tries]
+            for at, tries in self._tries.items()
+        }
+        failures = {
+            at: (number_of(each.error, each.text or ""), each.traceback, each.elapsed, each.charged, each.text)
+            for at, each in self._failures.items()
+        }
+        payloads = {at: tuple(kept) for at, kept in pickled.payloads.items()}
+        return {"errors": errors, "history": history, "failures": failures, "payloads": payloads}
 
 
-def _keep_results(results: list[Any], files: list[BigFile]) -> tuple[Kept | list[Kept], list[tuple[int, str]]]:
-    """All in one, where they are plain and small; else each by itself."""
-    own: list[BigFile] = []
-    try:
-        together = keep(results, own)
-    except Exception:
-        together = None
-    if together is not None and not own and together.by_value is None and together.by_reference is not None:
-        return together, []
-    each: list[Kept] = []
-    broken = []
-    for nth, result in enumerate(results):
+class _Pickled:
+    """What of a draft is pickled by now, on the thread that pickles; what is big of it is in ``files``."""
+
+    def __init__(self, together: Kept | None = None) -> None:
+        self.together = together  #: all results in one
+        self.each: dict[int, Kept | str] = {}  #: else each result by itself, or why it can't be pickled
+        self.errors: dict[int, KeptError] = {}  #: by identity
+        self.payloads: dict[int, Kept] = {}
+        self.files: tuple[BigFile, ...] = ()
+        self.step = 0  #: goes up with each object
+
+    def copy(self) -> _Pickled:
+        """As it is now, whatever becomes of it. First what names files, then the files: those may be too many."""
+        copy = _Pickled(self.together)
+        copy.each, copy.errors, copy.payloads = dict(self.each), dict(self.errors), dict(self.payloads)
+        copy.files = self.files
+        return copy
+
+    def keep_results(self, results: list[Any]) -> None:
+        """All in one, where they are plain and small; else each by itself."""
+        own: list[BigFile] = []
+        self.step += 1
         try:
-            each.append(keep(result, files))
-        except Exception as error:
-            broken.append((nth, text_of(error)))
-    return each, broken
+            together = keep(results, own)
+        except Exception:
+            together = None
+        if together is not None and not own and together.by_value is None and together.by_reference is not None:
+            self.together = together
+            return
+        for nth, result in enumerate(results):
+            try:
+                self.each[nth] = self._keep(result)
+            except Exception as error:
+                self.each[nth] = text_of(error)
+
+    def keep_error(self, error: BaseException) -> None:
+        """An error, once."""
+        if id(error) not in self.errors:
+            self.step += 1
+            files: list[BigFile] = []
+            kept = keep_error(error, files)
+            self.files += tuple(files)
+            self.errors[id(error)] = kept
+
+    def keep_payload(self, at: int, payload: Any) -> None:
+        """An item."""
+        with contextlib.suppress(Exception):  # that it can't be pickled may be why it failed
+            self.payloads[at] = self._keep(payload)
+
+    def _keep(self, value: Any) -> Kept:
+        self.step += 1
+        files: list[BigFile] = []
+        kept = keep(value, files)
+        self.files += tuple(files)
+        return kept
 
 
-def _keep_failures(
-    content: dict[str, Any], table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int], files: list[BigFile]
-) -> None:
-    errors: list[KeptError] = []
-    numbers: dict[int, int] = {}
-
-    def number_of(error: BaseException) -> int:
-        if id(error) not in numbers:
-            numbers[id(error)] = len(errors)
-            errors.append(keep_error(error, files))
-        return numbers[id(error)]
-
-    history, failures = {}, {}
-    for at, index in enumerate(indices):
-        tries = table.history.get(index, ())
-        new = tries[tries_kept.get(index, 0) :]
-        if new:
-            history[at] = [(each.error, each.duration, each.pid, number_of(each.exception)) for each in new]
-            tries_kept[index] = len(tries)
-        failure = table.failures.get(index)
-        if failure is not None and table.status[index] != COMPLETED:
-            failures[at] = (number_of(failure.error), failure.traceback, failure.elapsed, failure.charged, failure.text)
-    content |= {"errors": errors, "history": history, "failures": failures}
-
-
-def _keep_payloads(
-    table: ItemTable, indices: Sequence[int], unkept: Collection[int], files: list[BigFile]
-) -> dict[int, Any]:
-    kept = {}
-    for at, index in enumerate(indices):
-        if index in unkept and table.status[index] == FAILED:
-            with contextlib.suppress(Exception):  # that it can't be pickled may be why it failed
-                kept[at] = tuple(keep(table.payloads[index], files))
-    return kept
+def make_row(table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int], unkept: Collection[int] = ()) -> Row:
+    """How these items stand now, see `RowDraft`, on a thread that may run whatever code there is."""
+    row = RowDraft(table, indices, tries_kept, unkept).row()
+    assert row is not None
+    return row
 
 
 def read_row(body: bytes, table: ItemTable, read_file: ReadFile, path: str) -> list[int]:

@@ -140,10 +140,20 @@ def keep_error(error: BaseException, files: list[BigFile], depth: int = MOST_CAU
     return itself, _stand_in(error, trace or ""), trace, kept_cause
 
 
+def named_error(error: BaseException, text: str) -> KeptError:
+    """The same where none of its code is to run: its type's name and its text, as far as that is known."""
+    bases = _names_of(error)
+    return None, (bases[0], text, "", bases), None, None
+
+
+def _names_of(error: BaseException) -> tuple[str, ...]:
+    return tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__[:-1])
+
+
 def _stand_in(error: BaseException, trace: str) -> tuple[str, str, str, tuple[str, ...]]:
     if isinstance(error, RemoteError):
         return error.type_name, error.message, error.traceback, error.bases
-    bases = tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__[:-1])
+    bases = _names_of(error)
     try:
         text = str(error)
     except BaseException as broken:

@@ -3,6 +3,9 @@
 It stands between the coordinator and the announcements' readers, on the coordinator's thread. An announcement goes on
 at once, but where an item of it took longer than a group commit, brought something big, or ended its job: that is on
 disk before anybody hears of it, and what comes after it in the same job waits for its turn.
+
+Results and errors are pickled for the journal here where that runs nobody's code; else on a thread of the job's own,
+and the announcement waits for that.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.commands import (
     AnnounceFinished,
@@ -24,10 +27,11 @@ from mpqueue._core.commands import (
 from mpqueue._core.messages import JobPaused, JobResumed
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._parent.journal.chunk_rows import make_row
+from mpqueue._parent.asides import Aside, Asides
+from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft
 from mpqueue._parent.journal.journal_file import Statement
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
-from mpqueue._parent.journal.kept_values import BigFile
+from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue.errors import JournalError, shown
 from mpqueue.status import FAILED, JobStatus
 
@@ -55,6 +59,15 @@ class _Held:
     ready: bool
 
 
+class _Note(NamedTuple):
+    """What an announcement brings into the journal. ``waits``: it is told when that is on disk."""
+
+    draft: RowDraft | None = None
+    statements: Sequence[Statement] = ()  #: after the draft's row
+    waits: bool = False
+    ends: bool = False  #: the job has ended
+
+
 @dataclass(slots=True)
 class Recording:
     """What is known of a job's place in the journal. ``number`` is its number there."""
@@ -64,6 +77,7 @@ class Recording:
     failed: set[int] = field(default_factory=set)  #: items that the journal has as failed
     unkept: frozenset[int] = frozenset()  #: items that are too big to be kept, unless they fail
     complained: bool = False
+    removed: bool = False  #: the journal has nothing of the job any more
     held: deque[_Held] = field(default_factory=deque)
 
 
@@ -76,6 +90,7 @@ class Recorder:
         #: Hears of trouble, and (None) of its end.
         self.tell_trouble: Callable[[JournalError | None], object] = lambda _: None
         self._recordings: dict[int, Recording] = {}
+        self.keepers: Asides  #: where rows are made that run code of users' classes
         self._coordinator: Coordinator | None = None
         self._paused: list[JobBook] = []
         self._closing = False
@@ -86,11 +101,14 @@ class Recorder:
 
     def remove(self, book: JobBook) -> None:
         """This job, which has ended, is not recorded any more."""
-        self._recordings.pop(book.number, None)
+        recording = self._recordings.pop(book.number, None)
+        if recording is not None:
+            recording.removed = True
 
     def join(self, coordinator: Coordinator, actions: dict[type, Forward]) -> None:
         """Stand before those who tell of what happened."""
         self._coordinator = coordinator
+        self.keepers = coordinator.asides("keeper")
         for kind in (AnnounceStarted, AnnounceItems, AnnounceRecords, AnnounceState, AnnounceFinished):
             actions[kind] = partial(self._take, actions[kind])
         self.journal.on_trouble = lambda trouble: coordinator.do_later(partial(self._troubled, trouble))
@@ -107,18 +125,37 @@ class Recorder:
         if recording is None:
             forward(announcement)
             return
-        statements, files, waits = self._write(recording, announcement)
-        waits = waits and not self._closing_in_trouble
+        job, note = announcement.job, self._note(recording, announcement)
+        busy = self.keepers.is_busy(job.number)
+        row = None if note.draft is None or busy else note.draft.plain_row()
+        if row is None and (note.draft is not None or (busy and note.statements)):
+            held = _Held(forward, _as_of_now(announcement), ready=False)
+            recording.held.append(held)
+            self.keepers.put(
+                job.number, _Keeping(job, recording, note.draft), partial(self._kept, job, recording, note, held)
+            )
+            return
+        waits = self._waits(note, row)
         if not waits:
-            if statements:
-                self.journal.post(Entry(statements, files))
+            if note.statements:
+                self.journal.post(self._entry(recording, note, row))
             if not recording.held:
                 forward(announcement)
                 return
         held = _Held(forward, _as_of_now(announcement), not waits)
         recording.held.append(held)
         if waits:
-            self.journal.post(Entry(statements, files, partial(self._on_disk, recording, held)))
+            self.journal.post(self._entry(recording, note, row, held))
+
+    def _waits(self, note: _Note, row: Row | None) -> bool:
+        return (note.waits or (row is not None and bool(row.files))) and not self._closing_in_trouble
+
+    def _entry(self, recording: Recording, note: _Note, row: Row | None, held: _Held | None = None) -> Entry:
+        done = None if held is None else partial(self._on_disk, recording, held)
+        if row is None or not row.body:
+            return Entry(note.statements, (), done)
+        chunk: Statement = (ADD_CHUNK, (recording.number, row.body))
+        return Entry([chunk, *note.statements], [(file, recording.number) for file in row.files], done)
 
     def _on_disk(self, recording: Recording, held: _Held) -> None:
         """On the journal's thread."""
@@ -131,51 +168,50 @@ class Recorder:
             first = recording.held.popleft()
             first.forward(first.announcement)
 
-    def _write(
-        self, recording: Recording, announcement: Announcement
-    ) -> tuple[list[Statement], Sequence[tuple[BigFile, int]], bool]:
-        """What is to be written, and whether the announcement waits for it."""
+    def _note(self, recording: Recording, announcement: Announcement) -> _Note:
         job, number = announcement.job, recording.number
         if job.fault is not None:
             # Nothing is wrong with its items: as after a crash of the program, the next run goes on.
-            return [], (), isinstance(announcement, AnnounceFinished)
+            return _Note(waits=isinstance(announcement, AnnounceFinished))
         match announcement:
             case AnnounceItems():
                 recording.failed |= announcement.failed
-                return self._write_items(recording, job, announcement.indices)
+                return self._note_items(recording, job, announcement.indices)
             case AnnounceStarted():
                 again = [index for index in sorted(recording.failed) if job.table.status[index] != FAILED]
                 recording.failed.difference_update(again)
-                statements, files, _ = self._write_items(recording, job, again)
+                note = self._note_items(recording, job, again)
                 began: Statement = (STARTED, (str(job.status), job.started_at, job.failed, number))
-                return [*statements, began], files, False
+                return _Note(note.draft, [*note.statements, began])
             case AnnounceState():
-                return [(STATUS, (str(announcement.status), number))], (), False
+                return _Note(None, [(STATUS, (str(announcement.status), number))])
             case AnnounceFinished():
                 kept, history = recording.tries_kept, job.table.history
                 unfinished = [index for index in history if len(history[index]) > kept.get(index, 0)]
-                statements, files, _ = self._write_items(recording, job, sorted(unfinished))
+                note = self._note_items(recording, job, sorted(unfinished))
                 ended = (str(announcement.status), job.started_at, job.finished_at, job.duration, number)
-                return [*statements, (ENDED, ended)], files, True
+                return _Note(note.draft, [*note.statements, (ENDED, ended)], waits=True, ends=True)
             case _:
-                return [], (), False
+                return _Note()
 
-    def _write_items(
-        self, recording: Recording, job: JobBook, indices: Sequence[int]
-    ) -> tuple[list[Statement], Sequence[tuple[BigFile, int]], bool]:
+    def _note_items(self, recording: Recording, job: JobBook, indices: Sequence[int]) -> _Note:
         if not indices:
-            return [], (), False
-        row = make_row(job.table, indices, recording.tries_kept, recording.unkept)
-        if row.left_out and not recording.complained:
-            recording.complained = True
-            index, reason = row.left_out[0]
-            log.warning("job %r: the result of item %s is not in the journal, since it can't be pickled (%s); it will "
-                        "run again, and so will others like it",
-                        job.id, shown(job.table.id_of(index)), reason)  # fmt: skip
+            return _Note()
+        draft = RowDraft(job.table, indices, recording.tries_kept, recording.unkept)
         counts = (job.completed, job.failed, job.retries, recording.number)
-        files = [(file, recording.number) for file in row.files]
-        waits = bool(files) or _longest(job.table, indices) > GROUP
-        return [(ADD_CHUNK, (recording.number, row.body)), (COUNTS, counts)], files, waits
+        return _Note(draft, [(COUNTS, counts)], _longest(job.table, indices) > GROUP)
+
+    def _kept(self, job: JobBook, recording: Recording, note: _Note, held: _Held, row: Row) -> None:
+        """The job's own thread has made the row."""
+        if recording.removed:
+            self._release(recording, held)
+        elif self._waits(note, row):
+            self.journal.post(self._entry(recording, note, row, held))
+        else:
+            self.journal.post(self._entry(recording, note, row))
+            self._release(recording, held)
+        if note.ends:
+            self.keepers.end(job.number)
 
     # -- trouble ---------------------------------------------------------------------------------------------
 
@@ -217,6 +253,50 @@ class Recorder:
         for recording in list(self._recordings.values()):
             for held in list(recording.held):
                 self._release(recording, held)
+
+
+class _Keeping(Aside[Row]):
+    """A row that is made on the job's own thread. Without a draft it is an empty one, which waits for those before."""
+
+    def __init__(self, job: JobBook, recording: Recording, draft: RowDraft | None) -> None:
+        self._job = job
+        self._recording = recording
+        self._draft = draft
+
+    @property
+    def step(self) -> int:
+        """See `Aside`."""
+        return 0 if self._draft is None else self._draft.step
+
+    def run(self) -> Row | None:
+        """See `Aside`."""
+        if self._draft is None:
+            return NO_ROW
+        try:
+            row = self._draft.row()
+        except BaseException as error:  # `SystemExit` in somebody's `__reduce__`, say
+            row = self._draft.cut_short(text_of(error))
+        if row is not None:
+            self._complain(row)
+        return row
+
+    def cut_short(self) -> Row | None:
+        """See `Aside`."""
+        if self._draft is None:
+            return NO_ROW
+        row = self._draft.cut_short("it takes too long")
+        if row is not None and row.left_out:
+            log.warning("job %r: what %d of its items returned takes too long to be pickled and is not in the journal; "
+                        "they will run again", self._job.id, len(row.left_out))  # fmt: skip
+        return row
+
+    def _complain(self, row: Row) -> None:
+        if row.left_out and not self._recording.complained:
+            self._recording.complained = True
+            index, reason = row.left_out[0]
+            log.warning("job %r: the result of item %s is not in the journal, since it can't be pickled (%s); it will "
+                        "run again, and so will others like it",
+                        self._job.id, shown(self._job.table.id_of(index)), reason)  # fmt: skip
 
 
 def _as_of_now(announcement: Announcement) -> Announcement:

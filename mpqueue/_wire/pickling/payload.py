@@ -49,7 +49,12 @@ class Packed(NamedTuple):
 
 def dump(obj: Any, store: SegmentStore | None = None) -> Packed:
     """Pickle an object. Whatever stands in its way is raised: TypeError, PicklingError, what its own code raises."""
-    return _dump(_plain_or_cloud, obj, None if store is None else store.lend)
+    return dump_with(_plain_or_cloud, obj, store)
+
+
+def dump_with(into: Callable[[Any, Buffers | None], bytes], obj: Any, store: SegmentStore | None) -> Packed:
+    """The same by another way to pickle, which is called with what takes the big buffers, where any is to."""
+    return _dump(into, obj, None if store is None else store.lend)
 
 
 def dump_code(obj: Any, *, whole: bool = False) -> tuple[Packed, CommonSegment | None]:
@@ -69,19 +74,19 @@ def dump_code(obj: Any, *, whole: bool = False) -> tuple[Packed, CommonSegment |
 
 def dump_by_reference(obj: Any) -> tuple[bytes, list[memoryview]]:
     """Plain pickle, which names classes and functions, and the big buffers, which are not copied."""
-    buffers = _Buffers()
+    buffers = Buffers()
     return pickle.dumps(obj, PROTOCOL, buffer_callback=buffers.take), buffers
 
 
 def dump_by_value(obj: Any) -> tuple[bytes, list[memoryview]]:
     """Like `dump_by_reference`, but what is of ``__main__`` or of a function goes along whole."""
-    buffers = _Buffers()
+    buffers = Buffers()
     return _cloud(obj, buffers), buffers
 
 
 def weigh_code(obj: Any) -> int:
     """How many bytes `dump_code` would make of it. Raises what that raises; copies no big buffer."""
-    buffers = _Buffers()
+    buffers = Buffers()
     data = _cloud(obj, buffers)
     return len(data) + sum(buffer.nbytes for buffer in buffers)
 
@@ -146,7 +151,7 @@ def _fill_new_class(fill: Callable[..., Any], kind: type, state: tuple[dict[str,
     return kind if state[0].keys() <= vars(kind).keys() else fill(kind, state)
 
 
-class _Buffers(list[memoryview]):
+class Buffers(list[memoryview]):
     """The big buffers that pickling met."""
 
     def take(self, buffer: pickle.PickleBuffer) -> bool:
@@ -161,10 +166,10 @@ class _Buffers(list[memoryview]):
         return False
 
 
-def _dump(into: Callable[[Any, _Buffers | None], bytes], obj: Any, lend: Lend | None) -> Packed:
+def _dump(into: Callable[[Any, Buffers | None], bytes], obj: Any, lend: Lend | None) -> Packed:
     if lend is None or not AVAILABLE:
         return _whole(into, obj)
-    buffers = _Buffers()
+    buffers = Buffers()
     data = into(obj, buffers)
     try:
         return _beside(data, buffers, lend)
@@ -173,7 +178,7 @@ def _dump(into: Callable[[Any, _Buffers | None], bytes], obj: Any, lend: Lend | 
         return Packed(into(obj, None))
 
 
-def _whole(into: Callable[[Any, _Buffers | None], bytes], obj: Any) -> Packed:
+def _whole(into: Callable[[Any, Buffers | None], bytes], obj: Any) -> Packed:
     before, _here.is_whole = _here.is_whole, True
     try:
         return Packed(into(obj, None))
@@ -193,7 +198,7 @@ def is_whole() -> bool:
     return _here.is_whole
 
 
-def _plain_or_cloud(obj: Any, buffers: _Buffers | None) -> bytes:
+def _plain_or_cloud(obj: Any, buffers: Buffers | None) -> bytes:
     try:
         data = pickle.dumps(obj, PROTOCOL, buffer_callback=None if buffers is None else buffers.take)
     except Exception:
@@ -205,7 +210,7 @@ def _plain_or_cloud(obj: Any, buffers: _Buffers | None) -> bytes:
     return _cloud(obj, buffers)
 
 
-def _named_or_cloud(obj: Any, buffers: _Buffers | None) -> bytes:
+def _named_or_cloud(obj: Any, buffers: Buffers | None) -> bytes:
     """A function that the other side can import is named, as cloudpickle would, at a tenth of the price."""
     importable = type(obj) is FunctionType and obj.__module__ not in main_names.NAMES and obj.__module__ in sys.modules
     if importable and not cloudpickle.list_registry_pickle_by_value():
@@ -214,7 +219,7 @@ def _named_or_cloud(obj: Any, buffers: _Buffers | None) -> bytes:
     return _cloud(obj, buffers)
 
 
-def _cloud(obj: Any, buffers: _Buffers | None) -> bytes:
+def _cloud(obj: Any, buffers: Buffers | None) -> bytes:
     spawned = sys.modules.get("__mp_main__")
     if spawned is not None:  # cloudpickle knows only the other name of a script
         cloudpickle.register_pickle_by_value(spawned)
@@ -268,8 +273,8 @@ def _warn_once(text: str) -> None:
         log.warning("%s", text)
 
 
-class _NotPlainError(Exception):
-    pass
+class NotPlainError(Exception):
+    """To pickle this would run code that this pickler does not run."""
 
 
 class _PlainPickler(pickle.Pickler):
@@ -279,7 +284,7 @@ class _PlainPickler(pickle.Pickler):
     """
 
     def reducer_override(self, obj: Any) -> Any:  # noqa: ARG002
-        raise _NotPlainError
+        raise NotPlainError
 
 
 def dump_plain(obj: Any, store: SegmentStore | None = None) -> Packed | None:
@@ -289,4 +294,4 @@ def dump_plain(obj: Any, store: SegmentStore | None = None) -> Packed | None:
         _PlainPickler(written, PROTOCOL).dump(obj)
     except Exception:
         return None
-    return _dump(lambda *_: written.getvalue(), obj, None if store is None else store.lend)
+    return dump_with(lambda *_: written.getvalue(), obj, store)
