@@ -63,7 +63,7 @@ class Workers:
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
         queue.run(range(100), echo_one, setup=take_times)
-        self._pids = queue.worker_pids(timeout=30)
+        self._pids = queue._host.worker_pids(timeout=30)  # noqa: SLF001 - no public name tells them
 
     def run(self, way: str, handler: Any, items: list[int]) -> float:
         """CPU seconds an item."""

@@ -66,7 +66,7 @@ class JobProgress:
             "completed": self.completed,
             "failed": self.failed,
             "paused": self.paused,
-            "items": [item.to_progress_dict() for item in self.items],
+            "items": [_progress_form(item) for item in self.items],
         }
 
 
@@ -105,8 +105,15 @@ class ItemRetry:
         """The wire form."""
         return {
             "jobId": self.job_id,
-            "item": self.item.to_progress_dict(),
+            "item": _progress_form(self.item),
             "attempt": self.attempt,
             "delay": milliseconds(self.delay),
             "error": self.error,
         }
+
+
+def _progress_form(item: JobItem) -> dict[str, Any]:
+    """An item's wire form inside an event, which is the seed's: without ``attempts``."""
+    wire = item.to_dict()
+    del wire["attempts"]
+    return wire

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 try:
     from opentelemetry import context as otel_context
@@ -86,7 +86,7 @@ class _Watcher:
     chunks: bool
     totals: _Totals = field(default_factory=_Totals)
     runs: dict[str, _Run] = field(default_factory=dict)
-    before: weakref.WeakKeyDictionary[Any, tuple[int, int]] = field(default_factory=weakref.WeakKeyDictionary)
+    before: weakref.WeakKeyDictionary[Job, tuple[int, int]] = field(default_factory=weakref.WeakKeyDictionary)
     lock: threading.Lock = field(default_factory=threading.Lock)
     _record: Callable[[Job, JobFinished], None] = lambda *_: None
 
@@ -103,7 +103,7 @@ class _Watcher:
             start_time=_nanoseconds(job.started_at or 0.0),
         )
         with self.lock:
-            completed, retries = self.before.get(job._book, (0, 0))  # noqa: SLF001 - views of a job come and go
+            completed, retries = self.before.get(job, (0, 0))
             self.runs[job.id] = _Run(job, span, completed, retries)
 
     def retried(self, event: ItemRetry) -> None:
@@ -125,7 +125,7 @@ class _Watcher:
             self.totals.completed += max(0, job.completed - run.completed)
             self.totals.failed += job.failed
             self.totals.retries += job.retries - run.retries
-            self.before[job._book] = (job.completed, job.retries)  # noqa: SLF001
+            self.before[job] = (job.completed, job.retries)
         self._record(job, event)
         if self.chunks:
             self._make_chunks(run)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from mpqueue._cli.outputs import ROW, check_output, open_output, open_rows
 from mpqueue._cli.run_command import (
@@ -25,14 +25,13 @@ from mpqueue._cli.usage import Exit, UsageError, coloured, say, tell
 from mpqueue._output.export import as_json_line, record_of
 from mpqueue._queue.job import Job, JobItem
 from mpqueue._queue.job_queue import JobQueue
-from mpqueue._queue.past_jobs import RecordedBook
+from mpqueue._queue.recorded_book import RecordedBook
 from mpqueue._queue.run import JobRun
 from mpqueue._text import label, visible
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import ItemStatus, JobStatus
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.job_book import JobBook
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
 
     Parsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -143,7 +142,7 @@ def retry(args: argparse.Namespace) -> int:
     if os.getcwd() not in sys.path:  # where `mpqueue run` finds modules, too
         sys.path.insert(0, os.getcwd())
     with JobQueue(args.jobs, retry=policy, timeout=args.timeout, journal=args.journal) as queue:
-        book = queue.take_up(job_id, "run it again", unfinished=True)
+        book = queue._host.take_up(job_id, "run it again", unfinished=True).book
         progress = progress_of(args.progress)
         if book.status is JobStatus.PENDING:
             run: JobRun = queue.start(job_id, progress=progress)
@@ -152,7 +151,7 @@ def retry(args: argparse.Namespace) -> int:
         try:
             run.result()
         except KeyboardInterrupt:
-            run.end_display()
+            run._end_display()
             say("\n", coloured("interrupted;", "yellow"), f" to go on: {again()}")
             queue.close(kill=True)
             return Exit.INTERRUPTED
@@ -185,7 +184,7 @@ def _choose(reader: Reader, job_id: str | None) -> RecordedJob:
 
 
 def _opened(reader: Reader, job: RecordedJob) -> Job:
-    return Job(cast("JobBook", RecordedBook(reader, job)))
+    return Job(RecordedBook(reader, job))
 
 
 def _failed(job: Job) -> Iterator[JobItem]:

@@ -148,7 +148,7 @@ def _follow(queue: JobQueue, started: JobRun, output: Output, args: argparse.Nam
         started.result()
     except BaseException as error:
         queue.cancel(job.id, kill=True)
-        started.end_display()  # what it calls is ours, and its last word comes before ours
+        started._end_display()  # what it calls is ours, and its last word comes before ours
         if not isinstance(error, KeyboardInterrupt):
             raise
         rows.end()

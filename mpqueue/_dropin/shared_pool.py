@@ -34,7 +34,7 @@ class SharedPool:
         if concurrency is not None:
             check_concurrency(concurrency)
         with self._lock:
-            if self._queue is not None and self._queue.is_broken:
+            if self._queue is not None and self._queue._host.is_broken:
                 self._leave()
             if self._queue is None:
                 self._open(concurrency)
@@ -43,7 +43,7 @@ class SharedPool:
             self._users += 1
             self._was_used = True
         try:
-            queue.want_workers(count_cpus() if concurrency is None else concurrency)
+            queue._host.want_workers(count_cpus() if concurrency is None else concurrency)
         except BaseException:
             self.give_back(queue)
             raise

@@ -1,6 +1,6 @@
 """What goes to the browser, as JSON: the wire form of items, cut where it is too long to be shown in a list.
 
-The same as `JobItem.to_progress_dict`, written three times as fast, with the item's ``index`` as one more key. Nothing
+The same as in `JobProgress.to_dict`, written three times as fast, with the item's ``index`` as one more key. Nothing
 that a user's object does when it is looked at goes further than here.
 """
 

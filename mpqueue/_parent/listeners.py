@@ -54,9 +54,10 @@ class SafeEmitter(EventEmitter):
         except BaseException:
             log.exception("a listener raised (%r); the other listeners and the job go on", f)
 
-    def has_listeners(self, event: str) -> bool:
-        """True where somebody listens to the event."""
-        return bool(self._events.get(event))
+
+def has_listeners(emitter: SafeEmitter, event: str) -> bool:
+    """True where somebody listens to the event."""
+    return bool(emitter._events.get(event))  # noqa: SLF001 - pyee's own ways to ask make a copy first
 
 
 class _Scheduled:

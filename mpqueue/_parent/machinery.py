@@ -48,6 +48,10 @@ PATIENCE = 30.0
 PICKLING_PATIENCE = 5.0
 
 
+def _announce_nothing(*_: object) -> None:
+    pass
+
+
 class Engine:
     """Started with the first call that needs it; ended once, by `shutdown`."""
 
@@ -85,6 +89,8 @@ class Engine:
         self._shut = False
         self._take_back: Callable[[], None] | None = None
         self.recorder = None if journal is None else self._open_journal(journal)
+        self.announce: Announce = _announce_nothing  #: what the coordinator tells of jobs; to be set before it starts
+        self.give_up: GiveUp = _announce_nothing  #: its last resort: the runs of a job end with an error
 
     def _make_recorded(self, path: str, lanes: int, settings: dict[str, Any]) -> Scheduler:
         from mpqueue._parent.recording.recorded_scheduler import RecordedScheduler, RecordingFile  # for bug reports
@@ -113,12 +119,13 @@ class Engine:
         """The mistake of ours after which nothing works any more."""
         return None if self._coordinator is None else self._coordinator.broken
 
-    def coordinator(self, announce: Announce, give_up: GiveUp) -> Coordinator:
+    def coordinator(self) -> Coordinator:
         """The coordinator, started with the listener thread by the first call.
 
         Where the system has no descriptor or thread left for it, it raises OSError or RuntimeError, and the next call
-        tries again. RuntimeError, too, where gevent has patched threads meanwhile.
+        tries again. RuntimeError, too, where gevent has patched threads meanwhile. QueueClosedError in a fork.
         """
+        self.check_process()
         threads.check_real()
         with self._lock:
             if self._coordinator is None:
@@ -128,11 +135,11 @@ class Engine:
                 coordinator = Coordinator(
                     self._scheduler,
                     self.clock,
-                    announce,
+                    self.announce,
                     self._initializer,
                     f"mpqueue-coordinator-{self._number}",
                     self.recorder,
-                    give_up,
+                    self.give_up,
                 )
                 self.listeners.on_fault = functools.partial(_post_fault, coordinator.post)
                 self.listeners.start(self.clock.now)

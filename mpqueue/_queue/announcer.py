@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from mpqueue._core.commands import (
 )
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._parent.listeners import SafeEmitter, has_listeners
 from mpqueue._queue.job import Items, JobItem
 from mpqueue._queue.worker_logs import hand_on
 from mpqueue.events import (
@@ -34,20 +34,22 @@ from mpqueue.events import (
 from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
-    from mpqueue._parent.listeners import ListenerThread, Notice
-    from mpqueue._queue.job_queue import JobQueue
+    from mpqueue._parent.listeners import Notice
+    from mpqueue._parent.machinery import Engine
+    from mpqueue._queue.open_runs import OpenRuns
 
 Announcement = AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished
 
 
 class Announcer:
-    """Tells a queue's listeners. Holds the queue weakly: a queue that nobody holds has nobody who listens."""
+    """Tells a queue's listeners. Holds it and its runs weakly: a queue that nobody holds has nobody who listens."""
 
-    def __init__(self, owner: JobQueue, thread: ListenerThread, interval: float, now: Callable[[], float]) -> None:
-        self._owner = weakref.ref(owner)
-        self._thread = thread
+    def __init__(self, emitter: SafeEmitter, engine: Engine, runs: OpenRuns, interval: float) -> None:
+        self._emitter = weakref.ref(emitter)
+        self._runs = weakref.ref(runs)
+        self._thread = engine.listeners
         self._interval = interval
-        self._now = now
+        self._now = engine.clock.now
         self._told_at: dict[int, float] = {}
 
     def announce(self, announcement: Announcement) -> None:
@@ -58,16 +60,16 @@ class Announcer:
                 return
             if not isinstance(announcement, AnnounceRecords):
                 return
-        owner = self._owner()
-        if owner is None:
+        emitter = self._emitter()
+        if emitter is None:
             return
         if isinstance(announcement, AnnounceFinished):
-            if self._thread.idle and not owner.has_listeners(JOB_FINISHED):
+            if self._thread.idle and not has_listeners(emitter, JOB_FINISHED):
                 self._told_at.pop(announcement.job.number, None)
-                owner.resolve_run(announcement.job)  # nobody to tell, so nothing to wait for
+                self._resolve(announcement.job)  # nobody to tell, so nothing to wait for
             else:
                 self._thread.post(partial(self._tell_finished, announcement), announcement.job)
-        elif _is_heard(announcement, owner):  # else the thread need not even wake up
+        elif _is_heard(announcement, emitter):  # else the thread need not even wake up
             self._post(announcement)
 
     def _post(self, announcement: AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState) -> None:
@@ -95,24 +97,24 @@ class Announcer:
             job.timings.heard.seconds += self._now() - began
 
     def _emit(self, event: str, payload: object) -> None:
-        owner = self._owner()
-        if owner is not None:
-            owner.emit(event, payload)
+        emitter = self._emitter()
+        if emitter is not None:
+            emitter.emit(event, payload)
 
     def _tell_items(self, told: AnnounceItems, rows: dict[int, ItemTable]) -> None:
-        owner = self._owner()
-        if owner is None:
+        emitter = self._emitter()
+        if emitter is None:
             return
-        if told.retrying and owner.has_listeners(ITEM_RETRY):
+        if told.retrying and has_listeners(emitter, ITEM_RETRY):
             self._tell_retries(told, rows)
-        if not owner.has_listeners(JOB_PROGRESS):
+        if not has_listeners(emitter, JOB_PROGRESS):
             return
         if self._interval > 0:
             self._tell_merged(told)
         else:
-            self._tell_each(owner, told, rows)
+            self._tell_each(emitter, told, rows)
 
-    def _tell_each(self, owner: JobQueue, told: AnnounceItems, rows: dict[int, ItemTable]) -> None:
+    def _tell_each(self, emitter: SafeEmitter, told: AnnounceItems, rows: dict[int, ItemTable]) -> None:
         table, items = told.job.table, Items(told.job.table)
         job_id, total, status, paused = told.job.id, len(items), told.status, told.status is JobStatus.PAUSED
         completed, failed = told.completed_before, told.failed_before
@@ -125,7 +127,7 @@ class Announcer:
             else:
                 completed += 1
                 item = JobItem(table, index)
-            owner.emit(JOB_PROGRESS, JobProgress(job_id, status, total, completed, failed, paused, items, item))
+            emitter.emit(JOB_PROGRESS, JobProgress(job_id, status, total, completed, failed, paused, items, item))
 
     def _tell_retries(self, told: AnnounceItems, rows: dict[int, ItemTable]) -> None:
         for index, retrying in told.retrying.items():
@@ -162,21 +164,25 @@ class Announcer:
         self._resolve(told.job)
 
     def _resolve(self, job: JobBook) -> None:
-        owner = self._owner()
-        if owner is not None:
-            owner.resolve_run(job)
+        runs = self._runs()
+        if runs is not None:
+            runs.resolve(job)
 
 
-def _is_heard(announcement: AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState, owner: JobQueue) -> bool:
+def _is_heard(
+    announcement: AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState, emitter: SafeEmitter
+) -> bool:
     match announcement:
         case AnnounceStarted():
-            return owner.has_listeners(JOB_STARTED)
+            return has_listeners(emitter, JOB_STARTED)
         case AnnounceItems():
-            return owner.has_listeners(JOB_PROGRESS) or bool(announcement.retrying and owner.has_listeners(ITEM_RETRY))
+            return has_listeners(emitter, JOB_PROGRESS) or bool(
+                announcement.retrying and has_listeners(emitter, ITEM_RETRY)
+            )
         case AnnounceRecords():
             return True
         case AnnounceState():
-            return owner.has_listeners(announcement.event)
+            return has_listeners(emitter, announcement.event)
 
 
 def _progress(job: JobBook, status: JobStatus, completed: int, failed: int) -> JobProgress:

@@ -1,6 +1,8 @@
-"""Which engine a queue gets, and what is refused because that engine can't do it."""
+"""Which engine and which journal a queue gets, and what is refused because that engine can't do it."""
 
 from __future__ import annotations
+
+import os
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._engines.loky.loky_backend import LokyBackend
@@ -22,6 +24,21 @@ def choose_backend(backend: str | Backend) -> Backend:
             f"{type(backend).__name__}"
         )
     return backend
+
+
+def journal_path(journal: str | os.PathLike[str] | None) -> str | None:
+    """The path in full. Raises TypeError or ValueError for what can be none."""
+    if journal is None:
+        return None
+    try:
+        path = os.fspath(journal)
+    except TypeError:
+        raise TypeError(f"journal: expected a path, got {shown(journal)} of type {type(journal).__name__}") from None
+    if not isinstance(path, str) or not path or "\0" in path:  # type: ignore[redundant-expr]
+        raise ValueError(f"journal: expected the path of a file as text, got {shown(path)}")
+    from mpqueue._parent.journal.ownership import own_path  # a part of what only journals need
+
+    return own_path(path)
 
 
 def check_queue(backend: Backend, options: QueueOptions, *, has_initializer: bool = False) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 from mpqueue._core.state.item_table import FailedTry, ItemTable
-from mpqueue._report.reportable import Reportable
 from mpqueue._text import repr_of, visible
 from mpqueue.errors import ItemError, shown
 from mpqueue.events import milliseconds
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
     import polars as pl
     from typing_extensions import TypeVar  # a part of every type checker; its defaults come with Python 3.13
 
-    from mpqueue._core.state.job_book import JobBook
+    from mpqueue._core.state.job_view import JobView
+    from mpqueue._report.job_report import Report
 
     T_co = TypeVar("T_co", covariant=True, default=Any)
     R_co = TypeVar("R_co", covariant=True, default=Any)
@@ -164,22 +164,14 @@ class JobItem(Generic[T_co, R_co]):
 
     def to_dict(self) -> dict[str, Any]:
         """The wire form; unset keys are absent."""
-        wire = self._wire_form(self.status)
-        wire["attempts"] = self.attempts
-        return wire
-
-    def to_progress_dict(self) -> dict[str, Any]:
-        """The wire form inside a progress event, without ``attempts``."""
-        return self._wire_form(self.status)
-
-    def _wire_form(self, status: ItemStatus) -> dict[str, Any]:
-        wire: dict[str, Any] = {"id": as_json(self.id), "status": str(status)}
+        wire: dict[str, Any] = {"id": as_json(self.id), "status": str(self.status)}
         if self._table.status[self._index] == COMPLETED:
             wire["result"] = as_json(self.result)
             if (proposed := self.proposed_alt) is not None:
                 wire["proposedAlt"] = as_json(proposed)
         elif (error := self.error) is not None:
             wire["error"] = error
+        wire["attempts"] = self.attempts
         return wire
 
     def __eq__(self, other: object) -> bool:
@@ -234,7 +226,7 @@ class Items(Sequence[JobItem[T_co, R_co]]):
         return f"<{len(self)} items>"
 
 
-class Job(Reportable, Generic[T_co, R_co]):
+class Job(Generic[T_co, R_co]):
     """A batch of items and their handler: a live view, readable from any thread, also after the queue is closed.
 
     ``Job[T, R]`` for a type checker: items of type ``T``, results of type ``R``.
@@ -242,7 +234,7 @@ class Job(Reportable, Generic[T_co, R_co]):
 
     __slots__ = ("__weakref__", "_book")
 
-    def __init__(self, book: JobBook) -> None:
+    def __init__(self, book: JobView) -> None:
         self._book = book
 
     @property
@@ -330,6 +322,27 @@ class Job(Reportable, Generic[T_co, R_co]):
         failures = self.failures
         if failures:
             raise ExceptionGroup(f"job {self.id!r}: {len(failures)} of {self.total} items failed", failures)
+
+    def report(self, *, alone: Job | None = None) -> Report:
+        """Why it took as long as it did: where the time went, and what could make it quicker.
+
+        ``print(job.report())``, or ``job.report().save("report.html")``. Of a job that runs still: so far; after
+        `retry_failed`: of the last run. ``alone`` is a job with the same handler that one worker ran, to compare with.
+        Costs about 1 us an item. Raises ValueError for a job that was never started, or not by this program.
+        """
+        from mpqueue._report.job_report import make_report  # which few programs need
+
+        return make_report(self._book, None if alone is None else alone._book)
+
+    def trace(self, path: str | os.PathLike[str]) -> Path:
+        """Write its run as a trace, to be opened in https://ui.perfetto.dev or chrome://tracing. Returns its path.
+
+        With ``create_job(trace=True)`` it has each chunk and item; else chunks, of long jobs some merged into one. The
+        file is there when it is whole. Raises ValueError for a job that was never started, or not by this program.
+        """
+        from mpqueue._report.job_report import save_trace  # which few programs need
+
+        return save_trace(self._book, path)
 
     def to_dict(self) -> dict[str, Any]:
         """The wire form: camelCase keys, milliseconds as whole numbers, unset keys absent."""

@@ -1,53 +1,61 @@
-"""`JobQueue`: what users hold. Checks what it is given, asks the coordinator, and owns everything it starts."""
+"""`JobQueue`: what users hold."""
 
 from __future__ import annotations
 
-import itertools
 import os
-import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypedDict, TypeVar, Unpack, overload
 
 from mpqueue import _options as checks
-from mpqueue._core.messages import (
-    FailedItemsReset,
-    JobCancelled,
-    JobPaused,
-    JobResumed,
-    JobStartAsked,
-    Message,
-)
-from mpqueue._core.state.item_table import ItemTable
+from mpqueue._core.messages import JobCancelled, JobPaused, JobResumed, Message
+from mpqueue._core.state.item_table import make_table
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._options import JobOptions
-from mpqueue._output.bars import are_shown
-from mpqueue._output.progress import Showing, ShowProgress, make_display
-from mpqueue._parent.coordinator import Coordinator
+from mpqueue._output.progress import Showing, ShowProgress, check_progress
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.listeners import SafeEmitter
 from mpqueue._parent.machinery import Engine
 from mpqueue._queue.announcer import Announcer
-from mpqueue._queue.choosing import check_queue, choose_backend
-from mpqueue._queue.closing import Closable
-from mpqueue._queue.creating import Creating
-from mpqueue._queue.holding import Holding
-from mpqueue._queue.hosting import Hosting
-from mpqueue._queue.page_serving import Serving
-from mpqueue._queue.past_jobs import NewJob, journal_path
-from mpqueue._queue.run import Ended, JobRun
-from mpqueue._queue.worker_logs import with_speech
+from mpqueue._queue.choosing import check_job, check_queue, choose_backend, journal_path
+from mpqueue._queue.closer import Closer
+from mpqueue._queue.host import QueueHost
+from mpqueue._queue.job import Job
+from mpqueue._queue.live_pages import LivePages, QueueView
+from mpqueue._queue.new_job import NewJob
+from mpqueue._queue.open_runs import JobStarter, OpenRuns
+from mpqueue._queue.registry import Registry
+from mpqueue._queue.run import JobRun
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.pickling.packed_handler import PackedHandler, pack_handler
-from mpqueue.errors import InternalError, QueueClosedError
+from mpqueue.errors import JobNotFoundError, QueueClosedError, shown
 from mpqueue.retry import RetryPolicy
-from mpqueue.status import JobStatus
+from mpqueue.status import JobStatus, QueueStats
+
+if TYPE_CHECKING:
+    from mpqueue._live_page.server import Page
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
-class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
+class JobKeywords(TypedDict, total=False):
+    """The options of `create_job`, for the type checker."""
+
+    max_retries: int | None
+    retry: RetryPolicy | None
+    timeout: float | None
+    priority: int
+    chunksize: int | None
+    capture_output: bool
+    seed: int | None
+    strict: bool
+    trace: bool
+
+
+class JobQueue(SafeEmitter):
     """Runs a function over many items in worker processes, and brings every result and every error home.
 
     ``concurrency`` workers (None: one for each CPU that the process may use; one inside a worker) start with the first
@@ -104,21 +112,19 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
             count_cpus=self._backend.count_workers,
         )
         check_queue(self._backend, self._options, has_initializer=initializer is not None)
-        packed = None if initializer is None else self._pack("initializer", initializer, IdRule.POSITION)
+        packed = None
+        if initializer is not None:
+            travels = self._backend.capabilities.handlers_travel
+            packed = pack_handler("initializer", initializer, None, IdRule.POSITION, travels=travels)
         self._engine = Engine(self._options, self._backend, packed, journal=journal_path(journal))
-        announcer = Announcer(self, self._engine.listeners, self._options.progress_interval, self._engine.clock.now)
-        self._announce = announcer.announce
-        self._give_up_runs = _weakly(self._give_up)
-        self._jobs: dict[str, JobBook] = {}
-        self._runs: dict[int, list[JobRun]] = {}
-        self._next_number = 1
-        self._run_numbers = itertools.count(1)
-        self._jobs_lock = threading.RLock()
-        self._pages = []
-        self._closed = False
-        self._closer: threading.Thread | None = None
-        if self._engine.recorder is not None:
-            self._engine.recorder.tell_trouble = _weakly(self._disturb_runs)
+        self._jobs = Registry(self._engine, self._options, self._backend)
+        self._runs = OpenRuns(self._engine)
+        self._pages = LivePages()
+        self._closer = Closer(self._engine, self._runs, self._pages)
+        self._starter = JobStarter(self._engine, self._runs, self._closer)
+        #: What the rest of the package asks of a queue, so that its own names are for users.
+        self._host = QueueHost(self, self._engine, self._backend, self._jobs, self._starter, self._closer)
+        self._engine.announce = Announcer(self, self._engine, self._runs, self._options.progress_interval).announce
         finalizer = weakref.finalize(self, self._engine.abandon)
         finalizer.atexit = False  # the engine has its own, earlier hook
 
@@ -132,7 +138,124 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
         """The tries after the first, where a job says nothing else."""
         return self._options.retry.max_retries
 
-    # -- jobs ------------------------------------------------------------------------------------------------
+    # -- create jobs -----------------------------------------------------------------------------------------
+
+    @overload
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[T],
+        handler: Callable[[T], NoReturn],
+        *,
+        setup: None = None,
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, Any]: ...
+    @overload
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[T],
+        handler: Callable[[T], Coroutine[Any, Any, R]],
+        *,
+        setup: None = None,
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[T],
+        handler: Callable[[T], R],
+        *,
+        setup: None = None,
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[T],
+        handler: Callable[[T, Any], Coroutine[Any, Any, R]],
+        *,
+        setup: Callable[[], Any],
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[T],
+        handler: Callable[[T, Any], R],
+        *,
+        setup: Callable[[], Any],
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[Any],
+        handler: Callable[..., Any],
+        *,
+        setup: Callable[[], Any] | None = None,
+        max_retries: int | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        priority: int = 0,
+        chunksize: int | None = None,
+        capture_output: bool = False,
+        seed: int | None = None,
+        strict: bool = False,
+        trace: bool = False,
+    ) -> Job:
+        """Create a job without starting it.
+
+        ``items`` are mappings with an ``"id"``, objects with an ``.id``, or plain values, whose id is their position:
+        the first item decides for all. The list is copied, the items are pickled when they are dispatched. The handler
+        is serialized now, once. With ``setup``, that is called once in each worker before the job's first item there,
+        and the handler is called as ``handler(item, state)`` with what it returned; a generator function yields the
+        state and is finished at the job's end. ``timeout`` is seconds a try. Of jobs that wait for workers the one
+        with the higher ``priority`` goes first. ``chunksize`` is how many items travel together; None: as many as take
+        45 ms. With ``capture_output``, what each item writes to stdout and stderr is kept as ``item.stdout`` and
+        ``item.stderr``, instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
+        the same numbers each time; None: others each time, and ``job.seed`` says which.
+        ``trace`` keeps the times of each single chunk for `Job.trace`, where else those of long jobs are merged.
+
+        Where the queue's journal has a job of that id, this one goes on where that was: what has ended counts, and is
+        not run again; ``items`` must have the same ids. Should the items or the handler's code have changed, as far as
+        that can be told, there is a warning, with ``strict`` a `JournalMismatchError`. A job that was over is so at
+        once, and its run resolves at once.
+
+        Raises `JobExistsError` for an id that is taken, `HandlerPicklingError` for a handler that can't be serialized,
+        `JournalMismatchError` for one that the journal has with other items, `JournalError` where that can't be read
+        or written, TypeError or ValueError for anything else that is wrong, and what the iterable raises; nothing is
+        created then.
+        """
+        self._closer.check_open("create a job")
+        if not isinstance(id, str):
+            raise TypeError(f"id: expected a str, got {shown(id)} of type {type(id).__name__}")
+        options = checks.job_options(
+            self._options,
+            max_retries=max_retries,
+            retry=retry,
+            timeout=timeout,
+            priority=priority,
+            chunksize=chunksize,
+            capture_output=capture_output,
+            seed=seed,
+            trace=trace,
+        )
+        if not isinstance(strict, bool):
+            raise TypeError(f"strict: expected True or False, got {shown(strict)}")
+        check_job(self._backend, options)
+        self._jobs.check_free(id)
+        table, began = make_table(items), self._engine.clock.now()
+        travels = self._backend.capabilities.handlers_travel
+        new = NewJob(id, table, options, handler, setup, seed_given=seed is not None, travels=travels)
+        packed: PackedHandler = new.book.handler
+        new.book.timings.handler_packed(self._engine.clock.now() - began, packed.size, packed.weight)
+        return self._jobs.add(new, strict=strict).job
+
+    # -- run them --------------------------------------------------------------------------------------------
 
     def start(
         self,
@@ -153,51 +276,98 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
         Raises `JobNotFoundError`; `JobStateError` for a job that is not pending; `WorkerStartError` where there is no
         room to start workers.
         """
-        self._check_open("start a job")
-        book, showing = self._find(job_id), Showing(progress, job_id)
-        run = JobRun(book, self, cancel_with_awaiter=cancel_with_awaiter, kill_on_cancel=kill_on_cancel)
-        self.ask(self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing))
+        self._closer.check_open("start a job")
+        held, showing = self._jobs.find(job_id), Showing(progress, job_id)
+        run = JobRun(held, self, cancel_with_awaiter=cancel_with_awaiter, kill_on_cancel=kill_on_cancel)
+        self._starter.start(held.book, run, showing)
         return run
 
-    def _start_unawaited(self, job_id: str, progress: ShowProgress) -> JobRun:
-        """Like `start`, for a thread that is about to wait for the run: what stands in the way is raised there."""
-        book, showing = self._find(job_id), Showing(progress, job_id)
-        run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
-        coordinator = self._coordinator()
-        coordinator.check_thread()
-        begin = self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing)
-        begun = coordinator.ask_later(begin)
-        begun.add_done_callback(run.begun)
-        return run
-
-    def _beginning(
+    @overload
+    def run(
         self,
-        book: JobBook,
-        run: JobRun,
-        message: JobStartAsked | FailedItemsReset,
-        showing: Showing,
-        on_ended: Callable[[Ended], None] | None = None,
-    ) -> Callable[[], None]:
-        display = run.display = make_display(showing, book, self._engine.listeners, self._engine.clock.now)
-        speaking = with_speech(book, beside_bar=are_shown() or (display is not None and display.draws))
+        items: Iterable[T],
+        handler: Callable[[T], NoReturn],
+        *,
+        id: str | None = None,
+        progress: ShowProgress = False,
+        setup: None = None,
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, Any]: ...
+    @overload
+    def run(
+        self,
+        items: Iterable[T],
+        handler: Callable[[T], Coroutine[Any, Any, R]],
+        *,
+        id: str | None = None,
+        progress: ShowProgress = False,
+        setup: None = None,
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def run(
+        self,
+        items: Iterable[T],
+        handler: Callable[[T], R],
+        *,
+        id: str | None = None,
+        progress: ShowProgress = False,
+        setup: None = None,
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def run(
+        self,
+        items: Iterable[T],
+        handler: Callable[[T, Any], Coroutine[Any, Any, R]],
+        *,
+        id: str | None = None,
+        progress: ShowProgress = False,
+        setup: Callable[[], Any],
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def run(
+        self,
+        items: Iterable[T],
+        handler: Callable[[T, Any], R],
+        *,
+        id: str | None = None,
+        progress: ShowProgress = False,
+        setup: Callable[[], Any],
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    def run(
+        self,
+        items: Iterable[Any],
+        handler: Callable[..., Any],
+        *,
+        id: str | None = None,
+        progress: ShowProgress = False,
+        **options: Any,
+    ) -> Job:
+        """Create a job, start it and wait for its end: the one-shot. ``options`` are those of `create_job`.
 
-        def begin() -> None:
-            self._check_open("start a job")  # once more: nobody closes it between this and the start
-            if on_ended is not None:
-                self._coordinator().subscribe_early(book, on_ended)
-            self._engine.begin(message)
-            # Registered first: a job without items ends while it starts.
-            with self._jobs_lock:
-                self._runs.setdefault(book.number, []).append(run)
-            try:
-                self._engine.handle(message._replace(handler=speaking))
-            except BaseException:
-                self._take_run(book, -1)
-                raise
-            if display is not None:
-                display.begin()
+        ``progress`` is as in `start`: True for a bar, or a callable.
 
-        return begin
+        Failed items do not raise: see ``job.failures`` and ``job.raise_for_failures()``. Where the wait is interrupted
+        (Ctrl-C), the job is cancelled, its running items are ended, and the interruption goes on.
+        """
+        self._host.check_waiting_allowed("queue.run()")
+        check_progress(progress)
+        job_id = self._jobs.free_id() if id is None else id
+        self.create_job(job_id, items, handler, **options)
+        held = self._jobs.find(job_id)
+        run = JobRun(held, self)
+        self._starter.start_unawaited(held.book, run, Showing(progress, job_id))
+        try:
+            return run.result()
+        except BaseException:
+            if not run.done():  # else it never began
+                with suppress(QueueClosedError):
+                    self.cancel(job_id, kill=True)
+            run._end_bar()
+            raise
 
     def pause(self, job_id: str) -> None:
         """Pause a running job: active items continue, new items won't start until it is resumed.
@@ -213,7 +383,7 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
         Raises `JobNotFoundError`, `JobStateError`; `JournalError` while the journal can't be written.
         """
         book = self._find_open(job_id, "resume a job")
-        self._check_journal()
+        self._jobs.check_journal()
         self._handle(JobResumed(book))
 
     def cancel(self, job_id: str, *, kill: bool = False) -> None:
@@ -233,154 +403,134 @@ class JobQueue(Creating, Serving, Holding, Closable, Hosting, SafeEmitter):
         the journal has runs with the handler that is in there. Raises `JobNotFoundError`; `JobStateError` for a job
         that has not ended or was cancelled; `JournalError` where items or handler are not in the journal.
         """
-        book, showing = self.take_up(job_id, "retry failed items"), Showing(progress, job_id)
-        run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
-        if book.status is JobStatus.COMPLETED:
-            run.resolve()
-            return run
-        self.ask(self._beginning(book, run, FailedItemsReset(book, self._engine.clock.wall()), showing))
-        return run
-
-    # -- for the drop-ins ------------------------------------------------------------------------------------
-
-    def start_table(
-        self,
-        table: ItemTable,
-        options: JobOptions,
-        handler: Callable[..., Any],
-        on_ended: Callable[[Ended], None] | None = None,
-        *,
-        sealed: bool = True,
-        showing: Showing = Showing(),  # noqa: B008 - frozen
-    ) -> tuple[JobBook, JobRun]:
-        """Start a job that is not among `jobs`; not ``sealed``: of which items are still to come.
-
-        ``on_ended`` gets the indices of items as they end, and None at the end, on the coordinator's thread.
-        """
-        self._check_open("start a job")
-        with self._jobs_lock:
-            number = self._next_number
-            self._next_number += 1
-        name = f"call-{number}"
-        packed = self._pack(name, handler, table.rule, options.seed)
-        book = JobBook(number, name, table, options, packed, sealed=sealed, listed=False)
-        run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
-        self.ask(self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing, on_ended))
-        return book, run
-
-    def _pack(self, name: str, function: Callable[..., Any], rule: str, seed: int = 0) -> PackedHandler:
-        return pack_handler(name, function, None, rule, seed, travels=self._backend.capabilities.handlers_travel)
-
-    def start_recorded(
-        self,
-        job_id: str,
-        table: ItemTable,
-        options: JobOptions,
-        handler: Callable[..., Any],
-        on_ended: Callable[[Ended], None] | None = None,
-        *,
-        seed_given: bool = False,
-        showing: Showing = Showing(),  # noqa: B008 - frozen
-    ) -> JobRun:
-        """Like `start_table`, for a job that the journal knows by this id, or will. Raises `JournalError`."""
-        self._check_open("start a job")
-        travels = self._backend.capabilities.handlers_travel
-        new = NewJob(job_id, table, options, handler, None, seed_given=seed_given, travels=travels)
-        book = self._add(new, strict=False, same_items=True)
-        run = JobRun(book, self, cancel_with_awaiter=False, kill_on_cancel=False)
-        self.ask(self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing, on_ended))
-        return run
-
-    # -- inside ----------------------------------------------------------------------------------------------
-
-    def check_waiting_allowed(self, what: str) -> None:
-        """Raise RuntimeError where waiting for a run would wait for itself; QueueClosedError in a fork."""
-        self._engine.check_process()
-        if self._engine.listeners.is_here:
-            raise RuntimeError(
-                f"{what}: expected to be called outside listeners and done-callbacks, which the run waits for; "
-                "it would never return"
-            )
-
-    def subscribe(self, book: JobBook, put: Callable[[Ended], None]) -> Callable[[], None]:
-        """Have the indices of ended items put somewhere, those so far first; returns how to end it."""
-        coordinator = self._coordinator()
-        coordinator.ask(partial(coordinator.subscribe, book, put))
-
-        def unsubscribe() -> None:
-            coordinator.ask_later(partial(coordinator.unsubscribe, book, put))
-
-        return unsubscribe
-
-    def resolve_run(self, book: JobBook) -> None:
-        """A job's last event was delivered: its run resolves; its callbacks are called on the listener thread."""
-        run, listeners = self._take_run(book, 0), self._engine.listeners
-        if run is None:
-            return
-        if (book.spoke or run.display is not None) and not listeners.is_here:
-            listeners.post(partial(self._resolve, run), book)  # after what was logged, and after the bar's end
+        self._closer.check_open("retry failed items")
+        held, showing = self._jobs.take_up(job_id, "retry failed items"), Showing(progress, job_id)
+        run = JobRun(held, self)
+        if held.book.status is JobStatus.COMPLETED:
+            run._resolve()
         else:
-            self._resolve(run)
+            self._starter.start_again(held.book, run, showing)
+        return run
 
-    def _give_up(self, book: JobBook | None, error: InternalError) -> None:
-        """The last resort of the coordinator: the runs of this job, or of all, are resolved with the error, at once."""
-        with self._jobs_lock:
-            numbers = list(self._runs) if book is None else [book.number]
-            runs = [run for number in numbers for run in self._runs.pop(number, ())]
-        for run in runs:
-            callbacks = run.resolve(error)
-            self._engine.listeners.post(run.end_display)
-            self._engine.listeners.post(partial(run.run_callbacks, callbacks))
-
-    def _resolve(self, run: JobRun) -> None:
-        run.end_display()
-        if callbacks := run.resolve():
-            call = partial(run.run_callbacks, callbacks)
-            listeners = self._engine.listeners
-            call() if listeners.is_here else listeners.post(call)
-
-    def _take_run(self, book: JobBook, at: int) -> JobRun | None:
-        """The job's first or last unresolved run; it may have been started again before its end was told."""
-        with self._jobs_lock:
-            runs = self._runs.get(book.number)
-            if not runs:  # cancelled before it started
-                return None
-            run = runs.pop(at)
-            if not runs:
-                del self._runs[book.number]
-            return run
-
-    def _on_listener_added(self) -> None:
-        self._check_open("add a listener")
-
-    def _coordinator(self) -> Coordinator:
-        self._engine.check_process()
-        return self._engine.coordinator(self._announce, self._give_up_runs)
-
-    def ask(self, call: Callable[[], T]) -> T:
-        """Run something on the coordinator's thread and wait for its value."""
-        return self._coordinator().ask(call)
+    def _find_open(self, job_id: str, what: str) -> JobBook:
+        self._closer.check_open(what)
+        return self._jobs.find(job_id).book
 
     def _handle(self, message: Message) -> None:
-        self.ask(partial(self._engine.handle, message))
+        self._host.ask(partial(self._engine.handle, message))
 
-    def _check_open(self, what: str) -> None:
+    # -- look at them ----------------------------------------------------------------------------------------
+
+    def get_job(self, job_id: str) -> Job | None:
+        """The job of that id, also one that only the journal has; None where there is none.
+
+        Works on a closed queue too. Raises `JournalError` where the journal can't be read.
+        """
         self._engine.check_process()
-        if self._closed:
-            raise QueueClosedError(f"expected an open queue to {what}, got one that was closed; make a new one")
-        if (broken := self._engine.broken) is not None:
-            raise broken
+        return self._jobs.get(job_id)
+
+    def jobs(self) -> list[Job]:
+        """All jobs of the queue, in the order they were created, after those that only its journal has.
+
+        The items of the latter are read when they are asked for. Works on a closed queue too.
+        """
+        self._engine.check_process()
+        return self._jobs.all()
+
+    def load_job(self, job_id: str) -> Job:
+        """A job that the journal holds, as it stood, without its handler: to look at its items, results and failures.
+
+        Raises `JobNotFoundError`, `JournalError` where it can't be read.
+        """
+        job = self.get_job(job_id)
+        if job is None:
+            raise JobNotFoundError(
+                f"job {shown(job_id)}: expected the id of a job in this queue or its journal, got none"
+            )
+        assert len(job.items) == job.total  # reads them, so that what can't be read is known now
+        return job
+
+    def get_stats(self) -> QueueStats:
+        """How many jobs are running (or paused), pending and completed (ended, however). Works on a closed queue.
+
+        Those that only the journal has do not count.
+        """
+        self._engine.check_process()
+        return self._jobs.stats()
+
+    def clear_job(self, job_id: str) -> None:
+        """Remove a pending or finished job, also from the journal; a `Job` that is still held stays readable.
+
+        Raises `JobNotFoundError`; `JobStateError` for a running or paused job; `JournalError`, and then it stays.
+        """
+        self._closer.check_open("clear a job")
+        self._jobs.remove(job_id)
+
+    def serve(self, host: str = "127.0.0.1", port: int = 0, *, hosts: Iterable[str] = ()) -> Page:
+        """Serve a live page of this queue's jobs, on a thread of its own; returns at once, with a `Page`.
+
+        ``page.url`` is its address, with a token in it: whoever has that can see everything and cancel jobs, nobody
+        else can do anything. ``port=0`` takes a free port. The page is for this machine; through a tunnel
+        (``ssh -L``) it is for another one. With another ``host`` it is sent over the network unencrypted; ``hosts``
+        are then the names under which browsers may ask for it. `close` closes it too, after the last job.
+
+        Raises ImportError without the extra ``dashboard``, OSError where the port is taken.
+        """
+        self._closer.check_open("serve a page")
+        address = checks.check_address(host, port, hosts)
+        try:
+            from mpqueue._live_page.server import Page  # which few programs need
+        except ImportError as error:
+            raise ImportError(
+                f"serve() needs Starlette and uvicorn ({error}): `pip install 'mpqueue[dashboard]'`"
+            ) from error
+        page = Page(QueueView(self, self._engine, self._jobs), *address)
+        self._pages.add(page)
+        if self._closer.closed:  # meanwhile, and perhaps without this page
+            self._pages.close()
+        self._closer.check_open("serve a page")
+        return page
+
+    def _on_listener_added(self) -> None:
+        self._closer.check_open("add a listener")
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def close(self, *, wait: bool = True, kill: bool = False) -> None:
+        """End the queue. Afterwards its calls raise `QueueClosedError`; jobs and their results stay readable.
+
+        Started jobs are waited for, also their retries; paused ones are cancelled; pending ones stay pending. With
+        ``wait=False`` running jobs are cancelled, and what runs ends in the background. With ``kill`` running items
+        are ended at once, and listeners are not waited for. From a listener it acts as ``wait=False``. A second call
+        does nothing, but ``close(kill=True)`` cuts a close short that still waits. Raises `JournalError` where the end
+        was waited for, and not all of it could be written into the journal.
+        """
+        self._closer.close(self, wait=wait, kill=kill)
+
+    def __enter__(self) -> Self:
+        self._closer.check_open("enter a queue")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.close(kill=True)
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.close(kill=True)
+            raise
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        leave, kill = partial(self.__exit__, kind, error, trace), partial(self.close, kill=True)
+        await self._closer.close_beside_loop(leave, kill)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a JobQueue can't be pickled: it belongs to the process that made it")
-
-
-def _weakly(method: Callable[..., None]) -> Callable[..., None]:
-    """The method, without holding its object."""
-    found = weakref.WeakMethod(method)
-
-    def call(*arguments: Any) -> None:
-        if (alive := found()) is not None:
-            alive(*arguments)
-
-    return call

@@ -17,9 +17,9 @@ from mpqueue.errors import InternalError, JournalError, QueueClosedError
 from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.job_book import JobBook
     from mpqueue._output.progress import Display
     from mpqueue._queue.job_queue import JobQueue
+    from mpqueue._queue.registry import Held
 
 DoneCallback = Callable[[Future[Any]], object]
 Ended = Sequence[int] | None  #: indices of items that ended; None: the job has
@@ -32,12 +32,14 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
     `InternalError` where a mistake of mpqueue's own ended the job. An unresolved run keeps its queue alive.
     """
 
-    def __init__(self, book: JobBook, owner: JobQueue, *, cancel_with_awaiter: bool, kill_on_cancel: bool) -> None:
+    def __init__(
+        self, held: Held, owner: JobQueue, *, cancel_with_awaiter: bool = False, kill_on_cancel: bool = False
+    ) -> None:
         super().__init__()
-        self.job: Job[T_co, R_co] = Job(book)
-        self._book = book
+        self.job: Job[T_co, R_co] = held.job
+        self._book = held.book
         self._owner: JobQueue | None = owner
-        self.display: Display | None = None  #: what shows its progress; ended before it resolves
+        self._display: Display | None = None  #: what shows its progress; ended before it resolves
         self._cancel_with_awaiter = cancel_with_awaiter
         self._kill_on_cancel = kill_on_cancel
         self._callback_lock = threading.Lock()
@@ -46,108 +48,6 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         self._trouble: JournalError | None = None
         self._alarms: list[Bell] = []  #: of those who await it
         self.set_running_or_notify_cancel()
-
-    def resolve(self, error: InternalError | None = None) -> list[DoneCallback]:
-        """The job's last event was delivered, or (``error``) will not be; returns the callbacks to `run_callbacks`.
-
-        Called by the queue only.
-        """
-        error = error or self._book.fault
-        self._owner = None
-        with self._callback_lock:
-            callbacks, self._callbacks = self._callbacks, []
-            if not self.done():
-                if error is None:
-                    self.set_result(self.job)
-                else:
-                    self.set_exception(error)
-                self._news.set()
-        return callbacks
-
-    def disturb(self, trouble: JournalError | None) -> None:
-        """It can't go on, which is raised where it is waited for, or (None) it does again. Called by the queue only."""
-        self._trouble = trouble
-        if trouble is not None:
-            self._news.set()
-            for alarm in list(self._alarms):
-                alarm.ring()
-        elif not self.done():
-            self._news.clear()
-            if self.done():
-                self._news.set()
-
-    def _await_news(self, timeout: float | None) -> float | None:
-        self._news.wait(timeout)
-        self._check_trouble()
-        return None if timeout is None else 0.0
-
-    def _check_trouble(self) -> None:
-        trouble = self._trouble
-        if trouble is not None and not self.done():
-            raise JournalError(str(trouble)) from trouble
-
-    def run_callbacks(self, callbacks: list[DoneCallback]) -> None:
-        """Call these; one that raises is logged, and the others are called."""
-        for callback in callbacks:
-            super().add_done_callback(callback)
-
-    def add_done_callback(self, fn: DoneCallback) -> None:
-        """Have ``fn(run)`` called when the run resolves, on the listener thread; at once where it has."""
-        with self._callback_lock:
-            if not self.done():
-                self._callbacks.append(fn)
-                return
-        super().add_done_callback(fn)
-
-    def cancel(self) -> bool:
-        """Cancel the job, as ``queue.cancel`` does; returns True. The run resolves when the job has ended."""
-        owner = self._owner
-        if owner is not None and not self.done():
-            owner.cancel(self.job.id)
-        return True
-
-    @property
-    def fault(self) -> InternalError | None:
-        """The mistake of mpqueue's own that ended the job."""
-        return self._book.fault
-
-    @property
-    def spoke(self) -> bool:
-        """True where handlers have logged something, which is told on the listener thread."""
-        return self._book.spoke
-
-    def end_display(self) -> None:
-        """Show nothing more of its progress: whoever waited for it goes on."""
-        if self.display is not None:
-            self.display.end()
-
-    def end_bar(self) -> None:
-        """The same after an interruption, which waits for no code of the user's."""
-        if self.display is not None and self.display.draws:
-            self.display.end()
-
-    def kill(self) -> None:
-        """Cancel the job and end the items that run. Does not wait, and never raises."""
-        owner = self._owner
-        if owner is not None and not self.done():
-            owner.post(JobCancelled(self._book, 0.0, kill=True))
-
-    def begun(self, answer: Future[None]) -> None:
-        """The job was started, or (the answer raises) it could not be: so `result` raises that."""
-        error = answer.exception()
-        if error is not None:
-            self._owner = None
-            self.set_exception(error)
-            self._news.set()
-
-    def outcomes(self) -> tuple[list[Any], dict[int, Failure]]:
-        """All results by position (None where there is none), and the failures for good, once it is done.
-
-        Costs nothing an item: the list is the job's own.
-        """
-        table = self._book.table
-        failures = {index: failure for index, failure in table.failures.items() if table.status[index] == FAILED}
-        return table.results, failures
 
     def result(self, timeout: float | None = None) -> Job[T_co, R_co]:
         """Wait for the job's end, at most ``timeout`` seconds (then TimeoutError; the job goes on).
@@ -165,11 +65,6 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         self._check_waiting_allowed("run.exception()")
         timeout = self._await_news(timeout)
         return super().exception(timeout)
-
-    def _check_waiting_allowed(self, what: str) -> None:
-        owner = self._owner
-        if owner is not None and not self.done():
-            owner.check_waiting_allowed(what)
 
     def as_completed(self) -> Iterator[JobItem[T_co, R_co]]:
         """The items as they end, completed or failed: those that have already, then the others.
@@ -202,16 +97,42 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         if self._book.fault is not None:
             raise self._book.fault
 
-    def _subscribe(self, put: Callable[[Ended], None]) -> Callable[[], None]:
-        owner = self._owner
-        if owner is None:
-            put(self._book.table.ended_indices())
-            put(None)
-            return lambda: None
-        return owner.subscribe(self._book, put)
-
     def __await__(self) -> Generator[Any, None, Job[T_co, R_co]]:
         return self._wait_in_loop().__await__()
+
+    def add_done_callback(self, fn: DoneCallback) -> None:
+        """Have ``fn(run)`` called when the run resolves, on the listener thread; at once where it has."""
+        with self._callback_lock:
+            if not self.done():
+                self._callbacks.append(fn)
+                return
+        super().add_done_callback(fn)
+
+    def cancel(self) -> bool:
+        """Cancel the job, as ``queue.cancel`` does; returns True. The run resolves when the job has ended."""
+        owner = self._owner
+        if owner is not None and not self.done():
+            owner.cancel(self.job.id)
+        return True
+
+    def __dir__(self) -> list[str]:
+        """Without what only the makers of futures call."""
+        return [name for name in super().__dir__() if not name.startswith("set_")]
+
+    def _check_waiting_allowed(self, what: str) -> None:
+        owner = self._owner
+        if owner is not None and not self.done():
+            owner._host.check_waiting_allowed(what)
+
+    def _await_news(self, timeout: float | None) -> float | None:
+        self._news.wait(timeout)
+        self._check_trouble()
+        return None if timeout is None else 0.0
+
+    def _check_trouble(self) -> None:
+        trouble = self._trouble
+        if trouble is not None and not self.done():
+            raise JournalError(str(trouble)) from trouble
 
     async def _wait_in_loop(self) -> Job[T_co, R_co]:
         self._check_waiting_allowed("await run")
@@ -223,17 +144,101 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
                 if self._trouble is None:
                     await alarm.wait()
             except BaseException:
-                self.awaiter_cancelled()
+                self._awaiter_cancelled()
                 raise
             finally:
                 self._alarms.remove(alarm)
             self._check_trouble()
         return self.result()
 
-    def awaiter_cancelled(self) -> None:
+    def _awaiter_cancelled(self) -> None:
         """A task that awaits the run was cancelled: it is detached, or takes the job with it."""
         owner = self._owner
         if self._cancel_with_awaiter and owner is not None:
             message = JobCancelled(self._book, 0.0, kill=self._kill_on_cancel)
             with contextlib.suppress(QueueClosedError):
-                owner.ask(partial(owner.handle, message))  # `cancelled` is true when the awaiter goes on
+                owner._host.ask(partial(owner._host.handle, message))  # `cancelled` is true when the awaiter goes on
+
+    def _subscribe(self, put: Callable[[Ended], None]) -> Callable[[], None]:
+        owner = self._owner
+        if owner is None:
+            put(self._book.table.ended_indices())
+            put(None)
+            return lambda: None
+        return owner._host.subscribe(self._book, put)
+
+    # -- for the queue and the drop-ins ----------------------------------------------------------------------
+
+    def _begun(self, answer: Future[None]) -> None:
+        """The job was started, or (the answer raises) it could not be: so `result` raises that."""
+        error = answer.exception()
+        if error is not None:
+            self._owner = None
+            self.set_exception(error)
+            self._news.set()
+
+    def _disturb(self, trouble: JournalError | None) -> None:
+        """It can't go on, which is raised where it is waited for, or (None) it does again."""
+        self._trouble = trouble
+        if trouble is not None:
+            self._news.set()
+            for alarm in list(self._alarms):
+                alarm.ring()
+        elif not self.done():
+            self._news.clear()
+            if self.done():
+                self._news.set()
+
+    def _resolve(self, error: InternalError | None = None) -> list[DoneCallback]:
+        """The job's last event was delivered, or (``error``) will not be; returns the callbacks to `_run_callbacks`."""
+        error = error or self._book.fault
+        self._owner = None
+        with self._callback_lock:
+            callbacks, self._callbacks = self._callbacks, []
+            if not self.done():
+                if error is None:
+                    self.set_result(self.job)
+                else:
+                    self.set_exception(error)
+                self._news.set()
+        return callbacks
+
+    def _run_callbacks(self, callbacks: list[DoneCallback]) -> None:
+        """Call these; one that raises is logged, and the others are called."""
+        for callback in callbacks:
+            super().add_done_callback(callback)
+
+    @property
+    def _fault(self) -> InternalError | None:
+        """The mistake of mpqueue's own that ended the job."""
+        return self._book.fault
+
+    @property
+    def _spoke(self) -> bool:
+        """True where handlers have logged something, which is told on the listener thread."""
+        return self._book.spoke
+
+    def _end_display(self) -> None:
+        """Show nothing more of its progress: whoever waited for it goes on."""
+        if self._display is not None:
+            self._display.end()
+
+    def _end_bar(self) -> None:
+        """The same after an interruption, which waits for no code of the user's."""
+        if self._display is not None and self._display.draws:
+            self._display.end()
+
+    def _kill(self) -> None:
+        """Cancel the job and end the items that run. Does not wait, and never raises."""
+        owner = self._owner
+        if owner is not None and not self.done():
+            owner._host.post(JobCancelled(self._book, 0.0, kill=True))
+
+    def _outcomes(self) -> tuple[list[Any], dict[int, Failure]]:
+        """All results by position (None where there is none), and the failures for good, once it is done.
+
+        Costs nothing an item: the list is the job's own.
+        """
+        table = self._book.table
+        failures = {index: failure for index, failure in table.failures.items() if table.status[index] == FAILED}
+        return table.results, failures

@@ -40,7 +40,7 @@ def open_stream(
     run.
     """
     table = StreamTable()
-    book, run = queue.start_table(table, options, handler, on_ended, sealed=False, showing=showing)
+    book, run = queue._host.start_table(table, options, handler, on_ended, sealed=False, showing=showing)
     return Stream(queue, book, table, run)
 
 
@@ -48,7 +48,8 @@ class Stream:
     """Made by `open_stream`. One thread adds and takes at a time; the other methods may be called anywhere."""
 
     def __init__(self, owner: JobQueue, book: JobBook, table: StreamTable, run: JobRun) -> None:
-        self._owner = owner
+        self._owner = owner  #: held until the stream is dropped
+        self._host = owner._host
         self._book = book
         self._table = table
         self._told = 0  #: how many items the coordinator has heard of
@@ -60,14 +61,14 @@ class Stream:
         indices = self._table.extend(items)
         if not self._telling:
             self._telling = True
-            self._owner.do_later(self._tell, self._book)
+            self._host.do_later(self._tell, self._book)
         return indices
 
     def _tell(self) -> None:
         """On the coordinator's thread: it hears of all items that have come since the last time."""
         self._telling = False  # first: what comes from now on is told of by another call
         told, self._told = self._told, self._table.added
-        self._owner.handle(ItemsAdded(self._book, range(told, self._told)))
+        self._host.handle(ItemsAdded(self._book, range(told, self._told)))
 
     def take(self, index: int) -> tuple[Any, Failure | None]:
         """The outcome of an item that has ended: its result, or its failure. It can be taken once."""
@@ -103,15 +104,15 @@ class Stream:
 
         def dropped() -> list[int]:
             for index in indices:
-                self._owner.handle(ItemDropped(self._book, index, kill))
+                self._host.handle(ItemDropped(self._book, index, kill))
             return [index for index in indices if index in self._book.dropped]
 
-        return self._owner.ask(dropped)
+        return self._host.ask(dropped)
 
     def seal(self) -> None:
         """No more items will come: the stream ends when all that were added have."""
-        self._owner.post(StreamSealed(self._book))
+        self._host.post(StreamSealed(self._book))
 
     def cancel(self, *, kill: bool = True) -> None:
         """End the stream: what waits does not run, what runs is ended with ``kill``. Does not wait."""
-        self._owner.post(JobCancelled(self._book, 0.0, kill))
+        self._host.post(JobCancelled(self._book, 0.0, kill))

@@ -13,7 +13,7 @@ from mpqueue._core.state.timings import Event, Span, Sums
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.job_book import JobBook
+    from mpqueue._core.state.job_view import JobView
 
 #: How many of the slowest items are named.
 SLOWEST = 10
@@ -128,7 +128,7 @@ class Figures:
         return sum(part.seconds for part in self.work if part.key in keys) / whole if whole else 0.0
 
 
-def measure(book: JobBook, now: float, cpus: int) -> Figures:
+def measure(book: JobView, now: float, cpus: int) -> Figures:
     """The figures of a job's last run; of one that runs still, as of ``now``. Costs about 1 us an item."""
     timings = book.timings.until(now)
     told_at = timings.heard.end_told_at
@@ -229,7 +229,7 @@ def _parent(sums: Sums, listening: float) -> list[Part]:
 # -- items -------------------------------------------------------------------------------------------------------------
 
 
-def _item_times(book: JobBook) -> ItemTimes | None:
+def _item_times(book: JobView) -> ItemTimes | None:
     table = book.table
     times = sorted(
         seconds for seconds, status in zip(table.elapsed, table.status, strict=True) if status in (COMPLETED, FAILED)
@@ -254,7 +254,7 @@ def _bars(times: Sequence[float]) -> list[tuple[float, float, int]]:
     return [(edges[bar], edges[bar + 1], ends[bar + 1] - ends[bar]) for bar in range(BARS)]
 
 
-def _slowest(book: JobBook) -> list[SlowItem]:
+def _slowest(book: JobView) -> list[SlowItem]:
     table = book.table
     ended = [index for index, status in enumerate(table.status) if status in (COMPLETED, FAILED)]
     ended.sort(key=table.elapsed.__getitem__, reverse=True)
@@ -266,11 +266,11 @@ def _slowest(book: JobBook) -> list[SlowItem]:
     ]
 
 
-def _peak(book: JobBook, index: int) -> int | None:
+def _peak(book: JobView, index: int) -> int | None:
     return book.table.peak[index] << 10 or None
 
 
-def _memory(book: JobBook) -> MemoryFigures | None:
+def _memory(book: JobView) -> MemoryFigures | None:
     peaks = book.table.peak
     known = [index for index, peak in enumerate(peaks) if peak]
     if not known:
@@ -280,7 +280,7 @@ def _memory(book: JobBook) -> MemoryFigures | None:
     return MemoryFigures(len(known), peaks[middle] << 10, peaks[top] << 10, book.table.id_of(top))
 
 
-def _tries(book: JobBook) -> Tries:
+def _tries(book: JobView) -> Tries:
     failed = [entry for entries in list(book.table.history.values()) for entry in entries]
     errors = Counter(f"{type(entry.exception).__name__}: {entry.error}"[:ERROR_LENGTH] for entry in failed)
     return Tries(len(failed), math.fsum(entry.duration for entry in failed), errors.most_common(5))

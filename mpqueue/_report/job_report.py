@@ -7,8 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.timings import Timings
+from mpqueue._core.state.job_view import JobView
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._report.advice import advise
@@ -59,13 +58,13 @@ class Report:
         return f'<iframe srcdoc="{page}" style="width: 100%; height: 50rem; border: 0"></iframe>'
 
 
-def make_report(book: JobBook, alone: JobBook | None) -> Report:
+def make_report(book: JobView, alone: JobView | None) -> Report:
     """See `Job.report`."""
     figures = _figures(book)
     return Report(figures, advise(figures, None if alone is None else _figures(alone)))
 
 
-def save_trace(book: JobBook, path: str | os.PathLike[str]) -> Path:
+def save_trace(book: JobView, path: str | os.PathLike[str]) -> Path:
     """See `Job.trace`."""
     target = Path(path)
     figures = _figures(book)
@@ -75,11 +74,10 @@ def save_trace(book: JobBook, path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _figures(book: JobBook) -> Figures:
+def _figures(book: JobView) -> Figures:
     """Raises ValueError for a job of which there are no times."""
     if book.started_at is None:
         raise ValueError(f"job {book.id!r}: expected a job that was started, got one that is {book.status}")
-    timings: Timings | None = getattr(book, "timings", None)  # the books of a job that only the journal has are others
-    if timings is None or not timings.lanes:
+    if not book.timings.lanes:
         raise ValueError(f"job {book.id!r}: expected a job that this program ran, got one that the journal remembers")
     return measure(book, SystemClock().now(), count_cpus())

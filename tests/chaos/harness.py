@@ -383,10 +383,10 @@ class Chaos:
             self._see_ended(what, arena.queue.close)
         else:
             arena.queue._engine.listeners.post(arena.queue.close)
-            self._await(what, lambda: arena.queue._closed or threading.Event().wait(0.001))
+            self._await(what, lambda: arena.queue._closer.closed or threading.Event().wait(0.001))
         self._await_runs(arena)
         if not self.complaints:
-            closer = arena.queue._closer
+            closer = arena.queue._closer._thread
             if closer is not None:
                 self._join(closer)
             with self._lock:

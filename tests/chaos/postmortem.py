@@ -30,7 +30,8 @@ def describe(name: str, queue: JobQueue) -> Iterator[str]:
     engine: Any = queue._engine
     books: Books = engine._scheduler.books
     yield f"--- {name}"
-    yield f"    closed={queue._closed} closing={books.closing} jobs={len(books.jobs)} quiet={engine._scheduler.quiet}"
+    closed, quiet = queue._closer.closed, engine._scheduler.quiet
+    yield f"    closed={closed} closing={books.closing} jobs={len(books.jobs)} quiet={quiet}"
     yield f"    now {books.now:.3f}, deadline {engine._scheduler.deadline}, steal_due {books.steal_due}"
     yield (
         f"    held={books.held} any_apart={books.any_apart} apart_since={books.apart_since} "

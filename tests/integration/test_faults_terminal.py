@@ -211,7 +211,7 @@ KILLED = """
 
     queue = mpqueue.JobQueue(4)
     queue.run([bytes(5_000_000)] * 8, len)
-    queue.worker_pids(timeout=60)  # the names of semaphores go when a worker has answered
+    queue._host.worker_pids(timeout=60)  # the names of semaphores go when a worker has answered
     queue.create_job("job", "abc", handle, chunksize=1)
     queue.start("job")
     threading.Event().wait()

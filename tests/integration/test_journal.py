@@ -78,7 +78,7 @@ def test_a_job_that_was_over_is_so_at_once_and_nothing_runs(path: Path, tmp_path
         assert job.status is JobStatus.COMPLETED_WITH_ERRORS
         run = queue.start("job")
         assert run.result(30) == run.job
-        assert queue.worker_pids() == []
+        assert queue._host.worker_pids() == []
         with pytest.raises(JobStateError):
             queue.start("job")
         assert recorder.names("job") == [JOB_STARTED, JOB_FINISHED]

@@ -119,7 +119,7 @@ def test_failures_retries_and_what_a_worker_is_at(queue: JobQueue, page: Visitor
         assert stream.states["job"]["counts"] == {
             "completed": 2, "failed": 1, "retry": 0, "processing": 0, "pending": 0
         }  # fmt: skip
-        stream.listen_until(lambda: [lane["pid"] for lane in stream.workers["lanes"]] == queue.worker_pids())
+        stream.listen_until(lambda: [lane["pid"] for lane in stream.workers["lanes"]] == queue._host.worker_pids())
 
 
 def test_an_error_that_changes_between_two_looks_is_told(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_an_item_is_told_with_all_that_is_known_of_it(queue: JobQueue, page: Vis
             "pid": failed["history"][0]["pid"],
         }
     ]
-    assert failed["history"][0]["pid"] in queue.worker_pids()
+    assert failed["history"][0]["pid"] in queue._host.worker_pids()
     good = page.get(f"jobs/{state['number']}/items/0")
     assert (good["result"], good["picture"], good["history"]) == ("aa", False, [])
 

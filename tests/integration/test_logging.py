@@ -232,7 +232,7 @@ def test_what_was_logged_before_a_timeout_or_a_kill_comes(heard: Heard, tmp_path
         queue.create_job("is killed", "b", handle)
         run = queue.start("is killed")
         gate.wait_for("b")
-        run.kill()
+        run._kill()
         run.result()
     assert [(record.mpqueue_job, record.getMessage()) for record in heard.records] == [
         ("times out", "at one"),

@@ -37,7 +37,7 @@ def worker_pids() -> list[int]:
     """Of the shared pool, once all of them have started."""
     queue = shared_pool._queue
     assert queue is not None
-    return sorted(queue.worker_pids(timeout=30))
+    return sorted(queue._host.worker_pids(timeout=30))
 
 
 def number_of_calls(folder: Path) -> dict[str, int]:
@@ -422,7 +422,7 @@ def test_fork_has_a_pool_of_its_own(tmp_path: Path) -> None:
 
         def pids():
             mpqueue.map(abs, range(50))
-            return shared_pool._queue.worker_pids(timeout=30)
+            return shared_pool._queue._host.worker_pids(timeout=30)
 
         def child(connection, results):
             results.close()

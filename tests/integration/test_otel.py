@@ -114,7 +114,7 @@ def test_counters_are_right_while_a_job_runs_and_nothing_is_asked_of_items() -> 
     told = Telemetry()
     with JobQueue(1) as queue:
         told.instrument(queue)
-        assert not queue.has_listeners("job:progress")
+        assert not queue.listeners("job:progress")
         queue.create_job("job", range(3), abs)
         run = queue.start("job")
         assert told.metric("mpqueue.items")["failed"] == 0

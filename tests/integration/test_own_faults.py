@@ -82,7 +82,7 @@ class Two:
         for name in ("victim", "bystander"):
             self.queue.create_job(name, [name], block_until_told(gate))
         assert self.queue.get_stats().pending == 2
-        self.queue.worker_pids()  # makes the coordinator
+        self.queue._host.worker_pids()  # makes the coordinator
         (self.coordinator,) = coordinators
 
     def start(self) -> None:
@@ -240,7 +240,7 @@ def test_a_mistake_on_any_thread_ends_the_job(where: str, monkeypatch: pytest.Mo
             return
         wait_until(lambda: run.done() or gate.is_here("second"))
         if owner is Warden and not run.done():
-            (pid,) = queue.worker_pids()
+            (pid,) = queue._host.worker_pids()
             os.kill(pid, signal.SIGKILL)
         if name == "_tell_finished":
             gate.open()

@@ -55,7 +55,7 @@ def test_reading_stops_where_nobody_takes_the_results(pool: Pool, tmp_path: Path
     # Nothing was taken, so all that was read fits into the first window: a few items for each worker.
     assert before <= numbers.read <= 8
     assert next(results) == 0
-    results.give_up()
+    results._give_up()
 
 
 def test_dropping_the_iterator_ends_its_work(pool: Pool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mpqueue import JobFinished, JobQueue, JobRun, JobStatus, QueueClosedError, RetryPolicy
-from mpqueue._core.state.job_book import JobBook
+from mpqueue._queue.registry import Held
 from tests.support.handlers import block_until_told, fail_with, return_length, succeed
 from tests.support.waiting import Gate, wait_until
 
@@ -72,14 +72,14 @@ def test_start_that_a_close_overtakes_is_refused(tmp_path: Path, monkeypatch: py
     run = queue.start("long")
     queue.create_job("late", [1], succeed)
     closer = threading.Thread(target=queue.close)
-    find = queue._find
+    find = queue._jobs.find
 
-    def be_overtaken(job_id: str) -> JobBook:
+    def be_overtaken(job_id: str) -> Held:
         closer.start()
         wait_until(lambda: queue._engine._scheduler.books.closing)
         return find(job_id)
 
-    monkeypatch.setattr(queue, "_find", be_overtaken)
+    monkeypatch.setattr(queue._jobs, "find", be_overtaken)
     with pytest.raises(QueueClosedError):
         queue.start("late")
     gate.open()

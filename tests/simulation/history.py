@@ -261,7 +261,7 @@ class Life:
         for number, (items, options) in enumerate(plan.jobs):
             name = f"job {number}"
             queue.create_job(name, items, handle, **options)
-            self.books_of[name], self.told[name] = queue._jobs[name], Told()
+            self.books_of[name], self.told[name] = queue._jobs.find(name).book, Told()
         self.created()
         for deeds in plan.deeds:
             Thread(target=lambda deeds=deeds: self._disturb(deeds), name="user").start()

@@ -19,8 +19,6 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 from unittest import mock
 
-import mpqueue._queue.closing
-import mpqueue._queue.job_queue
 from mpqueue._core.messages import Message
 from mpqueue._parent import coordinator, errands, listeners
 from mpqueue._parent import machinery as engine
@@ -29,6 +27,7 @@ from mpqueue._parent.journal import chunk_rows as rows
 from mpqueue._parent.journal import journal_file as store
 from mpqueue._parent.journal import journal_writer as journal
 from mpqueue._parent.journal import kept_values as values
+from mpqueue._queue import closer, open_runs, registry
 from tests.simulation import world as simulated
 from tests.simulation.disk import Disk, SystemCalls
 from tests.simulation.world import World
@@ -115,8 +114,9 @@ def simulated_parent() -> Iterator[None]:
             store: {"os": SystemCalls(lambda: _Disks.current)},
             values: {"BIG": BIG},
             rows: {"BIG": BIG},
-            mpqueue._queue.job_queue: {"threading": _THREADING},
-            mpqueue._queue.closing: {"threading": _THREADING, "concurrent": futures},
+            registry: {"threading": _THREADING},
+            open_runs: {"threading": _THREADING},
+            closer: {"threading": _THREADING, "concurrent": futures},
         }
         for module, names in replaced.items():
             for name, value in names.items():

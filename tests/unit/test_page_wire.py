@@ -30,7 +30,8 @@ values = st.recursive(
 def test_an_item_is_told_in_its_wire_form_and_with_its_index(item_id: Hashable, result: Any) -> None:
     table = ItemTable([None, None], ["other", item_id], IdRule.KEY)
     table.complete([1], [result])
-    expected = json.loads(json.dumps(JobItem(table, 1).to_progress_dict() | {"index": 1}))
+    expected = json.loads(json.dumps(JobItem(table, 1).to_dict() | {"index": 1}))
+    del expected["attempts"]
     told = json.loads(encode_item(table, 1, COMPLETED))
     if len(json.dumps(expected["result"])) < IN_LIST - 50:
         assert told == expected

@@ -17,7 +17,7 @@ class CallFuture(Future[R]):
     def __init__(self, owner: CallStream) -> None:
         super().__init__()
         self._owner: CallStream | None = owner
-        self.index = -1  #: which call of its stream it is
+        self._index = -1  #: which call of its stream it is
 
     def cancel(self, *, kill: bool = False) -> bool:
         """Cancel the call: True where it will not run, or (``kill``) its worker is being ended for it.
@@ -55,27 +55,27 @@ class CallFuture(Future[R]):
 
     # -- for the stream --------------------------------------------------------------------------------------
 
-    def return_(self, result: R) -> None:
+    def _return(self, result: R) -> None:
         """The call returned."""
         self._owner = None
         if not self.cancelled():
             self.set_result(result)
 
-    def return_quietly(self, result: R) -> bool:
+    def _return_quietly(self, result: R) -> bool:
         """The same where nobody is to be called back: False, and nothing was done, where somebody is."""
         with self._condition:  # nobody is added meanwhile
             if self._done_callbacks:  # type: ignore[attr-defined]
                 return False
-            self.return_(result)
+            self._return(result)
         return True
 
-    def raise_(self, error: BaseException) -> None:
+    def _raise(self, error: BaseException) -> None:
         """The call failed for good."""
         self._owner = None
         if not self.cancelled():
             self.set_exception(error)
 
-    def give_up(self) -> bool:
+    def _give_up(self) -> bool:
         """It is cancelled, and waiting for it ends. False where it has ended meanwhile."""
         if not super().cancel():
             return False

@@ -57,7 +57,7 @@ class CallStream:
         with self._lock:  # until they are in the books, no outcome is taken
             self._check_fault()
             for index, future in zip(self._stream.add(packed), futures, strict=True):
-                future.index = index
+                future._index = index
                 self._futures[index] = future
         return futures
 
@@ -78,13 +78,13 @@ class CallStream:
 
     def is_running(self, future: CallFuture[Any]) -> bool:
         """True while a worker runs the call."""
-        return self._stream.is_running(future.index)
+        return self._stream.is_running(future._index)
 
     def drop(self, futures: Sequence[CallFuture[Any]], *, kill: bool = False) -> list[CallFuture[Any]]:
         """Cancel these calls, in one go; returns those that are cancelled. See `CallFuture.cancel`."""
-        open_ = {future.index: future for future in futures if not future.done()}
+        open_ = {future._index: future for future in futures if not future.done()}
         dropped = self._stream.drop_all(list(open_), kill=kill) if open_ else []
-        return [future for index in dropped if (future := open_[index]).give_up()]
+        return [future for index in dropped if (future := open_[index])._give_up()]
 
     def drop_block(self, block: CallBlock[Any]) -> None:
         """Cancel the calls of a block that no worker has."""
@@ -109,30 +109,30 @@ class CallStream:
 
     def check_waiting_allowed(self) -> None:
         """Raise RuntimeError where waiting for a future would be waiting for oneself."""
-        self._queue.check_waiting_allowed("waiting for a call")
+        self._queue._host.check_waiting_allowed("waiting for a call")
 
     # -- outcomes --------------------------------------------------------------------------------------------
 
     def _on_ended(self, indices: Ended) -> None:
         """On the coordinator's thread."""
         if indices is None:
-            self._queue.tell(self._end)
-        elif len(indices) == 1 and self._queue.nothing_to_tell and self._lock.acquire(blocking=False):
+            self._queue._host.tell(self._end)
+        elif len(indices) == 1 and self._queue._host.nothing_to_tell and self._lock.acquire(blocking=False):
             try:
                 future = self._futures.pop(indices[0], None)
             finally:
                 self._lock.release()
             if future is None:  # one of a block
-                self._queue.tell(partial(self._settle, indices))
+                self._queue._host.tell(partial(self._settle, indices))
             else:
                 self._settle_here(future, *self._stream.take(indices[0]))
         else:
-            self._queue.tell(partial(self._settle, indices))
+            self._queue._host.tell(partial(self._settle, indices))
 
     def _settle_here(self, future: CallFuture[Any], result: Any, failure: Failure | None) -> None:
         """A single call that returned, whose future has no callbacks: that spares the other thread's turn."""
-        if failure is not None or not future.return_quietly(result):
-            self._queue.tell(partial(self._resolve, future, result, failure))
+        if failure is not None or not future._return_quietly(result):
+            self._queue._host.tell(partial(self._resolve, future, result, failure))
 
     def _settle(self, indices: Sequence[int]) -> None:
         """On the listener thread: resolve the futures of calls that have ended, and put into blocks what is theirs."""
@@ -163,11 +163,11 @@ class CallStream:
 
     def _resolve(self, future: CallFuture[Any], result: Any, failure: Failure | None) -> None:
         if failure is None:
-            future.return_(result)
+            future._return(result)
         elif isinstance(failure.error, ItemCancelledError):
-            future.give_up()
+            future._give_up()
         else:
-            future.raise_(self._error_of(failure))
+            future._raise(self._error_of(failure))
 
     def _end(self) -> None:
         """On the listener thread: what has no outcome now will never have one."""
@@ -178,9 +178,9 @@ class CallStream:
         fault = self._stream.fault
         for future in futures:
             if fault is None:
-                future.give_up()
+                future._give_up()
             else:
-                future.raise_(fault)
+                future._raise(fault)
         for block in blocks:
             block.give_up(fault)
         self.ended.set()

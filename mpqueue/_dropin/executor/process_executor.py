@@ -223,7 +223,7 @@ class _Life:
         self._take_back = on_exit(self._exit)  # after the queue's own, so it is called before that
         if sys.version_info >= (3, 12):
             # No thread, and so no worker, starts once the main thread has ended: what is submitted last must run.
-            self._queue.await_starts()
+            self._queue._host.await_starts()
         return calls
 
     def seal(self) -> None:
@@ -261,7 +261,7 @@ class _Life:
     def wait(self) -> None:
         """Until the workers are gone."""
         try:
-            self._queue.check_waiting_allowed("executor.shutdown()")
+            self._queue._host.check_waiting_allowed("executor.shutdown()")
         except RuntimeError:  # in a done-callback, which the end waits for
             return
         self._closed.wait()

@@ -38,8 +38,8 @@ def start_batch(
     showing = Showing(progress, label_of(fn))
     if recorded:
         name = f"map {name_of(fn)}"
-        return queue.start_recorded(name, table, options, fn, on_ended, seed_given=seed_given, showing=showing)
-    _, run = queue.start_table(table, options, fn, on_ended, showing=showing)
+        return queue._host.start_recorded(name, table, options, fn, on_ended, seed_given=seed_given, showing=showing)
+    _, run = queue._host.start_table(table, options, fn, on_ended, showing=showing)
     return run
 
 

@@ -55,7 +55,7 @@ class ItemIterator(Generic[R]):
         self._results = StreamResults(open_, window, ordered=ordered)
         self._is_closed = False
 
-    def start(self) -> None:
+    def _start(self) -> None:
         """Read the first items, so that the work begins before the first result is asked for."""
         while self._read() and self._results.news.is_empty():
             pass
@@ -185,8 +185,8 @@ class ItemIterator(Generic[R]):
         self._reader.close()
         self._block = iter(())
         stream = self._results.stream
-        self._spoke = stream.run.spoke
-        stream.run.end_display()
+        self._spoke = stream.run._spoke
+        stream.run._end_display()
         with contextlib.suppress(QueueClosedError):  # or this is a fork, which has none of it
             if all_done:
                 stream.seal()

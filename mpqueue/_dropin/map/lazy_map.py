@@ -148,16 +148,16 @@ def _iterate(
     try:
         made: ItemIterator[Any] = ItemIterator(
             open_,
-            InputReader(iterator, queue.now),
+            InputReader(iterator, queue._host.now),
             ordered=ordered,
             on_error=on_error,
             window=lambda stream: buffersize or stream.window(workers or count_cpus()),
             max_failures=max_failures,
             give_back=lambda: shared_pool.give_back(queue),
-            await_told=queue.await_told,
+            await_told=queue._host.await_told,
         )
     except BaseException:
         shared_pool.give_back(queue)
         raise
-    made.start()
+    made._start()
     return made

@@ -105,8 +105,8 @@ def map(
         try:
             batch.run.result()
         except BaseException:
-            batch.run.kill()
-            batch.run.end_bar()
+            batch.run._kill()
+            batch.run._end_bar()
             raise
     return batch.outcomes(on_error)
 
@@ -197,8 +197,8 @@ async def amap(
         try:
             await batch.run
         except BaseException:
-            batch.run.kill()
-            batch.run.end_bar()
+            batch.run._kill()
+            batch.run._end_bar()
             raise
     return batch.outcomes(on_error)
 
@@ -251,11 +251,11 @@ class Batch:
         """On the coordinator's thread: items ended."""
         run = self._watched
         if run is not None and self._too_many and not run.job.cancelled:
-            run.kill()
+            run._kill()
 
     def outcomes(self, on_error: OnError) -> list[Any]:
         """What the call returns, or raises."""
-        results, failures = self.run.outcomes()
+        results, failures = self.run._outcomes()
         if self._too_many:
             first = min(failures)
             raise TooManyFailuresError(

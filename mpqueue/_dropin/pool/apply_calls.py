@@ -33,7 +33,7 @@ class ApplyCalls:
         self, result: AsyncResult[Any], func: Callable[..., Any], args: Iterable[Any], kwds: Mapping[str, Any]
     ) -> None:
         """Have the call made, and the result settled when it has ended."""
-        result.stream, result.index = self._stream, self._started
+        result._stream, result._index = self._stream, self._started
         self._waiting[self._started] = result  # before the call can end
         self._started += 1
         self._stream.add([Call(self._functions.pack(func), args, kwds)])
@@ -43,7 +43,7 @@ class ApplyCalls:
     def cancel(self, result: AsyncResult[Any]) -> None:
         """End the call: nobody waits for it any more."""
         with suppress(QueueClosedError):
-            self._stream.drop(result.index, kill=True)
+            self._stream.drop(result._index, kill=True)
 
     def seal(self) -> None:
         """No more calls will come."""
@@ -53,7 +53,7 @@ class ApplyCalls:
         """The pool has ended: waiting for a call ends."""
         while self._waiting:
             with suppress(KeyError):  # the coordinator was quicker
-                self._waiting.popitem()[1].give_up()
+                self._waiting.popitem()[1]._give_up()
 
 
 class _Waiting(dict[int, AsyncResult[Any]]):
@@ -67,11 +67,11 @@ class _Waiting(dict[int, AsyncResult[Any]]):
             self.fail(self.stream.fault)
         for index in indices or ():
             result = self.pop(index, None)
-            if result is not None and result.stream is not None:
-                result.settle(*result.stream.take(index))
+            if result is not None and result._stream is not None:
+                result._set_outcome(*result._stream.take(index))
 
     def fail(self, error: InternalError) -> None:
         """The stream was ended by a mistake of mpqueue's own."""
         while self:
             with suppress(KeyError):  # another thread was quicker
-                self.popitem()[1].fail(error)
+                self.popitem()[1]._fail(error)

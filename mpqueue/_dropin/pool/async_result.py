@@ -40,8 +40,8 @@ class AsyncResult(ApplyResult[T]):
         self._error_callback = error_callback
         self._success = False
         self._value: Any = None
-        self.stream: Stream | None = None  #: where the outcome of a single call comes from, and its index there
-        self.index = -1
+        self._stream: Stream | None = None  #: where the outcome of a single call comes from, and its index there
+        self._index = -1
 
     def ready(self) -> bool:
         """True once the call has returned or failed, and its callback was called."""
@@ -69,32 +69,32 @@ class AsyncResult(ApplyResult[T]):
 
     # -- for the pool ----------------------------------------------------------------------------------------
 
-    def succeed(self, value: Any, *, quietly: bool = False) -> None:
+    def _succeed(self, value: Any, *, quietly: bool = False) -> None:
         """The call returned; ``quietly``: without a callback. Once only, on any thread."""
         self._success, self._value = True, value
         self._settle(None if quietly else self._callback)
 
-    def fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
         """The call failed for good."""
         self._value = error
         self._settle(self._error_callback)
 
-    def give_up(self) -> None:
+    def _give_up(self) -> None:
         """The pool has ended before the call did: waiting ends, and no callback is called."""
         self._value = ended_error()
         self._settle(None)
 
-    def settle(self, value: Any, failure: Failure | None) -> None:
+    def _set_outcome(self, value: Any, failure: Failure | None) -> None:
         """This is the call's outcome."""
         if failure is None:
-            self.succeed(value)
+            self._succeed(value)
         else:
-            self.fail(error_of(failure))
+            self._fail(error_of(failure))
 
     def _settle(self, callback: Callback | None) -> None:
         pool = self._pool
         if callback and pool is not None:
-            pool.tell(partial(self._call_back, callback))
+            pool._tell(partial(self._call_back, callback))
         else:
             self._finish()
 
@@ -108,7 +108,7 @@ class AsyncResult(ApplyResult[T]):
             self._finish()
 
     def _finish(self) -> None:
-        self._callback = self._error_callback = self.stream = None
+        self._callback = self._error_callback = self._stream = None
         self._event.set()
         self._pool = None
 
@@ -121,7 +121,7 @@ def _await_end(display: Display | None, pool: Pool | None) -> None:
     if display is not None:
         display.end()
     if pool is not None:
-        pool.await_told()
+        pool._await_told()
 
 
 class MapResult(AsyncResult[list[T]], StandardMapResult[T]):
@@ -141,7 +141,7 @@ class MapResult(AsyncResult[list[T]], StandardMapResult[T]):
             self._await_end()
             self._await_end = _nothing
 
-    def started(self, run: JobRun) -> None:
+    def _started(self, run: JobRun) -> None:
         """This is the batch's run. It may have ended before."""
         with self._lock:
             self._run = run
@@ -149,7 +149,7 @@ class MapResult(AsyncResult[list[T]], StandardMapResult[T]):
         if ended:
             self._collect(run)
 
-    def on_ended(self, ended: Ended) -> None:
+    def _on_ended(self, ended: Ended) -> None:
         """On the coordinator's thread: items have ended; None: all have."""
         if ended is not None:
             return
@@ -159,24 +159,24 @@ class MapResult(AsyncResult[list[T]], StandardMapResult[T]):
         if run is not None:
             self._collect(run)
 
-    def cancel(self) -> None:
+    def _cancel(self) -> None:
         """End the work: nobody waits for it any more."""
         if self._run is not None:
-            self._run.kill()
+            self._run._kill()
 
     def _collect(self, run: JobRun) -> None:
         pool = self._pool
-        if pool is None or not pool.forget_map(self):
+        if pool is None or not pool._forget_map(self):
             return  # the pool's end was quicker
         self._run = None
-        if run.spoke or run.display is not None:
-            self._await_end = partial(_await_end, run.display, pool if run.spoke else None)
-        results, failures = run.outcomes()
-        if run.fault is not None:
-            self.fail(run.fault)
+        if run._spoke or run._display is not None:
+            self._await_end = partial(_await_end, run._display, pool if run._spoke else None)
+        results, failures = run._outcomes()
+        if run._fault is not None:
+            self._fail(run._fault)
         elif run.job.cancelled and run.job.completed + len(failures) < len(results):
-            self.give_up()
+            self._give_up()
         elif failures:
-            self.fail(error_of(failures[min(failures)]))
+            self._fail(error_of(failures[min(failures)]))
         else:
-            self.succeed(results)
+            self._succeed(results)

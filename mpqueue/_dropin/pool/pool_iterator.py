@@ -57,7 +57,7 @@ class PoolIterator(Standard[R]):
     ) -> None:
         self._pool: Pool | None = pool
         self._owner = os.getpid()  #: a fork has no part in it
-        self._now = pool.now
+        self._now = pool._now
         self._lock = threading.Lock()
         self._block: Iterator[Any] = iter(())
         self._block_size = 0
@@ -108,9 +108,9 @@ class PoolIterator(Standard[R]):
         pool = self._pool
         self._feed = self._pool = None
         run = self._results.stream.run
-        run.end_display()
-        if run.spoke and pool is not None:
-            pool.await_told()
+        run._end_display()
+        if run._spoke and pool is not None:
+            pool._await_told()
         if error is not None:
             raise error
         return True
@@ -124,13 +124,13 @@ class PoolIterator(Standard[R]):
 
     # -- for the pool ----------------------------------------------------------------------------------------
 
-    def run_out(self) -> None:
+    def _run_out(self) -> None:
         """Read all of the input, although nobody takes the results: the pool is being waited for."""
         feed = self._feed
         if feed is not None:
             feed.lift_window()
 
-    def give_up(self) -> None:
+    def _give_up(self) -> None:
         """The pool has ended: waiting for the next result ends."""
         feed = self._feed
         if feed is not None:

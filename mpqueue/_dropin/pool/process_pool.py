@@ -97,8 +97,8 @@ class Pool(standard.Pool):
             self._queue = JobQueue(self._processes, max_items_per_worker=maxtasksperchild, initializer=prepare)
         except HandlerPicklingError as error:
             raise own_error(error) from None
-        weakref.finalize(self, self._queue.abandon).atexit = False  # the queue has its own, earlier hook
-        self._queue.want_workers(self._processes)
+        weakref.finalize(self, self._queue._host.abandon).atexit = False  # the queue has its own, earlier hook
+        self._queue._host.want_workers(self._processes)
         self._state = standard.RUN
 
     def __del__(self) -> None:
@@ -188,7 +188,7 @@ class Pool(standard.Pool):
         try:
             result.wait()
         except BaseException:
-            result.cancel()
+            result._cancel()
             raise
         return result.get()
 
@@ -209,16 +209,16 @@ class Pool(standard.Pool):
         except Exception as error:
             if not hasattr(iterable, "__len__"):  # it is read before anything is started, as ever
                 raise
-            result.fail(error)
+            result._fail(error)
             return result
         if not items:
-            result.succeed([], quietly=True)
+            result._succeed([], quietly=True)
             return result
         try:
             self._run_map(result, func, items, chunksize)
         except HandlerPicklingError as error:
             self._maps.discard(result)
-            result.fail(own_error(error))
+            result._fail(own_error(error))
         return result
 
     def _run_map(
@@ -235,12 +235,12 @@ class Pool(standard.Pool):
                 func,
                 items,
                 options,
-                on_ended=result.on_ended,
+                on_ended=result._on_ended,
                 progress=self._progress,
             )
-        result.started(run)
+        result._started(run)
 
-    def forget_map(self, result: MapResult[Any]) -> bool:
+    def _forget_map(self, result: MapResult[Any]) -> bool:
         """The batch has ended; False where the pool's end has settled it already."""
         try:
             self._maps.remove(result)
@@ -308,10 +308,10 @@ class Pool(standard.Pool):
             self._state = standard.TERMINATE
         self._queue.close(kill=True)
         for iterator in list(self._iterators):
-            iterator.give_up()
+            iterator._give_up()
         for result in list(self._maps):
-            if self.forget_map(result):
-                result.give_up()
+            if self._forget_map(result):
+                result._give_up()
         if self._calls is not None:
             self._calls.give_up()
 
@@ -325,9 +325,9 @@ class Pool(standard.Pool):
             raise ValueError("Pool is still running")
         if self._state not in (standard.CLOSE, standard.TERMINATE):
             raise ValueError("In unknown state")
-        self._queue.check_waiting_allowed("pool.join()")
+        self._queue._host.check_waiting_allowed("pool.join()")
         for iterator in list(self._iterators):
-            iterator.run_out()
+            iterator._run_out()
         if self._closer is not None:
             self._closer.join()
 
@@ -346,17 +346,17 @@ class Pool(standard.Pool):
 
     # -- for its own -----------------------------------------------------------------------------------------
 
-    def tell(self, notice: Callable[[], None]) -> None:
+    def _tell(self, notice: Callable[[], None]) -> None:
         """Have something done on the queue's listener thread."""
-        self._queue.tell(notice)
+        self._queue._host.tell(notice)
 
-    def await_told(self) -> None:
+    def _await_told(self) -> None:
         """Wait until all that was to be told has been."""
-        self._queue.await_told()
+        self._queue._host.await_told()
 
-    def now(self) -> float:
+    def _now(self) -> float:
         """Seconds by the queue's clock."""
-        return self._queue.now()
+        return self._queue._host.now()
 
     # -- names that programs use although they are private ---------------------------------------------------
 
@@ -366,7 +366,7 @@ class Pool(standard.Pool):
         if self._state != standard.RUN:
             return []
         try:
-            pids = self._queue.worker_pids(START_PATIENCE)
+            pids = self._queue._host.worker_pids(START_PATIENCE)
         except (QueueClosedError, TimeoutError):
             return []
         return [PoolWorker(pid, self._queue) for pid in pids]
@@ -384,7 +384,7 @@ class PoolWorker(NamedTuple):
     def is_alive(self) -> bool:
         """True while the pool has this worker."""
         try:
-            return self.pid in self.owner.worker_pids()
+            return self.pid in self.owner._host.worker_pids()
         except QueueClosedError:
             return False
 

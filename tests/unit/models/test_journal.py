@@ -63,7 +63,7 @@ class Coordinator:
     def __init__(self) -> None:
         self.asked: list[Callable[[], object]] = []
 
-    def do_later(self, call: Callable[[], object], job: JobBook | None = None) -> None:  # noqa: ARG002
+    def do_later(self, call: Callable[[], object], job: JobBook | None = None) -> None:
         self.asked.append(call)
 
 

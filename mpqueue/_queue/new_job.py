@@ -1,4 +1,4 @@
-"""Jobs that a journal holds: how a new job is recorded or goes on where it was, and how an old one is looked at."""
+"""`NewJob`: a job that is being created, and how a journal comes to hold it or tells where it was."""
 
 from __future__ import annotations
 
@@ -7,44 +7,26 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.timings import Timings
 from mpqueue._options import JobOptions
 from mpqueue._text import digits
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
-from mpqueue._wire.pickling.payload import dump_by_value, load_kept
-from mpqueue.errors import JournalError, JournalMismatchError, shown
-from mpqueue.retry import RetryPolicy
-from mpqueue.status import COMPLETED, FAILED, PENDING, JobStatus
+from mpqueue._wire.pickling.payload import dump_by_value
+from mpqueue.errors import JournalMismatchError, shown
+from mpqueue.status import FAILED, PENDING, JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
     from mpqueue._parent.journal.recorder import Recorder, Recording
-    from mpqueue._wire.frames import HandlerFrame
 
 log = logging.getLogger("mpqueue")
 
 #: Bytes up to which a handler is kept in the journal.
 MOST_HANDLER = 4 << 20
-
-
-def journal_path(journal: str | os.PathLike[str] | None) -> str | None:
-    """The path in full. Raises TypeError or ValueError for what can be none."""
-    if journal is None:
-        return None
-    try:
-        path = os.fspath(journal)
-    except TypeError:
-        raise TypeError(f"journal: expected a path, got {shown(journal)} of type {type(journal).__name__}") from None
-    if not isinstance(path, str) or not path or "\0" in path:  # type: ignore[redundant-expr]
-        raise ValueError(f"journal: expected the path of a file as text, got {shown(path)}")
-    from mpqueue._parent.journal.ownership import own_path  # a part of what only journals need
-
-    return own_path(path)
 
 
 class NewJob:
@@ -67,7 +49,7 @@ class NewJob:
         packed = pack_handler(job_id, handler, setup, table.rule, options.seed, travels=travels)
         #: The number is to be set before anybody starts it.
         self.book = JobBook(0, job_id, table, options, packed)
-        table.replay = partial(_replay, packed)
+        table.replay = partial(replay_item, packed)
         self._functions = (handler, setup)
         self._seed_given = seed_given
 
@@ -182,7 +164,7 @@ class NewJob:
         book = self.book
         book.options = dataclasses.replace(book.options, seed=seed)
         book.handler = book.handler._replace(frame=book.handler.frame._replace(seed=seed))
-        book.table.replay = partial(_replay, book.handler)
+        book.table.replay = partial(replay_item, book.handler)
 
 
 def restore_end(book: JobBook, recorded: RecordedJob) -> None:
@@ -204,103 +186,8 @@ def _keep_handler(handler: Callable[..., Any], setup: Callable[[], Any] | None) 
     return seal((kept, [os.path.abspath(entry) for entry in sys.path]))
 
 
-def load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., Any], Callable[[], Any] | None]:
-    """The handler and the setup of a recorded job. Raises `JournalError` where they were not kept, or can't be loaded.
-
-    Folders in which modules were found then are searched last from now on.
-    """
-    kept = reader.handler(recorded)
-    where = f"{reader.path}: the handler of job {recorded.id!r}"
-    if kept is None:
-        raise JournalError(f"{where}: expected one that is in the journal, got one that was too big; create_job() the "
-                           "job with its items and its handler instead")  # fmt: skip
-    functions, path = kept
-    sys.path += [entry for entry in path if entry not in sys.path]
-    try:
-        handler, setup = (load_kept(data, [bytearray(buffer) for buffer in buffers]) for data, buffers in functions)
-    except Exception as error:
-        raise JournalError(f"{where} can't be loaded here ({type(error).__name__}: {error}); create_job() the job with "
-                           "its items and its handler instead") from error  # fmt: skip
-    return handler, setup
-
-
-class RecordedBook:
-    """The books of a job that only the journal has: like a `JobBook`, whose items are read when they are asked for."""
-
-    cancelled = False
-    paused = False
-
-    def __init__(self, reader: Reader, recorded: RecordedJob) -> None:
-        self._reader = reader
-        self.recorded = recorded
-        self.id = recorded.id
-        self.total = recorded.total
-        #: What ran when its program ended is pending again.
-        self.status = recorded.status if recorded.status.final else JobStatus.PENDING
-        self.cancelled = recorded.status is JobStatus.CANCELLED
-        self.completed, self.failed, self.retries = recorded.completed, recorded.failed, recorded.retries
-        self.started_at, self.finished_at = recorded.started_at, recorded.finished_at
-        self.duration = recorded.duration
-        self.options = JobOptions(RetryPolicy(), seed=recorded.seed)
-        self.timings = Timings()  # where its time went is not in the journal
-
-    @property
-    def over(self) -> bool:
-        """True where it ended by itself."""
-        return self.status.final and not self.cancelled
-
-    @cached_property
-    def table(self) -> ItemTable:
-        """The items. Raises `JournalError` where they can't be read."""
-        table = self._reader.table(self.recorded)
-        table.replay = self._replay
-        return table
-
-    def _replay(self, table: ItemTable, index: int) -> Any:
-        handler, setup = load_handler(self._reader, self.recorded)
-        check_item_kept(self, index)
-        packed = pack_handler(self.id, handler, setup, self.recorded.rule, self.recorded.seed)
-        return _run_here(packed.frame, table, index)
-
-    def to_new_job(self, options: JobOptions, *, travels: Travels) -> NewJob:
-        """The same as a job that can be run, its failed items once more. Raises `JournalError`."""
-        handler, setup = load_handler(self._reader, self.recorded)
-        options = dataclasses.replace(options, seed=self.recorded.seed)
-        new = NewJob(self.id, self.table, options, handler, setup, travels=travels)
-        new.book.retries = self.retries
-        new.book.go_on()
-        if self.over:
-            restore_end(new.book, self.recorded)
-        new.prepare_recording()
-        return new
-
-
-def _replay(packed: PackedHandler, table: ItemTable, index: int) -> Any:
-    return _run_here(packed.frame, table, index)
-
-
-def _run_here(handler: HandlerFrame, table: ItemTable, index: int) -> Any:
+def replay_item(packed: PackedHandler, table: ItemTable, index: int) -> Any:
+    """See `JobItem.replay`."""
     from mpqueue._worker.handlers.replay import replay  # most programs never do, and start sooner without
 
-    return replay(handler, table.payloads[index], index, table.attempts[index] + 1)
-
-
-def check_item_kept(book: RecordedBook, index: int) -> None:
-    """Raise `JournalError` where an item can't be run again."""
-    from mpqueue._parent.journal.kept_values import NotKept, Unreadable
-
-    table = book.table
-    if isinstance(table.payloads[index], NotKept | Unreadable):
-        raise JournalError(
-            f"job {book.id!r}: expected item {shown(table.id_of(index))} in the journal, got "
-            f"{shown(table.payloads[index])}; create_job() the job with its items and its handler instead"
-        )
-
-
-def check_kept(book: RecordedBook) -> None:
-    """Raise `JournalError` where what is to run again can't be: the failed items, or all that has not ended."""
-    table = book.table
-    again = sorted(table.failures) if book.over else table.unfinished()
-    for index in again:
-        if table.status[index] != COMPLETED:
-            check_item_kept(book, index)
+    return replay(packed.frame, table.payloads[index], index, table.attempts[index] + 1)

@@ -1,0 +1,84 @@
+"""What can be read of a job, whether its books are kept here (`JobBook`) or a journal remembers it (`RecordedBook`)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._core.state.timings import Timings
+from mpqueue._options import JobOptions
+from mpqueue.status import JobStatus
+
+
+class JobView(Protocol):
+    """The books of a job, to be read on any thread. `Job` shows users these, and a report is made of them."""
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        ...
+
+    @property
+    def table(self) -> ItemTable:
+        """Its items. Raises `JournalError` where they are in a journal that can't be read."""
+        ...
+
+    @property
+    def options(self) -> JobOptions:
+        """What it was created with."""
+        ...
+
+    @property
+    def status(self) -> JobStatus:
+        """Where it is."""
+        ...
+
+    @property
+    def paused(self) -> bool:
+        """True while no new item may start because of `pause`."""
+        ...
+
+    @property
+    def cancelled(self) -> bool:
+        """True from `cancel` on."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """How many items it has."""
+        ...
+
+    @property
+    def completed(self) -> int:
+        """How many of them completed."""
+        ...
+
+    @property
+    def failed(self) -> int:
+        """How many failed for good."""
+        ...
+
+    @property
+    def retries(self) -> int:
+        """Tries that failed and were to be followed by another."""
+        ...
+
+    @property
+    def started_at(self) -> float | None:
+        """Seconds since the epoch; None before."""
+        ...
+
+    @property
+    def finished_at(self) -> float | None:
+        """Seconds since the epoch; None before."""
+        ...
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from its start to its end."""
+        ...
+
+    @property
+    def timings(self) -> Timings:
+        """Where its time went; of a job that another program ran: nothing."""
+        ...

@@ -1,0 +1,219 @@
+"""`QueueHost`: a queue as the rest of the package uses it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mpqueue._core.messages import LanesWanted, Message
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import LaneState
+from mpqueue._options import JobOptions
+from mpqueue._output.progress import Showing
+from mpqueue._parent.lane_protocol import Backend
+from mpqueue._parent.machinery import Engine
+from mpqueue._queue.closer import Closer
+from mpqueue._queue.job import Job
+from mpqueue._queue.new_job import NewJob
+from mpqueue._queue.open_runs import JobStarter
+from mpqueue._queue.registry import Held, Registry
+from mpqueue._queue.run import Ended, JobRun
+from mpqueue._wire.pickling.packed_handler import pack_handler
+from mpqueue.errors import QueueClosedError
+
+if TYPE_CHECKING:
+    from mpqueue._queue.job_queue import JobQueue
+
+T = TypeVar("T")
+
+#: Seconds after which one who waits for the listener thread looks whether it still lives.
+LOOK_AGAIN = 1.0
+
+
+class QueueHost:
+    """What runs, streams and the drop-ins ask of a queue beyond what users see: ``queue._host``.
+
+    Short ways to its threads, who its workers are, and jobs that are not among its `jobs`. Is reached through the
+    queue, which whoever calls a method holds meanwhile.
+    """
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        engine: Engine,
+        backend: Backend,
+        jobs: Registry,
+        starter: JobStarter,
+        closer: Closer,
+    ) -> None:
+        self._queue = weakref.ref(queue)
+        self.engine = engine
+        self.jobs = jobs
+        self._backend = backend
+        self._starter = starter
+        self.closer = closer
+
+    # -- jobs of the drop-ins --------------------------------------------------------------------------------
+
+    def start_table(
+        self,
+        table: ItemTable,
+        options: JobOptions,
+        handler: Callable[..., Any],
+        on_ended: Callable[[Ended], None] | None = None,
+        *,
+        sealed: bool = True,
+        showing: Showing = Showing(),  # noqa: B008 - frozen
+    ) -> tuple[JobBook, JobRun]:
+        """Start a job that is not among the queue's `jobs`; not ``sealed``: of which items are still to come.
+
+        ``on_ended`` gets the indices of items as they end, and None at the end, on the coordinator's thread.
+        """
+        self.closer.check_open("start a job")
+        number = self.jobs.next_number()
+        name = f"call-{number}"
+        travels = self._backend.capabilities.handlers_travel
+        packed = pack_handler(name, handler, None, table.rule, options.seed, travels=travels)
+        book = JobBook(number, name, table, options, packed, sealed=sealed, listed=False)
+        return book, self._start(Held(book, Job(book)), on_ended, showing)
+
+    def start_recorded(
+        self,
+        job_id: str,
+        table: ItemTable,
+        options: JobOptions,
+        handler: Callable[..., Any],
+        on_ended: Callable[[Ended], None] | None = None,
+        *,
+        seed_given: bool = False,
+        showing: Showing = Showing(),  # noqa: B008 - frozen
+    ) -> JobRun:
+        """Like `start_table`, for a job that the journal knows by this id, or will. Raises `JournalError`."""
+        self.closer.check_open("start a job")
+        travels = self._backend.capabilities.handlers_travel
+        new = NewJob(job_id, table, options, handler, None, seed_given=seed_given, travels=travels)
+        return self._start(self.jobs.add(new, strict=False, same_items=True), on_ended, showing)
+
+    def _start(self, held: Held, on_ended: Callable[[Ended], None] | None, showing: Showing) -> JobRun:
+        queue = self._queue()
+        assert queue is not None
+        run = JobRun(held, queue)
+        self._starter.start(held.book, run, showing, on_ended)
+        return run
+
+    def take_up(self, job_id: str, what: str, *, unfinished: bool = False) -> Held:
+        """See `Registry.take_up`."""
+        self.closer.check_open(what)
+        return self.jobs.take_up(job_id, what, unfinished=unfinished)
+
+    @property
+    def is_broken(self) -> bool:
+        """True where a mistake of mpqueue's own has ended the queue."""
+        return self.engine.broken is not None
+
+    # -- the coordinator's thread ----------------------------------------------------------------------------
+
+    def ask(self, call: Callable[[], T]) -> T:
+        """Run something on the coordinator's thread and wait for its value."""
+        return self.engine.coordinator().ask(call)
+
+    def ask_later(self, call: Callable[[], T]) -> Future[T]:
+        """Have something run on the coordinator's thread, between two messages. Does not wait."""
+        return self.engine.coordinator().ask_later(call)
+
+    def do_later(self, call: Callable[[], object], job: JobBook) -> None:
+        """The same where nobody looks at what comes of it: what it raises is a mistake of ours, which ends the job."""
+        self.engine.coordinator().do_later(call, job)
+
+    def post(self, message: Message) -> None:
+        """Tell the coordinator something. Does not wait."""
+        self.engine.coordinator().post(message)
+
+    def handle(self, message: Message) -> None:
+        """Inside `ask`: have a message handled now."""
+        self.engine.handle(message)
+
+    def subscribe(self, book: JobBook, put: Callable[[Ended], None]) -> Callable[[], None]:
+        """Have the indices of ended items put somewhere, those so far first; returns how to end it."""
+        coordinator = self.engine.coordinator()
+        coordinator.ask(partial(coordinator.subscribe, book, put))
+
+        def unsubscribe() -> None:
+            coordinator.ask_later(partial(coordinator.unsubscribe, book, put))
+
+        return unsubscribe
+
+    def now(self) -> float:
+        """Seconds by the queue's clock."""
+        return self.engine.clock.now()
+
+    # -- the listener thread ---------------------------------------------------------------------------------
+
+    def tell(self, notice: Callable[[], None]) -> None:
+        """Have something done on the listener thread, after all that was posted before."""
+        self.engine.listeners.post(notice)
+
+    def await_told(self) -> None:
+        """Wait until all that was posted to the listener thread has been told; does nothing on that thread."""
+        listeners, told = self.engine.listeners, threading.Event()
+        if listeners.is_here:
+            return
+        with contextlib.suppress(QueueClosedError):
+            self.ask_later(partial(listeners.post, told.set))
+            while listeners.is_alive and not told.wait(LOOK_AGAIN):
+                pass
+
+    @property
+    def nothing_to_tell(self) -> bool:
+        """True where the listener thread has done all that it was asked to."""
+        return self.engine.listeners.idle
+
+    def check_waiting_allowed(self, what: str) -> None:
+        """Raise RuntimeError where waiting for a run would wait for itself; QueueClosedError in a fork."""
+        self.engine.check_process()
+        if self.engine.listeners.is_here:
+            raise RuntimeError(
+                f"{what}: expected to be called outside listeners and done-callbacks, which the run waits for; "
+                "it would never return"
+            )
+
+    # -- the workers -----------------------------------------------------------------------------------------
+
+    def want_workers(self, count: int) -> None:
+        """Let there be at least so many workers, now."""
+        coordinator = self.engine.coordinator()
+        books = coordinator.scheduler.books
+        if books.opened and len(books.lanes) >= count:  # neither is ever taken back
+            return
+
+        def want() -> None:
+            self.engine.handle(LanesWanted(count))
+            self.engine.open_pool()
+
+        coordinator.ask(want)
+
+    def await_starts(self) -> None:
+        """Wait until the workers exist as processes, answering or not: 20 ms for each."""
+        self.engine.await_starts()
+
+    def worker_pids(self, timeout: float | None = None) -> list[int]:
+        """The process ids of the workers that are there; with ``timeout`` wait so long for those that are starting."""
+        coordinator = self.engine.coordinator()
+        lanes = coordinator.scheduler.books.lanes
+        if timeout is not None:
+            settled: Future[None] = Future()
+            coordinator.ask(
+                lambda: coordinator.when(lambda: all(lane.state is not LaneState.STARTING for lane in lanes), settled)
+            )
+            settled.result(timeout)
+        return coordinator.ask(lambda: [lane.pid for lane in lanes if lane.pid is not None])
+
+    def abandon(self) -> None:
+        """Nobody uses the queue any more: end everything, in the background. Callable inside a garbage collection."""
+        self.engine.abandon()

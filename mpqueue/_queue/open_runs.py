@@ -1,0 +1,155 @@
+"""The runs of a queue that have not resolved yet: how they begin, and how they resolve."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mpqueue._core.messages import FailedItemsReset, JobStartAsked
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._output.bars import are_shown
+from mpqueue._output.progress import Showing, make_display
+from mpqueue._parent.machinery import Engine
+from mpqueue._queue.run import Ended, JobRun
+from mpqueue._queue.worker_logs import with_speech
+from mpqueue.errors import InternalError, JournalError
+
+if TYPE_CHECKING:
+    from mpqueue._queue.closer import Closer
+
+
+class OpenRuns:
+    """The unresolved runs of each job, in the order they were started. Any thread may ask for them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._runs: dict[int, list[JobRun]] = {}
+        self._lock = threading.RLock()
+        alive = weakref.ref(self)  # a run holds its queue, which the engine must not
+
+        def give_up(book: JobBook | None, error: InternalError) -> None:
+            if (runs := alive()) is not None:
+                runs.give_up(book, error)
+
+        def disturb(trouble: JournalError | None) -> None:
+            if (runs := alive()) is not None:
+                runs.disturb(trouble)
+
+        engine.give_up = give_up
+        if engine.recorder is not None:
+            engine.recorder.tell_trouble = disturb
+
+    def __iter__(self) -> Iterator[JobRun]:
+        with self._lock:
+            return iter([run for runs in self._runs.values() for run in runs])
+
+    def add(self, book: JobBook, run: JobRun) -> None:
+        """The run begins."""
+        with self._lock:
+            self._runs.setdefault(book.number, []).append(run)
+
+    def take_back(self, book: JobBook) -> None:
+        """The job's last run could not begin."""
+        self._take(book, -1)
+
+    def resolve(self, book: JobBook) -> None:
+        """A job's last event was delivered: its run resolves; its callbacks are called on the listener thread."""
+        run, listeners = self._take(book, 0), self._engine.listeners
+        if run is None:
+            return
+        if (book.spoke or run._display is not None) and not listeners.is_here:
+            listeners.post(partial(self._resolve, run), book)  # after what was logged, and after the bar's end
+        else:
+            self._resolve(run)
+
+    def _resolve(self, run: JobRun) -> None:
+        run._end_display()
+        if callbacks := run._resolve():
+            call = partial(run._run_callbacks, callbacks)
+            listeners = self._engine.listeners
+            call() if listeners.is_here else listeners.post(call)
+
+    def _take(self, book: JobBook, at: int) -> JobRun | None:
+        """The job's first or last unresolved run; it may have been started again before its end was told."""
+        with self._lock:
+            runs = self._runs.get(book.number)
+            if not runs:  # cancelled before it started
+                return None
+            run = runs.pop(at)
+            if not runs:
+                del self._runs[book.number]
+            return run
+
+    def give_up(self, book: JobBook | None, error: InternalError) -> None:
+        """The last resort of the coordinator: the runs of this job, or of all, are resolved with the error, at once."""
+        with self._lock:
+            numbers = list(self._runs) if book is None else [book.number]
+            runs = [run for number in numbers for run in self._runs.pop(number, ())]
+        for run in runs:
+            callbacks = run._resolve(error)
+            self._engine.listeners.post(run._end_display)
+            self._engine.listeners.post(partial(run._run_callbacks, callbacks))
+
+    def disturb(self, trouble: JournalError | None) -> None:
+        """On the coordinator's thread: whoever waits for a run of a recorded job is told what stands in its way."""
+        for run in self:
+            run._disturb(trouble)
+
+
+class JobStarter:
+    """Starts jobs on the coordinator's thread, with their runs registered and what shows their progress."""
+
+    def __init__(self, engine: Engine, runs: OpenRuns, closer: Closer) -> None:
+        self._engine = engine
+        self._runs = runs
+        self._closer = closer
+
+    def start(
+        self, book: JobBook, run: JobRun, showing: Showing, on_ended: Callable[[Ended], None] | None = None
+    ) -> None:
+        """Start a pending job. ``on_ended`` is as in `QueueHost.start_table`. Raises what `JobQueue.start` raises."""
+        begin = self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing, on_ended)
+        self._engine.coordinator().ask(begin)
+
+    def start_unawaited(self, book: JobBook, run: JobRun, showing: Showing) -> None:
+        """The same for a thread that is about to wait for the run: what stands in the way is raised there."""
+        coordinator = self._engine.coordinator()
+        coordinator.check_thread()
+        begin = self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing)
+        coordinator.ask_later(begin).add_done_callback(run._begun)
+
+    def start_again(self, book: JobBook, run: JobRun, showing: Showing) -> None:
+        """Run the failed items of a finished job. Raises what `JobQueue.retry_failed` raises."""
+        begin = self._beginning(book, run, FailedItemsReset(book, self._engine.clock.wall()), showing)
+        self._engine.coordinator().ask(begin)
+
+    def _beginning(
+        self,
+        book: JobBook,
+        run: JobRun,
+        message: JobStartAsked | FailedItemsReset,
+        showing: Showing,
+        on_ended: Callable[[Ended], None] | None = None,
+    ) -> Callable[[], None]:
+        engine = self._engine
+        display = run._display = make_display(showing, book, engine.listeners, engine.clock.now)
+        speaking = with_speech(book, beside_bar=are_shown() or (display is not None and display.draws))
+
+        def begin() -> None:
+            self._closer.check_open("start a job")  # once more: nobody closes it between this and the start
+            if on_ended is not None:
+                engine.coordinator().subscribe_early(book, on_ended)
+            engine.begin(message)
+            self._runs.add(book, run)  # first: a job without items ends while it starts
+            try:
+                engine.handle(message._replace(handler=speaking))
+            except BaseException:
+                self._runs.take_back(book)
+                raise
+            if display is not None:
+                display.begin()
+
+        return begin

@@ -1,0 +1,114 @@
+"""`RecordedBook`: a job that only a journal has, to be looked at, or to be run again."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._core.state.timings import Timings
+from mpqueue._options import JobOptions
+from mpqueue._queue.new_job import NewJob, replay_item, restore_end
+from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
+from mpqueue._wire.pickling.payload import load_kept
+from mpqueue.errors import JournalError, shown
+from mpqueue.retry import RetryPolicy
+from mpqueue.status import COMPLETED, JobStatus
+
+if TYPE_CHECKING:
+    from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
+
+
+class RecordedBook:
+    """The books of a job that only the journal has: a `JobView` whose items are read when they are asked for."""
+
+    paused = False
+
+    def __init__(self, reader: Reader, recorded: RecordedJob) -> None:
+        self._reader = reader
+        self._recorded = recorded
+        self.id = recorded.id
+        self.total = recorded.total
+        #: What ran when its program ended is pending again.
+        self.status = recorded.status if recorded.status.final else JobStatus.PENDING
+        self.cancelled = recorded.status is JobStatus.CANCELLED
+        self.completed, self.failed, self.retries = recorded.completed, recorded.failed, recorded.retries
+        self.started_at, self.finished_at = recorded.started_at, recorded.finished_at
+        self.duration = recorded.duration
+        self.options = JobOptions(RetryPolicy(), seed=recorded.seed)
+        self.timings = Timings()  # where its time went is not in the journal
+
+    @property
+    def over(self) -> bool:
+        """True where it ended by itself."""
+        return self.status.final and not self.cancelled
+
+    @cached_property
+    def table(self) -> ItemTable:
+        """The items. Raises `JournalError` where they can't be read."""
+        table = self._reader.table(self._recorded)
+        table.replay = partial(_replay, self._reader, self._recorded)  # not of this object: that would be a cycle
+        return table
+
+    def to_new_job(self, options: JobOptions, *, travels: Travels) -> NewJob:
+        """The same as a job that can be run, its failed items once more. Raises `JournalError`."""
+        handler, setup = _load_handler(self._reader, self._recorded)
+        options = dataclasses.replace(options, seed=self._recorded.seed)
+        new = NewJob(self.id, self.table, options, handler, setup, travels=travels)
+        new.book.retries = self.retries
+        new.book.go_on()
+        if self.over:
+            restore_end(new.book, self._recorded)
+        new.prepare_recording()
+        return new
+
+
+def _replay(reader: Reader, recorded: RecordedJob, table: ItemTable, index: int) -> Any:
+    """See `JobItem.replay`."""
+    handler, setup = _load_handler(reader, recorded)
+    _check_item_kept(recorded.id, table, index)
+    packed = pack_handler(recorded.id, handler, setup, recorded.rule, recorded.seed)
+    return replay_item(packed, table, index)
+
+
+def _load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., Any], Callable[[], Any] | None]:
+    """The handler and the setup of a recorded job. Raises `JournalError` where they were not kept, or can't be loaded.
+
+    Folders in which modules were found then are searched last from now on.
+    """
+    kept = reader.handler(recorded)
+    where = f"{reader.path}: the handler of job {recorded.id!r}"
+    if kept is None:
+        raise JournalError(f"{where}: expected one that is in the journal, got one that was too big; create_job() the "
+                           "job with its items and its handler instead")  # fmt: skip
+    functions, path = kept
+    sys.path += [entry for entry in path if entry not in sys.path]
+    try:
+        handler, setup = (load_kept(data, [bytearray(buffer) for buffer in buffers]) for data, buffers in functions)
+    except Exception as error:
+        raise JournalError(f"{where} can't be loaded here ({type(error).__name__}: {error}); create_job() the job with "
+                           "its items and its handler instead") from error  # fmt: skip
+    return handler, setup
+
+
+def _check_item_kept(job_id: str, table: ItemTable, index: int) -> None:
+    """Raise `JournalError` where an item can't be run again."""
+    from mpqueue._parent.journal.kept_values import NotKept, Unreadable
+
+    if isinstance(table.payloads[index], NotKept | Unreadable):
+        raise JournalError(
+            f"job {job_id!r}: expected item {shown(table.id_of(index))} in the journal, got "
+            f"{shown(table.payloads[index])}; create_job() the job with its items and its handler instead"
+        )
+
+
+def check_kept(book: RecordedBook) -> None:
+    """Raise `JournalError` where what is to run again can't be: the failed items, or all that has not ended."""
+    table = book.table
+    again = sorted(table.failures) if book.over else table.unfinished()
+    for index in again:
+        if table.status[index] != COMPLETED:
+            _check_item_kept(book.id, table, index)

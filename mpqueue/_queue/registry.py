@@ -1,0 +1,201 @@
+"""The jobs of a queue, by their ids: its own, and those that only its journal has."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakValueDictionary
+
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._options import JobOptions, QueueOptions
+from mpqueue._parent.lane_protocol import Backend
+from mpqueue._parent.machinery import Engine
+from mpqueue._queue.job import Job
+from mpqueue._queue.new_job import NewJob
+from mpqueue._queue.recorded_book import RecordedBook, check_kept
+from mpqueue.errors import JobExistsError, JobNotFoundError, JobStateError, shown
+from mpqueue.status import JobStatus, QueueStats
+
+if TYPE_CHECKING:
+    from mpqueue._parent.journal.journal_reader import RecordedJob
+
+
+class Held(NamedTuple):
+    """A job that the queue can run: its books, and what users hold of it."""
+
+    book: JobBook
+    job: Job[Any, Any]
+
+
+class Registry:
+    """Any thread may call any method. A lock orders what changes it; reading one entry needs none."""
+
+    def __init__(self, engine: Engine, options: QueueOptions, backend: Backend) -> None:
+        self._engine = engine
+        self._options = options
+        self._backend = backend
+        self._held: dict[str, Held] = {}
+        self._past: WeakValueDictionary[RecordedJob, Job] = WeakValueDictionary()
+        self._lock = threading.RLock()
+        self._numbers = itertools.count(1)
+        self._free_ids = itertools.count(1)
+
+    # -- looked up -------------------------------------------------------------------------------------------
+
+    def get(self, job_id: str) -> Job | None:
+        """The job of that id, also one that only the journal has; None where there is none."""
+        held = self._get_held(job_id)
+        if held is not None:
+            return held.job
+        line = self._line(job_id)
+        return None if line is None else self._past_job(line)
+
+    def find(self, job_id: str) -> Held:
+        """The queue's own job of that id. Raises `JobNotFoundError`."""
+        held = self._get_held(job_id)
+        if held is None:
+            raise JobNotFoundError(f"job {shown(job_id)}: expected the id of a job in this queue, got none")
+        return held
+
+    def all(self) -> list[Job]:
+        """All jobs, in the order they were created, after those that only the journal has."""
+        recorder = self._engine.recorder
+        only_recorded = [] if recorder is None else recorder.journal.reader.jobs()
+        with self._lock:
+            here = dict(self._held)
+        past = [self._past_job(each) for each in only_recorded if each.id not in here]
+        return past + [held.job for held in here.values()]
+
+    def books(self) -> list[JobBook]:
+        """The books of the queue's own jobs, in the order they were created."""
+        with self._lock:
+            return [held.book for held in self._held.values()]
+
+    def stats(self) -> QueueStats:
+        """How many of the queue's own jobs are in which state."""
+        books = self.books()
+        pending = sum(book.status is JobStatus.PENDING for book in books)
+        ended = sum(book.status.final for book in books)
+        return QueueStats(len(books) - pending - ended, pending, ended, len(books))
+
+    def _get_held(self, job_id: str) -> Held | None:
+        """None too for what could be no id."""
+        try:
+            return self._held.get(job_id)
+        except TypeError:
+            return None
+
+    # -- added -----------------------------------------------------------------------------------------------
+
+    def next_number(self) -> int:
+        """A number that no job of the queue has had, by which workers know the next one."""
+        return next(self._numbers)
+
+    def free_id(self) -> str:
+        """An id for a job that was given none."""
+        while (job_id := f"job-{next(self._free_ids)}") in self._held:
+            pass
+        return job_id
+
+    def check_free(self, job_id: str) -> None:
+        """Raise `JobExistsError` where a job has that id."""
+        if job_id in self._held:
+            raise JobExistsError(
+                f"job {job_id!r}: expected a new id, got one that is taken; clear_job() frees it once that job ended"
+            )
+
+    def add(self, new: NewJob, *, strict: bool, same_items: bool = False) -> Held:
+        """The job is one of the queue's from now on; where the journal has it, it goes on where that was.
+
+        Raises `JobExistsError`, and what `NewJob.record_or_go_on` raises.
+        """
+        recorder, book = self._engine.recorder, new.book
+        if recorder is not None:
+            new.prepare_recording()
+        with self._lock:
+            self.check_free(book.id)
+            book.number = self.next_number()
+            if recorder is not None:
+                new.record_or_go_on(recorder, self._engine.clock.wall(), strict=strict, same_items=same_items)
+            return self._hold(book)
+
+    def take_up(self, job_id: str, what: str, *, unfinished: bool = False) -> Held:
+        """The job, ready to be run again; one that only the journal has, with the handler that is in there.
+
+        Raises `JobNotFoundError`; `JobStateError` for one that was not over, unless ``unfinished`` allows that too;
+        `JournalError` where what is to run is not in the journal.
+        """
+        line = None if self._get_held(job_id) is not None else self._line(job_id)
+        if line is None:
+            return self.find(job_id)
+        recorder = self._engine.recorder
+        assert recorder is not None
+        recorded = RecordedBook(recorder.journal.reader, line)
+        if not (recorded.over or unfinished):
+            raise JobStateError(
+                f"job {job_id!r}: expected a job that has ended to {what}, got one that was not over; "
+                "create_job() it with its items and its handler, and start it"
+            )
+        check_kept(recorded)
+        options, travels = self._options, self._backend.capabilities.handlers_travel
+        new = recorded.to_new_job(JobOptions(options.retry, options.timeout, options.setup_timeout), travels=travels)
+        with self._lock:
+            if job_id in self._held:
+                return self._held[job_id]
+            new.book.number = self.next_number()
+            recorder.add(new.book, new.recording(line.number))
+            return self._hold(new.book)
+
+    def _hold(self, book: JobBook) -> Held:
+        held = self._held[book.id] = Held(book, Job(book))
+        return held
+
+    # -- removed ---------------------------------------------------------------------------------------------
+
+    def remove(self, job_id: str) -> None:
+        """Forget a pending or finished job, also in the journal.
+
+        Raises `JobNotFoundError`; `JobStateError` for a running or paused job; `JournalError`, and then it stays.
+        """
+        recorder = self._engine.recorder
+        with self._lock:
+            held = self._get_held(job_id)
+            if held is not None and held.book.active:
+                raise JobStateError(
+                    f"job {job_id!r}: expected a pending or finished job to clear, got one that is {held.book.status}"
+                )
+            line = self._line(job_id)
+            if held is None and line is None:
+                self.find(job_id)
+            if recorder is not None and line is not None:
+                number = line.number
+                recorder.journal.ask(lambda store: store.remove_job(number))
+            if held is not None:
+                del self._held[job_id]
+                if recorder is not None:
+                    recorder.remove(held.book)
+
+    # -- the journal -----------------------------------------------------------------------------------------
+
+    def check_journal(self) -> None:
+        """Raise `JournalError` where the journal can't be written; it is tried now."""
+        recorder = self._engine.recorder
+        if recorder is not None and recorder.trouble is not None:
+            recorder.journal.flush()
+
+    def _line(self, job_id: object) -> RecordedJob | None:
+        recorder = self._engine.recorder
+        if recorder is None or not isinstance(job_id, str):
+            return None
+        return recorder.journal.reader.find(job_id)
+
+    def _past_job(self, line: RecordedJob) -> Job:
+        """The same object each time while somebody holds it, as long as the journal says the same of the job."""
+        recorder = self._engine.recorder
+        assert recorder is not None
+        with self._lock:
+            job = self._past.get(line)
+            if job is None:
+                job = self._past[line] = Job(RecordedBook(recorder.journal.reader, line))
+            return job

@@ -1,0 +1,76 @@
+"""What tab completion shows of all that users hold: their names, and none that the package keeps for itself."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing.pool
+from collections.abc import Sequence
+
+import pyee
+import pytest
+
+import mpqueue
+from mpqueue._dropin.shared_pool import shared_pool
+from mpqueue.testing import InlinePool
+from tests.support.handlers import succeed
+
+QUEUE = {
+    *("cancel", "clear_job", "close", "concurrency", "create_job", "get_job", "get_stats", "jobs", "load_job"),
+    *("max_retries", "pause", "resume", "retry_failed", "run", "serve", "start"),
+}
+JOB = {
+    *("cancelled", "completed", "duration", "failed", "failures", "finished_at", "id", "items", "paused", "results"),
+    *("retries", "seed", "started_at", "status", "total"),
+    *("export", "raise_for_failures", "report", "to_dict", "to_pandas", "to_polars", "to_records", "trace"),
+}
+ITEM = {
+    *("attempts", "cpu_seconds", "elapsed", "error", "exception", "fraction", "history", "id", "payload"),
+    *("peak_memory", "proposed_alt", "result", "status", "stderr", "stdout", "traceback", "replay", "to_dict"),
+}
+RUN = {
+    *("add_done_callback", "as_completed", "cancel", "cancelled", "done", "exception", "job", "result", "running"),
+}
+
+
+def names(of: object) -> set[str]:
+    return {name for name in dir(of) if not name.startswith("_")}
+
+
+def test_a_queue_and_what_it_gives_show_users_names_only() -> None:
+    with mpqueue.JobQueue(1, backend=InlinePool()) as queue:
+        job = queue.create_job("job", "a", succeed)
+        run = queue.start("job")
+        run.result(60)
+        assert names(queue) == QUEUE | names(pyee.EventEmitter())
+        assert names(job) == JOB
+        assert names(job.items) == names(Sequence)
+        assert names(job.items[0]) == ITEM
+        assert names(run) == RUN
+        assert names(job.report()) == {"advice", "figures", "save", "to_html"}
+
+
+@pytest.mark.slow
+def test_a_page_shows_users_names_only() -> None:
+    with mpqueue.JobQueue(1, backend=InlinePool()) as queue:
+        assert names(queue.serve()) == {"close", "url"}
+
+
+@pytest.mark.slow
+def test_drop_ins_show_the_names_that_they_stand_in_for() -> None:
+    with mpqueue.Pool(1) as pool:
+        assert names(pool) == names(multiprocessing.pool.Pool)
+        assert names(pool.apply_async(succeed, "a")) == names(multiprocessing.pool.AsyncResult)
+        assert names(pool.map_async(succeed, "a")) == names(multiprocessing.pool.MapResult)
+        results = pool.imap(succeed, "a")
+        assert names(results) == names(multiprocessing.pool.IMapIterator)
+        assert list(results) == ["a"]
+    with mpqueue.Executor(1) as executor:
+        more = {"kill_workers", "terminate_workers"}  # of `ProcessPoolExecutor` from Python 3.14 on
+        assert names(executor) == names(concurrent.futures.Executor) | more
+        assert names(executor.submit(succeed, "a")) == names(concurrent.futures.Future)
+    try:
+        results_of_imap = mpqueue.imap(succeed, "a", concurrency=1)
+        assert names(results_of_imap) == {"aclose", "close"}
+        assert list(results_of_imap) == ["a"]
+    finally:
+        shared_pool.close()
