@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import random
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,7 +31,7 @@ from mpqueue._parent.journal import kept_values as values
 from mpqueue._queue import closer, open_runs, registry
 from tests.simulation import world as simulated
 from tests.simulation.disk import Disk, SystemCalls
-from tests.simulation.world import World
+from tests.simulation.world import ProgramKilled, World
 
 #: Bytes from which on a result has a file of its own beside the journal: small, so that histories are quick.
 BIG = 1000
@@ -79,6 +80,8 @@ def _current_thread() -> object:
 
 
 def _complain(text: str, *arguments: object, **_: object) -> NoReturn:
+    if isinstance(killed := sys.exception(), ProgramKilled):
+        raise killed  # no mistake: its threads end wherever they are
     raise AssertionError(text % arguments)
 
 
