@@ -95,6 +95,8 @@ _descriptors: dict[int, int] = {}
 class Segment:
     """The writer's side. Its descriptor is closed when nobody holds this object any more."""
 
+    _fd = -1  #: until there is one: a segment that could not be made is closed too
+
     def __init__(self) -> None:
         self._fd = make_sealable("segment")
         self._can_be_leased = False  #: once it is opened anew
