@@ -360,9 +360,12 @@ class RealBench(Bench):
 
     def set_flags(self, job: int, *, pause: bool = False, cancel: bool = False) -> None:
         """See `Bench.set_flags`. Returns when they are set, which a thread of the lane does."""
+        words = cast("LokyLane", self.pool.lane(0)).ledger.words
+        before = words[FLAG_JOB]  # which counts changes, beside the job
         super().set_flags(job, pause=pause, cancel=cancel)
-        lane = cast("LokyLane", self.pool.lane(0))
-        wait_until(lambda: lane.ledger.words[FLAG_JOB] & 0xFFFFFFFF == job, what="the flags to be set")
+        wait_until(
+            lambda: words[FLAG_JOB] != before and words[FLAG_JOB] & 0xFFFFFFFF == job, what="the flags to be set"
+        )
 
     def payload(self, item: Item) -> Any:
         """See `Bench.payload`."""
