@@ -52,7 +52,6 @@ from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.sleeps import Lookout
-from mpqueue._parent.asides import Asides
 from mpqueue._parent.inbox import Inbox, Request
 from mpqueue._parent.lane_protocol import Lane, LanePool
 from mpqueue._parent.own_faults import found
@@ -60,6 +59,7 @@ from mpqueue._parent.running import LaneNow, lanes_now, running_items
 from mpqueue._parent.surroundings.clock import Clock, cpu_seconds
 from mpqueue._parent.transport.last_words import last_words
 from mpqueue._parent.transport.traffic import Traffic
+from mpqueue._parent.users_code.asides import Asides
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue.errors import InternalError, JobStateError, MPQueueError, QueueClosedError

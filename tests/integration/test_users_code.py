@@ -57,7 +57,7 @@ def stuck() -> Iterator[list[Stuck]]:
 def test_a_result_that_is_pickled_for_ever_is_not_in_the_journal(
     stuck: list[Stuck], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("mpqueue._parent.asides.LOOK", 0.02)
+    monkeypatch.setattr("mpqueue._parent.users_code.asides.LOOK", 0.02)
     path = str(tmp_path / "run.db")
     with JobQueue(1, journal=path) as queue:
         job = queue.run(range(4), tracked.get_stuck, id="job", chunksize=4)

@@ -27,11 +27,11 @@ from mpqueue._core.commands import (
 from mpqueue._core.messages import JobPaused, JobResumed
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._parent.asides import Aside, Asides
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft
 from mpqueue._parent.journal.journal_file import Statement
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
 from mpqueue._parent.transport.kept_errors import text_of
+from mpqueue._parent.users_code.asides import Aside, Asides
 from mpqueue.errors import JournalError, shown
 from mpqueue.status import FAILED, JobStatus
 
