@@ -367,6 +367,12 @@ class RealBench(Bench):
             lambda: words[FLAG_JOB] != before and words[FLAG_JOB] & 0xFFFFFFFF == job, what="the flags to be set"
         )
 
+    def lower(self, chunk: int, position: int) -> None:
+        """See `Bench.lower`. Returns when it is in the ledger: what comes next must not overtake it."""
+        super().lower(chunk, position)
+        lane = cast("LokyLane", self.pool.lane(0))
+        wait_until(lambda: lane.ledger.limit(chunk) == position, what="the limit to be set")
+
     def payload(self, item: Item) -> Any:
         """See `Bench.payload`."""
         return item if item.packing is Packing.FINE else _OddlyPacked(item)
