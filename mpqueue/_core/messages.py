@@ -149,6 +149,7 @@ class ChunkReported(NamedTuple):
     received: float = 0.0  #: when it was here
     decoded: float = 0.0  #: when its results were unpickled
     unreadable: Failure | None = None
+    foreign: bool = False  #: objects of users' classes are in it: to free them may run any code
 
 
 class ChunkSent(NamedTuple):
@@ -167,13 +168,32 @@ class ChunkSent(NamedTuple):
     apart: bool = False
 
 
-class ChunkRefused(NamedTuple):
-    """A chunk was not sent, because these positions of it can't be pickled."""
+class ChunkPacking(NamedTuple):
+    """A chunk is not on its way: code of its items' classes has to pickle them first, which may take any time.
+
+    `ChunkPacked` or `ChunkRefused` follows, unless the job does without it meanwhile.
+    """
 
     lane: int
     generation: int
     chunk: int
+
+
+class ChunkPacked(NamedTuple):
+    """The items of the job's first chunk of which that was said are pickled: it can go out."""
+
+    job: JobBook
+
+
+class ChunkRefused(NamedTuple):
+    """The job's first chunk that was being pickled is not sent, because these positions of it can't be pickled.
+
+    ``apart``: or because all together take too long; each is to go by itself.
+    """
+
+    job: JobBook
     failures: dict[int, Failure]
+    apart: bool = False
 
 
 class RecordsLeft(NamedTuple):
@@ -269,11 +289,12 @@ class LanesWanted:
 
 
 class LaneInitialized(NamedTuple):
-    """A new worker has run the pool's initializer, which failed or (None) not."""
+    """A new worker has run the pool's initializer, which failed or (None) not. ``text`` shows the error to people."""
 
     lane: int
     generation: int
     failure: Failure | None
+    text: str = ""
 
 
 class QueueClosing(NamedTuple):
@@ -322,6 +343,8 @@ Message = (
     | BellRung
     | ChunkReported
     | ChunkSent
+    | ChunkPacking
+    | ChunkPacked
     | ChunkRefused
     | RecordsLeft
     | JobForgotten

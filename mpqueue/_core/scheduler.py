@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import AnnounceFinished, AnnounceStarted, AnnounceState, Command, SetFlags
 from mpqueue._core.messages import (
+    ChunkPacked,
+    ChunkPacking,
     ChunkRefused,
     ChunkReported,
     ChunkSent,
@@ -259,11 +261,14 @@ class Scheduler:
         if lane is not None and (chunk := lane.find(message.chunk)) is not None:
             reports.sent(chunk, message)
 
+    def _chunk_packed(self, message: ChunkPacked) -> None:
+        reports.packed(message)
+
     def _queue_opened(self, message: QueueOpened) -> None:
         fleet.open_lanes(self.books)
 
     def _books_message(
-        self, message: ItemsAdded | StreamSealed | ItemDropped | LanesWanted | MemoryRead | FaultFound
+        self, message: ChunkRefused | ItemsAdded | StreamSealed | ItemDropped | LanesWanted | MemoryRead | FaultFound
     ) -> None:
         _BOOKS_HANDLERS[type(message)](self.books, message)
 
@@ -339,9 +344,11 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     LaneBroken: Scheduler._lane_message,
     LaneObserved: Scheduler._lane_message,
     ChunkReported: Scheduler._lane_message,
-    ChunkRefused: Scheduler._lane_message,
+    ChunkRefused: Scheduler._books_message,
     ChunkSent: Scheduler._chunk_sent,
     RecordsLeft: Scheduler._lane_message,
+    ChunkPacking: Scheduler._lane_message,
+    ChunkPacked: Scheduler._chunk_packed,
     JobForgotten: Scheduler._lane_message,
 }
 
@@ -352,6 +359,7 @@ _BOOKS_HANDLERS: dict[type, Callable[[Books, Any], None]] = {
     LanesWanted: fleet.lanes_wanted,
     MemoryRead: memory.memory_read,
     FaultFound: distrust.fault_found,
+    ChunkRefused: reports.refused,
 }
 
 _LANE_HANDLERS: dict[type, Callable[[Books, LaneBook, Any], None]] = {
@@ -363,7 +371,7 @@ _LANE_HANDLERS: dict[type, Callable[[Books, LaneBook, Any], None]] = {
     LaneBroken: watch.lane_broken,
     LaneObserved: _observed,
     ChunkReported: reports.reported,
-    ChunkRefused: reports.refused,
     RecordsLeft: reports.records_left,
+    ChunkPacking: reports.packing,
     JobForgotten: _forgotten,
 }

@@ -40,9 +40,11 @@ from mpqueue._core.commands import (
 )
 from mpqueue._core.messages import (
     BellRung,
+    ChunkRefused,
     ChunkReported,
     FaultFound,
     LaneDied,
+    LaneInitialized,
     LaneObserved,
     Message,
     Slept,
@@ -60,6 +62,7 @@ from mpqueue._parent.surroundings.clock import Clock, cpu_seconds
 from mpqueue._parent.transport.last_words import last_words
 from mpqueue._parent.transport.traffic import Traffic
 from mpqueue._parent.users_code.asides import Asides
+from mpqueue._parent.users_code.leavings import Leavings
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue.errors import InternalError, JobStateError, MPQueueError, QueueClosedError
@@ -104,7 +107,9 @@ class Coordinator:
         self._pool: LanePool | None = None
         self._more: deque[Message] = deque()
         self._asides: list[Asides] = []
-        self._traffic = Traffic(clock.now, self.post, self.do_later, announce, scheduler.books)
+        self._leavings = Leavings(name.replace("coordinator", "leavings"), self._fault_in_leavings)
+        packers = self.asides("packer")
+        self._traffic = Traffic(clock.now, self.post, self.do_later, announce, scheduler.books, packers, self._step)
         self._subscribers: dict[int, list[Subscriber]] = {}
         self._running = True
         self._ended = False
@@ -146,7 +151,7 @@ class Coordinator:
     def ask(self, call: Callable[[], T]) -> T:
         """Run ``call`` on the coordinator's thread, between two messages; its value, or what it raises.
 
-        Raises RuntimeError when called on that thread (while an item is being pickled, say): it would wait for itself.
+        Raises RuntimeError when called on that thread: it would wait for itself.
         """
         self.check_thread()
         return self.ask_later(call).result()
@@ -154,7 +159,7 @@ class Coordinator:
     def check_thread(self) -> None:
         """Raise RuntimeError on the coordinator's own thread."""
         if threading.current_thread() is self._thread:
-            raise RuntimeError("a queue's methods can't be called while it pickles an item")
+            raise RuntimeError("a queue's methods can't be called on its coordinator's thread")
 
     def ask_later(self, call: Callable[[], T]) -> Future[T]:
         """Like `ask`, without waiting."""
@@ -220,6 +225,8 @@ class Coordinator:
                 faults.append(_found_at("carried out", command, fault))
         if faults:
             self._end_touched(faults)
+        if (type(message) is ChunkReported and message.foreign) or type(message) in (ChunkRefused, LaneInitialized):
+            self._leavings.add(message)
         if error is not None:
             raise error
 
@@ -314,6 +321,7 @@ class Coordinator:
     # -- the thread ------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
+        self._leavings.owner = threading.get_ident()
         try:
             self._serve()
         except BaseException as error:
@@ -322,6 +330,8 @@ class Coordinator:
         for asides in self._asides:
             asides.close()
         self._refuse_rest()
+        self._hand_over_leavings()
+        self._leavings.end()
         try:
             self._traffic.close()
         finally:
@@ -349,6 +359,7 @@ class Coordinator:
                 asides.look()
             while self._more and self._running:
                 self._step(self._more.popleft())
+            self._hand_over_leavings()
             if self._awaited:
                 self._answer_awaited()
 
@@ -363,6 +374,15 @@ class Coordinator:
         dues = (self.scheduler.deadline, *[asides.deadline for asides in self._asides])
         return min((due for due in dues if due is not None), default=None)
 
+    def _hand_over_leavings(self) -> None:
+        """What may be users' objects and is not needed any more is freed elsewhere, now that no frame refers to it."""
+        if errors := self.scheduler.books.take_let_go():
+            self._leavings.add(errors)
+        self._leavings.hand_over()
+
+    def _fault_in_leavings(self, error: BaseException) -> None:
+        self.post(found("while it freed what it was done with", error))
+
     def _answer_awaited(self) -> None:
         awaited, self._awaited = self._awaited, []
         for condition, answer in awaited:
@@ -376,6 +396,7 @@ class Coordinator:
         while (received := self.inbox.take_now()) is not None:
             if isinstance(received, Request) and received.answer is not None and not received.answer.done():
                 received.answer.set_exception(self.broken or QueueClosedError("the queue is closed"))
+            self._leavings.inherit(received)
 
     def _answer(self, request: Request) -> None:
         try:
@@ -489,6 +510,7 @@ class Coordinator:
 
     def _tell_started(self, command: AnnounceStarted) -> None:
         command.job.table.live.running = partial(running_items, self.scheduler.books, self._lane, command.job)
+        command.job.table.live.heir = self._leavings.inherit
         self._announce(command)
 
     def _tell_items(self, command: AnnounceItems) -> None:
@@ -503,13 +525,18 @@ class Coordinator:
 
     def _tell_finished(self, command: AnnounceFinished) -> None:
         command.job.table.live.running = dict
-        for subscriber in self._subscribers.pop(command.job.number, ()):
+        self._traffic.job_ended(command.job)
+        subscribers = self._subscribers.pop(command.job.number, ())
+        for subscriber in subscribers:
             subscriber(None)
         self._announce(command)
+        if subscribers and command.job.table.live.foreign:
+            self._leavings.add(subscribers)
 
     def _give_up_job(self, command: GiveUpJob) -> None:
         job = command.job
         job.table.live.running = dict
+        self._traffic.job_ended(job)
         for subscriber in self._subscribers.pop(job.number, ()):
             subscriber(None)
         if job.fault is not None:

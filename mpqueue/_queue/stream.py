@@ -83,6 +83,15 @@ class Stream:
         """The mistake of mpqueue's own that ended the stream."""
         return self._book.fault
 
+    @property
+    def foreign(self) -> bool:
+        """True where objects of users' classes may be among its items and outcomes: to free them may run any code."""
+        return self._table.live.foreign
+
+    def tell(self, notice: Callable[[], None]) -> None:
+        """Have something done on the listener thread, where any code may run."""
+        self._host.tell(notice)
+
     def window(self, workers: int) -> int:
         """How many items should be under way or untaken at most, to keep so many workers busy."""
         return self._book.sizer.window(workers)

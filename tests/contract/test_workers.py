@@ -149,9 +149,9 @@ def test_the_handler_is_brought_once(bench: Bench) -> None:
 
 def test_an_item_that_can_t_be_pickled_holds_its_chunk_back(bench: Bench) -> None:
     job = bench.job(succeed(), packed(Packing.UNPICKLABLE), succeed())
-    chunk = bench.send(job)
+    bench.send(job)
     refused = bench.take(ChunkRefused)
-    assert (refused.chunk, [*refused.failures], refused.failures[1].charged) == (chunk, [1], False)
+    assert (refused.job, [*refused.failures], refused.failures[1].charged) == (job, [1], False)
     assert bench.observe()[:4] == (0, IDLE, 0, 0)
 
 

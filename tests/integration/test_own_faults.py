@@ -252,6 +252,17 @@ def test_a_mistake_on_any_thread_ends_the_job(where: str, monkeypatch: pytest.Mo
         monkeypatch.undo()
 
 
+def test_a_mistake_with_items_that_were_pickled_aside_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Traffic, "_packed", broken)
+    with JobQueue(1) as queue:
+        queue.create_job("victim", [Opaque()], succeed)
+        with pytest.raises(InternalError, match="mistake"):
+            queue.start("victim").result(LIMIT)
+        monkeypatch.undo()
+        queue.create_job("next", [Opaque()], succeed)
+        assert queue.start("next").result(LIMIT).completed == 1
+
+
 class Opaque:
     """Not plain data."""
 

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +120,25 @@ def a_setup_that_fails(folder: Path) -> None:
         assert queue.run([1, 2], take_two, setup=fail_in_setup).failed == 2
 
 
-RUNS = [crashes_and_retries, thefts, pauses_and_cancels, timeouts_and_recycling, streams, a_journal, a_setup_that_fails]
+def items_with_code(folder: Path) -> None:
+    items = [*map(Fraction, range(20)), threading.Lock(), *map(Fraction, range(20))]
+    with JobQueue(2) as queue:
+        job = queue.run(items, do.succeed, chunksize=5)
+        assert (job.completed, job.failed) == (40, 1)
+    with Executor(1) as executor:
+        assert executor.submit(do.succeed, Fraction(1)).result() == 1
+
+
+RUNS = [
+    crashes_and_retries,
+    thefts,
+    pauses_and_cancels,
+    timeouts_and_recycling,
+    streams,
+    a_journal,
+    a_setup_that_fails,
+    items_with_code,
+]
 
 
 @pytest.fixture
@@ -161,7 +181,9 @@ def test_a_run_s_messages_give_the_same_commands_again(
             kinds[step.message["is"]] += 1
             assert step.commands == step.recorded, f"{recording.name}, step {step.number}: {step.message}"
     assert kinds["ChunkSent"], "something ran"
-    assert len(recordings) == (2 if run in (streams, a_journal) else 1)
+    if run is items_with_code:
+        assert {"ChunkPacking", "ChunkPacked", "ChunkRefused"} <= kinds.keys()
+    assert len(recordings) == (2 if run in (streams, a_journal, items_with_code) else 1)
 
 
 def test_a_recording_of_version_0_1_opens_and_gives_the_same_commands() -> None:

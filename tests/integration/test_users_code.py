@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import gc
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mpqueue import JobQueue, RetryPolicy
+import mpqueue
+from mpqueue import JobQueue, JobRun, RetryPolicy
+from mpqueue._dropin.shared_pool import shared_pool
+from mpqueue.errors import ItemPicklingError
+from tests.support import handlers as do
 from tests.support import tracked
-from tests.support.tracked import Stuck, Tracked, TrackedError, make_state, value_of, work_with
+from tests.support.tracked import Stuck, Tracked, TrackedError, make_state, value_of, work, work_beside, work_with
 
 pytestmark = pytest.mark.slow
 
@@ -32,18 +43,79 @@ def run_job(journal: str | None) -> None:
         assert queue.retry_failed("job").result(60).failed == 3
 
 
+def by_job(_: Path) -> None:
+    run_job(None)
+
+
 def by_journal(tmp_path: Path) -> None:
     run_job(str(tmp_path / "run.db"))
     with JobQueue(2, journal=str(tmp_path / "run.db")) as queue:
         assert len(queue.load_job("job").items) == 9
 
 
-def test_what_a_journal_keeps_is_not_pickled_on_the_coordinators_thread(tmp_path: Path) -> None:
+def by_cancelled_job(_: Path) -> None:
+    with JobQueue(1) as queue:
+        started = threading.Event()
+        queue.on("job:progress", lambda _: started.set())
+        queue.create_job("job", items(2000), work, chunksize=1)
+        run = queue.start("job")
+        assert started.wait(60)
+        queue.cancel("job")
+        assert run.result(60).cancelled
+        queue.clear_job("job")
+
+
+def by_map(_: Path) -> None:
+    handler = partial(work_beside, mpqueue.share(Tracked(0, "shared")))
+    for _time in range(3):
+        mpqueue.map(handler, items(), on_error="collect")
+
+
+def by_imap(_: Path) -> None:
+    for _outcome in mpqueue.imap(work, items(), on_error="collect"):
+        pass
+    for _outcome in mpqueue.imap(work, items(500), on_error="collect"):
+        break
+
+
+def by_pool(_: Path) -> None:
+    with mpqueue.Pool(2) as pool:
+        for _time in range(20):
+            assert pool.apply(work, (Tracked(0, "item"),)).value == 0
+        results = [pool.apply_async(work, (item,)) for item in items()]
+        for result in results:
+            with contextlib.suppress(TrackedError):
+                result.get(60)
+        with contextlib.suppress(TrackedError):
+            pool.map(work, items())
+
+
+def by_executor(_: Path) -> None:
+    with mpqueue.Executor(2) as executor:
+        for value in range(30):
+            future = executor.submit(work, Tracked(value, "item"))
+            with contextlib.suppress(TrackedError):
+                future.result(60)
+        futures = [executor.submit(work, item) for item in items(20)]
+        for future in futures:
+            future.cancel()
+
+
+@pytest.mark.usefixtures("shared_pool_ends")
+@pytest.mark.parametrize("way", [by_job, by_journal, by_cancelled_job, by_map, by_imap, by_pool, by_executor])
+def test_code_of_users_classes_never_runs_on_the_coordinators_thread(
+    way: Callable[[Path], None], tmp_path: Path
+) -> None:
     tracked.begin()
-    by_journal(tmp_path)
-    kept = {(what, thread) for what, thread in tracked.seen if what in ("result.__reduce__", "error.__reduce__")}
-    assert kept
-    assert not [thread for _, thread in kept if "coordinator" in thread]
+    gc.disable()  # the collector runs on any thread that there is
+    try:
+        way(tmp_path)
+        shared_pool.close()
+    finally:
+        gc.enable()
+    assert any(what == "item.__reduce__" for what, _ in tracked.seen)
+    assert any(what == "result.__setstate__" for what, _ in tracked.seen)
+    assert not sorted((what, thread) for what, thread in tracked.seen if "coordinator" in thread)
 
 
 @pytest.fixture
@@ -52,6 +124,66 @@ def stuck() -> Iterator[list[Stuck]]:
     tracked.begin()
     yield [Stuck(value) for value in range(4)]
     tracked.go_on.set()
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_items_that_are_slow_to_pickle_delay_their_own_job_only(lanes: int, stuck: list[Stuck]) -> None:
+    with JobQueue(lanes) as queue:
+        queue.create_job("slow", stuck, value_of)
+        run = queue.start("slow")
+        assert tracked.arrived.wait(60)
+        assert queue.run(range(20), do.double).results == [2 * value for value in range(20)]
+        assert not run.done()
+        tracked.go_on.set()
+        assert run.result(60).results == [0, 1, 2, 3]
+
+
+def cancel(queue: JobQueue, run: JobRun) -> None:
+    queue.cancel("slow")
+    assert run.result(60).cancelled
+    assert queue.run([1], do.double).results == [2]
+
+
+def cancel_and_kill(queue: JobQueue, run: JobRun) -> None:
+    queue.cancel("slow", kill=True)
+    assert run.result(60).cancelled
+    assert queue.run([1], do.double).results == [2]
+
+
+def close(queue: JobQueue, run: JobRun) -> None:
+    queue.close(kill=True)
+    assert run.result(60).cancelled
+
+
+def crash(queue: JobQueue, run: JobRun) -> None:
+    for pid in queue._host.worker_pids():
+        os.kill(pid, signal.SIGKILL)
+    assert queue.run([1], do.double).results == [2]
+    tracked.go_on.set()
+    assert run.result(60).results == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("happens", [cancel, cancel_and_kill, close, crash])
+def test_whatever_happens_while_items_are_pickled(
+    happens: Callable[[JobQueue, JobRun], None], stuck: list[Stuck]
+) -> None:
+    with JobQueue(1) as queue:
+        queue.create_job("slow", stuck, value_of)
+        run = queue.start("slow")
+        assert tracked.arrived.wait(60)
+        happens(queue, run)
+
+
+def test_an_item_that_is_pickled_for_ever_fails_and_the_others_do_not(
+    stuck: list[Stuck], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mpqueue._parent.users_code.asides.LOOK", 0.02)
+    with JobQueue(1) as queue:
+        job = queue.run([{"id": 1}, {"id": 2, "stuck": stuck[2]}, {"id": 3}], tracked.id_of, chunksize=3)
+        assert job.results == [1, None, 3]
+        assert isinstance(job.items[1].exception, ItemPicklingError)
+        assert "item 2 of type dict can't be pickled: it takes too long" in str(job.items[1].error)
+        assert queue.run([1], do.double).results == [2]
 
 
 def test_a_result_that_is_pickled_for_ever_is_not_in_the_journal(
@@ -67,3 +199,21 @@ def test_a_result_that_is_pickled_for_ever_is_not_in_the_journal(
         assert {item.status for item in queue.load_job("job").items} == {"pending"}
         tracked.go_on.set()
         assert [value_of(result) for result in queue.run(range(4), tracked.get_stuck, id="job").results] == [0, 1, 2, 3]
+
+
+class Asking:
+    """An item that asks its queue something when it is pickled."""
+
+    queue: JobQueue | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        assert self.queue is not None
+        self.queue.create_job("another", [1], do.double)
+        self.queue.cancel("another")
+        return int, (self.queue.get_stats().total,)
+
+
+def test_an_item_may_call_its_queue_while_it_is_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
+    with JobQueue(1) as queue:
+        monkeypatch.setattr(Asking, "queue", queue)
+        assert queue.run([Asking()], do.succeed).results == [2]

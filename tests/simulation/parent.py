@@ -28,6 +28,7 @@ from mpqueue._parent.journal import chunk_rows as rows
 from mpqueue._parent.journal import journal_file as store
 from mpqueue._parent.journal import journal_writer as journal
 from mpqueue._parent.journal import kept_values as values
+from mpqueue._parent.users_code import leavings
 from mpqueue._queue import closer, open_runs, registry
 from tests.simulation import world as simulated
 from tests.simulation.disk import Disk, SystemCalls
@@ -79,6 +80,10 @@ def _current_thread() -> object:
     return World.current.here
 
 
+def _get_ident() -> int:
+    return id(World.current.here)
+
+
 def _complain(text: str, *arguments: object, **_: object) -> NoReturn:
     if isinstance(killed := sys.exception(), ProgramKilled):
         raise killed  # no mistake: its threads end wherever they are
@@ -86,7 +91,11 @@ def _complain(text: str, *arguments: object, **_: object) -> NoReturn:
 
 
 _THREADING = SimpleNamespace(
-    Thread=simulated.Thread, Lock=simulated.Lock, RLock=simulated.Lock, current_thread=_current_thread
+    Thread=simulated.Thread,
+    Lock=simulated.Lock,
+    RLock=simulated.Lock,
+    current_thread=_current_thread,
+    get_ident=_get_ident,
 )
 _QUEUE = SimpleNamespace(SimpleQueue=simulated.Queue, Empty=queue.Empty)
 
@@ -107,6 +116,7 @@ def simulated_parent() -> Iterator[None]:
                 "on_exit": lambda *_, **__: lambda: None,
             },
             errands: {"threading": _THREADING, "queue": _QUEUE},
+            leavings: {"threading": _THREADING},
             listeners: {"threading": _THREADING, "queue": _QUEUE},
             journal: {
                 "threading": _THREADING,

@@ -133,7 +133,7 @@ class Auditor:
                 continue
             if other.options.max_lanes is not None and other.lanes_held >= other.options.max_lanes:
                 continue
-            if other.pending.next_care is Care.APART:
+            if other.next_care is Care.APART:
                 continue  # waits for all lanes, and no longer than it must
             assert other.options.priority <= job.options.priority, "the higher priority first"
             if other.options.priority == job.options.priority:
@@ -149,7 +149,7 @@ class Auditor:
         if chunk.care is Care.APART:
             assert lane.tries == 1 / chunk.job.options.items_per_task, "in a new worker"
             # What is of a higher priority than the first one to wait was perhaps sent meanwhile.
-            waiting = [job for job in self._books.jobs.values() if job.pending.next_care is Care.APART]
+            waiting = [job for job in self._books.jobs.values() if job.next_care is Care.APART]
             least = min(job.options.priority for job in (chunk.job, *waiting))
             sent = [one.sent_at for one in others if one.job.options.priority <= least]
             assert not sent or self._fleet.now - min(sent) >= APART_PATIENCE - EPSILON

@@ -41,6 +41,8 @@ from mpqueue._core.commands import (
     Warn,
 )
 from mpqueue._core.messages import (
+    ChunkPacked,
+    ChunkPacking,
     ChunkRefused,
     ChunkSent,
     FailedItemsReset,
@@ -73,7 +75,7 @@ from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._options import JobOptions
 from mpqueue._wire.pace import LIMIT
-from mpqueue.errors import ItemPicklingError
+from mpqueue.errors import ItemPicklingError, shown
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import ITEM_CODES
 from mpqueue.testing import FakeClock
@@ -148,7 +150,8 @@ class FakeLanes:
 
     ``latency`` is the seconds that a frame or a message is under way between a worker and the scheduler; what is in
     shared memory (the ledger, flags, limits) is seen at once. Starting a worker takes ``start_seconds``, killing one
-    ``kill_seconds``.
+    ``kill_seconds``; to pickle a chunk takes ``pack_seconds``, on a thread of its job's own. None: it is done at once,
+    where items are sent.
     """
 
     def __init__(
@@ -158,6 +161,7 @@ class FakeLanes:
         latency: float = 0.0,
         start_seconds: float = 0.1,
         kill_seconds: float = 0.0,
+        pack_seconds: float | None = None,
         max_items_per_worker: int | None = None,
         max_memory: int | None = None,
         seed: int = 0,
@@ -178,6 +182,9 @@ class FakeLanes:
         self.latency = latency
         self.start_seconds = start_seconds
         self.kill_seconds = kill_seconds
+        self.pack_seconds = pack_seconds
+        self._packed: set[Chunk] = set()  #: those that wait, pickled, for a lane
+        self._packers: dict[int, float] = {}  #: by job: when its thread is done with what it has now
         self.workers: list[FakeWorker | None] = [None] * lanes
         self.fate_of = fate_of  #: by lane's number: those of one fate die together
         self.is_blind = is_blind  #: nobody can read the ledger of a dead worker
@@ -435,19 +442,32 @@ class FakeLanes:
             self.call_at(self.now + self.latency, lambda: worker.receive(frame))
 
     def _send_chunk(self, command: SendChunk) -> None:
-        chunk = command.chunk
+        chunk, seconds = command.chunk, self.pack_seconds
         payloads = chunk.job.table.payloads
         refused = {
             position: Failure(ItemPicklingError("unpicklable"), charged=False)
             for position, index in enumerate(chunk.indices)
             if payloads[index].packing is Packing.UNPICKLABLE
         }
+        if refused or (seconds is not None and chunk not in self._packed):
+            self._more.append(ChunkPacking(command.lane, command.generation, chunk.number))
+            done_at = max(self.now, self._packers.get(chunk.job.number, 0.0)) + (seconds or 0.0)
+            self._packers[chunk.job.number] = done_at
+            self.call_at(done_at, lambda: self._chunk_packed(chunk, refused))
+            return
+        self._packed.discard(chunk)
+        size = 100 * len(chunk.indices)
+        self._more.append(ChunkSent(command.lane, command.generation, chunk.number, size, 0.0, self.now))
+        self._send(command)
+
+    def _chunk_packed(self, chunk: Chunk, refused: dict[int, Failure]) -> None:
+        if chunk not in chunk.job.packing:
+            return  # nobody wants it any more
         if refused:
-            self._more.append(ChunkRefused(command.lane, command.generation, chunk.number, refused))
+            self.handle(ChunkRefused(chunk.job, refused))
         else:
-            size = 100 * len(chunk.indices)
-            self._more.append(ChunkSent(command.lane, command.generation, chunk.number, size, 0.0, self.now))
-            self._send(command)
+            self._packed.add(chunk)
+            self.handle(ChunkPacked(chunk.job))
 
     def _forget_job(self, command: ForgetJob) -> None:
         worker = self._live(command.lane, command.generation)
@@ -505,7 +525,7 @@ class FakeLanes:
                 worker.crash()
             else:
                 worker.initializes(ended=True)
-                self.post(LaneInitialized(lane, generation, failure))
+                self.post(LaneInitialized(lane, generation, failure, "" if failure is None else shown(failure.error)))
 
         self.call_at(self.now + doing.seconds, initialized)
 

@@ -134,6 +134,7 @@ def _check_whereabouts(books: Books, job: JobBook, timers: list[Timer]) -> None:
         if chunk.job is job
         for index in chunk.indices[chunk.reported : chunk.end]
     ]
+    travelling += [index for chunk in (*job.packing, *job.packed) for index in chunk.indices]
     waiting = [index for index in waiting_items(job.pending) if index not in job.dropped or index not in ended]
     places = Counter([*ended, *retrying, *travelling, *waiting])
     assert all(count == 1 for count in places.values()), f"in two places: {places.most_common(3)}"

@@ -37,8 +37,11 @@ from mpqueue._core.commands import (
     StartLane,
 )
 from mpqueue._core.messages import (
+    ChunkPacked,
+    ChunkPacking,
     ChunkRefused,
     ChunkReported,
+    ChunkSent,
     JobForgotten,
     LaneDied,
     LaneInitialized,
@@ -94,13 +97,31 @@ class _Script:
     def __init__(self) -> None:
         self.books = Books(1, None, random.Random(0), Capabilities())
         self.heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.left: set[int] = set()  #: the numbers of the chunks that have left, or never will
+        self._sending: dict[int, SendChunk] = {}
 
     def handle(self, message: Any, _: float) -> list[Command]:
         """See `Scheduler.handle`."""
         if isinstance(message, _Do):
+            sending = [command for command in message.commands if isinstance(command, SendChunk)]
+            self._sending.update((command.chunk.number, command) for command in sending)
             return message.commands
         if isinstance(message, _CONTRACT):
             self.heard.put(message)
+        return self._pass_on(message)
+
+    def _pass_on(self, message: Any) -> list[Command]:
+        """A chunk whose items have to be pickled first goes out as soon as they are."""
+        match message:
+            case ChunkSent():
+                self.left.add(message.chunk)
+            case ChunkPacking():
+                chunk = self._sending[message.chunk].chunk
+                chunk.job.packing.append(chunk)
+            case ChunkPacked(job):
+                return [self._sending[job.packing.popleft().number]]
+            case ChunkRefused(job):
+                self.left.add(job.packing.popleft().number)
         return []
 
 
@@ -172,7 +193,8 @@ class Bench(ABC):
         """The next message, which is of that kind and of the worker that is up."""
         message = self.take_any()
         assert isinstance(message, kind), message
-        assert (message.lane, message.generation) == (0, self.generation)  # type: ignore[attr-defined]
+        if not isinstance(message, ChunkRefused):
+            assert (message.lane, message.generation) == (0, self.generation)  # type: ignore[attr-defined]
         return message
 
     def run(self, job: JobBook, **how: Any) -> ChunkReported:
@@ -320,6 +342,13 @@ class RealBench(Bench):
         folder = self._folder / f"gate-{next(self._gates)}"
         folder.mkdir()
         return Gate(folder)
+
+    def send(self, job: JobBook, **how: Any) -> int:
+        """See `Bench.send`. The chunk has left by then, where its worker is the one that is up."""
+        number, lane = super().send(job, **how), self.pool.lane(0)
+        if lane is not None and lane.generation == self.generation:
+            wait_until(lambda: number in self.script.left, what="the chunk to leave")
+        return number
 
     def warm_up(self) -> None:
         """Have the lane start its threads, so that a test of a lane that stays need not."""

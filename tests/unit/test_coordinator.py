@@ -72,10 +72,11 @@ def test_segments_that_come_back_with_an_early_report_are_used_again(coordinator
     book = JobBook(1, "job", make_table([bytearray(2 * BIG)]), JobOptions(RetryPolicy()), None)
     exchange, stub = coordinator._traffic._exchange, lane
     held: Any = stub
-    packed = exchange.pack(held, Chunk(1, book, range(1), Care.NONE, expected=0.0, sent_at=0.0))
-    assert isinstance(packed, Packed)
-    assert packed.segment is not None
-    lane.leave(report(returned=[packed.segment.serial]))
+    chunk = Chunk(1, book, range(1), Care.NONE, expected=0.0, sent_at=0.0)
+    packed = exchange.pack_at_once(chunk, book.table.payloads)
+    assert packed is not None
+    exchange.hand_over(held, packed)
+    lane.leave(report(returned=packed.serials))
     coordinator.handle(BellRung(0, 0))
     assert lane.take_early() is None
     assert exchange._store is not None

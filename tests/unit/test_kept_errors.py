@@ -12,7 +12,7 @@ from mpqueue._core.state.pending import Care
 from mpqueue._options import JobOptions
 from mpqueue._parent.transport.decode import Unpickling
 from mpqueue._parent.transport.kept_errors import let_go, text_of
-from mpqueue._parent.transport.packing import pack_items
+from mpqueue._parent.transport.packing import Packing
 from mpqueue._wire.frames import Ended, ReportFrame, dump_frame
 from mpqueue._wire.memory.segments import SegmentRef, SegmentStore
 from mpqueue._wire.pickling.payload import Packed, dump
@@ -61,11 +61,13 @@ def test_an_error_without_a_text_has_its_type() -> None:
 
 def test_an_item_that_cannot_be_pickled_keeps_nothing_of_the_engine() -> None:
     for bad, said in ((fail, "ValueError: cannot do"), (fail_with(TextlessError()), "TextlessError (its str() fails)")):
-        failures: Any = pack_items(chunk_of(WhenPickled(bad)), SegmentStore())
-        error = failures[0].error
+        chunk = chunk_of(WhenPickled(bad))
+        packed = Packing(chunk, chunk.job.table.payloads, SegmentStore(), float).run()
+        assert packed is not None
+        error: Any = packed.failures[0].error
         assert said in str(error)
         assert error.__cause__.__traceback__ is None
-        assert "in __reduce__" in failures[0].traceback
+        assert "in __reduce__" in (packed.failures[0].traceback or "")
 
 
 def test_a_result_that_cannot_be_unpickled_keeps_nothing_of_the_engine() -> None:

@@ -90,6 +90,7 @@ class Histories(RuleBasedStateMachine):
         latency=st.sampled_from((0.0, 0.0003, 0.004)),
         chunk_seconds=st.sampled_from((CHUNK_SECONDS, CHUNK_SECONDS, 0.2)),
         kill_seconds=st.sampled_from((0.0, 0.05)),
+        pack_seconds=st.sampled_from((None, None, 0.0, 0.02, 1.0)),
         max_items=st.sampled_from((None, None, 3, 20)),
         max_memory=st.sampled_from((None, None, MOST_MEMORY)),
         rough=st.booleans(),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpqueue._core.commands import SendChunk
-from mpqueue._core.rules import fleet, isolation
+from mpqueue._core.rules import fleet, isolation, reports
 from mpqueue._core.rules.watch import watch_lane
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
@@ -110,7 +110,7 @@ def _next_apart(books: Books) -> JobBook | None:
         job
         for job in books.jobs.values()
         if job.runnable
-        and job.pending.next_care is Care.APART
+        and job.next_care is Care.APART
         and any(_may_have(books, job, lane, Care.APART) for lane in books.lanes if lane.state is not LaneState.DOWN)
     ]
     if not waiting:
@@ -134,8 +134,11 @@ def _feed(books: Books, lane: LaneBook) -> None:
         return
     # A job all of whose waiting items were cancelled has nothing to send: the next one's turn.
     while (job := _choose(books, lane)) is not None and (held is None or job is held):
+        room = books.room(lane, job)
+        while room is not None and job.packed and len(job.packed[0].indices) > room:
+            reports.unpack(books, job.packed[0])
         size = _size(books, lane, job)
-        if (room := books.room(lane, job)) is not None:
+        if room is not None:
             size = min(size, room)
         if _send(books, lane, job, size, Care.ISOLATED if held is None else Care.CAREFUL) or held is not None:
             return
@@ -151,7 +154,7 @@ def _size(books: Books, lane: LaneBook, job: JobBook) -> int:
 
 def _may_queue_behind(lane: LaneBook, held: JobBook) -> bool:
     """True where the lane, which holds a chunk of this job, may have the next one too, so that it need not wait."""
-    if max(lane.chunks[0].care, held.pending.next_care) >= Care.ALONE:
+    if max(lane.chunks[0].care, held.next_care) >= Care.ALONE:
         return False
     return held.number in lane.proven and held.sizer.may_prefetch
 
@@ -177,7 +180,7 @@ def _may_have(books: Books, job: JobBook, lane: LaneBook, care: Care = Care.ISOL
 
     Or where its next item needs more than that much care.
     """
-    if job.pending.next_care > care:
+    if job.next_care > care:
         return False
     most = job.options.max_lanes
     capped = most is not None and job.lanes_held >= most and job is not lane.job
@@ -207,22 +210,11 @@ def _take(job: JobBook, size: int, care: Care) -> tuple[Sequence[int], Care]:
 
 
 def _send(books: Books, lane: LaneBook, job: JobBook, size: int, most: Care) -> bool:
-    indices, care = _take(job, size, most)
-    if not indices:
+    chunk = job.packed.popleft() if job.packed else _make_chunk(books, job, size, most)
+    if chunk is None:
         return False
-    tries = job.table.attempts
-    # Where nothing failed so far, every coming try is the first one.
-    attempts = [tries[index] for index in indices] if job.table.history else ()
-    chunk = Chunk(
-        number=lane.number_chunk(),
-        job=job,
-        indices=indices,
-        care=care,
-        expected=len(indices) * (job.sizer.seconds_per_item or 0.0),
-        sent_at=books.now,
-        attempts=[tried + 1 for tried in attempts] if any(attempts) else (),
-    )
-    books.count_tries(lane, job, len(indices))
+    chunk.number, chunk.sent_at = lane.number_chunk(), books.now
+    books.count_tries(lane, job, len(chunk.indices))
     lane.asked(books.now)
     books.add_chunk(lane, chunk)
     with_handler = job.number not in lane.loaded
@@ -230,3 +222,21 @@ def _send(books: Books, lane: LaneBook, job: JobBook, size: int, most: Care) -> 
     books.commands.append(SendChunk(lane.number, lane.generation, chunk, with_handler))
     watch_lane(books, lane)
     return True
+
+
+def _make_chunk(books: Books, job: JobBook, size: int, most: Care) -> Chunk | None:
+    indices, care = _take(job, size, most)
+    if not indices:
+        return None
+    tries = job.table.attempts
+    # Where nothing failed so far, every coming try is the first one.
+    attempts = [tries[index] for index in indices] if job.table.history else ()
+    return Chunk(
+        number=0,
+        job=job,
+        indices=indices,
+        care=care,
+        expected=len(indices) * (job.sizer.seconds_per_item or 0.0),
+        sent_at=books.now,
+        attempts=[tried + 1 for tried in attempts] if any(attempts) else (),
+    )

@@ -62,10 +62,12 @@ def lane_absent(books: Books, lane: LaneBook, _message: LaneAbsent) -> None:
 def lane_initialized(books: Books, lane: LaneBook, message: LaneInitialized) -> None:
     """A worker has run the initializer; where that fails in every worker, nothing can be run."""
     if message.failure is None:
+        books.let_go(books.init_error)
         books.init_error = None
         _take_into_service(books, lane)
         return
-    books.init_error = message.failure.error
+    books.let_go(books.init_error)
+    books.init_error, books.init_text = message.failure.error, message.text
     lane.start_failures += 1
     lane.state = LaneState.DYING
     books.commands.append(KillLane(lane.number))
@@ -76,7 +78,7 @@ def lane_initialized(books: Books, lane: LaneBook, message: LaneInitialized) -> 
 def fail_for_initializer(books: Books) -> None:
     """Fail what waits for workers that the initializer keeps from coming."""
     cause = books.init_error
-    error = SetupError(f"the initializer failed in every worker; the last time with {shown(cause)}")
+    error = SetupError(f"the initializer failed in every worker; the last time with {books.init_text}")
     error.__cause__ = cause
     for job in list(books.jobs.values()):
         fail_rest(books, job, error)
@@ -148,7 +150,7 @@ def _died_in_initializer(books: Books, lane: LaneBook, message: LaneDied) -> Non
     lane.start_failures += 1
     _start_later(books, lane)
     if all(other.start_failures >= DEADLY and other.state is not LaneState.READY for other in books.lanes):
-        books.init_error = error
+        books.init_error, books.init_text = error, shown(error)
         fail_for_initializer(books)
 
 

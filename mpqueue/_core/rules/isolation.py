@@ -18,14 +18,14 @@ def allows(books: Books, lane: LaneBook, job: JobBook) -> bool:
     """False where serving the job on this lane now would bring two suspects together, or keep one waiting for ever."""
     if any(chunk.isolated for chunk in lane.chunks):
         return False
-    groups = job.pending.next_care is Care.ISOLATED
+    groups = job.next_care is Care.ISOLATED
     if lane.fate is None:
         return not (groups and lane.chunks)
     if groups:
         return not any(mate.chunks for mate in _mates(books, lane)) and not lane.chunks
     if any(chunk.isolated for mate in _mates(books, lane) for chunk in mate.chunks):
         return False
-    return not any(other.pending.next_care is Care.ISOLATED and other.runnable for other in books.jobs.values())
+    return not any(other.next_care is Care.ISOLATED and other.runnable for other in books.jobs.values())
 
 
 def _mates(books: Books, lane: LaneBook) -> list[LaneBook]:

@@ -97,7 +97,7 @@ def retry_due(books: Books, job_number: int, index: int, epoch: int) -> None:
 
 def fail_rest(books: Books, job: JobBook, error: BaseException) -> None:
     """Every item of the job that has not ended fails with ``error``, uncharged, and the job ends."""
-    job.pending.clear()
+    job.clear_waiting()
     table, completed, failed = job.table, job.completed, job.failed
     unfinished = table.unfinished()
     failure = Failure(error, charged=False)
@@ -121,12 +121,14 @@ def finish_if_over(books: Books, job: JobBook) -> None:
 
 def finish(books: Books, job: JobBook, status: JobStatus) -> None:
     """The job has ended: tell the listeners, and the workers that still hold its handler."""
-    job.pending.clear()
+    job.clear_waiting()
     if job.started_at is not None:
         job.duration = books.now - job.started_mono
         job.finished_at = job.started_at + job.duration
         job.timings.finish(books.now)
     job.status = status
+    books.let_go(job.last_setup_failure)
+    job.last_setup_failure = None
     books.jobs.pop(job.number, None)
     books.commands.append(AnnounceFinished(job, status, job.completed, job.failed, job.duration or 0.0))
     clear_flags(books, job)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpqueue._core.commands import AnnounceRecords, Warn
-from mpqueue._core.messages import ChunkRefused, ChunkReported, ChunkSent, RecordsLeft
+from mpqueue._core.messages import ChunkPacked, ChunkPacking, ChunkRefused, ChunkReported, ChunkSent, RecordsLeft
 from mpqueue._core.rules.outcomes import fail_rest, finish_if_over, put_back, record
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.item_table import Failure
@@ -24,6 +24,8 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
     if chunk is None:
         return
     job = chunk.job
+    if report.foreign:
+        job.table.live.foreign = True
     if report.records:
         job.spoke = True
         books.commands.append(AnnounceRecords(job, lane.number, report.records))
@@ -93,6 +95,22 @@ def _learn(job: JobBook, report: ChunkReported) -> None:
     job.seconds_used += report.busy
 
 
+def packing(books: Books, lane: LaneBook, message: ChunkPacking) -> None:
+    """The chunk has not left, and nobody knows when it will: the lane is for others meanwhile."""
+    chunk = lane.find(message.chunk)
+    if chunk is None:
+        return
+    job = chunk.job
+    job.table.live.foreign = True
+    books.remove_chunk(lane, chunk)
+    books.count_tries(lane, job, -len(chunk.indices))
+    if job.number not in lane.proven:
+        lane.loaded.pop(job.number, None)  # the chunk was to bring the handler
+    if job.active and not job.cancelled:
+        job.packing.append(chunk)
+    finish_if_over(books, job)
+
+
 def sent(chunk: Chunk, message: ChunkSent) -> None:
     """The chunk has left: how large its items are is known now."""
     chunk.size, chunk.packing, chunk.left_at = message.size, message.packing, message.left_at
@@ -109,18 +127,28 @@ def records_left(books: Books, lane: LaneBook, message: RecordsLeft) -> None:
         books.commands.append(AnnounceRecords(chunk.job, lane.number, message.records))
 
 
-def refused(books: Books, lane: LaneBook, message: ChunkRefused) -> None:
+def packed(message: ChunkPacked) -> None:
+    """The first chunk that is being pickled can go out, to whichever lane is free."""
+    job = message.job
+    if job.packing:
+        job.packed.append(job.packing.popleft())
+
+
+def unpack(books: Books, chunk: Chunk) -> None:
+    """Do without this chunk, which waits to be pickled or to go out."""
+    line = chunk.job.packing if chunk in chunk.job.packing else chunk.job.packed
+    line.remove(chunk)
+    put_back(books, chunk.job, chunk.indices)
+
+
+def refused(books: Books, message: ChunkRefused) -> None:
     """A chunk never left, because some of its items can't be pickled."""
-    chunk = lane.find(message.chunk)
-    if chunk is None:
+    job = message.job
+    if not job.packing:
         return
-    job = chunk.job
-    books.remove_chunk(lane, chunk)
-    books.count_tries(lane, job, -len(chunk.indices))
-    if job.number not in lane.proven:
-        lane.loaded.pop(job.number, None)  # the chunk was to bring the handler
+    chunk = job.packing.popleft()
     bad = sorted(message.failures)
-    put_back_around(books, job, chunk, bad)
+    put_back_around(books, job, chunk, bad, suspects=message.apart)
     record(
         books,
         job,
@@ -148,6 +176,7 @@ def setup_failed(books: Books, lane: LaneBook, job: JobBook, failure: Failure) -
     lane.loaded.pop(job.number, None)
     record_ = job.setups.setdefault(lane.number, SetupRecord())
     record_.failures += 1
+    books.let_go(job.last_setup_failure)
     job.last_setup_failure = failure
     decision = books.decide(job.options.retry, record_.failures, failure.error)
     if isinstance(decision, RetryAfter):

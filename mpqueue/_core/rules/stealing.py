@@ -130,6 +130,8 @@ def _may_lose(books: Books, lane: LaneBook, idle: list[LaneBook]) -> bool:
         return False
     if not any(chunk.unclaimed or chunk.stretch > 1 for chunk in lane.chunks):
         return False
+    if job.packing or job.packed:
+        return False  # the others wait for what is not pickled yet, and get that
     most = job.options.max_lanes
     if most is not None and job.lanes_held >= most:
         return False  # what is taken would only come back here

@@ -38,5 +38,10 @@ def item_dropped(books: Books, message: ItemDropped) -> None:
                     if lane.state is LaneState.READY:  # else it is being killed already
                         watch.kill(books, lane, Verdict(Why.CANCEL, chunk.number, 0))
                 return
-    outcomes.drop(books, job, index)
+    waiting = next((chunk for chunk in (*job.packing, *job.packed) if index in chunk.indices), None)
+    if waiting is not None:
+        job.dropped.add(index)
+        reports.unpack(books, waiting)  # which drops it
+    else:
+        outcomes.drop(books, job, index)
     outcomes.finish_if_over(books, job)

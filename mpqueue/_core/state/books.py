@@ -64,6 +64,7 @@ class Books:
         self.absent: set[int] = set()  #: lanes that there is no room for
         self.has_initializer = has_initializer  #: new workers run something before their first chunk
         self.init_error: BaseException | None = None  #: what the initializer raised last, where no worker got past it
+        self.init_text = ""  #: that error, as text
         self.closing = False
         self.no_lanes_since: float | None = None
         self.ever_ready = False  #: some worker has answered
@@ -71,6 +72,19 @@ class Books:
         self.has_suspects = False  #: there were groups of suspects: see `mpqueue._core.rules.isolation`
         self.steal_due: float | None = None  #: when stuck items are looked for
         self.commands: list[Command] = []
+        self._let_go: list[object] = []
+
+    def let_go(self, error: object) -> None:
+        """This error, of a class of users' perhaps, is not needed any more: see `take_let_go`."""
+        if error is not None:
+            self._let_go.append(error)
+
+    def take_let_go(self) -> list[object]:
+        """What was let go since the last time. To free it may run any code, so whoever takes it frees it elsewhere."""
+        if not self._let_go:
+            return []
+        taken, self._let_go = self._let_go, []
+        return taken
 
     @property
     def present(self) -> int:

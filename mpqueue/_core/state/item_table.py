@@ -62,10 +62,14 @@ class Live:
     """What is not in the books: a look at the workers, for users who ask. Neither read nor written by the scheduler.
 
     ``running``, set by the coordinator: the indices that workers are running now, and how far each is.
+    ``heir`` takes over what the table held where it is freed by a thread that must run no code of users' classes; where
+    ``foreign``, objects of such classes are among the items, results and errors, and to free them may run any code.
     """
 
     def __init__(self) -> None:
         self.running: Callable[[], Mapping[int, float]] = dict
+        self.heir: Callable[[object], object] | None = None
+        self.foreign = False
 
 
 class ItemTable:
@@ -91,6 +95,10 @@ class ItemTable:
         self.replay: Callable[[ItemTable, int], Any] = _no_handler
         self.live = Live()
 
+    def __del__(self) -> None:
+        if self.live.heir is not None and (self.live.foreign or not self._is_through):
+            self.live.heir(vars(self))
+
     def __len__(self) -> int:
         return len(self.payloads)
 
@@ -106,6 +114,11 @@ class ItemTable:
     def ended(self, index: int) -> bool:
         """True where the item has its final status."""
         return self.status[index] in (COMPLETED, FAILED)
+
+    @property
+    def _is_through(self) -> bool:
+        """True where every item has been seen by whoever says that it is foreign."""
+        return self.status.count(COMPLETED) + self.status.count(FAILED) == len(self.status)
 
     def payloads_of(self, indices: Sequence[int]) -> list[Any]:
         """The items at these indices."""

@@ -5,8 +5,9 @@ Written by the scheduler only (and so by the coordinator's thread only); `Job`, 
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.rules.chunking import ChunkSizer
 from mpqueue._core.state.item_table import Failure, ItemTable
@@ -15,6 +16,9 @@ from mpqueue._core.state.timings import Timings
 from mpqueue._options import JobOptions
 from mpqueue.errors import InternalError, WorkerCrashedError
 from mpqueue.status import COMPLETED, FAILED, JobStatus
+
+if TYPE_CHECKING:
+    from mpqueue._core.state.lane_book import Chunk
 
 #: Workers that an item has to kill until its tries are made on a lane where nothing else is.
 POISON = 2
@@ -57,6 +61,9 @@ class JobBook:
     sealed: bool = True  #: False while items may still be added
     listed: bool = True  #: False where it is not among the queue's jobs: listeners hear nothing of it
     dropped: set[int] = field(default_factory=set)  #: items that are not to run again, whatever becomes of them
+    #: Chunks of it that are on no lane, since code of their items' classes pickles them: that takes what time it may.
+    packing: deque[Chunk] = field(default_factory=deque)
+    packed: deque[Chunk] = field(default_factory=deque)  #: the same, pickled: the next ones that go out
     last_setup_failure: Failure | None = None
     fault: InternalError | None = None  #: the mistake of mpqueue's own that ended it
     restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again
@@ -84,7 +91,14 @@ class JobBook:
     @property
     def runnable(self) -> bool:
         """True where an item of it may be dispatched."""
-        return self.status is JobStatus.RUNNING and not self.cancelled and len(self.pending) > 0
+        if self.status is not JobStatus.RUNNING or self.cancelled:
+            return False
+        return bool(self.packed) or (len(self.pending) > 0 and not self.packing)
+
+    @property
+    def next_care(self) -> Care:
+        """How the items have to be handled that are dispatched next."""
+        return self.packed[0].care if self.packed else self.pending.next_care
 
     @property
     def all_ended(self) -> bool:
@@ -112,7 +126,13 @@ class JobBook:
         tries = self.table.history.get(index, ())
         return sum(isinstance(tried.exception, WorkerCrashedError) for tried in tries) >= POISON
 
+    def clear_waiting(self) -> None:
+        """Nothing of this job waits for a lane."""
+        self.pending.clear()
+        self.packing.clear()
+        self.packed.clear()
+
     def drop_pending(self) -> None:
         """Nothing more of this job starts: what waits becomes pending."""
-        self.pending.clear()
+        self.clear_waiting()
         self.table.reset_waiting()

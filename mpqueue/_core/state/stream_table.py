@@ -99,6 +99,11 @@ class StreamTable(ItemTable):
         """True where the item has its final status, or was taken."""
         return index in self._values or index not in self._items or self._statuses[index] == FAILED
 
+    @property
+    def _is_through(self) -> bool:
+        """See `ItemTable`."""
+        return not self._items
+
     def payloads_of(self, indices: Sequence[int]) -> list[Any]:
         """The items at these indices."""
         return [*map(self._items.__getitem__, indices)]

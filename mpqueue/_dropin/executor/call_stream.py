@@ -2,7 +2,7 @@
 
     submit (any thread) -> stream -> coordinator: these have ended -> listener thread: takes them, resolves the futures
 
-`submit` costs the future and the function's name only; arguments are pickled on the coordinator's thread.
+Whoever submits pays for the future and the function's name only.
 Holds its queue alive, and is held by the queue's coordinator, until the stream has ended.
 """
 
@@ -117,7 +117,7 @@ class CallStream:
         """On the coordinator's thread."""
         if indices is None:
             self._queue._host.tell(self._end)
-        elif len(indices) == 1 and self._queue._host.nothing_to_tell and self._lock.acquire(blocking=False):
+        elif len(indices) == 1 and self._is_quiet and self._lock.acquire(blocking=False):
             try:
                 future = self._futures.pop(indices[0], None)
             finally:
@@ -128,6 +128,11 @@ class CallStream:
                 self._settle_here(future, *self._stream.take(indices[0]))
         else:
             self._queue._host.tell(partial(self._settle, indices))
+
+    @property
+    def _is_quiet(self) -> bool:
+        """True where the listener thread has nothing to do, and freeing a call runs no code of users' classes."""
+        return self._queue._host.nothing_to_tell and not self._stream.foreign
 
     def _settle_here(self, future: CallFuture[Any], result: Any, failure: Failure | None) -> None:
         """A single call that returned, whose future has no callbacks: that spares the other thread's turn."""

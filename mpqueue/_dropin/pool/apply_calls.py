@@ -6,8 +6,9 @@ so that one that nobody uses can be collected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from mpqueue._dropin.pool.async_result import AsyncResult
@@ -63,9 +64,19 @@ class _Waiting(dict[int, AsyncResult[Any]]):
 
     def on_ended(self, indices: Ended) -> None:
         """On the coordinator's thread: these calls have ended; None: the stream has."""
-        if indices is None and self.stream is not None and self.stream.fault is not None:
-            self.fail(self.stream.fault)
-        for index in indices or ():
+        if self.stream is None:
+            return
+        if indices is None:
+            if self.stream.fault is not None:
+                self.fail(self.stream.fault)
+        elif self.stream.foreign:
+            self.stream.tell(partial(self._settle, indices))
+        else:
+            self._settle(indices)
+
+    def _settle(self, indices: Sequence[int]) -> None:
+        """On a thread that may free what they held."""
+        for index in indices:
             result = self.pop(index, None)
             if result is not None and result._stream is not None:
                 result._set_outcome(*result._stream.take(index))

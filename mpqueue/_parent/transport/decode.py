@@ -11,6 +11,7 @@ from typing import Any
 
 from mpqueue._core.messages import ChunkReported
 from mpqueue._core.state.item_table import Failure
+from mpqueue._parent.transport.harmless import are_harmless
 from mpqueue._parent.transport.kept_errors import let_go, text_of
 from mpqueue._wire.frames import FailureFrame, ReportFrame, load_frame
 from mpqueue._wire.memory.segments import SegmentGoneError
@@ -111,6 +112,9 @@ class Unpickling:
             self._failures[at] = _failure(frame.failures[at])
         return None
 
+    def _is_foreign(self, results: list[Any], *failed: Any) -> bool:
+        return any(failed) or not (isinstance(self._frame.results, Packed) or are_harmless(results))
+
     def _report(
         self,
         results: list[Any],
@@ -141,6 +145,7 @@ class Unpickling:
             received=self.since,
             decoded=self._now(),
             unreadable=unreadable,
+            foreign=self._is_foreign(results, failures, setup_failure, unreadable),
         )
 
 

@@ -1,6 +1,7 @@
 """What the parent lends to its workers and has from them: segments, counted for each generation of a lane.
 
-Used on the coordinator's thread, but for `received`, which lanes call on their own threads.
+Used on the coordinator's thread, but for `received`, which lanes call on their own threads. What pickles items on a
+thread of its job's own takes segments from the same store.
 """
 
 from __future__ import annotations
@@ -11,14 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._parent.lane_protocol import BringingLane, Capabilities, Lane, SharingLane
-from mpqueue._parent.transport.packing import pack_items
+from mpqueue._parent.transport.packing import PackedItems, Packing, pack_at_once
 from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.segments import KEEP_LENT, CommonSegment, SegmentStore, spare
 from mpqueue._wire.pickling.imports import ImportNews, ImportWatch
-from mpqueue._wire.pickling.payload import Packed
 
 
 @dataclass(slots=True)
@@ -66,17 +65,24 @@ class Exchange:
             account = self._accounts.setdefault(key, _Account(reloaded=len(self._imports.reloaded)))
         return account
 
-    def pack(self, lane: Lane, chunk: Chunk) -> Packed | list[Packed] | dict[int, Failure]:
-        """The chunk's items, ready to be sent to this lane; or the failures by position, where some can't be."""
-        if self._engine.brings_shared:
-            with shared.notes_shared() as noted:
-                packed = pack_items(chunk, self._store)
-            self.bring(lane, noted)
-        else:
-            packed = pack_items(chunk, self._store)
-        if not isinstance(packed, dict):
-            self._account(lane).lent.update(serials_of(packed))
-        return packed
+    def pack_at_once(self, chunk: Chunk, items: list[Any]) -> PackedItems | None:
+        """The chunk's items, where pickling them runs nobody's code; else None."""
+        packed = pack_at_once(chunk, items, self._store)
+        return None if packed is None else PackedItems(packed, {})
+
+    def packing(self, chunk: Chunk, items: list[Any], now: Callable[[], float]) -> Packing:
+        """The same to be done on another thread, whatever code it runs."""
+        return Packing(chunk, items, self._store, now, notes=self._engine.brings_shared)
+
+    def hand_over(self, lane: Lane, packed: PackedItems) -> None:
+        """These items are about to be sent to this lane."""
+        self.bring(lane, packed.shared)
+        self._account(lane).lent.update(packed.serials)
+
+    def give_back(self, packed: PackedItems) -> None:
+        """These are not."""
+        if self._store is not None:
+            self._store.take_back(packed.serials)
 
     def bring(self, lane: Lane, objects: Iterable[shared.Shared[Any]]) -> None:
         """Have the worker know these shared objects, where it has to be brought them and has not been."""
@@ -169,9 +175,3 @@ class Exchange:
         if account is not None and self._store is not None:
             self._store.give_up(sorted(account.lent))
             account.give_up()
-
-
-def serials_of(packed: Packed | Iterable[Packed]) -> list[int]:
-    """The serials of the segments that these are in."""
-    each = [packed] if isinstance(packed, Packed) else packed
-    return [one.segment.serial for one in each if one.segment is not None]

@@ -1,47 +1,139 @@
-"""A chunk's items, pickled; and which of them can't be."""
+"""A chunk's items, pickled; and which of them can't be.
+
+Items of which no code runs are pickled on the coordinator's thread, see `harmless`. All others are pickled on a thread
+of their job's own, where a slow or endless one is in nobody else's way.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.lane_book import Chunk
+from mpqueue._parent.transport.harmless import are_harmless, dump_harmless
 from mpqueue._parent.transport.kept_errors import let_go, text_of
+from mpqueue._parent.users_code.asides import Aside
 from mpqueue._wire.memory.segments import SegmentStore
-from mpqueue._wire.pickling.payload import Packed, dump, dump_plain
+from mpqueue._wire.memory.shared import Shared, notes_shared
+from mpqueue._wire.pickling.payload import Packed, dump
 from mpqueue.errors import ItemPicklingError, shown
 
 
-def pack_items(chunk: Chunk, store: SegmentStore | None) -> Packed | list[Packed] | dict[int, Failure]:
-    """One pickle of the list of items (a careful chunk: one each); or the failures by position, where some can't be.
+class PackedItems(NamedTuple):
+    """A chunk's items: one pickle of the list of them, or one each; or why some can't be pickled."""
 
-    Runs on the coordinator's thread; costs what pickling costs.
-    """
-    items = chunk.job.table.payloads_of(chunk.indices)
+    items: Packed | list[Packed]
+    failures: dict[int, Failure]  #: by position; then there are no items
+    apart: bool = False  #: all together take too long: each is to go by itself
+    shared: Sequence[Shared[Any]] = ()  #: what they name of what is shared
+    seconds: float = 0.0
+
+    @property
+    def refused(self) -> bool:
+        """True where there is nothing to send."""
+        return bool(self.failures) or self.apart
+
+    @property
+    def serials(self) -> list[int]:
+        """The segments that they are in."""
+        each = [self.items] if isinstance(self.items, Packed) else self.items
+        return [one.segment.serial for one in each if one.segment is not None]
+
+
+def pack_at_once(chunk: Chunk, items: list[Any], store: SegmentStore | None) -> Packed | list[Packed] | None:
+    """The items pickled, where that runs nobody's code; else None. On the coordinator's thread."""
     if not chunk.careful:
-        try:
-            # Plain data names no class, so nobody need look for the names of one: that takes longer than to try.
-            return dump_plain(items, store) or dump(items, store)
-        except BaseException:
-            pass
-    return _pack_each(chunk, items, store)
-
-
-def _pack_each(chunk: Chunk, items: list[Any], store: SegmentStore | None) -> list[Packed] | dict[int, Failure]:
-    packed, failures = [], {}
-    for position, item in enumerate(items):
-        try:
-            packed.append(dump(item, store))
-        except BaseException as error:
-            item_id = chunk.job.table.id_of(chunk.indices[position])
-            refusal = ItemPicklingError(
-                f"item {shown(item_id)} of type {type(item).__name__} can't be pickled: {text_of(error)}"
-            )
-            refusal.__cause__ = error
-            failures[position] = Failure(refusal, let_go(error), charged=False)
-    if failures:
-        if store is not None:
-            store.take_back([one.segment.serial for one in packed if one.segment is not None])
-        return failures
-    # Where together they failed and each alone they do not, they were pickled twice with different outcomes.
+        return dump_harmless(items, store)
+    packed: list[Packed] = []
+    for item in items:
+        one = dump_harmless(item, store)
+        if one is None:
+            give_back(packed, store)
+            return None
+        packed.append(one)
     return packed
+
+
+def give_back(packed: Sequence[Packed], store: SegmentStore | None) -> None:
+    """These were not sent: their segments are free."""
+    if store is not None:
+        store.take_back([one.segment.serial for one in packed if one.segment is not None])
+
+
+class Packing(Aside[PackedItems]):
+    """The pickling of a chunk's items where it runs the code of their classes. On the thread of their job."""
+
+    def __init__(
+        self,
+        chunk: Chunk,
+        items: list[Any],
+        store: SegmentStore | None,
+        now: Callable[[], float],
+        *,
+        notes: bool = False,
+    ) -> None:
+        self._ids = [chunk.job.table.id_of(index) for index in chunk.indices]
+        self._careful = chunk.careful
+        self._items = items
+        self._store = store
+        self._now = now
+        self._notes = notes  #: what is shared has to be brought to the worker
+        self._at = -1  #: the position that is being pickled; -1: all together
+        self._over = threading.Lock()  #: taken, for good, by who says what came of it
+
+    @property
+    def step(self) -> int:
+        """See `Aside`."""
+        return self._at
+
+    def run(self) -> PackedItems | None:
+        """See `Aside`. Costs what pickling costs."""
+        if self._over.locked():
+            self._items = []  # here, where any code may run
+            return None
+        began, nothing = self._now(), contextlib.nullcontext(list[Shared[Any]]())
+        with notes_shared() if self._notes else nothing as noted:
+            packed, failures = self._pack()
+        self._items = []
+        each = [packed] if isinstance(packed, Packed) else packed
+        if not self._over.acquire(blocking=False):
+            give_back(each, self._store)
+            return None
+        return PackedItems(packed, failures, shared=noted, seconds=self._now() - began)
+
+    def cut_short(self) -> PackedItems | None:
+        """See `Aside`: the item that is being pickled fails; of several together, each is to go by itself."""
+        items = self._items
+        if not self._over.acquire(blocking=False):
+            return None
+        if not self._careful and len(items) > 1:
+            return PackedItems([], {}, apart=True)
+        at = max(0, self._at)
+        which = shown(self._ids[at]) if are_harmless([self._ids[at]]) else f"at position {at} of its chunk"
+        name = type.__dict__["__name__"].__get__(type(items[at]))  # its metaclass may have another idea of it
+        refusal = ItemPicklingError(f"item {which} of type {name} can't be pickled: it takes too long")
+        return PackedItems([], {at: Failure(refusal, charged=False)})
+
+    def _pack(self) -> tuple[Packed | list[Packed], dict[int, Failure]]:
+        if not self._careful:
+            with contextlib.suppress(BaseException):
+                return dump(self._items, self._store), {}
+        # Where together they can't be and each alone can, they were pickled twice with different outcomes.
+        packed, failures = list[Packed](), dict[int, Failure]()
+        for at, item in enumerate(self._items):
+            self._at = at
+            try:
+                packed.append(dump(item, self._store))
+            except BaseException as error:
+                refusal = ItemPicklingError(
+                    f"item {shown(self._ids[at])} of type {type(item).__name__} can't be pickled: {text_of(error)}"
+                )
+                refusal.__cause__ = error
+                failures[at] = Failure(refusal, let_go(error), charged=False)
+        if failures:
+            give_back(packed, self._store)
+            packed = []
+        return packed, failures

@@ -14,6 +14,8 @@ from typing import cast
 
 from mpqueue._core.commands import AnnounceRecords, ForgetJob, SendChunk
 from mpqueue._core.messages import (
+    ChunkPacked,
+    ChunkPacking,
     ChunkRefused,
     ChunkReported,
     ChunkSent,
@@ -25,6 +27,7 @@ from mpqueue._core.messages import (
 )
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import Chunk
 from mpqueue._parent.lane_protocol import EarlyLane, Lane, Post
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.probe import reached
@@ -32,11 +35,14 @@ from mpqueue._parent.transport.decode import Unpickling, decode_failure
 from mpqueue._parent.transport.exchange import Exchange
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._parent.transport.last_words import records_of
+from mpqueue._parent.transport.packing import PackedItems
+from mpqueue._parent.users_code.asides import Asides
 from mpqueue._wire.frames import ChunkFrame, ForgetFrame, ForgottenFrame, InitializeFrame, dump_frame, load_frame
 from mpqueue._wire.line import DamagedError
 from mpqueue._wire.memory.segments import SegmentGoneError
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue._wire.pickling.payload import Packed
+from mpqueue.errors import shown
 
 log = logging.getLogger("mpqueue")
 
@@ -44,7 +50,11 @@ SETUP_END_FAILED = "job %r: the end of its setup failed on worker %d:\n%s"
 
 
 class Traffic:
-    """Owns the `Exchange`. ``post`` and ``later`` reach the coordinator from any thread."""
+    """Owns the `Exchange`. ``post`` and ``later`` reach the coordinator from any thread.
+
+    ``packers`` are threads for items that are pickled by code of their classes; ``handle`` has a message handled, on
+    the coordinator's thread.
+    """
 
     def __init__(
         self,
@@ -53,25 +63,60 @@ class Traffic:
         later: Callable[[Callable[[], None]], object],
         announce: Callable[[AnnounceRecords], None],
         books: Books,
+        packers: Asides,
+        handle: Callable[[Message], None],
     ) -> None:
         self._now = now
         self._post = post
         self._later = later
         self._announce = announce
         self._books = books
+        self._packers = packers
+        self._handle = handle
         self._exchange = Exchange(books.engine)
+        self._ready: dict[Chunk, PackedItems] = {}  #: chunks that wait, pickled, for a lane
         self._unpicklings: dict[tuple[int, int], Unpickling] = {}  #: by lane and generation, on any thread
 
     # -- to the workers --------------------------------------------------------------------------------------
 
-    def send_chunk(self, lane: Lane, command: SendChunk) -> ChunkSent | ChunkRefused:
-        """Send a chunk; the message that it is on its way, or that it can't be, since items of it can't be pickled."""
+    def send_chunk(self, lane: Lane, command: SendChunk) -> ChunkSent | ChunkPacking:
+        """Send a chunk; or have its items pickled first where that runs code of their classes. Returns the message."""
+        chunk, job = command.chunk, command.chunk.job
+        if self._ready and (ready := self._ready.pop(chunk, None)) is not None:
+            return self._send(lane, command, ready)
+        began, items = self._now(), job.table.payloads_of(chunk.indices)
+        # Where some items of a job are not plain the others hardly are.
+        packed = None if self._packers.has(job.number) else self._exchange.pack_at_once(chunk, items)
+        if packed is not None:
+            return self._send(lane, command, packed._replace(seconds=self._now() - began))
+        packing = self._exchange.packing(chunk, items, self._now)
+        self._packers.put(job.number, packing, partial(self._packed, chunk))
+        return ChunkPacking(command.lane, command.generation, chunk.number)
+
+    def _packed(self, chunk: Chunk, packed: PackedItems) -> None:
+        """The job's own thread has pickled a chunk's items; it may be that nobody wants them any more."""
+        job = chunk.job
+        self._forget_unwanted()
+        if chunk not in job.packing:
+            self._exchange.give_back(packed)
+        elif packed.refused:
+            self._handle(ChunkRefused(job, packed.failures, packed.apart))
+        else:
+            self._ready[chunk] = packed
+            self._handle(ChunkPacked(job))
+
+    def job_ended(self, job: JobBook) -> None:
+        """Nothing more of this job is to be sent."""
+        self._packers.end(job.number)
+        self._forget_unwanted()
+
+    def _forget_unwanted(self) -> None:
+        for chunk in [chunk for chunk in self._ready if chunk not in chunk.job.packed]:
+            self._exchange.give_back(self._ready.pop(chunk))
+
+    def _send(self, lane: Lane, command: SendChunk, packed: PackedItems) -> ChunkSent:
         chunk = command.chunk
-        began = self._now()
-        packed = self._exchange.pack(lane, chunk)
-        if isinstance(packed, dict):
-            return ChunkRefused(command.lane, command.generation, chunk.number, packed)
-        packing = self._now() - began
+        self._exchange.hand_over(lane, packed)
         brings_handler = command.with_handler or not self._books.engine.is_sticky
         if brings_handler:
             self._exchange.bring(lane, chunk.job.handler.shared)
@@ -79,7 +124,7 @@ class Traffic:
         frame = ChunkFrame(
             job=chunk.job.number,
             chunk=chunk.number,
-            items=packed,
+            items=packed.items,
             indices=chunk.indices,
             attempts=chunk.attempts,
             handler=chunk.job.handler.frame if brings_handler else None,
@@ -92,9 +137,10 @@ class Traffic:
         if self._books.engine.shares_memory and (early := cast("EarlyLane", lane)).early_later is None:
             early.early_later = partial(self._early_later, lane)
         data = dump_frame(frame)
-        together = isinstance(packed, Packed)
-        size = packed.size if isinstance(packed, Packed) else sum(one.size for one in packed)
-        sent = ChunkSent(command.lane, command.generation, chunk.number, size, packing, self._now(), apart=not together)
+        together = isinstance(packed.items, Packed)
+        size = packed.items.size if isinstance(packed.items, Packed) else sum(one.size for one in packed.items)
+        facts = (chunk.number, size, packed.seconds, self._now())
+        sent = ChunkSent(command.lane, command.generation, *facts, apart=not together)
         lane.send(data).add_done_callback(partial(self._take_in, lane, self._answered))
         reached("chunk sent", chunk)
         return sent
@@ -218,7 +264,8 @@ class Traffic:
         except BaseException as error:
             self._replace(lane, error)
         else:
-            self._post(LaneInitialized(lane.number, lane.generation, failure))
+            text = "" if failure is None else shown(failure.error)
+            self._post(LaneInitialized(lane.number, lane.generation, failure, text))
 
     # -- segments --------------------------------------------------------------------------------------------
 

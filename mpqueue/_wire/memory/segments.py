@@ -12,7 +12,7 @@ its memory is freed with its last mapping.
 ==================  ==========================  ======================================================
 what                made and written by         mapped by
 ==================  ==========================  ======================================================
-items               the coordinator             the one worker that runs them
+items               the parent                  the one worker that runs them
 results             a worker                    the parent
 handlers            the caller of `create_job`  every worker that needs them
 `share`             its caller                  every worker that needs them; never filled again
@@ -226,52 +226,63 @@ def _best(free: Iterable[Segment], size: int) -> Segment | None:
 
 
 class SegmentStore:
-    """The segments that one side writes, lends and reuses. Used by one thread at a time."""
+    """The segments that one side writes, lends and reuses. Any thread may use it; none waits while another writes."""
 
     def __init__(self) -> None:
         self._free: list[Segment] = []
         self._lent: OrderedDict[int, Segment] = OrderedDict()
+        self._lock = threading.Lock()
 
     def lend(self, buffers: Sequence[memoryview]) -> tuple[SegmentRef, list[int]]:
         """Put the buffers into a segment; returns its name and where each begins. Raises OSError without memory."""
         offsets, size = layout(buffers)
         segment = self._take(size)
         ref = segment.fill(buffers, offsets, size)
-        self._lent[segment.serial] = segment
+        with self._lock:
+            self._lent[segment.serial] = segment
         return ref, offsets
 
     def _take(self, size: int) -> Segment:
-        while (segment := _best(self._free, size)) is not None:
-            self._free.remove(segment)
+        while (segment := self._take_free(size)) is not None:
             if segment.is_unshared():
                 return segment
         return Segment()
 
+    def _take_free(self, size: int) -> Segment | None:
+        with self._lock:
+            segment = _best(self._free, size)
+            if segment is not None:
+                self._free.remove(segment)
+            return segment
+
     def take_back(self, serials: Sequence[int]) -> None:
         """The other side has no view of these any more; its children may have one."""
-        for serial in serials:
-            segment = self._lent.pop(serial, None)
-            if segment is not None:
-                self._free.append(segment)
-        kept = 0
-        for at in range(len(self._free) - 1, -1, -1):
-            kept += self._free[at].capacity
-            if kept > KEEP_FREE:
-                del self._free[: at + 1]
-                break
+        with self._lock:
+            for serial in serials:
+                segment = self._lent.pop(serial, None)
+                if segment is not None:
+                    self._free.append(segment)
+            kept = 0
+            for at in range(len(self._free) - 1, -1, -1):
+                kept += self._free[at].capacity
+                if kept > KEEP_FREE:
+                    del self._free[: at + 1]
+                    break
 
     def give_up(self, serials: Sequence[int]) -> None:
         """Nobody will say when these are free: let go of them."""
-        for serial in serials:
-            self._lent.pop(serial, None)
+        with self._lock:
+            for serial in serials:
+                self._lent.pop(serial, None)
 
     def give_up_oldest(self, known: Callable[[int], bool]) -> None:
         """Let go of what the other side keeps for long, oldest first, where it is known to have mapped it."""
-        while len(self._lent) > KEEP_LENT:
-            serial = next(iter(self._lent))
-            if not known(serial):
-                return
-            del self._lent[serial]
+        with self._lock:
+            while len(self._lent) > KEEP_LENT:
+                serial = next(iter(self._lent))
+                if not known(serial):
+                    return
+                del self._lent[serial]
 
 
 class CommonSegment:
