@@ -45,11 +45,11 @@ from mpqueue._core.messages import (
     StreamSealed,
     TimePassed,
 )
-from mpqueue._core.rules import dispatch, distrust, fleet, memory, outcomes, reports, stealing, streams, watch
+from mpqueue._core.rules import dispatch, distrust, fleet, memory, outcomes, overdue, reports, stealing, streams
 from mpqueue._core.state.books import Books, Decide
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState, Verdict, Why
-from mpqueue._core.state.timers import Timer, TimerKind
+from mpqueue._core.state.timer_heap import Timer, TimerKind
 from mpqueue.errors import InternalError, JobStateError
 from mpqueue.status import JobStatus
 
@@ -224,7 +224,7 @@ class Scheduler:
         if kill:
             for lane in self.books.lanes:
                 if lane.job is job and lane.state is LaneState.READY:
-                    watch.kill(self.books, lane, Verdict(Why.CANCEL, lane.chunks[0].number, 0))
+                    overdue.kill(self.books, lane, Verdict(Why.CANCEL, lane.chunks[0].number, 0))
         outcomes.finish_if_over(self.books, job)
 
     def _flag_lanes(self, job: JobBook) -> None:
@@ -293,7 +293,7 @@ class Scheduler:
             case TimerKind.STEAL_CHECK:
                 stealing.check_due(books, timer.due)
             case TimerKind.LOOK:
-                watch.look_again(books)
+                overdue.look_again(books)
             case TimerKind.NO_LANES:
                 fleet.nobody_came(books)
             case TimerKind.SETUP_AGAIN | TimerKind.APART:
@@ -303,7 +303,7 @@ class Scheduler:
                 if lane is None:
                     return
                 if timer.kind is TimerKind.LANE_CHECK:
-                    watch.check_due(books, lane, timer.due)
+                    overdue.check_due(books, lane, timer.due)
                 elif timer.kind is TimerKind.LIMIT_SETTLED:
                     stealing.limit_settled(books, lane)
                 else:
@@ -312,7 +312,7 @@ class Scheduler:
 
 def _observed(books: Books, lane: LaneBook, message: LaneObserved) -> None:
     stealing.judge(books, lane, message.claim, books.now if message.asked_at is None else message.asked_at)
-    watch.judge(books, lane, message)
+    overdue.judge(books, lane, message)
 
 
 def _forgotten(books: Books, lane: LaneBook, message: JobForgotten) -> None:
@@ -368,7 +368,7 @@ _LANE_HANDLERS: dict[type, Callable[[Books, LaneBook, Any], None]] = {
     LaneStartFailed: fleet.lane_start_failed,
     LaneAbsent: fleet.lane_absent,
     LaneDied: fleet.lane_died,
-    LaneBroken: watch.lane_broken,
+    LaneBroken: overdue.lane_broken,
     LaneObserved: _observed,
     ChunkReported: reports.reported,
     RecordsLeft: reports.records_left,

@@ -53,7 +53,7 @@ from mpqueue._core.messages import (
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._core.state.sleeps import Lookout
+from mpqueue._core.state.machine_sleep import Lookout
 from mpqueue._parent.inbox import Inbox, Request
 from mpqueue._parent.lane_protocol import Lane, LanePool
 from mpqueue._parent.own_faults import found

@@ -28,7 +28,7 @@ from mpqueue._parent.own_faults import found
 from mpqueue._parent.running import LaneNow
 from mpqueue._parent.surroundings import real_threads as threads
 from mpqueue._parent.surroundings.clock import Clock, SystemClock
-from mpqueue._parent.surroundings.exits import on_exit
+from mpqueue._parent.surroundings.interpreter_exit import on_exit
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue.errors import InternalError, JournalError, QueueClosedError
 

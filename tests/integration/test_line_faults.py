@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mpqueue import ItemStatus, ItemTimeoutError, JobQueue, ResultPicklingError, WorkerCrashedError
-from mpqueue._core.rules import watch
+from mpqueue._core.rules import overdue
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
@@ -26,8 +26,8 @@ SOON = 3.0
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """What no code of the user's runs in is waited for briefly."""
-    monkeypatch.setattr(watch, "ANSWER_LIMIT", SOON)
-    monkeypatch.setattr(watch, "UNPICKLE_LIMIT", SOON)
+    monkeypatch.setattr(overdue, "ANSWER_LIMIT", SOON)
+    monkeypatch.setattr(overdue, "UNPICKLE_LIMIT", SOON)
 
 
 DEEDS = {

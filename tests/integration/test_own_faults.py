@@ -22,7 +22,7 @@ from mpqueue._core import commands, messages
 from mpqueue._core.scheduler import _HANDLERS, Scheduler
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._core.state.sleeps import Lookout
+from mpqueue._core.state.machine_sleep import Lookout
 from mpqueue._dropin.shared_pool import shared_pool
 from mpqueue._engines.executor_backend import ExecutorLane
 from mpqueue._engines.inline import InlineLane

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, Command, SendChunk
 from mpqueue._core.messages import Message
 from mpqueue._core.rules.dispatch import APART_ALONE, APART_PATIENCE
-from mpqueue._core.rules.watch import SHORTEST
+from mpqueue._core.rules.overdue import SHORTEST
 from mpqueue._core.state.job_book import POISON, JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook
 from mpqueue._core.state.pending import Care

@@ -10,7 +10,7 @@ from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, LaneBook, LaneState
 from mpqueue._core.state.pending import PendingItems
-from mpqueue._core.state.timers import Timer, TimerKind
+from mpqueue._core.state.timer_heap import Timer, TimerKind
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY, JobStatus
 
 #: What sums of fractions may be off.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mpqueue._core.commands import Command, ObserveLane, SendChunk
 from mpqueue._core.messages import ChunkReported, LaneBroken, LaneDied, LaneObserved, TimePassed
-from mpqueue._core.rules.watch import ANSWER_LIMIT
+from mpqueue._core.rules.overdue import ANSWER_LIMIT
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk

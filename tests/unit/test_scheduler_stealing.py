@@ -9,8 +9,8 @@ import pytest
 from mpqueue._core.commands import LowerLimit, ObserveLane, SendChunk
 from mpqueue._core.messages import TimePassed
 from mpqueue._core.rules import stealing
+from mpqueue._core.rules.overdue import ANSWER_LIMIT
 from mpqueue._core.rules.stealing import BEGIN_SECONDS
-from mpqueue._core.rules.watch import ANSWER_LIMIT
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
 from mpqueue._core.state.pending import Care
 from mpqueue._wire.memory.ledger import SETTLE, Claim, Phase

@@ -6,7 +6,7 @@ import pytest
 
 from mpqueue._core.commands import GiveUpAnswer, KillLane
 from mpqueue._core.messages import Slept
-from mpqueue._core.rules.watch import ANSWER_LIMIT, SECOND_LOOK, UNPICKLE_LIMIT
+from mpqueue._core.rules.overdue import ANSWER_LIMIT, SECOND_LOOK, UNPICKLE_LIMIT
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._wire.memory.ledger import NOWHERE, Claim, Phase
 from mpqueue.errors import ItemTimeoutError, SetupError, WorkerCrashedError

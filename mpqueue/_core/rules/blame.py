@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from mpqueue._core.messages import LaneDied
 from mpqueue._core.rules.memory import megabytes, must_run_apart
 from mpqueue._core.rules.outcomes import drop, finish_if_over, put_back, record
+from mpqueue._core.rules.overdue import is_credible
 from mpqueue._core.rules.reports import put_back_around, setup_failed
-from mpqueue._core.rules.watch import is_credible
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook

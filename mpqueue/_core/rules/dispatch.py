@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 from mpqueue._core.commands import SendChunk
 from mpqueue._core.rules import fleet, isolation, reports
-from mpqueue._core.rules.watch import watch_lane
+from mpqueue._core.rules.overdue import watch_lane
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
 from mpqueue._core.state.pending import Care
-from mpqueue._core.state.timers import TimerKind
+from mpqueue._core.state.timer_heap import TimerKind
 
 #: Worker seconds by which a job may be ahead of an equal one before a lane that has its handler leaves it.
 STICKINESS = 0.1

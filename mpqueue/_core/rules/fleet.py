@@ -6,11 +6,11 @@ from mpqueue._core.commands import ForgetJob, InitializeLane, KillLane, RecycleL
 from mpqueue._core.messages import LaneAbsent, LaneDied, LaneInitialized, LaneReady, LaneStartFailed, LanesWanted
 from mpqueue._core.rules.blame import crash_error, worker_died
 from mpqueue._core.rules.outcomes import fail_rest
+from mpqueue._core.rules.overdue import await_answer
 from mpqueue._core.rules.reports import fail_if_barred
-from mpqueue._core.rules.watch import await_answer
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.lane_book import LaneBook, LaneState
-from mpqueue._core.state.timers import TimerKind
+from mpqueue._core.state.timer_heap import TimerKind
 from mpqueue.errors import SetupError, WorkerStartError, shown
 
 #: Seconds before a worker that could not be started is tried again: doubled each time, up to the second figure.

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from mpqueue._core.commands import Warn
 from mpqueue._core.messages import MemoryRead, WorkerMemory
-from mpqueue._core.rules.watch import kill
+from mpqueue._core.rules.overdue import kill
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState, Verdict, Why
 from mpqueue._core.state.pending import Care

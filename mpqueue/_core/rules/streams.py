@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mpqueue._core.messages import ItemDropped, ItemsAdded, StreamSealed
-from mpqueue._core.rules import outcomes, reports, watch
+from mpqueue._core.rules import outcomes, overdue, reports
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.lane_book import LaneState, Verdict, Why
 from mpqueue._core.state.stream_table import StreamTable
@@ -36,7 +36,7 @@ def item_dropped(books: Books, message: ItemDropped) -> None:
                 if message.kill:
                     job.dropped.add(index)
                     if lane.state is LaneState.READY:  # else it is being killed already
-                        watch.kill(books, lane, Verdict(Why.CANCEL, chunk.number, 0))
+                        overdue.kill(books, lane, Verdict(Why.CANCEL, chunk.number, 0))
                 return
     waiting = next((chunk for chunk in (*job.packing, *job.packed) if index in chunk.indices), None)
     if waiting is not None:

@@ -13,8 +13,8 @@ from mpqueue._core.commands import Command
 from mpqueue._core.rules.headroom import Headroom
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
-from mpqueue._core.state.sleeps import Sleeps
-from mpqueue._core.state.timers import TimerHeap
+from mpqueue._core.state.machine_sleep import Sleeps
+from mpqueue._core.state.timer_heap import TimerHeap
 from mpqueue.retry import Fail, RetryAfter, RetryPolicy
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from mpqueue._dropin.map.map_options import pool_options
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.surroundings.clock import SystemClock
-from mpqueue._parent.surroundings.exits import on_exit
+from mpqueue._parent.surroundings.interpreter_exit import on_exit
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._worker.handlers.called import Call
 from mpqueue.errors import QueueClosedError

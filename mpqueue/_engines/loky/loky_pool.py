@@ -25,9 +25,9 @@ from mpqueue._engines.loky.starter import Starter
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._parent.own_faults import found
-from mpqueue._parent.surroundings import exits
+from mpqueue._parent.surroundings import interpreter_exit
 from mpqueue._parent.surroundings import real_threads as threads
-from mpqueue._parent.surroundings.exits import on_exit
+from mpqueue._parent.surroundings.interpreter_exit import on_exit
 
 __all__ = ["LokyPool", "count_cpus", "on_exit"]
 
@@ -72,7 +72,7 @@ class LokyPool:
             self._watcher.call(self._watcher.stop)
             raise
         register_exit()
-        exits.run_before_loky()
+        interpreter_exit.run_before_loky()
         self._take_back = on_exit(functools.partial(self.close, kill=True), last=True)
         self._watcher.call(self._watcher.later, ORPHANS_AFTER, strays.kill_orphans)
 
