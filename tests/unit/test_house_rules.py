@@ -113,6 +113,16 @@ def test_each_module_that_the_map_names_is_there() -> None:
     assert not [name for name in named if not (PACKAGE / name).exists()]
 
 
+#: Where modules and folders are named, besides the map.
+_PAGES = [ROOT / "CONTRIBUTING.md", PACKAGE / "__init__.py", *(ROOT / "docs").rglob("*.md")]
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_folder_and_module_that_a_page_names_is_there(page: Path) -> None:
+    named = set(re.findall(r"`(?:mpqueue/)?(_[a-z]\w*(?:/\w+)*(?:\.py|/))`", page.read_text()))
+    assert not [name for name in named if not (PACKAGE / name).exists()]
+
+
 #: What mirrors its like on the other side of a process boundary.
 TWICE = {"exchange"}
 
