@@ -61,17 +61,22 @@ def label(value: object) -> str:
 def shown(value: object) -> str:
     """``repr(value)`` for an error message: not longer than a few lines, and there also where the value has none."""
     try:
-        text = repr(value)
+        text = _plain(repr(value))
     except BaseException:  # noqa: BLE001 - its own code; what is wrong with the call is still to be said
         text = _shortened.repr(value)
     text = visible_line(text)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 
 
+def _plain(text: str) -> str:
+    """The text itself: what a ``repr()`` gives may be a str with methods of its own, which may raise."""
+    return str.__str__(text)
+
+
 def repr_of(value: object) -> str:
     """``repr(value)``; of what has none, as much as there is."""
     try:
-        return repr(value)
+        return _plain(repr(value))
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: BLE001 - its own code
@@ -103,7 +108,7 @@ class _Shortened(reprlib.Repr):
 
     def repr_instance(self, x: Any, level: int) -> str:
         """Of an object."""
-        text = repr(x)
+        text = _plain(repr(x))
         return text if len(text) <= self.maxother else super().repr_instance(x, level)
 
     def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 - the base's
