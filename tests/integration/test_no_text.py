@@ -239,10 +239,10 @@ def test_spans_have_text_that_can_be_sent() -> None:
     with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
         telemetry.instrument(queue)
         queue.run(items(), no_text, id="job\udcff")
-    (span,) = telemetry.spans("mpqueue._queue.job")
+    (span,) = telemetry.spans("mpqueue.job")
     span.to_json().encode()
     assert span.attributes is not None
-    assert span.attributes["mpqueue._queue.job.id"] == r"job\udcff"
+    assert span.attributes["mpqueue.job.id"] == r"job\udcff"
     for event in span.events:
         assert event.attributes is not None
         str(dict(event.attributes)).encode()

@@ -294,3 +294,4 @@ class Warden:
     def _forget_end(self) -> None:
         if self._end_expected is not None:
             self._watcher.cancel(self._end_expected)
+            self._end_expected = None  # it holds this warden, and so the lane
