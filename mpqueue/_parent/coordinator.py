@@ -208,10 +208,12 @@ class Coordinator:
             pass  # what it touched has ended
         except Exception as error:  # what happened to the worker must be heard all the same
             faults.append(_found_at("read what a worker left behind, for", message, error))
-        if not isinstance(message, BellRung):
-            self._decide(message)
-        if faults:
-            self._end_touched(faults)
+        try:
+            if not isinstance(message, BellRung):
+                self._decide(message)
+        finally:
+            if faults:
+                self._end_touched(faults)
 
     def _decide(self, message: Message) -> None:
         faults: list[FaultFound] = []
