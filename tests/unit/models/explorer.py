@@ -113,12 +113,13 @@ class World:
         """Where this order is."""
         threads = tuple((thread.run.dead, thread.steps, tuple(thread.read)) for thread in self._threads)
         processes = tuple((process.stored, tuple(process.stores)) for process in self.processes)
-        return threads, processes, tuple(sorted(self.memory.items())), self.shared()
+        return threads, processes, frozenset(self.memory.items()), self.shared()
 
     def end(self) -> None:
         """Nobody goes on."""
         for thread in self._threads:
-            thread.run.throw(_Ended)
+            if not thread.run.dead:
+                thread.run.throw(_Ended)
 
 
 class Words:
@@ -130,8 +131,10 @@ class Words:
     def __getitem__(self, word: int) -> int:
         if word in self._shared:
             self._world.pause()
-        own = [value for stored, value in self._process.stores if stored == word]
-        value = own[-1] if own else self._world.memory.get(word, 0)
+        value = self._world.memory.get(word, 0)
+        for stored, own in self._process.stores:
+            if stored == word:
+                value = own
         return self._world.saw(value) if word in self._shared else value
 
     def __setitem__(self, word: int, value: int) -> None:
