@@ -201,6 +201,9 @@ class Coordinator:
         """
         if self.broken is not None:
             raise self.broken
+        if not isinstance(message, _FROM_WORKERS):
+            self._decide(message)
+            return
         faults = []
         try:
             self._take_outbox(message)
@@ -236,7 +239,8 @@ class Coordinator:
         """What follows from the message; where that was a fault, what had been decided by then."""
         was_asked = False
         try:
-            self._traffic.settle(message)
+            if isinstance(message, (ChunkReported, LaneDied)):
+                self._traffic.settle(message)
             was_asked = True
             return self.scheduler.handle(message, self._clock.now())
         except JobStateError:
@@ -358,7 +362,8 @@ class Coordinator:
                 raise
             received = None  # the results in it must not live until the next message
             for asides in self._asides:
-                asides.look()
+                if asides.lines:
+                    asides.look()
             while self._more and self._running:
                 self._step(self._more.popleft())
             self._hand_over_leavings()
@@ -373,14 +378,20 @@ class Coordinator:
 
     @property
     def _deadline(self) -> float | None:
-        dues = (self.scheduler.deadline, *[asides.deadline for asides in self._asides])
-        return min((due for due in dues if due is not None), default=None)
+        deadline = self.scheduler.deadline
+        for asides in self._asides:
+            if asides.lines and (due := asides.deadline) is not None:
+                deadline = due if deadline is None else min(due, deadline)
+        return deadline
 
     def _hand_over_leavings(self) -> None:
         """What may be users' objects and is not needed any more is freed elsewhere, now that no frame refers to it."""
-        if errors := self.scheduler.books.take_let_go():
-            self._leavings.add(errors)
-        self._leavings.hand_over()
+        books = self.scheduler.books
+        if books.unneeded:
+            self._leavings.add(books.unneeded)
+            books.unneeded = []
+        if self._leavings.left:
+            self._leavings.hand_over()
 
     def _fault_in_leavings(self, error: BaseException) -> None:
         self.post(found("while it freed what it was done with", error))
@@ -449,10 +460,8 @@ class Coordinator:
         if lane is not None and (forgotten := self._traffic.forget_job(lane, command)) is not None:
             self._more.append(forgotten)
 
-    def _take_outbox(self, message: Message) -> None:
+    def _take_outbox(self, message: BellRung | LaneDied | ChunkReported) -> None:
         """Early results come before anything else that their lane has to say."""
-        if not isinstance(message, _FROM_WORKERS):
-            return
         lane = self._lane(message.lane)
         if lane is None or lane.generation != message.generation:
             return

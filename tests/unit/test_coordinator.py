@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -73,7 +74,7 @@ def test_segments_that_come_back_with_an_early_report_are_used_again(coordinator
     exchange, stub = coordinator._traffic._exchange, lane
     held: Any = stub
     chunk = Chunk(1, book, range(1), Care.NONE, expected=0.0, sent_at=0.0)
-    packed = exchange.pack_at_once(chunk, book.table.payloads)
+    packed = exchange.pack_at_once(chunk, book.table.payloads, time.monotonic)
     assert packed is not None
     exchange.hand_over(held, packed)
     lane.leave(report(returned=packed.serials))

@@ -72,19 +72,13 @@ class Books:
         self.has_suspects = False  #: there were groups of suspects: see `mpqueue._core.rules.isolation`
         self.steal_due: float | None = None  #: when stuck items are looked for
         self.commands: list[Command] = []
-        self._let_go: list[object] = []
+        #: What is not needed any more. To free it may run any code, so whoever takes it frees it elsewhere.
+        self.unneeded: list[object] = []
 
     def let_go(self, error: object) -> None:
-        """This error, of a class of users' perhaps, is not needed any more: see `take_let_go`."""
+        """This error, of a class of users' perhaps, is not needed any more."""
         if error is not None:
-            self._let_go.append(error)
-
-    def take_let_go(self) -> list[object]:
-        """What was let go since the last time. To free it may run any code, so whoever takes it frees it elsewhere."""
-        if not self._let_go:
-            return []
-        taken, self._let_go = self._let_go, []
-        return taken
+            self.unneeded.append(error)
 
     @property
     def present(self) -> int:

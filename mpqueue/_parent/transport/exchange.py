@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._parent.lane_protocol import BringingLane, Capabilities, Lane, SharingLane
@@ -48,6 +48,15 @@ class _Account:
         self.common.clear()
 
 
+class News(NamedTuple):
+    """What goes to a worker beside its chunk; all of it is told once."""
+
+    returned: list[int]  #: segments of its own of which no view is left here
+    forget: list[int]  #: jobs whose handlers it may drop
+    unshared: list[shared.Token]  #: shared objects that are gone
+    imports: ImportNews | None
+
+
 class Exchange:
     """The coordinator's segments, and the accounts of all workers."""
 
@@ -65,10 +74,10 @@ class Exchange:
             account = self._accounts.setdefault(key, _Account(reloaded=len(self._imports.reloaded)))
         return account
 
-    def pack_at_once(self, chunk: Chunk, items: list[Any]) -> PackedItems | None:
+    def pack_at_once(self, chunk: Chunk, items: list[Any], now: Callable[[], float]) -> PackedItems | None:
         """The chunk's items, where pickling them runs nobody's code; else None."""
-        packed = pack_at_once(chunk, items, self._store)
-        return None if packed is None else PackedItems(packed, {})
+        began, packed = now(), pack_at_once(chunk, items, self._store)
+        return None if packed is None else PackedItems(packed, {}, seconds=now() - began)
 
     def packing(self, chunk: Chunk, items: list[Any], now: Callable[[], float]) -> Packing:
         """The same to be done on another thread, whatever code it runs."""
@@ -76,8 +85,10 @@ class Exchange:
 
     def hand_over(self, lane: Lane, packed: PackedItems) -> None:
         """These items are about to be sent to this lane."""
-        self.bring(lane, packed.shared)
-        self._account(lane).lent.update(packed.serials)
+        if packed.shared:
+            self.bring(lane, packed.shared)
+        if serials := packed.serials:
+            self._account(lane).lent.update(serials)
 
     def give_back(self, packed: PackedItems) -> None:
         """These are not."""
@@ -106,33 +117,28 @@ class Exchange:
         while len(common) > KEEP_LENT:  # each costs a descriptor, and a handler may keep its arrays for ever
             common.pop(next(iter(common)))[0].give_up()
 
-    def returned(self, lane: Lane) -> list[int]:
-        """Segments of this worker of which no view is left here, since the last call."""
-        queue = self._account(lane).returned
-        return [queue.popleft() for _ in range(len(queue))]
-
     def forget_later(self, lane: Lane, job: int) -> None:
         """Have this worker drop that job's handler when the next chunk comes."""
         self._account(lane).stale.append(job)
 
-    def to_forget(self, lane: Lane) -> list[int]:
-        """Jobs whose handlers this worker may drop, since the last call."""
+    def news(self, lane: Lane) -> News:
+        """What this worker is to know with its next chunk, since the last one."""
         account = self._account(lane)
-        jobs, account.stale = account.stale, []
-        return jobs
-
-    def unshared(self, lane: Lane) -> list[shared.Token]:
-        """Shared objects that are gone, since the last call."""
-        account = self._account(lane)
-        news = shared.dropped[account.dropped :]
-        account.dropped += len(news)
-        return news
+        returned = account.returned
+        stale, account.stale = account.stale, []
+        unshared = shared.dropped[account.dropped :]
+        account.dropped += len(unshared)
+        imports = self._import_news(account)
+        return News([returned.popleft() for _ in range(len(returned))], stale, unshared, imports)
 
     def import_news(self, lane: Lane) -> ImportNews | None:
-        """What has happened to the imports, since the last call."""
+        """What has happened to the imports since it was told the last time."""
+        return self._import_news(self._account(lane))
+
+    def _import_news(self, account: _Account) -> ImportNews | None:
         if not self._engine.same_files:
             return None
-        watch, account = self._imports, self._account(lane)
+        watch = self._imports
         watch.look()
         if account.path == watch.path and account.reloaded == len(watch.reloaded):
             return None

@@ -84,11 +84,11 @@ class Traffic:
         chunk, job = command.chunk, command.chunk.job
         if self._ready and (ready := self._ready.pop(chunk, None)) is not None:
             return self._send(lane, command, ready)
-        began, items = self._now(), job.table.payloads_of(chunk.indices)
+        items = job.table.payloads_of(chunk.indices)
         # Where some items of a job are not plain the others hardly are.
-        packed = None if self._packers.has(job.number) else self._exchange.pack_at_once(chunk, items)
+        packed = None if self._packers.has(job.number) else self._exchange.pack_at_once(chunk, items, self._now)
         if packed is not None:
-            return self._send(lane, command, packed._replace(seconds=self._now() - began))
+            return self._send(lane, command, packed)
         packing = self._exchange.packing(chunk, items, self._now)
         self._packers.put(job.number, packing, partial(self._packed, chunk))
         return ChunkPacking(command.lane, command.generation, chunk.number)
@@ -108,7 +108,8 @@ class Traffic:
     def job_ended(self, job: JobBook) -> None:
         """Nothing more of this job is to be sent."""
         self._packers.end(job.number)
-        self._forget_unwanted()
+        if self._ready:
+            self._forget_unwanted()
 
     def _forget_unwanted(self) -> None:
         for chunk in [chunk for chunk in self._ready if chunk not in chunk.job.packed]:
@@ -121,6 +122,7 @@ class Traffic:
         if brings_handler:
             self._exchange.bring(lane, chunk.job.handler.shared)
             self._exchange.lend(lane, chunk.job.handler.segments)
+        news = self._exchange.news(lane)
         frame = ChunkFrame(
             job=chunk.job.number,
             chunk=chunk.number,
@@ -128,19 +130,21 @@ class Traffic:
             indices=chunk.indices,
             attempts=chunk.attempts,
             handler=chunk.job.handler.frame if brings_handler else None,
-            returned=self._exchange.returned(lane),
-            forget=self._exchange.to_forget(lane),
+            returned=news.returned,
+            forget=news.forget,
             alive=None if self._books.engine.is_sticky else [*self._books.jobs],
-            unshared=self._exchange.unshared(lane),
-            imports=self._exchange.import_news(lane),
+            unshared=news.unshared,
+            imports=news.imports,
         )
         if self._books.engine.shares_memory and (early := cast("EarlyLane", lane)).early_later is None:
             early.early_later = partial(self._early_later, lane)
         data = dump_frame(frame)
         together = isinstance(packed.items, Packed)
         size = packed.items.size if isinstance(packed.items, Packed) else sum(one.size for one in packed.items)
-        facts = (chunk.number, size, packed.seconds, self._now())
-        sent = ChunkSent(command.lane, command.generation, *facts, apart=not together)
+        left_at = self._now()
+        sent = ChunkSent(
+            command.lane, command.generation, chunk.number, size, packed.seconds, left_at, apart=not together
+        )
         lane.send(data).add_done_callback(partial(self._take_in, lane, self._answered))
         reached("chunk sent", chunk)
         return sent
@@ -269,11 +273,12 @@ class Traffic:
 
     # -- segments --------------------------------------------------------------------------------------------
 
-    def settle(self, message: Message) -> None:
+    def settle(self, message: ChunkReported | LaneDied) -> None:
         """Take back the segments that a worker has done with, or those of a dead one."""
-        if isinstance(message, ChunkReported) and message.returned:
-            self._exchange.take_back(message.lane, message.generation, message.returned)
-        elif isinstance(message, LaneDied):
+        if isinstance(message, ChunkReported):
+            if message.returned:
+                self._exchange.take_back(message.lane, message.generation, message.returned)
+        else:
             self._exchange.lane_gone(message.lane, message.generation)
 
     def lane_gone(self, lane: Lane) -> None:

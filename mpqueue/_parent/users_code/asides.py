@@ -68,34 +68,35 @@ class Asides:
         self._name = name
         self._now = now
         self._later = later
-        self._lines: dict[int, _Line] = {}
+        #: What each job has to do, where it needs a thread. Without any there is nothing to look after.
+        self.lines: dict[int, _Line] = {}
 
     def put(self, job: int, aside: Aside[R], then: Callable[[R], object]) -> None:
         """Have it done, and ``then`` called on the coordinator's thread, after all that was put before for the job."""
-        line = self._lines.get(job)
+        line = self.lines.get(job)
         if line is None:
-            line = self._lines[job] = _Line(Errands(f"mpqueue-{self._name}-{job}", _tell_fault))
+            line = self.lines[job] = _Line(Errands(f"mpqueue-{self._name}-{job}", _tell_fault))
         waiting = _Turn(aside, then, self._now() + LOOK)
         line.waiting.append(waiting)
         line.errands.put(partial(self._do, line, waiting))
 
     def has(self, job: int) -> bool:
         """True where the job has a thread, so that what it has to do has to wait for its turn."""
-        return job in self._lines
+        return job in self.lines
 
     def is_busy(self, job: int) -> bool:
         """True where something that was put for the job is not done."""
-        line = self._lines.get(job)
+        line = self.lines.get(job)
         return line is not None and bool(line.waiting)
 
     @property
     def all_done(self) -> bool:
         """True where nothing is under way."""
-        return not any(line.waiting for line in self._lines.values())
+        return not any(line.waiting for line in self.lines.values())
 
     def end(self, job: int) -> None:
         """The job has ended, and what is not done by now is not wanted any more."""
-        line = self._lines.pop(job, None)
+        line = self.lines.pop(job, None)
         if line is not None:
             for waiting in line.waiting:
                 if (left := waiting.aside.cut_short()) is not None:
@@ -105,26 +106,24 @@ class Asides:
 
     def close(self) -> None:
         """End all threads."""
-        for job in list(self._lines):
+        for job in list(self.lines):
             self.end(job)
 
     def cut_short(self) -> None:
         """Go on without what is not done."""
-        for line in list(self._lines.values()):
+        for line in list(self.lines.values()):
             while line.waiting and self._cut_short(line, line.waiting[0]):
                 pass
 
     @property
     def deadline(self) -> float | None:
         """When to `look`; None where nothing is under way."""
-        if not self._lines:
-            return None
-        return min((line.waiting[0].look_at for line in self._lines.values() if line.waiting), default=None)
+        return min((line.waiting[0].look_at for line in self.lines.values() if line.waiting), default=None)
 
     def look(self) -> None:
         """Go on without what takes too long."""
         now = self._now()
-        for line in list(self._lines.values()):
+        for line in list(self.lines.values()):
             if not line.waiting or (first := line.waiting[0]).look_at > now:
                 continue
             first.look_at = now + LOOK

@@ -19,22 +19,23 @@ class Leavings:
 
     def __init__(self, name: str, on_fault: Callable[[BaseException], object]) -> None:
         self._errands = Errands(name, on_fault)
-        self._left: list[object] = []
+        #: What is not needed any more when the owner's turn is over.
+        self.left: list[object] = []
         self.owner: int | None = None
 
     def add(self, left: object) -> None:
         """This is not needed any more when the owner's turn is over."""
-        self._left.append(left)
+        self.left.append(left)
 
     def inherit(self, left: object) -> None:
         """Something is being freed that holds this. On any thread: elsewhere it may be freed there."""
         if threading.get_ident() == self.owner:
-            self._left.append(left)
+            self.left.append(left)
 
     def hand_over(self) -> None:
         """The owner's turn is over."""
-        if self._left:
-            left, self._left = self._left, []
+        if self.left:
+            left, self.left = self.left, []
             self._errands.put(left.clear)
 
     def end(self) -> None:
