@@ -40,7 +40,8 @@ def _is_imported(function: Any) -> bool:
 
 
 def _is_own_array(array: Any) -> bool:
-    return _is_own_dtype(array.dtype)
+    dtype = array.dtype
+    return id(dtype) in _own_dtypes or _is_own_dtype(dtype)
 
 
 def _is_own_dtype(dtype: Any) -> bool:
@@ -68,11 +69,14 @@ _TYPES = (
 )
 #: The one registration that is Python's own.
 _reduce_complex: Any = vars(copyreg)["pickle_complex"]
+_registered = copyreg.dispatch_table.get
 _known: dict[int, Check] = {id(kind): _always for kind in _TYPES}
 _known |= {id(types.FunctionType): _is_imported, id(types.BuiltinFunctionType): _always}
 #: Pickled by name: those types, and what puts them together again.
 _MAKERS = (builtins.getattr, packed_functions.PackedFunction(b"").__reduce__()[0])
 _named = {id(named) for named in (*_TYPES, *_MAKERS)}
+#: Numpy's dtypes of which there is one each, which most arrays have.
+_own_dtypes: set[int] = set()
 
 
 class _Numpy:
@@ -101,7 +105,8 @@ class _Numpy:
         scalars = {dtype.type for dtype in dtypes if dtype.kind not in "OV"}
         samples = [np.zeros(2), np.zeros((4, 4))[::2, ::2], np.float64(1.0), dtypes[0]]
         makers = [sample.__reduce_ex__(PROTOCOL)[0] for sample in samples]
-        self._kept = [np.ndarray, np.dtype, *scalars, *makers, *map(type, dtypes)]
+        self._kept = [np.ndarray, np.dtype, *scalars, *makers, *dtypes]
+        _own_dtypes.update(id(dtype) for dtype in dtypes if _is_own_dtype(dtype))
         _named.update(map(id, [np.ndarray, np.dtype, *scalars, *makers]))
         _known.update((id(type(dtype)), _is_own_dtype) for dtype in dtypes)
         _known.update((id(scalar), _always) for scalar in scalars)
@@ -116,7 +121,7 @@ def _is_known(obj: Any) -> bool:
     check = _known.get(id(kind))
     if check is not None:
         # Somebody may have registered another way to pickle that type.
-        registered = copyreg.dispatch_table.get(kind)
+        registered = _registered(kind)
         return (registered is None or registered is _reduce_complex) and check(obj)
     return id(obj) in _named
 
@@ -125,7 +130,7 @@ class _Pickler(pickle.Pickler):
     """The hook is called for everything but plain built-in types, so these cost nothing."""
 
     def reducer_override(self, obj: Any) -> Any:
-        if _is_known(obj) or (_numpy.learn() and _is_known(obj)):
+        if _is_known(obj) or (not _numpy.is_known and _numpy.learn() and _is_known(obj)):
             return NotImplemented
         raise NotPlainError
 
