@@ -22,6 +22,7 @@ from mpqueue.status import FAILED, PENDING, JobStatus
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
     from mpqueue._parent.journal.recorder import Recorder, Recording
+    from mpqueue._parent.journal.sealed import Unsealed
 
 log = logging.getLogger("mpqueue")
 
@@ -86,10 +87,10 @@ class NewJob:
         return Recording(number, tries, failed, self._payloads.left_out)
 
     def _add(self, recorder: Recorder, created_at: float) -> int:
-        from mpqueue._parent.journal.chunk_rows import seal
+        from mpqueue._parent.journal.sealed import prepare
 
         book, table = self.book, self.book.table
-        columns = {
+        columns: dict[str, Any] = {
             "id": book.id,
             "total": len(table),
             "rule": str(table.rule),
@@ -103,7 +104,7 @@ class NewJob:
         }
         if table.ids is not None:
             try:
-                columns["ids"] = seal(table.ids)
+                columns["ids"] = prepare(table.ids)
             except Exception as error:
                 raise TypeError(f"items: expected ids that can be pickled for the journal, got {error}") from error
         return recorder.journal.ask(lambda store: store.add_job(columns, self._payloads.bodies))
@@ -173,9 +174,9 @@ def restore_end(book: JobBook, recorded: RecordedJob) -> None:
     book.started_at, book.finished_at, book.duration = recorded.started_at, recorded.finished_at, recorded.duration
 
 
-def _keep_handler(handler: Callable[..., Any], setup: Callable[[], Any] | None) -> bytes | None:
+def _keep_handler(handler: Callable[..., Any], setup: Callable[[], Any] | None) -> Unsealed | None:
     """The functions by value, and where modules were found; None where that is too much."""
-    from mpqueue._parent.journal.chunk_rows import seal
+    from mpqueue._parent.journal.sealed import prepare
 
     kept = []
     for function in (handler, setup):
@@ -183,7 +184,7 @@ def _keep_handler(handler: Callable[..., Any], setup: Callable[[], Any] | None) 
         if len(data) + sum(buffer.nbytes for buffer in buffers) > MOST_HANDLER:
             return None
         kept.append((data, [bytes(buffer) for buffer in buffers]))
-    return seal((kept, [os.path.abspath(entry) for entry in sys.path]))
+    return prepare((kept, [os.path.abspath(entry) for entry in sys.path]))
 
 
 def replay_item(packed: PackedHandler, table: ItemTable, index: int) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import random
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -17,14 +18,17 @@ from typing import Any
 
 import pytest
 
+import mpqueue
 from mpqueue._core.state.item_table import make_table
 from mpqueue._parent.journal.chunk_rows import make_row
-from mpqueue._parent.journal.journal_file import APPLICATION, VERSION, folder_of
+from mpqueue._parent.journal.journal_file import folder_of
 from mpqueue._parent.journal.journal_lock import is_held
 from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue._parent.journal.journal_writer import Entry, Journal
 from mpqueue._parent.journal.kept_payloads import keep_payloads
 from mpqueue._parent.journal.kept_values import BigFile
+from mpqueue._parent.journal.recorder import chunk_statement
+from mpqueue._parent.journal.schema import APPLICATION, VERSION
 from mpqueue.errors import JournalError
 from tests.support.programs import start_program
 from tests.support.waiting import wait_until
@@ -101,6 +105,20 @@ def newer_version(path: Path) -> None:
         connection.commit()
 
 
+def impossible_version(path: Path) -> None:
+    with opened(path):
+        pass
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version=-7")
+
+
+def no_version(path: Path) -> None:
+    with opened(path):
+        pass
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version=0")
+
+
 def truncated(path: Path) -> None:
     with opened(path) as journal:
         journal.post(Entry([(ADD, (os.urandom(100_000),))]))
@@ -119,10 +137,12 @@ def half_a_header(path: Path) -> None:
         (half_a_header, "expected a"),
         (other_database, "of another program"),
         (newer_version, "a newer mpqueue"),
+        (impossible_version, "version -7, which no mpqueue wrote"),
+        (no_version, "version 0, which no mpqueue wrote"),
         (truncated, "damaged"),
         (Path.mkdir, "expected a file"),
     ],
-    ids=["random", "text", "header", "other", "newer", "truncated", "folder"],
+    ids=["random", "text", "header", "other", "newer", "negative", "zero", "truncated", "folder"],
 )
 def test_what_is_no_journal_is_refused_and_left_as_it_is(
     tmp_path: Path, make: Callable[[Path], object], message: str
@@ -136,6 +156,16 @@ def test_what_is_no_journal_is_refused_and_left_as_it_is(
         assert str(path) in str(caught.value)
     assert before is None or path.read_bytes() == before
     assert [found.name for found in tmp_path.iterdir()] == ["run.db"]
+
+
+def test_the_file_says_who_wrote_it(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    for _ in range(2):
+        with opened(path):
+            pass
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        lines = connection.execute("SELECT mpqueue, python, host, program FROM written_by").fetchall()
+    assert lines == [(mpqueue.__version__, sys.version.split()[0], socket.gethostname(), sys.argv[0])] * 2
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -199,7 +229,9 @@ def test_whatever_bytes_are_in_a_journal_it_is_read_or_refused(tmp_path: Path) -
         number = journal.ask(lambda store: store.add_job(columns, keep_payloads(table.payloads).bodies))
         for lo in range(0, 40, 10):
             table.complete(range(lo, lo + 10), ["result"] * 10)
-            journal.post(Entry([(ADD, (make_row(table, range(lo, lo + 10), {}).body,))]))
+            body = make_row(table, range(lo, lo + 10), {}).body
+            assert body is not None
+            journal.post(Entry([chunk_statement(journal.next_chunk(), number, body)]))
         assert number == 1
     good, told = path.read_bytes(), list[str]()
     for nth in range(150):

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import mpqueue
 from mpqueue import ItemStatus, JobQueue, JobStatus, RetryPolicy
 from mpqueue._cli.command_line import main
-from mpqueue.errors import ItemTimeoutError, RemoteError, ResultPicklingError, SetupError, WorkerCrashedError
+from mpqueue._parent.journal.journal_reader import Reader
+from mpqueue._parent.journal.migrations import MIGRATIONS
+from mpqueue.errors import (
+    ItemTimeoutError,
+    JournalError,
+    RemoteError,
+    ResultPicklingError,
+    SetupError,
+    WorkerCrashedError,
+)
 from tests.support import journal_0_1 as old
 from tests.support.results import results_of
 
@@ -74,6 +86,42 @@ def test_results_failures_and_histories_are_what_they_were(path: Path) -> None:
         assert isinstance(queue.load_job("no setup").items[0].exception, SetupError)
         with pytest.raises(ValueError, match="fails"):
             job.items[3].replay()
+
+
+def columns(path: Path) -> dict[str, list[Any]]:
+    """The columns of each table."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: connection.execute(f"PRAGMA table_info({name})").fetchall() for name in tables}
+
+
+def everything(path: Path) -> list[Any]:
+    """What readers see of it."""
+    reader = Reader(str(path))
+    tables = [(job, reader.ids(job), reader.table(job)) for job in reader.jobs()]
+    return [(job, ids, bytes(table.status), repr(table.results), repr(table.history)) for job, ids, table in tables]
+
+
+def test_it_is_migrated_when_it_is_opened_and_not_changed_when_it_is_looked_at(path: Path, tmp_path: Path) -> None:
+    before, seen = path.read_bytes(), everything(path)
+    assert path.read_bytes() == before
+    with JobQueue(1, journal=path), JobQueue(1, journal=tmp_path / "new.db"):
+        pass
+    assert everything(path) == seen
+    assert columns(path) == columns(tmp_path / "new.db")
+
+
+def test_where_the_migration_fails_it_is_left_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(connection: Any) -> None:
+        migrate(connection)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    before, migrate = everything(path), MIGRATIONS[1]
+    monkeypatch.setitem(MIGRATIONS, 1, fail)
+    with pytest.raises(JournalError, match="room"):
+        JobQueue(1, journal=path)
+    assert everything(path) == before
+    assert "slots" not in columns(path)
 
 
 @pytest.mark.usefixtures("healed")

@@ -16,7 +16,7 @@ from mpqueue._core.state.item_table import make_table
 from mpqueue._parent.journal import journal_file as store
 from mpqueue._parent.journal.chunk_rows import make_row
 from mpqueue._parent.journal.journal_writer import Entry, Journal
-from mpqueue._parent.journal.recorder import ADD_CHUNK
+from mpqueue._parent.journal.recorder import chunk_statement
 
 #: Chunks that are written, and items in each; every fifth chunk brings a big value.
 CHUNKS, ITEMS = 24, 5
@@ -39,9 +39,10 @@ def write_journal(path: Path, connect: store.Connect, tell: Callable[[str], obje
         indices = range(chunk * ITEMS, (chunk + 1) * ITEMS)
         table.complete(indices, [*map(result_of, indices)])
         row = make_row(table, indices, {})
+        assert row.body is not None
         files = [(file, number) for file in row.files]
         done = None if chunk % 2 == 0 else lambda chunk=chunk: tell(str(chunk))
-        journal.post(Entry([(ADD_CHUNK, (number, row.body))], files, done))
+        journal.post(Entry([chunk_statement(journal.next_chunk(), number, row.body)], files, done))
         if chunk % 2:
             journal.flush()
     journal.close()

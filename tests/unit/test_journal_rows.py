@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
-from mpqueue._parent.journal.chunk_rows import make_row, read_row
+from mpqueue._parent.journal.chunk_rows import Row, make_row, read_row
 from mpqueue._parent.journal.code_hash import differs, hash_code
 from mpqueue._parent.journal.kept_payloads import keep_payloads, read_payloads
 from mpqueue._parent.journal.kept_values import (
@@ -25,8 +25,17 @@ from mpqueue._parent.journal.kept_values import (
     restore,
     restore_error,
 )
+from mpqueue._parent.journal.sealed import Place, seal, unseal
 from mpqueue.errors import ItemTimeoutError, JournalError, RemoteError, RemoteTraceback
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
+
+HERE = Place("chunks", 1, 1)
+
+
+def sealed(row: Row) -> bytes:
+    """The row as it would be written."""
+    assert row.body is not None
+    return row.body.seal(HERE)
 
 
 def no_file(name: str) -> bytes:
@@ -45,7 +54,7 @@ def copied(table: ItemTable, *rows: bytes) -> ItemTable:
     """A new table of the same items, with these rows read into it."""
     fresh = ItemTable(list(table.payloads), None, table.rule)
     for body in rows:
-        read_row(body, fresh, no_file, "run.db")
+        read_row(body, HERE, fresh, no_file, "run.db")
     return fresh
 
 
@@ -141,7 +150,7 @@ def test_a_chunk_that_completed_is_a_row() -> None:
     table.complete(range(1, 5), ["B", None, {"d": 1}, 5])
     table.note_times(range(1, 3), [(2, 0.5, 0.25)])
     table.note_peaks({3: 5 << 20})
-    fresh = copied(table, make_row(table, range(1, 5), {}).body)
+    fresh = copied(table, sealed(make_row(table, range(1, 5), {})))
     assert fresh.status == table.status
     assert fresh.results == table.results
     assert fresh.attempts == table.attempts
@@ -155,14 +164,14 @@ def test_failed_tries_add_up_over_rows_and_a_later_row_says_how_the_item_ended()
     table.fail_try(2, failed("first"), 11)
     table.status[2] = RETRY
     one = make_row(table, [2], seen)
-    after_one = copied(table, one.body)
+    after_one = copied(table, sealed(one))
     assert (after_one.status[2], after_one.attempts[2]) == (PENDING, 1)
     assert after_one.failures[2].message == "first"
     table.fail_try(2, failed("second"), 12)
     table.fail(2, failed("second"))
     table.complete(range(3, 4), ["D"])
     two = make_row(table, [2, 3], seen)
-    fresh = copied(table, one.body, two.body)
+    fresh = copied(table, sealed(one), sealed(two))
     assert (fresh.status[2], fresh.attempts[2], fresh.results[3]) == (FAILED, 2, "D")
     assert [(entry.error, entry.pid, entry.duration) for entry in fresh.history[2]] == [
         ("first", 11, 0.25),
@@ -178,7 +187,7 @@ def test_failed_items_that_are_to_run_again_are_pending_and_keep_their_history()
     table.fail(1, failed("once"))
     one = make_row(table, [1], seen)
     table.forget_failures()
-    fresh = copied(table, one.body, make_row(table, [1], seen).body)
+    fresh = copied(table, sealed(one), sealed(make_row(table, [1], seen)))
     assert (fresh.status[1], fresh.attempts[1], fresh.failures) == (PENDING, 0, {})
     assert [entry.error for entry in fresh.history[1]] == ["once"]
 
@@ -191,7 +200,7 @@ def test_an_item_whose_result_can_not_be_pickled_is_written_as_not_run() -> None
     table = make_table("abc")
     table.complete(range(3), [1, Odd(), 3])
     row = make_row(table, range(3), {})
-    fresh = copied(table, row.body)
+    fresh = copied(table, sealed(row))
     assert list(fresh.status) == [COMPLETED, PENDING, COMPLETED]
     assert fresh.results == [1, None, 3]
     assert row.left_out == ((1, "TypeError: not me"),)
@@ -201,19 +210,27 @@ def test_what_items_wrote_comes_back() -> None:
     table = make_table("ab")
     table.complete(range(2), [1, 2])
     table.output[1] = ("out", "err")
-    assert copied(table, make_row(table, range(2), {}).body).output == {1: ("out", "err")}
+    assert copied(table, sealed(make_row(table, range(2), {}))).output == {1: ("out", "err")}
 
 
 @pytest.mark.parametrize("at", [0, 3, 4, 20, -1])
 def test_damage_is_noticed(at: int) -> None:
     table = make_table("ab")
     table.complete(range(2), [1, 2])
-    body = bytearray(make_row(table, range(2), {}).body)
+    body = bytearray(sealed(make_row(table, range(2), {})))
     body[at] ^= 4
     with pytest.raises(JournalError, match="damaged"):
         copied(table, bytes(body))
     with pytest.raises(JournalError, match="damaged"):
         copied(table, b"")
+
+
+@pytest.mark.parametrize("place", [Place("payloads", 1, 1), Place("chunks", 2, 1), Place("chunks", 1, 2), None])
+def test_a_row_that_stands_elsewhere_is_noticed(place: Place | None) -> None:
+    body = seal([1], HERE)
+    assert unseal(body, HERE, "run.db") == [1]
+    with pytest.raises(JournalError, match="damaged"):
+        unseal(body, place, "run.db")
 
 
 # -- payloads and code -------------------------------------------------------------------------------------------------
@@ -222,7 +239,10 @@ def test_damage_is_noticed(at: int) -> None:
 def test_items_are_kept_but_for_big_ones_and_those_that_can_not_be_pickled() -> None:
     items = [{"id": at} for at in range(600)] + [b"x" * BIG, threading.Lock()]
     kept = keep_payloads(items)
-    found = read_payloads(len(items), kept.bodies, "run.db")
+    places = [Place("payloads", 1, row) for row in range(len(kept.bodies))]
+    found = read_payloads(
+        len(items), [(body.seal(at), at) for body, at in zip(kept.bodies, places, strict=True)], "run.db"
+    )
     assert found[:600] == items[:600]
     assert kept.left_out == {600, 601}
     assert isinstance(found[600], NotKept)

@@ -93,6 +93,8 @@ class ItemTable:
         ] = {}  #: what the last try wrote to stdout and stderr, where that is kept
         #: Runs the item at an index once more, in this process. Set where the job's handler is at hand.
         self.replay: Callable[[ItemTable, int], Any] = _no_handler
+        #: The number by which a journal knows each item, for ever; None where that is its index.
+        self.slots: array[int] | None = None
         self.live = Live()
 
     def __del__(self) -> None:

@@ -1,16 +1,14 @@
 """A chunk's row: how some items of a job stand, as one blob, and that blob written into a table again.
 
 Rows are read in the order in which they were written; what a later one says of an item replaces what an earlier one
-said, but for the failed tries, which add up. A blob begins with its checksum, so that damage is noticed. What a newer
-version adds under a name of its own, an older one leaves alone.
+said, but for the failed tries, which add up. Items are named by their slots. What a newer version adds under a name of
+its own, an older one leaves alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import pickle
 import threading
-import zlib
 from array import array
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
@@ -30,6 +28,7 @@ from mpqueue._parent.journal.kept_values import (
     restore,
     restore_error,
 )
+from mpqueue._parent.journal.sealed import Place, Unsealed, prepare, unseal
 from mpqueue._parent.transport.harmless import dump_harmless_parts
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.pickling.main_names import MARK
@@ -38,33 +37,17 @@ from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 #: The columns of numbers that are kept, by their names in the table.
 NUMBERS = ("attempts", "elapsed", "cpu", "peak")
-#: Bytes of the checksum.
-CHECK = 4
 
 
 class Row(NamedTuple):
-    """A row, ready to be written, and the files that belong to it. ``left_out`` can't be pickled."""
+    """A row, to be sealed once its number is known (None: nothing), and its files. ``left_out`` can't be pickled."""
 
-    body: bytes
+    body: Unsealed | None
     files: tuple[BigFile, ...]
     left_out: tuple[tuple[int, str], ...] = ()
 
 
-NO_ROW = Row(b"", ())
-
-
-def seal(content: Any) -> bytes:
-    """Anything plain, with a checksum."""
-    data = pickle.dumps(content, pickle.HIGHEST_PROTOCOL)
-    return zlib.crc32(data).to_bytes(CHECK, "little") + data
-
-
-def unseal(body: Any, what: str) -> Any:
-    """What was sealed. Raises `JournalError` where it is damaged."""
-    data = body[CHECK:] if isinstance(body, bytes) else b""
-    if not data or zlib.crc32(data).to_bytes(CHECK, "little") != body[:CHECK]:
-        raise JournalError(f"{what}: expected it as it was written, got something damaged; it is left as it is")
-    return pickle.loads(data)
+NO_ROW = Row(None, ())
 
 
 class RowDraft:
@@ -91,7 +74,7 @@ class RowDraft:
             self._done = table.results[lo:hi] if whole else [table.results[index] for index in indices]
         else:
             self._done = [table.results[index] for at, index in enumerate(indices) if status[at] == COMPLETED]
-        self._content: dict[str, Any] = {"at": (lo, hi) if whole else array("Q", indices).tobytes()}
+        self._content: dict[str, Any] = {"at": _to_slots(table, indices)}
         for name in NUMBERS:
             column = getattr(table, name)
             part = column[lo:hi] if whole else array(column.format, (column[index] for index in indices))
@@ -178,7 +161,7 @@ class RowDraft:
         }
         if self._has_failures:
             content |= self._failed(pickled)
-        return Row(seal(content), tuple(files), tuple(left_out))
+        return Row(prepare(content), tuple(files), tuple(left_out))
 
     def _failed(self, pickled: _Pickled) -> dict[str, Any]:
         errors: list[KeptError] = []
@@ -266,12 +249,25 @@ def make_row(table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int
     return row
 
 
-def read_row(body: bytes, table: ItemTable, read_file: ReadFile, path: str) -> list[int]:
+def _to_slots(table: ItemTable, indices: Sequence[int]) -> tuple[int, int] | bytes:
+    """The slots of these items: where they follow each other, the first and the one after the last."""
+    if table.slots is None:
+        if isinstance(indices, range) and indices:
+            return indices[0], indices[-1] + 1
+        return array("Q", indices).tobytes()
+    slots = array("Q", [table.slots[index] for index in indices])
+    if slots and slots == array("Q", range(slots[0], slots[0] + len(slots))):
+        return slots[0], slots[0] + len(slots)
+    return slots.tobytes()
+
+
+def read_row(body: bytes, place: Place | None, table: ItemTable, read_file: ReadFile, path: str) -> list[int]:
     """Write a row into the table; returns the indices of the items whose results can't be read here.
 
-    Raises `JournalError` for a row that is damaged, or that speaks of items which the table has not.
+    For ``place`` see `unseal`. Raises `JournalError` for a row that is damaged, or that speaks of items which the table
+    has not.
     """
-    content = unseal(body, f"{path}: a row of it")
+    content = unseal(body, place, f"{path}: a row of it")
     at = content["at"]
     indices: Sequence[int] = range(*at) if isinstance(at, tuple) else _numbers("Q", at)
     status = content["status"]

@@ -7,40 +7,29 @@ journal's writer; readers open their own, see `mpqueue._parent.journal.journal_r
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import socket
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mpqueue._parent.journal.kept_values import BigFile
+from mpqueue._parent.journal.migrations import migrate
 from mpqueue._parent.journal.ownership import check_own, check_stat
+from mpqueue._parent.journal.schema import APPLICATION, OWNED, SCHEMA, VERSION, check_version
+from mpqueue._parent.journal.sealed import Place, Unsealed
 from mpqueue._whole_file import whole_file
 from mpqueue.errors import JournalError
 
-#: SQLite's ``application_id``: "mpqj".
-APPLICATION = 0x6D70716A
-#: SQLite's ``user_version``: what the tables and rows look like.
-VERSION = 1
-
-SCHEMA = """
-CREATE TABLE jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, total INTEGER NOT NULL, rule TEXT NOT NULL,
-    ids BLOB, payload_hash TEXT, code_hash TEXT, handler BLOB, seed TEXT, created_at REAL NOT NULL,
-    status TEXT NOT NULL, started_at REAL, finished_at REAL, duration REAL,
-    completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE payloads (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL);
-CREATE INDEX payloads_of_job ON payloads (job);
-CREATE TABLE chunks (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL);
-CREATE INDEX chunks_of_job ON chunks (job);
-CREATE TABLE files (name TEXT PRIMARY KEY, job INTEGER NOT NULL) WITHOUT ROWID;
-"""
-
-ADD_PAYLOADS = "INSERT INTO payloads (job, body) SELECT number, ? FROM jobs WHERE id = ?"
-
-#: What belongs to a job, as the beginnings of conditions.
-OWNED = ("payloads WHERE job", "chunks WHERE job", "files WHERE job", "jobs WHERE number")
+ADD_PAYLOADS = "INSERT INTO payloads (number, job, body) VALUES (?, ?, ?)"
+WRITTEN_BY = """INSERT INTO written_by (at, mpqueue, python, host, program)
+VALUES ((julianday('now') - 2440587.5) * 86400.0, ?, ?, ?, ?)"""
+#: Lines of writers that are kept.
+MOST_WRITERS = 1000
+FORGET_WRITERS = f"DELETE FROM written_by WHERE number <= (SELECT max(number) FROM written_by) - {MOST_WRITERS}"  # noqa: S608
 
 #: One statement of a transaction, and its arguments.
 Statement = tuple[str, Sequence[Any]]
@@ -81,19 +70,20 @@ class Store:
         self.path = path
         with explained(path):
             check_own(path)
-            is_new = _check(path)
+            version = _check(path)
+            is_new = version is None
             if is_new:
                 _create(path)
             self._connection = connect(path)
             try:
-                self._prepare(is_new)
+                self._prepare(version)
             except BaseException:
                 self._connection.close()
                 if is_new:
                     _remove(path)
                 raise
 
-    def _prepare(self, is_new: bool) -> None:
+    def _prepare(self, version: int | None) -> None:
         execute = self._connection.execute
         mode = execute("PRAGMA journal_mode=WAL").fetchone()[0]
         if mode != "wal":
@@ -102,13 +92,18 @@ class Store:
             )
         execute("PRAGMA synchronous=FULL")
         execute("PRAGMA fullfsync=ON")
-        if is_new:
-            schema = [(statement, ()) for statement in SCHEMA.split(";") if statement.strip()]
-            self._transact(
-                [*schema, (f"PRAGMA application_id={APPLICATION}", ()), (f"PRAGMA user_version={VERSION}", ())]
-            )
-        else:
-            self._transact([])  # a file that can't be written is refused now
+        with self._transaction() as run:
+            if version is None:
+                for statement in SCHEMA:
+                    run(statement)
+                run(f"PRAGMA application_id={APPLICATION}")
+            elif version < VERSION:
+                migrate(self._connection, version)
+            run(f"PRAGMA user_version={VERSION}")
+            run(WRITTEN_BY, _writer())  # a file that can't be written is refused now
+            run(FORGET_WRITERS)
+        last = execute("SELECT max(number) FROM chunks").fetchone()[0]
+        self._chunks = itertools.count(1 if last is None else last + 1)
         self._remove_unnamed_files()
 
     def write(self, statements: Iterable[Statement], files: Sequence[tuple[BigFile, int]] = ()) -> None:
@@ -118,15 +113,25 @@ class Store:
         """
         if files:
             self._write_files([file for file, _ in files])
-        named = [("INSERT OR IGNORE INTO files VALUES (?, ?)", (file.name, job)) for file, job in files]
+        named = [("INSERT OR IGNORE INTO files VALUES (?, ?, NULL, NULL)", (file.name, job)) for file, job in files]
         self._transact([*statements, *named])
 
+    def next_chunk(self) -> int:
+        """The number of the next row of ``chunks``; any thread. A job's rows are read in the order of their numbers."""
+        return next(self._chunks)
+
     def _transact(self, statements: Sequence[Statement]) -> None:
+        with self._transaction() as run:
+            for sql, arguments in statements:
+                run(sql, arguments)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        """All that is run within it, or nothing."""
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         try:
-            for sql, arguments in statements:
-                execute(sql, arguments)
+            yield execute
             execute("COMMIT")
         except BaseException:
             with contextlib.suppress(Exception):  # a full disk has rolled it back already
@@ -142,15 +147,22 @@ class Store:
             write_whole(folder, file)
         _sync_folder(folder)
 
-    def add_job(self, columns: dict[str, Any], payloads: Sequence[bytes]) -> int:
-        """A new job with its items; returns its number."""
+    def add_job(self, columns: dict[str, Any], payloads: Sequence[Unsealed]) -> int:
+        """A new job with its items; returns its number. What is unsealed of it is sealed here."""
         job_id = id_to_column(columns["id"])
         columns = {**columns, "id": job_id}
-        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-        items = [(ADD_PAYLOADS, (body, job_id)) for body in payloads]
-        self._transact([(f"INSERT INTO jobs ({names}) VALUES ({marks})", tuple(columns.values())), *items])  # noqa: S608
-        found: int = self._connection.execute("SELECT number FROM jobs WHERE id = ?", (job_id,)).fetchone()[0]
-        return found
+        with self._transaction() as run:
+            number = _next(run("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'"))
+            values = [
+                value.seal(Place(f"jobs.{name}", number)) if isinstance(value, Unsealed) else value
+                for name, value in columns.items()
+            ]
+            names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+            run(f"INSERT INTO jobs (number, {names}) VALUES (?, {marks})", (number, *values))  # noqa: S608
+            row = _next(run("SELECT max(number) FROM payloads"))
+            for row, each in enumerate(payloads, row):  # noqa: B020 - counted from there
+                run(ADD_PAYLOADS, (row, number, each.seal(Place("payloads", number, row))))
+        return number
 
     def remove_job(self, number: int) -> None:
         """Forget a job and all that belongs to it."""
@@ -208,19 +220,6 @@ def describe(error: BaseException) -> str:
     return f"expected a journal that can be read and written, got {text!r}"
 
 
-def check_version(path: str, application: int, version: int) -> None:
-    """Raise `JournalError` unless this version can read it."""
-    if application != APPLICATION:
-        raise JournalError(
-            f"{path}: expected a journal, got an SQLite database of another program; it is left as it is"
-        )
-    if version > VERSION:
-        raise JournalError(
-            f"{path}: expected a journal of version {VERSION} at most, got version {version}, which a newer mpqueue "
-            "wrote; it is left as it is: use that one, or another file"
-        )
-
-
 def open_to_read(path: str) -> sqlite3.Connection:
     """A connection that can't write, and makes no files. Raises `sqlite3.Error`.
 
@@ -232,16 +231,29 @@ def open_to_read(path: str) -> sqlite3.Connection:
     return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=10.0)
 
 
-def _check(path: str) -> bool:
-    """True where there is no journal yet. Raises `JournalError` for anything that is none."""
+def _next(found: Any) -> int:
+    """The number after the one that was found, if any."""
+    row = found.fetchone()
+    return 1 if row is None or row[0] is None else row[0] + 1
+
+
+def _writer() -> tuple[str, str, str, str]:
+    """Who writes, for people."""
+    program = sys.argv[0].encode(errors="replace").decode() if sys.argv else ""
+    package = sys.modules[__name__.partition(".")[0]]
+    return package.__version__, sys.version.split()[0], socket.gethostname(), program
+
+
+def _check(path: str) -> int | None:
+    """Its version; None where there is no journal yet. Raises `JournalError` for anything that is none."""
     if not os.path.exists(path):
         if not os.path.isdir(os.path.dirname(path)):
             raise JournalError(f"{path}: expected a folder that is there, got {os.path.dirname(path)!r}")
-        return True
+        return None
     if not os.path.isfile(path):
         raise JournalError(f"{path}: expected a file, got something else; it is left as it is")
     if os.path.getsize(path) == 0 and not os.path.exists(f"{path}-wal"):
-        return True
+        return None
     with contextlib.closing(open_to_read(path)) as connection:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -250,9 +262,9 @@ def _check(path: str) -> bool:
             and version == 0
             and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         ):
-            return True  # its maker ended before there was anything in it
+            return None  # its maker ended before there was anything in it
     check_version(path, application, version)
-    return False
+    return int(version)
 
 
 def _create(path: str) -> None:

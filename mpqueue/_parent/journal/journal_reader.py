@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal import journal_lock as lock
-from mpqueue._parent.journal.chunk_rows import read_row, unseal
+from mpqueue._parent.journal.chunk_rows import read_row
 from mpqueue._parent.journal.journal_file import (
-    check_version,
     column_to_id,
     explained,
     folder_of,
@@ -21,7 +20,10 @@ from mpqueue._parent.journal.journal_file import (
     open_to_read,
 )
 from mpqueue._parent.journal.kept_payloads import read_payloads
+from mpqueue._parent.journal.migrations import look_at
 from mpqueue._parent.journal.ownership import check_own, check_stat
+from mpqueue._parent.journal.schema import check_version
+from mpqueue._parent.journal.sealed import Place, unseal
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalError
 from mpqueue.status import JobStatus
@@ -48,6 +50,24 @@ class RecordedJob:
     retries: int
 
 
+class _Look:
+    """One look at the tables, which are as those of the newest version."""
+
+    def __init__(self, execute: Callable[..., sqlite3.Cursor], version: int) -> None:
+        self.execute = execute
+        self._version = version
+
+    def place(self, table: str, job: int, row: int = 0) -> Place | None:
+        """Where a body belongs, for `unseal`."""
+        return None if self._version == 1 else Place(table, job, row)
+
+    def bodies(self, table: str, job: int) -> Iterator[tuple[bytes, Place | None]]:
+        """The bodies of a job in the order of their rows."""
+        query = f"SELECT number, body FROM {table} WHERE job = ? ORDER BY number"  # noqa: S608
+        for number, body in self.execute(query, (job,)):
+            yield body, self.place(table, job, number)
+
+
 _COLUMNS = (
     "number, id, total, rule, payload_hash, code_hash, seed, created_at, status, started_at, finished_at, duration, "
     "completed, failed, retries"
@@ -72,7 +92,7 @@ class Reader:
         return lock.is_held(self.path)
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self) -> Iterator[_Look]:
         with explained(self.path):
             check_own(self.path)
             if not os.path.exists(self.path):
@@ -81,46 +101,47 @@ class Reader:
                 raise JournalError(f"{self.path}: expected a file, got something else; it is left as it is")
             with contextlib.closing(open_to_read(self.path)) as connection:
                 application = connection.execute("PRAGMA application_id").fetchone()[0]
-                check_version(self.path, application, connection.execute("PRAGMA user_version").fetchone()[0])
-                yield connection
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                check_version(self.path, application, version)
+                connection.execute("PRAGMA temp_store=MEMORY")
+                look_at(connection, version)
+                yield _Look(connection.execute, version)
 
     def jobs(self) -> list[RecordedJob]:
         """All jobs, in the order in which they were created."""
-        with self._open() as connection:
-            return [_job(row) for row in connection.execute(f"SELECT {_COLUMNS} FROM jobs ORDER BY number")]  # noqa: S608
+        with self._open() as look:
+            return [_job(row) for row in look.execute(f"SELECT {_COLUMNS} FROM jobs ORDER BY number")]  # noqa: S608
 
     def find(self, job_id: str) -> RecordedJob | None:
         """The job of that id."""
-        with self._open() as connection:
+        with self._open() as look:
             # Without the index, which may be damaged: what `jobs` lists is found here, or said to be damaged.
             query = f"SELECT {_COLUMNS} FROM jobs NOT INDEXED WHERE id = ?"  # noqa: S608
-            row = connection.execute(query, (id_to_column(job_id),)).fetchone()
+            row = look.execute(query, (id_to_column(job_id),)).fetchone()
             return None if row is None else _job(row)
 
     def ids(self, job: RecordedJob) -> list[Hashable] | None:
         """Its items' ids; None where they are positions."""
-        body = self._value("ids", job)
-        return None if body is None else list(unseal(body, f"{self.path}: the ids of job {job.id!r}"))
+        found = self._value("ids", job)
+        return None if found is None else list(found)
 
     def handler(self, job: RecordedJob) -> Any:
         """Its handler as it was written, None where that was not kept."""
-        body = self._value("handler", job)
-        return None if body is None else unseal(body, f"{self.path}: the handler of job {job.id!r}")
+        return self._value("handler", job)
 
-    def _value(self, column: str, job: RecordedJob) -> bytes | None:
-        with self._open() as connection:
-            row = connection.execute(f"SELECT {column} FROM jobs WHERE number = ?", (job.number,)).fetchone()  # noqa: S608
+    def _value(self, column: str, job: RecordedJob) -> Any:
+        with self._open() as look:
+            row = look.execute(f"SELECT {column} FROM jobs WHERE number = ?", (job.number,)).fetchone()  # noqa: S608
         if row is None:
             raise JournalError(f"{self.path}: expected job {job.id!r}, which has been removed from it")
-        found: bytes | None = row[0]
-        return found
+        place = look.place(f"jobs.{column}", job.number)
+        return None if row[0] is None else unseal(row[0], place, f"{self.path}: the {column} of job {job.id!r}")
 
     def table(self, job: RecordedJob) -> ItemTable:
         """The job's items as they stood, with the payloads that were kept."""
         ids = self.ids(job)
-        with self._open() as connection:
-            bodies = connection.execute("SELECT body FROM payloads WHERE job = ? ORDER BY number", (job.number,))
-            payloads = read_payloads(job.total, (row[0] for row in bodies), self.path)
+        with self._open() as look:
+            payloads = read_payloads(job.total, look.bodies("payloads", job.number), self.path)
         if ids is not None and len(ids) != job.total:
             raise JournalError(f"{self.path}: expected {job.total} ids, got {len(ids)}; it is left as it is")
         table = ItemTable(payloads, ids, IdRule(job.rule))
@@ -130,9 +151,9 @@ class Reader:
     def fill(self, table: ItemTable, job: RecordedJob) -> list[int]:
         """Write into the table what became of its items; returns those whose results can't be read here."""
         unreadable: set[int] = set()
-        with self._open() as connection:
-            for (body,) in connection.execute("SELECT body FROM chunks WHERE job = ? ORDER BY number", (job.number,)):
-                unreadable.update(read_row(body, table, self.read_file, self.path))
+        with self._open() as look:
+            for body, place in look.bodies("chunks", job.number):
+                unreadable.update(read_row(body, place, table, self.read_file, self.path))
         return sorted(unreadable)
 
     def read_file(self, name: str) -> bytes:

@@ -90,6 +90,10 @@ class Journal:
         _open.add(self)
         self._thread.start()
 
+    def next_chunk(self) -> int:
+        """See `Store.next_chunk`."""
+        return self._store.next_chunk()
+
     def post(self, entry: Entry) -> None:
         """Have this written, after all that was posted before. Never blocks."""
         self._posted.put(entry)

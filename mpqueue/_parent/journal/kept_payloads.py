@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mpqueue._parent.journal.chunk_rows import seal, unseal
 from mpqueue._parent.journal.kept_values import BigFile, Kept, NotKept, keep, restore
+from mpqueue._parent.journal.sealed import Place, Unsealed, prepare, unseal
 from mpqueue.errors import JournalError
 
 #: Items that are pickled together.
@@ -24,7 +24,7 @@ class KeptPayloads:
     """What goes into the journal, and the items that do not, by their places."""
 
     hash: str
-    bodies: list[bytes]
+    bodies: list[Unsealed]
     left_out: frozenset[int]
 
 
@@ -36,11 +36,11 @@ def keep_payloads(payloads: list[Any]) -> KeptPayloads:
         block = payloads[lo : lo + BLOCK]
         together = _kept(block, digest)
         if together is not None:
-            bodies.append(seal((lo, tuple(together))))
+            bodies.append(prepare((lo, tuple(together))))
             continue
         each = [_kept(item, digest) for item in block]
         left_out.update(lo + at for at, one in enumerate(each) if one is None)
-        bodies.append(seal((lo, [None if one is None else tuple(one) for one in each])))
+        bodies.append(prepare((lo, [None if one is None else tuple(one) for one in each])))
     return KeptPayloads(digest.hexdigest(), bodies, frozenset(left_out))
 
 
@@ -57,11 +57,11 @@ def _kept(value: Any, digest: Any) -> Kept | None:
     return None if files else kept
 
 
-def read_payloads(total: int, bodies: Iterable[bytes], path: str) -> list[Any]:
+def read_payloads(total: int, bodies: Iterable[tuple[bytes, Place | None]], path: str) -> list[Any]:
     """The items, `NotKept` where one was left out. Raises `JournalError` for what is damaged."""
     payloads: list[Any] = []
-    for body in bodies:
-        lo, kept = unseal(body, f"{path}: the items of a job")
+    for body, place in bodies:
+        lo, kept = unseal(body, place, f"{path}: the items of a job")
         if lo != len(payloads):
             break
         if isinstance(kept, tuple):

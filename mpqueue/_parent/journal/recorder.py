@@ -30,6 +30,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft
 from mpqueue._parent.journal.journal_file import Statement
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
+from mpqueue._parent.journal.sealed import Place, Unsealed
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._parent.users_code.asides import Aside, Asides
 from mpqueue.errors import JournalError, shown
@@ -43,7 +44,7 @@ log = logging.getLogger("mpqueue")
 Announcement = AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished
 Forward = Callable[[Any], None]
 
-ADD_CHUNK = "INSERT INTO chunks (job, body) VALUES (?, ?)"
+ADD_CHUNK = "INSERT INTO chunks (number, job, body) VALUES (?, ?, ?)"
 COUNTS = "UPDATE jobs SET completed = ?, failed = ?, retries = ? WHERE number = ?"
 STARTED = "UPDATE jobs SET status = ?, started_at = ?, finished_at = NULL, duration = NULL, failed = ? WHERE number = ?"
 STATUS = "UPDATE jobs SET status = ? WHERE number = ?"
@@ -79,6 +80,11 @@ class Recording:
     complained: bool = False
     removed: bool = False  #: the journal has nothing of the job any more
     held: deque[_Held] = field(default_factory=deque)
+
+
+def chunk_statement(number: int, job: int, body: Unsealed) -> Statement:
+    """A row of ``chunks``, sealed."""
+    return ADD_CHUNK, (number, job, body.seal(Place("chunks", job, number)))
 
 
 class Recorder:
@@ -152,9 +158,9 @@ class Recorder:
 
     def _entry(self, recording: Recording, note: _Note, row: Row | None, held: _Held | None = None) -> Entry:
         done = None if held is None else partial(self._on_disk, recording, held)
-        if row is None or not row.body:
+        if row is None or row.body is None:
             return Entry(note.statements, (), done)
-        chunk: Statement = (ADD_CHUNK, (recording.number, row.body))
+        chunk = chunk_statement(self.journal.next_chunk(), recording.number, row.body)
         return Entry([chunk, *note.statements], [(file, recording.number) for file in row.files], done)
 
     def _on_disk(self, recording: Recording, held: _Held) -> None:

@@ -8,6 +8,7 @@ each, what was told is what was promised to survive (`docs/explanation/promises.
 
 from __future__ import annotations
 
+import itertools
 import queue
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -54,7 +55,11 @@ class ModelJournal(Journal):
         self._now = lambda: 0.0
         self._store = disk  # type: ignore[assignment]
         self._posted = queue.SimpleQueue()
+        self._rows = itertools.count(1)
         self._unwritten, self._trouble, self._told, self._troubled_at = [], None, False, 0.0
+
+    def next_chunk(self) -> int:
+        return next(self._rows)
 
 
 class Coordinator:

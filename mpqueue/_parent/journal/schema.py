@@ -1,0 +1,60 @@
+"""The journal's tables, and the version of them.
+
+``jobs``: a line each; ``ids`` are those of all items of a job that version 1 wrote. ``slots``: what the items are, in
+blocks. ``payloads``: the items. ``chunks``: what became of them. ``files``: the big values beside the journal.
+``written_by``: a line for each time that a queue opened it to write. Bodies are sealed, see
+`mpqueue._parent.journal.sealed`.
+"""
+
+from __future__ import annotations
+
+from mpqueue.errors import JournalError
+
+#: SQLite's ``application_id``: "mpqj".
+APPLICATION = 0x6D70716A
+#: SQLite's ``user_version``: what the tables and rows look like.
+VERSION = 2
+
+SCHEMA = (
+    """CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, total INTEGER NOT NULL, rule TEXT NOT NULL,
+    ids BLOB, payload_hash TEXT, code_hash TEXT, handler BLOB, seed TEXT, created_at REAL NOT NULL,
+    status TEXT NOT NULL, started_at REAL, finished_at REAL, duration REAL,
+    completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0,
+    version TEXT, python TEXT, handler_name TEXT, places BLOB
+)""",
+    """CREATE TABLE slots (
+    number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, body BLOB NOT NULL, ids BLOB,
+    UNIQUE (job, first)
+)""",
+    "CREATE TABLE payloads (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL)",
+    "CREATE INDEX payloads_of_job ON payloads (job)",
+    "CREATE TABLE chunks (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL)",
+    "CREATE INDEX chunks_of_job ON chunks (job)",
+    "CREATE TABLE files (name TEXT PRIMARY KEY, job INTEGER NOT NULL, size INTEGER, digest BLOB) WITHOUT ROWID",
+    """CREATE TABLE written_by (
+    number INTEGER PRIMARY KEY, at REAL NOT NULL, mpqueue TEXT NOT NULL, python TEXT NOT NULL, host TEXT NOT NULL,
+    program TEXT NOT NULL
+)""",
+)
+
+#: What belongs to a job, as the beginnings of conditions.
+OWNED = ("payloads WHERE job", "slots WHERE job", "chunks WHERE job", "files WHERE job", "jobs WHERE number")
+
+
+def check_version(path: str, application: int, version: int) -> None:
+    """Raise `JournalError` unless this version can read it, as it is or once it is migrated."""
+    if application != APPLICATION:
+        raise JournalError(
+            f"{path}: expected a journal, got an SQLite database of another program; it is left as it is"
+        )
+    if version > VERSION:
+        raise JournalError(
+            f"{path}: expected a journal of version {VERSION} at most, got version {version}, which a newer mpqueue "
+            "wrote; it is left as it is: use that one, or another file"
+        )
+    if version < 1:
+        raise JournalError(
+            f"{path}: expected a journal of version 1 to {VERSION}, got version {version}, which no mpqueue wrote: it "
+            "is damaged; it is left as it is"
+        )
