@@ -299,12 +299,27 @@ class Coordinator:
                 log.critical("ending the queue goes on although a part of it failed", exc_info=True)
 
     def subscribe(self, job: JobBook, subscriber: Subscriber) -> None:
-        """Give ``subscriber`` the indices of the items that ended, then of each that ends, then None."""
-        subscriber(job.table.ended_indices())
-        if job.status.final:
+        """Give ``subscriber`` the indices of the items that ended, then of each that ends, then None: each once.
+
+        Where there is a journal, an item has ended once that is on disk.
+        """
+        self._in_turn(job, partial(self._subscribe, job, subscriber))
+
+    def _subscribe(self, job: JobBook, subscriber: Subscriber) -> None:
+        untold = [] if self._recorder is None else self._recorder.untold(job)
+        waiting = {index for each in untold if isinstance(each, AnnounceItems) for index in each.indices}
+        ended = job.table.ended_indices()
+        subscriber([index for index in ended if index not in waiting] if waiting else ended)
+        if job.status.final and not any(isinstance(each, AnnounceFinished) for each in untold):
             subscriber(None)
         else:
             self._subscribers.setdefault(job.number, []).append(subscriber)
+
+    def _in_turn(self, job: JobBook, call: Callable[[], object]) -> None:
+        if self._recorder is None:
+            call()
+        else:
+            self._recorder.in_turn(job, call)
 
     def subscribe_early(self, job: JobBook, subscriber: Subscriber) -> None:
         """Like `subscribe`, for a job that is about to start."""
@@ -312,9 +327,13 @@ class Coordinator:
 
     def unsubscribe(self, job: JobBook, subscriber: Subscriber) -> None:
         """Tell that subscriber nothing more."""
-        subscribers = self._subscribers.get(job.number, [])
-        if subscriber in subscribers:
-            subscribers.remove(subscriber)
+
+        def unsubscribe() -> None:
+            subscribers = self._subscribers.get(job.number, [])
+            if subscriber in subscribers:
+                subscribers.remove(subscriber)
+
+        self._in_turn(job, unsubscribe)  # it may not have had its turn yet
 
     def when_quiet(self, answer: Future[None]) -> None:
         """Resolve ``answer`` once no job is active and no worker has anything left to do."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -214,7 +215,7 @@ def take(seconds: str) -> str:
     return seconds
 
 
-def test_an_item_that_took_long_is_on_disk_before_its_event_is_delivered(path: Path) -> None:
+def test_an_item_is_on_disk_before_its_event_is_delivered_however_short_it_was(path: Path) -> None:
     on_disk = []
 
     def look(progress: Any) -> None:
@@ -224,9 +225,79 @@ def test_an_item_that_took_long_is_on_disk_before_its_event_is_delivered(path: P
 
     with JobQueue(1, journal=path, max_retries=0) as queue:
         queue.on(JOB_PROGRESS, look)
-        queue.run(["0.25", "0.0", "0.25"], take, id="job", chunksize=1)
-    assert [item for item, _ in on_disk] == [0, 1, 2]
-    assert [there for item, there in on_disk if item != 1] == [True, True]
+        queue.run(["0.25", "0.0", "0.25", "0.0"], take, id="job", chunksize=1)
+    assert on_disk == [(0, True), (1, True), (2, True), (3, True)]
+
+
+class HeldDisk:
+    """Connections to a disk on which nothing is written while it is held; where it is held, ``reached`` is set."""
+
+    def __init__(self) -> None:
+        self.reached, self._free = threading.Event(), threading.Event()
+        self._free.set()
+
+    def hold(self) -> None:
+        self.reached.clear()
+        self._free.clear()
+
+    def release(self) -> None:
+        self._free.set()
+
+    def before_commit(self, connection: sqlite3.Connection) -> Any:
+        """The connection, with commits that wait."""
+        disk = self
+
+        class Waiting:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(connection, name)
+
+            def execute(self, sql: str, *arguments: Any) -> Any:
+                if sql == "COMMIT":
+                    disk.reached.set()
+                    assert disk._free.wait(60)
+                return connection.execute(sql, *arguments)
+
+        return Waiting()
+
+
+@pytest.mark.parametrize("how", ["as_completed", "async for"])
+def test_an_item_is_told_once_and_only_when_it_is_on_disk_whenever_somebody_begins_to_look(
+    path: Path, tmp_path: Path, how: str
+) -> None:
+    items, disk, waiting, told = [0, 1, 2, 3], HeldDisk(), gate(tmp_path, "waiting"), list[int]()
+
+    async def look_async(run: Any) -> None:
+        async for item in run:
+            told.append(item.id)
+
+    def look(run: Any) -> None:
+        if how == "as_completed":
+            told.extend(item.id for item in run.as_completed())
+        else:
+            asyncio.run(look_async(run))
+
+    with JobQueue(1, journal=path, max_retries=0) as queue:
+        store = queue._host.engine.recorder.journal._store  # type: ignore[union-attr]
+        store._connection = disk.before_commit(store._connection)
+        job = queue.create_job("job", items, do.only(3, do.block_until_told(waiting), do.only(1, do.fail)), chunksize=1)
+        disk.hold()
+        run = queue.start("job")
+        wait_until(lambda: job.completed + job.failed == 3 and disk.reached.is_set(), what="ended, but not on disk")
+        threads = [threading.Thread(target=look, args=(run,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        queue._host.ask(lambda: None)  # they have subscribed, or will
+        assert told == []
+        waiting.open()
+        wait_until(lambda: job.status.final, what="the end, which is not on disk either")
+        assert (told, run.done()) == ([], False)
+        late = threading.Thread(target=look, args=(run,))
+        late.start()
+        disk.release()
+        for thread in (*threads, late):
+            thread.join(60)
+        assert run.result(60).completed == 3
+    assert sorted(told) == sorted(items * 3)
 
 
 def test_when_a_run_has_its_result_all_of_it_is_on_disk(path: Path) -> None:

@@ -298,7 +298,7 @@ def test_what_is_not_urgent_waits_for_the_group_and_what_is_urgent_takes_it_alon
     with opened(path) as journal:
         journal.post(Entry([(ADD, (b"lazy",))]))
         assert bodies(path) == []  # the clock stands still
-        journal.post(Entry([(ADD, (b"urgent",))], done=on_disk.set))
+        journal.post(Entry([(ADD, (b"urgent",))], done=on_disk.set, urgent=True))
         assert on_disk.wait(30)
         assert bodies(path) == [b"lazy", b"urgent"]
 

@@ -30,7 +30,6 @@ from mpqueue._core.messages import (
 )
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneState
-from mpqueue._parent.journal.journal_writer import GROUP
 from mpqueue._wire.frames import Ended
 from mpqueue.errors import JobStateError, JournalError, QueueClosedError
 from mpqueue.events import ItemRetry, JobFinished, JobProgress
@@ -45,7 +44,7 @@ from tests.support.fake_lanes import crash, fail, hang, packed, spoil, succeed
 from tests.support.fake_worker import Item, Packing, Try
 from tests.support.invariants import check_ended, check_invariants
 
-#: Seconds that items take; those of the last two are told only once they are on disk.
+#: Seconds that items take; those of the last two are written as soon as the disk can.
 DURATIONS = (0.0, 20e-6, 0.001, 0.03, 0.3, 3.0)
 #: How late the parent may be with a time limit, for all that may keep its threads.
 SLACK = 2.0
@@ -442,7 +441,7 @@ class Life:
         told.counted = event.completed + event.failed
         if item.status is ItemStatus.COMPLETED:
             assert item.result == result_of(index, self.books_of[event.job_id].table.payloads[index])
-        told.ended[index] = str(item.status), item.elapsed > GROUP and self._keeps_promises()
+        told.ended[index] = str(item.status), self._keeps_promises()
 
     def _keeps_promises(self) -> bool:
         """False where there is no journal, or a queue that closes has given up waiting for its disk."""

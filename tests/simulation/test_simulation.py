@@ -138,12 +138,12 @@ FAULTS: dict[str, tuple[Any, str, str, str]] = {
         "return lane if lane.generation == generation else None",
         "return lane",
     ),
-    "announcements overtake each other": (Recorder, "_take", "if not recording.held:", "if True:"),
+    "announcements overtake each other": (Recorder, "_take", "elif recording.held:", "elif False:"),
     "announcements do not wait for the disk": (
         Recorder,
         "_take",
-        "waits = self._waits(note, row)",
-        "waits = False",
+        "if self._waits(note):",
+        "if False:",
     ),
     "a failed write is taken for done": (
         Journal,

@@ -38,16 +38,15 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Something to be written. ``done`` is called on the writer's thread once it is on disk."""
+    """Something to be written. ``done`` is called on the writer's thread once it is on disk.
+
+    What is ``urgent`` does not wait for the group's time.
+    """
 
     statements: Sequence[Statement]
     files: Sequence[tuple[BigFile, int]] = ()
     done: Callable[[], object] | None = None
-
-    @property
-    def urgent(self) -> bool:
-        """True where somebody waits for it."""
-        return self.done is not None
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

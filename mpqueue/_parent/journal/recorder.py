@@ -1,8 +1,8 @@
 """The recorder: what the scheduler announces goes into the journal on its way to those who are told.
 
-It stands between the coordinator and the announcements' readers, on the coordinator's thread. An announcement goes on
-at once, but where an item of it took longer than a group commit, brought something big, or ended its job: that is on
-disk before anybody hears of it, and what comes after it in the same job waits for its turn.
+It stands between the coordinator and the announcements' readers, on the coordinator's thread. The end of an item, or of
+a job, is on disk before anybody hears of it, and what comes after it in the same job waits for its turn. It is written
+with the next group commit; where an item took longer than that, brought something big, or ended its job, at once.
 
 Results and errors are pickled for the journal here where that runs nobody's code; else on a thread of the job's own,
 and the announcement waits for that.
@@ -53,19 +53,23 @@ ENDED = "UPDATE jobs SET status = ?, started_at = ?, finished_at = ?, duration =
 
 @dataclass(slots=True)
 class _Held:
-    """An announcement that waits: until it is on disk, or (``ready``) for one before it."""
+    """Something that waits to be told: until it is on disk, or (``ready``) for what was held before it."""
 
-    forward: Forward
-    announcement: Announcement
+    tell: Callable[[], object]
+    announcement: Announcement | None
     ready: bool
 
 
 class _Note(NamedTuple):
-    """What an announcement brings into the journal. ``waits``: it is told when that is on disk."""
+    """What an announcement brings into the journal.
+
+    What ``waits`` is told when that is on disk; what is ``urgent`` is to be there at once.
+    """
 
     draft: RowDraft | None = None
     statements: Sequence[Statement] = ()  #: after the draft's row
     waits: bool = False
+    urgent: bool = False
     ends: bool = False  #: the job has ended
 
 
@@ -135,50 +139,72 @@ class Recorder:
         busy = self.keepers.is_busy(job.number)
         row = None if note.draft is None or busy else note.draft.plain_row()
         if row is None and (note.draft is not None or (busy and note.statements)):
-            held = _Held(forward, _as_of_now(announcement), ready=False)
-            recording.held.append(held)
+            held = self._hold(recording, forward, announcement)
             self.keepers.put(
                 job.number, _Keeping(job, recording, note.draft), partial(self._kept, job, recording, note, held)
             )
             return
-        waits = self._waits(note, row)
-        if not waits:
-            if note.statements:
-                self.journal.post(self._entry(recording, note, row))
-            if not recording.held:
-                forward(announcement)
-                return
-        held = _Held(forward, _as_of_now(announcement), not waits)
-        recording.held.append(held)
-        if waits:
-            self.journal.post(self._entry(recording, note, row, held))
+        if self._waits(note):
+            self.journal.post(self._entry(recording, note, row, self._hold(recording, forward, announcement)))
+            return
+        if note.statements:
+            self.journal.post(self._entry(recording, note, row))
+        if isinstance(announcement, AnnounceState) and self.trouble is not None:
+            _tell_ahead(recording, forward, announcement)
+        elif recording.held:
+            self._hold(recording, forward, announcement, ready=True)
+        else:
+            forward(announcement)
 
-    def _waits(self, note: _Note, row: Row | None) -> bool:
-        return (note.waits or (row is not None and bool(row.files))) and not self._closing_in_trouble
+    def in_turn(self, job: JobBook, call: Callable[[], object]) -> None:
+        """Call this once all that has been announced of the job by now has been told."""
+        recording = self._recordings.get(job.number)
+        if recording is not None and recording.held:
+            recording.held.append(_Held(call, None, ready=True))
+        else:
+            call()
+
+    def untold(self, job: JobBook) -> list[Announcement]:
+        """What has been announced of the job, and not been told yet."""
+        recording = self._recordings.get(job.number)
+        held = () if recording is None else recording.held
+        return [each.announcement for each in held if each.announcement is not None]
+
+    def _hold(
+        self, recording: Recording, forward: Forward, announcement: Announcement, *, ready: bool = False
+    ) -> _Held:
+        announcement = _as_of_now(announcement)
+        held = _Held(partial(forward, announcement), announcement, ready)
+        recording.held.append(held)
+        return held
+
+    def _waits(self, note: _Note) -> bool:
+        return note.waits and not self._closing_in_trouble
 
     def _entry(self, recording: Recording, note: _Note, row: Row | None, held: _Held | None = None) -> Entry:
         done = None if held is None else partial(self._on_disk, recording, held)
         if row is None or row.body is None:
-            return Entry(note.statements, (), done)
+            return Entry(note.statements, (), done, note.urgent)
         chunk = chunk_statement(self.journal.next_chunk(), recording.number, row.body)
-        return Entry([chunk, *note.statements], [(file, recording.number) for file in row.files], done)
+        files = [(file, recording.number) for file in row.files]
+        return Entry([chunk, *note.statements], files, done, note.urgent or bool(files))
 
     def _on_disk(self, recording: Recording, held: _Held) -> None:
         """On the journal's thread."""
         assert self._coordinator is not None
-        self._coordinator.do_later(partial(self._release, recording, held), held.announcement.job)
+        job = None if held.announcement is None else held.announcement.job
+        self._coordinator.do_later(partial(self._release, recording, held), job)
 
     def _release(self, recording: Recording, held: _Held) -> None:
         held.ready = True
         while recording.held and recording.held[0].ready:
-            first = recording.held.popleft()
-            first.forward(first.announcement)
+            recording.held.popleft().tell()
 
     def _note(self, recording: Recording, announcement: Announcement) -> _Note:
         job, number = announcement.job, recording.number
         if job.fault is not None:
             # Nothing is wrong with its items: as after a crash of the program, the next run goes on.
-            return _Note(waits=isinstance(announcement, AnnounceFinished))
+            return _Note(waits=isinstance(announcement, AnnounceFinished), urgent=True)
         match announcement:
             case AnnounceItems():
                 recording.failed |= announcement.failed
@@ -196,7 +222,7 @@ class Recorder:
                 unfinished = [index for index in history if len(history[index]) > kept.get(index, 0)]
                 note = self._note_items(recording, job, sorted(unfinished))
                 ended = (str(announcement.status), job.started_at, job.finished_at, job.duration, number)
-                return _Note(note.draft, [*note.statements, (ENDED, ended)], waits=True, ends=True)
+                return _Note(note.draft, [*note.statements, (ENDED, ended)], waits=True, urgent=True, ends=True)
             case _:
                 return _Note()
 
@@ -205,13 +231,13 @@ class Recorder:
             return _Note()
         draft = RowDraft(job.table, indices, recording.tries_kept, recording.unkept)
         counts = (job.completed, job.failed, job.retries, recording.number)
-        return _Note(draft, [(COUNTS, counts)], _longest(job.table, indices) > GROUP)
+        return _Note(draft, [(COUNTS, counts)], waits=True, urgent=_longest(job.table, indices) > GROUP)
 
     def _kept(self, job: JobBook, recording: Recording, note: _Note, held: _Held, row: Row) -> None:
         """The job's own thread has made the row."""
         if recording.removed:
             self._release(recording, held)
-        elif self._waits(note, row):
+        elif self._waits(note):
             self.journal.post(self._entry(recording, note, row, held))
         else:
             self.journal.post(self._entry(recording, note, row))
@@ -303,6 +329,16 @@ class _Keeping(Aside[Row]):
             log.warning("job %r: the result of item %s is not in the journal, since it can't be pickled (%s); it will "
                         "run again, and so will others like it",
                         self._job.id, shown(self._job.table.id_of(index)), reason)  # fmt: skip
+
+
+def _tell_ahead(recording: Recording, forward: Forward, announcement: AnnounceState) -> None:
+    """That a job is paused is told while nothing can be written, with the counts that have been told by then."""
+    for held in recording.held:
+        first = held.announcement
+        if isinstance(first, AnnounceItems):
+            announcement = announcement._replace(completed=first.completed_before, failed=first.failed_before)
+            break
+    forward(announcement)
 
 
 def _as_of_now(announcement: Announcement) -> Announcement:
