@@ -230,6 +230,11 @@ def check_timeout(value: float | None) -> None:
     _check_optional("timeout", value)
 
 
+def check_within(value: float) -> None:
+    """Raise TypeError or ValueError unless it is a number of seconds from 0 up."""
+    check_number("within", value, low=0)
+
+
 def _check_optional(name: str, value: float | None) -> None:
     if value is not None:
         check_number(name, value, low=0, exclusive=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+from mpqueue._cli.early_end import EarlyEnd, add_options
 from mpqueue._cli.outputs import ROW, check_output, open_output, open_rows
 from mpqueue._cli.run_command import (
     RAW_CSV,
@@ -18,10 +19,12 @@ from mpqueue._cli.run_command import (
     describe_failure,
     log_to_stderr,
     progress_of,
+    say_drained,
     say_end,
     seconds,
 )
 from mpqueue._cli.usage import Exit, UsageError, coloured, say, tell
+from mpqueue._os.monotonic import monotonic
 from mpqueue._output.export import as_json_line, record_of
 from mpqueue._queue.job import Job, JobItem
 from mpqueue._queue.job_queue import JobQueue
@@ -44,7 +47,8 @@ examples:
   mpqueue retry run.db --timeout 60
   mpqueue export run.db -o thumbnails.parquet
 
-exit codes: 0 good, 1 some items failed or it could not be read, 2 wrong usage, 130 interrupted (Ctrl-C)
+exit codes: 0 good, 1 some items failed or it could not be read, 2 wrong usage, 75 drained (SIGTERM, --time-limit),
+130 interrupted (Ctrl-C)
 """
 
 
@@ -59,6 +63,7 @@ def add_command(commands: Parsers) -> None:
     parser.add_argument("--retries", type=count_or_none, default=3, metavar="N", help="tries after the first (3)")
     parser.add_argument("--retry-delay", type=seconds, default=2.0, metavar="S", help="seconds before the first (2)")
     parser.add_argument("--timeout", type=seconds, metavar="S", help="seconds that one try may take")
+    add_options(parser)
     parser.add_argument(
         "--progress", action=argparse.BooleanOptionalAction, help="show a bar (where there is a terminal)"
     )
@@ -136,6 +141,7 @@ def export(args: argparse.Namespace) -> int:
 
 def retry(args: argparse.Namespace) -> int:
     """Run what failed, or was left, with the handler that is in the journal."""
+    began_at = monotonic()
     log_to_stderr("WARNING")
     job_id = _choose(_reader(args.journal), args.job).id
     policy = RetryPolicy(args.retries, base_delay=args.retry_delay)
@@ -148,14 +154,18 @@ def retry(args: argparse.Namespace) -> int:
             run: JobRun = queue.start(job_id, progress=progress)
         else:
             run = queue.retry_failed(job_id, progress=progress)
-        try:
-            run.result()
-        except KeyboardInterrupt:
-            run._end_display()
-            say("\n", coloured("interrupted;", "yellow"), f" to go on: {again()}")
-            queue.close(kill=True)
-            return Exit.INTERRUPTED
+        with EarlyEnd(queue, run, args, began_at) as early_end:
+            try:
+                run.result()
+                early_end.wait()
+            except KeyboardInterrupt:
+                run._end_display()
+                say("\n", coloured("interrupted;", "yellow"), f" to go on: {again()}")
+                queue.close(kill=True)
+                return Exit.INTERRUPTED
     say_end(run.job)
+    if early_end.left_some:
+        return say_drained(recorded=True)
     return Exit.GOOD if run.job.status is JobStatus.COMPLETED else Exit.FAILED
 
 

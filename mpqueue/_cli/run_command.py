@@ -12,17 +12,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
+from mpqueue._cli.early_end import EarlyEnd, add_options
 from mpqueue._cli.function_names import load_function
 from mpqueue._cli.inputs import KINDS, read_items
 from mpqueue._cli.outputs import InOrder, Output, check_output, open_output
 from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say
+from mpqueue._os.monotonic import monotonic
 from mpqueue._output.bars import can_draw, describe, minutes
 from mpqueue._output.progress import Progress, ShowProgress
 from mpqueue._queue.job import Job, JobItem
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import JobRun
 from mpqueue._text import label, visible, visible_line
-from mpqueue.errors import HandlerPicklingError
+from mpqueue.errors import HandlerPicklingError, QueueClosedError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import ItemStatus, JobStatus
 
@@ -35,7 +37,8 @@ examples:
 
   mpqueue run thumbnails:make 'pictures/*.jpg' --journal run.db -o thumbnails.csv
 
-exit codes: 0 all items completed, 1 some failed, 2 wrong usage, 130 interrupted (Ctrl-C)
+exit codes: 0 all items completed, 1 some failed, 2 wrong usage, 75 drained (SIGTERM, --time-limit): run the same
+command to go on, 130 interrupted (Ctrl-C)
 """
 RAW_CSV = "texts that a spreadsheet takes for formulas stay as they are in .csv and .tsv (default: with an apostrophe)"
 N = TypeVar("N", int, float)
@@ -80,6 +83,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     add("--timeout", type=seconds, metavar="S", help="seconds that one try may take")
     add("--journal", metavar="run.db", help="write down what becomes of each item: the same command, given again after "
         "whatever ended it, runs only what is missing")  # fmt: skip
+    add_options(parser)
     add("--on-error", choices=("continue", "stop", "skip"), default="continue", help="items that fail for good: go on "
         "(default), stop at the first, or go on and leave them out of the output")  # fmt: skip
 
@@ -99,6 +103,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
+    began_at = monotonic()
     log_to_stderr(args.log_level)
     check_output(args.output)
     handler = load_function(args.handler, "module:handler")
@@ -117,7 +122,8 @@ def run(args: argparse.Namespace) -> int:
         if args.dashboard:
             _serve(queue)
         started = queue.start(job.id, progress=progress_of(args.progress))
-        return _follow(queue, started, output, args)
+        with EarlyEnd(queue, started, args, began_at) as early_end:
+            return _follow(queue, started, output, args, early_end)
 
 
 def log_to_stderr(level: str) -> None:
@@ -136,18 +142,21 @@ def _serve(queue: JobQueue) -> None:
     say(coloured("live page, as long as this runs:", "bold"), f" {page.url}")
 
 
-def _follow(queue: JobQueue, started: JobRun, output: Output, args: argparse.Namespace) -> int:
+def _follow(queue: JobQueue, started: JobRun, output: Output, args: argparse.Namespace, early_end: EarlyEnd) -> int:
     """Write rows until the job has ended, or is interrupted."""
     job = started.job
     rows = _Rows(job, output, args)
+    stopped = False
     try:
         for item in started.as_completed():
             rows.put(item)
             if item.status is ItemStatus.FAILED and args.on_error == "stop":
-                queue.cancel(job.id, kill=True)
+                stopped = True
+                end_running(queue, job.id)
         started.result()
+        early_end.wait()
     except BaseException as error:
-        queue.cancel(job.id, kill=True)
+        end_running(queue, job.id)
         started._end_display()  # what it calls is ours, and its last word comes before ours
         if not isinstance(error, KeyboardInterrupt):
             raise
@@ -156,7 +165,17 @@ def _follow(queue: JobQueue, started: JobRun, output: Output, args: argparse.Nam
         return Exit.INTERRUPTED
     rows.end()
     say_end(job)
+    if early_end.left_some and not stopped:
+        return say_drained(recorded=args.journal is not None)
     return Exit.GOOD if job.status is JobStatus.COMPLETED else Exit.FAILED
+
+
+def end_running(queue: JobQueue, job_id: str) -> None:
+    """Nothing of the job goes on, also where the queue is being drained."""
+    try:
+        queue.cancel(job_id, kill=True)
+    except QueueClosedError:
+        queue.close(kill=True)
 
 
 class _Rows:
@@ -249,6 +268,12 @@ def _say_interrupted(job: Job, *, recorded: bool) -> None:
     """What became of it, and how to go on."""
     say("\n", coloured("interrupted:", "yellow"), f" {job.completed + job.failed} of {job.total} items had ended")
     say(f"{'to go on' if recorded else 'to run it again'}: {again()}")
+
+
+def say_drained(*, recorded: bool) -> int:
+    """How to go on; returns the exit code."""
+    say("run the same command to go on" if recorded else "to run it again", f": {again()}")
+    return Exit.DRAINED
 
 
 def again() -> str:

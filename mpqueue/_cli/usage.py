@@ -18,6 +18,7 @@ class Exit(IntEnum):
     GOOD = 0
     FAILED = 1  #: some items failed, or it could not be done
     USAGE = 2  #: wrong usage
+    DRAINED = 75  #: SIGTERM or the time limit came before the end: the same command goes on (EX_TEMPFAIL)
     INTERRUPTED = 130  #: Ctrl-C
     NO_READER = 141  #: who read its output has gone
 

@@ -300,12 +300,14 @@ class LaneInitialized(NamedTuple):
 class QueueClosing(NamedTuple):
     """`close`: paused jobs are cancelled, with ``cancel`` running ones too; with ``kill`` all workers count as dead.
 
-    Then what was running is pending again, and the jobs end at once.
+    Then what was running is pending again, and the jobs end at once. ``within`` is `drain`: running jobs are cancelled,
+    and what of them still runs after so many seconds is taken back, uncharged.
     """
 
     wall: float
     cancel: bool = False
     kill: bool = False
+    within: float | None = None
 
 
 class FaultFound(NamedTuple):

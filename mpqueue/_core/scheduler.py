@@ -45,10 +45,21 @@ from mpqueue._core.messages import (
     StreamSealed,
     TimePassed,
 )
-from mpqueue._core.rules import dispatch, distrust, fleet, memory, outcomes, overdue, reports, stealing, streams
+from mpqueue._core.rules import (
+    dispatch,
+    distrust,
+    draining,
+    fleet,
+    memory,
+    outcomes,
+    overdue,
+    reports,
+    stealing,
+    streams,
+)
 from mpqueue._core.state.books import Books, Decide
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.lane_book import LaneBook, LaneState, Verdict, Why
+from mpqueue._core.state.lane_book import LaneBook, LaneState
 from mpqueue._core.state.timer_heap import Timer, TimerKind
 from mpqueue.errors import InternalError, JobStateError
 from mpqueue.status import JobStatus
@@ -222,9 +233,7 @@ class Scheduler:
         job.drop_pending()
         self._flag_lanes(job)
         if kill:
-            for lane in self.books.lanes:
-                if lane.job is job and lane.state is LaneState.READY:
-                    overdue.kill(self.books, lane, Verdict(Why.CANCEL, lane.chunks[0].number, 0))
+            overdue.end_running(self.books, job)
         outcomes.finish_if_over(self.books, job)
 
     def _flag_lanes(self, job: JobBook) -> None:
@@ -237,10 +246,12 @@ class Scheduler:
 
     def _queue_closing(self, message: QueueClosing) -> None:
         self.books.closing = True
+        if message.within is not None:
+            draining.begin(self.books, message.within)
         if message.kill:
             fleet.forget_lanes(self.books)  # their workers are killed next, and nobody waits for their deaths
         for job in list(self.books.jobs.values()):
-            if message.cancel or job.paused:
+            if message.cancel or message.within is not None or job.paused:
                 self._cancel(job, kill=False)
 
     # -- lanes -----------------------------------------------------------------------------------------------
@@ -296,18 +307,24 @@ class Scheduler:
                 overdue.look_again(books)
             case TimerKind.NO_LANES:
                 fleet.nobody_came(books)
+            case TimerKind.DRAINED:
+                draining.time_is_up(books, killed=bool(timer.detail))
             case TimerKind.SETUP_AGAIN | TimerKind.APART:
                 pass  # the step's dispatch finds that it may go on
-            case TimerKind.LANE_CHECK | TimerKind.LIMIT_SETTLED | TimerKind.LANE_START:
+            case _:
                 lane = books.live_lane(timer.subject, timer.detail)
-                if lane is None:
-                    return
-                if timer.kind is TimerKind.LANE_CHECK:
-                    overdue.check_due(books, lane, timer.due)
-                elif timer.kind is TimerKind.LIMIT_SETTLED:
-                    stealing.limit_settled(books, lane)
-                else:
-                    fleet.start_due(books, lane)
+                if lane is not None:
+                    _lane_timer_due(books, lane, timer)
+
+
+def _lane_timer_due(books: Books, lane: LaneBook, timer: Timer) -> None:
+    match timer.kind:
+        case TimerKind.LANE_CHECK:
+            overdue.check_due(books, lane, timer.due)
+        case TimerKind.LIMIT_SETTLED:
+            stealing.limit_settled(books, lane)
+        case _:
+            fleet.start_due(books, lane)
 
 
 def _observed(books: Books, lane: LaneBook, message: LaneObserved) -> None:

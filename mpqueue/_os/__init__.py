@@ -16,7 +16,7 @@ file_lock                 a lock on a file that ends with its process
 process.process_identity  the name of this process, which no other has
 process.process_table     the quiet look at other processes: which there are, since when, with which environment
 process.process_handle    a hold on one process: signals, its end, how it ended, whether it is stopped
-process.process_signals   signals: killing, the one that asks for a stack, how they stand in a worker
+process.process_signals   signals: killing, asking for a stack, how they stand in a worker, SIGTERM
 process.parent_death      that a process ends with its parent; the leash
 process.cpu_time          how long this process waited for a CPU
 process.proc_file         reading a small file of the kernel's

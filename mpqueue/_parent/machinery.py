@@ -206,11 +206,14 @@ class Engine:
         if self._sampler is not None:
             self._sampler.wake()
 
-    def close_jobs(self, *, cancel: bool) -> None:
-        """Let nothing new begin: paused jobs are cancelled, with ``cancel`` all of them."""
+    def close_jobs(self, *, cancel: bool, within: float | None = None) -> None:
+        """Let nothing new begin: paused jobs are cancelled, with ``cancel`` all of them.
+
+        With ``within``, what runs has so many seconds.
+        """
         coordinator = self._coordinator
         if coordinator is not None and not self._shut and not threads.what_is_patched():
-            message = QueueClosing(self.clock.wall(), cancel=cancel)
+            message = QueueClosing(self.clock.wall(), cancel=cancel, within=within)
             with contextlib.suppress(QueueClosedError, InternalError):  # somebody else was quicker, or all has ended
                 coordinator.ask(lambda: self._handle_closing(coordinator, message))
 
@@ -221,8 +224,13 @@ class Engine:
             if self.recorder is not None:
                 self.recorder.close()
 
-    def shutdown(self, *, kill: bool, wait_for_listeners: bool = False, at_exit: bool = False) -> None:
-        """End everything: workers (with ``kill`` at once, else when they are idle), threads, files. Idempotent."""
+    def shutdown(
+        self, *, kill: bool, wait_for_listeners: bool = False, at_exit: bool = False, by: float | None = None
+    ) -> None:
+        """End everything: workers (with ``kill`` at once, else when they are idle), threads, files. Idempotent.
+
+        ``by`` is the moment, by the queue's clock, until which idle workers are waited for at the longest.
+        """
         with self._lock:
             if self._shut or os.getpid() != self._owner:
                 return
@@ -231,7 +239,7 @@ class Engine:
             self._leave()
             return
         if self._coordinator is not None:
-            self._end_work(self._coordinator, kill=kill, wait_for_listeners=wait_for_listeners and not at_exit)
+            self._end_work(self._coordinator, kill, wait_for_listeners and not at_exit, by)
         elif self.listeners.is_alive:  # the coordinator could not be started
             self.listeners.stop(wait=False)
         if self.recorder is not None:
@@ -241,14 +249,14 @@ class Engine:
         if self._recording is not None:
             self._recording.close()
 
-    def _end_work(self, coordinator: Coordinator, *, kill: bool, wait_for_listeners: bool) -> None:
+    def _end_work(self, coordinator: Coordinator, kill: bool, wait_for_listeners: bool, by: float | None) -> None:
         if kill:
             message = QueueClosing(self.clock.wall(), cancel=True, kill=True)
             with contextlib.suppress(InternalError):  # logged, and all that it touched has ended
                 coordinator.ask(lambda: self._handle_closing(coordinator, message))
         else:
             with contextlib.suppress(InternalError):
-                self._wait_until_quiet(coordinator)
+                self._wait_until_quiet(coordinator, by)
         if self._sampler is not None:
             self._sampler.stop()
         if self.recorder is not None:
@@ -259,7 +267,7 @@ class Engine:
             with contextlib.suppress(InternalError):  # done when the coordinator broke down
                 coordinator.ask(self.recorder.give_up)
         if self._pool is not None:  # looked at last: it may have been opened just before
-            self._pool.close(kill=kill)
+            self._pool.close(kill=kill or (by is not None and self.clock.now() >= by))
         coordinator.stop()
         self.listeners.stop(wait=wait_for_listeners)
 
@@ -300,13 +308,14 @@ class Engine:
             target=self.shutdown, kwargs={"kill": True}, name=f"mpqueue-closer-{self._number}", daemon=True
         ).start()
 
-    def _wait_until_quiet(self, coordinator: Coordinator) -> None:
+    def _wait_until_quiet(self, coordinator: Coordinator, by: float | None) -> None:
         quiet: Future[None] = Future()
         coordinator.ask(lambda: coordinator.when_quiet(quiet))
+        patience = PATIENCE if by is None else min(PATIENCE, max(0.0, by - self.clock.now()))
         try:
-            quiet.result(PATIENCE)
+            quiet.result(patience)
         except TimeoutError:
-            log.warning("closing goes on although the end of a setup has taken %g s and still runs", PATIENCE)
+            log.warning("closing goes on although the end of a setup has taken %.3g s and still runs", patience)
 
 
 def _post_fault(post: Callable[[Message], None], job: JobBook | None, error: Exception) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 from collections.abc import Callable
+from functools import partial
 
-from mpqueue._parent.machinery import Engine
+from mpqueue._parent.machinery import PATIENCE, Engine
 from mpqueue._queue.live_pages import LivePages
 from mpqueue._queue.mailbox import Bell
 from mpqueue._queue.open_runs import OpenRuns
@@ -43,19 +44,31 @@ class Closer:
             self._pages.close()
             return
         self._engine.close_jobs(cancel=here or not wait)
-        if wait and not here:
-            self._finish(owner, kill=False)
+        self._finish(partial(self._end, owner, kill=kill), wait=wait and not here)
+
+    def drain(self, owner: object, within: float) -> None:
+        """See `JobQueue.drain`; ``owner`` as in `close`."""
+        self._engine.check_process()
+        self.closed = True
+        by = self._engine.clock.now() + within
+        self._engine.close_jobs(cancel=True, within=within)
+        self._finish(partial(self._end, owner, by=by), wait=not self._engine.listeners.is_here)
+
+    def _finish(self, end: Callable[[], None], *, wait: bool) -> None:
+        if wait:
+            end()
             self._engine.check_written()
         elif self._thread is None:
-            self._thread = threading.Thread(
-                target=self._finish, args=(owner,), kwargs={"kill": kill}, name="mpqueue-closer", daemon=True
-            )
+            self._thread = threading.Thread(target=end, name="mpqueue-closer", daemon=True)
             self._thread.start()
 
-    def _finish(self, _: object, *, kill: bool) -> None:
+    def _end(self, _: object, *, kill: bool = False, by: float | None = None) -> None:
+        """Wait for the runs, and end all; ``by`` is the moment when the jobs of a queue that drains should be over."""
         if not kill:
-            concurrent.futures.wait(list(self._runs))
-        self._engine.shutdown(kill=kill, wait_for_listeners=not kill)
+            patience = None if by is None else max(0.0, by - self._engine.clock.now()) + PATIENCE
+            concurrent.futures.wait(list(self._runs), patience)
+            kill = not all(run.done() for run in self._runs)  # listeners, which take too long
+        self._engine.shutdown(kill=kill, wait_for_listeners=not kill, by=by)
         self._pages.close()
 
     async def close_beside_loop(self, close: Callable[[], None], kill: Callable[[], None]) -> None:

@@ -507,6 +507,27 @@ class JobQueue(SafeEmitter):
         """
         self._closer.close(self, wait=wait, kill=kill)
 
+    def drain(self, within: float = 30.0) -> None:
+        """End the queue so that a journal's next run goes on: no new item starts, running ones have ``within`` seconds.
+
+        What still runs then is taken back: its worker is killed, and it loses no attempt. Jobs end as ``cancelled``, or
+        as ever where nothing of them is left; items that have not ended are pending again, also those that wait for a
+        retry. What has ended is in the journal when this returns, and the queue is closed, see `close`. ``within=0``
+        takes everything back at once. Cuts a `close` or a `drain` short that waits for longer. From a listener it ends
+        in the background. Listeners that have not heard everything 30 s after that are not waited for.
+
+        Raises TypeError or ValueError for anything but a number of seconds from 0 up; `JournalError` where not all of
+        it could be written into the journal.
+        """
+        checks.check_within(within)
+        self._closer.drain(self, within)
+
+    async def adrain(self, within: float = 30.0) -> None:
+        """`drain` that can be awaited: the event loop goes on meanwhile. If the wait is cancelled, all ends at once."""
+        checks.check_within(within)
+        kill = partial(self.close, kill=True)
+        await self._closer.close_beside_loop(partial(self._closer.drain, self, within), kill)
+
     def __enter__(self) -> Self:
         self._closer.check_open("enter a queue")
         return self

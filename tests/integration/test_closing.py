@@ -104,10 +104,9 @@ def test_job_that_is_paused_while_the_queue_closes_is_cancelled(tmp_path: Path) 
 
 def is_closed(queue: JobQueue) -> bool:
     try:
-        queue.create_job("probe", [], do.succeed)
+        queue.__enter__()
     except QueueClosedError:
         return True
-    queue.clear_job("probe")
     return False
 
 
@@ -234,6 +233,95 @@ def test_calls_on_a_closed_queue_raise_and_jobs_stay_readable() -> None:
     assert again.results == job.results
     assert [job.id for job in queue.jobs()] == ["job", "pending"]
     assert queue.get_stats().total == 2
+
+
+# --- drain ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["sync", "async", "in a listener"])
+def test_a_drained_queue_has_written_all_that_ended_and_the_next_run_goes_on(how: str, tmp_path: Path) -> None:
+    gate, path = Gate(tmp_path), tmp_path / "run.db"
+
+    def work(item: str) -> str:
+        return do.block_until_told(gate)(item) if item == "ends" else do.announce(gate, do.hang_sleep)(item)
+
+    queue = JobQueue(2, journal=path)
+    queue.create_job("job", ["ends", "hangs", "later"], work, chunksize=1)
+    queue.on(JOB_STARTED, lambda _: how == "in a listener" and (gate.wait_for("ends", "hangs"), queue.drain(2.0)))
+    run = queue.start("job")
+    gate.wait_for("ends", "hangs")
+    opener = threading.Thread(target=lambda: (wait_until(lambda: is_closed(queue)), gate.open()))
+    opener.start()
+    match how:
+        case "sync":
+            queue.drain(2.0)
+            assert run.done()
+        case "async":
+            asyncio.run(queue.adrain(2.0))
+            assert run.done()
+        case _:
+            run.result(60)
+            wait_until(lambda: not threads_of_queues())
+    opener.join()
+    job = run.job
+    assert (job.status, job.cancelled) == ("cancelled", True)
+    assert [(item.status, item.attempts) for item in job.items] == [("completed", 1), ("pending", 0), ("pending", 0)]
+    assert not threads_of_queues()
+    with JobQueue(1, journal=path) as again:
+        job = again.create_job("job", ["ends", "hangs", "later"], do.succeed)
+        assert again.start("job").result(60).results == ["ends", "hangs", "later"]
+    assert [item.attempts for item in job.items] == [1] * 3
+
+
+def test_a_drain_whose_items_all_end_completes_the_job_and_wants_a_number_of_seconds(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        run = start_blocked(queue, gate, items="a")
+        gate.wait_for("a")
+        for wrong, error in ((-1, ValueError), (float("nan"), ValueError), ("1", TypeError)):
+            with pytest.raises(error, match="within: expected a"):
+                queue.drain(wrong)  # type: ignore[arg-type]
+        closer = threading.Thread(target=queue.drain)
+        closer.start()
+        wait_until(lambda: is_closed(queue))
+        gate.open()
+        closer.join(60)
+        assert run.result(60).status is JobStatus.COMPLETED
+
+
+def test_a_drain_that_waits_is_cut_short(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def drain_until_cancelled(queue: JobQueue) -> None:
+        task = asyncio.create_task(queue.adrain(600.0))
+        await asyncio.to_thread(wait_until, lambda: is_closed(queue))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    for cut_short in (lambda queue: queue.drain(0), lambda queue: asyncio.run(drain_until_cancelled(queue))):
+        queue = JobQueue(1)
+        run = start_blocked(queue, gate, items="a")
+        gate.wait_for("a")
+        closer = threading.Thread(target=lambda queue=queue: queue.drain(600.0))
+        closer.start()
+        wait_until(lambda queue=queue: is_closed(queue))
+        cut_short(queue)
+        closer.join(60)
+        assert run.result(60).status is JobStatus.CANCELLED
+        assert not closer.is_alive()
+
+
+def test_a_drain_does_not_wait_for_a_listener_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpqueue._queue.closer.PATIENCE", 0.2)
+    may_go_on, queue = threading.Event(), JobQueue(1)
+    queue.create_job("job", "a", do.succeed)
+    queue.on(JOB_STARTED, lambda _: may_go_on.wait(60))
+    run = queue.start("job")
+    queue.drain(0.1)
+    assert not run.done(), "its last event has not been delivered"
+    may_go_on.set()
+    run.result(60)
 
 
 def test_interruption_while_the_with_block_ends_kills(tmp_path: Path) -> None:

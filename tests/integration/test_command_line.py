@@ -381,7 +381,8 @@ def test_progress_for_a_log_is_lines(folder: Path) -> None:
 def test_help_has_examples_and_exit_codes(folder: Path) -> None:
     text = run(folder, "run", "--help").stdout
     assert "examples:\n  mpqueue run " in text
-    assert "exit codes: 0 all items completed, 1 some failed, 2 wrong usage, 130 interrupted" in text
+    assert "exit codes: 0 all items completed, 1 some failed, 2 wrong usage, 75 drained" in text
+    assert "130 interrupted (Ctrl-C)" in text
     assert run(folder, "--version").stdout.startswith("mpqueue ")
 
 

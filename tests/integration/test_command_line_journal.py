@@ -85,6 +85,48 @@ def test_the_same_command_goes_on_after_an_interruption_and_says_so(folder: Path
     assert [row["payload"] for row in rows] == ["one", "bad", "wait", "three"]
 
 
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGTERM without a journal", "--time-limit", "retry"])
+def test_a_drained_run_says_how_to_go_on_and_the_same_command_does(how: str, folder: Path) -> None:
+    (folder / "open").unlink()
+    words = [word for word in RUN if "without" not in how or word not in ("--journal", "run.db")]
+    if how == "retry":
+        assert mpqueue(folder, *RUN, "--time-limit", "0", "--drain", "0").returncode == 75
+        words = ["retry", "run.db", "-j", "1"]
+    words += ["--drain", "0", *(["--time-limit", "0"] if how == "--time-limit" else [])]
+    command = [sys.executable, "-m", "mpqueue", *words]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True) as program:
+        if how != "--time-limit":
+            wait_until((folder / "here").exists, timeout=60)
+            if how == "SIGTERM":
+                wait_until(lambda: failed_so_far(folder) == 1, timeout=60)
+            program.send_signal(signal.SIGTERM)
+        _, told = program.communicate(timeout=60)
+    assert program.returncode == 75, told
+    assert "draining: no new items start, those that run have 0 s" in told
+    go_on = "to run it again" if "without" in how else "run the same command to go on"
+    assert told.splitlines()[-1] == f"{go_on}: mpqueue {' '.join(words)}"
+    assert "4 items: " in told
+    assert " not run" in told
+    (folder / "open").touch()
+    (folder / "healed").touch()
+    again = RUN if how == "--time-limit" else words
+    assert mpqueue(folder, *again).returncode == (1 if how == "SIGTERM" else 0), "a failed item is not run again"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_a_drain_is_cut_short_by_a_second_signal(number: int, code: int, folder: Path) -> None:
+    (folder / "open").unlink()
+    command = [sys.executable, "-m", "mpqueue", *RUN, "--drain", "10m"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True) as program:
+        wait_until((folder / "here").exists, timeout=60)
+        program.send_signal(signal.SIGTERM)
+        assert program.stderr is not None
+        assert "those that run have 600 s" in program.stderr.readline()
+        program.send_signal(number)
+        program.communicate(timeout=60)
+    assert program.returncode == code
+
+
 def test_a_journal_tells_its_jobs_and_failures_and_runs_them_again(folder: Path) -> None:
     assert mpqueue(folder, *RUN, "-o", "out.jsonl").returncode == 1
     status = mpqueue(folder, "status", "run.db")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,16 @@ def make_plan(rng: random.Random) -> Plan:
         deeds=deeds,
         ending=rng.choice(("close", "close", "close", "close at once", "close and kill")),
     )
+
+
+def with_drains(plan: Plan, rng: random.Random) -> Plan:
+    """The same plan, some of whose closes are drains: drawn last, so that older seeds are what they were."""
+
+    def drawn(deed: str) -> str:
+        return "drain" if deed.startswith("close") and rng.random() < 0.3 else deed
+
+    deeds = [[(moment, seconds, drawn(deed)) for moment, seconds, deed in each] for each in plan.deeds]
+    return replace(plan, deeds=deeds, ending=drawn(plan.ending))
 
 
 def make_deeds(rng: random.Random, *, has_journal: bool) -> list[tuple[str, float, str]]:
@@ -340,7 +350,8 @@ class Life:
             case FailedItemsReset():
                 self.marks.reach("retry failed")
             case QueueClosing():
-                self.marks.reach("close and kill" if message.kill else "close")
+                draining = message.within is not None
+                self.marks.reach("close and kill" if message.kill else "drain" if draining else "close")
             case _:
                 pass
 
@@ -410,6 +421,8 @@ class Life:
                 self.world.wait(lambda: False)
             case "close" | "close at once":
                 self._try(queue.close)
+            case "drain":
+                self._try(lambda: queue.drain(rng.choice((0.0, 0.5, 5.0))))
             case "close and kill":
                 self._try(lambda: queue.close(kill=True))
             case _:
@@ -523,7 +536,8 @@ class History:
 
 def live_through(seed: int, folder: Path) -> History:
     """Run the history of that seed; ``folder`` is for its journal. Raises AssertionError where it fails."""
-    plan = make_plan(random.Random(seed))
+    chance = random.Random(seed)
+    plan = with_drains(make_plan(chance), chance)
     first, second = folder / f"{seed}-1", folder / f"{seed}-2"
     world = World(seed)
     with simulated_parent(), in_world(world):

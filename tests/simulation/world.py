@@ -230,9 +230,9 @@ class SimulatedFuture(Future[Any]):
         return super().result(0)
 
 
-def wait_for_all(futures: Sequence[Future[Any]]) -> None:
+def wait_for_all(futures: Sequence[Future[Any]], timeout: float | None = None) -> None:
     """What `concurrent.futures.wait` is to the parent's code."""
-    World.current.wait(lambda: all(future.done() for future in futures))
+    World.current.wait(lambda: all(future.done() for future in futures), timeout)
 
 
 @contextmanager

@@ -279,9 +279,9 @@ class FakeLanes:
         self.handle(FailedItemsReset(job, self.clock.wall()))
         self._look_from_now_on()
 
-    def close(self, *, cancel: bool = False, kill: bool = False) -> None:
-        """Close the queue."""
-        self.handle(QueueClosing(self.clock.wall(), cancel, kill))
+    def close(self, *, cancel: bool = False, kill: bool = False, within: float | None = None) -> None:
+        """Close the queue; ``within``: drain it."""
+        self.handle(QueueClosing(self.clock.wall(), cancel, kill, within))
 
     def add(self, stream: JobBook, items: Iterable[Item]) -> None:
         """Add items to a stream."""

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, SendChunk, StartLane
 from mpqueue._core.messages import JobStartAsked, QueueOpened, TimePassed
+from mpqueue._core.rules.draining import DEATH_SECONDS
 from mpqueue._core.scheduler import LONGEST_WAIT
 from mpqueue._core.state.job_book import JobBook
 from mpqueue.errors import JobStateError
@@ -514,6 +516,65 @@ def test_closing_with_kill_ends_every_job_at_once(fleet: FakeLanes) -> None:
     fleet.close(cancel=True, kill=True)
     assert (job.status, other.status) == (JobStatus.CANCELLED, JobStatus.CANCELLED)
     assert attempts(job) == [0] * 5
+    assert fleet.scheduler.quiet
+
+
+# -- drain -------------------------------------------------------------------------------------------------------------
+
+
+def test_draining_starts_nothing_new_and_takes_back_what_is_not_over_in_time() -> None:
+    fleet = FakeLanes(3)
+    Auditor(fleet)
+    job = fleet.job([succeed(3.0), succeed(10.0), fail(2.0), succeed(3.0)], chunksize=1)
+    other = fleet.job([succeed()])
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.pause(job)
+    fleet.close(within=5.0)
+    fleet.run_until_over(job)
+    assert (job.status, other.status) == (JobStatus.CANCELLED, JobStatus.PENDING)
+    assert fleet.now == 6.0
+    assert statuses(job) == ["completed", "pending", "pending", "pending"]
+    assert attempts(job) == [1, 0, 1, 0], "only the try that failed is charged"
+    fleet.advance(60.0)
+    assert fleet.counts[StartLane] == 3, "nothing is to run, so no worker is replaced"
+    assert fleet.scheduler.quiet
+
+
+def test_a_job_whose_last_items_end_while_the_queue_drains_has_completed(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(3.0), succeed(4.0)])
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.close(within=5.0)
+    fleet.run_until_over(job)
+    assert (job.status, job.completed) == (JobStatus.COMPLETED, 2)
+
+
+@pytest.mark.parametrize(("first", "second", "over"), [(None, 2.0, 3.0), (50.0, 2.0, 3.0), (2.0, 50.0, 3.0)])
+def test_a_drain_cuts_short_what_would_wait_for_longer(
+    first: float | None, second: float, over: float, fleet: FakeLanes
+) -> None:
+    job = fleet.job([succeed(100.0)] * 3)
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.close(within=first)
+    fleet.close(within=second)
+    fleet.run_until_over(job)
+    assert (job.status, fleet.now) == (JobStatus.CANCELLED, over)
+
+
+@pytest.mark.parametrize(
+    ("can_kill", "kill_seconds", "over"), [(True, 1000.0, 5.0 + DEATH_SECONDS), (False, 0.0, 5.0)], ids=["D", "no kill"]
+)
+def test_a_drain_does_not_wait_for_workers_that_do_not_die(can_kill: bool, kill_seconds: float, over: float) -> None:
+    fleet = FakeLanes(2, engine=Capabilities(can_kill=can_kill), kill_seconds=kill_seconds)
+    job = fleet.job([succeed(100.0)] * 3)
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.close(within=4.0)
+    fleet.run_until_over(job, at_rest=False)
+    assert (job.status, fleet.now) == (JobStatus.CANCELLED, over)
+    assert attempts(job) == [0] * 3
     assert fleet.scheduler.quiet
 
 

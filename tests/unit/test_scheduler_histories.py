@@ -216,12 +216,12 @@ class Histories(RuleBasedStateMachine):
             self.call(self.fleet.retry_failed, job, allowed=allowed)
 
     @precondition(lambda self: not self.closed)
-    @rule(cancel=st.booleans(), sure=st.integers(0, 9))
-    def close(self, cancel: bool, sure: int) -> None:
-        """Close the queue, one time in ten."""
+    @rule(cancel=st.booleans(), within=st.sampled_from((None, 0.0, 0.5, 5.0)), sure=st.integers(0, 9))
+    def close(self, cancel: bool, within: float | None, sure: int) -> None:
+        """Close the queue, or drain it, one time in ten."""
         if sure == 0:
             self.closed = True
-            self.fleet.close(cancel=cancel)
+            self.fleet.close(cancel=cancel, within=within)
 
     def call(self, method: Any, job: JobBook, *, allowed: bool) -> None:
         """Call a method that is refused where it makes no sense, with nothing changed."""

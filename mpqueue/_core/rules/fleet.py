@@ -104,7 +104,7 @@ def lanes_wanted(books: Books, message: LanesWanted) -> None:
 def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) -> None:
     """A worker could not be started: try again after a growing pause."""
     books.absent.discard(lane.number)
-    if books.closing and not books.jobs:
+    if books.closing and _nothing_is_to_run(books):
         lane.renew()
         lane.state = LaneState.DOWN
         return
@@ -240,9 +240,14 @@ def _fail_for_want_of_workers(books: Books, text: str) -> None:
         fail_rest(books, job, error)
 
 
+def _nothing_is_to_run(books: Books) -> bool:
+    """True where a worker that starts would get no item."""
+    return all(job.cancelled for job in books.jobs.values())
+
+
 def _start_now(books: Books, lane: LaneBook) -> None:
     lane.renew()
-    if books.closing and not books.jobs:
+    if books.closing and _nothing_is_to_run(books):
         lane.state = LaneState.DOWN
         return
     books.commands.append(StartLane(lane.number, lane.generation))

@@ -112,6 +112,8 @@ def finish_if_over(books: Books, job: JobBook) -> None:
     """End the job where nothing of it is left to do."""
     if not job.active:
         return
+    if books.draining and job.all_ended:
+        job.cancelled = False  # nothing of it was left
     if job.cancelled:
         if job.chunks_out == 0:
             finish(books, job, JobStatus.CANCELLED)

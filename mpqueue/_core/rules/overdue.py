@@ -7,6 +7,7 @@ import math
 from mpqueue._core.commands import GiveUpAnswer, KillLane, ObserveLane, Warn
 from mpqueue._core.messages import LaneBroken, LaneObserved
 from mpqueue._core.state.books import Books
+from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState, Verdict, Why
 from mpqueue._core.state.machine_sleep import LOOK
 from mpqueue._core.state.timer_heap import TimerKind
@@ -198,6 +199,13 @@ def give_up(books: Books, lane: LaneBook, why: str) -> None:
     else:
         return
     books.commands.append(Warn(f"worker {lane.number} is replaced: {why}"))
+
+
+def end_running(books: Books, job: JobBook) -> None:
+    """Have the workers killed that hold items of the job, which was cancelled: nobody is charged."""
+    for lane in books.lanes:
+        if lane.job is job and lane.state is LaneState.READY:
+            kill(books, lane, Verdict(Why.CANCEL, lane.chunks[0].number, 0))
 
 
 def kill(books: Books, lane: LaneBook, verdict: Verdict) -> None:

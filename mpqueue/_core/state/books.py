@@ -66,6 +66,7 @@ class Books:
         self.init_error: BaseException | None = None  #: what the initializer raised last, where no worker got past it
         self.init_text = ""  #: that error, as text
         self.closing = False
+        self.draining = False  #: closing, and what runs has a limited time: see `mpqueue._core.rules.draining`
         self.no_lanes_since: float | None = None
         self.ever_ready = False  #: some worker has answered
         self.last_start_error: BaseException | None = None

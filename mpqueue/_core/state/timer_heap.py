@@ -21,6 +21,7 @@ class TimerKind(IntEnum):
     NO_LANES = auto()  #: give up where still no worker could be started
     SETUP_AGAIN = auto()  #: a lane may try a job's setup again (subject: job number; detail: lane)
     LOOK = auto()  #: look at the clock, while a limit is running: somebody may have slept
+    DRAINED = auto()  #: what still runs in a queue that drains has had its time (detail: 1 once its workers are killed)
     APART = auto()  #: an item that has to run apart has waited long enough for others, or they for it
 
 

@@ -9,6 +9,8 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 #: Asks a worker where it is. A rare one, so that a handler hardly has a use of its own for it.
@@ -59,6 +61,26 @@ def reset_signals() -> None:
     # Ignored, it would make every exit status in a handler 0.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+
+def on_first_sigterm(call: Callable[[], object]) -> Callable[[], None]:
+    """Have the first SIGTERM call that, on the main thread, and do nothing else; the next one does what it did before.
+
+    Returns what takes this back. Does nothing outside the main thread, and where SIGTERM is ignored.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
+        return lambda: None
+
+    def take_back() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        take_back()
+        call()
+
+    signal.signal(signal.SIGTERM, handle)
+    return take_back
 
 
 def signal_name(exitcode: int | None) -> str | None:
