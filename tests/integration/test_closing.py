@@ -10,6 +10,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -242,19 +243,28 @@ def test_calls_on_a_closed_queue_raise_and_jobs_stay_readable() -> None:
 def test_a_drained_queue_has_written_all_that_ended_and_the_next_run_goes_on(how: str, tmp_path: Path) -> None:
     gate, path = Gate(tmp_path), tmp_path / "run.db"
 
-    def work(item: str) -> str:
+    def work(item: str) -> object:
         return do.block_until_told(gate)(item) if item == "ends" else do.announce(gate, do.hang_sleep)(item)
+
+    def drain(_: object = None) -> None:
+        gate.wait_for("ends", "hangs")
+        queue.drain(2.0)
+
+    def open_once_it_drains() -> None:
+        wait_until(lambda: is_closed(queue))
+        gate.open()
 
     queue = JobQueue(2, journal=path)
     queue.create_job("job", ["ends", "hangs", "later"], work, chunksize=1)
-    queue.on(JOB_STARTED, lambda _: how == "in a listener" and (gate.wait_for("ends", "hangs"), queue.drain(2.0)))
+    if how == "in a listener":
+        queue.on(JOB_STARTED, drain)
     run = queue.start("job")
     gate.wait_for("ends", "hangs")
-    opener = threading.Thread(target=lambda: (wait_until(lambda: is_closed(queue)), gate.open()))
+    opener = threading.Thread(target=open_once_it_drains)
     opener.start()
     match how:
         case "sync":
-            queue.drain(2.0)
+            drain()
             assert run.done()
         case "async":
             asyncio.run(queue.adrain(2.0))
@@ -299,13 +309,17 @@ def test_a_drain_that_waits_is_cut_short(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    for cut_short in (lambda queue: queue.drain(0), lambda queue: asyncio.run(drain_until_cancelled(queue))):
+    cuts: list[Callable[[JobQueue], object]] = [
+        lambda queue: queue.drain(0),
+        lambda queue: asyncio.run(drain_until_cancelled(queue)),
+    ]
+    for cut_short in cuts:
         queue = JobQueue(1)
         run = start_blocked(queue, gate, items="a")
         gate.wait_for("a")
-        closer = threading.Thread(target=lambda queue=queue: queue.drain(600.0))
+        closer = threading.Thread(target=queue.drain, args=(600.0,))
         closer.start()
-        wait_until(lambda queue=queue: is_closed(queue))
+        wait_until(partial(is_closed, queue))
         cut_short(queue)
         closer.join(60)
         assert run.result(60).status is JobStatus.CANCELLED
