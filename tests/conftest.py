@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from mpqueue._parent import errands
 from tests.support import leaks
 from tests.support.startup import sitecustomize
 from tests.support.waiting import wait_until
@@ -59,6 +60,8 @@ def pytest_configure(config: pytest.Config) -> None:
     path = [str(_ROOT), os.path.dirname(sitecustomize.__file__), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     sitecustomize.install()
+    # Each test in which such a thread did something waits for its end.
+    errands.LINGER = 0.02
     # pytest's own tmp_path stays where it was, for a look at it afterwards.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     tempfile.tempdir = os.environ["TMPDIR"] = config.stash[_TEMPORARY_FOLDER] = tempfile.mkdtemp(prefix="mpq-")
