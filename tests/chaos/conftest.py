@@ -7,8 +7,9 @@ import random
 
 import pytest
 
-#: Seeds that have failed, each once mended: they are played again in each run.
-FAILED = (3881028706, 2467053045)
+#: Seeds that have failed, each once mended: ``make chaos`` plays them again. When what happens, no seed says, so the
+#: suite does without.
+FAILED = (3881028706, 2467053045) if "MPQUEUE_CHAOS_SEED" in os.environ else ()
 
 
 @pytest.fixture(params=["new", *FAILED])
@@ -25,4 +26,4 @@ def seed(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def seconds() -> float:
     """How long to keep it up: ``MPQUEUE_CHAOS_MINUTES``, else a few seconds."""
-    return 60 * float(os.environ.get("MPQUEUE_CHAOS_MINUTES") or 0.1)
+    return 60 * float(os.environ.get("MPQUEUE_CHAOS_MINUTES") or 0.05)
