@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from mpqueue import JobQueue
+from tests.support.waiting import Gate
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = [
@@ -91,3 +95,16 @@ def is_complaint(message: Any) -> bool:
     return (
         message.type in ("error", "warning") and "net::ERR_" not in message.text and "status of 4" not in message.text
     )
+
+
+@pytest.fixture
+def queue() -> Iterator[JobQueue]:
+    with JobQueue(2, max_retries=0) as queue:
+        yield queue
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    gate = Gate(tmp_path)
+    yield gate
+    gate.open()

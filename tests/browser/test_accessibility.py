@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,19 +17,6 @@ from tests.support.waiting import Gate
 
 #: All of axe-core's rules, its best practices among them.
 OPTIONS = {"resultTypes": ["violations"]}
-
-
-@pytest.fixture
-def queue() -> Iterator[JobQueue]:
-    with JobQueue(2, max_retries=0) as queue:
-        yield queue
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    gate = Gate(tmp_path)
-    yield gate
-    gate.open()
 
 
 def violations(page: Page) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,6 @@ from tests.support import handlers as do
 from tests.support.page_results import return_picture
 from tests.support.programs import start_program
 from tests.support.waiting import Gate
-
-
-@pytest.fixture
-def queue() -> Iterator[JobQueue]:
-    with JobQueue(2, max_retries=0) as queue:
-        yield queue
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    gate = Gate(tmp_path)
-    yield gate
-    gate.open()
 
 
 def start_blocked(queue: JobQueue, gate: Gate, items: Any = "abcdef", job_id: str = "job") -> Any:

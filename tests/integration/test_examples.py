@@ -223,14 +223,20 @@ def test_seed_alt_text_job(pictures: Path, tmp_path: Path, surroundings: dict[st
     assert len(lines) == 10
 
 
-def test_seed_folder_job_files_a_picture_beside_its_like(
-    pictures: Path, tmp_path: Path, surroundings: dict[str, str]
-) -> None:
+@pytest.fixture
+def library(pictures: Path, tmp_path: Path) -> Path:
+    """Two folders of three pictures each, all of a folder alike."""
     library = tmp_path / "library"
     for name, like in (("rooms", pictures / "couch.jpg"), ("shapes", pictures / "transparent.png")):
         (library / name).mkdir(parents=True)
         for number in range(3):
             shutil.copy(like, library / name / f"{name}-{number}{like.suffix}")
+    return library
+
+
+def test_seed_folder_job_files_a_picture_beside_its_like(
+    library: Path, tmp_path: Path, surroundings: dict[str, str]
+) -> None:
     done = run("seed_folder_job.py", "--pictures", library, folder=tmp_path, environment=surroundings)
     assert (done.returncode, done.stderr) == (0, "")
     filed = [line.partition(" (confidence")[0] for line in done.stdout.splitlines() if "confidence" in line]
@@ -238,13 +244,8 @@ def test_seed_folder_job_files_a_picture_beside_its_like(
 
 
 def test_folders_files_the_other_half_and_writes_the_original_s_columns(
-    pictures: Path, tmp_path: Path, surroundings: dict[str, str]
+    library: Path, tmp_path: Path, surroundings: dict[str, str]
 ) -> None:
-    library = tmp_path / "library"
-    for name, like in (("rooms", pictures / "couch.jpg"), ("shapes", pictures / "transparent.png")):
-        (library / name).mkdir(parents=True)
-        for number in range(3):
-            shutil.copy(like, library / name / f"{name}-{number}{like.suffix}")
     (library / "shapes" / "shapes-1b.png").write_text("No picture.")
     done = run("folders.py", "--pictures", library, folder=tmp_path, environment=surroundings)
     assert (done.returncode, done.stderr) == (0, "")

@@ -566,19 +566,6 @@ def test_wire_form_writes_what_is_no_json_as_its_repr() -> None:
     assert item.to_dict() == {"id": repr(identity), "status": "completed", "attempts": 1, "result": "{1, 2}"}
 
 
-def test_statuses_are_the_seed_s_strings() -> None:
-    assert [str(status) for status in JobStatus] == [
-        "pending",
-        "running",
-        "paused",
-        "completed",
-        "completed_with_errors",
-        "cancelled",
-    ]
-    assert [str(status) for status in ItemStatus] == ["pending", "processing", "completed", "failed", "retry"]
-    assert isinstance(JobStatus.PENDING, str)
-
-
 # --- retry_failed ---------------------------------------------------------------------------------------------------
 
 

@@ -54,6 +54,8 @@ def test_the_statuses_are_these_strings() -> None:
         "completed_with_errors",
         "cancelled",
     ]
+    assert [str(status) for status in ItemStatus] == [str(status) for status in ITEM_CODES]
+    assert all(isinstance(status, str) for status in (*JobStatus, *ItemStatus))
     assert [status for status in JobStatus if status.final] == ["completed", "completed_with_errors", "cancelled"]
 
 
