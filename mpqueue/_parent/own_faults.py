@@ -14,7 +14,7 @@ from mpqueue.errors import InternalError, shown
 
 _log = logging.getLogger("mpqueue")
 
-REPORT = "please report it, with this traceback and what you did, to the project's issues"
+REPORT = 'please report it, with this traceback and what you did: see "Report a bug" in the documentation'
 
 
 def found(
