@@ -9,10 +9,11 @@ import resource
 import stat
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 
-from mpqueue._os import descriptors, system
+from mpqueue._os import descriptors, file_system, system
 from mpqueue._os.memory import machine_memory, mappings, memory_files, memory_use
 from mpqueue._os.process import cpu_time
 from mpqueue._os.process.process_table import LinuxProcessTable, PosixProcessTable, ProcessTable
@@ -192,3 +193,31 @@ def test_a_table_names_a_process_by_its_start_or_knows_none(form: ProcessTable) 
     told = isinstance(form, LinuxProcessTable)
     assert (form.start_time(me) > 0) == told
     assert (form.environment(me) is not None) == told
+
+
+@forms(file_system._by_mount, file_system._do_not_know)
+def test_a_file_system_is_named_or_not_told(
+    form: Callable[[str], file_system.FileSystem | None], tmp_path: Path
+) -> None:
+    file = tmp_path / "a file"
+    file.touch()
+    found = form(str(file))
+    assert found == form(str(tmp_path))
+    assert (found is None) == (form is file_system._do_not_know)
+    assert form(str(tmp_path / "not there")) is None
+    if found is not None:
+        assert file.is_relative_to(found.root)
+
+
+def test_a_file_system_is_found_by_its_mount_s_number_and_names_may_have_any_bytes() -> None:
+    mounts = (
+        b"22 27 0:21 / /proc rw,relatime - proc proc rw\n"
+        b"27 1 254:0 / / rw,relatime shared:1 master:2 - ext4 /dev/vda rw,discard\n"
+        b"2 27 0:50 / /home/a\\040b\\134\xff rw - fuse.sshfs me@host:/data\\040of\\040mine rw,user_id=0\n"
+        b"no line at all\n3 - x\n"
+    )
+    found = file_system.mounted_as(mounts, 2)
+    assert found == ("fuse.sshfs", "me@host:/data of mine", os.fsdecode(b"/home/a b\\\xff"))
+    assert file_system.mounted_as(mounts, 27) == ("ext4", "/dev/vda", "/")
+    assert file_system.mounted_as(mounts, 3) is None
+    assert file_system.mounted_as(b"", 3) is None

@@ -21,6 +21,7 @@ from mpqueue._parent.journal.journal_file import Connect, Statement, Store, conn
 from mpqueue._parent.journal.journal_lock import JournalLock
 from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue._parent.journal.kept_values import BigFile
+from mpqueue._parent.journal.local_disk import check_local
 from mpqueue._parent.journal.ownership import check_own
 from mpqueue._parent.surroundings.probe import reached
 from mpqueue.errors import JournalError
@@ -72,6 +73,7 @@ class Journal:
         self.lost: JournalError | None = None
         self._now = now
         check_own(path)
+        check_local(path)
         self._lock = JournalLock(path)
         try:
             self._store = Store(path, connect)

@@ -1,0 +1,128 @@
+"""On which file systems a journal may be: names, and real mounts where this machine allows them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mpqueue import JobQueue
+from mpqueue._cli.command_line import main
+from mpqueue._os.file_system import FileSystem
+from mpqueue._parent.journal import local_disk
+from mpqueue.errors import JournalError
+from tests.support import handlers as do
+from tests.support.programs import PATIENCE, write_program
+
+LOCAL = ("ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "virtiofs", "fuseblk", "something.new")
+
+
+@pytest.mark.parametrize(
+    ("found", "shared"),
+    [
+        *[(FileSystem(kind, "/dev/sda", "/home"), False) for kind in LOCAL],
+        *[(FileSystem(kind, "x", "/home"), True) for kind in ("nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "afs")],
+        (FileSystem("9p", "drvfs", "/mnt/c"), True),
+        (FileSystem("9p", "none", "/"), False),
+        (FileSystem("fuse.sshfs", "host:", "/home"), True),
+        (FileSystem("fuse.glusterfs", "x", "/home"), True),
+        (FileSystem("fuse", "s3fs", "/home"), True),
+        (FileSystem("fuse", "https://cloud.example/dav", "/home"), True),
+        (FileSystem("fuse.unheard-of", "host:/volume", "/home"), True),
+        (FileSystem("fuse.unheard-of", "//host/share", "/home"), True),
+        (FileSystem("fuse.mergerfs", "disk1:disk2", "/home"), False),
+        (FileSystem("fuse.mergerfs", "/a:/b", "/home"), False),
+        (FileSystem("fuse.fuse-overlayfs", "fuse-overlayfs", "/"), False),
+        (FileSystem("fuse.gocryptfs", "/home/me/secret", "/home"), False),
+    ],
+    ids=str,
+)
+def test_what_other_machines_write_too_is_known_by_its_name(found: FileSystem, shared: bool) -> None:
+    assert local_disk.is_shared(found) == shared
+
+
+@pytest.mark.slow
+def test_a_journal_on_a_shared_file_system_is_refused_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, other = tmp_path / "run.db", tmp_path / "other.db"
+    with JobQueue(1, journal=path) as queue:
+        queue.run("ab", do.succeed, id="job")
+    home = FileSystem("nfs4", "server:/home", "/home")
+    monkeypatch.setattr(local_disk, "file_system_of", lambda _: home)
+    before = path.read_bytes()
+    for refused in (path, other):
+        with pytest.raises(JournalError) as error:
+            JobQueue(1, journal=refused)
+        assert f"{refused}: expected a disk of this machine's own, got nfs4 (server:/home at /home)" in str(error.value)
+        assert "Put the journal on a local disk" in str(error.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["run.db"]
+    assert path.read_bytes() == before
+    assert main(["status", str(path)]) == 0
+    assert "job" in capsys.readouterr().out
+
+
+#: Mounts what its arguments say, in a namespace of its own, and has a journal there. What is served through FUSE is one
+#: empty folder.
+PROGRAM = """
+import ctypes, errno, os, struct, sys, threading
+from mpqueue import JobQueue, JournalError
+
+kind, source, options, place = (word.encode() for word in sys.argv[1:])
+if kind.startswith(b"fuse"):
+    served = os.open("/dev/fuse", os.O_RDWR)
+    options = b"fd=%d,rootmode=40000,user_id=0,group_id=0" % served
+
+def serve():
+    while True:
+        opcode, unique = struct.unpack("<IQ", os.read(served, 1 << 20)[4:16])
+        answer, error = b"", 0
+        match opcode:
+            case 26:  # INIT
+                answer = struct.pack("<IIIIHHIIHH8I", 7, 31, 0, 0, 0, 0, 4096, 1, 0, 0, *[0] * 8)
+            case 3:  # GETATTR
+                answer = struct.pack("<QII6Q10I", 0, 0, 0, 1, *[0] * 5, *[0] * 3, 0o40700, 2, 0, 0, 0, 512, 0)
+            case _:
+                error = -(errno.ENOENT if opcode == 1 else errno.ENOSYS)
+        os.write(served, struct.pack("<IiQ", 16 + len(answer), error, unique) + answer)
+
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.mount(source, place, kind, 0, options) != 0:
+    print("not allowed:", os.strerror(ctypes.get_errno()))
+    sys.exit()
+if kind.startswith(b"fuse"):
+    threading.Thread(target=serve, daemon=True).start()
+try:
+    with JobQueue(1, journal=os.path.join(os.fsdecode(place), "run.db")) as queue:
+        print(queue.run([-1], abs).results)
+except JournalError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "source", "told"),
+    [
+        ("tmpfs", "none", "[1]"),
+        ("overlay", "none", "[1]"),
+        ("fuse.sshfs", "me@host:/data", "got fuse.sshfs (me@host:/data at "),
+    ],
+)
+def test_a_journal_on_a_real_mount(kind: str, source: str, told: str, tmp_path: Path) -> None:
+    unshare, options = shutil.which("unshare"), ""
+    if unshare is None or sys.platform != "linux":
+        pytest.skip("no namespace of its own")
+    folders = {name: tmp_path / name for name in ("lower", "upper", "work", "place")}
+    for folder in folders.values():
+        folder.mkdir()
+    if kind == "overlay":
+        options = ",".join(f"{name}dir={folders[name]}" for name in ("lower", "upper", "work"))
+    program = [sys.executable, str(write_program(tmp_path, PROGRAM)), kind, source, options, str(folders["place"])]
+    done = subprocess.run([unshare, "-m", *program], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    if (done.returncode != 0 and "unshare" in done.stderr) or "not allowed" in done.stdout:
+        pytest.skip(f"this machine does not allow it: {done.stderr or done.stdout}")
+    assert told in done.stdout, done.stderr
