@@ -25,6 +25,7 @@ from mpqueue.errors import JournalMismatchError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED
 from tests.support import handlers as do
+from tests.support.results import results_of
 from tests.support.small_blocks import small_blocks
 
 pytestmark = pytest.mark.slow
@@ -149,8 +150,8 @@ def test_workers_run_what_is_new_or_changed_and_random_numbers_follow_the_item(t
         with JobQueue(1, journal=tmp_path / "run.db") as queue:
             listed = [{"id": each, "value": value} for each, value in items]
             job = queue.run(listed, draw, id="job", update=True, **options)
-            assert [result[0] for result in job.results] == [each for each, _ in items]
-            drawn = dict(job.results)
+            drawn = dict(results_of(job))
+            assert list(drawn) == [each for each, _ in items]
             return drawn, {item.id: item.attempts for item in queue.load_job("job").items}
 
     first, _ = run(("a", 0), ("b", 0), ("c", 0), ("d", 0), seed=7)
