@@ -1,14 +1,105 @@
-"""A lock on a file, which ends with its process in any case."""
+"""Locks on files, which end with their process in any case."""
 
 from __future__ import annotations
 
 import fcntl
+import os
+import struct
+
+from mpqueue._os.system import choose
+
+#: What locks the whole of a file: from its beginning, without an end.
+WHOLE = (0, 0)
 
 
 def lock_file(fd: int) -> None:
-    """Lock the file, which is open for writing, for this process. Never waits. Raises OSError where another has it.
+    """Lock the file, which is open for writing. Never waits. Raises OSError where another opening of it is locked.
 
-    The system's record lock: a forked child does not inherit it, nothing has to be cleared up after a crash, and it
-    ends as soon as this process closes *any* descriptor of the file. It does not keep the same process out.
+    The lock belongs to what was opened, not to the process: it ends when the last descriptor of that is closed, and
+    does not end where this process opens the same file again and closes it, as copying it does. A fork shares it, so
+    it closes its descriptor. Also keeps out another opening by this process.
     """
-    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _lock(fd)
+
+
+def is_locked(fd: int) -> bool:
+    """True where another opening of the file, which is open for writing, is locked; also by a record lock.
+
+    On Linux it only asks. Elsewhere it takes a lock for a moment, which may refuse one who locks just then.
+    """
+    return _is_locked(fd)
+
+
+def hold_bytes(fd: int, first: int, count: int) -> bool:
+    """Keep writers' record locks off these bytes of a file, until `let_go_bytes` or the descriptor's end.
+
+    Survives what `lock_file` survives. False where the system has no such locks, or somebody has a writer's lock there.
+    """
+    return _hold(fd, first, count)
+
+
+def let_go_bytes(fd: int, first: int, count: int) -> None:
+    """End `hold_bytes`, without closing the descriptor: that would end all record locks of this process on the file."""
+    _let_go(fd, first, count)
+
+
+# -- Linux: locks of open file descriptions, which see the record locks of processes, and are seen by them -------------
+
+#: ``struct flock``: type, whence, first byte, how many (0: all), process.
+_FLOCK = struct.Struct("@hhqqi0q")
+
+
+def _ask(fd: int, command: int, kind: int, first: int, count: int) -> int:
+    asked = _FLOCK.pack(kind, os.SEEK_SET, first, count, 0)
+    found: int = _FLOCK.unpack(fcntl.fcntl(fd, command, asked))[0]
+    return found
+
+
+def _lock_opening(fd: int) -> None:
+    _ask(fd, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, *WHOLE)
+
+
+def _opening_is_locked(fd: int) -> bool:
+    return _ask(fd, fcntl.F_OFD_GETLK, fcntl.F_WRLCK, *WHOLE) != fcntl.F_UNLCK
+
+
+def _hold_of_opening(fd: int, first: int, count: int) -> bool:
+    try:
+        _ask(fd, fcntl.F_OFD_SETLK, fcntl.F_RDLCK, first, count)
+    except OSError:
+        return False
+    return True
+
+
+def _let_go_of_opening(fd: int, first: int, count: int) -> None:
+    _ask(fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, first, count)
+
+
+# -- every POSIX system ------------------------------------------------------------------------------------------------
+
+
+def _flock(fd: int) -> None:
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_flocked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
+
+
+def _hold_nothing(fd: int, first: int, count: int) -> bool:  # noqa: ARG001
+    return False
+
+
+def _let_go_nothing(fd: int, first: int, count: int) -> None:
+    """Nothing was held."""
+
+
+_lock = choose(linux=_lock_opening, posix=_flock)
+_is_locked = choose(linux=_opening_is_locked, posix=_is_flocked)
+_hold = choose(linux=_hold_of_opening, posix=_hold_nothing)
+_let_go = choose(linux=_let_go_of_opening, posix=_let_go_nothing)

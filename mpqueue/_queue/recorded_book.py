@@ -62,6 +62,7 @@ class RecordedBook:
         new.book.go_on()
         if self.over:
             restore_end(new.book, self._recorded)
+        new.prepare_recording()
         return new
 
 

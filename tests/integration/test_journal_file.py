@@ -21,11 +21,11 @@ import pytest
 import mpqueue
 from mpqueue._core.state.item_table import make_table
 from mpqueue._parent.journal.chunk_rows import make_row
-from mpqueue._parent.journal.items.inventory import Inventory
 from mpqueue._parent.journal.journal_file import folder_of
 from mpqueue._parent.journal.journal_lock import is_held
 from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue._parent.journal.journal_writer import Entry, Journal
+from mpqueue._parent.journal.kept_payloads import keep_payloads
 from mpqueue._parent.journal.kept_values import BigFile
 from mpqueue._parent.journal.recorder import chunk_statement
 from mpqueue._parent.journal.schema import APPLICATION, VERSION
@@ -224,9 +224,9 @@ def damaged(good: bytes, rng: random.Random) -> bytes:
 @pytest.mark.slow
 def test_whatever_bytes_are_in_a_journal_it_is_read_or_refused(tmp_path: Path) -> None:
     path, table, rng = tmp_path / "run.db", make_table(range(40)), random.Random(11)
-    columns = {"id": "job", "rule": "position", "seed": "7", "created_at": 0.0, "status": "running"}
+    columns = {"id": "job", "total": 40, "rule": "position", "seed": "7", "created_at": 0.0, "status": "running"}
     with opened(path) as journal:
-        number = Inventory(table).add(journal, columns)
+        number = journal.ask(lambda store: store.add_job(columns, keep_payloads(table.payloads).bodies))
         for lo in range(0, 40, 10):
             table.complete(range(lo, lo + 10), ["result"] * 10)
             body = make_row(table, range(lo, lo + 10), {}).body
@@ -327,13 +327,13 @@ def test_a_question_comes_after_all_that_was_posted(tmp_path: Path) -> None:
         journal.flush()
 
 
-def test_files_without_a_row_are_removed_by_the_next_writer_and_those_of_a_removed_job_with_it(tmp_path: Path) -> None:
+def test_parts_of_files_are_removed_by_the_next_writer_and_files_of_a_removed_job_with_it(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     folder = folder_of(str(path))
     with opened(path) as journal:
         journal.post(Entry([], [(BigFile("kept.value", (b"a", memoryview(b"b"))), 1), (BigFile("other.value", ()), 2)]))
-    (folder / "lost.value").touch()
     (folder / "half.value.part").touch()
+    (folder / "other.value").rename(folder / "other.value.part")  # the program ended before it got its name
     (folder / "mine.txt").touch()
     with opened(path) as journal:
         journal.flush()

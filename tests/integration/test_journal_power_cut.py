@@ -78,16 +78,29 @@ def note_by_vfs(folder: Path) -> list[Note]:
     beside = folder_of(str(folder / "run.db")).name
     notes = [Note("create", beside, 0, b"folder"), Note("sync", ".")]
     vfs = NotingVFS(notes)
-    real = store_module.write_whole
+    real_write, real_rename, real_sync = store_module.write_whole, store_module._rename, store_module._sync_folder
 
-    def write_whole(folder: Path, file: BigFile) -> None:
-        real(folder, file)
-        part, content = f"{folder.name}/{file.name}.part", b"".join(map(bytes, file.parts))
+    def inside(folder: Path, name: str) -> str:
+        return f"{folder.name}/{name}" if folder.name == beside else name
+
+    def write_whole(folder: Path, file: BigFile, name: str) -> None:
+        real_write(folder, file, name)
+        part, content = f"{folder.name}/{name}.random", b"".join(map(bytes, file.parts))
         notes.extend([Note("create", part), Note("write", part, 0, content), Note("sync", part)])
-        notes.extend([Note("rename", part, 0, f"{folder.name}/{file.name}".encode()), Note("sync", folder.name)])
+        notes.append(Note("rename", part, 0, inside(folder, name).encode()))
+
+    def rename(folder: Path, name: str, other: str) -> None:
+        real_rename(folder, name, other)
+        notes.append(Note("rename", inside(folder, name), 0, inside(folder, other).encode()))
+
+    def sync(folder: Path) -> None:
+        real_sync(folder)
+        notes.append(Note("sync", folder.name if folder.name == beside else "."))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store_module, "write_whole", write_whole)
+        patch.setattr(store_module, "_rename", rename)
+        patch.setattr(store_module, "_sync_folder", sync)
         write_journal(folder / "run.db", connect, lambda chunk: notes.append(Note("told", chunk)))
     vfs.unregister()
     return notes

@@ -155,5 +155,6 @@ def abandon(folder: Path) -> None:
     for opened in list(journal._open):
         if Path(opened.path).parent == folder:
             opened._store._connection.close()
+            opened._store._files.close()
             opened._lock.release()
             journal._open.discard(opened)

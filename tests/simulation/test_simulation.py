@@ -141,7 +141,12 @@ FAULTS: dict[str, tuple[Any, str, str, str]] = {
         "return lane if lane.generation == generation else None",
         "return lane",
     ),
-    "announcements overtake each other": (Recorder, "_take", "elif recording.held:", "elif False:"),
+    "what is held is told together": (
+        Recorder,
+        "_release",
+        "while recording.held and recording.held[0].ready:",
+        "while recording.held:",
+    ),
     "announcements do not wait for the disk": (
         Recorder,
         "_take",
@@ -151,8 +156,8 @@ FAULTS: dict[str, tuple[Any, str, str, str]] = {
     "a failed write is taken for done": (
         Journal,
         "_commit",
-        "self._fail(error)\n            return",
-        "self._fail(error)",
+        "self._fail(error)\n        return",
+        "self._unconfirmed, self._unwritten = self._unwritten, []",
     ),
 }
 

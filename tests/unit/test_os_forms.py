@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import mmap
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._os import descriptors, file_system, system
+from mpqueue._os import descriptors, file_lock, file_system, system
 from mpqueue._os.memory import machine_memory, mappings, memory_files, memory_use
 from mpqueue._os.process import cpu_time
 from mpqueue._os.process.process_table import LinuxProcessTable, PosixProcessTable, ProcessTable
@@ -221,3 +222,46 @@ def test_a_file_system_is_found_by_its_mount_s_number_and_names_may_have_any_byt
     assert file_system.mounted_as(mounts, 27) == ("ext4", "/dev/vda", "/")
     assert file_system.mounted_as(mounts, 3) is None
     assert file_system.mounted_as(b"", 3) is None
+
+
+@forms(
+    (file_lock._lock_opening, file_lock._opening_is_locked),
+    (file_lock._flock, file_lock._is_flocked),
+)
+def test_a_lock_on_a_file_survives_that_the_file_is_opened_and_closed_again(
+    form: tuple[Callable[[int], None], Callable[[int], bool]], tmp_path: Path
+) -> None:
+    lock, is_locked = form
+    one, other = (os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC) for _ in range(2))
+    try:
+        assert not is_locked(other)
+        lock(one)
+        os.close(os.open(tmp_path / "lock", os.O_RDWR | os.O_CLOEXEC))
+        assert is_locked(other)
+        with pytest.raises(OSError, match="temporarily unavailable"):
+            lock(other)
+        os.close(one)
+        assert not is_locked(other)
+        one = os.open(tmp_path / "lock", os.O_RDWR | os.O_CLOEXEC)
+        lock(one)  # to have asked is no lock
+    finally:
+        os.close(one)
+        os.close(other)
+
+
+@LINUX_ONLY
+def test_bytes_that_are_held_keep_record_locks_off_until_they_are_let_go(tmp_path: Path) -> None:
+    one, other = (os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC) for _ in range(2))
+    try:
+        assert file_lock.hold_bytes(one, 100, 10)
+        os.close(os.open(tmp_path / "file", os.O_RDWR | os.O_CLOEXEC))
+        with pytest.raises(OSError, match="temporarily unavailable"):
+            fcntl.lockf(other, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 100)
+        fcntl.lockf(other, fcntl.LOCK_SH | fcntl.LOCK_NB, 10, 100)
+        fcntl.lockf(other, fcntl.LOCK_UN, 10, 100)
+        file_lock.let_go_bytes(one, 100, 10)
+        fcntl.lockf(other, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 100)
+        assert not file_lock.hold_bytes(one, 100, 10)
+    finally:
+        os.close(one)
+        os.close(other)

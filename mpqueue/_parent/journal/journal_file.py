@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from mpqueue._parent.journal.kept_values import BigFile
+from mpqueue._parent.journal.held_files import HeldFiles, MovedError
+from mpqueue._parent.journal.journal_lock import Mark
+from mpqueue._parent.journal.kept_values import VALUE, BigFile
 from mpqueue._parent.journal.migrations import migrate
 from mpqueue._parent.journal.ownership import check_own, check_stat
 from mpqueue._parent.journal.schema import APPLICATION, OWNED, SCHEMA, VERSION, check_version
@@ -24,14 +27,20 @@ from mpqueue._parent.journal.sealed import Place, Unsealed
 from mpqueue._whole_file import whole_file
 from mpqueue.errors import JournalError
 
+log = logging.getLogger("mpqueue")
+
 ADD_PAYLOADS = "INSERT INTO payloads (number, job, body) VALUES (?, ?, ?)"
-ADD_CHUNK = "INSERT INTO chunks (number, job, body) VALUES (?, ?, ?)"
-PUT_SLOTS = "INSERT OR REPLACE INTO slots (job, first, body, ids) VALUES (?, ?, ?, ?)"
 WRITTEN_BY = """INSERT INTO written_by (at, mpqueue, python, host, program)
 VALUES ((julianday('now') - 2440587.5) * 86400.0, ?, ?, ?, ?)"""
 #: Lines of writers that are kept.
 MOST_WRITERS = 1000
 FORGET_WRITERS = f"DELETE FROM written_by WHERE number <= (SELECT max(number) FROM written_by) - {MOST_WRITERS}"  # noqa: S608
+
+OPENED = "SELECT number, at FROM written_by WHERE number = last_insert_rowid()"
+COMMITTED = "UPDATE written_by SET commits = ? WHERE number = ?"
+
+#: What a file of a big value is called behind its name while no row that is on disk may name it.
+PART = ".part"
 
 #: One statement of a transaction, and its arguments.
 Statement = tuple[str, Sequence[Any]]
@@ -65,58 +74,53 @@ def column_to_id(column: str | bytes) -> str:
     return job_id
 
 
-class JobItems(NamedTuple):
-    """Items of a job on their way into the file. ``blocks``: the first slot, what the items are, and their ids."""
-
-    payloads: Sequence[Unsealed] = ()
-    blocks: Sequence[tuple[int, Unsealed, Unsealed | None]] = ()
-    chunks: Sequence[Unsealed] = ()
-
-
 class Store:
-    """The journal's file, opened for writing. Raises `JournalError`, having changed nothing, for what is no journal."""
+    """The journal's file, opened for writing. Raises `JournalError`, having changed nothing, for what is no journal.
 
-    def __init__(self, path: str, connect: Connect = connect) -> None:
+    ``left`` is how much of it a process that did not close it had written, at least; ``mark`` is told how much is on
+    disk, after each commit.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        connect: Connect = connect,
+        left: Mark | None = None,
+        mark: Callable[[Mark], object] = lambda _: None,
+    ) -> None:
         self.path = path
+        self._connect = connect
+        self._mark = mark
+        self._folder_is_safe = False
         with explained(path):
             check_own(path)
-            version = _check(path)
-            is_new = version is None
-            if is_new:
-                _create(path)
+            version = _check(path, left)
+            if version is None:
+                _create(path, connect)
+                version = VERSION
             self._connection = connect(path)
             try:
                 self._prepare(version)
+                self._files = HeldFiles(path)
             except BaseException:
                 self._connection.close()
-                if is_new:
-                    _remove(path)
                 raise
 
-    def _prepare(self, version: int | None) -> None:
+    def _prepare(self, version: int) -> None:
         execute = self._connection.execute
-        mode = execute("PRAGMA journal_mode=WAL").fetchone()[0]
-        if mode != "wal":
-            raise JournalError(
-                f"{self.path}: expected a file system where SQLite can have a write-ahead log, got mode {mode!r}"
-            )
-        execute("PRAGMA synchronous=FULL")
-        execute("PRAGMA fullfsync=ON")
+        _set_up(self.path, execute)
+        self._opening = Mark(os.getpid())
         with self._transaction() as run:
-            if version is None:
-                for statement in SCHEMA:
-                    run(statement)
-                run(f"PRAGMA application_id={APPLICATION}")
-            elif version < VERSION:
+            if version < VERSION:
                 migrate(self._connection, version)
-            run(f"PRAGMA user_version={VERSION}")
+                run(f"PRAGMA user_version={VERSION}")
             run(WRITTEN_BY, _writer())  # a file that can't be written is refused now
+            number, at = run(OPENED).fetchone()
+            self._opening = self._opening._replace(number=number, at=at)
             run(FORGET_WRITERS)
         last = execute("SELECT max(number) FROM chunks").fetchone()[0]
         self._chunks = itertools.count(1 if last is None else last + 1)
-        for (number,) in execute("SELECT number FROM jobs WHERE total < 0").fetchall():
-            self.remove_job(number)  # its maker ended before all of it was there
-        self._remove_unnamed_files()
+        self._settle_files()
 
     def write(self, statements: Iterable[Statement], files: Sequence[tuple[BigFile, int]] = ()) -> None:
         """All of this or nothing; on disk when it returns. ``files`` come with their jobs' numbers.
@@ -127,6 +131,38 @@ class Store:
             self._write_files([file for file, _ in files])
         named = [("INSERT OR IGNORE INTO files VALUES (?, ?, NULL, NULL)", (file.name, job)) for file, job in files]
         self._transact([*statements, *named])
+        for file, _ in files:
+            with contextlib.suppress(OSError):
+                _rename(folder_of(self.path), f"{file.name}{PART}", file.name)
+
+    def check_in_place(self) -> None:
+        """Raise `MovedError` where a file of the journal was moved, removed or exchanged. Takes some microseconds.
+
+        Where only the log was removed, what is in it is saved first, and there is a new one.
+        """
+        try:
+            self._files.check()
+        except MovedError:
+            if not self._files.only_log_is_gone:
+                raise
+            self._save_log()
+            log.warning("%s: its log was removed while it was open; nothing of it is lost, and it goes on", self.path)
+
+    def _save_log(self) -> None:
+        """Move home what is in the log, as long as it is open; go on with a new one."""
+        busy, frames, moved = self._connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+        if busy or frames != moved:
+            raise MovedError(f"expected to save the log {self.path}-wal, which was removed, got readers in the way")
+        self._close_files()
+        self._connection = self._connect(self.path)
+        _set_up(self.path, self._connection.execute)
+        self._transact([])  # makes the log
+        self._files = HeldFiles(self.path)
+
+    def _close_files(self) -> None:
+        self._files.let_go()
+        self._connection.close()
+        self._files.close()
 
     def next_chunk(self) -> int:
         """The number of the next row of ``chunks``; any thread. A job's rows are read in the order of their numbers."""
@@ -144,82 +180,102 @@ class Store:
         execute("BEGIN IMMEDIATE")
         try:
             yield execute
+            opening = self._opening._replace(commits=self._opening.commits + 1)
+            execute(COMMITTED, (opening.commits, opening.number))
             execute("COMMIT")
         except BaseException:
             with contextlib.suppress(Exception):  # a full disk has rolled it back already
                 execute("ROLLBACK")
             raise
+        self._opening = opening
+        self._mark(opening)
 
     def _write_files(self, files: Sequence[BigFile]) -> None:
         folder = folder_of(self.path)
         if not folder.is_dir():
             folder.mkdir(mode=0o700)
+            self._folder_is_safe = False
+        if not self._folder_is_safe:  # also where another program has made it, and ended before this
             _sync_folder(folder.parent)
+            self._folder_is_safe = True
         for file in files:
-            write_whole(folder, file)
+            write_whole(folder, file, f"{file.name}{PART}")
         _sync_folder(folder)
 
-    def put_job(self, number: int | None, columns: dict[str, Any], items: JobItems) -> int:
-        """Add a job (``number`` None) or change one, with some of its items, in one transaction; returns its number.
-
-        What is unsealed of it is sealed here.
-        """
-        columns = {**columns}
-        if "id" in columns:
-            columns["id"] = id_to_column(columns["id"])
+    def add_job(self, columns: dict[str, Any], payloads: Sequence[Unsealed]) -> int:
+        """A new job with its items; returns its number. What is unsealed of it is sealed here."""
+        job_id = id_to_column(columns["id"])
+        columns = {**columns, "id": job_id}
         with self._transaction() as run:
-            is_new = number is None
-            if number is None:
-                number = _next(run("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'"))
-            values = [_sealed(value, Place(f"jobs.{name}", number)) for name, value in columns.items()]
-            if is_new:
-                names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-                run(f"INSERT INTO jobs (number, {names}) VALUES (?, {marks})", (number, *values))  # noqa: S608
-            elif columns:
-                changes = ", ".join(f"{name} = ?" for name in columns)
-                run(f"UPDATE jobs SET {changes} WHERE number = ?", (*values, number))  # noqa: S608
-            row = _next(run("SELECT max(number) FROM payloads")) if items.payloads else 0
-            for row, each in enumerate(items.payloads, row):  # noqa: B020 - counted from there
+            number = _next(run("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'"))
+            values = [
+                value.seal(Place(f"jobs.{name}", number)) if isinstance(value, Unsealed) else value
+                for name, value in columns.items()
+            ]
+            names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+            run(f"INSERT INTO jobs (number, {names}) VALUES (?, {marks})", (number, *values))  # noqa: S608
+            row = _next(run("SELECT max(number) FROM payloads"))
+            for row, each in enumerate(payloads, row):  # noqa: B020 - counted from there
                 run(ADD_PAYLOADS, (row, number, each.seal(Place("payloads", number, row))))
-            for first, body, ids in items.blocks:
-                sealed_ids = _sealed(ids, Place("slots.ids", number, first))
-                run(PUT_SLOTS, (number, first, body.seal(Place("slots", number, first)), sealed_ids))
-            for each in items.chunks:
-                row = self.next_chunk()
-                run(ADD_CHUNK, (row, number, each.seal(Place("chunks", number, row))))
         return number
 
     def remove_job(self, number: int) -> None:
         """Forget a job and all that belongs to it."""
         names = [row[0] for row in self._connection.execute("SELECT name FROM files WHERE job = ?", (number,))]
+        folder = folder_of(self.path)
+        for name in names:  # whatever ends the program now, the next one knows that these may go
+            with contextlib.suppress(OSError):
+                _rename(folder, name, f"{name}{PART}")
         self._transact([(f"DELETE FROM {owned} = ?", (number,)) for owned in OWNED])  # noqa: S608
         for name in names:
             with contextlib.suppress(OSError):
-                (folder_of(self.path) / name).unlink()
+                (folder / f"{name}{PART}").unlink()
 
-    def _remove_unnamed_files(self) -> None:
-        """Files that were written, and whose rows were not: the program ended in between."""
+    def _settle_files(self) -> None:
+        """The files of big values as the rows have them.
+
+        One that is only a part goes, unless a row names it: the program ended before it was named, or after it was not
+        any more. One that has its name was in a row. If it is in none, the journal is an older one: it is kept.
+        """
         folder = folder_of(self.path)
         if not folder.is_dir():
             return
-        named = {row[0] for row in self._connection.execute("SELECT name FROM files")}
+        named, unknown = {row[0] for row in self._connection.execute("SELECT name FROM files")}, 0
         for found in folder.iterdir():
-            if found.suffix in (".value", ".part") and found.name not in named:
+            if found.suffix == PART:
                 with contextlib.suppress(OSError):
-                    found.unlink()
+                    if found.stem in named:
+                        _rename(folder, found.name, found.stem)
+                    else:
+                        found.unlink()
+            elif found.suffix == VALUE and found.name not in named:
+                unknown += 1
+        if unknown:
+            log.warning("%s: %d files in %s belong to results that it does not have, as if it was an older copy; they "
+                        "are kept", self.path, unknown, folder)  # fmt: skip
 
     def close(self) -> None:
-        """Close the file; what it had in its log goes into it."""
-        self._connection.close()
+        """Close the file; what it had in its log goes into it. Where it was moved, the log is left beside it."""
+        try:
+            self.check_in_place()
+        except MovedError:
+            self._connection.close()  # while the file is held, which keeps SQLite from removing what has its name now
+            self._files.close()
+        else:
+            self._close_files()
         with contextlib.suppress(OSError):
             folder_of(self.path).rmdir()  # only where it is empty
 
 
-def write_whole(folder: Path, file: BigFile) -> None:
+def write_whole(folder: Path, file: BigFile, name: str) -> None:
     """Write a file that is there whole, and on disk, or not at all. Raises OSError."""
-    with whole_file(folder / file.name, 0o600) as written:
+    with whole_file(folder / name, 0o600) as written:
         for each in file.parts:
             written.write(each)
+
+
+def _rename(folder: Path, name: str, other: str) -> None:
+    os.replace(folder / name, folder / other)
 
 
 @contextlib.contextmanager
@@ -234,6 +290,8 @@ def explained(path: str) -> Any:
 def describe(error: BaseException) -> str:
     """What is wrong with a journal, for people."""
     text = str(error)
+    if isinstance(error, MovedError):
+        return text
     if "not a database" in text:
         return "expected a journal, got a file of another kind"
     if "malformed" in text or isinstance(error, ValueError | TypeError):
@@ -256,10 +314,6 @@ def open_to_read(path: str) -> sqlite3.Connection:
     return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=10.0)
 
 
-def _sealed(value: Any, place: Place) -> Any:
-    return value.seal(place) if isinstance(value, Unsealed) else value
-
-
 def _next(found: Any) -> int:
     """The number after the one that was found, if any."""
     row = found.fetchone()
@@ -273,15 +327,20 @@ def _writer() -> tuple[str, str, str, str]:
     return package.__version__, sys.version.split()[0], socket.gethostname(), program
 
 
-def _check(path: str) -> int | None:
-    """Its version; None where there is no journal yet. Raises `JournalError` for anything that is none."""
+def _check(path: str, left: Mark | None) -> int | None:
+    """Its version; None where there is no journal yet.
+
+    Raises `JournalError` for anything that is none, and for one that has lost what was in it.
+    """
     if not os.path.exists(path):
         if not os.path.isdir(os.path.dirname(path)):
             raise JournalError(f"{path}: expected a folder that is there, got {os.path.dirname(path)!r}")
+        _check_new(path, left, "nothing of that name")
         return None
     if not os.path.isfile(path):
         raise JournalError(f"{path}: expected a file, got something else; it is left as it is")
-    if os.path.getsize(path) == 0 and not os.path.exists(f"{path}-wal"):
+    if os.path.getsize(path) == 0:  # not to be opened: SQLite removes the log of an empty file
+        _check_new(path, left, "an empty file")
         return None
     with contextlib.closing(open_to_read(path)) as connection:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -291,26 +350,83 @@ def _check(path: str) -> int | None:
             and version == 0
             and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         ):
-            return None  # its maker ended before there was anything in it
-    check_version(path, application, version)
+            _check_new(path, left, "an empty database")
+            return None
+        check_version(path, application, version)
+        if left is not None:
+            _check_complete(path, left, connection if version > 1 else None)
     return int(version)
 
 
-def _create(path: str) -> None:
-    """An empty file, for its user alone: SQLite gives the files beside it the same rights."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _check_new(path: str, left: Mark | None, found: str) -> None:
+    """Raise `JournalError` where something beside the path says that there was a journal."""
+    if left is not None and left.commits:
+        raise _lost(path, left, found)
+    folder = folder_of(path)
+    if os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
+        beside = f"{path}-wal"
+    elif folder.is_dir() and any(each.suffix == VALUE for each in folder.iterdir()):
+        beside = str(folder)
+    else:
+        return
+    raise JournalError(
+        f"{path}: expected the journal to which {beside} belongs, got {found}; nothing was changed: put the journal "
+        f"back, or, to begin anew, remove {beside}"
+    )
+
+
+def _check_complete(path: str, left: Mark, connection: sqlite3.Connection | None) -> None:
+    """Raise `JournalError` where something is not there any more that was on disk when the last process ended."""
+    query = "SELECT commits FROM written_by WHERE number = ? AND at = ?"
+    row = None if connection is None else connection.execute(query, (left.number, left.at)).fetchone()
+    if left.commits and (row is None or row[0] < left.commits):
+        raise _lost(path, left, "an older state of it" if row is None else f"only {row[0]} of them")
+
+
+def _lost(path: str, left: Mark, found: str) -> JournalError:
+    return JournalError(
+        f"{path}: expected all {left.commits} commits of process {left.pid}, which ended without closing it, got "
+        f"{found}: the file, or its log {path}-wal, was removed, damaged or replaced; nothing was changed: put them "
+        f"back, or, to go on with what is there, remove {path}.lock"
+    )
+
+
+def _set_up(path: str, execute: Callable[..., Any]) -> None:
+    mode = execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    if mode != "wal":
+        raise JournalError(f"{path}: expected a file system where SQLite can have a write-ahead log, got mode {mode!r}")
+    execute("PRAGMA synchronous=FULL")
+    execute("PRAGMA fullfsync=ON")
+
+
+def _create(path: str, connect: Connect) -> None:
+    """An empty journal, for its user alone: SQLite gives the files beside it the same rights.
+
+    It gets its name once it is whole, so that no reader, and no later program, finds a part of one.
+    """
+    part, folder = f"{path}.new", Path(path).parent
+    _remove_new(part)  # its maker ended
+    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     try:
-        check_stat(path, os.fstat(fd))  # somebody may have been quicker
-    finally:
-        os.close(fd)
-    _sync_folder(Path(path).parent)
+        with contextlib.closing(connect(part)) as connection:
+            _set_up(path, connection.execute)
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in (*SCHEMA, f"PRAGMA application_id={APPLICATION}", f"PRAGMA user_version={VERSION}"):
+                connection.execute(statement)
+            connection.execute("COMMIT")
+        if os.path.exists(path):
+            check_stat(path, os.lstat(path))  # an empty file of this user's
+        _rename(folder, Path(part).name, Path(path).name)
+    except BaseException:
+        _remove_new(part)
+        raise
+    _sync_folder(folder)
 
 
-def _remove(path: str) -> None:
-    for name in (path, f"{path}-wal", f"{path}-shm"):
+def _remove_new(part: str) -> None:
+    for suffix in ("", "-wal", "-shm"):
         with contextlib.suppress(OSError):
-            if os.path.getsize(path) == 0 or name != path:
-                os.unlink(name)
+            os.unlink(f"{part}{suffix}")
 
 
 def _sync_folder(folder: Path) -> None:

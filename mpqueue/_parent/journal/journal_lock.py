@@ -1,7 +1,10 @@
 """That one queue at a time writes a journal: a lock on a file beside it, which ends with its process in any case.
 
-A forked child does not inherit it, and nothing has to be cleared up after a crash. It does not keep the same process
-out, so a table of what this process holds does.
+The file says which process holds it, and how much of what that process committed is on disk. It goes when the journal
+is closed. So one that is still there tells what must be in the journal: if it is not, somebody removed, damaged or
+exchanged a file of it. It is never synced: after a power cut it may say less than there is.
+
+A forked child closes its descriptor, and nothing has to be cleared up after a crash.
 """
 
 from __future__ import annotations
@@ -10,16 +13,39 @@ import contextlib
 import os
 import stat
 import threading
+from typing import NamedTuple
 
-from mpqueue._os.file_lock import lock_file
+from mpqueue._os.file_lock import is_locked, lock_file
 from mpqueue._parent.journal.ownership import check_stat
 from mpqueue.errors import JournalError
 
-#: The paths that queues of this process hold.
-_held: set[str] = set()
+#: The descriptors of the locks that queues of this process hold, by path; -1: is about to be opened.
+_held: dict[str, int] = {}
 _guard = threading.Lock()
-#: Bytes of a lock file: the number of the process that holds it.
-MOST = 32
+#: Bytes of a lock file.
+SIZE = 96
+
+
+class Mark(NamedTuple):
+    """How much is on disk: by which opening (its line in the journal, and when that began), how many commits."""
+
+    pid: int
+    number: int = 0
+    at: float = 0.0
+    commits: int = 0
+
+    def to_bytes(self) -> bytes:
+        """Always of the same size, so that writing it needs no room."""
+        return f"{self.pid} {self.number} {self.at!r} {self.commits}".ljust(SIZE - 1).encode() + b"\n"
+
+
+def _parse(content: bytes) -> Mark | None:
+    """None for what says nothing."""
+    try:
+        pid, number, at, commits = content.split()
+        return Mark(int(pid), int(number), float(at), int(commits))
+    except ValueError:
+        return None
 
 
 class JournalLock:
@@ -32,12 +58,15 @@ class JournalLock:
             if self._key in _held:
                 raise JournalError(f"{journal}: expected a journal that nobody writes, got one that another queue of "
                                    "this process has open; close that first")  # fmt: skip
-            _held.add(self._key)
+            _held[self._key] = -1
         try:
-            self._fd = self._acquire(journal)
+            self._fd = _held[self._key] = self._acquire(journal)
         except BaseException:
             self._give_back()
             raise
+        #: What the last process left, where it did not close the journal.
+        self.left = _parse(os.pread(self._fd, SIZE, 0))
+        self.mark((self.left or Mark(0))._replace(pid=os.getpid()))
 
     def _acquire(self, journal: str) -> int:
         while True:
@@ -50,23 +79,33 @@ class JournalLock:
                 _check_empty_lock(self._path, fd)
                 lock_file(fd)
                 if _is_at(fd, self._path):  # else its holder removed it just now
-                    with contextlib.suppress(OSError):  # a full disk; it is for people only
-                        os.ftruncate(fd, 0)
-                        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
                     return fd
                 os.close(fd)
             except JournalError:
                 os.close(fd)
                 raise
             except OSError as error:
-                owner = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+                words = os.pread(fd, SIZE, 0).decode(errors="replace").split()
                 os.close(fd)
-                raise JournalError(f"{journal}: expected a journal that nobody writes, got one that process {owner} "
-                                   "has open; two writers are never allowed") from error  # fmt: skip
+                raise JournalError(f"{journal}: expected a journal that nobody writes, got one that process "
+                                   f"{words[0] if words else 'unknown'} has open; two writers are never allowed"
+                                   ) from error  # fmt: skip
 
-    def release(self) -> None:
-        """Let others have it; the file goes."""
-        if _is_at(self._fd, self._path):
+    def mark(self, mark: Mark) -> None:
+        """Say how much is on disk. Costs a system call."""
+        with contextlib.suppress(OSError):  # a full disk, at the first time
+            os.pwrite(self._fd, mark.to_bytes(), 0)
+
+    @property
+    def is_in_place(self) -> bool:
+        """False where somebody removed or exchanged the lock file."""
+        return _is_at(self._fd, self._path)
+
+    def release(self, *, keep: bool = False) -> None:
+        """Let others have it; the file goes. With ``keep`` it stays with what it said, if that was anything."""
+        if keep and self.left is not None:
+            self.mark(self.left)
+        elif self.is_in_place:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
         os.close(self._fd)
@@ -74,14 +113,14 @@ class JournalLock:
 
     def _give_back(self) -> None:
         with _guard:
-            _held.discard(self._key)
+            _held.pop(self._key, None)
 
 
 def _check_empty_lock(path: str, fd: int) -> None:
     """Raise `JournalError` unless it is a lock file of this user's, which is about to be written."""
     found = os.fstat(fd)
     check_stat(path, found)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_size > MOST:
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_size > SIZE:
         raise JournalError(f"{path}: expected a lock file, got something else; it is left as it is")
 
 
@@ -93,7 +132,7 @@ def _is_at(fd: int, path: str) -> bool:
 
 
 def is_held(journal: str) -> bool:
-    """True while a queue, of whatever process, has the journal open."""
+    """True while a queue, of whatever process, has the journal open. Never stands in the way of one that opens it."""
     with _guard:
         if os.path.realpath(journal) in _held:
             return True
@@ -102,15 +141,17 @@ def is_held(journal: str) -> bool:
     except OSError:
         return False
     try:
-        lock_file(fd)
+        return is_locked(fd)
     except OSError:
-        return True
+        return False
     finally:
         os.close(fd)
-    return False
 
 
 def _forget_in_fork() -> None:
+    for fd in _held.values():
+        if fd >= 0:
+            os.close(fd)
     _held.clear()
 
 

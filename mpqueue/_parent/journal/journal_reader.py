@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sqlite3
-from array import array
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal import journal_lock as lock
-from mpqueue._parent.journal.chunk_rows import RowReader
-from mpqueue._parent.journal.items.kept_payloads import read_payloads
-from mpqueue._parent.journal.items.matching import BLOCK, Block
+from mpqueue._parent.journal.chunk_rows import read_row
 from mpqueue._parent.journal.journal_file import (
+    PART,
     column_to_id,
     explained,
     folder_of,
     id_to_column,
     open_to_read,
 )
+from mpqueue._parent.journal.kept_payloads import read_payloads
 from mpqueue._parent.journal.migrations import look_at
 from mpqueue._parent.journal.ownership import check_own, check_stat
 from mpqueue._parent.journal.schema import check_version
@@ -50,14 +51,6 @@ class RecordedJob:
     completed: int
     failed: int
     retries: int
-    version: str | None  #: of its handler, by its user's word
-    python: str | None
-    slots: int | None  #: how many it has; None: version 1 wrote it
-
-    @property
-    def count(self) -> int:
-        """How many slots it has."""
-        return self.total if self.slots is None else self.slots
 
 
 class _Look:
@@ -71,18 +64,6 @@ class _Look:
         """Where a body belongs, for `unseal`."""
         return None if self._version == 1 else Place(table, job, row)
 
-    def slots(self, job: RecordedJob) -> Iterator[tuple[int, bytes, bytes | None]]:
-        """The blocks of a job's slots that count: the first, what they are, and their ids."""
-        query = "SELECT first, body, ids FROM slots WHERE job = ? AND first < ? ORDER BY first"
-        expected = 0
-        for row in self.execute(query, (job.number, job.count)):
-            if row[0] != expected:
-                break
-            expected += BLOCK
-            yield row
-        if expected < job.count and job.slots is not None:
-            raise JournalError(f"expected what {job.count} items of job {job.id!r} are, got that of {expected}")
-
     def bodies(self, table: str, job: int) -> Iterator[tuple[bytes, Place | None]]:
         """The bodies of a job in the order of their rows."""
         query = f"SELECT number, body FROM {table} WHERE job = ? ORDER BY number"  # noqa: S608
@@ -92,14 +73,38 @@ class _Look:
 
 _COLUMNS = (
     "number, id, total, rule, payload_hash, code_hash, seed, created_at, status, started_at, finished_at, duration, "
-    "completed, failed, retries, version, python, slots"
+    "completed, failed, retries"
 )
 #: What SQLite may give for each: it keeps anything in any column.
 _TEXT, _TIME = (str, type(None)), (float, int, type(None))
 _TYPES: tuple[Any, ...] = (
     *(int, (str, bytes), int, str, _TEXT, _TEXT, str, (float, int), str, _TIME, _TIME, _TIME),
-    *(int, int, int, _TEXT, _TEXT, (int, type(None))),
+    *(int, int, int),
 )
+
+
+#: How often a question is asked of a file that changes meanwhile.
+TRIES = 3
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _ChangedError(JournalError):
+    """A file that nobody wrote was opened to be written, and written, while it was read."""
+
+
+def _asked_again(question: Callable[P, T]) -> Callable[P, T]:
+    """The question, asked once more where the file has changed meanwhile."""
+
+    @functools.wraps(question)
+    def ask(*arguments: P.args, **named: P.kwargs) -> T:
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(_ChangedError):
+                return question(*arguments, **named)
+        return question(*arguments, **named)
+
+    return ask
 
 
 class Reader:
@@ -121,7 +126,9 @@ class Reader:
                 raise JournalError(f"{self.path}: expected a journal, got a name that is not there")
             if not os.path.isfile(self.path):
                 raise JournalError(f"{self.path}: expected a file, got something else; it is left as it is")
-            with contextlib.closing(open_to_read(self.path)) as connection:
+            if not os.path.getsize(self.path):
+                raise JournalError(f"{self.path}: expected a journal, got an empty file; it is left as it is")
+            with self._unchanged(), contextlib.closing(open_to_read(self.path)) as connection:
                 application = connection.execute("PRAGMA application_id").fetchone()[0]
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
                 check_version(self.path, application, version)
@@ -129,87 +136,48 @@ class Reader:
                 look_at(connection, version)
                 yield _Look(connection.execute, version)
 
+    @contextlib.contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Raise `_ChangedError` where the file had no log, so that SQLite does not look for changes, and changed."""
+        before = self._state()
+        try:
+            yield
+        finally:
+            if before is not None and self._state() != before:
+                raise _ChangedError(f"{self.path}: it was written while it was read; read it again")
+
+    def _state(self) -> tuple[int, int, int] | None:
+        """None while there is a log, and where there is no file any more."""
+        if os.path.exists(f"{self.path}-wal"):
+            return None
+        found = os.stat(self.path)
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    @_asked_again
     def jobs(self) -> list[RecordedJob]:
         """All jobs, in the order in which they were created."""
         with self._open() as look:
-            return [_job(row) for row in look.execute(f"SELECT {_COLUMNS} FROM jobs WHERE total >= 0 ORDER BY number")]  # noqa: S608
+            return [_job(row) for row in look.execute(f"SELECT {_COLUMNS} FROM jobs ORDER BY number")]  # noqa: S608
 
+    @_asked_again
     def find(self, job_id: str) -> RecordedJob | None:
         """The job of that id."""
         with self._open() as look:
             # Without the index, which may be damaged: what `jobs` lists is found here, or said to be damaged.
-            query = f"SELECT {_COLUMNS} FROM jobs NOT INDEXED WHERE id = ? AND total >= 0"  # noqa: S608
+            query = f"SELECT {_COLUMNS} FROM jobs NOT INDEXED WHERE id = ?"  # noqa: S608
             row = look.execute(query, (id_to_column(job_id),)).fetchone()
             return None if row is None else _job(row)
 
     def ids(self, job: RecordedJob) -> list[Hashable] | None:
-        """Its items' ids, in their order; None where they are positions."""
-        if job.rule == IdRule.POSITION:
-            return None
-        if job.slots is None:
-            return list(self._value("ids", job) or ())
-        ids: list[Hashable] = []
-        with self._open() as look:
-            for first, _, body in look.slots(job):
-                place = look.place("slots.ids", job.number, first)
-                ids += unseal(body, place, f"{self.path}: the ids of job {job.id!r}")
-        places = self.places(job)
-        return ids[: job.slots] if places is None else [ids[slot] for slot in places]
-
-    def places(self, job: RecordedJob) -> array[int] | None:
-        """The slots of its items, in their order; None where those are all slots."""
-        data = self._value("places", job)
-        if data is None:
-            return None
-        places = array("I")
-        places.frombytes(data)
-        if len(places) != job.total or max(places, default=0) >= job.count:
-            raise JournalError(
-                f"{self.path}: expected the places of {job.total} items, got others; it is left as it is"
-            )
-        return places
-
-    def blocks(self, job: RecordedJob) -> Iterator[Block]:
-        """What its items are, by slots. Of a job that version 1 wrote there are none."""
-        left = job.count
-        with self._open() as look:
-            for first, body, _ in look.slots(job):
-                block = unseal(
-                    body, look.place("slots", job.number, first), f"{self.path}: what the items of a job are"
-                )
-                yield Block(*block).cut(left)
-                left -= min(left, BLOCK)
-
-    def block(self, job: RecordedJob, first: int) -> Block:
-        """What the items of one block of slots are."""
-        with self._open() as look:
-            row = look.execute("SELECT body FROM slots WHERE job = ? AND first = ?", (job.number, first)).fetchone()
-            place = look.place("slots", job.number, first)
-        block = unseal(None if row is None else row[0], place, f"{self.path}: what the items of a job are")
-        return Block(*block).cut(job.count - first)
-
-    def ids_of_block(self, job: RecordedJob, first: int) -> list[Hashable] | None:
-        """The ids of one block of slots; None where those are positions."""
-        if job.slots is None:
-            ids = self._value("ids", job)
-            return None if ids is None else ids[first : first + BLOCK]
-        with self._open() as look:
-            row = look.execute("SELECT ids FROM slots WHERE job = ? AND first = ?", (job.number, first)).fetchone()
-            place = look.place("slots.ids", job.number, first)
-        if row is None or row[0] is None:
-            return None
-        ids = unseal(row[0], place, f"{self.path}: the ids of job {job.id!r}")
-        return list(ids[: job.count - first])
-
-    def payloads(self, job: RecordedJob) -> list[Any]:
-        """The payloads that were kept, by slots."""
-        with self._open() as look:
-            return read_payloads(job.count, look.bodies("payloads", job.number), self.path)
+        """Its items' ids; None where they are positions."""
+        found = self._value("ids", job)
+        return None if found is None else list(found)
 
     def handler(self, job: RecordedJob) -> Any:
         """Its handler as it was written, None where that was not kept."""
         return self._value("handler", job)
 
+    @_asked_again
     def _value(self, column: str, job: RecordedJob) -> Any:
         with self._open() as look:
             row = look.execute(f"SELECT {column} FROM jobs WHERE number = ?", (job.number,)).fetchone()  # noqa: S608
@@ -218,32 +186,39 @@ class Reader:
         place = look.place(f"jobs.{column}", job.number)
         return None if row[0] is None else unseal(row[0], place, f"{self.path}: the {column} of job {job.id!r}")
 
+    @_asked_again
     def table(self, job: RecordedJob) -> ItemTable:
         """The job's items as they stood, with the payloads that were kept."""
-        ids, payloads, places = self.ids(job), self.payloads(job), self.places(job)
-        if places is not None:
-            payloads = [payloads[slot] for slot in places]
+        ids = self.ids(job)
+        with self._open() as look:
+            payloads = read_payloads(job.total, look.bodies("payloads", job.number), self.path)
         if ids is not None and len(ids) != job.total:
             raise JournalError(f"{self.path}: expected {job.total} ids, got {len(ids)}; it is left as it is")
         table = ItemTable(payloads, ids, IdRule(job.rule))
-        table.slots = places
         self.fill(table, job)
         return table
 
     def fill(self, table: ItemTable, job: RecordedJob) -> list[int]:
         """Write into the table what became of its items; returns those whose results can't be read here."""
-        rows = RowReader(table, job.count, self.read_file, self.path)
+        unreadable: set[int] = set()
         with self._open() as look:
             for body, place in look.bodies("chunks", job.number):
-                rows.read(body, place)
-        return sorted(rows.unreadable)
+                unreadable.update(read_row(body, place, table, self.read_file, self.path))
+        return sorted(unreadable)
 
     def read_file(self, name: str) -> bytes:
         """A big value's file. Raises OSError, and `JournalError` for one that another user has put there."""
         path = folder_of(self.path) / os.path.basename(name)
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-            check_stat(str(path), os.fstat(file.fileno()))
-            return file.read()
+        for each in (path, Path(f"{path}{PART}")):
+            with contextlib.suppress(FileNotFoundError):
+                return _read(each)
+        return _read(path)  # it got its name just now, or is not there
+
+
+def _read(path: Path) -> bytes:
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        check_stat(str(path), os.fstat(file.fileno()))
+        return file.read()
 
 
 def _job(row: tuple[Any, ...]) -> RecordedJob:

@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from mpqueue._parent.journal.held_files import MovedError
 from mpqueue._parent.journal.journal_file import Connect, Statement, Store, connect, describe
 from mpqueue._parent.journal.journal_lock import JournalLock
 from mpqueue._parent.journal.journal_reader import Reader
@@ -76,12 +77,13 @@ class Journal:
         check_local(path)
         self._lock = JournalLock(path)
         try:
-            self._store = Store(path, connect)
+            self._store = Store(path, connect, self._lock.left, self._lock.mark)
         except BaseException:
-            self._lock.release()
+            self._lock.release(keep=True)
             raise
         self._posted: queue.SimpleQueue[Entry | _Errand | None] = queue.SimpleQueue()
         self._unwritten: list[Entry] = []
+        self._unconfirmed: list[Entry] = []  #: committed, but maybe to a file that has been removed
         self._due = 0.0  #: when the unwritten are to be written
         self._trouble: JournalError | None = None
         self._troubled_at = 0.0
@@ -125,7 +127,7 @@ class Journal:
 
     def _loop(self) -> None:
         while True:
-            received = self._take(self._due - self._now() if self._unwritten else None)
+            received = self._take(self._due - self._now() if self._waits else None)
             while isinstance(received, Entry):
                 self._keep(received)
                 received = self._take(0.0)
@@ -134,12 +136,16 @@ class Journal:
             if isinstance(received, _Errand):
                 self._commit()
                 self._run(received)
-            elif self._unwritten and self._due <= self._now():
+            elif self._waits and self._due <= self._now():
                 self._commit()
         self._end()
 
+    @property
+    def _waits(self) -> bool:
+        return bool(self._unwritten or self._unconfirmed)
+
     def _keep(self, entry: Entry) -> None:
-        if not self._unwritten:
+        if not self._waits:
             self._due = self._now() + GROUP
         self._unwritten.append(entry)
         if entry.urgent and self._trouble is None:
@@ -153,16 +159,20 @@ class Journal:
 
     def _commit(self) -> None:
         """Write all that is there, or nothing and stay with it."""
-        entries = self._unwritten
-        if entries:
-            statements = [statement for entry in entries for statement in entry.statements]
-            files = [file for entry in entries for file in entry.files]
-            try:
+        try:
+            self._check_in_place()
+            if self._unwritten:
+                statements = [statement for entry in self._unwritten for statement in entry.statements]
+                files = [file for entry in self._unwritten for file in entry.files]
                 self._store.write(statements, files)
-            except Exception as error:
-                self._fail(error)
-                return
-            self._unwritten = []
+                self._unconfirmed += self._unwritten
+                self._unwritten = []
+                self._check_in_place()
+        except Exception as error:
+            self._fail(error)
+            return
+        entries, self._unconfirmed = self._unconfirmed, []
+        if entries:
             reached("journal written", self)
         if self._trouble is not None:
             self._trouble = None
@@ -172,6 +182,12 @@ class Journal:
         for entry in entries:
             if entry.done is not None:
                 entry.done()
+
+    def _check_in_place(self) -> None:
+        """What is written to a file that was moved away is lost, and so is what a lock that is gone would keep out."""
+        self._store.check_in_place()
+        if not self._lock.is_in_place:
+            raise MovedError(f"expected the lock {self.path}.lock that was made, got none or another one")
 
     def _fail(self, error: Exception) -> None:
         trouble = JournalError(
@@ -192,7 +208,9 @@ class Journal:
             errand.answer.set_exception(JournalError(str(self._trouble)))
             return
         try:
-            errand.answer.set_result(errand.do(self._store))
+            value = errand.do(self._store)
+            self._check_in_place()
+            errand.answer.set_result(value)
         except (sqlite3.Error, OSError, UnicodeError) as error:
             refused = JournalError(f"{self.path}: {describe(error)}; nothing was changed")
             refused.__cause__ = error
@@ -202,7 +220,7 @@ class Journal:
 
     def _end(self) -> None:
         self._commit()
-        if self._unwritten:
+        if self._waits:
             self.lost = JournalError(f"{self._trouble}. It was closed before that: those items will run again")
             log.error("%s", self.lost)
         try:

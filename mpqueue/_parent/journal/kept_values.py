@@ -21,6 +21,8 @@ from mpqueue.errors import RemoteError, RemoteTraceback
 
 #: Bytes from which a value is kept in a file of its own, beside the journal.
 BIG = 256 << 10
+#: How the names of such files end.
+VALUE = ".value"
 #: How many causes of an error are kept, each the cause of the one before.
 MOST_CAUSES = 4
 
@@ -90,7 +92,7 @@ def _kept(data: bytes | None, by_value: bytes | None, buffers: list[memoryview],
         return Kept(data, by_value)
     bodies = tuple(body for body in (data, by_value) if body is not None)
     parts: tuple[bytes | memoryview, ...] = (*buffers, *bodies)
-    name = f"{uuid.uuid4().hex}.value"
+    name = f"{uuid.uuid4().hex}{VALUE}"
     files.append(BigFile(name, parts))
     has = (data is not None, by_value is not None)
     return Kept(None, None, name, tuple(memoryview(part).nbytes for part in parts), has)

@@ -31,13 +31,7 @@ def look_at(connection: Any, version: int) -> None:
 
 
 #: What jobs and files have since version 2.
-MORE_OF_JOBS = (
-    ("version", "TEXT"),
-    ("python", "TEXT"),
-    ("handler_name", "TEXT"),
-    ("slots", "INTEGER"),
-    ("places", "BLOB"),
-)
+MORE_OF_JOBS = (("version", "TEXT"), ("python", "TEXT"), ("handler_name", "TEXT"), ("places", "BLOB"))
 MORE_OF_FILES = (("size", "INTEGER"), ("digest", "BLOB"))
 
 
@@ -81,7 +75,7 @@ TO_2 = (
 )""",
     """CREATE TABLE written_by (
     number INTEGER PRIMARY KEY, at REAL NOT NULL, mpqueue TEXT NOT NULL, python TEXT NOT NULL, host TEXT NOT NULL,
-    program TEXT NOT NULL
+    program TEXT NOT NULL, commits INTEGER NOT NULL DEFAULT 0
 )""",
 )
 
@@ -93,6 +87,9 @@ VIEWS: dict[int, tuple[str, ...]] = {
         f"CREATE TEMP VIEW jobs AS SELECT *, {_nulls(MORE_OF_JOBS)} FROM main.jobs",  # noqa: S608
         f"CREATE TEMP VIEW files AS SELECT *, {_nulls(MORE_OF_FILES)} FROM main.files",  # noqa: S608
         "CREATE TEMP VIEW slots AS SELECT 0 AS number, 0 AS job, 0 AS first, NULL AS body, NULL AS ids WHERE 0",
-        "CREATE TEMP VIEW written_by AS SELECT 0 number, 0 at, '' mpqueue, '' python, '' host, '' program WHERE 0",
+        (
+            "CREATE TEMP VIEW written_by AS "
+            "SELECT 0 number, 0 at, '' mpqueue, '' python, '' host, '' program, 0 commits WHERE 0"
+        ),
     )
 }

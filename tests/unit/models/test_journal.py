@@ -19,9 +19,9 @@ from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceReco
 from mpqueue._core.state.item_table import make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions
-from mpqueue._parent.journal.journal_file import ADD_CHUNK, Statement
+from mpqueue._parent.journal.journal_file import Statement
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
-from mpqueue._parent.journal.recorder import ENDED, Recorder, Recording
+from mpqueue._parent.journal.recorder import ADD_CHUNK, ENDED, Recorder, Recording
 from mpqueue._parent.users_code.asides import Asides
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
@@ -57,6 +57,10 @@ class ModelJournal(Journal):
         self._posted = queue.SimpleQueue()
         self._rows = itertools.count(1)
         self._unwritten, self._trouble, self._told, self._troubled_at = [], None, False, 0.0
+        self._unconfirmed = []
+
+    def _check_in_place(self) -> None:
+        """Nobody moves it."""
 
     def next_chunk(self) -> int:
         return next(self._rows)
@@ -175,7 +179,9 @@ def test_the_model_finds_a_recorder_that(method: str, old: str, new: str) -> Non
 
 
 def test_the_model_finds_a_writer_that_takes_a_failure_for_done() -> None:
-    commit = reverted(Journal._commit, "self._fail(error)\n            return", "self._fail(error)")
+    commit = reverted(
+        Journal._commit, "self._fail(error)\n        return", "self._unconfirmed, self._unwritten = self._unwritten, []"
+    )
     changed = type("Changed", (ModelJournal,), {"_commit": commit})
     with pytest.raises(AssertionError):
         explore(model(fails=True, journal_class=changed))

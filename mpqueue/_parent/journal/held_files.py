@@ -1,0 +1,91 @@
+"""The files of a journal that is open: that they are still those which were opened, and that nobody else ends its log.
+
+SQLite's own locks are record locks: all that a process has on a file are gone once it closes any descriptor of it, as a
+copy of the journal made inside the program does. Another program would then take the log to be nobody's, move it home
+and remove it. So the same bytes are held a second time, in a way that no copy ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+
+from mpqueue._os.file_lock import hold_bytes, let_go_bytes
+
+#: The bytes that SQLite locks (https://www.sqlite.org/walformat.html): of the database for as long as it is open, so
+#: that nobody ends the log; of the shared memory, so that nobody takes it to be a dead process's.
+LOCKED = {"": (0x40000002, 510), "-wal": None, "-shm": (128, 1)}
+
+_open_fds: set[int] = set()
+_guard = threading.Lock()
+
+
+class MovedError(OSError):
+    """A file of an open journal is not under its name any more."""
+
+
+class HeldFiles:
+    """From its making, which is when the journal has a log, until `close`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fds: dict[str, int] = {}
+        self._is_held = True
+        for suffix, held in LOCKED.items():
+            try:
+                fd = os.open(f"{path}{suffix}", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except FileNotFoundError:  # a connection that shares no memory
+                continue
+            with _guard:
+                _open_fds.add(fd)
+            self._fds[suffix] = fd
+            if held is not None:
+                self._is_held = hold_bytes(fd, *held) and self._is_held
+
+    def check(self) -> None:
+        """Raise `MovedError` where a file was removed, moved or exchanged. Costs three looks at names."""
+        for suffix in self._fds:
+            if not self._is_in_place(suffix):
+                name = f"{self._path}{suffix}"
+                found = "another file" if os.path.exists(name) else "nothing"
+                raise MovedError(f"expected the {name} that was opened, got {found} there; put it back")
+
+    @property
+    def only_log_is_gone(self) -> bool:
+        """True where the log was removed, while the file is in place, and nobody else can have written it."""
+        log = [suffix for suffix in self._fds if suffix]
+        changed = [suffix for suffix in log if not self._is_in_place(suffix)]
+        others = any(os.path.exists(f"{self._path}{suffix}") for suffix in changed)
+        return self._is_held and bool(changed) and not others and self._is_in_place("")
+
+    def _is_in_place(self, suffix: str) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._fds[suffix]), os.stat(f"{self._path}{suffix}"))
+        except OSError:
+            return False
+
+    def let_go(self) -> None:
+        """From now on SQLite may end the log, where nobody else reads it."""
+        for suffix, fd in self._fds.items():
+            held = LOCKED[suffix]
+            if held is not None:
+                with contextlib.suppress(OSError):
+                    let_go_bytes(fd, *held)
+
+    def close(self) -> None:
+        """To be called once SQLite has closed the files: its own locks end with any descriptor of them."""
+        for fd in self._fds.values():
+            with _guard:
+                _open_fds.discard(fd)
+            os.close(fd)
+        self._fds.clear()
+
+
+def _close_in_fork() -> None:
+    for fd in _open_fds:
+        os.close(fd)
+    _open_fds.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_fork)
