@@ -136,10 +136,8 @@ def job_options(
         raise TypeError(f"priority: expected a whole number, got {shown(priority)} of type {type(priority).__name__}")
     if chunksize is not None:
         check_number("chunksize", chunksize, low=1, integer=True)
-    if not isinstance(capture_output, bool):
-        raise TypeError(f"capture_output: expected True or False, got {shown(capture_output)}")
-    if not isinstance(trace, bool):
-        raise TypeError(f"trace: expected True or False, got {shown(trace)}")
+    check_bool("capture_output", capture_output)
+    check_bool("trace", trace)
     policy = choose_policy("create_job", max_retries, retry, delays=queue.retry)
     return JobOptions(
         retry=policy or queue.retry,
@@ -216,6 +214,13 @@ def check_address(host: object, port: object, hosts: object) -> tuple[str, int, 
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"hosts: expected a list of names, got {shown(hosts)} of type {type(hosts).__name__}")
     return host, port, names
+
+
+def check_bool(name: str, value: object) -> bool:
+    """The same value. Raises TypeError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {shown(value)}")
+    return value
 
 
 def check_concurrency(value: int) -> None:

@@ -82,7 +82,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
         "each time (default: 2)")  # fmt: skip
     add("--timeout", type=seconds, metavar="S", help="seconds that one try may take")
     add("--journal", metavar="run.db", help="write down what becomes of each item: the same command, given again after "
-        "whatever ended it, runs only what is missing")  # fmt: skip
+        "whatever ended it, runs only what is missing or new")  # fmt: skip
     add_options(parser)
     add("--on-error", choices=("continue", "stop", "skip"), default="continue", help="items that fail for good: go on "
         "(default), stop at the first, or go on and leave them out of the output")  # fmt: skip
@@ -116,7 +116,9 @@ def run(args: argparse.Namespace) -> int:
         JobQueue(args.jobs, retry=policy, timeout=args.timeout, journal=args.journal) as queue,
     ):
         try:
-            job = queue.create_job(args.handler, items, handler, setup=setup, capture_output=args.capture_output)
+            job = queue.create_job(
+                args.handler, items, handler, setup=setup, capture_output=args.capture_output, update=True
+            )
         except (HandlerPicklingError, TypeError, ValueError) as error:
             raise UsageError(str(error)) from None
         if args.dashboard:

@@ -20,7 +20,7 @@ from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.machinery import Engine
 from mpqueue._queue.closer import Closer
 from mpqueue._queue.job import Job
-from mpqueue._queue.new_job import NewJob
+from mpqueue._queue.new_job import NewJob, RecordOptions
 from mpqueue._queue.open_runs import JobStarter
 from mpqueue._queue.registry import Held, Registry
 from mpqueue._queue.run import Ended, JobRun
@@ -92,13 +92,14 @@ class QueueHost:
         on_ended: Callable[[Ended], None] | None = None,
         *,
         seed_given: bool = False,
+        record: RecordOptions = RecordOptions(),  # noqa: B008 - frozen
         showing: Showing = Showing(),  # noqa: B008 - frozen
     ) -> JobRun:
         """Like `start_table`, for a job that the journal knows by this id, or will. Raises `JournalError`."""
         self.closer.check_open("start a job")
         travels = self._backend.capabilities.handlers_travel
         new = NewJob(job_id, table, options, handler, None, seed_given=seed_given, travels=travels)
-        return self._start(self.jobs.add(new, strict=False, same_items=True), on_ended, showing)
+        return self._start(self.jobs.add(new, record), on_ended, showing)
 
     def _start(self, held: Held, on_ended: Callable[[Ended], None] | None, showing: Showing) -> JobRun:
         queue = self._queue()

@@ -24,7 +24,7 @@ from mpqueue._queue.closer import Closer
 from mpqueue._queue.host import QueueHost
 from mpqueue._queue.job import Job
 from mpqueue._queue.live_pages import LivePages, QueueView
-from mpqueue._queue.new_job import NewJob
+from mpqueue._queue.new_job import NewJob, RecordOptions
 from mpqueue._queue.open_runs import JobStarter, OpenRuns
 from mpqueue._queue.registry import Registry
 from mpqueue._queue.run import JobRun
@@ -52,6 +52,7 @@ class JobKeywords(TypedDict, total=False):
     capture_output: bool
     seed: int | None
     strict: bool
+    update: bool
     trace: bool
 
 
@@ -205,6 +206,7 @@ class JobQueue(SafeEmitter):
         capture_output: bool = False,
         seed: int | None = None,
         strict: bool = False,
+        update: bool = False,
         trace: bool = False,
     ) -> Job:
         """Create a job without starting it.
@@ -221,9 +223,11 @@ class JobQueue(SafeEmitter):
         ``trace`` keeps the times of each single chunk for `Job.trace`, where else those of long jobs are merged.
 
         Where the queue's journal has a job of that id, this one goes on where that was: what has ended counts, and is
-        not run again; ``items`` must have the same ids. Should the items or the handler's code have changed, as far as
-        that can be told, there is a warning, with ``strict`` a `JournalMismatchError`. A job that was over is so at
-        once, and its run resolves at once.
+        not run again. Items are known by their ids, or else by their values, never by their position. With ``update``
+        the job's items may be others than those that were recorded: new ones run, ones that have an id and another
+        value run again, ones that are gone do not count until they come back. Without it such items are refused, and
+        nothing is changed. If the handler's code seems to have changed there is a warning, with ``strict`` a
+        `JournalMismatchError`. A job that was over is so at once, and its run resolves at once.
 
         Raises `JobExistsError` for an id that is taken, `HandlerPicklingError` for a handler that can't be serialized,
         `JournalMismatchError` for one that the journal has with other items, `JournalError` where that can't be read
@@ -244,8 +248,7 @@ class JobQueue(SafeEmitter):
             seed=seed,
             trace=trace,
         )
-        if not isinstance(strict, bool):
-            raise TypeError(f"strict: expected True or False, got {shown(strict)}")
+        record = RecordOptions(checks.check_bool("strict", strict), checks.check_bool("update", update))
         check_job(self._backend, options)
         self._jobs.check_free(id)
         table, began = make_table(items), self._engine.clock.now()
@@ -253,7 +256,7 @@ class JobQueue(SafeEmitter):
         new = NewJob(id, table, options, handler, setup, seed_given=seed is not None, travels=travels)
         packed: PackedHandler = new.book.handler
         new.book.timings.handler_packed(self._engine.clock.now() - began, packed.size, packed.weight)
-        return self._jobs.add(new, strict=strict).job
+        return self._jobs.add(new, record).job
 
     # -- run them --------------------------------------------------------------------------------------------
 

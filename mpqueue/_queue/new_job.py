@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import platform
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
@@ -20,14 +21,26 @@ from mpqueue.errors import JournalMismatchError, shown
 from mpqueue.status import FAILED, PENDING, JobStatus
 
 if TYPE_CHECKING:
+    from mpqueue._parent.journal.items.inventory import Inventory, Key
+    from mpqueue._parent.journal.items.matching import Match
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
     from mpqueue._parent.journal.recorder import Recorder, Recording
     from mpqueue._parent.journal.sealed import Unsealed
 
 log = logging.getLogger("mpqueue")
 
+#: The states of a job that ended by itself.
+OVER = (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS)
 #: Bytes up to which a handler is kept in the journal.
 MOST_HANDLER = 4 << 20
+
+
+class RecordOptions(NamedTuple):
+    """How a job and what a journal has of it go together, see `create_job`."""
+
+    strict: bool = False
+    update: bool = False
+    key: Key | None = None
 
 
 class NewJob:
@@ -54,112 +67,106 @@ class NewJob:
         self._functions = (handler, setup)
         self._seed_given = seed_given
 
-    def prepare_recording(self) -> None:
-        """Pickle all items and the handler: to be done outside of locks."""
-        from mpqueue._parent.journal.code_hash import hash_code  # a part of what only journals need
-        from mpqueue._parent.journal.kept_payloads import keep_payloads
-
-        self._payloads = keep_payloads(self.book.table.payloads)
-        self._code_hash = hash_code(*self._functions)
-
-    def record_or_go_on(self, recorder: Recorder, created_at: float, *, strict: bool, same_items: bool = False) -> None:
+    def record_or_go_on(self, recorder: Recorder, created_at: float, options: RecordOptions) -> None:
         """Have the job recorded from now on; where the journal has it, its table tells what has ended already.
 
-        With ``same_items``, items that seem to have changed are other items. Waits until it is on disk. Raises
-        `JournalMismatchError` for a job with other items, and `JournalError`.
+        Waits until it is on disk. To be called outside of locks, since it runs code of the items' classes. Raises
+        `JournalMismatchError` for a job with other items, unless ``update``; `JournalError`; TypeError for items that
+        have no identity; and what ``key`` raises.
         """
+        from mpqueue._parent.journal.code_hash import hash_code  # a part of what only journals need
+        from mpqueue._parent.journal.items.inventory import Inventory
+
         book, reader = self.book, recorder.journal.reader
+        inventory, code_hash = Inventory(book.table, options.key), hash_code(*self._functions)
         recorded = reader.find(book.id)
         if recorded is None:
-            recording = self.recording(self._add(recorder, created_at))
+            number = inventory.add(recorder.journal, self._columns(created_at, code_hash))
         else:
-            self._check(reader, recorded, strict=strict, same_items=same_items)
-            recording = self._go_on(reader, recorded)
-        recorder.add(book, recording)
+            number = recorded.number
+            match = inventory.match(reader, recorded)
+            if not (options.update or match.is_same):
+                raise JournalMismatchError(
+                    f"job {book.id!r} in {reader.path}: expected the items that it was recorded with, got others: "
+                    f"{match}; update=True runs those; nothing was changed"
+                )
+            self._check(reader, recorded, code_hash, strict=options.strict)
+            self._go_on(recorder, recorded, inventory, match)
+        recorder.add(book, self.recording(number, inventory.left_out))
 
-    def recording(self, number: int) -> Recording:
+    def record_as_it_is(self, recorder: Recorder, number: int) -> None:
+        """Have the job recorded from now on, which was read from the journal, where it has this number."""
+        from mpqueue._parent.journal.kept_values import NotKept
+
+        payloads = self.book.table.payloads
+        left_out = frozenset(index for index, payload in enumerate(payloads) if isinstance(payload, NotKept))
+        recorder.add(self.book, self.recording(number, left_out))
+
+    def recording(self, number: int, left_out: frozenset[int]) -> Recording:
         """What the recorder has to know of the job, which has this number in the journal."""
         from mpqueue._parent.journal.recorder import Recording
 
         table = self.book.table
         tries = {index: len(history) for index, history in table.history.items()}
         failed = {index for index in table.failures if table.status[index] == FAILED}
-        return Recording(number, tries, failed, self._payloads.left_out)
+        return Recording(number, tries, failed, left_out)
 
-    def _add(self, recorder: Recorder, created_at: float) -> int:
-        from mpqueue._parent.journal.sealed import prepare
-
-        book, table = self.book, self.book.table
-        columns: dict[str, Any] = {
+    def _columns(self, created_at: float, code_hash: str) -> dict[str, Any]:
+        book = self.book
+        return {
             "id": book.id,
-            "total": len(table),
-            "rule": str(table.rule),
-            "ids": None,
-            "payload_hash": self._payloads.hash,
-            "code_hash": self._code_hash,
+            "rule": str(book.table.rule),
+            "code_hash": code_hash,
             "handler": _keep_handler(*self._functions),
+            "python": platform.python_version(),
             "seed": digits(book.options.seed),
             "created_at": created_at,
             "status": str(JobStatus.PENDING),
         }
-        if table.ids is not None:
-            try:
-                columns["ids"] = prepare(table.ids)
-            except Exception as error:
-                raise TypeError(f"items: expected ids that can be pickled for the journal, got {error}") from error
-        return recorder.journal.ask(lambda store: store.add_job(columns, self._payloads.bodies))
 
-    def _check(self, reader: Reader, recorded: RecordedJob, *, strict: bool, same_items: bool) -> None:
+    def _check(self, reader: Reader, recorded: RecordedJob, code_hash: str, *, strict: bool) -> None:
         from mpqueue._parent.journal.code_hash import differs
 
-        book = self.book
-        where, what = f"job {book.id!r} in {reader.path}", "nothing was changed; give the new one another id"
-        if recorded.total != len(book.table):
-            raise JournalMismatchError(
-                f"{where}: expected its {recorded.total} items, got {len(book.table)}; {what}, "
-                "or clear_job() the old one"
-            )
-        ids = reader.ids(recorded)
-        if ids != book.table.ids or recorded.rule != str(book.table.rule):
-            raise JournalMismatchError(
-                f"{where}: expected the ids that it was created with, got others; {what}, or clear_job() the old one"
-            )
-        changed = []
-        if recorded.payload_hash != self._payloads.hash:
-            changed.append("its items")
-        if differs(recorded.code_hash, self._code_hash):
+        book, changed = self.book, []
+        if differs(recorded.code_hash, code_hash):
             changed.append("its handler's code")
         if self._seed_given and recorded.seed != book.options.seed:
             changed.append("its seed")
-        if same_items and recorded.payload_hash != self._payloads.hash:
-            raise JournalMismatchError(
-                f"{where}: expected the items that it was recorded with, got others, which can't be told apart by ids; "
-                "nothing was changed; give each call a journal of its own, or use create_job()"
-            )
         if not changed:
             return
-        seem = "seems" if changed in (["its handler's code"], ["its seed"]) else "seem"
+        seem = "seems" if len(changed) == 1 else "seem"
+        where = f"job {book.id!r} in {reader.path}"
         text = f"{where}: {' and '.join(changed)} {seem} to have changed since it was recorded"
         if strict:
-            raise JournalMismatchError(f"{text}; with strict=True that is refused, and {what}")
+            raise JournalMismatchError(
+                f"{text}; with strict=True that is refused, and nothing was changed; give the new one another id"
+            )
         log.warning("%s; what is done is not done again", text)
 
-    def _go_on(self, reader: Reader, recorded: RecordedJob) -> Recording:
-        book, table = self.book, self.book.table
-        unreadable = reader.fill(table, recorded)
+    def _go_on(self, recorder: Recorder, recorded: RecordedJob, inventory: Inventory, match: Match) -> None:
+        book, table, reader = self.book, self.book.table, recorder.journal.reader
+        places = reader.places(recorded)
+        unreadable = set(reader.fill(table, recorded)).difference(match.changed)
         for index in unreadable:
             table.status[index], table.results[index] = PENDING, None
         if unreadable:
             log.warning("job %r: the results of %d items can't be read from %s, so these run again; the first is %s",
-                        book.id, len(unreadable), reader.path, shown(table.id_of(unreadable[0])))  # fmt: skip
+                        book.id, len(unreadable), reader.path, shown(table.id_of(min(unreadable))))  # fmt: skip
         if not self._seed_given:
             self._take_seed(recorded.seed)
         book.retries = recorded.retries
+        table.start_afresh(match.changed)
         book.go_on()
-        if book.all_ended and recorded.status in (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS):
+        status = recorded.status
+        if not (match.is_same and recorded.slots is not None and places == table.slots):
+            if status in OVER:
+                status = JobStatus.COMPLETED if not book.failed else JobStatus.COMPLETED_WITH_ERRORS
+                status = status if book.all_ended else JobStatus.PENDING
+            counts = {"completed": book.completed, "failed": book.failed, "status": str(status)}
+            inventory.write(recorder.journal, recorded, match, counts)
+        if book.all_ended and status in OVER:
             book.restored = True
-            restore_end(book, recorded)
-        return self.recording(recorded.number)
+            restore_end(book, dataclasses.replace(recorded, status=status))
 
     def _take_seed(self, seed: int) -> None:
         book = self.book
@@ -191,4 +198,4 @@ def replay_item(packed: PackedHandler, table: ItemTable, index: int) -> Any:
     """See `JobItem.replay`."""
     from mpqueue._worker.handlers.replay import replay  # most programs never do, and start sooner without
 
-    return replay(packed.frame, table.payloads[index], index, table.attempts[index] + 1)
+    return replay(packed.frame, table.payloads[index], index, table.attempts[index] + 1, table.slots_of([index]))

@@ -62,7 +62,6 @@ class RecordedBook:
         new.book.go_on()
         if self.over:
             restore_end(new.book, self._recorded)
-        new.prepare_recording()
         return new
 
 

@@ -12,7 +12,7 @@ from mpqueue._options import JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.machinery import Engine
 from mpqueue._queue.job import Job
-from mpqueue._queue.new_job import NewJob
+from mpqueue._queue.new_job import NewJob, RecordOptions
 from mpqueue._queue.recorded_book import RecordedBook, check_kept
 from mpqueue.errors import JobExistsError, JobNotFoundError, JobStateError, shown
 from mpqueue.status import JobStatus, QueueStats
@@ -36,6 +36,7 @@ class Registry:
         self._options = options
         self._backend = backend
         self._held: dict[str, Held] = {}
+        self._coming: set[str] = set()  #: ids of jobs that are being created
         self._past: WeakValueDictionary[RecordedJob, Job] = WeakValueDictionary()
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
@@ -100,25 +101,27 @@ class Registry:
 
     def check_free(self, job_id: str) -> None:
         """Raise `JobExistsError` where a job has that id."""
-        if job_id in self._held:
+        if job_id in self._held or job_id in self._coming:
             raise JobExistsError(
                 f"job {job_id!r}: expected a new id, got one that is taken; clear_job() frees it once that job ended"
             )
 
-    def add(self, new: NewJob, *, strict: bool, same_items: bool = False) -> Held:
+    def add(self, new: NewJob, options: RecordOptions) -> Held:
         """The job is one of the queue's from now on; where the journal has it, it goes on where that was.
 
         Raises `JobExistsError`, and what `NewJob.record_or_go_on` raises.
         """
         recorder, book = self._engine.recorder, new.book
-        if recorder is not None:
-            new.prepare_recording()
         with self._lock:
             self.check_free(book.id)
+            self._coming.add(book.id)
+        try:
             book.number = self.next_number()
             if recorder is not None:
-                new.record_or_go_on(recorder, self._engine.clock.wall(), strict=strict, same_items=same_items)
+                new.record_or_go_on(recorder, self._engine.clock.wall(), options)
             return self._hold(book)
+        finally:
+            self._coming.discard(book.id)
 
     def take_up(self, job_id: str, what: str, *, unfinished: bool = False) -> Held:
         """The job, ready to be run again; one that only the journal has, with the handler that is in there.
@@ -143,12 +146,15 @@ class Registry:
         with self._lock:
             if job_id in self._held:
                 return self._held[job_id]
+            self.check_free(job_id)
             new.book.number = self.next_number()
-            recorder.add(new.book, new.recording(line.number))
+            new.record_as_it_is(recorder, line.number)
             return self._hold(new.book)
 
     def _hold(self, book: JobBook) -> Held:
-        held = self._held[book.id] = Held(book, Job(book))
+        held = Held(book, Job(book))
+        with self._lock:
+            self._held[book.id] = held
         return held
 
     # -- removed ---------------------------------------------------------------------------------------------
@@ -166,6 +172,8 @@ class Registry:
                     f"job {job_id!r}: expected a pending or finished job to clear, got one that is {held.book.status}"
                 )
             line = self._line(job_id)
+            if held is None and job_id in self._coming:
+                raise JobStateError(f"job {job_id!r}: expected a job to clear, got one that is being created")
             if held is None and line is None:
                 self.find(job_id)
             if recorder is not None and line is not None:

@@ -65,6 +65,7 @@ class ChunkFrame(NamedTuple):
     alive: Sequence[int] | None = None  #: or those that have not: all others are to be dropped
     unshared: Sequence[tuple[str, int]] = ()  #: shared objects that the parent has dropped
     imports: ImportNews | None = None
+    slots: Sequence[int] = ()  #: by which the items' random numbers are told apart; empty: their places
 
 
 class InitializeFrame(NamedTuple):

@@ -21,11 +21,11 @@ import pytest
 import mpqueue
 from mpqueue._core.state.item_table import make_table
 from mpqueue._parent.journal.chunk_rows import make_row
+from mpqueue._parent.journal.items.inventory import Inventory
 from mpqueue._parent.journal.journal_file import folder_of
 from mpqueue._parent.journal.journal_lock import is_held
 from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue._parent.journal.journal_writer import Entry, Journal
-from mpqueue._parent.journal.kept_payloads import keep_payloads
 from mpqueue._parent.journal.kept_values import BigFile
 from mpqueue._parent.journal.recorder import chunk_statement
 from mpqueue._parent.journal.schema import APPLICATION, VERSION
@@ -224,9 +224,9 @@ def damaged(good: bytes, rng: random.Random) -> bytes:
 @pytest.mark.slow
 def test_whatever_bytes_are_in_a_journal_it_is_read_or_refused(tmp_path: Path) -> None:
     path, table, rng = tmp_path / "run.db", make_table(range(40)), random.Random(11)
-    columns = {"id": "job", "total": 40, "rule": "position", "seed": "7", "created_at": 0.0, "status": "running"}
+    columns = {"id": "job", "rule": "position", "seed": "7", "created_at": 0.0, "status": "running"}
     with opened(path) as journal:
-        number = journal.ask(lambda store: store.add_job(columns, keep_payloads(table.payloads).bodies))
+        number = Inventory(table).add(journal, columns)
         for lo in range(0, 40, 10):
             table.complete(range(lo, lo + 10), ["result"] * 10)
             body = make_row(table, range(lo, lo + 10), {}).body

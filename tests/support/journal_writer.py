@@ -15,6 +15,7 @@ from typing import Any
 from mpqueue._core.state.item_table import make_table
 from mpqueue._parent.journal import journal_file as store
 from mpqueue._parent.journal.chunk_rows import make_row
+from mpqueue._parent.journal.items.inventory import Inventory
 from mpqueue._parent.journal.journal_writer import Entry, Journal
 from mpqueue._parent.journal.recorder import chunk_statement
 
@@ -32,9 +33,9 @@ def write_journal(path: Path, connect: store.Connect, tell: Callable[[str], obje
     """``tell`` hears of each second chunk, that it, and so the one before, is on disk."""
     table = make_table(range(CHUNKS * ITEMS))
     journal = Journal(str(path), lambda: 0.0, connect)
-    columns = {"id": "job", "total": len(table), "rule": str(table.rule), "seed": "0"}
+    columns = {"id": "job", "rule": str(table.rule), "seed": "0"}
     columns |= {"created_at": "0.0", "status": "running"}
-    number = journal.ask(lambda store: store.add_job(columns, []))
+    number = Inventory(table).add(journal, columns)
     for chunk in range(CHUNKS):
         indices = range(chunk * ITEMS, (chunk + 1) * ITEMS)
         table.complete(indices, [*map(result_of, indices)])

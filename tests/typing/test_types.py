@@ -106,7 +106,7 @@ async def check_coroutines(run: JobRun[Photo, str]) -> None:
 
 
 def check_jobs(queue: JobQueue) -> None:
-    job = queue.create_job("a", PHOTOS, describe, max_retries=0, priority=1)
+    job = queue.create_job("a", PHOTOS, describe, max_retries=0, priority=1, update=True)
     assert_type(job, Job[Photo, str])
     assert_type(job.results, list[str | None])
     assert_type(job.items, Items[Photo, str])

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
-from mpqueue._parent.journal.chunk_rows import Row, make_row, read_row
+from mpqueue._parent.journal.chunk_rows import Row, RowReader, make_row
 from mpqueue._parent.journal.code_hash import differs, hash_code
-from mpqueue._parent.journal.kept_payloads import keep_payloads, read_payloads
+from mpqueue._parent.journal.items.kept_payloads import hash_payloads, keep_payloads, read_payloads
 from mpqueue._parent.journal.kept_values import (
     BIG,
     BigFile,
@@ -53,8 +53,9 @@ def through_journal(value: Any) -> Any:
 def copied(table: ItemTable, *rows: bytes) -> ItemTable:
     """A new table of the same items, with these rows read into it."""
     fresh = ItemTable(list(table.payloads), None, table.rule)
+    reader = RowReader(fresh, len(fresh), no_file, "run.db")
     for body in rows:
-        read_row(body, HERE, fresh, no_file, "run.db")
+        reader.read(body, HERE)
     return fresh
 
 
@@ -238,20 +239,18 @@ def test_a_row_that_stands_elsewhere_is_noticed(place: Place | None) -> None:
 
 def test_items_are_kept_but_for_big_ones_and_those_that_can_not_be_pickled() -> None:
     items = [{"id": at} for at in range(600)] + [b"x" * BIG, threading.Lock()]
-    kept = keep_payloads(items)
-    places = [Place("payloads", 1, row) for row in range(len(kept.bodies))]
-    found = read_payloads(
-        len(items), [(body.seal(at), at) for body, at in zip(kept.bodies, places, strict=True)], "run.db"
-    )
+    bodies, left_out = keep_payloads(range(len(items)), items)
+    places = [Place("payloads", 1, row) for row in range(len(bodies))]
+    found = read_payloads(len(items), [(body.seal(at), at) for body, at in zip(bodies, places, strict=True)], "run.db")
     assert found[:600] == items[:600]
-    assert kept.left_out == {600, 601}
+    assert left_out == [600, 601]
     assert isinstance(found[600], NotKept)
     assert isinstance(found[601], NotKept)
 
 
 def test_the_hash_tells_other_items_also_big_ones() -> None:
     arrays = [[1, np.full(BIG, value)] for value in (0.0, 0.0, 1.0)]
-    one, same, other = (keep_payloads(items).hash for items in arrays)
+    one, same, other = (hash_payloads(items) for items in arrays)
     assert one == same != other
 
 

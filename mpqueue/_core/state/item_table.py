@@ -128,6 +128,10 @@ class ItemTable:
             return self.payloads[indices.start : indices.stop]
         return [self.payloads[index] for index in indices]
 
+    def slots_of(self, indices: Sequence[int]) -> Sequence[int]:
+        """The slots of the items at these indices; empty where those are the indices."""
+        return () if self.slots is None else [self.slots[index] for index in indices]
+
     def unfinished(self) -> list[int]:
         """The indices of the items that have not ended."""
         return [index for index, status in enumerate(self.status) if status not in (COMPLETED, FAILED)]
@@ -214,6 +218,18 @@ class ItemTable:
             self.forget_costs(index)
             self.status[index] = PENDING
         return sorted(indices)
+
+    def start_afresh(self, indices: Iterable[int]) -> None:
+        """These items are pending, as if they had never run."""
+        for index in indices:
+            self.failures.pop(index, None)
+            self.history.pop(index, None)
+            self.output.pop(index, None)
+            self.results[index] = None
+            self.attempts[index] = 0
+            self.elapsed[index] = 0.0
+            self.forget_costs(index)
+            self.status[index] = PENDING
 
     def row(self, index: int) -> ItemTable:
         """A table of one row: how the item stands now, whatever becomes of it later."""

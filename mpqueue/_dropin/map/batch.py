@@ -15,6 +15,7 @@ from mpqueue._worker.handlers.called import StarCall
 
 if TYPE_CHECKING:
     from mpqueue._queue.job_queue import JobQueue
+    from mpqueue._queue.new_job import RecordOptions
 
 
 def start_batch(
@@ -25,20 +26,22 @@ def start_batch(
     *,
     on_ended: Callable[[Ended], None] | None = None,
     progress: ShowProgress = False,
-    recorded: bool = False,
+    record: RecordOptions | None = None,
     seed_given: bool = False,
 ) -> JobRun:
     """Start ``fn`` over the items, a list which it takes over; the run has the `outcomes` by position.
 
     ``on_ended`` gets positions as their items end, then None, on the coordinator's thread: it must return at once. With
-    ``recorded`` it is a job of the queue's journal, known there by the function's name; it keeps the seed that it has
+    ``record`` it is a job of the queue's journal, known there by the function's name; it keeps the seed that it has
     there, unless one was given. Raises `HandlerPicklingError`, `JournalError`.
     """
     table = ItemTable(items, None, IdRule.POSITION)
     showing = Showing(progress, label_of(fn))
-    if recorded:
+    if record is not None:
         name = f"map {name_of(fn)}"
-        return queue._host.start_recorded(name, table, options, fn, on_ended, seed_given=seed_given, showing=showing)
+        return queue._host.start_recorded(
+            name, table, options, fn, on_ended, seed_given=seed_given, record=record, showing=showing
+        )
     _, run = queue._host.start_table(table, options, fn, on_ended, showing=showing)
     return run
 

@@ -36,6 +36,7 @@ class MapOptions(CallOptions, total=False):
     """What `map` takes beside ``on_error``."""
 
     journal: str | os.PathLike[str] | None
+    update: bool
 
 
 class StreamOptions(CallOptions, total=False):

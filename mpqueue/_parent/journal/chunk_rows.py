@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from array import array
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import FailedTry, Failure, ItemTable
@@ -37,6 +37,10 @@ from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 #: The columns of numbers that are kept, by their names in the table.
 NUMBERS = ("attempts", "elapsed", "cpu", "peak")
+
+
+#: Stands for the index of an item that is not in the table.
+GONE = -1
 
 
 class Row(NamedTuple):
@@ -261,31 +265,119 @@ def _to_slots(table: ItemTable, indices: Sequence[int]) -> tuple[int, int] | byt
     return slots.tobytes()
 
 
-def read_row(body: bytes, place: Place | None, table: ItemTable, read_file: ReadFile, path: str) -> list[int]:
-    """Write a row into the table; returns the indices of the items whose results can't be read here.
+def fresh_row(slots: Sequence[int]) -> Unsealed:
+    """These items are to run as if they never had: what earlier rows say of them does not count."""
+    zeros = {name: bytes(4) for name in NUMBERS}
+    at = array("Q", slots).tobytes()
+    return prepare({"at": at, "fresh": True, "status": bytes((PENDING,)) * len(slots), "results": [], **zeros})
 
-    For ``place`` see `unseal`. Raises `JournalError` for a row that is damaged, or that speaks of items which the table
-    has not.
+
+class RowReader:
+    """Writes the rows of a job into its table, one after the other.
+
+    ``count`` is how many slots the job has. Items that are not in the table, since they are gone, are left out.
+    ``unreadable`` are the indices of the items whose results can't be read here.
     """
-    content = unseal(body, place, f"{path}: a row of it")
-    at = content["at"]
-    indices: Sequence[int] = range(*at) if isinstance(at, tuple) else _numbers("Q", at)
-    status = content["status"]
-    if not indices:
-        return []
-    if max(indices) >= len(table) or len(status) != len(indices):
-        raise JournalError(f"{path}: a row of it: expected items below {len(table)}, got {max(indices)}")
-    for name in NUMBERS:
-        column, count = getattr(table, name), len(indices)
-        if name in content:
-            numbers = _numbers(column.format, content[name])
-            _put(column, indices, numbers * count if len(numbers) < count else numbers)
-    unreadable = _read_results(content, table, indices, read_file)
-    if "history" in content:
-        _read_failures(content, table, indices, read_file)
-    table.output.update({indices[at]: text for at, text in content.get("output", {}).items()})
-    _put(table.status, indices, status)
-    return unreadable
+
+    def __init__(self, table: ItemTable, count: int, read_file: ReadFile, path: str) -> None:
+        self.unreadable: set[int] = set()
+        self._table = table
+        self._count = count
+        self._read_file = read_file
+        self._path = path
+        self._brought: set[int] = set()  #: items whose payload a row brought
+        self._where: array[int] | None = None
+        if table.slots is not None:
+            self._where = array("q", (GONE,)) * max(count, max(table.slots, default=-1) + 1)
+            for index, slot in enumerate(table.slots):
+                self._where[slot] = index
+
+    def read(self, body: bytes, place: Place | None) -> None:
+        """Write a row into the table. For ``place`` see `unseal`.
+
+        Raises `JournalError` for a row that is damaged, or that speaks of items which the job has not.
+        """
+        content = unseal(body, place, f"{self._path}: a row of it")
+        at = content["at"]
+        slots: Sequence[int] = range(*at) if isinstance(at, tuple) else _numbers("Q", at)
+        status = content["status"]
+        if not slots:
+            return
+        if max(slots) >= self._count or len(status) != len(slots):
+            raise JournalError(f"{self._path}: a row of it: expected items below {self._count}, got {max(slots)}")
+        indices = self._indices(slots)
+        table = self._table
+        if content.get("fresh"):
+            self._forget(index for index in indices if index != GONE)
+        for name in NUMBERS:
+            column, count = getattr(table, name), len(indices)
+            if name in content:
+                numbers = _numbers(column.format, content[name])
+                _put(column, indices, numbers * count if len(numbers) < count else numbers)
+        self._read_results(content, indices)
+        if "history" in content:
+            self._read_failures(content, indices)
+        table.output.update(_present(content.get("output", {}), indices))
+        _put(table.status, indices, status)
+
+    def _indices(self, slots: Sequence[int]) -> Sequence[int]:
+        """Where the items of these slots are in the table; `GONE` for those that are not."""
+        if self._where is None:
+            return slots
+        where = self._where
+        indices = where[slots.start : slots.stop] if isinstance(slots, range) else [where[slot] for slot in slots]
+        first = indices[0]
+        if first != GONE and all(index == first + at for at, index in enumerate(indices)):
+            return range(first, first + len(indices))
+        return indices
+
+    def _forget(self, indices: Iterable[int]) -> None:
+        indices = list(indices)
+        self._table.start_afresh(indices)
+        self.unreadable.difference_update(indices)
+        for index in self._brought.intersection(indices):  # it was that of before
+            self._table.payloads[index] = NotKept()
+            self._brought.discard(index)
+
+    def _read_results(self, content: dict[str, Any], indices: Sequence[int]) -> None:
+        table, kept = self._table, content["results"]
+        done = [index for index, code in zip(indices, content["status"], strict=True) if code == COMPLETED]
+        if isinstance(kept, tuple):
+            together = restore(Kept(*kept), self._read_file)
+            results = [together] * len(done) if isinstance(together, Unreadable) else together
+        else:
+            each = zip(done, kept, strict=True)
+            results = [None if index == GONE else restore(Kept(*one), self._read_file) for index, one in each]
+        for index, result in zip(done, results, strict=True):
+            if index == GONE:
+                continue
+            table.results[index] = result
+            if isinstance(result, Unreadable):
+                self.unreadable.add(index)
+
+    def _read_failures(self, content: dict[str, Any], indices: Sequence[int]) -> None:
+        table, read_file = self._table, self._read_file
+        errors = [restore_error(kept, read_file) for kept in content["errors"]]
+        for index, tries in _present(content["history"], indices):
+            told = table.history.setdefault(index, [])
+            told += [FailedTry(error, duration, pid, errors[number]) for error, duration, pid, number in tries]
+        for index, (number, trace, elapsed, charged, text) in _present(content["failures"], indices):
+            table.failures[index] = Failure(errors[number], trace, elapsed, charged, text)
+        for index, kept in _present(content.get("payloads", {}), indices):
+            if isinstance(table.payloads[index], NotKept):
+                table.payloads[index] = restore(Kept(*kept), read_file)
+                self._brought.add(index)
+        for index, code in _present(dict(enumerate(content["status"])), indices):
+            if code == FAILED:
+                table.results[index] = None
+        for at, code in enumerate(content["status"]):
+            if code == PENDING and at not in content["failures"]:  # failed once, and is to be tried anew
+                table.failures.pop(indices[at], None)
+
+
+def _present(told: dict[int, Any], indices: Sequence[int]) -> list[tuple[int, Any]]:
+    """What is told of items, by their places in the row, by their indices instead; not of those that are gone."""
+    return [(indices[at], what) for at, what in told.items() if indices[at] != GONE]
 
 
 def _numbers(code: str, data: bytes) -> Any:
@@ -299,34 +391,5 @@ def _put(column: Any, indices: Sequence[int], values: Any) -> None:
         column[indices.start : indices.stop] = values
     else:
         for index, value in zip(indices, values, strict=True):
-            column[index] = value
-
-
-def _read_results(content: dict[str, Any], table: ItemTable, indices: Sequence[int], read_file: ReadFile) -> list[int]:
-    status, kept = content["status"], content["results"]
-    done = [index for index, code in zip(indices, status, strict=True) if code == COMPLETED]
-    if isinstance(kept, tuple):
-        together = restore(Kept(*kept), read_file)
-        results = [together] * len(done) if isinstance(together, Unreadable) else together
-    else:
-        results = [restore(Kept(*one), read_file) for one in kept]
-    for index, result in zip(done, results, strict=True):
-        table.results[index] = result
-    return [index for index, result in zip(done, results, strict=True) if isinstance(result, Unreadable)]
-
-
-def _read_failures(content: dict[str, Any], table: ItemTable, indices: Sequence[int], read_file: ReadFile) -> None:
-    errors = [restore_error(kept, read_file) for kept in content["errors"]]
-    for at, tries in content["history"].items():
-        told = table.history.setdefault(indices[at], [])
-        told += [FailedTry(error, duration, pid, errors[number]) for error, duration, pid, number in tries]
-    for at, (number, trace, elapsed, charged, text) in content["failures"].items():
-        table.failures[indices[at]] = Failure(errors[number], trace, elapsed, charged, text)
-    for at, kept in content.get("payloads", {}).items():
-        if isinstance(table.payloads[indices[at]], NotKept):
-            table.payloads[indices[at]] = restore(Kept(*kept), read_file)
-    for at, code in enumerate(content["status"]):
-        if code == PENDING and at not in content["failures"]:  # failed once, and is to be tried anew
-            table.failures.pop(indices[at], None)
-        if code == FAILED:
-            table.results[indices[at]] = None
+            if index != GONE:
+                column[index] = value

@@ -15,7 +15,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpqueue._parent.journal.held_files import HeldFiles, MovedError
 from mpqueue._parent.journal.journal_lock import Mark
@@ -30,6 +30,8 @@ from mpqueue.errors import JournalError
 log = logging.getLogger("mpqueue")
 
 ADD_PAYLOADS = "INSERT INTO payloads (number, job, body) VALUES (?, ?, ?)"
+ADD_CHUNK = "INSERT INTO chunks (number, job, body) VALUES (?, ?, ?)"
+PUT_SLOTS = "INSERT OR REPLACE INTO slots (job, first, body, ids) VALUES (?, ?, ?, ?)"
 WRITTEN_BY = """INSERT INTO written_by (at, mpqueue, python, host, program)
 VALUES ((julianday('now') - 2440587.5) * 86400.0, ?, ?, ?, ?)"""
 #: Lines of writers that are kept.
@@ -72,6 +74,14 @@ def column_to_id(column: str | bytes) -> str:
     if id_to_column(job_id) != column:
         raise TypeError(f"the id {column!r}")
     return job_id
+
+
+class JobItems(NamedTuple):
+    """Items of a job on their way into the file. ``blocks``: the first slot, what the items are, and their ids."""
+
+    payloads: Sequence[Unsealed] = ()
+    blocks: Sequence[tuple[int, Unsealed, Unsealed | None]] = ()
+    chunks: Sequence[Unsealed] = ()
 
 
 class Store:
@@ -120,6 +130,8 @@ class Store:
             run(FORGET_WRITERS)
         last = execute("SELECT max(number) FROM chunks").fetchone()[0]
         self._chunks = itertools.count(1 if last is None else last + 1)
+        for (number,) in execute("SELECT number FROM jobs WHERE total < 0").fetchall():
+            self.remove_job(number)  # its maker ended before all of it was there
         self._settle_files()
 
     def write(self, statements: Iterable[Statement], files: Sequence[tuple[BigFile, int]] = ()) -> None:
@@ -202,21 +214,34 @@ class Store:
             write_whole(folder, file, f"{file.name}{PART}")
         _sync_folder(folder)
 
-    def add_job(self, columns: dict[str, Any], payloads: Sequence[Unsealed]) -> int:
-        """A new job with its items; returns its number. What is unsealed of it is sealed here."""
-        job_id = id_to_column(columns["id"])
-        columns = {**columns, "id": job_id}
+    def put_job(self, number: int | None, columns: dict[str, Any], items: JobItems) -> int:
+        """Add a job (``number`` None) or change one, with some of its items, in one transaction; returns its number.
+
+        What is unsealed of it is sealed here.
+        """
+        columns = {**columns}
+        if "id" in columns:
+            columns["id"] = id_to_column(columns["id"])
         with self._transaction() as run:
-            number = _next(run("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'"))
-            values = [
-                value.seal(Place(f"jobs.{name}", number)) if isinstance(value, Unsealed) else value
-                for name, value in columns.items()
-            ]
-            names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-            run(f"INSERT INTO jobs (number, {names}) VALUES (?, {marks})", (number, *values))  # noqa: S608
-            row = _next(run("SELECT max(number) FROM payloads"))
-            for row, each in enumerate(payloads, row):  # noqa: B020 - counted from there
+            is_new = number is None
+            if number is None:
+                number = _next(run("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'"))
+            values = [_sealed(value, Place(f"jobs.{name}", number)) for name, value in columns.items()]
+            if is_new:
+                names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+                run(f"INSERT INTO jobs (number, {names}) VALUES (?, {marks})", (number, *values))  # noqa: S608
+            elif columns:
+                changes = ", ".join(f"{name} = ?" for name in columns)
+                run(f"UPDATE jobs SET {changes} WHERE number = ?", (*values, number))  # noqa: S608
+            row = _next(run("SELECT max(number) FROM payloads")) if items.payloads else 0
+            for row, each in enumerate(items.payloads, row):  # noqa: B020 - counted from there
                 run(ADD_PAYLOADS, (row, number, each.seal(Place("payloads", number, row))))
+            for first, body, ids in items.blocks:
+                sealed_ids = _sealed(ids, Place("slots.ids", number, first))
+                run(PUT_SLOTS, (number, first, body.seal(Place("slots", number, first)), sealed_ids))
+            for each in items.chunks:
+                row = self.next_chunk()
+                run(ADD_CHUNK, (row, number, each.seal(Place("chunks", number, row))))
         return number
 
     def remove_job(self, number: int) -> None:
@@ -312,6 +337,10 @@ def open_to_read(path: str) -> sqlite3.Connection:
     how = "mode=ro" if os.path.exists(f"{path}-wal") else "mode=ro&immutable=1"
     address = f"{Path(path).absolute().as_uri()}?{how}"
     return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=10.0)
+
+
+def _sealed(value: Any, place: Place) -> Any:
+    return value.seal(place) if isinstance(value, Unsealed) else value
 
 
 def _next(found: Any) -> int:

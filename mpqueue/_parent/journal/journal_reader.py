@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import sqlite3
+from array import array
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal import journal_lock as lock
-from mpqueue._parent.journal.chunk_rows import read_row
+from mpqueue._parent.journal.chunk_rows import RowReader
+from mpqueue._parent.journal.items.kept_payloads import read_payloads
+from mpqueue._parent.journal.items.matching import BLOCK, Block
 from mpqueue._parent.journal.journal_file import (
     PART,
     column_to_id,
@@ -22,7 +25,6 @@ from mpqueue._parent.journal.journal_file import (
     id_to_column,
     open_to_read,
 )
-from mpqueue._parent.journal.kept_payloads import read_payloads
 from mpqueue._parent.journal.migrations import look_at
 from mpqueue._parent.journal.ownership import check_own, check_stat
 from mpqueue._parent.journal.schema import check_version
@@ -51,6 +53,14 @@ class RecordedJob:
     completed: int
     failed: int
     retries: int
+    version: str | None  #: of its handler, by its user's word
+    python: str | None
+    slots: int | None  #: how many it has; None: version 1 wrote it
+
+    @property
+    def count(self) -> int:
+        """How many slots it has."""
+        return self.total if self.slots is None else self.slots
 
 
 class _Look:
@@ -64,6 +74,18 @@ class _Look:
         """Where a body belongs, for `unseal`."""
         return None if self._version == 1 else Place(table, job, row)
 
+    def slots(self, job: RecordedJob) -> Iterator[tuple[int, bytes, bytes | None]]:
+        """The blocks of a job's slots that count: the first, what they are, and their ids."""
+        query = "SELECT first, body, ids FROM slots WHERE job = ? AND first < ? ORDER BY first"
+        expected = 0
+        for row in self.execute(query, (job.number, job.count)):
+            if row[0] != expected:
+                break
+            expected += BLOCK
+            yield row
+        if expected < job.count and job.slots is not None:
+            raise JournalError(f"expected what {job.count} items of job {job.id!r} are, got that of {expected}")
+
     def bodies(self, table: str, job: int) -> Iterator[tuple[bytes, Place | None]]:
         """The bodies of a job in the order of their rows."""
         query = f"SELECT number, body FROM {table} WHERE job = ? ORDER BY number"  # noqa: S608
@@ -73,13 +95,13 @@ class _Look:
 
 _COLUMNS = (
     "number, id, total, rule, payload_hash, code_hash, seed, created_at, status, started_at, finished_at, duration, "
-    "completed, failed, retries"
+    "completed, failed, retries, version, python, slots"
 )
 #: What SQLite may give for each: it keeps anything in any column.
 _TEXT, _TIME = (str, type(None)), (float, int, type(None))
 _TYPES: tuple[Any, ...] = (
     *(int, (str, bytes), int, str, _TEXT, _TEXT, str, (float, int), str, _TIME, _TIME, _TIME),
-    *(int, int, int),
+    *(int, int, int, _TEXT, _TEXT, (int, type(None))),
 )
 
 
@@ -157,21 +179,80 @@ class Reader:
     def jobs(self) -> list[RecordedJob]:
         """All jobs, in the order in which they were created."""
         with self._open() as look:
-            return [_job(row) for row in look.execute(f"SELECT {_COLUMNS} FROM jobs ORDER BY number")]  # noqa: S608
+            return [_job(row) for row in look.execute(f"SELECT {_COLUMNS} FROM jobs WHERE total >= 0 ORDER BY number")]  # noqa: S608
 
     @_asked_again
     def find(self, job_id: str) -> RecordedJob | None:
         """The job of that id."""
         with self._open() as look:
             # Without the index, which may be damaged: what `jobs` lists is found here, or said to be damaged.
-            query = f"SELECT {_COLUMNS} FROM jobs NOT INDEXED WHERE id = ?"  # noqa: S608
+            query = f"SELECT {_COLUMNS} FROM jobs NOT INDEXED WHERE id = ? AND total >= 0"  # noqa: S608
             row = look.execute(query, (id_to_column(job_id),)).fetchone()
             return None if row is None else _job(row)
 
     def ids(self, job: RecordedJob) -> list[Hashable] | None:
-        """Its items' ids; None where they are positions."""
-        found = self._value("ids", job)
-        return None if found is None else list(found)
+        """Its items' ids, in their order; None where they are positions."""
+        if job.rule == IdRule.POSITION:
+            return None
+        if job.slots is None:
+            return list(self._value("ids", job) or ())
+        ids: list[Hashable] = []
+        with self._open() as look:
+            for first, _, body in look.slots(job):
+                place = look.place("slots.ids", job.number, first)
+                ids += unseal(body, place, f"{self.path}: the ids of job {job.id!r}")
+        places = self.places(job)
+        return ids[: job.slots] if places is None else [ids[slot] for slot in places]
+
+    def places(self, job: RecordedJob) -> array[int] | None:
+        """The slots of its items, in their order; None where those are all slots."""
+        data = self._value("places", job)
+        if data is None:
+            return None
+        places = array("I")
+        places.frombytes(data)
+        if len(places) != job.total or max(places, default=0) >= job.count:
+            raise JournalError(
+                f"{self.path}: expected the places of {job.total} items, got others; it is left as it is"
+            )
+        return places
+
+    def blocks(self, job: RecordedJob) -> Iterator[Block]:
+        """What its items are, by slots. Of a job that version 1 wrote there are none."""
+        left = job.count
+        with self._open() as look:
+            for first, body, _ in look.slots(job):
+                block = unseal(
+                    body, look.place("slots", job.number, first), f"{self.path}: what the items of a job are"
+                )
+                yield Block(*block).cut(left)
+                left -= min(left, BLOCK)
+
+    def block(self, job: RecordedJob, first: int) -> Block:
+        """What the items of one block of slots are."""
+        with self._open() as look:
+            row = look.execute("SELECT body FROM slots WHERE job = ? AND first = ?", (job.number, first)).fetchone()
+            place = look.place("slots", job.number, first)
+        block = unseal(None if row is None else row[0], place, f"{self.path}: what the items of a job are")
+        return Block(*block).cut(job.count - first)
+
+    def ids_of_block(self, job: RecordedJob, first: int) -> list[Hashable] | None:
+        """The ids of one block of slots; None where those are positions."""
+        if job.slots is None:
+            ids = self._value("ids", job)
+            return None if ids is None else ids[first : first + BLOCK]
+        with self._open() as look:
+            row = look.execute("SELECT ids FROM slots WHERE job = ? AND first = ?", (job.number, first)).fetchone()
+            place = look.place("slots.ids", job.number, first)
+        if row is None or row[0] is None:
+            return None
+        ids = unseal(row[0], place, f"{self.path}: the ids of job {job.id!r}")
+        return list(ids[: job.count - first])
+
+    def payloads(self, job: RecordedJob) -> list[Any]:
+        """The payloads that were kept, by slots."""
+        with self._open() as look:
+            return read_payloads(job.count, look.bodies("payloads", job.number), self.path)
 
     def handler(self, job: RecordedJob) -> Any:
         """Its handler as it was written, None where that was not kept."""
@@ -189,22 +270,23 @@ class Reader:
     @_asked_again
     def table(self, job: RecordedJob) -> ItemTable:
         """The job's items as they stood, with the payloads that were kept."""
-        ids = self.ids(job)
-        with self._open() as look:
-            payloads = read_payloads(job.total, look.bodies("payloads", job.number), self.path)
+        ids, payloads, places = self.ids(job), self.payloads(job), self.places(job)
+        if places is not None:
+            payloads = [payloads[slot] for slot in places]
         if ids is not None and len(ids) != job.total:
             raise JournalError(f"{self.path}: expected {job.total} ids, got {len(ids)}; it is left as it is")
         table = ItemTable(payloads, ids, IdRule(job.rule))
+        table.slots = places
         self.fill(table, job)
         return table
 
     def fill(self, table: ItemTable, job: RecordedJob) -> list[int]:
         """Write into the table what became of its items; returns those whose results can't be read here."""
-        unreadable: set[int] = set()
+        rows = RowReader(table, job.count, self.read_file, self.path)
         with self._open() as look:
             for body, place in look.bodies("chunks", job.number):
-                unreadable.update(read_row(body, place, table, self.read_file, self.path))
-        return sorted(unreadable)
+                rows.read(body, place)
+        return sorted(rows.unreadable)
 
     def read_file(self, name: str) -> bytes:
         """A big value's file. Raises OSError, and `JournalError` for one that another user has put there."""

@@ -31,7 +31,13 @@ def look_at(connection: Any, version: int) -> None:
 
 
 #: What jobs and files have since version 2.
-MORE_OF_JOBS = (("version", "TEXT"), ("python", "TEXT"), ("handler_name", "TEXT"), ("places", "BLOB"))
+MORE_OF_JOBS = (
+    ("version", "TEXT"),
+    ("python", "TEXT"),
+    ("handler_name", "TEXT"),
+    ("slots", "INTEGER"),
+    ("places", "BLOB"),
+)
 MORE_OF_FILES = (("size", "INTEGER"), ("digest", "BLOB"))
 
 

@@ -28,7 +28,7 @@ from mpqueue._core.messages import JobPaused, JobResumed
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft
-from mpqueue._parent.journal.journal_file import Statement
+from mpqueue._parent.journal.journal_file import ADD_CHUNK, Statement
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
 from mpqueue._parent.journal.sealed import Place, Unsealed
 from mpqueue._parent.transport.kept_errors import text_of
@@ -44,7 +44,6 @@ log = logging.getLogger("mpqueue")
 Announcement = AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished
 Forward = Callable[[Any], None]
 
-ADD_CHUNK = "INSERT INTO chunks (number, job, body) VALUES (?, ?, ?)"
 COUNTS = "UPDATE jobs SET completed = ?, failed = ?, retries = ? WHERE number = ?"
 STARTED = "UPDATE jobs SET status = ?, started_at = ?, finished_at = NULL, duration = NULL, failed = ? WHERE number = ?"
 STATUS = "UPDATE jobs SET status = ? WHERE number = ?"

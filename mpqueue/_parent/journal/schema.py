@@ -1,9 +1,11 @@
 """The journal's tables, and the version of them.
 
-``jobs``: a line each; ``ids`` are those of all items of a job that version 1 wrote. ``slots``: what the items are, in
-blocks. ``payloads``: the items. ``chunks``: what became of them. ``files``: the big values beside the journal.
-``written_by``: a line for each time that a queue opened it to write, with how often that one committed. Bodies are
-sealed, see `mpqueue._parent.journal.sealed`.
+``jobs``: a line each. ``slots`` is how many slots it has, ``places`` the slots of its items in their order (NULL:
+all slots). With ``slots`` NULL version 1 wrote it, and ``ids`` are those of all its items. With a negative ``total``
+its maker ended before all of it was written. ``slots``: what the items are, in blocks; what is beyond the job's
+``slots`` does not count. ``payloads``: the items. ``chunks``: what became of them. ``files``: the big values beside the
+journal. ``written_by``: a line for each time that a queue opened it to write, with how often that one committed. Bodies
+are sealed, see `mpqueue._parent.journal.sealed`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ SCHEMA = (
     ids BLOB, payload_hash TEXT, code_hash TEXT, handler BLOB, seed TEXT, created_at REAL NOT NULL,
     status TEXT NOT NULL, started_at REAL, finished_at REAL, duration REAL,
     completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0,
-    version TEXT, python TEXT, handler_name TEXT, places BLOB
+    version TEXT, python TEXT, handler_name TEXT, slots INTEGER, places BLOB
 )""",
     """CREATE TABLE slots (
     number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, body BLOB NOT NULL, ids BLOB,

@@ -135,6 +135,7 @@ class Traffic:
             alive=None if self._books.engine.is_sticky else [*self._books.jobs],
             unshared=news.unshared,
             imports=news.imports,
+            slots=chunk.job.table.slots_of(chunk.indices),
         )
         if self._books.engine.shares_memory and (early := cast("EarlyLane", lane)).early_later is None:
             early.early_later = partial(self._early_later, lane)

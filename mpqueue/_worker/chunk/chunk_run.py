@@ -49,7 +49,14 @@ class ChunkRun:
         self.number = frame.chunk
         self.careful = isinstance(frame.items, list)
         self.running = Running(
-            station, job.number, job.id, job.id_rule, job.seed, indices=frame.indices, attempts=frame.attempts
+            station,
+            job.number,
+            job.id,
+            job.id_rule,
+            job.seed,
+            indices=frame.indices,
+            attempts=frame.attempts,
+            slots=frame.slots,
         )
         self.results = ChunkResults(
             job, self.running, self.careful, self._mark_result, seat.exchange.store, self._is_broken

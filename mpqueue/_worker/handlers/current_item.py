@@ -35,6 +35,7 @@ class Running:
     items: list[Any] = field(default_factory=list)
     indices: Sequence[int] = ()
     attempts: Sequence[int] = ()
+    slots: Sequence[int] = ()  #: by which random numbers are told apart, where those are not ``indices``
     out: list[Any] = field(default_factory=list)
     reported: bool = False  #: a handler said something about its progress
     _flags: tuple[bool, bool] = (False, False)
@@ -52,8 +53,9 @@ class Running:
     def rng(self, position: int) -> Any:
         """The random numbers of the item at that position, or (beyond the last one) of the setup."""
         if self._rng is None or self._rng[0] != position:
-            index = self.indices[position] if position < len(self.indices) else None
-            self._rng = position, random_numbers(self.seed, index)
+            numbers = self.slots or self.indices
+            slot = numbers[position] if position < len(numbers) else None
+            self._rng = position, random_numbers(self.seed, slot)
         return self._rng[1]
 
 
@@ -106,9 +108,10 @@ class CurrentItem:
     def rng(self) -> np.random.Generator:
         """Random numbers of this item's own: each try of it gets the same ones, wherever and whenever it runs.
 
-        They depend on the job's seed (see `create_job`) and the item's place in the job only. In ``setup`` every
-        worker of the job gets the same ones. A `numpy.random.Generator`; where NumPy is not installed, a
-        `random.Random`. The first use in an item costs 20 us.
+        They depend on the job's seed (see `create_job`) and the item's place in the job only; where a journal has the
+        job, on the place that was the item's when it came first. In ``setup`` every worker of the job gets the same
+        ones. A `numpy.random.Generator`; where NumPy is not installed, a `random.Random`. The first use in an item
+        costs 20 us.
         """
         rng: np.random.Generator = self._running.rng(self._position)
         return rng
@@ -158,17 +161,17 @@ def current_item() -> CurrentItem:
     return CurrentItem(running)
 
 
-def random_numbers(seed: int, index: int | None) -> Any:
-    """The generator of the item at that index, at its beginning; None: of the job's setup.
+def random_numbers(seed: int, slot: int | None) -> Any:
+    """The generator of the item of that slot, at its beginning; None: of the job's setup.
 
-    It depends on nothing but the job's seed and the item's place in the job: so it is the same for any number of
+    It depends on nothing but the job's seed and the item's slot: so it is the same for any number of
     workers, any order and any try, and no two items share any numbers.
 
-    With NumPy that is ``default_rng(SeedSequence(seed, spawn_key=(index,)))``: what NumPy's own way to seed parallel
+    With NumPy that is ``default_rng(SeedSequence(seed, spawn_key=(slot,)))``: what NumPy's own way to seed parallel
     streams, ``SeedSequence(seed).spawn(n)``, gives the child of that number.
     """
     try:
         import numpy as np  # 100 ms, once, that only workers pay whose handlers ask for it
     except ImportError:
-        return random.Random(f"{seed} {index}")  # hashes all of the text
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=() if index is None else (index,)))
+        return random.Random(f"{seed} {slot}")  # hashes all of the text
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=() if slot is None else (slot,)))

@@ -7,6 +7,7 @@ output and of log records. What the handler raises comes through as it is.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from mpqueue._worker.station import Station, seated
 NO_JOB = -1
 
 
-def replay(frame: HandlerFrame, item: Any, index: int, attempt: int) -> Any:
+def replay(frame: HandlerFrame, item: Any, index: int, attempt: int, slots: Sequence[int] = ()) -> Any:
     """The handler's result for the item at ``index``. Raises what the handler, or the setup, raises."""
     ledger = cast("Ledger", SimpleNamespace(words={}, reals={}))  # nobody reads it
     station = Station(0, 0, os.getpid(), ledger, lambda _: (False, False), None, is_own_process=False)
@@ -31,6 +32,7 @@ def replay(frame: HandlerFrame, item: Any, index: int, attempt: int) -> Any:
         try:
             running = context.Running(station, NO_JOB, frame.job_id, IdRule(frame.id_rule), frame.seed)
             running.items, running.indices, running.attempts = [item], [index], [attempt]
+            running.slots = slots
             context.enter(station, running)
             return job.resolve(next(job.map([item], running.out)))
         finally:

@@ -1,0 +1,102 @@
+"""A job's items as they were passed: those of them that a journal keeps.
+
+Small ones are kept, so that a job can be looked at, and its failed items run again, without the program that made it.
+One that is big is kept when it fails for good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mpqueue._parent.journal.kept_values import BigFile, Kept, NotKept, keep, restore
+from mpqueue._parent.journal.sealed import Place, Unsealed, prepare, unseal
+from mpqueue.errors import JournalError
+
+#: Items that are pickled together.
+BLOCK = 256
+
+_MISSING = NotKept()
+
+
+def keep_payloads(slots: Sequence[int], payloads: list[Any]) -> tuple[list[Unsealed], list[int]]:
+    """What goes into the journal of the items of these slots, and the places in the list of those that do not.
+
+    Costs what pickling them costs. Never raises: an item that can't be pickled fails when its turn comes.
+    """
+    bodies: list[Unsealed] = []
+    left_out: list[int] = []
+    for lo in range(0, len(payloads), BLOCK):
+        block, at = payloads[lo : lo + BLOCK], slots[lo : lo + BLOCK]
+        named = (at[0], at[-1] + 1) if isinstance(at, range) else array("Q", at).tobytes()
+        together = _kept(block)
+        if together is not None:
+            bodies.append(prepare((named, tuple(together))))
+            continue
+        each = [_kept(item) for item in block]
+        left_out += [lo + nth for nth, one in enumerate(each) if one is None]
+        bodies.append(prepare((named, [None if one is None else tuple(one) for one in each])))
+    return bodies, left_out
+
+
+def hash_payloads(payloads: list[Any]) -> str:
+    """What version 1 knew items by."""
+    digest = hashlib.blake2b(digest_size=16)
+    for lo in range(0, len(payloads), BLOCK):
+        block = payloads[lo : lo + BLOCK]
+        if _kept(block, digest) is None:
+            for item in block:
+                _kept(item, digest)
+    return digest.hexdigest()
+
+
+def _kept(value: Any, digest: Any = None) -> Kept | None:
+    """The value, where it is small enough and can be pickled; its bytes count for the digest in any case."""
+    files: list[BigFile] = []
+    try:
+        kept = keep(value, files)
+    except Exception:
+        if digest is not None:
+            digest.update(type(value).__name__.encode())
+        return None
+    if digest is not None:
+        for part in files[0].parts if files else (kept.by_reference or kept.by_value or b"",):
+            digest.update(part)
+    return None if files else kept
+
+
+def read_payloads(total: int, bodies: Iterable[tuple[bytes, Place | None]], path: str) -> list[Any]:
+    """The items by their slots, `NotKept` where one was left out. Raises `JournalError` for what is damaged."""
+    payloads: list[Any] = [_MISSING] * total
+    for body, place in bodies:
+        named, kept = unseal(body, place, f"{path}: the items of a job")
+        slots = _named(named, total)
+        if isinstance(kept, tuple):
+            together = restore(Kept(*kept), _no_file)
+            values = together if isinstance(together, list) else [together] * len(slots)
+        else:
+            values = [NotKept() if one is None else restore(Kept(*one), _no_file) for one in kept]
+        for slot, value in zip(slots, values, strict=False):
+            if slot < total:  # else its maker ended before it counted
+                payloads[slot] = value
+    missing = sum(payload is _MISSING for payload in payloads)
+    if missing:  # of each there is something, if only that it was not kept
+        raise JournalError(f"{path}: expected {total} items, got {total - missing}; it is left as it is")
+    return payloads
+
+
+def _named(named: Any, total: int) -> Sequence[int]:
+    """The slots of a row; version 1 wrote the first one only."""
+    if isinstance(named, int):
+        return range(named, min(named + BLOCK, total))
+    if isinstance(named, tuple):
+        return range(*named)
+    slots = array("Q")
+    slots.frombytes(named)
+    return slots
+
+
+def _no_file(name: str) -> bytes:
+    raise FileNotFoundError(name)

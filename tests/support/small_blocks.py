@@ -1,0 +1,23 @@
+"""Small blocks in a journal, so that few items make many of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from unittest.mock import patch
+
+from mpqueue._parent.journal.items import inventory, matching
+
+
+@contextlib.contextmanager
+def small_blocks(size: int = 3) -> Iterator[None]:
+    """Blocks of so many slots, meanwhile."""
+    with (
+        patch.object(matching, "BLOCK", size),
+        patch.object(inventory, "BLOCK", size),
+        patch.object(inventory, "BATCH", 2 * size),
+        patch.object(matching, "PARALLEL", 2),
+        patch.object(matching, "PATIENCE", 2),
+        patch("mpqueue._parent.journal.journal_reader.BLOCK", size),
+    ):
+        yield

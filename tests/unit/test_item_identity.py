@@ -1,0 +1,160 @@
+"""What items are, for a journal: their identities, and which of them are recorded."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpqueue._parent.journal.items import matching
+from mpqueue._parent.journal.items.identity import NoIdentityError, digest, digests, encode
+from mpqueue._parent.journal.items.matching import Block, match
+from tests.support.small_blocks import small_blocks
+
+
+class Colour(Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+@dataclass
+class Photo:
+    path: str
+    tags: set[str] = field(default_factory=set)
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+class Slotted:
+    __slots__ = ("a",)
+
+    def __init__(self, a: Any) -> None:
+        self.a = a
+
+
+NAIVE = dt.datetime(2020, 1, 1)  # noqa: DTZ001 - one of the values
+
+#: Values of which no two are the same.
+DIFFERENT: list[Any] = [
+    None, False, True, 0, 1, -1, 255, "255", 10**5000, 0.0, -0.0, 1.0, float("nan"), 1j, "", "a", "1", "\udcff", "None",
+    b"", b"a", bytearray(b"a"), (), [], {}, set(), frozenset(), (1,), [1], {1}, frozenset({1}), {1: 1}, (1, 2), (12,),
+    ((1,), 2), (1, (2,)), [[], [[]]], {"a": 1, "b": 2}, {"a": 2, "b": 1}, set("abc"), Path("a"), PurePosixPath("a"),
+    Path("b"), range(3), range(0, 4, 2), slice(3), slice(1, 3), ..., Decimal("1.0"), Decimal("1.00"), uuid.UUID(int=1),
+    dt.date(2020, 1, 1), NAIVE, dt.datetime(2020, 1, 1, tzinfo=dt.UTC), dt.time(1), dt.timedelta(1),
+    NAIVE.replace(fold=1), Colour.RED, Colour.BLUE, Point(1, 2), Photo("a"), Photo("a", {"x", "y"}),
+    Photo("a", more={"k": [1]}), Slotted(1), Slotted("1"), np.int64(1), np.int32(1), np.float64(1), np.array([1, 2]),
+    np.array([[1, 2]]), np.array([1, 2], "i2"), np.array([1.0, 2.0]), np.array(["a", None], object), np.zeros(9999),
+    np.ones(9999), np.dtype("f4"), np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]), Photo, len, os.path.join,
+    {Point(1, 2): Photo("a")}, [Photo("a"), Photo("a")], [Photo("a"), Photo("b")],
+]  # fmt: skip
+
+
+def test_no_two_values_have_the_same_form() -> None:
+    forms = [encode(value) for value in DIFFERENT]
+    twice = [form for form, count in Counter(forms).items() if count > 1]
+    assert twice == []
+    assert len(set(map(digest, DIFFERENT))) == len(DIFFERENT)
+
+
+def test_equal_values_have_the_same_form_however_they_were_made() -> None:
+    one = Photo("a", {"x", "y", "z"}, {"a": 1, "b": "long text"})
+    other = Photo("".join("a"), {"z", "y", "x"}, {"b": "long " + "text", "a": 1})
+    assert encode(one) == encode(other)
+    assert encode([one, one]) == encode([one, other])
+    assert encode(np.arange(6).reshape(2, 3).T) == encode(np.arange(6).reshape(2, 3).T.copy())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_a_value_has_the_same_form_in_every_process(seed: str) -> None:
+    code = "from tests.unit.test_item_identity import *; print(digests(DIFFERENT).hex())"
+    environment = {**os.environ, "PYTHONHASHSEED": seed}
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == digests(DIFFERENT).hex()
+
+
+class Restless:
+    """Says something else each time."""
+
+    count = 0
+
+    def __reduce__(self) -> Any:
+        Restless.count += 1
+        return (Slotted, (Restless.count,))
+
+
+def itself() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+def nested() -> list[Any]:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (lambda: None, "not found under that name"),
+        (threading.Lock(), "cannot pickle"),
+        (Restless(), "differently each time"),
+        (itself(), "refers to itself"),
+        (nested(), "nested too deep"),
+        (type("Local", (), {})(), "not found under that name"),
+        ([{"a": (each for each in list[int]())}], "cannot pickle"),
+    ],
+)
+def test_what_has_no_stable_form_is_refused(value: Any, why: str) -> None:
+    with pytest.raises(NoIdentityError, match=why):
+        encode(value)
+
+
+# -- matching ----------------------------------------------------------------------------------------------------------
+
+
+def blocks(values: list[tuple[int, int]], size: int) -> Iterator[Block]:
+    for lo in range(0, len(values), size):
+        part = values[lo : lo + size]
+        yield Block(digests(value for value, _ in part), digests(key for _, key in part))
+
+
+LISTS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 1)), max_size=30)
+
+
+@given(LISTS, LISTS, st.integers(1, 5), st.integers(1, 5))
+def test_items_are_matched_with_their_like_and_with_nothing_else(
+    recorded: list[tuple[int, int]], today: list[tuple[int, int]], one: int, other: int
+) -> None:
+    with small_blocks():
+        found = match(blocks(today, one), blocks(recorded, other), range(100, 100 + len(recorded)))
+    matched = {index: slot - 100 for index, slot in enumerate(found.slots) if slot != matching.NO_SLOT}
+    assert all(today[index][0] == recorded[slot][0] for index, slot in matched.items())
+    assert len(set(matched.values())) == len(matched)
+    before, now = Counter(value for value, _ in recorded), Counter(value for value, _ in today)
+    assert len(matched) == (before & now).total()
+    assert list(found.new) == [index for index in range(len(today)) if index not in matched]
+    assert [slot - 100 for slot in found.gone] == sorted(set(range(len(recorded))) - set(matched.values()))
+    assert list(found.changed) == [index for index, slot in matched.items() if today[index][1] != recorded[slot][1]]
