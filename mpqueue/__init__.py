@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mpqueue._output.progress import Progress
     from mpqueue._queue.job import Job, JobItem
     from mpqueue._queue.job_queue import JobQueue
+    from mpqueue._queue.recorded.item_keys import content_key, file_key
     from mpqueue._queue.run import JobRun
     from mpqueue._wire.memory.shared import Shared, share
     from mpqueue._worker.handlers.current_item import CurrentItem, current_item
@@ -89,6 +90,7 @@ _HOMES = {
         "WorkerStartError",
     ),
     "mpqueue.events": ("ItemRetry", "JobFinished", "JobProgress", "JobStarted"),
+    "mpqueue._queue.recorded.item_keys": ("content_key", "file_key"),
     "mpqueue._queue.job": ("Job", "JobItem"),
     "mpqueue._output.progress": ("Progress",),
     "mpqueue._queue.job_queue": ("JobQueue",),
@@ -141,7 +143,9 @@ __all__ = [
     "WorkerCrashedError",
     "WorkerStartError",
     "amap",
+    "content_key",
     "current_item",
+    "file_key",
     "imap",
     "imap_unordered",
     "map",

@@ -21,8 +21,7 @@ STDIN = "-"
 
 def read_items(inputs: Sequence[str], kind: str | None) -> list[Any]:
     """The items. Raises UsageError for a file that is not there, or that is not what it is said to be."""
-    if kind is None:
-        kind = "lines" if list(inputs) == [STDIN] else "files"
+    kind = _kind_of(inputs, kind)
     if kind == "files":
         return _files(inputs)
     read: Callable[[TextIO], Iterable[Any]] = {"lines": _lines, "jsonl": _json_lines, "csv": _rows}[kind]
@@ -34,6 +33,15 @@ def read_items(inputs: Sequence[str], kind: str | None) -> list[Any]:
             except (ValueError, csv.Error) as error:
                 raise UsageError(f"{_named(name)}: expected {kind}, got {error}") from None
     return items
+
+
+def of_files(inputs: Sequence[str], kind: str | None) -> bool:
+    """True where the items are files."""
+    return _kind_of(inputs, kind) == "files"
+
+
+def _kind_of(inputs: Sequence[str], kind: str | None) -> str:
+    return kind or ("lines" if list(inputs) == [STDIN] else "files")
 
 
 def _files(inputs: Sequence[str]) -> list[str]:

@@ -28,7 +28,7 @@ from mpqueue._os.monotonic import monotonic
 from mpqueue._output.export import as_json_line, record_of
 from mpqueue._queue.job import Job, JobItem
 from mpqueue._queue.job_queue import JobQueue
-from mpqueue._queue.recorded_book import RecordedBook
+from mpqueue._queue.recorded.recorded_book import RecordedBook
 from mpqueue._queue.run import JobRun
 from mpqueue._text import label, visible
 from mpqueue.retry import RetryPolicy

@@ -8,13 +8,13 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mpqueue._cli.early_end import EarlyEnd, add_options
 from mpqueue._cli.function_names import load_function
-from mpqueue._cli.inputs import KINDS, read_items
+from mpqueue._cli.inputs import KINDS, of_files, read_items
 from mpqueue._cli.outputs import InOrder, Output, check_output, open_output
 from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say
 from mpqueue._os.monotonic import monotonic
@@ -22,6 +22,7 @@ from mpqueue._output.bars import can_draw, describe, minutes
 from mpqueue._output.progress import Progress, ShowProgress
 from mpqueue._queue.job import Job, JobItem
 from mpqueue._queue.job_queue import JobQueue
+from mpqueue._queue.recorded.item_keys import content_key, file_key
 from mpqueue._queue.run import JobRun
 from mpqueue._text import label, visible, visible_line
 from mpqueue.errors import HandlerPicklingError, QueueClosedError
@@ -83,6 +84,8 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     add("--timeout", type=seconds, metavar="S", help="seconds that one try may take")
     add("--journal", metavar="run.db", help="write down what becomes of each item: the same command, given again after "
         "whatever ended it, runs only what is missing or new")  # fmt: skip
+    add("--key", choices=("file", "content", "value"), help="how a journal knows that an item has changed: by its "
+        "file's size and time (default for files), its file's content, or its value (default for others)")  # fmt: skip
     add_options(parser)
     add("--on-error", choices=("continue", "stop", "skip"), default="continue", help="items that fail for good: go on "
         "(default), stop at the first, or go on and leave them out of the output")  # fmt: skip
@@ -117,15 +120,27 @@ def run(args: argparse.Namespace) -> int:
     ):
         try:
             job = queue.create_job(
-                args.handler, items, handler, setup=setup, capture_output=args.capture_output, update=True
+                args.handler,
+                items,
+                handler,
+                setup=setup,
+                capture_output=args.capture_output,
+                update=True,
+                key=_key_of(args),
             )
-        except (HandlerPicklingError, TypeError, ValueError) as error:
+        except (HandlerPicklingError, TypeError, ValueError, OSError) as error:
             raise UsageError(str(error)) from None
         if args.dashboard:
             _serve(queue)
         started = queue.start(job.id, progress=progress_of(args.progress))
         with EarlyEnd(queue, started, args, began_at) as early_end:
             return _follow(queue, started, output, args, early_end)
+
+
+def _key_of(args: argparse.Namespace) -> Callable[[Any], bytes | str] | None:
+    kind = args.key or ("file" if of_files(args.inputs, args.kind) else "value")
+    keys: dict[str, Callable[[Any], bytes | str] | None] = {"file": file_key, "content": content_key, "value": None}
+    return keys[kind]
 
 
 def log_to_stderr(level: str) -> None:

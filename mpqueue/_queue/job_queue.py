@@ -24,7 +24,7 @@ from mpqueue._queue.closer import Closer
 from mpqueue._queue.host import QueueHost
 from mpqueue._queue.job import Job
 from mpqueue._queue.live_pages import LivePages, QueueView
-from mpqueue._queue.new_job import NewJob, RecordOptions
+from mpqueue._queue.new_job import NewJob, record_options
 from mpqueue._queue.open_runs import JobStarter, OpenRuns
 from mpqueue._queue.registry import Registry
 from mpqueue._queue.run import JobRun
@@ -53,6 +53,7 @@ class JobKeywords(TypedDict, total=False):
     seed: int | None
     strict: bool
     update: bool
+    key: Callable[[Any], bytes | str] | None
     trace: bool
 
 
@@ -207,6 +208,7 @@ class JobQueue(SafeEmitter):
         seed: int | None = None,
         strict: bool = False,
         update: bool = False,
+        key: Callable[[Any], bytes | str] | None = None,
         trace: bool = False,
     ) -> Job:
         """Create a job without starting it.
@@ -224,15 +226,18 @@ class JobQueue(SafeEmitter):
 
         Where the queue's journal has a job of that id, this one goes on where that was: what has ended counts, and is
         not run again. Items are known by their ids, or else by their values, never by their position. With ``update``
-        the job's items may be others than those that were recorded: new ones run, ones that have an id and another
-        value run again, ones that are gone do not count until they come back. Without it such items are refused, and
-        nothing is changed. If the handler's code seems to have changed there is a warning, with ``strict`` a
-        `JournalMismatchError`. A job that was over is so at once, and its run resolves at once.
+        the job's items may be others than those that were recorded: new ones run, changed ones run again, ones that are
+        gone do not count until they come back. Without it such items are refused, and nothing is changed. ``key(item)``
+        says in which state an item is, as bytes or a str: an item with another key has changed (`file_key`,
+        `content_key`). Without it an item has changed if it has an id and another value. The key is taken now, so that
+        a file that changes while the job runs is done again next time. If the handler's code seems to have changed
+        there is a warning, with ``strict`` a `JournalMismatchError`. A job that was over is so at once, and its run
+        resolves at once.
 
         Raises `JobExistsError` for an id that is taken, `HandlerPicklingError` for a handler that can't be serialized,
         `JournalMismatchError` for one that the journal has with other items, `JournalError` where that can't be read
-        or written, TypeError or ValueError for anything else that is wrong, and what the iterable raises; nothing is
-        created then.
+        or written, TypeError or ValueError for anything else that is wrong, and what the iterable and ``key`` raise;
+        nothing is created then.
         """
         self._closer.check_open("create a job")
         if not isinstance(id, str):
@@ -248,7 +253,7 @@ class JobQueue(SafeEmitter):
             seed=seed,
             trace=trace,
         )
-        record = RecordOptions(checks.check_bool("strict", strict), checks.check_bool("update", update))
+        record = record_options(strict=strict, update=update, key=key)
         check_job(self._backend, options)
         self._jobs.check_free(id)
         table, began = make_table(items), self._engine.clock.now()

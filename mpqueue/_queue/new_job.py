@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._options import JobOptions
+from mpqueue._options import JobOptions, check_bool
 from mpqueue._text import digits
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
 from mpqueue._wire.pickling.payload import dump_by_value
@@ -41,6 +41,15 @@ class RecordOptions(NamedTuple):
     strict: bool = False
     update: bool = False
     key: Key | None = None
+
+
+def record_options(*, strict: bool = False, update: bool = False, key: Key | None = None) -> RecordOptions:
+    """The same, checked. Raises TypeError."""
+    check_bool("strict", strict)
+    check_bool("update", update)
+    if key is not None and not callable(key):
+        raise TypeError(f"key: expected a function of an item, got {shown(key)} of type {type(key).__name__}")
+    return RecordOptions(strict, update, key)
 
 
 class NewJob:

@@ -13,7 +13,7 @@ from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.machinery import Engine
 from mpqueue._queue.job import Job
 from mpqueue._queue.new_job import NewJob, RecordOptions
-from mpqueue._queue.recorded_book import RecordedBook, check_kept
+from mpqueue._queue.recorded.recorded_book import RecordedBook, check_kept
 from mpqueue.errors import JobExistsError, JobNotFoundError, JobStateError, shown
 from mpqueue.status import JobStatus, QueueStats
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -152,6 +153,24 @@ def test_a_journal_tells_its_jobs_and_failures_and_runs_them_again(folder: Path)
     assert {row["status"] for row in rows} == {"completed"}
     assert mpqueue(folder, "export", "run.db", "-o", "all.csv").returncode == 0
     assert (folder / "all.csv").read_text().splitlines()[0].startswith("id,payload,")
+
+
+def test_files_that_changed_are_done_again_by_their_time_or_by_their_content(folder: Path) -> None:
+    files, run = (
+        [folder / name for name in ("a.txt", "b.txt")],
+        ("run", "words:count", "--journal", "run.db", "-j", "1"),
+    )
+    for file in files:
+        file.write_text("text")
+    assert mpqueue(folder, *run, "*.txt", "--key", "content").returncode == 0
+    os.utime(files[0], ns=(1, 1))
+    files[1].write_text("other")
+    assert mpqueue(folder, *run, "[ab].txt", "--key", "content").returncode == 0
+    assert [calls(folder).count(file.name) for file in files] == [1, 2]
+    assert mpqueue(folder, *run, "[ab].txt").returncode == 0  # by size and time from now on
+    os.utime(files[0], ns=(2, 2))
+    assert mpqueue(folder, *run, "[ab].txt").returncode == 0
+    assert [calls(folder).count(file.name) for file in files] == [3, 3]
 
 
 def test_what_makes_no_sense_is_told(folder: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import tempfile
 import threading
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mpqueue
 from mpqueue import JobQueue, current_item
 from mpqueue._core.state.item_table import Failure, make_table
 from mpqueue._options import JobOptions
@@ -31,12 +34,17 @@ from tests.support.small_blocks import small_blocks
 pytestmark = pytest.mark.slow
 
 
-class Now:
-    def __init__(self) -> None:
-        self.time = 0.0
+class Unsynced(sqlite3.Connection):
+    """Does not wait for the disk."""
 
-    def __call__(self) -> float:
-        return self.time
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        return super().execute("PRAGMA synchronous=OFF" if sql.startswith("PRAGMA synchronous") else sql, *arguments)
+
+
+def opened(path: str) -> Journal:
+    """The journal, whose clock stands still."""
+    make = partial(sqlite3.connect, isolation_level=None, check_same_thread=False, factory=Unsynced)
+    return Journal(path, lambda: 0.0, make)
 
 
 def taken_up(journal: Journal, items: list[Any], options: RecordOptions) -> NewJob:
@@ -96,7 +104,7 @@ def test_whatever_is_added_removed_changed_or_moved_no_result_is_another_items(
         path = os.path.join(folder, "run.db")
         for listed, ending, failing in days:
             items = [{"id": at, "value": value} for at, value in listed] if has_ids else [at for at, _ in listed]
-            journal = Journal(path, Now())
+            journal = opened(path)
             try:
                 with contextlib.suppress(JournalMismatchError):
                     taken_up(journal, items, RecordOptions())
@@ -127,7 +135,7 @@ def test_equal_values_count_as_often_as_they_are_there(days: list[list[str]]) ->
     with tempfile.TemporaryDirectory() as folder, small_blocks():
         path = os.path.join(folder, "run.db")
         for items in days:
-            journal = Journal(path, Now())
+            journal = opened(path)
             try:
                 table = (job := taken_up(journal, items, RecordOptions(update=True))).book.table
                 there = Counter(items)
@@ -161,8 +169,61 @@ def test_workers_run_what_is_new_or_changed_and_random_numbers_follow_the_item(t
     assert attempts == dict.fromkeys(["new", "b", "a", "c", "d"], 1)
 
 
+@pytest.mark.parametrize("key", [mpqueue.file_key, mpqueue.content_key])
+def test_a_file_that_has_changed_is_done_again_also_if_it_changed_meanwhile(tmp_path: Path, key: Any) -> None:
+    files = [tmp_path / name for name in "abc"]
+    for file in files:
+        file.write_text("before")
+
+    def run(*change: Path) -> int:
+        with JobQueue(1, journal=tmp_path / "run.db") as queue:
+            job = queue.create_job("job", files, do.succeed, update=True, key=key)
+            waiting = job.total - job.completed
+            for file in change:
+                file.write_text("after it all")
+            queue.start("job").result()
+            return waiting
+
+    assert run(files[0]) == 3
+    assert run() == 1
+    assert run() == 0
+    os.utime(files[1], ns=(1, 1))
+    assert run() == (1 if key is mpqueue.file_key else 0)
+
+
+def untyped_key(_: Any) -> Any:
+    """No key."""
+    return 3
+
+
+def test_a_key_that_fails_names_the_item_and_nothing_is_created(tmp_path: Path) -> None:
+    with JobQueue(1, journal=tmp_path / "run.db") as queue:
+        missing = str(tmp_path / "missing")
+        with pytest.raises(FileNotFoundError, match="key of item 0"):
+            queue.create_job("job", [missing], do.succeed, key=mpqueue.file_key)
+        with pytest.raises(TypeError, match=r"expected the path of a file, got \{'path'"):
+            queue.create_job("job", [{"path": missing}], do.succeed, key=mpqueue.content_key)
+        with pytest.raises(TypeError, match="returns bytes or a str, got 3 for item 0"):
+            queue.create_job("job", [missing], do.succeed, key=untyped_key)
+        with pytest.raises(TypeError, match="key: expected a function"):
+            queue.create_job("job", [missing], do.succeed, key="file")  # type: ignore[call-overload]
+        assert queue.jobs() == []
+
+
+def test_another_kind_of_key_makes_everything_another(tmp_path: Path) -> None:
+    journal = opened(str(tmp_path / "run.db"))
+    try:
+        taken_up(journal, ["a", "b"], RecordOptions())
+        with pytest.raises(JournalMismatchError, match="2 changed"):
+            taken_up(journal, ["a", "b"], RecordOptions(key=str.upper))
+        assert taken_up(journal, ["b", "a"], RecordOptions(update=True, key=str.upper)).book.total == 2
+        assert taken_up(journal, ["a", "b"], RecordOptions(key=str.upper)).book.total == 2
+    finally:
+        journal.close()
+
+
 def test_an_item_without_identity_is_refused_with_what_to_do_about_it(tmp_path: Path) -> None:
-    journal = Journal(str(tmp_path / "run.db"), Now())
+    journal = opened(str(tmp_path / "run.db"))
     try:
         with pytest.raises(TypeError, match=r'items\[1\].*no identity.*give each item an "id"'):
             taken_up(journal, [1, threading.Lock()], RecordOptions())
@@ -175,12 +236,12 @@ def test_an_item_without_identity_is_refused_with_what_to_do_about_it(tmp_path: 
 def test_a_job_whose_maker_ended_before_all_of_it_was_there_is_none(tmp_path: Path) -> None:
     path = str(tmp_path / "run.db")
     with small_blocks():
-        journal = Journal(path, Now())
+        journal = opened(path)
         taken_up(journal, list(range(20)), RecordOptions())
         journal.ask(lambda store: store._connection.execute("UPDATE jobs SET total = -1"))
         assert journal.reader.find("job") is None
         assert journal.reader.jobs() == []
         journal.close()
-        journal = Journal(path, Now())
+        journal = opened(path)
         assert taken_up(journal, list("abc"), RecordOptions()).book.total == 3
         journal.close()

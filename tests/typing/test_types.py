@@ -20,6 +20,10 @@ class Photo:
     path: str
 
 
+def path_of(photo: Photo) -> str:
+    return photo.path
+
+
 def describe(photo: Photo) -> str:
     return photo.path
 
@@ -106,7 +110,7 @@ async def check_coroutines(run: JobRun[Photo, str]) -> None:
 
 
 def check_jobs(queue: JobQueue) -> None:
-    job = queue.create_job("a", PHOTOS, describe, max_retries=0, priority=1, update=True)
+    job = queue.create_job("a", PHOTOS, describe, max_retries=0, priority=1, update=True, key=path_of)
     assert_type(job, Job[Photo, str])
     assert_type(job.results, list[str | None])
     assert_type(job.items, Items[Photo, str])

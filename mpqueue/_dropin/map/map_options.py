@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from typing import Literal, TypedDict
+from collections.abc import Callable
+from typing import Any, Literal, TypedDict
 
 from mpqueue._options import JobOptions, check_concurrency, check_timeout, choose_policy, choose_seed
 from mpqueue._output.progress import ShowProgress
@@ -37,6 +38,7 @@ class MapOptions(CallOptions, total=False):
 
     journal: str | os.PathLike[str] | None
     update: bool
+    key: Callable[[Any], bytes | str] | None
 
 
 class StreamOptions(CallOptions, total=False):

@@ -22,10 +22,10 @@ from mpqueue._dropin.map.map_options import (
     job_options,
 )
 from mpqueue._dropin.shared_pool import THREADS, shared_pool
-from mpqueue._options import JobOptions, check_bool
+from mpqueue._options import JobOptions
 from mpqueue._output.progress import ShowProgress, check_progress
 from mpqueue._queue.job_queue import JobQueue
-from mpqueue._queue.new_job import RecordOptions
+from mpqueue._queue.new_job import RecordOptions, record_options
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue._worker.handlers.called import StarCall
 from mpqueue.errors import QueueClosedError, TooManyFailuresError, shown
@@ -74,6 +74,7 @@ def map(
     max_failures: int | None = None,
     journal: str | os.PathLike[str] | None = None,
     update: bool = False,
+    key: Callable[[Any], bytes | str] | None = None,
     seed: int | None = None,
 ) -> list[Any]:
     """``[fn(item) for item in items]`` on all cores; a worker that dies costs its item one try, and nothing else.
@@ -93,7 +94,8 @@ def map(
     With ``journal``, the path of a file, the same call, made again after whatever ended the program, runs only what is
     missing, see `JobQueue`. A journal is for one call with each function: other items are refused with
     `JournalMismatchError`, unless ``update`` says that the list changes from call to call: then new items run, and what
-    is gone is kept until it comes back. Such a call has workers of its own.
+    is gone is kept until it comes back. An item whose ``key(item)`` is another
+    than before runs again (``key=mpqueue.file_key``, say). Such a call has workers of its own.
 
     ``seed`` makes ``current_item().rng`` give the same numbers each time; None: others each time.
 
@@ -102,10 +104,19 @@ def map(
     check_progress(progress)
     _check_failure_options(on_error, max_failures)
     job = job_options("map", concurrency, max_retries, retry, timeout, chunksize, seed)
-    record = RecordOptions(update=check_bool("update", update)) if journal is not None else None
+    record = record_options(update=update, key=key)
     rows = read_all(items)
     with _queue_for(enough_workers(concurrency, len(rows)), journal) as queue:
-        batch = Batch(queue, fn, rows, job, max_failures, progress, record=record, seed_given=seed is not None)
+        batch = Batch(
+            queue,
+            fn,
+            rows,
+            job,
+            max_failures,
+            progress,
+            record=record if journal is not None else None,
+            seed_given=seed is not None,
+        )
         try:
             batch.run.result()
         except BaseException:
