@@ -166,6 +166,10 @@ class NewJob:
         book.retries = recorded.retries
         table.start_afresh(match.changed)
         book.go_on()
+        counted = recorded.completed + recorded.failed - len(unreadable) - book.completed - book.failed
+        if match.is_same and counted > 0:
+            log.warning("job %r: %d items more have ended by its counts in %s than by its rows, so these run again",
+                        book.id, counted, reader.path)  # fmt: skip
         status = recorded.status
         if not (match.is_same and recorded.slots is not None and places == table.slots):
             if status in OVER:

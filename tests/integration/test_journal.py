@@ -596,20 +596,23 @@ def test_killing_a_queue_whose_disk_has_just_failed_resolves_its_runs(path: Path
     assert bystander.completed == 2
 
 
-def test_a_journal_that_is_damaged_is_refused_and_left_as_it_is(path: Path) -> None:
+def test_damage_costs_the_items_of_the_row_which_run_again(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with JobQueue(1, journal=path) as queue:
         queue.run("ab", do.succeed, id="job")
         queue.run("ab", do.succeed, id="bystander")
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE chunks SET body = substr(body, 1, length(body) - 1) WHERE job = 1")
     connection.close()
-    before = rows_of(path)
     with JobQueue(1, journal=path) as queue:
-        for refused in (lambda: queue.create_job("job", "ab", do.succeed), lambda: queue.load_job("job")):
-            with pytest.raises(JournalError, match="damaged"):
-                refused()
+        assert [item.status for item in queue.load_job("job").items] == [ItemStatus.PENDING] * 2
+        job = queue.create_job("job", "ab", do.succeed)
+        assert (job.status, job.completed) == (JobStatus.PENDING, 0)
+        assert queue.start("job").result(60).results == ["a", "b"]
         assert queue.load_job("bystander").completed == 2
-    assert rows_of(path) == before
+    assert len(logged(caplog)) == 2
+    with JobQueue(1, journal=path) as queue:
+        assert queue.create_job("job", "ab", do.succeed).results == ["a", "b"]
+    assert len(logged(caplog)) == 2
     path.write_bytes(os.urandom(10_000))
     with pytest.raises(JournalError, match="another kind"):
         JobQueue(1, journal=path)

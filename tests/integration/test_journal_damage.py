@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +179,70 @@ def test_an_older_journal_that_is_put_back_deletes_no_newer_results(
     assert "3 files" in caplog.text
     path.write_bytes(newest)
     assert done_in(path) == set(range(LAST + 1))
+
+
+def bodies_of(path: Path) -> list[tuple[str, str, int]]:
+    """All bodies and files that say what became of items: where it is, its column, its row."""
+    with closing(sqlite3.connect(path)) as connection:
+        rows = [number for (number,) in connection.execute("SELECT number FROM chunks")]
+    files = [("file", str(found), 0) for found in sorted(folder_of(str(path)).iterdir())]
+    return [("row", column, number) for number in rows for column in ("body", "slots")] + files
+
+
+def change(path: Path, where: tuple[str, str, int], rng: random.Random) -> None:
+    """Flip a bit, cut something off, or put another one's content there."""
+    kind, name, number = where
+
+    def changed(content: bytes, other: bytes) -> bytes:
+        data, how = bytearray(content), rng.randrange(4)
+        if how == 0 and other != content:
+            return other
+        if how == 1:
+            return bytes(data[: rng.randrange(len(data))])
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        return bytes(data)
+
+    if kind == "file":
+        others = sorted(folder_of(str(path)).iterdir())
+        Path(name).write_bytes(changed(Path(name).read_bytes(), rng.choice(others).read_bytes()))
+        return
+    with closing(sqlite3.connect(path)) as connection:
+        query = f"SELECT {name} FROM chunks WHERE number = ?"
+        other = rng.choice(connection.execute("SELECT number FROM chunks").fetchall())[0]
+        contents = [connection.execute(query, (each,)).fetchone()[0] for each in (number, other)]
+        connection.execute(f"UPDATE chunks SET {name} = ? WHERE number = ?", (changed(*contents), number))
+        connection.commit()
+
+
+def test_whatever_is_damaged_or_exchanged_no_result_is_wrong_and_only_its_items_run_again(
+    killed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(killed / "now", tmp_path / "now")
+    path = tmp_path / "now" / "run.db"
+    Journal(str(path), lambda: 0.0).close()
+    good, files = path.read_bytes(), {found: found.read_bytes() for found in folder_of(str(path)).iterdir()}
+    places = bodies_of(path)
+    assert len(places) == 2 * (LAST + 1) + 4
+    for seed, where in enumerate(places):
+        rng = random.Random(seed)
+        change(path, where, rng)
+        reader = Reader(str(path))
+        job = reader.find("job")
+        assert job is not None
+        table = make_table(range(job.total))
+        lost = reader.fill(table, job)
+        for index, code in enumerate(table.status):
+            if code == COMPLETED and index not in lost:
+                assert table.results[index] == result_of(index)
+        kind, column, number = where
+        if kind == "file":
+            assert len(lost) == 1, where
+        elif column == "body":
+            assert len(lost) == ITEMS, where
+        assert sum(code == COMPLETED for code in table.status) >= (LAST + 1 - number) * ITEMS
+        path.write_bytes(good)
+        for found, content in files.items():
+            found.write_bytes(content)
 
 
 # -- while it is open --------------------------------------------------------------------------------------------------

@@ -21,8 +21,9 @@ from mpqueue import JobQueue, current_item
 from mpqueue._core.state.item_table import Failure, make_table
 from mpqueue._options import JobOptions
 from mpqueue._parent.journal.chunk_rows import make_row
+from mpqueue._parent.journal.journal_file import chunk_statement
 from mpqueue._parent.journal.journal_writer import Entry, Journal
-from mpqueue._parent.journal.recorder import Recorder, chunk_statement
+from mpqueue._parent.journal.recorder import Recorder
 from mpqueue._queue.new_job import NewJob, RecordOptions
 from mpqueue.errors import JournalMismatchError
 from mpqueue.retry import RetryPolicy
@@ -72,7 +73,7 @@ def end(journal: Journal, job: NewJob, indices: list[int], failing: set[int]) ->
     assert recorded is not None
     row = make_row(table, indices, {})
     assert row.body is not None
-    journal.post(Entry([chunk_statement(journal.next_chunk(), recorded.number, row.body)]))
+    journal.post(Entry([chunk_statement(journal.next_chunk(), recorded.number, row)]))
     journal.flush()
 
 

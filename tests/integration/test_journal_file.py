@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,11 @@ import mpqueue
 from mpqueue._core.state.item_table import make_table
 from mpqueue._parent.journal.chunk_rows import make_row
 from mpqueue._parent.journal.items.inventory import Inventory
-from mpqueue._parent.journal.journal_file import folder_of
+from mpqueue._parent.journal.journal_file import chunk_statement, connect, folder_of
 from mpqueue._parent.journal.journal_lock import is_held
 from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue._parent.journal.journal_writer import Entry, Journal
 from mpqueue._parent.journal.kept_values import BigFile
-from mpqueue._parent.journal.recorder import chunk_statement
 from mpqueue._parent.journal.schema import APPLICATION, VERSION
 from mpqueue.errors import JournalError
 from tests.support.programs import start_program
@@ -69,7 +69,7 @@ def test_a_journal_is_for_its_user_alone_and_leaves_one_file(tmp_path: Path) -> 
     old = os.umask(0)
     try:
         with opened(path) as journal:
-            journal.post(Entry([(ADD, (b"a",))], [(BigFile("x.value", (b"big",)), 1)]))
+            journal.post(Entry([(ADD, (b"a",))], [(BigFile("x.value", (b"big",), b""), 1)]))
             journal.flush()
             folder = folder_of(str(path))
             rights = {
@@ -229,9 +229,8 @@ def test_whatever_bytes_are_in_a_journal_it_is_read_or_refused(tmp_path: Path) -
         number = Inventory(table).add(journal, columns)
         for lo in range(0, 40, 10):
             table.complete(range(lo, lo + 10), ["result"] * 10)
-            body = make_row(table, range(lo, lo + 10), {}).body
-            assert body is not None
-            journal.post(Entry([chunk_statement(journal.next_chunk(), number, body)]))
+            row = make_row(table, range(lo, lo + 10), {})
+            journal.post(Entry([chunk_statement(journal.next_chunk(), number, row)]))
         assert number == 1
     good, told = path.read_bytes(), list[str]()
     for nth in range(150):
@@ -331,7 +330,9 @@ def test_parts_of_files_are_removed_by_the_next_writer_and_files_of_a_removed_jo
     path = tmp_path / "run.db"
     folder = folder_of(str(path))
     with opened(path) as journal:
-        journal.post(Entry([], [(BigFile("kept.value", (b"a", memoryview(b"b"))), 1), (BigFile("other.value", ()), 2)]))
+        journal.post(
+            Entry([], [(BigFile("kept.value", (b"a", memoryview(b"b")), b""), 1), (BigFile("other.value", (), b""), 2)])
+        )
     (folder / "half.value.part").touch()
     (folder / "other.value").rename(folder / "other.value.part")  # the program ended before it got its name
     (folder / "mine.txt").touch()
@@ -408,3 +409,24 @@ def test_what_can_not_be_written_at_the_end_is_told(tmp_path: Path, caplog: pyte
         journal.post(Entry([(ADD, (os.urandom(100_000),))]))
     assert "will run again" in caplog.text
     assert bodies(path) == [b"a"]
+
+
+@pytest.mark.parametrize("bad", [("too big", b"x" * 20_000), ("no value", object())], ids=lambda bad: bad[0])
+def test_a_row_that_can_never_be_written_stops_no_other(
+    tmp_path: Path, bad: tuple[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    def limited(path: str) -> sqlite3.Connection:
+        connection = connect(path)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
+        return connection
+
+    path, told = tmp_path / "run.db", list[int]()
+    journal = Journal(str(path), Now(), limited)
+    for at, body in enumerate([b"a", b"b", bad[1], b"c"]):
+        journal.post(Entry([(ADD, (body,))], done=partial(told.append, at)))
+    journal.flush()
+    assert bodies(path) == [b"a", b"b", b"c"]
+    assert told == [0, 1, 2, 3]  # or those who wait for it would wait for ever
+    assert caplog.text.count("can't be written") == 1
+    journal.close()
+    assert journal.lost is None

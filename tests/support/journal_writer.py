@@ -16,8 +16,8 @@ from mpqueue._core.state.item_table import make_table
 from mpqueue._parent.journal import journal_file as store
 from mpqueue._parent.journal.chunk_rows import make_row
 from mpqueue._parent.journal.items.inventory import Inventory
+from mpqueue._parent.journal.journal_file import chunk_statement
 from mpqueue._parent.journal.journal_writer import Entry, Journal
-from mpqueue._parent.journal.recorder import chunk_statement
 
 #: Chunks that are written, and items in each; every fifth chunk brings a big value.
 CHUNKS, ITEMS = 24, 5
@@ -43,7 +43,7 @@ def write_journal(path: Path, connect: store.Connect, tell: Callable[[str], obje
         assert row.body is not None
         files = [(file, number) for file in row.files]
         done = None if chunk % 2 == 0 else lambda chunk=chunk: tell(str(chunk))
-        journal.post(Entry([chunk_statement(journal.next_chunk(), number, row.body)], files, done))
+        journal.post(Entry([chunk_statement(journal.next_chunk(), number, row)], files, done))
         if chunk % 2:
             journal.flush()
     journal.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+import types
+from collections.abc import Collection
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -12,13 +14,15 @@ import numpy as np
 import pytest
 
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
-from mpqueue._parent.journal.chunk_rows import Row, RowReader, make_row
+from mpqueue._parent.journal import chunk_rows
+from mpqueue._parent.journal.chunk_rows import Row, RowReader, WrittenRow, make_row
 from mpqueue._parent.journal.code_hash import differs, hash_code
 from mpqueue._parent.journal.items.kept_payloads import hash_payloads, keep_payloads, read_payloads
 from mpqueue._parent.journal.kept_values import (
     BIG,
     BigFile,
     NotKept,
+    ReadFile,
     Unreadable,
     keep,
     keep_error,
@@ -30,12 +34,14 @@ from mpqueue.errors import ItemTimeoutError, JournalError, RemoteError, RemoteTr
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 HERE = Place("chunks", 1, 1)
+SLOTS = Place("chunks.slots", 1, 1)
 
 
-def sealed(row: Row) -> bytes:
+def sealed(row: Row) -> WrittenRow:
     """The row as it would be written."""
     assert row.body is not None
-    return row.body.seal(HERE)
+    assert row.slots is not None
+    return WrittenRow(row.body.seal(HERE), HERE, row.slots.seal(SLOTS), SLOTS)
 
 
 def no_file(name: str) -> bytes:
@@ -50,12 +56,13 @@ def through_journal(value: Any) -> Any:
     return restore(kept, content.__getitem__)
 
 
-def copied(table: ItemTable, *rows: bytes) -> ItemTable:
-    """A new table of the same items, with these rows read into it."""
+def copied(table: ItemTable, *rows: WrittenRow, read_file: ReadFile = no_file, lost: Collection[int] = ()) -> ItemTable:
+    """A new table of the same items, with these rows read into it, of which these items are ``lost``."""
     fresh = ItemTable(list(table.payloads), None, table.rule)
-    reader = RowReader(fresh, len(fresh), no_file, "run.db")
-    for body in rows:
-        reader.read(body, HERE)
+    reader = RowReader(fresh, len(fresh), read_file, "run.db")
+    for row in rows:
+        reader.read(row)
+    assert reader.lost == set(lost)
     return fresh
 
 
@@ -214,16 +221,60 @@ def test_what_items_wrote_comes_back() -> None:
     assert copied(table, sealed(make_row(table, range(2), {}))).output == {1: ("out", "err")}
 
 
+def flipped(body: bytes, at: int) -> bytes:
+    """The body with a bit flipped."""
+    data = bytearray(body)
+    data[at] ^= 4
+    return bytes(data)
+
+
 @pytest.mark.parametrize("at", [0, 3, 4, 20, -1])
-def test_damage_is_noticed(at: int) -> None:
-    table = make_table("ab")
-    table.complete(range(2), [1, 2])
-    body = bytearray(sealed(make_row(table, range(2), {})))
-    body[at] ^= 4
-    with pytest.raises(JournalError, match="damaged"):
-        copied(table, bytes(body))
-    with pytest.raises(JournalError, match="damaged"):
-        copied(table, b"")
+def test_a_damaged_row_costs_its_items_what_they_had_and_no_others(at: int) -> None:
+    table = make_table("abcd")
+    table.complete(range(4), [1, 2, 3, 4])
+    before, row = sealed(make_row(table, range(2), {})), sealed(make_row(table, range(1, 3), {}))
+    after = sealed(make_row(table, range(3, 4), {}))
+    for bad in (row._replace(body=flipped(row.body, at)), row._replace(body=b""), row._replace(body="text")):
+        fresh = copied(table, before, bad, after, lost={1, 2})
+        assert (list(fresh.status), fresh.results) == ([COMPLETED, PENDING, PENDING, COMPLETED], [1, None, None, 4])
+        assert copied(table, before, bad, after, row).results == [1, 2, 3, 4]
+    # Which items it spoke of is damaged too: of none is known that what was told before still holds.
+    fresh = copied(table, before, row._replace(slots=flipped(row.slots, 5)), after, lost={0, 1})
+    assert fresh.results == [None, None, None, 4]
+
+
+def test_a_row_that_is_too_big_for_the_database_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk_rows, "MOST_ROW", 3000)
+    table = make_table(range(4))
+    table.complete(range(4), [bytes([at]) * 1000 for at in range(4)])
+    row = make_row(table, range(4), {})
+    (file,) = row.files
+    content = {file.name: b"".join(map(bytes, file.parts))}
+    assert len(sealed(row).body) < 300
+    assert copied(table, sealed(row), read_file=content.__getitem__).results == table.results
+    content[file.name] = flipped(content[file.name], 1500)
+    assert copied(table, sealed(row), read_file=content.__getitem__, lost=range(4)).results == [None] * 4
+    assert copied(table, sealed(row), lost=range(4)).results == [None] * 4
+
+
+def test_a_result_that_can_not_be_read_costs_no_other_of_its_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("a_module_of_its_own")
+    kind = module.Kind = type("Kind", (), {"__module__": module.__name__})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    table = make_table("abc")
+    table.complete(range(3), [1, kind(), 3])
+    row = sealed(make_row(table, range(3), {}))
+    monkeypatch.delitem(sys.modules, module.__name__)
+    results = copied(table, row).results
+    assert (results[0], repr(results[1])[:18], results[2]) == (1, "<unreadable here: ", 3)
+
+
+def test_a_file_that_is_another_result_s_is_noticed() -> None:
+    files: list[BigFile] = []
+    kept = [keep(bytes([at]) * BIG, files) for at in range(2)]
+    content = [b"".join(map(bytes, file.parts)) for file in files]
+    for other in (content[1], flipped(content[0], 5000)):
+        assert "damaged, or that of another" in repr(restore(kept[0], {kept[0].file: other}.__getitem__))
 
 
 @pytest.mark.parametrize("place", [Place("payloads", 1, 1), Place("chunks", 2, 1), Place("chunks", 1, 2), None])

@@ -8,6 +8,7 @@ its own, an older one leaves alone.
 from __future__ import annotations
 
 import contextlib
+import pickle
 import threading
 from array import array
 from collections.abc import Collection, Iterable, Sequence
@@ -22,6 +23,8 @@ from mpqueue._parent.journal.kept_values import (
     NotKept,
     ReadFile,
     Unreadable,
+    big_file,
+    digest_of,
     keep,
     keep_error,
     named_error,
@@ -37,6 +40,8 @@ from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 #: The columns of numbers that are kept, by their names in the table.
 NUMBERS = ("attempts", "elapsed", "cpu", "peak")
+#: Bytes from which on a row is a file: SQLite has no rows of a gigabyte.
+MOST_ROW = 64 << 20
 
 
 #: Stands for the index of an item that is not in the table.
@@ -44,11 +49,24 @@ GONE = -1
 
 
 class Row(NamedTuple):
-    """A row, to be sealed once its number is known (None: nothing), and its files. ``left_out`` can't be pickled."""
+    """A row, to be sealed once its number is known (None: nothing), and its files. ``left_out`` can't be pickled.
+
+    Which slots it speaks of has a checksum of its own: so a damaged row costs its items only.
+    """
 
     body: Unsealed | None
     files: tuple[BigFile, ...]
     left_out: tuple[tuple[int, str], ...] = ()
+    slots: Unsealed | None = None
+
+
+class WrittenRow(NamedTuple):
+    """A row as it is in the file, and where its two bodies belong, for `unseal`. Version 1 had no ``slots``."""
+
+    body: Any
+    place: Place | None
+    slots: Any = None
+    slots_place: Place | None = None
 
 
 NO_ROW = Row(None, ())
@@ -78,7 +96,8 @@ class RowDraft:
             self._done = table.results[lo:hi] if whole else [table.results[index] for index in indices]
         else:
             self._done = [table.results[index] for at, index in enumerate(indices) if status[at] == COMPLETED]
-        self._content: dict[str, Any] = {"at": _to_slots(table, indices)}
+        self._slots = _to_slots(table, indices)
+        self._content: dict[str, Any] = {}
         for name in NUMBERS:
             column = getattr(table, name)
             part = column[lo:hi] if whole else array(column.format, (column[index] for index in indices))
@@ -118,10 +137,8 @@ class RowDraft:
         """The row, where nothing failed and the results are small and plain; else None."""
         if self._tries or self._failures or self._payloads:
             return None
-        parts = dump_harmless_parts(self._done)
-        if parts is None or parts[1] or len(parts[0]) >= BIG or MARK in parts[0]:
-            return None
-        return self._row(_Pickled(Kept(parts[0])), "")
+        together = _together(self._done)
+        return None if together is None else self._row(_Pickled(together), "")
 
     def row(self) -> Row | None:
         """The row; None where it was cut short meanwhile. An item whose result can't be pickled is written as not run.
@@ -165,7 +182,12 @@ class RowDraft:
         }
         if self._has_failures:
             content |= self._failed(pickled)
-        return Row(prepare(content), tuple(files), tuple(left_out))
+        body = prepare(content)
+        if len(body.data) >= MOST_ROW:
+            file = big_file((body.data,))
+            files.append(file)
+            body = prepare({"row": (file.name, file.digest)})
+        return Row(body, tuple(files), tuple(left_out), prepare(self._slots))
 
     def _failed(self, pickled: _Pickled) -> dict[str, Any]:
         errors: list[KeptError] = []
@@ -189,6 +211,14 @@ class RowDraft:
         return {"errors": errors, "history": history, "failures": failures, "payloads": payloads}
 
 
+def _together(results: list[Any]) -> Kept | None:
+    """The results in one, where they are plain and small. Where a class can't be imported, it costs no other result."""
+    parts = dump_harmless_parts(results)
+    if parts is None or parts[1] or len(parts[0]) >= BIG or MARK in parts[0]:
+        return None
+    return Kept(parts[0])
+
+
 class _Pickled:
     """What of a draft is pickled by now, on the thread that pickles; what is big of it is in ``files``."""
 
@@ -208,15 +238,10 @@ class _Pickled:
         return copy
 
     def keep_results(self, results: list[Any]) -> None:
-        """All in one, where they are plain and small; else each by itself."""
-        own: list[BigFile] = []
+        """All in one, where they are plain and small; else each by itself, so that each can be read by itself."""
         self.step += 1
-        try:
-            together = keep(results, own)
-        except Exception:
-            together = None
-        if together is not None and not own and together.by_value is None and together.by_reference is not None:
-            self.together = together
+        self.together = _together(results)
+        if self.together is not None:
             return
         for nth, result in enumerate(results):
             try:
@@ -265,22 +290,25 @@ def _to_slots(table: ItemTable, indices: Sequence[int]) -> tuple[int, int] | byt
     return slots.tobytes()
 
 
-def fresh_row(slots: Sequence[int]) -> Unsealed:
+def fresh_row(slots: Sequence[int]) -> Row:
     """These items are to run as if they never had: what earlier rows say of them does not count."""
     zeros = {name: bytes(4) for name in NUMBERS}
     at = array("Q", slots).tobytes()
-    return prepare({"at": at, "fresh": True, "status": bytes((PENDING,)) * len(slots), "results": [], **zeros})
+    content = {"fresh": True, "status": bytes((PENDING,)) * len(slots), "results": [], **zeros}
+    return Row(prepare(content), (), (), prepare(at))
 
 
 class RowReader:
     """Writes the rows of a job into its table, one after the other.
 
     ``count`` is how many slots the job has. Items that are not in the table, since they are gone, are left out.
-    ``unreadable`` are the indices of the items whose results can't be read here.
+    ``unreadable`` are the indices of the items whose results can't be read here; ``lost`` those of the items of damaged
+    rows, which are as if they had never run.
     """
 
     def __init__(self, table: ItemTable, count: int, read_file: ReadFile, path: str) -> None:
         self.unreadable: set[int] = set()
+        self.lost: set[int] = set()
         self._table = table
         self._count = count
         self._read_file = read_file
@@ -292,21 +320,62 @@ class RowReader:
             for index, slot in enumerate(table.slots):
                 self._where[slot] = index
 
-    def read(self, body: bytes, place: Place | None) -> None:
-        """Write a row into the table. For ``place`` see `unseal`.
+    def read(self, row: WrittenRow) -> None:
+        """Write a row into the table; of one that is damaged, that its items are lost.
 
-        Raises `JournalError` for a row that is damaged, or that speaks of items which the job has not.
+        Raises `JournalError` for a row that speaks of items which the job has not.
         """
-        content = unseal(body, place, f"{self._path}: a row of it")
-        at = content["at"]
-        slots: Sequence[int] = range(*at) if isinstance(at, tuple) else _numbers("Q", at)
-        status = content["status"]
-        if not slots:
+        slots: Sequence[int] | None = None
+        try:
+            if row.slots is not None:
+                slots = _from_slots(unseal(row.slots, row.slots_place, self._path))
+            content = self._content(unseal(row.body, row.place, self._path))
+        except JournalError:
+            self._lose(slots)
             return
-        if max(slots) >= self._count or len(status) != len(slots):
+        if slots is None:
+            slots = _from_slots(content["at"])
+        if slots:
+            self._write(content, slots)
+
+    def _content(self, content: dict[str, Any]) -> dict[str, Any]:
+        """What a row says, itself or in a file. Raises `JournalError` where that is gone, or damaged."""
+        if "row" not in content:
+            return content
+        name, digest = content["row"]
+        try:
+            data = self._read_file(name)
+        except OSError as error:
+            raise JournalError(f"{self._path}: {error}") from error
+        if digest_of(data) != digest:
+            raise JournalError(f"{self._path}: {name} is damaged")
+        found: dict[str, Any] = pickle.loads(data)
+        return found
+
+    def _lose(self, slots: Sequence[int] | None) -> None:
+        """Nothing is known of these items; with None of no item, but for what later rows tell."""
+        if slots is None:
+            done = (index for index in range(len(self._table)) if self._table.status[index] != PENDING)
+            lost = [*done, *self._table.history]
+        else:
+            self._check(slots)
+            lost = [index for index in self._indices(slots) if index != GONE]
+        self._forget(lost)
+        self.lost.update(lost)
+
+    def _check(self, slots: Sequence[int]) -> None:
+        if slots and max(slots) >= self._count:
             raise JournalError(f"{self._path}: a row of it: expected items below {self._count}, got {max(slots)}")
+
+    def _write(self, content: dict[str, Any], slots: Sequence[int]) -> None:
+        self._check(slots)
+        status = content["status"]
+        if len(status) != len(slots):
+            raise JournalError(f"{self._path}: a row of it: expected {len(slots)} items, got {len(status)}")
         indices = self._indices(slots)
         table = self._table
+        if self.lost:
+            self.lost.difference_update(indices)
         if content.get("fresh"):
             self._forget(index for index in indices if index != GONE)
         for name in NUMBERS:
@@ -378,6 +447,11 @@ class RowReader:
 def _present(told: dict[int, Any], indices: Sequence[int]) -> list[tuple[int, Any]]:
     """What is told of items, by their places in the row, by their indices instead; not of those that are gone."""
     return [(indices[at], what) for at, what in told.items() if indices[at] != GONE]
+
+
+def _from_slots(at: tuple[int, int] | bytes) -> Sequence[int]:
+    slots: Sequence[int] = range(*at) if isinstance(at, tuple) else _numbers("Q", at)
+    return slots
 
 
 def _numbers(code: str, data: bytes) -> Any:

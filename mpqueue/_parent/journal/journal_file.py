@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mpqueue._parent.journal.chunk_rows import Row
 from mpqueue._parent.journal.held_files import HeldFiles, MovedError
 from mpqueue._parent.journal.journal_lock import Mark
 from mpqueue._parent.journal.kept_values import VALUE, BigFile
@@ -30,7 +31,7 @@ from mpqueue.errors import JournalError
 log = logging.getLogger("mpqueue")
 
 ADD_PAYLOADS = "INSERT INTO payloads (number, job, body) VALUES (?, ?, ?)"
-ADD_CHUNK = "INSERT INTO chunks (number, job, body) VALUES (?, ?, ?)"
+ADD_CHUNK = "INSERT INTO chunks (number, job, body, slots) VALUES (?, ?, ?, ?)"
 PUT_SLOTS = "INSERT OR REPLACE INTO slots (job, first, body, ids) VALUES (?, ?, ?, ?)"
 WRITTEN_BY = """INSERT INTO written_by (at, mpqueue, python, host, program)
 VALUES ((julianday('now') - 2440587.5) * 86400.0, ?, ?, ?, ?)"""
@@ -81,7 +82,14 @@ class JobItems(NamedTuple):
 
     payloads: Sequence[Unsealed] = ()
     blocks: Sequence[tuple[int, Unsealed, Unsealed | None]] = ()
-    chunks: Sequence[Unsealed] = ()
+    chunks: Sequence[Row] = ()
+
+
+def chunk_statement(number: int, job: int, row: Row) -> Statement:
+    """A row of ``chunks``, sealed."""
+    assert row.body is not None
+    slots = _sealed(row.slots, Place("chunks.slots", job, number))
+    return ADD_CHUNK, (number, job, row.body.seal(Place("chunks", job, number)), slots)
 
 
 class Store:
@@ -141,7 +149,10 @@ class Store:
         """
         if files:
             self._write_files([file for file, _ in files])
-        named = [("INSERT OR IGNORE INTO files VALUES (?, ?, NULL, NULL)", (file.name, job)) for file, job in files]
+        named: list[Statement] = [
+            ("INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?)", (file.name, job, file.size, file.digest))
+            for file, job in files
+        ]
         self._transact([*statements, *named])
         for file, _ in files:
             with contextlib.suppress(OSError):
@@ -239,9 +250,8 @@ class Store:
             for first, body, ids in items.blocks:
                 sealed_ids = _sealed(ids, Place("slots.ids", number, first))
                 run(PUT_SLOTS, (number, first, body.seal(Place("slots", number, first)), sealed_ids))
-            for each in items.chunks:
-                row = self.next_chunk()
-                run(ADD_CHUNK, (row, number, each.seal(Place("chunks", number, row))))
+            for chunk in items.chunks:
+                run(*chunk_statement(self.next_chunk(), number, chunk))
         return number
 
     def remove_job(self, number: int) -> None:

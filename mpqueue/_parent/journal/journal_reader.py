@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import sqlite3
 from array import array
@@ -14,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal import journal_lock as lock
-from mpqueue._parent.journal.chunk_rows import RowReader
+from mpqueue._parent.journal.chunk_rows import RowReader, WrittenRow
 from mpqueue._parent.journal.items.kept_payloads import read_payloads
 from mpqueue._parent.journal.items.matching import BLOCK, Block
 from mpqueue._parent.journal.journal_file import (
@@ -32,6 +33,8 @@ from mpqueue._parent.journal.sealed import Place, unseal
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalError
 from mpqueue.status import JobStatus
+
+log = logging.getLogger("mpqueue")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,12 @@ class _Look:
             yield row
         if expected < job.count and job.slots is not None:
             raise JournalError(f"expected what {job.count} items of job {job.id!r} are, got that of {expected}")
+
+    def rows(self, job: int) -> Iterator[WrittenRow]:
+        """What became of the items of a job, in the order in which it was written."""
+        query = "SELECT number, body, slots FROM chunks WHERE job = ? ORDER BY number"
+        for number, body, slots in self.execute(query, (job,)):
+            yield WrittenRow(body, self.place("chunks", job, number), slots, self.place("chunks.slots", job, number))
 
     def bodies(self, table: str, job: int) -> Iterator[tuple[bytes, Place | None]]:
         """The bodies of a job in the order of their rows."""
@@ -277,16 +286,23 @@ class Reader:
             raise JournalError(f"{self.path}: expected {job.total} ids, got {len(ids)}; it is left as it is")
         table = ItemTable(payloads, ids, IdRule(job.rule))
         table.slots = places
-        self.fill(table, job)
+        lost = self._fill(table, job).lost
+        if lost:
+            log.warning("job %r: what became of %d items is damaged in %s; they are shown as if they had not run",
+                        job.id, len(lost), self.path)  # fmt: skip
         return table
 
     def fill(self, table: ItemTable, job: RecordedJob) -> list[int]:
-        """Write into the table what became of its items; returns those whose results can't be read here."""
+        """Write into the table what became of its items; returns those whose results can't be read, or are damaged."""
+        rows = self._fill(table, job)
+        return sorted(rows.unreadable | rows.lost)
+
+    def _fill(self, table: ItemTable, job: RecordedJob) -> RowReader:
         rows = RowReader(table, job.count, self.read_file, self.path)
         with self._open() as look:
-            for body, place in look.bodies("chunks", job.number):
-                rows.read(body, place)
-        return sorted(rows.unreadable)
+            for row in look.rows(job.number):
+                rows.read(row)
+        return rows
 
     def read_file(self, name: str) -> bytes:
         """A big value's file. Raises OSError, and `JournalError` for one that another user has put there."""

@@ -34,6 +34,12 @@ GROUP = 0.2
 #: Seconds after which writing is tried again where it failed, and its owner hears of it where it fails once more.
 TRY_AGAIN = 1.0
 
+#: What SQLite raises for a row that it can't have, which waiting does not change.
+NEVER_WRITTEN = (
+    *(sqlite3.DataError, sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError),
+    *(OverflowError, ValueError, TypeError),
+)
+
 T = TypeVar("T")
 _numbers = itertools.count(1)
 
@@ -162,11 +168,7 @@ class Journal:
         try:
             self._check_in_place()
             if self._unwritten:
-                statements = [statement for entry in self._unwritten for statement in entry.statements]
-                files = [file for entry in self._unwritten for file in entry.files]
-                self._store.write(statements, files)
-                self._unconfirmed += self._unwritten
-                self._unwritten = []
+                self._write(self._unwritten)
                 self._check_in_place()
         except Exception as error:
             self._fail(error)
@@ -182,6 +184,23 @@ class Journal:
         for entry in entries:
             if entry.done is not None:
                 entry.done()
+
+    def _write(self, entries: Sequence[Entry]) -> None:
+        """Write the first of what is unwritten; where one can't be, whatever the disk is like, then all but that."""
+        statements = [statement for entry in entries for statement in entry.statements]
+        files = [file for entry in entries for file in entry.files]
+        try:
+            self._store.write(statements, files)
+        except NEVER_WRITTEN as error:
+            if len(entries) > 1:
+                middle = len(entries) // 2
+                self._write(entries[:middle])
+                self._write(entries[middle:])
+                return
+            log.error("%s: a row can't be written (%s: %s); its items will run again when the job is resumed",  # noqa: TRY400
+                      self.path, type(error).__name__, error)  # fmt: skip
+        self._unconfirmed += entries
+        self._unwritten = self._unwritten[len(entries) :]
 
     def _check_in_place(self) -> None:
         """What is written to a file that was moved away is lost, and so is what a lock that is gone would keep out."""

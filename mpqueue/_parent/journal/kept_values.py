@@ -9,6 +9,7 @@ A journal is as trusted as code: reading it unpickles.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Kept(NamedTuple):
     """One value. ``by_reference`` may be None; ``by_value`` is there where it may be needed.
 
     With ``file``, both are in that file, as far as there are any (``bodies``), after the big buffers; ``sizes`` are
-    those of all its parts.
+    those of all its parts, and ``digest`` is that of all of it.
     """
 
     by_reference: bytes | None
@@ -39,6 +40,7 @@ class Kept(NamedTuple):
     file: str | None = None
     sizes: tuple[int, ...] = ()
     bodies: tuple[bool, bool] = (False, False)
+    digest: bytes | None = None  #: version 1 wrote none
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,25 @@ class BigFile:
 
     name: str
     parts: tuple[bytes | memoryview, ...]
+    digest: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of all parts."""
+        return sum(memoryview(part).nbytes for part in self.parts)
+
+
+def big_file(parts: tuple[bytes | memoryview, ...]) -> BigFile:
+    """A file of these parts, under a name of its own. Costs a digest of it: a second for each gigabyte."""
+    return BigFile(f"{uuid.uuid4().hex}{VALUE}", parts, digest_of(*parts))
+
+
+def digest_of(*parts: bytes | memoryview) -> bytes:
+    """BLAKE2b-128 of these parts together."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
 
 
 #: The content of a file beside the journal.
@@ -92,10 +113,10 @@ def _kept(data: bytes | None, by_value: bytes | None, buffers: list[memoryview],
         return Kept(data, by_value)
     bodies = tuple(body for body in (data, by_value) if body is not None)
     parts: tuple[bytes | memoryview, ...] = (*buffers, *bodies)
-    name = f"{uuid.uuid4().hex}{VALUE}"
-    files.append(BigFile(name, parts))
+    file = big_file(parts)
+    files.append(file)
     has = (data is not None, by_value is not None)
-    return Kept(None, None, name, tuple(memoryview(part).nbytes for part in parts), has)
+    return Kept(None, None, file.name, tuple(memoryview(part).nbytes for part in parts), has, file.digest)
 
 
 def restore(kept: Kept, read_file: ReadFile) -> Any:
@@ -104,6 +125,8 @@ def restore(kept: Kept, read_file: ReadFile) -> Any:
         if kept.file is None:
             return _load(kept.by_reference, kept.by_value, ())
         content, parts, at = memoryview(read_file(kept.file)), [], 0
+        if kept.digest is not None and digest_of(content) != kept.digest:
+            return Unreadable(f"{kept.file} is damaged, or that of another result")
         for size in kept.sizes:
             parts.append(bytearray(content[at : at + size]))
             at += size

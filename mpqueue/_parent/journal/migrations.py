@@ -75,6 +75,7 @@ def _nulls(columns: tuple[tuple[str, str], ...]) -> str:
 TO_2 = (
     *(f"ALTER TABLE jobs ADD COLUMN {name} {kind}" for name, kind in MORE_OF_JOBS),
     *(f"ALTER TABLE files ADD COLUMN {name} {kind}" for name, kind in MORE_OF_FILES),
+    "ALTER TABLE chunks ADD COLUMN slots BLOB",
     """CREATE TABLE slots (
     number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, body BLOB NOT NULL, ids BLOB,
     UNIQUE (job, first)
@@ -92,6 +93,7 @@ VIEWS: dict[int, tuple[str, ...]] = {
     1: (
         f"CREATE TEMP VIEW jobs AS SELECT *, {_nulls(MORE_OF_JOBS)} FROM main.jobs",  # noqa: S608
         f"CREATE TEMP VIEW files AS SELECT *, {_nulls(MORE_OF_FILES)} FROM main.files",  # noqa: S608
+        "CREATE TEMP VIEW chunks AS SELECT *, NULL AS slots FROM main.chunks",
         "CREATE TEMP VIEW slots AS SELECT 0 AS number, 0 AS job, 0 AS first, NULL AS body, NULL AS ids WHERE 0",
         (
             "CREATE TEMP VIEW written_by AS "

@@ -28,9 +28,8 @@ from mpqueue._core.messages import JobPaused, JobResumed
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft
-from mpqueue._parent.journal.journal_file import ADD_CHUNK, Statement
+from mpqueue._parent.journal.journal_file import Statement, chunk_statement
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
-from mpqueue._parent.journal.sealed import Place, Unsealed
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._parent.users_code.asides import Aside, Asides
 from mpqueue.errors import JournalError, shown
@@ -83,11 +82,6 @@ class Recording:
     complained: bool = False
     removed: bool = False  #: the journal has nothing of the job any more
     held: deque[_Held] = field(default_factory=deque)
-
-
-def chunk_statement(number: int, job: int, body: Unsealed) -> Statement:
-    """A row of ``chunks``, sealed."""
-    return ADD_CHUNK, (number, job, body.seal(Place("chunks", job, number)))
 
 
 class Recorder:
@@ -184,7 +178,7 @@ class Recorder:
         done = None if held is None else partial(self._on_disk, recording, held)
         if row is None or row.body is None:
             return Entry(note.statements, (), done, note.urgent)
-        chunk = chunk_statement(self.journal.next_chunk(), recording.number, row.body)
+        chunk = chunk_statement(self.journal.next_chunk(), recording.number, row)
         files = [(file, recording.number) for file in row.files]
         return Entry([chunk, *note.statements], files, done, note.urgent or bool(files))
 

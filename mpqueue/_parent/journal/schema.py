@@ -1,11 +1,11 @@
 """The journal's tables, and the version of them.
 
-``jobs``: a line each. ``slots`` is how many slots it has, ``places`` the slots of its items in their order (NULL:
-all slots). With ``slots`` NULL version 1 wrote it, and ``ids`` are those of all its items. With a negative ``total``
-its maker ended before all of it was written. ``slots``: what the items are, in blocks; what is beyond the job's
-``slots`` does not count. ``payloads``: the items. ``chunks``: what became of them. ``files``: the big values beside the
-journal. ``written_by``: a line for each time that a queue opened it to write, with how often that one committed. Bodies
-are sealed, see `mpqueue._parent.journal.sealed`.
+``jobs``: a line each. ``slots`` is how many slots it has, ``places`` the slots of its items in their order (NULL: all
+slots). With ``slots`` NULL version 1 wrote it, and ``ids`` are those of all its items. With a negative ``total`` its
+maker ended before all of it was written. ``slots``: what the items are, in blocks; what is beyond the job's ``slots``
+does not count. ``payloads``: the items. ``chunks``: what became of them, and of which slots that is told. ``files``:
+the big values beside the journal. ``written_by``: a line for each time that a queue opened it to write, with how often
+that one committed. Bodies are sealed, see `mpqueue._parent.journal.sealed`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SCHEMA = (
 )""",
     "CREATE TABLE payloads (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL)",
     "CREATE INDEX payloads_of_job ON payloads (job)",
-    "CREATE TABLE chunks (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL)",
+    "CREATE TABLE chunks (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL, slots BLOB)",
     "CREATE INDEX chunks_of_job ON chunks (job)",
     "CREATE TABLE files (name TEXT PRIMARY KEY, job INTEGER NOT NULL, size INTEGER, digest BLOB) WITHOUT ROWID",
     """CREATE TABLE written_by (
