@@ -173,8 +173,8 @@ def retry(args: argparse.Namespace) -> int:
 
 
 def _reader(path: str) -> Reader:
+    from mpqueue._parent.journal.guards.ownership import own_path
     from mpqueue._parent.journal.journal_reader import Reader  # with SQLite, which `run` may not need
-    from mpqueue._parent.journal.ownership import own_path
 
     if not os.path.exists(path):
         raise UsageError(f"{path}: expected a journal, got a name that is not there")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import logging
 import os
 import platform
 import sys
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
@@ -128,6 +130,7 @@ class NewJob:
             "code_hash": code_hash,
             "handler": _keep_handler(*self._functions),
             "python": platform.python_version(),
+            "handler_name": _names(*self._functions),
             "seed": digits(book.options.seed),
             "created_at": created_at,
             "status": str(JobStatus.PENDING),
@@ -205,6 +208,28 @@ def _keep_handler(handler: Callable[..., Any], setup: Callable[[], Any] | None) 
             return None
         kept.append((data, [bytes(buffer) for buffer in buffers]))
     return prepare((kept, [os.path.abspath(entry) for entry in sys.path]))
+
+
+def _names(*functions: Callable[..., Any] | None) -> str | None:
+    """Where the functions can be imported from; None where one can't be. For a Python that can't run the kept code."""
+    names = []
+    for function in functions:
+        name = (
+            "" if function is None else f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
+        )
+        if function is not None and find_named(name) is not function:
+            return None
+        names.append(name)
+    return " ".join(names)
+
+
+def find_named(name: str) -> Any:
+    """What has this name, as `module:name`; None where nothing has."""
+    module, _, path = name.partition(":")
+    try:
+        return attrgetter(path)(importlib.import_module(module))
+    except Exception:  # noqa: BLE001 - whatever importing raises
+        return None
 
 
 def replay_item(packed: PackedHandler, table: ItemTable, index: int) -> Any:

@@ -510,6 +510,44 @@ def test_a_result_whose_file_is_gone_is_made_again(path: Path, caplog: pytest.Lo
     assert len(logged(caplog)) == 1
 
 
+OTHER_PYTHON = """
+import sqlite3, sys
+import mpqueue
+
+def work(item):
+    if sys.argv[2] == "fail":
+        raise ValueError(item)
+    return item
+
+def main():
+    name = sys.argv[1]
+    with mpqueue.JobQueue(1, journal=name, max_retries=0) as queue:
+        queue.run([1, 2], work, id="named")
+        queue.run([1, 2], lambda item: work(item), id="lambda")
+    connection = sqlite3.connect(name)
+    connection.execute("UPDATE jobs SET python = '3.9.18'")
+    connection.commit()
+    connection.close()
+    sys.argv[2] = "succeed"
+    with mpqueue.JobQueue(1, journal=name, max_retries=0) as queue:
+        print(queue.retry_failed("named").result().results)
+        try:
+            queue.retry_failed("lambda")
+        except mpqueue.errors.JournalError as error:
+            print(error)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_a_handler_that_another_python_compiled_is_taken_by_its_name_or_refused(path: Path, tmp_path: Path) -> None:
+    said = run_program(tmp_path, OTHER_PYTHON, path, "fail").stdout.splitlines()
+    assert said[0] == "[1, 2]"
+    assert "code that Python 3.9 compiled, and this is Python" in said[1]
+    assert "create_job() the job with its items and its handler instead" in said[1]
+
+
 # -- a disk that fills -------------------------------------------------------------------------------------------------
 
 

@@ -17,8 +17,8 @@ import pytest
 from mpqueue import JobQueue
 from mpqueue._core.state.item_table import make_table
 from mpqueue._parent.journal import journal_reader
+from mpqueue._parent.journal.guards.journal_lock import is_held
 from mpqueue._parent.journal.journal_file import folder_of, open_to_read
-from mpqueue._parent.journal.journal_lock import is_held
 from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue._parent.journal.journal_writer import Journal
 from mpqueue.errors import JournalError

@@ -22,9 +22,9 @@ import pytest
 import mpqueue
 from mpqueue._core.state.item_table import make_table
 from mpqueue._parent.journal.chunk_rows import make_row
+from mpqueue._parent.journal.guards.journal_lock import is_held
 from mpqueue._parent.journal.items.inventory import Inventory
 from mpqueue._parent.journal.journal_file import chunk_statement, connect, folder_of
-from mpqueue._parent.journal.journal_lock import is_held
 from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue._parent.journal.journal_writer import Entry, Journal
 from mpqueue._parent.journal.kept_values import BigFile

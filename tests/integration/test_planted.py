@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue, JournalError
-from mpqueue._parent.journal import ownership
+from mpqueue._parent.journal.guards import ownership
 from mpqueue._parent.journal.journal_reader import Reader
 from tests.support import handlers as do
 from tests.support.programs import PATIENCE, run_program

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
-from mpqueue._parent.journal import chunk_rows
+from mpqueue._parent.journal import chunk_rows, kept_code, kept_values
 from mpqueue._parent.journal.chunk_rows import Row, RowReader, WrittenRow, make_row
 from mpqueue._parent.journal.code_hash import differs, hash_code
 from mpqueue._parent.journal.items.kept_payloads import hash_payloads, keep_payloads, read_payloads
@@ -267,6 +267,20 @@ def test_a_result_that_can_not_be_read_costs_no_other_of_its_chunk(monkeypatch: 
     monkeypatch.delitem(sys.modules, module.__name__)
     results = copied(table, row).results
     assert (results[0], repr(results[1])[:18], results[2]) == (1, "<unreadable here: ", 3)
+
+
+def test_code_of_another_python_is_never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    files: list[BigFile] = []
+    with monkeypatch.context() as other:
+        other.setattr(kept_code, "VERSION", "3.9")
+        code, big, data = (keep(value, files) for value in (lambda: 1, (lambda: 1, b"x" * BIG), [1, "CodeType"]))
+    content = {file.name: b"".join(map(bytes, file.parts)) for file in files}
+    monkeypatch.setattr(kept_values, "load_kept", lambda *_: pytest.fail("loaded"))
+    for kept in (code, big):
+        assert "code that Python 3.9 compiled, and this is" in repr(restore(kept, content.__getitem__))
+    monkeypatch.undo()
+    assert restore(data, no_file) == [1, "CodeType"]
+    assert restore(keep(lambda: 1, files), no_file)() == 1
 
 
 def test_a_file_that_is_another_result_s_is_noticed() -> None:

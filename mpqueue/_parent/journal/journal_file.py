@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mpqueue._parent.journal.chunk_rows import Row
-from mpqueue._parent.journal.held_files import HeldFiles, MovedError
-from mpqueue._parent.journal.journal_lock import Mark
+from mpqueue._parent.journal.guards.held_files import HeldFiles, MovedError
+from mpqueue._parent.journal.guards.journal_lock import Mark
+from mpqueue._parent.journal.guards.ownership import check_own, check_stat
 from mpqueue._parent.journal.kept_values import VALUE, BigFile
 from mpqueue._parent.journal.migrations import migrate
-from mpqueue._parent.journal.ownership import check_own, check_stat
 from mpqueue._parent.journal.schema import APPLICATION, OWNED, SCHEMA, VERSION, check_version
 from mpqueue._parent.journal.sealed import Place, Unsealed
 from mpqueue._whole_file import whole_file

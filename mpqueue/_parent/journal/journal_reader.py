@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._parent.journal import journal_lock as lock
 from mpqueue._parent.journal.chunk_rows import RowReader, WrittenRow
+from mpqueue._parent.journal.guards import journal_lock as lock
+from mpqueue._parent.journal.guards.ownership import check_own, check_stat
 from mpqueue._parent.journal.items.kept_payloads import read_payloads
 from mpqueue._parent.journal.items.matching import BLOCK, Block
 from mpqueue._parent.journal.journal_file import (
@@ -27,7 +28,6 @@ from mpqueue._parent.journal.journal_file import (
     open_to_read,
 )
 from mpqueue._parent.journal.migrations import look_at
-from mpqueue._parent.journal.ownership import check_own, check_stat
 from mpqueue._parent.journal.schema import check_version
 from mpqueue._parent.journal.sealed import Place, unseal
 from mpqueue._wire.ids import IdRule
@@ -59,6 +59,7 @@ class RecordedJob:
     version: str | None  #: of its handler, by its user's word
     python: str | None
     slots: int | None  #: how many it has; None: version 1 wrote it
+    handler_name: str | None  #: where the handler and the setup can be imported from
 
     @property
     def count(self) -> int:
@@ -104,13 +105,13 @@ class _Look:
 
 _COLUMNS = (
     "number, id, total, rule, payload_hash, code_hash, seed, created_at, status, started_at, finished_at, duration, "
-    "completed, failed, retries, version, python, slots"
+    "completed, failed, retries, version, python, slots, handler_name"
 )
 #: What SQLite may give for each: it keeps anything in any column.
 _TEXT, _TIME = (str, type(None)), (float, int, type(None))
 _TYPES: tuple[Any, ...] = (
     *(int, (str, bytes), int, str, _TEXT, _TEXT, str, (float, int), str, _TIME, _TIME, _TIME),
-    *(int, int, int, _TEXT, _TEXT, (int, type(None))),
+    *(int, int, int, _TEXT, _TEXT, (int, type(None)), _TEXT),
 )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from mpqueue._parent.journal.kept_code import stamped, unstamped
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.pickling.main_names import MARK
 from mpqueue._wire.pickling.payload import dump_by_reference, dump_by_value, load_kept
@@ -101,11 +102,11 @@ def keep(value: Any, files: list[BigFile]) -> Kept:
         data, buffers = dump_by_reference(value)
     except Exception:
         by_value, buffers = dump_by_value(value)
-        return _kept(None, by_value, buffers, files)
+        return _kept(None, stamped(by_value), buffers, files)
     if MARK not in data:
         return _kept(data, None, buffers, files)
     by_value, same_buffers = dump_by_value(value)
-    return _kept(data, by_value if len(buffers) == len(same_buffers) else None, buffers, files)
+    return _kept(data, stamped(by_value) if len(buffers) == len(same_buffers) else None, buffers, files)
 
 
 def _kept(data: bytes | None, by_value: bytes | None, buffers: list[memoryview], files: list[BigFile]) -> Kept:
@@ -145,7 +146,7 @@ def _load(by_reference: bytes | None, by_value: bytes | None, buffers: Sequence[
         except Exception:
             if by_value is None:
                 raise
-    return load_kept(by_value or b"", buffers)
+    return load_kept(unstamped(by_value or b""), buffers)
 
 
 #: One exception, in plain tuples: itself (a `Kept`) where it can be pickled, the arguments of the `RemoteError` that

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.timings import Timings
 from mpqueue._options import JobOptions
-from mpqueue._queue.new_job import NewJob, replay_item, restore_end
+from mpqueue._queue.new_job import NewJob, find_named, replay_item, restore_end
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
 from mpqueue._wire.pickling.payload import load_kept
 from mpqueue.errors import JournalError, shown
@@ -78,6 +78,8 @@ def _load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., 
 
     Folders in which modules were found then are searched last from now on.
     """
+    from mpqueue._parent.journal.kept_code import ForeignCodeError, check_version, has_code
+
     kept = reader.handler(recorded)
     where = f"{reader.path}: the handler of job {recorded.id!r}"
     if kept is None:
@@ -86,10 +88,33 @@ def _load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., 
     functions, path = kept
     sys.path += [entry for entry in path if entry not in sys.path]
     try:
+        if any(has_code(data) for data, _ in functions):
+            try:
+                check_version(_python_of(recorded))
+            except ForeignCodeError:
+                if recorded.handler_name is None:
+                    raise
+                return _import(recorded.handler_name)
         handler, setup = (load_kept(data, [bytearray(buffer) for buffer in buffers]) for data, buffers in functions)
     except Exception as error:
         raise JournalError(f"{where} can't be loaded here ({type(error).__name__}: {error}); create_job() the job with "
                            "its items and its handler instead") from error  # fmt: skip
+    return handler, setup
+
+
+def _python_of(recorded: RecordedJob) -> str:
+    """Which Python compiled the handler, as far as ``3.11``; version 1 said so with the hash of its code only."""
+    if recorded.python is None:
+        return (recorded.code_hash or "").partition(":")[0]
+    return ".".join(recorded.python.split(".")[:2])
+
+
+def _import(names: str) -> tuple[Any, Any]:
+    """The handler and the setup by their names. Raises ImportError."""
+    found = [find_named(name) if name else None for name in names.split(" ")]
+    if any(name and function is None for name, function in zip(names.split(" "), found, strict=True)):
+        raise ImportError(f"expected to find {names.strip()} here")
+    handler, setup = found
     return handler, setup
 
 

@@ -16,7 +16,7 @@ import threading
 from typing import NamedTuple
 
 from mpqueue._os.file_lock import is_locked, lock_file
-from mpqueue._parent.journal.ownership import check_stat
+from mpqueue._parent.journal.guards.ownership import check_stat
 from mpqueue.errors import JournalError
 
 #: The descriptors of the locks that queues of this process hold, by path; -1: is about to be opened.
