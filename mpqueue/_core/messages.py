@@ -239,6 +239,13 @@ class JobResumed(NamedTuple):
     job: JobBook
 
 
+class JobHeldBack(NamedTuple):
+    """Too much of what the job has done waits to be written (``held``), so that no more is sent; or not any more."""
+
+    job: JobBook
+    held: bool
+
+
 class JobCancelled(NamedTuple):
     """`cancel`; with ``kill`` the items that run now are ended too."""
 
@@ -353,6 +360,7 @@ Message = (
     | JobStartAsked
     | JobPaused
     | JobResumed
+    | JobHeldBack
     | JobCancelled
     | FailedItemsReset
     | ItemsAdded

@@ -25,6 +25,7 @@ from mpqueue._core.messages import (
     ItemsAdded,
     JobCancelled,
     JobForgotten,
+    JobHeldBack,
     JobPaused,
     JobResumed,
     JobStartAsked,
@@ -212,6 +213,9 @@ class Scheduler:
         self._announce_state(job, "job:resumed")
         self._flag_lanes(job)
 
+    def _job_held_back(self, message: JobHeldBack) -> None:
+        message.job.held_back = message.held
+
     def _announce_state(self, job: JobBook, event: str) -> None:
         self.books.commands.append(AnnounceState(job, event, job.status, job.completed, job.failed))
 
@@ -341,6 +345,7 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     JobStartAsked: Scheduler._job_started,
     JobPaused: Scheduler._job_paused,
     JobResumed: Scheduler._job_resumed,
+    JobHeldBack: Scheduler._job_held_back,
     JobCancelled: Scheduler._job_cancelled,
     FailedItemsReset: Scheduler._failed_items_reset,
     QueueOpened: Scheduler._queue_opened,

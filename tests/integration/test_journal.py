@@ -18,6 +18,7 @@ import pytest
 
 import mpqueue
 from mpqueue import ItemStatus, Job, JobQueue, JobStatus, RetryPolicy, current_item
+from mpqueue._parent.journal import recorder as recorder_module
 from mpqueue._parent.journal.journal_file import folder_of
 from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue.errors import (
@@ -306,6 +307,25 @@ def test_when_a_run_has_its_result_all_of_it_is_on_disk(path: Path) -> None:
         recorded = Reader(str(path)).find("job")
         assert recorded is not None
         assert (recorded.status, recorded.completed) == (JobStatus.COMPLETED, 2)
+
+
+def test_results_that_wait_for_a_slow_disk_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "MOST_WAITING", 1_000_000)
+    disk, size = HeldDisk(), 50_000
+    with JobQueue(2, journal=path) as queue:
+        bystander = queue.create_job("bystander", range(3), do.succeed)
+        job = queue.create_job("job", range(300), do.return_value(b"x" * size), chunksize=1)
+        store = queue._host.engine.recorder.journal._store  # type: ignore[union-attr]
+        store._connection = disk.before_commit(store._connection)
+        disk.hold()
+        run = queue.start("job")
+        books = queue._host.engine.coordinator().scheduler.books
+        wait_until(lambda: any(book.held_back for book in books.jobs.values()), what="that it is held back")
+        wait_until(lambda: all(not lane.chunks for lane in books.lanes), what="workers with nothing to do")
+        assert 1_000_000 <= job.completed * size < 2_000_000
+        disk.release()
+        assert run.result(60).completed == 300
+        assert queue.start("bystander").result(60).completed == bystander.total
 
 
 # -- refusals and hints ------------------------------------------------------------------------------------------------

@@ -66,6 +66,7 @@ class JobBook:
     packed: deque[Chunk] = field(default_factory=deque)  #: the same, pickled: the next ones that go out
     last_setup_failure: Failure | None = None
     fault: InternalError | None = None  #: the mistake of mpqueue's own that ended it
+    held_back: bool = False  #: nothing is sent while too much of it waits to be written
     restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again
 
     def __post_init__(self) -> None:
@@ -91,7 +92,7 @@ class JobBook:
     @property
     def runnable(self) -> bool:
         """True where an item of it may be dispatched."""
-        if self.status is not JobStatus.RUNNING or self.cancelled:
+        if self.status is not JobStatus.RUNNING or self.cancelled or self.held_back:
             return False
         return bool(self.packed) or (len(self.pending) > 0 and not self.packing)
 

@@ -56,6 +56,12 @@ class Entry:
     done: Callable[[], object] | None = None
     urgent: bool = False
 
+    @property
+    def size(self) -> int:
+        """Bytes that it holds until it is written."""
+        held = (len(each) for _, arguments in self.statements for each in arguments if isinstance(each, bytes))
+        return sum(held) + sum(file.size for file, _ in self.files)
+
 
 @dataclass(frozen=True, slots=True)
 class _Errand:
@@ -90,6 +96,7 @@ class Journal:
         self._posted: queue.SimpleQueue[Entry | _Errand | None] = queue.SimpleQueue()
         self._unwritten: list[Entry] = []
         self._unconfirmed: list[Entry] = []  #: committed, but maybe to a file that has been removed
+        self._taken = self._written = 0  #: bytes, so far: each is changed by one thread
         self._due = 0.0  #: when the unwritten are to be written
         self._trouble: JournalError | None = None
         self._troubled_at = 0.0
@@ -104,8 +111,14 @@ class Journal:
         return self._store.next_chunk()
 
     def post(self, entry: Entry) -> None:
-        """Have this written, after all that was posted before. Never blocks."""
+        """Have this written, after all that was posted before. Never blocks. One thread at a time."""
+        self._taken += entry.size
         self._posted.put(entry)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were posted and are not on disk; any thread."""
+        return self._taken - self._written
 
     def ask(self, do: Callable[[Store], T]) -> T:
         """Have something done with the store once all that was posted before is on disk; its value.
@@ -175,6 +188,7 @@ class Journal:
             return
         entries, self._unconfirmed = self._unconfirmed, []
         if entries:
+            self._written += sum(entry.size for entry in entries)
             reached("journal written", self)
         if self._trouble is not None:
             self._trouble = None

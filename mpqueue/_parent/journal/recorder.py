@@ -24,7 +24,7 @@ from mpqueue._core.commands import (
     AnnounceStarted,
     AnnounceState,
 )
-from mpqueue._core.messages import JobPaused, JobResumed
+from mpqueue._core.messages import JobHeldBack, JobPaused, JobResumed
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from mpqueue._parent.coordinator import Coordinator
 
 log = logging.getLogger("mpqueue")
+
+#: Bytes that may wait to be written before no more items are sent.
+MOST_WAITING = 64 << 20
 
 Announcement = AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished
 Forward = Callable[[Any], None]
@@ -96,6 +99,7 @@ class Recorder:
         self.keepers: Asides  #: where rows are made that run code of users' classes
         self._coordinator: Coordinator | None = None
         self._paused: list[JobBook] = []
+        self._held_back: dict[int, JobBook] = {}  #: jobs of which nothing is sent until the disk has caught up
         self._closing = False
 
     def add(self, book: JobBook, recording: Recording) -> None:
@@ -138,10 +142,10 @@ class Recorder:
             )
             return
         if self._waits(note):
-            self.journal.post(self._entry(recording, note, row, self._hold(recording, forward, announcement)))
+            self._post(job, self._entry(recording, note, row, self._hold(recording, forward, announcement)))
             return
         if note.statements:
-            self.journal.post(self._entry(recording, note, row))
+            self._post(job, self._entry(recording, note, row))
         if isinstance(announcement, AnnounceState) and self.trouble is not None:
             _tell_ahead(recording, forward, announcement)
         elif recording.held:
@@ -171,6 +175,24 @@ class Recorder:
         recording.held.append(held)
         return held
 
+    def _post(self, job: JobBook, entry: Entry) -> None:
+        """Have this written. A job of which too much waits is held back until the disk has caught up."""
+        self.journal.post(entry)
+        if self.journal.waiting > MOST_WAITING and job.number not in self._held_back:
+            self._held_back[job.number] = job
+            self._hold_back(job, held=True)
+
+    def _hold_back(self, job: JobBook, *, held: bool) -> None:
+        assert self._coordinator is not None
+        self._coordinator.do_later(partial(self._coordinator.handle, JobHeldBack(job, held)), job)
+
+    def _written(self, recording: Recording, held: _Held) -> None:
+        self._release(recording, held)
+        if self._held_back and self.journal.waiting <= MOST_WAITING // 2:
+            jobs, self._held_back = self._held_back, {}
+            for job in jobs.values():
+                self._hold_back(job, held=False)
+
     def _waits(self, note: _Note) -> bool:
         return note.waits and not self._closing_in_trouble
 
@@ -186,7 +208,7 @@ class Recorder:
         """On the journal's thread."""
         assert self._coordinator is not None
         job = None if held.announcement is None else held.announcement.job
-        self._coordinator.do_later(partial(self._release, recording, held), job)
+        self._coordinator.do_later(partial(self._written, recording, held), job)
 
     def _release(self, recording: Recording, held: _Held) -> None:
         held.ready = True
@@ -231,9 +253,9 @@ class Recorder:
         if recording.removed:
             self._release(recording, held)
         elif self._waits(note):
-            self.journal.post(self._entry(recording, note, row, held))
+            self._post(job, self._entry(recording, note, row, held))
         else:
-            self.journal.post(self._entry(recording, note, row))
+            self._post(job, self._entry(recording, note, row))
             self._release(recording, held)
         if note.ends:
             self.keepers.end(job.number)

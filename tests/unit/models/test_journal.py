@@ -58,6 +58,7 @@ class ModelJournal(Journal):
         self._rows = itertools.count(1)
         self._unwritten, self._trouble, self._told, self._troubled_at = [], None, False, 0.0
         self._unconfirmed = []
+        self._taken = self._written = 0
 
     def _check_in_place(self) -> None:
         """Nobody moves it."""
