@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mpqueue._queue.job import Job, JobItem
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.recorded.item_keys import content_key, file_key
+    from mpqueue._queue.recorded.job_plan import JobPlan
     from mpqueue._queue.run import JobRun
     from mpqueue._wire.memory.shared import Shared, share
     from mpqueue._worker.handlers.current_item import CurrentItem, current_item
@@ -91,6 +92,7 @@ _HOMES = {
     ),
     "mpqueue.events": ("ItemRetry", "JobFinished", "JobProgress", "JobStarted"),
     "mpqueue._queue.recorded.item_keys": ("content_key", "file_key"),
+    "mpqueue._queue.recorded.job_plan": ("JobPlan",),
     "mpqueue._queue.job": ("Job", "JobItem"),
     "mpqueue._output.progress": ("Progress",),
     "mpqueue._queue.job_queue": ("JobQueue",),
@@ -119,6 +121,7 @@ __all__ = [
     "JobFinished",
     "JobItem",
     "JobNotFoundError",
+    "JobPlan",
     "JobProgress",
     "JobQueue",
     "JobRun",

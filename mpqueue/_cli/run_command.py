@@ -17,12 +17,16 @@ from mpqueue._cli.function_names import load_function
 from mpqueue._cli.inputs import KINDS, of_files, read_items
 from mpqueue._cli.outputs import InOrder, Output, check_output, open_output
 from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say
+from mpqueue._core.state.item_table import make_table
 from mpqueue._os.monotonic import monotonic
 from mpqueue._output.bars import can_draw, describe, minutes
 from mpqueue._output.progress import Progress, ShowProgress
 from mpqueue._queue.job import Job, JobItem
 from mpqueue._queue.job_queue import JobQueue
+from mpqueue._queue.new_job import RecordOptions
+from mpqueue._queue.recorded.again import REDO, Redo
 from mpqueue._queue.recorded.item_keys import content_key, file_key
+from mpqueue._queue.recorded.job_plan import plan
 from mpqueue._queue.run import JobRun
 from mpqueue._text import label, visible, visible_line
 from mpqueue.errors import HandlerPicklingError, QueueClosedError
@@ -86,6 +90,9 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
         "whatever ended it, runs only what is missing or new")  # fmt: skip
     add("--key", choices=("file", "content", "value"), help="how a journal knows that an item has changed: by its "
         "file's size and time (default for files), its file's content, or its value (default for others)")  # fmt: skip
+    add("--redo", action="append", metavar="WHAT", help="run again what has ended: failed, changed-code (all, if the "
+        "handler's code has changed), all, or an item by its name or id; may be given several times")  # fmt: skip
+    add("--plan", action="store_true", help="say what would run, given what the journal has, and run nothing")
     add_options(parser)
     add("--on-error", choices=("continue", "stop", "skip"), default="continue", help="items that fail for good: go on "
         "(default), stop at the first, or go on and leave them out of the output")  # fmt: skip
@@ -113,6 +120,9 @@ def run(args: argparse.Namespace) -> int:
     setup = None if args.setup is None else load_function(args.setup, "--setup")
     items = read_items(args.inputs, args.kind)
     policy = RetryPolicy(args.retries, base_delay=args.retry_delay)
+    record = _record_options(args, items)
+    if args.plan:
+        return _plan(args, items, (handler, setup), record)
     columns = None if args.columns is None else [name.strip() for name in args.columns.split(",")]
     with (
         open_output(args.output, columns, captured=args.capture_output, raw_csv=args.raw_csv) as output,
@@ -125,8 +135,7 @@ def run(args: argparse.Namespace) -> int:
                 handler,
                 setup=setup,
                 capture_output=args.capture_output,
-                update=True,
-                key=_key_of(args),
+                **record._asdict(),
             )
         except (HandlerPicklingError, TypeError, ValueError, OSError) as error:
             raise UsageError(str(error)) from None
@@ -135,6 +144,48 @@ def run(args: argparse.Namespace) -> int:
         started = queue.start(job.id, progress=progress_of(args.progress))
         with EarlyEnd(queue, started, args, began_at) as early_end:
             return _follow(queue, started, output, args, early_end)
+
+
+def _record_options(args: argparse.Namespace, items: list[Any]) -> RecordOptions:
+    """How the items and what a journal has of them go together."""
+    if args.journal is None and (args.plan or args.redo or args.key):
+        name = "--plan" if args.plan else "--redo" if args.redo else "--key"
+        raise UsageError(f"{name}: expected a --journal as well, which tells what was done before")
+    redo: Redo = None
+    if args.redo and len(args.redo) == 1 and args.redo[0] in REDO:
+        redo = args.redo[0]
+    elif args.redo:
+        redo = [_id_of(name, items) for name in args.redo]
+    return RecordOptions(update=True, key=_key_of(args), redo=redo)
+
+
+def _id_of(name: str, items: list[Any]) -> Any:
+    """The id of the item of that name: the item itself, where it is text, or its id."""
+    for position, item in enumerate(items):
+        if isinstance(item, str) and item == name:
+            return position
+        if isinstance(item, dict) and str(item.get("id", position)) == name:
+            return item.get("id", position)
+    raise UsageError(f"--redo: expected {', '.join(REDO)}, or the name or id of an item, got {name!r}")
+
+
+def _plan(args: argparse.Namespace, items: list[Any], functions: tuple[Any, Any], record: RecordOptions) -> int:
+    """Say what would run, a line an item on stdout, and the counts on stderr."""
+    from mpqueue._parent.journal.journal_reader import Reader  # a part of what only journals need
+    from mpqueue._parent.journal.ownership import own_path
+
+    reader = Reader(own_path(args.journal)) if os.path.exists(args.journal) else None
+    try:
+        table = make_table(items)
+        found = plan(reader, args.handler, table, functions, record)
+    except (TypeError, ValueError, OSError) as error:
+        raise UsageError(str(error)) from None
+    for what in ("new", "changed", "gone", "failed"):
+        for item_id in getattr(found, what):
+            is_position = table.ids is None and what != "gone"
+            print(f"{what}\t{label(table.payloads[item_id] if is_position else item_id)}")
+    say(f"{found}{'; the code has changed' if found.code_changed else ''}")
+    return Exit.GOOD
 
 
 def _key_of(args: argparse.Namespace) -> Callable[[Any], bytes | str] | None:

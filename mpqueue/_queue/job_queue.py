@@ -24,8 +24,10 @@ from mpqueue._queue.closer import Closer
 from mpqueue._queue.host import QueueHost
 from mpqueue._queue.job import Job
 from mpqueue._queue.live_pages import LivePages, QueueView
-from mpqueue._queue.new_job import NewJob, record_options
+from mpqueue._queue.new_job import NewJob, RecordOptions, record_options
 from mpqueue._queue.open_runs import JobStarter, OpenRuns
+from mpqueue._queue.recorded.again import Redo
+from mpqueue._queue.recorded.job_plan import JobPlan, plan
 from mpqueue._queue.registry import Registry
 from mpqueue._queue.run import JobRun
 from mpqueue._wire.ids import IdRule
@@ -54,6 +56,8 @@ class JobKeywords(TypedDict, total=False):
     strict: bool
     update: bool
     key: Callable[[Any], bytes | str] | None
+    version: str | None
+    redo: Redo
     trace: bool
 
 
@@ -209,6 +213,8 @@ class JobQueue(SafeEmitter):
         strict: bool = False,
         update: bool = False,
         key: Callable[[Any], bytes | str] | None = None,
+        version: str | None = None,
+        redo: Redo = None,
         trace: bool = False,
     ) -> Job:
         """Create a job without starting it.
@@ -230,9 +236,11 @@ class JobQueue(SafeEmitter):
         gone do not count until they come back. Without it such items are refused, and nothing is changed. ``key(item)``
         says in which state an item is, as bytes or a str: an item with another key has changed (`file_key`,
         `content_key`). Without it an item has changed if it has an id and another value. The key is taken now, so that
-        a file that changes while the job runs is done again next time. If the handler's code seems to have changed
-        there is a warning, with ``strict`` a `JournalMismatchError`. A job that was over is so at once, and its run
-        resolves at once.
+        a file that changes while the job runs is done again next time. With another ``version`` of the handler
+        than the recorded one everything runs again. Without one there is a warning if the handler's code seems to have
+        changed, with ``strict`` a `JournalMismatchError`. ``redo`` runs again what has ended: ``"failed"`` items,
+        everything if the code has changed (``"changed-code"``), ``"all"``, or the items of these ids. A job that was
+        over is so at once, and its run resolves at once. `plan_job` says beforehand what will run.
 
         Raises `JobExistsError` for an id that is taken, `HandlerPicklingError` for a handler that can't be serialized,
         `JournalMismatchError` for one that the journal has with other items, `JournalError` where that can't be read
@@ -253,7 +261,7 @@ class JobQueue(SafeEmitter):
             seed=seed,
             trace=trace,
         )
-        record = record_options(strict=strict, update=update, key=key)
+        record = record_options(strict=strict, update=update, key=key, version=version, redo=redo)
         check_job(self._backend, options)
         self._jobs.check_free(id)
         table, began = make_table(items), self._engine.clock.now()
@@ -262,6 +270,29 @@ class JobQueue(SafeEmitter):
         packed: PackedHandler = new.book.handler
         new.book.timings.handler_packed(self._engine.clock.now() - began, packed.size, packed.weight)
         return self._jobs.add(new, record).job
+
+    def plan_job(
+        self,
+        id: str,
+        items: Iterable[Any],
+        handler: Callable[..., Any],
+        *,
+        setup: Callable[[], Any] | None = None,
+        **options: Unpack[JobKeywords],
+    ) -> JobPlan:
+        """What `create_job` with the same arguments, and ``update=True``, would find: writes nothing, runs nothing.
+
+        Takes the items' identities and keys, and reads how recorded ones ended, but no results. Without a journal all
+        items are new. Raises what `create_job` raises of these arguments, and `JournalError`.
+        """
+        self._closer.check_open("plan a job")
+        record = {name: value for name, value in options.items() if name in RecordOptions._fields}
+        rest = {name: value for name, value in options.items() if name not in record}
+        defaults = {"max_retries": None, "retry": None, "timeout": None, "priority": 0, "chunksize": None}
+        checks.job_options(self._options, **{**defaults, **rest})  # type: ignore[arg-type]
+        recorder = self._engine.recorder
+        reader = None if recorder is None else recorder.journal.reader
+        return plan(reader, id, make_table(items), (handler, setup), record_options(**record))  # type: ignore[arg-type]
 
     # -- run them --------------------------------------------------------------------------------------------
 

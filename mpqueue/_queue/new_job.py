@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions, check_bool
+from mpqueue._queue.recorded.again import Again, Redo, check_redo, choose_again
 from mpqueue._text import digits
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
 from mpqueue._wire.pickling.payload import dump_by_value
@@ -43,15 +44,26 @@ class RecordOptions(NamedTuple):
     strict: bool = False
     update: bool = False
     key: Key | None = None
+    version: str | None = None
+    redo: Redo = None
 
 
-def record_options(*, strict: bool = False, update: bool = False, key: Key | None = None) -> RecordOptions:
-    """The same, checked. Raises TypeError."""
+def record_options(
+    *,
+    strict: bool = False,
+    update: bool = False,
+    key: Key | None = None,
+    version: str | None = None,
+    redo: Redo = None,
+) -> RecordOptions:
+    """The same, checked. Raises TypeError or ValueError."""
     check_bool("strict", strict)
     check_bool("update", update)
     if key is not None and not callable(key):
         raise TypeError(f"key: expected a function of an item, got {shown(key)} of type {type(key).__name__}")
-    return RecordOptions(strict, update, key)
+    if version is not None and not isinstance(version, str):
+        raise TypeError(f"version: expected a str, got {shown(version)} of type {type(version).__name__}")
+    return RecordOptions(strict, update, key, version, check_redo(redo))
 
 
 class NewJob:
@@ -85,25 +97,30 @@ class NewJob:
         `JournalMismatchError` for a job with other items, unless ``update``; `JournalError`; TypeError for items that
         have no identity; and what ``key`` raises.
         """
-        from mpqueue._parent.journal.code_hash import hash_code  # a part of what only journals need
+        from mpqueue._parent.journal.code_hash import differs, hash_code  # a part of what only journals need
         from mpqueue._parent.journal.items.inventory import Inventory
 
         book, reader = self.book, recorder.journal.reader
         inventory, code_hash = Inventory(book.table, options.key), hash_code(*self._functions)
         recorded = reader.find(book.id)
         if recorded is None:
-            number = inventory.add(recorder.journal, self._columns(created_at, code_hash))
-        else:
-            number = recorded.number
-            match = inventory.match(reader, recorded)
-            if not (options.update or match.is_same):
-                raise JournalMismatchError(
-                    f"job {book.id!r} in {reader.path}: expected the items that it was recorded with, got others: "
-                    f"{match}; update=True runs those; nothing was changed"
-                )
-            self._check(reader, recorded, code_hash, strict=options.strict)
-            self._go_on(recorder, recorded, inventory, match)
-        recorder.add(book, self.recording(number, inventory.left_out))
+            number = inventory.add(recorder.journal, self._columns(created_at, code_hash, options))
+            recorder.add(book, self.recording(number, inventory.left_out))
+            return
+        match = inventory.match(reader, recorded)
+        if not (options.update or match.is_same):
+            raise JournalMismatchError(
+                f"job {book.id!r} in {reader.path}: expected the items that it was recorded with, got others: "
+                f"{match}; update=True runs those; nothing was changed"
+            )
+        code_changed = differs(recorded.code_hash, code_hash)
+        again = choose_again(book.table, match, recorded, options, code_changed=code_changed)
+        is_other_code = code_changed and not again.everything and options.version is None
+        self._check(reader, recorded, is_other_code=is_other_code, strict=options.strict)
+        columns = self._code_columns(code_hash, options) if again.everything else {}
+        failed = self._go_on(recorder, recorded, inventory, match, again, columns)
+        recording = self.recording(recorded.number, inventory.left_out)
+        recorder.add(book, dataclasses.replace(recording, failed=failed))
 
     def record_as_it_is(self, recorder: Recorder, number: int) -> None:
         """Have the job recorded from now on, which was read from the journal, where it has this number."""
@@ -122,43 +139,60 @@ class NewJob:
         failed = {index for index in table.failures if table.status[index] == FAILED}
         return Recording(number, tries, failed, left_out)
 
-    def _columns(self, created_at: float, code_hash: str) -> dict[str, Any]:
+    def _columns(self, created_at: float, code_hash: str, options: RecordOptions) -> dict[str, Any]:
         book = self.book
         return {
             "id": book.id,
             "rule": str(book.table.rule),
+            "seed": digits(book.options.seed),
+            "created_at": created_at,
+            "status": str(JobStatus.PENDING),
+            **self._code_columns(code_hash, options),
+        }
+
+    def _code_columns(self, code_hash: str, options: RecordOptions) -> dict[str, Any]:
+        """What a journal has of the handler."""
+        return {
             "code_hash": code_hash,
             "handler": _keep_handler(*self._functions),
             "python": platform.python_version(),
             "handler_name": _names(*self._functions),
-            "seed": digits(book.options.seed),
-            "created_at": created_at,
-            "status": str(JobStatus.PENDING),
+            "version": options.version,
         }
 
-    def _check(self, reader: Reader, recorded: RecordedJob, code_hash: str, *, strict: bool) -> None:
-        from mpqueue._parent.journal.code_hash import differs
+    def _check(self, reader: Reader, recorded: RecordedJob, *, is_other_code: bool, strict: bool) -> None:
+        """Say that the code or the seed is another; with ``strict`` refuse that."""
+        from mpqueue._parent.journal.code_hash import name_of_code
 
-        book, changed = self.book, []
-        if differs(recorded.code_hash, code_hash):
-            changed.append("its handler's code")
-        if self._seed_given and recorded.seed != book.options.seed:
+        changed, ways = [], ""
+        if is_other_code:
+            changed.append(f"the code of {name_of_code(self._functions[0])}")
+            ways = "; a new version=, or redo='changed-code' (--redo changed-code), runs it again"
+        if self._seed_given and recorded.seed != self.book.options.seed:
             changed.append("its seed")
         if not changed:
             return
         seem = "seems" if len(changed) == 1 else "seem"
-        where = f"job {book.id!r} in {reader.path}"
+        where = f"job {self.book.id!r} in {reader.path}"
         text = f"{where}: {' and '.join(changed)} {seem} to have changed since it was recorded"
         if strict:
-            raise JournalMismatchError(
-                f"{text}; with strict=True that is refused, and nothing was changed; give the new one another id"
-            )
-        log.warning("%s; what is done is not done again", text)
+            raise JournalMismatchError(f"{text}; with strict=True that is refused, and nothing was changed{ways}")
+        log.warning("%s; what is done is not done again%s", text, ways)
 
-    def _go_on(self, recorder: Recorder, recorded: RecordedJob, inventory: Inventory, match: Match) -> None:
+    def _go_on(
+        self,
+        recorder: Recorder,
+        recorded: RecordedJob,
+        inventory: Inventory,
+        match: Match,
+        again: Again,
+        columns: dict[str, Any],
+    ) -> set[int]:
+        """Take over what has ended, and have the journal say what is other now; returns the items it has as failed."""
         book, table, reader = self.book, self.book.table, recorder.journal.reader
         places = reader.places(recorded)
-        unreadable = set(reader.fill(table, recorded)).difference(match.changed)
+        afresh = set(match.changed).union(again.afresh)
+        unreadable = set(reader.fill(table, recorded)).difference(afresh)
         for index in unreadable:
             table.status[index], table.results[index] = PENDING, None
         if unreadable:
@@ -167,22 +201,29 @@ class NewJob:
         if not self._seed_given:
             self._take_seed(recorded.seed)
         book.retries = recorded.retries
-        table.start_afresh(match.changed)
+        table.start_afresh(afresh)
+        failed = {index for index in table.failures if table.status[index] == FAILED}
+        if again.failed:
+            table.forget_failures()
         book.go_on()
         counted = recorded.completed + recorded.failed - len(unreadable) - book.completed - book.failed
-        if match.is_same and counted > 0:
+        if match.is_same and not afresh and not again.failed and counted > 0:
             log.warning("job %r: %d items more have ended by its counts in %s than by its rows, so these run again",
                         book.id, counted, reader.path)  # fmt: skip
         status = recorded.status
-        if not (match.is_same and recorded.slots is not None and places == table.slots):
-            if status in OVER:
-                status = JobStatus.COMPLETED if not book.failed else JobStatus.COMPLETED_WITH_ERRORS
-                status = status if book.all_ended else JobStatus.PENDING
+        if status in OVER:
+            status = JobStatus.COMPLETED if not book.failed else JobStatus.COMPLETED_WITH_ERRORS
+            status = status if book.all_ended else JobStatus.PENDING
+        same = match.is_same and recorded.slots is not None and places == table.slots
+        if not same or afresh or again.everything:
             counts = {"completed": book.completed, "failed": book.failed, "status": str(status)}
-            inventory.write(recorder.journal, recorded, match, counts)
+            inventory.write(
+                recorder.journal, recorded, match, counts | columns, again.afresh, everything=again.everything
+            )
         if book.all_ended and status in OVER:
             book.restored = True
             restore_end(book, dataclasses.replace(recorded, status=status))
+        return failed
 
     def _take_seed(self, seed: int) -> None:
         book = self.book

@@ -173,6 +173,26 @@ def test_files_that_changed_are_done_again_by_their_time_or_by_their_content(fol
     assert [calls(folder).count(file.name) for file in files] == [3, 3]
 
 
+def test_a_plan_is_printed_and_what_is_named_runs_again(folder: Path) -> None:
+    fresh = mpqueue(folder, *RUN, "--plan")
+    assert (fresh.returncode, (folder / "run.db").exists()) == (0, False)
+    assert fresh.stdout == "new\tone\nnew\tbad\nnew\twait\nnew\tthree\n"
+    assert mpqueue(folder, *RUN).returncode == 1
+    (folder / "in.txt").write_text("bad\none\nfour\nwait\n")
+    planned = mpqueue(folder, *RUN, "--plan")
+    assert planned.stdout == "new\tfour\ngone\tthree\nfailed\tbad\n"
+    assert planned.stderr == "3 same, 0 changed, 1 new, 1 gone, 1 failed; 1 to run\n"
+    (folder / "healed").touch()
+    before = calls(folder)
+    assert mpqueue(folder, *RUN, "--redo", "failed").returncode == 0
+    assert mpqueue(folder, *RUN, "--redo", "one", "--redo", "wait").returncode == 0
+    assert sorted(calls(folder)[len(before) :]) == ["bad", "four", "one", "wait"]
+    unknown = mpqueue(folder, *RUN, "--redo", "five")
+    assert (unknown.returncode, "--redo: expected failed" in unknown.stderr) == (2, True)
+    alone = mpqueue(folder, "run", "words:count", "in.txt", "--plan")
+    assert (alone.returncode, "--plan: expected a --journal" in alone.stderr) == (2, True)
+
+
 def test_what_makes_no_sense_is_told(folder: Path) -> None:
     missing = mpqueue(folder, "status", "no.db")
     assert (missing.returncode, "not there" in missing.stderr) == (2, True)

@@ -369,9 +369,9 @@ def test_a_job_with_other_items_is_refused_and_the_recorded_one_stays(
 @pytest.mark.parametrize(
     ("handler", "options", "what"),
     [
-        (do.square, {}, "its handler's code seems"),
+        (do.square, {}, "the code of tests.support.handlers.square seems"),
         (do.succeed, {"seed": 8}, "its seed seems"),
-        (do.square, {"seed": 8}, "its handler's code and its seed seem"),
+        (do.square, {"seed": 8}, "the code of tests.support.handlers.square and its seed seem"),
     ],
 )
 def test_other_code_is_a_warning_and_an_error_where_that_is_asked_for(

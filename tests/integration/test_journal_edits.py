@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpqueue
-from mpqueue import JobQueue, current_item
+from mpqueue import JobPlan, JobQueue, current_item
 from mpqueue._core.state.item_table import Failure, make_table
 from mpqueue._options import JobOptions
 from mpqueue._parent.journal.chunk_rows import make_row
 from mpqueue._parent.journal.journal_file import chunk_statement
 from mpqueue._parent.journal.journal_writer import Entry, Journal
 from mpqueue._parent.journal.recorder import Recorder
-from mpqueue._queue.new_job import NewJob, RecordOptions
+from mpqueue._queue.new_job import NewJob, RecordOptions, record_options
 from mpqueue.errors import JournalMismatchError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED
@@ -96,19 +96,23 @@ DAYS = st.lists(
 )
 
 
+@settings(max_examples=60)
 @given(DAYS, st.booleans())
 def test_whatever_is_added_removed_changed_or_moved_no_result_is_another_items(
     days: list[tuple[list[tuple[int, int]], set[int], set[int]]], has_ids: bool
 ) -> None:
     done: dict[int, tuple[int, bool]] = {}  # of each id ever seen: its value then, and whether it has ended
+    last: dict[int, int] | None = None
     with tempfile.TemporaryDirectory() as folder, small_blocks():
         path = os.path.join(folder, "run.db")
         for listed, ending, failing in days:
             items = [{"id": at, "value": value} for at, value in listed] if has_ids else [at for at, _ in listed]
             journal = opened(path)
             try:
-                with contextlib.suppress(JournalMismatchError):
+                is_same = last is None or last == {at: value if has_ids else 0 for at, value in listed}
+                with contextlib.nullcontext() if is_same else pytest.raises(JournalMismatchError):
                     taken_up(journal, items, RecordOptions())
+                last = {at: value if has_ids else 0 for at, value in listed}
                 job = taken_up(journal, items, RecordOptions(update=True))
                 table = job.book.table
                 for at, value in listed:
@@ -130,6 +134,7 @@ def test_whatever_is_added_removed_changed_or_moved_no_result_is_another_items(
                 journal.close()
 
 
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.sampled_from("aab"), max_size=8), min_size=2, max_size=4))
 def test_equal_values_count_as_often_as_they_are_there(days: list[list[str]]) -> None:
     seen: Counter[str] = Counter()
@@ -221,6 +226,89 @@ def test_another_kind_of_key_makes_everything_another(tmp_path: Path) -> None:
         assert taken_up(journal, ["a", "b"], RecordOptions(key=str.upper)).book.total == 2
     finally:
         journal.close()
+
+
+def waiting(journal: Journal, items: list[Any], handler: Any = do.succeed, **options: Any) -> list[Any]:
+    """The items that would run; they end then."""
+    job = NewJob("job", make_table(items), JobOptions(RetryPolicy()), handler, None)
+    job.record_or_go_on(Recorder(journal), 0.0, record_options(**options))
+    indices = job.book.table.unfinished()
+    if indices:
+        end(journal, job, indices, set())
+    return [items[index] for index in indices]
+
+
+def test_another_version_runs_everything_again_also_what_comes_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = opened(str(tmp_path / "run.db"))
+    try:
+        assert waiting(journal, ["a", "b"], version="1") == ["a", "b"]
+        assert waiting(journal, ["a", "b"], do.square, version="1", strict=True) == []
+        assert waiting(journal, ["a"], update=True) == []
+        assert waiting(journal, ["a"], do.square, version="2") == ["a"]
+        assert not caplog.records
+        with pytest.raises(JournalMismatchError, match="others: 1 back"):
+            waiting(journal, ["b", "a"], do.square, version="2")
+        assert waiting(journal, ["b", "a"], do.square, version="2", update=True) == ["b"]
+        assert waiting(journal, ["a", "b"], do.square, version="2", redo="changed-code") == []
+    finally:
+        journal.close()
+
+
+def test_what_has_ended_runs_again_where_that_is_said(tmp_path: Path) -> None:
+    journal = opened(str(tmp_path / "run.db"))
+    items = [{"id": each} for each in "abc"]
+    try:
+        assert waiting(journal, items) == items
+        assert waiting(journal, items, redo=["b"]) == [items[1]]
+        assert waiting(journal, items, redo="changed-code") == []
+        assert waiting(journal, items, do.square, redo="changed-code") == items
+        assert waiting(journal, items, do.square, strict=True) == []
+        assert waiting(journal, items, do.square, redo="all") == items
+        for redo, error in (
+            ("b", "redo: expected one of"),
+            (["x"], "redo: expected ids"),
+            (3, "redo: expected one of"),
+        ):
+            with pytest.raises((TypeError, ValueError), match=error):
+                waiting(journal, items, do.square, redo=redo)
+        assert waiting(journal, items, do.square) == []
+    finally:
+        journal.close()
+
+
+def test_failed_items_run_again_with_their_history_where_that_is_said(tmp_path: Path) -> None:
+    failing = do.only("b", do.fail_with(ValueError("no")), do.succeed)
+    for redo, tries in ((None, 1), (None, 1), ("failed", 2), ("failed", 3)):
+        with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
+            job = queue.run("ab", failing, id="job", redo=redo)
+            assert (job.completed, job.failed) == (1, 1)
+            assert len(job.items[1].history) == tries
+            assert len(queue.load_job("job").items[1].history) == tries
+
+
+def test_a_plan_says_what_would_run_and_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    failing = do.only("b", do.fail_with(ValueError("no")), do.succeed)
+    with JobQueue(1) as queue:
+        assert queue.plan_job("job", "abc", failing) == JobPlan(new=(0, 1, 2), to_run=3)
+    with JobQueue(1, journal=path, max_retries=0) as queue:
+        assert queue.plan_job("job", "abc", failing, update=True) == JobPlan(new=(0, 1, 2), to_run=3)
+        assert queue.jobs() == []
+        queue.run("abc", failing, id="job")
+        queue.create_job("ids", [{"id": "a", "n": 1}, {"id": "b", "n": 1}], failing)
+    before = path.read_bytes()
+    with JobQueue(1, journal=path) as queue:
+        plan = queue.plan_job("job", "xba", failing)
+        assert plan == JobPlan(same=(1, 2), new=(0,), gone=("c",), failed=(1,), to_run=1)
+        assert str(plan) == "2 same, 0 changed, 1 new, 1 gone, 1 failed; 1 to run"
+        assert queue.plan_job("job", "xba", failing, redo="failed").to_run == 2
+        assert queue.plan_job("job", "ba", do.succeed).code_changed
+        assert queue.plan_job("job", "ba", failing, version="2").changed == (0, 1)
+        plan = queue.plan_job("ids", [{"id": "a", "n": 2}, {"id": "c", "n": 1}], failing)
+        assert plan == JobPlan(changed=("a",), new=("c",), gone=("b",), to_run=2)
+    assert len(path.read_bytes()) == len(before)
 
 
 def test_an_item_without_identity_is_refused_with_what_to_do_about_it(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, assert_type
 
 import mpqueue
-from mpqueue import Job, JobItem, JobQueue, JobRun
+from mpqueue import Job, JobItem, JobPlan, JobQueue, JobRun
 from mpqueue._dropin.map.item_iterator import ItemIterator
 from mpqueue._queue.job import Items
+from mpqueue._queue.job_queue import JobKeywords
 
 
 @dataclass
@@ -110,7 +111,9 @@ async def check_coroutines(run: JobRun[Photo, str]) -> None:
 
 
 def check_jobs(queue: JobQueue) -> None:
-    job = queue.create_job("a", PHOTOS, describe, max_retries=0, priority=1, update=True, key=path_of)
+    options: JobKeywords = {"update": True, "key": path_of, "version": "2", "redo": ["a"]}
+    assert_type(queue.plan_job("a", PHOTOS, describe, **options), JobPlan)
+    job = queue.create_job("a", PHOTOS, describe, max_retries=0, priority=1, **options)
     assert_type(job, Job[Photo, str])
     assert_type(job.results, list[str | None])
     assert_type(job.items, Items[Photo, str])

@@ -332,8 +332,52 @@ def test_a_handler_that_moved_is_the_same_one_that_does_something_else_is_not() 
     other = compiled("def f(x):\n    return x in {'a', 'c'}")
     assert not differs(hash_code(same[0]), hash_code(same[1]))
     assert differs(hash_code(same[0]), hash_code(other))
-    assert not differs(hash_code(same[0]), hash_code(partial(same[1], y=2)))
+    assert not differs(hash_code(partial(same[0], y=2)), hash_code(partial(same[1], y=2)))
     assert differs(hash_code(same[0], None), hash_code(same[0], other))
     assert differs(hash_code(len), hash_code(str.upper))
     assert not differs(hash_code(other), "2.7:" + "0" * 32)
     assert not differs(None, hash_code(other))
+
+
+def handler_with(text: str, **names: Any) -> Any:
+    """The function ``f`` of a module of that text."""
+    module = {"__name__": "module", **names}
+    exec(text, module)
+    return module["f"]
+
+
+CLOSURE = "def make(limit):\n    def f(x):\n        return x + limit\n    return f\nf = make({})"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param(partial(pow, 2), partial(pow, 3), id="arguments"),
+        pytest.param(partial(pow, exp=2), partial(pow, exp=3), id="keywords"),
+        pytest.param(handler_with(CLOSURE.format(1)), handler_with(CLOSURE.format(2)), id="closure"),
+        pytest.param(handler_with(CLOSURE.format("min")), handler_with(CLOSURE.format("max")), id="function in it"),
+        pytest.param(handler_with("def f(x, y=1): pass"), handler_with("def f(x, y=2): pass"), id="default"),
+        pytest.param(handler_with("def f(x, *, y=1): pass"), handler_with("def f(x, *, y=2): pass"), id="keyword"),
+        pytest.param(
+            handler_with("def f(x): return lambda: RATE", RATE=[1, {"a"}]),
+            handler_with("def f(x): return lambda: RATE", RATE=[1, {"b"}]),
+            id="global",
+        ),
+    ],
+)
+def test_the_hash_covers_what_the_handler_brings_along(one: Any, other: Any) -> None:
+    assert differs(hash_code(one), hash_code(other))
+    assert not differs(hash_code(one), hash_code(one))
+
+
+def test_the_hash_leaves_out_other_functions_and_globals_that_are_not_used() -> None:
+    text = "def g(): return {}\ndef f(x): return g(), USED, lock"
+    one = handler_with(text.format(1), USED=1, OTHER=1, lock=threading.Lock())
+    assert not differs(hash_code(one), hash_code(handler_with(text.format(2), USED=1, OTHER=2, lock=threading.Lock())))
+
+
+def test_a_function_that_refers_to_itself_has_a_hash() -> None:
+    def f(x: int) -> Any:
+        return f(x - 1) if x else 0
+
+    assert hash_code(f) == hash_code(f)

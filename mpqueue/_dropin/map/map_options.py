@@ -39,6 +39,7 @@ class MapOptions(CallOptions, total=False):
     journal: str | os.PathLike[str] | None
     update: bool
     key: Callable[[Any], bytes | str] | None
+    version: str | None
 
 
 class StreamOptions(CallOptions, total=False):

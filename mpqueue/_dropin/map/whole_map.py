@@ -75,6 +75,7 @@ def map(
     journal: str | os.PathLike[str] | None = None,
     update: bool = False,
     key: Callable[[Any], bytes | str] | None = None,
+    version: str | None = None,
     seed: int | None = None,
 ) -> list[Any]:
     """``[fn(item) for item in items]`` on all cores; a worker that dies costs its item one try, and nothing else.
@@ -94,8 +95,9 @@ def map(
     With ``journal``, the path of a file, the same call, made again after whatever ended the program, runs only what is
     missing, see `JobQueue`. A journal is for one call with each function: other items are refused with
     `JournalMismatchError`, unless ``update`` says that the list changes from call to call: then new items run, and what
-    is gone is kept until it comes back. An item whose ``key(item)`` is another
-    than before runs again (``key=mpqueue.file_key``, say). Such a call has workers of its own.
+    is gone is kept until it comes back. An item whose ``key(item)`` is another than before runs again
+    (``key=mpqueue.file_key``, say), and so do all with another ``version`` of the function. Such a call has workers of
+    its own.
 
     ``seed`` makes ``current_item().rng`` give the same numbers each time; None: others each time.
 
@@ -104,7 +106,7 @@ def map(
     check_progress(progress)
     _check_failure_options(on_error, max_failures)
     job = job_options("map", concurrency, max_retries, retry, timeout, chunksize, seed)
-    record = record_options(update=update, key=key)
+    record = record_options(update=update, key=key, version=version)
     rows = read_all(items)
     with _queue_for(enough_workers(concurrency, len(rows)), journal) as queue:
         batch = Batch(

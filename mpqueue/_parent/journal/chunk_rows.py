@@ -293,7 +293,7 @@ def _to_slots(table: ItemTable, indices: Sequence[int]) -> tuple[int, int] | byt
 def fresh_row(slots: Sequence[int]) -> Row:
     """These items are to run as if they never had: what earlier rows say of them does not count."""
     zeros = {name: bytes(4) for name in NUMBERS}
-    at = array("Q", slots).tobytes()
+    at = (slots.start, slots.stop) if isinstance(slots, range) else array("Q", slots).tobytes()
     content = {"fresh": True, "status": bytes((PENDING,)) * len(slots), "results": [], **zeros}
     return Row(prepare(content), (), (), prepare(at))
 
@@ -303,10 +303,13 @@ class RowReader:
 
     ``count`` is how many slots the job has. Items that are not in the table, since they are gone, are left out.
     ``unreadable`` are the indices of the items whose results can't be read here; ``lost`` those of the items of damaged
-    rows, which are as if they had never run.
+    rows, which are as if they had never run. With ``only_status`` no result or error is read.
     """
 
-    def __init__(self, table: ItemTable, count: int, read_file: ReadFile, path: str) -> None:
+    def __init__(
+        self, table: ItemTable, count: int, read_file: ReadFile, path: str, *, only_status: bool = False
+    ) -> None:
+        self._only_status = only_status
         self.unreadable: set[int] = set()
         self.lost: set[int] = set()
         self._table = table
@@ -383,6 +386,9 @@ class RowReader:
             if name in content:
                 numbers = _numbers(column.format, content[name])
                 _put(column, indices, numbers * count if len(numbers) < count else numbers)
+        if self._only_status:
+            _put(table.status, indices, status)
+            return
         self._read_results(content, indices)
         if "history" in content:
             self._read_failures(content, indices)

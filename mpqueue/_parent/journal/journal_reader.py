@@ -206,13 +206,16 @@ class Reader:
             return None
         if job.slots is None:
             return list(self._value("ids", job) or ())
+        ids, places = self._ids_of_slots(job), self.places(job)
+        return ids if places is None else [ids[slot] for slot in places]
+
+    def _ids_of_slots(self, job: RecordedJob) -> list[Hashable]:
         ids: list[Hashable] = []
         with self._open() as look:
             for first, _, body in look.slots(job):
                 place = look.place("slots.ids", job.number, first)
                 ids += unseal(body, place, f"{self.path}: the ids of job {job.id!r}")
-        places = self.places(job)
-        return ids[: job.slots] if places is None else [ids[slot] for slot in places]
+        return ids[: job.count]
 
     def places(self, job: RecordedJob) -> array[int] | None:
         """The slots of its items, in their order; None where those are all slots."""
@@ -304,6 +307,21 @@ class Reader:
             for row in look.rows(job.number):
                 rows.read(row)
         return rows
+
+    def fill_statuses(self, table: ItemTable, job: RecordedJob) -> None:
+        """Write into the table how its items ended, without results and errors."""
+        rows = RowReader(table, job.count, self.read_file, self.path, only_status=True)
+        with self._open() as look:
+            for body, place in look.bodies("chunks", job.number):
+                rows.read(body, place)
+
+    def names(self, job: RecordedJob) -> list[Any]:
+        """By slots, also of items that are gone: ids, or, where those are positions, the items."""
+        if job.rule == IdRule.POSITION:
+            return self.payloads(job)
+        if job.slots is None:
+            return self.ids(job) or []
+        return self._ids_of_slots(job)
 
     def read_file(self, name: str) -> bytes:
         """A big value's file. Raises OSError, and `JournalError` for one that another user has put there."""

@@ -58,6 +58,14 @@ def encode(value: Any) -> bytes:
     return _encode_in_full(value)
 
 
+def encode_plain(value: Any) -> bytes | None:
+    """The canonical form where that runs no code of anybody's classes, else None."""
+    try:
+        return _Writer(plain_only=True).write(value)
+    except (NoIdentityError, RecursionError):
+        return None
+
+
 def _encode_in_full(value: Any) -> bytes:
     """The form of a container or an object. Objects are written twice, since code of theirs may say other things."""
     try:
@@ -103,7 +111,8 @@ _PLAIN: dict[type, Callable[[Any], bytes]] = {
 class _Writer:
     """Writes one value. What is in it is written with its length, so that no two values have the same form."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, plain_only: bool = False) -> None:
+        self._plain_only = plain_only
         self.ran_code = False  #: code of a value's class may have run
         self._open: set[int] = set()  #: the containers that are being written
         self._known: dict[int, tuple[Any, bytes]] = {}  #: digests of objects by address, which are kept meanwhile
@@ -156,6 +165,8 @@ class _Writer:
                 return form
         known = self._known.get(id(value))
         if known is None:
+            if self._plain_only:
+                raise NoIdentityError("it is an object")
             self.ran_code = True
             form = self._reduced(value)
             # A digest of its own: an object that is met often is written once.

@@ -126,10 +126,13 @@ class Inventory:
         left_out: set[int] = set()
         places = reader.places(recorded)
         order: Iterable[int] = range(recorded.count)
+        present = None if places is None else _present(places, recorded.count)
         blocks = _noted(blocks, left_out)
-        if places is not None:
-            order, blocks = _in_order(places, recorded.count, blocks)
+        if places is not None and present is not None:
+            order, blocks = _in_order(places, present, blocks)
         found = match(self._blocks(), blocks, order)
+        if present is not None:
+            found.note_absent(present)
         found.number_new(recorded.count)
         count = len(self._table)
         trivial = recorded.count + len(found.new) == count and found.slots == array("I", range(count))
@@ -141,10 +144,20 @@ class Inventory:
         )
         return found
 
-    def write(self, journal: Journal, recorded: RecordedJob, found: Match, columns: dict[str, Any]) -> None:
+    def write(
+        self,
+        journal: Journal,
+        recorded: RecordedJob,
+        found: Match,
+        columns: dict[str, Any],
+        again: Sequence[int] = (),
+        *,
+        everything: bool = False,
+    ) -> None:
         """Have the journal say what the items are now; changed ones are as if they had never run.
 
-        The table must be filled already. Raises `JournalError`; then nothing was changed.
+        So are those at the indices ``again``; with ``everything`` all that are recorded, gone ones too. Raises
+        `JournalError`; then nothing was changed.
         """
         table = self._table
         touched = sorted(chain(found.new, found.changed), key=found.slots.__getitem__)
@@ -166,8 +179,11 @@ class Inventory:
         blocks = patches.blocks(journal_reader, recorded, self._adopted, has_ids=table.ids is not None)
         if self._adopted is not None:
             columns = {**columns, "ids": None}
-        changed = [found.slots[index] for index in found.changed]
-        rows = [fresh_row(changed)] if changed else []
+        afresh = sorted({found.slots[index] for index in chain(found.changed, again)})
+        rows = [fresh_row(afresh)] if afresh else []
+        if everything:
+            slots = range(recorded.count)
+            rows = [fresh_row(slots[lo : lo + BATCH]) for lo in range(0, len(slots), BATCH)]
         places = None if table.slots is None else prepare(table.slots.tobytes())
         columns = {
             **columns,
@@ -177,7 +193,6 @@ class Inventory:
             "rule": str(table.rule),
         }
         journal.ask(_put(recorded.number, columns, JobItems(payloads, blocks, rows)))
-        table.start_afresh(found.changed)
 
     def _adopt(self, reader: Reader, recorded: RecordedJob) -> list[Block]:
         """What the items were of a job that version 1 wrote, which did not say so.
@@ -313,15 +328,21 @@ def _noted(blocks: Iterable[Block], left_out: set[int]) -> Iterator[Block]:
         first += BLOCK
 
 
-def _in_order(places: array[int], count: int, blocks: Iterable[Block]) -> tuple[Iterable[int], Iterator[Block]]:
+def _present(places: array[int], count: int) -> bytearray:
+    """A 1 for each slot whose item was there last."""
+    present = bytearray(count)
+    for slot in places:
+        present[slot] = 1
+    return present
+
+
+def _in_order(places: array[int], present: bytearray, blocks: Iterable[Block]) -> tuple[Iterable[int], Iterator[Block]]:
     """The slots as the items were last, then those that are gone; and what they are, in that order."""
     identities, states = bytearray(), bytearray()
     for block in blocks:
         identities += block.identities
         states += block.states
-    present = bytearray(count)
-    for slot in places:
-        present[slot] = 1
+    count = len(present)
     gone = array("I", (slot for slot in range(count) if not present[slot]))
     order = places + gone
 

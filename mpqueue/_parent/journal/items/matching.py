@@ -53,17 +53,27 @@ class Block(NamedTuple):
 
 @dataclass(slots=True)
 class Match:
-    """What became of a job's items. Indices are those of today's list, in order; ``gone`` are slots."""
+    """What became of a job's items. Indices are those of today's list, in order; ``gone`` are slots.
+
+    ``back`` are those that were gone.
+    """
 
     slots: array[int] = field(default_factory=lambda: array("I"))  #: of each item; `NO_SLOT`: it is new
     new: array[int] = field(default_factory=lambda: array("Q"))
     changed: array[int] = field(default_factory=lambda: array("Q"))
     gone: array[int] = field(default_factory=lambda: array("I"))
+    back: array[int] = field(default_factory=lambda: array("Q"))
 
     @property
     def is_same(self) -> bool:
-        """True where no item is new, changed or gone; the order may be another."""
-        return not (self.new or self.changed or self.gone)
+        """True where no item is new, changed, gone or back; the order may be another."""
+        return not (self.new or self.changed or self.gone or self.back)
+
+    def note_absent(self, present: bytearray) -> None:
+        """``present`` has a 1 for each slot whose item was there last time: the others were gone already."""
+        self.gone = array("I", (slot for slot in self.gone if present[slot]))
+        known = len(present)
+        self.back = array("Q", (index for index, slot in enumerate(self.slots) if slot < known and not present[slot]))
 
     def number_new(self, first: int) -> None:
         """Give the new items the slots from ``first`` on."""
@@ -71,7 +81,12 @@ class Match:
             self.slots[index] = slot
 
     def __str__(self) -> str:
-        counts = ((len(self.new), "new"), (len(self.changed), "changed"), (len(self.gone), "gone"))
+        counts = (
+            (len(self.new), "new"),
+            (len(self.changed), "changed"),
+            (len(self.gone), "gone"),
+            (len(self.back), "back"),
+        )
         return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 

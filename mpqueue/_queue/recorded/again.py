@@ -1,0 +1,56 @@
+"""Which recorded items run again by their user's word: another version, or ``redo``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue.errors import shown
+
+if TYPE_CHECKING:
+    from mpqueue._parent.journal.items.matching import Match
+    from mpqueue._parent.journal.journal_reader import RecordedJob
+    from mpqueue._queue.new_job import RecordOptions
+
+#: What ``redo`` may be, beside a collection of ids.
+REDO = ("failed", "changed-code", "all")
+
+Redo = str | Collection[Hashable] | None
+
+
+class Again(NamedTuple):
+    """Recorded items that run again. ``afresh``: their indices; ``everything``: also what is gone, once it is back."""
+
+    afresh: Sequence[int] = ()
+    everything: bool = False
+    failed: bool = False  #: those that failed, with their history
+
+
+def check_redo(redo: object) -> Redo:
+    """The same. Raises TypeError or ValueError for what it can't be."""
+    if redo is None or (isinstance(redo, str) and redo in REDO):
+        return redo
+    if isinstance(redo, str):
+        raise ValueError(f"redo: expected one of {', '.join(map(repr, REDO))}, or a list of ids, got {shown(redo)}")
+    if not isinstance(redo, Collection):
+        raise TypeError(f"redo: expected one of {', '.join(map(repr, REDO))}, or a list of ids, got {shown(redo)}")
+    return redo
+
+
+def choose_again(
+    table: ItemTable, match: Match, recorded: RecordedJob, options: RecordOptions, *, code_changed: bool
+) -> Again:
+    """What runs again. Raises ValueError for the id of no item."""
+    redo = options.redo
+    other_version = options.version is not None and options.version != recorded.version
+    if other_version or redo == "all" or (redo == "changed-code" and code_changed):
+        new = set(match.new)
+        return Again([index for index in range(len(table)) if index not in new], everything=True)
+    if redo is None or isinstance(redo, str):
+        return Again(failed=redo == "failed")
+    index_of = {table.id_of(index): index for index in range(len(table))}
+    unknown = [item_id for item_id in redo if item_id not in index_of]
+    if unknown:
+        raise ValueError(f"redo: expected ids of the job's items, got {shown(unknown[0])}")
+    return Again(sorted({index_of[item_id] for item_id in redo}.difference(match.new)))

@@ -1,0 +1,81 @@
+"""`JobPlan`: what a job would do, given what a journal has of it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue.status import COMPLETED, FAILED
+
+if TYPE_CHECKING:
+    from mpqueue._parent.journal.journal_reader import Reader
+    from mpqueue._queue.new_job import RecordOptions
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """What `JobQueue.create_job` with ``update=True`` would find. Each field but the last two has items' ids.
+
+    ``same`` are recorded, and as they were; ``failed`` are those of them that failed for good, which do not run again
+    by themselves. ``changed`` would run again, ``new`` for the first time. ``gone`` are recorded, and are not among the
+    items any more; of items whose ids are their positions, these are the items themselves.
+    """
+
+    same: tuple[Hashable, ...] = ()
+    changed: tuple[Hashable, ...] = ()
+    new: tuple[Hashable, ...] = ()
+    gone: tuple[Any, ...] = ()
+    failed: tuple[Hashable, ...] = ()
+    to_run: int = 0  #: how many would run
+    code_changed: bool = False  #: the handler's code seems to have changed
+
+    def __str__(self) -> str:
+        counts = (
+            f"{len(ids)} {what}"
+            for what, ids in (
+                ("same", self.same), ("changed", self.changed), ("new", self.new), ("gone", self.gone),
+                ("failed", self.failed),
+            )
+        )  # fmt: skip
+        return f"{', '.join(counts)}; {self.to_run} to run"
+
+
+def plan(
+    reader: Reader | None, job_id: str, table: ItemTable, functions: tuple[Any, Any], options: RecordOptions
+) -> JobPlan:
+    """What the journal (None: there is none yet) says of these items. Changes nothing.
+
+    Raises what `create_job` raises of a journal and of items.
+    """
+    from mpqueue._parent.journal.code_hash import differs, hash_code  # a part of what only journals need
+    from mpqueue._parent.journal.items.inventory import Inventory
+    from mpqueue._queue.recorded.again import choose_again
+
+    ids = [table.id_of(index) for index in range(len(table))]
+    recorded = None if reader is None else reader.find(job_id)
+    if reader is None or recorded is None:
+        return JobPlan(new=tuple(ids), to_run=len(ids))
+    match = Inventory(table, options.key).match(reader, recorded)
+    reader.fill_statuses(table, recorded)
+    code_changed = differs(recorded.code_hash, hash_code(*functions))
+    again = choose_again(table, match, recorded, options, code_changed=code_changed)
+    changed = set(match.changed).union(again.afresh)
+    new = set(match.new)
+    same = [index for index in range(len(table)) if index not in changed and index not in new]
+    failed = [index for index in same if table.status[index] == FAILED]
+    waiting = sum(table.status[index] not in (COMPLETED, FAILED) for index in same)
+    gone: tuple[Any, ...] = ()
+    if match.gone:
+        named = reader.names(recorded)
+        gone = tuple(named[slot] for slot in match.gone)
+    return JobPlan(
+        tuple(ids[index] for index in same),
+        tuple(ids[index] for index in sorted(changed)),
+        tuple(ids[index] for index in match.new),
+        gone,
+        tuple(ids[index] for index in failed),
+        len(changed) + len(new) + waiting + (len(failed) if again.failed else 0),
+        code_changed,
+    )
