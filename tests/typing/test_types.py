@@ -13,7 +13,6 @@ import mpqueue
 from mpqueue import Job, JobItem, JobPlan, JobQueue, JobRun
 from mpqueue._dropin.map.item_iterator import ItemIterator
 from mpqueue._queue.job import Items
-from mpqueue._queue.job_queue import JobKeywords
 
 
 @dataclass
@@ -111,9 +110,10 @@ async def check_coroutines(run: JobRun[Photo, str]) -> None:
 
 
 def check_jobs(queue: JobQueue) -> None:
-    options: JobKeywords = {"update": True, "key": path_of, "version": "2", "redo": ["a"]}
-    assert_type(queue.plan_job("a", PHOTOS, describe, **options), JobPlan)
-    job = queue.create_job("a", PHOTOS, describe, max_retries=0, priority=1, **options)
+    assert_type(queue.plan_job("a", PHOTOS, describe, key=path_of, redo="failed"), JobPlan)
+    assert_type(queue.create_job("a", PHOTOS, describe, update=True, key=path_of, redo=["a"]), Job[Photo, str])
+    assert_type(mpqueue.map(describe, PHOTOS, update=True, key=path_of, version="2"), list[str])
+    job = queue.create_job("a", PHOTOS, describe, max_retries=0, priority=1, version="2")
     assert_type(job, Job[Photo, str])
     assert_type(job.results, list[str | None])
     assert_type(job.items, Items[Photo, str])
