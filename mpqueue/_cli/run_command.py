@@ -171,8 +171,8 @@ def _id_of(name: str, items: list[Any]) -> Any:
 
 def _plan(args: argparse.Namespace, items: list[Any], functions: tuple[Any, Any], record: RecordOptions) -> int:
     """Say what would run, a line an item on stdout, and the counts on stderr."""
+    from mpqueue._parent.journal.guards.ownership import own_path
     from mpqueue._parent.journal.journal_reader import Reader  # a part of what only journals need
-    from mpqueue._parent.journal.ownership import own_path
 
     reader = Reader(own_path(args.journal)) if os.path.exists(args.journal) else None
     try:

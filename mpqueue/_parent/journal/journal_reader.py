@@ -301,8 +301,8 @@ class Reader:
         rows = self._fill(table, job)
         return sorted(rows.unreadable | rows.lost)
 
-    def _fill(self, table: ItemTable, job: RecordedJob) -> RowReader:
-        rows = RowReader(table, job.count, self.read_file, self.path)
+    def _fill(self, table: ItemTable, job: RecordedJob, *, only_status: bool = False) -> RowReader:
+        rows = RowReader(table, job.count, self.read_file, self.path, only_status=only_status)
         with self._open() as look:
             for row in look.rows(job.number):
                 rows.read(row)
@@ -310,10 +310,7 @@ class Reader:
 
     def fill_statuses(self, table: ItemTable, job: RecordedJob) -> None:
         """Write into the table how its items ended, without results and errors."""
-        rows = RowReader(table, job.count, self.read_file, self.path, only_status=True)
-        with self._open() as look:
-            for body, place in look.bodies("chunks", job.number):
-                rows.read(body, place)
+        self._fill(table, job, only_status=True)
 
     def names(self, job: RecordedJob) -> list[Any]:
         """By slots, also of items that are gone: ids, or, where those are positions, the items."""
