@@ -283,6 +283,17 @@ def test_code_of_another_python_is_never_loaded(monkeypatch: pytest.MonkeyPatch)
     assert restore(keep(lambda: 1, files), no_file)() == 1
 
 
+def test_a_result_that_was_made_anew_is_not_missing_any_more() -> None:
+    table = make_table("ab")
+    table.complete(range(2), [bytes(BIG), 2])
+    reader = RowReader(make_table("ab"), 2, no_file, "run.db")
+    reader.read(sealed(make_row(table, range(2), {})))
+    assert reader.unreadable == {0}
+    table.results[0] = 1
+    reader.read(sealed(make_row(table, range(1), {})))
+    assert reader.unreadable == set()
+
+
 def test_a_file_that_is_another_result_s_is_noticed() -> None:
     files: list[BigFile] = []
     kept = [keep(bytes([at]) * BIG, files) for at in range(2)]

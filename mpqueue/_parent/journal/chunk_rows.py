@@ -429,6 +429,8 @@ class RowReader:
             table.results[index] = result
             if isinstance(result, Unreadable):
                 self.unreadable.add(index)
+            else:
+                self.unreadable.discard(index)  # it was made anew
 
     def _read_failures(self, content: dict[str, Any], indices: Sequence[int]) -> None:
         table, read_file = self._table, self._read_file
