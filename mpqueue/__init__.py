@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     )
     from mpqueue.events import ItemRetry, JobFinished, JobProgress, JobStarted
     from mpqueue.retry import RetryPolicy
-    from mpqueue.status import ItemStatus, JobStatus, QueueStats
+    from mpqueue.status import ItemStatus, JobStatus, Pruned, QueueStats
 
 __version__ = "0.1.0"
 
@@ -98,7 +98,7 @@ _HOMES = {
     "mpqueue._queue.job_queue": ("JobQueue",),
     "mpqueue.retry": ("RetryPolicy",),
     "mpqueue._queue.run": ("JobRun",),
-    "mpqueue.status": ("ItemStatus", "JobStatus", "QueueStats"),
+    "mpqueue.status": ("ItemStatus", "JobStatus", "Pruned", "QueueStats"),
 }
 #: Modules that are there without being imported by name.
 _MODULES = ("joblib_backend", "otel")
@@ -134,6 +134,7 @@ __all__ = [
     "MemoryLimitError",
     "Pool",
     "Progress",
+    "Pruned",
     "QueueClosedError",
     "QueueStats",
     "RemoteError",

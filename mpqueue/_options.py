@@ -235,6 +235,16 @@ def check_timeout(value: float | None) -> None:
     _check_optional("timeout", value)
 
 
+def check_prune(job_id: object, gone: object, older_than: float | None) -> None:
+    """Raise TypeError or ValueError for what `JobQueue.prune` does not take."""
+    if job_id is not None and not isinstance(job_id, str):
+        raise TypeError(f"job_id: expected a str or None, got {shown(job_id)} of type {type(job_id).__name__}")
+    if not isinstance(gone, bool):
+        raise TypeError(f"gone: expected True or False, got {shown(gone)}")
+    if older_than is not None:
+        check_number("older_than", older_than, low=0)
+
+
 def check_within(value: float) -> None:
     """Raise TypeError or ValueError unless it is a number of seconds from 0 up."""
     check_number("within", value, low=0)

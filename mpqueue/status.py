@@ -43,6 +43,15 @@ PENDING, PROCESSING, COMPLETED, FAILED, RETRY = range(len(ITEM_CODES))
 
 
 @dataclass(frozen=True, slots=True)
+class Pruned:
+    """What `JobQueue.prune` has taken out of a journal."""
+
+    jobs: int  #: removed whole
+    items: int  #: that were gone from their jobs' lists
+    bytes: int  #: by which the journal is smaller, with its files; 0 where it is not
+
+
+@dataclass(frozen=True, slots=True)
 class QueueStats:
     """How many jobs of a queue are in which state."""
 

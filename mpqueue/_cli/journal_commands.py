@@ -1,4 +1,4 @@
-"""``mpqueue status``, ``failures``, ``retry`` and ``export``: what a journal holds, and its failed items once more."""
+"""``mpqueue status``, ``failures``, ``retry``, ``export`` and ``prune``: what a journal holds, and what it need not."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+from mpqueue._cli.durations import duration
 from mpqueue._cli.early_end import EarlyEnd, add_options
 from mpqueue._cli.outputs import ROW, check_output, open_output, open_rows
 from mpqueue._cli.run_command import (
@@ -46,6 +47,7 @@ examples:
   mpqueue failures run.db --traceback
   mpqueue retry run.db --timeout 60
   mpqueue export run.db -o thumbnails.parquet
+  mpqueue prune run.db --older-than 30d
 
 exit codes: 0 good, 1 some items failed or it could not be read, 2 wrong usage, 75 drained (SIGTERM, --time-limit),
 130 interrupted (Ctrl-C)
@@ -72,6 +74,16 @@ def add_command(commands: Parsers) -> None:
     parser.add_argument("--columns", metavar="A,B,...", help="as of run")
     parser.add_argument("--raw-csv", action="store_true", help=RAW_CSV)
     parser.add_argument("--failed", action="store_true", help="failed items only")
+    _add_prune(commands)
+
+
+def _add_prune(commands: Parsers) -> None:
+    parser = _add(commands, "prune", prune, "make a journal smaller", job=False)
+    add = parser.add_argument
+    add("--job", metavar="JOB", help="only this job (default: all)")
+    add("--older-than", type=duration, metavar="T", help="remove jobs that ended longer ago: 12h, 30d")
+    add("--gone", action=argparse.BooleanOptionalAction, default=True, help="drop what became of items that are no "
+        "longer in their job's list (default: yes)")  # fmt: skip
 
 
 def _add(
@@ -167,6 +179,23 @@ def retry(args: argparse.Namespace) -> int:
     if early_end.left_some:
         return say_drained(recorded=True)
     return Exit.GOOD if run.job.status is JobStatus.COMPLETED else Exit.FAILED
+
+
+def prune(args: argparse.Namespace) -> int:
+    """Rows written anew, and what is gone or old dropped."""
+    log_to_stderr("WARNING")
+    reader = _reader(args.journal)
+    if args.job is not None:
+        _choose(reader, args.job)
+    with JobQueue(1, journal=args.journal) as queue:
+        pruned = queue.prune(args.job, gone=args.gone, older_than=args.older_than)
+    jobs, items = (_counted(pruned.jobs, "job"), _counted(pruned.items, "gone item"))
+    say(f"{args.journal}: {jobs} and {items} removed, {pruned.bytes / 1e6:.1f} MB smaller")
+    return Exit.GOOD
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 # -- jobs of a journal -------------------------------------------------------------------------------------------------

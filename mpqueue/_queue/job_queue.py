@@ -34,7 +34,7 @@ from mpqueue._wire.ids import IdRule
 from mpqueue._wire.pickling.packed_handler import PackedHandler, pack_handler
 from mpqueue.errors import JobNotFoundError, QueueClosedError, shown
 from mpqueue.retry import RetryPolicy
-from mpqueue.status import JobStatus, QueueStats
+from mpqueue.status import JobStatus, Pruned, QueueStats
 
 if TYPE_CHECKING:
     from mpqueue._live_page.server import Page
@@ -504,6 +504,25 @@ class JobQueue(SafeEmitter):
         """
         self._closer.check_open("clear a job")
         self._jobs.remove(job_id)
+
+    def prune(self, job_id: str | None = None, *, gone: bool = True, older_than: float | None = None) -> Pruned:
+        """Make the journal smaller: of one job, or of all that are not running or paused.
+
+        Rows of a job are written anew, few instead of many. With ``gone``, what became of items that are not in the
+        job's list any more is dropped, with its files: should such an item come back, it runs again. Jobs that ended
+        more than ``older_than`` seconds ago, also cancelled ones, are removed whole. The file shrinks.
+
+        Each job is one transaction: whatever ends the program meanwhile, it is there as before or as after that.
+        Others may read meanwhile. Results are not loaded. It needs room on the disk for the rows of the largest job;
+        the first time, where an older version made the file, for twice the file. Returns how much it took out.
+
+        Raises `JournalError` for a queue without a journal, where there is not enough room, and, for a job that was
+        named, where its rows are damaged; `JobNotFoundError`; `JobStateError` for a job that is running or paused;
+        TypeError or ValueError.
+        """
+        self._closer.check_open("prune its journal")
+        checks.check_prune(job_id, gone, older_than)
+        return self._jobs.prune(job_id, gone=gone, older_than=older_than)
 
     def serve(self, host: str = "127.0.0.1", port: int = 0, *, hosts: Iterable[str] = ()) -> Page:
         """Serve a live page of this queue's jobs, on a thread of its own; returns at once, with a `Page`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -14,11 +15,14 @@ from mpqueue._parent.machinery import Engine
 from mpqueue._queue.job import Job
 from mpqueue._queue.new_job import NewJob, RecordOptions
 from mpqueue._queue.recorded.recorded_book import RecordedBook, check_kept
-from mpqueue.errors import JobExistsError, JobNotFoundError, JobStateError, shown
-from mpqueue.status import JobStatus, QueueStats
+from mpqueue.errors import JobExistsError, JobNotFoundError, JobStateError, JournalError, shown
+from mpqueue.status import JobStatus, Pruned, QueueStats
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import RecordedJob
+    from mpqueue._parent.journal.journal_writer import Journal
+
+log = logging.getLogger("mpqueue")
 
 
 class Held(NamedTuple):
@@ -183,6 +187,54 @@ class Registry:
                 del self._held[job_id]
                 if recorder is not None:
                     recorder.remove(held.book)
+
+    def prune(self, job_id: str | None, *, gone: bool, older_than: float | None) -> Pruned:
+        """See `JobQueue.prune`. Jobs are taken one after the other, so that others can be created meanwhile."""
+        recorder = self._engine.recorder
+        if recorder is None:
+            raise JournalError("expected a queue with a journal to prune it, got one without")
+        if job_id is not None and self._line(job_id) is None:
+            raise JobNotFoundError(f"job {shown(job_id)}: expected the id of a job in the journal, got none")
+        journal = recorder.journal
+        journal.ask(lambda store: store.make_shrinkable())
+        before = journal.ask(lambda store: store.size)
+        ended_by = None if older_than is None else self._engine.clock.wall() - older_than
+        jobs = items = 0
+        for line in journal.reader.jobs():
+            if job_id in (None, line.id):
+                removed, dropped = self._prune_job(
+                    journal, line, gone=gone, ended_by=ended_by, named=job_id is not None
+                )
+                jobs, items = jobs + removed, items + dropped
+        left = None
+        while (free := journal.ask(lambda store: store.shrink())) not in (0, left):
+            left = free
+        return Pruned(jobs, items, max(0, before - journal.ask(lambda store: store.size)))
+
+    def _prune_job(
+        self, journal: Journal, line: RecordedJob, *, gone: bool, ended_by: float | None, named: bool
+    ) -> tuple[int, int]:
+        """How many jobs were removed, and items dropped."""
+        with self._lock:
+            held = self._get_held(line.id)
+            if line.id in self._coming or (held is not None and held.book.active):
+                if named:
+                    status = "being created" if held is None else held.book.status
+                    raise JobStateError(
+                        f"job {line.id!r}: expected a pending or finished job to prune, got one that is {status}"
+                    )
+                return 0, 0
+            is_over = line.status.final and (held is None or held.book.status.final)
+            if is_over and ended_by is not None and (line.finished_at or ended_by) < ended_by:
+                self.remove(line.id)
+                return 1, 0
+        try:
+            return 0, journal.ask(lambda store: store.compact_job(line.number, gone=gone)).items
+        except JournalError as error:
+            if named:
+                raise
+            log.warning("job %r is left as it is, and the others are pruned: %s", line.id, error)
+            return 0, 0
 
     # -- the journal -----------------------------------------------------------------------------------------
 

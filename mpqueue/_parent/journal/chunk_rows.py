@@ -11,7 +11,7 @@ import contextlib
 import pickle
 import threading
 from array import array
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import FailedTry, Failure, ItemTable
@@ -331,13 +331,13 @@ class RowReader:
         slots: Sequence[int] | None = None
         try:
             if row.slots is not None:
-                slots = _from_slots(unseal(row.slots, row.slots_place, self._path))
+                slots = slots_at(unseal(row.slots, row.slots_place, self._path))
             content = self._content(unseal(row.body, row.place, self._path))
         except JournalError:
             self._lose(slots)
             return
         if slots is None:
-            slots = _from_slots(content["at"])
+            slots = slots_at(content["at"])
         if slots:
             self._write(content, slots)
 
@@ -384,7 +384,7 @@ class RowReader:
         for name in NUMBERS:
             column, count = getattr(table, name), len(indices)
             if name in content:
-                numbers = _numbers(column.format, content[name])
+                numbers = numbers_of(column.format, content[name])
                 _put(column, indices, numbers * count if len(numbers) < count else numbers)
         if self._only_status:
             _put(table.status, indices, status)
@@ -415,14 +415,21 @@ class RowReader:
             self._brought.discard(index)
 
     def _read_results(self, content: dict[str, Any], indices: Sequence[int]) -> None:
-        table, kept = self._table, content["results"]
+        table = self._table
         done = [index for index, code in zip(indices, content["status"], strict=True) if code == COMPLETED]
-        if isinstance(kept, tuple):
-            together = restore(Kept(*kept), self._read_file)
-            results = [together] * len(done) if isinstance(together, Unreadable) else together
-        else:
-            each = zip(done, kept, strict=True)
-            results = [None if index == GONE else restore(Kept(*one), self._read_file) for index, one in each]
+        results: list[Any] = []
+        for part in parts_of(content, len(done)):
+            mine = done[len(results) : len(results) + len(part.places)]
+            if all(index == GONE for index in mine):
+                results += [None] * len(mine)
+                continue
+            value = restore(Kept(*part.kept), self._read_file)
+            if part.size is None:
+                results.append(value)
+            elif isinstance(value, Unreadable):
+                results += [value] * len(mine)
+            else:
+                results += [value[at] for at in part.places] if part.dropped else value
         for index, result in zip(done, results, strict=True):
             if index == GONE:
                 continue
@@ -457,12 +464,43 @@ def _present(told: dict[int, Any], indices: Sequence[int]) -> list[tuple[int, An
     return [(indices[at], what) for at, what in told.items() if indices[at] != GONE]
 
 
-def _from_slots(at: tuple[int, int] | bytes) -> Sequence[int]:
-    slots: Sequence[int] = range(*at) if isinstance(at, tuple) else _numbers("Q", at)
+class ResultPart(NamedTuple):
+    """Results of a row, as they are kept: of ``size`` places, pickled together, or (None) of one.
+
+    What is ``dropped`` of the former, by its place in them, does not count.
+    """
+
+    kept: tuple[Any, ...]
+    size: int | None = None
+    dropped: tuple[int, ...] = ()
+
+    @property
+    def places(self) -> Sequence[int]:
+        """The places in it that count."""
+        if self.size is None or not self.dropped:
+            return range(1 if self.size is None else self.size)
+        return [at for at in range(self.size) if at not in self.dropped]
+
+
+def slots_at(at: tuple[int, int] | bytes) -> Sequence[int]:
+    """The slots that a row speaks of, in its order, as they are written."""
+    slots: Sequence[int] = range(*at) if isinstance(at, tuple) else numbers_of("Q", at)
     return slots
 
 
-def _numbers(code: str, data: bytes) -> Any:
+def parts_of(content: dict[str, Any], done: int) -> Iterator[ResultPart]:
+    """The results of a row, of which so many places are completed."""
+    results = content["results"]
+    if "parts" in content:
+        yield from (ResultPart(*part) for part in content["parts"])
+    elif isinstance(results, tuple):
+        yield ResultPart(results, done)
+    else:
+        yield from (ResultPart(one) for one in results)
+
+
+def numbers_of(code: str, data: bytes) -> Any:
+    """A column of numbers again."""
     numbers = array(code)
     numbers.frombytes(data)
     return numbers

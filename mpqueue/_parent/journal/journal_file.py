@@ -13,7 +13,7 @@ import os
 import socket
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ from mpqueue._parent.journal.guards.journal_lock import Mark
 from mpqueue._parent.journal.guards.ownership import check_own, check_stat
 from mpqueue._parent.journal.kept_values import VALUE, BigFile
 from mpqueue._parent.journal.migrations import migrate
+from mpqueue._parent.journal.pruning import shrinking
+from mpqueue._parent.journal.pruning.compaction import Compacted, compact, present_slots
 from mpqueue._parent.journal.schema import APPLICATION, OWNED, SCHEMA, VERSION, check_version
 from mpqueue._parent.journal.sealed import Place, Unsealed
 from mpqueue._whole_file import whole_file
@@ -255,16 +257,71 @@ class Store:
         return number
 
     def remove_job(self, number: int) -> None:
-        """Forget a job and all that belongs to it."""
-        names = [row[0] for row in self._connection.execute("SELECT name FROM files WHERE job = ?", (number,))]
+        """Forget a job and all that belongs to it. Of what it took, up to 8 MB are given back to the disk at once."""
+
+        def remove(run: Any) -> Collection[str]:
+            names = [row[0] for row in run("SELECT name FROM files WHERE job = ?", (number,))]
+            for owned in OWNED:
+                run(f"DELETE FROM {owned} = ?", (number,))  # noqa: S608
+            return names
+
+        self._rewrite(remove)
+        with contextlib.suppress(sqlite3.Error):  # it is removed in any case
+            shrinking.give_back(self._connection)
+
+    def compact_job(self, number: int, *, gone: bool) -> Compacted:
+        """Write a job's rows anew, few instead of many, all or nothing; with ``gone`` without what is gone.
+
+        Raises `JournalError` for rows that are damaged, and `sqlite3.Error`.
+        """
+        found = Compacted()
+
+        def rewrite(run: Any) -> Collection[str]:
+            nonlocal found
+            job = run("SELECT coalesce(slots, total), places FROM jobs WHERE number = ?", (number,)).fetchone()
+            if job is None:  # it was removed meanwhile
+                return ()
+            count, places = job
+            present = None
+            if gone and places is not None:
+                present = present_slots(places, Place("jobs.places", number), count, self.path)
+            found = compact(run, number, count, present, self.path)
+            return found.files
+
+        self._rewrite(rewrite)
+        return found
+
+    def _rewrite(self, change: Callable[[Any], Collection[str]]) -> None:
+        """Run a change in one transaction; it returns the files that are not needed after it, which are removed."""
         folder = folder_of(self.path)
-        for name in names:  # whatever ends the program now, the next one knows that these may go
-            with contextlib.suppress(OSError):
-                _rename(folder, name, f"{name}{PART}")
-        self._transact([(f"DELETE FROM {owned} = ?", (number,)) for owned in OWNED])  # noqa: S608
+        with self._transaction() as run:
+            names = change(run)
+            for name in names:
+                run("DELETE FROM files WHERE name = ?", (name,))
+                with contextlib.suppress(OSError):  # whatever ends the program now, the next one knows that it may go
+                    _rename(folder, name, f"{name}{PART}")
         for name in names:
             with contextlib.suppress(OSError):
                 (folder / f"{name}{PART}").unlink()
+
+    def make_shrinkable(self) -> None:
+        """See `shrinking.make_shrinkable`."""
+        shrinking.make_shrinkable(self._connection, self.path)
+
+    def shrink(self) -> int:
+        """Give free pages back to the disk, some at a time; returns how many are left. Raises `sqlite3.Error`."""
+        left = shrinking.give_back(self._connection)
+        if not left:
+            shrinking.end_log(self._connection)
+        return left
+
+    @property
+    def size(self) -> int:
+        """Bytes that the journal takes on the disk, with its log and the files of big values."""
+        folder = folder_of(self.path)
+        beside = [*folder.iterdir()] if folder.is_dir() else []
+        found = [file.stat() for file in (Path(self.path), Path(f"{self.path}-wal"), *beside) if file.exists()]
+        return sum(each.st_size for each in found)
 
     def _settle_files(self) -> None:
         """The files of big values as the rows have them.
@@ -448,6 +505,7 @@ def _create(path: str, connect: Connect) -> None:
     os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     try:
         with contextlib.closing(connect(part)) as connection:
+            connection.execute(shrinking.AUTO_VACUUM)
             _set_up(path, connection.execute)
             connection.execute("BEGIN IMMEDIATE")
             for statement in (*SCHEMA, f"PRAGMA application_id={APPLICATION}", f"PRAGMA user_version={VERSION}"):

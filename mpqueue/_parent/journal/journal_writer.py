@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 
 from mpqueue._parent.journal.guards.held_files import MovedError
 from mpqueue._parent.journal.guards.journal_lock import JournalLock
+from mpqueue._parent.journal.guards.local_disk import check_local
 from mpqueue._parent.journal.guards.ownership import check_own
 from mpqueue._parent.journal.journal_file import Connect, Statement, Store, connect, describe
 from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue._parent.journal.kept_values import BigFile
-from mpqueue._parent.journal.local_disk import check_local
 from mpqueue._parent.surroundings.probe import reached
 from mpqueue.errors import JournalError
 

@@ -10,10 +10,12 @@ A journal is as trusted as code: reading it unpickles.
 from __future__ import annotations
 
 import hashlib
+import io
+import pickle
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from mpqueue._parent.journal.kept_code import stamped, unstamped
 from mpqueue._parent.transport.kept_errors import text_of
@@ -73,6 +75,24 @@ def digest_of(*parts: bytes | memoryview) -> bytes:
 
 #: The content of a file beside the journal.
 ReadFile = Callable[[str], bytes]
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Loads what is made of built-in types without a name."""
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise pickle.UnpicklingError(f"{module}.{name} is not plain")
+
+
+def plain_list(kept: Kept) -> list[Any] | None:
+    """The list that is kept, where that runs nobody's code; else None."""
+    if kept.file is not None or kept.by_value is not None or kept.by_reference is None:
+        return None
+    try:
+        found = _PlainUnpickler(io.BytesIO(kept.by_reference)).load()
+    except Exception:
+        return None
+    return found if type(found) is list else None
 
 
 class Unreadable:

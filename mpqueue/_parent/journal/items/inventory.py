@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.chunk_rows import fresh_row
+from mpqueue._parent.journal.items.forgotten import NOBODY
 from mpqueue._parent.journal.items.identity import SIZE, NoIdentityError, digest, digests, name_unstable
 from mpqueue._parent.journal.items.kept_payloads import hash_payloads, keep_payloads
 from mpqueue._parent.journal.items.matching import BLOCK, Block, Match, match
@@ -336,6 +337,10 @@ def _present(places: array[int], count: int) -> bytearray:
     return present
 
 
+def _is_forgotten(identities: bytearray, slot: int) -> bool:
+    return identities[slot * SIZE : (slot + 1) * SIZE] == NOBODY
+
+
 def _in_order(places: array[int], present: bytearray, blocks: Iterable[Block]) -> tuple[Iterable[int], Iterator[Block]]:
     """The slots as the items were last, then those that are gone; and what they are, in that order."""
     identities, states = bytearray(), bytearray()
@@ -343,11 +348,11 @@ def _in_order(places: array[int], present: bytearray, blocks: Iterable[Block]) -
         identities += block.identities
         states += block.states
     count = len(present)
-    gone = array("I", (slot for slot in range(count) if not present[slot]))
+    gone = array("I", (slot for slot in range(count) if not present[slot] and not _is_forgotten(identities, slot)))
     order = places + gone
 
     def pieces() -> Iterator[Block]:
-        for lo in range(0, count, BLOCK):
+        for lo in range(0, len(order), BLOCK):
             part = order[lo : lo + BLOCK]
             which = b"".join([identities[slot * SIZE : (slot + 1) * SIZE] for slot in part])
             state = b"".join([states[slot * SIZE : (slot + 1) * SIZE] for slot in part])

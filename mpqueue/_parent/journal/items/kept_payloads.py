@@ -72,7 +72,7 @@ def read_payloads(total: int, bodies: Iterable[tuple[bytes, Place | None]], path
     payloads: list[Any] = [_MISSING] * total
     for body, place in bodies:
         named, kept = unseal(body, place, f"{path}: the items of a job")
-        slots = _named(named, total)
+        slots = named_slots(named, total)
         if isinstance(kept, tuple):
             together = restore(Kept(*kept), _no_file)
             values = together if isinstance(together, list) else [together] * len(slots)
@@ -87,8 +87,8 @@ def read_payloads(total: int, bodies: Iterable[tuple[bytes, Place | None]], path
     return payloads
 
 
-def _named(named: Any, total: int) -> Sequence[int]:
-    """The slots of a row; version 1 wrote the first one only."""
+def named_slots(named: Any, total: int) -> Sequence[int]:
+    """The slots of a row, as it names them; version 1 wrote the first one only."""
     if isinstance(named, int):
         return range(named, min(named + BLOCK, total))
     if isinstance(named, tuple):

@@ -1,0 +1,343 @@
+"""A job's rows written anew: few instead of many, without what later ones have replaced, and what is gone.
+
+One row at a time is in memory. Results are moved, not unpickled; but where some of those that were pickled together are
+dropped, and all of them are plain data, the others are pickled again. Rows that are not understood stay as they are.
+"""
+
+from __future__ import annotations
+
+import pickle
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._parent.journal.chunk_rows import NUMBERS, ResultPart, numbers_of, parts_of, slots_at
+from mpqueue._parent.journal.items.forgotten import forget
+from mpqueue._parent.journal.kept_values import Kept, plain_list
+from mpqueue._parent.journal.sealed import Place, prepare, unseal
+from mpqueue._wire.ids import IdRule
+from mpqueue.status import COMPLETED
+
+Run = Callable[..., Any]
+
+#: Bytes of a row up to which it is put together with others; and bytes and items of a row that is made of several.
+SMALL, MOST_BYTES, MOST_ITEMS = 64 << 10, 1 << 20, 4096
+
+#: What a row may have that can be put together with others. ``fresh``: what earlier rows say of its items is void.
+_KEYS = {"at", "status", "results", "parts", "errors", "history", "failures", "payloads", "output", "fresh", *NUMBERS}
+ADD = "INSERT INTO chunks (number, job, body, slots) VALUES (?, ?, ?, ?)"
+
+#: What is told of single items, by their places in the row.
+_BY_PLACE = ("history", "failures", "payloads", "output")
+
+_FORMATS = {name: getattr(ItemTable([], None, IdRule.POSITION), name).format for name in NUMBERS}
+
+
+class Compacted(NamedTuple):
+    """What became of it: how many rows fewer, gone items that were forgotten, files that may go."""
+
+    rows: int = 0
+    items: int = 0
+    files: frozenset[str] = frozenset()
+
+
+def present_slots(places: Any, place: Place, count: int, path: str) -> bytearray:
+    """By slot, 1 for those that have an item today. Raises `JournalError` where that can't be read."""
+    present = bytearray(count)
+    for slot in numbers_of("I", unseal(places, place, f"{path}: the order of a job's items")):
+        present[slot] = 1
+    return present
+
+
+def compact(run: Run, job: int, slots: int, present: bytearray | None, path: str) -> Compacted:
+    """Write the rows of a job anew, within the caller's transaction. Nothing is kept of slots that are not present.
+
+    Raises `JournalError` for a row that is damaged, and what the database raises. Takes 4 bytes a slot.
+    """
+    rows = _JobRows(run, job, path)
+    look = _Spoken(rows, slots, present)
+    files: set[str] = set()
+    batch = _Batch()
+    written = 0
+    stay: set[str] = set()
+    for order, number in enumerate(rows.numbers, 1):
+        row = rows.read(number)
+        files.update(_files_of(row.content))
+        draft = _draft(row)
+        if draft is None:
+            written += batch.write(rows) + 1
+            batch = _Batch()
+            stay |= _files_of(row.content)
+            continue
+        whole = draft.filter(look.places(draft, order))
+        if not batch.takes(draft, row.size):
+            written += batch.write(rows)
+            batch = _Batch()
+        batch.add(draft, number, row.size, whole=whole)
+        stay |= draft.files()
+    written += batch.write(rows)
+    items = 0 if present is None else forget(run, job, present, path)
+    may_go = frozenset() if look.has_more_files else frozenset(files - stay)
+    return Compacted(len(rows.numbers) - written, items, may_go)
+
+
+class _TakenRow(NamedTuple):
+    """A row as it is written, of which slots it speaks, and how many bytes it has."""
+
+    content: dict[str, Any]
+    slots: Sequence[int]
+    size: int
+
+
+class _JobRows:
+    """The rows of one job."""
+
+    def __init__(self, run: Run, job: int, path: str) -> None:
+        self._run = run
+        self._job = job
+        self._path = path
+        found = run("SELECT number FROM chunks WHERE job = ? ORDER BY number", (job,)).fetchall()
+        self.numbers: list[int] = [row[0] for row in found]
+
+    def read(self, number: int) -> _TakenRow:
+        """A row, as it is written."""
+        body, at = self._run("SELECT body, slots FROM chunks WHERE number = ?", (number,)).fetchone()
+        what = f"{self._path}: a row of it"
+        content = unseal(body, Place("chunks", self._job, number), what)
+        named = content["at"] if at is None else unseal(at, Place("chunks.slots", self._job, number), what)
+        return _TakenRow(content, slots_at(named), len(body))
+
+    def write(self, numbers: Sequence[int], draft: _Draft) -> None:
+        """Have one row, of the first number, instead of these; where nothing is in it, none."""
+        for number in numbers:
+            self._run("DELETE FROM chunks WHERE number = ?", (number,))
+        if draft.slots:
+            number = numbers[0]
+            body = prepare(draft.content()).seal(Place("chunks", self._job, number))
+            slots = prepare(draft.at).seal(Place("chunks.slots", self._job, number))
+            self._run(ADD, (number, self._job, body, slots))
+
+
+class _Spoken:
+    """A first look at all rows: which of them is the last to speak of each slot, and which made it fresh."""
+
+    def __init__(self, rows: _JobRows, slots: int, present: bytearray | None) -> None:
+        self._present = present
+        self._last = array("I", bytes(4 * slots))
+        self._fresh: dict[int, int] = {}
+        self.has_more_files = False  #: some row is in a file itself, and may name others there
+        for order, number in enumerate(rows.numbers, 1):
+            content, spoken, _ = rows.read(number)
+            self.has_more_files = self.has_more_files or "row" in content
+            if isinstance(spoken, range):
+                self._last[spoken.start : spoken.stop] = array("I", (order,)) * len(spoken)
+            else:
+                for slot in spoken:
+                    self._last[slot] = order
+            if content.get("fresh"):
+                self._fresh.update(dict.fromkeys(spoken, order))
+
+    def places(self, draft: _Draft, order: int) -> list[int]:
+        """The places in that row that are to be kept."""
+        kept = []
+        for at, slot in enumerate(draft.slots):
+            if self._present is not None and not self._present[slot]:
+                continue
+            if order > self._fresh.get(slot, 0) and (self._last[slot] == order or draft.tells_more(at)):
+                kept.append(at)
+        return kept
+
+
+@dataclass
+class _Draft:
+    """A row, taken apart, or several in one. ``parts`` are the results of the places that are completed, in order."""
+
+    slots: list[int] = field(default_factory=list)
+    status: bytearray = field(default_factory=bytearray)
+    numbers: dict[str, Any] = field(default_factory=lambda: {name: array(_FORMATS[name]) for name in NUMBERS})
+    parts: list[ResultPart] = field(default_factory=list)
+    errors: list[Any] = field(default_factory=list)
+    told: dict[str, dict[int, Any]] = field(default_factory=lambda: {name: {} for name in _BY_PLACE})
+    has_failures: bool = False  #: the row tells of failures, or that there are none any more
+
+    def tells_more(self, at: int) -> bool:
+        """True where the row tells something of a place that later rows add to, instead of replacing it."""
+        return any(at in told for told in self.told.values())
+
+    def filter(self, places: Sequence[int]) -> bool:
+        """Keep these places only; True where that is all of them."""
+        if len(places) == len(self.slots):
+            return True
+        wanted, new = set(places), {at: nth for nth, at in enumerate(places)}
+        done = [at for at, code in enumerate(self.status) if code == COMPLETED]
+        self.parts = [*_filter(self.parts, [at in wanted for at in done])]
+        self.slots = [self.slots[at] for at in places]
+        self.status = bytearray(self.status[at] for at in places)
+        for name, column in self.numbers.items():
+            self.numbers[name] = array(_FORMATS[name], [column[at] for at in places])
+        self.told = {
+            name: {new[at]: what for at, what in told.items() if at in new} for name, told in self.told.items()
+        }
+        self._drop_errors()
+        return False
+
+    def _drop_errors(self) -> None:
+        used: dict[int, int] = {}
+
+        def renumbered(number: int) -> int:
+            return used.setdefault(number, len(used))
+
+        self._renumber(renumbered)
+        self.errors = [self.errors[number] for number in used]
+
+    def _renumber(self, number_of: Callable[[int], int]) -> None:
+        told = self.told
+        told["history"] = {
+            at: [(*tried[:3], number_of(tried[3]), *tried[4:]) for tried in tries]
+            for at, tries in told["history"].items()
+        }
+        told["failures"] = {at: (number_of(what[0]), *what[1:]) for at, what in told["failures"].items()}
+
+    def add(self, other: _Draft) -> None:
+        """Add the places of another row, which speaks of other slots."""
+        base, errors = len(self.slots), len(self.errors)
+        other._renumber(lambda number: number + errors)
+        self.slots += other.slots
+        self.status += other.status
+        for name, column in other.numbers.items():
+            self.numbers[name] += column
+        self.parts += other.parts
+        self.errors += other.errors
+        for name, told in other.told.items():
+            self.told[name].update({base + at: what for at, what in told.items()})
+        self.has_failures = self.has_failures or other.has_failures
+
+    def content(self) -> dict[str, Any]:
+        """As it is written."""
+        content: dict[str, Any] = {
+            "status": bytes(self.status),
+            "results": (),
+            "parts": [tuple(part) for part in self.parts],
+        }
+        for name, column in self.numbers.items():
+            data, one = column.tobytes(), column[:1].tobytes()
+            content[name] = one if data == one * len(column) else data
+        if self.told["output"]:
+            content["output"] = self.told["output"]
+        if self.has_failures:
+            content |= {name: self.told[name] for name in ("history", "failures", "payloads")}
+            content["errors"] = self.errors
+        return content
+
+    @property
+    def at(self) -> tuple[int, int] | bytes:
+        """The slots, as they are written."""
+        first, last = self.slots[0], self.slots[-1] + 1
+        return (first, last) if self.slots == [*range(first, last)] else array("Q", self.slots).tobytes()
+
+    def files(self) -> set[str]:
+        """The files that it names."""
+        kept = [part.kept for part in self.parts] + list(self.told["payloads"].values())
+        return _named(kept, self.errors)
+
+
+class _Batch:
+    """Rows that become one."""
+
+    def __init__(self) -> None:
+        self._draft = _Draft()
+        self._slots: set[int] = set()
+        self._numbers: list[int] = []
+        self._size = 0
+        self._is_whole = True
+
+    def takes(self, draft: _Draft, size: int) -> bool:
+        """True where a row of that size may go with those that are there. No slot is twice in one row."""
+        if not self._numbers:
+            return True
+        small = size <= SMALL and self._size + size <= MOST_BYTES
+        fits = len(self._slots) + len(draft.slots) <= MOST_ITEMS
+        return small and fits and self._slots.isdisjoint(draft.slots)
+
+    def add(self, draft: _Draft, number: int, size: int, *, whole: bool) -> None:
+        """The row goes with the others; ``whole``: as it was."""
+        self._numbers.append(number)
+        self._size += size
+        self._is_whole = self._is_whole and whole
+        self._slots.update(draft.slots)
+        self._draft.add(draft)
+
+    def write(self, rows: _JobRows) -> int:
+        """Write them; returns how many rows that makes. One row that is as it was stays."""
+        if len(self._numbers) == 1 and self._is_whole:
+            return 1
+        if self._numbers:
+            rows.write(self._numbers, self._draft)
+        return 1 if self._draft.slots else 0
+
+
+def _draft(row: _TakenRow) -> _Draft | None:
+    """The row taken apart; None for one that is in a file, or has what this version does not know."""
+    content = row.content
+    if not content.keys() <= _KEYS or any(name not in content for name in NUMBERS):
+        return None
+    status = bytearray(content["status"])
+    draft = _Draft([*row.slots], status, parts=[*parts_of(content, status.count(COMPLETED))])
+    for name in NUMBERS:
+        column = numbers_of(_FORMATS[name], content[name])
+        draft.numbers[name] = column * len(status) if len(column) < len(status) else column
+    draft.has_failures = "history" in content
+    draft.errors = list(content.get("errors", ()))
+    draft.told = {name: dict(content.get(name, {})) for name in _BY_PLACE}
+    return draft
+
+
+# -- results -----------------------------------------------------------------------------------------------------------
+
+
+def _filter(parts: Sequence[ResultPart], wanted: Sequence[bool]) -> Iterator[ResultPart]:
+    """The parts without the results that are not wanted; ``wanted`` has an entry for each that counts, in order."""
+    at = 0
+    for part in parts:
+        places = part.places
+        mine, at = wanted[at : at + len(places)], at + len(places)
+        if all(mine):
+            yield part
+        elif any(mine):
+            yield _without(part, [place for place, is_wanted in zip(places, mine, strict=True) if is_wanted])
+
+
+def _without(part: ResultPart, places: Sequence[int]) -> ResultPart:
+    """The part with the results at these places only: pickled again where they are plain data, else as it was."""
+    data = plain_list(Kept(*part.kept))
+    if data is None:
+        return part._replace(dropped=tuple(sorted(set(range(part.size or 1)).difference(places))))
+    again = pickle.dumps([data[place] for place in places], pickle.HIGHEST_PROTOCOL)
+    return ResultPart(tuple(Kept(again)), len(places))
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def _files_of(content: dict[str, Any]) -> set[str]:
+    """The files that a row names."""
+    if "row" in content:
+        return {content["row"][0]}
+    results = content["results"]
+    kept = [results] if isinstance(results, tuple) and results else list(results)
+    kept += [part[0] for part in content.get("parts", ())]
+    kept += content.get("payloads", {}).values()
+    return _named(kept, content.get("errors", ()))
+
+
+def _named(kept: Sequence[Any], errors: Sequence[Any]) -> set[str]:
+    names = {name for each in kept if (name := Kept(*each).file) is not None}
+    for error in errors:
+        while error is not None:
+            itself, _, _, cause = error
+            if itself is not None and (name := Kept(*itself).file) is not None:
+                names.add(name)
+            error = cause  # noqa: PLW2901 - down the chain
+    return names

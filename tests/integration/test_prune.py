@@ -1,0 +1,278 @@
+"""`JobQueue.prune` and `clear_job`: a journal gets smaller, and says the same of all that is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import JobNotFoundError, JobQueue, JobStateError, JournalError
+from mpqueue._cli.command_line import main
+from mpqueue._parent.journal.journal_file import folder_of
+from mpqueue._parent.journal.journal_reader import Reader
+from tests.support import handlers as do
+from tests.support.programs import PATIENCE, write_program
+from tests.support.waiting import Gate
+
+pytestmark = pytest.mark.slow
+
+#: A result that has a file of its own.
+BIG = b"big" * 100_000
+
+
+def work(item: str) -> Any:
+    if item == "bad":
+        raise ValueError(item)
+    return BIG if item.startswith("big") else f"result of {item}"
+
+
+ITEMS = ["big 1", "bad", *(f"item {number}" for number in range(40)), "big 2"]
+
+
+def run(path: Path, items: list[str] = ITEMS, job_id: str = "job", **options: Any) -> list[str]:
+    """Run a job with a row for each item; returns the items that ran."""
+    ran: list[str] = []
+    with JobQueue(1, journal=path, max_retries=0) as queue:
+        queue.on("job:progress", lambda event: ran.append(event.item.payload))
+        queue.create_job(job_id, items, work, chunksize=1, **options)
+        queue.start(job_id).result(60)
+    return ran
+
+
+def prune(path: Path, *arguments: Any, **options: Any) -> Any:
+    with JobQueue(1, journal=path) as queue:
+        return queue.prune(*arguments, **options)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        yield connection
+
+
+def rows(path: Path) -> int:
+    with opened(path) as connection:
+        return int(connection.execute("SELECT count(*) FROM chunks").fetchone()[0])
+
+
+def told(path: Path) -> dict[str, list[Any]]:
+    """What the journal says of each job's items."""
+    reader, jobs = Reader(str(path)), {}
+    for line in reader.jobs():
+        table = reader.table(line)
+        histories = [[tried.error for tried in table.history.get(index, ())] for index in range(len(table))]
+        jobs[line.id] = [
+            *([line.status, line.completed, line.failed], list(table.payloads), list(table.status)),
+            *(list(table.results), list(table.attempts), histories),
+        ]
+    return jobs
+
+
+def files(path: Path) -> int:
+    return len([*folder_of(str(path)).iterdir()]) if folder_of(str(path)).exists() else 0
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A journal with two jobs, of the first of which two items are gone."""
+    path = tmp_path_factory.mktemp("made") / "run.db"
+    run(path)
+    run(path, ITEMS[1:-1], update=True)
+    run(path, ["a", "b", "big"], "other")
+    return path
+
+
+@pytest.fixture
+def path(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "run.db"
+
+
+def test_rows_become_few_what_is_gone_goes_and_all_else_is_as_before(path: Path) -> None:
+    before, size = told(path), path.stat().st_size
+    assert (rows(path), files(path)) == (len(ITEMS) + 3, 3)
+    pruned = prune(path)
+    assert (pruned.jobs, pruned.items) == (0, 2)
+    assert pruned.bytes > 2 * len(BIG) - 4096
+    assert (rows(path), files(path)) == (2, 1)
+    assert told(path) == before
+    assert path.stat().st_size < size
+    again = prune(path)
+    assert (again.jobs, again.items) == (0, 0)
+    assert run(path, ITEMS[1:-1]) == [], "nothing is gone any more"
+    assert run(path, [*ITEMS, "new"], update=True) == ["big 1", "big 2", "new"], "what has come back runs again"
+    assert run(path, ["a", "b", "big"], "other") == []
+
+
+def test_what_is_gone_stays_where_that_was_asked_for_and_only_the_named_job_is_pruned(path: Path) -> None:
+    pruned = prune(path, "job", gone=False)
+    assert (pruned.jobs, pruned.items, rows(path), files(path)) == (0, 0, 1 + 3, 3)
+    assert run(path, ITEMS, update=True) == []
+
+
+def test_jobs_that_ended_long_ago_are_removed_and_no_others(path: Path, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    assert prune(path, older_than=3600).jobs == 0
+    with JobQueue(1, journal=path) as queue:
+        queue.create_job("pending", "a", do.succeed)
+        queue.create_job("active", "a", do.block_until_told(gate))
+        active = queue.start("active")
+        gate.wait_for("a")
+        with pytest.raises(JobStateError, match="got one that is running"):
+            queue.prune("active")
+        held = queue.create_job("other", ["a", "b", "big"], work)
+        queue.start("other").result(60)
+        assert queue.prune(older_than=0).jobs == 2
+        gate.open()
+        assert active.result(60).results == ["a"]
+        assert {job.id for job in queue.jobs()} == {"pending", "active"}
+        assert held.results[:2] == ["result of a", "result of b"], "it is still held"
+    assert {*told(path)} == {"pending", "active"}
+    assert files(path) == 0
+
+
+def test_a_wrong_call_is_refused(path: Path) -> None:
+    with JobQueue(1) as queue, pytest.raises(JournalError, match="expected a queue with a journal"):
+        queue.prune()
+    with JobQueue(1, journal=path) as queue:
+        with pytest.raises(JobNotFoundError, match="'nobody'"):
+            queue.prune("nobody")
+        for arguments in ({"older_than": -1}, {"gone": 1}, {"job_id": 3}, {"older_than": "30d"}):
+            with pytest.raises((TypeError, ValueError), match="expected"):
+                queue.prune(**arguments)
+
+
+def test_a_job_whose_rows_are_damaged_is_left_as_it_is(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with opened(path) as connection:
+        connection.execute("UPDATE chunks SET body = zeroblob(100) WHERE number = (SELECT min(number) FROM chunks)")
+    with pytest.raises(JournalError, match="damaged"):
+        prune(path, "job")
+    prune(path)
+    assert "job 'job' is left as it is, and the others are pruned" in caplog.text
+    assert rows(path) == len(ITEMS) + 1
+
+
+def test_a_file_of_an_older_version_is_written_anew_once_and_only_where_there_is_room(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(path) as connection:
+        connection.execute("PRAGMA auto_vacuum=NONE")
+        connection.execute("VACUUM")
+        assert connection.execute("PRAGMA auto_vacuum").fetchone() == (0,)
+    before, count = told(path), rows(path)
+    usage = shutil.disk_usage(path)
+    with monkeypatch.context() as full:
+        full.setattr("mpqueue._parent.journal.pruning.shrinking.shutil.disk_usage", lambda _: usage._replace(free=1000))
+        with pytest.raises(JournalError, match="MB of free disk to write it anew, got 0 MB"):
+            prune(path)
+    assert (told(path), rows(path)) == (before, count)
+    prune(path)
+    with opened(path) as connection:
+        assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+    assert told(path) == before
+
+
+def test_a_reader_sees_what_was_there_and_is_in_nobody_s_way(path: Path) -> None:
+    with opened(path) as reader, JobQueue(1, journal=path) as queue:
+        reader.execute("BEGIN")
+        before = reader.execute("SELECT number, body FROM chunks").fetchall()
+        queue.prune(older_than=0)
+        assert reader.execute("SELECT number, body FROM chunks").fetchall() == before
+        reader.execute("COMMIT")
+        assert reader.execute("SELECT count(*) FROM chunks").fetchone() == (0,)
+
+
+def test_a_cleared_job_gives_its_pages_back(path: Path) -> None:
+    size = path.stat().st_size
+    with JobQueue(1, journal=path) as queue:
+        queue.clear_job("job")
+    with opened(path) as connection:
+        assert connection.execute("PRAGMA freelist_count").fetchone() == (0,)
+    assert path.stat().st_size < size
+    assert run(path, ["a", "b", "big"], "other") == []
+
+
+#: Prunes copies of a journal, each in a process that ends at another one of its steps, as if it was killed.
+PROGRAM = """
+import os, shutil, sys
+from pathlib import Path
+from mpqueue._parent.journal.journal_file import Store, connect
+from mpqueue._parent.journal.journal_reader import Reader
+
+made, folder = map(Path, sys.argv[1:])
+
+class Connection:
+    def __init__(self, path, left):
+        self.real, self.left = connect(path), left
+    def execute(self, *arguments):
+        self.left -= 1
+        if self.left == 0:
+            os._exit(9)
+        return self.real.execute(*arguments)
+    def close(self):
+        self.real.close()
+
+def prune(copy, left):
+    store = Store(str(copy / "run.db"), lambda path: Connection(path, left))
+    store.make_shrinkable()
+    store.compact_job(1, gone=True)
+    store.remove_job(2)
+    store.shrink()
+    store.close()
+    os._exit(0)
+
+for step in range(1, 100000):
+    copy = folder / str(step)
+    shutil.copytree(made.parent, copy)
+    child = os.fork()
+    if child == 0:
+        prune(copy, step)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+        break
+print(step)
+"""
+
+
+@pytest.mark.parametrize("auto_vacuum", ["INCREMENTAL", "NONE"])
+def test_a_kill_at_any_step_loses_nothing(path: Path, auto_vacuum: str, tmp_path: Path) -> None:
+    with opened(path) as connection:
+        connection.execute(f"PRAGMA auto_vacuum={auto_vacuum}")
+        connection.execute("VACUUM")
+    before, copies = told(path), tmp_path / "copies"
+    made = tmp_path / "made" / "run.db"
+    made.parent.mkdir()
+    shutil.copy(path, made)
+    shutil.copytree(folder_of(str(path)), folder_of(str(made)))
+    copies.mkdir()
+    program = [sys.executable, str(write_program(tmp_path, PROGRAM)), str(made), str(copies)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=2 * PATIENCE, check=True)
+    steps = int(done.stdout)
+    assert steps > 50
+    for step in range(1, steps + 1):
+        copy = copies / str(step) / "run.db"
+        after = told(copy)
+        assert after["job"] == before["job"]
+        assert after.get("other") in (None, before["other"])
+        if step % 40 == 0:
+            assert run(copy, ITEMS[1:-1], update=True) == []
+
+
+def test_the_command_prunes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prune", str(path), "--no-gone"]) == 0
+    assert "0 jobs and 0 gone items removed" in capsys.readouterr().err
+    assert main(["prune", str(path), "--job", "job"]) == 0
+    assert "0 jobs and 2 gone items removed, " in capsys.readouterr().err
+    assert main(["prune", str(path), "--older-than", "0s"]) == 0
+    assert "2 jobs and 0 gone items removed, " in capsys.readouterr().err
+    assert main(["prune", str(path), "--job", "job"]) == 2
+    assert "expected a job that is there, got 'job'" in capsys.readouterr().err
+    assert main(["prune", str(path.parent / "no.db")]) == 2
+    assert os.listdir(path.parent) == [path.name]

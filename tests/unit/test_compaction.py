@@ -1,0 +1,174 @@
+"""A job's rows written anew say the same as before, of the items that are left."""
+
+from __future__ import annotations
+
+import sqlite3
+from array import array
+from contextlib import closing
+from decimal import Decimal
+from typing import Any
+from unittest import mock
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpqueue._core.state.item_table import Failure, ItemTable
+from mpqueue._parent.journal import chunk_rows, kept_values
+from mpqueue._parent.journal.chunk_rows import Row, RowDraft, RowReader, WrittenRow, fresh_row
+from mpqueue._parent.journal.journal_file import chunk_statement
+from mpqueue._parent.journal.kept_values import NotKept
+from mpqueue._parent.journal.pruning import compaction
+from mpqueue._parent.journal.pruning.compaction import compact
+from mpqueue._parent.journal.sealed import Place
+from mpqueue._wire.ids import IdRule
+from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
+
+#: How many slots the job has.
+COUNT = 8
+#: Bytes of what has a file of its own here.
+BIG = 300
+
+RESULTS = (1, "text", [2, {"a": None}], Decimal("1.5"), b"b" * BIG, [Decimal(2)] * BIG)
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(("complete", "complete", "try", "fail", "output", "fresh")),
+        st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=COUNT, unique=True).map(sorted),
+        st.sampled_from(RESULTS),
+    ),
+    max_size=10,
+)
+
+
+def new_table(payloads: list[Any], slots: list[int] | None = None) -> ItemTable:
+    table = ItemTable(payloads, None, IdRule.POSITION)
+    table.slots = None if slots is None else array("I", slots)
+    return table
+
+
+class Rows:
+    """A table of rows, and the files beside it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.run = connection.execute
+        self.run(
+            "CREATE TABLE chunks (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL, slots BLOB)"
+        )
+        self.run("CREATE TABLE slots (job, first, body, ids)")
+        self.run("CREATE TABLE payloads (number, job, body)")
+        self.files: dict[str, bytes] = {}
+        self._number = 0
+        self.table = new_table([f"item {slot}" for slot in range(COUNT)])
+        self._tries_kept: dict[int, int] = {}
+
+    def take(self, what: str, slots: list[int], result: Any) -> None:
+        """Items end or are tried, and a row tells of it."""
+        table = self.table
+        if what == "fresh":
+            table.start_afresh(slots)
+            for slot in slots:
+                self._tries_kept.pop(slot, None)
+            self._add(fresh_row(slots))
+            return
+        for slot in slots:
+            if what in ("try", "fail"):
+                failure = Failure(ValueError(f"{slot}: {result!r}"))
+                table.fail_try(slot, failure, 7)
+                table.status[slot] = RETRY
+                if what == "fail":
+                    table.fail(slot, failure)
+            else:
+                table.complete([slot], [result])
+                if what == "output":
+                    table.output[slot] = ("out", f"err of {slot}")
+        follow = slots == [*range(slots[0], slots[-1] + 1)]
+        indices = range(slots[0], slots[-1] + 1) if follow else slots
+        row = RowDraft(table, indices, self._tries_kept, {0, 1}).row()
+        assert row is not None
+        self.files.update({file.name: b"".join(map(bytes, file.parts)) for file in row.files})
+        self._add(row)
+
+    def _add(self, row: Row) -> None:
+        self._number += 2
+        self.run(*chunk_statement(self._number, 1, row))
+
+    def told(self, slots: list[int] | None = None) -> list[Any]:
+        """What the rows say of each item; of these slots only."""
+        payloads: list[Any] = [NotKept() for _ in range(COUNT if slots is None else len(slots))]
+        table = new_table(payloads, slots)
+        reader = RowReader(table, COUNT, self.files.__getitem__, "run.db")
+        for number, body, at in self.run("SELECT number, body, slots FROM chunks ORDER BY number"):
+            reader.read(WrittenRow(body, Place("chunks", 1, number), at, Place("chunks.slots", 1, number)))
+        assert not reader.unreadable | reader.lost
+        return [
+            (
+                *(table.status[index], table.results[index] if table.status[index] == COMPLETED else None),
+                *(table.attempts[index], table.output.get(index)),
+                repr(table.payloads[index]),
+                [tried.error for tried in table.history.get(index, ())],
+                table.failures[index].message if table.status[index] == FAILED else None,
+            )
+            for index in range(len(table))
+        ]
+
+    def compact(self, present: list[int] | None) -> compaction.Compacted:
+        """Write the rows anew, and remove the files that may go."""
+        marks = None if present is None else bytearray(slot in present for slot in range(COUNT))
+        done = compact(self.run, 1, COUNT, marks, "run.db")
+        for name in done.files:
+            del self.files[name]
+        return done
+
+    @property
+    def count(self) -> int:
+        return int(self.run("SELECT count(*) FROM chunks").fetchone()[0])
+
+
+@settings(deadline=None)
+@given(STEPS, st.none() | st.lists(st.integers(0, COUNT - 1), unique=True), STEPS, st.sampled_from((0, 600, 1 << 20)))
+def test_rows_written_anew_say_the_same_of_what_is_left(
+    steps: list[Any], present: list[int] | None, more: list[Any], small: int
+) -> None:
+    with (
+        closing(sqlite3.connect(":memory:", isolation_level=None)) as connection,
+        mock.patch.object(kept_values, "BIG", BIG),
+        mock.patch.object(chunk_rows, "BIG", BIG),
+        mock.patch.object(compaction, "SMALL", small),
+    ):
+        rows = Rows(connection)
+        for step in steps:
+            rows.take(*step)
+        before, count = rows.told(present), rows.count
+        done = rows.compact(present)
+        assert rows.told(present) == before
+        assert rows.count == count - done.rows
+        if present is not None:
+            gone = [slot for slot in range(COUNT) if slot not in present]
+            assert all(told[0] == PENDING and not told[5] for told in rows.told(gone)), (
+                "nothing is told of what is gone"
+            )
+        rest = rows.compact(present)
+        assert (rest.items, rest.files) == (0, frozenset()), "nothing is left that could go"
+        assert rows.told(present) == before
+        if present is None:
+            for step in more:
+                rows.take(*step)
+            before = rows.told()
+            rows.compact(None)
+            assert rows.told() == before
+
+
+def test_many_rows_become_one_and_what_was_replaced_goes_with_its_file() -> None:
+    with (
+        closing(sqlite3.connect(":memory:", isolation_level=None)) as connection,
+        mock.patch.object(kept_values, "BIG", BIG),
+        mock.patch.object(chunk_rows, "BIG", BIG),
+    ):
+        rows = Rows(connection)
+        for slot in range(COUNT):
+            rows.take("complete", [slot], b"b" * BIG)
+        for slot in range(1, COUNT):
+            rows.take("complete", [slot], slot)
+        assert rows.compact(None).rows == 2 * COUNT - 1 - 1
+        assert len(rows.files) == 1
+        assert [told[1] for told in rows.told()] == [b"b" * BIG, *range(1, COUNT)]
