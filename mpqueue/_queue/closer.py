@@ -91,6 +91,7 @@ class Closer:
             await alarm.wait()
         except BaseException:
             kill()
-            thread.join()
             raise
+        finally:
+            thread.join()  # once it has rung it is at its end
         closed.result()
