@@ -15,10 +15,12 @@ import mpqueue
 from mpqueue import ItemStatus, JobQueue, JobStatus, RetryPolicy
 from mpqueue._cli.command_line import main
 from mpqueue._parent.journal.journal_reader import Reader
+from mpqueue._parent.journal.kept_values import NotKept
 from mpqueue._parent.journal.migrations import MIGRATIONS
 from mpqueue.errors import (
     ItemTimeoutError,
     JournalError,
+    JournalMismatchError,
     RemoteError,
     ResultPicklingError,
     SetupError,
@@ -141,6 +143,41 @@ def test_a_job_that_was_interrupted_goes_on_with_what_is_left(path: Path) -> Non
         assert [item.id for item in job.items if item.status is not ItemStatus.COMPLETED] == [5]
         assert results_of(queue.start("interrupted").result()) == [2 * item for item in range(10)]
         assert [item.attempts for item in job.items] == [1] * 10
+
+
+def test_its_items_are_known_by_what_was_kept_of_them_and_from_then_on_by_what_they_are(path: Path) -> None:
+    measures = [{"id": kind, "kind": kind, "retry": RetryPolicy(max_retries=1, base_delay=0.01)} for kind in old.KINDS]
+    for _ in range(2):
+        with JobQueue(1, journal=path) as queue:
+            with pytest.raises(JournalMismatchError, match="1 new, 3 gone"):
+                queue.create_job("interrupted", [11, *range(7)], old.double)
+            job = queue.create_job("interrupted", range(9, -1, -1), old.double)
+            assert [item.result for item in job.items if item.payload != 5] == [
+                2 * at for at in range(9, -1, -1) if at != 5
+            ]
+            assert [item.payload for item in job.items if item.status is not ItemStatus.COMPLETED] == [5]
+            measured = queue.create_job("measures", measures[::-1], old.measure)
+            assert (measured.completed, measured.failed) == (4, 6)
+            assert measured.items[-1].result == {"kind": "plain"}
+    measures[0]["kind"] = "policy"
+    with JobQueue(1, journal=path) as queue:
+        plan = queue.plan_job("measures", measures[:-1], old.measure)
+        assert (plan.changed, plan.gone, len(plan.same)) == (("plain",), ("at last",), 8)
+
+
+def test_items_that_were_not_kept_are_known_by_their_places_or_not_at_all(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Reader.payloads
+    monkeypatch.setattr(Reader, "payloads", lambda reader, job: [NotKept(), *kept(reader, job)[1:]])
+    before = everything(path)
+    with JobQueue(1, journal=path) as queue:
+        with pytest.raises(JournalMismatchError, match=r"mpqueue 0\.1 did not write down what 1 of them are"):
+            queue.create_job("interrupted", range(11), old.double, update=True)
+        assert everything(path) == before
+        assert queue.create_job("interrupted", range(10), old.double).completed == 9
+    with JobQueue(1, journal=path) as queue:
+        assert queue.create_job("interrupted", range(11), old.double, update=True).completed == 9
 
 
 @pytest.mark.usefixtures("healed")

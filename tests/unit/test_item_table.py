@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mpqueue._core.state.item_table import LARGE, LEAST_CPU, Failure, ItemTable, make_table
+from mpqueue._core.state.pending import stretches
 from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._wire.ids import IdRule
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
@@ -133,6 +134,7 @@ def test_a_new_table_is_pending() -> None:
     assert list(table.status) == [PENDING] * 3
     assert list(table.attempts) == [0] * 3
     assert table.unfinished() == [0, 1, 2]
+    assert [*table.unfinished_stretches()] == [range(3)]
     assert table.ended_indices() == []
 
 
@@ -284,3 +286,10 @@ def test_a_stream_keeps_nothing_of_what_was_taken() -> None:
     assert stream.take_all([0, 1, 2]) == ["A", error, "C"]
     assert not any((stream.payloads, stream.status, stream.attempts, stream.results, stream.failures, stream.history))
     assert stream.append("d") == 3
+
+
+@pytest.mark.parametrize("ended", [[], [0], [4], [1, 2], [0, 2, 4], [0, 1, 2, 3, 4]])
+def test_what_has_not_ended_comes_in_stretches_as_long_as_can_be(ended: list[int]) -> None:
+    table = make_table("abcde")
+    table.complete(ended, [None] * len(ended))
+    assert [*table.unfinished_stretches()] == [*stretches(table.unfinished())]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import mmap
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -54,6 +54,8 @@ class FailedTry:
 #: Bytes from which on a column has memory of its own, which the system fills with zeros as it is used: at once, that
 #: would take 1 ms for each 100,000 items, while the workers wait for the first of them.
 LARGE = 1 << 16
+#: By status: 1 where that is final.
+_ENDED = bytes(code in (COMPLETED, FAILED) for code in range(256))
 #: The least that is told of a CPU's time, in seconds.
 LEAST_CPU = 1e-9
 
@@ -135,6 +137,16 @@ class ItemTable:
     def unfinished(self) -> list[int]:
         """The indices of the items that have not ended."""
         return [index for index, status in enumerate(self.status) if status not in (COMPLETED, FAILED)]
+
+    def unfinished_stretches(self) -> Iterator[range]:
+        """The same as ranges, each as long as can be. Costs a look at each byte, and next to nothing an item."""
+        ended = self.status.translate(_ENDED)
+        at = ended.find(0)
+        while at >= 0:
+            end = ended.find(1, at)
+            end = len(ended) if end < 0 else end
+            yield range(at, end)
+            at = ended.find(0, end)
 
     def ended_indices(self) -> list[int]:
         """The indices of the items that ended."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.rules.chunking import ChunkSizer
 from mpqueue._core.state.item_table import Failure, ItemTable
-from mpqueue._core.state.pending import Care, PendingItems, stretches
+from mpqueue._core.state.pending import Care, PendingItems
 from mpqueue._core.state.timings import Timings
 from mpqueue._options import JobOptions
 from mpqueue.errors import InternalError, WorkerCrashedError
@@ -119,7 +119,7 @@ class JobBook:
         for index in table.history:
             if self.is_poison(index) and table.attempts[index] >= POISON:  # else those are from before `retry_failed`
                 self.pending.handle_with(index, Care.ALONE)
-        for stretch in stretches(table.unfinished()):
+        for stretch in table.unfinished_stretches():
             self.pending.put_back(stretch)
 
     def is_poison(self, index: int) -> bool:

@@ -53,29 +53,28 @@ def plan(
     from mpqueue._parent.journal.items.inventory import Inventory
     from mpqueue._queue.recorded.again import choose_again
 
-    ids = [table.id_of(index) for index in range(len(table))]
     recorded = None if reader is None else reader.find(job_id)
     if reader is None or recorded is None:
-        return JobPlan(new=tuple(ids), to_run=len(ids))
+        return JobPlan(new=tuple(map(table.id_of, range(len(table)))), to_run=len(table))
     match = Inventory(table, options.key).match(reader, recorded)
     reader.fill_statuses(table, recorded)
     code_changed = differs(recorded.code_hash, hash_code(*functions))
     again = choose_again(table, match, recorded, options, code_changed=code_changed)
     changed = set(match.changed).union(again.afresh)
     new = set(match.new)
-    same = [index for index in range(len(table)) if index not in changed and index not in new]
-    failed = [index for index in same if table.status[index] == FAILED]
-    waiting = sum(table.status[index] not in (COMPLETED, FAILED) for index in same)
+    other = changed | new
+    failed = [index for index, status in enumerate(table.status) if status == FAILED and index not in other]
+    ended = sum(status in (COMPLETED, FAILED) and index not in other for index, status in enumerate(table.status))
     gone: tuple[Any, ...] = ()
     if match.gone:
         named = reader.names(recorded)
         gone = tuple(named[slot] for slot in match.gone)
     return JobPlan(
-        tuple(ids[index] for index in same),
-        tuple(ids[index] for index in sorted(changed)),
-        tuple(ids[index] for index in match.new),
+        tuple(table.id_of(index) for index in range(len(table)) if index not in other),
+        tuple(map(table.id_of, sorted(changed))),
+        tuple(map(table.id_of, match.new)),
         gone,
-        tuple(ids[index] for index in failed),
-        len(changed) + len(new) + waiting + (len(failed) if again.failed else 0),
+        tuple(map(table.id_of, failed)),
+        len(table) - ended + (len(failed) if again.failed else 0),
         code_changed,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
+from operator import eq
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import ItemTable
@@ -136,7 +137,7 @@ class Inventory:
             found.note_absent(present)
         found.number_new(recorded.count)
         count = len(self._table)
-        trivial = recorded.count + len(found.new) == count and found.slots == array("I", range(count))
+        trivial = recorded.count + len(found.new) == count and all(map(eq, found.slots, range(count)))
         self._table.slots = None if trivial else found.slots
         self.left_out = (
             frozenset(index for index, slot in enumerate(found.slots) if slot in left_out)
