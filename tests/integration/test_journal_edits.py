@@ -322,6 +322,23 @@ def test_an_item_without_identity_is_refused_with_what_to_do_about_it(tmp_path: 
         journal.close()
 
 
+def test_a_job_that_could_not_be_written_to_the_end_is_none(tmp_path: Path) -> None:
+    def fail_late(item: int) -> str:
+        if item == 15:
+            raise OSError("no such state")
+        return "state"
+
+    journal = opened(str(tmp_path / "run.db"))
+    try:
+        with small_blocks():
+            with pytest.raises(OSError, match="the key of item 15: no such state"):
+                taken_up(journal, list(range(20)), RecordOptions(key=fail_late))
+            assert journal.reader.jobs() == []
+            assert taken_up(journal, list(range(20)), RecordOptions()).book.total == 20
+    finally:
+        journal.close()
+
+
 def test_a_job_whose_maker_ended_before_all_of_it_was_there_is_none(tmp_path: Path) -> None:
     path = str(tmp_path / "run.db")
     with small_blocks():

@@ -80,7 +80,11 @@ def test_equal_values_have_the_same_form_however_they_were_made() -> None:
     other = Photo("".join("a"), {"z", "y", "x"}, {"b": "long " + "text", "a": 1})
     assert encode(one) == encode(other)
     assert encode([one, one]) == encode([one, other])
-    assert encode(np.arange(6).reshape(2, 3).T) == encode(np.arange(6).reshape(2, 3).T.copy())
+    for size in (6, 6000):
+        turned = np.arange(size).reshape(2, -1).T
+        assert encode(turned) == encode(turned.copy()) != encode(turned + 1)
+    text = np.array(["a" * 5000, "b"])
+    assert encode(text) == encode(text[::-1][::-1])
 
 
 @pytest.mark.slow

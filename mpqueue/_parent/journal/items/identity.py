@@ -193,9 +193,11 @@ class _Writer:
             if value.dtype.names is not None:
                 raise NoIdentityError("it has an array with records of objects")
             return self._sequence(b"j", (value.shape, value.reshape(-1).tolist()))
-        data = value.tobytes()
-        if len(data) > LARGE:
-            data = blake2b(data, digest_size=2 * SIZE).digest()
+        if value.nbytes > LARGE:  # without a copy of it
+            flat = value.reshape(-1) if value.flags.c_contiguous else value.flatten()
+            data = blake2b(flat.view("u1"), digest_size=2 * SIZE).digest()
+        else:
+            data = value.tobytes()
         return self._sequence(b"a", (value.dtype.str, self._descr(value.dtype), value.shape, data))
 
     def _by_name(self, value: Any, name: str) -> bytes:
