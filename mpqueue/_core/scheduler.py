@@ -151,6 +151,7 @@ class Scheduler:
         job.setups.clear()
         job.fault = None
         books.jobs[job.number] = job
+        books.any_apart |= job.pending.any_apart
         job.sizer.chunk_seconds = books.engine.chunk_seconds
         self._begin_timing(job)
         books.commands.append(AnnounceStarted(job))

@@ -13,17 +13,19 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpqueue._core.state.item_table import ItemTable
+from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.pending import Care
 from mpqueue._options import JobOptions, check_bool
 from mpqueue._queue.recorded.again import Again, Redo, check_redo, choose_again
 from mpqueue._text import digits
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
 from mpqueue._wire.pickling.payload import dump_by_value
-from mpqueue.errors import JournalMismatchError, shown
+from mpqueue.errors import JournalMismatchError, WorkerCrashedError, shown
 from mpqueue.status import FAILED, PENDING, JobStatus
 
 if TYPE_CHECKING:
+    from mpqueue._parent.journal.chunk_rows import Row
     from mpqueue._parent.journal.items.inventory import Inventory, Key
     from mpqueue._parent.journal.items.matching import Match
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
@@ -34,6 +36,8 @@ log = logging.getLogger("mpqueue")
 
 #: The states of a job that ended by itself.
 OVER = (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS)
+#: How often a program has to end while an item runs, at least, until the item is taken to be the reason.
+LEAST_ENDS = 3
 #: Bytes up to which a handler is kept in the journal.
 MOST_HANDLER = 4 << 20
 
@@ -205,7 +209,10 @@ class NewJob:
         failed = {index for index in table.failures if table.status[index] == FAILED}
         if again.failed:
             table.forget_failures()
-        book.go_on()
+        suspects, row = self._judge_suspects(recorder, recorded)
+        failed.update(index for index in table.failures if table.status[index] == FAILED)
+        last = self._most_ends - 1
+        book.go_on({index: Care.APART if count >= last else Care.ALONE for index, count in suspects.items()})
         counted = recorded.completed + recorded.failed - len(unreadable) - book.completed - book.failed
         if match.is_same and not afresh and not again.failed and counted > 0:
             log.warning("job %r: %d items more have ended by its counts in %s than by its rows, so these run again",
@@ -220,10 +227,54 @@ class NewJob:
             inventory.write(
                 recorder.journal, recorded, match, counts | columns, again.afresh, everything=again.everything
             )
+        if suspects or row is not None:
+            self._record_suspects(recorder, recorded.number, suspects, row)
         if book.all_ended and status in OVER:
             book.restored = True
             restore_end(book, dataclasses.replace(recorded, status=status))
         return failed
+
+    def _record_suspects(self, recorder: Recorder, number: int, suspects: dict[int, int], row: Row | None) -> None:
+        from mpqueue._parent.journal.journal_file import JobItems
+        from mpqueue._parent.journal.sealed import prepare
+
+        slots = self.book.table.slots
+        counts = {index if slots is None else slots[index]: count for index, count in suspects.items()}
+        columns = {"suspects": prepare(counts), "completed": self.book.completed, "failed": self.book.failed}
+        items = JobItems(chunks=[] if row is None else [row])
+        recorder.journal.ask(lambda store: store.put_job(number, columns, items))
+
+    @property
+    def _most_ends(self) -> int:
+        return max(LEAST_ENDS, self.book.options.retry.max_retries + 1)
+
+    def _judge_suspects(self, recorder: Recorder, recorded: RecordedJob) -> tuple[dict[int, int], Row | None]:
+        """Items that workers had when the last program ended without closing the journal, and how often that was so.
+
+        One that was there as often as it has tries, and at least `LEAST_ENDS` times, has failed, with a row that says
+        so. The last time nothing else runs beside it, so that it fails for itself only.
+        """
+        from mpqueue._parent.journal.chunk_rows import make_row
+
+        table, running = self.book.table, recorder.journal.running.left.pop(recorded.number, None)
+        if not running:
+            return {}, None
+        counts = recorder.journal.reader.suspects(recorded)
+        slots = range(len(table)) if table.slots is None else table.slots
+        found = {
+            index: counts.get(slot, 0) + 1
+            for index, slot in enumerate(slots)
+            if slot in running and not table.ended(index)
+        }
+        most = self._most_ends
+        failed = [index for index, count in found.items() if count >= most]
+        tries = {index: len(history) for index, history in table.history.items()}
+        for index in failed:
+            text = f"the program ended {found.pop(index)} times while this item ran, and did not close its journal"
+            failure = Failure(WorkerCrashedError(text), text=text)
+            table.fail_try(index, failure, None)
+            table.fail(index, failure)
+        return found, make_row(table, failed, tries) if failed else None
 
     def _take_seed(self, seed: int) -> None:
         book = self.book

@@ -328,6 +328,37 @@ def test_results_that_wait_for_a_slow_disk_are_bounded(path: Path, monkeypatch: 
         assert queue.start("bystander").result(60).completed == bystander.total
 
 
+KILLER = """
+import os, signal, sys
+import mpqueue
+
+def work(item):
+    with open(sys.argv[2], "a") as calls:
+        calls.write(f"{item} ")
+    if item == 13:
+        os.kill(int(os.environ["PROGRAM"]), signal.SIGKILL)
+        signal.pause()
+    return item
+
+if __name__ == "__main__":
+    os.environ["PROGRAM"] = str(os.getpid())
+    with mpqueue.JobQueue(2, journal=sys.argv[1], max_retries=1) as queue:
+        job = queue.create_job("job", range(40), work)
+        queue.start("job").result()
+        print(job.completed, [(failure.item.id, failure.item.error) for failure in job.failures])
+"""
+
+
+def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    for _ in range(3):
+        assert run_program(tmp_path, KILLER, path, calls, check=False).returncode == -signal.SIGKILL
+    done = run_program(tmp_path, KILLER, path, calls)
+    assert done.stdout.startswith("39 [(13, 'the program ended 3 times while this item ran")
+    assert calls.read_text().split().count("13") == 3
+    assert not Path(f"{path}.running").exists()
+
+
 # -- refusals and hints ------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ Written by the scheduler only (and so by the coordinator's thread only); `Job`, 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 #: Workers that an item has to kill until its tries are made on a lane where nothing else is.
 POISON = 2
+NOBODY: Mapping[int, Care] = {}
 
 
 @dataclass(slots=True)
@@ -111,14 +113,19 @@ class JobBook:
         record = self.setups.get(lane)
         return record is None or (record.again_at is not None and record.again_at <= now)
 
-    def go_on(self) -> None:
-        """The table tells what has ended already, before this process began: only the rest is to run."""
+    def go_on(self, suspects: Mapping[int, Care] = NOBODY) -> None:
+        """The table tells what has ended already, before this process began: only the rest is to run.
+
+        Of the ``suspects`` one may have ended the program that ran it: each is handled with that much care.
+        """
         table = self.table
         self.completed, self.failed = table.status.count(COMPLETED), table.status.count(FAILED)
         self.pending.clear()
         for index in table.history:
             if self.is_poison(index) and table.attempts[index] >= POISON:  # else those are from before `retry_failed`
                 self.pending.handle_with(index, Care.ALONE)
+        for index, care in suspects.items():
+            self.pending.handle_with(index, care)
         for stretch in table.unfinished_stretches():
             self.pending.put_back(stretch)
 

@@ -56,6 +56,11 @@ class PendingItems:
             return Care.ISOLATED
         return self._care[self._suspects[0]] if self._suspects else Care.NONE
 
+    @property
+    def any_apart(self) -> bool:
+        """True where an item has to run while nothing else does."""
+        return Care.APART in self._care.values()
+
     def take(self, size: int) -> tuple[Sequence[int], Care]:
         """Up to ``size`` items, or all of a group; they are to be handled with the same care."""
         if self._groups:

@@ -267,6 +267,10 @@ class Reader:
         with self._open() as look:
             return read_payloads(job.count, look.bodies("payloads", job.number), self.path)
 
+    def suspects(self, job: RecordedJob) -> dict[int, int]:
+        """How many programs ended without closing the journal while a worker had the item, by slots."""
+        return dict(self._value("suspects", job) or {})
+
     def handler(self, job: RecordedJob) -> Any:
         """Its handler as it was written, None where that was not kept."""
         return self._value("handler", job)

@@ -21,6 +21,7 @@ from mpqueue._parent.journal.guards.held_files import MovedError
 from mpqueue._parent.journal.guards.journal_lock import JournalLock
 from mpqueue._parent.journal.guards.local_disk import check_local
 from mpqueue._parent.journal.guards.ownership import check_own
+from mpqueue._parent.journal.guards.running_marks import RunningMarks
 from mpqueue._parent.journal.journal_file import Connect, Statement, Store, connect, describe
 from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue._parent.journal.kept_values import BigFile
@@ -93,6 +94,8 @@ class Journal:
         except BaseException:
             self._lock.release(keep=True)
             raise
+        #: What is with workers now, and what was when the last program ended.
+        self.running = RunningMarks(path)
         self._posted: queue.SimpleQueue[Entry | _Errand | None] = queue.SimpleQueue()
         self._unwritten: list[Entry] = []
         self._unconfirmed: list[Entry] = []  #: committed, but maybe to a file that has been removed
@@ -260,6 +263,7 @@ class Journal:
             self._store.close()
         except Exception:
             log.exception("%s: closing it failed", self.path)
+        self.running.close()
         self._lock.release()
         _open.discard(self)
         self._refuse_rest()

@@ -35,6 +35,7 @@ MORE_OF_JOBS = (
     ("version", "TEXT"),
     ("python", "TEXT"),
     ("handler_name", "TEXT"),
+    ("suspects", "BLOB"),
     ("slots", "INTEGER"),
     ("places", "BLOB"),
 )

@@ -23,6 +23,7 @@ from mpqueue._core.commands import (
     AnnounceRecords,
     AnnounceStarted,
     AnnounceState,
+    SendChunk,
 )
 from mpqueue._core.messages import JobHeldBack, JobPaused, JobResumed
 from mpqueue._core.state.item_table import ItemTable
@@ -82,6 +83,7 @@ class Recording:
     tries_kept: dict[int, int] = field(default_factory=dict)  #: failed tries that are in the journal, by item
     failed: set[int] = field(default_factory=set)  #: items that the journal has as failed
     unkept: frozenset[int] = frozenset()  #: items that are too big to be kept, unless they fail
+    alone: dict[int, int] = field(default_factory=dict)  #: items that are sent by themselves, and where they are marked
     complained: bool = False
     removed: bool = False  #: the journal has nothing of the job any more
     held: deque[_Held] = field(default_factory=deque)
@@ -118,7 +120,20 @@ class Recorder:
         self.keepers = coordinator.asides("keeper")
         for kind in (AnnounceStarted, AnnounceItems, AnnounceRecords, AnnounceState, AnnounceFinished):
             actions[kind] = partial(self._take, actions[kind])
+        actions[SendChunk] = partial(self._send_chunk, actions[SendChunk])
         self.journal.on_trouble = lambda trouble: coordinator.do_later(partial(self._troubled, trouble))
+
+    def _send_chunk(self, forward: Forward, command: SendChunk) -> None:
+        """Items go to a worker: they are marked, in case they end the program."""
+        chunk = command.chunk
+        recording, slots = self._recordings.get(chunk.job.number), chunk.job.table.slots
+        if recording is not None:
+            marked = chunk.indices if slots is None else [slots[index] for index in chunk.indices]
+            place = 2 * command.lane + chunk.number % 2
+            self.journal.running.mark(place, recording.number, marked)
+            if len(marked) == 1:
+                recording.alone[chunk.indices[0]] = place
+        forward(command)
 
     def check(self) -> None:
         """Raise `JournalError` where the journal can't be written now."""
@@ -132,6 +147,10 @@ class Recorder:
         if recording is None:
             forward(announcement)
             return
+        if recording.alone and isinstance(announcement, AnnounceItems):
+            for index in announcement.indices:
+                if (place := recording.alone.pop(index, None)) is not None:
+                    self.journal.running.clear(place)
         job, note = announcement.job, self._note(recording, announcement)
         busy = self.keepers.is_busy(job.number)
         row = None if note.draft is None or busy else note.draft.plain_row()

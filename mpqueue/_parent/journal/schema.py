@@ -23,7 +23,7 @@ SCHEMA = (
     ids BLOB, payload_hash TEXT, code_hash TEXT, handler BLOB, seed TEXT, created_at REAL NOT NULL,
     status TEXT NOT NULL, started_at REAL, finished_at REAL, duration REAL,
     completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0,
-    version TEXT, python TEXT, handler_name TEXT, slots INTEGER, places BLOB
+    version TEXT, python TEXT, handler_name TEXT, suspects BLOB, slots INTEGER, places BLOB
 )""",
     """CREATE TABLE slots (
     number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, body BLOB NOT NULL, ids BLOB,

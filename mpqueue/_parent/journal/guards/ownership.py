@@ -14,7 +14,7 @@ from mpqueue._whole_file import is_trusted
 from mpqueue.errors import JournalError
 
 #: What stands beside a journal.
-BESIDE = ("", "-wal", "-shm", "-journal", ".lock", ".files")
+BESIDE = ("", "-wal", "-shm", "-journal", ".lock", ".running", ".files")
 
 
 def own_path(path: str) -> str:

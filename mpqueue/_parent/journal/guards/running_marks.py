@@ -1,0 +1,72 @@
+"""Which items are with workers, beside an open journal: what may have ended the program, if it ends without closing it.
+
+A record for each of a worker's two chunks, overwritten and never synced: a program that is killed, or crashes, leaves
+what it had written; a power cut, which no item has caused, leaves nothing that counts. The file goes when the journal
+is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+
+from mpqueue._parent.journal.guards.ownership import check_stat
+
+#: Bytes of a record, and how many slots are named in one that are no stretch.
+RECORD, MOST = 4096, 400
+
+
+class RunningMarks:
+    """Written by the coordinator's thread. Never raises: what can't be marked is not suspected."""
+
+    def __init__(self, journal: str) -> None:
+        self._path = f"{journal}.running"
+        #: What was running when the last program ended without closing the journal: slots, by the job's number.
+        self.left: dict[int, set[int]] = _read(self._path)
+        self._fd: int | None = None
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+
+    def mark(self, place: int, job: int, slots: Sequence[int]) -> None:
+        """These items are sent, in this place of the file. Costs a system call."""
+        content: dict[str, object]
+        if isinstance(slots, range):
+            content = {"job": job, "from": slots.start, "to": slots.stop}
+        else:
+            content = {"job": job, "of": [*slots[:MOST]]}
+        with contextlib.suppress(OSError):
+            if self._fd is None:
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._fd = os.open(self._path, flags, 0o600)
+            os.pwrite(self._fd, json.dumps(content).ljust(RECORD).encode(), place * RECORD)
+
+    def clear(self, place: int) -> None:
+        """What was sent in this place has ended."""
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.pwrite(self._fd, b" " * RECORD, place * RECORD)
+
+    def close(self) -> None:
+        """Nothing runs any more."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+
+
+def _read(path: str) -> dict[int, set[int]]:
+    left: dict[int, set[int]] = {}
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            check_stat(path, os.fstat(file.fileno()))
+            while content := file.read(RECORD):
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    found = json.loads(content)
+                    slots = found["of"] if "of" in found else range(found["from"], found["to"])
+                    left.setdefault(found["job"], set()).update(slots)
+    except OSError:
+        return left
+    return left
