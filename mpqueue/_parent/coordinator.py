@@ -407,8 +407,7 @@ class Coordinator:
         """What may be users' objects and is not needed any more is freed elsewhere, now that no frame refers to it."""
         books = self.scheduler.books
         if books.unneeded:
-            self._leavings.add(books.unneeded)
-            books.unneeded = []
+            self._leavings.add(books.take_unneeded())
         if self._leavings.left:
             self._leavings.hand_over()
 

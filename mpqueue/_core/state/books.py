@@ -81,6 +81,11 @@ class Books:
         if error is not None:
             self.unneeded.append(error)
 
+    def take_unneeded(self) -> list[object]:
+        """What has become so since the last time."""
+        taken, self.unneeded = self.unneeded, []
+        return taken
+
     @property
     def present(self) -> int:
         """How many lanes there are, but for those that there is no room for."""
