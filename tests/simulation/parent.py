@@ -156,5 +156,6 @@ def abandon(folder: Path) -> None:
         if Path(opened.path).parent == folder:
             opened._store._connection.close()
             opened._store._files.close()
+            opened.running.close()
             opened._lock.release()
             journal._open.discard(opened)
