@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 from mpqueue._parent.journal.guards.ownership import check_stat
 
-#: Bytes of a record, and how many slots are named in one that are no stretch.
-RECORD, MOST = 4096, 400
+#: Bytes between two records, each of which is a line, and how many slots are named in one that are no stretch: those of
+#: twenty digits, at the most, have room.
+RECORD, MOST = 4096, 190
 
 
 class RunningMarks:
@@ -31,22 +32,21 @@ class RunningMarks:
 
     def mark(self, place: int, job: int, slots: Sequence[int]) -> None:
         """These items are sent, in this place of the file. Costs a system call."""
-        content: dict[str, object]
         if isinstance(slots, range):
-            content = {"job": job, "from": slots.start, "to": slots.stop}
+            content = b'{"job":%d,"from":%d,"to":%d}\n' % (job, slots.start, slots.stop)
         else:
-            content = {"job": job, "of": [*slots[:MOST]]}
+            content = b'{"job":%d,"of":[%s]}\n' % (job, ",".join(map(str, slots[:MOST])).encode())
         with contextlib.suppress(OSError):
             if self._fd is None:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._fd = os.open(self._path, flags, 0o600)
-            os.pwrite(self._fd, json.dumps(content).ljust(RECORD).encode(), place * RECORD)
+            os.pwrite(self._fd, content, place * RECORD)
 
     def clear(self, place: int) -> None:
         """What was sent in this place has ended."""
         if self._fd is not None:
             with contextlib.suppress(OSError):
-                os.pwrite(self._fd, b" " * RECORD, place * RECORD)
+                os.pwrite(self._fd, b"\n", place * RECORD)
 
     def close(self) -> None:
         """Nothing runs any more."""
@@ -64,7 +64,7 @@ def _read(path: str) -> dict[int, set[int]]:
             check_stat(path, os.fstat(file.fileno()))
             while content := file.read(RECORD):
                 with contextlib.suppress(ValueError, KeyError, TypeError):
-                    found = json.loads(content)
+                    found = json.loads(content.partition(b"\n")[0])
                     slots = found["of"] if "of" in found else range(found["from"], found["to"])
                     left.setdefault(found["job"], set()).update(slots)
     except OSError:
