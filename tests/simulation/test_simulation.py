@@ -6,6 +6,7 @@ was reached. A history that fails is named by its seed, which is all that is nee
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
 import os
 import shutil
@@ -73,6 +74,9 @@ REACHED: tuple[Pair, ...] = (
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """In memory, where it can be: each history has a journal of its own."""
+    # On a busy machine all histories take longer than pytest waits before it shows where a test is. It would look at
+    # greenlets while they run, which may crash the interpreter.
+    faulthandler.cancel_dump_traceback_later()
     memory = "/dev/shm"
     found = Path(tempfile.mkdtemp(prefix="mpqueue-simulation-", dir=memory if os.path.isdir(memory) else None))
     yield found
