@@ -56,6 +56,8 @@ def shows(message: str, name: str, value: Any) -> bool:
     """Whether a message names an argument, and what it was."""
     try:
         text = repr(value)
+    except ValueError:  # there is an integer in it that Python does not show
+        return name in message
     except BaseException:
         text = type(value).__name__
     return name in message and (text[:40] in message or type(value).__name__ in message)

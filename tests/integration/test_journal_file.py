@@ -160,9 +160,10 @@ def test_what_is_no_journal_is_refused_and_left_as_it_is(
 
 def test_the_file_says_who_wrote_it(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
-    for _ in range(2):
-        with opened(path):
-            pass
+    for number in range(3):
+        with opened(path) as journal:
+            if number != 1:  # one that only looks leaves nothing
+                journal.ask(lambda store: store.write([]))
     with contextlib.closing(sqlite3.connect(path)) as connection:
         lines = connection.execute("SELECT mpqueue, python, host, program FROM written_by").fetchall()
     assert lines == [(mpqueue.__version__, sys.version.split()[0], socket.gethostname(), sys.argv[0])] * 2

@@ -129,15 +129,14 @@ class Store:
     def _prepare(self, version: int) -> None:
         execute = self._connection.execute
         _set_up(self.path, execute)
-        self._opening = Mark(os.getpid())
-        with self._transaction() as run:
-            if version < VERSION:
+        self._opening: Mark | None = None  #: what was written since it was opened
+        if version < VERSION:
+            with self._transaction() as run:
                 migrate(self._connection, version)
                 run(f"PRAGMA user_version={VERSION}")
-            run(WRITTEN_BY, _writer())  # a file that can't be written is refused now
-            number, at = run(OPENED).fetchone()
-            self._opening = self._opening._replace(number=number, at=at)
-            run(FORGET_WRITERS)
+        else:
+            execute("BEGIN IMMEDIATE")  # a file that can't be written is refused now
+            execute("ROLLBACK")
         last = execute("SELECT max(number) FROM chunks").fetchone()[0]
         self._chunks = itertools.count(1 if last is None else last + 1)
         for (number,) in execute("SELECT number FROM jobs WHERE total < 0").fetchall():
@@ -205,7 +204,8 @@ class Store:
         execute("BEGIN IMMEDIATE")
         try:
             yield execute
-            opening = self._opening._replace(commits=self._opening.commits + 1)
+            opening = self._opening or _begin(execute)
+            opening = opening._replace(commits=opening.commits + 1)
             execute(COMMITTED, (opening.commits, opening.number))
             execute("COMMIT")
         except BaseException:
@@ -414,6 +414,14 @@ def _next(found: Any) -> int:
     """The number after the one that was found, if any."""
     row = found.fetchone()
     return 1 if row is None or row[0] is None else row[0] + 1
+
+
+def _begin(execute: Any) -> Mark:
+    """Write down who writes, with what is written first: a journal that is refused, or looked at, stays as it is."""
+    execute(WRITTEN_BY, _writer())
+    number, at = execute(OPENED).fetchone()
+    execute(FORGET_WRITERS)
+    return Mark(os.getpid(), number, at)
 
 
 def _writer() -> tuple[str, str, str, str]:

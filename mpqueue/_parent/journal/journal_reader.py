@@ -290,8 +290,9 @@ class Reader:
         ids, payloads, places = self.ids(job), self.payloads(job), self.places(job)
         if places is not None:
             payloads = [payloads[slot] for slot in places]
-        if ids is not None and len(ids) != job.total:
-            raise JournalError(f"{self.path}: expected {job.total} ids, got {len(ids)}; it is left as it is")
+        for what, found in (("items", payloads), ("ids", ids)):
+            if found is not None and len(found) != job.total:
+                raise JournalError(f"{self.path}: expected {job.total} {what}, got {len(found)}; it is left as it is")
         table = ItemTable(payloads, ids, IdRule(job.rule))
         table.slots = places
         lost = self._fill(table, job).lost
