@@ -62,21 +62,21 @@ def folder_of(path: str) -> Path:
     return Path(f"{path}.files")
 
 
-def id_to_column(job_id: str) -> str | bytes:
-    """A job's id as SQLite can have it: as text, and with a lone surrogate (of a file's name) in it as bytes."""
+def text_to_column(text: str) -> str | bytes:
+    """A text as SQLite can have it: with a lone surrogate (of a file's name) in it as bytes."""
     try:
-        job_id.encode()
+        text.encode()
     except UnicodeEncodeError:
-        return job_id.encode(errors="surrogatepass")
-    return job_id
+        return text.encode(errors="surrogatepass")
+    return text
 
 
-def column_to_id(column: str | bytes) -> str:
-    """The id again. Raises TypeError or ValueError for what `id_to_column` has not made."""
-    job_id = column if isinstance(column, str) else column.decode(errors="surrogatepass")
-    if id_to_column(job_id) != column:
-        raise TypeError(f"the id {column!r}")
-    return job_id
+def column_to_text(column: str | bytes) -> str:
+    """The text again. Raises TypeError or ValueError for what `text_to_column` has not made."""
+    text = column if isinstance(column, str) else column.decode(errors="surrogatepass")
+    if text_to_column(text) != column:
+        raise TypeError(f"the text {column!r}")
+    return text
 
 
 class JobItems(NamedTuple):
@@ -232,9 +232,7 @@ class Store:
 
         What is unsealed of it is sealed here.
         """
-        columns = {**columns}
-        if "id" in columns:
-            columns["id"] = id_to_column(columns["id"])
+        columns = {name: text_to_column(one) if isinstance(one, str) else one for name, one in columns.items()}
         with self._transaction() as run:
             is_new = number is None
             if number is None:

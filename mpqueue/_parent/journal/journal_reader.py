@@ -21,11 +21,11 @@ from mpqueue._parent.journal.items.kept_payloads import read_payloads
 from mpqueue._parent.journal.items.matching import BLOCK, Block
 from mpqueue._parent.journal.journal_file import (
     PART,
-    column_to_id,
+    column_to_text,
     explained,
     folder_of,
-    id_to_column,
     open_to_read,
+    text_to_column,
 )
 from mpqueue._parent.journal.migrations import look_at
 from mpqueue._parent.journal.schema import check_version
@@ -108,10 +108,10 @@ _COLUMNS = (
     "completed, failed, retries, version, python, slots, handler_name"
 )
 #: What SQLite may give for each: it keeps anything in any column.
-_TEXT, _TIME = (str, type(None)), (float, int, type(None))
+_TEXT, _ANY_TEXT, _TIME = (str, type(None)), (str, bytes, type(None)), (float, int, type(None))
 _TYPES: tuple[Any, ...] = (
     *(int, (str, bytes), int, str, _TEXT, _TEXT, str, (float, int), str, _TIME, _TIME, _TIME),
-    *(int, int, int, _TEXT, _TEXT, (int, type(None)), _TEXT),
+    *(int, int, int, _ANY_TEXT, _TEXT, (int, type(None)), _ANY_TEXT),
 )
 
 
@@ -197,7 +197,7 @@ class Reader:
         with self._open() as look:
             # Without the index, which may be damaged: what `jobs` lists is found here, or said to be damaged.
             query = f"SELECT {_COLUMNS} FROM jobs NOT INDEXED WHERE id = ? AND total >= 0"  # noqa: S608
-            row = look.execute(query, (id_to_column(job_id),)).fetchone()
+            row = look.execute(query, (text_to_column(job_id),)).fetchone()
             return None if row is None else _job(row)
 
     def ids(self, job: RecordedJob) -> list[Hashable] | None:
@@ -346,6 +346,7 @@ def _job(row: tuple[Any, ...]) -> RecordedJob:
     if not all(map(isinstance, fields, _TYPES)):
         raise TypeError(f"the line of job {fields[1]!r}")
     IdRule(fields[3])
-    fields[1] = column_to_id(fields[1])
+    for at in (1, 15, 18):  # what users have named
+        fields[at] = None if fields[at] is None else column_to_text(fields[at])
     fields[6], fields[8] = int(fields[6], 16 if fields[6].startswith("0x") else 10), JobStatus(fields[8])
     return RecordedJob(*fields)
