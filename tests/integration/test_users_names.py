@@ -16,7 +16,19 @@ from tests.support.handlers import succeed
 
 QUEUE = {
     *("cancel", "clear_job", "close", "concurrency", "create_job", "get_job", "get_stats", "jobs", "load_job"),
-    *("max_retries", "pause", "resume", "retry_failed", "run", "serve", "start"),
+    *(
+        "adrain",
+        "drain",
+        "max_retries",
+        "pause",
+        "plan_job",
+        "prune",
+        "resume",
+        "retry_failed",
+        "run",
+        "serve",
+        "start",
+    ),
 }
 JOB = {
     *("cancelled", "completed", "duration", "failed", "failures", "finished_at", "id", "items", "paused", "results"),
