@@ -96,13 +96,12 @@ class RowDraft:
             self._done = table.results[lo:hi] if whole else [table.results[index] for index in indices]
         else:
             self._done = [table.results[index] for at, index in enumerate(indices) if status[at] == COMPLETED]
-        self._slots = _to_slots(table, indices)
+        self._slots = written_slots(table.slots_of(indices) or indices)
         self._content: dict[str, Any] = {}
         for name in NUMBERS:
             column = getattr(table, name)
             part = column[lo:hi] if whole else array(column.format, (column[index] for index in indices))
-            data, first = part.tobytes(), part[:1].tobytes()
-            self._content[name] = first if data == first * len(part) else data  # very often all are the same
+            self._content[name] = written_numbers(part)
         if table.output:
             output = {at: table.output[index] for at, index in enumerate(indices) if index in table.output}
             self._content["output"] = output
@@ -278,24 +277,27 @@ def make_row(table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int
     return row
 
 
-def _to_slots(table: ItemTable, indices: Sequence[int]) -> tuple[int, int] | bytes:
-    """The slots of these items: where they follow each other, the first and the one after the last."""
-    if table.slots is None:
-        if isinstance(indices, range) and indices:
-            return indices[0], indices[-1] + 1
-        return array("Q", indices).tobytes()
-    slots = array("Q", [table.slots[index] for index in indices])
-    if slots and slots == array("Q", range(slots[0], slots[0] + len(slots))):
-        return slots[0], slots[0] + len(slots)
-    return slots.tobytes()
+def written_slots(slots: Sequence[int]) -> tuple[int, int] | bytes:
+    """Slots as they are written: where they follow each other, the first and the one after the last."""
+    if isinstance(slots, range) and slots:
+        return slots[0], slots[-1] + 1
+    numbers = array("Q", slots)
+    if numbers and numbers == array("Q", range(numbers[0], numbers[0] + len(numbers))):
+        return numbers[0], numbers[0] + len(numbers)
+    return numbers.tobytes()
+
+
+def written_numbers(column: array[Any] | memoryview) -> bytes:
+    """A column of numbers as it is written: one of them where all are the same, as they very often are."""
+    data, first = column.tobytes(), column[:1].tobytes()
+    return first if data == first * len(column) else data
 
 
 def fresh_row(slots: Sequence[int]) -> Row:
     """These items are to run as if they never had: what earlier rows say of them does not count."""
     zeros = {name: bytes(4) for name in NUMBERS}
-    at = (slots.start, slots.stop) if isinstance(slots, range) else array("Q", slots).tobytes()
     content = {"fresh": True, "status": bytes((PENDING,)) * len(slots), "results": [], **zeros}
-    return Row(prepare(content), (), (), prepare(at))
+    return Row(prepare(content), (), (), prepare(written_slots(slots)))
 
 
 class RowReader:

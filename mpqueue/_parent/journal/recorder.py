@@ -126,9 +126,9 @@ class Recorder:
     def _send_chunk(self, forward: Forward, command: SendChunk) -> None:
         """Items go to a worker: they are marked, in case they end the program."""
         chunk = command.chunk
-        recording, slots = self._recordings.get(chunk.job.number), chunk.job.table.slots
+        recording = self._recordings.get(chunk.job.number)
         if recording is not None:
-            marked = chunk.indices if slots is None else [slots[index] for index in chunk.indices]
+            marked = chunk.job.table.slots_of(chunk.indices) or chunk.indices
             place = 2 * command.lane + chunk.number % 2
             self.journal.running.mark(place, recording.number, marked)
             if len(marked) == 1:

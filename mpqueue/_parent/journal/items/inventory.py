@@ -140,9 +140,7 @@ class Inventory:
         trivial = recorded.count + len(found.new) == count and all(map(eq, found.slots, range(count)))
         self._table.slots = None if trivial else found.slots
         self.left_out = (
-            frozenset(index for index, slot in enumerate(found.slots) if slot in left_out)
-            if left_out
-            else (frozenset())
+            frozenset(index for index, slot in enumerate(found.slots) if slot in left_out) if left_out else frozenset()
         )
         return found
 
@@ -165,20 +163,16 @@ class Inventory:
         touched = sorted(chain(found.new, found.changed), key=found.slots.__getitem__)
         left_out = set(self.left_out).difference(touched)
         payloads: list[Unsealed] = []
-        waiting: list[tuple[int, Block]] = []
+        patches = _Patches()
         for lo in range(0, len(touched), BLOCK):
             indices = touched[lo : lo + BLOCK]
             bodies, left = keep_payloads([found.slots[index] for index in indices], table.payloads_of(indices))
             left_out.update(indices[at] for at in left)
             payloads += bodies
             block = self._block(indices)._replace(left_out=tuple(left))
-            waiting.append((lo, block))
+            patches.add(indices, found.slots, block, table.ids)
         self.left_out = frozenset(left_out)
-        patches = _Patches()
-        for lo, block in waiting:
-            patches.add(touched[lo : lo + BLOCK], found.slots, block, table.ids)
-        journal_reader = journal.reader
-        blocks = patches.blocks(journal_reader, recorded, self._adopted, has_ids=table.ids is not None)
+        blocks = patches.blocks(journal.reader, recorded, self._adopted, has_ids=table.ids is not None)
         if self._adopted is not None:
             columns = {**columns, "ids": None}
         afresh = sorted({found.slots[index] for index in chain(found.changed, again)})

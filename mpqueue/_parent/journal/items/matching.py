@@ -124,12 +124,16 @@ class _Side:
         return at
 
 
+#: By identity, items that wait for their like: where each is, and its state.
+_Waiting = dict[bytes, deque[tuple[int, bytes]]]
+
+
 class _Matching:
     def __init__(self, today: Iterable[Block], recorded: Iterable[Block], order: Iterable[int]) -> None:
         self._match = Match()
         self._now, self._then, self._slots = _Side(today), _Side(recorded), iter(order)
-        self._came: dict[bytes, deque[tuple[int, bytes]]] = {}  #: of today, without their like: index and state
-        self._were: dict[bytes, deque[tuple[int, bytes]]] = {}  #: recorded, without their like: slot and state
+        self._came: _Waiting = {}  #: of today, without their like: index and state
+        self._were: _Waiting = {}  #: recorded, without their like: slot and state
 
     def match(self) -> Match:
         now, then = self._now, self._then
@@ -188,29 +192,34 @@ class _Matching:
         self._then.drop(then)
 
     def _came_one(self, identity: bytes, index: int, state: bytes) -> None:
-        waiting = self._were.get(identity)
-        if waiting is None:
+        like = _pop(self._were, identity)
+        if like is None:
             self._came.setdefault(identity, deque()).append((index, state))
-            return
-        slot, before = waiting.popleft()
-        if not waiting:
-            del self._were[identity]
-        self._same(index, slot, state, before)
+        else:
+            self._same(index, like[0], state, like[1])
 
     def _was_one(self, identity: bytes, slot: int, state: bytes) -> None:
-        waiting = self._came.get(identity)
-        if waiting is None:
+        like = _pop(self._came, identity)
+        if like is None:
             self._were.setdefault(identity, deque()).append((slot, state))
-            return
-        index, now = waiting.popleft()
-        if not waiting:
-            del self._came[identity]
-        self._same(index, slot, now, state)
+        else:
+            self._same(like[0], slot, like[1], state)
 
     def _same(self, index: int, slot: int, now: bytes, before: bytes) -> None:
         self._match.slots[index] = slot
         if now != before:
             self._match.changed.append(index)
+
+
+def _pop(waiting: _Waiting, identity: bytes) -> tuple[int, bytes] | None:
+    """The first that waits, which does so no longer; None where none does."""
+    line = waiting.get(identity)
+    if line is None:
+        return None
+    found = line.popleft()
+    if not line:
+        del waiting[identity]
+    return found
 
 
 def _common(one: bytes, other: bytes) -> int:

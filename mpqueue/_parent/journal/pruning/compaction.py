@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._parent.journal.chunk_rows import NUMBERS, ResultPart, numbers_of, parts_of, slots_at
+from mpqueue._parent.journal.chunk_rows import (
+    NUMBERS,
+    ResultPart,
+    numbers_of,
+    parts_of,
+    slots_at,
+    written_numbers,
+    written_slots,
+)
 from mpqueue._parent.journal.items.forgotten import forget
 from mpqueue._parent.journal.kept_values import Kept, plain_list
 from mpqueue._parent.journal.sealed import Place, prepare, unseal
@@ -116,7 +124,7 @@ class _JobRows:
         if draft.slots:
             number = numbers[0]
             body = prepare(draft.content()).seal(Place("chunks", self._job, number))
-            slots = prepare(draft.at).seal(Place("chunks.slots", self._job, number))
+            slots = prepare(written_slots(draft.slots)).seal(Place("chunks.slots", self._job, number))
             self._run(ADD, (number, self._job, body, slots))
 
 
@@ -222,20 +230,13 @@ class _Draft:
             "parts": [tuple(part) for part in self.parts],
         }
         for name, column in self.numbers.items():
-            data, one = column.tobytes(), column[:1].tobytes()
-            content[name] = one if data == one * len(column) else data
+            content[name] = written_numbers(column)
         if self.told["output"]:
             content["output"] = self.told["output"]
         if self.has_failures:
             content |= {name: self.told[name] for name in ("history", "failures", "payloads")}
             content["errors"] = self.errors
         return content
-
-    @property
-    def at(self) -> tuple[int, int] | bytes:
-        """The slots, as they are written."""
-        first, last = self.slots[0], self.slots[-1] + 1
-        return (first, last) if self.slots == [*range(first, last)] else array("Q", self.slots).tobytes()
 
     def files(self) -> set[str]:
         """The files that it names."""
