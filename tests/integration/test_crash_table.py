@@ -139,8 +139,8 @@ def unpicklable(message: str) -> Ends:
 
 
 SLOW = Ends(ItemTimeoutError, r"^the item ran longer than its timeout of 1.5 s; its worker was killed$", attempts=1)
-#: By this process, which finds no way to it; whether it had answered by then is chance.
-CUT_OFF = Ends(WorkerCrashedError, r"^the worker process \d+ was (killed while it ran the item: |ended by SIGKILL )")
+#: By this process, which finds no way to it; whether that is noticed by its answer or by the closed line is chance.
+CUT_OFF = broken("it (serves no more|lives on)")
 #: A look at its page may come between the scribbling and its end.
 SEEN_OR_GONE = Ends(WorkerCrashedError, r"^the worker process \d+ was (ended by SIGSEGV |killed .* makes no sense: )")
 SEGV, ABRT, KILL, TERM = -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGKILL, -signal.SIGTERM

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
 from mpqueue import ItemStatus, ItemTimeoutError, JobQueue, ResultPicklingError, WorkerCrashedError
 from mpqueue._core.rules import overdue
+from mpqueue._engines.loky.process import warden
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
@@ -50,6 +52,38 @@ def test_an_item_ends_well_that(deed: str, chunksize: int) -> None:
         assert len(workers_of(queue)) == 1
     assert job.results == [*range(COUNT)]
     assert {item.attempts for item in job.items} == {1}
+
+
+CUTS = {
+    "shuts what it answers by": do.shut_sockets(socket.SHUT_WR),
+    "closes its sockets": do.close_fds_of("socket:"),
+    "closes its pipes": do.close_fds_of("pipe:"),
+    "closes all": do.close_all_fds,
+}
+
+
+@pytest.mark.parametrize("chunksize", [1, 3], ids=lambda size: f"chunks of {size}")
+@pytest.mark.parametrize("cut", CUTS)
+def test_what_runs_when_it_is_noticed_that_the_worker_is_cut_off_pays_nothing(
+    monkeypatch: pytest.MonkeyPatch, cut: str, chunksize: int
+) -> None:
+    def handle(item: str) -> str:
+        threading.Event().wait(0.5 * (item != "culprit"))  # it is noticed meanwhile
+        return item
+
+    monkeypatch.setattr(warden, "CUT_OFF_LIMIT", 0.2)
+
+    with JobQueue(1, max_retries=0) as queue:
+        recorder = Recorder(queue)
+        queue.create_job(
+            "job", ["left", "culprit", "right"], do.only("culprit", CUTS[cut], handle), chunksize=chunksize
+        )
+        job = queue.start("job").result(60)
+        recorder.check(job)
+        assert len(workers_of(queue)) == 1
+    assert [job.results[0], job.results[2]] == ["left", "right"]
+    assert {item.attempts for item in job.items} == {1}
+    assert job.items[1].status == "completed" or isinstance(job.items[1].exception, WorkerCrashedError)
 
 
 @pytest.mark.usefixtures("soon")

@@ -118,6 +118,8 @@ class LokyLane:
         self.early_later: Callable[[Callable[[], bytes | None]], object] | None = None  #: see `lane_protocol.EarlyLane`
         self._user = os.geteuid()
         self.ask_for_stack: Callable[[], object] | None = None  #: kills, too; set once it is known how
+        self.when_cut_off: Callable[[], object] | None = None  #: called when nothing can come from the worker any more
+        self.is_over = False  #: no answer can come any more
         with contextlib.ExitStack() as undo:
             check_descriptors()
             page = undo.enter_context(contextlib.closing(SharedFile(f"ledger-{number}", SIZE)))
@@ -194,7 +196,7 @@ class LokyLane:
         self._executor._result_queue._writer.close()
         self.thread: threading.Thread = self._executor._executor_manager_thread
         _bound_join(self.thread, self.worker)
-        _take_over_killing(self._executor, self.worker)
+        _take_over_killing(self._executor)
         _await_exitcode(self._process._popen, self.worker)
 
     def forget_names(self) -> None:
@@ -226,7 +228,7 @@ class LokyLane:
     def _answered(self, answer: Answer) -> None:
         """On the coordinator's thread. What may run code of the user's is not unpickled there, but on our own."""
         if not self._awaited:
-            self._break("it answered what it was not asked")
+            self.break_off("it answered what it was not asked")
             return
         settle = functools.partial(self.calls.settle, self._awaited.popleft(), answer.data, None)
         if self.ledger.words[OUTBOX] and self.early_later is not None and not self._early_is_plain():
@@ -238,29 +240,39 @@ class LokyLane:
 
     def _ended(self, damage: DamagedError | None) -> None:
         """On the coordinator's thread: the worker closed its end of the line, most likely by dying, or broke it."""
+        self.is_over = True
         if damage is not None:
-            self._break(f"what it sent is damaged: {damage}")
+            self.break_off(f"what it sent is damaged: {damage}")
+        else:
+            self._cut_off()
+        if self.calls.is_closed:
+            self.fail_calls()
+
+    def _served(self, served: Future[int]) -> None:
+        """On loky's thread: the worker serves no more. Where it lives, it is of no more use."""
+        error = served.exception()
+        if isinstance(error, (BrokenProcessPool, process_executor.ShutdownExecutorError)):
+            self._cut_off()  # the end of the process tells more
+        elif error is not None:
+            self.break_off(f"it serves no more: {text_of(error)}")
+            self.calls.fail_all(error)
         elif not self._is_ending:
-            self.worker.kill()
+            self.break_off("it read the end of its line, which a handler must have shut down")
+
+    def _cut_off(self) -> None:
+        """A descriptor of the worker's is closed: by its death, which tells more, or by a handler."""
+        if (tell := self.when_cut_off) is not None:
+            tell()
+
+    def fail_calls(self) -> None:
+        """The worker is gone, and all that it has answered is here or with the answers' thread."""
         fail = functools.partial(self.calls.fail_all, BrokenProcessPool(f"worker {self.pid} has ended"))
         if self._answers.busy:
             self._answers.put(fail)
         else:
             fail()
 
-    def _served(self, served: Future[int]) -> None:
-        """On loky's thread: the worker serves no more. Where it lives, it is of no more use."""
-        error = served.exception()
-        if isinstance(error, (BrokenProcessPool, process_executor.ShutdownExecutorError)):
-            # The first tells less than the end of the line and the process; the second is our own doing.
-            self.worker.kill()
-        elif error is not None:
-            self.calls.fail_all(error)
-            self._break(f"it serves no more: {text_of(error)}")
-        elif not self._is_ending:
-            self._break("it read the end of its line, which a handler must have shut down")
-
-    def _break(self, why: str) -> None:
+    def break_off(self, why: str) -> None:
         """The worker is of no more use: say so before its death does, and kill it. On any thread."""
         if self.is_up and not self.calls.is_closed:  # before, it is a start that failed, and says why
             self._post(LaneBroken(self.number, self.generation, why))
@@ -391,7 +403,7 @@ class LokyLane:
         os.close(self.bell)
         os.close(self.stack)
         # Semaphores live as long as these do, and whoever has this lane in hand may hold it a little longer.
-        self.ask_for_stack = self.early_later = None
+        self.ask_for_stack = self.when_cut_off = self.early_later = None
         del self._flags, self._process, self._call_queue, self.thread
         return threads
 
@@ -473,8 +485,8 @@ def _bound_join(thread: threading.Thread, worker: WorkerProcess) -> None:
     thread.join = join  # type: ignore[method-assign]
 
 
-def _take_over_killing(executor: Any, worker: WorkerProcess) -> None:
-    """When loky's thread means to kill the worker, kill it our way, and leave loky none to kill.
+def _take_over_killing(executor: Any) -> None:
+    """When loky's thread means to kill the worker, leave it none to kill: `LokyLane._served` says what becomes of it.
 
     It would look for the worker's children first, through `pgrep`, and warn where there is no such program.
     """
@@ -483,7 +495,6 @@ def _take_over_killing(executor: Any, worker: WorkerProcess) -> None:
 
     def broken(error: BaseException) -> None:
         processes.clear()
-        worker.kill()
         flag_as_broken(error)
 
     def shutting_down(kill_workers: bool | None = None) -> None:

@@ -52,8 +52,14 @@ END_LIMIT = 1.0
 #: device or a network file system, where no signal reaches it, or no signal may be sent. A terabyte takes as long.
 KILL_LIMIT = 10.0
 
+#: Seconds that a worker may live with a descriptor closed that it answers by. Where it died, its end is told much
+#: sooner, and blames the item that it was at; one that lives has had that done to it, by that item or one before.
+CUT_OFF_LIMIT = 1.0
+
 #: Seconds that the answers of a dead worker, all of them in the pipe already, may take to come through.
 DRAIN_LIMIT = 0.5
+
+_CLOSED = "it lives on with its end of the line closed, which a handler must have done"
 
 
 class State(enum.Enum):
@@ -104,6 +110,7 @@ class Warden:
         self._watcher.on_readable(self.lane.worker.fileno(), self._guarded(self._exited))
         self.lane.worker.when_killed = lambda: self._watcher.call(self._guarded(self._killed))
         self._timer = self._watcher.later(START_LIMIT, self._guarded(self._start_timed_out))
+        self.lane.when_cut_off = lambda: self._watcher.call(self._guarded(self._cut_off))
         first, self.lane.first_answer = self.lane.first_answer, None
         assert first is not None
         first.add_done_callback(lambda answer: self._watcher.call(self._guarded(self._answered), answer))
@@ -153,6 +160,7 @@ class Warden:
         self._is_silent = True
         if self._state is State.LIVE:
             self._state = State.ENDING
+            self._cancel_timer()  # it may be cut off
             self.lane.end()
             self._timer = self._watcher.later(END_LIMIT, self.lane.worker.kill)
         else:
@@ -214,6 +222,13 @@ class Warden:
         if self._end_expected is None and self._state in (State.STARTING, State.LIVE, State.ENDING):
             self._end_expected = self._watcher.later(KILL_LIMIT, self._guarded(self._give_up))
 
+    def _cut_off(self) -> None:
+        """It has closed what it answers by: most likely it is dead, and that is about to be told."""
+        if self._state is State.STARTING:
+            self.lane.worker.kill()
+        elif self._state is State.LIVE and self._timer is None:
+            self._timer = self._watcher.later(CUT_OFF_LIMIT, self.lane.break_off, _CLOSED)
+
     def _give_up(self) -> None:
         """It was killed and lives on. Nothing that it does counts any more."""
         pid = self.lane.pid
@@ -242,6 +257,8 @@ class Warden:
             self._tell(found(at, fault, lane=lane.number, generation=lane.generation))
         error = BrokenProcessPool(f"worker {lane.pid} has ended")
         lane.calls.close(error)
+        if lane.is_over:
+            lane.fail_calls()
         self._timer = self._watcher.later(DRAIN_LIMIT, lane.calls.fail_all, error)
         lane.calls.when_empty(lambda: self._watcher.call(self._guarded(self._drained)))
 
