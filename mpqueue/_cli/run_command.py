@@ -177,7 +177,8 @@ def _plan(args: argparse.Namespace, items: list[Any], functions: tuple[Any, Any]
     reader = Reader(own_path(args.journal)) if os.path.exists(args.journal) else None
     try:
         table = make_table(items)
-        found = plan(reader, args.handler, table, functions, record)
+        recorded = None if reader is None else reader.find(args.handler)
+        found = plan(reader, recorded, table, functions, record)
     except (TypeError, ValueError, OSError) as error:
         raise UsageError(str(error)) from None
     for what in ("new", "changed", "gone", "failed"):

@@ -291,8 +291,9 @@ class JobQueue(SafeEmitter):
         defaults = {"max_retries": None, "retry": None, "timeout": None, "priority": 0, "chunksize": None}
         checks.job_options(self._options, **{**defaults, **rest})  # type: ignore[arg-type]
         recorder = self._engine.recorder
-        reader = None if recorder is None else recorder.journal.reader
-        return plan(reader, id, make_table(items), (handler, setup), record_options(**record))  # type: ignore[arg-type]
+        table, journal = make_table(items), None if recorder is None else recorder.journal
+        reader, recorded = (None, None) if journal is None else (journal.reader, journal.find(id))
+        return plan(reader, recorded, table, (handler, setup), record_options(**record))  # type: ignore[arg-type]
 
     # -- run them --------------------------------------------------------------------------------------------
 

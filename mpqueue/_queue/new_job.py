@@ -106,7 +106,7 @@ class NewJob:
 
         book, reader = self.book, recorder.journal.reader
         inventory, code_hash = Inventory(book.table, options.key), hash_code(*self._functions)
-        recorded = reader.find(book.id)
+        recorded = recorder.journal.find(book.id)
         if recorded is None:
             number = inventory.add(recorder.journal, self._columns(created_at, code_hash, options))
             recorder.add(book, self.recording(number, inventory.left_out))

@@ -248,7 +248,7 @@ class Registry:
         recorder = self._engine.recorder
         if recorder is None or not isinstance(job_id, str):
             return None
-        return recorder.journal.reader.find(job_id)
+        return recorder.journal.find(job_id)
 
     def _past_job(self, line: RecordedJob) -> Job:
         """The same object each time while somebody holds it, as long as the journal says the same of the job."""

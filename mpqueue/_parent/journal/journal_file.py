@@ -139,8 +139,13 @@ class Store:
             execute("ROLLBACK")
         last = execute("SELECT max(number) FROM chunks").fetchone()[0]
         self._chunks = itertools.count(1 if last is None else last + 1)
-        for (number,) in execute("SELECT number FROM jobs WHERE total < 0").fetchall():
-            self.remove_job(number)  # its maker ended before all of it was there
+        #: The numbers of the jobs, by their ids as they are in the file; changed by one thread.
+        self.numbers: dict[str | bytes, int] = {}
+        # From the table itself: its index may be damaged.
+        for number, job_id, total in execute("SELECT number, id, total FROM jobs NOT INDEXED").fetchall():
+            self.numbers.setdefault(job_id, number)
+            if total < 0:
+                self.remove_job(number)  # its maker ended before all of it was there
         self._settle_files()
 
     def write(self, statements: Iterable[Statement], files: Sequence[tuple[BigFile, int]] = ()) -> None:
@@ -252,18 +257,25 @@ class Store:
                 run(PUT_SLOTS, (number, first, body.seal(Place("slots", number, first)), sealed_ids))
             for chunk in items.chunks:
                 run(*chunk_statement(self.next_chunk(), number, chunk))
+        if is_new:
+            self.numbers[columns["id"]] = number
         return number
 
     def remove_job(self, number: int) -> None:
         """Forget a job and all that belongs to it. Of what it took, up to 8 MB are given back to the disk at once."""
+        job_ids: list[str | bytes] = []
 
         def remove(run: Any) -> Collection[str]:
+            job_ids.extend(row[0] for row in run("SELECT id FROM jobs WHERE number = ?", (number,)))
             names = [row[0] for row in run("SELECT name FROM files WHERE job = ?", (number,))]
             for owned in OWNED:
                 run(f"DELETE FROM {owned} = ?", (number,))  # noqa: S608
             return names
 
         self._rewrite(remove)
+        for job_id in job_ids:
+            if self.numbers.get(job_id) == number:
+                del self.numbers[job_id]
         with contextlib.suppress(sqlite3.Error):  # it is removed in any case
             shrinking.give_back(self._connection)
 

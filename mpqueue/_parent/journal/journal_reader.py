@@ -193,11 +193,18 @@ class Reader:
 
     @_asked_again
     def find(self, job_id: str) -> RecordedJob | None:
-        """The job of that id."""
+        """The job of that id. Goes through all jobs; a writer has `Journal.find`."""
         with self._open() as look:
             # Without the index, which may be damaged: what `jobs` lists is found here, or said to be damaged.
             query = f"SELECT {_COLUMNS} FROM jobs NOT INDEXED WHERE id = ? AND total >= 0"  # noqa: S608
             row = look.execute(query, (text_to_column(job_id),)).fetchone()
+            return None if row is None else _job(row)
+
+    @_asked_again
+    def line(self, number: int) -> RecordedJob | None:
+        """The job of that number, also one that does not count yet: its ``total`` is negative then."""
+        with self._open() as look:
+            row = look.execute(f"SELECT {_COLUMNS} FROM jobs WHERE number = ?", (number,)).fetchone()  # noqa: S608
             return None if row is None else _job(row)
 
     def ids(self, job: RecordedJob) -> list[Hashable] | None:

@@ -22,11 +22,11 @@ from mpqueue._parent.journal.guards.journal_lock import JournalLock
 from mpqueue._parent.journal.guards.local_disk import check_local
 from mpqueue._parent.journal.guards.ownership import check_own
 from mpqueue._parent.journal.guards.running_marks import RunningMarks
-from mpqueue._parent.journal.journal_file import Connect, Statement, Store, connect, describe
-from mpqueue._parent.journal.journal_reader import Reader
+from mpqueue._parent.journal.journal_file import Connect, Statement, Store, connect, describe, text_to_column
+from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
 from mpqueue._parent.journal.kept_values import BigFile
 from mpqueue._parent.surroundings.probe import reached
-from mpqueue.errors import JournalError
+from mpqueue.errors import JournalError, shown
 
 log = logging.getLogger("mpqueue")
 
@@ -112,6 +112,27 @@ class Journal:
     def next_chunk(self) -> int:
         """See `Store.next_chunk`."""
         return self._store.next_chunk()
+
+    def find(self, job_id: str) -> RecordedJob | None:
+        """The job of that id. Costs the same however many jobs there are.
+
+        Raises `JournalError` where the job's line is not what was written there.
+        """
+        if self._stopping:  # from then on others may write it
+            return self.reader.find(job_id)
+        name, numbers = text_to_column(job_id), self._store.numbers
+        number = numbers.get(name)
+        if number is None:
+            return None
+        found = self.reader.line(number)
+        if found is not None and found.id == job_id:
+            return None if found.total < 0 else found
+        if numbers.get(name) != number:  # it has just been removed
+            return self.find(job_id)
+        raise JournalError(
+            f"{self.path}: expected job {job_id!r} in line {number} of its jobs, got "
+            f"{'none' if found is None else shown(found.id)}; it is left as it is"
+        )
 
     def post(self, entry: Entry) -> None:
         """Have this written, after all that was posted before. Never blocks. One thread at a time."""

@@ -10,7 +10,7 @@ from mpqueue._core.state.item_table import ItemTable
 from mpqueue.status import COMPLETED, FAILED
 
 if TYPE_CHECKING:
-    from mpqueue._parent.journal.journal_reader import Reader
+    from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
     from mpqueue._queue.new_job import RecordOptions
 
 
@@ -43,9 +43,15 @@ class JobPlan:
 
 
 def plan(
-    reader: Reader | None, job_id: str, table: ItemTable, functions: tuple[Any, Any], options: RecordOptions
+    reader: Reader | None,
+    recorded: RecordedJob | None,
+    table: ItemTable,
+    functions: tuple[Any, Any],
+    options: RecordOptions,
 ) -> JobPlan:
-    """What the journal (None: there is none yet) says of these items. Changes nothing.
+    """What the journal (None: there is none yet) says of these items, as those of that job (None: a new one).
+
+    Changes nothing.
 
     Raises what `create_job` raises of a journal and of items.
     """
@@ -53,7 +59,6 @@ def plan(
     from mpqueue._parent.journal.items.inventory import Inventory
     from mpqueue._queue.recorded.again import choose_again
 
-    recorded = None if reader is None else reader.find(job_id)
     if reader is None or recorded is None:
         return JobPlan(new=tuple(map(table.id_of, range(len(table)))), to_run=len(table))
     match = Inventory(table, options.key).match(reader, recorded)
