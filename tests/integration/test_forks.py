@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -91,8 +93,17 @@ def test_a_forked_process_keeps_the_results_that_its_parent_has_dropped(tmp_path
 
 
 def fork_unseen_by_python() -> int:
-    """As a C library may do it."""
-    return int(ctypes.PyDLL(None).fork())
+    """As a C library may do it.
+
+    The child goes on in Python, where it would hang for ever if another thread had asked for the interpreter's lock:
+    there is nobody in the child to take it over. So nobody may ask meanwhile.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000.0)
+    threading.Event().wait(0.001)  # whoever has asked by now gets it
+    if pid := int(ctypes.PyDLL(None).fork()):
+        sys.setswitchinterval(interval)
+    return pid
 
 
 @pytest.mark.parametrize("fork", [os.fork, fork_unseen_by_python])
