@@ -123,8 +123,8 @@ class AnnounceItems(NamedTuple):
     """Tell listeners what became of these items, in this order.
 
     An index in ``retrying`` waits for its next try, one in ``failed`` has failed, every other one completed.
-    ``completed_before``, ``failed_before`` and ``status`` are the job's as of the first of them. ``rows`` are the
-    failed and retrying items as of then, where the announcement is told later.
+    ``completed_before``, ``failed_before`` and ``status`` are the job's as of the first of them. ``size``: bytes of
+    their results. ``rows`` are the failed and retrying items as of then, where the announcement is told later.
     """
 
     job: JobBook
@@ -134,6 +134,7 @@ class AnnounceItems(NamedTuple):
     completed_before: int
     failed_before: int
     status: JobStatus
+    size: int = 0
     rows: dict[int, ItemTable] | None = None
 
 

@@ -19,7 +19,7 @@ from mpqueue._live_page.access import Guard
 from mpqueue._live_page.aside import BusyError, on_thread
 from mpqueue._live_page.details import details_of
 from mpqueue._live_page.feed import PageFeed, Viewer
-from mpqueue._live_page.page_json import encode
+from mpqueue._live_page.page_json import encode, result_of
 from mpqueue._live_page.pictures import find_picture
 from mpqueue._live_page.served import ACTIONS, Served
 from mpqueue.errors import JobNotFoundError, MPQueueError
@@ -106,7 +106,7 @@ class Routes:
             return _refusal("There is no such item (any more).", 404)
         book, index = found
         try:
-            picture = await on_thread(find_picture, book.table.results[index])
+            picture = await on_thread(lambda: find_picture(result_of(book.table, index)))
         except Exception:
             log.warning("the picture in a result could not be made", exc_info=True)
             return _refusal("The picture in this result could not be made.", 404)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._live_page.page_json import cut, short_repr
+from mpqueue._live_page.page_json import cut, result_of, short_repr
 from mpqueue._live_page.pictures import has_picture
 from mpqueue._queue.job import JobItem, as_json
 from mpqueue._text import json_text
@@ -39,9 +39,10 @@ def details_of(book: JobBook, index: int) -> dict[str, Any]:
     }
     texts = {"error": item.error, "traceback": item.traceback, "stdout": item.stdout, "stderr": item.stderr}
     if completed:
-        texts["result"] = _as_text(item.result)
-        details["picture"] = _has_picture(item.result)
-        details["resultType"] = type(item.result).__name__
+        result = result_of(book.table, index)
+        texts["result"] = _as_text(result)
+        details["picture"] = _has_picture(result)
+        details["resultType"] = type(result).__name__
     elif item.exception is not None:
         details["errorType"] = type(item.exception).__name__
     return details | {name: cut(text, MOST) for name, text in texts.items() if text}

@@ -12,6 +12,7 @@ from typing import Any
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._queue.job import JobItem, as_json
 from mpqueue._text import beginning_of, repr_of, shown_json
+from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, ITEM_CODES
 
 #: Characters of a result or an error in the list of items; the item's own view has more.
@@ -28,13 +29,21 @@ def encode_item(table: ItemTable, index: int, status: int) -> bytes:
     name = brief_json(item_id) if type(item_id) is int else encode(as_json(item_id))
     parts = [f'{{"id":{name},"index":{index},"status":"{ITEM_CODES[status]}"']
     if status == COMPLETED:
-        result = table.results[index]
+        result = result_of(table, index)
         parts.append(f'"result":{brief_json(result)}')
         if type(result) not in _PLAIN and (proposed := _proposed_alt(table, index)) is not None:
             parts.append(f'"proposedAlt":{brief_json(proposed)}')
     elif (failure := table.failures.get(index)) is not None:
         parts.append(f'"error":{encode(cut(failure.message))}')
     return (",".join(parts) + "}").encode()
+
+
+def result_of(table: ItemTable, index: int) -> Any:
+    """The item's result; a text that says why, where it can't be read from the journal."""
+    try:
+        return table.result_of(index)
+    except JournalError as error:
+        return f"<{error}>"
 
 
 def _proposed_alt(table: ItemTable, index: int) -> Any:

@@ -88,8 +88,12 @@ class JobItem(Generic[T_co, R_co]):
 
     @property
     def result(self) -> R_co | None:
-        """What the handler returned; None where the item has not completed."""
-        result: R_co | None = self._table.results[self._index]
+        """What the handler returned; None where the item has not completed.
+
+        With a journal, only the newest 32 MB of results are in memory. Older ones are read from it at each look, as a
+        new object. Raises `JournalError` where one can't be read.
+        """
+        result: R_co | None = self._table.result_of(self._index)
         return result
 
     @property
@@ -304,8 +308,12 @@ class Job(Generic[T_co, R_co]):
 
     @property
     def results(self) -> list[R_co | None]:
-        """The results in item order, None where an item has not completed. A new list: 8 bytes an item."""
-        return list(self._book.table.results)
+        """The results in item order, None where an item has not completed. A new list: 8 bytes an item.
+
+        With a journal, results that are not in memory are read from it. To hold one at a time, use ``item.result``.
+        Raises `JournalError` where one can't be read.
+        """
+        return self._book.table.all_results()
 
     @property
     def failures(self) -> list[ItemError]:

@@ -501,6 +501,7 @@ class JobQueue(SafeEmitter):
     def clear_job(self, job_id: str) -> None:
         """Remove a pending or finished job, also from the journal; a `Job` that is still held stays readable.
 
+        Of a job with more than 32 MB of results in the journal, those that are not in memory can't be read any more.
         Raises `JobNotFoundError`; `JobStateError` for a running or paused job; `JournalError`, and then it stays.
         """
         self._closer.check_open("clear a job")

@@ -103,12 +103,14 @@ class NewJob:
         """
         from mpqueue._parent.journal.code_hash import differs, hash_code  # a part of what only journals need
         from mpqueue._parent.journal.items.inventory import Inventory
+        from mpqueue._parent.journal.kept_results import KeptResults
 
         book, reader = self.book, recorder.journal.reader
         inventory, code_hash = Inventory(book.table, options.key), hash_code(*self._functions)
         recorded = recorder.journal.find(book.id)
         if recorded is None:
             number = inventory.add(recorder.journal, self._columns(created_at, code_hash, options))
+            book.table.source = KeptResults(reader, number, book.id, strict=True)
             recorder.add(book, self.recording(number, inventory.left_out))
             return
         match = inventory.match(reader, recorded)
@@ -136,7 +138,7 @@ class NewJob:
 
     def recording(self, number: int, left_out: frozenset[int]) -> Recording:
         """What the recorder has to know of the job, which has this number in the journal."""
-        from mpqueue._parent.journal.recorder import Recording
+        from mpqueue._parent.journal.recorder import Recording  # a part of what only journals need
 
         table = self.book.table
         tries = {index: len(history) for index, history in table.history.items()}

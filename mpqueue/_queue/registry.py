@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
+from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
@@ -182,6 +183,9 @@ class Registry:
                 self.find(job_id)
             if recorder is not None and line is not None:
                 number = line.number
+                table = held.book.table if held is not None else self._past_table(line)
+                if table is not None:
+                    recorder.recall(table, number)
                 recorder.journal.ask(lambda store: store.remove_job(number))
             if held is not None:
                 del self._held[job_id]
@@ -249,6 +253,11 @@ class Registry:
         if recorder is None or not isinstance(job_id, str):
             return None
         return recorder.journal.find(job_id)
+
+    def _past_table(self, line: RecordedJob) -> ItemTable | None:
+        """The items of a job that only the journal has, where somebody holds it and has looked at them."""
+        job = self._past.get(line)
+        return None if job is None else vars(job._book).get("table")
 
     def _past_job(self, line: RecordedJob) -> Job:
         """The same object each time while somebody holds it, as long as the journal says the same of the job."""

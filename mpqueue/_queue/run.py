@@ -237,8 +237,8 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
     def _outcomes(self) -> tuple[list[Any], dict[int, Failure]]:
         """All results by position (None where there is none), and the failures for good, once it is done.
 
-        Costs nothing an item: the list is the job's own.
+        Costs nothing an item where there is no journal: the list is the job's own. Raises `JournalError`.
         """
         table = self._book.table
         failures = {index: failure for index, failure in table.failures.items() if table.status[index] == FAILED}
-        return table.results, failures
+        return table.results if table.source is None else table.all_results(), failures

@@ -77,16 +77,17 @@ def test_results_go_with_the_last_who_holds_them_and_wait_for_no_collection() ->
 
 
 @pytest.mark.usefixtures("no_collections")
-def test_results_that_a_journal_gave_go_with_the_job_that_was_held(tmp_path: Path) -> None:
+def test_results_that_a_journal_gave_are_held_by_those_who_look_at_them(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     with JobQueue(1, backend=InlinePool(), journal=path) as queue:
         queue.run("a", make_result, id="job")
     with JobQueue(1, backend=InlinePool(), journal=path) as queue:
-        job = queue.load_job("job")
-        result = weakref.ref(job.results[0] or queue)
-        assert result() is not None
-        del job
-        assert result() is None
+        for job in (queue.load_job("job"), queue.create_job("job", "a", make_result)):
+            results = job.results
+            result = weakref.ref(results[0] or queue)
+            assert result() is not None
+            del results
+            assert result() is None
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def done_in(path: Path) -> set[int]:
     done = {index // ITEMS for index, code in enumerate(table.status) if code == COMPLETED}
     for chunk in done:
         for index in range(chunk * ITEMS, (chunk + 1) * ITEMS):
-            assert table.results[index] == result_of(index)
+            assert table.result_of(index) == result_of(index)
     return done
 
 
@@ -233,7 +233,7 @@ def test_whatever_is_damaged_or_exchanged_no_result_is_wrong_and_only_its_items_
         lost = reader.fill(table, job)
         for index, code in enumerate(table.status):
             if code == COMPLETED and index not in lost:
-                assert table.results[index] == result_of(index)
+                assert table.result_of(index) == result_of(index)
         kind, column, number = where
         if kind == "file":
             assert len(lost) == 1, where

@@ -81,7 +81,7 @@ def check_whose(table: Any) -> None:
     """Every result and every error is the item's own."""
     for index, payload in enumerate(table.payloads):
         if table.status[index] == COMPLETED:
-            assert table.results[index] == result_of(payload)
+            assert table.result_of(index) == result_of(payload)
         assert all(tried.error == result_of(payload) for tried in table.history.get(index, ()))
 
 
@@ -128,7 +128,7 @@ def test_whatever_is_added_removed_changed_or_moved_no_result_is_another_items(
                 assert recorded is not None
                 seen = journal.reader.table(recorded)
                 assert (seen.payloads, seen.ids) == (table.payloads, table.ids)
-                assert (seen.status, seen.results) == (table.status, table.results)
+                assert (seen.status, seen.all_results()) == (table.status, table.all_results())
                 check_whose(seen)
             finally:
                 journal.close()

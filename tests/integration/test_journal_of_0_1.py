@@ -101,7 +101,9 @@ def everything(path: Path) -> list[Any]:
     """What readers see of it."""
     reader = Reader(str(path))
     tables = [(job, reader.ids(job), reader.table(job)) for job in reader.jobs()]
-    return [(job, ids, bytes(table.status), repr(table.results), repr(table.history)) for job, ids, table in tables]
+    return [
+        (job, ids, bytes(table.status), repr(table.all_results()), repr(table.history)) for job, ids, table in tables
+    ]
 
 
 def test_it_is_migrated_when_it_is_opened_and_not_changed_when_it_is_looked_at(path: Path, tmp_path: Path) -> None:

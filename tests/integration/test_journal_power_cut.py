@@ -145,7 +145,7 @@ def check_content(journal: Journal, told: set[int]) -> None:
     assert sum(code == COMPLETED for code in table.status) == len(done) * ITEMS  # a chunk is there whole
     for chunk in done:
         indices = range(chunk * ITEMS, (chunk + 1) * ITEMS)
-        assert table.results[indices.start : indices.stop] == [*map(result_of, indices)]
+        assert table.all_results()[indices.start : indices.stop] == [*map(result_of, indices)]
 
 
 def drop(note: Note) -> None:

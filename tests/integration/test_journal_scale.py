@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,16 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue
+from mpqueue._cli.command_line import main
+from mpqueue._core.state.item_table import Elsewhere
+from mpqueue._parent.journal import recorder
+from mpqueue._parent.journal.journal_file import ADD_CHUNK, folder_of
+from mpqueue._parent.journal.kept_values import BIG
+from mpqueue.errors import JournalError
+from mpqueue.events import JOB_PROGRESS, JobProgress
+from mpqueue.status import ItemStatus
 from tests.support import handlers as do
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -81,3 +91,228 @@ def test_a_job_is_found_where_the_index_of_ids_is_damaged(tmp_path: Path) -> Non
         job = queue.create_job(name.decode(), [1, 2, 3], do.succeed)
         assert job.completed == 3
         assert [each.id for each in queue.jobs()] == [job.id]
+
+
+# -- results -----------------------------------------------------------------------------------------------------------
+
+
+class Counted:
+    """Counts how often one of them is unpickled in this process."""
+
+    loaded = 0
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Counted) and self.value == other.value
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Counted.loaded += 1
+        self.__dict__.update(state)
+
+
+def result_of(item: int) -> Any:
+    """Results of all kinds: pickled together, by themselves, in a file; and None."""
+    if item == 7:
+        raise ValueError("seven")
+    if item % 10 == 9:
+        return bytes([item]) * (BIG + item)
+    return (item, None, Counted(item), str(item))[item // 10 % 4]
+
+
+COUNT = 40
+EXPECTED = [None if item == 7 else result_of(item) for item in range(COUNT)]
+
+
+def are_elsewhere(table: Any) -> bool:
+    """True where no result is in memory."""
+    return {type(result) for index, result in enumerate(table.results) if index != 7} == {Elsewhere}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run.db"
+
+
+@pytest.fixture
+def nothing_recent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No result stays in memory once it is on disk."""
+    monkeypatch.setattr(recorder, "MOST_RECENT", 0)
+
+
+@pytest.mark.usefixtures("nothing_recent")
+def test_results_are_let_go_of_once_they_are_on_disk_and_read_when_they_are_looked_at(path: Path) -> None:
+    heard: dict[Any, Any] = {}
+
+    def hear(event: JobProgress) -> None:
+        if event.item is not None and event.item.status == "completed":
+            heard[event.item.id] = event.item.result
+
+    with JobQueue(2, journal=path, max_retries=0) as queue:
+        queue.on(JOB_PROGRESS, hear)
+        job = queue.create_job("job", range(COUNT), result_of, chunksize=4)
+        run = queue.start("job")
+        came = {item.id: item.result for item in run.as_completed()}
+        assert came == dict(enumerate(EXPECTED))
+        assert run.result(60).results == EXPECTED
+        wait_until(lambda: len(heard) == COUNT - 1, what="all events")
+        assert heard == {item: result for item, result in enumerate(EXPECTED) if item != 7}
+        assert are_elsewhere(job._book.table)
+        assert queue.retry_failed("job").result(60).results == EXPECTED
+    assert [item.result for item in job.items] == job.results == EXPECTED, "also when the queue is closed"
+    with JobQueue(2, journal=path) as queue:
+        again, looked = queue.create_job("job", range(COUNT), result_of), queue.load_job("job")
+        assert queue.start("job").result(60) is again
+        for each in (again, looked):
+            assert are_elsewhere(each._book.table)
+            assert [record["result"] for record in each.to_records()] == each.results == EXPECTED
+        path.rename(path.with_name("elsewhere.db"))
+        with pytest.raises(JournalError, match="a name that is not there"):
+            assert job.results
+        path.with_name("elsewhere.db").rename(path)
+
+
+def test_the_newest_results_stay_in_memory(path: Path) -> None:
+    with JobQueue(1, journal=path) as queue:
+        job = queue.run(range(10), do.return_value([1]))
+        assert not any(type(result) is Elsewhere for result in job._book.table.results)
+        assert job.items[3].result is job.items[3].result
+    path.unlink()
+    assert job.results == [[1]] * 10
+
+
+@pytest.mark.usefixtures("nothing_recent")
+def test_results_are_found_where_pruning_has_put_them(path: Path) -> None:
+    with JobQueue(1, journal=path, max_retries=0) as queue:
+        job = queue.create_job("job", range(COUNT), result_of, chunksize=4)
+        queue.start("job").result(60)
+        looked = queue.load_job("job")
+        assert looked.items[12].result == EXPECTED[12]
+        queue.prune()
+        for each in (job, looked):
+            assert [item.result for item in each.items] == each.results == EXPECTED
+        # What is in memory of a row that was read before is not what is there now.
+        queue.create_job("more", range(COUNT), result_of)
+        queue.start("more").result(60)
+        queue.prune("more")
+        assert job.results == EXPECTED
+
+
+@pytest.mark.parametrize("take_up", [False, True])
+def test_a_job_that_is_cleared_keeps_its_results_where_they_are_few(
+    path: Path, take_up: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = do.return_value(bytes(1000))
+    for few in (True, False):
+        with JobQueue(1, journal=path) as queue:
+            queue.run(range(3), work, id="job")
+        with JobQueue(1, journal=path) as queue, monkeypatch.context() as less:
+            job = queue.create_job("job", range(3), work) if take_up else queue.load_job("job")
+            if not few:
+                less.setattr(recorder, "MOST_RECENT", 1000)
+            queue.clear_job("job")
+            assert not queue.jobs()
+            if few:
+                assert job.results == [bytes(1000)] * 3
+                continue
+            with pytest.raises(JournalError, match="expected the result of an item of job 'job', got none"):
+                assert job.results
+            with pytest.raises(JournalError, match="got none"):
+                assert job.items[2].result
+
+
+@pytest.mark.usefixtures("nothing_recent")
+def test_a_result_whose_file_is_gone_or_damaged_costs_no_other(path: Path) -> None:
+    with JobQueue(1, journal=path) as queue:
+        job = queue.run(range(9, 100, 10), result_of, id="job")
+    with JobQueue(1, journal=path) as queue:
+        looked = queue.load_job("job")
+        files = sorted(folder_of(str(path)).iterdir())
+        files[0].unlink()
+        files[1].write_bytes(files[2].read_bytes())
+        bad = [index for index in range(10) if type(looked.items[index].result) is not bytes]
+        assert len(bad) == 2
+        assert all(repr(looked.items[index].result).startswith("<unreadable here") for index in bad)
+        for index in bad:
+            with pytest.raises(JournalError, match="expected the result of an item of job 'job', got <unreadable"):
+                assert job.items[index].result
+        good = set(range(10)).difference(bad)
+        assert all(job.items[index].result == result_of(10 * index + 9) for index in good)
+
+
+def test_a_result_that_the_database_refuses_stays_in_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "MOST_RECENT", 0)
+    with JobQueue(1, journal=path) as queue:
+        store = queue._host.engine.recorder.journal._store  # type: ignore[union-attr]
+        write = store.write
+
+        def refuse_second_row(statements: Any, files: Any = ()) -> None:
+            if any(sql == ADD_CHUNK and arguments[0] == 2 for sql, arguments in statements):
+                raise sqlite3.DataError("refused")
+            write(statements, files)
+
+        monkeypatch.setattr(store, "write", refuse_second_row)
+        job = queue.run(range(20), do.return_value("x"), chunksize=5)
+        assert job.results == ["x"] * 20
+        kept = sum(type(result) is not Elsewhere for result in job._book.table.results)
+        assert kept == 5
+
+
+def test_looking_at_a_journal_loads_no_results(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with JobQueue(1, journal=path, max_retries=0) as queue:
+        queue.run(range(COUNT), result_of, id="job")
+    Counted.loaded = 0
+    assert main(["status", str(path)]) == 0
+    assert main(["failures", str(path)]) == 0
+    assert main(["prune", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "job" in shown
+    assert "seven" in shown
+    with JobQueue(1, journal=path) as queue:
+        queue.prune()
+        plan = queue.plan_job("job", range(COUNT), result_of)
+        assert len(plan.same) == COUNT
+        (job,) = queue.jobs()
+        assert [failure.item.id for failure in job.failures] == [7]
+        assert sum(item.status is ItemStatus.COMPLETED for item in job.items) == COUNT - 1
+        assert Counted.loaded == 0
+        assert job.items[25].result == Counted(25)
+        assert Counted.loaded == 1
+
+
+class SlowToPickle:
+    """Pickles once the gate is open, in the parent."""
+
+    gate = threading.Event()
+    slow = False
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __reduce__(self) -> Any:
+        if SlowToPickle.slow:
+            SlowToPickle.gate.wait(60)
+        return SlowToPickle, (self.data,)
+
+
+def make_slow(item: int) -> SlowToPickle:
+    """50 kB."""
+    return SlowToPickle(bytes([item]) * 50_000)
+
+
+def test_results_that_wait_to_be_pickled_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "MOST_WAITING", 1_000_000)
+    with JobQueue(2, journal=path) as queue:
+        job = queue.create_job("job", range(50), make_slow, chunksize=1)
+        monkeypatch.setattr(SlowToPickle, "slow", True)
+        run = queue.start("job")
+        books = queue._host.engine.coordinator().scheduler.books
+        wait_until(lambda: any(book.held_back for book in books.jobs.values()), what="that it is held back")
+        wait_until(lambda: all(not lane.chunks for lane in books.lanes), what="workers with nothing to do")
+        assert 1_000_000 <= job.completed * 50_000 < 2_000_000
+        SlowToPickle.gate.set()
+        assert run.result(60).completed == 50

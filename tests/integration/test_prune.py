@@ -71,7 +71,7 @@ def told(path: Path) -> dict[str, list[Any]]:
         histories = [[tried.error for tried in table.history.get(index, ())] for index in range(len(table))]
         jobs[line.id] = [
             *([line.status, line.completed, line.failed], list(table.payloads), list(table.status)),
-            *(list(table.results), list(table.attempts), histories),
+            *(table.all_results(), list(table.attempts), histories),
         ]
     return jobs
 

@@ -514,7 +514,7 @@ class SecondLife(Life):
                 if survives and not (told.was_reset and status == "failed"):
                     assert table.ended(index), f"item {index} of {name} was told as {status}, and is lost"
                     if status == "completed":
-                        assert table.results[index] == result_of(index, table.payloads[index])
+                        assert table.result_of(index) == result_of(index, table.payloads[index])
         self._there = {(name, index) for name, book in self.books_of.items() for index in book.table.ended_indices()}
 
     def _items_begin(self, chunk: Chunk, lo: int, hi: int) -> None:

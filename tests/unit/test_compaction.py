@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 
 from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._parent.journal import chunk_rows, kept_values
-from mpqueue._parent.journal.chunk_rows import Row, RowDraft, RowReader, WrittenRow, fresh_row
+from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader, WrittenRow, fresh_row
 from mpqueue._parent.journal.journal_file import chunk_statement
+from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import NotKept
 from mpqueue._parent.journal.pruning import compaction
 from mpqueue._parent.journal.pruning.compaction import compact
 from mpqueue._parent.journal.sealed import Place
 from mpqueue._wire.ids import IdRule
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
+from tests.support.rows_in_memory import RowsInMemory
 
 #: How many slots the job has.
 COUNT = 8
@@ -96,13 +98,18 @@ class Rows:
         """What the rows say of each item; of these slots only."""
         payloads: list[Any] = [NotKept() for _ in range(COUNT if slots is None else len(slots))]
         table = new_table(payloads, slots)
-        reader = RowReader(table, COUNT, self.files.__getitem__, "run.db")
-        for number, body, at in self.run("SELECT number, body, slots FROM chunks ORDER BY number"):
-            reader.read(WrittenRow(body, Place("chunks", 1, number), at, Place("chunks.slots", 1, number)))
+        reader = RowReader(table, COUNT, self.files.__getitem__, "run.db", Results.CHECKED)
+        rows = [
+            WrittenRow(number, body, Place("chunks", 1, number), at, Place("chunks.slots", 1, number))
+            for number, body, at in self.run("SELECT number, body, slots FROM chunks ORDER BY number")
+        ]
+        for row in rows:
+            reader.read(row)
         assert not reader.unreadable | reader.lost
+        table.source = KeptResults(RowsInMemory(rows, self.files.__getitem__), 1, "job", strict=True)
         return [
             (
-                *(table.status[index], table.results[index] if table.status[index] == COMPLETED else None),
+                *(table.status[index], table.result_of(index) if table.status[index] == COMPLETED else None),
                 *(table.attempts[index], table.output.get(index)),
                 repr(table.payloads[index]),
                 [tried.error for tried in table.history.get(index, ())],

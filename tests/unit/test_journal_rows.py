@@ -15,9 +15,10 @@ import pytest
 
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._parent.journal import chunk_rows, kept_code, kept_values
-from mpqueue._parent.journal.chunk_rows import Row, RowReader, WrittenRow, make_row
+from mpqueue._parent.journal.chunk_rows import Results, Row, RowReader, WrittenRow, make_row
 from mpqueue._parent.journal.code_hash import differs, hash_code
 from mpqueue._parent.journal.items.kept_payloads import hash_payloads, keep_payloads, read_payloads
+from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import (
     BIG,
     BigFile,
@@ -32,6 +33,7 @@ from mpqueue._parent.journal.kept_values import (
 from mpqueue._parent.journal.sealed import Place, seal, unseal
 from mpqueue.errors import ItemTimeoutError, JournalError, RemoteError, RemoteTraceback
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
+from tests.support.rows_in_memory import RowsInMemory
 
 HERE = Place("chunks", 1, 1)
 SLOTS = Place("chunks.slots", 1, 1)
@@ -41,7 +43,7 @@ def sealed(row: Row) -> WrittenRow:
     """The row as it would be written."""
     assert row.body is not None
     assert row.slots is not None
-    return WrittenRow(row.body.seal(HERE), HERE, row.slots.seal(SLOTS), SLOTS)
+    return WrittenRow(1, row.body.seal(HERE), HERE, row.slots.seal(SLOTS), SLOTS)
 
 
 def no_file(name: str) -> bytes:
@@ -59,8 +61,10 @@ def through_journal(value: Any) -> Any:
 def copied(table: ItemTable, *rows: WrittenRow, read_file: ReadFile = no_file, lost: Collection[int] = ()) -> ItemTable:
     """A new table of the same items, with these rows read into it, of which these items are ``lost``."""
     fresh = ItemTable(list(table.payloads), None, table.rule)
-    reader = RowReader(fresh, len(fresh), read_file, "run.db")
-    for row in rows:
+    numbered = [row._replace(number=number) for number, row in enumerate(rows, 1)]
+    fresh.source = KeptResults(RowsInMemory(numbered, read_file), 1, "job")
+    reader = RowReader(fresh, len(fresh), read_file, "run.db", Results.UNREAD)
+    for row in numbered:
         reader.read(row)
     assert reader.lost == set(lost)
     return fresh
@@ -160,7 +164,7 @@ def test_a_chunk_that_completed_is_a_row() -> None:
     table.note_peaks({3: 5 << 20})
     fresh = copied(table, sealed(make_row(table, range(1, 5), {})))
     assert fresh.status == table.status
-    assert fresh.results == table.results
+    assert fresh.all_results() == table.results
     assert fresh.attempts == table.attempts
     assert fresh.elapsed == table.elapsed
     assert [fresh.cpu[at] for at in (1, 2)] == [0.25, 0.25]
@@ -180,7 +184,7 @@ def test_failed_tries_add_up_over_rows_and_a_later_row_says_how_the_item_ended()
     table.complete(range(3, 4), ["D"])
     two = make_row(table, [2, 3], seen)
     fresh = copied(table, sealed(one), sealed(two))
-    assert (fresh.status[2], fresh.attempts[2], fresh.results[3]) == (FAILED, 2, "D")
+    assert (fresh.status[2], fresh.attempts[2], fresh.result_of(3)) == (FAILED, 2, "D")
     assert [(entry.error, entry.pid, entry.duration) for entry in fresh.history[2]] == [
         ("first", 11, 0.25),
         ("second", 12, 0.25),
@@ -210,7 +214,7 @@ def test_an_item_whose_result_can_not_be_pickled_is_written_as_not_run() -> None
     row = make_row(table, range(3), {})
     fresh = copied(table, sealed(row))
     assert list(fresh.status) == [COMPLETED, PENDING, COMPLETED]
-    assert fresh.results == [1, None, 3]
+    assert fresh.all_results() == [1, None, 3]
     assert row.left_out == ((1, "TypeError: not me"),)
 
 
@@ -236,11 +240,14 @@ def test_a_damaged_row_costs_its_items_what_they_had_and_no_others(at: int) -> N
     after = sealed(make_row(table, range(3, 4), {}))
     for bad in (row._replace(body=flipped(row.body, at)), row._replace(body=b""), row._replace(body="text")):
         fresh = copied(table, before, bad, after, lost={1, 2})
-        assert (list(fresh.status), fresh.results) == ([COMPLETED, PENDING, PENDING, COMPLETED], [1, None, None, 4])
-        assert copied(table, before, bad, after, row).results == [1, 2, 3, 4]
+        assert (list(fresh.status), fresh.all_results()) == (
+            [COMPLETED, PENDING, PENDING, COMPLETED],
+            [1, None, None, 4],
+        )
+        assert copied(table, before, bad, after, row).all_results() == [1, 2, 3, 4]
     # Which items it spoke of is damaged too: of none is known that what was told before still holds.
     fresh = copied(table, before, row._replace(slots=flipped(row.slots, 5)), after, lost={0, 1})
-    assert fresh.results == [None, None, None, 4]
+    assert fresh.all_results() == [None, None, None, 4]
 
 
 def test_a_row_that_is_too_big_for_the_database_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,10 +258,10 @@ def test_a_row_that_is_too_big_for_the_database_is_a_file(monkeypatch: pytest.Mo
     (file,) = row.files
     content = {file.name: b"".join(map(bytes, file.parts))}
     assert len(sealed(row).body) < 300
-    assert copied(table, sealed(row), read_file=content.__getitem__).results == table.results
+    assert copied(table, sealed(row), read_file=content.__getitem__).all_results() == table.results
     content[file.name] = flipped(content[file.name], 1500)
-    assert copied(table, sealed(row), read_file=content.__getitem__, lost=range(4)).results == [None] * 4
-    assert copied(table, sealed(row), lost=range(4)).results == [None] * 4
+    assert copied(table, sealed(row), read_file=content.__getitem__, lost=range(4)).all_results() == [None] * 4
+    assert copied(table, sealed(row), lost=range(4)).all_results() == [None] * 4
 
 
 def test_a_result_that_can_not_be_read_costs_no_other_of_its_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +272,7 @@ def test_a_result_that_can_not_be_read_costs_no_other_of_its_chunk(monkeypatch: 
     table.complete(range(3), [1, kind(), 3])
     row = sealed(make_row(table, range(3), {}))
     monkeypatch.delitem(sys.modules, module.__name__)
-    results = copied(table, row).results
+    results = copied(table, row).all_results()
     assert (results[0], repr(results[1])[:18], results[2]) == (1, "<unreadable here: ", 3)
 
 
@@ -286,7 +293,7 @@ def test_code_of_another_python_is_never_loaded(monkeypatch: pytest.MonkeyPatch)
 def test_a_result_that_was_made_anew_is_not_missing_any_more() -> None:
     table = make_table("ab")
     table.complete(range(2), [bytes(BIG), 2])
-    reader = RowReader(make_table("ab"), 2, no_file, "run.db")
+    reader = RowReader(make_table("ab"), 2, no_file, "run.db", Results.CHECKED)
     reader.read(sealed(make_row(table, range(2), {})))
     assert reader.unreadable == {0}
     table.results[0] = 1

@@ -34,8 +34,12 @@ def record(
     results: list[Any],
     failures: dict[int, Failure],
     pid: int | None,
+    size: int = 0,
 ) -> None:
-    """These items' tries ended: ``results`` by position (None where it failed), ``failures`` by position."""
+    """These items' tries ended: ``results`` by position (None where it failed), ``failures`` by position.
+
+    ``size``: bytes of the results.
+    """
     completed, failed = job.completed, job.failed
     fates = _Fates()
     if not failures:
@@ -51,7 +55,7 @@ def record(
             if position < len(indices):
                 _record_failure(books, job, indices[position], failures[position], pid, fates)
             start = position + 1
-    _announce(books, job, indices, fates, completed, failed)
+    _announce(books, job, indices, fates, completed, failed, size)
     finish_if_over(books, job)
 
 
@@ -76,12 +80,14 @@ def _record_failure(books: Books, job: JobBook, index: int, failure: Failure, pi
         fates.retrying[index] = Retrying(attempt, decision.delay, failure)
 
 
-def _announce(books: Books, job: JobBook, indices: Sequence[int], fates: _Fates, completed: int, failed: int) -> None:
+def _announce(
+    books: Books, job: JobBook, indices: Sequence[int], fates: _Fates, completed: int, failed: int, size: int = 0
+) -> None:
     if fates.silent:
         indices = [index for index in indices if index not in fates.silent]
     if indices:
         books.commands.append(
-            AnnounceItems(job, indices, frozenset(fates.failed), fates.retrying, completed, failed, job.status)
+            AnnounceItems(job, indices, frozenset(fates.failed), fates.retrying, completed, failed, job.status, size)
         )
 
 

@@ -50,7 +50,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         results = report.results if done == report.done else report.results[: len(indices)]
         failures = {at: failure for at, failure in report.failures.items() if at < len(indices)}
         chunk.reported = done
-        record(books, job, indices, results, failures, lane.pid)
+        record(books, job, indices, results, failures, lane.pid, report.size)
         report.results.clear()  # the books have them: who takes one from there must be the last to hold it
     lane.bloated |= report.ended is Ended.MEMORY
     if report.ended is Ended.SETUP_FAILED and report.setup_failure is not None:

@@ -14,7 +14,7 @@ import mmap
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from mpqueue._wire.ids import IdRule, find_id
 from mpqueue.errors import JobStateError, shown
@@ -60,6 +60,27 @@ _ENDED = bytes(code in (COMPLETED, FAILED) for code in range(256))
 LEAST_CPU = 1e-9
 
 
+class Elsewhere:
+    """Stands in the results for one that is not in memory, but in this row of a `ResultSource`."""
+
+    __slots__ = ("row",)
+
+    def __init__(self, row: int) -> None:
+        self.row = row
+
+
+class ResultSource(Protocol):
+    """Where the results are that are not in memory. Any thread; raises where one can't be read."""
+
+    def read(self, row: int, slot: int) -> Any:
+        """The result of the item in that slot, which is in that row."""
+        ...
+
+    def fill(self, results: list[Any], slots: Sequence[int] | None) -> None:
+        """Replace what stands for results by these. ``slots`` are those of the items; None: their indices."""
+        ...
+
+
 class Live:
     """What is not in the books: a look at the workers, for users who ask. Neither read nor written by the scheduler.
 
@@ -86,7 +107,7 @@ class ItemTable:
         self.elapsed: memoryview[float] = _zeros("f", count)
         self.cpu: memoryview[float] = _zeros("f", count)  #: CPU seconds; 0: not known
         self.peak: memoryview[int] = _zeros("I", count)  #: peak of memory, in KiB; 0: not known
-        self.results: list[Any] = [None] * count
+        self.results: list[Any] = [None] * count  #: `result_of` and `all_results` are for users
         self.failures: dict[int, Failure] = {}
         self.history: dict[int, list[FailedTry]] = {}
         self._ids = ids
@@ -97,6 +118,9 @@ class ItemTable:
         self.replay: Callable[[ItemTable, int], Any] = _no_handler
         #: The number by which a journal knows each item, for ever; None where that is its index.
         self.slots: array[int] | None = None
+        #: Reads the results for which an `Elsewhere` stands.
+        self.source: ResultSource | None = None
+        self.keeps_results = False  #: none of them goes elsewhere (any more)
         self.live = Live()
 
     def __del__(self) -> None:
@@ -133,6 +157,40 @@ class ItemTable:
     def slots_of(self, indices: Sequence[int]) -> Sequence[int]:
         """The slots of the items at these indices; empty where those are the indices."""
         return () if self.slots is None else [self.slots[index] for index in indices]
+
+    def result_of(self, index: int) -> Any:
+        """The result of the item at ``index``, wherever it is; raises what `ResultSource.read` raises."""
+        result = self.results[index]
+        if type(result) is not Elsewhere:
+            return result
+        assert self.source is not None
+        return self.source.read(result.row, index if self.slots is None else self.slots[index])
+
+    def all_results(self) -> list[Any]:
+        """All results, in a new list; raises what `ResultSource.fill` raises."""
+        results = list(self.results)
+        if self.source is not None and not self.keeps_results:
+            self.source.fill(results, self.slots)
+        return results
+
+    def recall(self) -> None:
+        """Have all results in memory, for good; raises what `ResultSource.fill` raises."""
+        self.results[:] = self.all_results()
+        self.keeps_results = True
+
+    def let_go(self, indices: Sequence[int], row: int) -> list[Any]:
+        """These results are in that row of the source from now on; returns them, to be freed."""
+        if self.source is None or self.keeps_results:
+            return []
+        mark = Elsewhere(row)
+        if isinstance(indices, range):
+            results = self.results[indices.start : indices.stop]
+            self.results[indices.start : indices.stop] = [mark] * len(indices)
+            return results
+        results = [self.results[index] for index in indices]
+        for index in indices:
+            self.results[index] = mark
+        return results
 
     def unfinished(self) -> list[int]:
         """The indices of the items that have not ended."""
@@ -252,6 +310,8 @@ class ItemTable:
         copy.cpu[0] = self.cpu[index]
         copy.peak[0] = self.peak[index]
         copy.results[0] = self.results[index]
+        if self.source is not None:
+            copy.source, copy.slots = self.source, array("I", self.slots_of([index]) or [index])
         again = self.replay
         copy.replay = lambda *_: again(self, index)
         if index in self.failures:

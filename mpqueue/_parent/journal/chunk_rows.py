@@ -12,9 +12,10 @@ import pickle
 import threading
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from enum import Enum
 from typing import Any, NamedTuple
 
-from mpqueue._core.state.item_table import FailedTry, Failure, ItemTable
+from mpqueue._core.state.item_table import Elsewhere, FailedTry, Failure, ItemTable
 from mpqueue._parent.journal.kept_values import (
     BIG,
     BigFile,
@@ -51,18 +52,21 @@ GONE = -1
 class Row(NamedTuple):
     """A row, to be sealed once its number is known (None: nothing), and its files. ``left_out`` can't be pickled.
 
-    Which slots it speaks of has a checksum of its own: so a damaged row costs its items only.
+    ``done`` are the indices of the items whose results it has. Which slots it speaks of has a checksum of its own: so a
+    damaged row costs its items only.
     """
 
     body: Unsealed | None
     files: tuple[BigFile, ...]
     left_out: tuple[tuple[int, str], ...] = ()
     slots: Unsealed | None = None
+    done: Sequence[int] = ()
 
 
 class WrittenRow(NamedTuple):
     """A row as it is in the file, and where its two bodies belong, for `unseal`. Version 1 had no ``slots``."""
 
+    number: int
     body: Any
     place: Place | None
     slots: Any = None
@@ -186,7 +190,10 @@ class RowDraft:
             file = big_file((body.data,))
             files.append(file)
             body = prepare({"row": (file.name, file.digest)})
-        return Row(body, tuple(files), tuple(left_out), prepare(self._slots))
+        done = self._indices
+        if status.count(COMPLETED) < len(status):
+            done = [index for index, code in zip(self._indices, status, strict=True) if code == COMPLETED]
+        return Row(body, tuple(files), tuple(left_out), prepare(self._slots), done)
 
     def _failed(self, pickled: _Pickled) -> dict[str, Any]:
         errors: list[KeptError] = []
@@ -300,18 +307,27 @@ def fresh_row(slots: Sequence[int]) -> Row:
     return Row(prepare(content), (), (), prepare(written_slots(slots)))
 
 
+class Results(Enum):
+    """What becomes of the results when rows are read: what stands for them is written into the table, or nothing.
+
+    ``CHECKED`` are read, one after the other, and forgotten, to know which can't be.
+    """
+
+    CHECKED = 1
+    UNREAD = 2
+    LEFT_OUT = 3  #: and errors, too
+
+
 class RowReader:
     """Writes the rows of a job into its table, one after the other.
 
     ``count`` is how many slots the job has. Items that are not in the table, since they are gone, are left out.
-    ``unreadable`` are the indices of the items whose results can't be read here; ``lost`` those of the items of damaged
-    rows, which are as if they had never run. With ``only_status`` no result or error is read.
+    ``unreadable`` are the indices of the items whose results can't be read here, as far as results are checked;
+    ``lost`` those of the items of damaged rows, which are as if they had never run.
     """
 
-    def __init__(
-        self, table: ItemTable, count: int, read_file: ReadFile, path: str, *, only_status: bool = False
-    ) -> None:
-        self._only_status = only_status
+    def __init__(self, table: ItemTable, count: int, read_file: ReadFile, path: str, results: Results) -> None:
+        self._results = results
         self.unreadable: set[int] = set()
         self.lost: set[int] = set()
         self._table = table
@@ -334,28 +350,14 @@ class RowReader:
         try:
             if row.slots is not None:
                 slots = slots_at(unseal(row.slots, row.slots_place, self._path))
-            content = self._content(unseal(row.body, row.place, self._path))
+            content = content_of(row, self._read_file, self._path)
         except JournalError:
             self._lose(slots)
             return
         if slots is None:
             slots = slots_at(content["at"])
         if slots:
-            self._write(content, slots)
-
-    def _content(self, content: dict[str, Any]) -> dict[str, Any]:
-        """What a row says, itself or in a file. Raises `JournalError` where that is gone, or damaged."""
-        if "row" not in content:
-            return content
-        name, digest = content["row"]
-        try:
-            data = self._read_file(name)
-        except OSError as error:
-            raise JournalError(f"{self._path}: {error}") from error
-        if digest_of(data) != digest:
-            raise JournalError(f"{self._path}: {name} is damaged")
-        found: dict[str, Any] = pickle.loads(data)
-        return found
+            self._write(row.number, content, slots)
 
     def _lose(self, slots: Sequence[int] | None) -> None:
         """Nothing is known of these items; with None of no item, but for what later rows tell."""
@@ -372,7 +374,7 @@ class RowReader:
         if slots and max(slots) >= self._count:
             raise JournalError(f"{self._path}: a row of it: expected items below {self._count}, got {max(slots)}")
 
-    def _write(self, content: dict[str, Any], slots: Sequence[int]) -> None:
+    def _write(self, number: int, content: dict[str, Any], slots: Sequence[int]) -> None:
         self._check(slots)
         status = content["status"]
         if len(status) != len(slots):
@@ -388,10 +390,15 @@ class RowReader:
             if name in content:
                 numbers = numbers_of(column.format, content[name])
                 _put(column, indices, numbers * count if len(numbers) < count else numbers)
-        if self._only_status:
+        if self._results is Results.LEFT_OUT:
             _put(table.status, indices, status)
             return
-        self._read_results(content, indices)
+        done: Sequence[int] = indices
+        if status.count(COMPLETED) < len(status):
+            done = [index for index, code in zip(indices, status, strict=True) if code == COMPLETED]
+        _put(table.results, done, [Elsewhere(number)] * len(done))
+        if self._results is Results.CHECKED:
+            self._check_results(content, done)
         if "history" in content:
             self._read_failures(content, indices)
         table.output.update(_present(content.get("output", {}), indices))
@@ -416,30 +423,17 @@ class RowReader:
             self._table.payloads[index] = NotKept()
             self._brought.discard(index)
 
-    def _read_results(self, content: dict[str, Any], indices: Sequence[int]) -> None:
-        table = self._table
-        done = [index for index, code in zip(indices, content["status"], strict=True) if code == COMPLETED]
-        results: list[Any] = []
+    def _check_results(self, content: dict[str, Any], done: Sequence[int]) -> None:
+        """Find out which of these can't be read."""
+        at = 0
         for part in parts_of(content, len(done)):
-            mine = done[len(results) : len(results) + len(part.places)]
+            mine, at = done[at : at + len(part.places)], at + len(part.places)
             if all(index == GONE for index in mine):
-                results += [None] * len(mine)
                 continue
-            value = restore(Kept(*part.kept), self._read_file)
-            if part.size is None:
-                results.append(value)
-            elif isinstance(value, Unreadable):
-                results += [value] * len(mine)
-            else:
-                results += [value[at] for at in part.places] if part.dropped else value
-        for index, result in zip(done, results, strict=True):
-            if index == GONE:
-                continue
-            table.results[index] = result
-            if isinstance(result, Unreadable):
-                self.unreadable.add(index)
-            else:
-                self.unreadable.discard(index)  # it was made anew
+            if isinstance(restore(Kept(*part.kept), self._read_file), Unreadable):
+                self.unreadable.update(index for index in mine if index != GONE)
+            elif self.unreadable:
+                self.unreadable.difference_update(mine)  # it was made anew
 
     def _read_failures(self, content: dict[str, Any], indices: Sequence[int]) -> None:
         table, read_file = self._table, self._read_file
@@ -488,6 +482,22 @@ def slots_at(at: tuple[int, int] | bytes) -> Sequence[int]:
     """The slots that a row speaks of, in its order, as they are written."""
     slots: Sequence[int] = range(*at) if isinstance(at, tuple) else numbers_of("Q", at)
     return slots
+
+
+def content_of(row: WrittenRow, read_file: ReadFile, path: str) -> dict[str, Any]:
+    """What a row says, itself or in a file. Raises `JournalError` where that is gone, or damaged."""
+    content: dict[str, Any] = unseal(row.body, row.place, path)
+    if "row" not in content:
+        return content
+    name, digest = content["row"]
+    try:
+        data = read_file(name)
+    except OSError as error:
+        raise JournalError(f"{path}: {error}") from error
+    if digest_of(data) != digest:
+        raise JournalError(f"{path}: {name} is damaged")
+    found: dict[str, Any] = pickle.loads(data)
+    return found
 
 
 def parts_of(content: dict[str, Any], done: int) -> Iterator[ResultPart]:

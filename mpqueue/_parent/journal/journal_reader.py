@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._parent.journal.chunk_rows import RowReader, WrittenRow
+from mpqueue._parent.journal.chunk_rows import Results, RowReader, WrittenRow
 from mpqueue._parent.journal.guards import journal_lock as lock
 from mpqueue._parent.journal.guards.ownership import check_own, check_stat
 from mpqueue._parent.journal.items.kept_payloads import read_payloads
@@ -27,6 +27,7 @@ from mpqueue._parent.journal.journal_file import (
     open_to_read,
     text_to_column,
 )
+from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.migrations import look_at
 from mpqueue._parent.journal.schema import check_version
 from mpqueue._parent.journal.sealed import Place, unseal
@@ -93,8 +94,18 @@ class _Look:
     def rows(self, job: int) -> Iterator[WrittenRow]:
         """What became of the items of a job, in the order in which it was written."""
         query = "SELECT number, body, slots FROM chunks WHERE job = ? ORDER BY number"
-        for number, body, slots in self.execute(query, (job,)):
-            yield WrittenRow(body, self.place("chunks", job, number), slots, self.place("chunks.slots", job, number))
+        for row in self.execute(query, (job,)):
+            yield self._row(job, *row)
+
+    def row(self, job: int, number: int) -> WrittenRow | None:
+        """One of these rows, where it is there."""
+        query = "SELECT number, body, slots FROM chunks WHERE number = ? AND job = ?"
+        row = self.execute(query, (number, job)).fetchone()
+        return None if row is None else self._row(job, *row)
+
+    def _row(self, job: int, number: int, body: Any, slots: Any) -> WrittenRow:
+        places = self.place("chunks", job, number), self.place("chunks.slots", job, number)
+        return WrittenRow(number, body, places[0], slots, places[1])
 
     def bodies(self, table: str, job: int) -> Iterator[tuple[bytes, Place | None]]:
         """The bodies of a job in the order of their rows."""
@@ -302,19 +313,24 @@ class Reader:
                 raise JournalError(f"{self.path}: expected {job.total} {what}, got {len(found)}; it is left as it is")
         table = ItemTable(payloads, ids, IdRule(job.rule))
         table.slots = places
-        lost = self._fill(table, job).lost
+        table.source = KeptResults(self, job.number, job.id)
+        lost = self._fill(table, job, Results.UNREAD).lost
         if lost:
             log.warning("job %r: what became of %d items is damaged in %s; they are shown as if they had not run",
                         job.id, len(lost), self.path)  # fmt: skip
         return table
 
     def fill(self, table: ItemTable, job: RecordedJob) -> list[int]:
-        """Write into the table what became of its items; returns those whose results can't be read, or are damaged."""
-        rows = self._fill(table, job)
+        """Write into the table what became of its items; returns those whose results can't be read, or are damaged.
+
+        Each result is read once, to know that, and forgotten.
+        """
+        table.source = KeptResults(self, job.number, job.id, strict=True)
+        rows = self._fill(table, job, Results.CHECKED)
         return sorted(rows.unreadable | rows.lost)
 
-    def _fill(self, table: ItemTable, job: RecordedJob, *, only_status: bool = False) -> RowReader:
-        rows = RowReader(table, job.count, self.read_file, self.path, only_status=only_status)
+    def _fill(self, table: ItemTable, job: RecordedJob, results: Results) -> RowReader:
+        rows = RowReader(table, job.count, self.read_file, self.path, results)
         with self._open() as look:
             for row in look.rows(job.number):
                 rows.read(row)
@@ -322,7 +338,21 @@ class Reader:
 
     def fill_statuses(self, table: ItemTable, job: RecordedJob) -> None:
         """Write into the table how its items ended, without results and errors."""
-        self._fill(table, job, only_status=True)
+        self._fill(table, job, Results.LEFT_OUT)
+
+    @_asked_again
+    def ask(self, question: Callable[[_Look], T]) -> T:
+        """Have this asked in one look."""
+        with self._open() as look:
+            return question(look)
+
+    @_asked_again
+    def size_of(self, number: int) -> int:
+        """Bytes of what became of a job's items, with their files; 0 where there is no such job."""
+        rows = "SELECT coalesce(sum(length(body)), 0) FROM chunks WHERE job = ?"
+        files = "SELECT coalesce(sum(size), 0) FROM files WHERE job = ?"
+        with self._open() as look:
+            return sum(int(look.execute(query, (number,)).fetchone()[0]) for query in (rows, files))
 
     def names(self, job: RecordedJob) -> list[Any]:
         """By slots, also of items that are gone: ids, or, where those are positions, the items."""

@@ -49,6 +49,7 @@ _numbers = itertools.count(1)
 class Entry:
     """Something to be written. ``done`` is called on the writer's thread once it is on disk.
 
+    What SQLite refuses for ever is not in the journal, and nothing waits for it: ``refused`` is called, then ``done``.
     What is ``urgent`` does not wait for the group's time.
     """
 
@@ -56,6 +57,7 @@ class Entry:
     files: Sequence[tuple[BigFile, int]] = ()
     done: Callable[[], object] | None = None
     urgent: bool = False
+    refused: Callable[[], object] | None = None
 
     @property
     def size(self) -> int:
@@ -237,6 +239,8 @@ class Journal:
                 return
             log.error("%s: a row can't be written (%s: %s); its items will run again when the job is resumed",  # noqa: TRY400
                       self.path, type(error).__name__, error)  # fmt: skip
+            if entries[0].refused is not None:
+                entries[0].refused()
         self._unconfirmed += entries
         self._unwritten = self._unwritten[len(entries) :]
 

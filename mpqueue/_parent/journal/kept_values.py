@@ -145,21 +145,22 @@ def restore(kept: Kept, read_file: ReadFile) -> Any:
     try:
         if kept.file is None:
             return _load(kept.by_reference, kept.by_value, ())
-        content, parts, at = memoryview(read_file(kept.file)), [], 0
+        content, parts, at = memoryview(read_file(kept.file)), list[memoryview](), 0
         if kept.digest is not None and digest_of(content) != kept.digest:
             return Unreadable(f"{kept.file} is damaged, or that of another result")
         for size in kept.sizes:
-            parts.append(bytearray(content[at : at + size]))
+            parts.append(content[at : at + size])
             at += size
         if at != len(content):
             return Unreadable(f"expected {at} bytes in {kept.file}, got {len(content)}")
         by_value = bytes(parts.pop()) if kept.bodies[1] else None
-        return _load(bytes(parts.pop()) if kept.bodies[0] else None, by_value, parts)
+        by_reference = parts.pop() if kept.bodies[0] else None
+        return _load(by_reference, by_value, [*map(bytearray, parts)])
     except BaseException as error:
         return Unreadable(text_of(error))
 
 
-def _load(by_reference: bytes | None, by_value: bytes | None, buffers: Sequence[bytearray]) -> Any:
+def _load(by_reference: bytes | memoryview | None, by_value: bytes | None, buffers: Sequence[bytearray]) -> Any:
     if by_reference is not None:
         try:
             return load_kept(by_reference, buffers)

@@ -10,7 +10,10 @@ and the announcement waits for that.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -41,8 +44,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mpqueue")
 
-#: Bytes that may wait to be written before no more items are sent.
+#: Bytes that may wait to be pickled and written before no more items are sent.
 MOST_WAITING = 64 << 20
+#: Bytes of results, as they are written, that stay in memory: the newest ones, which listeners look at.
+MOST_RECENT = 32 << 20
 
 Announcement = AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished
 Forward = Callable[[Any], None]
@@ -60,6 +65,21 @@ class _Held:
     tell: Callable[[], object]
     announcement: Announcement | None
     ready: bool
+
+
+@dataclass(slots=True)
+class _Stored:
+    """Results that are in the journal, in the row of that number, once it is on disk."""
+
+    table: weakref.ref[ItemTable]
+    indices: Sequence[int]
+    row: int
+    size: int
+    refused: bool = False
+
+    def refuse(self) -> None:
+        """The row can't be written."""
+        self.refused = True
 
 
 class _Note(NamedTuple):
@@ -103,6 +123,10 @@ class Recorder:
         self._paused: list[JobBook] = []
         self._held_back: dict[int, JobBook] = {}  #: jobs of which nothing is sent until the disk has caught up
         self._closing = False
+        self._recent: deque[_Stored] = deque()  #: results that are in memory, the oldest first
+        self._recent_size = 0
+        self._unpickled = 0  #: bytes of results that wait to be pickled
+        self._letting_go = threading.Lock()  #: held while results in memory are replaced
 
     def add(self, book: JobBook, recording: Recording) -> None:
         """This job, which has not started, is recorded from now on."""
@@ -156,9 +180,11 @@ class Recorder:
         row = None if note.draft is None or busy else note.draft.plain_row()
         if row is None and (note.draft is not None or (busy and note.statements)):
             held = self._hold(recording, forward, announcement)
-            self.keepers.put(
-                job.number, _Keeping(job, recording, note.draft), partial(self._kept, job, recording, note, held)
-            )
+            size = announcement.size if isinstance(announcement, AnnounceItems) else 0
+            then = partial(self._kept, job, recording, note, held, size)
+            self.keepers.put(job.number, _Keeping(job, recording, note.draft), then)
+            self._unpickled += size
+            self._check_backlog(job)
             return
         if self._waits(note):
             self._post(job, self._entry(recording, note, row, self._hold(recording, forward, announcement)))
@@ -195,39 +221,81 @@ class Recorder:
         return held
 
     def _post(self, job: JobBook, entry: Entry) -> None:
-        """Have this written. A job of which too much waits is held back until the disk has caught up."""
+        """Have this written."""
         self.journal.post(entry)
-        if self.journal.waiting > MOST_WAITING and job.number not in self._held_back:
+        self._check_backlog(job)
+
+    @property
+    def _backlog(self) -> int:
+        """Bytes that wait to be pickled, or to be written."""
+        return self._unpickled + self.journal.waiting
+
+    def _check_backlog(self, job: JobBook) -> None:
+        """A job of which too much waits is held back until the disk has caught up."""
+        if self._backlog > MOST_WAITING and job.number not in self._held_back:
             self._held_back[job.number] = job
             self._hold_back(job, held=True)
+
+    def _catch_up(self) -> None:
+        if self._held_back and self._backlog <= MOST_WAITING // 2:
+            jobs, self._held_back = self._held_back, {}
+            for job in jobs.values():
+                self._hold_back(job, held=False)
 
     def _hold_back(self, job: JobBook, *, held: bool) -> None:
         assert self._coordinator is not None
         self._coordinator.do_later(partial(self._coordinator.handle, JobHeldBack(job, held)), job)
 
-    def _written(self, recording: Recording, held: _Held) -> None:
+    def _written(self, recording: Recording, held: _Held, stored: _Stored | None) -> None:
         self._release(recording, held)
-        if self._held_back and self.journal.waiting <= MOST_WAITING // 2:
-            jobs, self._held_back = self._held_back, {}
-            for job in jobs.values():
-                self._hold_back(job, held=False)
+        if stored is not None and not stored.refused:
+            self._let_go(stored)
+        self._catch_up()
+
+    def _let_go(self, stored: _Stored) -> None:
+        """These results are in the journal: of those that are, the newest stay in memory."""
+        assert self._coordinator is not None
+        self._recent.append(stored)
+        self._recent_size += stored.size
+        while self._recent_size > MOST_RECENT:
+            oldest = self._recent.popleft()
+            self._recent_size -= oldest.size
+            table = oldest.table()
+            with self._letting_go:
+                if table is not None:
+                    results = table.let_go(oldest.indices, oldest.row)
+                    if table.live.foreign:
+                        self._coordinator.scheduler.books.let_go(results)
+
+    def recall(self, table: ItemTable, number: int) -> None:
+        """The journal will forget this job: its results are in memory then, unless they are many. Any thread."""
+        if table.source is not None and self.journal.reader.size_of(number) <= MOST_RECENT:
+            with self._letting_go, contextlib.suppress(JournalError):
+                table.recall()
 
     def _waits(self, note: _Note) -> bool:
         return note.waits and not self._closing_in_trouble
 
     def _entry(self, recording: Recording, note: _Note, row: Row | None, held: _Held | None = None) -> Entry:
-        done = None if held is None else partial(self._on_disk, recording, held)
         if row is None or row.body is None:
+            done = None if held is None else partial(self._on_disk, recording, held, None)
             return Entry(note.statements, (), done, note.urgent)
-        chunk = chunk_statement(self.journal.next_chunk(), recording.number, row)
+        number = self.journal.next_chunk()
+        chunk = chunk_statement(number, recording.number, row)
         files = [(file, recording.number) for file in row.files]
-        return Entry([chunk, *note.statements], files, done, note.urgent or bool(files))
+        stored = None
+        if held is not None and held.announcement is not None and row.done:
+            size = len(row.body.data) + sum(file.size for file in row.files)
+            stored = _Stored(weakref.ref(held.announcement.job.table), row.done, number, size)
+        done = None if held is None else partial(self._on_disk, recording, held, stored)
+        refused = None if stored is None else stored.refuse
+        return Entry([chunk, *note.statements], files, done, note.urgent or bool(files), refused)
 
-    def _on_disk(self, recording: Recording, held: _Held) -> None:
+    def _on_disk(self, recording: Recording, held: _Held, stored: _Stored | None) -> None:
         """On the journal's thread."""
         assert self._coordinator is not None
         job = None if held.announcement is None else held.announcement.job
-        self._coordinator.do_later(partial(self._written, recording, held), job)
+        self._coordinator.do_later(partial(self._written, recording, held, stored), job)
 
     def _release(self, recording: Recording, held: _Held) -> None:
         held.ready = True
@@ -267,8 +335,9 @@ class Recorder:
         counts = (job.completed, job.failed, job.retries, recording.number)
         return _Note(draft, [(COUNTS, counts)], waits=True, urgent=_longest(job.table, indices) > GROUP)
 
-    def _kept(self, job: JobBook, recording: Recording, note: _Note, held: _Held, row: Row) -> None:
-        """The job's own thread has made the row."""
+    def _kept(self, job: JobBook, recording: Recording, note: _Note, held: _Held, size: int, row: Row) -> None:
+        """The job's own thread has made the row, of results of so many bytes."""
+        self._unpickled -= size
         if recording.removed:
             self._release(recording, held)
         elif self._waits(note):
@@ -276,6 +345,7 @@ class Recorder:
         else:
             self._post(job, self._entry(recording, note, row))
             self._release(recording, held)
+        self._catch_up()
         if note.ends:
             self.keepers.end(job.number)
 

@@ -1,0 +1,195 @@
+"""Results that are not in memory: found in the journal when they are looked at.
+
+In the table there is the number of the row that has such a result. That is where it was when the table learned of it:
+pruning moves results to other rows. So what is not found there is looked for in all rows of the job, once.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, groupby
+from typing import Any, Protocol
+
+from mpqueue._core.state.item_table import Elsewhere
+from mpqueue._parent.journal.chunk_rows import ResultPart, WrittenRow, content_of, parts_of, slots_at
+from mpqueue._parent.journal.kept_values import Kept, ReadFile, Unreadable, restore
+from mpqueue._parent.journal.sealed import unseal
+from mpqueue.errors import JournalError
+from mpqueue.status import COMPLETED
+
+#: Stands for the number of a row where there is none.
+NO_ROW = 0
+
+
+class Rows(Protocol):
+    """One look at the rows of a journal."""
+
+    def row(self, job: int, number: int) -> WrittenRow | None:
+        """One row of a job; None where it is not there (any more)."""
+        ...
+
+    def rows(self, job: int) -> Iterator[WrittenRow]:
+        """The rows of a job, in the order in which they were written."""
+        ...
+
+
+class Asked(Protocol):
+    """A journal, as far as it is read here."""
+
+    path: str
+
+    def ask(self, question: Callable[[Rows], list[Any]]) -> list[Any]:
+        """Have this asked in one look; again where the file has changed meanwhile."""
+        ...
+
+    def read_file(self, name: str) -> bytes:
+        """A big value's file."""
+        ...
+
+
+class KeptResults:
+    """The results of one job, see `ResultSource`. Any thread. Holds the row that was looked at last.
+
+    Raises `JournalError` for a result that is not there (any more), and where ``strict`` also for one that can't be
+    read; else an `Unreadable` is in its place.
+    """
+
+    def __init__(self, journal: Asked, job: int, job_id: str, *, strict: bool = False) -> None:
+        self._journal = journal
+        self._job = job
+        self._job_id = job_id
+        self._strict = strict
+        self._lock = threading.Lock()
+        self._last: tuple[int, _OpenRow] | None = None
+        self._where: array[int] | None = None  #: by slot, the row that has its result, once that was looked for
+
+    def read(self, row: int, slot: int) -> Any:
+        """The result of the item in that slot, which is or was in that row. Costs up to a look at all rows."""
+        with self._lock:
+            return self._journal.ask(lambda rows: self._take(rows, row, [slot]))[0]
+
+    def fill(self, results: list[Any], slots: Sequence[int] | None) -> None:
+        """Replace what stands for results by these. ``slots`` are those of the items; None: their indices."""
+        by_row: dict[int, array[int]] = {}
+        for index, result in enumerate(results):
+            if type(result) is Elsewhere:
+                by_row.setdefault(result.row, array("Q")).append(index)
+
+        def take_all(rows: Rows) -> list[Any]:
+            for row, indices in sorted(by_row.items()):
+                found = self._take(rows, row, indices if slots is None else [slots[index] for index in indices])
+                for index, result in zip(indices, found, strict=True):
+                    results[index] = result
+            return results
+
+        if by_row:
+            with self._lock:
+                self._journal.ask(take_all)
+
+    def _take(self, rows: Rows, row: int, slots: Sequence[int]) -> list[Any]:
+        found = self._found(rows, row, slots)
+        if found is None or any(type(result) is Unreadable for result in found):
+            self._last = None  # it may be of before it was pruned
+            found = self._found(rows, row, slots)
+        if found is None:
+            self._find_rows(rows)
+            found = self._found(rows, row, slots)
+        if found is None:
+            raise self._missing("none: it was removed, or is to run again")
+        if self._strict:
+            for result in found:
+                if type(result) is Unreadable:
+                    raise self._missing(repr(result))
+        return found
+
+    def _missing(self, found: str) -> JournalError:
+        return JournalError(
+            f"{self._journal.path}: expected the result of an item of job {self._job_id!r}, got {found}"
+        )
+
+    def _found(self, rows: Rows, row: int, slots: Sequence[int]) -> list[Any] | None:
+        """The results; None where one of them is not where it is looked for."""
+        where = self._where
+        if where is None:
+            return self._found_in(rows, row, slots)
+        results: list[Any] = []
+        for number, those in groupby(slots, lambda slot: (where[slot] if slot < len(where) else NO_ROW) or row):
+            found = self._found_in(rows, number, [*those])
+            if found is None:
+                return None
+            results += found
+        return results
+
+    def _found_in(self, rows: Rows, row: int, slots: Sequence[int]) -> list[Any] | None:
+        if self._last is None or self._last[0] != row:
+            self._last = None
+            written = rows.row(self._job, row)
+            if written is None:
+                return None
+            self._last = row, _OpenRow(written, self._journal.read_file, self._journal.path)
+        return self._last[1].results(slots)
+
+    def _find_rows(self, rows: Rows) -> None:
+        """Look for the row of each slot that has a result. Costs a look at all rows of the job, and 8 bytes a slot."""
+        path, where = self._journal.path, array("q")
+        for row in rows.rows(self._job):
+            try:
+                content = content_of(row, self._journal.read_file, path)
+                slots = _slots_of(row, content, path)
+            except JournalError:  # only what is in there is damaged
+                continue
+            where.extend([NO_ROW] * (max(slots, default=-1) + 1 - len(where)))
+            for slot, status in zip(slots, content["status"], strict=True):
+                where[slot] = row.number if status == COMPLETED else NO_ROW
+        self._where = where
+
+
+def _slots_of(row: WrittenRow, content: dict[str, Any], path: str) -> Sequence[int]:
+    return slots_at(content["at"] if row.slots is None else unseal(row.slots, row.slots_place, path))
+
+
+class _OpenRow:
+    """A row, for its results to be read one by one. Those that were pickled together are kept once they were read."""
+
+    def __init__(self, row: WrittenRow, read_file: ReadFile, path: str) -> None:
+        content = content_of(row, read_file, path)
+        self._read_file = read_file
+        self._slots = _slots_of(row, content, path)
+        self._places = None if isinstance(self._slots, range) else {slot: at for at, slot in enumerate(self._slots)}
+        self._status: bytes = content["status"]
+        self._all_done = self._status.count(COMPLETED) == len(self._status)
+        self._parts: list[ResultPart] = [*parts_of(content, self._status.count(COMPLETED))]
+        self._in_part = [part.places for part in self._parts]
+        self._ends = [*accumulate(map(len, self._in_part))]
+        self._together: dict[int, Any] = {}
+
+    def results(self, slots: Sequence[int]) -> list[Any] | None:
+        """The results of these slots; None where the row does not have them all."""
+        found = []
+        for slot in slots:
+            at = self._place(slot)
+            if at is None or self._status[at] != COMPLETED:
+                return None
+            nth = at if self._all_done else self._status.count(COMPLETED, 0, at)
+            found.append(self._result(nth))
+        return found
+
+    def _place(self, slot: int) -> int | None:
+        if self._places is not None:
+            return self._places.get(slot)
+        return self._slots.index(slot) if slot in self._slots else None
+
+    def _result(self, nth: int) -> Any:
+        number = bisect_right(self._ends, nth)
+        part = self._parts[number]
+        if part.size is None:
+            return restore(Kept(*part.kept), self._read_file)
+        if number not in self._together:
+            self._together[number] = restore(Kept(*part.kept), self._read_file)
+        together = self._together[number]
+        if type(together) is Unreadable:
+            return together
+        return together[self._in_part[number][nth - self._ends[number]]]  # counted from its end
