@@ -8,8 +8,9 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain, compress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -197,8 +198,8 @@ class NewJob:
         """Take over what has ended, and have the journal say what is other now; returns the items it has as failed."""
         book, table, reader = self.book, self.book.table, recorder.journal.reader
         places = reader.places(recorded)
-        afresh = set(match.changed).union(again.afresh)
-        unreadable = set(reader.fill(table, recorded)).difference(afresh)
+        afresh = _marked(len(table), chain(match.changed, again.afresh))
+        unreadable = [index for index in reader.fill(table, recorded) if not afresh[index]]
         for index in unreadable:
             table.status[index], table.results[index] = PENDING, None
         if unreadable:
@@ -207,7 +208,8 @@ class NewJob:
         if not self._seed_given:
             self._take_seed(recorded.seed)
         book.retries = recorded.retries
-        table.start_afresh(afresh)
+        any_afresh = 1 in afresh
+        table.start_afresh(compress(range(len(table)), afresh) if any_afresh else ())
         failed = {index for index in table.failures if table.status[index] == FAILED}
         if again.failed:
             table.forget_failures()
@@ -216,7 +218,7 @@ class NewJob:
         last = self._most_ends - 1
         book.go_on({index: Care.APART if count >= last else Care.ALONE for index, count in suspects.items()})
         counted = recorded.completed + recorded.failed - len(unreadable) - book.completed - book.failed
-        if match.is_same and not afresh and not again.failed and counted > 0:
+        if match.is_same and not any_afresh and not again.failed and counted > 0:
             log.warning("job %r: %d items more have ended by its counts in %s than by its rows, so these run again",
                         book.id, counted, reader.path)  # fmt: skip
         status = recorded.status
@@ -224,7 +226,7 @@ class NewJob:
             status = JobStatus.COMPLETED if not book.failed else JobStatus.COMPLETED_WITH_ERRORS
             status = status if book.all_ended else JobStatus.PENDING
         same = match.is_same and recorded.slots is not None and places == table.slots
-        if not same or afresh or again.everything:
+        if not same or any_afresh or again.everything:
             counts = {"completed": book.completed, "failed": book.failed, "status": str(status)}
             inventory.write(
                 recorder.journal, recorded, match, counts | columns, again.afresh, everything=again.everything
@@ -283,6 +285,14 @@ class NewJob:
         book.options = dataclasses.replace(book.options, seed=seed)
         book.handler = book.handler._replace(frame=book.handler.frame._replace(seed=seed))
         book.table.replay = partial(replay_item, book.handler)
+
+
+def _marked(count: int, indices: Iterable[int]) -> bytearray:
+    """A 1 at each of these indices."""
+    marks = bytearray(count)
+    for index in indices:
+        marks[index] = 1
+    return marks
 
 
 def restore_end(book: JobBook, recorded: RecordedJob) -> None:

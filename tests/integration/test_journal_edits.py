@@ -25,7 +25,7 @@ from mpqueue._parent.journal.journal_file import chunk_statement
 from mpqueue._parent.journal.journal_writer import Entry, Journal
 from mpqueue._parent.journal.recorder import Recorder
 from mpqueue._queue.new_job import NewJob, RecordOptions, record_options
-from mpqueue.errors import JournalMismatchError
+from mpqueue.errors import JournalError, JournalMismatchError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED
 from tests.support import handlers as do
@@ -351,3 +351,42 @@ def test_a_job_whose_maker_ended_before_all_of_it_was_there_is_none(tmp_path: Pa
         journal = opened(path)
         assert taken_up(journal, list("abc"), RecordOptions()).book.total == 3
         journal.close()
+
+
+@pytest.mark.parametrize("has_ids", [False, True])
+def test_new_items_of_an_update_that_ended_halfway_do_not_count(
+    tmp_path: Path, has_ids: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def items(*values: int) -> list[Any]:
+        return [{"id": value, "value": value} for value in values] if has_ids else list(values)
+
+    update = RecordOptions(update=True)
+    with small_blocks():
+        journal = opened(str(tmp_path / "run.db"))
+        try:
+            end(journal, taken_up(journal, items(0, 1, 2, 3), RecordOptions()), [0, 1, 3], set())
+            ask, left = journal.ask, iter(range(2))
+
+            def ask_twice(do_it: Any) -> Any:
+                if next(left, None) is None:
+                    raise JournalError("the disk is full")
+                return ask(do_it)
+
+            monkeypatch.setattr(journal, "ask", ask_twice)
+            with pytest.raises(JournalError):
+                taken_up(journal, items(*range(30)), update)
+            monkeypatch.undo()
+            assert taken_up(journal, items(0, 1, 2, 3), RecordOptions()).book.completed == 3
+            job = taken_up(journal, items(0, 1, 2, 3, *range(50, 70)), update)
+            end(journal, job, [*range(10, 20)], {15})
+            recorded = journal.reader.find("job")
+            assert recorded is not None
+            table = journal.reader.table(recorded)
+            assert table.payloads == items(0, 1, 2, 3, *range(50, 70))
+            assert table.status.count(COMPLETED) == 12
+            check_whose(table)
+            same = taken_up(journal, items(*range(50, 70), 0, 1, 2, 3), update)
+            assert (same.book.completed, same.book.failed) == (12, 1)
+            check_whose(same.book.table)
+        finally:
+            journal.close()

@@ -169,7 +169,7 @@ class ItemTable:
     def all_results(self) -> list[Any]:
         """All results, in a new list; raises what `ResultSource.fill` raises."""
         results = list(self.results)
-        if self.source is not None and not self.keeps_results:
+        if self.source is not None and Elsewhere in set(map(type, results)):
             self.source.fill(results, self.slots)
         return results
 

@@ -385,14 +385,14 @@ class RowReader:
             self.lost.difference_update(indices)
         if content.get("fresh"):
             self._forget(index for index in indices if index != GONE)
+        if self._results is Results.LEFT_OUT:
+            _put(table.status, indices, status)
+            return
         for name in NUMBERS:
             column, count = getattr(table, name), len(indices)
             if name in content:
                 numbers = numbers_of(column.format, content[name])
                 _put(column, indices, numbers * count if len(numbers) < count else numbers)
-        if self._results is Results.LEFT_OUT:
-            _put(table.status, indices, status)
-            return
         done: Sequence[int] = indices
         if status.count(COMPLETED) < len(status):
             done = [index for index, code in zip(indices, status, strict=True) if code == COMPLETED]

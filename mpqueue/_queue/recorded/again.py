@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection, Hashable, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
@@ -45,8 +47,10 @@ def choose_again(
     redo = options.redo
     other_version = options.version is not None and options.version != recorded.version
     if other_version or redo == "all" or (redo == "changed-code" and code_changed):
-        new = set(match.new)
-        return Again([index for index in range(len(table)) if index not in new], everything=True)
+        recorded_ones = bytearray(b"\1") * len(table)
+        for index in match.new:
+            recorded_ones[index] = 0
+        return Again(array("Q", compress(range(len(table)), recorded_ones)), everything=True)
     if redo is None or isinstance(redo, str):
         return Again(failed=redo == "failed")
     index_of = {table.id_of(index): index for index in range(len(table))}

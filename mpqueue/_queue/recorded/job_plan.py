@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import ItemTable
@@ -12,6 +13,10 @@ from mpqueue.status import COMPLETED, FAILED
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
     from mpqueue._queue.new_job import RecordOptions
+
+
+#: What stands in the column of statuses for items that are not recorded as they are now.
+_CHANGED, _NEW = 254, 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +70,29 @@ def plan(
     reader.fill_statuses(table, recorded)
     code_changed = differs(recorded.code_hash, hash_code(*functions))
     again = choose_again(table, match, recorded, options, code_changed=code_changed)
-    changed = set(match.changed).union(again.afresh)
-    new = set(match.new)
-    other = changed | new
-    failed = [index for index, status in enumerate(table.status) if status == FAILED and index not in other]
-    ended = sum(status in (COMPLETED, FAILED) and index not in other for index, status in enumerate(table.status))
+    status = table.status
+    for indices, what in ((match.changed, _CHANGED), (again.afresh, _CHANGED), (match.new, _NEW)):
+        for index in indices:
+            status[index] = what
+    to_run = len(status) - status.count(COMPLETED) - (0 if again.failed else status.count(FAILED))
     gone: tuple[Any, ...] = ()
     if match.gone:
         named = reader.names(recorded)
         gone = tuple(named[slot] for slot in match.gone)
+    del match, again  # the tuples of ids take as much as all of this
+    table.results.clear()
+    ids: Sequence[Hashable] = range(len(table)) if table.ids is None else table.ids
+
+    def those(*codes: int) -> tuple[Hashable, ...]:
+        return tuple(compress(ids, status.translate(bytes(code in codes for code in range(256)))))
+
+    same = set(range(256)).difference((_CHANGED, _NEW))
     return JobPlan(
-        tuple(table.id_of(index) for index in range(len(table)) if index not in other),
-        tuple(map(table.id_of, sorted(changed))),
-        tuple(map(table.id_of, match.new)),
+        those(*same),
+        those(_CHANGED),
+        those(_NEW),
         gone,
-        tuple(map(table.id_of, failed)),
-        len(table) - ended + (len(failed) if again.failed else 0),
+        those(FAILED),
+        to_run,
         code_changed,
     )

@@ -90,7 +90,7 @@ class Inventory:
         try:
             for lo in range(0, max(count, 1), BATCH):
                 hi = min(lo + BATCH, count)
-                items, left = self._batch(range(lo, hi))
+                items, left = self._batch(range(lo, hi), range(lo, hi))
                 left_out += left
                 total = {"total": count, "slots": count} if hi == count else {"total": -1}
                 changes = {**columns, **total} if number is None else total
@@ -103,17 +103,17 @@ class Inventory:
         self.left_out = frozenset(left_out)
         return number
 
-    def _batch(self, indices: range) -> tuple[JobItems, list[int]]:
-        """Items of a new job, whose slots are their indices, and those that are left out."""
-        payloads, left_out = keep_payloads(indices, self._table.payloads_of(indices))
+    def _batch(self, slots: range, indices: Sequence[int]) -> tuple[JobItems, list[int]]:
+        """New items, whose slots begin with that of a block, and the indices of those that are left out."""
+        table = self._table
+        payloads, left_out = keep_payloads(slots, table.payloads_of(indices))
         blocks = []
-        for lo in range(indices.start, indices.stop, BLOCK):
-            hi = min(lo + BLOCK, indices.stop)
-            block = self._block(range(lo, hi))
-            left = tuple(indices.start + at - lo for at in left_out if lo <= indices.start + at < hi)
-            ids = None if self._table.ids is None else self._table.ids[lo:hi]
-            blocks.append(_block_row(lo, block._replace(left_out=left), ids))
-        return JobItems(payloads, blocks), [indices.start + at for at in left_out]
+        for lo in range(0, len(slots), BLOCK):
+            part = indices[lo : lo + BLOCK]
+            left = tuple(at - lo for at in left_out if lo <= at < lo + BLOCK)
+            ids = None if table.ids is None else [table.ids[index] for index in part]
+            blocks.append(_block_row(slots[lo], self._block(part)._replace(left_out=left), ids))
+        return JobItems(payloads, blocks), [indices[at] for at in left_out]
 
     # -- a job that it has -----------------------------------------------------------------------------------
 
@@ -160,8 +160,10 @@ class Inventory:
         `JournalError`; then nothing was changed.
         """
         table = self._table
-        touched = sorted(chain(found.new, found.changed), key=found.slots.__getitem__)
-        left_out = set(self.left_out).difference(touched)
+        left_out = set(self.left_out).difference(found.new, found.changed)
+        with_others = -recorded.count % BLOCK  # new items whose block has slots that count
+        touched = sorted(chain(found.new[:with_others], found.changed), key=found.slots.__getitem__)
+        left_out.update(self._write_beyond(journal, recorded, found.new, with_others))
         payloads: list[Unsealed] = []
         patches = _Patches()
         for lo in range(0, len(touched), BLOCK):
@@ -175,11 +177,12 @@ class Inventory:
         blocks = patches.blocks(journal.reader, recorded, self._adopted, has_ids=table.ids is not None)
         if self._adopted is not None:
             columns = {**columns, "ids": None}
-        afresh = sorted({found.slots[index] for index in chain(found.changed, again)})
-        rows = [fresh_row(afresh)] if afresh else []
         if everything:
             slots = range(recorded.count)
             rows = [fresh_row(slots[lo : lo + BATCH]) for lo in range(0, len(slots), BATCH)]
+        else:
+            afresh = sorted({found.slots[index] for index in chain(found.changed, again)})
+            rows = [fresh_row(afresh)] if afresh else []
         places = None if table.slots is None else prepare(table.slots.tobytes())
         columns = {
             **columns,
@@ -189,6 +192,18 @@ class Inventory:
             "rule": str(table.rule),
         }
         journal.ask(_put(recorded.number, columns, JobItems(payloads, blocks, rows)))
+
+    def _write_beyond(self, journal: Journal, recorded: RecordedJob, new: array[int], first: int) -> Iterator[int]:
+        """Write new items, from the ``first`` of them, in batches: they count once the job's line says so.
+
+        Gives the indices of those that are left out.
+        """
+        for lo in range(first, len(new), BATCH):
+            indices = new[lo : lo + BATCH]
+            slot = recorded.count + lo
+            items, left_out = self._batch(range(slot, slot + len(indices)), indices)
+            journal.ask(_put(recorded.number, {}, items))
+            yield from left_out
 
     def _adopt(self, reader: Reader, recorded: RecordedJob) -> list[Block]:
         """What the items were of a job that version 1 wrote, which did not say so.

@@ -112,6 +112,11 @@ class _Side:
                 self.identities, self.states = self.identities + more.identities, self.states + more.states
         return bool(self.identities)
 
+    @property
+    def is_over(self) -> bool:
+        """True where nothing is left of it."""
+        return self._blocks is None and not self.identities
+
     def drop(self, size: int) -> None:
         """So many bytes of it are done with."""
         self.identities, self.states = self.identities[size:], self.states[size:]
@@ -124,8 +129,10 @@ class _Side:
         return at
 
 
-#: By identity, items that wait for their like: where each is, and its state.
-_Waiting = dict[bytes, deque[tuple[int, bytes]]]
+#: Where an item is, and its state.
+_Place = tuple[int, bytes]
+#: By identity, items that wait for their like: one, or a line of them.
+_Waiting = dict[bytes, _Place | deque[_Place]]
 
 
 class _Matching:
@@ -149,8 +156,8 @@ class _Matching:
             else:
                 apart += self._come_together()
         match = self._match
-        match.new = array("Q", sorted(index for waiting in self._came.values() for index, _ in waiting))
-        match.gone = array("I", sorted(slot for waiting in self._were.values() for slot, _ in waiting))
+        match.new = array("Q", _places(self._came)) + match.new
+        match.gone = array("I", sorted([*_places(self._were), *match.gone]))
         match.changed = array("Q", sorted(match.changed))
         return match
 
@@ -183,27 +190,37 @@ class _Matching:
         found, first = self._match.slots, len(self._match.slots)
         found.extend([NO_SLOT] * (now // SIZE))
         identities, states = self._now.identities, self._now.states
-        for at in range(0, now, SIZE):
-            self._came_one(identities[at : at + SIZE], first + at // SIZE, states[at : at + SIZE])
+        if self._then.is_over and not self._were:  # nothing that was can be like them
+            self._match.new.extend(range(first, len(found)))
+        else:
+            for at in range(0, now, SIZE):
+                self._came_one(identities[at : at + SIZE], first + at // SIZE, states[at : at + SIZE])
         identities, states = self._then.identities, self._then.states
-        for at in range(0, then, SIZE):
-            self._was_one(identities[at : at + SIZE], next(self._slots), states[at : at + SIZE])
+        if self._now.is_over and not self._came:
+            self._match.gone.extend(islice(self._slots, then // SIZE))
+        else:
+            for at in range(0, then, SIZE):
+                self._was_one(identities[at : at + SIZE], next(self._slots), states[at : at + SIZE])
         self._now.drop(now)
         self._then.drop(then)
 
     def _came_one(self, identity: bytes, index: int, state: bytes) -> None:
         like = _pop(self._were, identity)
-        if like is None:
-            self._came.setdefault(identity, deque()).append((index, state))
-        else:
+        if like is not None:
             self._same(index, like[0], state, like[1])
+        elif self._then.is_over:
+            self._match.new.append(index)
+        else:
+            _put(self._came, identity, (index, state))
 
     def _was_one(self, identity: bytes, slot: int, state: bytes) -> None:
         like = _pop(self._came, identity)
-        if like is None:
-            self._were.setdefault(identity, deque()).append((slot, state))
-        else:
+        if like is not None:
             self._same(like[0], slot, like[1], state)
+        elif self._now.is_over:
+            self._match.gone.append(slot)
+        else:
+            _put(self._were, identity, (slot, state))
 
     def _same(self, index: int, slot: int, now: bytes, before: bytes) -> None:
         self._match.slots[index] = slot
@@ -211,15 +228,33 @@ class _Matching:
             self._match.changed.append(index)
 
 
-def _pop(waiting: _Waiting, identity: bytes) -> tuple[int, bytes] | None:
-    """The first that waits, which does so no longer; None where none does."""
+def _put(waiting: _Waiting, identity: bytes, place: _Place) -> None:
     line = waiting.get(identity)
     if line is None:
-        return None
-    found = line.popleft()
-    if not line:
+        waiting[identity] = place
+    elif isinstance(line, deque):
+        line.append(place)
+    else:
+        waiting[identity] = deque((line, place))
+
+
+def _pop(waiting: _Waiting, identity: bytes) -> _Place | None:
+    """The first that waits, which does so no longer; None where none does."""
+    line = waiting.get(identity)
+    if isinstance(line, deque):
+        found = line.popleft()
+        if not line:
+            del waiting[identity]
+        return found
+    if line is not None:
         del waiting[identity]
-    return found
+    return line
+
+
+def _places(waiting: _Waiting) -> list[int]:
+    """The places of all that wait, in order."""
+    lines = (line if isinstance(line, deque) else (line,) for line in waiting.values())
+    return sorted(place[0] for line in lines for place in line)
 
 
 def _common(one: bytes, other: bytes) -> int:
