@@ -6,8 +6,10 @@ Every value that a user passes is judged here, in the caller's frame; the engine
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -178,6 +180,27 @@ def _bytes_of(text: str) -> int:
     if size < 1:
         raise ValueError(f"max_memory_per_worker: expected at least 1 byte, got {text!r}")
     return size
+
+
+def check_preload(preload: object) -> tuple[str, ...] | Callable[[], object] | None:
+    """Names of modules that there are, or a function. Raises TypeError or ValueError for anything else."""
+    if preload is None or callable(preload):
+        return preload
+    names = (preload,) if isinstance(preload, str) else preload
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"preload: expected a list of names of modules, or a function, got {shown(preload)} of type "
+            f"{type(preload).__name__}"
+        )
+    for name in names:
+        top = name.partition(".")[0]
+        try:
+            found = top in sys.modules or importlib.util.find_spec(top) is not None
+        except (ImportError, ValueError):
+            found = False
+        if not found:
+            raise ValueError(f"preload: expected names of modules, got {shown(name)}, which is none that is found here")
+    return tuple(names)
 
 
 def choose_policy(

@@ -17,6 +17,7 @@ class Capabilities(NamedTuple):
     shares_memory: bool = True  #: big data goes through shared segments
     brings_shared: bool = False  #: its lanes bring what is shared to workers that have no memory in common with us
     own_processes: bool = True  #: a worker is a process in which nobody else's code runs
+    can_fork: bool = False  #: workers can be forked from a process that has imported what they need: loky's on Linux
     is_sticky: bool = True  #: all frames of a lane reach the same worker, so that handlers go over once
     same_files: bool = True  #: what is imported here is imported from the same files there
     chunk_seconds: float = CHUNK_SECONDS  #: what a chunk aims at: long against what it costs to send one and be told

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import math
 import os
 import resource
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from mpqueue._os.system import choose
@@ -104,6 +105,23 @@ def descriptors_left() -> float:
         return most if most == math.inf else most - len(os.listdir("/dev/fd"))
     except OSError as error:
         return 0 if error.errno in (errno.EMFILE, errno.ENFILE) else math.inf
+
+
+def close_all(*fds: int) -> None:
+    """Close these, where they are open."""
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def move(fds: Sequence[int], numbers: Sequence[int]) -> None:
+    """Have what is open under ``fds`` under these numbers, private to this process, whatever is open there now."""
+    beyond = max(*numbers, *fds) + 1
+    aside = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, beyond) for fd in fds]
+    close_all(*fds)
+    for fd, number in zip(aside, numbers, strict=True):
+        os.dup2(fd, number, inheritable=False)
+    close_all(*aside)
 
 
 # -- others of the same file, and pairs --------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from mpqueue._core.messages import Message
 from mpqueue._parent.inbox import Inbox
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.memory.shared import Shared
+from mpqueue._wire.pickling.payload import Packed
 
 __all__ = ["Backend", "BringingLane", "Capabilities", "Lane", "LanePool", "LaneSettings", "Post", "SharingLane"]
 
@@ -51,6 +52,7 @@ class LaneSettings(NamedTuple):
     threads_per_worker: int | None = None  #: None: CPUs / workers, at least 1
     may_grow: bool = False  #: nobody said how many workers: as many as there is room for, also later
     max_memory: int | None = None  #: bytes of private memory that a worker may have
+    preload: tuple[str, ...] | Packed | None = None  #: modules that are imported, or a function called, before all
 
 
 class Lane(Protocol):

@@ -62,6 +62,7 @@ class Engine:
         initializer: PackedHandler | None = None,
         clock: Clock | None = None,
         journal: str | None = None,
+        preload: tuple[str, ...] | PackedHandler | None = None,
     ) -> None:
         threads.check_real()
         self.clock = clock or SystemClock()
@@ -82,6 +83,7 @@ class Engine:
         else:
             self._scheduler = Scheduler(options.concurrency, random.Random(), **settings)
         self._initializer = initializer
+        self._preload = preload
         self._coordinator: Coordinator | None = None
         self._pool: LanePool | None = None
         self._sampler: Sampler | None = None
@@ -171,7 +173,11 @@ class Engine:
         if self._pool is None and self._coordinator is not None:
             options = self._options
             settings = LaneSettings(
-                options.concurrency, options.threads_per_worker, options.may_grow, options.max_memory_per_worker
+                options.concurrency,
+                options.threads_per_worker,
+                options.may_grow,
+                options.max_memory_per_worker,
+                self._preload.frame.handler if isinstance(self._preload, PackedHandler) else self._preload,
             )
             self._pool = self._backend.open(settings, self._coordinator.inbox)
             self._end_at_exit()  # once more: what was registered last is called first, and jobs end before workers

@@ -41,7 +41,9 @@ def journal_path(journal: str | os.PathLike[str] | None) -> str | None:
     return own_path(path)
 
 
-def check_queue(backend: Backend, options: QueueOptions, *, has_initializer: bool = False) -> None:
+def check_queue(
+    backend: Backend, options: QueueOptions, *, has_initializer: bool = False, has_preload: bool = False
+) -> None:
     """Raise ValueError where the queue's options ask for what the engine can't do."""
     able = backend.capabilities
     _refuse_limit(backend, "timeout", options.timeout)
@@ -52,6 +54,11 @@ def check_queue(backend: Backend, options: QueueOptions, *, has_initializer: boo
         raise ValueError(f"max_memory_per_worker: expected None, since {backend!r} has workers that can't be measured")
     if options.threads_per_worker is not None and not able.own_processes:
         raise ValueError(f"threads_per_worker: expected None, since the workers of {backend!r} are not ours to set up")
+    if has_preload and not able.can_fork:
+        where = (
+            "this system has no safe fork" if able.own_processes else f"the workers of {backend!r} are not forked here"
+        )
+        raise ValueError(f"preload: expected None, since {where}; use initializer or setup to import early")
     if has_initializer and not able.is_sticky:
         raise ValueError(f"initializer: expected None, since {backend!r} does not say which worker runs what")
 

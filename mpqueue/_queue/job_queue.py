@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -31,7 +31,7 @@ from mpqueue._queue.recorded.job_plan import JobPlan, plan
 from mpqueue._queue.registry import Registry
 from mpqueue._queue.run import JobRun
 from mpqueue._wire.ids import IdRule
-from mpqueue._wire.pickling.packed_handler import PackedHandler, pack_handler
+from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
 from mpqueue.errors import JobNotFoundError, QueueClosedError, shown
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus, Pruned, QueueStats
@@ -71,9 +71,12 @@ class JobQueue(SafeEmitter):
     CPUs / workers). A worker is replaced after ``max_items_per_worker`` items, where it has more private memory than
     ``max_memory_per_worker`` (bytes, or ``"2GB"``; an item that needs more fails with `MemoryLimitError`), and where a
     ``setup`` takes longer than ``setup_timeout`` seconds. ``initializer`` is called once in each new worker, before
-    anything else, in its main thread; one that fails everywhere fails the jobs with `SetupError`. ``backend`` is the
-    engine that the workers run on: loky, for processes on this machine, or one of `mpqueue.backends`, of which
-    ``concurrency=None`` takes all workers, also those that come later.
+    anything else, in its main thread; one that fails everywhere fails the jobs with `SetupError`. ``preload`` is a list
+    of modules, or a function, that a process of its own imports, or calls, once (loky on Linux only): workers are
+    forked from it, so a new one is at work within some tens of milliseconds, and all have these pages in common. What
+    fails there fails the jobs with `WorkerStartError`; what starts threads makes workers start the ordinary way, with a
+    warning. ``backend`` is the engine that the workers run on: loky, for processes on this machine, or one of
+    `mpqueue.backends`, of which ``concurrency=None`` takes all workers, also those that come later.
 
     With ``journal``, the path of a file, all that becomes of the jobs is recorded there: the same program, run again
     after whatever ended it, runs only what is missing, see `create_job`. One queue at a time may have it open.
@@ -101,6 +104,7 @@ class JobQueue(SafeEmitter):
         journal: str | os.PathLike[str] | None = None,
         backend: str | Backend = "loky",
         initializer: Callable[[], object] | None = None,
+        preload: Sequence[str] | Callable[[], object] | None = None,
     ) -> None:
         super().__init__()
         checks.check_platform()
@@ -117,12 +121,18 @@ class JobQueue(SafeEmitter):
             setup_timeout=setup_timeout,
             count_cpus=self._backend.count_workers,
         )
-        check_queue(self._backend, self._options, has_initializer=initializer is not None)
+        first = checks.check_preload(preload)
+        check_queue(
+            self._backend, self._options, has_initializer=initializer is not None, has_preload=preload is not None
+        )
         packed = None
         if initializer is not None:
             travels = self._backend.capabilities.handlers_travel
             packed = pack_handler("initializer", initializer, None, IdRule.POSITION, travels=travels)
-        self._engine = Engine(self._options, self._backend, packed, journal=journal_path(journal))
+        imports = (
+            pack_handler("preload", first, None, IdRule.POSITION, travels=Travels.WHOLE) if callable(first) else first
+        )
+        self._engine = Engine(self._options, self._backend, packed, journal=journal_path(journal), preload=imports)
         self._jobs = Registry(self._engine, self._options, self._backend)
         self._runs = OpenRuns(self._engine)
         self._pages = LivePages()

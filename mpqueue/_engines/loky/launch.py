@@ -18,7 +18,7 @@ import io
 import multiprocessing.spawn
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import process, resource_tracker, util
 from multiprocessing.context import set_spawning_popen
 from typing import Any
@@ -36,12 +36,16 @@ from mpqueue.errors import WorkerStartError
 class LaunchContext(LokyContext):  # type: ignore[misc]
     """What an executor of loky makes its processes with."""
 
-    def Process(self, **arguments: Any) -> _Worker:  # noqa: N802 - the name that loky calls
+    launch: Launch | None = None  #: how they are launched; None: each with an interpreter of its own
+
+    def Process(self, **arguments: Any) -> Launched:  # noqa: N802 - the name that loky calls
         """A process that is about to be started."""
-        return _Worker(**arguments)
+        process = Launched(**arguments)
+        process.launch = self.launch
+        return process
 
 
-class _Worker(LokyProcess):  # type: ignore[misc]
+class Launched(LokyProcess):  # type: ignore[misc]
     """A process of loky's that may be started anywhere.
 
     It is no daemon, even if its parent is one: handlers may start processes. `multiprocessing` does not list it among
@@ -49,14 +53,16 @@ class _Worker(LokyProcess):  # type: ignore[misc]
     """
 
     name: str
+    env: dict[str, str]
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments, daemon=False)
+        self.launch: Launch | None = None
         self.name = self.name.replace(type(self).__name__, LokyProcess.__name__)  # users see it in their logs
 
     def start(self) -> None:
         """Launch it. Raises `WorkerStartError` where there is no interpreter to run it with, or OSError."""
-        self._popen = _Popen(self)
+        self._popen = (self.launch or Launching)(self)
         self._sentinel = self._popen.sentinel
         # What the worker was started with must not live as long as the worker.
         del self._target, self._args, self._kwargs
@@ -64,37 +70,57 @@ class _Worker(LokyProcess):  # type: ignore[misc]
     def plain(self) -> LokyProcess:
         """The same as the worker is to know it, which has no business with this module."""
         process = LokyProcess.__new__(LokyProcess)
-        process.__dict__.update(self.__dict__)
+        process.__dict__.update({name: value for name, value in vars(self).items() if name != "launch"})
         return process
 
 
-class _Popen(popen_loky_posix.Popen):  # type: ignore[misc]
-    """One launch."""
+class Launching(popen_loky_posix.Popen):  # type: ignore[misc]
+    """One launch, with an interpreter of its own."""
 
-    def __init__(self, worker: _Worker) -> None:
+    def __init__(self, worker: Launched) -> None:
         self.returncode = None
         self._fds: list[int] = []
         self._launch(worker)
 
-    def _launch(self, worker: _Worker) -> None:
+    def _launch(self, worker: Launched) -> None:
         """Fork and execute the interpreter, with its start message in a file: a pipe would hold 64 KB of it."""
         executable = interpreter()
-        trackers = {"tracker_fd": loky_tracker.getfd(), "mp_tracker_fd": resource_tracker.getfd()}
-        message = io.BytesIO()
-        set_spawning_popen(self)
-        try:
-            reduction.dump(_surroundings(worker.name) | trackers, message)
-            reduction.dump(worker.plain(), message)
-        finally:
-            set_spawning_popen(None)
+        passed = trackers()
         with contextlib.ExitStack() as undo:
-            file = undo.enter_context(contextlib.closing(SharedFile("start", data=message.getvalue())))
-            self.sentinel, lives = os.pipe()
-            util.Finalize(self, os.close, (self.sentinel,))
-            undo.callback(os.close, lives)
+            file = undo.enter_context(contextlib.closing(start_message(self, worker, passed)))
+            lives = make_sentinel(self, undo)
             command = [executable, "-m", popen_loky_posix.__name__]
             command += ["--process-name", worker.name, "--pipe", str(file.fd)]
-            self.pid = fork_exec(command, [*self._fds, *trackers.values(), file.fd, lives], env=worker.env)
+            self.pid = fork_exec(command, [*self._fds, *passed.values(), file.fd, lives], env=worker.env)
+
+
+def make_sentinel(popen: Any, undo: contextlib.ExitStack) -> int:
+    """Give it a pipe, and return the other end, which only the worker is to hold: so it tells of the worker's end."""
+    popen.sentinel, lives = os.pipe()
+    util.Finalize(popen, os.close, (popen.sentinel,))
+    undo.callback(os.close, lives)
+    return lives
+
+
+#: Starts a process, and is what `multiprocessing` has of it from then on.
+Launch = Callable[[Launched], popen_loky_posix.Popen]
+
+
+def trackers() -> dict[str, int]:
+    """The descriptors of the two resource trackers, which are started where they are not, by loky's names for them."""
+    return {"tracker_fd": loky_tracker.getfd(), "mp_tracker_fd": resource_tracker.getfd()}
+
+
+def start_message(popen: popen_loky_posix.Popen, worker: Launched, facts: dict[str, int]) -> SharedFile:
+    """What a worker reads first; descriptors in it are those that ``popen`` has been asked to hand over."""
+    message = io.BytesIO()
+    set_spawning_popen(popen)
+    try:
+        reduction.dump(_surroundings(worker.name) | facts, message)
+        reduction.dump(worker.plain(), message)
+    finally:
+        set_spawning_popen(None)
+    return SharedFile("start", data=message.getvalue())
 
 
 def _surroundings(name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 from mpqueue._engines.loky.loky_lane import count_cpus
 from mpqueue._engines.loky.loky_pool import LokyPool
 from mpqueue._os.memory import locks
+from mpqueue._os.system import IS_LINUX
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LanePool, LaneSettings
 from mpqueue.errors import WorkerStartError
@@ -18,7 +19,7 @@ SHM_NEEDED = 1 << 20
 class LokyBackend:
     """Satisfies `lane_protocol.Backend`; can do everything. What ``backend="loky"`` stands for."""
 
-    capabilities = Capabilities()
+    capabilities = Capabilities(can_fork=IS_LINUX)
 
     def count_workers(self) -> int:
         """One for each CPU that this process may use."""

@@ -34,7 +34,7 @@ from loky import process_executor
 from mpqueue._core.messages import LaneBroken
 from mpqueue._engines.loky.answering import Answering
 from mpqueue._engines.loky.flag_setter import FlagSetter
-from mpqueue._engines.loky.launch import LaunchContext
+from mpqueue._engines.loky.launch import Launch, LaunchContext
 from mpqueue._engines.loky.parent_line import Line
 from mpqueue._engines.loky.process.worker_process import WorkerProcess
 from mpqueue._os.descriptors import descriptor_limits
@@ -104,7 +104,13 @@ class LokyLane:
     """
 
     def __init__(
-        self, number: int, generation: int, environment: dict[str, str], inbox: Inbox, max_memory: int | None
+        self,
+        number: int,
+        generation: int,
+        environment: dict[str, str],
+        inbox: Inbox,
+        max_memory: int | None,
+        launch: Launch | None = None,
     ) -> None:
         self.number = number
         self.generation = generation
@@ -145,6 +151,7 @@ class LokyLane:
                 self._flags = make_flags(context)
             else:
                 context, self._flags = LaunchContext(), make_flags()
+            context.launch = launch
             self._setter = FlagSetter(self._flags, self.ledger, f"mpqueue-flags-{number}", on_fault)
             seed = LaneSeed(
                 lane=number,

@@ -13,6 +13,7 @@ import itertools
 import logging
 import os
 import threading
+from typing import TYPE_CHECKING
 
 from mpqueue._core.messages import LaneStartFailed
 from mpqueue._engines.loky import launch
@@ -29,6 +30,9 @@ from mpqueue._parent.surroundings import interpreter_exit
 from mpqueue._parent.surroundings import real_threads as threads
 from mpqueue._parent.surroundings.interpreter_exit import on_exit
 
+if TYPE_CHECKING:
+    from mpqueue._engines.loky.forking.preloading import Preloading
+
 __all__ = ["LokyPool", "count_cpus", "on_exit"]
 
 _log = logging.getLogger("mpqueue")
@@ -42,6 +46,9 @@ SHORT_LIMIT, SHORT_LOOK = 0.7, 0.02
 #: Seconds after which it says that starts take long.
 STARTS_LIMIT = 30.0
 THREAD_LIMIT = 1.0
+
+#: Characters that a cookie has at most.
+COOKIE_ROOM = 120
 
 #: Seconds after which it looks for what programs that died have left: that goes through /proc, while workers start.
 ORPHANS_AFTER = 0.5
@@ -57,6 +64,7 @@ class LokyPool:
         self._owner = os.getpid()
         self._number = next(_numbers)
         self._cpus = count_cpus()
+        self._preloading = self._make_preloading()
         self._lanes: dict[int, LokyLane] = {}
         self._wanted: dict[int, int] = {}  #: the generation of each lane that was asked for last
         self._wardens: dict[LokyLane, Warden] = {}  # the watcher's
@@ -128,6 +136,17 @@ class LokyPool:
         self._threads.clear()
         self._take_back()
 
+    def _make_preloading(self) -> Preloading | None:
+        if self._settings.preload is None:
+            return None
+        from mpqueue._engines.loky.forking.preloading import Preloading  # most programs do without
+
+        # Forked from it, a worker shows others its own cookie in the same place, which is longer.
+        cookie = strays.cookie(self._number).ljust(COOKIE_ROOM, "-")
+        return Preloading(
+            self._settings.preload, lambda: worker_environment(self._settings, self._cpus, cookie, os.environ)
+        )
+
     def _fault(self, error: BaseException) -> None:
         self._inbox.post(found("on a thread that starts or watches workers", error))
 
@@ -153,7 +172,8 @@ class LokyPool:
         try:
             cookie = strays.cookie(self._number, number, generation)
             environment = worker_environment(self._settings, self._cpus, cookie, os.environ)
-            lane = LokyLane(number, generation, environment, self._inbox, self._settings.max_memory)
+            launch_it = None if self._preloading is None else self._preloading.launch
+            lane = LokyLane(number, generation, environment, self._inbox, self._settings.max_memory, launch_it)
         except BaseException as error:
             error = _without_frames(error)
             is_short = isinstance(error, OSError) and error.errno == errno.EMFILE
@@ -209,6 +229,8 @@ class LokyPool:
             self._finish_if_gone()
 
     def _begin_to_close(self, kill: bool) -> None:
+        if self._preloading is not None:
+            self._preloading.hurry()
         self._lanes.clear()
         for warden in list(self._wardens.values()):
             warden.leave(kill=kill)
@@ -226,6 +248,8 @@ class LokyPool:
         if not self._starter_has_ended:
             self._starter.stop()
             return
+        if self._preloading is not None:
+            self._preloading.close()
         with contextlib.suppress(OSError):  # no descriptor to look with
             strays.kill_strays(strays.cookie(self._number))
         strays.kill_orphans()  # where it is closed before it has looked

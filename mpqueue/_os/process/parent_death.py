@@ -64,16 +64,28 @@ os.register_at_fork(after_in_child=_let_go_in_fork)
 # -- the worker's side -------------------------------------------------------------------------------------------------
 
 
+_is_forked = False
+
+
+def note_forked() -> None:
+    """This process was forked by a child of its parent, by whose end it is not to end. To be said before it follows."""
+    global _is_forked
+    _is_forked = True
+
+
 def follow_parent(parent: int, leash: int) -> None:
     """Leave the parent's session, and die when it does, or when it pulls the leash; at once where it has done so."""
-    _leave_unless_child_of(parent)
+    if not _is_forked:
+        _leave_unless_child_of(parent)
     if os.getsid(0) != os.getpid():
         os.setsid()
-    die_with_parent(parent)
+    if not _is_forked:
+        die_with_parent(parent)
     if not hold_leash(leash):
         threading.Thread(target=_watch, args=(leash,), name="mpqueue-leash", daemon=True).start()
     # It may have died before the kernel was asked to tell, or have pulled.
-    _leave_unless_child_of(parent)
+    if not _is_forked:
+        _leave_unless_child_of(parent)
     if _is_pulled(leash, 0):
         os._exit(1)
 

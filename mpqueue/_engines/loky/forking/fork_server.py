@@ -1,0 +1,168 @@
+"""The parent's side of the forker: a worker is asked for, and how it ended is told."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import select
+import socket
+import threading
+from collections.abc import Mapping
+from multiprocessing import util
+from typing import Any
+
+from loky.backend import popen_loky_posix
+
+from mpqueue._engines.loky import launch
+from mpqueue._engines.loky.forking.forker import (
+    EXIT_CODE,
+    MOST_BYTES,
+    ForkerSeed,
+    ForkRequest,
+    Preload,
+    Preloaded,
+    serve,
+)
+from mpqueue._os.descriptors import message_pair
+from mpqueue._os.memory.memory_files import SharedFile
+from mpqueue._os.process.parent_death import Leash
+from mpqueue._wire.seed import Handle
+from mpqueue.errors import WorkerStartError
+
+#: Seconds that the imports may take, and one fork: milliseconds, with the pages of a large program.
+PRELOAD_LIMIT, FORK_LIMIT = 600.0, 10.0
+#: Seconds that the exit code of a worker may come later than its end; and that the forker may take to end.
+CODE_LIMIT, END_LIMIT = 0.25, 1.0
+
+
+class ForkerGoneError(Exception):
+    """The forker has ended, or does not answer."""
+
+
+class ForkServer:
+    """One forker, from its start until `close`. Used on the starter's thread; `kill` may be called on any."""
+
+    def __init__(self, preload: Preload, environment: Mapping[str, str]) -> None:
+        """Start it. Raises OSError, or `WorkerStartError` where there is no interpreter."""
+        self.user = os.geteuid(), os.getegid()
+        self.free = 0
+        self._leash = Leash()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._leash.close)
+            self._line, theirs = message_pair()
+            undo.callback(self._line.close)
+            with theirs:
+                seed = ForkerSeed(
+                    parent=os.getpid(),
+                    line=Handle(theirs.fileno()),
+                    leash=Handle(self._leash.worker_end),
+                    preload=preload,
+                    start_method=multiprocessing.get_start_method(allow_none=True),
+                )
+                process = launch.LaunchContext().Process(target=serve, args=(seed,), env=dict(environment))
+                process.start()
+            self._process: Any = process
+            undo.pop_all()
+        self.pid: int = self._process.pid
+
+    def await_imports(self) -> Preloaded:
+        """What came of them. Raises `ForkerGoneError` where it ended meanwhile, WorkerStartError after too long."""
+        try:
+            came_of_it: Preloaded = self._receive(PRELOAD_LIMIT)
+        except TimeoutError:
+            raise WorkerStartError(f"preload: it took longer than {PRELOAD_LIMIT:g} s, and was given up") from None
+        self.free = came_of_it.free
+        return came_of_it
+
+    def fork(self, descriptors: list[int]) -> int:
+        """A new worker's process id: see `ForkRequest`. Raises `ForkerGoneError`, or OSError where there is no room."""
+        try:
+            socket.send_fds(self._line, [b"fork"], descriptors)
+            answer = self._receive(FORK_LIMIT)
+        except TimeoutError:
+            self.kill()
+            raise ForkerGoneError("it did not answer") from None
+        except OSError as error:
+            raise ForkerGoneError(str(error)) from None
+        if isinstance(answer, OSError):
+            raise answer
+        return int(answer)
+
+    def _receive(self, limit: float) -> Any:
+        looker = select.poll()
+        looker.register(self._line, select.POLLIN)
+        if not looker.poll(limit * 1000):
+            raise TimeoutError
+        try:
+            message = self._line.recv(MOST_BYTES)
+        except OSError:
+            message = b""
+        if not message:
+            raise ForkerGoneError("it has ended")
+        return pickle.loads(message)
+
+    def kill(self) -> None:
+        """End it now. Its workers live on."""
+        self._leash.pull()
+
+    def close(self) -> None:
+        """Let it end, and see that it does: its workers have."""
+        self._line.close()
+        self._process.join(END_LIMIT)
+        self._leash.close()  # whatever it is at
+        self._process.join(END_LIMIT)
+
+
+class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
+    """A launch by a fork, and what `multiprocessing` has of a process that is no child of this one."""
+
+    def __init__(self, worker: launch.Launched, server: ForkServer) -> None:
+        """Raises what `ForkServer.fork` does."""
+        self.returncode: int | None = None
+        self._lock = threading.Lock()
+        self._fds: list[int] = []
+        self._free = server.free
+        passed = {name: self.duplicate_for_child(fd) for name, fd in launch.trackers().items()}
+        with contextlib.ExitStack() as undo:
+            file = undo.enter_context(contextlib.closing(launch.start_message(self, worker, passed)))
+            lives = launch.make_sentinel(self, undo)
+            self._status, status = os.pipe()
+            util.Finalize(self, os.close, (self._status,))  # which tells the forker that the number may go
+            undo.callback(os.close, status)
+            folder = os.open(".", os.O_PATH | os.O_DIRECTORY)
+            undo.callback(os.close, folder)
+            self._fds += [file.fd, lives]
+            numbers = range(self._free, self._free + len(self._fds))
+            request = ForkRequest(numbers, {**os.environ, **worker.env})
+            asked = undo.enter_context(contextlib.closing(SharedFile("request", data=pickle.dumps(request))))
+            self.pid = server.fork([status, folder, asked.fd, *self._fds])
+
+    def duplicate_for_child(self, fd: int) -> int:
+        """The number under which the worker is to find that descriptor."""
+        self._fds.append(fd)
+        return self._free + len(self._fds) - 1
+
+    @staticmethod
+    def DupFd(number: int) -> Any:  # noqa: N802 - the name that loky calls
+        """What becomes that number in the worker. loky's own would do something to the parent's descriptor of it."""
+        passed = popen_loky_posix._DupFd.__new__(popen_loky_posix._DupFd)
+        passed.fd = number
+        return passed
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        """The exit code; None where it has not ended. 255 where it has, and the forker had before."""
+        waits = flag != os.WNOHANG
+        with self._lock:  # loky's thread asks too, and it is told once
+            is_due = self.returncode is None and (waits or _is_over(self.sentinel, 0))
+            if is_due and _is_over(self._status, None if waits else CODE_LIMIT):
+                told = os.read(self._status, EXIT_CODE.size)
+                self.returncode = int(EXIT_CODE.unpack(told)[0]) if len(told) == EXIT_CODE.size else 255
+            return self.returncode
+
+
+def _is_over(fd: int, seconds: float | None) -> bool:
+    looker = select.poll()
+    looker.register(fd, select.POLLIN)
+    return bool(looker.poll(None if seconds is None else seconds * 1000))

@@ -1,0 +1,244 @@
+"""The forker: a process that imports once what workers need, and from which they are forked then.
+
+It is started as a worker is, one for each pool with ``preload``. First it imports, and says what came of that. Then it
+forks a worker for each request, and tells how each has ended. It runs no job, and its end ends no worker.
+
+A fork has one thread, whatever its parent had: a lock that another thread held is held for ever there. So nothing is
+forked here where an import has started threads. Those don't count that end before each fork, as OpenBLAS's do, or are
+known to bear it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import multiprocessing
+import os
+import pickle
+import select
+import socket
+import struct
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import process
+from typing import Any, NamedTuple, NoReturn
+
+from loky.backend import spawn
+
+from mpqueue._os.descriptors import close_all, move, open_descriptors
+from mpqueue._os.process import parent_death
+from mpqueue._os.process.own_forks import Child, end_at_once, fork_here, try_fork
+from mpqueue._os.process.own_process import other_threads, show_environment
+from mpqueue._os.process.process_signals import reset_signals
+from mpqueue._wire.pickling import main_names
+from mpqueue._wire.pickling.payload import Packed, load
+from mpqueue._wire.seed import COOKIE_VARIABLE, Handle
+from mpqueue.errors import shown
+
+#: Modules to import, or a function to call.
+Preload = tuple[str, ...] | Packed
+
+#: Bytes that a message has at most, and descriptors that one brings: a lane needs some twenty.
+MOST_BYTES, MOST_DESCRIPTORS = 1 << 16, 64
+#: How a worker has ended, as it is written into its pipe.
+EXIT_CODE = struct.Struct("=i")
+
+#: Threads that look after each fork themselves: jemalloc's, which pyarrow brings, holds no lock in one (`prefork` in
+#: jemalloc's background_thread.c).
+_SAFE = ("jemalloc_bg_thd",)
+
+#: What each worker imports anyway.
+_OWN = ("mpqueue._worker.main", "mpqueue._worker.serving", "loky.process_executor")
+
+
+class ForkerSeed(NamedTuple):
+    """What a forker is started with."""
+
+    parent: int  #: the parent's process id
+    line: Handle  #: the socket on which requests come
+    leash: Handle  #: as a worker's
+    preload: Preload
+    start_method: str | None  #: as a worker's
+
+
+class Preloaded(NamedTuple):
+    """What came of the imports."""
+
+    free: int = 0  #: from here on `MOST_DESCRIPTORS` numbers are nobody's
+    failure: str = ""  #: what went wrong
+    where: str = ""  #: its traceback
+    threads: str = ""  #: what has started threads, so that nothing may be forked, and how many
+
+
+class ForkRequest(NamedTuple):
+    """One worker, in a file.
+
+    The message brings these descriptors: the pipe for its exit code, its folder, this file, and those that it keeps.
+    """
+
+    numbers: Sequence[int]  #: which descriptors it is to find what it keeps under; under the last but one, its message
+    environment: Mapping[str, str]
+
+
+def serve(seed: ForkerSeed) -> None:
+    """Import, and then fork what is asked for, until the parent closes the line. In a fork it never returns."""
+    parent_death.follow_parent(seed.parent, seed.leash.fd)
+    reset_signals()
+    multiprocessing.set_start_method(seed.start_method, force=True)
+    line = socket.socket(fileno=seed.line.fd)
+    came_of_it = _preload(seed.preload)
+    line.send(pickle.dumps(came_of_it))
+    if not came_of_it.failure and not came_of_it.threads:
+        gc.collect()
+        gc.freeze()  # what is here stays here: no collection in a worker writes to these pages
+        _Forker(line, seed.leash.fd).run()
+
+
+# -- what is imported --------------------------------------------------------------------------------------------------
+
+
+def _preload(preload: Preload) -> Preloaded:
+    for name in _OWN:
+        importlib.import_module(name)
+    if isinstance(preload, Packed):
+        steps: list[tuple[str, Callable[[], object]]] = [
+            ("calling the function", lambda: main_names.run_initializer(lambda: load(preload)))
+        ]
+    else:
+        steps = [(f"importing {name!r}", lambda name=name: importlib.import_module(name)) for name in preload]  # type: ignore[misc]
+    for what, step in steps:
+        try:
+            step()
+        except BaseException as error:
+            text = f"{what} has failed: {type(error).__name__}: {shown(error)}"
+            return Preloaded(failure=text[: MOST_BYTES // 8], where=traceback.format_exc()[-MOST_BYTES // 8 :])
+        if names := _lasting_threads():
+            return Preloaded(threads=f"{what} has started threads ({', '.join(names)})")
+    return Preloaded(free=max(open_descriptors(), default=2) + 1)
+
+
+def _lasting_threads() -> list[str]:
+    """The names of the threads that a fork would miss; where there are any, one is forked to see which end before."""
+    if not (names := _unsafe_threads()):
+        return []
+    try_fork()
+    return names and _unsafe_threads()
+
+
+def _unsafe_threads() -> list[str]:
+    own = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    return own or [name for name in other_threads() if name not in _SAFE]
+
+
+# -- what is forked ----------------------------------------------------------------------------------------------------
+
+
+class _Forker:
+    """Waits for requests, and for workers to end."""
+
+    def __init__(self, line: socket.socket, leash: int) -> None:
+        self._line = line
+        self._leash = leash
+        self._poll = select.poll()
+        self._poll.register(line, select.POLLIN)
+        self._live: dict[int, tuple[Child, int]] = {}  #: by its descriptor: a worker, and its pipe
+        self._ended: dict[int, Child] = {}  #: by its pipe: a worker that has ended, until the parent has heard so
+
+    def run(self) -> NoReturn:
+        """Until the line ends. A worker that has ended keeps its number till the parent knows: it may send signals."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd in self._live:
+                    self._tell_end(fd)
+                elif fd in self._ended:
+                    self._bury(fd)
+                elif not self._take_request():
+                    for child in self._ended.values():
+                        child.bury()
+                    end_at_once()  # what was imported here may have a long way to its end
+
+    def _take_request(self) -> bool:
+        message, fds, _, _ = socket.recv_fds(self._line, MOST_BYTES, MOST_DESCRIPTORS)
+        if not message:
+            return False
+        status, folder, file, *kept = fds
+        try:
+            pid = fork_here()
+        except OSError as error:
+            self._line.send(pickle.dumps(error))
+            os.close(status)
+        else:
+            if pid == 0:
+                os.close(status)
+                with os.fdopen(file, "rb") as asked:
+                    request = pickle.load(asked)
+                self._become_worker(request, folder, kept)
+            child = Child(pid)
+            self._live[child.fileno()] = child, status
+            self._poll.register(child.fileno(), select.POLLIN)
+            self._line.send(pickle.dumps(pid))
+        close_all(folder, file, *kept)
+        return True
+
+    def _tell_end(self, fd: int) -> None:
+        child, status = self._live.pop(fd)
+        self._poll.unregister(fd)
+        with contextlib.suppress(OSError):  # nobody listens any more
+            os.write(status, EXIT_CODE.pack(child.exit_code()))
+        self._ended[status] = child
+        self._poll.register(status, 0)  # the end of its reader is told unasked
+
+    def _bury(self, status: int) -> None:
+        child = self._ended.pop(status)
+        self._poll.unregister(status)
+        os.close(status)
+        child.bury()
+
+    def _become_worker(self, request: ForkRequest, folder: int, kept: Sequence[int]) -> NoReturn:
+        """In the fork: be what a process is that was started with these descriptors, and live a worker's life."""
+        exitcode = 1
+        try:
+            self._line.close()
+            statuses = [status for _, status in self._live.values()]
+            close_all(self._leash, *self._live, *statuses, *self._ended)
+            os.fchdir(folder)
+            os.close(folder)
+            move(kept, request.numbers)
+            _set_environment(request.environment)
+            parent_death.note_forked()
+            _draw_new_seeds()
+            exitcode = _live_as_worker(request.numbers[-2])
+        except Exception:
+            traceback.print_exc()
+        sys.exit(exitcode)
+
+
+def _set_environment(environment: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in environment.items() if os.environ.get(name) != value})
+    show_environment(COOKIE_VARIABLE, environment[COOKIE_VARIABLE])
+
+
+def _draw_new_seeds() -> None:
+    """Let no two workers draw the same random numbers. Python's own generator does that by itself."""
+    for name, function in (("numpy.random", "seed"), ("torch", "seed")):
+        module: Any = sys.modules.get(name)
+        if module is not None:
+            getattr(module, function)()
+
+
+def _live_as_worker(message: int) -> int:
+    """What loky does in a process that it has started; returns the exit code."""
+    own: Any = process.current_process()
+    with os.fdopen(message, "rb") as start:
+        own._inheriting = True
+        try:
+            spawn.prepare(pickle.load(start))
+            worker = pickle.load(start)
+        finally:
+            del own._inheriting
+    return int(worker._bootstrap())

@@ -1,0 +1,89 @@
+"""How the workers of a pool with ``preload`` are launched: by a fork, and where that can't be, the ordinary way."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mpqueue._engines.loky.forking.fork_server import ForkedPopen, ForkerGoneError, ForkServer
+from mpqueue._engines.loky.forking.forker import Preload
+from mpqueue._engines.loky.launch import Launched, Launching
+from mpqueue.errors import WorkerStartError
+
+_log = logging.getLogger("mpqueue")
+
+#: How many forkers may end over one worker, until it is started the ordinary way.
+TRIES = 3
+
+
+class Preloading:
+    """One for a pool, on its starter's thread. A forker that has ended is replaced when the next worker is wanted."""
+
+    def __init__(self, preload: Preload, environment: Callable[[], Mapping[str, str]]) -> None:
+        self._preload = preload
+        self._environment = environment
+        self._server: ForkServer | None = None
+        self._is_unsafe = False
+        self._is_closing = False
+
+    def launch(self, worker: Launched) -> Any:
+        """Start that process. Raises `WorkerStartError` where what was to be imported can't be, or OSError."""
+        for _ in range(TRIES):
+            try:
+                server = self._server_now()
+                return Launching(worker) if server is None else ForkedPopen(worker, server)
+            except ForkerGoneError as error:
+                _log.debug("the process that workers are forked from is gone: %s", error)
+                self._drop()
+        _log.warning("preload: the process that workers are forked from ends again and again; one starts without it")
+        return Launching(worker)
+
+    def _server_now(self) -> ForkServer | None:
+        """One that can fork; None where it would not be safe."""
+        if self._server is not None and self._server.user != (os.geteuid(), os.getegid()):
+            self._drop()  # its workers would have the rights that this process has given up
+        if self._server is None and not self._is_unsafe:
+            self._start()
+        return self._server
+
+    def _start(self) -> None:
+        self._server = server = ForkServer(self._preload, self._environment())
+        if self._is_closing:
+            server.kill()
+        came_of_it = server.await_imports()
+        if not came_of_it.failure and not came_of_it.threads:
+            return
+        self._drop()
+        if came_of_it.failure:
+            error = WorkerStartError(f"preload: {came_of_it.failure}")
+            error.add_note(came_of_it.where)
+            raise error
+        self._is_unsafe = True
+        _log.warning(
+            "preload: %s, and a fork of a process with threads may hang; workers start the ordinary way, and import by "
+            "themselves",
+            came_of_it.threads,
+        )
+
+    def _drop(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.kill()
+            with contextlib.suppress(OSError):
+                server.close()
+
+    def hurry(self) -> None:
+        """The pool closes: wait for no import any more. On any thread."""
+        self._is_closing = True
+        server = self._server
+        if server is not None and not server.free:
+            server.kill()
+
+    def close(self) -> None:
+        """All workers are gone, and the starter is at its end: so is the forker."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()

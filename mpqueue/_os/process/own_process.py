@@ -1,0 +1,58 @@
+"""What others see of this process, and what it counts of itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+
+from mpqueue._os.process.proc_file import read
+from mpqueue._os.system import choose
+
+#: Which fields of /proc/self/stat, from the state on, say where the variables begin and end in memory.
+_ENV_START, _ENV_END = 47, 48
+
+
+def _list_in_proc() -> list[str]:
+    main, names = str(os.getpid()), []
+    for thread in os.listdir("/proc/self/task"):
+        if thread != main:
+            with contextlib.suppress(OSError):  # it has ended
+                names.append(read(f"/proc/self/task/{thread}/comm").decode(errors="replace").strip())
+    return sorted(names)
+
+
+def _list_by_python() -> list[str]:
+    return sorted(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
+
+
+#: The names of the threads that this process has beside its main one, as the system calls them, those of C libraries
+#: too; where it doesn't tell, those of Python's.
+other_threads = choose(linux=_list_in_proc, posix=_list_by_python)
+
+
+def _show_in_memory(name: str, value: str) -> bool:
+    import ctypes  # only where it is used
+
+    fields = read("/proc/self/stat").rpartition(b")")[2].split()
+    start, end = int(fields[_ENV_START]), int(fields[_ENV_END])
+    block = b"\0" + ctypes.string_at(start, end - start)
+    variable = b"\0" + os.fsencode(name) + b"="
+    at = block.find(variable)
+    if at < 0:
+        return False
+    begin = at + len(variable)
+    room, told = block.index(b"\0", begin) - begin, os.fsencode(value)
+    if len(told) > room:
+        return False
+    ctypes.memmove(start + begin - 1, told.ljust(room, b"-"), room)
+    return True
+
+
+def _show_nothing(name: str, value: str) -> bool:  # noqa: ARG001 - nobody looks there
+    return False
+
+
+#: Have others see that value of a variable which this process was started with, followed by dashes where it was longer;
+#: False where it was shorter, or was not there. To be called once in a fork: what it was started with is gone then.
+show_environment = choose(linux=_show_in_memory, posix=_show_nothing)

@@ -1,0 +1,281 @@
+"""Workers that are forked from a process which has imported what they need: `JobQueue(preload=...)`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+import signal
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpqueue import ItemTimeoutError, JobQueue, JobStatus, WorkerCrashedError, WorkerStartError
+from mpqueue.backends import ExecutorBackend
+from mpqueue.testing import InlinePool
+from tests.support import handlers as do
+from tests.support.programs import descends_from, is_running, start_program
+from tests.support.recorder import Recorder
+from tests.support.strength import workers_of
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+#: A module that no worker has imported by itself, and says in a file that it was.
+HEAVY = """
+import os, pathlib
+with open({folder!r} + "/imported", "a") as file:
+    file.write(f"{{os.getpid()}}\\n")
+{then}
+"""
+
+
+def write_module(folder: Path, monkeypatch: pytest.MonkeyPatch, then: str = "", name: str = "heavy_one") -> str:
+    """A module that a forker can import, and which nobody has."""
+    (folder / f"{name}.py").write_text(HEAVY.format(folder=str(folder), then=then))
+    monkeypatch.syspath_prepend(str(folder))
+    return name
+
+
+def importers(folder: Path) -> list[int]:
+    """The processes that have imported the module."""
+    return [int(line) for line in (folder / "imported").read_text().split()]
+
+
+def has_imported(name: str, item: Any) -> tuple[bool, int, int]:
+    return name in sys.modules, os.getpid(), os.getppid()
+
+
+def test_workers_have_what_one_process_has_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = write_module(tmp_path, monkeypatch)
+    with JobQueue(2, preload=[name], max_items_per_worker=2) as queue:
+        recorder = Recorder(queue)
+        job = queue.run(range(12), partial(has_imported, name), chunksize=1)
+        recorder.check(job)
+        (forker,) = importers(tmp_path)
+        found, pids, parents = (set(column) for column in zip(*job.results, strict=True))
+        assert found == {True}
+        assert parents == {forker}
+        assert len(pids) >= 6
+        assert importers(tmp_path) == [forker]
+        assert len(workers_of(queue)) == 2
+    assert not is_running(forker)
+
+
+_model: list[int] | None = None
+
+
+def load_model(folder: Path) -> None:
+    global _model  # noqa: PLW0603 - as a script does it
+    _model = [os.getpid()]
+    do.count_calls(folder)(0)
+
+
+def look_at_model(item: Any) -> list[int] | None:
+    return _model
+
+
+def test_a_function_is_called_once_and_what_it_leaves_is_every_workers(tmp_path: Path) -> None:
+    with JobQueue(2, preload=partial(load_model, tmp_path)) as queue:
+        job = queue.run(range(4), look_at_model, chunksize=1)
+        (model,) = {tuple(model) for model in job.results if model}
+        assert queue.run([0], do.return_pid).results != list(model)
+    assert [count for _, count in do.calls(tmp_path)] == [1]
+    assert _model is None
+
+
+ENDS: dict[str, tuple[do.Handler, str]] = {
+    "exit code": (do.exit_with(7), "ended with exit code 7 while"),
+    "segfault": (do.segfault, "was ended by SIGSEGV while"),
+    "SIGKILL": (do.kill_self, "was ended by SIGKILL while"),
+    "closed descriptors": (do.close_all_fds, "SIGKILL|was killed"),
+    "sys.exit": (do.sys_exit, "SystemExit: 3"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_how_a_worker_ended_is_told_and_nobody_else_pays(end: str) -> None:
+    bad, message = ENDS[end]
+    with JobQueue(1, preload=["decimal"], max_retries=1) as queue:
+        recorder = Recorder(queue)
+        queue.create_job("job", ["left", "culprit", "right"], do.only("culprit", bad), chunksize=3)
+        job = queue.start("job").result(60)
+        recorder.check(job)
+        assert [job.results[0], job.results[2]] == ["left", "right"]
+        assert [item.attempts for item in job.items] == [1, 2, 1]
+        assert job.items[1].exception is not None
+        assert re.search(message, str(job.items[1].exception))
+        assert len(workers_of(queue)) == 1
+
+
+def test_time_limits_end_a_forked_worker() -> None:
+    with JobQueue(1, preload=["decimal"], timeout=0.3, max_retries=0) as queue:
+        job = queue.run(range(3), do.only(1, do.hang_holding_gil), chunksize=1)
+        assert job.results == [0, None, 2]
+        assert isinstance(job.items[1].exception, ItemTimeoutError)
+
+
+def test_a_forker_that_dies_costs_nobody_anything_and_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, gate = write_module(tmp_path, monkeypatch), Gate(tmp_path)
+    with JobQueue(1, preload=[name], max_retries=0) as queue:
+        queue.create_job("job", range(3), do.only(1, do.block_until_told(gate)), chunksize=3)
+        run = queue.start("job")
+        gate.wait_for(1)
+        (forker,) = importers(tmp_path)
+        os.kill(forker, signal.SIGKILL)
+        wait_until(lambda: not is_running(forker), what="the forker's end")
+        gate.open()
+        assert run.result(60).results == [0, 1, 2]
+        worker = workers_of(queue)
+        # Nobody is there to say how a worker ends that comes from the first one.
+        job = queue.run([0], do.kill_self)
+        assert isinstance(job.items[0].exception, WorkerCrashedError)
+        assert workers_of(queue) != worker
+        first, second = importers(tmp_path)
+        assert first == forker != second
+
+
+THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, name='mine', daemon=True).start()"
+
+
+def test_what_starts_threads_is_named_and_workers_start_the_ordinary_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = write_module(tmp_path, monkeypatch, THREAD)
+    with caplog.at_level(logging.WARNING), JobQueue(1, preload=["decimal", name], max_retries=0) as queue:
+        job = queue.run(range(3), do.only(1, do.exit_zero), chunksize=1)
+        assert job.results == [0, None, 2]
+        (found,) = queue.run([0], partial(has_imported, name)).results
+        assert found is not None
+        assert (found[0], found[2]) == (False, os.getpid())
+    (warning,) = [record.getMessage() for record in caplog.records if "preload" in record.getMessage()]
+    assert "importing 'heavy_one' has started threads (mine)" in warning
+    assert len(importers(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("then", "message"),
+    [("raise ValueError('no licence')", "no licence"), ("os._exit(3)", "no worker can be started|could be started")],
+    ids=["raises", "exits"],
+)
+def test_an_import_that_fails_fails_the_jobs_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str, message: str
+) -> None:
+    name = write_module(tmp_path, monkeypatch, then)
+    with JobQueue(1, preload=[name]) as queue:
+        job = queue.run(range(2), do.succeed)
+    if "exit" in then:  # nobody says what it was: workers may do without
+        assert job.results == [0, 1]
+        return
+    assert job.status is JobStatus.COMPLETED_WITH_ERRORS
+    error = job.items[0].exception
+    assert isinstance(error, WorkerStartError)
+    assert message in str(error)
+    assert name in str(error)
+
+
+def draw(item: Any) -> tuple[float, float]:
+    return random.random(), float(np.random.rand())  # noqa: NPY002
+
+
+def test_no_two_workers_draw_the_same_random_numbers() -> None:
+    with JobQueue(2, preload=["numpy", "random"], max_items_per_worker=1) as queue:
+        job = queue.run(range(6), draw, chunksize=1)
+    for column in zip(*job.results, strict=True):
+        assert len(set(column)) == 6
+
+
+def surroundings(item: Any) -> tuple[str | None, str | None, str, bytes]:
+    shown = Path("/proc/self/environ").read_bytes()
+    return os.environ.get("SET_LATER"), os.environ.get("SET_BEFORE"), os.getcwd(), shown
+
+
+def surroundings_in(queue: JobQueue) -> tuple[str | None, str | None, str, bytes]:
+    (found,) = queue.run([0], surroundings).results
+    assert found is not None
+    return found
+
+
+def test_a_worker_finds_the_surroundings_of_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SET_BEFORE", "1")
+    monkeypatch.delenv("SET_LATER", raising=False)
+    with JobQueue(1, preload=["decimal"], max_retries=0) as queue:
+        first = surroundings_in(queue)
+        assert first[:3] == (None, "1", os.getcwd())
+        monkeypatch.setenv("SET_LATER", "2")
+        monkeypatch.delenv("SET_BEFORE")
+        monkeypatch.chdir(tmp_path)
+        queue.run([0], do.kill_self)
+        second = surroundings_in(queue)
+        assert second[:3] == ("2", None, str(tmp_path))
+        # By this what it leaves behind is found: each worker has its own.
+        cookies = [shown[shown.index(b"MPQUEUE_LANE=") :].split(b"\0")[0] for *_, shown in (first, second)]
+        before, after = (cookie.split(b"/") for cookie in cookies)
+        assert before[:3] == after[:3]
+        assert int(before[3]) + 1 == int(after[3])
+
+
+def leave_a_fork_of_its_own_session(item: Any) -> int:
+    if (child := os.fork()) == 0:
+        os.setsid()
+        signal.pause()
+    return child
+
+
+def test_what_a_forked_worker_leaves_behind_dies_with_it() -> None:
+    with JobQueue(1, preload=["decimal"], max_retries=0) as queue:
+        (child,) = queue.run([0], leave_a_fork_of_its_own_session).results
+        assert child is not None
+        assert is_running(child)
+        queue.run([0], do.kill_self)
+        wait_until(lambda: not is_running(child), what="the child's end")
+
+
+def test_all_end_with_a_program_that_is_killed(tmp_path: Path) -> None:
+    body = """
+    import sys, time
+    from mpqueue import JobQueue
+    from tests.support import handlers as do
+    from tests.support.waiting import Gate
+    from pathlib import Path
+    if __name__ == "__main__":
+        JobQueue(2, preload=["decimal"]).run(range(2), do.announce_pid(Gate(Path(sys.argv[1]))))
+    """
+    gate = Gate(tmp_path / "gate")
+    gate.folder.mkdir()
+    with start_program(tmp_path, body, gate.folder) as program:
+        pids = [int(pid) for pid in gate.wait_for_count(2)]
+        family = descends_from(program.pid)
+        assert {*pids} < {*family}
+        program.kill()
+        program.communicate(timeout=30)
+    wait_until(lambda: not any(map(is_running, family)), what="the end of all")
+
+
+@pytest.mark.parametrize(
+    ("preload", "error", "message"),
+    [
+        (["no_such_module_at_all"], ValueError, "'no_such_module_at_all', which is none that is found here"),
+        ([""], ValueError, "names of modules"),
+        ([3], TypeError, "a list of names of modules, or a function"),
+        (7, TypeError, "a list of names of modules, or a function"),
+    ],
+)
+def test_what_can_be_no_preload_is_refused_at_once(preload: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        JobQueue(1, preload=preload)
+
+
+@pytest.mark.parametrize("make", [InlinePool, lambda: ExecutorBackend(lambda: ThreadPoolExecutor(1), 1)])
+def test_engines_that_fork_no_workers_refuse_it(make: Callable[[], Any]) -> None:
+    with pytest.raises(ValueError, match="preload: expected None"):
+        JobQueue(1, backend=make(), preload=["decimal"])
