@@ -11,7 +11,8 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from mpqueue._wire.pickling.imports import ImportNews
-from mpqueue._wire.pickling.payload import PROTOCOL, Packed
+from mpqueue._wire.pickling.payload import Packed
+from mpqueue._wire.pickling.reducers import PROTOCOL
 
 
 class Ended(IntEnum):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mpqueue._wire.memory.ledger import PIPED, Ledger
-from mpqueue._wire.memory.segments import SegmentRef, SegmentStore
+from mpqueue._wire.memory.segments import Part, SegmentRef, SegmentStore
 from mpqueue._wire.pickling.payload import Packed, load
 
 
@@ -23,7 +23,7 @@ class LentSegments(SegmentStore):
         self._ledger = ledger
         self._chunk_of: dict[int, int] = {}
 
-    def lend(self, buffers: Sequence[memoryview]) -> tuple[SegmentRef, list[int]]:
+    def lend(self, buffers: Sequence[Part]) -> tuple[SegmentRef, list[int]]:
         """See `SegmentStore.lend`. Raises OSError where the parent could not open it."""
         if self._ledger.words[PIPED]:
             raise OSError(errno.EACCES, "the program can't open what its workers share (has it changed its user?)")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import importlib.resources
-import importlib.util
 import io
 import json
 import os
@@ -21,6 +20,8 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+
+from tests.support.needed import needs
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 #: Seconds that one example may take; far more than it needs.
@@ -267,14 +268,6 @@ def test_search_parameters_bears_a_killed_fit(tmp_path: Path, surroundings: dict
     assert settings.startswith("20 settings, 3 fits each")
     assert "right" in best
     assert float(score.partition("%")[0]) > 80
-
-
-def needs(*modules: str) -> None:
-    """Skip where a heavy example's packages are not installed; where the run says that they must be, fail."""
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing and not os.environ.get("MPQUEUE_TEST_HEAVY"):
-        pytest.skip(f"needs {', '.join(missing)}: make test-heavy")
-    assert not missing
 
 
 def test_torch_batch(pictures: Path, tmp_path: Path, surroundings: dict[str, str]) -> None:

@@ -222,6 +222,7 @@ MAY_USE_THE_SYSTEM = {
         "mpqueue/_worker/elsewhere/dask_side.py",
         "psutil",
     ): "in Dask's nanny, which has it: a worker's children",
+    ("mpqueue/_wire/pickling/reducers.py", "ctypes"): "Pillow tells where pixels are by an address, on every system",
 }
 
 

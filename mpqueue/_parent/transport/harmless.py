@@ -6,6 +6,7 @@ metaclass, and that may have a hash of its own.
 
 from __future__ import annotations
 
+import array
 import builtins
 import copyreg
 import datetime as dt
@@ -22,8 +23,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mpqueue._wire.memory.segments import SegmentStore
-from mpqueue._wire.pickling import main_names, packed_functions
-from mpqueue._wire.pickling.payload import PROTOCOL, Buffers, NotPlainError, Packed, dump_with
+from mpqueue._wire.pickling import main_names, packed_functions, rebuilding
+from mpqueue._wire.pickling.beside import Buffers, Pickled
+from mpqueue._wire.pickling.payload import NotPlainError, Packed, dump_with
+from mpqueue._wire.pickling.reducers import PLAIN, PROTOCOL, has_gaps, reduce_with_gaps
 from mpqueue._worker.handlers.called import Call
 
 #: What is asked of an object whose type is known: whether it holds nothing but what is its type's own.
@@ -64,6 +67,8 @@ _TYPES = (
     pathlib.PurePosixPath,
     uuid.UUID,
     functools.partial,
+    io.BytesIO,
+    array.array,
     packed_functions.PackedFunction,
     Call,
 )
@@ -73,7 +78,12 @@ _registered = copyreg.dispatch_table.get
 _known: dict[int, Check] = {id(kind): _always for kind in _TYPES}
 _known |= {id(types.FunctionType): _is_imported, id(types.BuiltinFunctionType): _always}
 #: Pickled by name: those types, and what puts them together again.
-_MAKERS = (builtins.getattr, packed_functions.PackedFunction(b"").__reduce__()[0])
+_MAKERS = (
+    builtins.getattr,
+    rebuilding.bytes_io,
+    rebuilding.number_array,
+    packed_functions.PackedFunction(b"").__reduce__()[0],
+)
 _named = {id(named) for named in (*_TYPES, *_MAKERS)}
 #: Numpy's dtypes of which there is one each, which most arrays have.
 _own_dtypes: set[int] = set()
@@ -85,6 +95,7 @@ class _Numpy:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.is_known = False
+        self.array: Any = None  #: its type
         self._kept: list[Any] = []  #: what is known by its identity must not be another's
 
     def learn(self) -> bool:
@@ -105,6 +116,7 @@ class _Numpy:
         scalars = {dtype.type for dtype in dtypes if dtype.kind not in "OV"}
         samples = [np.zeros(2), np.zeros((4, 4))[::2, ::2], np.float64(1.0), dtypes[0]]
         makers = [sample.__reduce_ex__(PROTOCOL)[0] for sample in samples]
+        self.array = np.ndarray
         self._kept = [np.ndarray, np.dtype, *scalars, *makers, *dtypes]
         _own_dtypes.update(id(dtype) for dtype in dtypes if _is_own_dtype(dtype))
         _named.update(map(id, [np.ndarray, np.dtype, *scalars, *makers]))
@@ -129,16 +141,26 @@ def _is_known(obj: Any) -> bool:
 class _Pickler(pickle.Pickler):
     """The hook is called for everything but plain built-in types, so these cost nothing."""
 
+    dispatch_table = PLAIN
+
+    def __init__(self, file: Pickled, buffers: Buffers) -> None:
+        super().__init__(file, PROTOCOL, buffer_callback=None if buffers.in_band else buffers.take)
+        self._array = None if buffers.in_band else _numpy.array
+
     def reducer_override(self, obj: Any) -> Any:
         if _is_known(obj) or (not _numpy.is_known and _numpy.learn() and _is_known(obj)):
-            return NotImplemented
+            if type(obj) is not self._array or obj.flags.forc or not has_gaps(obj):
+                return NotImplemented
+            return reduce_with_gaps(obj)
         raise NotPlainError
 
 
-def _harmlessly(obj: Any, buffers: Buffers | None) -> bytes:
-    written = io.BytesIO()
-    _Pickler(written, PROTOCOL, buffer_callback=None if buffers is None else buffers.take).dump(obj)
-    return written.getvalue()
+def _harmlessly(obj: Any, buffers: Buffers) -> Pickled:
+    written = Pickled()
+    _Pickler(written, buffers).dump(obj)
+    if buffers.in_band:
+        written.unwrap()
+    return written
 
 
 def dump_harmless(obj: Any, store: SegmentStore | None = None) -> Packed | None:
@@ -153,7 +175,7 @@ def dump_harmless_parts(obj: Any) -> tuple[bytes, list[memoryview]] | None:
     """The same, as the pickle and the big buffers beside it, which are not copied."""
     buffers = Buffers()
     try:
-        return _harmlessly(obj, buffers), buffers
+        return _harmlessly(obj, buffers).whole(), buffers.contiguous()
     except Exception:
         return None
 

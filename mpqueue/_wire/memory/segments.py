@@ -36,8 +36,8 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from mpqueue._os.descriptors import reopen as open_anew
 from mpqueue._os.memory.leases import is_open_once, leases_tell, make_leasable
@@ -77,6 +77,17 @@ class SegmentRef(NamedTuple):
     inode: int  #: tells it from whatever else is found under this path
 
 
+class Pieces(NamedTuple):
+    """Bytes that come to be while they are written: so many, in pieces that are of use until the next is asked for."""
+
+    nbytes: int
+    make: Callable[[], Iterator[memoryview]]
+
+
+#: What is written into a segment in one.
+Part: TypeAlias = memoryview | Pieces
+
+
 class SegmentGoneError(OSError):
     """The writer of a segment died before the reader had opened it, or the reader can't open it at all."""
 
@@ -108,17 +119,23 @@ class Segment:
         _descriptors[self.serial] = self._fd
         self._memory: Any = None  #: our own mapping, the only way to write to it once it is sealed
 
-    def fill(self, buffers: Sequence[memoryview], offsets: Sequence[int], size: int) -> SegmentRef:
+    def fill(self, buffers: Sequence[Part], offsets: Sequence[int], size: int) -> SegmentRef:
         """Write the buffers at these offsets, with no gap of a page. Raises OSError where there is no memory for it.
 
         It is as large from then on as it was when it was filled first.
         """
         memory = self._mapped() if self.capacity else None
+        write = functools.partial(_write_all, self._fd) if memory is None else functools.partial(_copy_all, memory)
         for buffer, offset in zip(buffers, offsets, strict=True):
-            if memory is None:
-                _write_all(self._fd, buffer, offset)
-            else:
-                _copy_all(memory, buffer, offset)
+            if type(buffer) is memoryview:
+                write(buffer, offset)
+                continue
+            at = offset
+            for piece in buffer.make():
+                write(piece, at)
+                at += piece.nbytes
+            if at != offset + buffer.nbytes:
+                raise ValueError(f"expected {buffer.nbytes} bytes to write, got {at - offset}")
         if not self.capacity:
             os.ftruncate(self._fd, size)
             self.capacity = size
@@ -210,7 +227,7 @@ def _copy_all(memory: memoryview, buffer: memoryview, offset: int) -> None:
         memory[offset + at : offset + at + piece.nbytes] = piece
 
 
-def layout(buffers: Sequence[memoryview]) -> tuple[list[int], int]:
+def layout(buffers: Sequence[Part]) -> tuple[list[int], int]:
     """Where each buffer begins, and the size of it all."""
     offsets, end = [], 0
     for buffer in buffers:
@@ -233,7 +250,7 @@ class SegmentStore:
         self._lent: OrderedDict[int, Segment] = OrderedDict()
         self._lock = threading.Lock()
 
-    def lend(self, buffers: Sequence[memoryview]) -> tuple[SegmentRef, list[int]]:
+    def lend(self, buffers: Sequence[Part]) -> tuple[SegmentRef, list[int]]:
         """Put the buffers into a segment; returns its name and where each begins. Raises OSError without memory."""
         offsets, size = layout(buffers)
         segment = self._take(size)
@@ -292,7 +309,7 @@ class CommonSegment:
     lends it holds it until the worker has no view left, or gives it up.
     """
 
-    def __init__(self, buffers: Sequence[memoryview]) -> None:
+    def __init__(self, buffers: Sequence[Part]) -> None:
         self.offsets, size = layout(buffers)
         segment = spare.take(size) or Segment()
         self.ref = segment.fill(buffers, self.offsets, size)

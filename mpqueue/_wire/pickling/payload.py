@@ -20,17 +20,19 @@ import threading
 from collections import ChainMap
 from collections.abc import Callable, Sequence
 from types import CodeType, FunctionType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import cloudpickle
 
-from mpqueue._wire.memory.segments import AVAILABLE, BIG, BIG_BUFFER, CommonSegment, SegmentRef, SegmentStore, log, view
+from mpqueue._wire.memory.segments import AVAILABLE, BIG, CommonSegment, Part, SegmentRef, SegmentStore, log, view
 from mpqueue._wire.pickling import main_names
+from mpqueue._wire.pickling.beside import Buffers, Pickled
+from mpqueue._wire.pickling.reducers import PROTOCOL, dump_by, table
 
-PROTOCOL = 5
-
+#: Pickles an object; its big buffers are taken by the second.
+Into = Callable[[Any, Buffers], Pickled]
 #: Puts buffers into a segment: its name, and where each of them begins.
-Lend = Callable[[Sequence[memoryview]], tuple[SegmentRef, list[int]]]
+Lend = Callable[[Sequence[Part]], tuple[SegmentRef, list[int]]]
 
 
 class Packed(NamedTuple):
@@ -52,7 +54,7 @@ def dump(obj: Any, store: SegmentStore | None = None) -> Packed:
     return dump_with(_plain_or_cloud, obj, store)
 
 
-def dump_with(into: Callable[[Any, Buffers | None], bytes], obj: Any, store: SegmentStore | None) -> Packed:
+def dump_with(into: Into, obj: Any, store: SegmentStore | None) -> Packed:
     """The same by another way to pickle, which is called with what takes the big buffers, where any is to."""
     return _dump(into, obj, None if store is None else store.lend)
 
@@ -64,7 +66,7 @@ def dump_code(obj: Any, *, whole: bool = False) -> tuple[Packed, CommonSegment |
     """
     made: list[CommonSegment] = []
 
-    def lend(buffers: Sequence[memoryview]) -> tuple[SegmentRef, list[int]]:
+    def lend(buffers: Sequence[Part]) -> tuple[SegmentRef, list[int]]:
         made.append(CommonSegment(buffers))
         return made[0].ref, made[0].offsets
 
@@ -75,20 +77,20 @@ def dump_code(obj: Any, *, whole: bool = False) -> tuple[Packed, CommonSegment |
 def dump_by_reference(obj: Any) -> tuple[bytes, list[memoryview]]:
     """Plain pickle, which names classes and functions, and the big buffers, which are not copied."""
     buffers = Buffers()
-    return pickle.dumps(obj, PROTOCOL, buffer_callback=buffers.take), buffers
+    return _plain(obj, buffers).whole(), buffers.contiguous()
 
 
 def dump_by_value(obj: Any) -> tuple[bytes, list[memoryview]]:
     """Like `dump_by_reference`, but what is of ``__main__`` or of a function goes along whole."""
     buffers = Buffers()
-    return _cloud(obj, buffers), buffers
+    return _cloud(obj, buffers).whole(), buffers.contiguous()
 
 
 def weigh_code(obj: Any) -> int:
     """How many bytes `dump_code` would make of it. Raises what that raises; copies no big buffer."""
     buffers = Buffers()
     data = _cloud(obj, buffers)
-    return len(data) + sum(buffer.nbytes for buffer in buffers)
+    return data.nbytes + sum(buffer.nbytes for buffer in buffers.parts())
 
 
 def load(packed: Packed, on_free: Callable[[int], object] | None = None) -> Any:
@@ -151,37 +153,22 @@ def _fill_new_class(fill: Callable[..., Any], kind: type, state: tuple[dict[str,
     return kind if state[0].keys() <= vars(kind).keys() else fill(kind, state)
 
 
-class Buffers(list[memoryview]):
-    """The big buffers that pickling met."""
-
-    def take(self, buffer: pickle.PickleBuffer) -> bool:
-        """True: keep this one in the pickle. False: it travels beside it."""
-        try:
-            raw = buffer.raw()
-        except BufferError:  # not contiguous
-            return True
-        if raw.nbytes < BIG_BUFFER:
-            return True
-        self.append(raw)
-        return False
-
-
-def _dump(into: Callable[[Any, Buffers | None], bytes], obj: Any, lend: Lend | None) -> Packed:
+def _dump(into: Into, obj: Any, lend: Lend | None) -> Packed:
     if lend is None or not AVAILABLE:
         return _whole(into, obj)
     buffers = Buffers()
     data = into(obj, buffers)
     try:
-        return _beside(data, buffers, lend)
+        return _beside(data, buffers.parts(), lend)
     except OSError as error:
         _warn_once(f"big data goes through pipes, which is slower: {error}")
-        return Packed(into(obj, None))
+        return Packed(into(obj, Buffers(in_band=True)).whole())
 
 
-def _whole(into: Callable[[Any, Buffers | None], bytes], obj: Any) -> Packed:
+def _whole(into: Into, obj: Any) -> Packed:
     before, _here.is_whole = _here.is_whole, True
     try:
-        return Packed(into(obj, None))
+        return Packed(into(obj, Buffers(in_band=True)).whole())
     finally:
         _here.is_whole = before
 
@@ -198,34 +185,45 @@ def is_whole() -> bool:
     return _here.is_whole
 
 
-def _plain_or_cloud(obj: Any, buffers: Buffers | None) -> bytes:
+def _plain_or_cloud(obj: Any, buffers: Buffers) -> Pickled:
     try:
-        data = pickle.dumps(obj, PROTOCOL, buffer_callback=None if buffers is None else buffers.take)
+        data = _plain(obj, buffers)
     except Exception:
         data = None
-    if data is not None and main_names.MARK not in data:
+    if data is not None and not data.names(main_names.MARK):
         return data
-    if buffers is not None:
-        buffers.clear()
+    buffers.clear()
     return _cloud(obj, buffers)
 
 
-def _named_or_cloud(obj: Any, buffers: Buffers | None) -> bytes:
+def _plain(obj: Any, buffers: Buffers) -> Pickled:
+    written = Pickled()
+    pickler = pickle.Pickler(written, PROTOCOL, buffer_callback=None if buffers.in_band else buffers.take)
+    pickler.dispatch_table = table()
+    dump_by(pickler, obj, buffers)
+    if buffers.in_band:
+        written.unwrap()
+    return written
+
+
+def _named_or_cloud(obj: Any, buffers: Buffers) -> Pickled:
     """A function that the other side can import is named, as cloudpickle would, at a tenth of the price."""
     importable = type(obj) is FunctionType and obj.__module__ not in main_names.NAMES and obj.__module__ in sys.modules
     if importable and not cloudpickle.list_registry_pickle_by_value():
         with contextlib.suppress(pickle.PicklingError, AttributeError):  # its name leads elsewhere
-            return pickle.dumps(obj, PROTOCOL)
+            return Pickled([pickle.dumps(obj, PROTOCOL)])
     return _cloud(obj, buffers)
 
 
-def _cloud(obj: Any, buffers: Buffers | None) -> bytes:
+def _cloud(obj: Any, buffers: Buffers) -> Pickled:
     spawned = sys.modules.get("__mp_main__")
     if spawned is not None:  # cloudpickle knows only the other name of a script
         cloudpickle.register_pickle_by_value(spawned)
-    written = io.BytesIO()
-    _CloudPickler(written, None if buffers is None else buffers.take).dump(obj)
-    return written.getvalue()
+    written = Pickled()
+    dump_by(_CloudPickler(written, buffers), obj, buffers)
+    if buffers.in_band:
+        written.unwrap()
+    return written
 
 
 def _reduce_code(code: CodeType) -> tuple[Any, ...]:
@@ -246,25 +244,24 @@ _plain_reduce_code: Callable[[CodeType], tuple[Any, ...]] = cloudpickle.CloudPic
 class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     """Pickles functions by value, with their file names; those of ``__main__`` with a namespace in common."""
 
-    dispatch_table: ClassVar[Any] = ChainMap({CodeType: _reduce_code}, cloudpickle.CloudPickler.dispatch_table)
-
-    def __init__(self, file: io.BytesIO, buffer_callback: Callable[[pickle.PickleBuffer], bool] | None) -> None:
-        super().__init__(file, PROTOCOL, buffer_callback=buffer_callback)
+    def __init__(self, file: Pickled, buffers: Buffers) -> None:
+        self.dispatch_table = ChainMap({CodeType: _reduce_code}, table(), cloudpickle.CloudPickler.dispatch_table)
+        super().__init__(file, PROTOCOL, buffer_callback=None if buffers.in_band else buffers.take)
         for namespace in main_names.namespaces():
             self.globals_ref[id(namespace)] = main_names.MainNames()
 
 
-def _beside(data: bytes, buffers: list[memoryview], lend: Lend) -> Packed:
+def _beside(data: Pickled, buffers: Sequence[Part], lend: Lend) -> Packed:
     """The pickle with what is big of it in a segment."""
-    big_body = len(data) >= BIG
-    if not buffers and not big_body:
-        return Packed(data)
-    parts = [*buffers, memoryview(data)] if big_body else list(buffers)
+    big_body = data.nbytes >= BIG
+    if not big_body and not buffers:
+        return Packed(data.whole())
+    parts = [*buffers, data.part()] if big_body else list(buffers)
     ref, offsets = lend(parts)
     spans = tuple((offset, part.nbytes) for offset, part in zip(offsets, parts, strict=True))
     if big_body:
         return Packed(b"", ref, spans[:-1], spans[-1])
-    return Packed(data, ref, spans)
+    return Packed(data.whole(), ref, spans)
 
 
 @functools.cache
@@ -289,9 +286,9 @@ class _PlainPickler(pickle.Pickler):
 
 def dump_plain(obj: Any, store: SegmentStore | None = None) -> Packed | None:
     """Pickle an object if it consists of plain data, which always comes back; None where it does not."""
-    written = io.BytesIO()
+    written = Pickled()
     try:
         _PlainPickler(written, PROTOCOL).dump(obj)
     except Exception:
         return None
-    return dump_with(lambda *_: written.getvalue(), obj, store)
+    return dump_with(lambda *_: written, obj, store)

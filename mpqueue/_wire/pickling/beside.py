@@ -1,0 +1,122 @@
+"""What comes of pickling: the pickle in pieces, and the buffers beside it.
+
+Nothing of these is a copy: a `bytes` object of 64 KB and more is a piece of its own, a buffer is the memory of the
+array that has it. Some buffers are known only when all is pickled, or come to be while they are written (`Pieces`).
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any, Protocol
+
+from mpqueue._wire.memory.segments import BIG_BUFFER, Part, Pieces
+
+#: From so many bytes on, the content of a `bytes` object or a string is no part of a frame of a pickle.
+UNFRAMED = 64 << 10
+
+
+class Pickled(list[Any]):
+    """A pickle in pieces, which are bytes of some kind: `pickle.Pickler` writes to it as to a file."""
+
+    write = list.append
+
+    def unwrap(self) -> None:
+        """Of buffers that have stayed in the pickle, take what is in them."""
+        self[:] = [piece.raw() if type(piece) is pickle.PickleBuffer else piece for piece in self]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all pieces."""
+        return len(self[0]) if len(self) == 1 else sum(map(len, self))
+
+    def whole(self) -> bytes:
+        """All in one. Costs a copy where there are several pieces."""
+        return self[0] if len(self) == 1 else b"".join(self)  # a single one is a frame
+
+    def part(self) -> Pieces:
+        """The same, to be written where other buffers are."""
+        return Pieces(self.nbytes, lambda: map(memoryview, self))
+
+    def names(self, mark: bytes) -> bool:
+        """Whether the pickle itself has these bytes; what is large in it is data, and not looked at."""
+        if len(self) == 1:
+            return mark in self[0]
+        before = b""
+        for piece in self:
+            if not (len(piece) >= UNFRAMED and _announces(before, len(piece))):
+                if mark in piece:  # a frame: what is no frame is large
+                    return True
+                before = piece
+            else:
+                before = b""
+        return False
+
+
+def _announces(frame: Any, size: int) -> bool:
+    """Whether what ends so is followed by so many bytes of data."""
+    short, long = frame[-5:], frame[-9:]
+    return (short[:1] in (b"B", b"X") and short[1:] == size.to_bytes(8, "little")[:4] and size < 1 << 32) or (
+        long[:1] in (b"\x8e", b"\x8d", b"\x96") and long[1:] == size.to_bytes(8, "little")
+    )
+
+
+class Storage(Protocol):
+    """Memory that several objects of one pickle are views of: only what they have of it is sent."""
+
+    def settle(self) -> None:
+        """All that views it is pickled."""
+
+    def memory(self) -> memoryview:
+        """What is to be sent of it."""
+
+
+class Later(bytearray):
+    """Stands for a buffer while pickling."""
+
+    __slots__ = ("source",)
+
+    source: Part | Storage
+
+    def __init__(self, source: Part | Storage) -> None:
+        self.source = source
+
+
+class Buffers(list[Any]):
+    """The big buffers that pickling met, in their order. With ``in_band`` none are taken: all stay in the pickle."""
+
+    def __init__(self, *, in_band: bool = False) -> None:
+        super().__init__()
+        self.in_band = in_band
+        self.storages: dict[tuple[int, int], Any] = {}  #: by address and size, what the objects here are views of
+
+    def take(self, buffer: pickle.PickleBuffer) -> bool:
+        """True: keep this one in the pickle. False: it travels beside it."""
+        try:
+            raw = buffer.raw()
+        except BufferError:  # not contiguous
+            return True
+        if raw.nbytes < BIG_BUFFER:
+            stands_for = raw.obj
+            if type(stands_for) is not Later:
+                return True
+            self.append(stands_for.source)
+            return False
+        self.append(raw)
+        return False
+
+    def clear(self) -> None:
+        """Pickling begins anew."""
+        super().clear()
+        self.storages.clear()
+
+    def parts(self) -> list[Part]:
+        """What is to be written, when all is pickled."""
+        if not self.storages:
+            return self
+        for storage in self.storages.values():
+            storage.settle()
+        return [part if isinstance(part, memoryview | Pieces) else part.memory() for part in self]
+
+    def contiguous(self) -> list[memoryview]:
+        """The same, each in one: what comes to be while it is written is made here."""
+        return [part if isinstance(part, memoryview) else memoryview(b"".join(part.make())) for part in self.parts()]

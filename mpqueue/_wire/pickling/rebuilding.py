@@ -1,0 +1,73 @@
+"""What makes objects again of which `reducers` took the memory apart.
+
+Pickles name these functions, and journals keep pickles for years: names, places and arguments stay as they are. What
+needs other arguments is a new function. No library is imported before an object of it is made.
+"""
+
+from __future__ import annotations
+
+import array
+import io
+import sys
+from typing import Any
+
+
+def bytes_io(content: bytes, position: int, attributes: dict[str, Any] | None) -> io.BytesIO:
+    """An `io.BytesIO`, which shares the content until one of them is written to."""
+    made = io.BytesIO(content)
+    made.seek(position)
+    if attributes:
+        vars(made).update(attributes)
+    return made
+
+
+def number_array(typecode: str, itemsize: int, byteorder: str, content: Any) -> array.array[Any]:
+    """An `array.array`. Raises ValueError where its numbers have another size here."""
+    made = array.array(typecode)
+    if made.itemsize != itemsize:
+        raise ValueError(f"expected numbers of type {typecode!r} of {itemsize} bytes, got {made.itemsize} here")
+    made.frombytes(content)
+    if byteorder != sys.byteorder:
+        made.byteswap()
+    return made
+
+
+def memory_view(content: Any, layout: str, shape: tuple[int, ...], readonly: bool) -> memoryview:
+    """A `memoryview`."""
+    flat = memoryview(content).cast("B")
+    made = flat if layout == "B" and shape == flat.shape else flat.cast(layout, shape)  # type: ignore[call-overload]
+    return made.toreadonly() if readonly else made
+
+
+def storage(content: Any, start: Any = b"") -> tuple[Any, int]:
+    """What tensors are views of, and the byte of the original at which it begins."""
+    import torch
+
+    made = torch.frombuffer(content, dtype=torch.uint8).untyped_storage() if len(content) else torch.UntypedStorage(0)
+    return made, int.from_bytes(start, "little")
+
+
+def tensor(
+    stored: tuple[Any, int], dtype: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: bool
+) -> Any:
+    """A `torch.Tensor`, a view of that storage; ``rest`` is True alone where it requires a gradient."""
+    import torch
+
+    storage, start = stored
+    made = torch.empty(0, dtype=dtype, device="cpu")
+    made.set_(storage, offset - start // made.element_size(), size, stride)
+    if rest:
+        made.requires_grad = True
+    return made
+
+
+def image(kind: Any, state: list[Any], mode: str, size: tuple[int, int], content: Any) -> Any:
+    """An image of Pillow, of pixels as Pillow has them in memory; ``state`` is that of an empty one."""
+    from PIL import Image
+
+    core: Any = vars(Image)["core"]
+    made = kind.__new__(kind)
+    made.__setstate__(state)
+    made.im = core.map_buffer(content, size, "raw", 0, (mode, 0, 1))
+    made._size = size  # noqa: SLF001 - as Pillow's own `__setstate__` does
+    return made

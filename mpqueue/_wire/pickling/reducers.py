@@ -1,0 +1,346 @@
+"""The types that are taken apart otherwise than they do it themselves, so that their memory is copied once.
+
+Each of them would put all its content into the pickle, which is several copies of it. Here it becomes a buffer beside
+the pickle, as numpy's arrays do it by themselves.
+
+============================  ======================================================================================
+type                          why, and how
+============================  ======================================================================================
+`numpy.ndarray`, with gaps    numpy makes a contiguous copy and puts that into the pickle. The copy is made where it is
+                              sent from instead. Arrays without gaps, in any order, are left to numpy.
+`torch.Tensor`, on the CPU    torch saves its storage as a file in the pickle. The storage is the buffer; tensors that
+                              are views of one storage are again. Only the part is sent that tensors of this pickle
+                              view. Parameters and modules consist of tensors. Sparse and quantized tensors, those with
+                              attributes, hooks or names, and subclasses are left to torch.
+a tensor on another device    is refused: a copy of it on the device, made by each worker, is seldom what is meant.
+`PIL.Image.Image`, and what   Pillow packs pixels of 4 bytes into 3, in Python, and unpacks them. The buffer is its
+`PIL.Image.open` returns      memory. Images with palettes are left to Pillow.
+`io.BytesIO`                  copies its content when it is made again, if not made of one `bytes` object.
+`array.array`                 makes a `bytes` object of its content first.
+`memoryview`                  can't be pickled otherwise. What it views is copied.
+============================  ======================================================================================
+
+`bytes`, `bytearray` and `str` are no part of this: in the pickle they are pieces of their own, see `beside`. What users
+have registered in `copyreg` goes before all of these. A type is found by its identity, so a subclass is left to itself,
+and all others cost nothing. No library is imported for this.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import copyreg
+import ctypes
+import functools
+import io
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mpqueue._wire.memory.segments import BIG_BUFFER, Pieces
+from mpqueue._wire.pickling import rebuilding
+from mpqueue._wire.pickling.beside import Buffers, Later
+
+PROTOCOL = 5
+#: Bytes of what is made while it is written: they stay in the processor's cache.
+PIECE = 256 << 10
+#: A part of a storage begins at a multiple of this, so that what is aligned in it stays so.
+ALIGNMENT = 64
+
+Reduce = Callable[[Any], Any]
+
+
+def table() -> dict[type, Reduce]:
+    """For `pickle.Pickler.dispatch_table`; not to be changed. Costs 0.3 us."""
+    if len(sys.modules) != _imported.modules or copyreg.dispatch_table != _imported.registered:
+        _imported.learn()
+    return _imported.table
+
+
+def dump_by(pickler: pickle.Pickler, obj: Any, buffers: Buffers) -> None:
+    """Pickle an object by a pickler that has this table and these buffers."""
+    before, _under_way.buffers = _under_way.buffers, buffers
+    try:
+        pickler.dump(obj)
+    finally:
+        _under_way.buffers = before
+
+
+class _UnderWay(threading.local):
+    buffers = Buffers(in_band=True)  #: of the object that this thread pickles
+
+
+_under_way = _UnderWay()
+
+
+def has_gaps(array: Any) -> bool:
+    """True for a numpy array that numpy would copy into its pickle, and that is big."""
+    if array.flags.forc or array.nbytes < BIG_BUFFER:
+        return False
+    kind = array.dtype
+    if kind.hasobject or kind.isbuiltin == 2 or kind.kind not in "biufcSUV" or not kind.isnative:
+        return False  # of others numpy makes no buffer, or something else where they are read
+    by_stride = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+    return not array.transpose(by_stride).flags.c_contiguous
+
+
+def reduce_with_gaps(array: Any) -> Any:
+    """Of such an array."""
+    make, arguments, *_ = type(array)((0,), array.dtype).__reduce_ex__(PROTOCOL)
+    if type(arguments[0]) is not pickle.PickleBuffer:
+        return array.__reduce_ex__(PROTOCOL)
+    source = Pieces(array.nbytes, functools.partial(_contiguous, array))
+    return make, (pickle.PickleBuffer(Later(source)), array.dtype, array.shape, "C")
+
+
+def _contiguous(array: Any) -> Iterator[memoryview]:
+    """Its content in C order, in pieces."""
+    if array.nbytes <= PIECE or not array.ndim:
+        yield memoryview(array.tobytes())
+        return
+    rows = PIECE * len(array) // array.nbytes
+    if rows:
+        for at in range(0, len(array), rows):
+            yield memoryview(array[at : at + rows].tobytes())
+    else:
+        for part in array:
+            yield from _contiguous(part)
+
+
+def _reduce_array(array: Any) -> Any:
+    if array.flags.forc or _under_way.buffers.in_band or not has_gaps(array):
+        return array.__reduce_ex__(PROTOCOL)
+    return reduce_with_gaps(array)
+
+
+class _TensorStorage:
+    """The storage of one or more tensors of this pickle."""
+
+    def __init__(self, untyped: Any, size: int, *, in_band: bool) -> None:
+        self._untyped = untyped
+        self._start = bytearray(8)
+        self._in_band = in_band
+        self.first, self.end = size, 0  #: of the bytes that tensors view
+
+    def __reduce__(self) -> Any:
+        if self._in_band:
+            return rebuilding.storage, (pickle.PickleBuffer(self._whole()),)
+        later = (Later(self), Later(memoryview(self._start)))
+        return rebuilding.storage, tuple(map(pickle.PickleBuffer, later))
+
+    def settle(self) -> None:
+        """See `beside.Storage`."""
+        self.first = min(self.first, self.end) // ALIGNMENT * ALIGNMENT
+        self._start[:] = self.first.to_bytes(8, "little")
+
+    def memory(self) -> memoryview:
+        """See `beside.Storage`."""
+        return self._whole()[self.first : self.end]
+
+    def _whole(self) -> memoryview:
+        torch = sys.modules["torch"]
+        return memoryview(torch.empty(0, dtype=torch.uint8, device="cpu").set_(self._untyped).numpy())
+
+
+def _reduce_tensor(tensor: Any) -> Any:
+    device = tensor.device.type
+    if device not in {"cpu", "meta"}:
+        raise TypeError(f"a tensor on {tensor.device} is not sent to workers: send tensor.cpu(), or load it in setup")
+    torch = sys.modules["torch"]
+    if (
+        device == "meta"
+        or tensor.layout is not torch.strided
+        or tensor.is_quantized
+        or vars(tensor)
+        or tensor._backward_hooks  # noqa: SLF001 - asked by torch's own pickling
+        or tensor.is_conj()
+        or tensor.is_neg()
+        or any(getattr(tensor, "names", ()))
+        or "numpy" not in sys.modules
+    ):
+        return tensor.__reduce_ex__(PROTOCOL)
+    offset, size, stride = tensor.storage_offset(), tuple(tensor.size()), tensor.stride()
+    stored = _stored(_under_way.buffers, tensor)
+    if tensor.numel():
+        width = tensor.element_size()
+        stored.first = min(stored.first, offset * width)
+        last = sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+        stored.end = max(stored.end, (offset + last + 1) * width)
+    arguments = (stored, tensor.dtype, offset, size, stride)
+    return rebuilding.tensor, (*arguments, True) if tensor.requires_grad else arguments
+
+
+def _stored(buffers: Buffers, tensor: Any) -> _TensorStorage:
+    untyped = tensor.untyped_storage()
+    size = untyped.nbytes()
+    where = (untyped.data_ptr(), size)
+    known: _TensorStorage | None = buffers.storages.get(where)
+    if known is None:
+        known = buffers.storages[where] = _TensorStorage(untyped, size, in_band=buffers.in_band or size < BIG_BUFFER)
+    return known
+
+
+#: The modes of images whose pixels are in memory as `rebuilding.image` maps them: how Pillow calls that, and its bytes.
+_MODES = {
+    "L": ("L", 1),
+    "RGB": ("RGBX", 4),
+    "RGBA": ("RGBA", 4),
+    "RGBX": ("RGBX", 4),
+    "CMYK": ("CMYK", 4),
+    "I": ("I", 4),
+    "F": ("F", 4),
+}
+
+
+def _reduce_image(image: Any) -> Any:
+    image.load()
+    mode, size = image.mode, image.size
+    raw, width = _MODES.get(mode, ("", 0))
+    nbytes = size[0] * size[1] * width
+    if not nbytes or image.getpalette() is not None:
+        return image.__reduce_ex__(PROTOCOL)
+    content: Any = _pixels(image, nbytes)
+    if content is None:
+        if _under_way.buffers.in_band or nbytes < BIG_BUFFER:
+            return image.__reduce_ex__(PROTOCOL)
+        content = Later(Pieces(nbytes, functools.partial(_bands, image, raw, max(1, PIECE // (size[0] * width)))))
+    state = _without_pixels(image)
+    if state[1:5] != [mode, size, None, b""]:
+        return image.__reduce_ex__(PROTOCOL)
+    state[2] = (0, 0)
+    return rebuilding.image, (type(image), state, mode, size, pickle.PickleBuffer(content))
+
+
+def _without_pixels(image: Any) -> list[Any]:
+    """What it would be pickled as, of a twin that has no pixels to give."""
+    kind: Any = type(image)
+    twin = kind.__new__(kind)
+    vars(twin).update(vars(image), tobytes=bytes)
+    state: list[Any] = twin.__getstate__()
+    return state
+
+
+def _bands(image: Any, raw: str, rows: int) -> Iterator[memoryview]:
+    """The pixels as they are in memory, so many rows at a time."""
+    width, height = image.size
+    for at in range(0, height, rows):
+        yield memoryview(image.crop((0, at, width, min(at + rows, height))).tobytes("raw", raw))
+
+
+class _ArrowArray(ctypes.Structure):
+    """Where Arrow says that memory is: a part of the "Arrow C data interface", which does not change."""
+
+
+_ArrowArray._fields_ = [
+    *((name, ctypes.c_int64) for name in ("length", "null_count", "offset", "n_buffers", "n_children")),
+    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
+    ("children", ctypes.POINTER(ctypes.POINTER(_ArrowArray))),
+]
+_pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer_of.argtypes, _pointer_of.restype = (ctypes.py_object, ctypes.c_char_p), ctypes.c_void_p
+
+
+def _pixels(image: Any, nbytes: int) -> memoryview | None:
+    """The memory of the pixels, where they are in one piece (images of 16 MB at most) and this Pillow tells (11.2)."""
+    export = getattr(image, "__arrow_c_array__", None)
+    if export is None:
+        return None
+    try:
+        _, capsule = export()
+    except ValueError:
+        return None
+    found = _ArrowArray.from_address(_pointer_of(capsule, b"arrow_array"))
+    inner = found.children[0].contents if found.n_children else found
+    width = nbytes // (image.size[0] * image.size[1])
+    if inner.offset or inner.n_buffers != 2 or inner.length * (1 if found.n_children else width) != nbytes:
+        return None
+    memory = (ctypes.c_ubyte * nbytes).from_address(inner.buffers[1])
+    memory.owner = capsule  # type: ignore[attr-defined]
+    return memoryview(memory).cast("B")
+
+
+def _reduce_bytes_io(file: io.BytesIO) -> Any:
+    return rebuilding.bytes_io, file.__getstate__()
+
+
+def _reduce_numbers(numbers: array.array[Any]) -> Any:
+    if numbers.typecode in "uw":  # text, whose characters have other sizes elsewhere
+        return numbers.__reduce_ex__(PROTOCOL)
+    content = pickle.PickleBuffer(numbers) if len(numbers) else b""
+    return rebuilding.number_array, (numbers.typecode, numbers.itemsize, sys.byteorder, content)
+
+
+def _reduce_view(view: memoryview) -> Any:
+    layout = view.format
+    try:
+        memoryview(bytes(view.itemsize)).cast(layout)  # type: ignore[call-overload]
+    except ValueError:
+        raise TypeError(f"a memoryview of format {layout!r} can't be pickled: send the object that it views") from None
+    content: Any = view
+    if not view.c_contiguous or not view.nbytes:
+        content = view.tobytes() if view.readonly else bytearray(view.tobytes())
+    return rebuilding.memory_view, (pickle.PickleBuffer(content), layout, view.shape, view.readonly)
+
+
+#: Of built-in types; to take these apart runs nobody's code.
+PLAIN: dict[type, Reduce] = {io.BytesIO: _reduce_bytes_io, array.array: _reduce_numbers, memoryview: _reduce_view}
+
+
+class _Imported:
+    """The table for what is imported by now."""
+
+    def __init__(self) -> None:
+        self.modules = -1  #: how many were imported when it was made
+        self.registered: dict[Any, Any] = {}  #: what users had registered
+        self.table: dict[type, Reduce] = {}
+        self._lock = threading.Lock()
+
+    def learn(self) -> None:
+        """Make it anew."""
+        with self._lock:
+            modules, registered = len(sys.modules), dict(copyreg.dispatch_table)
+            try:
+                found = dict(_of_libraries())
+            except AttributeError:  # one is just being imported
+                found, modules = {}, -1
+            self.table = {**PLAIN, **found, **registered}
+            self.modules, self.registered = modules, registered
+
+
+def _of_libraries() -> Iterator[tuple[type, Reduce]]:
+    if (numpy := sys.modules.get("numpy")) is not None:
+        yield numpy.ndarray, _reduce_array
+    if (torch := sys.modules.get("torch")) is not None:
+        yield torch.Tensor, _reduce_tensor
+    if (images := sys.modules.get("PIL.Image")) is not None and _are_mapped(images):
+        yield images.Image, _reduce_image
+        for kind in _opened(images.Image):
+            yield kind, _reduce_image
+
+
+def _opened(kind: Any) -> Iterator[Any]:
+    """Pillow's own types of images, as `PIL.Image.open` returns them."""
+    for found in kind.__subclasses__():
+        ways = (found.__reduce_ex__, found.__reduce__)
+        if found.__module__.startswith("PIL.") and ways == (object.__reduce_ex__, object.__reduce__):
+            yield found
+            yield from _opened(found)
+
+
+@functools.cache
+def _are_mapped(images: Any) -> bool:
+    """Whether images of this Pillow can be made of memory: that is not among what it promises."""
+    with contextlib.suppress(Exception):
+        for mode in _MODES:
+            image = images.new(mode, (3, 2), 7)
+            make, arguments = _reduce_image(image)
+            again = make(*arguments[:-1], bytearray(arguments[-1].raw()))
+            if type(again) is not type(image) or again != image:
+                return False
+        return True
+    return False
+
+
+_imported = _Imported()

@@ -1,0 +1,98 @@
+"""What batches are made of besides arrays, to workers and back: items, results, closures, shared objects, journals."""
+
+from __future__ import annotations
+
+import array
+import importlib.util
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mpqueue import JobQueue, share
+from tests.support.engines import Engine
+from tests.support.results import results_of
+
+SIZE = 60_000
+
+
+def picture() -> Any:
+    return Image.effect_noise((700, 500), 50).convert("RGB")
+
+
+def tensor() -> Any:
+    import torch
+
+    return torch.arange(SIZE).reshape(4, -1).T
+
+
+KINDS: dict[str, Callable[[], Any]] = {
+    "bytes": lambda: bytes(range(250)) * 1000,
+    "bytearray": lambda: bytearray(range(250)) * 1000,
+    "in a list": lambda: [{"content": bytes(SIZE)}, (bytearray(SIZE),)],
+    "an image": picture,
+    "an array with gaps": lambda: np.arange(SIZE).reshape(4, -1)[:, ::2],
+    "a fortran array": lambda: np.asfortranarray(np.arange(SIZE).reshape(4, -1)),
+    "a file": lambda: io.BytesIO(bytes(SIZE)),
+    "numbers": lambda: array.array("d", range(SIZE)),
+    "a view": lambda: memoryview(bytearray(SIZE)),
+    "a tensor": tensor,
+}
+
+
+def values() -> dict[str, Any]:
+    """One of each kind that there is here."""
+    return {kind: make() for kind, make in KINDS.items() if kind != "a tensor" or importlib.util.find_spec("torch")}
+
+
+def content(value: Any) -> Any:
+    """What tells whether two of these are equal, apart from gaps."""
+    if type(value).__name__ == "Tensor":
+        return type(value), value.stride(), value.tolist()
+    if isinstance(value, np.ndarray):
+        return value.shape, value.flags.f_contiguous, value.tobytes()
+    return type(value), value.getvalue() if isinstance(value, io.BytesIO) else value
+
+
+def same(item: Any) -> Any:
+    """What came in goes out."""
+    return item
+
+
+@pytest.mark.slow
+def test_they_go_in_and_out_with_every_engine(engine: Engine) -> None:
+    sent = values()
+    with engine.queue() as queue:
+        for _ in range(2):
+            found = results_of(queue.run(list(sent.values()), same))
+            for kind, value, result in zip(sent, sent.values(), found, strict=True):
+                assert content(result) == content(value), kind
+
+
+@pytest.mark.slow
+def test_they_go_with_a_handler_are_shared_and_kept(tmp_path: Path) -> None:
+    sent = values()
+    shared = share(sent)
+    with JobQueue(1, journal=tmp_path / "journal") as queue:
+        for handler in (lambda kind: sent[kind], lambda kind: shared.value[kind]):
+            job = queue.run(list(sent), handler)
+            for kind, result in zip(sent, results_of(job), strict=True):
+                assert content(result) == content(sent[kind]), kind
+    with JobQueue(1, journal=tmp_path / "journal") as queue:
+        kept = queue.jobs()
+        assert len(kept) == 2
+        for job in kept:
+            for kind, result in zip(sent, job.results, strict=True):
+                assert content(result) == content(sent[kind]), kind
+
+
+def test_an_item_that_can_not_be_sent_is_refused_by_itself() -> None:
+    records = memoryview(np.zeros(3, "i4,f8"))  # type: ignore[arg-type]
+    with JobQueue(1) as queue:
+        job = queue.run([memoryview(b"abc"), records], len, max_retries=0)
+    assert job.results[0] == 3
+    assert "memoryview of format" in str(job.failures[0])

@@ -1,0 +1,458 @@
+"""Objects whose memory travels beside the pickle: they arrive as plain pickling would bring them."""
+
+from __future__ import annotations
+
+import array
+import copyreg
+import io
+import pickle
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mpqueue._parent.journal.kept_values import BigFile, keep, restore
+from mpqueue._parent.transport.harmless import dump_harmless
+from mpqueue._wire.memory.segments import BIG_BUFFER, SegmentStore
+from mpqueue._wire.pickling import reducers
+from mpqueue._wire.pickling.beside import UNFRAMED, Pickled
+from mpqueue._wire.pickling.payload import Packed, dump, dump_code, dump_plain, load, load_home
+from tests.support.needed import needs
+
+#: Bytes that make a buffer of its own, and that make a whole pickle go through a segment.
+BIG = 400_000
+
+
+def shared(value: Any) -> Any:
+    """As to and from workers of this machine."""
+    store = SegmentStore()
+    return load_home(dump(value, store))
+
+
+def beside(value: Any) -> Any:
+    """Likewise, and all that is big of it goes through a segment."""
+    store = SegmentStore()
+    packed = dump(value, store)
+    assert packed.segment is not None
+    assert len(packed.data) < 2000
+    return load_home(packed)
+
+
+def in_band(value: Any) -> Any:
+    """In one piece, as for workers on other machines."""
+    packed = dump(value, None)
+    assert packed.segment is None
+    return load(packed)
+
+
+def by_value(value: Any) -> Any:
+    """As part of a handler."""
+    packed, _segment = dump_code(lambda: value)
+    return load(packed)()
+
+
+def journalled(value: Any) -> Any:
+    """Through a journal."""
+    files: list[BigFile] = []
+    kept = keep(value, files)
+    contents = {file.name: b"".join(file.parts) for file in files}
+    return restore(kept, contents.__getitem__)
+
+
+def harmless(value: Any) -> Any:
+    """On the coordinator's thread."""
+    store = SegmentStore()
+    packed = dump_harmless(value, store)
+    assert packed is not None
+    return load(packed)
+
+
+WAYS: list[Callable[[Any], Any]] = [shared, in_band, by_value, journalled]
+
+
+def plainly(value: Any) -> Any:
+    """As plain pickle brings it, its buffers beside it."""
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(value, 5, buffer_callback=buffers.append)
+    return pickle.loads(data, buffers=[bytearray(buffer.raw()) for buffer in buffers])
+
+
+def view_of(array: Any) -> memoryview:
+    """Of an array's memory."""
+    return memoryview(array)
+
+
+def sends(value: Any) -> int:
+    """Bytes that go over."""
+    return dump(value, SegmentStore()).size
+
+
+# -- arrays -----------------------------------------------------------------------------------------------------------
+
+DTYPES = ("u1", "i2", ">i4", "f4", "f8", "c16", "?", "S7", "U3", "M8[ns]", "m8[s]", "V5", [("a", "u1"), ("b", "f8")])
+
+
+@st.composite
+def arrays(draw: Any) -> Any:
+    """Arrays of some size, with all sorts of steps, orders, and rights."""
+    shape = draw(st.lists(st.integers(1, 40), min_size=1, max_size=4))
+    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
+    made = np.arange(np.prod(shape) * dtype.itemsize, dtype="u8").astype("u1").view("u1")
+    if dtype.kind in "?U":
+        made = np.zeros_like(made)
+    made = made.view(dtype).reshape(shape, order=draw(st.sampled_from("CF")))
+    made = made.transpose(draw(st.permutations(range(len(shape)))))
+    steps = [draw(st.sampled_from([1, 1, 2, 3, -1])) for _ in shape]
+    made = made[tuple(slice(None, None, step) for step in steps)]
+    if draw(st.booleans()):
+        made = np.broadcast_to(made, (draw(st.integers(1, 3)), *made.shape))
+    if draw(st.booleans()):
+        made.flags.writeable = False
+    return made
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=150)
+@given(arrays(), st.sampled_from(["dump", "harmless", "journal"]))
+def test_an_array_arrives_as_numpy_would_bring_it(value: Any, way: str) -> None:
+    expected = plainly(value)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(reducers, "BIG_BUFFER", 64)
+        patched.setattr(reducers, "PIECE", 100)
+        if way == "journal":
+            found = journalled([value, value])
+        else:
+            found = (shared if way == "dump" else harmless)([value, value])
+    assert found[0] is found[1]
+    assert found[0].dtype == expected.dtype
+    assert (found[0].shape, found[0].strides) == (expected.shape, expected.strides)
+    assert found[0].flags.writeable == expected.flags.writeable
+    assert found[0].tobytes() == expected.tobytes()
+
+
+def test_an_array_with_gaps_is_beside_the_pickle() -> None:
+    value = np.arange(BIG).reshape(400, -1)[::2, ::3]
+    for way in (beside, harmless):
+        assert np.array_equal(way(value), value)
+
+
+class Subclass(np.ndarray[Any, Any]):
+    """Pickled in its own way."""
+
+
+def test_a_subclass_of_array_stays_one() -> None:
+    value = np.arange(BIG)[::2].view(Subclass)
+    found = shared(value)
+    assert type(found) is Subclass
+    assert np.array_equal(found, value)
+
+
+# -- bytes and their like ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Record:
+    """Holds bytes."""
+
+    id: int
+    content: bytes
+
+
+@pytest.mark.parametrize("size", [UNFRAMED - 1, UNFRAMED, BIG])
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_bytes_are_pieces_of_their_own_wherever_they_are(kind: Callable[[int], Any], size: int) -> None:
+    content = kind(size)
+    value = {"a": content, "b": [(content, "x" * size)], "c": Record(1, bytes(size))}
+    for way in WAYS:
+        found = way(value)
+        assert found == value
+        assert type(found["a"]) is kind
+        assert found["b"][0][0] is found["a"]
+
+
+def test_bytes_are_not_copied_before_they_are_written() -> None:
+    content = bytes(BIG)
+    plain = dump_plain([content], None)
+    assert plain is not None
+    assert load(plain) == [content]
+    written = Pickled()
+    pickle.Pickler(written, 5).dump([content])
+    assert any(piece is content for piece in written)
+
+
+@pytest.mark.parametrize("size", [3, UNFRAMED, BIG])
+def test_a_name_of_main_is_found_beside_data_but_not_in_it(size: int) -> None:
+    for value, expected in (
+        ([b"_main__" + bytes(size)], size < UNFRAMED),
+        (["_main__" + "x" * size], size < UNFRAMED),
+        ([bytes(size), "_main__"], True),
+        ([bytes(size), bytes(size), bytearray(size), "_main__"], True),
+    ):
+        written = Pickled()
+        pickle.Pickler(written, 5).dump(value)
+        assert written.names(b"_main__") is expected
+
+
+@pytest.mark.parametrize("way", [*WAYS, harmless])
+def test_files_numbers_and_views(way: Callable[[Any], Any]) -> None:
+    file = io.BytesIO(bytes(range(250)) * 2000)
+    file.seek(7)
+    found = way(file)
+    assert (type(found), found.tell(), found.getvalue()) == (io.BytesIO, 7, file.getvalue())
+    found.write(b"more")
+    assert file.getvalue()[7:11] != b"more"
+    for numbers in (array.array("d", range(60_000)), array.array("H", range(60_000)) * 4):
+        assert way(numbers) == numbers
+        assert way([numbers, array.array(numbers.typecode)])[1] == array.array(numbers.typecode)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_view_arrives_as_one(way: Callable[[Any], Any]) -> None:
+    for view in (
+        memoryview(bytearray(BIG)),
+        memoryview(bytes(BIG)),
+        view_of(np.arange(BIG).reshape(4, -1)),
+        view_of(np.arange(BIG, dtype="i2").reshape(4, -1)[:, ::2]),
+        view_of(np.arange(BIG, dtype="i2").reshape(4, -1).T),
+    ):
+        found = way(view)
+        assert found == view
+        assert (found.format, found.shape, found.readonly) == (view.format, view.shape, view.readonly)
+
+
+@pytest.mark.parametrize(
+    "view", [memoryview(b""), memoryview(b"abc"), view_of(np.zeros((2, 3))), view_of(np.array(3.5))]
+)
+def test_a_small_view_arrives_too(view: memoryview) -> None:
+    found = shared(view)
+    assert (found, found.format, found.shape, found.readonly) == (view, view.format, view.shape, view.readonly)
+
+
+def test_a_view_of_records_is_refused() -> None:
+    with pytest.raises(TypeError, match="memoryview of format"):
+        dump(view_of(np.zeros(3, "i4,f8")), SegmentStore())
+
+
+# -- pictures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "I", "F", "I;16"]
+)
+@pytest.mark.parametrize("size", [(0, 0), (3, 2), (900, 700)])
+def test_an_image_arrives_as_pillow_would_bring_it(mode: str, size: tuple[int, int]) -> None:
+    value = Image.new(mode, size)
+    if all(size):
+        value.paste(Image.new(mode, (2, 1), 1), (1, 0))
+    value.info["dpi"] = (72, 72)
+    for way in WAYS:
+        found = way(value)
+        assert found == value == shared(found)
+        assert vars(found).keys() == vars(pickle.loads(pickle.dumps(value))).keys()
+        if all(size):
+            found.putpixel((0, 0), value.getpixel((1, 0)))
+            assert found != value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["jpeg", "png", "bmp", "gif", "tiff", "webp"])
+def test_an_opened_image_stays_of_its_type(form: str) -> None:
+    file = io.BytesIO()
+    Image.effect_noise((700, 500), 50).convert("RGB").save(file, form)
+    value = Image.open(io.BytesIO(file.getvalue()))
+    found = in_band(value)
+    expected = pickle.loads(pickle.dumps(value))
+    assert type(found) is type(value)
+    assert found == value == shared(value)
+    assert {name: value for name, value in vars(found).items() if name not in ("_im", "palette")} == {
+        name: value for name, value in vars(expected).items() if name not in ("_im", "palette")
+    }
+
+
+@pytest.mark.slow
+def test_an_image_is_beside_the_pickle_whatever_its_memory_is_like() -> None:
+    small = Image.effect_noise((700, 500), 50).convert("RGB")
+    large = Image.effect_noise((3000, 2500), 50).convert("RGB")  # more than one block of Pillow's memory
+    for value in (small, large):
+        mapped = beside(value)
+        assert mapped == value == beside(mapped)
+
+
+def test_images_of_a_pillow_that_works_otherwise_are_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(Image), "core", SimpleNamespace())
+    assert not reducers._are_mapped.__wrapped__(Image)
+
+
+# -- tensors ----------------------------------------------------------------------------------------------------------
+
+
+def tensors() -> dict[str, Any]:
+    """By what is special about each."""
+    torch: Any = pytest.importorskip("torch")
+    base = torch.arange(120_000.0).reshape(300, 400)
+    named: dict[str, Any] = {
+        str(dtype): (torch.arange(60_000) % 2).to(dtype)
+        for dtype in (
+            torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
+            torch.float32, torch.float64, torch.complex64, torch.complex128, torch.bool, torch.float8_e4m3fn,
+        )
+    }  # fmt: skip
+    return named | {
+        "transposed": base.T,
+        "steps": base[::3, ::2],
+        "a part": base[100:],
+        "expanded": base[:1].expand(200, 400),
+        "grad": base.clone().requires_grad_(),
+        "no leaf": base.clone().requires_grad_() * 2,
+        "parameter": torch.nn.Parameter(base.clone()),
+        "frozen": torch.nn.Parameter(base.clone(), requires_grad=False),
+        "number": torch.tensor(3.5),
+        "empty": torch.empty(0, 3),
+        "channels last": torch.zeros(2, 3, 50, 50).to(memory_format=torch.channels_last),
+        "conjugate": torch.ones(30_000, dtype=torch.complex64).conj(),
+        "sparse": base.to_sparse(),
+        "compressed": base.to_sparse_csr(),
+        "meta": torch.empty(3, 4, device="meta"),
+    }
+
+
+@pytest.mark.slow
+def test_a_tensor_arrives_as_torch_would_bring_it() -> None:
+    needs("torch")
+    import torch
+
+    with warnings.catch_warnings(action="ignore"):
+        values = tensors()
+    for name, value in values.items():
+        # which plain pickle can't bring at all
+        expected = value if name == "torch.float8_e4m3fn" else pickle.loads(pickle.dumps(value))
+        for way in WAYS:
+            found = way(value)
+            assert type(found) is type(expected), name
+            for what in ("dtype", "shape", "layout", "device", "requires_grad", "is_leaf"):
+                assert getattr(found, what) == getattr(expected, what), (name, what)
+            if value.layout is torch.strided:
+                assert found.stride() == expected.stride(), name
+            if name != "meta":
+                with warnings.catch_warnings(action="ignore"):
+                    assert torch.equal(found.to_dense().cfloat(), value.to_dense().cfloat()), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [10, 1000])
+def test_tensors_that_view_one_storage_do_so_again(rows: int) -> None:
+    needs("torch")
+    import torch
+
+    base = torch.arange(rows * 100.0).reshape(rows, 100)
+    for way in WAYS:
+        value = [base[2:5], base[4:9, ::2], base[3]]
+        first, second, third = way(value)
+        assert [torch.equal(a, b) for a, b in zip((first, second, third), value, strict=True)] == [True] * 3
+        first[1:] = -1
+        assert (third == -1).all()
+        assert (second[0] == -1).all()
+        assert (second[1:] != -1).all()
+
+
+@pytest.mark.slow
+def test_only_what_is_viewed_of_a_storage_is_sent() -> None:
+    needs("torch")
+    import torch
+
+    rows = torch.zeros(1000, 30_000)
+    assert sends(rows[7]) < 130_000
+    assert sends([rows[7], rows[8]]) < 250_000
+
+
+@pytest.mark.slow
+def test_a_model_arrives_whole_with_weights_that_are_tied() -> None:
+    needs("torch")
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Linear(200, 200), torch.nn.BatchNorm1d(200), torch.nn.Linear(200, 200))
+    model[2].weight = model[0].weight
+    for way in WAYS:
+        found = shared(model) if way is beside else way(model)
+        assert found[2].weight is found[0].weight
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), found.parameters(), strict=True))
+        found(torch.zeros(4, 200)).sum().backward()
+
+
+@pytest.mark.slow
+def test_subclasses_and_attributes_of_tensors_are_left_to_torch() -> None:
+    needs("torch")
+    import torch
+
+    value = torch.zeros(30_000)
+    value.note = "kept"
+    assert in_band(value).note == "kept"
+    with warnings.catch_warnings(action="ignore"):
+        quantized = torch.quantize_per_tensor(torch.rand(30_000), 0.1, 10, torch.quint8)
+        assert torch.equal(in_band(quantized), quantized)
+
+
+def test_a_tensor_on_a_device_is_refused() -> None:
+    tensor = SimpleNamespace(device=SimpleNamespace(type="cuda"))
+    with pytest.raises(TypeError, match=r"send tensor\.cpu\(\)"):
+        reducers._reduce_tensor(tensor)
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_what_users_have_registered_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(copyreg.dispatch_table, io.BytesIO, lambda file: (bytes.upper, (file.getvalue(),)))
+    assert shared([io.BytesIO(b"abc")]) == [b"ABC"]
+
+
+@pytest.mark.slow
+def test_no_library_is_imported() -> None:
+    program = (
+        "import sys; from mpqueue._wire.pickling.payload import dump, load; load(dump([object(), b'x' * 10**6]));"
+        "sys.exit(bool({'numpy', 'torch', 'PIL', 'polars', 'scipy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_what_pickles_name_stays() -> None:
+    """Journals keep pickles for years. This may only grow."""
+    from inspect import signature
+
+    from mpqueue._wire.pickling import rebuilding
+
+    names = {name: list(signature(getattr(rebuilding, name)).parameters) for name in (
+        "bytes_io", "number_array", "memory_view", "storage", "tensor", "image",
+    )}  # fmt: skip
+    assert names == {
+        "bytes_io": ["content", "position", "attributes"],
+        "number_array": ["typecode", "itemsize", "byteorder", "content"],
+        "memory_view": ["content", "layout", "shape", "readonly"],
+        "storage": ["content", "start"],
+        "tensor": ["stored", "dtype", "offset", "size", "stride", "rest"],
+        "image": ["kind", "state", "mode", "size", "content"],
+    }
+    assert rebuilding.__name__ == "mpqueue._wire.pickling.rebuilding"
+
+
+def test_pieces_that_are_not_what_was_said_are_an_error() -> None:
+    from mpqueue._wire.memory.segments import Pieces
+
+    pieces = Pieces(BIG_BUFFER, lambda: iter([memoryview(bytes(10))]))
+    with pytest.raises(ValueError, match="expected 32768 bytes"):
+        SegmentStore().lend([pieces])
+
+
+def test_a_packed_array_of_a_few_bytes_stays_in_the_pickle() -> None:
+    packed = dump([np.zeros(10)[::2], io.BytesIO(b"abc")], SegmentStore())
+    assert isinstance(packed, Packed)
+    assert packed.segment is None
