@@ -145,6 +145,20 @@ def test_an_array_with_gaps_is_beside_the_pickle() -> None:
         assert np.array_equal(way(value), value)
 
 
+def test_small_arrays_are_beside_a_pickle_that_is_big() -> None:
+    for count, kept in ((10, 10), (1000, 128 * 1024 // 8000)):
+        value = [np.full(8000, at % 200, "u1") for at in range(count)]
+        for packer in (dump, dump_harmless):
+            store = SegmentStore()
+            packed = packer(value, store)
+            assert packed is not None
+            assert len(packed.spans) == count - kept
+            found = load(packed)
+            assert all(np.array_equal(a, b) for a, b in zip(found, value, strict=True))
+            found[-1][:] = 5
+            assert (found[0] == 0).all()
+
+
 class Subclass(np.ndarray[Any, Any]):
     """Pickled in its own way."""
 
@@ -187,6 +201,15 @@ def test_bytes_are_not_copied_before_they_are_written() -> None:
     written = Pickled()
     pickle.Pickler(written, 5).dump([content])
     assert any(piece is content for piece in written)
+
+
+def test_what_is_pickled_by_name_is_not_searched_for_classes() -> None:
+    store = SegmentStore()
+    for value, by_value in (([bytes(BIG)], False), (lambda: BIG, True), ([np.zeros(3)], False)):
+        for where in (store, None):
+            packed = dump(value, where)
+            assert packed.by_value is by_value
+            load_home(packed)
 
 
 @pytest.mark.parametrize("size", [3, UNFRAMED, BIG])

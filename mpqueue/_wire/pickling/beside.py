@@ -9,10 +9,12 @@ from __future__ import annotations
 import pickle
 from typing import Any, Protocol
 
-from mpqueue._wire.memory.segments import BIG_BUFFER, Part, Pieces
+from mpqueue._wire.memory.segments import BIG, BIG_BUFFER, Part, Pieces
 
 #: From so many bytes on, the content of a `bytes` object or a string is no part of a frame of a pickle.
 UNFRAMED = 64 << 10
+#: Bytes from which a buffer that is not big is put beside a pickle that is.
+GATHERED = 4 << 10
 
 
 class Pickled(list[Any]):
@@ -87,6 +89,8 @@ class Buffers(list[Any]):
     def __init__(self, *, in_band: bool = False) -> None:
         super().__init__()
         self.in_band = in_band
+        self.by_value = False  #: classes and functions may be in the pickle, rather than their names
+        self._gathered = 0  #: bytes of buffers that are not big
         self.storages: dict[tuple[int, int], Any] = {}  #: by address and size, what the objects here are views of
 
     def take(self, buffer: pickle.PickleBuffer) -> bool:
@@ -95,18 +99,23 @@ class Buffers(list[Any]):
             raw = buffer.raw()
         except BufferError:  # not contiguous
             return True
-        if raw.nbytes < BIG_BUFFER:
-            stands_for = raw.obj
-            if type(stands_for) is not Later:
+        size = raw.nbytes
+        if size < BIG_BUFFER:
+            if not size and type(stands_for := raw.obj) is Later:
+                self.append(stands_for.source)
+                return False
+            if size < GATHERED:
                 return True
-            self.append(stands_for.source)
-            return False
+            self._gathered += size
+            if self._gathered < BIG:
+                return True
         self.append(raw)
         return False
 
     def clear(self) -> None:
         """Pickling begins anew."""
         super().clear()
+        self._gathered = 0
         self.storages.clear()
 
     def parts(self) -> list[Part]:

@@ -42,6 +42,7 @@ class Packed(NamedTuple):
     segment: SegmentRef | None = None
     spans: tuple[tuple[int, int], ...] = ()
     body: tuple[int, int] | None = None
+    by_value: bool = False  #: classes and functions may be in it, rather than their names
 
     @property
     def size(self) -> int:
@@ -129,7 +130,8 @@ def load_home(packed: Packed, on_free: Callable[[int], object] | None = None) ->
     A class of a script or a notebook comes back with its instances, by value, as it was when it was sent; taken over,
     it would give the class old methods and old attributes.
     """
-    return load_kept(*_unpacked(packed, on_free))
+    data, buffers = _unpacked(packed, on_free)
+    return load_kept(data, buffers) if packed.by_value else pickle.loads(data, buffers=buffers)
 
 
 def load_kept(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
@@ -159,18 +161,25 @@ def _dump(into: Into, obj: Any, lend: Lend | None) -> Packed:
     buffers = Buffers()
     data = into(obj, buffers)
     try:
-        return _beside(data, buffers.parts(), lend)
+        packed = _beside(data, buffers.parts(), lend)
     except OSError as error:
         _warn_once(f"big data goes through pipes, which is slower: {error}")
-        return Packed(into(obj, Buffers(in_band=True)).whole())
+        return _in_one(into, obj)
+    return packed._replace(by_value=True) if buffers.by_value else packed
 
 
 def _whole(into: Into, obj: Any) -> Packed:
     before, _here.is_whole = _here.is_whole, True
     try:
-        return Packed(into(obj, Buffers(in_band=True)).whole())
+        return _in_one(into, obj)
     finally:
         _here.is_whole = before
+
+
+def _in_one(into: Into, obj: Any) -> Packed:
+    buffers = Buffers(in_band=True)
+    data = into(obj, buffers)
+    return Packed(data.whole(), by_value=buffers.by_value)
 
 
 class _Here(threading.local):
@@ -220,6 +229,7 @@ def _cloud(obj: Any, buffers: Buffers) -> Pickled:
     if spawned is not None:  # cloudpickle knows only the other name of a script
         cloudpickle.register_pickle_by_value(spawned)
     written = Pickled()
+    buffers.by_value = True
     dump_by(_CloudPickler(written, buffers), obj, buffers)
     if buffers.in_band:
         written.unwrap()
