@@ -70,6 +70,85 @@ def double(array: Any) -> Any:
     return array * 2.0
 
 
+# -- other big objects ------------------------------------------------------------------------------------------------
+
+#: Kinds of objects, and the library that each needs.
+KINDS = {
+    "numpy": "numpy",
+    "torch": "torch",
+    "bytes": "numpy",
+    "bytearray": "numpy",
+    "image": "PIL",
+    "array with gaps": "numpy",
+    "1,000 arrays": "numpy",
+    "BytesIO": "numpy",
+    "array.array": "numpy",
+    "polars": "polars",
+}
+#: Bytes of each.
+KIND_BYTES = 8_000_000
+
+
+def make_kind(order: tuple[str, int]) -> Any:
+    """An object of that kind, full of that number."""
+    import array
+    import io
+
+    import numpy as np
+
+    kind, value = order
+    numbers = np.full(KIND_BYTES // 8, float(value))
+    match kind:
+        case "torch":
+            import torch
+
+            return torch.from_numpy(numbers)
+        case "bytes":
+            return bytes([value]) * KIND_BYTES
+        case "bytearray":
+            return bytearray([value]) * KIND_BYTES
+        case "image":
+            from PIL import Image
+
+            return Image.new("RGB", (1600, KIND_BYTES // 4800), (value, 0, 0))
+        case "array with gaps":
+            return np.full((1000, KIND_BYTES // 4000), float(value))[:, ::2]
+        case "1,000 arrays":
+            return list(numbers.reshape(1000, -1))
+        case "BytesIO":
+            return io.BytesIO(bytes([value]) * KIND_BYTES)
+        case "array.array":
+            return array.array("d", numbers.tobytes())
+        case "polars":
+            import polars as pl
+
+            texts = [f"text {at % 1000}" for at in range(len(numbers) // 3)]
+            return pl.DataFrame({"text": texts, "x": numbers[: len(texts)], "y": numbers[: len(texts)]})
+    return numbers
+
+
+def touch_kind(found: Any) -> float:
+    """Read something of each page of it, where that can be done at once."""
+    match type(found).__name__:
+        case "Image":
+            return sum(float(found.getpixel((0, row))[0]) for row in range(found.height))
+        case "list":
+            return sum(float(array[0]) for array in found)
+        case "BytesIO":
+            return float(sum(found.getbuffer()[::4096]))
+        case "DataFrame":
+            return float(found["x"].sum() + found["text"].len())
+        case "ndarray" if found.ndim == 2:
+            return float(found[:, ::256].sum())
+    return float(sum(found[::4096])) if isinstance(found, bytes | bytearray) else float(sum(found[::PAGE]))
+
+
+def give_back(item: Any) -> Any:
+    """The same, after a look at it."""
+    touch_kind(item)
+    return item
+
+
 # -- a big object that all items share -------------------------------------------------------------------------------
 
 

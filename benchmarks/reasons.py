@@ -22,6 +22,10 @@ REASONS: dict[str, dict[str, str]] = {
         "written once and read in place, read-only. mpqueue's arrays arrive writable.",
         "": "A pipe is as fast as shared memory for what is small, and a chunk's books cost more than it does.",
     },
+    "payload_kinds": {
+        "": "Objects whose types give no memory to a pickler, and are not among those that mpqueue takes apart itself, "
+        "are pickled by everybody in the same way.",
+    },
     "closure": {
         "multiprocessing, forked anew": "A forked worker has everything that its parent has without any copy. That is "
         "the fastest way there is, as long as nobody else runs threads (a fork copies their locks in whatever state "

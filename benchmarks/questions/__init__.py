@@ -15,6 +15,7 @@ NAMES = (
     "tuned_chunks",
     "images",
     "arrays",
+    "payload_kinds",
     "closure",
     "one_item",
     "cold_start",
