@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from mpqueue._parent.journal.items import matching
 from mpqueue._parent.journal.items.identity import NoIdentityError, digest, digests, encode
 from mpqueue._parent.journal.items.matching import Block, match
+from tests.support.needed import needs
 from tests.support.small_blocks import small_blocks
 
 
@@ -169,3 +170,20 @@ def test_items_are_matched_with_their_like_and_with_nothing_else(
     assert list(found.new) == [index for index in range(len(today)) if index not in matched]
     assert [slot - 100 for slot in found.gone] == sorted(set(range(len(recorded))) - set(matched.values()))
     assert list(found.changed) == [index for index, slot in matched.items() if today[index][1] != recorded[slot][1]]
+
+
+@pytest.mark.slow
+def test_a_tensor_is_its_numbers_wherever_they_are() -> None:
+    needs("torch")
+    import torch
+
+    for dtype in (torch.float32, torch.bfloat16, torch.bool, torch.complex64, torch.int64):
+        base = (torch.arange(24) % 5).to(dtype).reshape(4, 6)
+        same = [base, base.clone(), base.T.contiguous().T, torch.cat([base, base])[:4]]
+        assert len({digest(value) for value in same}) == 1
+        others = [base.T, base[1:], base.reshape(24), base.to(torch.complex128), torch.zeros_like(base)]
+        assert len({digest(value) for value in [base, *others]}) == 6
+    assert digest(torch.tensor(1.0)) != digest(torch.tensor(2.0))
+    assert digest(torch.zeros(0, 3)) != digest(torch.zeros(3, 0))
+    parameter = torch.nn.Parameter(torch.ones(3))
+    assert digest(parameter) == digest(torch.nn.Parameter(torch.ones(3)))

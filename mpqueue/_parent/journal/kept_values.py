@@ -126,7 +126,8 @@ def keep(value: Any, files: list[BigFile]) -> Kept:
     if MARK not in data:
         return _kept(data, None, buffers, files)
     by_value, same_buffers = dump_by_value(value)
-    return _kept(data, stamped(by_value) if len(buffers) == len(same_buffers) else None, buffers, files)
+    are_same = [buffer.nbytes for buffer in buffers] == [buffer.nbytes for buffer in same_buffers]
+    return _kept(data, stamped(by_value) if are_same else None, buffers, files)
 
 
 def _kept(data: bytes | None, by_value: bytes | None, buffers: list[memoryview], files: list[BigFile]) -> Kept:

@@ -175,6 +175,8 @@ class _Writer:
             form = self._of_numpy(value)
             if form is not None:
                 return form
+        if _is_tensor(value):
+            return self._tensor(value)
         known = self._known.get(id(value))
         if known is None:
             if self._plain_only:
@@ -212,6 +214,12 @@ class _Writer:
             data = value.tobytes()
         return self._sequence(b"a", (value.dtype.str, self._descr(value.dtype), value.shape, data))
 
+    def _tensor(self, value: Any) -> bytes:
+        """A tensor as its numbers: torch pickles it with the address of its memory."""
+        numbers = value.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
+        data = blake2b(numbers.view(sys.modules["torch"].uint8).numpy(), digest_size=2 * SIZE).digest()
+        return self._sequence(b"x", (str(value.dtype), tuple(value.shape), value.requires_grad, data))
+
     def _by_name(self, value: Any, name: str) -> bytes:
         """A class or function as where it is found. Raises `NoIdentityError` where it is not found there."""
         module = getattr(value, "__module__", None) or getattr(getattr(value, "__self__", None), "__name__", None)
@@ -236,6 +244,15 @@ class _Writer:
         if pairs is not None:
             forms.append(self._unordered(b"<", [tuple(pair) for pair in pairs]))
         return b"".join([b"%x:%b" % (len(form), form) for form in forms])
+
+
+def _is_tensor(value: Any) -> bool:
+    """Whether it is a tensor of torch that is nothing but numbers in memory. Imports nothing."""
+    torch = sys.modules.get("torch")
+    if torch is None or type(value) is not getattr(torch, "Tensor", None):
+        return False
+    plain = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
+    return plain and not vars(value) and "numpy" in sys.modules
 
 
 #: Types whose values hold others.
