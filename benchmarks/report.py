@@ -35,6 +35,8 @@ NOTES = {
     "mpqueue's workers keep up to 64 MB of it ([memory](how-to/memory.md)), which is how it can be below the ideal.",
     "arrays": "Each repeat has fresh arrays. Whoever gets an array reads something of each of its pages, in the worker "
     "and in the parent, within the time measured.",
+    "payload_kinds": "8 MB each. Whoever gets one reads something of it, in the worker and in the parent, within "
+    "the time measured; pixels of images take Pillow long to read, the same for everybody.",
     "closure": "The table is another one in each repeat. The last column is what all workers together weigh more when "
     "they have read it, shared pages counted once.",
     "cold_start": "In a fresh interpreter: the import, two workers, one item.",

@@ -149,7 +149,7 @@ def tables(question: str, record: Record) -> list[Table]:
     """All tables of a question."""
     if question == "coordinator":
         return [coordinator(record)]
-    if question in ("scaling", "arrays"):
+    if question in ("scaling", "arrays", "payload_kinds"):
         return [_table(record, columns, title) for title, columns in _groups(question, record).items()]
     return [_table(record, _columns(question, record))]
 
@@ -209,12 +209,14 @@ def _columns(question: str, record: Record) -> list[Column]:
 def _groups(question: str, record: Record) -> dict[str, list[Column]]:
     """The cases of a question that is too wide for one table, by what they have in common."""
     groups: dict[str, list[Column]] = {}
+    ways = {"in": "In", "out": "Out", "both": "In and out"}
     for name, case in record["cases"].items():
         if question == "arrays":
             way, _, _ = name.partition(" ")
-            groups.setdefault({"in": "In", "out": "Out", "both": "In and out"}[way], []).append(
-                Column(case["title"].removesuffix(f" {way}"), name)
-            )
+            groups.setdefault(ways[way], []).append(Column(case["title"].removesuffix(f" {way}"), name))
+        elif question == "payload_kinds":
+            kind, _, way = name.rpartition(" ")
+            groups.setdefault(ways[way], []).append(Column(kind, name))
         else:
             work, _, workers = name.rpartition(", ")
             groups.setdefault(work, []).append(Column(workers, name))
