@@ -138,9 +138,11 @@ def touch_kind(found: Any) -> float:
             return float(sum(found.getbuffer()[::4096]))
         case "DataFrame":
             return float(found["x"].sum() + found["text"].len())
-        case "ndarray" if found.ndim == 2:
-            return float(found[:, ::256].sum())
-    return float(sum(found[::4096])) if isinstance(found, bytes | bytearray) else float(sum(found[::PAGE]))
+        case "bytes" | "bytearray":
+            return float(sum(found[::4096]))
+        case "array":
+            return float(sum(found[::PAGE]))
+    return float(found[:, ::256].sum() if found.ndim == 2 else found[::PAGE].sum())
 
 
 def give_back(item: Any) -> Any:
