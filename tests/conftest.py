@@ -45,6 +45,7 @@ LONGEST = (
     "test_map.py",
     "test_pool.py",
     "test_journal.py",
+    "test_journal_streams.py",
     "test_job_queue.py",
 )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import Failure
+from mpqueue._core.state.pending import Care
 from mpqueue._wire.frames import Ended, RecordFrame, WorkTimes
 from mpqueue._wire.memory.ledger import Claim
 
@@ -263,10 +264,19 @@ class FailedItemsReset(NamedTuple):
 
 
 class ItemsAdded(NamedTuple):
-    """A stream has more items."""
+    """A stream has more items, each to be handled with that much care."""
 
     job: JobBook
     indices: range
+    care: Care = Care.NONE
+
+
+class ItemsRecalled(NamedTuple):
+    """A stream has more items, and a journal knows how each of them has ended; so many of them have failed."""
+
+    job: JobBook
+    indices: range
+    failures: int = 0
 
 
 class StreamSealed(NamedTuple):
@@ -364,6 +374,7 @@ Message = (
     | JobCancelled
     | FailedItemsReset
     | ItemsAdded
+    | ItemsRecalled
     | StreamSealed
     | ItemDropped
     | QueueOpened

@@ -23,6 +23,7 @@ from mpqueue._core.messages import (
     FaultFound,
     ItemDropped,
     ItemsAdded,
+    ItemsRecalled,
     JobCancelled,
     JobForgotten,
     JobHeldBack,
@@ -284,7 +285,15 @@ class Scheduler:
         fleet.open_lanes(self.books)
 
     def _books_message(
-        self, message: ChunkRefused | ItemsAdded | StreamSealed | ItemDropped | LanesWanted | MemoryRead | FaultFound
+        self,
+        message: ChunkRefused
+        | ItemsAdded
+        | ItemsRecalled
+        | StreamSealed
+        | ItemDropped
+        | LanesWanted
+        | MemoryRead
+        | FaultFound,
     ) -> None:
         _BOOKS_HANDLERS[type(message)](self.books, message)
 
@@ -354,6 +363,7 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     TimePassed: Scheduler._ignore,
     Slept: Scheduler._slept,
     ItemsAdded: Scheduler._books_message,
+    ItemsRecalled: Scheduler._books_message,
     StreamSealed: Scheduler._books_message,
     ItemDropped: Scheduler._books_message,
     LanesWanted: Scheduler._books_message,
@@ -377,6 +387,7 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
 
 _BOOKS_HANDLERS: dict[type, Callable[[Books, Any], None]] = {
     ItemsAdded: streams.items_added,
+    ItemsRecalled: streams.items_recalled,
     StreamSealed: streams.sealed,
     ItemDropped: streams.item_dropped,
     LanesWanted: fleet.lanes_wanted,

@@ -47,6 +47,10 @@ class StreamResults:
         else:
             self._arrivals.add(indices)
 
+    def check(self) -> None:
+        """Raise what keeps the next outcome from coming, before it is waited for."""
+        self.stream.check()
+
     def take_block(self) -> list[Any]:
         """The outcomes that come next: a result each, or its `Failure`. Empty where the next one is still to come."""
         while not self.news.is_empty():

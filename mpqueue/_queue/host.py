@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mpqueue._core.messages import LanesWanted, Message
 from mpqueue._core.state.item_table import ItemTable
@@ -28,9 +28,18 @@ from mpqueue._wire.pickling.packed_handler import pack_handler
 from mpqueue.errors import QueueClosedError
 
 if TYPE_CHECKING:
+    from mpqueue._parent.journal.recorder import Recording
     from mpqueue._queue.job_queue import JobQueue
 
 T = TypeVar("T")
+
+
+class Recorded(NamedTuple):
+    """Where a job is in the journal, which has it already, and its id there."""
+
+    job_id: str
+    recording: Recording
+
 
 #: Seconds after which one who waits for the listener thread looks whether it still lives.
 LOOK_AGAIN = 1.0
@@ -70,17 +79,22 @@ class QueueHost:
         *,
         sealed: bool = True,
         showing: Showing = Showing(),  # noqa: B008 - frozen
+        recorded: Recorded | None = None,
     ) -> tuple[JobBook, JobRun]:
         """Start a job that is not among the queue's `jobs`; not ``sealed``: of which items are still to come.
 
-        ``on_ended`` gets the indices of items as they end, and None at the end, on the coordinator's thread.
+        ``on_ended`` gets the indices of items as they end, and None at the end, on the coordinator's thread. What is
+        ``recorded`` is recorded from now on.
         """
         self.closer.check_open("start a job")
         number = self.jobs.next_number()
-        name = f"call-{number}"
+        name = f"call-{number}" if recorded is None else recorded.job_id
         travels = self._backend.capabilities.handlers_travel
         packed = pack_handler(name, handler, None, table.rule, options.seed, travels=travels)
         book = JobBook(number, name, table, options, packed, sealed=sealed, listed=False)
+        if recorded is not None:
+            assert self.engine.recorder is not None
+            self.engine.recorder.add(book, recorded.recording)
         return book, self._start(Held(book, Job(book)), on_ended, showing)
 
     def start_recorded(

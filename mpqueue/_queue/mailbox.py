@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
 
 M = TypeVar("M")
+
+
+class Rings(Protocol):
+    """What wakes somebody."""
+
+    def ring(self) -> None:
+        """Callable on any thread."""
 
 
 class Bell:

@@ -114,6 +114,7 @@ class NewJob:
             book.table.source = KeptResults(reader, number, book.id, strict=True)
             recorder.add(book, self.recording(number, inventory.left_out))
             return
+        check_is_list(recorded, reader)
         match = inventory.match(reader, recorded)
         if not (options.update or match.is_same):
             raise JournalMismatchError(
@@ -124,7 +125,7 @@ class NewJob:
         again = choose_again(book.table, match, recorded, options, code_changed=code_changed)
         is_other_code = code_changed and not again.everything and options.version is None
         self._check(reader, recorded, is_other_code=is_other_code, strict=options.strict)
-        columns = self._code_columns(code_hash, options) if again.everything else {}
+        columns = code_columns(self._functions, code_hash, options) if again.everything else {}
         failed = self._go_on(recorder, recorded, inventory, match, again, columns)
         recording = self.recording(recorded.number, inventory.left_out)
         recorder.add(book, dataclasses.replace(recording, failed=failed))
@@ -154,37 +155,20 @@ class NewJob:
             "seed": digits(book.options.seed),
             "created_at": created_at,
             "status": str(JobStatus.PENDING),
-            **self._code_columns(code_hash, options),
-        }
-
-    def _code_columns(self, code_hash: str, options: RecordOptions) -> dict[str, Any]:
-        """What a journal has of the handler."""
-        return {
-            "code_hash": code_hash,
-            "handler": _keep_handler(*self._functions),
-            "python": platform.python_version(),
-            "handler_name": _names(*self._functions),
-            "version": options.version,
+            **code_columns(self._functions, code_hash, options),
         }
 
     def _check(self, reader: Reader, recorded: RecordedJob, *, is_other_code: bool, strict: bool) -> None:
         """Say that the code or the seed is another; with ``strict`` refuse that."""
-        from mpqueue._parent.journal.code_hash import name_of_code
-
-        changed, ways = [], ""
-        if is_other_code:
-            changed.append(f"the code of {name_of_code(self._functions[0])}")
-            ways = "; a new version=, or redo='changed-code' (--redo changed-code), runs it again"
-        if self._seed_given and recorded.seed != self.book.options.seed:
-            changed.append("its seed")
-        if not changed:
-            return
-        seem = "seems" if len(changed) == 1 else "seem"
-        where = f"job {self.book.id!r} in {reader.path}"
-        text = f"{where}: {' and '.join(changed)} {seem} to have changed since it was recorded"
-        if strict:
+        is_other_seed = self._seed_given and recorded.seed != self.book.options.seed
+        ways = "; a new version=, or redo='changed-code' (--redo changed-code), runs it again" if is_other_code else ""
+        text = describe_change(
+            self._functions[0], recorded, reader, is_other_code=is_other_code, is_other_seed=is_other_seed
+        )
+        if text and strict:
             raise JournalMismatchError(f"{text}; with strict=True that is refused, and nothing was changed{ways}")
-        log.warning("%s; what is done is not done again%s", text, ways)
+        if text:
+            log.warning("%s; what is done is not done again%s", text, ways)
 
     def _go_on(
         self,
@@ -215,8 +199,7 @@ class NewJob:
             table.forget_failures()
         suspects, row = self._judge_suspects(recorder, recorded)
         failed.update(index for index in table.failures if table.status[index] == FAILED)
-        last = self._most_ends - 1
-        book.go_on({index: Care.APART if count >= last else Care.ALONE for index, count in suspects.items()})
+        book.go_on({index: care_of(count, book.options) for index, count in suspects.items()})
         counted = recorded.completed + recorded.failed - len(unreadable) - book.completed - book.failed
         if match.is_same and not any_afresh and not again.failed and counted > 0:
             log.warning("job %r: %d items more have ended by its counts in %s than by its rows, so these run again",
@@ -250,7 +233,7 @@ class NewJob:
 
     @property
     def _most_ends(self) -> int:
-        return max(LEAST_ENDS, self.book.options.retry.max_retries + 1)
+        return most_ends(self.book.options)
 
     def _judge_suspects(self, recorder: Recorder, recorded: RecordedJob) -> tuple[dict[int, int], Row | None]:
         """Items that workers had when the last program ended without closing the journal, and how often that was so.
@@ -274,8 +257,7 @@ class NewJob:
         failed = [index for index, count in found.items() if count >= most]
         tries = {index: len(history) for index, history in table.history.items()}
         for index in failed:
-            text = f"the program ended {found.pop(index)} times while this item ran, and did not close its journal"
-            failure = Failure(WorkerCrashedError(text), text=text)
+            failure = ended_program(found.pop(index))
             table.fail_try(index, failure, None)
             table.fail(index, failure)
         return found, make_row(table, failed, tries) if failed else None
@@ -295,13 +277,67 @@ def _marked(count: int, indices: Iterable[int]) -> bytearray:
     return marks
 
 
+def most_ends(options: JobOptions) -> int:
+    """How often a program has to end while an item runs until the item has failed."""
+    return max(LEAST_ENDS, options.retry.max_retries + 1)
+
+
+def care_of(ends: int, options: JobOptions) -> Care:
+    """How an item is handled during which the program has ended so often: the last time nothing runs beside it."""
+    return Care.APART if ends >= most_ends(options) - 1 else Care.ALONE
+
+
+def ended_program(ends: int) -> Failure:
+    """The failure of an item during which the program has ended too often."""
+    text = f"the program ended {ends} times while this item ran, and did not close its journal"
+    return Failure(WorkerCrashedError(text), text=text)
+
+
+def code_columns(
+    functions: tuple[Callable[..., Any], Callable[..., Any] | None], code_hash: str, options: RecordOptions
+) -> dict[str, Any]:
+    """What a journal has of the handler and the setup."""
+    return {
+        "code_hash": code_hash,
+        "handler": _keep_handler(*functions),
+        "python": platform.python_version(),
+        "handler_name": _names(*functions),
+        "version": options.version,
+    }
+
+
+def describe_change(
+    handler: Callable[..., Any], recorded: RecordedJob, reader: Reader, *, is_other_code: bool, is_other_seed: bool
+) -> str:
+    """What seems to have changed, for people; empty where nothing has."""
+    from mpqueue._parent.journal.code_hash import name_of_code
+
+    changed = [f"the code of {name_of_code(handler)}"] if is_other_code else []
+    if is_other_seed:
+        changed.append("its seed")
+    if not changed:
+        return ""
+    seem = "seems" if len(changed) == 1 else "seem"
+    where = f"job {recorded.id!r} in {reader.path}"
+    return f"{where}: {' and '.join(changed)} {seem} to have changed since it was recorded"
+
+
+def check_is_list(recorded: RecordedJob, reader: Reader) -> None:
+    """Raise `JournalMismatchError` for a job whose items are a stream's, in the journal of the ``reader``."""
+    if recorded.generation is not None:
+        raise JournalMismatchError(
+            f"job {recorded.id!r} in {reader.path}: expected a job with a list of items, got a stream, which imap() "
+            "goes on with; nothing was changed; take another id, or clear_job() it"
+        )
+
+
 def restore_end(book: JobBook, recorded: RecordedJob) -> None:
     """The job is in the state in which it was recorded."""
     book.status = recorded.status
     book.started_at, book.finished_at, book.duration = recorded.started_at, recorded.finished_at, recorded.duration
 
 
-def _keep_handler(handler: Callable[..., Any], setup: Callable[[], Any] | None) -> Unsealed | None:
+def _keep_handler(handler: Callable[..., Any], setup: Callable[..., Any] | None) -> Unsealed | None:
     """The functions by value, and where modules were found; None where that is too much."""
     from mpqueue._parent.journal.sealed import prepare
 

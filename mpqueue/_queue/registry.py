@@ -139,6 +139,11 @@ class Registry:
             return self.find(job_id)
         recorder = self._engine.recorder
         assert recorder is not None
+        if line.generation is not None:
+            raise JobStateError(
+                f"job {job_id!r}: expected a job with a list of items to {what}, got a stream; imap() with its input "
+                "goes on with it, and runs what failed again"
+            )
         recorded = RecordedBook(recorder.journal.reader, line)
         if not (recorded.over or unfinished):
             raise JobStateError(

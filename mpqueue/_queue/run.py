@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from mpqueue._core.messages import JobCancelled
 from mpqueue._core.state.item_table import Failure
 from mpqueue._queue.job import Job, JobItem, R_co, T_co
-from mpqueue._queue.mailbox import Bell, Mailbox
+from mpqueue._queue.mailbox import Bell, Mailbox, Rings
 from mpqueue.errors import InternalError, JournalError, QueueClosedError
 from mpqueue.status import FAILED
 
@@ -46,7 +46,7 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         self._callbacks: list[DoneCallback] = []
         self._news = threading.Event()  #: it is done, or there is trouble
         self._trouble: JournalError | None = None
-        self._alarms: list[Bell] = []  #: of those who await it
+        self._alarms: list[Rings] = []  #: of those who await it
         self.set_running_or_notify_cancel()
 
     def result(self, timeout: float | None = None) -> Job[T_co, R_co]:

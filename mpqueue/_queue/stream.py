@@ -118,6 +118,10 @@ class Stream:
 
         return self._host.ask(dropped)
 
+    def check(self) -> None:
+        """Raise `JournalError` while what has ended can't be written into the journal, for which its results wait."""
+        self.run._check_trouble()
+
     def seal(self) -> None:
         """No more items will come: the stream ends when all that were added have."""
         self._host.post(StreamSealed(self._book))

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from mpqueue._core.messages import ItemsAdded, ItemsRecalled
+from mpqueue._core.state.item_table import Failure
+from mpqueue._core.state.pending import Care
+from mpqueue._core.state.stream_table import StreamTable
 from mpqueue.errors import ItemCancelledError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
@@ -30,6 +34,26 @@ def test_a_stream_runs_what_comes_and_ends_when_it_is_sealed(fleet: FakeLanes) -
     assert stream.status == "running"
     fleet.run_until_over(stream)
     assert (stream.completed, stream.status) == (3, JobStatus.COMPLETED)
+
+
+def test_items_that_ended_before_it_began_count_and_do_not_run() -> None:
+    fleet = FakeLanes(1)
+    stream = fleet.stream()
+    fleet.start(stream)
+    table = stream.table
+    assert isinstance(table, StreamTable)
+    fleet.add(stream, [succeed(0.5)])
+    recalled = table.extend(["a", "b", "c"])
+    table.take_over(recalled, ["A", Failure(ValueError()), None])
+    fleet.handle(ItemsRecalled(stream, recalled, 1))
+    fleet.add(stream, [succeed(0.5)])
+    for care in (Care.ALONE, Care.APART):
+        fleet.handle(ItemsAdded(stream, table.extend([succeed(0.5)]), care))
+    fleet.seal(stream)
+    fleet.run_until_over(stream)
+    assert (stream.completed, stream.failed, stream.status) == (6, 1, JobStatus.COMPLETED_WITH_ERRORS)
+    assert attempts(stream)[4:] == [1, 1, 1]
+    assert [table.take(index)[0] for index in recalled] == ["A", None, None]
 
 
 def test_an_empty_stream_ends_when_it_is_sealed(fleet: FakeLanes) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from mpqueue._core.messages import ItemDropped, ItemsAdded, StreamSealed
+from mpqueue._core.messages import ItemDropped, ItemsAdded, ItemsRecalled, StreamSealed
 from mpqueue._core.rules import outcomes, overdue, reports
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.lane_book import LaneState, Verdict, Why
+from mpqueue._core.state.pending import Care
 from mpqueue._core.state.stream_table import StreamTable
 
 
@@ -15,8 +16,24 @@ def items_added(books: Books, message: ItemsAdded) -> None:
     assert isinstance(job.table, StreamTable)
     job.table.admit(message.indices)
     if job.active and not job.cancelled:
-        job.pending.add(message.indices)
+        if message.care is Care.NONE:
+            job.pending.add(message.indices)
+        else:
+            books.any_apart |= message.care is Care.APART
+            for index in message.indices:
+                job.pending.handle_with(index, message.care)
+                job.pending.add_due(index)
         reports.fail_if_barred(books, job)
+
+
+def items_recalled(books: Books, message: ItemsRecalled) -> None:  # noqa: ARG001 - the form of all rules
+    """More items have come that have ended before this process began."""
+    job = message.job
+    assert isinstance(job.table, StreamTable)
+    job.table.admit(message.indices)
+    if job.active:
+        job.completed += len(message.indices) - message.failures
+        job.failed += message.failures
 
 
 def sealed(books: Books, message: StreamSealed) -> None:

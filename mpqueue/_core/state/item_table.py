@@ -311,7 +311,7 @@ class ItemTable:
         copy.peak[0] = self.peak[index]
         copy.results[0] = self.results[index]
         if self.source is not None:
-            copy.source, copy.slots = self.source, array("I", self.slots_of([index]) or [index])
+            copy.source, copy.slots = self.source, array("Q", self.slots_of([index]) or [index])
         again = self.replay
         copy.replay = lambda *_: again(self, index)
         if index in self.failures:
@@ -340,7 +340,7 @@ def make_table(items: Iterable[Any]) -> ItemTable:
     without an id where the first had one, or an unhashable id; ValueError for an id that occurs twice.
     """
     payloads = read_all(items)
-    rule = _rule_of(payloads[0]) if payloads else IdRule.POSITION
+    rule = rule_of(payloads[0]) if payloads else IdRule.POSITION
     if rule is IdRule.POSITION:
         return ItemTable(payloads, None, rule)
     try:
@@ -368,7 +368,8 @@ def read_all(items: Iterable[Any]) -> list[Any]:
     return [item for item in iterator]  # noqa: C416 - `list` would ask for a length, and believe it
 
 
-def _rule_of(item: Any) -> IdRule:
+def rule_of(item: Any) -> IdRule:
+    """Where the ids of a job come from of which this is the first item."""
     if isinstance(item, Mapping):
         return IdRule.KEY if "id" in item else IdRule.POSITION
     return IdRule.ATTRIBUTE if not isinstance(item, type) and hasattr(item, "id") else IdRule.POSITION

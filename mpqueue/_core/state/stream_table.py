@@ -21,8 +21,9 @@ from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 class _Column(dict[int, Any]):
     """A column of which only what is not as expected is kept: ``before`` an item has its result, ``after`` that."""
 
-    def __init__(self, results: dict[int, Any], before: Any, after: Any) -> None:
+    def __init__(self, results: dict[int, Any], before: Any, after: Any, format: str = "B") -> None:
         super().__init__()
+        self.format = format  #: that of the column of an `ItemTable`
         self._results = results
         self._before = before
         self._after = after
@@ -48,12 +49,12 @@ class StreamTable(ItemTable):
         self._items: dict[int, Any] = {}
         self._values = _Results()
         self._statuses = _Column(self._values, PENDING, COMPLETED)
-        self._tries = _Column(self._values, 0, 1)
-        self._times = _Column(self._values, 0.0, 0.0)
+        self._tries = _Column(self._values, 0, 1, "I")
+        self._times = _Column(self._values, 0.0, 0.0, "f")
         columns: Any = self  # sparse here, which the columns' readers don't notice
         columns.payloads, columns.status, columns.results = self._items, self._statuses, self._values
         columns.attempts, columns.elapsed = self._tries, self._times
-        columns.cpu, columns.peak = _Column(self._values, 0.0, 0.0), _Column(self._values, 0, 0)
+        columns.cpu, columns.peak = _Column(self._values, 0.0, 0.0, "f"), _Column(self._values, 0, 0, "I")
 
     def __len__(self) -> int:
         return self._count
@@ -68,6 +69,14 @@ class StreamTable(ItemTable):
         self._items.update(zip(indices, items, strict=True))
         self._added = indices.stop
         return indices
+
+    def take_over(self, indices: Sequence[int], outcomes: Sequence[Any]) -> None:
+        """These rows have ended already, with these results or `Failure`s. On the consumer's thread, once added."""
+        for index, outcome in zip(indices, outcomes, strict=True):
+            if type(outcome) is Failure:
+                self.fail(index, outcome)
+            else:
+                self._values[index] = outcome
 
     @property
     def added(self) -> int:

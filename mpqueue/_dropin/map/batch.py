@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._options import JobOptions
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from mpqueue._queue.new_job import RecordOptions
 
 
+class RecordAs(NamedTuple):
+    """How a call is recorded in a journal. With ``job_id`` None it is known there by its function's name."""
+
+    job_id: str | None
+    options: RecordOptions
+
+
 def start_batch(
     queue: JobQueue,
     fn: Callable[..., Any],
@@ -26,21 +33,21 @@ def start_batch(
     *,
     on_ended: Callable[[Ended], None] | None = None,
     progress: ShowProgress = False,
-    record: RecordOptions | None = None,
+    record: RecordAs | None = None,
     seed_given: bool = False,
 ) -> JobRun:
     """Start ``fn`` over the items, a list which it takes over; the run has the `outcomes` by position.
 
     ``on_ended`` gets positions as their items end, then None, on the coordinator's thread: it must return at once. With
-    ``record`` it is a job of the queue's journal, known there by the function's name; it keeps the seed that it has
-    there, unless one was given. Raises `HandlerPicklingError`, `JournalError`.
+    ``record`` it is a job of the queue's journal, known there by its id, or by the function's name; it keeps the seed
+    that it has there, unless one was given. Raises `HandlerPicklingError`, `JournalError`.
     """
     table = ItemTable(items, None, IdRule.POSITION)
     showing = Showing(progress, label_of(fn))
     if record is not None:
-        name = f"map {name_of(fn)}"
+        name = f"map {name_of(fn)}" if record.job_id is None else record.job_id
         return queue._host.start_recorded(
-            name, table, options, fn, on_ended, seed_given=seed_given, record=record, showing=showing
+            name, table, options, fn, on_ended, seed_given=seed_given, record=record.options, showing=showing
         )
     _, run = queue._host.start_table(table, options, fn, on_ended, showing=showing)
     return run

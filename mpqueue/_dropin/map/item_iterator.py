@@ -12,6 +12,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.map.input_reader import InputReader
+from mpqueue._dropin.map.lent_queues import LentQueue
 from mpqueue._dropin.map.map_options import OnItemError
 from mpqueue._dropin.stream_results import PARTS, StreamResults, not_an_end
 from mpqueue._queue.mailbox import let_others_run
@@ -34,20 +35,18 @@ class ItemIterator(Generic[R]):
         self,
         open_: Callable[[Callable[[Ended], None]], Stream],
         reader: InputReader,
+        lent: LentQueue,
         *,
         ordered: bool,
         on_error: OnItemError,
         window: Callable[[Stream], int],
         max_failures: int | None,
-        give_back: Callable[[], object],
-        await_told: Callable[[], object] = lambda: None,
     ) -> None:
         self._reader = reader
         self._on_error = on_error
         self._max_failures = max_failures
         self._failed = 0
-        self._give_back = give_back
-        self._await_told = await_told
+        self._lent = lent
         self._spoke = False
         self._added = self._taken = 0  #: items: read, and given to the consumer
         self._block: Iterator[Any] = iter(())  #: outcomes that are there; a `Failure` is to be raised
@@ -74,10 +73,12 @@ class ItemIterator(Generic[R]):
             self._end_block()
             while not self._begin_block():
                 if not self._read():
+                    self._results.check()
                     self._results.hear(self._results.news.take())
             if self._is_closed:
                 if self._spoke:  # what was logged is told before the loop is over
-                    self._await_told()
+                    self._lent.queue._host.await_told()
+                self._lent.await_end()
                 raise self._input_error() or StopIteration
 
     def __aiter__(self) -> Self:
@@ -95,14 +96,16 @@ class ItemIterator(Generic[R]):
                 if self._read():
                     await let_others_run()
                 else:
+                    self._results.check()
                     self._results.hear(await self._results.news.take_later())
             if self._is_closed:
+                await self._lent.await_end_later()
                 raise self._input_error() or StopAsyncIteration
 
     def _error_of(self, failure: Failure) -> BaseException:
         error = failure.error
         if isinstance(error, TooManyFailuresError):
-            self.close()
+            self._close()
         return not_an_end(error, "an item")
 
     def _input_error(self) -> BaseException | None:
@@ -123,13 +126,13 @@ class ItemIterator(Generic[R]):
             return True
         outcomes = self._results.take_block()
         if self._results.is_over:
-            self.close()
+            self._close()
             raise self._results.stream.fault or QueueClosedError("the pool was closed while results were still to come")
         if outcomes:
             self._block = iter(self._treated(outcomes))
             self._block_size = len(outcomes)
         elif self._taken == self._added and self._reader.exhausted:
-            self.close()
+            self._close()
         else:
             return False
         return True
@@ -171,13 +174,24 @@ class ItemIterator(Generic[R]):
         batch = self._reader.read(room)
         if batch:
             self._added += len(batch)
-            self._results.stream.add(batch)
+            try:
+                self._results.stream.add(batch)
+            except BaseException:  # which of these were added nobody knows
+                self._close()
+                raise
         return True
 
     # -- the end ---------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End the work: what waits does not run, what runs is ended. Idempotent."""
+        """End the work: what waits does not run, what runs is ended. Idempotent.
+
+        With a journal it waits until that is closed. Raises `JournalError` where not all of it could be written.
+        """
+        self._close()
+        self._lent.await_end()
+
+    def _close(self) -> None:
         if self._is_closed:
             return
         self._is_closed = True
@@ -192,12 +206,13 @@ class ItemIterator(Generic[R]):
                 stream.seal()
             else:
                 stream.cancel(kill=True)
-        self._give_back()
+        self._lent.end(kill=not all_done)
 
     async def aclose(self) -> None:
-        """`close`, for `contextlib.aclosing`. Does not wait."""
-        self.close()
+        """`close`, for `contextlib.aclosing`: the event loop goes on meanwhile."""
+        self._close()
+        await self._lent.await_end_later()
 
     def __del__(self) -> None:
         if hasattr(self, "_is_closed"):  # it was made
-            self.close()
+            self._close()

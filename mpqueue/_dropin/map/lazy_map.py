@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Coroutine, Iterable, Sized
 from typing import Any, Literal, TypeVar, Unpack, overload
 
+from mpqueue._dropin.map.batch import RecordAs, name_of
 from mpqueue._dropin.map.input_reader import InputReader
 from mpqueue._dropin.map.item_iterator import ItemIterator
+from mpqueue._dropin.map.lent_queues import LentQueue, OwnQueue, WarmQueue
 from mpqueue._dropin.map.map_options import (
     OnItemError,
     StreamOptions,
+    check_job_id,
     check_on_error,
     check_optional_count,
     enough_workers,
     job_options,
 )
-from mpqueue._dropin.shared_pool import shared_pool
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import ShowProgress, showing_stream
+from mpqueue._queue.new_job import record_options
 from mpqueue._queue.run import Ended
 from mpqueue._queue.stream import Stream, open_stream
 from mpqueue.retry import RetryPolicy
@@ -65,6 +69,10 @@ def imap(
     progress: ShowProgress = False,
     on_error: OnItemError = "raise",
     max_failures: int | None = None,
+    journal: str | os.PathLike[str] | None = None,
+    job_id: str | None = None,
+    key: Callable[[Any], bytes | str] | None = None,
+    version: str | None = None,
     seed: int | None = None,
 ) -> ItemIterator[Any]:
     """The results of ``fn`` over the items, in order, one by one while the work goes on; also for ``async for``.
@@ -75,9 +83,20 @@ def imap(
     With ``max_failures`` it ends, with `TooManyFailuresError`, at the first failure beyond so many. A generator that
     raises delivers what came before it, then its error. The first items begin at once. ``progress`` is as in `map`; a
     bar has a total where the input has a length.
+
+    With ``journal``, the path of a file, the same call, made again after whatever ended it or the program, runs only
+    what is missing, and yields the results that are recorded in their places. An item is known by its id
+    (``item["id"]`` or ``item.id``), where the first item has one, else by its value, never by its position; equal ones
+    by their order. New items run, changed ones (another value with the same id, or another ``key(item)``) and failed
+    ones run again, and so do all with another ``version`` of the function. What is gone stays in the journal. A
+    result is yielded once it is on disk. ``job_id`` names the stream in the journal (None: the function's name).
+    Such a call has workers of its own, see `map`; ``close()`` and the end of the loop wait until the journal is closed.
+    Memory is constant however many items there are or are recorded. Raises `JournalError`; TypeError in the place of
+    an item that has no identity; and, in its place, what ``key`` raises.
     """
     job = job_options("imap", concurrency, max_retries, retry, timeout, chunksize, seed)
-    return _iterate(fn, items, job, True, buffersize, on_error, max_failures, progress)
+    record = RecordAs(job_id, record_options(key=key, version=version))
+    return _iterate(fn, items, job, True, buffersize, on_error, max_failures, progress, journal, record, seed)
 
 
 @overload
@@ -117,11 +136,20 @@ def imap_unordered(
     progress: ShowProgress = False,
     on_error: OnItemError = "raise",
     max_failures: int | None = None,
+    journal: str | os.PathLike[str] | None = None,
+    job_id: str | None = None,
+    key: Callable[[Any], bytes | str] | None = None,
+    version: str | None = None,
     seed: int | None = None,
 ) -> ItemIterator[Any]:
-    """Like `imap`, in the order in which the items end: no result waits for a slower one."""
+    """Like `imap`, in the order in which the items end: no result waits for a slower one.
+
+    With ``journal``, results that are recorded come as soon as their items are read. It is the same stream as that of
+    `imap` with the same function or ``job_id``.
+    """
     job = job_options("imap_unordered", concurrency, max_retries, retry, timeout, chunksize, seed)
-    return _iterate(fn, items, job, False, buffersize, on_error, max_failures, progress)
+    record = RecordAs(job_id, record_options(key=key, version=version))
+    return _iterate(fn, items, job, False, buffersize, on_error, max_failures, progress, journal, record, seed)
 
 
 def _iterate(
@@ -133,31 +161,47 @@ def _iterate(
     on_error: OnItemError,
     max_failures: int | None,
     progress: ShowProgress,
+    journal: str | os.PathLike[str] | None,
+    record: RecordAs,
+    seed: int | None,
 ) -> ItemIterator[Any]:
+    check_job_id(record.job_id)
     check_on_error(on_error, ON_ERROR)
     check_optional_count("buffersize", buffersize, low=1)
     check_optional_count("max_failures", max_failures, low=0)
     showing = showing_stream(progress, fn, items)
     iterator = iter(items)
     workers = enough_workers(job.max_lanes, len(items) if isinstance(items, Sized) else None)
-    queue = shared_pool.borrow(workers)
+    lent: LentQueue = WarmQueue(workers) if journal is None else OwnQueue(workers, journal)
+    queue = lent.queue
 
     def open_(on_ended: Callable[[Ended], None]) -> Stream:
-        return open_stream(queue, fn, on_ended, job, showing=showing)
+        if journal is None:
+            return open_stream(queue, fn, on_ended, job, showing=showing)
+        from mpqueue._queue.recorded.recorded_stream import open_recorded_stream  # a part of what only journals need
+
+        job_id = f"imap {name_of(fn)}" if record.job_id is None else record.job_id
+        return open_recorded_stream(
+            queue, job_id, fn, on_ended, job, record.options, seed_given=seed is not None, showing=showing
+        )
 
     try:
+        if journal is not None:
+            from mpqueue._parent.journal.items.streams.stream_items import StreamItems
+
+            iterator = StreamItems(iterator, record.options.key)
         made: ItemIterator[Any] = ItemIterator(
             open_,
             InputReader(iterator, queue._host.now),
+            lent,
             ordered=ordered,
             on_error=on_error,
             window=lambda stream: buffersize or stream.window(workers or count_cpus()),
             max_failures=max_failures,
-            give_back=lambda: shared_pool.give_back(queue),
-            await_told=queue._host.await_told,
         )
     except BaseException:
-        shared_pool.give_back(queue)
+        lent.end(kill=True)
+        lent.await_end()
         raise
     made._start()
     return made

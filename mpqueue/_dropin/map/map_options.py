@@ -21,7 +21,7 @@ OnItemError = Literal["raise", "collect", "skip"]
 
 
 class CallOptions(TypedDict, total=False):
-    """What `amap` and `starmap` take beside ``on_error``."""
+    """What all of them take beside ``on_error``."""
 
     concurrency: int | None
     max_retries: int | None
@@ -33,16 +33,22 @@ class CallOptions(TypedDict, total=False):
     seed: int | None
 
 
-class MapOptions(CallOptions, total=False):
-    """What `map` takes beside ``on_error``."""
+class JournalOptions(CallOptions, total=False):
+    """What says how a call and what a journal has of it go together."""
 
     journal: str | os.PathLike[str] | None
-    update: bool
+    job_id: str | None
     key: Callable[[Any], bytes | str] | None
     version: str | None
 
 
-class StreamOptions(CallOptions, total=False):
+class MapOptions(JournalOptions, total=False):
+    """What `map`, `starmap` and `amap` take beside ``on_error``."""
+
+    update: bool
+
+
+class StreamOptions(JournalOptions, total=False):
     """What `imap` and `imap_unordered` take beside ``on_error``."""
 
     buffersize: int | None
@@ -104,6 +110,12 @@ def check_optional_count(name: str, value: int | None, *, low: int) -> None:
     """Raise TypeError or ValueError unless it is None, or a whole number from ``low`` up."""
     if value is not None:
         check_number(name, value, low=low, integer=True)
+
+
+def check_job_id(job_id: str | None) -> None:
+    """Raise TypeError unless it is None or a str."""
+    if job_id is not None and not isinstance(job_id, str):
+        raise TypeError(f"job_id: expected a str, got {shown(job_id)} of type {type(job_id).__name__}")
 
 
 def check_on_error(value: object, known: tuple[str, ...]) -> None:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from mpqueue._core.state.item_table import Failure, read_all
-from mpqueue._dropin.map.batch import start_batch
+from mpqueue._dropin.map.batch import RecordAs, start_batch
 from mpqueue._dropin.map.map_options import (
-    CallOptions,
     MapOptions,
     OnError,
+    check_job_id,
     check_on_error,
     check_optional_count,
     enough_workers,
@@ -73,6 +73,7 @@ def map(
     on_error: OnError = "raise",
     max_failures: int | None = None,
     journal: str | os.PathLike[str] | None = None,
+    job_id: str | None = None,
     update: bool = False,
     key: Callable[[Any], bytes | str] | None = None,
     version: str | None = None,
@@ -93,9 +94,9 @@ def map(
     `Progress` ten times a second and at the end, on a thread of the pool.
 
     With ``journal``, the path of a file, the same call, made again after whatever ended the program, runs only what is
-    missing, see `JobQueue`. A journal is for one call with each function: other items are refused with
-    `JournalMismatchError`, unless ``update`` says that the list changes from call to call: then new items run, and what
-    is gone is kept until it comes back. An item whose ``key(item)`` is another than before runs again
+    missing, see `JobQueue`. ``job_id`` names the call in the journal (None: the function's name). Other items are
+    refused with `JournalMismatchError`, unless ``update`` says that the list changes from call to call: then new items
+    run, and what is gone is kept until it comes back. An item whose ``key(item)`` is another than before runs again
     (``key=mpqueue.file_key``, say), and so do all with another ``version`` of the function. Such a call has workers of
     its own.
 
@@ -106,7 +107,7 @@ def map(
     check_progress(progress)
     _check_failure_options(on_error, max_failures)
     job = job_options("map", concurrency, max_retries, retry, timeout, chunksize, seed)
-    record = record_options(update=update, key=key, version=version)
+    record = _record(journal, job_id, record_options(update=update, key=key, version=version))
     rows = read_all(items)
     with _queue_for(enough_workers(concurrency, len(rows)), journal) as queue:
         batch = Batch(
@@ -116,7 +117,7 @@ def map(
             job,
             max_failures,
             progress,
-            record=record if journal is not None else None,
+            record=record,
             seed_given=seed is not None,
         )
         try:
@@ -169,7 +170,7 @@ async def amap(
     items: Iterable[T],
     *,
     on_error: Literal["collect"],
-    **options: Unpack[CallOptions],
+    **options: Unpack[MapOptions],
 ) -> list[R | BaseException]: ...
 @overload
 async def amap(
@@ -177,15 +178,15 @@ async def amap(
     items: Iterable[T],
     *,
     on_error: OnError = "raise",
-    **options: Unpack[CallOptions],
+    **options: Unpack[MapOptions],
 ) -> list[R]: ...
 @overload
 async def amap(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[CallOptions]
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[MapOptions]
 ) -> list[R | BaseException]: ...
 @overload
 async def amap(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[CallOptions]
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapOptions]
 ) -> list[R]: ...
 async def amap(
     fn: Callable[[Any], Any],
@@ -199,18 +200,25 @@ async def amap(
     progress: ShowProgress = False,
     on_error: OnError = "raise",
     max_failures: int | None = None,
+    journal: str | os.PathLike[str] | None = None,
+    job_id: str | None = None,
+    update: bool = False,
+    key: Callable[[Any], bytes | str] | None = None,
+    version: str | None = None,
     seed: int | None = None,
 ) -> list[Any]:
     """Like `map`, for coroutines: does not block the loop. Cancelling it ends its work and its running items.
 
-    Works in asyncio, and in trio. The items are read and copied at once, in the loop's thread.
+    Works in asyncio, and in trio. The items are read and copied at once, in the loop's thread; with ``journal`` they
+    are compared there with what is recorded, too, at some 500,000 items a second.
     """
     _check_failure_options(on_error, max_failures)
     check_progress(progress)
     job = job_options("amap", concurrency, max_retries, retry, timeout, chunksize, seed)
+    record = _record(journal, job_id, record_options(update=update, key=key, version=version))
     rows = read_all(items)
-    with shared_pool.lease(enough_workers(concurrency, len(rows))) as queue:
-        batch = Batch(queue, fn, rows, job, max_failures, progress)
+    async with _queue_in_loop_for(enough_workers(concurrency, len(rows)), journal) as queue:
+        batch = Batch(queue, fn, rows, job, max_failures, progress, record=record, seed_given=seed is not None)
         try:
             await batch.run
         except BaseException:
@@ -230,6 +238,23 @@ def _queue_for(concurrency: int | None, journal: str | os.PathLike[str] | None) 
             yield queue
 
 
+@contextlib.asynccontextmanager
+async def _queue_in_loop_for(
+    concurrency: int | None, journal: str | os.PathLike[str] | None
+) -> AsyncIterator[JobQueue]:
+    if journal is None:
+        with shared_pool.lease(concurrency) as queue:
+            yield queue
+    else:
+        async with JobQueue(concurrency, threads_per_worker=THREADS, journal=journal) as queue:
+            yield queue
+
+
+def _record(journal: object, job_id: str | None, options: RecordOptions) -> RecordAs | None:
+    check_job_id(job_id)
+    return None if journal is None else RecordAs(job_id, options)
+
+
 class Batch:
     """One call: its run, ended early where more than ``max_failures`` items fail, and what becomes of its failures."""
 
@@ -242,7 +267,7 @@ class Batch:
         max_failures: int | None,
         progress: ShowProgress,
         *,
-        record: RecordOptions | None = None,
+        record: RecordAs | None = None,
         seed_given: bool = False,
     ) -> None:
         self._max_failures = max_failures

@@ -140,7 +140,7 @@ class RowDraft:
         """The row, where nothing failed and the results are small and plain; else None."""
         if self._tries or self._failures or self._payloads:
             return None
-        together = _together(self._done)
+        together = kept_together(self._done)
         return None if together is None else self._row(_Pickled(together), "")
 
     def row(self) -> Row | None:
@@ -217,7 +217,7 @@ class RowDraft:
         return {"errors": errors, "history": history, "failures": failures, "payloads": payloads}
 
 
-def _together(results: list[Any]) -> Kept | None:
+def kept_together(results: list[Any]) -> Kept | None:
     """The results in one, where they are plain and small. Where a class can't be imported, it costs no other result."""
     parts = dump_harmless_parts(results)
     if parts is None or parts[1] or len(parts[0]) >= BIG or MARK in parts[0]:
@@ -246,7 +246,7 @@ class _Pickled:
     def keep_results(self, results: list[Any]) -> None:
         """All in one, where they are plain and small; else each by itself, so that each can be read by itself."""
         self.step += 1
-        self.together = _together(results)
+        self.together = kept_together(results)
         if self.together is not None:
             return
         for nth, result in enumerate(results):
@@ -357,7 +357,7 @@ class RowReader:
         if slots is None:
             slots = slots_at(content["at"])
         if slots:
-            self._write(row.number, content, slots)
+            self.write(row.number, content, slots)
 
     def _lose(self, slots: Sequence[int] | None) -> None:
         """Nothing is known of these items; with None of no item, but for what later rows tell."""
@@ -374,7 +374,8 @@ class RowReader:
         if slots and max(slots) >= self._count:
             raise JournalError(f"{self._path}: a row of it: expected items below {self._count}, got {max(slots)}")
 
-    def _write(self, number: int, content: dict[str, Any], slots: Sequence[int]) -> None:
+    def write(self, number: int, content: dict[str, Any], slots: Sequence[int]) -> None:
+        """Write what the row of that number says of these slots into the table. Raises what `read` raises."""
         self._check(slots)
         status = content["status"]
         if len(status) != len(slots):
@@ -486,7 +487,11 @@ def slots_at(at: tuple[int, int] | bytes) -> Sequence[int]:
 
 def content_of(row: WrittenRow, read_file: ReadFile, path: str) -> dict[str, Any]:
     """What a row says, itself or in a file. Raises `JournalError` where that is gone, or damaged."""
-    content: dict[str, Any] = unseal(row.body, row.place, path)
+    return whole_content(unseal(row.body, row.place, path), read_file, path)
+
+
+def whole_content(content: dict[str, Any], read_file: ReadFile, path: str) -> dict[str, Any]:
+    """The same of what is in the row itself."""
     if "row" not in content:
         return content
     name, digest = content["row"]

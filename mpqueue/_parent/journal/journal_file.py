@@ -25,6 +25,7 @@ from mpqueue._parent.journal.kept_values import VALUE, BigFile
 from mpqueue._parent.journal.migrations import migrate
 from mpqueue._parent.journal.pruning import shrinking
 from mpqueue._parent.journal.pruning.compaction import Compacted, compact, present_slots
+from mpqueue._parent.journal.pruning.stream_files import unnamed_files
 from mpqueue._parent.journal.schema import APPLICATION, OWNED, SCHEMA, VERSION, check_version
 from mpqueue._parent.journal.sealed import Place, Unsealed
 from mpqueue._whole_file import whole_file
@@ -282,16 +283,21 @@ class Store:
     def compact_job(self, number: int, *, gone: bool) -> Compacted:
         """Write a job's rows anew, few instead of many, all or nothing; with ``gone`` without what is gone.
 
+        Of a stream, which has a row for each item, files go that no row names.
+
         Raises `JournalError` for rows that are damaged, and `sqlite3.Error`.
         """
         found = Compacted()
 
         def rewrite(run: Any) -> Collection[str]:
             nonlocal found
-            job = run("SELECT coalesce(slots, total), places FROM jobs WHERE number = ?", (number,)).fetchone()
+            query = "SELECT coalesce(slots, total), places, generation FROM jobs WHERE number = ?"
+            job = run(query, (number,)).fetchone()
             if job is None:  # it was removed meanwhile
                 return ()
-            count, places = job
+            count, places, generation = job
+            if generation is not None:
+                return unnamed_files(run, number, self.path)
             present = None
             if gone and places is not None:
                 present = present_slots(places, Place("jobs.places", number), count, self.path)

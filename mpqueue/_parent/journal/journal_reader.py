@@ -19,6 +19,8 @@ from mpqueue._parent.journal.guards import journal_lock as lock
 from mpqueue._parent.journal.guards.ownership import check_own, check_stat
 from mpqueue._parent.journal.items.kept_payloads import read_payloads
 from mpqueue._parent.journal.items.matching import BLOCK, Block
+from mpqueue._parent.journal.items.streams.stream_source import StreamSource
+from mpqueue._parent.journal.items.streams.told import Named, read_item, read_row
 from mpqueue._parent.journal.journal_file import (
     PART,
     column_to_text,
@@ -28,6 +30,7 @@ from mpqueue._parent.journal.journal_file import (
     text_to_column,
 )
 from mpqueue._parent.journal.kept_results import KeptResults
+from mpqueue._parent.journal.kept_values import NotKept
 from mpqueue._parent.journal.migrations import look_at
 from mpqueue._parent.journal.schema import check_version
 from mpqueue._parent.journal.sealed import Place, unseal
@@ -61,6 +64,7 @@ class RecordedJob:
     python: str | None
     slots: int | None  #: how many it has; None: version 1 wrote it
     handler_name: str | None  #: where the handler and the setup can be imported from
+    generation: int | None = None  #: of a stream: how often all of it was to run, with this time; None: it has a list
 
     @property
     def count(self) -> int:
@@ -116,13 +120,13 @@ class _Look:
 
 _COLUMNS = (
     "number, id, total, rule, payload_hash, code_hash, seed, created_at, status, started_at, finished_at, duration, "
-    "completed, failed, retries, version, python, slots, handler_name"
+    "completed, failed, retries, version, python, slots, handler_name, generation"
 )
 #: What SQLite may give for each: it keeps anything in any column.
 _TEXT, _ANY_TEXT, _TIME = (str, type(None)), (str, bytes, type(None)), (float, int, type(None))
 _TYPES: tuple[Any, ...] = (
     *(int, (str, bytes), int, str, _TEXT, _TEXT, str, (float, int), str, _TIME, _TIME, _TIME),
-    *(int, int, int, _ANY_TEXT, _TEXT, (int, type(None)), _ANY_TEXT),
+    *(int, int, int, _ANY_TEXT, _TEXT, (int, type(None)), _ANY_TEXT, (int, type(None))),
 )
 
 
@@ -304,7 +308,9 @@ class Reader:
 
     @_asked_again
     def table(self, job: RecordedJob) -> ItemTable:
-        """The job's items as they stood, with the payloads that were kept."""
+        """The job's items as they stood, with the payloads that were kept; those of a stream as they have ended."""
+        if job.generation is not None:
+            return self._table_of_stream(job)
         ids, payloads, places = self.ids(job), self.payloads(job), self.places(job)
         if places is not None:
             payloads = [payloads[slot] for slot in places]
@@ -318,6 +324,38 @@ class Reader:
         if lost:
             log.warning("job %r: what became of %d items is damaged in %s; they are shown as if they had not run",
                         job.id, len(lost), self.path)  # fmt: skip
+        return table
+
+    def _table_of_stream(self, job: RecordedJob) -> ItemTable:
+        query = "SELECT number, identity, nth, body, item FROM stream_items WHERE job = ? ORDER BY number"
+        named: list[Named] = []
+        bodies, payloads, ids = [], [], []
+        lost = 0
+        with self._open() as look:
+            for number, identity, nth, body, item in look.execute(query, (job.number,)):
+                named.append(Named(identity, nth))
+                bodies.append((number, body))
+                item_id, payload = None, NotKept()
+                try:
+                    item_id, payload = read_item(item, named[-1], job.number, self.path)
+                except JournalError:
+                    lost += 1
+                payloads.append(payload)
+                ids.append(item_id)
+        has_ids = bool(ids) and None not in ids
+        table = ItemTable(payloads, ids if has_ids else None, IdRule.KEY if has_ids else IdRule.POSITION)
+        table.source = StreamSource(self.path, self.ask, self.read_file, job.number)
+        rows = RowReader(table, len(table), self.read_file, self.path, Results.UNREAD)
+        for index, (number, body) in enumerate(bodies):
+            try:
+                told = read_row(body, named[index], job.number, self.path)
+                told.write(table, index, number, rows, self.read_file, self.path)
+            except JournalError:
+                lost += 1
+        table.slots = array("Q", (each.slot for each in named))
+        if lost:
+            log.warning("job %r: %d rows are damaged in %s; their items are shown as if they had not run",
+                        job.id, lost, self.path)  # fmt: skip
         return table
 
     def fill(self, table: ItemTable, job: RecordedJob) -> list[int]:

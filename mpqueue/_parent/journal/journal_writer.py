@@ -14,7 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from mpqueue._parent.journal.guards.held_files import MovedError
@@ -59,11 +59,11 @@ class Entry:
     urgent: bool = False
     refused: Callable[[], object] | None = None
 
-    @property
-    def size(self) -> int:
-        """Bytes that it holds until it is written."""
-        held = (len(each) for _, arguments in self.statements for each in arguments if isinstance(each, bytes))
-        return sum(held) + sum(file.size for file, _ in self.files)
+    size: int = field(init=False)  #: bytes that it holds until it is written
+
+    def __post_init__(self) -> None:
+        held = sum([len(each) for _, arguments in self.statements for each in arguments if type(each) is bytes])
+        object.__setattr__(self, "size", held + sum(file.size for file, _ in self.files))
 
 
 @dataclass(frozen=True, slots=True)

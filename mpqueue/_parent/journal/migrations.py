@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mpqueue._parent.journal.schema import VERSION
+from mpqueue._parent.journal.schema import STREAM_ITEMS, VERSION
 from mpqueue._parent.journal.sealed import CHECK, Place, bind
 from mpqueue.errors import JournalError
 
@@ -38,12 +38,13 @@ MORE_OF_JOBS = (
     ("suspects", "BLOB"),
     ("slots", "INTEGER"),
     ("places", "BLOB"),
+    ("generation", "INTEGER"),
 )
 MORE_OF_FILES = (("size", "INTEGER"), ("digest", "BLOB"))
 
 
 def _to_2(connection: Any) -> None:
-    """Checksums cover the place; jobs have columns more; slots, and who wrote it.
+    """Checksums cover the place; jobs have columns more; slots, items of streams, and who wrote it.
 
     Identities of the items are not filled in: they are known once a program comes with the items.
     """
@@ -81,6 +82,7 @@ TO_2 = (
     number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, body BLOB NOT NULL, ids BLOB,
     UNIQUE (job, first)
 )""",
+    STREAM_ITEMS,
     """CREATE TABLE written_by (
     number INTEGER PRIMARY KEY, at REAL NOT NULL, mpqueue TEXT NOT NULL, python TEXT NOT NULL, host TEXT NOT NULL,
     program TEXT NOT NULL, commits INTEGER NOT NULL DEFAULT 0
@@ -95,6 +97,10 @@ VIEWS: dict[int, tuple[str, ...]] = {
         f"CREATE TEMP VIEW jobs AS SELECT *, {_nulls(MORE_OF_JOBS)} FROM main.jobs",  # noqa: S608
         f"CREATE TEMP VIEW files AS SELECT *, {_nulls(MORE_OF_FILES)} FROM main.files",  # noqa: S608
         "CREATE TEMP VIEW chunks AS SELECT *, NULL AS slots FROM main.chunks",
+        (
+            "CREATE TEMP VIEW stream_items AS SELECT 0 number, 0 job, NULL identity, 0 nth, 0 status, NULL body, "
+            "NULL item WHERE 0"
+        ),
         "CREATE TEMP VIEW slots AS SELECT 0 AS number, 0 AS job, 0 AS first, NULL AS body, NULL AS ids WHERE 0",
         (
             "CREATE TEMP VIEW written_by AS "

@@ -32,6 +32,7 @@ from mpqueue._core.messages import JobHeldBack, JobPaused, JobResumed
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft
+from mpqueue._parent.journal.items.streams.stream_rows import RecordedStreamTable, StreamDraft, StreamRows
 from mpqueue._parent.journal.journal_file import Statement, chunk_statement
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
 from mpqueue._parent.transport.kept_errors import text_of
@@ -54,7 +55,10 @@ Forward = Callable[[Any], None]
 
 COUNTS = "UPDATE jobs SET completed = ?, failed = ?, retries = ? WHERE number = ?"
 STARTED = "UPDATE jobs SET status = ?, started_at = ?, finished_at = NULL, duration = NULL, failed = ? WHERE number = ?"
+#: Of a stream, whose counts change with its rows.
+BEGUN = "UPDATE jobs SET status = ?, started_at = ?, finished_at = NULL, duration = NULL WHERE number = ?"
 STATUS = "UPDATE jobs SET status = ? WHERE number = ?"
+RETRIED = "UPDATE jobs SET retries = retries + ? WHERE number = ?"
 ENDED = "UPDATE jobs SET status = ?, started_at = ?, finished_at = ?, duration = ? WHERE number = ?"
 
 
@@ -88,7 +92,7 @@ class _Note(NamedTuple):
     What ``waits`` is told when that is on disk; what is ``urgent`` is to be there at once.
     """
 
-    draft: RowDraft | None = None
+    draft: RowDraft | StreamDraft | None = None
     statements: Sequence[Statement] = ()  #: after the draft's row
     waits: bool = False
     urgent: bool = False
@@ -276,10 +280,16 @@ class Recorder:
     def _waits(self, note: _Note) -> bool:
         return note.waits and not self._closing_in_trouble
 
-    def _entry(self, recording: Recording, note: _Note, row: Row | None, held: _Held | None = None) -> Entry:
-        if row is None or row.body is None:
+    def _entry(
+        self, recording: Recording, note: _Note, row: Row | StreamRows | None, held: _Held | None = None
+    ) -> Entry:
+        if row is None or isinstance(row, StreamRows) or row.body is None:
             done = None if held is None else partial(self._on_disk, recording, held, None)
-            return Entry(note.statements, (), done, note.urgent)
+            if not isinstance(row, StreamRows):
+                return Entry(note.statements, (), done, note.urgent)
+            files = [(file, recording.number) for file in row.files]
+            written = [*row.statements(recording.number), *note.statements]
+            return Entry(written, files, done, note.urgent or bool(files))
         number = self.journal.next_chunk()
         chunk = chunk_statement(number, recording.number, row)
         files = [(file, recording.number) for file in row.files]
@@ -307,6 +317,8 @@ class Recorder:
         if job.fault is not None:
             # Nothing is wrong with its items: as after a crash of the program, the next run goes on.
             return _Note(waits=isinstance(announcement, AnnounceFinished), urgent=True)
+        if isinstance(job.table, RecordedStreamTable):
+            return _note_of_stream(job, job.table, announcement, number)
         match announcement:
             case AnnounceItems():
                 recording.failed |= announcement.failed
@@ -323,8 +335,8 @@ class Recorder:
                 kept, history = recording.tries_kept, job.table.history
                 unfinished = [index for index in history if len(history[index]) > kept.get(index, 0)]
                 note = self._note_items(recording, job, sorted(unfinished))
-                ended = (str(announcement.status), job.started_at, job.finished_at, job.duration, number)
-                return _Note(note.draft, [*note.statements, (ENDED, ended)], waits=True, urgent=True, ends=True)
+                ended = _ended(job, announcement, number)
+                return _Note(note.draft, [*note.statements, ended], waits=True, urgent=True, ends=True)
             case _:
                 return _Note()
 
@@ -335,7 +347,9 @@ class Recorder:
         counts = (job.completed, job.failed, job.retries, recording.number)
         return _Note(draft, [(COUNTS, counts)], waits=True, urgent=_longest(job.table, indices) > GROUP)
 
-    def _kept(self, job: JobBook, recording: Recording, note: _Note, held: _Held, size: int, row: Row) -> None:
+    def _kept(
+        self, job: JobBook, recording: Recording, note: _Note, held: _Held, size: int, row: Row | StreamRows
+    ) -> None:
         """The job's own thread has made the row, of results of so many bytes."""
         self._unpickled -= size
         if recording.removed:
@@ -391,10 +405,10 @@ class Recorder:
                 self._release(recording, held)
 
 
-class _Keeping(Aside[Row]):
+class _Keeping(Aside[Row | StreamRows]):
     """A row that is made on the job's own thread. Without a draft it is an empty one, which waits for those before."""
 
-    def __init__(self, job: JobBook, recording: Recording, draft: RowDraft | None) -> None:
+    def __init__(self, job: JobBook, recording: Recording, draft: RowDraft | StreamDraft | None) -> None:
         self._job = job
         self._recording = recording
         self._draft = draft
@@ -404,19 +418,19 @@ class _Keeping(Aside[Row]):
         """See `Aside`."""
         return 0 if self._draft is None else self._draft.step
 
-    def run(self) -> Row | None:
+    def run(self) -> Row | StreamRows | None:
         """See `Aside`."""
         if self._draft is None:
             return NO_ROW
         try:
-            row = self._draft.row()
+            row: Row | StreamRows | None = self._draft.row()
         except BaseException as error:  # `SystemExit` in somebody's `__reduce__`, say
             row = self._draft.cut_short(text_of(error))
         if row is not None:
             self._complain(row)
         return row
 
-    def cut_short(self) -> Row | None:
+    def cut_short(self) -> Row | StreamRows | None:
         """See `Aside`."""
         if self._draft is None:
             return NO_ROW
@@ -426,13 +440,41 @@ class _Keeping(Aside[Row]):
                         "they will run again", self._job.id, len(row.left_out))  # fmt: skip
         return row
 
-    def _complain(self, row: Row) -> None:
+    def _complain(self, row: Row | StreamRows) -> None:
         if row.left_out and not self._recording.complained:
             self._recording.complained = True
             index, reason = row.left_out[0]
             log.warning("job %r: the result of item %s is not in the journal, since it can't be pickled (%s); it will "
                         "run again, and so will others like it",
                         self._job.id, shown(self._job.table.id_of(index)), reason)  # fmt: skip
+
+
+def _note_of_stream(job: JobBook, table: RecordedStreamTable, announcement: Announcement, number: int) -> _Note:
+    """What an announcement brings of a stream. Tries count once their item has ended.
+
+    It is to be there at once where items take long, and where all that is under way waits for the disk.
+    """
+    match announcement:
+        case AnnounceItems():
+            indices, again = announcement.indices, announcement.retrying
+            ended = [index for index in indices if index not in again] if again else indices
+            statements: list[Statement] = [(RETRIED, (len(again), number))] if again else []
+            draft = StreamDraft(table, ended) if ended else None
+            seconds = job.sizer.seconds_per_item
+            urgent = seconds is None or seconds > GROUP or not (job.chunks_out or job.pending)
+            return _Note(draft, statements, waits=draft is not None, urgent=urgent)
+        case AnnounceStarted():
+            return _Note(None, [(BEGUN, (str(job.status), job.started_at, number))])
+        case AnnounceState():
+            return _Note(None, [(STATUS, (str(announcement.status), number))])
+        case AnnounceFinished():
+            return _Note(None, [_ended(job, announcement, number)], waits=True, urgent=True, ends=True)
+        case _:
+            return _Note()
+
+
+def _ended(job: JobBook, announcement: AnnounceFinished, number: int) -> Statement:
+    return ENDED, (str(announcement.status), job.started_at, job.finished_at, job.duration, number)
 
 
 def _tell_ahead(recording: Recording, forward: Forward, announcement: AnnounceState) -> None:

@@ -4,8 +4,10 @@
 slots). With ``slots`` NULL version 1 wrote it, and ``ids`` are those of all its items. With a negative ``total`` its
 maker ended before all of it was written. ``slots``: what the items are, in blocks; what is beyond the job's ``slots``
 does not count. ``payloads``: the items. ``chunks``: what became of them, and of which slots that is told. ``files``:
-the big values beside the journal. ``written_by``: a line for each time that a queue opened it to write, with how often
-that one committed. Bodies are sealed, see `mpqueue._parent.journal.sealed`.
+the big values beside the journal. ``stream_items``: of a job whose ``generation`` is not NULL, a stream, a line for
+each item that has ended: it is the ``nth`` of its like in the input. One of an earlier generation is to run again.
+``written_by``: a line for each time that a queue opened it to write, with how often that one committed. Bodies are
+sealed, see `mpqueue._parent.journal.sealed`.
 """
 
 from __future__ import annotations
@@ -17,13 +19,20 @@ APPLICATION = 0x6D70716A
 #: SQLite's ``user_version``: what the tables and rows look like.
 VERSION = 2
 
+STREAM_ITEMS = """CREATE TABLE stream_items (
+    number INTEGER PRIMARY KEY, job INTEGER NOT NULL, identity BLOB NOT NULL, nth INTEGER NOT NULL,
+    status INTEGER NOT NULL, body BLOB NOT NULL, item BLOB NOT NULL,
+    UNIQUE (job, identity, nth)
+)"""
+
 SCHEMA = (
     """CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, total INTEGER NOT NULL, rule TEXT NOT NULL,
     ids BLOB, payload_hash TEXT, code_hash TEXT, handler BLOB, seed TEXT, created_at REAL NOT NULL,
     status TEXT NOT NULL, started_at REAL, finished_at REAL, duration REAL,
     completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0,
-    version TEXT, python TEXT, handler_name TEXT, suspects BLOB, slots INTEGER, places BLOB
+    version TEXT, python TEXT, handler_name TEXT, suspects BLOB, slots INTEGER, places BLOB,
+    generation INTEGER
 )""",
     """CREATE TABLE slots (
     number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, body BLOB NOT NULL, ids BLOB,
@@ -34,6 +43,7 @@ SCHEMA = (
     "CREATE TABLE chunks (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL, slots BLOB)",
     "CREATE INDEX chunks_of_job ON chunks (job)",
     "CREATE TABLE files (name TEXT PRIMARY KEY, job INTEGER NOT NULL, size INTEGER, digest BLOB) WITHOUT ROWID",
+    STREAM_ITEMS,
     """CREATE TABLE written_by (
     number INTEGER PRIMARY KEY, at REAL NOT NULL, mpqueue TEXT NOT NULL, python TEXT NOT NULL, host TEXT NOT NULL,
     program TEXT NOT NULL, commits INTEGER NOT NULL DEFAULT 0
@@ -41,7 +51,10 @@ SCHEMA = (
 )
 
 #: What belongs to a job, as the beginnings of conditions.
-OWNED = ("payloads WHERE job", "slots WHERE job", "chunks WHERE job", "files WHERE job", "jobs WHERE number")
+OWNED = (
+    *("payloads WHERE job", "slots WHERE job", "chunks WHERE job", "files WHERE job", "stream_items WHERE job"),
+    "jobs WHERE number",
+)
 
 
 def check_version(path: str, application: int, version: int) -> None:

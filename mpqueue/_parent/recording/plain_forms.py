@@ -20,7 +20,7 @@ from mpqueue._core.messages import JobForgotten, Message, WorkerMemory
 from mpqueue._core.state.item_table import FailedTry, Failure, ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._core.state.pending import stretches
+from mpqueue._core.state.pending import Care, stretches
 from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._options import JobOptions
 from mpqueue._wire.frames import Ended, WorkTimes
@@ -146,8 +146,12 @@ class PlainReader:
             if name in fields:
                 values.setdefault(name, empty)
         message: Message = kind(**values)
-        if isinstance(message, messages.ItemsAdded) and isinstance(message.job.table, StreamTable):
-            message.job.table.extend([None] * len(message.indices))
+        if isinstance(message, messages.ItemsAdded | messages.ItemsRecalled):
+            table = message.job.table
+            assert isinstance(table, StreamTable)
+            table.extend([None] * len(message.indices))
+            if isinstance(message, messages.ItemsRecalled):
+                table.take_over(message.indices, [None] * len(message.indices))
         return message
 
     def job(self, form: Plain) -> JobBook:
@@ -242,6 +246,7 @@ def _numbers(entries: Sequence[float | None]) -> tuple[float, ...]:
 
 
 _READ: dict[str, Any] = {
+    "care": Care.__getitem__,
     "claim": _claim,
     "ended": Ended.__getitem__,
     "error": error_of,

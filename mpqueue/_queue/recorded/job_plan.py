@@ -62,10 +62,12 @@ def plan(
     """
     from mpqueue._parent.journal.code_hash import differs, hash_code  # a part of what only journals need
     from mpqueue._parent.journal.items.inventory import Inventory
+    from mpqueue._queue.new_job import check_is_list
     from mpqueue._queue.recorded.again import choose_again
 
     if reader is None or recorded is None:
         return JobPlan(new=tuple(map(table.id_of, range(len(table)))), to_run=len(table))
+    check_is_list(recorded, reader)
     match = Inventory(table, options.key).match(reader, recorded)
     reader.fill_statuses(table, recorded)
     code_changed = differs(recorded.code_hash, hash_code(*functions))

@@ -6,7 +6,7 @@ Everything here runs on the thread that creates the job, since it may run code o
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import chain
 from operator import eq
 from typing import TYPE_CHECKING, Any
@@ -60,25 +60,14 @@ class Inventory:
             identities = digests(payloads if ids is None else ids)
         except NoIdentityError:
             what = name_unstable(payloads if ids is None else ids, indices)
-            how = 'give each item an "id" or an .id, or leave out journal=' if ids is None else "use ids that have one"
-            raise TypeError(f"{what}, by which the journal would know it again; {how}") from None
+            raise unknowable(what, has_ids=ids is not None) from None
         if self._key is not None:
             return Block(identities, b"".join(map(self._take_key, indices, payloads)))
         return Block(identities, None if ids is None else _states(payloads))
 
     def _take_key(self, index: int, payload: Any) -> bytes:
         assert self._key is not None
-        try:
-            key = self._key(payload)
-        except OSError as error:
-            item = shown(self._table.id_of(index))
-            raise type(error)(*error.args[:1], f"the key of item {item}: {error}") from error
-        if not isinstance(key, bytes | str):
-            raise TypeError(
-                f"key: expected a function that returns bytes or a str, got {shown(key)} for item "
-                f"{shown(self._table.id_of(index))}"
-            )
-        return digest(key)
+        return digest_of_key(self._key, payload, self._table.id_of(index))
 
     # -- a job that the journal has not ----------------------------------------------------------------------
 
@@ -299,6 +288,25 @@ class _Patches:
         return _block_row(first, Block(bytes(identities), keys, tuple(sorted(left))), named)
 
 
+def unknowable(what: str, *, has_ids: bool) -> TypeError:
+    """Something of which a text says ``what`` has no identity."""
+    how = "use ids that have one" if has_ids else 'give each item an "id" or an .id, or leave out journal='
+    return TypeError(f"{what}, by which the journal would know it again; {how}")
+
+
+def digest_of_key(key: Key, payload: Any, item_id: Hashable) -> bytes:
+    """The state of an item by its user's ``key``. Raises TypeError for what is no key, and what ``key`` raises."""
+    try:
+        found = key(payload)
+    except OSError as error:
+        raise type(error)(*error.args[:1], f"the key of item {shown(item_id)}: {error}") from error
+    if not isinstance(found, bytes | str):
+        raise TypeError(
+            f"key: expected a function that returns bytes or a str, got {shown(found)} for item {shown(item_id)}"
+        )
+    return digest(found)
+
+
 def _block_row(first: int, block: Block, ids: list[Any] | None) -> tuple[int, Unsealed, Unsealed | None]:
     try:
         named = None if ids is None else prepare(ids)
@@ -320,10 +328,11 @@ def _states(payloads: Sequence[Any]) -> bytes:
     try:
         return digests(payloads)
     except NoIdentityError:
-        return b"".join(map(_state, payloads))
+        return b"".join(map(state_of, payloads))
 
 
-def _state(payload: Any) -> bytes:
+def state_of(payload: Any) -> bytes:
+    """The digest of an item whose id says which it is; one without a stable form counts as unchanged."""
     try:
         return digest(payload)
     except NoIdentityError:

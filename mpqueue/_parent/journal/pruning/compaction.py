@@ -72,12 +72,12 @@ def compact(run: Run, job: int, slots: int, present: bytearray | None, path: str
     stay: set[str] = set()
     for order, number in enumerate(rows.numbers, 1):
         row = rows.read(number)
-        files.update(_files_of(row.content))
+        files.update(files_of(row.content))
         draft = _draft(row)
         if draft is None:
             written += batch.write(rows) + 1
             batch = _Batch()
-            stay |= _files_of(row.content)
+            stay |= files_of(row.content)
             continue
         whole = draft.filter(look.places(draft, order))
         if not batch.takes(draft, row.size):
@@ -322,7 +322,7 @@ def _without(part: ResultPart, places: Sequence[int]) -> ResultPart:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def _files_of(content: dict[str, Any]) -> set[str]:
+def files_of(content: dict[str, Any]) -> set[str]:
     """The files that a row names."""
     if "row" in content:
         return {content["row"][0]}

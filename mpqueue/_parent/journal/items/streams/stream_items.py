@@ -1,0 +1,75 @@
+"""`StreamItems`: the items of a stream as they are read, each with what it is.
+
+An item's identity is a digest of its id, where the first item has one, else of its value, as in a job with a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import Any, NamedTuple, Self
+
+from mpqueue._core.state.item_table import rule_of
+from mpqueue._parent.journal.items.identity import NoIdentityError, digest, name_unstable
+from mpqueue._parent.journal.items.inventory import Key, digest_of_key, state_of, unknowable
+from mpqueue._wire.ids import IdRule, find_id
+from mpqueue.errors import shown
+
+
+class StreamItem(NamedTuple):
+    """An item, what it is, in which state, and its id (None where items have none)."""
+
+    item: Any
+    identity: bytes
+    state: bytes
+    id: Hashable = None
+
+
+class StreamItems(Iterator[StreamItem]):
+    """Raises TypeError for an item without an identity, and what the input and ``key`` raise.
+
+    Runs on the thread that reads the input, since it runs code of the items' classes. An interruption costs no item.
+    """
+
+    def __init__(self, items: Iterator[Any], key: Key | None = None) -> None:
+        self._items = items
+        self._key = key
+        self._rule: IdRule | None = None
+        self._count = 0
+        self._read: list[Any] = []  #: an item of which it is still to be found out what it is
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> StreamItem:
+        if not self._read:
+            self._read.append(next(self._items))
+        entry = self._entry(self._read[0])
+        self._count += 1
+        self._read.clear()
+        return entry
+
+    def _entry(self, item: Any) -> StreamItem:
+        if self._rule is None:
+            self._rule = rule_of(item)
+        if self._rule is IdRule.POSITION:
+            identity = self._digest(item)
+            state = identity if self._key is None else digest_of_key(self._key, item, self._count)
+            return StreamItem(item, identity, state)
+        try:
+            item_id = find_id(self._rule, item, self._count)
+        except (KeyError, TypeError, IndexError, AttributeError):
+            where = 'an "id" key' if self._rule is IdRule.KEY else "an .id attribute"
+            raise TypeError(
+                f"items[{self._count}]: expected {where}, as the first item has, got {shown(item)}"
+            ) from None
+        identity = self._digest(item_id)
+        return StreamItem(
+            item, identity, state_of(item) if self._key is None else digest_of_key(self._key, item, item_id), item_id
+        )
+
+    def _digest(self, value: Any) -> bytes:
+        try:
+            return digest(value)
+        except NoIdentityError:
+            what = name_unstable([value], [self._count])
+            raise unknowable(what, has_ids=self._rule is not IdRule.POSITION) from None

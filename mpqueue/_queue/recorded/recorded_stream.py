@@ -1,0 +1,332 @@
+"""`RecordedStream`: a stream whose items a journal knows, so that what has ended in an earlier run does not run again.
+
+Its items come as `StreamItem`s. Those that are recorded end as they are added; the others run, and each ends once what
+became of it is on disk. Neither identities nor results are held beyond the window between both ends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mpqueue._core.messages import ItemsAdded, ItemsRecalled
+from mpqueue._core.state.item_table import Failure
+from mpqueue._core.state.pending import Care
+from mpqueue._options import JobOptions
+from mpqueue._output.progress import Showing
+from mpqueue._parent.journal.code_hash import differs, hash_code
+from mpqueue._parent.journal.guards.running_marks import MOST
+from mpqueue._parent.journal.items.streams.recall import Found, Recall
+from mpqueue._parent.journal.items.streams.stream_rows import Awaited, RecordedStreamTable, StreamDraft, keep_item
+from mpqueue._parent.journal.journal_file import JobItems
+from mpqueue._parent.journal.recorder import Recorder, Recording
+from mpqueue._parent.journal.sealed import prepare
+from mpqueue._queue.host import Recorded
+from mpqueue._queue.new_job import RecordOptions, care_of, code_columns, describe_change, ended_program, most_ends
+from mpqueue._queue.stream import OnEnded, Stream
+from mpqueue._text import digits
+from mpqueue._wire.ids import IdRule
+from mpqueue.errors import JournalMismatchError
+from mpqueue.status import JobStatus
+
+if TYPE_CHECKING:
+    from mpqueue._core.state.job_book import JobBook
+    from mpqueue._parent.journal.items.streams.stream_items import StreamItem
+    from mpqueue._parent.journal.journal_reader import RecordedJob
+    from mpqueue._queue.job_queue import JobQueue
+    from mpqueue._queue.run import JobRun
+
+log = logging.getLogger("mpqueue")
+
+#: How many recorded items are read ahead, at most, where nothing else comes.
+MOST_RECALLED = 1024
+#: And how many bytes of their results, about.
+MOST_RECALLED_BYTES = 16 << 20
+
+
+#: How many items have ended that the coordinator has not heard of, at most.
+MUCH = 4096
+
+
+class StreamPlace(NamedTuple):
+    """Where a stream is in the journal."""
+
+    number: int
+    generation: int
+    options: JobOptions
+    suspects: dict[int, int]  #: by slot, how many programs ended without closing the journal while the item ran
+
+
+def open_recorded_stream(
+    queue: JobQueue,
+    job_id: str,
+    handler: Callable[..., Any],
+    on_ended: OnEnded,
+    options: JobOptions,
+    record: RecordOptions,
+    *,
+    seed_given: bool = False,
+    showing: Showing = Showing(),  # noqa: B008 - frozen
+) -> RecordedStream:
+    """`open_stream` for a stream that the queue's journal knows by this id, or will.
+
+    Raises `JournalMismatchError` where that is the id of a job with a list of items, and `JournalError`.
+    """
+    recorder = queue._host.engine.recorder
+    assert recorder is not None
+    stream = _Opening(queue, recorder, job_id, handler, record, seed_given=seed_given).place(options)
+    table = RecordedStreamTable(stream.generation)
+    recorded = Recorded(job_id, Recording(stream.number))
+    book, run = queue._host.start_table(
+        table, stream.options, handler, on_ended, sealed=False, showing=showing, recorded=recorded
+    )
+    return RecordedStream(queue, book, table, run, recorder, stream, on_ended)
+
+
+class _Opening:
+    """Finds the stream in the journal, or begins it there."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        recorder: Recorder,
+        job_id: str,
+        handler: Callable[..., Any],
+        record: RecordOptions,
+        *,
+        seed_given: bool,
+    ) -> None:
+        self._queue = queue
+        self._recorder = recorder
+        self._id = job_id
+        self._handler = handler
+        self._record = record
+        self._seed_given = seed_given
+
+    def place(self, options: JobOptions) -> StreamPlace:
+        """Where it is from now on. Its journal says that it is about to run."""
+        reader = self._recorder.journal.reader
+        recorded = reader.find(self._id)
+        code_hash = hash_code(self._handler, None)
+        columns: dict[str, Any] = {"status": str(JobStatus.PENDING)}
+        if recorded is None:
+            code = code_columns((self._handler, None), code_hash, self._record)
+            columns |= {
+                "id": self._id,
+                "rule": str(IdRule.POSITION),
+                "seed": digits(options.seed),
+                "created_at": self._queue._host.engine.clock.wall(),
+                "total": 0,
+                "slots": 0,
+                "generation": 1,
+                **code,
+            }
+            return StreamPlace(self._put(None, columns), 1, options, {})
+        if recorded.generation is None:
+            raise JournalMismatchError(
+                f"job {self._id!r} in {reader.path}: expected a stream, got a job with a list of items; nothing was "
+                "changed; take another job_id"
+            )
+        generation = self._generation(recorded, code_hash, options, columns)
+        if not self._seed_given:
+            options = dataclasses.replace(options, seed=recorded.seed)
+        suspects = self._suspects(recorded)
+        if suspects:
+            columns["suspects"] = prepare(suspects)
+            options = dataclasses.replace(options, chunksize=min(options.chunksize or MOST, MOST))  # all are marked
+        return StreamPlace(self._put(recorded.number, columns), generation, options, suspects)
+
+    def _generation(self, recorded: RecordedJob, code_hash: str, options: JobOptions, columns: dict[str, Any]) -> int:
+        """The next one where everything is to run again."""
+        assert recorded.generation is not None
+        version = self._record.version
+        if version is not None and version != recorded.version:
+            columns |= code_columns((self._handler, None), code_hash, self._record)
+            columns["generation"] = recorded.generation + 1
+            return recorded.generation + 1
+        changed = describe_change(
+            self._handler,
+            recorded,
+            self._recorder.journal.reader,
+            is_other_code=version is None and differs(recorded.code_hash, code_hash),
+            is_other_seed=self._seed_given and recorded.seed != options.seed,
+        )
+        if changed:
+            log.warning("%s; what is done is not done again; a new version= runs it again", changed)
+        return recorded.generation
+
+    def _suspects(self, recorded: RecordedJob) -> dict[int, int]:
+        journal = self._recorder.journal
+        running = journal.running.left.pop(recorded.number, None)
+        if not running:
+            return {}
+        counts = journal.reader.suspects(recorded)
+        return {slot: counts.get(slot, 0) + 1 for slot in running}
+
+    def _put(self, number: int | None, columns: dict[str, Any]) -> int:
+        return self._recorder.journal.ask(lambda store: store.put_job(number, columns, JobItems()))
+
+
+class _Ringer:
+    """Rings like a `Bell` where there is trouble with the journal."""
+
+    def __init__(self, on_ended: OnEnded) -> None:
+        self._on_ended = on_ended
+
+    def ring(self) -> None:
+        """Have the consumer look."""
+        self._on_ended(())
+
+
+class RecordedStream(Stream):
+    """Made by `open_recorded_stream`. Whoever adds items hears of those that are recorded before it returns."""
+
+    def __init__(
+        self,
+        owner: JobQueue,
+        book: JobBook,
+        table: RecordedStreamTable,
+        run: JobRun,
+        recorder: Recorder,
+        place: StreamPlace,
+        on_ended: OnEnded,
+    ) -> None:
+        super().__init__(owner, book, table, run)
+        self._rows = table
+        self._journal = recorder.journal
+        self._place = place
+        self._on_ended = on_ended
+        reader = recorder.journal.reader
+        self._recall = Recall(reader.path, reader.read_file, place.number, place.generation, self._complain)
+        self._complained = False
+        self._coming: deque[ItemsAdded | ItemsRecalled] = deque()  #: what the coordinator is to hear
+        self._recorded: ItemsRecalled | None = None  #: what has ended, and follows all that is coming
+        self._ahead = 0  #: how many more items may be read since all that came were recorded
+        run._alarms.append(_Ringer(on_ended))
+
+    def _complain(self, reason: str) -> None:
+        if not self._complained:
+            self._complained = True
+            log.warning("job %r: the result of an item can't be read from %s (%s), so it runs again, and so do others "
+                        "like it", self._book.id, self._journal.path, reason)  # fmt: skip
+
+    def add(self, items: Sequence[StreamItem]) -> range:
+        """See `Stream`. Costs a look into the journal. Raises `JournalError`: then no more can be added."""
+        found = self._recall.find(items)
+        if self._place.suspects:
+            found = [self._judged(each) for each in found]
+        indices = self._rows.extend([entry.item for entry in items])
+        recorded: list[range] = []
+        for care, part in groupby(zip(indices, items, found, strict=True), lambda each: self._care(each[2])):
+            some = [*part]
+            stretch = range(some[0][0], some[-1][0] + 1)
+            if care is None:
+                self._add_recorded(stretch, self._end(stretch, some))
+                recorded.append(stretch)
+            else:
+                self._rows.awaited.update((index, _awaited(entry, each)) for index, entry, each in some)
+                self._pass_on()
+                self._coming.append(ItemsAdded(self._book, stretch, care))
+        self._note_ahead(sum(map(len, recorded)), len(items))
+        self._tell_soon()
+        for stretch in recorded:
+            self._on_ended(stretch)
+        return indices
+
+    def _tell(self) -> None:
+        self._telling = False  # first: what comes from now on is told of by another call
+        while self._coming:
+            self._host.handle(self._coming.popleft())
+
+    def _tell_soon(self) -> None:
+        """Have the coordinator hear of what has come. Of what has ended it hears with what is to run, or of much."""
+        if self._recorded is not None and len(self._recorded.indices) > MUCH:
+            self._pass_on()
+        if self._coming and not self._telling:
+            self._telling = True
+            self._host.do_later(self._tell, self._book)
+
+    def _add_recorded(self, indices: range, failures: int) -> None:
+        """These have ended, and follow those of which the coordinator has not heard."""
+        before = self._recorded
+        if before is not None:
+            indices, failures = range(before.indices.start, indices.stop), before.failures + failures
+        self._recorded = ItemsRecalled(self._book, indices, failures)
+
+    def _pass_on(self) -> None:
+        if self._recorded is not None:
+            self._coming.append(self._recorded)
+            self._recorded = None
+
+    def _judged(self, found: Found) -> Found:
+        """The same; or that the item has failed, since too many programs have ended while it ran."""
+        ends = self._place.suspects.get(found.named.slot, 0)
+        if found.result or ends < most_ends(self._place.options):
+            return found
+        return found._replace(result=(ended_program(ends),))
+
+    def _care(self, found: Found) -> Care | None:
+        """How the item is to be handled; None where it has ended."""
+        if found.result:
+            return None
+        ends = self._place.suspects.get(found.named.slot)
+        return Care.NONE if ends is None else care_of(ends, self._place.options)
+
+    def _end(self, indices: range, some: Sequence[tuple[int, StreamItem, Found]]) -> int:
+        """These items have ended, nearly always in an earlier run; returns how many failed, since they end programs."""
+        outcomes = [found.result[0] for _, _, found in some]
+        failures = 0
+        for index, entry, found in some if self._place.suspects else ():
+            outcome = found.result[0]
+            if isinstance(outcome, Failure):
+                failures += 1
+                self._rows.awaited[index] = _awaited(entry, found)
+                self._rows.fail_try(index, outcome, None)
+        self._rows.take_over(indices, outcomes)
+        if failures:
+            self._write([index for index, _, found in some if isinstance(found.result[0], Failure)])
+        return failures
+
+    def _write(self, indices: Sequence[int]) -> None:
+        rows, number = StreamDraft(self._rows, indices).row(), self._place.number
+        assert rows is not None
+        files = [(file, number) for file in rows.files]
+        self._journal.ask(lambda store: store.write(rows.statements(number), files))
+
+    # -- how far ahead ---------------------------------------------------------------------------------------
+
+    def window(self, workers: int) -> int:
+        """See `Stream`; twice as many, since what has ended waits for the disk, while workers go on.
+
+        What is recorded needs no worker: where nothing else comes, more is read at a time.
+        """
+        return 2 * super().window(workers) + self._ahead
+
+    def _note_ahead(self, recorded: int, count: int) -> None:
+        if recorded < count:
+            self._ahead = 0
+            return
+        most = MOST_RECALLED if not self._recall.size else MOST_RECALLED_BYTES * count // self._recall.size
+        self._ahead = min(2 * self._ahead + count, most, MOST_RECALLED)
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def seal(self) -> None:
+        """See `Stream`."""
+        self._recall.close()
+        self._pass_on()
+        self._tell_soon()
+        super().seal()
+
+    def cancel(self, *, kill: bool = True) -> None:
+        """See `Stream`."""
+        self._recall.close()
+        super().cancel(kill=kill)
+
+
+def _awaited(entry: StreamItem, found: Found) -> Awaited:
+    return Awaited(found.named, entry.state, *keep_item(entry.item, entry.id), found.status)

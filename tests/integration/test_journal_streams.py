@@ -1,0 +1,598 @@
+"""`imap` with a journal: what has ended in an earlier run is yielded in its place, in constant memory."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import logging
+import os
+import signal
+import sqlite3
+import tempfile
+import tracemalloc
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mpqueue
+from mpqueue import ItemStatus, JobQueue, JobStatus, TooManyFailuresError, current_item
+from mpqueue._cli.command_line import main
+from mpqueue._dropin.map.item_iterator import ItemIterator
+from mpqueue._parent.journal.items.streams.recall import Recall
+from mpqueue._parent.journal.items.streams.stream_items import StreamItems
+from mpqueue._parent.journal.items.streams.stream_rows import Awaited, StreamRows, keep_item
+from mpqueue._parent.journal.journal_file import folder_of
+from mpqueue._parent.journal.journal_reader import Reader
+from mpqueue._parent.journal.journal_writer import Entry, Journal
+from mpqueue._parent.journal.sealed import prepare
+from mpqueue.errors import JobStateError, JournalError, JournalMismatchError
+from mpqueue.status import COMPLETED
+from tests.support import handlers as do
+from tests.support.loops import Run, in_loops
+from tests.support.programs import run_program
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+both = pytest.mark.parametrize("imap", [mpqueue.imap, mpqueue.imap_unordered])
+once = partial(mpqueue.imap, concurrency=2, max_retries=0, job_id="job")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run.db"
+
+
+class Calls:
+    """Notes which items a handler was called with, and fails with some of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.fail()
+
+    def fail(self, *items: object) -> None:
+        """With these it fails from now on."""
+        (self._folder / "failing").write_text("\n".join(map(repr, items)))
+
+    def __call__(self, item: Any) -> Any:
+        with (self._folder / "calls").open("a") as calls:
+            calls.write(f"{item!r}\n")
+        if repr(item) in (self._folder / "failing").read_text().splitlines():
+            raise ValueError(f"not {item!r}")
+        return f"result of {item!r}"
+
+    def take(self) -> list[str]:
+        """With which items it was called since the last time."""
+        calls = self._folder / "calls"
+        found = calls.read_text().splitlines() if calls.exists() else []
+        calls.unlink(missing_ok=True)
+        return found
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Calls:
+    return Calls(tmp_path)
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def outcomes(results: Iterator[Any]) -> list[Any]:
+    """All results, and the text of what was raised in the place of one."""
+    found: list[Any] = []
+    while True:
+        try:
+            found.append(next(results))
+        except StopIteration:
+            return found
+        except Exception as error:
+            found.append(f"{type(error).__name__}: {error}")
+
+
+def counts(path: Path) -> tuple[JobStatus, int, int, int]:
+    found = Reader(str(path)).find("job")
+    assert found is not None
+    return found.status, found.completed, found.failed, found.total
+
+
+# -- whose results are whose -------------------------------------------------------------------------------------------
+
+EDITS = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.integers(0, 4), st.integers(0, 1)), max_size=12),
+        st.sets(st.tuples(st.integers(0, 4), st.integers(0, 1)), max_size=2),
+    ),
+    min_size=3,
+    max_size=4,
+)
+
+
+@both
+@settings(max_examples=4)
+@given(EDITS, st.booleans())
+def test_whatever_is_edited_only_what_is_new_changed_or_failed_runs(
+    imap: Callable[..., ItemIterator[Any]], edits: list[Any], has_ids: bool
+) -> None:
+    done: dict[tuple[int, int], int] = {}  # by id, and the how manieth of its like: the value that has ended well
+    with tempfile.TemporaryDirectory() as folder:
+        calls = Calls(Path(folder))
+        for listed, failing in edits:
+            items = [{"id": at, "value": value} if has_ids else at for at, value in listed]
+            fails = [{"id": at, "value": value} if has_ids else at for at, value in failing]
+            calls.fail(*fails)
+            came, expected, to_run = Counter[int](), [], []
+            for (at, value), item in zip(listed, items, strict=True):
+                key, state = (at, came[at]), value if has_ids else 0
+                came[at] += 1
+                if done.get(key) != state:
+                    to_run.append(repr(item))
+                    if item in fails:
+                        done.pop(key, None)
+                        expected.append(f"ValueError: not {item!r}")
+                        continue
+                    done[key] = state
+                expected.append(f"result of {item!r}")
+            results = imap(calls, items, journal=f"{folder}/run.db", job_id="job", concurrency=2, max_retries=0)
+            found = outcomes(results)
+            assert (found if imap is mpqueue.imap else sorted(found)) == (
+                expected if imap is mpqueue.imap else sorted(expected)
+            )
+            assert sorted(calls.take()) == sorted(to_run)
+            status, completed, failed, total = counts(Path(folder) / "run.db")
+            assert status.final
+            assert completed + failed == total
+
+
+class Unsynced(sqlite3.Connection):
+    """Does not wait for the disk."""
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        return super().execute("PRAGMA synchronous=OFF" if sql.startswith("PRAGMA synchronous") else sql, *arguments)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.lists(st.lists(st.integers(0, 6), max_size=9), max_size=4), min_size=2, max_size=5))
+def test_equal_items_are_told_apart_by_their_order_however_they_are_looked_up(runs: list[list[list[int]]]) -> None:
+    make = partial(sqlite3.connect, isolation_level=None, check_same_thread=False, factory=Unsynced)
+    recorded: dict[tuple[int, int], int] = {}
+    numbers = itertools.count()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        journal = Journal(f"{folder}/run.db", lambda: 0.0, make)
+        stack.callback(journal.close)
+        journal.post(Entry([("UPDATE jobs SET total = 0", ())]))
+        journal.flush()
+        for batches in runs:
+            came: Counter[int] = Counter()
+            recall = Recall(journal.path, journal.reader.read_file, 1, 1, pytest.fail)
+            stack.callback(recall.close)
+            for batch in batches:
+                entries = [*StreamItems(iter(batch))]
+                rows = []
+                for item, entry, found in zip(batch, entries, recall.find(entries), strict=True):
+                    key = (item, came[item])
+                    came[item] += 1
+                    assert found.result == ((recorded[key],) if key in recorded else ())
+                    if not found.result:
+                        recorded[key] = result = next(numbers)
+                        awaited = Awaited(found.named, entry.state, *keep_item(item, None))
+                        rows.append((awaited, COMPLETED, prepare((COMPLETED, entry.state, 1, (result,)))))
+                journal.post(Entry(StreamRows(tuple(rows)).statements(1)))
+                journal.flush()
+
+
+def test_random_numbers_follow_the_item(path: Path) -> None:
+    draw = Draw()
+    first = dict(zip("abc", once(draw, "abc", journal=path, seed=7), strict=True))
+    again = dict(zip("dcab", once(draw, "dcab", journal=path, seed=7, version="2"), strict=True))
+    assert {item: again[item] for item in "abc"} == first
+    assert len(set(again.values())) == 4
+    assert len(set(once(draw, "aaa", journal=path, job_id="equal"))) == 3
+
+
+class Draw:
+    def __call__(self, _: object) -> int:
+        return int(current_item().rng.integers(1 << 60))
+
+
+# -- breaking off ------------------------------------------------------------------------------------------------------
+
+
+@both
+def test_an_infinite_input_is_broken_off_and_goes_on(
+    imap: Callable[..., ItemIterator[Any]], path: Path, calls: Calls
+) -> None:
+    def run(count: int) -> list[Any]:
+        results = imap(calls, itertools.count(), journal=path, job_id="job", concurrency=2, buffersize=8)
+        return [*itertools.islice(results, count)]  # and it is dropped
+
+    first = run(10)
+    ran = calls.take()
+    assert 10 <= len(ran) <= 18
+    if imap is mpqueue.imap:
+        assert first == [f"result of {number}" for number in range(10)]
+    again = run(20)
+    assert len(set(again)) == 20
+    assert not {one.removeprefix("result of ") for one in first}.intersection(calls.take())
+    wait_until(lambda: not Reader(str(path)).in_use, what="the journal to be closed")
+    status, completed, failed, _ = counts(path)
+    assert (status, failed) == (JobStatus.CANCELLED, 0)
+    assert completed >= 20
+
+
+def test_the_end_of_the_loop_and_close_leave_the_journal_to_others(path: Path, calls: Calls) -> None:
+    assert len([*once(calls, range(3), journal=path)]) == 3
+    with JobQueue(1, journal=path) as queue:
+        assert queue.run("ab", do.succeed, id="bystander").completed == 2
+    with contextlib.closing(once(calls, itertools.count(), journal=path)) as results:
+        assert next(results) == "result of 0"
+        with pytest.raises(JournalError, match="another queue of this process has open"):
+            once(calls, range(3), journal=path)
+    with JobQueue(1, journal=path) as queue:
+        assert [job.id for job in queue.jobs()] == ["job", "bystander"]
+
+
+@in_loops
+def test_async_loops_have_the_same_results_and_wait_for_the_end(run: Run, path: Path, calls: Calls) -> None:
+    async def look() -> None:
+        for _ in range(2):
+            assert [each async for each in once(calls, range(4), journal=path)] == [
+                f"result of {number}" for number in range(4)
+            ]
+        async with contextlib.aclosing(once(calls, itertools.count(), journal=path)) as results:
+            async for _ in results:
+                break
+        assert not Reader(str(path)).in_use
+        calls.take()
+        for _ in range(2):
+            assert await mpqueue.amap(calls, "abca", journal=path, job_id="list", concurrency=2) == [
+                f"result of {each!r}" for each in "abca"
+            ]
+        assert sorted(calls.take()) == sorted(map(repr, "abca"))
+        with pytest.raises(JournalMismatchError):
+            await mpqueue.amap(calls, "abc", journal=path, job_id="list", concurrency=2)
+        assert len(await mpqueue.amap(calls, "xc", journal=path, job_id="list", concurrency=2, update=True)) == 2
+        assert calls.take() == ["'x'"]
+        await anyio.lowlevel.checkpoint()
+
+    run(look)
+
+
+KILLED = """
+import os, signal, sys
+import mpqueue
+
+class Result:
+    def __init__(self, number):
+        self.number = number
+
+def work(number):
+    with open(f"calls-{sys.argv[1]}", "a") as file:
+        print(number, file=file)
+    return Result(number)
+
+def main(end):
+    for result in mpqueue.imap(work, range(400), journal="run.db", concurrency=2, chunksize=5, buffersize=30):
+        assert type(result) is Result
+        print(result.number, flush=True)
+        if result.number == end:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+main(int(sys.argv[1]))
+"""
+
+
+def test_a_program_that_is_killed_loses_nothing_that_it_had(tmp_path: Path) -> None:
+    for end in (57, 130, 500):
+        done = run_program(tmp_path, KILLED, end, check=False)
+        assert done.returncode == (0 if end == 500 else -signal.SIGKILL), done.stderr
+        assert done.stdout.split() == [str(number) for number in range(min(end + 1, 400))]
+    calls = [(tmp_path / f"calls-{end}").read_text().split() for end in (57, 130, 500)]
+    assert 58 <= len(calls[0]) <= 58 + 30
+    assert not set(calls[1]).intersection(map(str, range(58)))
+    assert not set(calls[2]).intersection(map(str, range(131)))
+    assert {*calls[0], *calls[1], *calls[2]} == {str(number) for number in range(400)}
+
+
+KILLER = """
+import os, signal, sys
+import mpqueue
+
+def work(item):
+    with open(sys.argv[2], "a") as calls:
+        calls.write(f"{item} ")
+    if item == 13:
+        os.kill(int(os.environ["PROGRAM"]), signal.SIGKILL)
+        signal.pause()
+    return item
+
+if __name__ == "__main__":
+    os.environ["PROGRAM"] = str(os.getpid())
+    print([*mpqueue.imap(work, range(40), journal=sys.argv[1], concurrency=2, max_retries=1, on_error="collect")])
+"""
+
+
+def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    for _ in range(3):
+        assert run_program(tmp_path, KILLER, path, calls, check=False).returncode == -signal.SIGKILL
+    done = run_program(tmp_path, KILLER, path, calls)
+    assert "12, WorkerCrashedError('the program ended 3 times while this item ran" in done.stdout
+    assert calls.read_text().split().count("13") == 3
+    assert not Path(f"{path}.running").exists()
+    (job,) = Reader(str(path)).jobs()
+    assert (job.completed, job.failed, job.total) == (39, 1, 40)
+
+
+@both
+def test_what_is_yielded_is_on_disk(imap: Callable[..., ItemIterator[Any]], path: Path) -> None:
+    results = imap(do.square, range(200), journal=path, job_id="job", concurrency=2, chunksize=3)
+    for count, _ in enumerate(results, 1):
+        assert counts(path)[1] >= count
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def peak(count: int, path: Path) -> int:
+    """The most memory that a run of so many items takes beyond what there was, in bytes."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in once(do.square, iter(range(count)), journal=path, chunksize=500)) == count
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_depends_neither_on_what_is_recorded_nor_on_the_input(path: Path) -> None:
+    peak(50, path)  # what is imported
+    fresh, resumed = peak(20_000, path), peak(20_000, path)
+    other = path.with_name("other.db")
+    peak(2_000, other)
+    assert fresh < 6 << 20
+    assert resumed < peak(2_000, other) + (2 << 20)
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+def test_failed_items_run_again_in_whatever_way_they_are_told(path: Path, calls: Calls) -> None:
+    calls.fail(2)
+    failed = "ValueError: not 2"
+    assert outcomes(once(calls, range(4), journal=path)) == ["result of 0", "result of 1", failed, "result of 3"]
+    assert len(calls.take()) == 4
+    assert counts(path) == (JobStatus.COMPLETED_WITH_ERRORS, 3, 1, 4)
+    assert [*once(calls, range(4), journal=path, on_error="skip")] == ["result of 0", "result of 1", "result of 3"]
+    assert calls.take() == ["2"]
+    assert repr([*once(calls, range(4), journal=path, on_error="collect")][2]) == "ValueError('not 2')"
+    assert calls.take() == ["2"]
+    with pytest.raises(TooManyFailuresError):
+        [*once(calls, range(4), journal=path, on_error="skip", max_failures=0)]
+    assert calls.take() == ["2"]
+    assert counts(path)[1:] == (3, 1, 4)
+    calls.fail()
+    assert [*once(calls, range(4), journal=path)] == [f"result of {number}" for number in range(4)]
+    assert calls.take() == ["2"]
+    assert counts(path) == (JobStatus.COMPLETED, 4, 0, 4)
+
+
+def test_another_version_runs_everything_again_and_other_code_warns(
+    path: Path, calls: Calls, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert len([*once(calls, "ab", journal=path, version="1")]) == 2
+    assert len([*once(calls, "a", journal=path, version="1")]) == 1
+    assert len(calls.take()) == 2
+    assert len([*once(calls, "a", journal=path, version="2")]) == 1
+    assert len([*once(calls, "ab", journal=path, version="2")]) == 2
+    assert sorted(calls.take()) == ["'a'", "'b'"]
+    assert logged(caplog) == []
+    assert [*once(do.succeed, "ab", journal=path)] == ["result of 'a'", "result of 'b'"]
+    (warning,) = logged(caplog)
+    assert "the code of tests.support.handlers.succeed seems to have changed" in warning
+    assert "a new version= runs it again" in warning
+
+
+def test_an_item_whose_key_is_another_runs_again(path: Path, calls: Calls, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in "ab"]
+    for file in files:
+        file.write_text("one")
+    for _ in range(2):
+        assert len([*once(calls, files, journal=path, key=mpqueue.content_key)]) == 2
+    assert len(calls.take()) == 2
+    files[0].write_text("two")
+    assert len([*once(calls, files, journal=path, key=mpqueue.content_key)]) == 2
+    assert calls.take() == [repr(files[0])]
+    files[1].unlink()
+    found = outcomes(once(calls, files, journal=path, key=mpqueue.content_key))
+    assert found[0] == f"result of {files[0]!r}"
+    assert found[1].startswith("FileNotFoundError: [Errno 2] the key of item 1")
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("items", "options", "message"),
+    [
+        (
+            ["a", do.Unpicklable()],
+            {},
+            r'items\[1\].*no identity.*give each item an "id" or an .id, or leave out',
+        ),
+        ([{"id": "a"}, {"name": "b"}], {}, r'items\[1\]: expected an "id" key, as the first item has'),
+        ([{"id": "a"}, {"id": do.Unpicklable()}], {}, "use ids that have one"),
+        (["a", "b"], {"key": lambda item: 5 if item == "b" else "5"}, "bytes or a str, got 5 for item 1"),
+    ],
+)
+def test_an_item_that_can_not_be_known_again_is_refused_in_its_place(
+    path: Path, items: list[Any], options: dict[str, Any], message: str
+) -> None:
+    results = once(do.succeed, items, journal=path, **options)
+    assert next(results) == items[0]
+    with pytest.raises(TypeError, match=message):
+        next(results)
+    assert [*results] == []
+
+
+def test_a_list_and_a_stream_do_not_take_each_others_place(path: Path) -> None:
+    with JobQueue(1, journal=path) as queue:
+        queue.run("ab", do.succeed, id="list")
+    with pytest.raises(JournalMismatchError, match="expected a stream, got a job with a list"):
+        mpqueue.imap(do.succeed, "ab", journal=path, job_id="list")
+    with pytest.raises(TypeError, match="job_id"):
+        mpqueue.imap(do.succeed, "ab", journal=path, job_id=5)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="key"):
+        mpqueue.imap(do.succeed, "ab", journal=path, key=5)  # type: ignore[call-overload]
+    assert outcomes(once(do.only("b", do.fail), "ab", journal=path))[0] == "a"
+    with JobQueue(1, journal=path) as queue:
+        for refused in (queue.create_job, queue.plan_job):
+            with pytest.raises(JournalMismatchError, match="expected a job with a list of items, got a stream"):
+                refused("job", "ab", do.succeed)
+        with pytest.raises(JobStateError, match="got a stream"):
+            queue.retry_failed("job")
+        assert queue.load_job("list").results == ["a", "b"]
+    assert counts(path)[1:] == (1, 1, 2)
+
+
+# -- damage, and a disk that fills -------------------------------------------------------------------------------------
+
+
+def test_damage_costs_the_item_only(path: Path, calls: Calls, caplog: pytest.LogCaptureFixture) -> None:
+    assert len([*once(calls, range(6), journal=path)]) == 6
+    calls.take()
+    with sqlite3.connect(path) as connection:
+        bodies = connection.execute("SELECT number, body, item FROM stream_items ORDER BY number").fetchall()
+        flipped = bytearray(bodies[1][1])
+        flipped[-2] ^= 4
+        change = "UPDATE stream_items SET body = ? WHERE number = ?"
+        connection.execute(change, (bytes(flipped), bodies[1][0]))
+        connection.execute(change, (bodies[4][1], bodies[3][0]))  # exchanged
+        connection.execute(change, (bodies[3][1], bodies[4][0]))
+        connection.execute("UPDATE stream_items SET item = ? WHERE number = ?", (b"", bodies[5][0]))
+    connection.close()
+    with JobQueue(1, journal=path) as queue:
+        statuses = [item.status for item in queue.load_job("job").items]
+        assert statuses == [ItemStatus.PENDING if at in (1, 3, 4) else ItemStatus.COMPLETED for at in range(6)]
+        assert "damaged" in logged(caplog)[0]
+    caplog.clear()
+    assert [*once(calls, range(6), journal=path)] == [f"result of {number}" for number in range(6)]
+    assert len(calls.take()) == 3
+    assert len(logged(caplog)) == 1
+    assert [*once(calls, range(6), journal=path)] == [f"result of {number}" for number in range(6)]
+    assert calls.take() == []
+    assert counts(path) == (JobStatus.COMPLETED, 6, 0, 6)
+
+
+def test_a_full_disk_raises_and_room_lets_it_go_on(path: Path) -> None:
+    results = once(do.return_value(os.urandom(2000)), range(300), journal=path, chunksize=2, buffersize=40)
+    journal = results._lent.queue._engine.recorder.journal  # type: ignore[union-attr]
+
+    def limit(store: Any) -> None:
+        pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+        store._connection.execute(f"PRAGMA max_page_count={pages}")
+
+    journal.ask(limit)
+    with pytest.raises(JournalError, match="room on the disk"):
+        deque(results, 0)
+    journal._store._connection.execute("PRAGMA max_page_count=1000000")
+    while not results._is_closed:
+        with contextlib.suppress(JournalError):
+            deque(results, 0)
+    assert counts(path)[1] == 300
+
+
+# -- what is in it -----------------------------------------------------------------------------------------------------
+
+
+class Odd(Exception):
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(f"{number} {text}")
+
+
+def make(item: dict[str, Any]) -> Any:
+    match item["id"]:
+        case "array":
+            return np.full(40_000, item["value"])
+        case "object":
+            return complex(item["value"]), {item["value"]}
+        case "odd":
+            raise Odd(1, "odd")
+        case _:
+            return item["value"]
+
+
+def test_all_of_a_stream_is_kept_looked_at_pruned_and_cleared(
+    path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    items = [{"id": name, "value": 1} for name in ("array", "object", "odd", "int")]
+    for _ in range(2):
+        found = [*once(make, items, journal=path, on_error="collect")]
+        assert (found[0].tolist(), found[1], found[3]) == ([1] * 40_000, (1 + 0j, {1}), 1)
+        assert "1 odd" in str(found[2])
+    assert len([*folder_of(str(path)).iterdir()]) == 1
+    items[0]["value"] = 2
+    assert len([*once(make, items, journal=path, on_error="skip")]) == 3
+    with JobQueue(1, journal=path) as queue:
+        assert len([*folder_of(str(path)).iterdir()]) == 2
+        assert queue.prune().items == 0
+        assert len([*folder_of(str(path)).iterdir()]) == 1
+        job = queue.load_job("job")
+        assert {item.id: item.status for item in job.items} == {
+            "array": ItemStatus.COMPLETED, "object": ItemStatus.COMPLETED,
+            "odd": ItemStatus.FAILED, "int": ItemStatus.COMPLETED,
+        }  # fmt: skip
+        assert next(item for item in job.items if item.id == "int").payload == {"id": "int", "value": 1}
+    assert main(["status", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["completed_with_errors", "3", "1", "4", "job"]
+    assert main(["failures", str(path)]) == 0
+    assert capsys.readouterr().out.startswith("odd: 1 odd")
+    assert main(["export", str(path), "-o", str(tmp_path / "rows.jsonl")]) == 0
+    assert '"id": "int"' in (tmp_path / "rows.jsonl").read_text()
+    assert main(["retry", str(path)]) != 0
+    assert "got a stream" in capsys.readouterr().err
+    with JobQueue(1, journal=path) as queue:
+        queue.run("a", do.succeed, id="bystander")
+        assert queue.prune(older_than=3600).jobs == 0
+        queue.clear_job("job")
+        assert not folder_of(str(path)).exists() or not [*folder_of(str(path)).iterdir()]
+        assert [job.id for job in queue.jobs()] == ["bystander"]
+    assert [*once(make, items[3:], journal=path)] == [1]
+    with JobQueue(1, journal=path) as queue:
+        assert queue.prune(older_than=0).jobs == 2
+        assert queue.jobs() == []
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM stream_items").fetchone() == (0,)
+    connection.close()
+
+
+def test_a_result_whose_file_is_gone_is_made_again(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    items = [{"id": "array", "value": 1}, {"id": "int", "value": 2}]
+    assert len([*once(make, items, journal=path)]) == 2
+    for file in folder_of(str(path)).iterdir():
+        file.unlink()
+    for _ in range(2):
+        found: list[Any] = [*once(make, items, journal=path)]
+        assert (found[0].sum(), found[1]) == (40_000, 2)
+    (warning,) = logged(caplog)
+    assert "so it runs again" in warning
+
+
+def test_a_log_that_is_removed_while_it_runs_costs_nothing(path: Path, calls: Calls) -> None:
+    assert len([*once(calls, range(0, 60, 2), journal=path)]) == 30
+    calls.take()
+    results = once(calls, range(60), journal=path, buffersize=4)
+    found = [next(results)]
+    Path(f"{path}-wal").unlink()
+    assert [*found, *results] == [f"result of {number}" for number in range(60)]
+    assert sorted(map(int, calls.take())) == [*range(1, 60, 2)]
