@@ -37,7 +37,7 @@ class PackedHandler(NamedTuple):
     frame: HandlerFrame
     segments: tuple[CommonSegment, ...]
     weight: str = ""  #: of a heavy one, what makes it so
-    shared: tuple[Shared[Any], ...] = ()  #: what it names of what is shared
+    shared: tuple[Shared[Any], ...] = ()  #: what it names of what is shared; whoever holds this holds that
 
     @property
     def size(self) -> int:
@@ -70,7 +70,7 @@ def pack_handler(
             raise TypeError(f"{name}: expected a callable, got {shown(function)} of type {type(function).__name__}")
     whole = travels is not Travels.IN_MEMORY
     nothing: contextlib.AbstractContextManager[list[Shared[Any]]] = contextlib.nullcontext([])
-    with notes_shared() if travels is Travels.SHARED_APART else nothing as noted:
+    with nothing if travels is Travels.WHOLE else notes_shared() as noted:
         packed, segment, weight = _pack("handler", handler, whole)
         packed_setup, setup_segment, setup_weight = (None, None, "") if setup is None else _pack("setup", setup, whole)
     segments = tuple(made for made in (segment, setup_segment) if made is not None)
