@@ -250,6 +250,18 @@ def test_a_damaged_row_costs_its_items_what_they_had_and_no_others(at: int) -> N
     assert fresh.all_results() == [None, None, None, 4]
 
 
+def test_many_small_results_of_a_row_are_pickled_in_as_few_parts_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk_rows, "BIG", 1000)
+    for count, parts in ((100, 1), (1000, 7), (2000, 15)):
+        table = make_table(range(count))
+        table.complete(range(count), [300 + at for at in range(count)])
+        row = sealed(make_row(table, range(count), {}))
+        content = chunk_rows.content_of(row, no_file, "run.db")
+        assert len([*chunk_rows.parts_of(content, count)]) == pytest.approx(parts, abs=2)
+        fresh = copied(table, row)
+        assert fresh.all_results() == table.results == [fresh.result_of(at) for at in range(count)]
+
+
 def test_a_row_that_is_too_big_for_the_database_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunk_rows, "MOST_ROW", 3000)
     table = make_table(range(4))

@@ -43,7 +43,8 @@ from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 NUMBERS = ("attempts", "elapsed", "cpu", "peak")
 #: Bytes from which on a row is a file: SQLite has no rows of a gigabyte.
 MOST_ROW = 64 << 20
-
+#: Results that one pickle has at least, where those of a row are too big for one.
+LEAST_TOGETHER = 64
 
 #: Stands for the index of an item that is not in the table.
 GONE = -1
@@ -140,7 +141,7 @@ class RowDraft:
         """The row, where nothing failed and the results are small and plain; else None."""
         if self._tries or self._failures or self._payloads:
             return None
-        together = kept_together(self._done)
+        together = _together(self._done)
         return None if together is None else self._row(_Pickled(together), "")
 
     def row(self) -> Row | None:
@@ -168,9 +169,8 @@ class RowDraft:
     def _row(self, pickled: _Pickled, why: str) -> Row:
         """``why`` something is not pickled that might have been."""
         status, files, left_out = bytearray(self._status), [*pickled.files], []
-        results: Kept | list[Kept] | None = pickled.together
-        if results is None:
-            results = []
+        results: list[Kept] = []
+        if pickled.together is None:
             places = [at for at in range(len(self._indices)) if status[at] == COMPLETED]
             for nth, place in enumerate(places):
                 one = pickled.each.get(nth)
@@ -181,8 +181,14 @@ class RowDraft:
                     left_out.append((self._indices[place], why if one is None else one))
         content = self._content | {
             "status": bytes(status),
-            "results": tuple(results) if isinstance(results, Kept) else [tuple(kept) for kept in results],
+            "results": [tuple(kept) for kept in results],
         }
+        if pickled.together is not None:
+            content["results"] = ()
+            if len(pickled.together) == 1:
+                content["results"] = pickled.together[0].kept
+            else:
+                content["parts"] = [tuple(part) for part in pickled.together]
         if self._has_failures:
             content |= self._failed(pickled)
         body = prepare(content)
@@ -219,17 +225,35 @@ class RowDraft:
 
 def kept_together(results: list[Any]) -> Kept | None:
     """The results in one, where they are plain and small. Where a class can't be imported, it costs no other result."""
-    parts = dump_harmless_parts(results)
-    if parts is None or parts[1] or len(parts[0]) >= BIG or MARK in parts[0]:
+    whole = _part(results)
+    return None if whole is None or len(whole.kept[0]) >= BIG else Kept(*whole.kept)
+
+
+def _together(results: list[Any]) -> list[ResultPart] | None:
+    """The same in as few pickles as may be."""
+    whole = _part(results)
+    if whole is None or len(whole.kept[0]) < BIG:
+        return None if whole is None else [whole]
+    size = len(results) * (BIG // 2) // len(whole.kept[0])  # of half as many bytes as may be
+    if size < LEAST_TOGETHER:
         return None
-    return Kept(parts[0])
+    parts = [_part(results[lo : lo + size]) for lo in range(0, len(results), size)]
+    small = [part for part in parts if part is not None and len(part.kept[0]) < BIG]
+    return small if len(small) == len(parts) else None
+
+
+def _part(results: list[Any]) -> ResultPart | None:
+    parts = dump_harmless_parts(results)
+    if parts is None or parts[1] or MARK in parts[0]:
+        return None
+    return ResultPart(tuple(Kept(parts[0])), len(results))
 
 
 class _Pickled:
     """What of a draft is pickled by now, on the thread that pickles; what is big of it is in ``files``."""
 
-    def __init__(self, together: Kept | None = None) -> None:
-        self.together = together  #: all results in one
+    def __init__(self, together: list[ResultPart] | None = None) -> None:
+        self.together = together  #: all results, in as few pickles as may be
         self.each: dict[int, Kept | str] = {}  #: else each result by itself, or why it can't be pickled
         self.errors: dict[int, KeptError] = {}  #: by identity
         self.payloads: dict[int, Kept] = {}
@@ -244,9 +268,9 @@ class _Pickled:
         return copy
 
     def keep_results(self, results: list[Any]) -> None:
-        """All in one, where they are plain and small; else each by itself, so that each can be read by itself."""
+        """Together, where they are plain and small; else each by itself, so that each can be read by itself."""
         self.step += 1
-        self.together = kept_together(results)
+        self.together = _together(results)
         if self.together is not None:
             return
         for nth, result in enumerate(results):

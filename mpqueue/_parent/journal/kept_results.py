@@ -10,7 +10,7 @@ import threading
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, groupby
+from itertools import accumulate, chain, groupby
 from typing import Any, Protocol
 
 from mpqueue._core.state.item_table import Elsewhere
@@ -195,15 +195,23 @@ class _OpenRow:
     def _stretch(self, slots: Sequence[int]) -> list[Any] | None:
         """The results of slots that follow each other, where all of the row were pickled together; else None."""
         row = self._slots
-        if len(slots) < 2 or not isinstance(row, range) or not self._all_done or len(self._parts) != 1:
+        if len(slots) < 2 or not isinstance(row, range) or not self._all_done:
             return None
         first, last = slots[0], slots[-1]
         if first not in row or last not in row or [*slots] != [*range(first, last + 1)]:
             return None
-        self._result(0)
-        together = self._together.get(0)
-        whole = type(together) is list and len(together) == len(row)
-        return together[first - row.start : last + 1 - row.start] if together is not None and whole else None
+        if any(part.size is None or part.dropped for part in self._parts):
+            return None
+        lists = [self._list(number) for number in range(len(self._parts))]
+        if any(type(each) is not list for each in lists):
+            return None
+        return [*chain.from_iterable(lists)][first - row.start : last + 1 - row.start]
+
+    def _list(self, number: int) -> Any:
+        """The results of one part that were pickled together, or an `Unreadable`."""
+        if number not in self._together:
+            self._together[number] = restore(Kept(*self._parts[number].kept), self._read_file)
+        return self._together[number]
 
     def _place(self, slot: int) -> int | None:
         if self._places is not None:
@@ -215,9 +223,7 @@ class _OpenRow:
         part = self._parts[number]
         if part.size is None:
             return restore(Kept(*part.kept), self._read_file)
-        if number not in self._together:
-            self._together[number] = restore(Kept(*part.kept), self._read_file)
-        together = self._together[number]
+        together = self._list(number)
         if type(together) is Unreadable:
             return together
         return together[self._in_part[number][nth - self._ends[number]]]  # counted from its end
