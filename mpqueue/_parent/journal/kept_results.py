@@ -6,6 +6,7 @@ pruning moves results to other rows. So what is not found there is looked for in
 
 from __future__ import annotations
 
+import os
 import threading
 from array import array
 from bisect import bisect_right
@@ -63,17 +64,24 @@ class KeptResults:
         self._job_id = job_id
         self._strict = strict
         self._lock = threading.Lock()
+        self._owner = os.getpid()  #: whose lock that is
         self._last: tuple[int, _OpenRow] | None = None
         self._where: array[int] | None = None  #: by slot, the row that has its result, once that was looked for
 
     def read(self, row: int, slot: int) -> Any:
         """The result of the item in that slot, which is or was in that row. Costs up to a look at all rows."""
-        with self._lock:
+        with self._own_lock():
             if self._last is not None and self._last[0] == row:
                 found = self._last[1].results([slot])
                 if found is not None and type(found[0]) is not Unreadable:
                     return found[0]
             return self._journal.ask(lambda rows: self._take(rows, row, [slot]))[0]
+
+    def _own_lock(self) -> threading.Lock:
+        """In a fork, a new one: the thread that held it at the fork is not there."""
+        if self._owner != os.getpid():
+            self._lock, self._owner = threading.Lock(), os.getpid()
+        return self._lock
 
     def fill(self, results: list[Any], slots: Sequence[int] | None) -> None:
         """Replace what stands for results by these. ``slots`` are those of the items; None: their indices."""
@@ -93,7 +101,7 @@ class KeptResults:
             return results
 
         if by_row:
-            with self._lock:
+            with self._own_lock():
                 self._journal.ask(take_all)
 
     def _take(self, rows: Rows, row: int, slots: Sequence[int]) -> list[Any]:
