@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import shutil
 import signal
@@ -49,6 +50,10 @@ LONGEST = (
     "test_job_queue.py",
 )
 
+#: So many tests may pass until what has come to stay is passed over by collections of garbage.
+REST = 25
+
+_number = itertools.count()
 _ROOT = Path(__file__).parent.parent
 _TEMPORARY_FOLDER = pytest.StashKey[str]()
 
@@ -114,12 +119,6 @@ def _shared_by(item: pytest.Item) -> str:
     return max(groups, key=lambda name: not name.endswith(".py"), default="")
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Let each collection of garbage, of which the leak check makes many, pass over what stays until the end."""
-    gc.collect()
-    gc.freeze()
-
-
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the temporary folder."""
     shutil.rmtree(config.stash[_TEMPORARY_FOLDER], ignore_errors=True)
@@ -131,6 +130,10 @@ def leaves_nothing_behind() -> Iterator[None]:
 
     There is no way round it. What a fixture of a wider scope holds is not counted, as it was there before.
     """
+    if next(_number) % REST == 0:
+        # What is here by now stays, and collections, of which each test makes some, need not look at it again.
+        gc.collect()
+        gc.freeze()
     before = leaks.Snapshot.take()
     yield
     if not leaks.Snapshot.take().since(before):

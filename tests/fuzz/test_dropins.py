@@ -34,13 +34,14 @@ CALLS: dict[str, Callable[..., list[Any]]] = {
     "amap": lambda *args, **options: asyncio.run(_amap(*args, **options)),
 }
 calls = st.sampled_from(sorted(CALLS))
-OPTIONS = parameters(mpqueue.amap, but=("fn", "items"))
+OPTIONS = {name: parameters(getattr(mpqueue, name), but=("fn", "items")) for name in CALLS}
 
 
 @fuzzed(90)
 @example("map", {"on_error": Odd("an array", lambda: np.array([1, 2]))})
-@given(calls, st.dictionaries(st.sampled_from(OPTIONS), values, min_size=1, max_size=2))
+@given(calls, st.dictionaries(st.sampled_from(OPTIONS["amap"]), values, min_size=1, max_size=2))
 def test_options(name: str, options: dict[str, Odd]) -> None:
+    assume(options.keys() <= {*OPTIONS[name]})
     given_ = {name: odd.make() for name, odd in options.items()}
     workers = given_.get("concurrency")
     assume(not isinstance(workers, int) or workers < 3 or workers > MOST_WORKERS)  # so many would be started
