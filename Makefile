@@ -55,7 +55,7 @@ format: .venv/.dev  ## format the code, and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-test: .venv/.dev  ## all tests; ARGS='-p xdist.plugin -n 3 --dist loadgroup --no-loadscope-reorder' shares them among processes
+test: .venv/.dev  ## all tests; ARGS='-p xdist.plugin -n 2 --dist loadfile --no-loadscope-reorder' shares them among processes
 	$(BIN)/python -m pytest $(ARGS)
 
 test-heavy: .venv/.heavy  ## all tests, those of the examples with PyTorch and text recognition too

@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 #: Seconds that asynchronous cleaning up may take: worker exit, unlinking by a resource tracker, threads running out.
 GRACE = 5.0
 
-#: The files that take longest, in one piece or test by test: the longest first, from minutes down to a quarter of one.
+#: The files that take longest, the longest first: from minutes down to a quarter of one.
 LONGEST = (
     "test_joblibs_own_tests.py",
     "test_ray.py",
@@ -92,31 +92,14 @@ def receive_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where several processes share the tests, begin with the longest files: else all wait for one of them in the end.
 
-    Their order is kept with ``--no-loadscope-reorder`` only. With ``--dist loadgroup`` each test goes where there is
-    room, but those that share a fixture stay together.
+    Their order is kept with ``--no-loadscope-reorder`` only.
     """
     if hasattr(config, "workerinput"):
         rank = {name: at for at, name in enumerate(LONGEST)}
         items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
-        for item in items:
-            if group := _shared_by(item):
-                item.add_marker(pytest.mark.xdist_group(group))
-
-
-def _shared_by(item: pytest.Item) -> str:
-    """The file or the folder that has a fixture for several tests, of which this is one; empty where none has."""
-    places = {"module": item.path.name, "package": item.path.parent.name, "session": item.path.parent.name}
-    groups = {
-        places[fixture.scope]
-        for fixtures in item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
-        for fixture in fixtures
-        if fixture.baseid.startswith("tests/") and fixture.scope in places
-    }
-    return max(groups, key=lambda name: not name.endswith(".py"), default="")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -143,6 +126,9 @@ def leaves_nothing_behind() -> Iterator[None]:
         gc.collect()
         return leaks.without_strangers(leaks.Snapshot.take().since(before))
 
+    if not left():
+        return
+    gc.unfreeze()  # what was in use when it was frozen may be garbage by now
     try:
         wait_until(lambda: not left(), timeout=GRACE)
     except AssertionError:

@@ -75,7 +75,7 @@ ASKED = {
     "multiprocessing pool": "coming-from/multiprocessing/",
     "celery": "coming-from/celery-bullmq/",
     "same random numbers": "questions/ how-to/setup-and-workers/",
-    "pytorch model": "guide/examples/ how-to/setup-and-workers/",
+    "pytorch model": "guide/examples/ how-to/models-and-big-data/ how-to/setup-and-workers/",
     "scikit-learn GridSearchCV": "guide/examples/ coming-from/joblib/",
     "out of memory": "questions/ how-to/memory/",
     "memory limit": "questions/ how-to/memory/",
