@@ -12,6 +12,7 @@ import fcntl
 import math
 import os
 import resource
+import select
 import socket
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -105,6 +106,13 @@ def descriptors_left() -> float:
         return most if most == math.inf else most - len(os.listdir("/dev/fd"))
     except OSError as error:
         return 0 if error.errno in (errno.EMFILE, errno.ENFILE) else math.inf
+
+
+def is_readable(fd: int, seconds: float | None) -> bool:
+    """Whether there is something to read, or the end of it, within so many seconds; None: wait for that."""
+    looker = select.poll()
+    looker.register(fd, select.POLLIN)
+    return bool(looker.poll(None if seconds is None else seconds * 1000))
 
 
 def close_all(*fds: int) -> None:

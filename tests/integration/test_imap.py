@@ -30,6 +30,7 @@ from mpqueue._dropin.shared_pool import shared_pool
 from tests.support import handlers as do
 from tests.support.loops import Run, arrive, in_loops
 from tests.support.programs import is_running, run_program
+from tests.support.results import outcomes
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends")]
@@ -47,18 +48,6 @@ class Counted:
         while True:
             self.read += 1
             yield self.read - 1
-
-
-def outcomes(results: Iterator[Any]) -> list[Any]:
-    """All results, and the text of what was raised in the place of one."""
-    found: list[Any] = []
-    while True:
-        try:
-            found.append(next(results))
-        except StopIteration:
-            return found
-        except Exception as error:
-            found.append(f"{type(error).__name__}: {error}")
 
 
 # --- results --------------------------------------------------------------------------------------------------------

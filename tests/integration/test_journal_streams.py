@@ -12,7 +12,7 @@ import sqlite3
 import tempfile
 import tracemalloc
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from mpqueue.status import COMPLETED
 from tests.support import handlers as do
 from tests.support.loops import Run, in_loops
 from tests.support.programs import run_program
+from tests.support.results import outcomes
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -86,18 +87,6 @@ def calls(tmp_path: Path) -> Calls:
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-def outcomes(results: Iterator[Any]) -> list[Any]:
-    """All results, and the text of what was raised in the place of one."""
-    found: list[Any] = []
-    while True:
-        try:
-            found.append(next(results))
-        except StopIteration:
-            return found
-        except Exception as error:
-            found.append(f"{type(error).__name__}: {error}")
 
 
 def counts(path: Path) -> tuple[JobStatus, int, int, int]:

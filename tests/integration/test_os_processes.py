@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from mpqueue._os.descriptors import is_readable
 from mpqueue._os.process import parent_death, process_handle
 from mpqueue._os.process.process_handle import LinuxProcess, PosixProcess, ProcessHandle, is_reaped
 from mpqueue._os.process.process_identity import process_name
@@ -73,7 +74,7 @@ def test_one_that_ends_by_itself_tells_its_code(form: Form) -> None:
         own = handle.duplicate()
         handle.close()
         if own is not None:
-            assert process_handle._is_readable(own, 0)
+            assert is_readable(own, 0)
             os.close(own)
         assert (own is not None) == isinstance(handle, LinuxProcess)
 

@@ -1,4 +1,4 @@
-"""Forks of this process: made, heard of, and buried. On every POSIX system but for their ends, which need Linux."""
+"""Forks of this process: made, and buried. Of their ends a `mpqueue._os.process.process_handle` tells."""
 
 from __future__ import annotations
 
@@ -29,24 +29,6 @@ def try_fork() -> None:
     os.waitpid(pid, 0)
 
 
-class Child:
-    """A fork of this process. Its number stays its own until `bury`, so that signals by number hit nobody else."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self._pidfd = os.pidfd_open(pid)
-
-    def fileno(self) -> int:
-        """The descriptor that is readable once it has ended; closed by `exit_code`."""
-        return self._pidfd
-
-    def exit_code(self) -> int:
-        """How it has ended, which `fileno` says: a number from 0 on, or minus the number of a signal. Once."""
-        os.close(self._pidfd)
-        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        assert ended is not None, "without WNOHANG it waits for the end"
-        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-
-    def bury(self) -> None:
-        """Nobody asks for it any more."""
-        os.waitpid(self.pid, 0)
+def bury(pid: int) -> None:
+    """Nobody asks any more for a fork that has ended: its number may be another's from now on."""
+    os.waitpid(pid, 0)

@@ -22,13 +22,14 @@ def _list_in_proc() -> list[str]:
     return sorted(names)
 
 
-def _list_by_python() -> list[str]:
+def python_threads() -> list[str]:
+    """The names of Python's threads beside the main one."""
     return sorted(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
 
 
 #: The names of the threads that this process has beside its main one, as the system calls them, those of C libraries
 #: too; where it doesn't tell, those of Python's.
-other_threads = choose(linux=_list_in_proc, posix=_list_by_python)
+other_threads = choose(linux=_list_in_proc, posix=python_threads)
 
 
 def _show_in_memory(name: str, value: str) -> bool:

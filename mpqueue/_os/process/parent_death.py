@@ -16,11 +16,11 @@ import contextlib
 import ctypes
 import fcntl
 import os
-import select
 import signal
 import threading
 import weakref
 
+from mpqueue._os.descriptors import is_readable
 from mpqueue._os.system import c_library, choose
 
 _PR_SET_PDEATHSIG = 1
@@ -86,7 +86,7 @@ def follow_parent(parent: int, leash: int) -> None:
     # It may have died before the kernel was asked to tell, or have pulled.
     if not _is_forked:
         _leave_unless_child_of(parent)
-    if _is_pulled(leash, 0):
+    if is_readable(leash, 0):
         os._exit(1)
 
 
@@ -127,16 +127,10 @@ def _hold_by_nobody(leash: int) -> bool:  # noqa: ARG001 - the signal that the k
 hold_leash = choose(linux=_hold_by_kernel, posix=_hold_by_nobody)
 
 
-def _is_pulled(leash: int, milliseconds: int | None) -> bool:
-    looker = select.poll()
-    looker.register(leash, select.POLLIN)
-    return bool(looker.poll(milliseconds))
-
-
 def _watch(leash: int) -> None:
     """Do on a thread what the kernel does not."""
     try:
-        _is_pulled(leash, None)
+        is_readable(leash, None)
     finally:
         try:
             os.killpg(0, signal.SIGKILL)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 import signal
 import struct
 from typing import Protocol
 
+from mpqueue._os.descriptors import is_readable
 from mpqueue._os.system import choose
 
 #: `PIDFD_GET_INFO` asked for the exit code: Linux 6.15 tells it even after somebody else has reaped the process.
@@ -83,7 +83,7 @@ class LinuxProcess:
 
     def wait(self, seconds: float) -> bool:
         """See `ProcessHandle.wait`."""
-        return self._fd >= 0 and _is_readable(self._fd, seconds)
+        return self._fd >= 0 and is_readable(self._fd, seconds)
 
     def duplicate(self) -> int | None:
         """See `ProcessHandle.duplicate`."""
@@ -146,7 +146,7 @@ class PosixProcess:
 
     def wait(self, seconds: float) -> bool:
         """See `ProcessHandle.wait`."""
-        return self._sentinel >= 0 and _is_readable(self._sentinel, seconds)
+        return self._sentinel >= 0 and is_readable(self._sentinel, seconds)
 
     def duplicate(self) -> int | None:
         """See `ProcessHandle.duplicate`."""
@@ -229,9 +229,3 @@ def _code_of(ended: os.waitid_result | None) -> int | None:
 def _send_by_number(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
-
-
-def _is_readable(fd: int, seconds: float) -> bool:
-    looker = select.poll()
-    looker.register(fd, select.POLLIN)
-    return bool(looker.poll(seconds * 1000))

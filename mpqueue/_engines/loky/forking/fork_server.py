@@ -6,7 +6,6 @@ import contextlib
 import multiprocessing
 import os
 import pickle
-import select
 import socket
 import threading
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from mpqueue._engines.loky.forking.forker import (
     Preloaded,
     serve,
 )
-from mpqueue._os.descriptors import message_pair
+from mpqueue._os.descriptors import is_readable, message_pair
 from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue._os.process.parent_death import Leash
 from mpqueue._wire.seed import Handle
@@ -65,7 +64,6 @@ class ForkServer:
                 process.start()
             self._process: Any = process
             undo.pop_all()
-        self.pid: int = self._process.pid
 
     def await_imports(self) -> Preloaded:
         """What came of them. Raises `ForkerGoneError` where it ended meanwhile, WorkerStartError after too long."""
@@ -91,9 +89,7 @@ class ForkServer:
         return int(answer)
 
     def _receive(self, limit: float) -> Any:
-        looker = select.poll()
-        looker.register(self._line, select.POLLIN)
-        if not looker.poll(limit * 1000):
+        if not is_readable(self._line.fileno(), limit):
             raise TimeoutError
         try:
             message = self._line.recv(MOST_BYTES)
@@ -155,14 +151,8 @@ class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
         """The exit code; None where it has not ended. 255 where it has, and the forker had before."""
         waits = flag != os.WNOHANG
         with self._lock:  # loky's thread asks too, and it is told once
-            is_due = self.returncode is None and (waits or _is_over(self.sentinel, 0))
-            if is_due and _is_over(self._status, None if waits else CODE_LIMIT):
+            is_due = self.returncode is None and (waits or is_readable(self.sentinel, 0))
+            if is_due and is_readable(self._status, None if waits else CODE_LIMIT):
                 told = os.read(self._status, EXIT_CODE.size)
                 self.returncode = int(EXIT_CODE.unpack(told)[0]) if len(told) == EXIT_CODE.size else 255
             return self.returncode
-
-
-def _is_over(fd: int, seconds: float | None) -> bool:
-    looker = select.poll()
-    looker.register(fd, select.POLLIN)
-    return bool(looker.poll(None if seconds is None else seconds * 1000))

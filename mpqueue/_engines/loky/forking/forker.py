@@ -20,7 +20,6 @@ import select
 import socket
 import struct
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import process
@@ -30,8 +29,9 @@ from loky.backend import spawn
 
 from mpqueue._os.descriptors import close_all, move, open_descriptors
 from mpqueue._os.process import parent_death
-from mpqueue._os.process.own_forks import Child, end_at_once, fork_here, try_fork
-from mpqueue._os.process.own_process import other_threads, show_environment
+from mpqueue._os.process.own_forks import bury, end_at_once, fork_here, try_fork
+from mpqueue._os.process.own_process import other_threads, python_threads, show_environment
+from mpqueue._os.process.process_handle import ProcessHandle, open_exactly
 from mpqueue._os.process.process_signals import reset_signals
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.payload import Packed, load
@@ -70,7 +70,7 @@ class Preloaded(NamedTuple):
     free: int = 0  #: from here on `MOST_DESCRIPTORS` numbers are nobody's
     failure: str = ""  #: what went wrong
     where: str = ""  #: its traceback
-    threads: str = ""  #: what has started threads, so that nothing may be forked, and how many
+    threads: str = ""  #: what has started threads, so that nothing may be forked
 
 
 class ForkRequest(NamedTuple):
@@ -122,18 +122,25 @@ def _preload(preload: Preload) -> Preloaded:
 
 def _lasting_threads() -> list[str]:
     """The names of the threads that a fork would miss; where there are any, one is forked to see which end before."""
-    if not (names := _unsafe_threads()):
+    if not _unsafe_threads():
         return []
     try_fork()
-    return names and _unsafe_threads()
+    return _unsafe_threads()
 
 
 def _unsafe_threads() -> list[str]:
-    own = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    return own or [name for name in other_threads() if name not in _SAFE]
+    return python_threads() or [name for name in other_threads() if name not in _SAFE]
 
 
 # -- what is forked ----------------------------------------------------------------------------------------------------
+
+
+class _Live(NamedTuple):
+    """A worker, and its pipe."""
+
+    pid: int
+    handle: ProcessHandle
+    status: int
 
 
 class _Forker:
@@ -144,8 +151,8 @@ class _Forker:
         self._leash = leash
         self._poll = select.poll()
         self._poll.register(line, select.POLLIN)
-        self._live: dict[int, tuple[Child, int]] = {}  #: by its descriptor: a worker, and its pipe
-        self._ended: dict[int, Child] = {}  #: by its pipe: a worker that has ended, until the parent has heard so
+        self._live: dict[int, _Live] = {}  #: by the descriptor that tells of their ends
+        self._ended: dict[int, int] = {}  #: by its pipe: a worker that has ended, until the parent has heard so
 
     def run(self) -> NoReturn:
         """Until the line ends. A worker that has ended keeps its number till the parent knows: it may send signals."""
@@ -156,8 +163,8 @@ class _Forker:
                 elif fd in self._ended:
                     self._bury(fd)
                 elif not self._take_request():
-                    for child in self._ended.values():
-                        child.bury()
+                    for pid in self._ended.values():
+                        bury(pid)
                     end_at_once()  # what was imported here may have a long way to its end
 
     def _take_request(self) -> bool:
@@ -176,33 +183,35 @@ class _Forker:
                 with os.fdopen(file, "rb") as asked:
                     request = pickle.load(asked)
                 self._become_worker(request, folder, kept)
-            child = Child(pid)
-            self._live[child.fileno()] = child, status
-            self._poll.register(child.fileno(), select.POLLIN)
+            handle = open_exactly(pid)
+            self._live[handle.fileno()] = _Live(pid, handle, status)
+            self._poll.register(handle.fileno(), select.POLLIN)
             self._line.send(pickle.dumps(pid))
         close_all(folder, file, *kept)
         return True
 
     def _tell_end(self, fd: int) -> None:
-        child, status = self._live.pop(fd)
+        pid, handle, status = self._live.pop(fd)
         self._poll.unregister(fd)
+        code = handle.exit_code()
+        handle.close()
         with contextlib.suppress(OSError):  # nobody listens any more
-            os.write(status, EXIT_CODE.pack(child.exit_code()))
-        self._ended[status] = child
+            os.write(status, EXIT_CODE.pack(255 if code is None else code))
+        self._ended[status] = pid
         self._poll.register(status, 0)  # the end of its reader is told unasked
 
     def _bury(self, status: int) -> None:
-        child = self._ended.pop(status)
+        pid = self._ended.pop(status)
         self._poll.unregister(status)
         os.close(status)
-        child.bury()
+        bury(pid)
 
     def _become_worker(self, request: ForkRequest, folder: int, kept: Sequence[int]) -> NoReturn:
         """In the fork: be what a process is that was started with these descriptors, and live a worker's life."""
         exitcode = 1
         try:
             self._line.close()
-            statuses = [status for _, status in self._live.values()]
+            statuses = [live.status for live in self._live.values()]
             close_all(self._leash, *self._live, *statuses, *self._ended)
             os.fchdir(folder)
             os.close(folder)
