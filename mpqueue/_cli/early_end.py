@@ -10,6 +10,7 @@ from typing import Self
 
 from mpqueue._cli.durations import duration
 from mpqueue._cli.usage import coloured, say
+from mpqueue._os.main_thread_waits import join_long
 from mpqueue._os.monotonic import monotonic
 from mpqueue._os.process.process_signals import on_first_sigterm
 from mpqueue._queue.job_queue import JobQueue
@@ -65,7 +66,7 @@ class EarlyEnd:
         """The job has ended: wait until the queue is drained, where it is being drained. Raises what that raised."""
         self._is_over = True
         self._told.set()
-        self._thread.join()
+        join_long(self._thread)
         if self._error is not None:
             raise self._error
 

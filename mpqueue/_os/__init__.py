@@ -14,6 +14,7 @@ descriptors               what is open under a number, how many there may be, op
 standard_streams          numbers 0, 1 and 2 of a program that has closed them
 file_system               on what kind of file system a file is
 file_lock                 locks on files and on bytes of them, which end with their process
+main_thread_waits         long waits that signals can end
 process.process_identity  the name of this process, which no other has
 process.process_table     the quiet look at other processes: which there are, since when, with which environment
 process.process_handle    a hold on one process: signals, its end, how it ended, whether it is stopped

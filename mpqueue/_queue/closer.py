@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+from mpqueue._os.main_thread_waits import wait_long
 from mpqueue._parent.machinery import PATIENCE, Engine
 from mpqueue._queue.live_pages import LivePages
 from mpqueue._queue.mailbox import Bell
@@ -66,8 +67,9 @@ class Closer:
         """Wait for the runs, and end all; ``by`` is the moment when the jobs of a queue that drains should be over."""
         if not kill:
             patience = None if by is None else max(0.0, by - self._engine.clock.now()) + PATIENCE
-            concurrent.futures.wait(list(self._runs), patience)
-            kill = not all(run.done() for run in self._runs)  # listeners, which take too long
+            runs = list(self._runs)
+            done = wait_long(lambda seconds: not concurrent.futures.wait(runs, seconds).not_done, patience)
+            kill = not done or not all(run.done() for run in self._runs)  # listeners, which take too long
         self._engine.shutdown(kill=kill, wait_for_listeners=not kill, by=by)
         self._pages.close()
 

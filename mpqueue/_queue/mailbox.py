@@ -5,9 +5,12 @@ Coroutines may run in asyncio or in trio; which of them is seen where they wait.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from mpqueue._os.main_thread_waits import wait_long
 
 if TYPE_CHECKING:
     import asyncio
@@ -82,10 +85,16 @@ class Mailbox(Generic[M]):
 
     def take(self, timeout: float | None = None) -> M:
         """The next thing; waits for it. Raises TimeoutError where nothing comes for ``timeout`` seconds."""
-        try:
-            return self._queue.get(timeout=timeout)
-        except queue.Empty:
-            raise TimeoutError from None
+        taken: list[M] = []
+
+        def get(seconds: float | None) -> bool:
+            with contextlib.suppress(queue.Empty):
+                taken.append(self._queue.get(timeout=seconds))
+            return bool(taken)
+
+        if not wait_long(get, timeout):
+            raise TimeoutError
+        return taken[0]
 
     async def take_later(self) -> M:
         """The next thing; waits for it without blocking the loop."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from mpqueue._core.messages import JobCancelled
 from mpqueue._core.state.item_table import Failure
+from mpqueue._os.main_thread_waits import wait_long
 from mpqueue._queue.job import Job, JobItem, R_co, T_co
 from mpqueue._queue.mailbox import Bell, Mailbox, Rings
 from mpqueue.errors import InternalError, JournalError, QueueClosedError
@@ -125,7 +126,7 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
             owner._host.check_waiting_allowed(what)
 
     def _await_news(self, timeout: float | None) -> float | None:
-        self._news.wait(timeout)
+        wait_long(self._news.wait, timeout)
         self._check_trouble()
         return None if timeout is None else 0.0
 

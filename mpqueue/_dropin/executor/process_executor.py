@@ -24,6 +24,7 @@ from mpqueue._dropin.executor.call_stream import CallStream
 from mpqueue._dropin.executor.executor_errors import error_of
 from mpqueue._dropin.map.map_options import pool_options
 from mpqueue._options import JobOptions
+from mpqueue._os.main_thread_waits import wait_long
 from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.interpreter_exit import on_exit
@@ -264,7 +265,7 @@ class _Life:
             self._queue._host.check_waiting_allowed("executor.shutdown()")
         except RuntimeError:  # in a done-callback, which the end waits for
             return
-        self._closed.wait()
+        wait_long(self._closed.wait)
 
     def _ended(self) -> None:
         """On the listener thread: no call is left."""
@@ -288,6 +289,6 @@ class _Life:
         self._refusal = "interpreter shutdown"
         if self._calls is not None:
             self._calls.seal()
-            self._calls.ended.wait()
+            wait_long(self._calls.ended.wait)
         self._close()
-        self._closed.wait()
+        wait_long(self._closed.wait)

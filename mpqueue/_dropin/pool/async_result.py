@@ -16,6 +16,7 @@ from multiprocessing.pool import MapResult as StandardMapResult
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._dropin.pool.pool_errors import ended_error, error_of
+from mpqueue._os.main_thread_waits import wait_long
 
 if TYPE_CHECKING:
     from mpqueue._core.state.item_table import Failure
@@ -55,7 +56,7 @@ class AsyncResult(ApplyResult[T]):
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until it is `ready`, at most ``timeout`` seconds."""
-        self._event.wait(timeout)
+        wait_long(self._event.wait, timeout)
 
     def get(self, timeout: float | None = None) -> T:
         """The result, or what the call raised. Raises `multiprocessing.TimeoutError` after ``timeout`` seconds."""

@@ -27,6 +27,7 @@ from mpqueue._dropin.pool.input_feed import read_late, read_whole_chunks
 from mpqueue._dropin.pool.pool_errors import own_error
 from mpqueue._dropin.pool.pool_iterator import PoolIterator
 from mpqueue._engines.loky.loky_pool import count_cpus
+from mpqueue._os.main_thread_waits import join_long
 from mpqueue._output.progress import ShowProgress, check_progress, showing_stream
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import Ended
@@ -329,7 +330,7 @@ class Pool(standard.Pool):
         for iterator in list(self._iterators):
             iterator._run_out()
         if self._closer is not None:
-            self._closer.join()
+            join_long(self._closer)
 
     def __enter__(self) -> Self:
         self._check_running()
