@@ -30,6 +30,13 @@ def tensor() -> Any:
     return torch.arange(SIZE).reshape(4, -1).T
 
 
+def frame() -> Any:
+    import polars as pl
+    import pyarrow as pa  # noqa: F401 - with it, polars travels as Arrow arrays
+
+    return pl.DataFrame({"numbers": range(SIZE), "texts": ["a text of some length"] * SIZE})
+
+
 KINDS: dict[str, Callable[[], Any]] = {
     "bytes": lambda: bytes(range(250)) * 1000,
     "bytearray": lambda: bytearray(range(250)) * 1000,
@@ -41,18 +48,23 @@ KINDS: dict[str, Callable[[], Any]] = {
     "numbers": lambda: array.array("d", range(SIZE)),
     "a view": lambda: memoryview(bytearray(SIZE)),
     "a tensor": tensor,
+    "a frame": frame,
 }
+#: What some of these need.
+NEEDED = {"a tensor": "torch", "a frame": "pyarrow"}
 
 
 def values() -> dict[str, Any]:
     """One of each kind that there is here."""
-    return {kind: make() for kind, make in KINDS.items() if kind != "a tensor" or importlib.util.find_spec("torch")}
+    return {kind: make() for kind, make in KINDS.items() if importlib.util.find_spec(NEEDED.get(kind, "numpy"))}
 
 
 def content(value: Any) -> Any:
     """What tells whether two of these are equal, apart from gaps."""
     if type(value).__name__ == "Tensor":
         return type(value), value.stride(), value.tolist()
+    if type(value).__name__ == "DataFrame":
+        return type(value), value.schema, value.rows()
     if isinstance(value, np.ndarray):
         return value.shape, value.flags.f_contiguous, value.tobytes()
     return type(value), value.getvalue() if isinstance(value, io.BytesIO) else value

@@ -430,6 +430,87 @@ def test_a_tensor_on_a_device_is_refused() -> None:
         reducers._reduce_tensor(tensor)
 
 
+# -- polars -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def columns() -> dict[str, Any]:
+    """Series of 50,000 rows: of types that go as Arrow arrays, and of those that are left to polars."""
+    needs("polars", "pyarrow")
+    import polars as pl
+    import pyarrow as pa  # noqa: F401 - the condition for going as Arrow arrays
+
+    rows = 50_000
+    numbers = pl.Series(np.arange(rows))
+    texts = pl.Series([f"the text of row {at}" if at % 7 else None for at in range(rows)])
+    categories = numbers.cast(pl.Int64) % 5
+    columns = {
+        "numbers": numbers,
+        "few": numbers.cast(pl.Int32),
+        "gaps": pl.Series([at if at % 3 else None for at in range(rows)]),
+        "sorted": numbers.sort(descending=True),
+        "whether": numbers % 2 == 0,
+        "texts": texts,
+        "binary": texts.cast(pl.Binary),
+        "days": numbers.cast(pl.Int32).cast(pl.Date),
+        "times": numbers.cast(pl.Datetime("ms", "Europe/Berlin")),
+        "exact": numbers.cast(pl.Decimal(12, 3)),
+        "lists": pl.Series([[at, 1] for at in range(rows)]),
+        "vectors": pl.Series(np.ones((rows, 3))),
+        "structs": pl.DataFrame({"a": numbers, "b": texts}).to_struct(),
+        "categories": categories.cast(pl.String).cast(pl.Categorical),
+        "choices": categories.cast(pl.String).cast(pl.Enum(list("01234"))),
+        "wide": numbers.cast(pl.Int128),
+        "nothing": pl.Series([None] * rows),
+        "pieces": pl.concat([numbers[: rows // 2], numbers[rows // 2 :]], rechunk=False),
+    }
+    return {name: series.alias(name) for name, series in columns.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_a_series_or_a_frame_arrives_as_polars_would_bring_it(
+    way: Callable[[Any], Any], columns: dict[str, Any]
+) -> None:
+    import polars as pl
+
+    expected = {name: pickle.loads(pickle.dumps(series)) for name, series in columns.items()}
+    whole = pl.DataFrame(list(columns.values()))
+    for found in (way(columns), way(whole).to_dict()):
+        for name, series in expected.items():
+            assert found[name].dtype == series.dtype, name
+            assert found[name].flags == series.flags, name
+            assert found[name].equals(series, check_dtypes=True, check_names=True), name
+    assert way(whole).equals(whole)
+    assert way(pl.DataFrame()).equals(pl.DataFrame())
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_series_is_beside_the_pickle_and_only_what_it_shows(columns: dict[str, Any]) -> None:
+    numbers, texts = columns["numbers"], columns["texts"]
+    found = beside([numbers, numbers.to_frame()])
+    assert found[0].equals(numbers)
+    assert len(dump(texts, SegmentStore()).data) < 100_000
+    assert sends(numbers[20_000:40_000]) < 170_000
+    assert sends(texts[:2000]) < 200_000
+    assert shared(texts[30_000:]).equals(texts[30_000:])
+
+
+@pytest.mark.slow
+def test_what_arrived_of_polars_can_be_changed(columns: dict[str, Any]) -> None:
+    sent = columns["numbers"]
+    found = shared(sent)
+    found[0] = 7
+    assert found[0] == 7
+    assert sent[0] == 0
+
+
+@pytest.mark.slow
+def test_without_pyarrow_polars_pickles_itself(columns: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "pyarrow")
+    assert not dump(columns["numbers"], SegmentStore()).spans
+
+
 # -- the table --------------------------------------------------------------------------------------------------------
 
 
@@ -454,7 +535,7 @@ def test_what_pickles_name_stays() -> None:
     from mpqueue._wire.pickling import rebuilding
 
     names = {name: list(signature(getattr(rebuilding, name)).parameters) for name in (
-        "bytes_io", "number_array", "memory_view", "storage", "tensor", "image",
+        "bytes_io", "number_array", "memory_view", "storage", "tensor", "image", "polars_series", "polars_frame",
     )}  # fmt: skip
     assert names == {
         "bytes_io": ["content", "position", "attributes"],
@@ -463,6 +544,8 @@ def test_what_pickles_name_stays() -> None:
         "storage": ["content", "start"],
         "tensor": ["stored", "dtype", "offset", "size", "stride", "rest"],
         "image": ["kind", "state", "mode", "size", "content"],
+        "polars_series": ["name", "array", "order"],
+        "polars_frame": ["columns"],
     }
     assert rebuilding.__name__ == "mpqueue._wire.pickling.rebuilding"
 

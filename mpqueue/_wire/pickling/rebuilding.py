@@ -71,3 +71,19 @@ def image(kind: Any, state: list[Any], mode: str, size: tuple[int, int], content
     made.im = core.map_buffer(content, size, "raw", 0, (mode, 0, 1))
     made._size = size  # noqa: SLF001 - as Pillow's own `__setstate__` does
     return made
+
+
+def polars_series(name: str, array: Any, order: str) -> Any:
+    """A `polars.Series` of an Arrow array; ``order`` says whether it is known to be sorted: "up", "down" or ""."""
+    import polars as pl
+
+    made: Any = pl.from_arrow(array)
+    made = made.alias(name)
+    return made.set_sorted(descending=order == "down") if order else made
+
+
+def polars_frame(columns: list[Any]) -> Any:
+    """A `polars.DataFrame`."""
+    import polars as pl
+
+    return pl.DataFrame(columns)

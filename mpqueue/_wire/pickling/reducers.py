@@ -18,6 +18,8 @@ a tensor on another device    is refused: a copy of it on the device, made by ea
 `io.BytesIO`                  copies its content when it is made again, if not made of one `bytes` object.
 `array.array`                 makes a `bytes` object of its content first.
 `memoryview`                  can't be pickled otherwise. What it views is copied.
+`polars.Series` and           polars writes a file in the Arrow format into the pickle. Where pyarrow is imported too,
+`polars.DataFrame`            its arrays have the same memory: see `polars_columns`.
 ============================  ======================================================================================
 
 `bytes`, `bytearray` and `str` are no part of this: in the pickle they are pieces of their own, see `beside`. What users
@@ -40,7 +42,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mpqueue._wire.memory.segments import BIG_BUFFER, Pieces
-from mpqueue._wire.pickling import rebuilding
+from mpqueue._wire.pickling import polars_columns, rebuilding
 from mpqueue._wire.pickling.beside import Buffers, Later
 
 PROTOCOL = 5
@@ -288,6 +290,10 @@ def _reduce_view(view: memoryview) -> Any:
 PLAIN: dict[type, Reduce] = {io.BytesIO: _reduce_bytes_io, array.array: _reduce_numbers, memoryview: _reduce_view}
 
 
+def _reduce_of_polars(reduce: Reduce, value: Any) -> Any:
+    return value.__reduce_ex__(PROTOCOL) if _under_way.buffers.in_band else reduce(value)
+
+
 class _Imported:
     """The table for what is imported by now."""
 
@@ -318,6 +324,10 @@ def _of_libraries() -> Iterator[tuple[type, Reduce]]:
         yield images.Image, _reduce_image
         for kind in _opened(images.Image):
             yield kind, _reduce_image
+    polars = sys.modules.get("polars")
+    if polars is not None and "pyarrow" in sys.modules and polars_columns.are_handed_over(polars):
+        yield polars.Series, functools.partial(_reduce_of_polars, polars_columns.reduce_series)
+        yield polars.DataFrame, functools.partial(_reduce_of_polars, polars_columns.reduce_frame)
 
 
 def _opened(kind: Any) -> Iterator[Any]:
