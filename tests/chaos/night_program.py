@@ -1,24 +1,32 @@
-"""The program of the nights' game: the same job each night, on a list that has changed meanwhile.
+"""The program of the nights' game: the same job, or stream, each night, on a list that has changed meanwhile.
 
-``python -m tests.chaos.night_program FOLDER``. The items are in FOLDER/list.json, and what came of each item goes to
-FOLDER/results.json, whole, once all have ended. Each call of the handler is a line of FOLDER/calls.
+``python -m tests.chaos.night_program FOLDER WAY [MOST]``. The items are in FOLDER/list.json, and what came of each item
+goes to FOLDER/results.json, whole, once all have ended; a stream is broken off after MOST results. Each call of the
+handler is a line of FOLDER/calls.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import json
 import os
 import random
 import sys
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import mpqueue
 from mpqueue import JobQueue, JournalError
 from tests.support.waiting import spend
 
-#: The exit code where the journal was refused.
-REFUSED = 70
+#: The exit codes where the journal was refused, and where the stream was broken off.
+REFUSED, BROKEN_OFF = 70, 71
 
 
 class Work:
@@ -64,22 +72,39 @@ def digest(result: Any) -> str | None:
     return None if result is None else hashlib.sha256(repr(result).encode()).hexdigest()
 
 
-def main(folder: Path) -> int:
+class BrokenOffError(Exception):
+    """The stream was left before its end."""
+
+
+#: What is known of an item once it has ended, and the digest of what its job or stream gave for it.
+Told = tuple[str, str | None]
+
+
+def main(folder: Path, way: str, most: int | None) -> int:
     """Bring the batch up to date."""
     items = json.loads((folder / "list.json").read_text())
     try:
-        with JobQueue(2, journal=folder / "run.db", max_retries=0) as queue:
-            job = queue.create_job("batch", items, Work(str(folder)), update=True)
-            queue.start("batch").result()
-            rows = [(name_of(item), told(view)) for item, view in zip(items, job.items, strict=True)]
-            whole = [(name_of(item), digest(result)) for item, result in zip(items, job.results, strict=True)]
+        told = WAYS[way](folder / "run.db", items, Work(str(folder)), most)
     except JournalError as error:
         print(error, file=sys.stderr)
         return REFUSED
+    except BrokenOffError:
+        return BROKEN_OFF
+    names = [name_of(item) for item in items]
+    rows = [(name, said) for name, (said, _) in zip(names, told, strict=True)]
+    whole = [(name, result) for name, (_, result) in zip(names, told, strict=True)]
     written = folder / "results.new"
     written.write_text(json.dumps({"items": rows, "results": whole}))
     os.replace(written, folder / "results.json")
     return 0
+
+
+def as_job(journal: Path, items: list[Any], work: Work, _: int | None) -> list[Told]:
+    """A job of a queue."""
+    with JobQueue(2, journal=journal, max_retries=0) as queue:
+        job = queue.create_job("batch", items, work, update=True)
+        queue.start("batch").result()
+        return [(told(view), digest(result)) for view, result in zip(job.items, job.results, strict=True)]
 
 
 def told(view: Any) -> str:
@@ -89,5 +114,46 @@ def told(view: Any) -> str:
     return f"{view.status} {digest(view.result)}"
 
 
+def as_map(journal: Path, items: list[Any], work: Work, _: int | None) -> list[Told]:
+    """`amap`."""
+    call = mpqueue.amap(
+        work, items, concurrency=2, max_retries=0, on_error="collect", journal=journal, job_id="batch", update=True
+    )
+    return [told_of(outcome) for outcome in asyncio.run(call)]
+
+
+def told_of(outcome: Any) -> Told:
+    """The same of what stands in its result's place."""
+    if isinstance(outcome, ValueError):
+        return f"failed {outcome.args[0]}", None
+    return f"completed {digest(outcome)}", digest(outcome)
+
+
+def as_stream(imap: Callable[..., Any], journal: Path, items: list[Any], work: Work, most: int | None) -> list[Told]:
+    """`imap`, or `imap_unordered`, of whose outcomes each says which item it is of."""
+    stream = imap(work, iter(items), concurrency=2, max_retries=0, on_error="collect", journal=journal, job_id="batch")
+    with contextlib.closing(stream) as results:
+        outcomes = list(islice(results, most))
+        if most is not None and len(outcomes) == most:
+            raise BrokenOffError
+    if imap is mpqueue.imap:
+        return [told_of(outcome) for outcome in outcomes]
+    found = defaultdict(list)
+    for outcome in outcomes:
+        found[outcome.args[0] if isinstance(outcome, ValueError) else outcome["worth"]].append(told_of(outcome))
+    told = [found[worth(item)].pop() for item in items]
+    assert not any(found.values()), "more outcomes than items"
+    return told
+
+
+#: The ways in which the items are run.
+LISTS = {"job": as_job, "amap": as_map}
+STREAMS = {
+    "imap": partial(as_stream, mpqueue.imap),
+    "imap_unordered": partial(as_stream, mpqueue.imap_unordered),
+}
+WAYS = LISTS | STREAMS
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else None))

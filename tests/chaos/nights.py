@@ -1,7 +1,8 @@
 """Nights: a batch with a journal is run again and again on a list that changes, is killed, and its files are damaged.
 
-The books: what comes of an item is its own, whatever was added, removed, changed, doubled or put elsewhere; what ended
-in a night that came to its end is not called again while it is as it was; damage is refused with every file left as it
+A batch is a job with a list, or a stream, which may also be broken off. The books: what comes of an item is its own,
+whatever was added, removed, changed, doubled or put elsewhere; what ended in a night that came to its end is not called
+again while it is as it was (but for a stream's items that failed); damage is refused with every file left as it
 was but SQLite's own, or costs the damaged items another call, and never a wrong value.
 """
 
@@ -15,10 +16,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.night_program import REFUSED, digest, fails, name_of, outcome, worth
+from tests.chaos.night_program import BROKEN_OFF, REFUSED, STREAMS, digest, fails, name_of, outcome, worth
 
 #: Seconds that one run of the program may take.
 PATIENCE = 300.0
@@ -28,20 +30,24 @@ ROOT = Path(__file__).parents[2]
 
 
 class Nights:
-    """One batch after the other. ``complaints`` is what was found wrong, with the folder that shows it."""
+    """One batch after the other, each run in one of these ways.
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    ``complaints`` is what was found wrong, with the folder that shows it.
+    """
+
+    def __init__(self, seed: int, folder: Path, ways: Sequence[str]) -> None:
         self.complaints: list[str] = []
         self.counts: Counter[str] = Counter()
         self._rng = random.Random(seed)
         self._folder = folder
+        self._ways = ways
 
     def run_for(self, seconds: float) -> None:
         """As many batches as there is time for, at least one."""
         end = time.monotonic() + seconds
         while not self.complaints:
             seed = self._rng.randrange(2**32)
-            batch = Batch(seed, self._folder / f"batch-{seed}", self.counts)
+            batch = Batch(seed, self._folder / f"batch-{seed}", self.counts, self._ways)
             for _ in range(NIGHTS):
                 complaints = batch.spend_night()
                 if complaints:
@@ -59,11 +65,12 @@ class Nights:
 class Batch:
     """One list of items, which are texts, or mappings with ids, and its journal."""
 
-    def __init__(self, seed: int, folder: Path, counts: Counter[str]) -> None:
+    def __init__(self, seed: int, folder: Path, counts: Counter[str], ways: Sequence[str]) -> None:
         self.folder = folder
         self.night = 0
         self._counts = counts
         self._rng = random.Random(seed)
+        self._way = self._rng.choice(ways)
         self._with_ids = self._rng.random() < 0.5
         self._items = [self._new_item() for _ in range(self._rng.choice((0, 1, 20, 100)))]
         self._done: Counter[str] = Counter()  #: what ended in the last night that came to its end
@@ -73,7 +80,7 @@ class Batch:
     def spend_night(self) -> list[str]:
         """Change the list, perhaps damage a file, and run the program until it is through; returns what is wrong."""
         self.night += 1
-        self._counts["nights"] += 1
+        self._counts[f"nights of {self._way}"] += 1
         self._edit()
         (self.folder / "list.json").write_text(json.dumps(self._items))
         if self.night > 1 and self._rng.random() < 0.25:
@@ -85,7 +92,7 @@ class Batch:
             code = self._run(10 ** self._rng.uniform(-0.5, 0.5) if run < ends else None)
             if code == 0:
                 return self._audit()
-            if run == ends or code == REFUSED:
+            if run == ends or code in (REFUSED, 1):
                 return [f"run {run} ended with {code}: {self._said()}"]
         return ["it is never through"]
 
@@ -122,17 +129,22 @@ class Batch:
     # -- the program -----------------------------------------------------------------------------------------
 
     def _run(self, seconds: float | None) -> int:
-        """The exit code of a run, which is ended after so many seconds."""
+        """The exit code of a run, which is ended after so many seconds, or, if it is a stream's, broken off."""
+        command = [sys.executable, "-m", "tests.chaos.night_program", str(self.folder), self._way]
+        if seconds is not None and self._way in STREAMS and self._rng.random() < 0.3:
+            command.append(str(self._rng.randint(0, len(self._items))))
         with open(self.folder / "stderr", "wb") as errors:
             program = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.night_program", str(self.folder)],
+                command,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stderr=errors,
                 start_new_session=True,
             )
         try:
-            return program.wait(PATIENCE if seconds is None else seconds)
+            code = program.wait(PATIENCE if seconds is None else seconds)
+            self._counts["streams broken off"] += code == BROKEN_OFF
+            return code
         except subprocess.TimeoutExpired:
             number = self._rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM))
             self._counts[f"{number.name} of programs" if seconds is not None else "hung"] += 1
@@ -210,6 +222,8 @@ class Batch:
         complaints = list(self._objections(told))
         if not self._damaged:
             again = [name for name, times in calls.items() if times > 0 and self._was_done(name)]
+            if self._way in STREAMS:
+                again = [name for name in again if not fails(json.loads(name))]
             complaints += [f"{name} was called again, although it had ended and is as it was" for name in again]
         self._done = Counter(map(name_of, self._items))
         self._damaged = False
