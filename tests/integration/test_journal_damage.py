@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import sqlite3
 import threading
@@ -66,10 +67,12 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def flip(name: str, at: int) -> Callable[[Path, Path], None]:
+def flip(name: str, at: float) -> Callable[[Path, Path], None]:
+    """A bit of that byte; where it is a fraction, of the file's size."""
+
     def damage(folder: Path, _: Path) -> None:
         content = bytearray((folder / name).read_bytes())
-        content[at] ^= 1
+        content[at if isinstance(at, int) else int(at * len(content))] ^= 1
         (folder / name).write_bytes(content)
 
     return damage
@@ -106,6 +109,8 @@ DAMAGES = {
     "a bit of the log's salt": flip("run.db-wal", 17),
     "a bit of the log's checksum": flip("run.db-wal", 31),
     "a bit of the log's first frame": flip("run.db-wal", 40),
+    "a bit in the middle of the log": flip("run.db-wal", 0.5),
+    "a bit of the log's last frame": flip("run.db-wal", -1),
     "an older one": put_older_back,
 }
 
@@ -155,6 +160,20 @@ def test_a_journal_that_has_lost_something_is_refused_and_nothing_is_removed(
         Journal(str(path), lambda: 0.0).close()
         assert done_in(path) <= set(range(LAST + 1))
     assert {found.name for found in folder_of(str(path)).iterdir()} == files
+
+
+def test_looking_at_a_journal_whose_log_is_damaged_says_that_something_is_missing(
+    killed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "now"
+    shutil.copytree(killed / "now", folder)
+    path = folder / "run.db"
+    assert done_in(path) == set(range(LAST + 1))
+    assert caplog.messages == []
+    flip("run.db-wal", 0.5)(folder, folder)
+    assert done_in(path) < set(range(LAST + 1))
+    (message,) = caplog.messages  # once for each reader
+    assert re.search(r"expected all \d+ commits of process \d+, got only \d+ of them.*what is left", message)
 
 
 def test_a_journal_whose_program_was_killed_has_all_that_was_on_disk(killed: Path, tmp_path: Path) -> None:

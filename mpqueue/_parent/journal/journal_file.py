@@ -497,10 +497,21 @@ def _check_new(path: str, left: Mark | None, found: str) -> None:
 
 def _check_complete(path: str, left: Mark, connection: sqlite3.Connection | None) -> None:
     """Raise `JournalError` where something is not there any more that was on disk when the last process ended."""
+    found = found_instead(left, connection)
+    if found:
+        raise _lost(path, left, found)
+
+
+def found_instead(left: Mark, connection: sqlite3.Connection | None) -> str:
+    """What there is instead of all that a process has written, for people; empty where all of it is there.
+
+    A bit that was flipped in the log ends it there, for SQLite: what was committed after that is gone.
+    """
     query = "SELECT commits FROM written_by WHERE number = ? AND at = ?"
     row = None if connection is None else connection.execute(query, (left.number, left.at)).fetchone()
-    if left.commits and (row is None or row[0] < left.commits):
-        raise _lost(path, left, "an older state of it" if row is None else f"only {row[0]} of them")
+    if not left.commits or (row is not None and row[0] >= left.commits):
+        return ""
+    return "an older state of it" if row is None else f"only {row[0]} of them"
 
 
 def _lost(path: str, left: Mark, found: str) -> JournalError:

@@ -26,6 +26,7 @@ from mpqueue._parent.journal.journal_file import (
     column_to_text,
     explained,
     folder_of,
+    found_instead,
     open_to_read,
     text_to_column,
 )
@@ -159,6 +160,7 @@ class Reader:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._has_looked = False  #: whether all is there that was written
 
     @property
     def in_use(self) -> bool:
@@ -175,13 +177,25 @@ class Reader:
                 raise JournalError(f"{self.path}: expected a file, got something else; it is left as it is")
             if not os.path.getsize(self.path):
                 raise JournalError(f"{self.path}: expected a journal, got an empty file; it is left as it is")
+            mark = None if self._has_looked else lock.marked(self.path)  # first: it may be written meanwhile
             with self._unchanged(), contextlib.closing(open_to_read(self.path)) as connection:
                 application = connection.execute("PRAGMA application_id").fetchone()[0]
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
                 check_version(self.path, application, version)
                 connection.execute("PRAGMA temp_store=MEMORY")
+                if not self._has_looked and version > 1:
+                    self._look_for_loss(mark, connection)
                 look_at(connection, version)
                 yield _Look(connection.execute, version)
+
+    def _look_for_loss(self, mark: lock.Mark | None, connection: sqlite3.Connection) -> None:
+        """Say once what is not there any more: a queue would refuse the journal."""
+        self._has_looked = True
+        found = "" if mark is None else found_instead(mark, connection)
+        if found and mark is not None:
+            log.warning("%s: expected all %d commits of process %d, got %s: the file, or its log %s-wal, was damaged or "
+                        "replaced; what is shown is what is left",
+                        self.path, mark.commits, mark.pid, found, self.path)  # fmt: skip
 
     @contextlib.contextmanager
     def _unchanged(self) -> Iterator[None]:
