@@ -19,10 +19,11 @@ from mpqueue import JobQueue
 from mpqueue._core.state.item_table import make_table
 from mpqueue._parent.journal import journal_reader
 from mpqueue._parent.journal.guards.journal_lock import is_held
+from mpqueue._parent.journal.items.matching import BLOCK
 from mpqueue._parent.journal.journal_file import folder_of, open_to_read
 from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue._parent.journal.journal_writer import Journal
-from mpqueue.errors import JournalError
+from mpqueue.errors import JournalError, JournalMismatchError
 from mpqueue.events import JOB_FINISHED
 from mpqueue.status import COMPLETED
 from tests.support import handlers as do
@@ -262,6 +263,76 @@ def test_whatever_is_damaged_or_exchanged_no_result_is_wrong_and_only_its_items_
         path.write_bytes(good)
         for found, content in files.items():
             found.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The journal of a job that has ended, of more items than one row tells of, and of a job whose items have ids."""
+    path = tmp_path_factory.mktemp("ended") / "run.db"
+    with JobQueue(1, journal=path) as queue:
+        for job_id, items in LISTS.items():
+            queue.create_job(job_id, items, do.succeed)
+            queue.start(job_id).result()
+    return path
+
+
+LISTS: dict[str, list[Any]] = {"numbers": [*range(5000)], "named": [{"id": number} for number in range(5000)]}
+
+BAD = (
+    "UPDATE {0} SET {1} = CAST(x'00' || {1} AS BLOB)",
+    "UPDATE {0} SET {1} = CAST({1} AS TEXT)",  # one bit of its type
+    "DELETE FROM {0}",
+)
+
+
+@pytest.mark.parametrize("job_id", LISTS)
+@pytest.mark.parametrize("damage", BAD)
+def test_damage_to_what_the_items_are_costs_these_items_only(
+    ended: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, job_id: str, damage: str
+) -> None:
+    path = tmp_path / "run.db"
+    shutil.copy(ended, path)
+    number = 1 + [*LISTS].index(job_id)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"{damage.format('slots', 'body')} WHERE job = {number} AND first = 0")
+        connection.commit()
+    with JobQueue(1, journal=path) as queue:
+        with pytest.raises(JournalMismatchError, match=f"{BLOCK} new, {BLOCK} gone"):
+            queue.create_job(job_id, LISTS[job_id], do.succeed)
+        job = queue.create_job(job_id, LISTS[job_id], do.succeed, update=True)
+        assert job.completed == job.total - BLOCK
+        queue.start(job_id).result()
+        assert job.results == LISTS[job_id]
+    assert f"what {BLOCK} items are is damaged" in caplog.text
+    with JobQueue(1, journal=path) as queue:
+        assert queue.prune(job_id).items == (0 if "DELETE" in damage else BLOCK)
+        caplog.clear()
+        assert queue.create_job(job_id, LISTS[job_id], do.succeed).completed == job.total
+        assert ("is damaged" in caplog.text) == ("DELETE" in damage)
+
+
+@pytest.mark.parametrize("damage", BAD)
+@pytest.mark.parametrize(("table", "column"), [("slots", "ids"), ("payloads", "body")])
+def test_damage_to_ids_and_items_is_shown_in_their_places(
+    ended: Path, tmp_path: Path, damage: str, table: str, column: str
+) -> None:
+    path = tmp_path / "run.db"
+    shutil.copy(ended, path)
+    with closing(sqlite3.connect(path)) as connection:
+        (first,) = connection.execute(f"SELECT min(number) FROM {table} WHERE job = 2").fetchone()
+        connection.execute(f"{damage.format(table, column)} WHERE number = {first}")
+        connection.commit()
+    with JobQueue(1, journal=path) as queue:
+        shown = queue.load_job("named")
+        assert shown.results == LISTS["named"]
+        found = [item.id if column == "ids" else item.payload for item in shown.items]
+        whole = LISTS["named"] if column == "body" else [item["id"] for item in LISTS["named"]]
+        lost = [at for at, each in enumerate(found) if each != whole[at]]
+        assert lost == [*range(len(lost))]
+        assert len(lost) in (256, BLOCK)
+        assert "damaged" in repr(found[0])
+        if table == "payloads":
+            assert queue.create_job("named", LISTS["named"], do.succeed).completed == 5000
 
 
 # -- while it is open --------------------------------------------------------------------------------------------------

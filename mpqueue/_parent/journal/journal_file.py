@@ -55,7 +55,13 @@ Connect = Callable[[str], Any]
 
 def connect(path: str) -> sqlite3.Connection:
     """A connection that any one thread at a time may use, without transactions of its own."""
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+    return _connect(path, timeout=10.0)
+
+
+def _connect(address: str, **how: Any) -> sqlite3.Connection:
+    connection: sqlite3.Connection = sqlite3.connect(address, isolation_level=None, check_same_thread=False, **how)
+    connection.text_factory = _to_text
+    return connection
 
 
 def folder_of(path: str) -> Path:
@@ -419,7 +425,17 @@ def open_to_read(path: str) -> sqlite3.Connection:
     """
     how = "mode=ro" if os.path.exists(f"{path}-wal") else "mode=ro&immutable=1"
     address = f"{Path(path).absolute().as_uri()}?{how}"
-    return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=10.0)
+    return _connect(address, uri=True, timeout=10.0)
+
+
+def connect_privately() -> sqlite3.Connection:
+    """A database of its own in a temporary file without a name, to which a journal can be attached."""
+    return _connect("", uri=True)
+
+
+def _to_text(content: bytes) -> str:
+    """A text of SQLite's. A body is one where a bit of its type was flipped: that is read, and found to be none."""
+    return content.decode(errors="surrogateescape")
 
 
 def _sealed(value: Any, place: Place) -> Any:

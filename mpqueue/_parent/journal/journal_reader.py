@@ -17,7 +17,8 @@ from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.chunk_rows import Results, RowReader, WrittenRow
 from mpqueue._parent.journal.guards import journal_lock as lock
 from mpqueue._parent.journal.guards.ownership import check_own, check_stat
-from mpqueue._parent.journal.items.kept_payloads import read_payloads
+from mpqueue._parent.journal.items.forgotten import NOBODY
+from mpqueue._parent.journal.items.kept_payloads import Damaged, read_payloads
 from mpqueue._parent.journal.items.matching import BLOCK, Block
 from mpqueue._parent.journal.items.streams.stream_source import StreamSource
 from mpqueue._parent.journal.items.streams.told import Named, read_item, read_row
@@ -31,7 +32,7 @@ from mpqueue._parent.journal.journal_file import (
     text_to_column,
 )
 from mpqueue._parent.journal.kept_results import KeptResults
-from mpqueue._parent.journal.kept_values import NotKept
+from mpqueue._parent.journal.kept_values import NotKept, Unreadable
 from mpqueue._parent.journal.migrations import look_at
 from mpqueue._parent.journal.schema import check_version
 from mpqueue._parent.journal.sealed import Place, unseal
@@ -84,17 +85,20 @@ class _Look:
         """Where a body belongs, for `unseal`."""
         return None if self._version == 1 else Place(table, job, row)
 
-    def slots(self, job: RecordedJob) -> Iterator[tuple[int, bytes, bytes | None]]:
-        """The blocks of a job's slots that count: the first, what they are, and their ids."""
+    def slots(self, job: RecordedJob) -> Iterator[tuple[int, bytes | None, bytes | None]]:
+        """The blocks of a job's slots that count: the first, what they are, and their ids. None where a row is gone."""
         query = "SELECT first, body, ids FROM slots WHERE job = ? AND first < ? ORDER BY first"
         expected = 0
-        for row in self.execute(query, (job.number, job.count)):
-            if row[0] != expected:
-                break
+        for first, body, ids in self.execute(query, (job.number, job.count)):
+            while expected < first:
+                yield expected, None, None
+                expected += BLOCK
+            if first == expected:
+                yield first, body, ids
+                expected += BLOCK
+        while expected < job.count and job.slots is not None:
+            yield expected, None, None
             expected += BLOCK
-            yield row
-        if expected < job.count and job.slots is not None:
-            raise JournalError(f"expected what {job.count} items of job {job.id!r} are, got that of {expected}")
 
     def rows(self, job: int) -> Iterator[WrittenRow]:
         """What became of the items of a job, in the order in which it was written."""
@@ -160,6 +164,7 @@ class Reader:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._complained: set[tuple[str, str]] = set()
         self._has_looked = False  #: whether all is there that was written
 
     @property
@@ -193,8 +198,8 @@ class Reader:
         self._has_looked = True
         found = "" if mark is None else found_instead(mark, connection)
         if found and mark is not None:
-            log.warning("%s: expected all %d commits of process %d, got %s: the file, or its log %s-wal, was damaged or "
-                        "replaced; what is shown is what is left",
+            log.warning("%s: expected all %d commits of process %d, got %s: the file, or its log %s-wal, was damaged "
+                        "or replaced; what is shown is what is left",
                         self.path, mark.commits, mark.pid, found, self.path)  # fmt: skip
 
     @contextlib.contextmanager
@@ -249,9 +254,18 @@ class Reader:
         ids: list[Hashable] = []
         with self._open() as look:
             for first, _, body in look.slots(job):
-                place = look.place("slots.ids", job.number, first)
-                ids += unseal(body, place, f"{self.path}: the ids of job {job.id!r}")
+                ids += self._ids_of(look, job, first, body)
         return ids[: job.count]
+
+    def _ids_of(self, look: _Look, job: RecordedJob, first: int, body: Any) -> list[Any]:
+        """The ids of a block of slots, as it was read; where that is damaged, what stands for them."""
+        count = min(BLOCK, job.count - first)
+        try:
+            ids = unseal(body, look.place("slots.ids", job.number, first), f"{self.path}: the ids of job {job.id!r}")
+            return list(ids[:count])
+        except JournalError as error:
+            self._complain(job, f"the ids of {count} items are damaged")
+            return [Unreadable(str(error)) for _ in range(count)]  # each is another
 
     def places(self, job: RecordedJob) -> array[int] | None:
         """The slots of its items, in their order; None where those are all slots."""
@@ -267,23 +281,35 @@ class Reader:
         return places
 
     def blocks(self, job: RecordedJob) -> Iterator[Block]:
-        """What its items are, by slots. Of a job that version 1 wrote there are none."""
-        left = job.count
+        """What its items are, by slots. Of a job that version 1 wrote there are none.
+
+        Of a damaged block nothing is known: its items are new, and its slots those of items that are gone.
+        """
         with self._open() as look:
             for first, body, _ in look.slots(job):
-                block = unseal(
-                    body, look.place("slots", job.number, first), f"{self.path}: what the items of a job are"
-                )
-                yield Block(*block).cut(left)
-                left -= min(left, BLOCK)
+                yield self._block_of(look, job, first, body)
 
     def block(self, job: RecordedJob, first: int) -> Block:
         """What the items of one block of slots are."""
         with self._open() as look:
             row = look.execute("SELECT body FROM slots WHERE job = ? AND first = ?", (job.number, first)).fetchone()
-            place = look.place("slots", job.number, first)
-        block = unseal(None if row is None else row[0], place, f"{self.path}: what the items of a job are")
-        return Block(*block).cut(job.count - first)
+            return self._block_of(look, job, first, None if row is None else row[0])
+
+    def _block_of(self, look: _Look, job: RecordedJob, first: int, body: Any) -> Block:
+        """A block, as it was read."""
+        place, count = look.place("slots", job.number, first), min(BLOCK, job.count - first)
+        try:
+            return Block(*unseal(body, place, f"{self.path}: what the items of a job are")).cut(count)
+        except JournalError:
+            what = f"what {count} items are is damaged: they count as gone, and as new if they come; prune() ends this"
+            self._complain(job, what)
+            return Block(NOBODY * count, None)
+
+    def _complain(self, job: RecordedJob, what: str) -> None:
+        """Say once of each job that some of it is damaged."""
+        if (job.id, what) not in self._complained:
+            self._complained.add((job.id, what))
+            log.warning("job %r in %s: %s", job.id, self.path, what)
 
     def ids_of_block(self, job: RecordedJob, first: int) -> list[Hashable] | None:
         """The ids of one block of slots; None where those are positions."""
@@ -292,16 +318,16 @@ class Reader:
             return None if ids is None else ids[first : first + BLOCK]
         with self._open() as look:
             row = look.execute("SELECT ids FROM slots WHERE job = ? AND first = ?", (job.number, first)).fetchone()
-            place = look.place("slots.ids", job.number, first)
-        if row is None or row[0] is None:
-            return None
-        ids = unseal(row[0], place, f"{self.path}: the ids of job {job.id!r}")
-        return list(ids[: job.count - first])
+            return None if row is None or row[0] is None else self._ids_of(look, job, first, row[0])
 
     def payloads(self, job: RecordedJob) -> list[Any]:
-        """The payloads that were kept, by slots."""
+        """The payloads that were kept, by slots. For one that is damaged stands what says so."""
         with self._open() as look:
-            return read_payloads(job.count, look.bodies("payloads", job.number), self.path)
+            payloads = read_payloads(job.count, look.bodies("payloads", job.number), self.path)
+        lost = sum(type(payload) is Damaged for payload in payloads)
+        if lost:
+            self._complain(job, f"{lost} items are damaged; they can't be shown, or run again without their program")
+        return payloads
 
     def suspects(self, job: RecordedJob) -> dict[int, int]:
         """How many programs ended without closing the journal while a worker had the item, by slots."""

@@ -11,12 +11,15 @@ from typing import Any
 
 from mpqueue._parent.journal.items.identity import SIZE
 from mpqueue._parent.journal.items.kept_payloads import named_slots
-from mpqueue._parent.journal.items.matching import Block
+from mpqueue._parent.journal.items.matching import BLOCK, Block
 from mpqueue._parent.journal.kept_values import Kept, plain_list
 from mpqueue._parent.journal.sealed import Place, prepare, unseal
+from mpqueue.errors import JournalError
 
 #: The identity of a slot that has no item: no digest is that.
 NOBODY = bytes(SIZE)
+#: What stands for the identity of an item in a damaged row; it is nobody's either.
+_DAMAGED = b"\1" * SIZE
 
 Run = Callable[..., Any]
 
@@ -40,7 +43,13 @@ def _forget_identities(run: Run, job: int, first: int, present: bytearray, path:
     """Those of one block of slots."""
     place, place_of_ids = Place("slots", job, first), Place("slots.ids", job, first)
     body, ids = run("SELECT body, ids FROM slots WHERE job = ? AND first = ?", (job, first)).fetchone()
-    block = Block(*unseal(body, place, f"{path}: what the items of a job are"))
+    try:
+        block = Block(*unseal(body, place, f"{path}: what the items of a job are"))
+    except JournalError:
+        slots = present[first : first + BLOCK]
+        if any(slots):
+            raise
+        block, ids = Block(_DAMAGED * len(slots), None), None  # of the items, which are all gone
     gone = [
         at
         for at in range(block.size)
@@ -68,7 +77,10 @@ def _forget_payloads(run: Run, job: int, number: int, present: bytearray, path: 
     """Those of one row. What was pickled together, and is not plain data, stays until all of it is gone."""
     place = Place("payloads", job, number)
     (body,) = run("SELECT body FROM payloads WHERE number = ?", (number,)).fetchone()
-    named, kept = unseal(body, place, f"{path}: the items of a job")
+    try:
+        named, kept = unseal(body, place, f"{path}: the items of a job")
+    except JournalError:
+        return  # it says nothing to anybody
     slots = named_slots(named, len(present))
     gone = [at for at, slot in enumerate(slots) if not _is_present(present, slot)]
     if not gone:

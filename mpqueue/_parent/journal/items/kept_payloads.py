@@ -11,14 +11,24 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mpqueue._parent.journal.kept_values import BigFile, Kept, NotKept, keep, restore
+from mpqueue._parent.journal.kept_values import BigFile, Kept, NotKept, Unreadable, keep, restore
 from mpqueue._parent.journal.sealed import Place, Unsealed, prepare, unseal
 from mpqueue.errors import JournalError
 
 #: Items that are pickled together.
 BLOCK = 256
 
-_MISSING = NotKept()
+
+class Damaged(Unreadable):
+    """Stands for an item whose row is damaged, or not there any more."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__("its row in the journal is damaged")
+
+
+_MISSING = Damaged()
 
 
 def keep_payloads(slots: Sequence[int], payloads: list[Any]) -> tuple[list[Unsealed], list[int]]:
@@ -68,10 +78,13 @@ def _kept(value: Any, digest: Any = None) -> Kept | None:
 
 
 def read_payloads(total: int, bodies: Iterable[tuple[bytes, Place | None]], path: str) -> list[Any]:
-    """The items by their slots, `NotKept` where one was left out. Raises `JournalError` for what is damaged."""
+    """The items by their slots, `NotKept` where one was left out, `Damaged` where its row is."""
     payloads: list[Any] = [_MISSING] * total
     for body, place in bodies:
-        named, kept = unseal(body, place, f"{path}: the items of a job")
+        try:
+            named, kept = unseal(body, place, f"{path}: the items of a job")
+        except JournalError:
+            continue
         slots = named_slots(named, total)
         if isinstance(kept, tuple):
             together = restore(Kept(*kept), _no_file)
@@ -81,9 +94,6 @@ def read_payloads(total: int, bodies: Iterable[tuple[bytes, Place | None]], path
         for slot, value in zip(slots, values, strict=False):
             if slot < total:  # else its maker ended before it counted
                 payloads[slot] = value
-    missing = sum(payload is _MISSING for payload in payloads)
-    if missing:  # of each there is something, if only that it was not kept
-        raise JournalError(f"{path}: expected {total} items, got {total - missing}; it is left as it is")
     return payloads
 
 

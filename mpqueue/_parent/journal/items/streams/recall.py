@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from mpqueue._parent.journal.items.streams.stream_items import StreamItem
 from mpqueue._parent.journal.items.streams.told import Named, Told, read_result, read_row
-from mpqueue._parent.journal.journal_file import explained
+from mpqueue._parent.journal.journal_file import connect_privately, explained
 from mpqueue._parent.journal.kept_values import ReadFile, Unreadable
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED
@@ -70,7 +70,7 @@ class Recall:
         self._owner = os.getpid()
         self.size = 0  #: bytes that were read by the last look
         with explained(path):
-            self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False, uri=True)
+            self._database = connect_privately()
             for statement in TABLES:
                 self._database.execute(statement)
             self._attach()
