@@ -37,6 +37,9 @@ class ItemStatus(StrEnum):
 
 _FINAL = frozenset({JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.CANCELLED})
 
+#: The states of a job that ended by itself.
+OVER = frozenset({JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS})
+
 #: Item statuses by their byte in the status column.
 ITEM_CODES: tuple[ItemStatus, ...] = tuple(ItemStatus)
 PENDING, PROCESSING, COMPLETED, FAILED, RETRY = range(len(ITEM_CODES))

@@ -92,6 +92,8 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
         "file's size and time (default for files), its file's content, or its value (default for others)")  # fmt: skip
     add("--redo", action="append", metavar="WHAT", help="run again what has ended: failed, changed-code (all, if the "
         "handler's code has changed), all, or an item by its name or id; may be given several times")  # fmt: skip
+    add("--handler-version", metavar="TEXT", help="the handler's version, in words of yours: with another one than in "
+        "the journal everything runs again, and changed code alone is not warned of")  # fmt: skip
     add("--plan", action="store_true", help="say what would run, given what the journal has, and run nothing")
     add_options(parser)
     add("--on-error", choices=("continue", "stop", "skip"), default="continue", help="items that fail for good: go on "
@@ -148,15 +150,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _record_options(args: argparse.Namespace, items: list[Any]) -> RecordOptions:
     """How the items and what a journal has of them go together."""
-    if args.journal is None and (args.plan or args.redo or args.key):
-        name = "--plan" if args.plan else "--redo" if args.redo else "--key"
+    needing = {
+        "--plan": args.plan, "--redo": args.redo, "--key": args.key, "--handler-version": args.handler_version
+    }  # fmt: skip
+    name = next((name for name, given in needing.items() if given), None)
+    if args.journal is None and name is not None:
         raise UsageError(f"{name}: expected a --journal as well, which tells what was done before")
     redo: Redo = None
     if args.redo and len(args.redo) == 1 and args.redo[0] in REDO:
         redo = args.redo[0]
     elif args.redo:
         redo = [_id_of(name, items) for name in args.redo]
-    return RecordOptions(update=True, key=_key_of(args), redo=redo)
+    return RecordOptions(update=True, key=_key_of(args), version=args.handler_version, redo=redo)
 
 
 def _id_of(name: str, items: list[Any]) -> Any:

@@ -8,7 +8,7 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain, compress
 from operator import attrgetter
@@ -23,7 +23,7 @@ from mpqueue._text import digits
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
 from mpqueue._wire.pickling.payload import dump_by_value
 from mpqueue.errors import JournalMismatchError, WorkerCrashedError, shown
-from mpqueue.status import FAILED, PENDING, JobStatus
+from mpqueue.status import FAILED, OVER, PENDING, JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.chunk_rows import Row
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mpqueue")
 
-#: The states of a job that ended by itself.
-OVER = (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS)
 #: How often a program has to end while an item runs, at least, until the item is taken to be the reason.
 LEAST_ENDS = 3
 #: Bytes up to which a handler is kept in the journal.
@@ -69,6 +67,13 @@ def record_options(
     if version is not None and not isinstance(version, str):
         raise TypeError(f"version: expected a str, got {shown(version)} of type {type(version).__name__}")
     return RecordOptions(strict, update, key, version, check_redo(redo))
+
+
+class _Suspects(NamedTuple):
+    """Items that may have ended programs, with how often, by index; and the row of those that have failed for it."""
+
+    counts: dict[int, int]
+    row: Row | None
 
 
 class NewJob:
@@ -131,12 +136,20 @@ class NewJob:
         recorder.add(book, dataclasses.replace(recording, failed=failed))
 
     def record_as_it_is(self, recorder: Recorder, number: int) -> None:
-        """Have the job recorded from now on, which was read from the journal, where it has this number."""
+        """Have the job recorded from now on, which was read from the journal, where it has this number.
+
+        Raises `JournalError`.
+        """
         from mpqueue._parent.journal.kept_values import NotKept
 
-        payloads = self.book.table.payloads
+        book = self.book
+        suspects = self._judge_suspects(recorder, number)
+        if suspects is not None:
+            book.go_on({index: care_of(count, book.options) for index, count in suspects.counts.items()})
+            self._record_suspects(recorder, number, suspects)
+        payloads = book.table.payloads
         left_out = frozenset(index for index, payload in enumerate(payloads) if isinstance(payload, NotKept))
-        recorder.add(self.book, self.recording(number, left_out))
+        recorder.add(book, self.recording(number, left_out))
 
     def recording(self, number: int, left_out: frozenset[int]) -> Recording:
         """What the recorder has to know of the job, which has this number in the journal."""
@@ -197,9 +210,10 @@ class NewJob:
         failed = {index for index in table.failures if table.status[index] == FAILED}
         if again.failed:
             table.forget_failures()
-        suspects, row = self._judge_suspects(recorder, recorded)
+        suspects = self._judge_suspects(recorder, recorded.number, afresh)
         failed.update(index for index in table.failures if table.status[index] == FAILED)
-        book.go_on({index: care_of(count, book.options) for index, count in suspects.items()})
+        ends = {} if suspects is None else suspects.counts
+        book.go_on({index: care_of(count, book.options) for index, count in ends.items()})
         counted = recorded.completed + recorded.failed - len(unreadable) - book.completed - book.failed
         if match.is_same and not any_afresh and not again.failed and counted > 0:
             log.warning("job %r: %d items more have ended by its counts in %s than by its rows, so these run again",
@@ -214,53 +228,49 @@ class NewJob:
             inventory.write(
                 recorder.journal, recorded, match, counts | columns, again.afresh, everything=again.everything
             )
-        if suspects or row is not None:
-            self._record_suspects(recorder, recorded.number, suspects, row)
+        if suspects is not None:
+            self._record_suspects(recorder, recorded.number, suspects)
         if book.all_ended and status in OVER:
             book.restored = True
             restore_end(book, dataclasses.replace(recorded, status=status))
         return failed
 
-    def _record_suspects(self, recorder: Recorder, number: int, suspects: dict[int, int], row: Row | None) -> None:
+    def _record_suspects(self, recorder: Recorder, number: int, suspects: _Suspects) -> None:
         from mpqueue._parent.journal.journal_file import JobItems
         from mpqueue._parent.journal.sealed import prepare
 
         slots = self.book.table.slots
-        counts = {index if slots is None else slots[index]: count for index, count in suspects.items()}
+        counts = {index if slots is None else slots[index]: count for index, count in suspects.counts.items()}
         columns = {"suspects": prepare(counts), "completed": self.book.completed, "failed": self.book.failed}
-        items = JobItems(chunks=[] if row is None else [row])
+        items = JobItems(chunks=[] if suspects.row is None else [suspects.row])
         recorder.journal.ask(lambda store: store.put_job(number, columns, items))
 
-    @property
-    def _most_ends(self) -> int:
-        return most_ends(self.book.options)
-
-    def _judge_suspects(self, recorder: Recorder, recorded: RecordedJob) -> tuple[dict[int, int], Row | None]:
-        """Items that workers had when the last program ended without closing the journal, and how often that was so.
+    def _judge_suspects(self, recorder: Recorder, number: int, afresh: Sequence[int] = ()) -> _Suspects | None:
+        """Which items workers had when programs ended without closing the journal; None where that is not known of any.
 
         One that was there as often as it has tries, and at least `LEAST_ENDS` times, has failed, with a row that says
-        so. The last time nothing else runs beside it, so that it fails for itself only.
+        so. The last time nothing else runs beside it, so that it fails for itself only. What is to run ``afresh`` (a 1
+        for such an item) is not suspected.
         """
         from mpqueue._parent.journal.chunk_rows import make_row
 
-        table, running = self.book.table, recorder.journal.running.left.pop(recorded.number, None)
-        if not running:
-            return {}, None
-        counts = recorder.journal.reader.suspects(recorded)
+        table, counts = self.book.table, recorder.journal.suspects.pop(number, None)
+        if counts is None:
+            return None
         slots = range(len(table)) if table.slots is None else table.slots
         found = {
-            index: counts.get(slot, 0) + 1
+            index: counts[slot]
             for index, slot in enumerate(slots)
-            if slot in running and not table.ended(index)
+            if slot in counts and not table.ended(index) and not (afresh and afresh[index])
         }
-        most = self._most_ends
+        most = most_ends(self.book.options)
         failed = [index for index, count in found.items() if count >= most]
         tries = {index: len(history) for index, history in table.history.items()}
         for index in failed:
             failure = ended_program(found.pop(index))
             table.fail_try(index, failure, None)
             table.fail(index, failure)
-        return found, make_row(table, failed, tries) if failed else None
+        return _Suspects(found, make_row(table, failed, tries) if failed else None)
 
     def _take_seed(self, seed: int) -> None:
         book = self.book

@@ -191,6 +191,10 @@ def test_a_plan_is_printed_and_what_is_named_runs_again(folder: Path) -> None:
     assert (unknown.returncode, "--redo: expected failed" in unknown.stderr) == (2, True)
     alone = mpqueue(folder, "run", "words:count", "in.txt", "--plan")
     assert (alone.returncode, "--plan: expected a --journal" in alone.stderr) == (2, True)
+    before = calls(folder)
+    for _ in range(2):
+        assert mpqueue(folder, *RUN, "--handler-version", "2").returncode == 0
+    assert sorted(calls(folder)[len(before) :]) == ["bad", "four", "one", "wait"]
 
 
 def test_what_makes_no_sense_is_told(folder: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 import mpqueue
 from mpqueue import ItemStatus, Job, JobQueue, JobStatus, RetryPolicy, current_item
+from mpqueue._cli.usage import Exit
 from mpqueue._parent.journal import recorder as recorder_module
 from mpqueue._parent.journal.journal_file import folder_of
 from mpqueue._parent.journal.journal_reader import Reader
@@ -357,6 +359,47 @@ def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: P
     assert done.stdout.startswith("39 [(13, 'the program ended 3 times while this item ran")
     assert calls.read_text().split().count("13") == 3
     assert not Path(f"{path}.running").exists()
+
+
+KILLER_OR_RETRY = """
+import os, signal, sys
+import mpqueue
+from mpqueue._cli.command_line import main
+
+path, calls_of, how = sys.argv[1:4]
+
+def work(item):
+    with open(calls_of, "a") as calls:
+        calls.write(f"{item} ")
+    if item == 13:
+        os.kill(os.getppid(), signal.SIGKILL)
+        signal.pause()
+    return item
+
+if __name__ == "__main__":
+    if how == "create":
+        with mpqueue.JobQueue(1, journal=path, max_retries=0) as queue:
+            queue.create_job("job", range(40), work)
+            queue.start("job").result()
+    else:
+        sys.exit(main([how, path, *sys.argv[4:]]))
+"""
+
+
+def test_an_item_that_kills_its_program_fails_whichever_program_it_is(path: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    assert run_program(tmp_path, KILLER_OR_RETRY, path, calls, "create", check=False).returncode == -signal.SIGKILL
+    assert run_program(tmp_path, KILLER_OR_RETRY, path, calls, "prune").returncode == 0  # which runs nothing
+    retry = partial(run_program, tmp_path, KILLER_OR_RETRY, path, calls, "retry", "--retries", "0", check=False)
+    for _ in range(2):
+        assert retry().returncode == -signal.SIGKILL
+    assert retry().returncode == Exit.FAILED
+    assert calls.read_text().split().count("13") == 3
+    with JobQueue(1, journal=path) as queue:
+        (failure,) = queue.load_job("job").failures
+        assert (failure.item.id, failure.item.error[:21]) == (13, "the program ended 3 t")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT suspects FROM jobs").fetchall() == [(None,)]
 
 
 # -- refusals and hints ------------------------------------------------------------------------------------------------

@@ -257,6 +257,21 @@ def test_async_loops_have_the_same_results_and_wait_for_the_end(run: Run, path: 
     run(look)
 
 
+@pytest.mark.parametrize("way", [mpqueue.imap, mpqueue.map])
+def test_an_interruption_while_a_result_is_read_makes_no_item_run_again(
+    way: Callable[..., Any], path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call = partial(way, do.note_call, [1, 2], journal=path, job_id="job", concurrency=1)
+    assert len([*call()]) == 2
+    monkeypatch.setattr(do.Noted, "is_interrupted", True)
+    with pytest.raises(KeyboardInterrupt):
+        [*call()]
+    monkeypatch.setattr(do.Noted, "is_interrupted", False)
+    assert [result.item for result in call()] == [1, 2]
+    assert [called.read_text() for called in tmp_path.glob("called-*")] == ["called ", "called "]
+
+
 KILLED = """
 import os, signal, sys
 import mpqueue
@@ -389,7 +404,27 @@ def test_another_version_runs_everything_again_and_other_code_warns(
     assert [*once(do.succeed, "ab", journal=path)] == ["result of 'a'", "result of 'b'"]
     (warning,) = logged(caplog)
     assert "the code of tests.support.handlers.succeed seems to have changed" in warning
-    assert "a new version= runs it again" in warning
+    assert "a new version=, or redo='changed-code', runs it again" in warning
+
+
+@pytest.mark.parametrize("way", [mpqueue.imap, mpqueue.map])
+def test_what_has_ended_runs_again_by_the_users_word(way: Callable[..., Any], path: Path, calls: Calls) -> None:
+    again = partial(way, calls, "ab", concurrency=1, max_retries=0, journal=path, job_id="job", on_error="skip")
+    expected = {None: 0, "failed": 0, "changed-code": 0, "all": 2}
+    assert len([*again()]) == len(calls.take()) == 2
+    for redo, count in expected.items():
+        assert len([*again(redo=redo)]) == 2
+        assert len(calls.take()) == count, redo
+    other = partial(way, do.succeed, "ab", concurrency=1, journal=path, job_id="job")
+    assert [*other(redo="changed-code")] == ["a", "b"]
+    if way is mpqueue.map:
+        assert [*again(redo=[1], version="x")] == ["result of 'a'", "result of 'b'"]  # another version: all of it
+        calls.take()
+        again(redo=[1], version="x")
+        assert calls.take() == ["'b'"]
+    else:
+        with pytest.raises(ValueError, match="for a stream"):
+            again(redo=[1])
 
 
 def test_an_item_whose_key_is_another_runs_again(path: Path, calls: Calls, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from mpqueue._dropin.map.map_options import (
     check_job_id,
     check_on_error,
     check_optional_count,
+    check_stream_redo,
     enough_workers,
     job_options,
 )
@@ -73,6 +74,7 @@ def imap(
     job_id: str | None = None,
     key: Callable[[Any], bytes | str] | None = None,
     version: str | None = None,
+    redo: str | None = None,
     seed: int | None = None,
 ) -> ItemIterator[Any]:
     """The results of ``fn`` over the items, in order, one by one while the work goes on; also for ``async for``.
@@ -88,14 +90,15 @@ def imap(
     what is missing, and yields the results that are recorded in their places. An item is known by its id
     (``item["id"]`` or ``item.id``), where the first item has one, else by its value, never by its position; equal ones
     by their order. New items run, changed ones (another value with the same id, or another ``key(item)``) and failed
-    ones run again, and so do all with another ``version`` of the function. What is gone stays in the journal. A
-    result is yielded once it is on disk. ``job_id`` names the stream in the journal (None: the function's name).
-    Such a call has workers of its own, see `map`; ``close()`` and the end of the loop wait until the journal is closed.
-    Memory is constant however many items there are or are recorded. Raises `JournalError`; TypeError in the place of
-    an item that has no identity; and, in its place, what ``key`` raises.
+    ones run again, and so do all with another ``version`` of the function, with ``redo="all"``, and, if the function's
+    code has changed, with ``redo="changed-code"``. What is gone stays in the journal. A result is yielded once it is on
+    disk. ``job_id`` names the stream in the journal (None: the function's name). Such a call has workers of its own,
+    see `map`; ``close()`` and the end of the loop wait until the journal is closed. Memory is constant however many
+    items there are or are recorded. Raises `JournalError`; TypeError in the place of an item that has no identity; and,
+    in its place, what ``key`` raises.
     """
     job = job_options("imap", concurrency, max_retries, retry, timeout, chunksize, seed)
-    record = RecordAs(job_id, record_options(key=key, version=version))
+    record = RecordAs(job_id, record_options(key=key, version=version, redo=check_stream_redo(redo)))
     return _iterate(fn, items, job, True, buffersize, on_error, max_failures, progress, journal, record, seed)
 
 
@@ -140,6 +143,7 @@ def imap_unordered(
     job_id: str | None = None,
     key: Callable[[Any], bytes | str] | None = None,
     version: str | None = None,
+    redo: str | None = None,
     seed: int | None = None,
 ) -> ItemIterator[Any]:
     """Like `imap`, in the order in which the items end: no result waits for a slower one.
@@ -148,7 +152,7 @@ def imap_unordered(
     `imap` with the same function or ``job_id``.
     """
     job = job_options("imap_unordered", concurrency, max_retries, retry, timeout, chunksize, seed)
-    record = RecordAs(job_id, record_options(key=key, version=version))
+    record = RecordAs(job_id, record_options(key=key, version=version, redo=check_stream_redo(redo)))
     return _iterate(fn, items, job, False, buffersize, on_error, max_failures, progress, journal, record, seed)
 
 

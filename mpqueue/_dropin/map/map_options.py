@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 
 from mpqueue._options import JobOptions, check_concurrency, check_timeout, choose_policy, choose_seed
 from mpqueue._output.progress import ShowProgress
+from mpqueue._queue.recorded.again import Redo
 from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy, check_number
 
@@ -46,12 +47,14 @@ class MapOptions(JournalOptions, total=False):
     """What `map`, `starmap` and `amap` take beside ``on_error``."""
 
     update: bool
+    redo: Redo
 
 
 class StreamOptions(JournalOptions, total=False):
     """What `imap` and `imap_unordered` take beside ``on_error``."""
 
     buffersize: int | None
+    redo: str | None
 
 
 def job_options(
@@ -116,6 +119,13 @@ def check_job_id(job_id: str | None) -> None:
     """Raise TypeError unless it is None or a str."""
     if job_id is not None and not isinstance(job_id, str):
         raise TypeError(f"job_id: expected a str, got {shown(job_id)} of type {type(job_id).__name__}")
+
+
+def check_stream_redo(redo: str | None) -> str | None:
+    """The same. Raises ValueError for what it can't be for a stream, whose items come later."""
+    if redo not in (None, "failed", "changed-code", "all"):
+        raise ValueError(f"redo: expected 'failed', 'changed-code' or 'all' for a stream, got {shown(redo)}")
+    return redo
 
 
 def check_on_error(value: object, known: tuple[str, ...]) -> None:

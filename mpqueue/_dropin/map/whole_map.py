@@ -26,6 +26,7 @@ from mpqueue._options import JobOptions
 from mpqueue._output.progress import ShowProgress, check_progress
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.new_job import RecordOptions, record_options
+from mpqueue._queue.recorded.again import Redo
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue._worker.handlers.called import StarCall
 from mpqueue.errors import QueueClosedError, TooManyFailuresError, shown
@@ -77,6 +78,7 @@ def map(
     update: bool = False,
     key: Callable[[Any], bytes | str] | None = None,
     version: str | None = None,
+    redo: Redo = None,
     seed: int | None = None,
 ) -> list[Any]:
     """``[fn(item) for item in items]`` on all cores; a worker that dies costs its item one try, and nothing else.
@@ -97,8 +99,9 @@ def map(
     missing, see `JobQueue`. ``job_id`` names the call in the journal (None: the function's name). Other items are
     refused with `JournalMismatchError`, unless ``update`` says that the list changes from call to call: then new items
     run, and what is gone is kept until it comes back. An item whose ``key(item)`` is another than before runs again
-    (``key=mpqueue.file_key``, say), and so do all with another ``version`` of the function. Such a call has workers of
-    its own.
+    (``key=mpqueue.file_key``, say), and so do all with another ``version`` of the function. ``redo`` runs again what
+    has ended, as for `create_job`: ``"failed"``, ``"changed-code"``, ``"all"``, or a list of positions. Such a call has
+    workers of its own.
 
     ``seed`` makes ``current_item().rng`` give the same numbers each time; None: others each time.
 
@@ -107,7 +110,7 @@ def map(
     check_progress(progress)
     _check_failure_options(on_error, max_failures)
     job = job_options("map", concurrency, max_retries, retry, timeout, chunksize, seed)
-    record = _record(journal, job_id, record_options(update=update, key=key, version=version))
+    record = _record(journal, job_id, record_options(update=update, key=key, version=version, redo=redo))
     rows = read_all(items)
     with _queue_for(enough_workers(concurrency, len(rows)), journal) as queue:
         batch = Batch(
@@ -205,6 +208,7 @@ async def amap(
     update: bool = False,
     key: Callable[[Any], bytes | str] | None = None,
     version: str | None = None,
+    redo: Redo = None,
     seed: int | None = None,
 ) -> list[Any]:
     """Like `map`, for coroutines: does not block the loop. Cancelling it ends its work and its running items.
@@ -215,7 +219,7 @@ async def amap(
     _check_failure_options(on_error, max_failures)
     check_progress(progress)
     job = job_options("amap", concurrency, max_retries, retry, timeout, chunksize, seed)
-    record = _record(journal, job_id, record_options(update=update, key=key, version=version))
+    record = _record(journal, job_id, record_options(update=update, key=key, version=version, redo=redo))
     rows = read_all(items)
     async with _queue_in_loop_for(enough_workers(concurrency, len(rows)), journal) as queue:
         batch = Batch(queue, fn, rows, job, max_failures, progress, record=record, seed_given=seed is not None)

@@ -27,12 +27,14 @@ from mpqueue._parent.journal.pruning import shrinking
 from mpqueue._parent.journal.pruning.compaction import Compacted, compact, present_slots
 from mpqueue._parent.journal.pruning.stream_files import unnamed_files
 from mpqueue._parent.journal.schema import APPLICATION, OWNED, SCHEMA, VERSION, check_version
-from mpqueue._parent.journal.sealed import Place, Unsealed
+from mpqueue._parent.journal.sealed import Place, Unsealed, unseal
 from mpqueue._whole_file import whole_file
 from mpqueue.errors import JournalError
+from mpqueue.status import OVER
 
 log = logging.getLogger("mpqueue")
 
+JOBS = "SELECT number, id, total, status, suspects FROM jobs NOT INDEXED"
 ADD_PAYLOADS = "INSERT INTO payloads (number, job, body) VALUES (?, ?, ?)"
 ADD_CHUNK = "INSERT INTO chunks (number, job, body, slots) VALUES (?, ?, ?, ?)"
 PUT_SLOTS = "INSERT OR REPLACE INTO slots (job, first, body, ids) VALUES (?, ?, ?, ?)"
@@ -149,11 +151,25 @@ class Store:
         #: The numbers of the jobs, by their ids as they are in the file; changed by one thread.
         self.numbers: dict[str | bytes, int] = {}
         # From the table itself: its index may be damaged.
-        for number, job_id, total in execute("SELECT number, id, total FROM jobs NOT INDEXED").fetchall():
+        #: Of jobs that are not over, how many programs ended without closing the journal while an item ran, by slots.
+        self.suspects: dict[int, dict[int, int]] = {}
+        for number, job_id, total, status, suspects in execute(JOBS).fetchall():
             self.numbers.setdefault(job_id, number)
             if total < 0:
                 self.remove_job(number)  # its maker ended before all of it was there
+            elif status not in OVER:
+                self.suspects[number] = self._counts_of(number, suspects)
         self._settle_files()
+
+    def _counts_of(self, number: int, suspects: Any) -> dict[int, int]:
+        """Those of a job as they are written. Where they are damaged, counting begins anew."""
+        if suspects is None:
+            return {}
+        try:
+            return dict(unseal(suspects, Place("jobs.suspects", number), self.path))
+        except JournalError:
+            log.warning("%s: which items may have ended programs is damaged; that is counted anew", self.path)
+            return {}
 
     def write(self, statements: Iterable[Statement], files: Sequence[tuple[BigFile, int]] = ()) -> None:
         """All of this or nothing; on disk when it returns. ``files`` come with their jobs' numbers.

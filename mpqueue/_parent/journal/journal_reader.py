@@ -329,10 +329,6 @@ class Reader:
             self._complain(job, f"{lost} items are damaged; they can't be shown, or run again without their program")
         return payloads
 
-    def suspects(self, job: RecordedJob) -> dict[int, int]:
-        """How many programs ended without closing the journal while a worker had the item, by slots."""
-        return dict(self._value("suspects", job) or {})
-
     def handler(self, job: RecordedJob) -> Any:
         """Its handler as it was written, None where that was not kept."""
         return self._value("handler", job)

@@ -22,9 +22,18 @@ from mpqueue._parent.journal.guards.journal_lock import JournalLock
 from mpqueue._parent.journal.guards.local_disk import check_local
 from mpqueue._parent.journal.guards.ownership import check_own
 from mpqueue._parent.journal.guards.running_marks import RunningMarks
-from mpqueue._parent.journal.journal_file import Connect, Statement, Store, connect, describe, text_to_column
+from mpqueue._parent.journal.journal_file import (
+    Connect,
+    JobItems,
+    Statement,
+    Store,
+    connect,
+    describe,
+    text_to_column,
+)
 from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
 from mpqueue._parent.journal.kept_values import BigFile
+from mpqueue._parent.journal.sealed import prepare
 from mpqueue._parent.surroundings.probe import reached
 from mpqueue.errors import JournalError, shown
 
@@ -96,8 +105,9 @@ class Journal:
         except BaseException:
             self._lock.release(keep=True)
             raise
-        #: What is with workers now, and what was when the last program ended.
-        self.running = RunningMarks(path)
+        self.running = RunningMarks(path)  #: what is with workers now
+        #: Of jobs that are not over, how many programs ended without closing this while an item ran, by slots.
+        self.suspects = self._count_suspects()
         self._posted: queue.SimpleQueue[Entry | _Errand | None] = queue.SimpleQueue()
         self._unwritten: list[Entry] = []
         self._unconfirmed: list[Entry] = []  #: committed, but maybe to a file that has been removed
@@ -110,6 +120,19 @@ class Journal:
         self._thread = threading.Thread(target=self._loop, name=f"mpqueue-journal-{next(_numbers)}", daemon=True)
         _open.add(self)
         self._thread.start()
+
+    def _count_suspects(self) -> dict[int, dict[int, int]]:
+        """What was with workers when a program ended without closing this counts, whatever is run next."""
+        suspects = self._store.suspects
+        for number, slots in self.running.left.items():
+            counts = suspects.get(number)
+            if counts is not None:
+                counts.update({slot: counts.get(slot, 0) + 1 for slot in slots})
+                try:
+                    self._store.put_job(number, {"suspects": prepare(counts)}, JobItems())
+                except (sqlite3.Error, OSError) as error:
+                    log.warning("%s: what ran when its last program ended is not noted: %s", self.path, describe(error))
+        return {number: counts for number, counts in suspects.items() if counts}
 
     def next_chunk(self) -> int:
         """See `Store.next_chunk`."""

@@ -142,7 +142,7 @@ def _kept(data: bytes | None, by_value: bytes | None, buffers: list[memoryview],
 
 
 def restore(kept: Kept, read_file: ReadFile) -> Any:
-    """The value again, or an `Unreadable`."""
+    """The value again, or an `Unreadable`. Ctrl-C comes through: it says nothing of the value."""
     try:
         if kept.file is None:
             return _load(kept.by_reference, kept.by_value, ())
@@ -157,6 +157,8 @@ def restore(kept: Kept, read_file: ReadFile) -> Any:
         by_value = bytes(parts.pop()) if kept.bodies[1] else None
         by_reference = parts.pop() if kept.bodies[0] else None
         return _load(by_reference, by_value, [*map(bytearray, parts)])
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:
         return Unreadable(text_of(error))
 

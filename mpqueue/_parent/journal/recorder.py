@@ -38,7 +38,7 @@ from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._parent.users_code.asides import Aside, Asides
 from mpqueue.errors import JournalError, shown
-from mpqueue.status import FAILED, JobStatus
+from mpqueue.status import FAILED, OVER, JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._parent.coordinator import Coordinator
@@ -60,6 +60,8 @@ BEGUN = "UPDATE jobs SET status = ?, started_at = ?, finished_at = NULL, duratio
 STATUS = "UPDATE jobs SET status = ? WHERE number = ?"
 RETRIED = "UPDATE jobs SET retries = retries + ? WHERE number = ?"
 ENDED = "UPDATE jobs SET status = ?, started_at = ?, finished_at = ?, duration = ? WHERE number = ?"
+#: None of its items will end a program any more.
+CLEARED = "UPDATE jobs SET suspects = NULL WHERE number = ? AND suspects IS NOT NULL"
 
 
 @dataclass(slots=True)
@@ -336,7 +338,7 @@ class Recorder:
                 unfinished = [index for index in history if len(history[index]) > kept.get(index, 0)]
                 note = self._note_items(recording, job, sorted(unfinished))
                 ended = _ended(job, announcement, number)
-                return _Note(note.draft, [*note.statements, ended], waits=True, urgent=True, ends=True)
+                return _Note(note.draft, [*note.statements, *ended], waits=True, urgent=True, ends=True)
             case _:
                 return _Note()
 
@@ -468,13 +470,14 @@ def _note_of_stream(job: JobBook, table: RecordedStreamTable, announcement: Anno
         case AnnounceState():
             return _Note(None, [(STATUS, (str(announcement.status), number))])
         case AnnounceFinished():
-            return _Note(None, [_ended(job, announcement, number)], waits=True, urgent=True, ends=True)
+            return _Note(None, _ended(job, announcement, number), waits=True, urgent=True, ends=True)
         case _:
             return _Note()
 
 
-def _ended(job: JobBook, announcement: AnnounceFinished, number: int) -> Statement:
-    return ENDED, (str(announcement.status), job.started_at, job.finished_at, job.duration, number)
+def _ended(job: JobBook, announcement: AnnounceFinished, number: int) -> list[Statement]:
+    ended: Statement = (ENDED, (str(announcement.status), job.started_at, job.finished_at, job.duration, number))
+    return [ended, (CLEARED, (number,))] if announcement.status in OVER else [ended]
 
 
 def _tell_ahead(recording: Recording, forward: Forward, announcement: AnnounceState) -> None:

@@ -134,17 +134,20 @@ class _Opening:
         generation = self._generation(recorded, code_hash, options, columns)
         if not self._seed_given:
             options = dataclasses.replace(options, seed=recorded.seed)
-        suspects = self._suspects(recorded)
+        suspects = self._recorder.journal.suspects.pop(recorded.number, {})
+        if suspects and generation != recorded.generation:
+            suspects, columns["suspects"] = {}, None
         if suspects:
-            columns["suspects"] = prepare(suspects)
             options = dataclasses.replace(options, chunksize=min(options.chunksize or MOST, MOST))  # all are marked
         return StreamPlace(self._put(recorded.number, columns), generation, options, suspects)
 
     def _generation(self, recorded: RecordedJob, code_hash: str, options: JobOptions, columns: dict[str, Any]) -> int:
         """The next one where everything is to run again."""
         assert recorded.generation is not None
-        version = self._record.version
-        if version is not None and version != recorded.version:
+        version, redo = self._record.version, self._record.redo
+        code_changed = differs(recorded.code_hash, code_hash)
+        other_version = version is not None and version != recorded.version
+        if other_version or redo == "all" or (redo == "changed-code" and code_changed):
             columns |= code_columns((self._handler, None), code_hash, self._record)
             columns["generation"] = recorded.generation + 1
             return recorded.generation + 1
@@ -152,20 +155,14 @@ class _Opening:
             self._handler,
             recorded,
             self._recorder.journal.reader,
-            is_other_code=version is None and differs(recorded.code_hash, code_hash),
+            is_other_code=version is None and code_changed,
             is_other_seed=self._seed_given and recorded.seed != options.seed,
         )
         if changed:
-            log.warning("%s; what is done is not done again; a new version= runs it again", changed)
+            log.warning(
+                "%s; what is done is not done again; a new version=, or redo='changed-code', runs it again", changed
+            )
         return recorded.generation
-
-    def _suspects(self, recorded: RecordedJob) -> dict[int, int]:
-        journal = self._recorder.journal
-        running = journal.running.left.pop(recorded.number, None)
-        if not running:
-            return {}
-        counts = journal.reader.suspects(recorded)
-        return {slot: counts.get(slot, 0) + 1 for slot in running}
 
     def _put(self, number: int | None, columns: dict[str, Any]) -> int:
         return self._recorder.journal.ask(lambda store: store.put_job(number, columns, JobItems()))
@@ -288,14 +285,19 @@ class RecordedStream(Stream):
                 self._rows.fail_try(index, outcome, None)
         self._rows.take_over(indices, outcomes)
         if failures:
-            self._write([index for index, _, found in some if isinstance(found.result[0], Failure)])
+            self._write([(index, found) for index, _, found in some if isinstance(found.result[0], Failure)])
         return failures
 
-    def _write(self, indices: Sequence[int]) -> None:
-        rows, number = StreamDraft(self._rows, indices).row(), self._place.number
+    def _write(self, failed: Sequence[tuple[int, Found]]) -> None:
+        """Have these on disk as failed. They run again the next time, and are not suspected then."""
+        rows, number = StreamDraft(self._rows, [index for index, _ in failed]).row(), self._place.number
         assert rows is not None
         files = [(file, number) for file in rows.files]
+        suspects = self._place.suspects
+        for _, found in failed:
+            suspects.pop(found.named.slot, None)
         self._journal.ask(lambda store: store.write(rows.statements(number), files))
+        self._journal.ask(lambda store: store.put_job(number, {"suspects": prepare(suspects)}, JobItems()))
 
     # -- how far ahead ---------------------------------------------------------------------------------------
 
