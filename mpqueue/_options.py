@@ -71,6 +71,7 @@ class JobOptions:
     items_per_task: int = 1  #: how many of its items count as one of ``max_items_per_worker``
     capture_output: bool = False  #: what its items write to stdout and stderr is kept with them
     seed: int = field(default_factory=draw_seed)  #: of its items' random numbers
+    max_waiting: int | None = None  #: of an open job: how many items may wait before `add_items` does
     trace: bool = False  #: each report is kept for `Job.trace`, however many there are
 
 
@@ -131,6 +132,8 @@ def job_options(
     capture_output: bool = False,
     seed: int | None = None,
     trace: bool = False,
+    max_waiting: int | None = None,
+    is_open: bool = False,
 ) -> JobOptions:
     """Check what `create_job` was given and fold the queue's options in: what is given nearer wins."""
     check_timeout(timeout)
@@ -140,6 +143,11 @@ def job_options(
         check_number("chunksize", chunksize, low=1, integer=True)
     check_bool("capture_output", capture_output)
     check_bool("trace", trace)
+    check_bool("open", is_open)
+    if max_waiting is not None:
+        check_number("max_waiting", max_waiting, low=1, integer=True)
+        if not is_open:
+            raise ValueError(f"max_waiting: expected None for a job that is not open, got {max_waiting}; say open=True")
     policy = choose_policy("create_job", max_retries, retry, delays=queue.retry)
     return JobOptions(
         retry=policy or queue.retry,
@@ -150,6 +158,7 @@ def job_options(
         capture_output=capture_output,
         seed=choose_seed(seed),
         trace=trace,
+        max_waiting=max_waiting,
     )
 
 

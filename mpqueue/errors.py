@@ -77,6 +77,10 @@ class ResultPicklingError(PicklingError):
         return type(self), (str(self), self.value, self.reason)
 
 
+class JobFullError(MPQueueError):
+    """So many items of the job wait already that it takes no more: see ``max_waiting``. None was added."""
+
+
 class TooManyFailuresError(MPQueueError):
     """More items failed than ``max_failures`` allows, so the rest was not run; ``__cause__`` is the first failure."""
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.pending import Care
+from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import Ended, RecordFrame, WorkTimes
+from mpqueue._wire.ids import IdRule
 from mpqueue._wire.memory.ledger import Claim
 
 if TYPE_CHECKING:
@@ -150,6 +152,7 @@ class ChunkReported(NamedTuple):
     received: float = 0.0  #: when it was here
     decoded: float = 0.0  #: when its results were unpickled
     unreadable: Failure | None = None
+    added: Mapping[int, AddedItems] | None = None  #: by position: the items that a result brings for its job
     foreign: bool = False  #: objects of users' classes are in it: to free them may run any code
 
 
@@ -279,8 +282,20 @@ class ItemsRecalled(NamedTuple):
     failures: int = 0
 
 
-class StreamSealed(NamedTuple):
-    """A stream has no more items: it ends when all have."""
+class ItemsOffered(NamedTuple):
+    """An open job has more items, from its user: those of which it has the id already are not added.
+
+    ``handler`` as in `JobStartAsked`: the first item says where ids come from, by its ``rule``.
+    """
+
+    job: JobBook
+    offered: AddedItems
+    rule: IdRule
+    handler: Any = None
+
+
+class JobSealed(NamedTuple):
+    """A stream, or an open job, gets no more items from its user: it ends when all have."""
 
     job: JobBook
 
@@ -375,7 +390,8 @@ Message = (
     | FailedItemsReset
     | ItemsAdded
     | ItemsRecalled
-    | StreamSealed
+    | ItemsOffered
+    | JobSealed
     | ItemDropped
     | QueueOpened
     | LanesWanted

@@ -23,12 +23,14 @@ from mpqueue._core.messages import (
     FaultFound,
     ItemDropped,
     ItemsAdded,
+    ItemsOffered,
     ItemsRecalled,
     JobCancelled,
     JobForgotten,
     JobHeldBack,
     JobPaused,
     JobResumed,
+    JobSealed,
     JobStartAsked,
     LaneAbsent,
     LaneBroken,
@@ -44,10 +46,10 @@ from mpqueue._core.messages import (
     QueueOpened,
     RecordsLeft,
     Slept,
-    StreamSealed,
     TimePassed,
 )
 from mpqueue._core.rules import (
+    arrivals,
     dispatch,
     distrust,
     draining,
@@ -57,7 +59,6 @@ from mpqueue._core.rules import (
     overdue,
     reports,
     stealing,
-    streams,
 )
 from mpqueue._core.state.books import Books, Decide
 from mpqueue._core.state.job_book import JobBook
@@ -259,6 +260,8 @@ class Scheduler:
         for job in list(self.books.jobs.values()):
             if message.cancel or message.within is not None or job.paused:
                 self._cancel(job, kill=False)
+            elif job.listed and not job.sealed:  # nobody can add to it any more, nor seal it
+                arrivals.sealed(self.books, JobSealed(job))
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
@@ -289,7 +292,8 @@ class Scheduler:
         message: ChunkRefused
         | ItemsAdded
         | ItemsRecalled
-        | StreamSealed
+        | ItemsOffered
+        | JobSealed
         | ItemDropped
         | LanesWanted
         | MemoryRead
@@ -364,7 +368,8 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     Slept: Scheduler._slept,
     ItemsAdded: Scheduler._books_message,
     ItemsRecalled: Scheduler._books_message,
-    StreamSealed: Scheduler._books_message,
+    ItemsOffered: Scheduler._books_message,
+    JobSealed: Scheduler._books_message,
     ItemDropped: Scheduler._books_message,
     LanesWanted: Scheduler._books_message,
     MemoryRead: Scheduler._books_message,
@@ -386,10 +391,11 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
 }
 
 _BOOKS_HANDLERS: dict[type, Callable[[Books, Any], None]] = {
-    ItemsAdded: streams.items_added,
-    ItemsRecalled: streams.items_recalled,
-    StreamSealed: streams.sealed,
-    ItemDropped: streams.item_dropped,
+    ItemsAdded: arrivals.items_added,
+    ItemsRecalled: arrivals.items_recalled,
+    ItemsOffered: arrivals.items_offered,
+    JobSealed: arrivals.sealed,
+    ItemDropped: arrivals.item_dropped,
     LanesWanted: fleet.lanes_wanted,
     MemoryRead: memory.memory_read,
     FaultFound: distrust.fault_found,

@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mpqueue._queue.growing.stream import Stream
 from mpqueue._queue.mailbox import Mailbox
 from mpqueue._queue.run import Ended
-from mpqueue._queue.stream import Stream
 
 #: Outcomes are taken, and the window of a reader that met its end is filled, by at least its so many-th part.
 PARTS = 4

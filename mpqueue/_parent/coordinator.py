@@ -428,6 +428,9 @@ class Coordinator:
             if isinstance(received, Request) and received.answer is not None and not received.answer.done():
                 received.answer.set_exception(self.broken or QueueClosedError("the queue is closed"))
             self._leavings.inherit(received)
+        for _, answer in self._awaited:
+            if not answer.done():
+                answer.set_exception(self.broken or QueueClosedError("the queue is closed"))
 
     def _answer(self, request: Request) -> None:
         try:

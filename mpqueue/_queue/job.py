@@ -297,6 +297,11 @@ class Job(Generic[T_co, R_co]):
         return self._book.paused
 
     @property
+    def sealed(self) -> bool:
+        """False while `JobQueue.add_items` may give it more: from ``create_job(open=True)`` to `JobQueue.seal`."""
+        return self._book.sealed
+
+    @property
     def cancelled(self) -> bool:
         """True from `cancel` on, at once."""
         return self._book.cancelled

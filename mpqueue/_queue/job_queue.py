@@ -8,10 +8,10 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeVar, Unpack, overload
 
 from mpqueue import _options as checks
-from mpqueue._core.messages import JobCancelled, JobPaused, JobResumed, Message
+from mpqueue._core.messages import JobCancelled, JobPaused, JobResumed, JobSealed, Message
 from mpqueue._core.state.item_table import make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._output.progress import Showing, ShowProgress, check_progress
@@ -21,6 +21,7 @@ from mpqueue._parent.machinery import Engine
 from mpqueue._queue.announcer import Announcer
 from mpqueue._queue.choosing import check_job, check_queue, choose_backend, journal_path
 from mpqueue._queue.closer import Closer
+from mpqueue._queue.growing.open_job import add_items, make_growing
 from mpqueue._queue.host import QueueHost
 from mpqueue._queue.job import Job
 from mpqueue._queue.live_pages import LivePages, QueueView
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_NOTHING: Any = object()  #: no items were named
 
 
 class JobKeywords(TypedDict, total=False):
@@ -206,11 +209,35 @@ class JobQueue(SafeEmitter):
         setup: Callable[[], Any],
         **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
+    @overload
     def create_job(
         self,
         id: str,
-        items: Iterable[Any],
-        handler: Callable[..., Any],
+        items: Iterable[T] = ...,
+        handler: Callable[[T], R] = ...,
+        *,
+        setup: None = None,
+        open: Literal[True],
+        max_waiting: int | None = None,
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[T] = ...,
+        handler: Callable[[T, Any], R] = ...,
+        *,
+        setup: Callable[[], Any],
+        open: Literal[True],
+        max_waiting: int | None = None,
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[Any] = _NOTHING,
+        handler: Callable[..., Any] | None = None,
         *,
         setup: Callable[[], Any] | None = None,
         max_retries: int | None = None,
@@ -226,6 +253,8 @@ class JobQueue(SafeEmitter):
         version: str | None = None,
         redo: Redo = None,
         trace: bool = False,
+        open: bool = False,
+        max_waiting: int | None = None,
     ) -> Job:
         """Create a job without starting it.
 
@@ -239,6 +268,11 @@ class JobQueue(SafeEmitter):
         ``item.stderr``, instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
         the same numbers each time; None: others each time, and ``job.seed`` says which.
         ``trace`` keeps the times of each single chunk for `Job.trace`, where else those of long jobs are merged.
+
+        An ``open`` job may begin without items, and gets more while it runs, by `add_items` and from its handlers
+        (``current_item().add``), until `seal`: it ends when it is sealed and nothing of it is left. Where
+        ``max_waiting`` items wait for a worker, `add_items` waits or refuses. Its ids are text, numbers, bytes or
+        tuples of these. It is not for a queue with a journal.
 
         Where the queue's journal has a job of that id, this one goes on where that was: what has ended counts, and is
         not run again. Items are known by their ids, or else by their values, never by their position. With ``update``
@@ -260,6 +294,10 @@ class JobQueue(SafeEmitter):
         self._closer.check_open("create a job")
         if not isinstance(id, str):
             raise TypeError(f"id: expected a str, got {shown(id)} of type {type(id).__name__}")
+        if handler is None or (items is _NOTHING and not open):
+            raise TypeError(
+                f"create_job: expected items and a handler, got no {'handler' if handler is None else 'items'}"
+            )
         options = checks.job_options(
             self._options,
             max_retries=max_retries,
@@ -270,13 +308,19 @@ class JobQueue(SafeEmitter):
             capture_output=capture_output,
             seed=seed,
             trace=trace,
+            max_waiting=max_waiting,
+            is_open=open,
         )
         record = record_options(strict=strict, update=update, key=key, version=version, redo=redo)
         check_job(self._backend, options)
         self._jobs.check_free(id)
-        table, began = make_table(items), self._engine.clock.now()
+        if open and self._engine.recorder is not None:
+            raise ValueError("open: expected False, since the queue's journal records jobs with a list of items only")
+        began = self._engine.clock.now()
+        table = make_table(items) if not open else make_growing(() if items is _NOTHING else items)
         travels = self._backend.capabilities.handlers_travel
-        new = NewJob(id, table, options, handler, setup, seed_given=seed is not None, travels=travels)
+        seed_given = seed is not None
+        new = NewJob(id, table, options, handler, setup, seed_given=seed_given, travels=travels, is_open=open)
         packed: PackedHandler = new.book.handler
         new.book.timings.handler_packed(self._engine.clock.now() - began, packed.size, packed.weight)
         return self._jobs.add(new, record).job
@@ -304,6 +348,27 @@ class JobQueue(SafeEmitter):
         table, journal = make_table(items), None if recorder is None else recorder.journal
         reader, recorded = (None, None) if journal is None else (journal.reader, journal.find(id))
         return plan(reader, recorded, table, (handler, setup), record_options(**record))  # type: ignore[arg-type]
+
+    def add_items(self, job_id: str, items: Iterable[Any], *, wait: bool = True) -> int:
+        """Give an open job more items, before it is started or while it runs; returns how many of them are new.
+
+        An item whose id the job has already is left out; items without ids are all new. The list is copied. May be
+        called on any thread, also in listeners. Where the job was made with ``max_waiting``, and so many of its items
+        wait for a worker, this waits until there is room, also while the job is paused; with ``wait=False``, and where
+        the job was not started, it raises `JobFullError` and adds nothing.
+
+        Raises `JobNotFoundError`; `JobStateError` for a job that is not open, or was sealed or cancelled meanwhile:
+        some of the items may have been added then; TypeError for items without the ids that the job's have, or with
+        ids that are not text, numbers, bytes or tuples of these; and what the iterable raises.
+        """
+        return add_items(self._host, self._find_open(job_id, "add items"), items, wait=wait)
+
+    def seal(self, job_id: str) -> None:
+        """No more items are added to an open job but by its own handlers: it ends when nothing of it is left.
+
+        Does nothing to a job that is sealed. `close` seals all. Raises `JobNotFoundError`.
+        """
+        self._handle(JobSealed(self._find_open(job_id, "seal a job")))
 
     # -- run them --------------------------------------------------------------------------------------------
 

@@ -92,10 +92,13 @@ class NewJob:
         *,
         seed_given: bool = False,
         travels: Travels = Travels.IN_MEMORY,
+        is_open: bool = False,
     ) -> None:
         packed = pack_handler(job_id, handler, setup, table.rule, options.seed, travels=travels)
+        if is_open:
+            packed = packed._replace(frame=packed.frame._replace(is_open=True))
         #: The number is to be set before anybody starts it.
-        self.book = JobBook(0, job_id, table, options, packed)
+        self.book = JobBook(0, job_id, table, options, packed, sealed=not is_open)
         table.replay = partial(replay_item, packed)
         self._functions = (handler, setup)
         self._seed_given = seed_given

@@ -46,6 +46,7 @@ class HandlerFrame(NamedTuple):
     id_rule: str
     seed: int  #: of its items' random numbers
     speech: Speech | None = None
+    is_open: bool = False  #: handlers may add items
 
 
 class ChunkFrame(NamedTuple):
@@ -150,6 +151,7 @@ class ReportFrame(NamedTuple):
     output: Mapping[int, tuple[str, str]] | None = None  #: by position from ``first``: what was written, where kept
     peaks: Mapping[int, int] | None = None  #: by position from ``first``: bytes, of items that ran alone
     times: WorkTimes | None = None
+    added: Sequence[int] = ()  #: positions from ``first`` whose results are `ResultWithItems`
 
 
 def is_plain(report: ReportFrame) -> bool:

@@ -18,7 +18,7 @@ import mpqueue
 from mpqueue import ItemTimeoutError, JobRun, JobStatus, QueueClosedError, RetryPolicy, SetupError, WorkerCrashedError
 from mpqueue._core.state.item_table import Failure
 from mpqueue._options import JobOptions
-from mpqueue._queue.stream import Stream, open_stream
+from mpqueue._queue.growing.stream import Stream, open_stream
 from mpqueue.errors import ItemCancelledError
 from tests.chaos.arena import Arena, random_policy
 from tests.chaos.audit import Struck

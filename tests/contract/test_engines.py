@@ -51,6 +51,22 @@ def test_one_job_follows_the_other_and_two_run_side_by_side(engine: Engine) -> N
             assert results_of(run.result()) == [item * item for item in range(100)]
 
 
+def test_handlers_add_items_to_an_open_job(engine: Engine) -> None:
+    with engine.queue() as queue:
+        queue.create_job("grows", [20], halve, open=True)
+        run = queue.start("grows")
+        assert queue.add_items("grows", [30]) == 1
+        queue.seal("grows")
+        job = run.result()
+        assert (job.total, job.completed, sum(item == 1 for item in results_of(job))) == (98, 98, 50)
+
+
+def halve(number: int) -> int:
+    if number > 1:
+        current_item().add([number // 2, number - number // 2])
+    return number
+
+
 def test_closures_lambdas_and_coroutine_functions_are_handlers(engine: Engine) -> None:
     factor = 3
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import Executor, JobQueue, MPQueueError, Pool, RetryPolicy
+from mpqueue import Executor, JobQueue, MPQueueError, Pool, RetryPolicy, current_item
 from mpqueue._core.rules.chunking import ChunkSizer
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
@@ -115,6 +115,20 @@ def a_journal(folder: Path) -> None:
         assert again.completed == 20
 
 
+def an_open_job(folder: Path) -> None:
+    with JobQueue(2) as queue:
+        queue.create_job("grows", handler=lead_on, open=True)
+        run = queue.start("grows")
+        queue.add_items("grows", [{"id": 1}, {"id": 3}, {"id": 1}])
+        queue.add_items("grows", [{"id": 3}])
+        queue.seal("grows")
+        assert run.result().total == 60
+
+
+def lead_on(item: dict[str, int]) -> None:
+    current_item().add([{"id": number} for number in (item["id"] + 1, item["id"] * 2) if number <= 60])
+
+
 def a_setup_that_fails(folder: Path) -> None:
     with JobQueue(2, retry=SOON) as queue:
         assert queue.run([1, 2], take_two, setup=fail_in_setup).failed == 2
@@ -135,6 +149,7 @@ RUNS = [
     pauses_and_cancels,
     timeouts_and_recycling,
     streams,
+    an_open_job,
     a_journal,
     a_setup_that_fails,
     items_with_code,

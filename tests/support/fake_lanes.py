@@ -18,6 +18,7 @@ import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from mpqueue._core.capabilities import Capabilities
@@ -48,10 +49,12 @@ from mpqueue._core.messages import (
     FailedItemsReset,
     ItemDropped,
     ItemsAdded,
+    ItemsOffered,
     JobCancelled,
     JobForgotten,
     JobPaused,
     JobResumed,
+    JobSealed,
     JobStartAsked,
     LaneAbsent,
     LaneInitialized,
@@ -64,16 +67,18 @@ from mpqueue._core.messages import (
     QueueClosing,
     QueueOpened,
     Slept,
-    StreamSealed,
     TimePassed,
     WorkerMemory,
 )
 from mpqueue._core.scheduler import Scheduler
+from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._options import JobOptions
+from mpqueue._wire.added_items import AddedItems
+from mpqueue._wire.ids import IdRule
 from mpqueue._wire.pace import LIMIT
 from mpqueue.errors import ItemPicklingError, shown
 from mpqueue.retry import RetryPolicy
@@ -101,6 +106,11 @@ MOST_LOOKS_AT_ONCE = 10
 def succeed(seconds: float = 0.0) -> Item:
     """An item that takes so long."""
     return Item((Try(seconds),))
+
+
+def bring(item: Item, *adds: Item) -> Item:
+    """The same, and its result brings others along."""
+    return replace(item, adds=adds)
 
 
 def fail(seconds: float = 0.0, *, times: int | None = None, error: BaseException | None = None) -> Item:
@@ -250,6 +260,18 @@ class FakeLanes:
         book.sealed = False
         return book
 
+    def open_job(self, items: Iterable[Item], *, retry: RetryPolicy | None = None) -> JobBook:
+        """Create a job with these items, which may get more, also from their results."""
+        table = GrowingTable()
+        table.extend(AddedItems([*items], None), IdRule.POSITION)
+        book = self._book(table, JobOptions(retry or RetryPolicy()), Handler())
+        book.sealed = False
+        return book
+
+    def offer(self, job: JobBook, items: Iterable[Item]) -> None:
+        """Add items to an open job."""
+        self.handle(ItemsOffered(job, AddedItems([*items], None), IdRule.POSITION))
+
     def _book(self, table: ItemTable, options: JobOptions, handler: Handler) -> JobBook:
         number = next(self._numbers)
         return JobBook(number, f"job-{number}", table, options, handler)
@@ -291,7 +313,7 @@ class FakeLanes:
 
     def seal(self, stream: JobBook) -> None:
         """No more items will come."""
-        self.handle(StreamSealed(stream))
+        self.handle(JobSealed(stream))
 
     def drop(self, job: JobBook, index: int, *, kill: bool = False) -> None:
         """Cancel one item."""

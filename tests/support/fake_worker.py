@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 
 from mpqueue._core.commands import ForgetJob, SendChunk
 from mpqueue._core.messages import ChunkReported, JobForgotten, LaneDied
+from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.lane_book import Chunk
+from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import Ended
 from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS, Claim, Phase
 from mpqueue._worker.chunk import stretches
@@ -65,6 +67,7 @@ class Item:
     packing: Packing = Packing.FINE
     needs: int = 0  #: bytes of memory that it has while it runs
     keeps: int = 0  #: bytes that its worker has more once it has run
+    adds: tuple[Item, ...] = ()  #: what its result brings along for its job, an open one
 
 
 #: Bytes of memory of a worker that has run nothing.
@@ -418,7 +421,15 @@ class FakeWorker:
             ended=ended,
             final=final,
             setup_failure=setup_failure,
+            added=self._added(run.chunk, indices, failures),
         )
+
+    @staticmethod
+    def _added(chunk: Chunk, indices: Sequence[int], failures: dict[int, Failure]) -> dict[int, AddedItems] | None:
+        if not isinstance(chunk.job.table, GrowingTable):
+            return None
+        items: list[Item] = chunk.job.table.payloads_of(indices)
+        return {at: AddedItems([*item.adds], None) for at, item in enumerate(items) if item.adds and at not in failures}
 
     def _call_at(self, moment: float, call: Callable[[], None]) -> None:
         self.fleet.call_at(moment, call, self)

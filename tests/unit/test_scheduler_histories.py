@@ -20,7 +20,7 @@ from mpqueue.errors import JobStateError, SetupError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, JobStatus
 from tests.support.auditor import Auditor
-from tests.support.fake_lanes import MEMORY, FakeLanes, crash, fail, hang, hog, leak, packed, spoil, succeed
+from tests.support.fake_lanes import MEMORY, FakeLanes, bring, crash, fail, hang, hog, leak, packed, spoil, succeed
 from tests.support.fake_worker import Item, Outcome, Packing, Try
 
 #: 80 histories of 50 rules each are 4,000 rules, and several steps of the scheduler for most of them.
@@ -110,6 +110,7 @@ class Histories(RuleBasedStateMachine):
         self.auditor = Auditor(self.fleet)
         self.jobs: list[JobBook] = []
         self.streams: list[JobBook] = []
+        self.open_jobs: dict[int, list[Item]] = {}  #: what each was given, by its place among the jobs
         self.rough = rough
         self.closed = False
 
@@ -168,6 +169,37 @@ class Histories(RuleBasedStateMachine):
         stream = self.streams[number % len(self.streams)]
         if index < len(stream.table):
             self.fleet.drop(stream, index, kill=kill)
+
+    @precondition(lambda self: not self.closed and len(self.jobs) < 6)
+    @rule(items=batches(), started=st.booleans(), max_retries=st.sampled_from((3, 0)))
+    def open_job(self, items: list[Item], started: bool, max_retries: int) -> None:
+        """Create a job that gets more items, and perhaps start it."""
+        job = self.fleet.open_job(ends_itself(items), retry=RetryPolicy(max_retries=max_retries))
+        self.open_jobs[len(self.jobs)] = ends_itself(items)
+        self.jobs.append(job)
+        if started:
+            self.fleet.start(job)
+
+    @precondition(lambda self: self.open_jobs)
+    @rule(number=st.integers(0, 5), items=batches(), later=batches())
+    def offer(self, number: int, items: list[Item], later: list[Item]) -> None:
+        """Add items to an open job, where that is allowed; the first one brings more along."""
+        at = sorted(self.open_jobs)[number % len(self.open_jobs)]
+        job, items = self.jobs[at], ends_itself(items)
+        if items:
+            items[0] = bring(items[0], *ends_itself(later))
+        if job.sealed or job.cancelled or job.status.final:
+            with pytest.raises(JobStateError):
+                self.fleet.offer(job, items)
+        else:
+            self.fleet.offer(job, items)
+            self.open_jobs[at] += items
+
+    @precondition(lambda self: self.open_jobs)
+    @rule(number=st.integers(0, 5))
+    def seal(self, number: int) -> None:
+        """An open job gets nothing more from outside."""
+        self.fleet.seal(self.jobs[sorted(self.open_jobs)[number % len(self.open_jobs)]])
 
     def pick(self, number: int) -> JobBook:
         """One of the jobs."""
@@ -288,8 +320,8 @@ class Histories(RuleBasedStateMachine):
         fleet, auditor = self.fleet, self.auditor
         fleet.broken.clear()
         fleet.available = MEMORY
-        for stream in self.streams:
-            fleet.seal(stream)
+        for job in (*self.streams, *(self.jobs[at] for at in self.open_jobs)):
+            fleet.seal(job)
         fleet.run_until_over(
             *(job for job in self.jobs if job.active and not job.paused), limit=PATIENCE, at_rest=False
         )
@@ -298,12 +330,26 @@ class Histories(RuleBasedStateMachine):
                 fleet.resume(job)
         fleet.run_until_over(*(job for job in self.jobs if job.active), limit=PATIENCE)
         auditor.check_runs()
+        for at, given in self.open_jobs.items():
+            check_growth(self.jobs[at], given)
         for job in self.jobs:
             if job.started_at is not None and not job.cancelled:
                 check_outcomes(job, fleet.books.max_memory, exactly=not self.rough)
         fleet.close()
         fleet.run_until(fleet.now + 60.0)
         assert fleet.at_rest
+
+
+def ends_itself(items: list[Item]) -> list[Item]:
+    """Those that end without a timeout."""
+    return [item for item in items if item.tries[0].outcome is not Outcome.HANG]
+
+
+def check_growth(job: JobBook, given: list[Item]) -> None:
+    """What was given is there, and what each completed item brought along, once."""
+    table = job.table
+    brought = [add for at, item in enumerate(table.payloads) if table.status[at] == COMPLETED for add in item.adds]
+    assert sorted(map(id, table.payloads)) == sorted(map(id, [*given, *brought]))
 
 
 def check_outcomes(job: JobBook, most_memory: int | None, *, exactly: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mpqueue._core.commands import AnnounceRecords, Warn
 from mpqueue._core.messages import ChunkPacked, ChunkPacking, ChunkRefused, ChunkReported, ChunkSent, RecordsLeft
@@ -13,6 +13,7 @@ from mpqueue._core.state.job_book import JobBook, SetupRecord
 from mpqueue._core.state.lane_book import Chunk, LaneBook
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.timer_heap import TimerKind
+from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import Ended
 from mpqueue.errors import SetupError, WorkerCrashedError
 from mpqueue.retry import RetryAfter
@@ -50,18 +51,25 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         results = report.results if done == report.done else report.results[: len(indices)]
         failures = {at: failure for at, failure in report.failures.items() if at < len(indices)}
         chunk.reported = done
+        if report.added:  # before their makers end, one of which may be the job's last
+            _take_in(job, len(indices), report.added)
         record(books, job, indices, results, failures, lane.pid, report.size)
         report.results.clear()  # the books have them: who takes one from there must be the last to hold it
     lane.bloated |= report.ended is Ended.MEMORY
     if report.ended is Ended.SETUP_FAILED and report.setup_failure is not None:
         setup_failed(books, lane, job, report.setup_failure)
     else:
-        if job.number in lane.loaded:  # else it has ended meanwhile, and the worker is asked to forget it
-            lane.proven.add(job.number)
-        lane.start_failures = 0
-        books.no_lanes_since = None
-        job.setups.pop(lane.number, None)
+        _is_good(books, lane, job)
     finish_if_over(books, job)
+
+
+def _is_good(books: Books, lane: LaneBook, job: JobBook) -> None:
+    """The lane's worker runs the job's items."""
+    if job.number in lane.loaded:  # else it has ended meanwhile, and the worker is asked to forget it
+        lane.proven.add(job.number)
+    lane.start_failures = 0
+    books.no_lanes_since = None
+    job.setups.pop(lane.number, None)
 
 
 def _unreadable(books: Books, chunk: Chunk, report: ChunkReported, why: Failure) -> ChunkReported:
@@ -86,6 +94,13 @@ def _note(job: JobBook, indices: Sequence[int], report: ChunkReported) -> None:
         job.table.output.update({indices[at]: text for at, text in report.output.items() if at < len(indices)})
     if report.peaks:
         job.table.note_peaks({indices[at]: peak for at, peak in report.peaks.items() if at < len(indices)})
+
+
+def _take_in(job: JobBook, count: int, added: Mapping[int, AddedItems]) -> None:
+    """The items that the first ``count`` of these results bring along."""
+    for at, items in added.items():
+        if at < count:
+            job.take_in(items, job.table.rule)
 
 
 def _learn(job: JobBook, report: ChunkReported) -> None:

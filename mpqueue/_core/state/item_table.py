@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from mpqueue._wire.ids import IdRule, find_id
+from mpqueue._wire.ids import IdRule, ids_of, rule_of
 from mpqueue.errors import JobStateError, shown
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
@@ -341,16 +341,9 @@ def make_table(items: Iterable[Any]) -> ItemTable:
     """
     payloads = read_all(items)
     rule = rule_of(payloads[0]) if payloads else IdRule.POSITION
-    if rule is IdRule.POSITION:
-        return ItemTable(payloads, None, rule)
-    try:
-        if rule is IdRule.KEY:
-            ids = [item["id"] for item in payloads]
-        else:
-            ids = [item.id for item in payloads]
-    except (KeyError, TypeError, IndexError, AttributeError):
-        raise _missing_id(rule, payloads) from None
-    _check_unique(ids)
+    ids = ids_of(rule, payloads)
+    if ids is not None:
+        check_unique(ids)
     return ItemTable(payloads, ids, rule)
 
 
@@ -368,24 +361,8 @@ def read_all(items: Iterable[Any]) -> list[Any]:
     return [item for item in iterator]  # noqa: C416 - `list` would ask for a length, and believe it
 
 
-def rule_of(item: Any) -> IdRule:
-    """Where the ids of a job come from of which this is the first item."""
-    if isinstance(item, Mapping):
-        return IdRule.KEY if "id" in item else IdRule.POSITION
-    return IdRule.ATTRIBUTE if not isinstance(item, type) and hasattr(item, "id") else IdRule.POSITION
-
-
-def _missing_id(rule: IdRule, payloads: list[Any]) -> TypeError:
-    for position, item in enumerate(payloads):
-        try:
-            find_id(rule, item, position)
-        except (KeyError, TypeError, IndexError, AttributeError):
-            break
-    where = 'an "id" key' if rule is IdRule.KEY else "an .id attribute"
-    return TypeError(f"items[{position}]: expected {where}, as the first item has, got {shown(item)}")
-
-
-def _check_unique(ids: list[Hashable]) -> None:
+def check_unique(ids: list[Hashable]) -> None:
+    """Raise TypeError for an id that can't be hashed, ValueError for one that occurs twice."""
     try:
         if len(set(ids)) == len(ids):
             return

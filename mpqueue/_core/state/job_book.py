@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.rules.chunking import ChunkSizer
+from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._core.state.pending import Care, PendingItems
 from mpqueue._core.state.timings import Timings
 from mpqueue._options import JobOptions
+from mpqueue._wire.added_items import AddedItems
+from mpqueue._wire.ids import IdRule
 from mpqueue.errors import InternalError, WorkerCrashedError
 from mpqueue.status import COMPLETED, FAILED, JobStatus
 
@@ -60,7 +63,7 @@ class JobBook:
     seconds_expected: float = 0.0  #: worker seconds of what is under way
     thefts_unbegun: int = 0  #: how often a chunk was taken elsewhere that had not begun
     setups: dict[int, SetupRecord] = field(default_factory=dict)
-    sealed: bool = True  #: False while items may still be added
+    sealed: bool = True  #: False while its user may still add items
     listed: bool = True  #: False where it is not among the queue's jobs: listeners hear nothing of it
     dropped: set[int] = field(default_factory=set)  #: items that are not to run again, whatever becomes of them
     #: Chunks of it that are on no lane, since code of their items' classes pickles them: that takes what time it may.
@@ -80,6 +83,11 @@ class JobBook:
     def total(self) -> int:
         """How many items it has."""
         return len(self.table)
+
+    @property
+    def waiting(self) -> int:
+        """How many of its items wait for a lane."""
+        return len(self.pending) + sum(len(chunk.indices) for line in (self.packing, self.packed) for chunk in line)
 
     @property
     def paused(self) -> bool:
@@ -128,6 +136,13 @@ class JobBook:
             self.pending.handle_with(index, care)
         for stretch in table.unfinished_stretches():
             self.pending.put_back(stretch)
+
+    def take_in(self, added: AddedItems, rule: IdRule) -> None:
+        """The job, an open one, has these items as well; they wait for a lane, unless it is being cancelled."""
+        assert isinstance(self.table, GrowingTable)
+        self.table.extend(added, rule)
+        if not self.cancelled:
+            self.pending.add(added.new)
 
     def is_poison(self, index: int) -> bool:
         """True for an item that has killed so many workers that nothing else should be near it."""

@@ -39,6 +39,11 @@ class JobView(Protocol):
         ...
 
     @property
+    def sealed(self) -> bool:
+        """False while its user may still add items."""
+        ...
+
+    @property
     def cancelled(self) -> bool:
         """True from `cancel` on."""
         ...

@@ -18,9 +18,9 @@ from mpqueue._dropin.executor.call_block import CallBlock
 from mpqueue._dropin.executor.call_future import CallFuture
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
+from mpqueue._queue.growing.stream import open_stream
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import Ended
-from mpqueue._queue.stream import open_stream
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import Call, run_call
 from mpqueue.errors import ItemCancelledError

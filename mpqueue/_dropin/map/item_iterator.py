@@ -15,9 +15,9 @@ from mpqueue._dropin.map.input_reader import InputReader
 from mpqueue._dropin.map.lent_queues import LentQueue
 from mpqueue._dropin.map.map_options import OnItemError
 from mpqueue._dropin.stream_results import PARTS, StreamResults, not_an_end
+from mpqueue._queue.growing.stream import Stream
 from mpqueue._queue.mailbox import let_others_run
 from mpqueue._queue.run import Ended
-from mpqueue._queue.stream import Stream
 from mpqueue.errors import QueueClosedError, TooManyFailuresError
 
 R = TypeVar("R")

@@ -23,9 +23,9 @@ from mpqueue._dropin.map.map_options import (
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import ShowProgress, showing_stream
+from mpqueue._queue.growing.stream import Stream, open_stream
 from mpqueue._queue.new_job import record_options
 from mpqueue._queue.run import Ended
-from mpqueue._queue.stream import Stream, open_stream
 from mpqueue.retry import RetryPolicy
 
 T = TypeVar("T")

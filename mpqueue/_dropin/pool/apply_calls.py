@@ -13,9 +13,9 @@ from typing import Any
 
 from mpqueue._dropin.pool.async_result import AsyncResult
 from mpqueue._options import JobOptions
+from mpqueue._queue.growing.stream import Stream, open_stream
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import Ended
-from mpqueue._queue.stream import Stream, open_stream
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import Call, run_call
 from mpqueue.errors import InternalError, QueueClosedError

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from mpqueue._core.state.item_table import Failure
     from mpqueue._dropin.pool.process_pool import Pool
     from mpqueue._output.progress import Display
+    from mpqueue._queue.growing.stream import Stream
     from mpqueue._queue.run import Ended, JobRun
-    from mpqueue._queue.stream import Stream
 
 log = logging.getLogger("mpqueue")
 

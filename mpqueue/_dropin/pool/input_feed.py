@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mpqueue._dropin.stream_results import PARTS
-from mpqueue._queue.stream import Stream
+from mpqueue._queue.growing.stream import Stream
 from mpqueue.errors import QueueClosedError
 
 

@@ -22,8 +22,8 @@ from mpqueue._dropin.stream_results import StreamResults, not_an_end
 
 if TYPE_CHECKING:
     from mpqueue._dropin.pool.process_pool import Pool
+    from mpqueue._queue.growing.stream import Stream
     from mpqueue._queue.run import Ended
-    from mpqueue._queue.stream import Stream
 
     Standard = IMapIterator
 else:

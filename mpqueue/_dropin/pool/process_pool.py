@@ -29,9 +29,9 @@ from mpqueue._dropin.pool.pool_iterator import PoolIterator
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._os.main_thread_waits import join_long
 from mpqueue._output.progress import ShowProgress, check_progress, showing_stream
+from mpqueue._queue.growing.stream import Stream, open_stream
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import Ended
-from mpqueue._queue.stream import Stream, open_stream
 from mpqueue._worker.handlers.called import StarCall
 from mpqueue.errors import HandlerPicklingError, QueueClosedError, shown
 from mpqueue.retry import RetryPolicy

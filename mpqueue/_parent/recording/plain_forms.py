@@ -17,12 +17,14 @@ from typing import Any
 import mpqueue.errors as errors_of_ours
 from mpqueue._core import messages
 from mpqueue._core.messages import JobForgotten, Message, WorkerMemory
+from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import FailedTry, Failure, ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.pending import Care, stretches
 from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._options import JobOptions
+from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import Ended, WorkTimes
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.memory.ledger import Claim, Phase
@@ -35,6 +37,8 @@ Plain = dict[str, Any]
 _LEFT_OUT = frozenset({"handler", "output", "returned", "rows", "stack", "text", "why"})
 #: Fields of which only the count is recorded.
 _COUNTED = frozenset({"records", "results"})
+#: Messages that had another name in earlier versions.
+_RENAMED = {"StreamSealed": "JobSealed"}
 #: Options of a job that mean nothing to the scheduler, or are users' own.
 _NOT_OPTIONS = frozenset({"retry", "seed"})
 
@@ -48,6 +52,14 @@ class PlainWriter:
     def plain(self, thing: Any) -> Plain:
         """A message or a command; its type's name first."""
         return {"is": type(thing).__name__} | self._fields(thing)
+
+    def grown(self, message: Message) -> Plain | None:
+        """What the form of a message says otherwise once it has been handled: how many items an open job has got."""
+        if isinstance(message, messages.ItemsOffered):
+            return {"offered": self._value(message.offered)}
+        if isinstance(message, messages.ChunkReported) and message.added:
+            return {"added": self._value(message.added)}
+        return None
 
     def _fields(self, thing: Any) -> Plain:
         names = [name for name in _fields_of(type(thing)) if name not in _LEFT_OUT]
@@ -71,6 +83,8 @@ class PlainWriter:
             return value.name
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
+        if isinstance(value, AddedItems):
+            return len(value.new)
         if isinstance(value, (JobBook, Chunk, Failure, BaseException)):
             return self._of_the_books(value)
         return self._of_several(value)
@@ -106,6 +120,7 @@ class PlainWriter:
             "job": book.number,
             "items": len(table),
             "stream": isinstance(table, StreamTable),
+            "open": isinstance(table, GrowingTable),
             "sealed": book.sealed,
             "listed": book.listed,
             "options": {
@@ -138,7 +153,7 @@ class PlainReader:
 
     def message(self, form: Plain) -> Message:
         """The message. Raises LookupError, TypeError or ValueError for one that this version does not know."""
-        kind = getattr(messages, form["is"])
+        kind = getattr(messages, _RENAMED.get(str(form["is"]), str(form["is"])))
         read = {"job": lambda number: number} if kind is JobForgotten else {"job": self.jobs.__getitem__}
         fields = _fields_of(kind)
         values = {name: _read(name, value, read) for name, value in form.items() if name in fields}
@@ -161,6 +176,9 @@ class PlainReader:
         named = {name: given[name] for name in JobOptions.__slots__ if name in given}
         stream, count = form["stream"], form["items"]
         table = StreamTable() if stream else ItemTable([None] * count, None, IdRule.POSITION)
+        if form.get("open"):
+            table = GrowingTable()
+            table.extend(_added(count), IdRule.POSITION)
         book = JobBook(
             form["job"],
             f"job {form['job']}",
@@ -233,6 +251,11 @@ def _failure(form: Plain) -> Failure:
     return Failure(error_of(form), None, form["elapsed"], form["charged"], form["error"])
 
 
+def _added(count: int) -> AddedItems:
+    """So many items that are new."""
+    return AddedItems([None] * count, None)
+
+
 def _claim(form: Plain) -> Claim:
     return Claim(**{**form, "phase": Phase[form["phase"]]})
 
@@ -246,6 +269,9 @@ def _numbers(entries: Sequence[float | None]) -> tuple[float, ...]:
 
 
 _READ: dict[str, Any] = {
+    "added": lambda pairs: {position: _added(count) for position, count in pairs},
+    "offered": _added,
+    "rule": IdRule,
     "care": Care.__getitem__,
     "claim": _claim,
     "ended": Ended.__getitem__,

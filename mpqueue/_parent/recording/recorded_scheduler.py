@@ -107,6 +107,8 @@ class RecordedScheduler(Scheduler):
         except BaseException as error:
             self._write(step, {"raised": type(error).__name__})
             raise
+        if (grown := self._writer.grown(message)) is not None:  # which of them are new is known now
+            step["message"] |= grown
         self._write(step, {"commands": [self._writer.plain(command) for command in commands]})
         return commands
 

@@ -13,6 +13,7 @@ from mpqueue._core.messages import ChunkReported
 from mpqueue._core.state.item_table import Failure
 from mpqueue._parent.transport.harmless import are_harmless
 from mpqueue._parent.transport.kept_errors import let_go, text_of
+from mpqueue._wire.added_items import AddedItems, ResultWithItems
 from mpqueue._wire.frames import FailureFrame, ReportFrame, load_frame
 from mpqueue._wire.memory.segments import SegmentGoneError
 from mpqueue._wire.pickling.payload import Packed, load, load_home
@@ -112,8 +113,10 @@ class Unpickling:
             self._failures[at] = _failure(frame.failures[at])
         return None
 
-    def _is_foreign(self, results: list[Any], *failed: Any) -> bool:
-        return any(failed) or not (isinstance(self._frame.results, Packed) or are_harmless(results))
+    def _is_foreign(self, results: list[Any], *failed: Any, added: dict[int, AddedItems] | None) -> bool:
+        if any(failed) or (added and not all(are_harmless(each.items) for each in added.values())):
+            return True
+        return not (isinstance(self._frame.results, Packed) or are_harmless(results))
 
     def _report(
         self,
@@ -123,6 +126,7 @@ class Unpickling:
         unreadable: Failure | None,
     ) -> ChunkReported:
         frame = self._frame
+        added = _take_added(results, frame.added) if frame.added else None
         return ChunkReported(
             lane=self._lane,
             generation=self._generation,
@@ -145,8 +149,19 @@ class Unpickling:
             received=self.since,
             decoded=self._now(),
             unreadable=unreadable,
-            foreign=self._is_foreign(results, failures, setup_failure, unreadable),
+            added=added,
+            foreign=self._is_foreign(results, failures, setup_failure, unreadable, added=added),
         )
+
+
+def _take_added(results: list[Any], positions: Sequence[int]) -> dict[int, AddedItems]:
+    """What these results bring along; in the list stands what the handler returned."""
+    added = {}
+    for at in positions:
+        if at < len(results) and type(whole := results[at]) is ResultWithItems:  # else it is not here
+            results[at] = whole.result
+            added[at] = AddedItems(whole.items, whole.ids)
+    return added
 
 
 def _size_beside(results: Packed | list[Packed]) -> int:

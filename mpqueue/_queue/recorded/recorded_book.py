@@ -26,6 +26,7 @@ class RecordedBook:
     """The books of a job that only the journal has: a `JobView` whose items are read when they are asked for."""
 
     paused = False
+    sealed = True
 
     def __init__(self, reader: Reader, recorded: RecordedJob) -> None:
         self._reader = reader

@@ -25,9 +25,9 @@ from mpqueue._parent.journal.items.streams.stream_rows import Awaited, RecordedS
 from mpqueue._parent.journal.journal_file import JobItems
 from mpqueue._parent.journal.recorder import Recorder, Recording
 from mpqueue._parent.journal.sealed import prepare
+from mpqueue._queue.growing.stream import OnEnded, Stream
 from mpqueue._queue.host import Recorded
 from mpqueue._queue.new_job import RecordOptions, care_of, code_columns, describe_change, ended_program, most_ends
-from mpqueue._queue.stream import OnEnded, Stream
 from mpqueue._text import digits
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalMismatchError

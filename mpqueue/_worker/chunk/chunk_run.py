@@ -57,6 +57,7 @@ class ChunkRun:
             indices=frame.indices,
             attempts=frame.attempts,
             slots=frame.slots,
+            is_open=job.is_open,
         )
         self.results = ChunkResults(
             job, self.running, self.careful, self._mark_result, seat.exchange.store, self._is_broken
@@ -169,6 +170,7 @@ class ChunkRun:
             busy=clock.monotonic() - self._told,
             ended=Ended.UNREADABLE,
             records=self.seat.home.take(),
+            added=results.added(first, done),
         )
 
     def claim(self, phase: Phase, lo: int, hi: int) -> None:
@@ -343,6 +345,7 @@ class ChunkRun:
             output=None if self.job.capture is None else self.job.capture.take(first, done),
             peaks=self._costs.peaks_between(first, done),
             times=self.times.take(self._told, self._told - began),
+            added=self.results.added(first, done),
         )
 
     def send_records(self) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mpqueue._text import shown
+from mpqueue._wire.added_items import ResultWithItems
 from mpqueue._wire.frames import FailureFrame
 from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.pickling.payload import Packed, dump, dump_plain
@@ -44,6 +45,7 @@ class ChunkResults:
         self.sent = 0  #: positions below this have been reported
         self.failures: dict[int, FailureFrame] = {}
         self._packed: dict[int, Packed] = {}
+        self.with_items: set[int] = set()  #: positions whose results bring items along
         self._job = job
         self._running = running
         self._careful = careful
@@ -59,6 +61,9 @@ class ChunkResults:
 
     def stretch_ended(self, lo: int, hi: int) -> None:
         """These positions ended: pickle their results now, where that may run code. On the main thread."""
+        if self._running.added:
+            with self.lock:
+                self._join_items(lo, hi)
         if self._careful or not self._job.plain:
             self._pack_each(lo, hi)
 
@@ -69,10 +74,26 @@ class ChunkResults:
         code of the user's: then they go home with a later report.
         """
         first = self.sent
+        if self._running.added:
+            self._join_items(first, done)
         packed = self._pack(first, done, final=final)
         self.sent = done
         failed = sorted(at for at in self.failures if first <= at < done)
         return first, packed, {at - first: self.failures.pop(at) for at in failed}
+
+    def added(self, first: int, done: int) -> list[int]:
+        """The positions, from ``first``, of results that were taken and bring items along."""
+        if not self.with_items:
+            return []
+        return [at - first for at in sorted(self.with_items) if first <= at < done]
+
+    def _join_items(self, lo: int, hi: int) -> None:
+        """What these items have added goes into their results: both come home, or neither. With the lock held."""
+        for at in [at for at in self._running.added if lo <= at < hi]:
+            items, ids = self._running.added.pop(at)
+            if at not in self.failures:
+                self._running.out[at] = ResultWithItems(self._running.out[at], items, ids)
+                self.with_items.add(at)
 
     def ended_whole(self, first: int, most: int) -> int:
         """The first position from ``first`` on, and below ``most``, of which nothing is ready to be sent."""

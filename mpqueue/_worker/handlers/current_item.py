@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._os import monotonic as clock
+from mpqueue._wire.added_items import plain_ids
 from mpqueue._wire.ids import IdRule, find_id
 from mpqueue._wire.memory.flags import READ_INTERVAL
 from mpqueue._wire.memory.ledger import FRACTION
 from mpqueue._worker import station as stations
 from mpqueue._worker.station import Station
-from mpqueue.errors import shown
+from mpqueue.errors import JobStateError, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +39,8 @@ class Running:
     slots: Sequence[int] = ()  #: by which random numbers are told apart, where those are not ``indices``
     out: list[Any] = field(default_factory=list)
     reported: bool = False  #: a handler said something about its progress
+    is_open: bool = False  #: handlers may add items to the job
+    added: dict[int, tuple[list[Any], list[Hashable] | None]] = field(default_factory=dict)  #: by position
     _flags: tuple[bool, bool] = (False, False)
     _flags_read: float = 0.0
     _rng: tuple[int, Any] | None = None  #: the random numbers of the position where somebody asked last
@@ -126,6 +129,32 @@ class CurrentItem:
             raise ValueError(f"fraction: expected a number from 0 to 1, got {shown(fraction)}")
         self._running.reported = True
         self._running.station.ledger.reals[FRACTION] = value
+
+    def add(self, items: Iterable[Any]) -> None:
+        """Give the job more items, where it is open: they go home with this item's result, and run once each.
+
+        Where this try fails, or its worker dies, none of them is added: the next try adds them. An item whose id the
+        job has already is left out. May be called several times, also after `JobQueue.seal`: the job ends when
+        nothing of it is left. Never waits, whatever ``max_waiting`` says. The items are pickled with the result.
+
+        Raises `JobStateError` where the job is not open, TypeError for items without the ids that the job's have, or
+        with ids that are not text, numbers, bytes or tuples of these; RuntimeError in ``setup``, and once the item has
+        ended.
+        """
+        running, position = self._running, self._position
+        if not running.indices or position != len(running.out):
+            raise RuntimeError("add(): expected to be called while an item of the job runs, got called elsewhere")
+        if not running.is_open:
+            raise JobStateError(
+                f"job {running.job_id!r}: expected a job made with open=True to add items to, got another"
+            )
+        new = list(items)
+        ids = plain_ids(running.id_rule, new)
+        if position in running.added:
+            before, ids_before = running.added[position]
+            new = before + new
+            ids = None if ids is None or ids_before is None else ids_before + ids
+        running.added[position] = new, ids
 
 
 def enter(station: Station, running: Running | None) -> None:

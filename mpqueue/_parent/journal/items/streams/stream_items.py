@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from typing import Any, NamedTuple, Self
 
-from mpqueue._core.state.item_table import rule_of
 from mpqueue._parent.journal.items.identity import NoIdentityError, digest, name_unstable
 from mpqueue._parent.journal.items.inventory import Key, digest_of_key, state_of, unknowable
-from mpqueue._wire.ids import IdRule, find_id
+from mpqueue._wire.ids import IdRule, find_id, rule_of
 from mpqueue.errors import shown
 
 

@@ -1,13 +1,14 @@
-"""Streams: jobs whose items come while they run, and one of whose items may be cancelled on its own."""
+"""Jobs whose items come while they run: streams, of whose items one may be cancelled on its own, and open jobs."""
 
 from __future__ import annotations
 
-from mpqueue._core.messages import ItemDropped, ItemsAdded, ItemsRecalled, StreamSealed
+from mpqueue._core.messages import ItemDropped, ItemsAdded, ItemsOffered, ItemsRecalled, JobSealed
 from mpqueue._core.rules import outcomes, overdue, reports
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.lane_book import LaneState, Verdict, Why
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.stream_table import StreamTable
+from mpqueue.errors import JobStateError
 
 
 def items_added(books: Books, message: ItemsAdded) -> None:
@@ -36,8 +37,21 @@ def items_recalled(books: Books, message: ItemsRecalled) -> None:  # noqa: ARG00
         job.failed += message.failures
 
 
-def sealed(books: Books, message: StreamSealed) -> None:
-    """No more items will come."""
+def items_offered(books: Books, message: ItemsOffered) -> None:
+    """An open job's user has more items. Raises `JobStateError` where it takes none any more."""
+    job = message.job
+    if job.sealed or job.cancelled or job.status.final:
+        state = "sealed" if job.sealed and not job.status.final else "cancelled" if job.cancelled else job.status
+        raise JobStateError(f"job {job.id!r}: expected an open job to add items to, got one that is {state}")
+    if message.handler is not None:
+        job.handler = message.handler
+    job.take_in(message.offered, message.rule)
+    if job.active:
+        reports.fail_if_barred(books, job)
+
+
+def sealed(books: Books, message: JobSealed) -> None:
+    """No more items will come from outside."""
     message.job.sealed = True
     outcomes.finish_if_over(books, message.job)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._core.messages import ItemDropped, ItemsAdded, JobCancelled, StreamSealed
+from mpqueue._core.messages import ItemDropped, ItemsAdded, JobCancelled, JobSealed
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._options import JobOptions
@@ -124,7 +124,7 @@ class Stream:
 
     def seal(self) -> None:
         """No more items will come: the stream ends when all that were added have."""
-        self._host.post(StreamSealed(self._book))
+        self._host.post(JobSealed(self._book))
 
     def cancel(self, *, kill: bool = True) -> None:
         """End the stream: what waits does not run, what runs is ended with ``kill``. Does not wait."""

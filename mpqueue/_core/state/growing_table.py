@@ -1,0 +1,52 @@
+"""The items of an open job: rows are added while it runs, and stay."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Hashable
+from typing import Any
+
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._wire.added_items import AddedItems
+from mpqueue._wire.ids import IdRule
+
+
+class GrowingTable(ItemTable):
+    """The same columns as `ItemTable`, which grow. An item whose id is there already is not added.
+
+    With no item yet, nobody knows where ids come from: ``rule`` is that of the first one that comes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__([], None, IdRule.POSITION)
+        columns: Any = self  # arrays in the place of views of memory, which can't grow
+        columns.attempts, columns.peak = array("I"), array("I")
+        columns.elapsed, columns.cpu = array("f"), array("f")
+        self._seen: set[Hashable] = set()
+
+    def extend(self, added: AddedItems, rule: IdRule) -> None:
+        """Add those that are new; says in ``added`` where they are. The payloads come last: they make it longer."""
+        items, ids = added.items, added.ids
+        if not self.payloads:
+            self.rule, self._ids = rule, None if ids is None else []
+        if ids is not None:
+            items, ids = self._unseen(items, ids)
+        first, count = len(self.payloads), len(items)
+        columns: Any = self
+        for column in (columns.attempts, columns.elapsed, columns.cpu, columns.peak):
+            column.frombytes(bytes(count * column.itemsize))
+        self.status.extend(bytes(count))
+        self.results.extend([None] * count)
+        if self._ids is not None:
+            self._ids.extend(ids or ())
+        self.payloads.extend(items)
+        added.new = range(first, first + count)
+
+    def _unseen(self, items: list[Any], ids: list[Hashable]) -> tuple[list[Any], list[Hashable]]:
+        new_items, new_ids = [], []
+        for item, item_id in zip(items, ids, strict=True):
+            if item_id not in self._seen:
+                self._seen.add(item_id)
+                new_items.append(item)
+                new_ids.append(item_id)
+        return new_items, new_ids

@@ -1,0 +1,101 @@
+"""Open jobs: made with no items, or some, and given more while they run, until they are sealed."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Iterable
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mpqueue._core.messages import ItemsOffered
+from mpqueue._core.state.growing_table import GrowingTable
+from mpqueue._core.state.item_table import check_unique, read_all
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._os.main_thread_waits import wait_long
+from mpqueue._queue.new_job import replay_item
+from mpqueue._wire.added_items import AddedItems, plain_ids
+from mpqueue._wire.ids import IdRule, rule_of
+from mpqueue.errors import JobFullError, JobStateError
+
+if TYPE_CHECKING:
+    from mpqueue._queue.host import QueueHost
+
+
+def make_growing(items: Iterable[Any]) -> GrowingTable:
+    """The items that an open job begins with. Raises what `make_table` raises, and TypeError for ids not plain."""
+    payloads, table = read_all(items), GrowingTable()
+    if payloads:
+        rule = rule_of(payloads[0])
+        ids = plain_ids(rule, payloads)
+        check_unique(ids or [])
+        table.extend(AddedItems(payloads, ids), rule)
+    return table
+
+
+def add_items(host: QueueHost, book: JobBook, items: Iterable[Any], *, wait: bool) -> int:
+    """Give the job more items; returns how many of them are new. See `JobQueue.add_items`."""
+    if not isinstance(book.table, GrowingTable):
+        raise JobStateError(f"job {book.id!r}: expected a job made with open=True to add items to, got another")
+    left, added = read_all(items), 0
+    while True:
+        rule, ids = _ids_of(book.table, left)
+        room: Future[None] = Future()
+        taken = host.ask(partial(_offer, host, book, AddedItems(left, ids), rule, room, wait=wait))
+        if taken is None:
+            continue  # the first item of all has come from elsewhere meanwhile
+        added += taken.new_count
+        left = left[taken.count :]
+        if not left:
+            return added
+        wait_long(partial(_is_done, room))
+        room.result()
+
+
+class _Taken:
+    def __init__(self, offered: AddedItems) -> None:
+        self.count, self.new_count = len(offered.items), len(offered.new)
+
+
+def _ids_of(table: GrowingTable, items: list[Any]) -> tuple[IdRule, list[Any] | None]:
+    rule = table.rule if len(table) or not items else rule_of(items[0])
+    return rule, plain_ids(rule, items)
+
+
+def _offer(
+    host: QueueHost, book: JobBook, offered: AddedItems, rule: IdRule, room: Future[None], *, wait: bool
+) -> _Taken | None:
+    """On the coordinator's thread: the job takes what it has room for; ``room`` resolves when there is more."""
+    table, most = book.table, book.options.max_waiting
+    if len(table) and table.rule is not rule:
+        return None
+    if most is not None and not (book.sealed or book.cancelled or book.status.final):
+        free = max(0, most - book.waiting)
+        if free < len(offered.items):
+            if not wait or book.started_at is None:
+                raise _full(book, offered, free)
+            ids = None if offered.ids is None else offered.ids[:free]
+            offered = AddedItems(offered.items[:free], ids)
+            host.engine.coordinator().when(partial(_has_room, book, most), room)
+    handler = None
+    if not len(table) and rule is not IdRule.POSITION and offered.items:
+        handler = book.handler._replace(frame=book.handler.frame._replace(id_rule=str(rule)))
+        table.replay = partial(replay_item, handler)
+    host.handle(ItemsOffered(book, offered, rule, handler))
+    return _Taken(offered)
+
+
+def _full(book: JobBook, offered: AddedItems, free: int) -> JobFullError:
+    count, how = len(offered.items), "start it first" if book.started_at is None else "wait=True waits for room"
+    return JobFullError(
+        f"job {book.id!r}: expected at most {free} items, since {book.waiting} wait already and "
+        f"max_waiting={book.options.max_waiting}, got {count}; none was added; {how}"
+    )
+
+
+def _has_room(book: JobBook, most: int) -> bool:
+    return book.waiting < most or book.sealed or book.cancelled or book.status.final
+
+
+def _is_done(future: Future[None], seconds: float | None) -> bool:
+    return bool(concurrent.futures.wait([future], seconds).done)

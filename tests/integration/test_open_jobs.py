@@ -1,0 +1,279 @@
+"""Jobs that get more items while they run: from threads, listeners and handlers, until they are sealed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpqueue import JobQueue, RetryPolicy, current_item
+from mpqueue.errors import JobFullError, JobStateError, QueueClosedError, ResultPicklingError
+from mpqueue.status import JobStatus
+from tests.support import handlers as do
+from tests.support.recorder import Recorder
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+NOW = RetryPolicy(max_retries=3, base_delay=0.0)
+
+
+@pytest.fixture
+def queue() -> Iterator[JobQueue]:
+    with JobQueue(2, retry=NOW) as made:
+        yield made
+
+
+def split(number: int) -> int:
+    """A number brings its halves along: from n come 2 n - 1 items in all."""
+    if number > 1:
+        current_item().add([number // 2])
+        current_item().add([number - number // 2])
+    return number
+
+
+def test_it_ends_when_it_is_sealed_and_nothing_is_left(queue: JobQueue) -> None:
+    job = queue.create_job("j", handler=do.double, open=True)
+    run = queue.start("j")
+    assert queue.add_items("j", [1, 2]) == 2
+    wait_until(lambda: job.completed == 2)
+    assert (job.sealed, job.status, run.done()) == (False, JobStatus.RUNNING, False)
+    assert queue.add_items("j", iter("ab")) == 2
+    queue.seal("j")
+    queue.seal("j")
+    assert run.result().results == [2, 4, "aa", "bb"]
+    assert (job.sealed, job.total, [item.id for item in job.items]) == (True, 4, [0, 1, 2, 3])
+    with pytest.raises(JobStateError, match="expected an open job to add items to, got one that is completed"):
+        queue.add_items("j", [3])
+
+
+def test_items_may_come_before_it_starts_and_with_it(queue: JobQueue) -> None:
+    queue.create_job("j", [1], do.double, open=True)
+    queue.add_items("j", [2])
+    queue.seal("j")
+    with pytest.raises(JobStateError, match="got one that is sealed"):
+        queue.add_items("j", [3])
+    assert queue.start("j").result().results == [2, 4]
+    queue.create_job("empty", handler=do.double, open=True)
+    queue.seal("empty")
+    assert queue.start("empty").result().status is JobStatus.COMPLETED
+
+
+@pytest.mark.parametrize("chunksize", [None, 1, 50])
+def test_handlers_add_items_with_their_results(queue: JobQueue, chunksize: int | None) -> None:
+    heard = Recorder(queue)
+    queue.create_job("j", [300], split, open=True, chunksize=chunksize)
+    queue.seal("j")
+    job = queue.start("j").result()
+    assert (job.total, job.completed, sum(number == 1 for number in job.results)) == (599, 599, 300)
+    heard.check(job)
+    assert [told.completed for told in heard.of("job:progress")] == [*range(1, 600)]
+
+
+@pytest.mark.parametrize("fault", ["raises", "dies"])
+def test_a_try_that_fails_adds_nothing(queue: JobQueue, fault: str, tmp_path: Path) -> None:
+    queue.create_job("j", [2], partial(fail_first, tmp_path / "failed", fault), open=True)
+    queue.seal("j")
+    job = queue.start("j").result()
+    assert (job.total, job.completed, job.items[0].attempts) == (3, 3, 2)
+
+
+def fail_first(failed: Path, fault: str, number: int) -> Any:
+    split(number)
+    if number == 2 and not failed.exists():
+        failed.touch()
+        if fault == "raises":
+            raise ValueError("no")
+        do.kill_self(number)
+    return number
+
+
+def test_an_item_that_cannot_be_pickled_fails_its_maker(queue: JobQueue) -> None:
+    queue.create_job("j", [1], add_a_lock, open=True, max_retries=0)
+    queue.seal("j")
+    job = queue.start("j").result()
+    assert job.total == 1
+    assert isinstance(job.items[0].exception, ResultPicklingError)
+    assert "with 1 items to be added" in str(job.items[0].error)
+
+
+def add_a_lock(item: int) -> None:
+    current_item().add([threading.Lock()])
+
+
+def test_items_whose_id_is_there_are_left_out(queue: JobQueue) -> None:
+    job = queue.create_job("crawl", handler=links, open=True)
+    run = queue.start("crawl")
+    assert queue.add_items("crawl", [{"id": "/1"}, {"id": "/2"}, {"id": "/1"}]) == 2
+    assert queue.add_items("crawl", [{"id": "/2"}]) == 0
+    queue.seal("crawl")
+    run.result()
+    assert {item.id for item in job.items} == {f"/{n}" for n in range(1, 40)}
+    assert all(item.result == item.id for item in job.items)
+
+
+def links(page: dict[str, str]) -> Any:
+    number = int(page["id"][1:])
+    current_item().add([{"id": f"/{n}"} for n in (2 * number, 2 * number + 1) if n < 40])
+    return current_item().id
+
+
+@pytest.mark.parametrize(
+    ("first", "item", "said"),
+    [
+        ({"id": 1}, {"x": 1}, 'items[0]: expected an "id" key'),
+        ({"id": 1}, {"id": frozenset()}, "expected an id that is"),
+    ],
+)
+def test_items_without_a_good_id_are_refused(queue: JobQueue, first: Any, item: Any, said: str) -> None:
+    job = queue.create_job("j", [first], partial(add_to, [item]), open=True, max_retries=0)
+    with pytest.raises(TypeError) as refused:
+        queue.add_items("j", [{"id": 2}, item] if "expected an id" in said else [item])
+    assert said.replace("[0]", "") in str(refused.value).replace("[0]", "")
+    assert job.total == 1
+    queue.seal("j")
+    assert isinstance(queue.start("j").result().items[0].exception, TypeError)
+
+
+def add_to(items: list[Any], _: Any) -> None:
+    current_item().add(items)
+
+
+def test_only_an_open_job_takes_items(queue: JobQueue) -> None:
+    queue.create_job("j", [1], partial(add_to, [2]), max_retries=0)
+    with pytest.raises(JobStateError, match="expected a job made with open=True"):
+        queue.add_items("j", [1])
+    item = queue.start("j").result().items[0]
+    assert isinstance(item.exception, JobStateError)
+    anything: Any = queue
+    with pytest.raises(ValueError, match="say open=True"):
+        anything.create_job("k", [1], do.double, max_waiting=3)
+    with pytest.raises(TypeError, match="expected items and a handler, got no items"):
+        anything.create_job("k", handler=do.double)
+    with pytest.raises(TypeError, match="got no handler"):
+        anything.create_job("k", [1], open=True)
+
+
+def test_threads_and_listeners_add_at_the_same_time(queue: JobQueue) -> None:
+    job = queue.create_job("j", handler=do.double, open=True, max_waiting=20)
+    queue.on("job:progress", lambda told: told.completed % 10 or queue.add_items("j", [0]))
+    run = queue.start("j")
+    threads = [threading.Thread(target=queue.add_items, args=("j", range(100))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_until(lambda: job.completed >= 440)
+    queue.seal("j")
+    run.result()
+    results: list[Any] = job.results
+    assert sorted(results) == sorted([*[2 * n for n in range(100)] * 4, *[0] * (job.total - 400)])
+
+
+def test_backpressure_waits_or_refuses(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        job = queue.create_job("j", handler=do.block_until_told(gate), open=True, max_waiting=3, chunksize=1)
+        with pytest.raises(JobFullError, match=r"expected at most 3 items, .* got 4; none was added; start it first"):
+            queue.add_items("j", "abcd")
+        run = queue.start("j")
+        queue.add_items("j", "abc")
+        gate.wait_for("a")
+        with pytest.raises(JobFullError, match="none was added; wait=True waits for room"):
+            queue.add_items("j", "wxyz", wait=False)
+        adder = threading.Thread(target=queue.add_items, args=("j", [f"more {n}" for n in range(10)]))
+        adder.start()
+        wait_until(lambda: job.total > 3)
+        adder.join(0.05)
+        assert adder.is_alive()
+        gate.open()
+        adder.join()
+        queue.seal("j")
+        assert run.result().total == 13
+
+
+@pytest.mark.parametrize("end", ["seal", "cancel", "close"])
+def test_who_waits_for_room_hears_that_there_will_be_none(end: str, tmp_path: Path) -> None:
+    gate, raised = Gate(tmp_path), []
+    with JobQueue(1) as queue:
+        job = queue.create_job("j", handler=do.block_until_told(gate), open=True, max_waiting=1, chunksize=1)
+        queue.start("j")
+
+        def add() -> None:
+            try:
+                queue.add_items("j", "abcdefgh")
+            except (JobStateError, QueueClosedError) as error:
+                raised.append(error)
+
+        adder = threading.Thread(target=add)
+        adder.start()
+        wait_until(lambda: job.total >= 2)
+        if end == "close":
+            queue.close(wait=False)
+        else:
+            getattr(queue, end)("j")
+        adder.join(30)
+        assert (len(raised), adder.is_alive()) == (1, False)
+        gate.open()
+
+
+def test_close_seals_it_and_waits_for_what_is_left() -> None:
+    with JobQueue(2) as queue:
+        job = queue.create_job("j", [64], split, open=True)
+        queue.start("j")
+    assert (job.status, job.sealed, job.total) == (JobStatus.COMPLETED, True, 127)
+
+
+def test_it_is_paused_cancelled_and_tried_again_as_any_job(queue: JobQueue, tmp_path: Path) -> None:
+    job = queue.create_job("j", handler=partial(fail_until, tmp_path / "healed"), open=True, max_retries=0)
+    run = queue.start("j")
+    queue.pause("j")
+    queue.add_items("j", [1, 2, 3])
+    assert job.completed == 0
+    queue.resume("j")
+    queue.seal("j")
+    assert run.result().failed == 1
+    (tmp_path / "healed").touch()
+    assert queue.retry_failed("j").result().results == [1, 2, 3, 4]
+    assert job.items[3].payload == 4
+    cancelled = queue.create_job("c", [1], do.double, open=True)
+    run = queue.start("c")
+    queue.cancel("c")
+    assert run.result() is cancelled
+    assert cancelled.status is JobStatus.CANCELLED
+
+
+def fail_until(path: Path, item: int) -> int:
+    if item == 2:
+        if not path.exists():
+            raise ValueError("no")
+        current_item().add([4])
+    return item
+
+
+def test_views_exports_and_arrays_are_as_ever(queue: JobQueue) -> None:
+    job = queue.create_job("j", handler=add_arrays, open=True)
+    run = queue.start("j", progress=lambda _: None)
+    queue.add_items("j", [np.full(20_000, 1.0)])
+    queue.seal("j")
+    run.result()
+    assert job.results == [1.0, 2.0, 2.0]
+    assert [row["status"] for row in job.to_records()] == ["completed"] * 3
+    assert job.to_dict()["total"] == 3
+    assert "3 items" in str(job.report())
+
+
+def add_arrays(array: np.ndarray[Any, Any]) -> Any:
+    if array[0] == 1:
+        current_item().add([array * 2, array * 2])
+    return array[0]
+
+
+def test_a_queue_with_a_journal_refuses_it(tmp_path: Path) -> None:
+    with JobQueue(1, journal=tmp_path / "run.db") as queue, pytest.raises(ValueError, match="journal"):
+        queue.create_job("j", handler=do.double, open=True)
