@@ -59,6 +59,14 @@ class Contender:
         """The results that are left when workers die underway, each item sent by itself where that helps."""
         return self.map(fn, items, 1)
 
+    def map_past_death(self, fn: Callable[[Any], Any], item: Any) -> None:
+        """Call ``fn`` with what kills its worker, the first time; then again, anew where the pool is broken by that."""
+        import contextlib
+
+        with contextlib.suppress(Exception):
+            self.map(fn, [item], 1)
+        self.map(fn, [item], 1)
+
     def close(self) -> None:
         """End the workers."""
 
@@ -102,8 +110,24 @@ class MPQueue(Contender):
 
         return self.queue.run(items, fn, retry=RetryPolicy(base_delay=0.0)).results
 
+    def map_past_death(self, fn: Callable[[Any], Any], item: Any) -> None:
+        self.map_past_crash(fn, [item])
+
     def close(self) -> None:
         self.queue.close()
+
+
+class MPQueuePreload(MPQueue):
+    """The same with workers that are forked from a process that has imported what they need."""
+
+    name = "mpqueue, preload"
+    configuration = "JobQueue(preload=[...]).run, otherwise as it is; the process that has imported is weighed too"
+    questions = ("replacement",)
+
+    def start(self, workers: int) -> None:
+        import mpqueue
+
+        self.queue = mpqueue.JobQueue(concurrency=workers, preload=list(PRELOADED))
 
 
 class MPQueueMap(Contender):
@@ -214,10 +238,32 @@ class MultiprocessingPool(Contender):
         for result in self.pool.imap_unordered(fn, items, chunksize):
             tell(result)
 
+    def map_past_death(self, fn: Callable[[Any], Any], item: Any) -> None:
+        self.pool.apply_async(fn, (item,))  # of which nothing is heard any more
+        self.pool.map(fn, [item], 1)
+
     def close(self) -> None:
         self.pool.terminate()
         self.pool.join()
 
+
+class PreloadedPool(MultiprocessingPool):
+    """The same with workers that are forked from a process that has imported what they need."""
+
+    name = "multiprocessing, preload"
+    configuration = "a Pool of the forkserver method, set_forkserver_preload([...])"
+    questions = ("replacement",)
+
+    def start(self, workers: int) -> None:
+        import multiprocessing
+
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(PRELOADED))
+        self.pool = context.Pool(workers)
+
+
+#: What is imported beforehand, by those that do.
+PRELOADED = ("benchmarks.slow_import", "pandas", "sklearn.ensemble")
 
 #: What the workers of `ForkedAnew` find in their memory, since they were forked when it was there.
 inherited = None
@@ -268,6 +314,15 @@ class Futures(Contender):
     def each(self, fn: Callable[[Any], Any], items: Sequence[Any], chunksize: int, tell: Callable[[Any], None]) -> None:
         for result in self.executor.map(fn, items, chunksize=chunksize):
             tell(result)
+
+    def map_past_death(self, fn: Callable[[Any], Any], item: Any) -> None:
+        import contextlib
+        from concurrent.futures.process import BrokenProcessPool
+
+        with contextlib.suppress(BrokenProcessPool):
+            self.map(fn, [item], 1)
+        self.start(self.workers)
+        self.map(fn, [item], 1)
 
     def close(self) -> None:
         self.executor.shutdown(cancel_futures=True)
@@ -698,7 +753,9 @@ ALL: tuple[type[Contender], ...] = (
     MPQueueMap,
     MPQueuePool,
     MPQueueExecutor,
+    MPQueuePreload,
     MultiprocessingPool,
+    PreloadedPool,
     ForkedAnew,
     Futures,
     Loky,

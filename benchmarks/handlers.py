@@ -121,6 +121,7 @@ def make_kind(order: tuple[str, int]) -> Any:
             return array.array("d", numbers.tobytes())
         case "polars":
             import polars as pl
+            import pyarrow as pa  # noqa: F401 - as programs do whose frames meet other libraries
 
             texts = [f"text {at % 1000}" for at in range(len(numbers) // 3)]
             return pl.DataFrame({"text": texts, "x": numbers[: len(texts)], "y": numbers[: len(texts)]})
@@ -177,9 +178,51 @@ def weigh_with(table: Any, item: Any) -> tuple[int, int]:
 def weigh(item: Any) -> tuple[int, int]:  # noqa: ARG001
     """Who this process is, and its share of memory in bytes (what n processes map counts one n-th in each)."""
     time.sleep(0.05)
-    with open("/proc/self/smaps_rollup") as lines:
-        pss = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return os.getpid(), pss * 1024
+    return os.getpid(), weight_of(os.getpid())
+
+
+def weight_of(process: int) -> int:
+    """Its share of memory, in bytes."""
+    with open(f"/proc/{process}/smaps_rollup") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+
+
+# -- a model ---------------------------------------------------------------------------------------------------------
+
+#: Of which a model consists.
+LAYERS = 5
+
+
+def make_model(megabytes: int, value: int) -> Any:
+    """A torch model of that size, whose layers have these numbers; with 0 one that has nearly nothing."""
+    import torch
+
+    width = int((megabytes * 1e6 / 4 / LAYERS) ** 0.5) or 1
+    model = torch.nn.Sequential(*(torch.nn.Linear(width, width) for _ in range(LAYERS)))
+    for at, layer in enumerate(model):
+        torch.nn.init.constant_(layer.weight, float(value + at))
+    return model.requires_grad_(requires_grad=False).eval()
+
+
+def look_at_layer(model: Any, item: int) -> float:
+    """One weight of it."""
+    return float(model[item % LAYERS].weight[-1, -1])
+
+
+def closed_over_model(model: Any) -> Callable[[int], float]:
+    """The same with the model in a closure."""
+
+    def look(item: int) -> float:
+        return float(model[item % LAYERS].weight[-1, -1])
+
+    return look
+
+
+def weigh_model(model: Any, item: Any) -> tuple[int, int]:
+    """Read the whole model, then say what this process weighs."""
+    for layer in model:
+        layer.weight.sum()
+    return weigh(item)
 
 
 # -- a crash ---------------------------------------------------------------------------------------------------------
@@ -194,6 +237,27 @@ def kill_once(order: str) -> int:
             pass
         os.kill(os.getpid(), 9)
     return int(number)
+
+
+def die_once(order: str) -> None:
+    """After heavy imports: the first one notes the time and kills its worker, the next one notes when it is at work."""
+    import benchmarks.slow_import  # noqa: F401
+
+    died, at_work = order.split("|")
+    mark = at_work if os.path.exists(died) else died
+    if not os.path.exists(mark):
+        with open(mark, "w") as file:
+            file.write(str(time.monotonic()))
+    if mark == died:
+        os.kill(os.getpid(), 9)
+
+
+def weigh_imports(item: Any) -> tuple[int, int]:
+    """What this process weighs after heavy imports."""
+    import pandas  # noqa: F401, ICN001
+    import sklearn.ensemble  # noqa: F401
+
+    return weigh(item)
 
 
 # -- pictures --------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import psutil
 #: Packages whose versions are noted.
 PACKAGES = (
     "mpqueue", "loky", "cloudpickle", "pyee", "joblib", "mpire", "pebble", "dask", "distributed", "ray", "numpy",
-    "pillow",
+    "pillow", "torch", "polars", "pyarrow", "pandas", "scikit-learn",
 )  # fmt: skip
 
 ROOT = Path(__file__).parent.parent

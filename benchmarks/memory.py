@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Callable
+
+from benchmarks.contenders import Contender
 
 
 def resident() -> int:
@@ -22,6 +25,30 @@ def forget_peak() -> None:
 def peak() -> int:
     """The most bytes that were in memory at once since `forget_peak`."""
     return _status("VmHWM")
+
+
+def most_of_each(weights: list[tuple[int, int]]) -> int:
+    """Bytes of all processes together, each with the most that was said of it."""
+    largest: dict[int, int] = {}
+    for pid, size in weights:
+        largest[pid] = max(size, largest.get(pid, 0))
+    return sum(largest.values())
+
+
+def of_all(contender: Contender, weigh: Callable[[], list[tuple[int, int]]]) -> list[tuple[int, int]]:
+    """What ``weigh`` says when all workers have had something to do before, and all have again."""
+    for _ in range(10):
+        before, weights = weigh(), weigh()
+        known = {pid for pid, _ in before} & {pid for pid, _ in weights}
+        if len(known) >= contender.workers:
+            return weights
+    raise AssertionError(f"expected weights of {contender.workers} workers, got those of {len(known)}")
+
+
+def parent_of(process: int) -> int:
+    """Its parent."""
+    with open(f"/proc/{process}/stat") as stat:
+        return int(stat.read().rpartition(")")[2].split()[1])
 
 
 def _status(name: str) -> int:

@@ -36,9 +36,16 @@ NOTES = {
     "arrays": "Each repeat has fresh arrays. Whoever gets an array reads something of each of its pages, in the worker "
     "and in the parent, within the time measured.",
     "payload_kinds": "8 MB each. Whoever gets one reads something of it, in the worker and in the parent, within "
-    "the time measured; pixels of images take Pillow long to read, the same for everybody.",
+    "the time measured; pixels of images take Pillow long to read, the same for everybody. Once torch is imported, "
+    "multiprocessing's pool is that of torch.multiprocessing: it hands tensors over in shared memory. With polars, the "
+    "program imports pyarrow too.",
     "closure": "The table is another one in each repeat. The last column is what all workers together weigh more when "
     "they have read it, shared pages counted once.",
+    "models": "The model is another one in each repeat; the workers have imported torch. An item reads one of its "
+    "weights. The last column is what four workers together weigh more when they have read all of it.",
+    "replacement": "The module that is imported sleeps for three seconds. Those that say preload have imported it "
+    "before, in the process from which workers are forked, which is weighed too. concurrent.futures and loky are made "
+    "anew by hand, in the moment of the crash.",
     "cold_start": "In a fresh interpreter: the import, two workers, one item.",
     "import_time": "In a fresh interpreter, best of five.",
     "million": "What the parent weighs beyond the list of items that the user has: at its peak, and when all is done "

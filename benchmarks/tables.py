@@ -173,6 +173,16 @@ def _columns(question: str, record: Record) -> list[Column]:
         case "closure":
             weight = Column("MB in all workers", "weight", "megabytes", plain, compared=False)
             return [*(Column(cases[name]["title"], name) for name in ("bound", "closure")), weight]
+        case "models":
+            weight = Column(cases["weight"]["title"], "weight", "megabytes", plain, compared=False)
+            return [*(Column(cases[name]["title"], name) for name in ("bound", "closure")), weight]
+        case "replacement":
+            weights = [
+                Column(cases[name]["title"], name, "megabytes", plain, compared=False)
+                for name in cases
+                if name == "weight"
+            ]
+            return [Column(cases["replacement"]["title"], "replacement"), *weights]
         case "one_item":
             return [
                 Column("median of 200, best round", "one item"),

@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.case import Case, Measures, Sizes, Stopwatch
 from benchmarks.contenders import Contender
 from benchmarks.handlers import closed_over, look_up, weigh, weigh_with
+from benchmarks.memory import most_of_each
 
 QUESTION = "What does a handler with a 100 MB object of its own cost, and what do the workers hold of it?"
 
@@ -42,8 +43,8 @@ def cases(sizes: Sizes) -> list[Case]:
 
     def weight(contender: Contender, case: Case, seed: int) -> Measures:  # noqa: ARG001
         rounds = list(range(4 * contender.workers))
-        before = _total(contender.map(weigh, rounds, 1))
-        held = _total(contender.map_with(weigh_with, table(seed), rounds, 1 if contender.name != "ray" else 4))
+        before = most_of_each(contender.map(weigh, rounds, 1))
+        held = most_of_each(contender.map_with(weigh_with, table(seed), rounds, 1 if contender.name != "ray" else 4))
         return {"megabytes": (held - before) / 1e6}
 
     works = sizes.pick("100 MB", "100 MB", "1 MB")
@@ -60,10 +61,3 @@ def cases(sizes: Sizes) -> list[Case]:
         ),
         Case("weight", "MB that the workers hold of it", measure=weight, warm=False, repeats=1),
     ]
-
-
-def _total(weights: list[tuple[int, int]]) -> int:
-    largest: dict[int, int] = {}
-    for pid, size in weights:
-        largest[pid] = max(size, largest.get(pid, 0))
-    return sum(largest.values())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mpqueue._report.figures import Figures
+from mpqueue._report.in_band import InBand
 from mpqueue._report.words import counted, number, percent, seconds, size
 from mpqueue._text import shown
 
@@ -107,15 +108,23 @@ def _items_out(figures: Figures, limits: Thresholds) -> Iterator[Advice]:
         figures.share("for_pickling") + figures.share("unpickling"),
         sums.parent_pickling / figures.wall if figures.share("for_pickling") > limits.worth / 2 else 0.0,
     )
-    big = f"they are {size(each)} each: send paths or keys and read the data in the worker, or mpqueue.share() "
-    small = "their objects are slow to pickle: send plain data, or paths and keys"
     if each < limits.big_item and (sums.parent_pickling + sums.unpacking) / max(1, sums.items) < limits.slow_pickle:
         return  # there are many of them, and that is what is to be said
-    yield Advice(
-        weight,
-        f"{percent(weight)} of the time went into pickling and unpickling items; "
-        + (f"{big}what they have in common." if each >= limits.big_item else f"{small}."),
-    )
+    if figures.item_in_band is not None:
+        remedy = _send_instead(figures.item_in_band)
+    elif each >= limits.big_item:
+        remedy = (
+            f"they are {size(each)} each: send paths or keys and read the data in the worker, or mpqueue.share() what "
+            "they have in common"
+        )
+    else:
+        remedy = "their objects are slow to pickle: send plain data, or paths and keys"
+    yield Advice(weight, f"{percent(weight)} of the time went into pickling and unpickling items; {remedy}.")
+
+
+def _send_instead(found: InBand) -> str:
+    """An object whose content is copied into the pickle and out of it."""
+    return f"the {found.name} of {size(found.size)} in one is copied into the pickle and out of it: {found.remedy}"
 
 
 def _results_home(figures: Figures, limits: Thresholds) -> Iterator[Advice]:
@@ -124,11 +133,12 @@ def _results_home(figures: Figures, limits: Thresholds) -> Iterator[Advice]:
     if each < limits.big_item and (sums.packing + sums.parent_unpickling) / max(1, sums.items) < limits.slow_pickle:
         return
     weight = figures.share("pickling", "for_unpickling")
-    remedy = (
-        f"they are {size(each)} each: return less, or write them to files in the worker and return the paths"
-        if each >= limits.big_item
-        else "their objects are slow to pickle: return plain data (numbers, strings, tuples, dicts) or arrays"
-    )
+    if figures.result_in_band is not None:
+        remedy = _send_instead(figures.result_in_band)
+    elif each >= limits.big_item:
+        remedy = f"they are {size(each)} each: return less, or write them to files in the worker and return the paths"
+    else:
+        remedy = "their objects are slow to pickle: return plain data (numbers, strings, tuples, dicts) or arrays"
     yield Advice(weight, f"{percent(weight)} of the time went into pickling and unpickling results; {remedy}.")
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.state.timings import Event, Span, Sums
+from mpqueue._report import in_band
+from mpqueue._report.in_band import InBand
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
 if TYPE_CHECKING:
@@ -116,6 +118,8 @@ class Figures:
     handler_weight: str
     handler_seconds: float  #: pickling the handler, before the start
     told_after: float  #: seconds from the job's end until listeners had heard of it
+    item_in_band: InBand | None = None  #: what is copied into the pickle of an item, where they are big
+    result_in_band: InBand | None = None
 
     @property
     def worker_seconds(self) -> float:
@@ -168,7 +172,13 @@ def measure(book: JobView, now: float, cpus: int) -> Figures:
         handler_weight=timings.handler_weight,
         handler_seconds=timings.handler_seconds,
         told_after=0.0 if told_at is None else max(0.0, told_at - start - wall),
+        item_in_band=in_band.of_items(book.table) if _are_big(sums.bytes_out, sums) else None,
+        result_in_band=in_band.of_results(book.table) if _are_big(sums.bytes_home, sums) else None,
     )
+
+
+def _are_big(size: int, sums: Sums) -> bool:
+    return size >= in_band.BIG * max(1, sums.items)
 
 
 def _from(start: float, span: Span) -> Span:

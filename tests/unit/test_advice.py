@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from mpqueue._core.state.item_table import Failure
@@ -48,6 +49,36 @@ def slow_objects() -> JobBook:
 def big_results() -> JobBook:
     run = Run()
     run.chunk(0, 10, packing=3.0, size=5_000_000)
+    return run.end(10)
+
+
+class Scan:
+    """An object whose content is in its pickle."""
+
+    def __init__(self) -> None:
+        self.name = "scan"
+        self.points = {number: str(number) for number in range(50_000)}
+
+
+class Closed:
+    """An object that says nothing about what it consists of."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return Closed, tuple(range(100_000))
+
+
+def copied_items(item: object) -> JobBook:
+    run = Run([item] * 10)
+    run.chunk(0, 10, unpacking=4.0, size=20_000_000, items=10)
+    return run.end(10)
+
+
+def copied_results() -> JobBook:
+    run = Run()
+    run.chunk(0, 10, packing=3.0, size=5_000_000)
+    run.book.table.results[0] = [("scan", Closed())]
     return run.end(10)
 
 
@@ -200,6 +231,23 @@ def bound(cpu: float, delayed: float = 0.0) -> JobBook:
             big_results,
             "30 % of the time went into pickling and unpickling results",
             "they are 5.00 MB each: return less",
+        ),
+        (
+            lambda: copied_items({"name": 1, "scans": [[Scan()]]}),
+            "40 % of the time went into pickling and unpickling items",
+            "the dict of 539 kB in one is copied into the pickle and out of it: put numbers into a numpy array",
+        ),
+        (lambda: copied_items((bytes(2_000_000), [1])), "40 %", "they are 2.00 MB each: send paths"),
+        (lambda: copied_items([np.zeros(250_000), "text"]), "40 %", "they are 2.00 MB each: send paths"),
+        (
+            lambda: copied_items(np.array([[str(number)] for number in range(50_000)], object)),
+            "40 %",
+            "in one is copied into the pickle and out of it: make it an array of numbers",
+        ),
+        (
+            copied_results,
+            "30 % of the time went",
+            "Closed of 369 kB in one is copied into the pickle and out of it: send",
         ),
         (slow_results, "30 % of the time went", "slow to pickle: return plain data"),
         (tiny_items, "Items take 20 us: they travelled by 20,480, and still 60 %", "Do more in one item"),

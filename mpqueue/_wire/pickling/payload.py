@@ -94,6 +94,11 @@ def weigh_code(obj: Any) -> int:
     return data.nbytes + sum(buffer.nbytes for buffer in buffers.parts())
 
 
+def weigh_in_band(obj: Any) -> int:
+    """How many bytes of it `dump` would put into the pickle itself, rather than beside it. Raises what that raises."""
+    return _plain_or_cloud(obj, Buffers()).nbytes
+
+
 def load(packed: Packed, on_free: Callable[[int], object] | None = None) -> Any:
     """The object again. Whatever its own code raises comes through; `OSError` where its segment is gone."""
     return load_parts(*_unpacked(packed, on_free))

@@ -1,0 +1,95 @@
+"""Which objects of a job are copied into the pickle, where others' memory travels beside it.
+
+Looked at when a report is made, in one item and one result of the job, and only where these are big: so jobs that
+nobody asks about pay nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from mpqueue._core.state.item_table import Elsewhere, ItemTable
+from mpqueue._wire.pickling.payload import weigh_in_band
+from mpqueue.status import COMPLETED
+
+#: Bytes of an item or a result from which it is looked at.
+BIG = 100_000
+#: How deep containers are looked into.
+DEPTH = 4
+#: Entries of a container that are looked at.
+ENTRIES = 1000
+#: Of the bytes of a container, what one entry must have to be named in its place.
+MOST = 0.5
+#: What goes in pieces of its own, though it is part of the pickle.
+_AS_THEY_ARE = (bytes, bytearray, str)
+
+#: What to send instead, by the type. Of others it is what they consist of.
+REMEDIES = {
+    "polars": "with pyarrow imported in the program, columns of numbers and texts go as Arrow arrays",
+    "pandas": "make its columns numbers, or text of pandas' Arrow types",
+    "numpy": "make it an array of numbers, rather than of objects",
+    "PIL": "send an image without a palette, image.convert('RGB')",
+    "builtins": "put numbers into a numpy array, and text into one str",
+}
+USUAL = "send the arrays, tensors or bytes in it, or a path"
+
+
+class InBand(NamedTuple):
+    """An object of so many bytes that are copied into the pickle."""
+
+    kind: str  #: its type, with its module
+    size: int
+
+    @property
+    def name(self) -> str:
+        """Of its type, as people call it."""
+        return self.kind.removeprefix("builtins.")
+
+    @property
+    def remedy(self) -> str:
+        """What to send instead."""
+        return REMEDIES.get(self.kind.partition(".")[0], USUAL)
+
+
+def of_items(table: ItemTable) -> InBand | None:
+    """In the first item that has completed. Runs the code by which it is pickled, once or a few times."""
+    at = table.status.find(COMPLETED)
+    return None if at < 0 else in_band(table.payloads[at])
+
+
+def of_results(table: ItemTable) -> InBand | None:
+    """In the result of that item, where it is in memory."""
+    at = table.status.find(COMPLETED)
+    return None if at < 0 or type(table.results[at]) is Elsewhere else in_band(table.results[at])
+
+
+def in_band(obj: Any, depth: int = DEPTH) -> InBand | None:
+    """What of the object is big and copied into the pickle; None where nothing is that could go otherwise."""
+    size = _size(obj)
+    if size < BIG or type(obj) in _AS_THEY_ARE:
+        return None
+    sizes = [(_size(part), part) for part in _parts(obj)] if depth else []
+    heaviest, part = max(sizes, key=itemgetter(0), default=(0, None))
+    if heaviest >= MOST * size:
+        return in_band(part, depth - 1)
+    return InBand(f"{type(obj).__module__}.{type(obj).__qualname__}", size)
+
+
+def _size(obj: Any) -> int:
+    with contextlib.suppress(Exception):
+        return weigh_in_band(obj)
+    return 0
+
+
+def _parts(obj: Any) -> Iterable[Any]:
+    """What it consists of, as far as that can be told of any object; nothing where that is much."""
+    if isinstance(obj, dict):
+        parts: Any = obj.values()
+    elif isinstance(obj, list | tuple | set | frozenset):
+        parts = obj
+    else:
+        parts = getattr(obj, "__dict__", {}).values()
+    return list(parts) if len(parts) <= ENTRIES else ()
