@@ -271,7 +271,7 @@ def _numbers(entries: Sequence[float | None]) -> tuple[float, ...]:
 _READ: dict[str, Any] = {
     "added": lambda pairs: {position: _added(count) for position, count in pairs},
     "offered": _added,
-    "rule": IdRule,
+    "rule": lambda name: IdRule[name],
     "care": Care.__getitem__,
     "claim": _claim,
     "ended": Ended.__getitem__,
