@@ -26,15 +26,19 @@ _FAILED_OUTDATED = bytes(_OUTDATED if status == FAILED else status for status in
 
 
 class Changes:
-    """Remembers how each item of a job was shown last. ``sparse``: only items that need attention are shown."""
+    """Remembers how each item of a job was shown last."""
 
     def __init__(self, book: JobBook) -> None:
         self._book = book
         self._table = book.table
-        self.sparse = len(book.table) > MOST_SHOWN
         self._attempts = b""
         self._retries, self._epoch = -1, book.epoch
         self.forget()
+
+    @property
+    def sparse(self) -> bool:
+        """True where only items that need attention are shown."""
+        return len(self._table) > MOST_SHOWN
 
     def forget(self) -> None:
         """Nothing has been shown."""
@@ -49,6 +53,9 @@ class Changes:
         """
         self._look_at_tries()
         now = bytearray(self._table.status)
+        if len(now) > len(self._shown):
+            self._shown += bytes([_NEVER]) * (len(now) - len(self._shown))
+            self._as_shown = bytes(self._shown)
         for index in processing:
             if now[index] not in (COMPLETED, FAILED):
                 now[index] = PROCESSING
@@ -79,7 +86,7 @@ class Changes:
         before, self._attempts = self._attempts, bytes(self._table.attempts)
         differences: list[int] = []
         if before:
-            _differences(before, self._attempts, 0, len(before), len(before), differences)
+            _differences(before, self._attempts[: len(before)], 0, len(before), len(before), differences)
         for index in {at // self._table.attempts.itemsize for at in differences}:
             if self._shown[index] == RETRY:
                 self._shown[index] = _OUTDATED

@@ -52,6 +52,8 @@ class JobFeed:
         changed = self._changes.look(self._processing, most)
         if ended and not changed:
             self._settled = self.book.epoch
+        if changed and (new := len(self.book.table) - len(self._lines)) > 0:
+            self._lines += [None] * new
         for index, status in changed:
             self._lines[index] = encode_item(self.book.table, index, status)
         return [index for index, _ in changed]

@@ -89,6 +89,18 @@ def test_items_come_all_once_and_then_those_that_changed(queue: JobQueue, page: 
         stream.listen_until(lambda: stream.states["job"]["status"] == "cancelled")
 
 
+def test_items_that_come_while_somebody_looks_are_told(queue: JobQueue, page: Visitor) -> None:
+    queue.create_job("job", handler=do.double, open=True)
+    with page.stream() as stream:
+        queue.start("job")
+        for count in (1, 3, 50):
+            queue.add_items("job", range(len(stream.items.get("job", ())), count))
+            stream.listen_until(lambda count=count: stream.statuses("job") == ["completed"] * count)  # type: ignore[misc]
+        queue.seal("job")
+        stream.listen_until(lambda: stream.states["job"]["status"] == "completed")
+    assert [item["result"] for item in stream.items["job"].values()] == [2 * item for item in range(50)]
+
+
 def test_a_second_viewer_sees_the_same(queue: JobQueue, page: Visitor) -> None:
     with page.stream() as first, page.stream() as second:
         run = queue.start(queue.create_job("job", range(1000), do.double).id)
