@@ -75,18 +75,14 @@ def note_forked() -> None:
 
 def follow_parent(parent: int, leash: int) -> None:
     """Leave the parent's session, and die when it does, or when it pulls the leash; at once where it has done so."""
-    if not _is_forked:
-        _leave_unless_child_of(parent)
     if os.getsid(0) != os.getpid():
         os.setsid()
     if not _is_forked:
         die_with_parent(parent)
+        _leave_unless_child_of(parent)  # it may have died before
     if not hold_leash(leash):
         threading.Thread(target=_watch, args=(leash,), name="mpqueue-leash", daemon=True).start()
-    # It may have died before the kernel was asked to tell, or have pulled.
-    if not _is_forked:
-        _leave_unless_child_of(parent)
-    if is_readable(leash, 0):
+    if is_readable(leash, 0):  # pulled before
         os._exit(1)
 
 

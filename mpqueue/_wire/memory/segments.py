@@ -83,6 +83,13 @@ class Pieces(NamedTuple):
     nbytes: int
     make: Callable[[], Iterator[memoryview]]
 
+    def whole(self) -> memoryview:
+        """All of them in one. Costs a copy."""
+        made = bytearray()
+        for piece in self.make():
+            made += piece
+        return memoryview(made)
+
 
 #: What is written into a segment in one.
 Part: TypeAlias = memoryview | Pieces

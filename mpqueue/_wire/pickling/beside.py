@@ -128,4 +128,4 @@ class Buffers(list[Any]):
 
     def contiguous(self) -> list[memoryview]:
         """The same, each in one: what comes to be while it is written is made here."""
-        return [part if isinstance(part, memoryview) else memoryview(b"".join(part.make())) for part in self.parts()]
+        return [part if isinstance(part, memoryview) else part.whole() for part in self.parts()]

@@ -98,17 +98,29 @@ def reduce_with_gaps(array: Any) -> Any:
 
 
 def _contiguous(array: Any) -> Iterator[memoryview]:
-    """Its content in C order, in pieces."""
+    """Its content in C order, in pieces, all made in one place: fresh memory for each would cost more than the copy."""
+    if array.dtype.kind == "V":
+        array = array.view(f"V{array.itemsize}")  # also what is between its fields
+    numpy = sys.modules["numpy"]
+    place = numpy.empty(max(PIECE, array.itemsize), "u1")
+    for part in _cut(array):
+        piece = place[: part.nbytes]
+        numpy.copyto(piece.view(array.dtype).reshape(part.shape), part)
+        yield memoryview(piece)
+
+
+def _cut(array: Any) -> Iterator[Any]:
+    """Parts of it that are no larger than a piece, one behind the other."""
     if array.nbytes <= PIECE or not array.ndim:
-        yield memoryview(array.tobytes())
+        yield array
         return
     rows = PIECE * len(array) // array.nbytes
     if rows:
         for at in range(0, len(array), rows):
-            yield memoryview(array[at : at + rows].tobytes())
+            yield array[at : at + rows]
     else:
-        for part in array:
-            yield from _contiguous(part)
+        for at in range(len(array)):
+            yield from _cut(array[at, ...])
 
 
 def _reduce_array(array: Any) -> Any:
