@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import threading
+import tracemalloc
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +17,8 @@ from mpqueue import JobQueue
 from mpqueue._cli.command_line import main
 from mpqueue._core.state.item_table import Elsewhere
 from mpqueue._parent.journal import recorder
+from mpqueue._parent.journal.items.identity import SIZE
+from mpqueue._parent.journal.items.matching import BLOCK, Block, match
 from mpqueue._parent.journal.journal_file import ADD_CHUNK, folder_of
 from mpqueue._parent.journal.kept_values import BIG
 from mpqueue.errors import JournalError
@@ -183,6 +187,36 @@ def test_the_newest_results_stay_in_memory(path: Path) -> None:
         assert job.items[3].result is job.items[3].result
     path.unlink()
     assert job.results == [[1]] * 10
+
+
+def test_small_results_in_memory_count_as_the_objects_that_they_are(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "MOST_RECENT", 100_000)
+    with JobQueue(1, journal=path) as queue:
+        job = queue.run(range(20_000), do.succeed, chunksize=200)
+        held = [result for result in job._book.table.results if type(result) is int]
+        assert 0 < len(held) * 32 <= 100_000
+        assert job.results == [*range(20_000)]
+
+
+def test_a_shuffled_list_is_matched_in_little_memory() -> None:
+    count = 50_000
+    forms = [number.to_bytes(SIZE, "little") for number in range(count)]
+    random.Random(1).shuffle(forms)
+    before = sorted(forms)
+    today, recorded = (
+        [Block(b"".join(part[lo : lo + BLOCK]), None) for lo in range(0, count, BLOCK)] for part in (forms, before)
+    )
+    tracemalloc.start()
+    try:
+        found = match(today, recorded, range(count))
+        took = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.is_same
+    assert [before[slot] for slot in found.slots] == forms
+    assert took < 100 * count
 
 
 @pytest.mark.usefixtures("nothing_recent")

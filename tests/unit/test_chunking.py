@@ -5,7 +5,16 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.rules.chunking import GROWTH, LEAST_OF_SHARE, MOST_OF_SHARE, SMALLEST, TARGET_BYTES, ChunkSizer
+from mpqueue._core.rules.chunking import (
+    AHEAD_BYTES,
+    GROWTH,
+    LEAST_OF_SHARE,
+    MOST_OF_SHARE,
+    RESULT_BYTES,
+    SMALLEST,
+    TARGET_BYTES,
+    ChunkSizer,
+)
 from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS
 from mpqueue._wire.pace import CHUNK_SECONDS
 
@@ -119,6 +128,17 @@ def test_an_explicit_size_is_kept_as_far_as_there_are_items() -> None:
 
 def test_a_chunk_is_no_larger_than_the_ledger_can_count() -> None:
     assert ChunkSizer(10**9).size(10**9, 1) == MAX_CHUNK_ITEMS
+
+
+def test_a_chunk_brings_no_more_results_home_than_can_wait_for_a_disk() -> None:
+    sizer = sizer_for(0.0001)
+    usual, ahead = sizer.size(MANY, 1), sizer.window(2)
+    sizer.learn_results(10, 10 << 20)
+    assert sizer.size(MANY, 1) == RESULT_BYTES >> 20
+    assert sizer.window(2) == AHEAD_BYTES >> 20
+    for _ in range(100):
+        sizer.learn_results(10, 10)
+    assert (sizer.size(MANY, 1), sizer.window(2)) == (usual, ahead)
 
 
 def test_only_items_known_to_be_short_are_sent_in_advance() -> None:

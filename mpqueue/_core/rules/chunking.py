@@ -34,6 +34,10 @@ PREFETCH_BELOW = 2.5
 LEAST_PACE = 1e-9
 #: Bytes of pickled items that a chunk aims at, at most.
 TARGET_BYTES = 4 << 20
+#: Bytes of results that a chunk aims at, at most: they come home at once, and may have to wait for a journal's disk.
+RESULT_BYTES = 8 << 20
+#: What is known of the size of a result falls by this factor with each report at most.
+SMALLER = 0.75
 #: A stream holds items for so many seconds of all lanes, but at least so many for each and at most so many in all, and
 #: at most so many bytes of them.
 AHEAD_SECONDS = 0.25
@@ -43,7 +47,7 @@ AHEAD_BYTES = 256 << 20
 
 
 class ChunkSizer:
-    """What is known about the items of one job: how long they take, how large they are.
+    """What is known about the items of one job: how long they take, how large they and their results are.
 
     A chunk aims at ``chunk_seconds``, which the scheduler sets to the engine's.
     """
@@ -54,6 +58,7 @@ class ChunkSizer:
         self._largest = 0
         self.seconds_per_item: float | None = None
         self._bytes_per_item = 0.0
+        self._bytes_per_result = 0.0
         #: By which part an item's time in one report differs from what was known: 0 where all take the same.
         self._unevenness = 1.0
 
@@ -75,14 +80,19 @@ class ChunkSizer:
         """So many items were pickled into so many bytes."""
         self._bytes_per_item = size / items
 
+    def learn_results(self, items: int, size: int) -> None:
+        """The results of so many items have so many bytes."""
+        self._bytes_per_result = max(size / items, SMALLER * self._bytes_per_result)
+
     def window(self, lanes: int) -> int:
         """How many items a stream should hold, to keep so many lanes busy."""
         least = LEAST_AHEAD * lanes
         if self.seconds_per_item is None:
             return least
         ahead = min(AHEAD_SECONDS * lanes / self.seconds_per_item, MOST_AHEAD)
-        if self._bytes_per_item:
-            ahead = min(ahead, AHEAD_BYTES / self._bytes_per_item)
+        held = max(self._bytes_per_item, self._bytes_per_result)
+        if held:
+            ahead = min(ahead, AHEAD_BYTES / held)
         return max(least, int(ahead))
 
     @property
@@ -113,4 +123,6 @@ class ChunkSizer:
         size = min(by_time, self._largest * GROWTH, at_the_end, MAX_CHUNK_ITEMS)
         if self._bytes_per_item:
             size = min(size, TARGET_BYTES / self._bytes_per_item)
+        if self._bytes_per_result:
+            size = min(size, RESULT_BYTES / self._bytes_per_result)
         return max(1, min(int(size), pending))

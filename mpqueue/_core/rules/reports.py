@@ -107,6 +107,7 @@ def _learn(job: JobBook, report: ChunkReported) -> None:
     ran = report.done - report.first
     if ran > 0:
         job.sizer.learn(ran, report.busy)
+        job.sizer.learn_results(ran, report.size)
     job.seconds_used += report.busy
 
 

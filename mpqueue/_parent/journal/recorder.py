@@ -49,6 +49,8 @@ log = logging.getLogger("mpqueue")
 MOST_WAITING = 64 << 20
 #: Bytes of results, as they are written, that stay in memory: the newest ones, which listeners look at.
 MOST_RECENT = 32 << 20
+#: Bytes that an object takes in memory beside its content: a whole number takes 32, where one or two are written.
+OBJECT = 48
 
 Announcement = AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished
 Forward = Callable[[Any], None]
@@ -297,7 +299,7 @@ class Recorder:
         files = [(file, recording.number) for file in row.files]
         stored = None
         if held is not None and held.announcement is not None and row.done:
-            size = len(row.body.data) + sum(file.size for file in row.files)
+            size = len(row.body.data) + sum(file.size for file in row.files) + OBJECT * len(row.done)
             stored = _Stored(weakref.ref(held.announcement.job.table), row.done, number, size)
         done = None if held is None else partial(self._on_disk, recording, held, stored)
         refused = None if stored is None else stored.refuse

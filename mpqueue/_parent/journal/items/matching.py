@@ -1,7 +1,7 @@
 """Which of a job's items are which: the items of today against those that a journal has, by what they are.
 
-Both lists are gone through side by side. While they run in parallel, whole stretches are compared; an item that stands
-elsewhere waits until its like comes on the other side, so that memory is needed for what has moved only.
+Both lists are gone through side by side. While they run in parallel, whole stretches are compared. What stands
+elsewhere is put aside, packed, 28 bytes an item; in the end each is paired with its like, a part at a time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from struct import Struct
 from typing import NamedTuple
 
 from mpqueue._parent.journal.items.identity import SIZE
@@ -19,6 +20,8 @@ from mpqueue._parent.journal.items.identity import SIZE
 BLOCK = 4096
 #: Items from which on both sides count as running in parallel, and how many are looked for one by one until then.
 PARALLEL, PATIENCE = 64, 2048
+#: Into so many parts is divided what was put aside.
+PARTS = 256
 #: What stands in for a slot that there is not yet.
 NO_SLOT = 0xFFFFFFFF
 
@@ -129,18 +132,36 @@ class _Side:
         return at
 
 
-#: Where an item is, and its state.
-_Place = tuple[int, bytes]
-#: By identity, items that wait for their like: one, or a line of them.
-_Waiting = dict[bytes, _Place | deque[_Place]]
+_packed = Struct(f"<{SIZE}s8sI")
+_pack, _items_of = _packed.pack, _packed.iter_unpack
+
+
+class _Aside:
+    """Items of one side without their like so far, in the order in which they came, by the first byte of what they are.
+
+    Of a state eight bytes are kept: it is compared with one other state only.
+    """
+
+    def __init__(self) -> None:
+        self._parts = [bytearray() for _ in range(PARTS)]
+        self.any = False
+
+    def put(self, identity: bytes, place: int, state: bytes) -> None:
+        """One item: its index, or its slot."""
+        self.any = True
+        self._parts[identity[0]] += _pack(identity, state, place)
+
+    def take(self, part: int) -> Iterator[tuple[bytes, bytes, int]]:
+        """The items of one part: identity, state, place. They are gone then."""
+        taken, self._parts[part] = self._parts[part], bytearray()
+        return _items_of(taken)
 
 
 class _Matching:
     def __init__(self, today: Iterable[Block], recorded: Iterable[Block], order: Iterable[int]) -> None:
         self._match = Match()
         self._now, self._then, self._slots = _Side(today), _Side(recorded), iter(order)
-        self._came: _Waiting = {}  #: of today, without their like: index and state
-        self._were: _Waiting = {}  #: recorded, without their like: slot and state
+        self._came, self._were = _Aside(), _Aside()  #: of today, and recorded
 
     def match(self) -> Match:
         now, then = self._now, self._then
@@ -155,11 +176,28 @@ class _Matching:
                 apart = PATIENCE  # looked for once more, then
             else:
                 apart += self._come_together()
+        if self._came.any or self._were.any:
+            self._pair()
+        return self._match
+
+    def _pair(self) -> None:
+        """Pair what was put aside: equal ones in their order."""
         match = self._match
-        match.new = array("Q", _places(self._came)) + match.new
-        match.gone = array("I", sorted([*_places(self._were), *match.gone]))
+        for part in range(PARTS):
+            were: dict[bytes, _Line] = {}
+            for identity, state, slot in self._were.take(part):
+                _wait(were, identity, (slot, state))
+            for identity, state, index in self._came.take(part):
+                like = _pop(were, identity) if were else None
+                if like is not None:
+                    match.slots[index] = like[0]
+                    if like[1] != state:
+                        match.changed.append(index)
+            for line in were.values():
+                match.gone.extend(place[0] for place in (line if isinstance(line, deque) else (line,)))
+        match.new = array("Q", (index for index, slot in enumerate(match.slots) if slot == NO_SLOT))
+        match.gone = array("I", sorted(match.gone))
         match.changed = array("Q", sorted(match.changed))
-        return match
 
     def _take_same(self, size: int) -> None:
         """So many bytes are the same on both sides."""
@@ -190,45 +228,29 @@ class _Matching:
         found, first = self._match.slots, len(self._match.slots)
         found.extend([NO_SLOT] * (now // SIZE))
         identities, states = self._now.identities, self._now.states
-        if self._then.is_over and not self._were:  # nothing that was can be like them
+        if self._then.is_over and not self._were.any:  # nothing that was can be like them
             self._match.new.extend(range(first, len(found)))
         else:
-            for at in range(0, now, SIZE):
-                self._came_one(identities[at : at + SIZE], first + at // SIZE, states[at : at + SIZE])
+            put = self._came.put
+            for index, at in enumerate(range(0, now, SIZE), first):
+                put(identities[at : at + SIZE], index, states[at : at + SIZE])
         identities, states = self._then.identities, self._then.states
-        if self._now.is_over and not self._came:
+        if self._now.is_over and not self._came.any:
             self._match.gone.extend(islice(self._slots, then // SIZE))
         else:
-            for at in range(0, then, SIZE):
-                self._was_one(identities[at : at + SIZE], next(self._slots), states[at : at + SIZE])
+            put = self._were.put
+            for at, slot in zip(range(0, then, SIZE), self._slots):  # noqa: B905 - as many as there are
+                put(identities[at : at + SIZE], slot, states[at : at + SIZE])
         self._now.drop(now)
         self._then.drop(then)
 
-    def _came_one(self, identity: bytes, index: int, state: bytes) -> None:
-        like = _pop(self._were, identity)
-        if like is not None:
-            self._same(index, like[0], state, like[1])
-        elif self._then.is_over:
-            self._match.new.append(index)
-        else:
-            _put(self._came, identity, (index, state))
 
-    def _was_one(self, identity: bytes, slot: int, state: bytes) -> None:
-        like = _pop(self._came, identity)
-        if like is not None:
-            self._same(like[0], slot, like[1], state)
-        elif self._now.is_over:
-            self._match.gone.append(slot)
-        else:
-            _put(self._were, identity, (slot, state))
-
-    def _same(self, index: int, slot: int, now: bytes, before: bytes) -> None:
-        self._match.slots[index] = slot
-        if now != before:
-            self._match.changed.append(index)
+#: Where an item is, and its state; items of one identity: one, or a line of them.
+_Place = tuple[int, bytes]
+_Line = _Place | deque[_Place]
 
 
-def _put(waiting: _Waiting, identity: bytes, place: _Place) -> None:
+def _wait(waiting: dict[bytes, _Line], identity: bytes, place: _Place) -> None:
     line = waiting.get(identity)
     if line is None:
         waiting[identity] = place
@@ -238,7 +260,7 @@ def _put(waiting: _Waiting, identity: bytes, place: _Place) -> None:
         waiting[identity] = deque((line, place))
 
 
-def _pop(waiting: _Waiting, identity: bytes) -> _Place | None:
+def _pop(waiting: dict[bytes, _Line], identity: bytes) -> _Place | None:
     """The first that waits, which does so no longer; None where none does."""
     line = waiting.get(identity)
     if isinstance(line, deque):
@@ -249,12 +271,6 @@ def _pop(waiting: _Waiting, identity: bytes) -> _Place | None:
     if line is not None:
         del waiting[identity]
     return line
-
-
-def _places(waiting: _Waiting) -> list[int]:
-    """The places of all that wait, in order."""
-    lines = (line if isinstance(line, deque) else (line,) for line in waiting.values())
-    return sorted(place[0] for line in lines for place in line)
 
 
 def _common(one: bytes, other: bytes) -> int:
