@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import BY_NAME, BareLoop
+from benchmarks.handlers import KINDS
 from benchmarks.tables import an_item, best
 
 #: Ahead means by so much, no slower means within so much.
 AHEAD, NO_SLOWER = 0.95, 1.05
 OTHERS = tuple(name for name in BY_NAME if not name.startswith("mpqueue") and name != BareLoop.name)
+#: Times of what an array of as many bytes takes: of other objects, and of those that must be copied in the worker.
+AS_ARRAYS, COPIED = 1.5, 2.5
 #: Works of equal items that stay within `NEAR` of the ideal.
 EQUAL_WORKS = ("10 us", "1 ms", "20 ms")
 NEAR = 1.02
@@ -82,6 +85,7 @@ def goals(results: Results) -> Iterator[Goal]:
         for name in ("joblib", "ray"):
             yield Goal(f"100 MB {case} / {name}", results.over("closure", case, "mpqueue", name), AHEAD)
     yield Goal("100 MB, MB in the workers", results.time("closure", "weight", "mpqueue", metric="megabytes"), 115)
+    yield from _models(results)
     for name in ("mpqueue.Executor", "mpqueue"):
         yield Goal(f"one warm item, {name} / loky", results.over("one_item", "one item", name, "loky"), 1.5)
     for text, metric in (("first result of a cold queue", "after_import"), ("the same with its import", "seconds")):
@@ -92,6 +96,26 @@ def goals(results: Results) -> Iterator[Goal]:
         yield Goal(f"parent CPU an item {case} a listener, us", None if cost is None else cost * 1e6, bound)
     for metric, bound in (("create", 0.3), ("running_bytes", 150), ("done_bytes", 150)):
         yield Goal(f"a million items, {metric}", results.time("million", "1000000", "mpqueue", metric=metric), bound)
+
+
+def _models(results: Results) -> Iterator[Goal]:
+    """What batches of images and models carry, and their workers."""
+    for kind in KINDS:
+        for way in ("in", "out", "both"):
+            yield from _kind(results, kind, way)
+    for case in ("bound", "closure"):
+        yield Goal(f"a model {case} / best of the others", results.over("models", case, "mpqueue", *OTHERS), 1 / 3)
+    missing = results.time("replacement", "replacement", "mpqueue, preload")
+    yield Goal("from a worker's death to the next item with preload, seconds", missing, 0.06)
+
+
+def _kind(results: Results, kind: str, way: str) -> Iterator[Goal]:
+    """Of what is no array: as arrays, and no slower than anybody."""
+    case = f"{kind} {way}"
+    ours, numpy = (results.time("payload_kinds", name, "mpqueue") for name in (case, f"numpy {way}"))
+    ratio = None if ours is None or numpy is None else ours / numpy
+    yield Goal(f"{case} / numpy {way}", ratio, COPIED if kind == "bytes" else AS_ARRAYS)
+    yield Goal(f"{case} / best of the others", results.over("payload_kinds", case, "mpqueue", *OTHERS), NO_SLOWER)
 
 
 def _near(results: Results, case: str) -> float | None:

@@ -22,7 +22,18 @@ REASONS: dict[str, dict[str, str]] = {
         "written once and read in place, read-only. mpqueue's arrays arrive writable.",
         "": "A pipe is as fast as shared memory for what is small, and a chunk's books cost more than it does.",
     },
+    "models": {
+        "": "A model is copied once, into memory that all workers map. Who does that too is as fast as memory is, and "
+        "who forks workers that have it already copies nothing.",
+        "joblib": "joblib writes the arrays of an argument to files once, and finds them again as long as they are the "
+        "same; its workers map them read-only.",
+    },
+    "replacement": {
+        "": "A pool without blame, retries or a watch over its workers forks a new one as soon as one is gone.",
+    },
     "payload_kinds": {
+        "multiprocessing": "torch moves the memory of a tensor into shared memory, where it stays: what was sent once "
+        "is sent again without a copy.",
         "": "Objects whose types give no memory to a pickler, and are not among those that mpqueue takes apart itself, "
         "are pickled by everybody in the same way.",
     },

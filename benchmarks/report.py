@@ -24,6 +24,9 @@ PLOTS = ROOT / "docs" / "img" / "bench"
 #: CPU seconds taken away from a question from which on the page says so.
 TOLD_STOLEN = 3.0
 
+#: The load before a question from which on the page says so.
+TOLD_LOAD = 4.0
+
 #: What a reader must know before the figures of a question.
 NOTES = {
     "durations": "The ideal is the CPU time of the items alone, in as many processes at once, divided by the workers.",
@@ -36,9 +39,9 @@ NOTES = {
     "arrays": "Each repeat has fresh arrays. Whoever gets an array reads something of each of its pages, in the worker "
     "and in the parent, within the time measured.",
     "payload_kinds": "8 MB each. Whoever gets one reads something of it, in the worker and in the parent, within "
-    "the time measured; pixels of images take Pillow long to read, the same for everybody. Once torch is imported, "
-    "multiprocessing's pool is that of torch.multiprocessing: it hands tensors over in shared memory. With polars, the "
-    "program imports pyarrow too.",
+    "the time measured, and what is returned is made within it too; pixels of images take Pillow long to read, for "
+    "everybody. Once torch is imported, multiprocessing's pool is that of torch.multiprocessing: it hands tensors over "
+    "in shared memory. With polars, the program imports pyarrow too.",
     "closure": "The table is another one in each repeat. The last column is what all workers together weigh more when "
     "they have read it, shared pages counted once.",
     "models": "The model is another one in each repeat; the workers have imported torch. An item reads one of its "
@@ -113,6 +116,11 @@ def _circumstances(record: dict[str, Any], usual: str) -> Iterator[str]:
     cpu, rounds = record["machine"]["cpu"], _rounds(record)
     where = "" if cpu == usual else f" on {cpu}"
     yield f"Measured in {rounds} {'round' if rounds == 1 else 'rounds'}{where}."
+    if (load := record["load"][0]) > TOLD_LOAD:
+        yield (
+            f"Other programs kept the CPUs busy (a load of {load:.0f}): only figures of this question can be compared, "
+            "and what is short varies much."
+        )
     if (stolen := record.get("stolen", 0.0)) > TOLD_STOLEN:
         yield f"Meanwhile a hypervisor gave {stolen:.0f} s of CPU time to others, so times vary more than elsewhere."
 
