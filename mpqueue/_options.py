@@ -71,6 +71,8 @@ class JobOptions:
     items_per_task: int = 1  #: how many of its items count as one of ``max_items_per_worker``
     capture_output: bool = False  #: what its items write to stdout and stderr is kept with them
     seed: int = field(default_factory=draw_seed)  #: of its items' random numbers
+    max_failures: int | None = None  #: with more failed items than that it is cancelled
+    deadline: float | None = None  #: seconds from its start after which it is cancelled
     max_waiting: int | None = None  #: of an open job: how many items may wait before `add_items` does
     trace: bool = False  #: each report is kept for `Job.trace`, however many there are
 
@@ -134,6 +136,8 @@ def job_options(
     trace: bool = False,
     max_waiting: int | None = None,
     is_open: bool = False,
+    max_failures: int | None = None,
+    deadline: float | None = None,
 ) -> JobOptions:
     """Check what `create_job` was given and fold the queue's options in: what is given nearer wins."""
     check_timeout(timeout)
@@ -144,6 +148,9 @@ def job_options(
     check_bool("capture_output", capture_output)
     check_bool("trace", trace)
     check_bool("open", is_open)
+    if max_failures is not None:
+        check_number("max_failures", max_failures, low=0, integer=True)
+    _check_optional("deadline", deadline)
     if max_waiting is not None:
         check_number("max_waiting", max_waiting, low=1, integer=True)
         if not is_open:
@@ -159,6 +166,8 @@ def job_options(
         seed=choose_seed(seed),
         trace=trace,
         max_waiting=max_waiting,
+        max_failures=max_failures,
+        deadline=deadline,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from mpqueue._cli.durations import duration
 from mpqueue._cli.early_end import EarlyEnd, add_options
 from mpqueue._cli.function_names import load_function
 from mpqueue._cli.inputs import KINDS, of_files, read_items
@@ -95,6 +96,10 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     add("--handler-version", metavar="TEXT", help="the handler's version, in words of yours: with another one than in "
         "the journal everything runs again, and changed code alone is not warned of")  # fmt: skip
     add("--plan", action="store_true", help="say what would run, given what the journal has, and run nothing")
+    add("--max-failures", type=count_or_none, metavar="N", help="stop when more items than that have failed")
+    add(
+        "--deadline", type=duration, metavar="T", help="start no more items after this time, and let those that run end"
+    )
     add_options(parser)
     add("--on-error", choices=("continue", "stop", "skip"), default="continue", help="items that fail for good: go on "
         "(default), stop at the first, or go on and leave them out of the output")  # fmt: skip
@@ -137,6 +142,8 @@ def run(args: argparse.Namespace) -> int:
                 handler,
                 setup=setup,
                 capture_output=args.capture_output,
+                max_failures=args.max_failures,
+                deadline=args.deadline,
                 **record._asdict(),
             )
         except (HandlerPicklingError, TypeError, ValueError, OSError) as error:
@@ -239,6 +246,9 @@ def _follow(queue: JobQueue, started: JobRun, output: Output, args: argparse.Nam
         return Exit.INTERRUPTED
     rows.end()
     say_end(job)
+    if job.stopped_why is not None:
+        say(coloured("stopped:", "yellow"), f" {job.stopped_why}")
+        return Exit.FAILED if job.failed else say_drained(recorded=args.journal is not None)
     if early_end.left_some and not stopped:
         return say_drained(recorded=args.journal is not None)
     return Exit.GOOD if job.status is JobStatus.COMPLETED else Exit.FAILED

@@ -59,6 +59,7 @@ from mpqueue._core.rules import (
     overdue,
     reports,
     stealing,
+    stopping,
 )
 from mpqueue._core.state.books import Books, Decide
 from mpqueue._core.state.job_book import JobBook
@@ -156,6 +157,7 @@ class Scheduler:
         books.any_apart |= job.pending.any_apart
         job.sizer.chunk_seconds = books.engine.chunk_seconds
         self._begin_timing(job)
+        stopping.begin(books, job)
         books.commands.append(AnnounceStarted(job))
         fleet.start_again(books)
         if books.init_error is not None and not any(lane.state is LaneState.READY for lane in books.lanes):
@@ -327,6 +329,9 @@ class Scheduler:
                 fleet.nobody_came(books)
             case TimerKind.DRAINED:
                 draining.time_is_up(books, killed=bool(timer.detail))
+            case TimerKind.STOP:
+                if (job := stopping.due(books, timer)) is not None:
+                    self._cancel(job, kill=False)
             case TimerKind.SETUP_AGAIN | TimerKind.APART:
                 pass  # the step's dispatch finds that it may go on
             case _:

@@ -307,6 +307,11 @@ class Job(Generic[T_co, R_co]):
         return self._book.cancelled
 
     @property
+    def stopped_why(self) -> str | None:
+        """Why the job was cancelled without anybody's call: ``max_failures`` or ``deadline``; else None."""
+        return self._book.stopped_why
+
+    @property
     def items(self) -> Items[T_co, R_co]:
         """All items, in the order they were given, as views."""
         return Items(self._book.table)

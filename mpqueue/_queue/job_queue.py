@@ -62,6 +62,8 @@ class JobKeywords(TypedDict, total=False):
     version: str | None
     redo: Redo
     trace: bool
+    max_failures: int | None
+    deadline: float | None
 
 
 class JobQueue(SafeEmitter):
@@ -253,6 +255,8 @@ class JobQueue(SafeEmitter):
         version: str | None = None,
         redo: Redo = None,
         trace: bool = False,
+        max_failures: int | None = None,
+        deadline: float | None = None,
         open: bool = False,
         max_waiting: int | None = None,
     ) -> Job:
@@ -268,6 +272,9 @@ class JobQueue(SafeEmitter):
         ``item.stderr``, instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
         the same numbers each time; None: others each time, and ``job.seed`` says which.
         ``trace`` keeps the times of each single chunk for `Job.trace`, where else those of long jobs are merged.
+
+        A job stops early where more than ``max_failures`` items fail after its start, or where it is not over after
+        ``deadline`` seconds: it is cancelled, what runs may end, and ``job.stopped_why`` says so.
 
         An ``open`` job may begin without items, and gets more while it runs, by `add_items` and from its handlers
         (``current_item().add``), until `seal`: it ends when it is sealed and nothing of it is left. Where
@@ -310,6 +317,8 @@ class JobQueue(SafeEmitter):
             trace=trace,
             max_waiting=max_waiting,
             is_open=open,
+            max_failures=max_failures,
+            deadline=deadline,
         )
         record = record_options(strict=strict, update=update, key=key, version=version, redo=redo)
         check_job(self._backend, options)

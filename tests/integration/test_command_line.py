@@ -68,6 +68,10 @@ def open_gate(line):
         Gate(Path(".")).open()
     return wait_first(line)
 
+def slow(line):
+    threading.Event().wait(0.01)
+    return line
+
 def hang(line):
     if line != "quick":
         Gate(Path(".")).announce(line)
@@ -273,6 +277,21 @@ def test_the_first_failure_stops_where_that_was_asked_for(folder: Path) -> None:
     done = run(folder, *arguments, stdin="one\nbad\n" + "more\n" * 50_000, code=1)
     assert [row["status"] for row in rows_of(done)[:2]] == ["completed", "failed"]
     assert "not run" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "code", "said"),
+    [
+        ("--max-failures", "2", 1, "items failed, more than max_failures=2"),
+        ("--deadline", "0.5", 75, "it was not over after deadline=0.5 seconds"),
+    ],
+)
+def test_it_stops_early_and_says_why(option: str, value: str, code: int, said: str, folder: Path) -> None:
+    handler = "own:upper" if option == "--max-failures" else "own:slow"
+    arguments = ("run", handler, "-", "-j", "1", "--retries", "0", option, value)
+    done = run(folder, *arguments, stdin="bad\n" * 2000, code=code)
+    assert "not run" in done.stderr
+    assert said in done.stderr
 
 
 def test_retries_are_counted(folder: Path) -> None:

@@ -18,6 +18,45 @@ from tests.support.waiting import Gate, wait_until
 pytestmark = pytest.mark.slow
 
 
+# --- stopping by itself -----------------------------------------------------------------------------------------------
+
+
+def test_too_many_failures_stop_it_and_what_runs_may_end(tmp_path: Path) -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        recorder = Recorder(queue)
+        job = queue.run(range(100), do.fail, id="job", max_failures=3, chunksize=1)
+        recorder.check(job)
+        assert (job.status, job.cancelled) == (JobStatus.CANCELLED, True)
+        assert str(job.stopped_why).endswith(" items failed, more than max_failures=3")
+        assert 4 <= job.failed < 10
+        exactly = queue.run(range(3), do.fail, max_failures=3)
+        assert (exactly.status, exactly.stopped_why) == (JobStatus.COMPLETED_WITH_ERRORS, None)
+        # Failures count from its start.
+        queue.create_job("again", range(4), do.fail, max_failures=4)
+        queue.start("again").result()
+        assert queue.retry_failed("again").result().stopped_why is None
+
+
+@pytest.mark.parametrize("state", ["running", "paused", "open"])
+def test_its_deadline_stops_it(state: str, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        handler = do.only(1, do.block_until_told(gate))
+        job = queue.create_job("job", range(1, 5), handler, deadline=0.3, chunksize=1, open=True)
+        run = queue.start("job")
+        if state == "paused":
+            queue.pause("job")
+        if state != "open":
+            queue.seal("job")
+        wait_until(lambda: job.cancelled)
+        gate.open()
+        run.result()
+        assert job.status is JobStatus.CANCELLED
+        assert job.completed <= 1, "what ran may end, nothing more begins"
+        assert job.stopped_why == "it was not over after deadline=0.3 seconds"
+        assert queue.run([1], do.succeed, deadline=300.0).stopped_why is None
+
+
 # --- pause ----------------------------------------------------------------------------------------------------------
 
 

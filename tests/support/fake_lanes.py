@@ -249,9 +249,10 @@ class FakeLanes:
         priority: int = 0,
         chunksize: int | None = None,
         max_lanes: int | None = None,
+        **more: Any,
     ) -> JobBook:
         """Create a job; ``load`` is what loading its handler does, by lane and how often it was done there."""
-        options = JobOptions(retry or RetryPolicy(), timeout, setup_timeout, priority, chunksize, max_lanes)
+        options = JobOptions(retry or RetryPolicy(), timeout, setup_timeout, priority, chunksize, max_lanes, **more)
         return self._book(make_table(items), options, Handler(load))
 
     def stream(self, *, retry: RetryPolicy | None = None, max_lanes: int | None = None) -> JobBook:

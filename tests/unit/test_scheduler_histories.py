@@ -125,6 +125,8 @@ class Histories(RuleBasedStateMachine):
         priority=st.sampled_from((0, 0, 1)),
         max_lanes=st.sampled_from((None, None, 1, 2)),
         max_retries=st.sampled_from((3, 3, 0, 1)),
+        max_failures=st.sampled_from((None, None, 0, 3)),
+        deadline=st.sampled_from((None, None, None, 0.5, 20.0)),
         started=st.booleans(),
     )
     def create(
@@ -333,6 +335,7 @@ class Histories(RuleBasedStateMachine):
         for at, given in self.open_jobs.items():
             check_growth(self.jobs[at], given)
         for job in self.jobs:
+            assert job.cancelled or job.stopped_why is None
             if job.started_at is not None and not job.cancelled:
                 check_outcomes(job, fleet.books.max_memory, exactly=not self.rough)
         fleet.close()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, ForgetJob, Retrying, SetFlags
+from mpqueue._core.rules import stopping
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
@@ -69,6 +70,7 @@ def _record_failure(books: Books, job: JobBook, index: int, failure: Failure, pi
         job.table.fail(index, failure)
         job.failed += 1
         fates.failed.add(index)
+        stopping.count_failures(books, job)
     elif job.cancelled:
         job.table.status[index] = PENDING
         fates.silent.add(index)

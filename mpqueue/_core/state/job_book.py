@@ -72,6 +72,8 @@ class JobBook:
     last_setup_failure: Failure | None = None
     fault: InternalError | None = None  #: the mistake of mpqueue's own that ended it
     held_back: bool = False  #: nothing is sent while too much of it waits to be written
+    failed_before: int = 0  #: items that had failed when it was started
+    stopped_why: str | None = None  #: why it was cancelled, where nobody did that
     restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again
 
     def __post_init__(self) -> None:

@@ -44,6 +44,11 @@ class JobView(Protocol):
         ...
 
     @property
+    def stopped_why(self) -> str | None:
+        """Why it was cancelled, where nobody did that."""
+        ...
+
+    @property
     def cancelled(self) -> bool:
         """True from `cancel` on."""
         ...

@@ -27,6 +27,7 @@ class RecordedBook:
 
     paused = False
     sealed = True
+    stopped_why: str | None = None
 
     def __init__(self, reader: Reader, recorded: RecordedJob) -> None:
         self._reader = reader

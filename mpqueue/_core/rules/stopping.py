@@ -1,0 +1,35 @@
+"""Jobs that stop early by themselves: too many of their items failed, or their time is up."""
+
+from __future__ import annotations
+
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.timer_heap import Timer, TimerKind
+
+
+def begin(books: Books, job: JobBook) -> None:
+    """The job starts: from now on its failures and its time count."""
+    job.stopped_why = None
+    job.failed_before = job.failed
+    if job.options.deadline is not None:
+        books.timers.add(books.now + job.options.deadline, TimerKind.STOP, job.number, 0, job.epoch)
+
+
+def count_failures(books: Books, job: JobBook) -> None:
+    """An item has failed: with one too many the job stops before anything else goes out."""
+    most = job.options.max_failures
+    if most is not None and job.failed - job.failed_before > most:
+        books.timers.add(books.now, TimerKind.STOP, job.number, 1, job.epoch)
+
+
+def due(books: Books, timer: Timer) -> JobBook | None:
+    """The job that is to be cancelled now, with the reason noted; None where it has ended, or is being cancelled."""
+    job = books.jobs.get(timer.subject)
+    if job is None or job.epoch != timer.epoch or job.cancelled:
+        return None
+    failed, options = job.failed - job.failed_before, job.options
+    if timer.detail:
+        job.stopped_why = f"{failed} items failed, more than max_failures={options.max_failures}"
+    else:
+        job.stopped_why = f"it was not over after deadline={options.deadline:g} seconds"
+    return job
