@@ -346,7 +346,8 @@ class Job(Generic[T_co, R_co]):
 
         ``print(job.report())``, or ``job.report().save("report.html")``. Of a job that runs still: so far; after
         `retry_failed`: of the last run. ``alone`` is a job with the same handler that one worker ran, to compare with.
-        Costs about 1 us an item. Raises ValueError for a job that was never started, or not by this program.
+        Costs about 1 us an item; where items or results are big, one of them is pickled once more. Raises ValueError
+        for a job that was never started, or not by this program.
         """
         from mpqueue._report.job_report import make_report  # which few programs need
 

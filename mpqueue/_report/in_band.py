@@ -57,13 +57,19 @@ class InBand(NamedTuple):
 def of_items(table: ItemTable) -> InBand | None:
     """In the first item that has completed. Runs the code by which it is pickled, once or a few times."""
     at = table.status.find(COMPLETED)
-    return None if at < 0 else in_band(table.payloads[at])
+    return None if at < 0 else _safely(table.payloads[at])
 
 
 def of_results(table: ItemTable) -> InBand | None:
     """In the result of that item, where it is in memory."""
     at = table.status.find(COMPLETED)
-    return None if at < 0 or type(table.results[at]) is Elsewhere else in_band(table.results[at])
+    return None if at < 0 or type(table.results[at]) is Elsewhere else _safely(table.results[at])
+
+
+def _safely(obj: Any) -> InBand | None:
+    with contextlib.suppress(Exception):  # an object of the user's may do anything when it is looked at
+        return in_band(obj)
+    return None
 
 
 def in_band(obj: Any, depth: int = DEPTH) -> InBand | None:
@@ -79,7 +85,7 @@ def in_band(obj: Any, depth: int = DEPTH) -> InBand | None:
 
 
 def _size(obj: Any) -> int:
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception):  # parts of what can be pickled that can't be by themselves
         return weigh_in_band(obj)
     return 0
 

@@ -69,6 +69,18 @@ class Closed:
         return Closed, tuple(range(100_000))
 
 
+class Prickly(Closed):
+    """An object that can't be looked into."""
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "__dict__":
+            raise RuntimeError("not yours")
+        return super().__getattribute__(name)
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return Prickly, tuple(range(100_000))
+
+
 def copied_items(item: object) -> JobBook:
     run = Run([item] * 10)
     run.chunk(0, 10, unpacking=4.0, size=20_000_000, items=10)
@@ -237,6 +249,7 @@ def bound(cpu: float, delayed: float = 0.0) -> JobBook:
             "40 % of the time went into pickling and unpickling items",
             "the dict of 539 kB in one is copied into the pickle and out of it: put numbers into a numpy array",
         ),
+        (lambda: copied_items(Prickly()), "40 %", "they are 2.00 MB each: send paths"),
         (lambda: copied_items((bytes(2_000_000), [1])), "40 %", "they are 2.00 MB each: send paths"),
         (lambda: copied_items([np.zeros(250_000), "text"]), "40 %", "they are 2.00 MB each: send paths"),
         (
