@@ -100,6 +100,8 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     add(
         "--deadline", type=duration, metavar="T", help="start no more items after this time, and let those that run end"
     )
+    add("--cost", choices=("size", "recorded"), help="what goes first: the largest files, or what took longest "
+        "in the last run, as the journal has it (default: in their order)")  # fmt: skip
     add_options(parser)
     add("--on-error", choices=("continue", "stop", "skip"), default="continue", help="items that fail for good: go on "
         "(default), stop at the first, or go on and leave them out of the output")  # fmt: skip
@@ -144,6 +146,7 @@ def run(args: argparse.Namespace) -> int:
                 capture_output=args.capture_output,
                 max_failures=args.max_failures,
                 deadline=args.deadline,
+                cost=os.path.getsize if args.cost == "size" else args.cost,
                 **record._asdict(),
             )
         except (HandlerPicklingError, TypeError, ValueError, OSError) as error:

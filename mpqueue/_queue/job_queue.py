@@ -25,7 +25,7 @@ from mpqueue._queue.growing.open_job import add_items, make_growing
 from mpqueue._queue.host import QueueHost
 from mpqueue._queue.job import Job
 from mpqueue._queue.live_pages import LivePages, QueueView
-from mpqueue._queue.new_job import NewJob, RecordOptions, record_options
+from mpqueue._queue.new_job import Cost, NewJob, RecordOptions, check_cost, record_options
 from mpqueue._queue.open_runs import JobStarter, OpenRuns
 from mpqueue._queue.recorded.again import Redo
 from mpqueue._queue.recorded.job_plan import JobPlan, plan
@@ -64,6 +64,7 @@ class JobKeywords(TypedDict, total=False):
     trace: bool
     max_failures: int | None
     deadline: float | None
+    cost: Cost
 
 
 class JobQueue(SafeEmitter):
@@ -257,6 +258,7 @@ class JobQueue(SafeEmitter):
         trace: bool = False,
         max_failures: int | None = None,
         deadline: float | None = None,
+        cost: Cost = None,
         open: bool = False,
         max_waiting: int | None = None,
     ) -> Job:
@@ -272,6 +274,10 @@ class JobQueue(SafeEmitter):
         ``item.stderr``, instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
         the same numbers each time; None: others each time, and ``job.seed`` says which.
         ``trace`` keeps the times of each single chunk for `Job.trace`, where else those of long jobs are merged.
+
+        With ``cost`` the costliest items go first, so that no long one is left for the end: a function of an item
+        (``os.path.getsize``), a number for each, or ``"recorded"``: the seconds that it took when it ran last, as the
+        journal has it. Items of which nothing is known count as the mean. Any unit will do.
 
         A job stops early where more than ``max_failures`` items fail after its start, or where it is not over after
         ``deadline`` seconds: it is cancelled, what runs may end, and ``job.stopped_why`` says so.
@@ -323,13 +329,16 @@ class JobQueue(SafeEmitter):
         record = record_options(strict=strict, update=update, key=key, version=version, redo=redo)
         check_job(self._backend, options)
         self._jobs.check_free(id)
+        check_cost(cost, is_open=open, has_journal=self._engine.recorder is not None)
         if open and self._engine.recorder is not None:
             raise ValueError("open: expected False, since the queue's journal records jobs with a list of items only")
         began = self._engine.clock.now()
         table = make_table(items) if not open else make_growing(() if items is _NOTHING else items)
         travels = self._backend.capabilities.handlers_travel
         seed_given = seed is not None
-        new = NewJob(id, table, options, handler, setup, seed_given=seed_given, travels=travels, is_open=open)
+        new = NewJob(
+            id, table, options, handler, setup, seed_given=seed_given, travels=travels, is_open=open, cost=cost
+        )
         packed: PackedHandler = new.book.handler
         new.book.timings.handler_packed(self._engine.clock.now() - began, packed.size, packed.weight)
         return self._jobs.add(new, record).job
@@ -350,7 +359,7 @@ class JobQueue(SafeEmitter):
         """
         self._closer.check_open("plan a job")
         record = {name: value for name, value in options.items() if name in RecordOptions._fields}
-        rest = {name: value for name, value in options.items() if name not in record}
+        rest = {name: value for name, value in options.items() if name not in record and name != "cost"}
         defaults = {"max_retries": None, "retry": None, "timeout": None, "priority": 0, "chunksize": None}
         checks.job_options(self._options, **{**defaults, **rest})  # type: ignore[arg-type]
         recorder = self._engine.recorder

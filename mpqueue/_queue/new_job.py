@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
+import math
 import os
 import platform
 import sys
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain, compress
@@ -37,6 +39,10 @@ log = logging.getLogger("mpqueue")
 
 #: How often a program has to end while an item runs, at least, until the item is taken to be the reason.
 LEAST_ENDS = 3
+#: A number for each item, how to get it, or (`RECORDED`) from the journal; None: the items have an order of their own.
+Cost = Callable[[Any], float] | Sequence[float] | str | None
+#: By what the items took when they ran last, as the journal has it.
+RECORDED = "recorded"
 #: Bytes up to which a handler is kept in the journal.
 MOST_HANDLER = 4 << 20
 
@@ -93,12 +99,16 @@ class NewJob:
         seed_given: bool = False,
         travels: Travels = Travels.IN_MEMORY,
         is_open: bool = False,
+        cost: Cost = None,
     ) -> None:
         packed = pack_handler(job_id, handler, setup, table.rule, options.seed, travels=travels)
         if is_open:
             packed = packed._replace(frame=packed.frame._replace(is_open=True))
         #: The number is to be set before anybody starts it.
         self.book = JobBook(0, job_id, table, options, packed, sealed=not is_open)
+        if cost is not None and not isinstance(cost, str):
+            self.book.order_by(costs_of(cost, table))
+        self._by_recorded_cost = isinstance(cost, str)
         table.replay = partial(replay_item, packed)
         self._functions = (handler, setup)
         self._seed_given = seed_given
@@ -200,6 +210,7 @@ class NewJob:
         places = reader.places(recorded)
         afresh = _marked(len(table), chain(match.changed, again.afresh))
         unreadable = [index for index in reader.fill(table, recorded) if not afresh[index]]
+        self._order_by_record()
         for index in unreadable:
             table.status[index], table.results[index] = PENDING, None
         if unreadable:
@@ -275,11 +286,56 @@ class NewJob:
             table.fail(index, failure)
         return _Suspects(found, make_row(table, failed, tries) if failed else None)
 
+    def _order_by_record(self) -> None:
+        """By what the items took, as the journal has it, where that was asked for."""
+        if self._by_recorded_cost:
+            self.book.order_by(_with_mean(self.book.table.elapsed))
+
     def _take_seed(self, seed: int) -> None:
         book = self.book
         book.options = dataclasses.replace(book.options, seed=seed)
         book.handler = book.handler._replace(frame=book.handler.frame._replace(seed=seed))
         book.table.replay = partial(replay_item, book.handler)
+
+
+def check_cost(cost: Cost, *, is_open: bool, has_journal: bool) -> None:
+    """Raise TypeError or ValueError for what is no cost here."""
+    if cost is None:
+        return
+    if is_open:
+        raise ValueError("cost: expected None for an open job, whose items run in the order in which they come")
+    if isinstance(cost, str) and cost != RECORDED:
+        raise ValueError(f"cost: expected a function, a number for each item or {RECORDED!r}, got {shown(cost)}")
+    if isinstance(cost, str) and not has_journal:
+        raise ValueError(f"cost: expected a queue with a journal for {RECORDED!r}, got one without")
+    if not callable(cost) and not isinstance(cost, Iterable):
+        raise TypeError(f"cost: expected a function of an item, got {shown(cost)} of type {type(cost).__name__}")
+
+
+def costs_of(cost: Callable[[Any], float] | Sequence[float], table: ItemTable) -> array[float]:
+    """What each item costs. Raises TypeError or ValueError for what is no number, and what ``cost`` raises."""
+    count = len(table)
+    given = map(cost, table.payloads) if callable(cost) else iter(cost)
+    costs: array[float] = array("d")
+    for index, value in enumerate(given):
+        name = f"cost of item {shown(table.id_of(index))}" if index < count else "cost"
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise TypeError(f"{name}: expected a number, got {shown(value)} of type {type(value).__name__}") from None
+        if not math.isfinite(number):
+            raise ValueError(f"{name}: expected a finite number, got {number}")
+        costs.append(number)
+    if len(costs) != count:
+        raise ValueError(f"cost: expected a number for each of {count} items, got {len(costs)}")
+    return costs
+
+
+def _with_mean(took: Sequence[float]) -> array[float]:
+    """The same, with the mean where nothing is known."""
+    known = [seconds for seconds in took if seconds > 0]
+    mean = math.fsum(known) / len(known) if known else 0.0
+    return array("f", (seconds if seconds > 0 else mean for seconds in took))
 
 
 def _marked(count: int, indices: Iterable[int]) -> bytearray:

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -632,3 +633,58 @@ def test_retry_failed_refuses_jobs_that_have_not_ended_or_were_cancelled(tmp_pat
         run.result()
         with pytest.raises(JobStateError, match="cancelled"):
             queue.retry_failed("job")
+
+
+# --- the costliest first --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cost", [float, [3, 1.5, 7, 3], (3.0, 1.5, 7.0, 3.0)])
+def test_the_costliest_items_run_first(cost: Any, tmp_path: Path) -> None:
+    with JobQueue(1) as queue:
+        job = queue.run([3, 1.5, 7, 3], partial(append_to, tmp_path / "order"), cost=cost, chunksize=1)
+        assert job.results == [3, 1.5, 7, 3]
+    assert (tmp_path / "order").read_text().split() == ["7", "3", "3", "1.5"]
+
+
+def append_to(path: Path, item: float) -> float:
+    with path.open("a") as file:
+        file.write(f"{item}\n")
+    return item
+
+
+def test_what_items_took_last_time_is_their_cost_where_that_is_said(tmp_path: Path) -> None:
+    def handler(item: float) -> float:
+        threading.Event().wait(item)
+        return append_to(tmp_path / "order", item)
+
+    items = [0.05, 0.2, 0.1, 0.0]
+    with JobQueue(1, journal=tmp_path / "run.db") as queue:
+        took = {item.payload: item.elapsed for item in queue.run(items, handler, id="job", chunksize=1).items}
+    (tmp_path / "order").unlink()
+    with JobQueue(1, journal=tmp_path / "run.db") as queue:
+        queue.run([*items, 0.01], handler, id="job", update=True, redo="all", cost="recorded", chunksize=1)
+    order = [float(line) for line in (tmp_path / "order").read_text().split()]
+    took[0.01] = sum(took.values()) / 4  # of which nothing is known
+    assert order == sorted(took, key=lambda item: -took[item])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"cost": [1, 2]}, ValueError, "expected a number for each of 3 items, got 2"),
+        ({"cost": [1, 2, 3, 4]}, ValueError, "expected a number for each of 3 items, got 4"),
+        ({"cost": len}, TypeError, "object of type 'int' has no len"),
+        ({"cost": str}, ValueError, "got inf"),
+        ({"cost": lambda item: None}, TypeError, "cost of item 0: expected a number, got None of type NoneType"),
+        ({"cost": "size"}, ValueError, "expected a function, a number for each item or 'recorded', got 'size'"),
+        ({"cost": "recorded"}, ValueError, "expected a queue with a journal for 'recorded'"),
+        ({"cost": 3}, TypeError, "expected a function of an item, got 3"),
+        ({"cost": float, "open": True}, ValueError, "expected None for an open job"),
+    ],
+)
+def test_what_is_no_cost_is_refused(options: Any, error: type[Exception], said: str) -> None:
+    items = [1, 2, 3] if options["cost"] is not str else [1, float("inf"), 3]
+    with JobQueue(1) as queue:
+        with pytest.raises(error, match=said):
+            queue.create_job("job", items, do.double, **options)
+        assert queue.jobs() == []

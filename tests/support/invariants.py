@@ -9,7 +9,7 @@ from mpqueue._core.rules import isolation
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, LaneBook, LaneState
-from mpqueue._core.state.pending import PendingItems
+from mpqueue._core.state.pending import LongestFirst, PendingItems
 from mpqueue._core.state.timer_heap import Timer, TimerKind
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY, JobStatus
 
@@ -62,6 +62,8 @@ def check_counters(job: JobBook) -> None:
 def waiting_items(pending: PendingItems) -> list[int]:
     """All items that wait to be dispatched."""
     fresh = [index for lo, hi in pending._fresh for index in range(lo, hi)]
+    if isinstance(pending, LongestFirst):
+        fresh += [index for _, index in pending._heap]
     grouped = [index for group in pending._groups for index in group]
     waiting = [*fresh, *pending._due, *pending._suspects, *grouped]
     assert len(pending) == len(waiting)

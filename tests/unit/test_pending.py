@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.state.pending import MOST_JOINED, Care, PendingItems
+from mpqueue._core.state.pending import MOST_JOINED, Care, LongestFirst, PendingItems
 from tests.support.invariants import waiting_items
 
 
@@ -182,3 +182,28 @@ def test_items_taken_in_any_sizes_come_out_once_and_in_order(count: int, sizes: 
             if pending:
                 taken.extend(pending.take(size)[0])
     assert taken == list(range(count))
+
+
+@given(
+    costs=st.lists(st.sampled_from((0.0, 1.0, 1.5, 7.0)), max_size=40),
+    sizes=st.lists(st.integers(1, 9), min_size=60, max_size=60),
+    back=st.sets(st.integers(0, 30)),
+)
+def test_the_costliest_items_go_first_and_equal_ones_in_their_order(
+    costs: list[float], sizes: list[int], back: set[int]
+) -> None:
+    pending, order = LongestFirst(costs), list[int]()
+    for at, size in enumerate(sizes):
+        if not pending:
+            break
+        taken, _ = pending.take(size)
+        assert 1 <= len(taken) <= size
+        if at in back:
+            pending.add(range(taken[0], taken[0] + 1))
+            taken = taken[1:]
+        order += taken
+    assert sorted(order) == [*range(len(costs))]
+    if not back:
+        assert order == sorted(range(len(costs)), key=lambda index: (-costs[index], index))
+    pending.clear()
+    assert len(pending) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import random
 from collections import Counter
 from typing import Any
 
@@ -288,3 +290,25 @@ def test_lanes_may_be_added_while_jobs_run() -> None:
     fleet.run_until_over(job)
     assert len(fleet.books.lanes) == 4
     assert fleet.now < 5.0
+
+
+@pytest.mark.parametrize("lanes", [2, 7, 16, 64])
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
+def test_with_costs_all_is_over_within_two_percent_of_list_scheduling(lanes: int, sigma: float) -> None:
+    rng = random.Random(lanes)
+    seconds = [rng.lognormvariate(0.0, sigma) for _ in range(300)]
+    fleet = watched(lanes)
+    job = fleet.job([succeed(each) for each in seconds])
+    job.order_by(seconds)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert job.duration is not None
+    assert job.duration - fleet.start_seconds <= 1.02 * longest_first(seconds, lanes)
+
+
+def longest_first(seconds: list[float], lanes: int) -> float:
+    """When the last item ends, where each lane takes the longest item that is left."""
+    ends = [0.0] * lanes
+    for each in sorted(seconds, reverse=True):
+        heapq.heappush(ends, heapq.heappop(ends) + each)
+    return max(ends)

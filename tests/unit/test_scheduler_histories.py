@@ -128,15 +128,25 @@ class Histories(RuleBasedStateMachine):
         max_failures=st.sampled_from((None, None, 0, 3)),
         deadline=st.sampled_from((None, None, None, 0.5, 20.0)),
         started=st.booleans(),
+        costed=st.booleans(),
     )
     def create(
-        self, items: list[Item], started: bool, max_retries: int, timeout: float | None, load: Any, **options: Any
+        self,
+        items: list[Item],
+        started: bool,
+        costed: bool,
+        max_retries: int,
+        timeout: float | None,
+        load: Any,
+        **options: Any,
     ) -> None:
         """Create a job, and perhaps start it."""
         if timeout is None:
             items = [item for item in items if item.tries[0].outcome is not Outcome.HANG]
         options.update(timeout=timeout, load=load, setup_timeout=None if load is None else 5.0)
         job = self.fleet.job(items, retry=RetryPolicy(max_retries=max_retries), **options)
+        if costed:
+            job.order_by([item.tries[0].seconds for item in items])
         self.jobs.append(job)
         if started:
             self.fleet.start(job)

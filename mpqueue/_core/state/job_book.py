@@ -6,14 +6,14 @@ Written by the scheduler only (and so by the coordinator's thread only); `Job`, 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.rules.chunking import ChunkSizer
 from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import Failure, ItemTable
-from mpqueue._core.state.pending import Care, PendingItems
+from mpqueue._core.state.pending import Care, LongestFirst, PendingItems
 from mpqueue._core.state.timings import Timings
 from mpqueue._options import JobOptions
 from mpqueue._wire.added_items import AddedItems
@@ -74,12 +74,18 @@ class JobBook:
     held_back: bool = False  #: nothing is sent while too much of it waits to be written
     failed_before: int = 0  #: items that had failed when it was started
     stopped_why: str | None = None  #: why it was cancelled, where nobody did that
+    costs: Sequence[float] | None = None  #: of its items, of which the costliest go first; None: the first do
     restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again
 
     def __post_init__(self) -> None:
-        self.pending = PendingItems(len(self.table))
+        self.order_by(self.costs)
         self.sizer = ChunkSizer(self.options.chunksize)
         self.timings = Timings(traced=self.options.trace)
+
+    def order_by(self, costs: Sequence[float] | None) -> None:
+        """Its items go out in the order of falling costs (None: in their own). Before it is started, by its maker."""
+        self.costs = costs
+        self.pending = PendingItems(len(self.table)) if costs is None else LongestFirst(costs)
 
     @property
     def total(self) -> int:

@@ -121,6 +121,7 @@ class PlainWriter:
             "items": len(table),
             "stream": isinstance(table, StreamTable),
             "open": isinstance(table, GrowingTable),
+            "costs": None if book.costs is None else [*book.costs],
             "sealed": book.sealed,
             "listed": book.listed,
             "options": {
@@ -187,6 +188,7 @@ class PlainReader:
             None,
             sealed=form["sealed"],
             listed=form["listed"],
+            costs=form.get("costs"),
         )
         if (before := form.get("before")) is not None:
             _restore(book, before)
