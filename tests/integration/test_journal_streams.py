@@ -7,6 +7,7 @@ import gc
 import itertools
 import logging
 import os
+import random
 import signal
 import sqlite3
 import tempfile
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import anyio
 import anyio.lowlevel
@@ -28,7 +30,10 @@ import mpqueue
 from mpqueue import ItemStatus, JobQueue, JobStatus, TooManyFailuresError, current_item
 from mpqueue._cli.command_line import main
 from mpqueue._dropin.map.item_iterator import ItemIterator
+from mpqueue._parent.journal import journal_writer
+from mpqueue._parent.journal.items.streams import recall as recall_module
 from mpqueue._parent.journal.items.streams.recall import Recall
+from mpqueue._parent.journal.items.streams.sieve import Sieve
 from mpqueue._parent.journal.items.streams.stream_items import StreamItems
 from mpqueue._parent.journal.items.streams.stream_rows import Awaited, StreamRows, keep_item
 from mpqueue._parent.journal.journal_file import folder_of
@@ -157,13 +162,14 @@ def test_equal_items_are_told_apart_by_their_order_however_they_are_looked_up(ru
     recorded: dict[tuple[int, int], int] = {}
     numbers = itertools.count()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        stack.enter_context(patch.object(recall_module, "MOST_RECENT", 2))  # more than two are put away
         journal = Journal(f"{folder}/run.db", lambda: 0.0, make)
         stack.callback(journal.close)
         journal.post(Entry([("UPDATE jobs SET total = 0", ())]))
         journal.flush()
         for batches in runs:
             came: Counter[int] = Counter()
-            recall = Recall(journal.path, journal.reader.read_file, 1, 1, pytest.fail)
+            recall = Recall(journal.path, journal.reader.read_file, 1, 1, len(recorded), pytest.fail)
             stack.callback(recall.close)
             for batch in batches:
                 entries = [*StreamItems(iter(batch))]
@@ -178,6 +184,24 @@ def test_equal_items_are_told_apart_by_their_order_however_they_are_looked_up(ru
                         rows.append((awaited, COMPLETED, prepare((COMPLETED, entry.state, 1, (result,)))))
                 journal.post(Entry(StreamRows(tuple(rows)).statements(1)))
                 journal.flush()
+
+
+def test_what_was_put_into_a_sieve_is_found_and_little_else() -> None:
+    sieve, numbers = Sieve(), random.Random(5)
+    inside, outside = ([numbers.randbytes(16) for _ in range(5000)] for _ in range(2))
+    for identity in inside:
+        sieve.add(identity)
+    assert all(identity in sieve for identity in inside)
+    assert sum(identity in sieve for identity in outside) < 5
+
+
+@both
+def test_a_consumer_that_waits_does_not_wait_for_a_group_of_rows(
+    imap: Callable[..., ItemIterator[Any]], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_writer, "GROUP", 1000.0)
+    results = imap(do.succeed, iter(range(50)), journal=path, concurrency=2, chunksize=2, buffersize=5)
+    assert sorted(results) == [*range(50)]
 
 
 def test_random_numbers_follow_the_item(path: Path) -> None:
@@ -554,6 +578,23 @@ def make(item: dict[str, Any]) -> Any:
             raise Odd(1, "odd")
         case _:
             return item["value"]
+
+
+def test_results_that_count_no_more_are_pruned(path: Path, calls: Calls) -> None:
+    big = ["x" * 300_000, "y", "z"]
+    assert len([*once(calls, big, journal=path, version="1")]) == 3
+    assert len([*once(calls, "z", journal=path, version="2")]) == 1
+    calls.take()
+    with JobQueue(1, journal=path) as queue:
+        assert queue.prune(gone=False).items == 0
+        assert len([*folder_of(str(path)).iterdir()]) == 1
+        assert queue.prune().items == 2
+        assert not folder_of(str(path)).exists() or not [*folder_of(str(path)).iterdir()]
+        assert queue.prune().items == 0
+    assert counts(path)[1:] == (1, 0, 1)
+    assert len([*once(calls, big, journal=path, version="2")]) == 3
+    assert len(calls.take()) == 2
+    assert counts(path)[1:] == (3, 0, 3)
 
 
 def test_all_of_a_stream_is_kept_looked_at_pruned_and_cleared(

@@ -120,9 +120,14 @@ class JobBook:
         return self.packed[0].care if self.packed else self.pending.next_care
 
     @property
+    def nothing_under_way(self) -> bool:
+        """True where every item that has come has its final status."""
+        return self.completed + self.failed == len(self.table)
+
+    @property
     def all_ended(self) -> bool:
         """True where every item has its final status."""
-        return self.sealed and self.completed + self.failed == len(self.table)
+        return self.sealed and self.nothing_under_way
 
     def may_use(self, lane: int, now: float) -> bool:
         """False where the job's setup failed on that lane, for now or for good."""

@@ -74,6 +74,7 @@ class ItemIterator(Generic[R]):
             while not self._begin_block():
                 if not self._read():
                     self._results.check()
+                    self._results.stream.expect()
                     self._results.hear(self._results.news.take())
             if self._is_closed:
                 if self._spoke:  # what was logged is told before the loop is over
@@ -97,6 +98,7 @@ class ItemIterator(Generic[R]):
                     await let_others_run()
                 else:
                     self._results.check()
+                    self._results.stream.expect()
                     self._results.hear(await self._results.news.take_later())
             if self._is_closed:
                 await self._lent.await_end_later()

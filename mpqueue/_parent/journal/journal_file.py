@@ -25,7 +25,7 @@ from mpqueue._parent.journal.kept_values import VALUE, BigFile
 from mpqueue._parent.journal.migrations import migrate
 from mpqueue._parent.journal.pruning import shrinking
 from mpqueue._parent.journal.pruning.compaction import Compacted, compact, present_slots
-from mpqueue._parent.journal.pruning.stream_files import unnamed_files
+from mpqueue._parent.journal.pruning.stream_pruning import prune_stream
 from mpqueue._parent.journal.schema import APPLICATION, OWNED, SCHEMA, VERSION, check_version
 from mpqueue._parent.journal.sealed import Place, Unsealed, unseal
 from mpqueue._whole_file import whole_file
@@ -305,7 +305,7 @@ class Store:
     def compact_job(self, number: int, *, gone: bool) -> Compacted:
         """Write a job's rows anew, few instead of many, all or nothing; with ``gone`` without what is gone.
 
-        Of a stream, which has a row for each item, files go that no row names.
+        Of a stream, which has a row for each item, rows go that count no more, and files that no row names.
 
         Raises `JournalError` for rows that are damaged, and `sqlite3.Error`.
         """
@@ -319,7 +319,8 @@ class Store:
                 return ()
             count, places, generation = job
             if generation is not None:
-                return unnamed_files(run, number, self.path)
+                found = prune_stream(run, number, generation, self.path, gone=gone)
+                return found.files
             present = None
             if gone and places is not None:
                 present = present_slots(places, Place("jobs.places", number), count, self.path)

@@ -456,7 +456,7 @@ class _Keeping(Aside[Row | StreamRows]):
 def _note_of_stream(job: JobBook, table: RecordedStreamTable, announcement: Announcement, number: int) -> _Note:
     """What an announcement brings of a stream. Tries count once their item has ended.
 
-    It is to be there at once where items take long, and where all that is under way waits for the disk.
+    It is to be there at once where items take long, and where the consumer waits while nothing else is under way.
     """
     match announcement:
         case AnnounceItems():
@@ -465,7 +465,8 @@ def _note_of_stream(job: JobBook, table: RecordedStreamTable, announcement: Anno
             statements: list[Statement] = [(RETRIED, (len(again), number))] if again else []
             draft = StreamDraft(table, ended) if ended else None
             seconds = job.sizer.seconds_per_item
-            urgent = seconds is None or seconds > GROUP or not (job.chunks_out or job.pending)
+            starves = table.consumer_waits and job.nothing_under_way
+            urgent = seconds is None or seconds > GROUP or starves
             return _Note(draft, statements, waits=draft is not None, urgent=urgent)
         case AnnounceStarted():
             return _Note(None, [(BEGUN, (str(job.status), job.started_at, number))])

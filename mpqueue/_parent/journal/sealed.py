@@ -30,7 +30,7 @@ class Unsealed(NamedTuple):
     data: bytes
     check: int
 
-    def seal(self, place: Place) -> bytes:
+    def seal(self, place: Place | bytes) -> bytes:
         """The body. Costs one copy."""
         return bind(self.check, place).to_bytes(CHECK, "little") + self.data
 
@@ -46,7 +46,7 @@ def seal(content: Any, place: Place) -> bytes:
     return prepare(content).seal(place)
 
 
-def unseal(body: Any, place: Place | None, what: str) -> Any:
+def unseal(body: Any, place: Place | bytes | None, what: str) -> Any:
     """What was sealed; with ``place`` None as version 1 did, which did not cover the place.
 
     Raises `JournalError` where it is damaged, or belongs elsewhere.
@@ -60,6 +60,6 @@ def unseal(body: Any, place: Place | None, what: str) -> Any:
     return pickle.loads(data)
 
 
-def bind(check: int, place: Place) -> int:
-    """The checksum of a content and its place, from that of the content."""
-    return zlib.crc32(repr(tuple(place)).encode(), check)
+def bind(check: int, place: Place | bytes) -> int:
+    """The checksum of a content and its place, from that of the content. A place may be bytes that say which it is."""
+    return zlib.crc32(place if isinstance(place, bytes) else repr(tuple(place)).encode(), check)

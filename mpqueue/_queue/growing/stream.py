@@ -78,6 +78,9 @@ class Stream:
         """The outcomes of items that have ended: a result each, or its `Failure`. Quick: 0.1 us a result."""
         return self._table.take_all(indices)
 
+    def expect(self) -> None:
+        """The consumer is about to wait for the next outcome. To be called each time."""
+
     @property
     def fault(self) -> InternalError | None:
         """The mistake of mpqueue's own that ended the stream."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +23,7 @@ from mpqueue._parent.journal.guards.running_marks import MOST
 from mpqueue._parent.journal.items.streams.recall import Found, Recall
 from mpqueue._parent.journal.items.streams.stream_rows import Awaited, RecordedStreamTable, StreamDraft, keep_item
 from mpqueue._parent.journal.journal_file import JobItems
+from mpqueue._parent.journal.journal_writer import Entry
 from mpqueue._parent.journal.recorder import Recorder, Recording
 from mpqueue._parent.journal.sealed import prepare
 from mpqueue._queue.growing.stream import OnEnded, Stream
@@ -58,6 +59,7 @@ class StreamPlace(NamedTuple):
     number: int
     generation: int
     options: JobOptions
+    recorded: int  #: rows that it has
     suspects: dict[int, int]  #: by slot, how many programs ended without closing the journal while the item ran
 
 
@@ -125,7 +127,7 @@ class _Opening:
                 "generation": 1,
                 **code,
             }
-            return StreamPlace(self._put(None, columns), 1, options, {})
+            return StreamPlace(self._put(None, columns), 1, options, 0, {})
         if recorded.generation is None:
             raise JournalMismatchError(
                 f"job {self._id!r} in {reader.path}: expected a stream, got a job with a list of items; nothing was "
@@ -139,7 +141,7 @@ class _Opening:
             suspects, columns["suspects"] = {}, None
         if suspects:
             options = dataclasses.replace(options, chunksize=min(options.chunksize or MOST, MOST))  # all are marked
-        return StreamPlace(self._put(recorded.number, columns), generation, options, suspects)
+        return StreamPlace(self._put(recorded.number, columns), generation, options, recorded.total, suspects)
 
     def _generation(self, recorded: RecordedJob, code_hash: str, options: JobOptions, columns: dict[str, Any]) -> int:
         """The next one where everything is to run again."""
@@ -166,6 +168,10 @@ class _Opening:
 
     def _put(self, number: int | None, columns: dict[str, Any]) -> int:
         return self._recorder.journal.ask(lambda store: store.put_job(number, columns, JobItems()))
+
+
+#: An item that has come: its index, what it is, and what is known of it.
+_Coming = tuple[int, "StreamItem", Found]
 
 
 class _Ringer:
@@ -198,7 +204,9 @@ class RecordedStream(Stream):
         self._place = place
         self._on_ended = on_ended
         reader = recorder.journal.reader
-        self._recall = Recall(reader.path, reader.read_file, place.number, place.generation, self._complain)
+        self._recall = Recall(
+            reader.path, reader.read_file, place.number, place.generation, place.recorded, self._complain
+        )
         self._complained = False
         self._coming: deque[ItemsAdded | ItemsRecalled] = deque()  #: what the coordinator is to hear
         self._recorded: ItemsRecalled | None = None  #: what has ended, and follows all that is coming
@@ -213,13 +221,13 @@ class RecordedStream(Stream):
 
     def add(self, items: Sequence[StreamItem]) -> range:
         """See `Stream`. Costs a look into the journal. Raises `JournalError`: then no more can be added."""
+        self._rows.consumer_waits = False
         found = self._recall.find(items)
         if self._place.suspects:
             found = [self._judged(each) for each in found]
         indices = self._rows.extend([entry.item for entry in items])
         recorded: list[range] = []
-        for care, part in groupby(zip(indices, items, found, strict=True), lambda each: self._care(each[2])):
-            some = [*part]
+        for care, some in self._by_care(list(zip(indices, items, found, strict=True))):
             stretch = range(some[0][0], some[-1][0] + 1)
             if care is None:
                 self._add_recorded(stretch, self._end(stretch, some))
@@ -233,6 +241,26 @@ class RecordedStream(Stream):
         for stretch in recorded:
             self._on_ended(stretch)
         return indices
+
+    def _by_care(self, coming: list[_Coming]) -> Iterator[tuple[Care | None, list[_Coming]]]:
+        """Those that follow each other and are handled alike; None: have ended."""
+        if not self._place.suspects and not any(found.result for _, _, found in coming):
+            if coming:
+                yield Care.NONE, coming
+            return
+        for care, part in groupby(coming, lambda each: self._care(each[2])):
+            yield care, [*part]
+
+    def expect(self) -> None:
+        """See `Stream`: what waits for the disk is written at once where nothing else is under way."""
+        if not self._rows.consumer_waits:
+            self._rows.consumer_waits = True  # first: what ends from now on is urgent by itself
+            self._host.do_later(self._hurry, self._book)
+
+    def _hurry(self) -> None:
+        """On the coordinator's thread, which posts what has ended."""
+        if self._rows.consumer_waits and self._book.nothing_under_way:
+            self._journal.post(Entry((), urgent=True))
 
     def _tell(self) -> None:
         self._telling = False  # first: what comes from now on is told of by another call

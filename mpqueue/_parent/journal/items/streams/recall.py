@@ -1,8 +1,8 @@
 """`Recall`: which items of a stream a journal knows, looked up as they come, in constant memory.
 
 Equal items are told apart by their order: the third "a" of an input is the third that is recorded. How often each has
-come in this run is counted in a private database of SQLite's, in a temporary file without a name, which goes with the
-connection.
+come in this run is counted in memory, and, of those that came longer ago, in a private database of SQLite's, in a
+temporary file without a name, which goes with the connection.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mpqueue._parent.journal.items.streams.many_rows import rows_at_once
+from mpqueue._parent.journal.items.streams.sieve import Sieve
 from mpqueue._parent.journal.items.streams.stream_items import StreamItem
 from mpqueue._parent.journal.items.streams.told import Named, Told, read_result, read_row
 from mpqueue._parent.journal.journal_file import connect_privately, explained
@@ -34,15 +35,14 @@ TABLES = (
     "CREATE TABLE came (identity BLOB PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE asked (at INTEGER PRIMARY KEY, identity BLOB NOT NULL, nth INTEGER NOT NULL)",
 )
-ASK = "INSERT INTO asked VALUES (?, ?, ?)"
-#: ``nth`` of what is asked is counted within it.
-ANSWER = """SELECT coalesce(came.count, 0) + asked.nth, items.status, items.body
-FROM asked LEFT JOIN came USING (identity) LEFT JOIN journal.stream_items AS items
-ON items.job = ? AND items.identity = asked.identity AND items.nth = coalesce(came.count, 0) + asked.nth
-ORDER BY asked.at"""
-COUNT = """INSERT INTO came SELECT identity, count(*) FROM asked WHERE true GROUP BY identity
-ON CONFLICT (identity) DO UPDATE SET count = count + excluded.count"""
+ASK = "INSERT INTO asked VALUES "
+ANSWER = """SELECT asked.at, items.status, items.body FROM asked JOIN journal.stream_items AS items
+ON items.job = ? AND items.identity = asked.identity AND items.nth = asked.nth"""
+COUNTED = "SELECT identity, count FROM asked JOIN came USING (identity)"
+COUNT = "INSERT OR REPLACE INTO came VALUES "
 FORGET = "DELETE FROM asked"
+#: Identities whose counts are in memory, at most; 150 bytes each.
+MOST_RECENT = 1 << 16
 
 
 class Found(NamedTuple):
@@ -60,7 +60,7 @@ class Recall:
     """Looks up the items of one run of a stream, which have been recorded before it began. Not for several threads."""
 
     def __init__(
-        self, path: str, read_file: ReadFile, job: int, generation: int, tell: Callable[[str], object]
+        self, path: str, read_file: ReadFile, job: int, generation: int, left: int, tell: Callable[[str], object]
     ) -> None:
         self._path = path
         self._read_whole = read_file
@@ -68,6 +68,9 @@ class Recall:
         self._generation = generation
         self._tell = tell  #: hears once, for people, that something can't be read
         self._owner = os.getpid()
+        self._left = left  #: rows that the stream has, and no item has come for: with none left, there is none to find
+        self._counts: dict[bytes, int] = {}  #: how often each came, of those that came last
+        self._put_away: Sieve | None = None  #: which others may be in the database
         self.size = 0  #: bytes that were read by the last look
         with explained(path):
             self._database = connect_privately()
@@ -93,30 +96,64 @@ class Recall:
     def find(self, entries: Sequence[StreamItem]) -> list[Found]:
         """What is known of these items, which come next. Raises `JournalError`: then the run can't go on."""
         self.size = 0
-        came: Counter[bytes] = Counter()
-        asked = []
-        for at, entry in enumerate(entries):
-            asked.append((at, entry.identity, came[entry.identity]))
-            came[entry.identity] += 1
-        execute = self._database.execute
         with explained(self._path):
-            if self._log_now() not in (None, self._log):  # it was removed, and there is a new one
-                execute("DETACH journal")
-                self._attach()
-            execute("BEGIN")
-            self._database.executemany(ASK, asked)
-            answers = execute(ANSWER, (self._job,)).fetchall()
-            execute(COUNT)
-            execute(FORGET)
-            execute("COMMIT")
-        return [self._found(entry, *answer) for entry, answer in zip(entries, answers, strict=True)]
+            if self._put_away is not None:
+                self._recall_counts(entries, self._put_away)
+            counts = self._counts
+            found = []
+            for entry in entries:
+                identity = entry.identity
+                nth = counts.get(identity, 0)
+                counts[identity] = nth + 1
+                found.append(Found(Named(identity, nth)))
+            if self._left > 0:
+                self._look_up(entries, found)
+            if len(counts) > MOST_RECENT:
+                self._put_counts_away()
+        return found
 
-    def _found(self, entry: StreamItem, nth: int, status: object, body: Any) -> Found:
-        named = Named(entry.identity, nth)
-        if body is None:
-            return Found(named)
-        result = self._result(entry, named, status, body)
-        return Found(named, status if status in (COMPLETED, FAILED) else None, result)
+    def _recall_counts(self, entries: Sequence[StreamItem], put_away: Sieve) -> None:
+        """Have those in memory of items that may have come before."""
+        counts = self._counts
+        unknown = {entry.identity for entry in entries if entry.identity in put_away and entry.identity not in counts}
+        if unknown:
+            rows = [value for identity in unknown for value in (None, identity, 0)]
+            counts.update(self._asked(rows, COUNTED))
+
+    def _put_counts_away(self) -> None:
+        """In the order of the table, which writes each of its pages once."""
+        counts, self._counts = self._counts, {}
+        if self._put_away is None:
+            self._put_away = Sieve()
+        for identity in counts:
+            self._put_away.add(identity)
+        rows = [value for pair in sorted(counts.items()) for value in pair]
+        execute = self._database.execute
+        execute("BEGIN")
+        for statement, values in rows_at_once(COUNT, rows, 2):
+            execute(statement, values)
+        execute("COMMIT")
+
+    def _look_up(self, entries: Sequence[StreamItem], found: list[Found]) -> None:
+        """Put in what the journal has of these."""
+        if self._log_now() not in (None, self._log):  # it was removed, and there is a new one
+            self._database.execute("DETACH journal")
+            self._attach()
+        rows = [value for at, one in enumerate(found) for value in (at, one.named.identity, one.named.nth)]
+        for at, status, body in self._asked(rows, ANSWER, (self._job,)):
+            self._left -= 1
+            result = self._result(entries[at], found[at].named, status, body)
+            found[at] = Found(found[at].named, status if status in (COMPLETED, FAILED) else None, result)
+
+    def _asked(self, rows: Sequence[Any], question: str, arguments: Sequence[Any] = ()) -> list[Any]:
+        execute = self._database.execute
+        execute("BEGIN")
+        for statement, values in rows_at_once(ASK, rows, 3):
+            execute(statement, values)
+        answers = execute(question, arguments).fetchall()
+        execute(FORGET)
+        execute("COMMIT")
+        return answers
 
     def _result(self, entry: StreamItem, named: Named, status: object, body: Any) -> tuple[object, ...]:
         if status != COMPLETED:

@@ -6,6 +6,7 @@ stands in the row itself; all else, and how an item failed, is told as `RowDraft
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -13,15 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._parent.journal.chunk_rows import Row, RowDraft, kept_together
-from mpqueue._parent.journal.items.streams.told import Named
-from mpqueue._parent.journal.kept_values import BigFile, keep
+from mpqueue._parent.journal.items.streams.many_rows import rows_at_once
+from mpqueue._parent.journal.items.streams.told import BODY, ITEM, Named
+from mpqueue._parent.journal.kept_values import BigFile, Kept, keep
 from mpqueue._parent.journal.sealed import Unsealed, prepare
 from mpqueue.status import COMPLETED, FAILED
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_file import Statement
 
-PUT = "INSERT OR REPLACE INTO stream_items (job, identity, nth, status, body, item) VALUES (?, ?, ?, ?, ?, ?)"
+PUT = "INSERT OR REPLACE INTO stream_items (job, identity, nth, status, body, item) VALUES "
 COUNT = "UPDATE jobs SET completed = completed + ?, failed = failed + ?, total = total + ? WHERE number = ?"
 
 
@@ -42,6 +44,7 @@ class RecordedStreamTable(StreamTable):
     def __init__(self, generation: int) -> None:
         super().__init__()
         self.generation = generation
+        self.consumer_waits = False  #: for the next outcome; set by its thread
         self.awaited: dict[int, Awaited] = {}
 
     def slots_of(self, indices: Sequence[int]) -> Sequence[int]:
@@ -60,12 +63,20 @@ def keep_item(item: Any, item_id: Hashable) -> tuple[Unsealed, bool]:
 
 def _kept(value: Any) -> tuple[Any, ...] | None:
     """The value, where it is small and can be pickled. An item that can't be fails when its turn comes."""
+    if type(value) in _SMALL or (type(value) in _TEXTS and len(value) < MOST_TEXT):
+        return tuple(Kept(pickle.dumps(value, pickle.HIGHEST_PROTOCOL)))
     files: list[BigFile] = []
     try:
         kept = keep(value, files)
     except Exception:
         return None
     return None if files else tuple(kept)
+
+
+#: Types whose values are pickled at once as they are: they have no code, and name no class.
+_SMALL, _TEXTS = frozenset((int, float, bool, type(None))), frozenset((str, bytes))
+#: How long such a text may be.
+MOST_TEXT = 4096
 
 
 class StreamRows(NamedTuple):
@@ -77,20 +88,19 @@ class StreamRows(NamedTuple):
 
     def statements(self, job: int) -> list[Statement]:
         """What writes them, and counts them."""
-        written: list[Statement] = []
+        written: list[Any] = []
         counts = {COMPLETED: 0, FAILED: 0}
         total = 0
         for awaited, status, body in self.rows:
             named = awaited.named
-            sealed = body.seal(named.place("stream_items", job))
-            item = awaited.item.seal(named.place("stream_items.item", job))
-            written.append((PUT, (job, named.identity, named.nth, status, sealed, item)))
+            sealed, item = body.seal(named.place(BODY, job)), awaited.item.seal(named.place(ITEM, job))
+            written += (job, named.identity, named.nth, status, sealed, item)
             counts[status] += 1
             if awaited.before is None:
                 total += 1
             else:
                 counts[awaited.before] -= 1
-        return [*written, (COUNT, (counts[COMPLETED], counts[FAILED], total, job))]
+        return [*rows_at_once(PUT, written, 6), (COUNT, (counts[COMPLETED], counts[FAILED], total, job))]
 
 
 class StreamDraft:
