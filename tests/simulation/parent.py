@@ -129,7 +129,8 @@ def simulated_parent() -> Iterator[None]:
             rows: {"BIG": BIG},
             registry: {"threading": _THREADING},
             open_runs: {"threading": _THREADING},
-            closer: {"threading": _THREADING, "concurrent": futures},
+            # No signals come to a simulated main thread, for which it would have to look up.
+            closer: {"threading": _THREADING, "concurrent": futures, "wait_long": lambda wait, timeout: wait(timeout)},
         }
         for module, names in replaced.items():
             for name, value in names.items():

@@ -16,6 +16,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from concurrent.futures._base import DoneAndNotDoneFutures
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -230,9 +231,11 @@ class SimulatedFuture(Future[Any]):
         return super().result(0)
 
 
-def wait_for_all(futures: Sequence[Future[Any]], timeout: float | None = None) -> None:
+def wait_for_all(futures: Sequence[Future[Any]], timeout: float | None = None) -> DoneAndNotDoneFutures[Any]:
     """What `concurrent.futures.wait` is to the parent's code."""
     World.current.wait(lambda: all(future.done() for future in futures), timeout)
+    done = {future for future in futures if future.done()}
+    return DoneAndNotDoneFutures(done, set(futures) - done)
 
 
 @contextmanager
