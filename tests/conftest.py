@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 from mpqueue._parent import errands
-from tests.support import leaks
+from tests.support import leaks, length
 from tests.support.startup import sitecustomize
 from tests.support.waiting import wait_until
 
@@ -93,10 +93,10 @@ def receive_signals() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, begin with the longest files: else all wait for one of them in the end.
-
-    Their order is kept with ``--no-loadscope-reorder`` only.
+    """Leave out what only the long form has. And where several processes share the tests, begin with the longest files:
+    else all wait for one of them in the end. Their order is kept with ``--no-loadscope-reorder`` only.
     """
+    length.leave_out(config, items)
     if hasattr(config, "workerinput"):
         rank = {name: at for at, name in enumerate(LONGEST)}
         items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
