@@ -17,6 +17,7 @@ from mpqueue import (
     WorkerCrashedError,
 )
 from tests.support import handlers as do
+from tests.support.length import long
 from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
 
@@ -37,13 +38,19 @@ CULPRITS: dict[str, tuple[do.Handler, type[BaseException], int]] = {
     "returns what can't be unpickled": (do.return_ununpicklable, ResultPicklingError, 1),
 }
 
+#: One of each kind of end, in each kind of chunk: what it does otherwise, the crash table tells in small.
+EACH_KIND = ("raises", "segfaults", "returns what can't be unpickled")
 #: None: as large as the queue likes them, growing from single items.
-CHUNKS = [1, COUNT, None]
+WAYS = [(1, COUNT), (2, None), (1, 1), (1, None), (2, 1), (2, COUNT)]
+CASES = [
+    pytest.param(how, *way, id=f"{how}-{way}", marks=pytest.mark.long if is_long else ())
+    for how in CULPRITS
+    for way in WAYS
+    for is_long in [how not in EACH_KIND or way not in WAYS[:2]]
+]
 
 
-@pytest.mark.parametrize("chunksize", CHUNKS, ids=lambda size: f"chunks of {size or 'any size'}")
-@pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
-@pytest.mark.parametrize("how", CULPRITS)
+@pytest.mark.parametrize(("how", "workers", "chunksize"), CASES)
 def test_neighbours_of_an_item_that(how: str, workers: int, chunksize: int | None) -> None:
     bad, error, attempts = CULPRITS[how]
     with JobQueue(workers, retry=RetryPolicy(1, base_delay=0.01)) as queue:
@@ -58,7 +65,7 @@ def test_neighbours_of_an_item_that(how: str, workers: int, chunksize: int | Non
     assert all(item.history == [] for item in job.items if item != culprit)
 
 
-@pytest.mark.parametrize("chunksize", [10, None], ids=str)
+@pytest.mark.parametrize("chunksize", [10, long(None)], ids=str)
 def test_neighbours_of_an_item_that_hangs(chunksize: int | None) -> None:
     with JobQueue(2, max_retries=0, timeout=1) as queue:
         recorder = Recorder(queue)
@@ -69,7 +76,7 @@ def test_neighbours_of_an_item_that_hangs(chunksize: int | None) -> None:
     assert {item.attempts for item in job.items} == {1}
 
 
-@pytest.mark.parametrize("chunksize", [1, 10, None], ids=str)
+@pytest.mark.parametrize("chunksize", [long(1), 10, long(None)], ids=str)
 @pytest.mark.parametrize("bad", [do.fail, do.sys_exit, do.segfault], ids=lambda bad: bad.__name__)
 def test_neighbours_of_an_item_that_cannot_be_unpickled(bad: do.Handler, chunksize: int | None) -> None:
     items = [*range(50), do.WhenUnpickled(bad), *range(51, 100)]
@@ -81,7 +88,7 @@ def test_neighbours_of_an_item_that_cannot_be_unpickled(bad: do.Handler, chunksi
     assert job.results == [*range(50), None, *range(51, 100)]
 
 
-@pytest.mark.parametrize("chunksize", [1, 10, None], ids=str)
+@pytest.mark.parametrize("chunksize", [long(1), 10, long(None)], ids=str)
 def test_neighbours_of_an_item_that_cannot_be_pickled(chunksize: int | None, tmp_path: Path) -> None:
     items = [*range(50), do.Unpicklable(), *range(51, 100)]
     with JobQueue(2) as queue:
