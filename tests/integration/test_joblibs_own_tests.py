@@ -2,7 +2,8 @@
 
 joblib's ``test_parallel.py`` runs as a whole, with "mpqueue" where it says "loky", and as the default backend. So each
 test runs that names a process backend, that loops over all backends, or that names none; those that come in two
-variants, for `parallel_config` and for the older `parallel_backend`, only in the first.
+variants, for `parallel_config` and for the older `parallel_backend`, only in the first. At each commit, of variants
+with other numbers of jobs and the like one runs; ``make test-long`` runs all.
 """
 
 from __future__ import annotations

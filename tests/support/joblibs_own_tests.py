@@ -18,9 +18,17 @@ import pytest
 from joblib.parallel import BACKENDS, parallel_backend
 
 from mpqueue import joblib_backend
+from tests.support.length import IS_LONG
 
 #: Names the file with the exclusions: what their names are, or begin with, and why.
 VARIABLE = "MPQUEUE_TEST_EXCLUDED"
+
+#: Tests of what lies below any backend, by how their names begin: in the long form only.
+BELOW = {
+    "test_no_blas_crash_or_freeze_with_subprocesses": "numpy's libraries in a process that was forked; ours are not",
+    "test_parallel_byteorder_corruption": "joblib's pickling of arrays",
+    "test_memmap_with_big_offset": "joblib's memory maps",
+}
 
 _REGISTER = """\
 import joblib.parallel
@@ -55,10 +63,12 @@ def rewrite(source: str) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is about other backends, and mark what is excluded."""
-    others = [item for item in items if not _is_ours(item)]
-    config.hook.pytest_deselected(items=others)
-    items[:] = [item for item in items if item not in others]
+    """Leave out what is about other backends, and mark what is excluded; in the short form, leave out what repeats."""
+    ours = [item for item in items if _is_ours(item)]
+    if not IS_LONG:
+        ours = _one_of_each(ours)
+    config.hook.pytest_deselected(items=[item for item in items if item not in ours])
+    items[:] = ours
     for name, reason in json.loads(Path(os.environ[VARIABLE]).read_text()).items():
         excluded = [item for item in items if item.name == name or item.name.startswith(name)]
         if not excluded:
@@ -72,11 +82,29 @@ def _is_ours(item: pytest.Item) -> bool:
 
     And for the second half of those that ask everything twice: `parallel_backend` is an older `parallel_config`.
     """
-    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    parameters = _parameters(item)
     if parameters.get("context") is parallel_backend:
         return False
     backends = [value for name, value in parameters.items() if "backend" in name and "n_jobs" not in name]
     return not backends or any(value is None or _is_mpqueue(value) for value in backends)
+
+
+def _one_of_each(items: list[pytest.Item]) -> list[pytest.Item]:
+    """One of the variants that differ neither in backends nor in how results are returned: one with two jobs, if any.
+
+    They ask the same with other numbers of jobs, sizes of batches and names of variables; and these are expensive: each
+    number of jobs has workers of its own.
+    """
+    found: dict[Any, pytest.Item] = {}
+    for item in sorted(items, key=lambda item: _parameters(item).get("n_jobs", 2) != 2):
+        told = {name: value for name, value in _parameters(item).items() if "backend" in name or "return_as" in name}
+        found.setdefault((getattr(item, "originalname", item.name), repr(told)), item)
+    kept = set(map(id, found.values()))
+    return [item for item in items if id(item) in kept and not item.name.startswith(tuple(BELOW))]
+
+
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    return getattr(getattr(item, "callspec", None), "params", {})
 
 
 def _is_mpqueue(backend: object) -> bool:
