@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,12 +80,13 @@ A_STRANGER = "start(['env', *{strange!r}, 'setsid', '--fork', sys.executable, 'n
 STRANGE = {"no environment": ["-i"], "its own environment": ["-u", leaks.COOKIE, "-u", "PYTHONPATH", "-u", "TMPDIR"]}
 
 
-def run_pytest(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
-    """Run one test with that body, under the leak check, in a pytest of its own."""
+def run_pytest(folder: Path, *bodies: str) -> subprocess.CompletedProcess[str]:
+    """Run a test for each body, under the leak check, in a pytest of their own."""
     conftest = folder / "conftest.py"
     conftest.write_text(PRELUDE)
     module = folder / "test_one.py"
-    module.write_text(f"from conftest import *\n\n\ndef test_one():\n    {body}\n")
+    tests = [f"\n\ndef test_{at}():\n    {body}\n" for at, body in enumerate(bodies)]
+    module.write_text("from conftest import *\n" + "".join(tests))
     command = [
         sys.executable,
         "-m",
@@ -101,16 +103,16 @@ def run_pytest(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", LEAKS)
-def test_whatever_a_test_leaves_fails_it_by_name(what: str, tmp_path: Path) -> None:
-    body, named = LEAKS[what]
-    done = run_pytest(tmp_path, body)
-    left = list(Path("/dev/shm").glob("mpqueue-test-*"))
-    for path in left:
+def test_whatever_a_test_leaves_fails_it_by_name(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, *(body for body, _ in LEAKS.values()))
+    for path in Path("/dev/shm").glob("mpqueue-test-*"):
         path.unlink()
     assert done.returncode == 1
-    assert "the test left something behind" in done.stdout
-    assert named in done.stdout
+    for at, (what, (_, named)) in enumerate(LEAKS.items()):
+        told = re.search(rf"(?ms)^_+ ERROR at teardown of test_{at} _+\n(.*?)(?=^_+ ERROR |^=)", done.stdout)
+        assert told, f"{what} was not found:\n{done.stdout}"
+        assert "the test left something behind" in told[1]
+        assert named in told[1], what
 
 
 @contextlib.contextmanager
@@ -164,7 +166,7 @@ CLEAN = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", CLEAN)
-def test_a_test_that_cleans_up_passes(what: str, tmp_path: Path) -> None:
-    done = run_pytest(tmp_path, CLEAN[what])
+def test_a_test_that_cleans_up_passes(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, *CLEAN.values())
     assert done.returncode == 0, done.stdout
+    assert f"{len(CLEAN)} passed" in done.stdout
