@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import cpython_tests
 from tests.support.cpython_tests import LACKING
+from tests.support.length import long
 
 SETUP = "tests.support.process_pool_executor:take_its_place"
 
@@ -47,7 +48,15 @@ INAPPLICABLE = {
     "ProcessPoolExecutorTest.test_force_shutdown_workers_invalid_op": INTERNALS,
 }
 
-MODULES = ["test_process_pool", "test_shutdown", "test_wait", "test_as_completed", "test_init", "test_deadlock"]
+#: What waits for futures is the standard library's own code, and the futures are of its class: in the long form only.
+MODULES = [
+    "test_process_pool",
+    "test_shutdown",
+    "test_init",
+    "test_deadlock",
+    long("test_wait"),
+    long("test_as_completed"),
+]
 
 
 @pytest.mark.slow

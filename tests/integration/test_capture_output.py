@@ -13,6 +13,7 @@ import pytest
 
 from mpqueue import JobQueue, RetryPolicy, WorkerCrashedError, current_item
 from tests.support import handlers as do
+from tests.support.length import long
 from tests.support.programs import run_program
 
 pytestmark = pytest.mark.slow
@@ -80,7 +81,7 @@ def test_a_crash_loses_its_own_output_only() -> None:
     assert [item.stdout for item in job.items] == ["a\n", None, "c\n"]
 
 
-@pytest.mark.parametrize("chunksize", [None, 40])
+@pytest.mark.parametrize("chunksize", [None, long(40)])
 @pytest.mark.parametrize(
     "bad",
     [

@@ -15,6 +15,7 @@ import pytest
 
 from mpqueue import JobQueue, JobStatus, RetryPolicy, WorkerCrashedError, current_item
 from tests.support import handlers as do
+from tests.support.length import long
 from tests.support.programs import is_running, run_program
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
@@ -42,7 +43,7 @@ MISDEEDS: dict[str, tuple[do.Handler, Any]] = {
 }
 
 
-@pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
+@pytest.mark.parametrize("workers", [1, long(2)], ids=["one worker", "two workers"])
 @pytest.mark.parametrize("what", MISDEEDS)
 def test_works_where_a_handler(what: str, workers: int, capfd: pytest.CaptureFixture[str]) -> None:
     bad, result = MISDEEDS[what]
@@ -112,7 +113,7 @@ def test_fork_that_returns_twice_counts_once(capfd: pytest.CaptureFixture[str]) 
         assert queue.run(range(10), do.double).completed == 10
 
 
-@pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
+@pytest.mark.parametrize("workers", [1, long(2)], ids=["one worker", "two workers"])
 @pytest.mark.parametrize(
     "close",
     [do.close_all_fds, *map(do.close_fds_of, ("socket:", "pipe:", "mpqueue-outbox", "anon_inode:"))],

@@ -13,6 +13,7 @@ from mpqueue import ItemStatus, ItemTimeoutError, JobQueue, ResultPicklingError,
 from mpqueue._core.rules import overdue
 from mpqueue._engines.loky.process import warden
 from tests.support import handlers as do
+from tests.support.length import long
 from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
 from tests.support.waiting import Gate
@@ -42,7 +43,7 @@ DEEDS = {
 
 
 @pytest.mark.usefixtures("soon")
-@pytest.mark.parametrize("chunksize", [1, 8], ids=lambda size: f"chunks of {size}")
+@pytest.mark.parametrize("chunksize", [long(1), 8], ids=lambda size: f"chunks of {size}")
 @pytest.mark.parametrize("deed", DEEDS)
 def test_an_item_ends_well_that(deed: str, chunksize: int) -> None:
     with JobQueue(1, max_retries=0) as queue:
@@ -62,7 +63,7 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize("chunksize", [1, 3], ids=lambda size: f"chunks of {size}")
+@pytest.mark.parametrize("chunksize", [long(1), 3], ids=lambda size: f"chunks of {size}")
 @pytest.mark.parametrize("cut", CUTS)
 def test_what_runs_when_it_is_noticed_that_the_worker_is_cut_off_pays_nothing(
     monkeypatch: pytest.MonkeyPatch, cut: str, chunksize: int
@@ -101,7 +102,7 @@ def test_an_item_that_hangs_with_a_ledger_that_says_nothing_is_ended(seed: int) 
 
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("then", ["end", "crash", "hang"])
-@pytest.mark.parametrize("chunksize", [1, 5], ids=lambda size: f"chunks of {size}")
+@pytest.mark.parametrize("chunksize", [long(1), 5], ids=lambda size: f"chunks of {size}")
 def test_a_result_that_is_unpickled_without_end_costs_its_item(chunksize: int, then: str, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     endless = do.return_made(do.WhenUnpickled, do.block_until_told(gate))

@@ -7,10 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import mpqueue
+from tests.support.length import IS_LONG
+
+#: Workers, of which each takes a while to start.
+FEW = 2
 
 
 class ProcessPoolExecutor(mpqueue.Executor):
-    """The standard library's signature, and its one try a call."""
+    """The standard library's signature, and its one try a call; in the short form, of five workers only two."""
 
     def __init__(
         self,
@@ -21,6 +25,8 @@ class ProcessPoolExecutor(mpqueue.Executor):
         *,
         max_tasks_per_child: int | None = None,
     ) -> None:
+        if max_workers is not None and max_workers > FEW and not IS_LONG:
+            max_workers = FEW
         super().__init__(max_workers, initializer, initargs, max_tasks_per_child, max_retries=0, mp_context=mp_context)
 
 
