@@ -7,6 +7,8 @@ import random
 
 import pytest
 
+from tests.support.length import IS_LONG
+
 #: Seeds that have failed, each once mended: ``make chaos`` plays them again. When what happens, no seed says, so the
 #: suite does without.
 FAILED = (3881028706, 2467053045) if "MPQUEUE_CHAOS_SEED" in os.environ else ()
@@ -25,5 +27,5 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def seconds() -> float:
-    """How long to keep it up: ``MPQUEUE_CHAOS_MINUTES``, else a few seconds."""
-    return 60 * float(os.environ.get("MPQUEUE_CHAOS_MINUTES") or 0.05)
+    """How long to keep it up: ``MPQUEUE_CHAOS_MINUTES``, else a few seconds in the long form, and one otherwise."""
+    return 60 * float(os.environ.get("MPQUEUE_CHAOS_MINUTES") or (0.1 if IS_LONG else 0.02))
