@@ -37,24 +37,24 @@ def add_items(host: QueueHost, book: JobBook, items: Iterable[Any], *, wait: boo
     """Give the job more items; returns how many of them are new. See `JobQueue.add_items`."""
     if not isinstance(book.table, GrowingTable):
         raise JobStateError(f"job {book.id!r}: expected a job made with open=True to add items to, got another")
-    left, added = read_all(items), 0
+    given, most = read_all(items), book.options.max_waiting
+    rule, ids = _ids_of(book.table, given)
+    at = added = 0
     while True:
-        rule, ids = _ids_of(book.table, left)
+        in_parts = most is not None and wait and book.started_at is not None  # else all of them, or none
+        end = at + most if in_parts and most is not None else len(given)
+        offered = AddedItems(given[at:end], None if ids is None else ids[at:end])
         room: Future[None] = Future()
-        taken = host.ask(partial(_offer, host, book, AddedItems(left, ids), rule, room, wait=wait))
-        if taken is None:
-            continue  # the first item of all has come from elsewhere meanwhile
-        added += taken.new_count
-        left = left[taken.count :]
-        if not left:
+        taken = host.ask(partial(_offer, host, book, offered, rule, room, wait=wait))
+        if taken is None:  # the first item of all has come from elsewhere meanwhile
+            rule, ids = _ids_of(book.table, given)
+            continue
+        at, added = at + len(taken.items), added + len(taken.new)
+        if at >= len(given):
             return added
-        wait_long(partial(_is_done, room))
-        room.result()
-
-
-class _Taken:
-    def __init__(self, offered: AddedItems) -> None:
-        self.count, self.new_count = len(offered.items), len(offered.new)
+        if len(taken.items) < len(offered.items):
+            wait_long(partial(_is_done, room))
+            room.result()
 
 
 def _ids_of(table: GrowingTable, items: list[Any]) -> tuple[IdRule, list[Any] | None]:
@@ -64,8 +64,11 @@ def _ids_of(table: GrowingTable, items: list[Any]) -> tuple[IdRule, list[Any] | 
 
 def _offer(
     host: QueueHost, book: JobBook, offered: AddedItems, rule: IdRule, room: Future[None], *, wait: bool
-) -> _Taken | None:
-    """On the coordinator's thread: the job takes what it has room for; ``room`` resolves when there is more."""
+) -> AddedItems | None:
+    """On the coordinator's thread: the job takes what it has room for, which is returned.
+
+    ``room`` resolves when there is more. None where the ``rule`` is not that of the job's first item.
+    """
     table, most = book.table, book.options.max_waiting
     if len(table) and table.rule is not rule:
         return None
@@ -82,7 +85,7 @@ def _offer(
         handler = book.handler._replace(frame=book.handler.frame._replace(id_rule=str(rule)))
         table.replay = partial(replay_item, handler)
     host.handle(ItemsOffered(book, offered, rule, handler))
-    return _Taken(offered)
+    return offered
 
 
 def _full(book: JobBook, offered: AddedItems, free: int) -> JobFullError:
