@@ -133,6 +133,7 @@ class Batch:
         command = [sys.executable, "-m", "tests.chaos.night_program", str(self.folder), self._way]
         if seconds is not None and self._way in STREAMS and self._rng.random() < 0.3:
             command.append(str(self._rng.randint(0, len(self._items))))
+            seconds = None
         with open(self.folder / "stderr", "wb") as errors:
             program = subprocess.Popen(
                 command,
