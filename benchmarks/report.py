@@ -45,7 +45,7 @@ NOTES = {
     "closure": "The table is another one in each repeat. The last column is what all workers together weigh more when "
     "they have read it, shared pages counted once.",
     "models": "The model is another one in each repeat; the workers have imported torch. An item reads one of its "
-    "weights. The last column is what four workers together weigh more when they have read all of it.",
+    "weights. The last column is what all workers together weigh more when they have read all of it.",
     "replacement": "The module that is imported sleeps for three seconds. Those that say preload have imported it "
     "before, in the process from which workers are forked, which is weighed too. concurrent.futures and loky are made "
     "anew by hand, in the moment of the crash.",
