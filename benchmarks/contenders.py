@@ -428,7 +428,8 @@ class Mpire(Contender):
     def map(self, fn: Callable[[Any], Any], items: Sequence[Any], chunksize: int) -> list[Any]:  # noqa: ARG002
         if self.shares:
             self._share(None)
-        return self.pool.map(fn, items, concatenate_numpy_output=False)
+        # Of tuples, and of all else that can be iterated over, it would make arguments.
+        return self.pool.map(fn, [(item,) for item in items], concatenate_numpy_output=False)
 
     def one(self, fn: Callable[[Any], Any], item: Any) -> Any:
         return self.pool.apply(fn, (item,))
