@@ -38,7 +38,9 @@ COLOURS = {
     "mpqueue.map": "#ff9896",
     "mpqueue.Pool": "#ff7f0e",
     "mpqueue.Executor": "#6ea8fe",
+    "mpqueue, preload": "#e7969c",
     "multiprocessing": "#1f77b4",
+    "multiprocessing, preload": "#aec7e8",
     "multiprocessing, forked anew": "#7fb2dd",
     "concurrent.futures": "#17becf",
     "loky": "#2ca02c",
@@ -257,4 +259,5 @@ _PLOTS: dict[str, Callable[[str, Record], Drawn]] = {
     "scaling": _scaling,
     "coordinator": _coordinator,
     "tuned_chunks": _nothing,
+    "payload_kinds": _nothing,  # thirty works, which a table shows better
 }

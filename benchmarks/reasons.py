@@ -29,7 +29,9 @@ REASONS: dict[str, dict[str, str]] = {
         "same; its workers map them read-only.",
     },
     "replacement": {
-        "": "A pool without blame, retries or a watch over its workers forks a new one as soon as one is gone.",
+        "": "A pool that forks a new worker at once never asks what the old one had in hand: that item is lost, and "
+        "its caller waits for ever. mpqueue finds that out first, and its worker gets a leash, pipes and "
+        "the handler anew.",
     },
     "payload_kinds": {
         "multiprocessing": "torch moves the memory of a tensor into shared memory, where it stays: what was sent once "

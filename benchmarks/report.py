@@ -115,7 +115,8 @@ def _circumstances(record: dict[str, Any], usual: str) -> Iterator[str]:
     """How this question was asked."""
     cpu, rounds = record["machine"]["cpu"], _rounds(record)
     where = "" if cpu == usual else f" on {cpu}"
-    yield f"Measured in {rounds} {'round' if rounds == 1 else 'rounds'}{where}."
+    size = " of a quick run" if record["settings"]["size"] == "quick" else ""
+    yield f"Measured in {rounds} {'round' if rounds == 1 else 'rounds'}{size}{where}."
     if (load := record["load"][0]) > TOLD_LOAD:
         yield (
             f"Other programs kept the CPUs busy (a load of {load:.0f}): only figures of this question can be compared, "
