@@ -171,7 +171,7 @@ FAULTS: dict[str, tuple[Any, str, str, str, int]] = {
         "_commit",
         "self._fail(error)\n        return",
         "self._unconfirmed, self._unwritten = self._unwritten, []",
-        156,
+        2632,
     ),
 }
 
