@@ -327,7 +327,7 @@ def costs_of(cost: Callable[[Any], float] | Sequence[float], table: ItemTable) -
             raise ValueError(f"{name}: expected a finite number, got {number}")
         costs.append(number)
     if len(costs) != count:
-        raise ValueError(f"cost: expected a number for each of {count} items, got {len(costs)}")
+        raise ValueError(f"cost: expected a number for each of {count} items, got {len(costs)} in {shown(cost)}")
     return costs
 
 
