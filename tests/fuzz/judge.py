@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from mpqueue import JobQueue, MPQueueError
 from tests.fuzz.odd import UserError, UserExit
+from tests.support.length import IS_LONG
 from tests.support.waiting import wait_until
 
 #: Seconds; nothing here works for longer than a moment.
@@ -23,9 +24,9 @@ LONG = os.environ.get("MPQUEUE_FUZZ", "")
 
 
 def fuzzed(examples: int) -> settings:
-    """How often a test is tried: so often, or as the environment says."""
+    """How often a test is tried: so often in the long form, half as often otherwise, or as the environment says."""
     return settings(
-        max_examples=int(LONG) if LONG else examples,
+        max_examples=int(LONG) if LONG else examples if IS_LONG else examples // 2,
         derandomize=not LONG,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

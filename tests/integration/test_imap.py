@@ -28,6 +28,7 @@ from mpqueue._core.rules.chunking import MOST_AHEAD
 from mpqueue._dropin.map.item_iterator import ItemIterator
 from mpqueue._dropin.shared_pool import shared_pool
 from tests.support import handlers as do
+from tests.support.length import long
 from tests.support.loops import Run, arrive, in_loops
 from tests.support.programs import is_running, run_program
 from tests.support.results import outcomes
@@ -136,7 +137,7 @@ def test_endless_input_works(imap: Callable[..., ItemIterator[Any]]) -> None:
 
 
 @both
-@pytest.mark.parametrize("buffersize", [1, 2, 7, 100])
+@pytest.mark.parametrize("buffersize", [1, long(2), 7, long(100)])
 def test_reading_stops_within_the_buffer_when_the_consumer_does(
     imap: Callable[..., ItemIterator[Any]], buffersize: int
 ) -> None:
@@ -204,7 +205,7 @@ MEMORY = """
 """
 
 
-@pytest.mark.parametrize(("imap", "count"), [("imap", 2_000_000), ("imap_unordered", 1_000_000)])
+@pytest.mark.parametrize(("imap", "count"), [("imap", 1_000_000), long("imap_unordered", 1_000_000)])
 def test_memory_stays_constant_over_millions_of_items(imap: str, count: int, tmp_path: Path) -> None:
     grown = run_program(tmp_path, MEMORY, imap, count).stdout
     assert int(grown) < 40, "megabytes; a million items, kept, are more than 100"

@@ -43,6 +43,7 @@ from mpqueue._parent.journal.sealed import prepare
 from mpqueue.errors import JobStateError, JournalError, JournalMismatchError
 from mpqueue.status import COMPLETED
 from tests.support import handlers as do
+from tests.support.length import IS_LONG, long
 from tests.support.loops import Run, in_loops
 from tests.support.programs import run_program
 from tests.support.results import outcomes
@@ -51,7 +52,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.slow
 
 both = pytest.mark.parametrize("imap", [mpqueue.imap, mpqueue.imap_unordered])
-once = partial(mpqueue.imap, concurrency=2, max_retries=0, job_id="job")
+once = partial(mpqueue.imap, concurrency=1, max_retries=0, job_id="job")
 
 
 @pytest.fixture
@@ -112,8 +113,8 @@ EDITS = st.lists(
 )
 
 
-@both
-@settings(max_examples=4)
+@pytest.mark.parametrize("imap", [mpqueue.imap, long(mpqueue.imap_unordered)])
+@settings(max_examples=10 if IS_LONG else 3)
 @given(EDITS, st.booleans())
 def test_whatever_is_edited_only_what_is_new_changed_or_failed_runs(
     imap: Callable[..., ItemIterator[Any]], edits: list[Any], has_ids: bool
@@ -268,13 +269,13 @@ def test_async_loops_have_the_same_results_and_wait_for_the_end(run: Run, path: 
         assert not Reader(str(path)).in_use
         calls.take()
         for _ in range(2):
-            assert await mpqueue.amap(calls, "abca", journal=path, job_id="list", concurrency=2) == [
+            assert await mpqueue.amap(calls, "abca", journal=path, job_id="list", concurrency=1) == [
                 f"result of {each!r}" for each in "abca"
             ]
         assert sorted(calls.take()) == sorted(map(repr, "abca"))
         with pytest.raises(JournalMismatchError):
-            await mpqueue.amap(calls, "abc", journal=path, job_id="list", concurrency=2)
-        assert len(await mpqueue.amap(calls, "xc", journal=path, job_id="list", concurrency=2, update=True)) == 2
+            await mpqueue.amap(calls, "abc", journal=path, job_id="list", concurrency=1)
+        assert len(await mpqueue.amap(calls, "xc", journal=path, job_id="list", concurrency=1, update=True)) == 2
         assert calls.take() == ["'x'"]
         await anyio.lowlevel.checkpoint()
 

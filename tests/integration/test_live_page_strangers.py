@@ -15,6 +15,7 @@ from mpqueue import JobQueue
 from mpqueue._live_page import aside, door
 from mpqueue._live_page.server import Page
 from tests.support import handlers as do
+from tests.support.length import long
 from tests.support.pages import PATIENCE, Visitor, visit
 from tests.support.programs import run_program
 from tests.support.waiting import wait_until
@@ -102,7 +103,7 @@ ATTACKED = """
 """
 
 
-@pytest.mark.parametrize("kind", ["nothing", "half", "trickle"])
+@pytest.mark.parametrize("kind", [long("nothing"), "half", long("trickle")])
 def test_a_thousand_half_open_connections_stop_neither_the_job_nor_its_viewer(kind: str, tmp_path: Path) -> None:
     done = run_program(tmp_path, ATTACKED, kind, timeout=110)
     assert (done.stdout, done.stderr) == ("job completed\n", "")

@@ -9,6 +9,7 @@ import anyio
 import pytest
 import trio
 
+from tests.support.length import long
 from tests.support.waiting import Gate
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
@@ -48,7 +49,7 @@ def run_in_anyio(main: Callable[[], Awaitable[None]]) -> None:
 
 
 #: Runs a test once in each; it calls ``run`` with its coroutine function, in which `anyio` may be used throughout.
-in_loops = pytest.mark.parametrize("run", [run_in_asyncio, run_in_trio, run_in_anyio])
+in_loops = pytest.mark.parametrize("run", [run_in_asyncio, run_in_trio, long(run_in_anyio)])
 
 
 async def arrive(gate: Gate, count: int = 1) -> set[str]:
