@@ -57,7 +57,10 @@ def test_options_of_a_job(queue: JobQueue, options: dict[str, Odd]) -> None:
     if isinstance(job, Refused):
         check_still_works(queue)
     else:
-        assert queue.start("odd").result(PATIENCE).total == 2
+        run = queue.start("odd")
+        if not job.sealed:  # what is true opens it, for items that nobody adds here
+            queue.seal("odd")
+        assert run.result(PATIENCE).total == 2
         queue.clear_job("odd")
 
 
