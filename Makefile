@@ -64,7 +64,7 @@ test-heavy: .venv/.heavy  ## all tests, those of the examples with PyTorch and t
 test-fast: .venv/.dev  ## the tests that take no time
 	$(BIN)/python -m pytest -m 'not slow'
 
-test-others: .venv/.dev  ## unit, contract and crash tests on every other Python that is here
+test-others: .venv/.dev  ## what depends on the version, on every other Python that is here
 	.ci/test-others
 
 test-long: .venv/.dev  ## all tests, those too that are too long for each commit, and all of them on every other Python
