@@ -320,6 +320,14 @@ class LanesWanted:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class LanesResized:
+    """So many workers are wanted from now on, no more; with ``kill`` the others do not end what they run."""
+
+    count: int
+    kill: bool = False
+
+
 class LaneInitialized(NamedTuple):
     """A new worker has run the pool's initializer, which failed or (None) not. ``text`` shows the error to people."""
 
@@ -395,6 +403,7 @@ Message = (
     | ItemDropped
     | QueueOpened
     | LanesWanted
+    | LanesResized
     | LaneInitialized
     | QueueClosing
     | FaultFound

@@ -38,6 +38,7 @@ from mpqueue._core.messages import (
     LaneInitialized,
     LaneObserved,
     LaneReady,
+    LanesResized,
     LaneStartFailed,
     LanesWanted,
     MemoryRead,
@@ -298,6 +299,7 @@ class Scheduler:
         | JobSealed
         | ItemDropped
         | LanesWanted
+        | LanesResized
         | MemoryRead
         | FaultFound,
     ) -> None:
@@ -377,6 +379,7 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     JobSealed: Scheduler._books_message,
     ItemDropped: Scheduler._books_message,
     LanesWanted: Scheduler._books_message,
+    LanesResized: Scheduler._books_message,
     MemoryRead: Scheduler._books_message,
     FaultFound: Scheduler._books_message,
     LaneInitialized: Scheduler._lane_message,
@@ -402,6 +405,7 @@ _BOOKS_HANDLERS: dict[type, Callable[[Books, Any], None]] = {
     JobSealed: arrivals.sealed,
     ItemDropped: arrivals.item_dropped,
     LanesWanted: fleet.lanes_wanted,
+    LanesResized: fleet.lanes_resized,
     MemoryRead: memory.memory_read,
     FaultFound: distrust.fault_found,
     ChunkRefused: reports.refused,

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeVar, Unpack, overload
 
 from mpqueue import _options as checks
-from mpqueue._core.messages import JobCancelled, JobPaused, JobResumed, JobSealed, Message
+from mpqueue._core.messages import JobCancelled, JobPaused, JobResumed, JobSealed, LanesResized, Message
 from mpqueue._core.state.item_table import make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._output.progress import Showing, ShowProgress, check_progress
@@ -142,6 +142,7 @@ class JobQueue(SafeEmitter):
         self._jobs = Registry(self._engine, self._options, self._backend)
         self._runs = OpenRuns(self._engine)
         self._pages = LivePages()
+        self._size: int | None = None  #: how many workers there are, once that has been changed
         self._closer = Closer(self._engine, self._runs, self._pages)
         self._starter = JobStarter(self._engine, self._runs, self._closer)
         #: What the rest of the package asks of a queue, so that its own names are for users.
@@ -152,8 +153,12 @@ class JobQueue(SafeEmitter):
 
     @property
     def concurrency(self) -> int:
-        """The number of workers."""
-        return self._options.concurrency
+        """The number of workers. To set it is to `resize`."""
+        return self._options.concurrency if self._size is None else self._size
+
+    @concurrency.setter
+    def concurrency(self, count: int) -> None:
+        self.resize(count)
 
     @property
     def max_retries(self) -> int:
@@ -528,6 +533,24 @@ class JobQueue(SafeEmitter):
         """
         book = self._find_open(job_id, "cancel a job")
         self._handle(JobCancelled(book, self._engine.clock.wall(), kill))
+
+    def resize(self, concurrency: int, *, kill: bool = False) -> None:
+        """Have so many workers from now on; returns at once.
+
+        More start at once. Of too many, those with the highest numbers go, each when it has ended the item that it runs
+        and the few that travelled with it; with ``kill`` at once, and what they ran runs again elsewhere, uncharged.
+        Running jobs go on meanwhile. The inner threads of workers (``threads_per_worker``) stay as they were.
+
+        Raises TypeError or ValueError for anything but a whole number from 1 up, and on an engine whose workers are not
+        the queue's own; QueueClosedError.
+        """
+        self._closer.check_open("resize the queue")
+        checks.check_concurrency(concurrency)
+        checks.check_bool("kill", kill)
+        if not self._backend.capabilities.own_processes:
+            raise ValueError(f"resize: expected an engine with workers of the queue's own, got {self._backend!r}")
+        self._handle(LanesResized(concurrency, kill))
+        self._size = concurrency
 
     def retry_failed(self, job_id: str, *, progress: ShowProgress = False) -> JobRun:
         """Run the failed items of a finished job again, with ``attempts`` 0 and their history kept.

@@ -60,6 +60,7 @@ from mpqueue._core.messages import (
     LaneInitialized,
     LaneObserved,
     LaneReady,
+    LanesResized,
     LaneStartFailed,
     LanesWanted,
     MemoryRead,
@@ -324,6 +325,11 @@ class FakeLanes:
         """Let there be at least so many lanes."""
         self.workers.extend([None] * (lanes - len(self.workers)))
         self.handle(LanesWanted(lanes))
+
+    def resize(self, lanes: int, *, kill: bool = False) -> None:
+        """Let there be so many lanes, no more."""
+        self.workers.extend([None] * (lanes - len(self.workers)))
+        self.handle(LanesResized(lanes, kill))
 
     # -- what the world does -----------------------------------------------------------------------------------
 

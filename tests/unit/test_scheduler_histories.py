@@ -279,6 +279,13 @@ class Histories(RuleBasedStateMachine):
 
     # -- the world -------------------------------------------------------------------------------------------------
 
+    @precondition(lambda self: not self.closed)
+    @rule(lanes=st.integers(1, 5), kill=st.booleans(), sure=st.integers(0, 2))
+    def resize(self, lanes: int, kill: bool, sure: int) -> None:
+        """Let there be more workers, or fewer."""
+        if sure == 0:
+            self.fleet.resize(lanes, kill=kill)
+
     @precondition(lambda self: self.rough)
     @rule(lane=st.integers(0, 3))
     def kill_a_worker(self, lane: int) -> None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from mpqueue._core.commands import ForgetJob, InitializeLane, KillLane, RecycleLane, RetireLane, StartLane, Warn
-from mpqueue._core.messages import LaneAbsent, LaneDied, LaneInitialized, LaneReady, LaneStartFailed, LanesWanted
+from mpqueue._core.messages import (
+    LaneAbsent,
+    LaneDied,
+    LaneInitialized,
+    LaneReady,
+    LanesResized,
+    LaneStartFailed,
+    LanesWanted,
+)
 from mpqueue._core.rules.blame import crash_error, worker_died
 from mpqueue._core.rules.outcomes import fail_rest
-from mpqueue._core.rules.overdue import await_answer
+from mpqueue._core.rules.overdue import await_answer, kill
 from mpqueue._core.rules.reports import fail_if_barred
 from mpqueue._core.state.books import Books
-from mpqueue._core.state.lane_book import LaneBook, LaneState
+from mpqueue._core.state.lane_book import LaneBook, LaneState, Verdict, Why
 from mpqueue._core.state.timer_heap import TimerKind
 from mpqueue.errors import SetupError, WorkerStartError, shown
 
@@ -30,9 +38,7 @@ def open_lanes(books: Books) -> None:
     if not books.opened:
         books.opened = True
         for lane in books.lanes:
-            lane.renew()
-            books.commands.append(StartLane(lane.number, lane.generation))
-        _nobody_there(books)
+            _start_now(books, lane)
 
 
 def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
@@ -99,6 +105,24 @@ def lanes_wanted(books: Books, message: LanesWanted) -> None:
         if books.opened:
             lane.renew()
             books.commands.append(StartLane(lane.number, lane.generation))
+
+
+def lanes_resized(books: Books, message: LanesResized) -> None:
+    """Let there be so many lanes: more at once; fewer as each has ended what it runs, or is killed, uncharged.
+
+    The workers that go are those of the lanes with the highest numbers.
+    """
+    books.most_lanes = message.count
+    lanes_wanted(books, LanesWanted(message.count))
+    for lane in books.lanes:
+        if not books.is_surplus(lane):
+            if books.opened and lane.state is LaneState.ABSENT:
+                books.absent.discard(lane.number)
+                _start_now(books, lane)
+        elif message.kill and lane.chunks and lane.state is LaneState.READY:
+            kill(books, lane, Verdict(Why.CANCEL, lane.chunks[0].number, 0))
+    for job in list(books.jobs.values()):
+        fail_if_barred(books, job)
 
 
 def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) -> None:
@@ -247,6 +271,10 @@ def _nothing_is_to_run(books: Books) -> bool:
 
 def _start_now(books: Books, lane: LaneBook) -> None:
     lane.renew()
+    if books.is_surplus(lane):
+        lane.state = LaneState.ABSENT
+        books.absent.add(lane.number)
+        return
     if books.closing and _nothing_is_to_run(books):
         lane.state = LaneState.DOWN
         return

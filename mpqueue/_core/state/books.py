@@ -61,7 +61,8 @@ class Books:
         self.held = False  #: nothing more is sent to idle lanes for now
         self.now = 0.0
         self.opened = False
-        self.absent: set[int] = set()  #: lanes that there is no room for
+        self.absent: set[int] = set()  #: lanes that there is no room for, or that are not wanted any more
+        self.most_lanes: int | None = None  #: lanes from this number on are not wanted any more; None: all are
         self.has_initializer = has_initializer  #: new workers run something before their first chunk
         self.init_error: BaseException | None = None  #: what the initializer raised last, where no worker got past it
         self.init_text = ""  #: that error, as text
@@ -144,18 +145,22 @@ class Books:
 
     @property
     def workers_wear_out(self) -> bool:
-        """True where a worker may have to be replaced because of what it has run."""
-        return self.max_items_per_worker is not None or self.max_memory is not None
+        """True where a worker may have to be replaced because of what it has run, or to go."""
+        return self.max_items_per_worker is not None or self.max_memory is not None or self.most_lanes is not None
 
     def idle(self, lane: LaneBook) -> bool:
         """True where the lane could take a chunk at once and has none."""
         return lane.state is LaneState.READY and not lane.chunks and not self.worn_out(lane)
 
     def worn_out(self, lane: LaneBook) -> bool:
-        """True where the lane's worker has had all the items that one worker may have, or has too much memory."""
-        if lane.bloated:
+        """True where the lane's worker has had all that one worker may have, or too much memory, or is surplus."""
+        if lane.bloated or self.is_surplus(lane):
             return True
         return self.max_items_per_worker is not None and lane.tries > self.max_items_per_worker - _ROUNDING
+
+    def is_surplus(self, lane: LaneBook) -> bool:
+        """True where the lane's worker is not wanted any more."""
+        return self.most_lanes is not None and lane.number >= self.most_lanes
 
     def room(self, lane: LaneBook, job: JobBook) -> int | None:
         """How many of the job's items the lane's worker may still have; None: any number."""
