@@ -274,6 +274,7 @@ def _start_now(books: Books, lane: LaneBook) -> None:
     if books.is_surplus(lane):
         lane.state = LaneState.ABSENT
         books.absent.add(lane.number)
+        _nobody_there(books)
         return
     if books.closing and _nothing_is_to_run(books):
         lane.state = LaneState.DOWN
