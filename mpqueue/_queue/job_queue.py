@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-_NOTHING: Any = object()  #: no items were named
+_NOTHING: Any = object()  #: no items, or no handler, were named
 
 
 class JobKeywords(TypedDict, total=False):
@@ -245,7 +245,7 @@ class JobQueue(SafeEmitter):
         self,
         id: str,
         items: Iterable[Any] = _NOTHING,
-        handler: Callable[..., Any] | None = None,
+        handler: Callable[..., Any] = _NOTHING,
         *,
         setup: Callable[[], Any] | None = None,
         max_retries: int | None = None,
@@ -312,9 +312,9 @@ class JobQueue(SafeEmitter):
         self._closer.check_open("create a job")
         if not isinstance(id, str):
             raise TypeError(f"id: expected a str, got {shown(id)} of type {type(id).__name__}")
-        if handler is None or (items is _NOTHING and not open):
+        if handler is _NOTHING or (items is _NOTHING and not open):
             raise TypeError(
-                f"create_job: expected items and a handler, got no {'handler' if handler is None else 'items'}"
+                f"create_job: expected items and a handler, got no {'handler' if handler is _NOTHING else 'items'}"
             )
         options = checks.job_options(
             self._options,

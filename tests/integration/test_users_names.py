@@ -17,22 +17,25 @@ from tests.support.handlers import succeed
 QUEUE = {
     *("cancel", "clear_job", "close", "concurrency", "create_job", "get_job", "get_stats", "jobs", "load_job"),
     *(
+        "add_items",
         "adrain",
         "drain",
         "max_retries",
         "pause",
         "plan_job",
         "prune",
+        "resize",
         "resume",
         "retry_failed",
         "run",
+        "seal",
         "serve",
         "start",
     ),
 }
 JOB = {
     *("cancelled", "completed", "duration", "failed", "failures", "finished_at", "id", "items", "paused", "results"),
-    *("retries", "seed", "started_at", "status", "total"),
+    *("retries", "sealed", "seed", "started_at", "status", "stopped_why", "total"),
     *("export", "raise_for_failures", "report", "to_dict", "to_pandas", "to_polars", "to_records", "trace"),
 }
 ITEM = {
