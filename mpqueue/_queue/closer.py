@@ -68,8 +68,8 @@ class Closer:
         if not kill:
             patience = None if by is None else max(0.0, by - self._engine.clock.now()) + PATIENCE
             runs = list(self._runs)
-            done = wait_long(lambda seconds: not concurrent.futures.wait(runs, seconds).not_done, patience)
-            kill = not done or not all(run.done() for run in self._runs)  # listeners, which take too long
+            wait_long(lambda seconds: not concurrent.futures.wait(runs, seconds).not_done, patience)
+            kill = not all(run.done() for run in self._runs)  # listeners, which take too long
         self._engine.shutdown(kill=kill, wait_for_listeners=not kill, by=by)
         self._pages.close()
 

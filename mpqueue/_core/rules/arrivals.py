@@ -5,7 +5,6 @@ from __future__ import annotations
 from mpqueue._core.messages import ItemDropped, ItemsAdded, ItemsOffered, ItemsRecalled, JobSealed
 from mpqueue._core.rules import outcomes, overdue, reports
 from mpqueue._core.state.books import Books
-from mpqueue._core.state.lane_book import LaneState, Verdict, Why
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.stream_table import StreamTable
 from mpqueue.errors import JobStateError
@@ -66,8 +65,7 @@ def item_dropped(books: Books, message: ItemDropped) -> None:
             if chunk.job is job and index in chunk.indices[chunk.reported : chunk.end]:
                 if message.kill:
                     job.dropped.add(index)
-                    if lane.state is LaneState.READY:  # else it is being killed already
-                        overdue.kill(books, lane, Verdict(Why.CANCEL, chunk.number, 0))
+                    overdue.take_back(books, lane)
                 return
     waiting = next((chunk for chunk in (*job.packing, *job.packed) if index in chunk.indices), None)
     if waiting is not None:

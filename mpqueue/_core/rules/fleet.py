@@ -14,10 +14,10 @@ from mpqueue._core.messages import (
 )
 from mpqueue._core.rules.blame import crash_error, worker_died
 from mpqueue._core.rules.outcomes import fail_rest
-from mpqueue._core.rules.overdue import await_answer, kill
+from mpqueue._core.rules.overdue import await_answer, take_back
 from mpqueue._core.rules.reports import fail_if_barred
 from mpqueue._core.state.books import Books
-from mpqueue._core.state.lane_book import LaneBook, LaneState, Verdict, Why
+from mpqueue._core.state.lane_book import LaneBook, LaneState
 from mpqueue._core.state.timer_heap import TimerKind
 from mpqueue.errors import SetupError, WorkerStartError, shown
 
@@ -119,8 +119,8 @@ def lanes_resized(books: Books, message: LanesResized) -> None:
             if books.opened and lane.state is LaneState.ABSENT:
                 books.absent.discard(lane.number)
                 _start_now(books, lane)
-        elif message.kill and lane.chunks and lane.state is LaneState.READY:
-            kill(books, lane, Verdict(Why.CANCEL, lane.chunks[0].number, 0))
+        elif message.kill and lane.chunks:
+            take_back(books, lane)
     for job in list(books.jobs.values()):
         fail_if_barred(books, job)
 

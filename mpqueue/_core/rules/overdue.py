@@ -204,8 +204,14 @@ def give_up(books: Books, lane: LaneBook, why: str) -> None:
 def end_running(books: Books, job: JobBook) -> None:
     """Have the workers killed that hold items of the job, which was cancelled: nobody is charged."""
     for lane in books.lanes:
-        if lane.job is job and lane.state is LaneState.READY:
-            kill(books, lane, Verdict(Why.CANCEL, lane.chunks[0].number, 0))
+        if lane.job is job:
+            take_back(books, lane)
+
+
+def take_back(books: Books, lane: LaneBook) -> None:
+    """Have the worker killed for what is on the lane, unless it is being killed already: nobody is charged."""
+    if lane.state is LaneState.READY:
+        kill(books, lane, Verdict(Why.CANCEL, lane.chunks[0].number, 0))
 
 
 def kill(books: Books, lane: LaneBook, verdict: Verdict) -> None:

@@ -14,7 +14,7 @@ from mpqueue._wire.ids import IdRule
 class GrowingTable(ItemTable):
     """The same columns as `ItemTable`, which grow. An item whose id is there already is not added.
 
-    With no item yet, nobody knows where ids come from: ``rule`` is that of the first one that comes.
+    Where ids come from is decided by the first item: until there is one, the ``rule`` means nothing.
     """
 
     def __init__(self) -> None:

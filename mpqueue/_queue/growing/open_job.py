@@ -41,8 +41,8 @@ def add_items(host: QueueHost, book: JobBook, items: Iterable[Any], *, wait: boo
     rule, ids = _ids_of(book.table, given)
     at = added = 0
     while True:
-        in_parts = most is not None and wait and book.started_at is not None  # else all of them, or none
-        end = at + most if in_parts and most is not None else len(given)
+        # All of them at once, or none, but where there may be a wait between them.
+        end = len(given) if most is None or not wait or book.started_at is None else at + most
         offered = AddedItems(given[at:end], None if ids is None else ids[at:end])
         room: Future[None] = Future()
         taken = host.ask(partial(_offer, host, book, offered, rule, room, wait=wait))
