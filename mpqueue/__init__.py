@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         ResultPicklingError,
         Retry,
         SetupError,
+        SinkError,
         TooManyFailuresError,
         WorkerCrashedError,
         WorkerStartError,
@@ -88,6 +89,7 @@ _HOMES = {
         "ResultPicklingError",
         "Retry",
         "SetupError",
+        "SinkError",
         "TooManyFailuresError",
         "WorkerCrashedError",
         "WorkerStartError",
@@ -103,7 +105,7 @@ _HOMES = {
     "mpqueue.status": ("ItemStatus", "JobStatus", "Pruned", "QueueStats"),
 }
 #: Modules that are there without being imported by name.
-_MODULES = ("joblib_backend", "otel")
+_MODULES = ("joblib_backend", "otel", "sinks")
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -146,6 +148,7 @@ __all__ = [
     "RetryPolicy",
     "SetupError",
     "Shared",
+    "SinkError",
     "TooManyFailuresError",
     "WorkerCrashedError",
     "WorkerStartError",

@@ -31,7 +31,7 @@ def whole_file(target: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
     fd = os.open(part, _NEW, 0o666 if mode is None else mode)
     try:
         with open(fd, "wb") as file:
-            if mode is None and (replaced := _rights_of(target)) is not None:
+            if mode is None and (replaced := rights_of(target)) is not None:
                 os.fchmod(fd, replaced)
             yield file
             file.flush()
@@ -47,7 +47,7 @@ def _is_device_or_pipe(target: Path) -> bool:
     return target.exists() and not target.is_file()
 
 
-def _rights_of(target: Path) -> int | None:
+def rights_of(target: Path) -> int | None:
     """Of a file of this user's own; another's says nothing about who may read this one."""
     with suppress(OSError):
         found = os.lstat(target)

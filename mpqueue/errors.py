@@ -138,6 +138,13 @@ class MemoryLimitError(MPQueueError, MemoryError):
     """The item used more memory than ``max_memory_per_worker``; its worker was killed."""
 
 
+class SinkError(MPQueueError):
+    """A job's results can't be written into its sink; ``__cause__`` is the reason. The job was stopped.
+
+    Says what has been kept. Raised where the job's run is waited for.
+    """
+
+
 class JournalError(MPQueueError):
     """The journal can't be read or written. What it holds is left as it was."""
 

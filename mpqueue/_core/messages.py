@@ -244,18 +244,22 @@ class JobResumed(NamedTuple):
 
 
 class JobHeldBack(NamedTuple):
-    """Too much of what the job has done waits to be written (``held``), so that no more is sent; or not any more."""
+    """Too much of what the job has done waits to be written (``held``), so that no more is sent; or not any more.
+
+    Each place where it may wait says so by itself: the job goes on once none of them holds it.
+    """
 
     job: JobBook
     held: bool
 
 
 class JobCancelled(NamedTuple):
-    """`cancel`; with ``kill`` the items that run now are ended too."""
+    """`cancel`; with ``kill`` the items that run now are ended too. ``why``: the reason, where no user asked for it."""
 
     job: JobBook
     wall: float
     kill: bool = False
+    why: str | None = None
 
 
 class FailedItemsReset(NamedTuple):

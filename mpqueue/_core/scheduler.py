@@ -220,7 +220,7 @@ class Scheduler:
         self._flag_lanes(job)
 
     def _job_held_back(self, message: JobHeldBack) -> None:
-        message.job.held_back = message.held
+        message.job.held_back += 1 if message.held else -1
 
     def _announce_state(self, job: JobBook, event: str) -> None:
         self.books.commands.append(AnnounceState(job, event, job.status, job.completed, job.failed))
@@ -229,6 +229,8 @@ class Scheduler:
         job = message.job
         if job.status.final:
             return
+        if message.why is not None and not job.cancelled:
+            job.stopped_why = message.why
         if job.status is JobStatus.PENDING:
             job.cancelled = True
             outcomes.finish(self.books, job, JobStatus.CANCELLED)

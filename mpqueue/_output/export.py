@@ -32,12 +32,13 @@ if TYPE_CHECKING:
     from mpqueue._queue.job import JobItem
 
 COLUMNS = ("id", "status", "attempts", "elapsed", "error", "result")
-_CAPTURED = ("stdout", "stderr")
+#: What there is as well where output was captured.
+OUTPUT = ("stdout", "stderr")
 _SPREAD = ("result", "payload")
 _OF_ITEMS = frozenset(
     {
         *COLUMNS,
-        *_CAPTURED,
+        *OUTPUT,
         "payload",
         "proposed_alt",
         "exception",
@@ -72,12 +73,19 @@ def record_of(item: JobItem, columns: Sequence[str]) -> dict[str, Any]:
     return {name: _value_or_none(item, name) for name in columns}
 
 
+def absent_columns(item: JobItem, columns: Iterable[str]) -> set[str]:
+    """Those of the columns that the item does not have."""
+    return {name for name in columns if _value(item, name) is _ABSENT}
+
+
 def _chosen(items: Items, columns: Sequence[str] | None, default: Sequence[str] = COLUMNS) -> Sequence[str]:
     if columns is None:
+        if not all(map(_has_result, items)):
+            default = [name for name in default if name != "result"]
         captured = any(item.stdout is not None for item in items)
-        return (*default, *_CAPTURED) if captured else default
+        return (*default, *OUTPUT) if captured else tuple(default)
     columns = _names(columns)
-    if not any(item.result is not None for item in items):
+    if not any(_has_result(item) and item.result is not None for item in items):
         return columns  # whether results have them, nobody can tell
     for name in columns:
         if name not in _OF_ITEMS and all(_value(item, name) is _ABSENT for item in items):
@@ -110,8 +118,13 @@ def _value(item: JobItem, name: str) -> Any:
     where, dot, key = name.partition(".")
     if dot and where in ("result", "payload"):
         return _look_up(getattr(item, where), key)
-    found = _look_up(item.result, name)
+    found = _look_up(item.result, name) if _has_result(item) else _ABSENT
     return _look_up(item.payload, name) if found is _ABSENT else found
+
+
+def _has_result(item: JobItem) -> bool:
+    """False where its job does not keep what it returned."""
+    return item._has_result  # noqa: SLF001 - it is not for users
 
 
 def _look_up(value: Any, key: str) -> Any:

@@ -62,6 +62,7 @@ from mpqueue._parent.surroundings.clock import Clock, cpu_seconds
 from mpqueue._parent.transport.last_words import last_words
 from mpqueue._parent.transport.traffic import Traffic
 from mpqueue._parent.users_code.asides import Asides
+from mpqueue._parent.users_code.deliveries import Deliveries
 from mpqueue._parent.users_code.leavings import Leavings
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.pickling.packed_handler import PackedHandler
@@ -110,6 +111,8 @@ class Coordinator:
         self._leavings = Leavings(name.replace("coordinator", "leavings"), self._fault_in_leavings)
         packers = self.asides("packer")
         self._traffic = Traffic(clock.now, self.post, self.do_later, announce, scheduler.books, packers, self._step)
+        #: Results on their way into sinks.
+        self.deliveries = Deliveries("sink", clock.wall, self.do_later, self.handle, scheduler.books.let_go)
         self._subscribers: dict[int, list[Subscriber]] = {}
         self._running = True
         self._ended = False
@@ -310,7 +313,8 @@ class Coordinator:
         waiting = {index for each in untold if isinstance(each, AnnounceItems) for index in each.indices}
         ended = job.table.ended_indices()
         subscriber([index for index in ended if index not in waiting] if waiting else ended)
-        if job.status.final and not any(isinstance(each, AnnounceFinished) for each in untold):
+        is_untold = any(isinstance(each, AnnounceFinished) for each in untold) or self.deliveries.is_under_way(job)
+        if job.status.final and not is_untold:
             subscriber(None)
         else:
             self._subscribers.setdefault(job.number, []).append(subscriber)
@@ -543,9 +547,13 @@ class Coordinator:
     def _tell_started(self, command: AnnounceStarted) -> None:
         command.job.table.live.running = partial(running_items, self.scheduler.books, self._lane, command.job)
         command.job.table.live.heir = self._leavings.inherit
+        if command.job.delivery is not None:
+            self.deliveries.start(command.job)
         self._announce(command)
 
     def _tell_items(self, command: AnnounceItems) -> None:
+        if command.job.delivery is not None:
+            self.deliveries.put(command)
         subscribers = self._subscribers.get(command.job.number)
         if subscribers:
             ended = command.indices
@@ -556,6 +564,9 @@ class Coordinator:
         self._announce(command)
 
     def _tell_finished(self, command: AnnounceFinished) -> None:
+        if self.deliveries.is_under_way(command.job):
+            self.deliveries.end(command, partial(self._tell_finished, command))
+            return
         command.job.table.live.running = dict
         self._traffic.job_ended(command.job)
         subscribers = self._subscribers.pop(command.job.number, ())
@@ -567,6 +578,7 @@ class Coordinator:
 
     def _give_up_job(self, command: GiveUpJob) -> None:
         job = command.job
+        self.deliveries.drop(job)
         job.table.live.running = dict
         self._traffic.job_ended(job)
         for subscriber in self._subscribers.pop(job.number, ()):

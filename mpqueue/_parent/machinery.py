@@ -46,6 +46,8 @@ _numbers = itertools.count(1)
 PATIENCE = 30.0
 #: Seconds that it gives what is being pickled for the journal.
 PICKLING_PATIENCE = 5.0
+#: Seconds that it gives sinks of jobs that nobody waits for any more.
+SINK_PATIENCE = 5.0
 
 
 def _announce_nothing(*_: object) -> None:
@@ -272,6 +274,8 @@ class Engine:
             # Else a run whose end could not be written would never resolve: nobody comes after the coordinator.
             with contextlib.suppress(InternalError):  # done when the coordinator broke down
                 coordinator.ask(self.recorder.give_up)
+        if not coordinator.deliveries.all_done:
+            self._await_delivered(coordinator)
         if self._pool is not None:  # looked at last: it may have been opened just before
             self._pool.close(kill=kill or (by is not None and self.clock.now() >= by))
         coordinator.stop()
@@ -285,6 +289,16 @@ class Engine:
             pickled.result(PICKLING_PATIENCE)
         except TimeoutError:
             coordinator.ask(recorder.keepers.cut_short)
+
+    def _await_delivered(self, coordinator: Coordinator) -> None:
+        """Wait for what is being written into sinks, likewise."""
+        delivered: Future[None] = Future()
+        with contextlib.suppress(InternalError):
+            coordinator.ask(lambda: coordinator.when(lambda: coordinator.deliveries.all_done, delivered))
+            try:
+                delivered.result(SINK_PATIENCE)
+            except TimeoutError:
+                coordinator.ask(coordinator.deliveries.abandon)
 
     def _leave(self) -> None:
         """End the workers, and wait for nothing: no thread that was there before gevent's patch can be waited for."""

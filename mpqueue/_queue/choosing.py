@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from mpqueue._core.capabilities import Capabilities
+from mpqueue._core.state.item_table import DISCARD
 from mpqueue._engines.loky.loky_backend import LokyBackend
 from mpqueue._options import JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
@@ -39,6 +41,21 @@ def journal_path(journal: str | os.PathLike[str] | None) -> str | None:
     from mpqueue._parent.journal.guards.ownership import own_path  # a part of what only journals need
 
     return own_path(path)
+
+
+def choose_sink(results: Any) -> Any:
+    """The sink, `DISCARD`, or None where results are kept.
+
+    Raises TypeError or ValueError for anything else, and what the sink's own check raises.
+    """
+    if isinstance(results, str):
+        if results not in ("keep", DISCARD):
+            raise ValueError(f"results: expected 'keep', 'discard' or a sink, got {shown(results)}")
+        return DISCARD if results == DISCARD else None
+    from mpqueue._output.row_outlet import check_sink  # which few programs need
+
+    check_sink(results)
+    return results
 
 
 def check_queue(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, overload
+from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
-from mpqueue._core.state.item_table import FailedTry, ItemTable
+from mpqueue._core.state.item_table import DISCARD, FailedTry, ItemTable
 from mpqueue._text import repr_of, visible
-from mpqueue.errors import ItemError, shown
+from mpqueue.errors import ItemError, JobStateError, shown
 from mpqueue.events import milliseconds
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES, ItemStatus, JobStatus
 
@@ -91,10 +91,15 @@ class JobItem(Generic[T_co, R_co]):
         """What the handler returned; None where the item has not completed.
 
         With a journal, only the newest 32 MB of results are in memory. Older ones are read from it at each look, as a
-        new object. Raises `JournalError` where one can't be read.
+        new object. Raises `JournalError` where one can't be read, `JobStateError` where the job does not keep results.
         """
         result: R_co | None = self._table.result_of(self._index)
         return result
+
+    @property
+    def _has_result(self) -> bool:
+        """False where the job does not keep what it returned."""
+        return self._table.has_results
 
     @property
     def proposed_alt(self) -> Any:
@@ -170,6 +175,9 @@ class JobItem(Generic[T_co, R_co]):
         """The wire form; unset keys are absent."""
         wire: dict[str, Any] = {"id": as_json(self.id), "status": str(self.status)}
         if self._table.status[self._index] == COMPLETED:
+            if not self._has_result:
+                wire["attempts"] = self.attempts
+                return wire
             wire["result"] = as_json(self.result)
             if (proposed := self.proposed_alt) is not None:
                 wire["proposedAlt"] = as_json(proposed)
@@ -322,8 +330,16 @@ class Job(Generic[T_co, R_co]):
 
         With a journal, results that are not in memory are read from it. To hold one at a time, use ``item.result``.
         Raises `JournalError` where one can't be read.
+
+        Of a job with ``results=`` a sink it is that sink, not a list. Raises `JobStateError` where they were discarded.
         """
-        return self._book.table.all_results()
+        table = self._book.table
+        if table.sink is None:
+            return table.all_results()
+        if table.sink is DISCARD:
+            raise JobStateError(f"job {self.id!r}: expected one that keeps its results, got one with results='discard'")
+        sink: Any = table.sink
+        return cast("list[R_co | None]", sink)
 
     @property
     def failures(self) -> list[ItemError]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeVar, Union, Unpack, overload
 
 from mpqueue import _options as checks
 from mpqueue._core.messages import JobCancelled, JobPaused, JobResumed, JobSealed, LanesResized, Message
@@ -19,7 +19,7 @@ from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.listeners import SafeEmitter
 from mpqueue._parent.machinery import Engine
 from mpqueue._queue.announcer import Announcer
-from mpqueue._queue.choosing import check_job, check_queue, choose_backend, journal_path
+from mpqueue._queue.choosing import check_job, check_queue, choose_backend, choose_sink, journal_path
 from mpqueue._queue.closer import Closer
 from mpqueue._queue.growing.open_job import add_items, make_growing
 from mpqueue._queue.host import QueueHost
@@ -33,16 +33,19 @@ from mpqueue._queue.registry import Registry
 from mpqueue._queue.run import JobRun
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
-from mpqueue.errors import JobNotFoundError, QueueClosedError, shown
+from mpqueue.errors import JobNotFoundError, JobStateError, QueueClosedError, shown
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus, Pruned, QueueStats
 
 if TYPE_CHECKING:
     from mpqueue._live_page.server import Page
+    from mpqueue._output.row_outlet import Sink
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+#: What becomes of what handlers return.
+Results = Union[Literal["keep", "discard"], "Sink"]
 _NOTHING: Any = object()  #: no items, or no handler, were named
 
 
@@ -65,6 +68,7 @@ class JobKeywords(TypedDict, total=False):
     max_failures: int | None
     deadline: float | None
     cost: Cost
+    results: Results
 
 
 class JobQueue(SafeEmitter):
@@ -264,6 +268,7 @@ class JobQueue(SafeEmitter):
         max_failures: int | None = None,
         deadline: float | None = None,
         cost: Cost = None,
+        results: Results = "keep",
         open: bool = False,
         max_waiting: int | None = None,
     ) -> Job:
@@ -286,6 +291,12 @@ class JobQueue(SafeEmitter):
 
         A job stops early where more than ``max_failures`` items fail after its start, or where it is not over after
         ``deadline`` seconds: it is cancelled, what runs may end, and ``job.stopped_why`` says so.
+
+        With ``results="discard"`` what handlers return stays in the workers, and is gone. With a sink, see
+        `mpqueue.sinks`, it goes there as items end, and not into memory: ``job.results`` is the sink then, and
+        ``item.result`` raises, unless a journal has the results as well. The sink is checked now and opened at the
+        start. What is written is whole, or it stays a part: the job ends once the sink has been closed. If the sink
+        raises, the job is cancelled, what runs is ended, and its run raises `SinkError`. A slow sink slows its job.
 
         An ``open`` job may begin without items, and gets more while it runs, by `add_items` and from its handlers
         (``current_item().add``), until `seal`: it ends when it is sealed and nothing of it is left. Where
@@ -334,6 +345,7 @@ class JobQueue(SafeEmitter):
         record = record_options(strict=strict, update=update, key=key, version=version, redo=redo)
         check_job(self._backend, options)
         self._jobs.check_free(id)
+        sink = choose_sink(results)
         check_cost(cost, is_open=open, has_journal=self._engine.recorder is not None)
         if open and self._engine.recorder is not None:
             raise ValueError("open: expected False, since the queue's journal records jobs with a list of items only")
@@ -342,7 +354,16 @@ class JobQueue(SafeEmitter):
         travels = self._backend.capabilities.handlers_travel
         seed_given = seed is not None
         new = NewJob(
-            id, table, options, handler, setup, seed_given=seed_given, travels=travels, is_open=open, cost=cost
+            id,
+            table,
+            options,
+            handler,
+            setup,
+            seed_given=seed_given,
+            travels=travels,
+            is_open=open,
+            cost=cost,
+            results=sink,
         )
         packed: PackedHandler = new.book.handler
         new.book.timings.handler_packed(self._engine.clock.now() - began, packed.size, packed.weight)
@@ -364,7 +385,8 @@ class JobQueue(SafeEmitter):
         """
         self._closer.check_open("plan a job")
         record = {name: value for name, value in options.items() if name in RecordOptions._fields}
-        rest = {name: value for name, value in options.items() if name not in record and name != "cost"}
+        beside = {*record, "cost", "results"}
+        rest = {name: value for name, value in options.items() if name not in beside}
         defaults = {"max_retries": None, "retry": None, "timeout": None, "priority": 0, "chunksize": None}
         checks.job_options(self._options, **{**defaults, **rest})  # type: ignore[arg-type]
         recorder = self._engine.recorder
@@ -557,10 +579,16 @@ class JobQueue(SafeEmitter):
 
         Returns a new run; where nothing failed it is resolved already. ``progress`` is as in `start`. A job that only
         the journal has runs with the handler that is in there. Raises `JobNotFoundError`; `JobStateError` for a job
-        that has not ended or was cancelled; `JournalError` where items or handler are not in the journal.
+        that has not ended or was cancelled, or whose results went into a sink; `JournalError` where items or handler
+        are not in the journal.
         """
         self._closer.check_open("retry failed items")
         held, showing = self._jobs.take_up(job_id, "retry failed items"), Showing(progress, job_id)
+        if held.book.delivery is not None:
+            raise JobStateError(
+                f"job {job_id!r}: expected a job that keeps its results to retry failed items, got one whose rows have "
+                "gone into a sink; with a journal, create_job() with redo='failed' and a new sink writes them all anew"
+            )
         run = JobRun(held, self)
         if held.book.status is JobStatus.COMPLETED:
             run._resolve()

@@ -16,10 +16,11 @@ from itertools import chain, compress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpqueue._core.state.item_table import Failure, ItemTable
+from mpqueue._core.state.item_table import DISCARD, Failure, ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.pending import Care
 from mpqueue._options import JobOptions, check_bool
+from mpqueue._parent.users_code.deliveries import Delivery
 from mpqueue._queue.recorded.again import Again, Redo, check_redo, choose_again
 from mpqueue._text import digits
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
@@ -100,18 +101,33 @@ class NewJob:
         travels: Travels = Travels.IN_MEMORY,
         is_open: bool = False,
         cost: Cost = None,
+        results: Any = None,
     ) -> None:
         packed = pack_handler(job_id, handler, setup, table.rule, options.seed, travels=travels)
+        if results is DISCARD:
+            packed = packed._replace(frame=packed.frame._replace(discards=True))
         if is_open:
             packed = packed._replace(frame=packed.frame._replace(is_open=True))
         #: The number is to be set before anybody starts it.
         self.book = JobBook(0, job_id, table, options, packed, sealed=not is_open)
+        if results is not None:
+            self._send_results_to(results)
         if cost is not None and not isinstance(cost, str):
             self.book.order_by(costs_of(cost, table))
         self._by_recorded_cost = isinstance(cost, str)
         table.replay = partial(replay_item, packed)
         self._functions = (handler, setup)
         self._seed_given = seed_given
+
+    def _send_results_to(self, sink: Any) -> None:
+        """They go there, or (`DISCARD`) nowhere."""
+        book = self.book
+        book.table.sink = sink
+        if sink is not DISCARD:
+            from mpqueue._output.row_outlet import RowOutlet  # which few programs need
+
+            outlet = RowOutlet(sink, book.table, book.id, captured=book.options.capture_output)
+            book.delivery = Delivery(book.table, outlet)
 
     def record_or_go_on(self, recorder: Recorder, created_at: float, options: RecordOptions) -> None:
         """Have the job recorded from now on; where the journal has it, its table tells what has ended already.

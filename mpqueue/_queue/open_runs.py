@@ -13,6 +13,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._output.bars import are_shown
 from mpqueue._output.progress import Showing, make_display
 from mpqueue._parent.machinery import Engine
+from mpqueue._parent.users_code.deliveries import Delivery
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue._queue.worker_logs import with_speech
 from mpqueue.errors import InternalError, JournalError
@@ -135,6 +136,8 @@ class JobStarter:
         on_ended: Callable[[Ended], None] | None = None,
     ) -> Callable[[], None]:
         engine = self._engine
+        if isinstance(book.delivery, Delivery) and isinstance(message, JobStartAsked):
+            book.delivery.begin()
         display = run._display = make_display(showing, book, engine.listeners, engine.clock.now)
         speaking = with_speech(book, beside_bar=are_shown() or (display is not None and display.draws))
 

@@ -14,7 +14,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._os.main_thread_waits import wait_long
 from mpqueue._queue.job import Job, JobItem, R_co, T_co
 from mpqueue._queue.mailbox import Bell, Mailbox, Rings
-from mpqueue.errors import InternalError, JournalError, QueueClosedError
+from mpqueue.errors import InternalError, JournalError, QueueClosedError, SinkError
 from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ Ended = Sequence[int] | None  #: indices of items that ended; None: the job has
 class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
     """One run of a job. Resolves to the finished `Job`, whatever became of its items, after its last event.
 
-    ``result()`` never raises because of the job: a cancelled one comes with status ``cancelled``. It raises
-    `InternalError` where a mistake of mpqueue's own ended the job. An unresolved run keeps its queue alive.
+    ``result()`` never raises because of the items: a cancelled job comes with status ``cancelled``. It raises
+    `SinkError` where results could not be written into the job's sink, and `InternalError` where a mistake of mpqueue's
+    own ended the job. An unresolved run keeps its queue alive.
     """
 
     def __init__(
@@ -55,14 +56,15 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
 
         Raises RuntimeError instead of hanging where it would wait for itself: in a listener or a done-callback; and
         `JournalError` while the job is paused because its journal can't be written: it goes on once that is possible;
-        and `InternalError` where a mistake of mpqueue's own ended the job.
+        `SinkError` where its results could not be written into its sink; and `InternalError` where a mistake of
+        mpqueue's own ended the job.
         """
         self._check_waiting_allowed("run.result()")
         timeout = self._await_news(timeout)
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """None, once the job has ended, or an `InternalError`; waits and raises like `result`."""
+        """None, once the job has ended, a `SinkError` or an `InternalError`; waits and raises like `result`."""
         self._check_waiting_allowed("run.exception()")
         timeout = self._await_news(timeout)
         return super().exception(timeout)
@@ -71,7 +73,8 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         """The items as they end, completed or failed: those that have already, then the others.
 
         Leaving the loop cancels nothing. Items that end pending, because the job was cancelled, do not come. Raises
-        `InternalError` at the end where a mistake of mpqueue's own ended the job.
+        `SinkError` at the end where results could not be written into the job's sink, and `InternalError` where a
+        mistake of mpqueue's own ended the job.
         """
         ended: Mailbox[Ended] = Mailbox()
         unsubscribe = self._subscribe(ended.put)
@@ -95,8 +98,14 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
             unsubscribe()
 
     def _check_fault(self) -> None:
-        if self._book.fault is not None:
-            raise self._book.fault
+        if (error := self._what_ended_it) is not None:
+            raise error
+
+    @property
+    def _what_ended_it(self) -> InternalError | SinkError | None:
+        """Why the run raises: a mistake of mpqueue's own, or results that could not be written."""
+        delivery = self._book.delivery
+        return self._book.fault or (None if delivery is None else delivery.error)
 
     def __await__(self) -> Generator[Any, None, Job[T_co, R_co]]:
         return self._wait_in_loop().__await__()
@@ -190,9 +199,9 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
             if self.done():
                 self._news.set()
 
-    def _resolve(self, error: InternalError | None = None) -> list[DoneCallback]:
+    def _resolve(self, error: InternalError | SinkError | None = None) -> list[DoneCallback]:
         """The job's last event was delivered, or (``error``) will not be; returns the callbacks to `_run_callbacks`."""
-        error = error or self._book.fault
+        error = error or self._what_ended_it
         self._owner = None
         with self._callback_lock:
             callbacks, self._callbacks = self._callbacks, []

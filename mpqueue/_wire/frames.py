@@ -47,6 +47,7 @@ class HandlerFrame(NamedTuple):
     seed: int  #: of its items' random numbers
     speech: Speech | None = None
     is_open: bool = False  #: handlers may add items
+    discards: bool = False  #: results stay in the worker
 
 
 class ChunkFrame(NamedTuple):

@@ -6,6 +6,7 @@ how.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 import mpqueue
-from mpqueue import ItemStatus, JobStatus, RetryPolicy, current_item
+from mpqueue import ItemStatus, JobStatus, RetryPolicy, current_item, sinks
 from mpqueue.events import JOB_FINISHED, JOB_PROGRESS, JOB_STARTED
 from tests.support import handlers as do
 from tests.support.engines import Engine
@@ -49,6 +50,15 @@ def test_one_job_follows_the_other_and_two_run_side_by_side(engine: Engine) -> N
         runs = [queue.start(name) for name in ("a", "b")]
         for run in runs:
             assert results_of(run.result()) == [item * item for item in range(100)]
+
+
+def test_results_go_into_a_file_or_nowhere(engine: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with engine.queue() as queue:
+        queue.run(range(300), do.double, results=sinks.jsonl(path, in_order=True))
+        assert queue.run(range(30), do.double, results="discard").completed == 30
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(row["id"], row["result"]) for row in rows] == [(item, 2 * item) for item in range(300)]
 
 
 def test_handlers_add_items_to_an_open_job(engine: Engine) -> None:

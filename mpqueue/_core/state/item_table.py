@@ -51,6 +51,8 @@ class FailedTry:
     exception: BaseException
 
 
+#: Stands for the sink of a job whose results nobody wants.
+DISCARD = "discard"
 #: Bytes from which on a column has memory of its own, which the system fills with zeros as it is used: at once, that
 #: would take 1 ms for each 100,000 items, while the workers wait for the first of them.
 LARGE = 1 << 16
@@ -121,6 +123,8 @@ class ItemTable:
         #: Reads the results for which an `Elsewhere` stands.
         self.source: ResultSource | None = None
         self.keeps_results = False  #: none of them goes elsewhere (any more)
+        #: Where its results go instead of being kept: an object of users', or `DISCARD`; None: they are kept.
+        self.sink: Any = None
         self.live = Live()
 
     def __del__(self) -> None:
@@ -159,7 +163,24 @@ class ItemTable:
         return () if self.slots is None else [self.slots[index] for index in indices]
 
     def result_of(self, index: int) -> Any:
-        """The result of the item at ``index``, wherever it is; raises what `ResultSource.read` raises."""
+        """The result of the item at ``index``, wherever it is; raises what `ResultSource.read` raises.
+
+        `JobStateError` where results are not kept.
+        """
+        if self.sink is not None and self.status[index] == COMPLETED and not self.has_results:
+            raise JobStateError(
+                f"item {shown(self.id_of(index))}: expected a job that keeps its results, got one whose results "
+                f"{'are discarded' if self.sink is DISCARD else f'are in {shown(self.sink)}'}"
+            )
+        return self.held_result(index)
+
+    @property
+    def has_results(self) -> bool:
+        """False where its results are discarded, or leave it for a sink, and no journal has them."""
+        return self.sink is None or (self.sink is not DISCARD and self.source is not None)
+
+    def held_result(self, index: int) -> Any:
+        """The same for who takes it to where it is kept."""
         result = self.results[index]
         if type(result) is not Elsewhere:
             return result
@@ -192,19 +213,36 @@ class ItemTable:
             self.results[index] = mark
         return results
 
+    def release(self, indices: Sequence[int]) -> list[Any]:
+        """The results of these items have been taken to where they are kept; returns them, to be freed."""
+        results = [self.results[index] for index in indices]
+        if isinstance(indices, range):
+            self.results[indices.start : indices.stop] = [None] * len(indices)
+        else:
+            for index in indices:
+                self.results[index] = None
+        return results
+
     def unfinished(self) -> list[int]:
         """The indices of the items that have not ended."""
         return [index for index, status in enumerate(self.status) if status not in (COMPLETED, FAILED)]
 
     def unfinished_stretches(self) -> Iterator[range]:
         """The same as ranges, each as long as can be. Costs a look at each byte, and next to nothing an item."""
+        return self._stretches(0)
+
+    def ended_stretches(self) -> Iterator[range]:
+        """The indices of the items that ended, likewise."""
+        return self._stretches(1)
+
+    def _stretches(self, wanted: int) -> Iterator[range]:
         ended = self.status.translate(_ENDED)
-        at = ended.find(0)
+        at = ended.find(wanted)
         while at >= 0:
-            end = ended.find(1, at)
+            end = ended.find(1 - wanted, at)
             end = len(ended) if end < 0 else end
             yield range(at, end)
-            at = ended.find(0, end)
+            at = ended.find(wanted, end)
 
     def ended_indices(self) -> list[int]:
         """The indices of the items that ended."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mpqueue._core.rules.chunking import ChunkSizer
 from mpqueue._core.state.growing_table import GrowingTable
@@ -18,7 +18,7 @@ from mpqueue._core.state.timings import Timings
 from mpqueue._options import JobOptions
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.ids import IdRule
-from mpqueue.errors import InternalError, WorkerCrashedError
+from mpqueue.errors import InternalError, SinkError, WorkerCrashedError
 from mpqueue.status import COMPLETED, FAILED, JobStatus
 
 if TYPE_CHECKING:
@@ -35,6 +35,13 @@ class SetupRecord:
 
     failures: int = 0
     again_at: float | None = 0.0
+
+
+class ResultDelivery(Protocol):
+    """A job's results on their way into a sink, opaque here. ``error``: why they did not all get there."""
+
+    @property
+    def error(self) -> SinkError | None: ...
 
 
 @dataclass(eq=False)
@@ -71,10 +78,11 @@ class JobBook:
     packed: deque[Chunk] = field(default_factory=deque)  #: the same, pickled: the next ones that go out
     last_setup_failure: Failure | None = None
     fault: InternalError | None = None  #: the mistake of mpqueue's own that ended it
-    held_back: bool = False  #: nothing is sent while too much of it waits to be written
+    held_back: int = 0  #: places where too much of it waits to be written: nothing is sent meanwhile
     failed_before: int = 0  #: items that had failed when it was started
     stopped_why: str | None = None  #: why it was cancelled, where nobody did that
     costs: Sequence[float] | None = None  #: of its items, of which the costliest go first; None: the first do
+    delivery: ResultDelivery | None = None  #: its results' way into a sink, where they have one
     restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again
 
     def __post_init__(self) -> None:

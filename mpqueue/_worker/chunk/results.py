@@ -45,6 +45,7 @@ class ChunkResults:
         self.sent = 0  #: positions below this have been reported
         self.failures: dict[int, FailureFrame] = {}
         self._packed: dict[int, Packed] = {}
+        self._discarded = 0  #: positions below this have no results any more, where these are not wanted
         self.with_items: set[int] = set()  #: positions whose results bring items along
         self._job = job
         self._running = running
@@ -61,6 +62,9 @@ class ChunkResults:
 
     def stretch_ended(self, lo: int, hi: int) -> None:
         """These positions ended: pickle their results now, where that may run code. On the main thread."""
+        if self._job.discards:
+            self._running.out[lo:hi] = [None] * (hi - lo)
+            self._discarded = hi
         if self._running.added:
             with self.lock:
                 self._join_items(lo, hi)
@@ -74,6 +78,8 @@ class ChunkResults:
         code of the user's: then they go home with a later report.
         """
         first = self.sent
+        if self._job.discards and not final and done > self._discarded:
+            raise NotReadyError  # whether they are to be awaited is known once their stretch has ended
         if self._running.added:
             self._join_items(first, done)
         packed = self._pack(first, done, final=final)

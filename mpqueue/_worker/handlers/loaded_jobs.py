@@ -34,6 +34,7 @@ class LoadedJob:
         self.id_rule = IdRule(frame.id_rule)
         self.seed = frame.seed
         self.is_open = frame.is_open
+        self.discards = frame.discards
         self.pace: float | None = None  #: seconds an item, as seen last
         self.plain = True  #: all results so far were plain data
         self._runner: asyncio.Runner | None = None

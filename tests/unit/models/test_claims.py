@@ -64,7 +64,16 @@ class ModelRun(ChunkRun):
             ledger=ledger, chunk_limit=1e9, flags_of=lambda _: (False, False), has_run=False, is_cut_off=lambda: False
         )
         job = SimpleNamespace(
-            number=1, id="job", is_open=False, id_rule=None, seed=0, plain=True, pace=1e-6, awaits=True, map=self._map
+            number=1,
+            id="job",
+            is_open=False,
+            discards=False,
+            id_rule=None,
+            seed=0,
+            plain=True,
+            pace=1e-6,
+            awaits=True,
+            map=self._map,
         )
         seat = SimpleNamespace(station=station, exchange=SimpleNamespace(store=None))
         frame = ChunkFrame(job=1, chunk=CHUNK, items=Packed(b""), indices=range(count))

@@ -1,0 +1,150 @@
+"""`PartFile`: a file that is written while a job runs, under its name and ``.part``, and gets its own when it is whole.
+
+What is not whole stays under that other name, so that hours of work are not lost, and nobody takes it for all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from mpqueue._os.file_lock import lock_file
+from mpqueue._whole_file import check_not_planted, open_to_write, rights_of, whole_file
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Bytes that are copied at a time.
+_COPIED = 1 << 20
+
+
+class PartFile:
+    """One thread at a time uses it. Everything raises OSError.
+
+    What is no regular file (/dev/stdout, a named pipe) gets its bytes when all are there, or with ``at_once`` as they
+    come.
+    """
+
+    def __init__(self, target: Path, *, at_once: bool = False) -> None:
+        self.target = target
+        self.part = target.parent / f"{target.name}.part"
+        self._at_once = at_once
+        self._is_special = False
+        self._file: IO[bytes] | None = None
+        self.size = 0  #: bytes of it, all of which are whole
+
+    def check(self) -> None:
+        """Raise OSError where it could not be opened; nothing is made."""
+        folder = self.target.absolute().parent
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{self.target}: expected a file in a folder that is there, got none")
+        if self.target.is_dir():
+            raise IsADirectoryError(f"{self.target}: expected a file, got a folder")
+        check_not_planted(self.target)
+        if not self._is_beside() and not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"{self.target}: expected a folder that this user may write into, got none")
+
+    def _is_beside(self) -> bool:
+        return self.target.exists() and not self.target.is_file()
+
+    def open(self) -> None:
+        """Make it, empty. A part that an earlier job has left is written over; one that is being written is refused."""
+        self.check()
+        self._is_special = self._is_beside()
+        if not self._is_special:
+            self._file = self._open_part()
+        elif self._at_once:
+            self._file = open(open_to_write(self.target), "wb", buffering=0)  # noqa: SIM115 - `finish` and `leave` do
+        else:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - likewise
+
+    def _open_part(self) -> IO[bytes]:
+        while True:
+            fd = os.open(self.part, _FLAGS, 0o666)
+            try:
+                found = os.fstat(fd)
+                _check_own(found, self.part)
+                _lock(fd, self.part)
+                if _is_at(found, self.part):
+                    os.ftruncate(fd, 0)
+                    if (rights := rights_of(self.target)) is not None:
+                        os.fchmod(fd, rights)
+                    return open(fd, "r+b", buffering=0)
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)  # another job has renamed it meanwhile
+
+    @property
+    def file(self) -> IO[bytes]:
+        """What is written to. Unbuffered."""
+        assert self._file is not None
+        return self._file
+
+    def append(self, data: bytes) -> None:
+        """Write all of it; where that fails, nothing of it is left."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self.file.write(rest) :]
+        except BaseException:
+            self.cut()
+            raise
+        self.size += len(data)
+
+    def cut(self) -> None:
+        """Drop what was written beyond its `size`, where that can be done."""
+        if not (self._is_special and self._at_once):
+            self.file.truncate(self.size)
+            self.file.seek(self.size)
+
+    def finish(self) -> None:
+        """All of it is there: it gets its own name, once it is on disk."""
+        file, self._file = self.file, None
+        with file:
+            if not self._is_special:
+                os.fsync(file.fileno())
+                os.replace(self.part, self.target)
+            elif not self._at_once:
+                file.seek(0)
+                with whole_file(self.target) as special:
+                    while data := file.read(_COPIED):
+                        special.write(data)
+
+    def leave(self) -> Path | None:
+        """It stays a part; returns where that is, None where there is nothing."""
+        file, self._file = self._file, None
+        if file is None:
+            return None
+        with file:
+            if self._is_special:
+                return self.target if self._at_once else None
+            if os.fstat(file.fileno()).st_size:
+                return self.part
+            if _is_at(os.fstat(file.fileno()), self.part):
+                os.unlink(self.part)
+            return None
+
+
+def _check_own(found: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
+        raise PermissionError(f"{path}: expected a file of this user's own, got another one; it is left as it is")
+
+
+def _lock(fd: int, path: Path) -> None:
+    try:
+        lock_file(fd)
+    except OSError:
+        raise BlockingIOError(
+            f"{path}: expected a file that no other job writes, got one that is being written"
+        ) from None
+
+
+def _is_at(found: os.stat_result, path: Path) -> bool:
+    """True where that file has this name."""
+    try:
+        there = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return (found.st_dev, found.st_ino) == (there.st_dev, there.st_ino)

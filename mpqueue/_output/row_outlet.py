@@ -1,0 +1,179 @@
+"""`RowOutlet`: items that have ended, as rows for a sink.
+
+Everything but `open` happens on a thread of the job's own, since it runs users' code: the sink's, and that of results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._output.export import COLUMNS, OUTPUT, absent_columns, record_of
+from mpqueue._output.rows_in_order import RowsInOrder
+from mpqueue._queue.job import JobItem
+from mpqueue.errors import shown
+from mpqueue.status import FAILED
+
+log = logging.getLogger("mpqueue")
+
+#: Items whose rows are made at a time.
+PIECE = 1024
+#: The same where their results are read from a journal: those may be big.
+READ_PIECE = 64
+
+Row = dict[str, Any]
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Where the results of a job go: ``create_job(results=...)``. Anything that has these two methods.
+
+    ``rows`` are dicts, one an item that has ended: its id, status, attempts, elapsed, error and result; with an
+    attribute ``columns``, a list of names as in `Job.export`, these. With ``in_order = True`` they come in the order of
+    the items, with ``failures = False`` without failed items. A method ``open()`` is called when the job is started,
+    before any work; ``leave()`` instead of ``close()`` where rows are missing: the job was cancelled, or a call failed.
+
+    All but ``open`` is called on one thread of the job's own. What any of them raises stops the job, and is the
+    ``__cause__`` of the `SinkError` that its run raises. Where a job goes on from a journal, ``write`` gets the rows of
+    what had ended before, too.
+    """
+
+    def write(self, rows: Sequence[Row]) -> object:
+        """Write these rows, in this order. While it takes its time, what waits for it is bounded."""
+        ...
+
+    def close(self) -> object:
+        """All rows were written."""
+        ...
+
+
+class RowItem(JobItem):
+    """An item whose result is on its way to where it is kept."""
+
+    __slots__ = ()
+
+    @property
+    def result(self) -> Any:
+        """What the handler returned."""
+        return self._table.held_result(self._index)
+
+    @property
+    def _has_result(self) -> bool:
+        return True
+
+
+def check_sink(results: Any) -> None:
+    """Raise TypeError for what is no sink, and what its own check raises."""
+    if isinstance(results, type) or not isinstance(results, Sink):
+        raise TypeError(
+            "results: expected 'keep', 'discard' or a sink (an object with write(rows) and close(): mpqueue.sinks), "
+            f"got {shown(results)} of type {type(results).__name__}"
+        )
+    columns = getattr(results, "columns", None)
+    if columns is not None:
+        _names(columns)
+    check = getattr(results, "check", None)
+    if callable(check):
+        check()
+
+
+def _names(columns: Any) -> tuple[str, ...]:
+    names = tuple(columns) if isinstance(columns, Iterable) and not isinstance(columns, str) else None
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"results: expected a sink whose columns are a list of names, got {shown(columns)}")
+    return names
+
+
+class RowOutlet:
+    """See `mpqueue._parent.users_code.deliveries.Outlet`."""
+
+    def __init__(self, sink: Sink, table: ItemTable, job_id: str, *, captured: bool) -> None:
+        self._sink = sink
+        self._table = table
+        self._job_id = job_id
+        columns = getattr(sink, "columns", None)
+        self._columns = (*COLUMNS, *(OUTPUT if captured else ())) if columns is None else _names(columns)
+        #: Columns that no row has had so far.
+        self._unseen = set() if columns is None else set(self._columns)
+        self._with_failures = getattr(sink, "failures", True) is not False
+        path = getattr(sink, "path", None)
+        folder = path.absolute().parent if isinstance(path, Path) else None
+        in_order = getattr(sink, "in_order", False) is True
+        self._in_order = RowsInOrder(self._hand_on, folder) if in_order else None
+        self._rows = 0  #: that the sink has
+
+    def open(self) -> None:
+        """See `Outlet`."""
+        opened = getattr(self._sink, "open", None)
+        if callable(opened):
+            opened()
+
+    def put(self, indices: Sequence[int], size: int) -> None:
+        """See `Outlet`."""
+        each = size / len(indices)
+        for piece in _pieces(indices, PIECE if size else READ_PIECE):
+            if self._in_order is None:
+                self._hand_on(self._rows_of(piece))
+            else:
+                for stretch in _stretches(piece):
+                    self._in_order.put(stretch[0], len(stretch), self._rows_of(stretch), each * len(stretch))
+
+    def finish(self) -> None:
+        """See `Outlet`."""
+        self._end_order()
+        if self._unseen and self._rows:
+            log.warning("job %r: expected rows with the columns %s, got none that has %s",
+                        self._job_id, ", ".join(self._columns), ", ".join(sorted(self._unseen)))  # fmt: skip
+        self._sink.close()
+
+    def leave(self) -> str:
+        """See `Outlet`."""
+        with contextlib.suppress(Exception):  # the sink may be what fails
+            self._end_order()
+        leave: Callable[[], object] = getattr(self._sink, "leave", self._sink.close)
+        where = leave()
+        rows = "1 row" if self._rows == 1 else f"{self._rows:,} rows"
+        return f"{rows} in {where if isinstance(where, Path) else shown(self._sink)}" if self._rows else "nothing"
+
+    def _end_order(self) -> None:
+        if self._in_order is not None:
+            try:
+                self._in_order.end()
+            finally:
+                self._in_order.close()
+
+    def _hand_on(self, rows: Sequence[Row]) -> None:
+        if rows:
+            self._sink.write(rows)
+            self._rows += len(rows)
+
+    def _rows_of(self, indices: Sequence[int]) -> list[Row]:
+        table, columns = self._table, self._columns
+        if not self._with_failures:
+            indices = [index for index in indices if table.status[index] != FAILED]
+        items = [RowItem(table, index) for index in indices]
+        if self._unseen:
+            for item in items:
+                self._unseen &= absent_columns(item, self._unseen)
+        return [record_of(item, columns) for item in items]
+
+
+def _pieces(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for lo in range(0, len(indices), size):
+        yield indices[lo : lo + size]
+
+
+def _stretches(indices: Sequence[int]) -> Iterator[Sequence[int]]:
+    """The indices in parts in which one follows the other."""
+    if isinstance(indices, range):
+        yield indices
+        return
+    lo = 0
+    for at in range(1, len(indices) + 1):
+        if at == len(indices) or indices[at] != indices[at - 1] + 1:
+            yield indices[lo:at]
+            lo = at

@@ -1,0 +1,245 @@
+"""Deliveries: what items of a job returned, on its way into a sink, on a thread of that job's own.
+
+A sink is users' code and may be as slow as its disk. Nothing waits for it but its job: of that no more is sent while
+too much waits to be written, and it has ended once its sink has been closed. What a sink raises stops its job.
+
+It stands behind the journal: what goes into a sink is in the journal first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from mpqueue._core.commands import AnnounceFinished, AnnounceItems
+from mpqueue._core.messages import JobCancelled, JobHeldBack, Message
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._parent.errands import Errands
+from mpqueue.errors import SinkError
+from mpqueue.status import OVER
+
+log = logging.getLogger("mpqueue")
+
+#: Bytes of results that may wait for a sink before no more items are sent.
+MOST_WAITING = 64 << 20
+#: What a result takes in memory beside its content.
+OBJECT = 48
+
+
+class Outlet(Protocol):
+    """A sink with what makes rows for it. Used by one thread at a time; may raise anything."""
+
+    def open(self) -> None:
+        """Be ready for rows. On the thread that starts the job."""
+        ...
+
+    def put(self, indices: Sequence[int], size: int) -> None:
+        """Write the rows of these items, which have ended; ``size``: bytes of their results, as far as is known."""
+        ...
+
+    def finish(self) -> None:
+        """All rows have come: what was written is whole."""
+        ...
+
+    def leave(self) -> str:
+        """No more rows come, although some are missing. Returns what is kept, for people."""
+        ...
+
+
+class Delivery:
+    """The way of one job's results. Made with the job; `begin` is called by whoever starts it."""
+
+    def __init__(self, table: ItemTable, outlet: Outlet) -> None:
+        self.outlet = outlet
+        self.error: SinkError | None = None
+        self.begun = False
+        self.over = False  #: its sink has been closed, or is not waited for any more
+        self.ended_before: list[range] = []  #: the items that had ended before it began
+        self.kept: str | None = None  #: what is kept of a job whose rows are not all there
+        self._table = table
+        self._beginning = threading.Lock()
+        # Of the coordinator's thread:
+        self.errands: Errands | None = None
+        self.waiting = 0  #: bytes that wait to be written
+        self.holds_back = False
+        # Of its own thread:
+        self.broken_by: BaseException | None = None
+
+    def begin(self) -> None:
+        """Open the sink, once. Raises what that raises."""
+        with self._beginning:
+            if not self.begun:
+                self.outlet.open()
+                self.ended_before = list(self._table.ended_stretches())
+                self.begun = True
+
+
+class Deliveries:
+    """The deliveries under way. Everything but what says otherwise happens on the coordinator's thread."""
+
+    def __init__(
+        self,
+        name: str,
+        wall: Callable[[], float],
+        later: Callable[[Callable[[], object], JobBook], object],
+        handle: Callable[[Message], object],
+        let_go: Callable[[object], object],
+    ) -> None:
+        self._name = name
+        self._wall = wall
+        self._later = later  #: from any thread
+        self._handle = handle
+        self._let_go = let_go
+        self._under_way: dict[int, tuple[JobBook, Delivery]] = {}
+        self._ends: dict[int, Callable[[], object]] = {}  #: by job: what follows once its sink has been closed
+
+    @property
+    def all_done(self) -> bool:
+        """True where nothing is under way."""
+        return not self._under_way
+
+    def is_under_way(self, job: JobBook) -> bool:
+        """True from the job's start until its sink has been closed."""
+        return job.number in self._under_way
+
+    def start(self, job: JobBook) -> None:
+        """The job has started: first come the rows of those of its items that had ended before."""
+        delivery = job.delivery
+        if not isinstance(delivery, Delivery) or not delivery.begun or delivery.over:
+            return
+        self._under_way[job.number] = job, delivery
+        delivery.errands = Errands(f"mpqueue-{self._name}-{job.number}", _tell_fault)
+        for stretch in delivery.ended_before:
+            delivery.errands.put(partial(self._write, job, delivery, stretch, 0))
+
+    def put(self, announced: AnnounceItems) -> None:
+        """These items have ended, but for those that are tried again."""
+        job, (_, delivery) = announced.job, self._under_way.get(announced.job.number, (None, None))
+        if delivery is None or delivery.errands is None or delivery.error is not None or job.fault is not None:
+            return
+        ended, again = announced.indices, announced.retrying
+        if again:
+            ended = [index for index in ended if index not in again]
+        if not ended:
+            return
+        size = announced.size + OBJECT * len(ended)
+        delivery.waiting += size
+        delivery.errands.put(partial(self._write, job, delivery, ended, size))
+        if delivery.waiting > MOST_WAITING and not delivery.holds_back:
+            self._hold_back(job, delivery, held=True)
+
+    def end(self, announced: AnnounceFinished, then: Callable[[], object]) -> None:
+        """The job has ended: once all is written and the sink has been closed, ``then`` is called."""
+        job, delivery = self._under_way[announced.job.number]
+        assert delivery.errands is not None
+        self._ends[job.number] = then
+        is_whole = announced.status in OVER and job.fault is None
+        delivery.errands.put(partial(self._close, job, delivery, is_whole))
+
+    def drop(self, job: JobBook) -> None:
+        """A mistake of ours has ended the job, and nobody waits for its sink."""
+        if job.number in self._under_way:
+            _, delivery = self._under_way[job.number]
+            self._ends[job.number] = lambda: None
+            assert delivery.errands is not None
+            delivery.errands.put(partial(self._close, job, delivery, False))
+
+    def abandon(self) -> None:
+        """Go on without those that are not done: their threads are left behind."""
+        for job, delivery in list(self._under_way.values()):
+            assert delivery.errands is not None
+            delivery.errands.abandon()
+            self._ended(
+                job, delivery, _sink_error(job, TimeoutError("it takes too long"), "what it has written by now")
+            )
+
+    # -- on the job's own thread -----------------------------------------------------------------------------
+
+    def _write(self, job: JobBook, delivery: Delivery, indices: Sequence[int], size: int) -> None:
+        if delivery.broken_by is not None or delivery.over:
+            return
+        try:
+            delivery.outlet.put(indices, size)
+        except BaseException as error:
+            delivery.broken_by = error
+            self._later(partial(self._stop, job, f"its results can't be written: {_text_of(error)}"), job)
+        else:
+            self._later(partial(self._written, job, delivery, indices, size), job)
+
+    def _close(self, job: JobBook, delivery: Delivery, is_whole: bool) -> None:
+        if delivery.over:
+            return
+        if is_whole and delivery.broken_by is None:
+            try:
+                delivery.outlet.finish()
+            except BaseException as error:
+                delivery.broken_by = error
+        failure = None
+        if not is_whole or delivery.broken_by is not None:
+            kept = _leave(delivery)
+            if delivery.broken_by is not None:
+                failure = _sink_error(job, delivery.broken_by, kept)
+        self._later(partial(self._ended, job, delivery, failure), job)
+
+    # -- on the coordinator's thread -------------------------------------------------------------------------
+
+    def _written(self, job: JobBook, delivery: Delivery, indices: Sequence[int], size: int) -> None:
+        table = job.table
+        if table.source is None:  # else the journal's results, which it lets go by itself
+            results = table.release(indices)
+            if table.live.foreign:
+                self._let_go(results)
+        delivery.waiting -= size
+        if delivery.holds_back and delivery.waiting <= MOST_WAITING // 2:
+            self._hold_back(job, delivery, held=False)
+
+    def _hold_back(self, job: JobBook, delivery: Delivery, *, held: bool) -> None:
+        delivery.holds_back = held
+        self._later(partial(self._handle, JobHeldBack(job, held)), job)
+
+    def _stop(self, job: JobBook, why: str) -> None:
+        self._handle(JobCancelled(job, self._wall(), kill=True, why=why))
+
+    def _ended(self, job: JobBook, delivery: Delivery, error: SinkError | None) -> None:
+        if delivery.over:
+            return
+        delivery.error, delivery.over = error, True
+        if delivery.holds_back:
+            self._hold_back(job, delivery, held=False)
+        if delivery.errands is not None:
+            delivery.errands.end()
+        del self._under_way[job.number]
+        self._ends.pop(job.number, lambda: None)()
+
+
+def _leave(delivery: Delivery) -> str:
+    """What is kept, for people."""
+    try:
+        delivery.kept = delivery.outlet.leave()
+    except BaseException as error:
+        delivery.kept = "what it had written before"
+        delivery.broken_by = delivery.broken_by or error
+    return delivery.kept
+
+
+def _sink_error(job: JobBook, reason: BaseException, kept: str) -> SinkError:
+    error = SinkError(f"job {job.id!r}: its results can't be written: {_text_of(reason)}; kept: {kept}")
+    error.__cause__ = reason
+    return error
+
+
+def _text_of(error: BaseException) -> str:
+    """The error with its type."""
+    text = "<it can't be shown>"
+    with contextlib.suppress(Exception):
+        text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _tell_fault(error: BaseException) -> None:
+    log.critical("mpqueue made a mistake while it wrote results; please report it", exc_info=error)

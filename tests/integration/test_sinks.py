@@ -1,0 +1,343 @@
+"""Results that are not kept: discarded, or written into a sink while their job runs; whole, once each, or told."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import JobQueue, JobStateError, JobStatus, RetryPolicy, SinkError, sinks
+from mpqueue._parent import machinery
+from mpqueue._parent.users_code import deliveries
+from tests.support import handlers as do
+from tests.support.programs import run_program
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+NEVER = RetryPolicy(max_retries=0)
+
+
+@pytest.fixture
+def queue() -> Iterator[JobQueue]:
+    with JobQueue(2, retry=NEVER) as made:
+        yield made
+
+
+class Rows:
+    """A sink that keeps its rows for the test; ``at`` is the call that raises ``error``."""
+
+    def __init__(self, at: str = "", error: BaseException | None = None, **attributes: Any) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.calls: list[str] = []
+        self._at = at
+        self._error = error
+        vars(self).update(attributes)
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if name == self._at and self._error is not None:
+            raise self._error
+
+    def open(self) -> None:
+        self._call("open")
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._call("write")
+        self.rows += rows
+
+    def close(self) -> None:
+        self._call("close")
+
+    def leave(self) -> None:
+        self._call("leave")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def halve(item: int) -> float:
+    return 100 / item
+
+
+def wait_at(gate: Gate, at: int, item: int) -> int:
+    if item == at:
+        gate.pass_through(item)
+    return item
+
+
+def test_rows_are_in_the_part_while_the_job_runs_and_whole_at_its_end(queue: JobQueue, tmp_path: Path) -> None:
+    path, gate = tmp_path / "rows.jsonl", Gate(tmp_path)
+    job = queue.create_job("rows", range(5), partial(wait_at, gate, 3), results=sinks.jsonl(path), chunksize=1)
+    assert not list(tmp_path.glob("rows*"))
+    run = queue.start("rows")
+    part = path.with_name("rows.jsonl.part")
+    wait_until(lambda: part.read_text().count("\n") == 4, what="four rows")
+    assert {row["result"] for row in read(part)} == {0, 1, 2, 4}
+    assert not path.exists()
+    gate.open()
+    assert run.result() is job
+    assert sorted(row["id"] for row in read(path)) == [*range(5)]
+    assert not part.exists()
+    assert (job.results, str(job.results)) == (job.results, f"<{path}: 5 rows>")
+    assert set(read(path)[0]) == {"id", "status", "attempts", "elapsed", "error", "result"}
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_each_item_has_one_row_and_failed_ones_too(queue: JobQueue, in_order: bool) -> None:
+    rows = Rows(in_order=in_order)
+    job = queue.run(range(3000), halve, results=rows)
+    assert job.failed == 1
+    told = rows.rows if in_order else sorted(rows.rows, key=lambda row: row["id"])
+    assert [row["id"] for row in told] == [*range(3000)]
+    assert [row["result"] for row in told] == [None, *(100 / item for item in range(1, 3000))]
+    assert (told[0]["status"], told[0]["error"]) == ("failed", "division by zero")
+    assert rows.calls[:2] == ["open", "write"]
+    assert rows.calls.count("close") == 1
+    assert "leave" not in rows.calls
+
+
+def test_an_item_that_takes_long_holds_up_its_followers_rows_only_in_order(queue: JobQueue, tmp_path: Path) -> None:
+    gate, rows = Gate(tmp_path), Rows(in_order=True, columns=["result", "payload"], failures=False)
+    job = queue.create_job("order", [2, 0, 1, 5, 4], partial(wait_at, gate, 2), results=rows, chunksize=1)
+    run = queue.start("order")
+    wait_until(lambda: job.completed == 4)
+    assert not rows.rows
+    gate.open()
+    run.result()
+    assert rows.rows == [{"result": item, "payload": item} for item in (2, 0, 1, 5, 4)]
+
+
+def test_discarded_results_stay_in_the_workers_and_failures_come_home(queue: JobQueue) -> None:
+    job = queue.run(range(-50, 50), halve, results="discard")
+    assert (job.completed, job.failed, str(job.failures[0].__cause__)) == (99, 1, "division by zero")
+    assert queue.run([1, 2], do.return_lock, results="discard").status is JobStatus.COMPLETED
+    assert queue.run([1, 2], return_awaitable, results="discard").failed == 2
+    with pytest.raises(
+        JobStateError, match=r"job 'job-.*': expected one that keeps its results, got one with results="
+    ):
+        _ = job.results
+    with pytest.raises(JobStateError, match="item 3: expected a job that keeps its results, got one whose results are"):
+        _ = job.items[3].result
+    assert job.items[3].to_dict() == {"id": 3, "status": "completed", "attempts": 1}
+    assert job.to_records(["id", "attempts"])[0] == {"id": 0, "attempts": 1}
+
+
+def return_awaitable(item: int) -> Any:
+    return fail_later(item)
+
+
+async def fail_later(item: int) -> None:
+    raise LookupError(item)
+
+
+@pytest.mark.parametrize(
+    ("at", "error"),
+    [
+        ("write", OSError(28, "No space left on device")),
+        ("close", ValueError("no")),
+        ("write", SystemExit(3)),
+        ("leave", OSError(5, "gone")),
+    ],
+    ids=repr,
+)
+def test_a_sink_that_raises_stops_its_job_at_once_and_says_so(
+    queue: JobQueue, at: str, error: BaseException, tmp_path: Path
+) -> None:
+    gate, rows = Gate(tmp_path), Rows(at, error)
+    bystander = queue.create_job("bystander", range(30), do.double)
+    items = range(2) if at == "close" else range(400)
+    queue.create_job("job", items, partial(wait_at, gate, 399), results=rows, chunksize=1)
+    run, other = queue.start("job"), queue.start("bystander")
+    if at == "leave":
+        wait_until(lambda: gate.is_here(399))
+        queue.cancel("job", kill=True)
+    with pytest.raises(SinkError, match=r"job 'job': its results can't be written: .*; kept: ") as told:
+        run.result()
+    assert told.value.__cause__ is error
+    job = run.job
+    if at == "write":
+        assert (job.status, job.stopped_why) == (
+            JobStatus.CANCELLED,
+            f"its results can't be written: {type(error).__name__}: {error}",
+        )
+    assert rows.calls[-1] == "leave"
+    assert isinstance(run.exception(), SinkError)
+    assert other.result().results == [2 * item for item in range(30)]
+    assert bystander.failed == 0
+    queue.clear_job("job")
+    queue.clear_job("bystander")
+
+
+def test_a_full_disk_leaves_whole_rows_and_says_how_many(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/full takes no byte; nothing is left there, and nothing is kept."""
+    with pytest.raises(SinkError, match=r"No space left on device; kept: nothing"):
+        queue.run(range(10), do.double, results=sinks.jsonl("/dev/full"))
+
+
+def test_what_a_cancelled_job_has_written_stays_a_part(queue: JobQueue, tmp_path: Path) -> None:
+    path, gate = tmp_path / "rows.jsonl", Gate(tmp_path)
+    part = path.with_name("rows.jsonl.part")
+    path.write_text("as it was\n")
+    for _ in range(2):
+        sink = sinks.jsonl(path)
+        queue.create_job("job", range(3), partial(wait_at, gate, 2), results=sink, chunksize=1)
+        run = queue.start("job")
+        wait_until(lambda: part.read_text().count("\n") == 2)
+        with pytest.raises(BlockingIOError, match="expected a file that no other job writes, got one that is"):
+            queue.run([1], do.double, results=sinks.jsonl(path), id="other")
+        queue.clear_job("other")
+        queue.cancel("job", kill=True)
+        assert run.result().status is JobStatus.CANCELLED
+        assert [row["id"] for row in read(part)] == [0, 1]
+        assert (path.read_text(), sink.rows) == ("as it was\n", 2)
+        queue.clear_job("job")
+
+
+def test_a_slow_sink_holds_its_job_back(queue: JobQueue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(deliveries, "MOST_WAITING", 1_000_000)
+    gate, size = Gate(tmp_path), 50_000
+    rows: Any = Rows()
+    rows.open, rows._call = None, gate.pass_through
+    bystander = queue.create_job("bystander", range(3), do.succeed)
+    job = queue.create_job("slow", range(300), do.return_value(b"x" * size), results=rows, chunksize=1)
+    run = queue.start("slow")
+    books = queue._host.engine.coordinator().scheduler.books
+    wait_until(lambda: any(book.held_back for book in books.jobs.values()), what="that it is held back")
+    wait_until(lambda: all(not lane.chunks for lane in books.lanes), what="workers with nothing to do")
+    assert 1_000_000 <= job.completed * size < 2_000_000
+    assert queue.start("bystander").result(60).completed == bystander.total
+    gate.open()
+    assert run.result(60).completed == 300
+    assert sorted(row["id"] for row in rows.rows) == [*range(300)]
+    assert not any(job._book.table.results)
+    queue.clear_job("bystander")
+
+
+def test_a_queue_is_closed_although_a_sink_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machinery, "SINK_PATIENCE", 0.1)
+    gate = Gate(tmp_path)
+    rows: Any = Rows()
+    rows.write = lambda _: gate.pass_through("sink")
+    with JobQueue(1) as queue:
+        queue.create_job("job", range(3), do.double, results=rows)
+        run = queue.start("job")
+        gate.wait_for("sink")
+        queue.close(kill=True)
+        with pytest.raises(SinkError, match="it takes too long; kept: what it has written by now"):
+            run.result(60)
+    gate.open()
+
+
+PROGRAM = """
+import os, signal, sys
+import mpqueue
+from mpqueue import sinks
+from mpqueue._output.part_file import PartFile
+
+when, path = sys.argv[1:]
+write = PartFile.append
+calls = []
+
+def append(self, data):
+    calls.append(data)
+    if when == "before" and len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(self, data)
+    if when == "after" and len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def replace(*names):
+    if when == "before the name" and str(names[1]) == path:
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(*names)
+    if when == "after the name" and str(names[1]) == path:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def work(item):
+    with open("calls", "a") as calls:
+        calls.write(f"{item} ")
+    return item * 2
+
+if __name__ == "__main__":
+    PartFile.append = append
+    rename, os.replace = os.replace, replace
+    with mpqueue.JobQueue(2, journal="run.db") as queue:
+        queue.run(range(200), work, id="job", results=sinks.jsonl(path, in_order=True), chunksize=20)
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after", "before the name", "after the name"])
+def test_a_program_that_was_killed_goes_on_and_no_row_is_there_twice_or_missing(tmp_path: Path, when: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    killed = run_program(tmp_path, PROGRAM, when, path, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert path.exists() is (when == "after the name")
+    run_program(tmp_path, PROGRAM, "never", path)
+    assert [(row["id"], row["result"]) for row in read(path)] == [(item, 2 * item) for item in range(200)]
+    calls = (tmp_path / "calls").read_text().split()
+    assert len(calls) == 200 if "name" in when else 200 <= len(calls) < 300
+    assert not path.with_name("rows.jsonl.part").exists()
+
+
+def test_a_journal_has_the_results_of_a_sinks_job_and_none_that_are_discarded(tmp_path: Path) -> None:
+    journal = tmp_path / "run.db"
+    with JobQueue(2, retry=NEVER, journal=journal) as queue:
+        job = queue.run(range(50), halve, id="job", results=sinks.jsonl(tmp_path / "rows.jsonl"))
+        assert job.items[4].result == 25.0
+        assert isinstance(job.results, sinks.FileSink)
+        none = queue.run(range(1, 50), halve, id="none", results="discard")
+        assert none.completed == 49
+        with pytest.raises(JobStateError, match="expected a job that keeps its results to retry failed items"):
+            queue.retry_failed("job")
+    with JobQueue(2, retry=NEVER, journal=journal) as queue:
+        assert queue.load_job("job").results[4] == 25.0
+        assert not any(queue.load_job("none").results)
+        rows = Rows(in_order=True)
+        job = queue.run(range(60), halve, id="job", results=rows, update=True, redo="failed")
+        assert (job.completed, job.failed) == (59, 1)
+        assert [row["id"] for row in rows.rows] == [*range(60)]
+        assert [row["result"] for row in rows.rows[1:]] == [100 / item for item in range(1, 60)]
+
+
+@pytest.mark.parametrize(
+    ("results", "error", "match"),
+    [
+        ("drop", ValueError, "results: expected 'keep', 'discard' or a sink, got 'drop'"),
+        (3, TypeError, r"an object with write\(rows\) and close\(\): mpqueue.sinks\), got 3 of type int"),
+        (Rows, TypeError, "of type type"),
+        (Rows(columns="id"), TypeError, "expected a sink whose columns are a list of names, got 'id'"),
+        (sinks.jsonl("/nowhere/rows.jsonl"), FileNotFoundError, "expected a file in a folder that is there, got none"),
+        (sinks.jsonl("/"), IsADirectoryError, "expected a file, got a folder"),
+    ],
+)
+def test_what_is_no_sink_is_refused_before_any_work(
+    queue: JobQueue, results: Any, error: type[Exception], match: str
+) -> None:
+    with pytest.raises(error, match=match):
+        queue.create_job("refused", [1], do.double, results=results)
+    assert queue.get_job("refused") is None
+
+
+def test_a_sink_is_for_one_job_and_one_that_can_t_be_opened_starts_nothing(queue: JobQueue, tmp_path: Path) -> None:
+    sink = sinks.jsonl(tmp_path / "rows.jsonl")
+    queue.run([1], do.double, results=sink)
+    with pytest.raises(JobStateError, match="expected a sink of the job's own"):
+        queue.create_job("again", [1], do.double, results=sink)
+    job = queue.create_job("closed", [1], do.double, results=Rows("open", PermissionError("no")))
+    with pytest.raises(PermissionError, match="no"):
+        queue.start("closed")
+    assert job.status is JobStatus.PENDING
+
+
+def test_a_wrong_column_is_told(queue: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
+    rows = Rows(columns=["id", "resutl"])
+    queue.run([1, 2], do.double, results=rows, id="typo")
+    assert "job 'typo': expected rows with the columns id, resutl, got none that has resutl" in caplog.text
+    assert sorted(row["id"] for row in rows.rows) == [0, 1]
