@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mpqueue._dropin.map.whole_map import amap, map, starmap  # noqa: A004 - the name that people know
     from mpqueue._dropin.pool.process_pool import Pool
     from mpqueue._output.progress import Progress
+    from mpqueue._queue.growing.stages import Stage
     from mpqueue._queue.job import Job, JobItem
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.recorded.item_keys import content_key, file_key
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         Retry,
         SetupError,
         SinkError,
+        StageError,
         TooManyFailuresError,
         WorkerCrashedError,
         WorkerStartError,
@@ -90,6 +92,7 @@ _HOMES = {
         "Retry",
         "SetupError",
         "SinkError",
+        "StageError",
         "TooManyFailuresError",
         "WorkerCrashedError",
         "WorkerStartError",
@@ -97,6 +100,7 @@ _HOMES = {
     "mpqueue.events": ("ItemRetry", "JobFinished", "JobProgress", "JobStarted"),
     "mpqueue._queue.recorded.item_keys": ("content_key", "file_key"),
     "mpqueue._queue.recorded.job_plan": ("JobPlan",),
+    "mpqueue._queue.growing.stages": ("Stage",),
     "mpqueue._queue.job": ("Job", "JobItem"),
     "mpqueue._output.progress": ("Progress",),
     "mpqueue._queue.job_queue": ("JobQueue",),
@@ -149,6 +153,8 @@ __all__ = [
     "SetupError",
     "Shared",
     "SinkError",
+    "Stage",
+    "StageError",
     "TooManyFailuresError",
     "WorkerCrashedError",
     "WorkerStartError",

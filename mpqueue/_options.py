@@ -138,6 +138,7 @@ def job_options(
     is_open: bool = False,
     max_failures: int | None = None,
     deadline: float | None = None,
+    concurrency: int | None = None,
 ) -> JobOptions:
     """Check what `create_job` was given and fold the queue's options in: what is given nearer wins."""
     check_timeout(timeout)
@@ -155,6 +156,8 @@ def job_options(
         check_number("max_waiting", max_waiting, low=1, integer=True)
         if not is_open:
             raise ValueError(f"max_waiting: expected None for a job that is not open, got {max_waiting}; say open=True")
+    if concurrency is not None:
+        check_concurrency(concurrency)
     policy = choose_policy("create_job", max_retries, retry, delays=queue.retry)
     return JobOptions(
         retry=policy or queue.retry,
@@ -162,6 +165,7 @@ def job_options(
         setup_timeout=queue.setup_timeout,
         priority=priority,
         chunksize=chunksize,
+        max_lanes=concurrency,
         capture_output=capture_output,
         seed=choose_seed(seed),
         trace=trace,

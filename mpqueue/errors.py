@@ -85,6 +85,17 @@ class TooManyFailuresError(MPQueueError):
     """More items failed than ``max_failures`` allows, so the rest was not run; ``__cause__`` is the first failure."""
 
 
+class StageError(MPQueueError):
+    """An item failed in a stage of `run_stages`: ``stage`` is its name, ``__cause__`` the failure itself."""
+
+    def __init__(self, message: str, stage: str = "") -> None:
+        super().__init__(message)
+        self.stage = stage
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.stage)
+
+
 class ItemCancelledError(MPQueueError):
     """The item was cancelled on its own, before or while it ran."""
 

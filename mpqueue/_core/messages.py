@@ -153,6 +153,7 @@ class ChunkReported(NamedTuple):
     decoded: float = 0.0  #: when its results were unpickled
     unreadable: Failure | None = None
     added: Mapping[int, AddedItems] | None = None  #: by position: the items that a result brings for its job
+    yielded: Mapping[int, int] | None = None  #: by position: how many values a stage's handler has yielded
     foreign: bool = False  #: objects of users' classes are in it: to free them may run any code
 
 

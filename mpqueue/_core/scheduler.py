@@ -149,6 +149,8 @@ class Scheduler:
             job.handler = message.handler
         job.seconds_used = self._least_used(job)
         job.status = JobStatus.RUNNING
+        if job.pipeline is not None:
+            job.pipeline.count_lanes = lambda: max(1, books.present)
         job.started_at, job.started_mono = message.wall, books.now
         job.finished_at = job.duration = None
         job.epoch += 1
@@ -174,17 +176,22 @@ class Scheduler:
 
     def _least_used(self, job: JobBook) -> float:
         """The worker seconds with which a job joins its equals: what it had no use for before is not made up for."""
+        if job.pipeline is not None or (job.stage is not None and job.stage.place):  # its first stage counts for all
+            return 0.0
         return min(
             (
-                other.seconds_used
+                other.seconds_used if other.stage is None else other.stage.pipeline.seconds
                 for other in self.books.jobs.values()
                 if other.status is JobStatus.RUNNING and other.options.priority == job.options.priority
+                if other.pipeline is None and other not in job.family
             ),
             default=0.0,
         )
 
     def _failed_items_reset(self, message: FailedItemsReset) -> None:
         job = message.job
+        if job.stage is not None or job.pipeline is not None:
+            raise JobStateError(f"job {job.id!r}: expected a job with one handler to retry, got one with stages")
         if job.status not in (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS):
             raise JobStateError(f"job {job.id!r}: expected a job that has ended, got one that is {job.status}")
         job.restored = False
@@ -194,25 +201,35 @@ class Scheduler:
         self._activate(message)
 
     def _job_paused(self, message: JobPaused) -> None:
-        job = message.job
+        job = message.job.family[0]
         if job.status is JobStatus.PAUSED:
             return
         if job.status is not JobStatus.RUNNING or job.cancelled:
             state = "being cancelled" if job.active else str(job.status)
             raise JobStateError(f"job {job.id!r}: expected a running job to pause, got one that is {state}")
+        for each in job.family:
+            if each.active:
+                self._pause(each)
+        if self.books.closing:
+            self._cancel(job, kill=False)
+
+    def _pause(self, job: JobBook) -> None:
         job.status = JobStatus.PAUSED
         job.timings.paused(self.books.now)
         self._announce_state(job, "job:paused")
         self._flag_lanes(job)
-        if self.books.closing:
-            self._cancel(job, kill=False)
 
     def _job_resumed(self, message: JobResumed) -> None:
-        job = message.job
+        job = message.job.family[0]
         if job.status is JobStatus.RUNNING:
             return
         if job.status is not JobStatus.PAUSED:
             raise JobStateError(f"job {job.id!r}: expected a paused job to resume, got one that is {job.status}")
+        for each in job.family:
+            if each.paused:
+                self._resume(each)
+
+    def _resume(self, job: JobBook) -> None:
         job.seconds_used = max(job.seconds_used, self._least_used(job))
         job.status = JobStatus.RUNNING
         job.timings.resumed(self.books.now)
@@ -226,7 +243,7 @@ class Scheduler:
         self.books.commands.append(AnnounceState(job, event, job.status, job.completed, job.failed))
 
     def _job_cancelled(self, message: JobCancelled) -> None:
-        job = message.job
+        job = message.job.family[0]
         if job.status.final:
             return
         if message.why is not None and not job.cancelled:
@@ -239,7 +256,15 @@ class Scheduler:
             self._cancel(job, message.kill)
 
     def _cancel(self, job: JobBook, kill: bool) -> None:
-        job.cancelled = True
+        """The job, or the pipeline that it is of."""
+        family = job.family
+        for each in family:
+            each.cancelled |= each.active
+        for each in (*family[1:], family[0]):
+            if each.active:
+                self._cancel_one(each, kill)
+
+    def _cancel_one(self, job: JobBook, kill: bool) -> None:
         if job.status is JobStatus.PAUSED:
             job.status = JobStatus.RUNNING
         job.drop_pending()
@@ -265,7 +290,7 @@ class Scheduler:
         for job in list(self.books.jobs.values()):
             if message.cancel or message.within is not None or job.paused:
                 self._cancel(job, kill=False)
-            elif job.listed and not job.sealed:  # nobody can add to it any more, nor seal it
+            elif job.listed and not job.sealed and job.stage is None:  # nobody can add to it any more, nor seal it
                 arrivals.sealed(self.books, JobSealed(job))
 
     # -- lanes -----------------------------------------------------------------------------------------------

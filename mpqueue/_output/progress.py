@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -198,6 +198,46 @@ class Display:
             elapsed=self._now() - self._started,
             already=self._already,
         )
+
+
+class StagesDisplay:
+    """The displays of a pipeline's stages, one below the other."""
+
+    def __init__(self, displays: Sequence[Display]) -> None:
+        self._displays = displays
+
+    @property
+    def draws(self) -> bool:
+        """See `Display.draws`."""
+        return any(display.draws for display in self._displays)
+
+    def begin(self) -> None:
+        """See `Display.begin`."""
+        for display in self._displays:
+            display.begin()
+
+    def end(self) -> None:
+        """See `Display.end`."""
+        for display in self._displays:
+            display.end()
+
+
+def display_stages(
+    progress: ShowProgress, head: JobBook, thread: ListenerThread, now: Callable[[], float]
+) -> StagesDisplay | None:
+    """A line for each stage; a callable is told of the head too. None where nobody would see it."""
+    check_progress(progress)
+    books = head.family if callable(progress) else head.family[1:]
+    displays = [make_display(Showing(progress, book.id, _total_of_stage), book, thread, now) for book in books]
+    shown_ones = [display for display in displays if display is not None]
+    return StagesDisplay(shown_ones) if shown_ones else None
+
+
+def _total_of_stage(book: JobBook) -> int | None:
+    if book.stage is None or book.sealed:
+        return len(book.table)
+    pipeline = book.stage.pipeline
+    return None if pipeline.has_spread else pipeline.total
 
 
 def _show_nothing(_: Progress) -> None:

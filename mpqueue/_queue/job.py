@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from mpqueue._core.state.item_table import DISCARD, FailedTry, ItemTable
 from mpqueue._text import repr_of, visible
+from mpqueue._wire.parcels import Parcel
 from mpqueue.errors import ItemError, JobStateError, shown
 from mpqueue.events import milliseconds
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES, ItemStatus, JobStatus
@@ -154,9 +155,13 @@ class JobItem(Generic[T_co, R_co]):
 
     @property
     def payload(self) -> T_co:
-        """The item itself, as it was passed to `create_job`."""
-        payload: T_co = self._table.payloads[self._index]
-        return payload
+        """The item itself, as it was passed to `create_job`.
+
+        In a stage after the first, None where the item has completed, and where its value is an array or otherwise big.
+        """
+        payload: Any = self._table.payloads[self._index]
+        value: T_co = payload.load() if type(payload) is Parcel else payload
+        return value
 
     @property
     def history(self) -> list[FailedTry]:

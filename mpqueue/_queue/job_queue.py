@@ -22,6 +22,7 @@ from mpqueue._queue.announcer import Announcer
 from mpqueue._queue.choosing import check_job, check_queue, choose_backend, choose_sink, journal_path
 from mpqueue._queue.closer import Closer
 from mpqueue._queue.growing.open_job import add_items, make_growing
+from mpqueue._queue.growing.stages import PipelineOptions, Stage, make_pipeline
 from mpqueue._queue.host import QueueHost
 from mpqueue._queue.job import Job
 from mpqueue._queue.live_pages import LivePages, QueueView
@@ -69,6 +70,17 @@ class JobKeywords(TypedDict, total=False):
     deadline: float | None
     cost: Cost
     results: Results
+    concurrency: int | None
+
+
+class StagesKeywords(TypedDict, total=False):
+    """The options of `run_stages` that are also `create_job`'s, for the type checker."""
+
+    priority: int
+    seed: int | None
+    max_failures: int | None
+    deadline: float | None
+    trace: bool
 
 
 class JobQueue(SafeEmitter):
@@ -269,6 +281,7 @@ class JobQueue(SafeEmitter):
         deadline: float | None = None,
         cost: Cost = None,
         results: Results = "keep",
+        concurrency: int | None = None,
         open: bool = False,
         max_waiting: int | None = None,
     ) -> Job:
@@ -280,8 +293,9 @@ class JobQueue(SafeEmitter):
         and the handler is called as ``handler(item, state)`` with what it returned; a generator function yields the
         state and is finished at the job's end. ``timeout`` is seconds a try. Of jobs that wait for workers the one
         with the higher ``priority`` goes first. ``chunksize`` is how many items travel together; None: as many as take
-        45 ms. With ``capture_output``, what each item writes to stdout and stderr is kept as ``item.stdout`` and
-        ``item.stderr``, instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
+        45 ms. At most ``concurrency`` workers run its items at a time (None: all). With
+        ``capture_output``, what each item writes to stdout and stderr is kept as ``item.stdout`` and ``item.stderr``,
+        instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
         the same numbers each time; None: others each time, and ``job.seed`` says which.
         ``trace`` keeps the times of each single chunk for `Job.trace`, where else those of long jobs are merged.
 
@@ -341,6 +355,7 @@ class JobQueue(SafeEmitter):
             is_open=open,
             max_failures=max_failures,
             deadline=deadline,
+            concurrency=concurrency,
         )
         record = record_options(strict=strict, update=update, key=key, version=version, redo=redo)
         check_job(self._backend, options)
@@ -526,6 +541,78 @@ class JobQueue(SafeEmitter):
             if not run.done():  # else it never began
                 with suppress(QueueClosedError):
                     self.cancel(job_id, kill=True)
+            run._end_bar()
+            raise
+
+    def start_stages(
+        self,
+        items: Iterable[Any],
+        stages: Sequence[Stage | Callable[..., Any]],
+        *,
+        id: str | None = None,
+        progress: ShowProgress = False,
+        priority: int = 0,
+        seed: int | None = None,
+        max_failures: int | None = None,
+        deadline: float | None = None,
+        trace: bool = False,
+    ) -> JobRun:
+        """`run_stages` without the wait: returns the run at once. Raises what that raises before anything runs."""
+        self._closer.check_open("start a job")
+        check_progress(progress)
+        if self._engine.recorder is not None:
+            raise ValueError(
+                "stages: expected a queue without a journal, which records jobs with one handler; use another queue"
+            )
+        job_id = self._jobs.free_id() if id is None else id
+        if not isinstance(job_id, str):
+            raise TypeError(f"id: expected a str, got {shown(id)} of type {type(id).__name__}")
+        self._jobs.check_free(job_id)
+        options = PipelineOptions(priority, seed, max_failures, deadline, trace)
+        head = make_pipeline(job_id, items, stages, options, self._options, self._backend)
+        held = self._jobs.add_pipeline(head)[0]
+        run = JobRun(held, self)
+        try:
+            self._starter.start_pipeline(head, run, progress)
+        except BaseException:
+            self._jobs.discard(head)
+            raise
+        return run
+
+    def run_stages(
+        self,
+        items: Iterable[Any],
+        stages: Sequence[Stage | Callable[..., Any]],
+        *,
+        id: str | None = None,
+        progress: ShowProgress = False,
+        **options: Unpack[StagesKeywords],
+    ) -> Job:
+        """Run each item through several handlers, one after the other, and wait for the end of all.
+
+        ``stages`` are functions, or `Stage`s with options of their own. Each item goes on as soon as it can: what a
+        stage returns is the next stage's item, and stays pickled on its way from worker to worker. A generator's
+        values are items of their own, any number of them. Where more than one stage has items for a worker, the last
+        one goes first; a stage waits while the next one has enough. A failed item is tried again by its stage alone.
+
+        Returns a job with one item for each input. Its result is that of the last stage; where something was yielded
+        on the way, the list of all its results, in the order in which they were yielded. Where an item fails in a stage
+        for good, the input has failed with a `StageError` that names the stage. Each stage is a job too, ``id/name``,
+        for progress and reports; it keeps no results. To pause or cancel one of them does it to all.
+
+        ``progress`` is as in `start`, a line for each stage. ``priority``, ``seed``, ``max_failures``, ``deadline`` and
+        ``trace`` are as in `create_job`, for the whole. Failed items do not raise. Where the wait is interrupted
+        (Ctrl-C), all is cancelled, running items are ended, and the interruption goes on.
+
+        Raises ValueError on a queue with a journal, and what `create_job` raises.
+        """
+        self._host.check_waiting_allowed("queue.run_stages()")
+        run = self.start_stages(items, stages, id=id, progress=progress, **options)
+        try:
+            return run.result()
+        except BaseException:
+            with suppress(QueueClosedError):
+                self.cancel(run.job.id, kill=True)
             run._end_bar()
             raise
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mpqueue._core.messages import FailedItemsReset, JobStartAsked
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._output.bars import are_shown
-from mpqueue._output.progress import Showing, make_display
+from mpqueue._output.progress import Showing, ShowProgress, display_stages, make_display
 from mpqueue._parent.machinery import Engine
 from mpqueue._parent.users_code.deliveries import Delivery
 from mpqueue._queue.run import Ended, JobRun
@@ -122,6 +122,30 @@ class JobStarter:
         begin = self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing)
         coordinator.ask_later(begin).add_done_callback(run._begun)
 
+    def start_pipeline(self, head: JobBook, run: JobRun, progress: ShowProgress) -> None:
+        """Start the head of a pipeline and its stages, at once. Raises what `JobQueue.start` raises."""
+        engine, jobs = self._engine, head.family[1:]
+        display = run._display = display_stages(progress, head, engine.listeners, engine.clock.now)
+        beside_bar = are_shown() or (display is not None and display.draws)
+        wall = engine.clock.wall()
+        messages = [JobStartAsked(job, wall, with_speech(job, beside_bar=beside_bar)) for job in jobs]
+
+        def begin() -> None:
+            self._closer.check_open("start a job")
+            first = JobStartAsked(head, wall)
+            engine.begin(first)
+            self._runs.add(head, run)
+            try:
+                for message in (first, *messages):
+                    engine.handle(message)
+            except BaseException:
+                self._runs.take_back(head)
+                raise
+            if display is not None:
+                display.begin()
+
+        engine.coordinator().ask(begin)
+
     def start_again(self, book: JobBook, run: JobRun, showing: Showing) -> None:
         """Run the failed items of a finished job. Raises what `JobQueue.retry_failed` raises."""
         begin = self._beginning(book, run, FailedItemsReset(book, self._engine.clock.wall()), showing)
@@ -139,7 +163,8 @@ class JobStarter:
         if isinstance(book.delivery, Delivery) and isinstance(message, JobStartAsked):
             book.delivery.begin()
         display = run._display = make_display(showing, book, engine.listeners, engine.clock.now)
-        speaking = with_speech(book, beside_bar=are_shown() or (display is not None and display.draws))
+        beside_bar = are_shown() or (display is not None and display.draws)
+        speaking = None if book.handler is None else with_speech(book, beside_bar=beside_bar)
 
         def begin() -> None:
             self._closer.check_open("start a job")  # once more: nobody closes it between this and the start

@@ -128,6 +128,21 @@ class Registry:
         finally:
             self._coming.discard(book.id)
 
+    def add_pipeline(self, head: JobBook) -> list[Held]:
+        """The head and its stages are the queue's jobs from now on. Raises `JobExistsError`, and then none is."""
+        with self._lock:
+            for book in head.family:
+                self.check_free(book.id)
+            for book in head.family:
+                book.number = self.next_number()
+            return [self._hold(book) for book in head.family]
+
+    def discard(self, head: JobBook) -> None:
+        """They could not be started: they are none of the queue's jobs after all."""
+        with self._lock:
+            for book in head.family:
+                self._held.pop(book.id, None)
+
     def take_up(self, job_id: str, what: str, *, unfinished: bool = False) -> Held:
         """The job, ready to be run again; one that only the journal has, with the handler that is in there.
 
@@ -181,6 +196,9 @@ class Registry:
                 raise JobStateError(
                     f"job {job_id!r}: expected a pending or finished job to clear, got one that is {held.book.status}"
                 )
+            if held is not None and held.book.stage is not None:
+                head = held.book.stage.pipeline.head.id
+                raise JobStateError(f"job {job_id!r}: expected a job by itself to clear, got a stage of job {head!r}")
             line = self._line(job_id)
             if held is None and job_id in self._coming:
                 raise JobStateError(f"job {job_id!r}: expected a job to clear, got one that is being created")
@@ -193,7 +211,8 @@ class Registry:
                     recorder.recall(table, number)
                 recorder.journal.ask(lambda store: store.remove_job(number))
             if held is not None:
-                del self._held[job_id]
+                for book in held.book.family:
+                    del self._held[book.id]
                 if recorder is not None:
                     recorder.remove(held.book)
 

@@ -18,7 +18,7 @@ from mpqueue.errors import InternalError, JournalError, QueueClosedError, SinkEr
 from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
-    from mpqueue._output.progress import Display
+    from mpqueue._output.progress import Display, StagesDisplay
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.registry import Held
 
@@ -41,7 +41,7 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         self.job: Job[T_co, R_co] = held.job
         self._book = held.book
         self._owner: JobQueue | None = owner
-        self._display: Display | None = None  #: what shows its progress; ended before it resolves
+        self._display: Display | StagesDisplay | None = None  #: what shows its progress; ended before it resolves
         self._cancel_with_awaiter = cancel_with_awaiter
         self._kill_on_cancel = kill_on_cancel
         self._callback_lock = threading.Lock()

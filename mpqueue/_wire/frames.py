@@ -6,7 +6,7 @@ A frame holds the user's objects only as bytes already pickled, so that reading 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -48,18 +48,27 @@ class HandlerFrame(NamedTuple):
     speech: Speech | None = None
     is_open: bool = False  #: handlers may add items
     discards: bool = False  #: results stay in the worker
+    is_stage: bool = False  #: what a handler yields are so many results
+    passes_on: bool = False  #: results are for the next stage's handler, not for the parent
+
+
+class Several(NamedTuple):
+    """Values that were pickled one by one, for a chunk that is not careful. Plain bytes: all of it, in band."""
+
+    each: Sequence[bytes | Packed]
 
 
 class ChunkFrame(NamedTuple):
     """Parent to worker: run these items.
 
-    ``items`` is one pickle of the list of them; in a careful chunk a list of one pickle each. ``indices`` are their
-    places in the job, ``attempts`` the numbers of their coming tries (empty: 1 for all).
+    ``items`` is one pickle of the list of them; in a careful chunk a list of one pickle each; or what other workers
+    have pickled. ``indices`` are their places in the job, ``attempts`` the numbers of their coming tries (empty: 1 for
+    all).
     """
 
     job: int
     chunk: int
-    items: Packed | list[Packed]
+    items: Packed | list[Packed] | Several
     indices: Sequence[int]
     attempts: Sequence[int] = ()
     handler: HandlerFrame | None = None
@@ -130,6 +139,11 @@ class WorkTimes(NamedTuple):
     delayed: float  #: ready to run, while no CPU was free
 
 
+#: A result in a report: a pickle; of one that is passed on, plain bytes where nothing is beside them; or, where it was
+#: yielded, a list of such.
+Passed = Packed | bytes | list[Packed | bytes]
+
+
 class ReportFrame(NamedTuple):
     """Worker to parent: positions ``first`` to ``done`` of a chunk ended.
 
@@ -140,7 +154,7 @@ class ReportFrame(NamedTuple):
     chunk: int
     first: int
     done: int
-    results: Packed | list[Packed]
+    results: Packed | Sequence[Passed]
     failures: dict[int, FailureFrame]
     stretches: Sequence[tuple[int, float, float]]
     busy: float
@@ -153,11 +167,26 @@ class ReportFrame(NamedTuple):
     peaks: Mapping[int, int] | None = None  #: by position from ``first``: bytes, of items that ran alone
     times: WorkTimes | None = None
     added: Sequence[int] = ()  #: positions from ``first`` whose results are `ResultWithItems`
+    passed: bool = False  #: the results are for the next stage, and are not unpickled in between
+    yielded: Sequence[int] = ()  #: positions from ``first`` whose results were yielded
+
+
+def all_of(results: Packed | Sequence[Passed]) -> Iterator[Packed]:
+    """Each pickle that is in a report's results, but plain bytes."""
+    if isinstance(results, Packed):
+        yield results
+        return
+    for one in results:
+        if isinstance(one, Packed):
+            yield one
+        elif isinstance(one, list):
+            yield from (each for each in one if isinstance(each, Packed))
 
 
 def is_plain(report: ReportFrame) -> bool:
     """True where unpickling what is in the report runs nobody's code."""
-    return isinstance(report.results, Packed) and not report.failures and report.setup_failure is None
+    untouched = isinstance(report.results, Packed) or report.passed
+    return untouched and not report.failures and report.setup_failure is None
 
 
 class _Bare(NamedTuple):

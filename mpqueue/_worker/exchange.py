@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from mpqueue._wire.frames import Passed, all_of
 from mpqueue._wire.memory.ledger import PIPED, Ledger
 from mpqueue._wire.memory.segments import Part, SegmentRef, SegmentStore
-from mpqueue._wire.pickling.payload import Packed, load
+from mpqueue._wire.pickling.payload import Packed, load, load_several
 
 
 class LentSegments(SegmentStore):
@@ -29,9 +30,9 @@ class LentSegments(SegmentStore):
             raise OSError(errno.EACCES, "the program can't open what its workers share (has it changed its user?)")
         return super().lend(buffers)
 
-    def sent(self, chunk: int, packed: Packed | Sequence[Packed]) -> None:
+    def sent(self, chunk: int, packed: Packed | Sequence[Passed]) -> None:
         """These results go home with a report on that chunk."""
-        for one in [packed] if isinstance(packed, Packed) else packed:
+        for one in all_of(packed):
             if one.segment is not None:
                 self._chunk_of[one.segment.serial] = chunk
 
@@ -50,7 +51,7 @@ class WorkerExchange:
         self.store = None if ledger is None else LentSegments(ledger)  #: for results
         self._done_with: deque[int] = deque()
 
-    def sent(self, chunk: int, packed: Packed | Sequence[Packed]) -> None:
+    def sent(self, chunk: int, packed: Packed | Sequence[Passed]) -> None:
         """These results go home with a report on that chunk."""
         if self.store is not None:
             self.store.sent(chunk, packed)
@@ -63,6 +64,10 @@ class WorkerExchange:
     def load(self, packed: Packed) -> Any:
         """What the parent packed; `done_with` tells when no view of it is left."""
         return load(packed, self._done_with.append)
+
+    def load_several(self, several: Sequence[bytes | Packed]) -> list[Any]:
+        """The same for what other workers have packed."""
+        return load_several(several, self._done_with.append)
 
     def done_with(self) -> list[int]:
         """Segments of the parent of which no view is left here, since the last call."""

@@ -68,7 +68,9 @@ def results(data: bytes | None) -> list[Any]:
     assert data is not None
     report: ReportFrame = load_frame(data)
     packed = report.results
-    return list(load(packed)) if isinstance(packed, Packed) else [load(one) for one in packed]
+    return (
+        list(load(packed)) if isinstance(packed, Packed) else [load(one) for one in packed if isinstance(one, Packed)]
+    )
 
 
 def test_a_chunk_is_run_on_the_worker_s_own_thread_and_setup_ends_with_it(seat: Seat, tmp_path: Path) -> None:

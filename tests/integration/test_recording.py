@@ -8,14 +8,14 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mpqueue import Executor, JobQueue, MPQueueError, Pool, RetryPolicy, current_item
+from mpqueue import Executor, JobQueue, MPQueueError, Pool, RetryPolicy, Stage, current_item
 from mpqueue._core.rules.chunking import ChunkSizer
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
@@ -129,6 +129,17 @@ def lead_on(item: dict[str, int]) -> None:
     current_item().add([{"id": number} for number in (item["id"] + 1, item["id"] * 2) if number <= 60])
 
 
+def stages(folder: Path) -> None:
+    with JobQueue(2, retry=SOON) as queue:
+        steps: list[Any] = [twice, Stage(do.only(14, do.segfault), max_waiting=3), Stage(do.double, ordered=True)]
+        assert queue.run_stages(range(10), steps).failed == 1
+
+
+def twice(item: int) -> Iterator[int]:
+    yield item
+    yield item + 7
+
+
 def a_setup_that_fails(folder: Path) -> None:
     with JobQueue(2, retry=SOON) as queue:
         assert queue.run([1, 2], take_two, setup=fail_in_setup).failed == 2
@@ -150,6 +161,7 @@ RUNS = [
     timeouts_and_recycling,
     streams,
     an_open_job,
+    stages,
     a_journal,
     a_setup_that_fails,
     items_with_code,

@@ -28,9 +28,11 @@ QUEUE = {
         "resume",
         "retry_failed",
         "run",
+        "run_stages",
         "seal",
         "serve",
         "start",
+        "start_stages",
     ),
 }
 JOB = {

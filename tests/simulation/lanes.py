@@ -26,12 +26,13 @@ from mpqueue._wire.frames import (
     ForgetFrame,
     ForgottenFrame,
     ReportFrame,
+    Several,
     dump_frame,
     load_frame,
 )
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.pace import LIMIT
-from mpqueue._wire.pickling.payload import Packed, dump, dump_plain, load
+from mpqueue._wire.pickling.payload import Packed, dump, dump_plain, load, load_several
 from mpqueue._worker.chunk.failures import pack_failure
 from tests.simulation.world import World
 from tests.support.fake_worker import FakeWorker, Item, Try
@@ -73,16 +74,16 @@ class SimulatedLane:
             answer.set_exception(EOFError("the worker is dead"))
             return answer
         received: SendChunk | ForgetJob
+        items: list[Item] = []
         if isinstance(read, ChunkFrame):
             self.answers["chunk", read.chunk] = answer
-            received = SendChunk(
-                self.number, self.generation, self._pool.chunk_of(self, read), read.handler is not None
-            )
+            chunk, items = self._pool.chunk_of(self, read)
+            received = SendChunk(self.number, self.generation, chunk, read.handler is not None)
         else:
             assert isinstance(read, ForgetFrame)
             self.answers["job", read.job] = answer
             received = ForgetJob(self.number, self.generation, self._pool.jobs[read.job])
-        self._pool.call_at(self._pool.now + self._pool.delay(), lambda: self.worker.receive(received))
+        self._pool.call_at(self._pool.now + self._pool.delay(), lambda: self.worker.receive(received, items))
         return answer
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
@@ -274,19 +275,22 @@ class SimulatedPool:
         for watcher in self.item_watchers:
             watcher(chunk, lo, hi)
 
-    def chunk_of(self, lane: SimulatedLane, frame: ChunkFrame) -> Chunk:
-        """The chunk that the frame brings; it must say of it what the books say."""
+    def chunk_of(self, lane: SimulatedLane, frame: ChunkFrame) -> tuple[Chunk, list[Item]]:
+        """The chunk that the frame brings, and its items; it must say of it what the books say."""
         chunk = self.books.lanes[lane.number].find(frame.chunk)
         assert chunk is not None
         assert [*frame.indices] == [*chunk.indices]
         assert [*frame.attempts] == [*chunk.attempts]
         packed = frame.items
-        items = [load(one) for one in packed] if isinstance(packed, list) else load(packed)
-        payloads = chunk.job.table.payloads
-        assert [item.needs for item in items] == [payloads[index].needs for index in chunk.indices]
+        if isinstance(packed, Several):
+            items = load_several(packed.each)
+        else:
+            items = [load(one) for one in packed] if isinstance(packed, list) else load(packed)
+        payloads = chunk.job.table.payloads_of(chunk.indices)
+        assert [item.needs for item in items] == [payload.needs for payload in payloads]
         self.jobs[chunk.job.number] = chunk.job
         self.sent[lane.number, lane.generation, chunk.number] = chunk
-        return chunk
+        return chunk, payloads
 
 
 class SimulatedBackend:

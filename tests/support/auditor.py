@@ -35,6 +35,11 @@ class _Hearing:
     attempts: Counter[int] = field(default_factory=Counter)
 
 
+def crew_of(job: JobBook) -> list[JobBook]:
+    """The job, or all stages of its pipeline."""
+    return [job] if job.stage is None else job.stage.pipeline.jobs
+
+
 class Auditor:
     """Watches from its making on. ``steps`` is how many steps of the scheduler it has seen."""
 
@@ -131,6 +136,12 @@ class Auditor:
         for other in self._books.jobs.values():
             if other is job or not other.runnable or not other.may_use(lane.number, self._books.now):
                 continue
+            if other.stage is not None and other in crew_of(job):
+                assert job.stage is not None
+                capped = other.options.max_lanes is not None and other.lanes_held >= other.options.max_lanes
+                able = may_serve(self._books, lane, other) and other.next_care <= chunk.care
+                assert capped or not able or job.stage.place > other.stage.place, "the last stage first"
+                continue
             if other.options.max_lanes is not None and other.lanes_held >= other.options.max_lanes:
                 continue
             if other.next_care is Care.APART:
@@ -138,8 +149,10 @@ class Auditor:
             assert other.options.priority <= job.options.priority, "the higher priority first"
             if other.options.priority == job.options.priority:
                 contested = [one for one in self._books.lanes if other.may_use(one.number, self._books.now)]
-                held = sum(one.job is job for one in contested)
-                assert held <= other.lanes_held + 1, "equal jobs share the lanes that both may use"
+                held = sum(one.job in crew_of(job) for one in contested)
+                assert held <= sum(each.lanes_held for each in crew_of(other)) + 1, (
+                    "equal jobs share the lanes that both may use"
+                )
 
     def _check_care(self, chunk: Chunk, lane: LaneBook) -> None:
         """What kills workers travels alone, with nothing behind it; what died of memory has the queue to itself."""

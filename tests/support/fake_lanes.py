@@ -17,7 +17,7 @@ import itertools
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -76,6 +76,7 @@ from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
+from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._options import JobOptions
 from mpqueue._wire.added_items import AddedItems
@@ -270,6 +271,27 @@ class FakeLanes:
         book.sealed = False
         return book
 
+    def stages(
+        self,
+        items: Iterable[Item],
+        loads: Sequence[Callable[[int, int], Try] | None],
+        *,
+        most: int | None = None,
+        ordered: bool = False,
+        retry: RetryPolicy | None = None,
+        **options: Any,
+    ) -> JobBook:
+        """Create a pipeline with a stage for each of the ``loads``; returns its head."""
+        head = self._book(make_table(items), JobOptions(RetryPolicy(max_retries=0)), Handler())
+        jobs = []
+        for place, load in enumerate(loads):
+            table: ItemTable = StageTable(head.table.id_of)
+            if not place:
+                table = ItemTable(head.table.payloads, None, IdRule.POSITION)
+            jobs.append(self._book(table, JobOptions(retry or RetryPolicy(), **options), Handler(load)))
+        Pipeline(head, jobs, [(f"stage {place}", most, ordered) for place in range(len(jobs))])
+        return head
+
     def offer(self, job: JobBook, items: Iterable[Item]) -> None:
         """Add items to an open job."""
         self.handle(ItemsOffered(job, AddedItems([*items], None), IdRule.POSITION))
@@ -280,7 +302,7 @@ class FakeLanes:
 
     def start(self, *jobs: JobBook) -> None:
         """Start jobs, and the workers where these are the first."""
-        for job in jobs:
+        for job in [member for given in jobs for member in given.family]:
             if not self.books.opened:
                 self.handle(QueueOpened())
             self.handle(JobStartAsked(job, self.clock.wall()))
@@ -468,7 +490,8 @@ class FakeLanes:
     def _send(self, frame: SendChunk | ForgetJob) -> None:
         worker = self._live(frame.lane, frame.generation)
         if worker is not None:
-            self.call_at(self.now + self.latency, lambda: worker.receive(frame))
+            items = frame.chunk.job.table.payloads_of(frame.chunk.indices) if isinstance(frame, SendChunk) else []
+            self.call_at(self.now + self.latency, lambda: worker.receive(frame, items))
 
     def _send_chunk(self, command: SendChunk) -> None:
         chunk, seconds = command.chunk, self.pack_seconds

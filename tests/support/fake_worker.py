@@ -13,16 +13,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.commands import ForgetJob, SendChunk
 from mpqueue._core.messages import ChunkReported, JobForgotten, LaneDied
 from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import Failure
+from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import Ended
 from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS, Claim, Phase
+from mpqueue._wire.parcels import Yielded
 from mpqueue._worker.chunk import stretches
 from mpqueue._worker.chunk.watchdog import CUT
 from mpqueue._worker.memory_growth import Growth
@@ -68,6 +70,13 @@ class Item:
     needs: int = 0  #: bytes of memory that it has while it runs
     keeps: int = 0  #: bytes that its worker has more once it has run
     adds: tuple[Item, ...] = ()  #: what its result brings along for its job, an open one
+    returns: Item | None = None  #: in a stage: the next stage's item
+    yields: tuple[Item, ...] | None = None  #: or these
+
+
+def result_of(item: Item) -> Any:
+    """What an item of a stage returns."""
+    return (item.returns or Item()) if item.yields is None else Yielded([*item.yields])
 
 
 #: Bytes of memory of a worker that has run nothing.
@@ -93,6 +102,7 @@ class _Run:
     """A chunk on its way through the worker: as `ChunkRun`, with the ends of its items known beforehand."""
 
     chunk: Chunk
+    items: list[Item]  #: as they were sent
     started: float
     size: int
     part_started: float
@@ -132,7 +142,7 @@ class FakeWorker:
         self._growth = Growth()
         self.to_forget: list[int] = []  #: numbers of jobs of which it hears with its next chunk that they may go
         self._home = 0  #: the chunk that was begun last
-        self._frames: deque[SendChunk | ForgetJob] = deque()
+        self._frames: deque[tuple[SendChunk | ForgetJob, list[Item]]] = deque()
         self._run: _Run | None = None
 
     @property
@@ -140,10 +150,10 @@ class FakeWorker:
         """True where it has nothing to do."""
         return self._run is None and not self._frames
 
-    def receive(self, frame: SendChunk | ForgetJob) -> None:
-        """A frame arrived."""
+    def receive(self, frame: SendChunk | ForgetJob, items: list[Item]) -> None:
+        """A frame arrived, with a chunk's items in it."""
         if self.alive:
-            self._frames.append(frame)
+            self._frames.append((frame, items))
             self._take_next()
 
     @property
@@ -153,10 +163,8 @@ class FakeWorker:
         if run is None or not run.ends:
             return self.kept
         done = bisect_right(run.ends, self.fleet.now)
-        payloads, indices = run.chunk.job.table.payloads, run.chunk.indices
-        ended: list[Item] = [payloads[indices[at]] for at in range(run.lo, run.lo + done)]
-        running: int = payloads[indices[run.lo + done]].needs if done < len(run.ends) else 0
-        return self.kept + sum(item.keeps for item in ended) + running
+        running = run.items[run.lo + done].needs if done < len(run.ends) else 0
+        return self.kept + sum(item.keeps for item in run.items[run.lo : run.lo + done]) + running
 
     def has_too_much(self) -> bool:
         """See `ChunkRun._has_too_much`."""
@@ -186,17 +194,17 @@ class FakeWorker:
 
     def _take_next(self) -> None:
         while self.alive and self._run is None and self._frames:
-            frame = self._frames.popleft()
+            frame, items = self._frames.popleft()
             if isinstance(frame, ForgetJob):
                 self.paces.pop(frame.job.number, None)
                 self.claim = Claim(self._home, Phase.IDLE, 0, 0, self.fleet.now)
                 self.fleet.post(JobForgotten(self.lane, self.generation, frame.job.number))
             else:
-                self._begin(frame)
+                self._begin(frame, items)
 
-    def _begin(self, frame: SendChunk) -> None:
+    def _begin(self, frame: SendChunk, items: list[Item]) -> None:
         now, job = self.fleet.now, frame.chunk.job
-        self._run = _Run(frame.chunk, now, 1, now)
+        self._run = _Run(frame.chunk, items, now, 1, now)
         self._home = frame.chunk.number & CHUNK_MASK
         for number in self.to_forget:
             self.paces.pop(number, None)
@@ -236,8 +244,7 @@ class FakeWorker:
             self._next_stretch()
             return
         self._claim(Phase.UNPACKING, 0, len(chunk.indices))
-        payloads = chunk.job.table.payloads
-        odd = {payloads[index].packing for index in chunk.indices}
+        odd = {item.packing for item in run.items}
         if Packing.DEADLY in odd:
             self.crash()
         elif Packing.UNREADABLE in odd:
@@ -284,7 +291,7 @@ class FakeWorker:
         return Ended.MEMORY if run.done and self.has_too_much() else None
 
     def _unpack_one(self, run: _Run, position: int) -> bool:
-        item = run.chunk.job.table.payloads[run.chunk.indices[position]]
+        item = run.items[position]
         if item.packing is Packing.DEADLY:
             self.crash()
             return False
@@ -297,13 +304,13 @@ class FakeWorker:
 
     def _start_stretch(self, run: _Run, lo: int, hi: int) -> None:
         chunk = run.chunk
-        payloads, indices, attempts = chunk.job.table.payloads, chunk.indices, chunk.attempts
+        attempts = chunk.attempts
         self.fleet.items_begin(chunk, lo, hi)
         at = run.stretch_started = self.fleet.now
         run.lo, run.ends, run.crash_at, run.was_cut = lo, [], math.inf, False
         for position in range(lo, hi):
             attempt = attempts[position] if attempts else 1
-            tries = payloads[indices[position]].tries
+            tries = run.items[position].tries
             doing = tries[min(attempt, len(tries)) - 1]
             at += doing.seconds
             if doing.outcome in (Outcome.CRASH, Outcome.HANG):
@@ -402,15 +409,18 @@ class FakeWorker:
     ) -> ChunkReported:
         first, run.sent = run.sent, done
         now, started, run.part_started = self.fleet.now, run.part_started, self.fleet.now
-        indices: Sequence[int] = run.chunk.indices[first:done]
+        indices, items, job = run.chunk.indices[first:done], run.items[first:done], run.chunk.job
         failures = {at - first: failure for at, failure in run.failures.items() if first <= at < done}
+        results = [*indices] if job.stage is None else [result_of(item) for item in items]
+        results = [None if at in failures else result for at, result in enumerate(results)] if failures else results
+        yielded = {at: len(result.values) for at, result in enumerate(results) if type(result) is Yielded}
         return ChunkReported(
             lane=self.lane,
             generation=self.generation,
             chunk=run.chunk.number,
             first=first,
             done=done,
-            results=[None if at in failures else index for at, index in enumerate(indices)] if failures else [*indices],
+            results=results,
             failures=failures,
             stretches=[
                 (min(hi, done) - max(lo, first), pace, pace)
@@ -421,14 +431,14 @@ class FakeWorker:
             ended=ended,
             final=final,
             setup_failure=setup_failure,
-            added=self._added(run.chunk, indices, failures),
+            added=self._added(job, items, failures),
+            yielded=yielded or None,
         )
 
     @staticmethod
-    def _added(chunk: Chunk, indices: Sequence[int], failures: dict[int, Failure]) -> dict[int, AddedItems] | None:
-        if not isinstance(chunk.job.table, GrowingTable):
+    def _added(job: JobBook, items: Sequence[Item], failures: dict[int, Failure]) -> dict[int, AddedItems] | None:
+        if not isinstance(job.table, GrowingTable) or job.stage is not None:
             return None
-        items: list[Item] = chunk.job.table.payloads_of(indices)
         return {at: AddedItems([*item.adds], None) for at, item in enumerate(items) if item.adds and at not in failures}
 
     def _call_at(self, moment: float, call: Callable[[], None]) -> None:

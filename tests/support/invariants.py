@@ -10,6 +10,7 @@ from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, LaneBook, LaneState
 from mpqueue._core.state.pending import LongestFirst, PendingItems
+from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._core.state.timer_heap import Timer, TimerKind
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY, JobStatus
 
@@ -27,7 +28,10 @@ def check_invariants(books: Books) -> None:
         assert job.active, f"{job.id} is {job.status} and still among the active jobs"
         check_counters(job)
         _check_lanes_of(books, job)
-        _check_whereabouts(books, job, timers)
+        if job.pipeline is not None:
+            check_pipeline(job.pipeline)
+        else:
+            _check_whereabouts(books, job, timers)
     _check_nobody_waits_needlessly(books)
     if books.opened and not books.closing:
         _check_lanes_come_back(books, timers)
@@ -57,6 +61,31 @@ def check_counters(job: JobBook) -> None:
     assert job.failed == statuses[FAILED]
     tries = [job.table.attempts[index] for index in range(len(job.table))]
     assert max(tries, default=0) <= job.options.retry.max_retries + 1
+
+
+def check_pipeline(pipeline: Pipeline) -> None:
+    """The head runs nothing; each input has something under way unless it has ended; no stage gets too much."""
+    head, jobs = pipeline.head, pipeline.jobs
+    assert waiting_items(head.pending) == []
+    assert head.chunks_out == 0
+    assert len({job.paused for job in jobs if job.active} | {head.paused}) == 1, "paused together"
+    assert len({job.cancelled for job in jobs if job.active} | {head.cancelled}) == 1, "cancelled together"
+    for job in jobs:
+        assert job.stage is not None
+        assert job.sealed == (job.stage.place == 0 or jobs[job.stage.place - 1].status.final)
+        assert all(result is None for result in job.table.results), "a stage keeps no results"
+        if isinstance(job.table, StageTable):
+            live = {index for index in range(len(job.table)) if not job.table.ended(index)}
+            assert job.status.final or job.table.paths.keys() == live
+    if head.cancelled:
+        return
+    under_way = {index for index in range(len(jobs[0].table)) if not jobs[0].table.ended(index)}
+    for job in jobs[1:]:
+        assert isinstance(job.table, StageTable)
+        assert job.stage is not None
+        under_way |= {path[0] for path in job.table.paths.values()} | job.stage.early.keys()
+    waiting = {index for index in range(len(head.table)) if not head.table.ended(index)}
+    assert waiting == under_way, "an input is under way until it has ended"
 
 
 def waiting_items(pending: PendingItems) -> list[int]:
@@ -119,6 +148,7 @@ def _check_lanes_of(books: Books, job: JobBook) -> None:
     chunks = [chunk for lane in books.lanes for chunk in lane.chunks if chunk.job is job]
     assert job.chunks_out == len(chunks)
     assert job.lanes_held == sum(lane.job is job for lane in books.lanes)
+    assert job.items_out == sum(chunk.end - chunk.reported for chunk in chunks)
     assert math.isclose(job.seconds_expected, sum(chunk.expected for chunk in chunks), abs_tol=EPSILON)
     assert math.isfinite(job.seconds_used)
     assert job.options.max_lanes is None or job.lanes_held <= job.options.max_lanes

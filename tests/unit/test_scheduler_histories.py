@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,8 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._wire.pace import CHUNK_SECONDS
-from mpqueue.errors import JobStateError, SetupError
+from mpqueue.errors import JobStateError, SetupError, StageError, WorkerStartError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, JobStatus
 from tests.support.auditor import Auditor
@@ -82,6 +85,18 @@ loads = st.sampled_from(
 )
 
 
+@st.composite
+def flows(draw: st.DrawFn, stages: int) -> Item:
+    """An item of a pipeline, and all that comes of it."""
+    item = draw(st.one_of(st.sampled_from(DURATIONS).map(succeed), items()).filter(lambda item: ends_itself([item])))
+    if stages == 1:
+        return replace(item, yields=draw(st.sampled_from((None, None, None, (Item(),) * 2))))
+    count = draw(st.sampled_from((None, None, None, 0, 1, 3)))
+    if count is None:
+        return replace(item, returns=draw(flows(stages - 1)))
+    return replace(item, yields=tuple(draw(flows(stages - 1)) for _ in range(count)))
+
+
 class Histories(RuleBasedStateMachine):
     """A queue, its users, and a world that kills workers."""
 
@@ -111,6 +126,7 @@ class Histories(RuleBasedStateMachine):
         self.jobs: list[JobBook] = []
         self.streams: list[JobBook] = []
         self.open_jobs: dict[int, list[Item]] = {}  #: what each was given, by its place among the jobs
+        self.pipelines: list[JobBook] = []
         self.rough = rough
         self.closed = False
 
@@ -213,6 +229,24 @@ class Histories(RuleBasedStateMachine):
         """An open job gets nothing more from outside."""
         self.fleet.seal(self.jobs[sorted(self.open_jobs)[number % len(self.open_jobs)]])
 
+    @precondition(lambda self: not self.closed and len(self.jobs) < 6)
+    @rule(
+        data=st.data(),
+        loads=st.lists(loads, min_size=1, max_size=3),
+        count=st.integers(0, 6),
+        most=st.sampled_from((None, 1, 2, 5)),
+        max_lanes=st.sampled_from((None, None, 1, 2)),
+        ordered=st.booleans(),
+        priority=st.sampled_from((0, 0, 1)),
+    )
+    def open_pipeline(self, data: st.DataObject, loads: list[Any], count: int, **options: Any) -> None:
+        """Start a pipeline."""
+        given = [data.draw(flows(len(loads))) for _ in range(count)]
+        head = self.fleet.stages(given, loads, setup_timeout=5.0, retry=RetryPolicy(max_retries=2), **options)
+        self.pipelines.append(head)
+        self.jobs.append(head)
+        self.fleet.start(head)
+
     def pick(self, number: int) -> JobBook:
         """One of the jobs."""
         return self.jobs[number % len(self.jobs)]
@@ -256,8 +290,8 @@ class Histories(RuleBasedStateMachine):
         """Run failed items again, where that is allowed."""
         job = self.pick(number)
         if job not in self.streams:
-            allowed = job.status in (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS)
-            self.call(self.fleet.retry_failed, job, allowed=allowed)
+            ended = job.status in (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS)
+            self.call(self.fleet.retry_failed, job, allowed=ended and job.pipeline is None)
 
     @precondition(lambda self: not self.closed)
     @rule(cancel=st.booleans(), within=st.sampled_from((None, 0.0, 0.5, 5.0)), sure=st.integers(0, 9))
@@ -353,7 +387,9 @@ class Histories(RuleBasedStateMachine):
             check_growth(self.jobs[at], given)
         for job in self.jobs:
             assert job.cancelled or job.stopped_why is None
-            if job.started_at is not None and not job.cancelled:
+            if job.pipeline is not None:
+                check_flows(job.pipeline, fleet.books.max_memory, exactly=not self.rough)
+            elif job.started_at is not None and not job.cancelled:
                 check_outcomes(job, fleet.books.max_memory, exactly=not self.rough)
         fleet.close()
         fleet.run_until(fleet.now + 60.0)
@@ -370,6 +406,62 @@ def check_growth(job: JobBook, given: list[Item]) -> None:
     table = job.table
     brought = [add for at, item in enumerate(table.payloads) if table.status[at] == COMPLETED for add in item.adds]
     assert sorted(map(id, table.payloads)) == sorted(map(id, [*given, *brought]))
+
+
+def check_flows(pipeline: Pipeline, most_memory: int | None, *, exactly: bool) -> None:
+    """Each input came to what its items say, in the order in which they were yielded; nothing is left behind."""
+    head, jobs = pipeline.head, pipeline.jobs
+    for job in jobs:
+        assert job.status.final
+        assert job.stage is not None
+        assert not job.stage.early
+        if isinstance(job.table, StageTable):
+            assert not job.table.paths
+            assert all(job.table.ended(index) or job.table.payloads[index] is None for index in range(len(job.table)))
+    if head.cancelled:
+        return
+    assert head.nothing_under_way
+    for index, item in enumerate(head.table.payloads):
+        failure = head.table.failures[index].error if head.table.status[index] == FAILED else None
+        assert failure is None or isinstance(failure, StageError | SetupError | WorkerStartError)
+        expected = flow_of(item, jobs, most_memory)
+        if (
+            not exactly
+            or isinstance(failure, SetupError)
+            or isinstance(getattr(failure, "__cause__", None), SetupError)
+        ):
+            continue
+        if isinstance(expected, str):
+            assert expected in str(failure)
+        else:
+            assert (failure, head.table.results[index]) == (None, expected)
+
+
+def flow_of(item: Item, jobs: Sequence[JobBook], most_memory: int | None) -> Any:
+    """What comes of an input: its result, or the name of the stage in which it fails first."""
+    ends: list[Any] = []
+    is_many = _flow(item, jobs, most_memory, ends)
+    failure = next((end for end in ends if isinstance(end, str)), None)
+    return failure or (ends if is_many else ends[0])
+
+
+def _flow(item: Item, jobs: Sequence[JobBook], most_memory: int | None, ends: list[Any]) -> bool:
+    assert jobs[0].stage is not None
+    if expected_of(item, jobs[0], most_memory)[0] == FAILED:
+        ends.append(jobs[0].stage.name)
+        return False
+    if item.yields is not None:
+        for each in item.yields:
+            if len(jobs) == 1:
+                ends.append(each)
+            else:
+                _flow(each, jobs[1:], most_memory, ends)
+        return True
+    following = item.returns or Item()
+    if len(jobs) == 1:
+        ends.append(following)
+        return False
+    return _flow(following, jobs[1:], most_memory, ends)
 
 
 def check_outcomes(job: JobBook, most_memory: int | None, *, exactly: bool) -> None:

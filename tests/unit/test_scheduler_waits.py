@@ -37,9 +37,9 @@ def deafen(fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch, generations: int) 
     """The first workers of the lane lose all that is sent to them."""
     receive = FakeWorker.receive
 
-    def lose(worker: FakeWorker, frame: object) -> None:
+    def lose(worker: FakeWorker, frame: object, items: object) -> None:
         if worker.generation > generations:
-            receive(worker, frame)  # type: ignore[arg-type]
+            receive(worker, frame, items)  # type: ignore[arg-type]
 
     monkeypatch.setattr(FakeWorker, "receive", lose)
 

@@ -23,7 +23,7 @@ def items_added(books: Books, message: ItemsAdded) -> None:
             for index in message.indices:
                 job.pending.handle_with(index, message.care)
                 job.pending.add_due(index)
-        reports.fail_if_barred(books, job)
+        outcomes.fail_if_barred(books, job)
 
 
 def items_recalled(books: Books, message: ItemsRecalled) -> None:  # noqa: ARG001 - the form of all rules
@@ -46,13 +46,16 @@ def items_offered(books: Books, message: ItemsOffered) -> None:
         job.handler = message.handler
     job.take_in(message.offered, message.rule)
     if job.active:
-        reports.fail_if_barred(books, job)
+        outcomes.fail_if_barred(books, job)
 
 
 def sealed(books: Books, message: JobSealed) -> None:
-    """No more items will come from outside."""
-    message.job.sealed = True
-    outcomes.finish_if_over(books, message.job)
+    """No more items will come from outside. Raises `JobStateError` for a stage, which is told by the one before it."""
+    job = message.job
+    if job.stage is not None:
+        raise JobStateError(f"job {job.id!r}: expected an open job to seal, got a stage of a pipeline")
+    job.sealed = True
+    outcomes.finish_if_over(books, job)
 
 
 def item_dropped(books: Books, message: ItemDropped) -> None:

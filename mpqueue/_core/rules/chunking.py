@@ -44,6 +44,8 @@ AHEAD_SECONDS = 0.25
 LEAST_AHEAD = 4
 MOST_AHEAD = 100_000
 AHEAD_BYTES = 256 << 20
+#: Bytes of an item from which on it may be in a file of its own, and how many of those a stage holds at most.
+BIG_ITEM, MOST_BIG = 16 << 10, 64
 
 
 class ChunkSizer:
@@ -94,6 +96,11 @@ class ChunkSizer:
         if held:
             ahead = min(ahead, AHEAD_BYTES / held)
         return max(least, int(ahead))
+
+    def between_stages(self, lanes: int) -> int:
+        """How many items a stage may have that have not ended, to keep so many lanes busy; each big one is a file."""
+        most = self.window(lanes)
+        return most if self._bytes_per_item < BIG_ITEM else min(most, max(MOST_BIG, LEAST_AHEAD * lanes))
 
     @property
     def may_prefetch(self) -> bool:

@@ -140,6 +140,8 @@ def _feed(books: Books, lane: LaneBook) -> None:
         size = _size(books, lane, job)
         if room is not None:
             size = min(size, room)
+        if job.stage is not None:
+            size = min(size, job.stage.room)
         if _send(books, lane, job, size, Care.ISOLATED if held is None else Care.CAREFUL) or held is not None:
             return
 
@@ -160,17 +162,25 @@ def _may_queue_behind(lane: LaneBook, held: JobBook) -> bool:
 
 
 def _choose(books: Books, lane: LaneBook) -> JobBook | None:
-    """The job that this lane should serve: the highest priority; of equals the one that has less."""
+    """The job that this lane should serve: the highest priority; of equals the one that has less.
+
+    The stages of a pipeline are one among equals, of which the last one goes first.
+    """
     runnable = [job for job in books.jobs.values() if job.runnable and _may_have(books, job, lane)]
     if len(runnable) <= 1:
         return runnable[0] if runnable else None
 
-    def standing(job: JobBook) -> tuple[int, int, float, int]:
+    def standing(job: JobBook) -> tuple[int, int, float, int, int]:
+        if job.stage is not None:
+            pipeline = job.stage.pipeline
+            held = pipeline.lanes_held - (lane.job in pipeline.jobs)
+            used = pipeline.seconds - STICKINESS * any(each.number in lane.loaded for each in pipeline.jobs)
+            return (-job.options.priority, held, used, pipeline.head.number, -job.stage.place)
         held = job.lanes_held - (job is lane.job)
         used = job.seconds_used + job.seconds_expected
         if job.number in lane.loaded:
             used -= STICKINESS
-        return (-job.options.priority, held, used, job.number)
+        return (-job.options.priority, held, used, job.number, 0)
 
     return min(runnable, key=standing)
 

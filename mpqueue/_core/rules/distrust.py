@@ -49,9 +49,9 @@ def break_down(books: Books, error: InternalError) -> list[JobBook]:
 def _touched(books: Books, job: JobBook | None, lane: LaneBook | None) -> list[JobBook]:
     """The job that the fault names; else that of the lane that it names; else all active ones."""
     if job is not None:
-        return [job] if job.active else []
+        return [each for each in job.family if each.active]
     if lane is not None and lane.job is not None:
-        return [lane.job]
+        return [each for each in lane.job.family if each.active]
     return list(books.jobs.values())
 
 

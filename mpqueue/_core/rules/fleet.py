@@ -13,9 +13,8 @@ from mpqueue._core.messages import (
     LanesWanted,
 )
 from mpqueue._core.rules.blame import crash_error, worker_died
-from mpqueue._core.rules.outcomes import fail_rest
+from mpqueue._core.rules.outcomes import fail_if_barred, fail_rest
 from mpqueue._core.rules.overdue import await_answer, take_back
-from mpqueue._core.rules.reports import fail_if_barred
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.lane_book import LaneBook, LaneState
 from mpqueue._core.state.timer_heap import TimerKind

@@ -12,9 +12,10 @@ from mpqueue._core.state.books import Books
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
+from mpqueue._core.state.pipeline import InputsEnded
 from mpqueue._core.state.timer_heap import TimerKind
 from mpqueue._core.state.timings import Event
-from mpqueue.errors import ItemCancelledError, shown
+from mpqueue.errors import ItemCancelledError, SetupError, shown
 from mpqueue.retry import Fail
 from mpqueue.status import PENDING, RETRY, JobStatus
 
@@ -57,7 +58,35 @@ def record(
                 _record_failure(books, job, indices[position], failures[position], pid, fates)
             start = position + 1
     _announce(books, job, indices, fates, completed, failed, size)
+    if job.stage is not None:
+        _pass_on(books, job, indices, results, fates)
     finish_if_over(books, job)
+
+
+def _pass_on(books: Books, job: JobBook, indices: Sequence[int], results: Sequence[Any], fates: _Fates) -> None:
+    """Items of a stage have ended: the next stage gets what they bring, and the head the inputs that are through."""
+    assert job.stage is not None
+    pipeline, failed = job.stage.pipeline, fates.failed
+    if not pipeline.head.active:  # a mistake of ours, say, has ended it
+        return
+    if fates.retrying or fates.silent:
+        ended = [at for at, index in enumerate(indices) if index not in fates.retrying and index not in fates.silent]
+        indices, results = [indices[at] for at in ended], [results[at] for at in ended]
+    through = pipeline.take_outcomes(job, indices, results, failed)
+    for other in pipeline.jobs[job.stage.place + 1 :]:
+        if other.last_setup_failure is not None:
+            fail_if_barred(books, other)
+    if through.indices:
+        _record_inputs(books, pipeline.head, through)
+
+
+def _record_inputs(books: Books, head: JobBook, through: InputsEnded) -> None:
+    new = [at for at, index in enumerate(through.indices) if not head.table.ended(index)]
+    if len(new) == len(through.indices):
+        record(books, head, through.indices, through.results, through.failures, None)
+    elif new:  # the others had failed, before anything could be run
+        failures = {place: through.failures[at] for place, at in enumerate(new) if at in through.failures}
+        record(books, head, [through.indices[at] for at in new], [through.results[at] for at in new], failures, None)
 
 
 def _record_failure(books: Books, job: JobBook, index: int, failure: Failure, pid: int | None, fates: _Fates) -> None:
@@ -112,13 +141,38 @@ def fail_rest(books: Books, job: JobBook, error: BaseException) -> None:
     for index in unfinished:
         table.fail(index, failure)
     job.failed += len(unfinished)
-    _announce(books, job, unfinished, _Fates(failed=set(unfinished)), completed, failed)
+    fates = _Fates(failed=set(unfinished))
+    _announce(books, job, unfinished, fates, completed, failed)
+    if job.stage is not None:
+        _pass_on(books, job, unfinished, [None] * len(unfinished), fates)
     finish_if_over(books, job)
+
+
+def fail_if_barred(books: Books, job: JobBook) -> bool:
+    """Fail what has not ended, where no lane may run it any more, ever; True where that is so."""
+    failure = job.last_setup_failure
+    if failure is None or number_barred(job) < books.present or not _all_barred(books, job):
+        return False
+    error = SetupError(f"setup failed in every worker; the last one raised {failure.message}")
+    error.__cause__ = failure.error
+    fail_rest(books, job, error)
+    return True
+
+
+def _all_barred(books: Books, job: JobBook) -> bool:
+    """True where no lane is left that there is room for."""
+    barred = {number for number, entry in job.setups.items() if entry.again_at is None}
+    return bool(books.present) and all(lane.number in barred | books.absent for lane in books.lanes)
+
+
+def number_barred(job: JobBook) -> int:
+    """On how many lanes the job's setup has failed for good."""
+    return sum(entry.again_at is None for entry in job.setups.values())
 
 
 def finish_if_over(books: Books, job: JobBook) -> None:
     """End the job where nothing of it is left to do."""
-    if not job.active:
+    if not job.active or (job.pipeline is not None and not job.pipeline.is_over):
         return
     if books.draining and job.all_ended:
         job.cancelled = False  # nothing of it was left
@@ -148,6 +202,20 @@ def finish(books: Books, job: JobBook, status: JobStatus) -> None:
             lane.forgetting += 1
             lane.proven.discard(job.number)
             books.commands.append(ForgetJob(lane.number, lane.generation, job))
+    if job.stage is not None:
+        _finish_stage(books, job)
+
+
+def _finish_stage(books: Books, job: JobBook) -> None:
+    """A stage has ended: nothing more comes to the next one; with the last of them the pipeline has."""
+    assert job.stage is not None
+    pipeline, after = job.stage.pipeline, job.stage.after
+    if after is not None:
+        after.sealed = True
+        finish_if_over(books, after)
+    if pipeline.is_over:
+        pipeline.let_go()
+        finish_if_over(books, pipeline.head)
 
 
 def clear_flags(books: Books, job: JobBook) -> None:

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from mpqueue._core.commands import AnnounceRecords, Warn
 from mpqueue._core.messages import ChunkPacked, ChunkPacking, ChunkRefused, ChunkReported, ChunkSent, RecordsLeft
-from mpqueue._core.rules.outcomes import fail_rest, finish_if_over, put_back, record
+from mpqueue._core.rules.outcomes import (
+    fail_if_barred,
+    finish_if_over,
+    number_barred,
+    put_back,
+    record,
+)
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook, SetupRecord
@@ -15,7 +21,7 @@ from mpqueue._core.state.pending import Care
 from mpqueue._core.state.timer_heap import TimerKind
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import Ended
-from mpqueue.errors import SetupError, WorkerCrashedError
+from mpqueue.errors import WorkerCrashedError
 from mpqueue.retry import RetryAfter
 
 
@@ -50,7 +56,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         _note(job, indices, report)
         results = report.results if done == report.done else report.results[: len(indices)]
         failures = {at: failure for at, failure in report.failures.items() if at < len(indices)}
-        chunk.reported = done
+        books.note_reported(chunk, done, final=report.final)
         if report.added:  # before their makers end, one of which may be the job's last
             _take_in(job, len(indices), report.added)
         record(books, job, indices, results, failures, lane.pid, report.size)
@@ -200,31 +206,10 @@ def setup_failed(books: Books, lane: LaneBook, job: JobBook, failure: Failure) -
         books.timers.add(record_.again_at, TimerKind.SETUP_AGAIN, job.number, lane.number)
         return
     record_.again_at = None
-    if not fail_if_barred(books, job) and len(_barred(job)) == 1:
+    if not fail_if_barred(books, job) and number_barred(job) == 1:
         books.commands.append(
             Warn(
                 f"job {job.id!r}: setup failed on worker {lane.number}, which sits this job out, "
                 f"while the others go on: {failure.message}"
             )
         )
-
-
-def fail_if_barred(books: Books, job: JobBook) -> bool:
-    """Fail what has not ended, where no lane may run it any more, ever; True where that is so."""
-    failure = job.last_setup_failure
-    if failure is None or len(_barred(job)) < books.present or not _all_barred(books, job):
-        return False
-    error = SetupError(f"setup failed in every worker; the last one raised {failure.message}")
-    error.__cause__ = failure.error
-    fail_rest(books, job, error)
-    return True
-
-
-def _all_barred(books: Books, job: JobBook) -> bool:
-    """True where no lane is left that there is room for."""
-    barred = {number for number, entry in job.setups.items() if entry.again_at is None}
-    return bool(books.present) and all(lane.number in barred | books.absent for lane in books.lanes)
-
-
-def _barred(job: JobBook) -> list[SetupRecord]:
-    return [entry for entry in job.setups.values() if entry.again_at is None]

@@ -161,6 +161,7 @@ def _collect(books: Books, lane: LaneBook, seen_at: float) -> None:
         chunk.settling = None
         if kept < chunk.end:
             freed = chunk.indices[kept : chunk.end]
+            chunk.job.items_out -= chunk.end - kept
             chunk.end = kept
             put_back(books, chunk.job, freed)
 

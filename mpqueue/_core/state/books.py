@@ -124,6 +124,7 @@ class Books:
         self.at_depth[depth].remove(lane.number)
         self.at_depth[depth + 1].add(lane.number)
         job.chunks_out += 1
+        job.items_out += chunk.end - chunk.reported
         job.seconds_expected += chunk.expected
 
     def remove_chunk(self, lane: LaneBook, chunk: Chunk) -> None:
@@ -133,10 +134,17 @@ class Books:
         self.at_depth[depth].remove(lane.number)
         self.at_depth[depth - 1].add(lane.number)
         job.chunks_out -= 1
+        job.items_out -= chunk.end - chunk.reported
         job.seconds_expected -= chunk.expected
         lane.free_at = self.now + sum(left.expected for left in lane.chunks)
         if not lane.chunks:
             job.lanes_held -= 1
+
+    def note_reported(self, chunk: Chunk, done: int, *, final: bool) -> None:
+        """The chunk's positions below ``done`` have ended; ``final``: it has left its lane by now."""
+        if not final:
+            chunk.job.items_out -= done - chunk.reported
+        chunk.reported = done
 
     def seconds_held(self, job: JobBook) -> float:
         """How long the job's lanes should be busy with what they hold, all together."""

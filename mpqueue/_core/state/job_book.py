@@ -14,6 +14,7 @@ from mpqueue._core.rules.chunking import ChunkSizer
 from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._core.state.pending import Care, LongestFirst, PendingItems
+from mpqueue._core.state.pipeline import Path, Pipeline, StageBook, StageTable
 from mpqueue._core.state.timings import Timings
 from mpqueue._options import JobOptions
 from mpqueue._wire.added_items import AddedItems
@@ -66,6 +67,7 @@ class JobBook:
     epoch: int = 0  #: how often it was started; timers of an older epoch mean nothing
     chunks_out: int = 0  #: chunks that are on a lane
     lanes_held: int = 0  #: lanes that hold chunks of it
+    items_out: int = 0  #: items in these chunks that have not ended, as far as is known
     seconds_used: float = 0.0  #: worker seconds, for fairness
     seconds_expected: float = 0.0  #: worker seconds of what is under way
     thefts_unbegun: int = 0  #: how often a chunk was taken elsewhere that had not begun
@@ -84,6 +86,8 @@ class JobBook:
     costs: Sequence[float] | None = None  #: of its items, of which the costliest go first; None: the first do
     delivery: ResultDelivery | None = None  #: its results' way into a sink, where they have one
     restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again
+    stage: StageBook | None = None  #: which stage of a pipeline it is
+    pipeline: Pipeline | None = None  #: the one of which it is the head
 
     def __post_init__(self) -> None:
         self.order_by(self.costs)
@@ -94,6 +98,12 @@ class JobBook:
         """Its items go out in the order of falling costs (None: in their own). Before it is started, by its maker."""
         self.costs = costs
         self.pending = PendingItems(len(self.table)) if costs is None else LongestFirst(costs)
+
+    @property
+    def family(self) -> list[JobBook]:
+        """The jobs that are paused, resumed and cancelled together: the head of a pipeline and its stages."""
+        pipeline = self.pipeline if self.stage is None else self.stage.pipeline
+        return [self] if pipeline is None else [pipeline.head, *pipeline.jobs]
 
     @property
     def total(self) -> int:
@@ -120,7 +130,9 @@ class JobBook:
         """True where an item of it may be dispatched."""
         if self.status is not JobStatus.RUNNING or self.cancelled or self.held_back:
             return False
-        return bool(self.packed) or (len(self.pending) > 0 and not self.packing)
+        if not self.packed and (not len(self.pending) or self.packing):
+            return False
+        return self.stage is None or self.stage.room > 0
 
     @property
     def next_care(self) -> Care:
@@ -164,6 +176,13 @@ class JobBook:
         self.table.extend(added, rule)
         if not self.cancelled:
             self.pending.add(added.new)
+
+    def take_arrivals(self, arrivals: Sequence[tuple[Path, Any]]) -> None:
+        """The job, a stage, has these items as well, from the stage before; not where it is being cancelled."""
+        if self.cancelled or self.status.final:
+            return
+        assert isinstance(self.table, StageTable)
+        self.pending.add(self.table.take(arrivals))
 
     def is_poison(self, index: int) -> bool:
         """True for an item that has killed so many workers that nothing else should be near it."""

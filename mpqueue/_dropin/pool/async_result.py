@@ -21,7 +21,7 @@ from mpqueue._os.main_thread_waits import wait_long
 if TYPE_CHECKING:
     from mpqueue._core.state.item_table import Failure
     from mpqueue._dropin.pool.process_pool import Pool
-    from mpqueue._output.progress import Display
+    from mpqueue._output.progress import Display, StagesDisplay
     from mpqueue._queue.growing.stream import Stream
     from mpqueue._queue.run import Ended, JobRun
 
@@ -118,7 +118,7 @@ def _nothing() -> None:
     pass
 
 
-def _await_end(display: Display | None, pool: Pool | None) -> None:
+def _await_end(display: Display | StagesDisplay | None, pool: Pool | None) -> None:
     if display is not None:
         display.end()
     if pool is not None:

@@ -22,12 +22,14 @@ from mpqueue._core.state.item_table import FailedTry, Failure, ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.pending import Care, stretches
+from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._options import JobOptions
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import Ended, WorkTimes
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.memory.ledger import Claim, Phase
+from mpqueue._wire.parcels import Yielded
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, JobStatus
 
@@ -133,6 +135,10 @@ class PlainWriter:
                 "jitter": retry.jitter,
             },
         }
+        if (stage := book.stage) is not None:
+            head, of = stage.pipeline.head.number, len(stage.pipeline.jobs)
+            place = {"head": head, "place": stage.place, "of": of}
+            form["stage"] = {**place, "most": stage.most, "ordered": stage.ordered}
         if not form["stream"] and (book.restored or any(table.status) or table.history):
             form["before"] = {
                 "status": str(book.status),
@@ -151,6 +157,7 @@ class PlainReader:
 
     def __init__(self) -> None:
         self.jobs: dict[int, JobBook] = {}
+        self._stages: dict[int, list[tuple[JobBook, Plain]]] = {}  #: by the head's number
 
     def message(self, form: Plain) -> Message:
         """The message. Raises LookupError, TypeError or ValueError for one that this version does not know."""
@@ -162,6 +169,9 @@ class PlainReader:
             if name in fields:
                 values.setdefault(name, empty)
         message: Message = kind(**values)
+        if isinstance(message, messages.ChunkReported):
+            for at, count in (message.yielded or {}).items():
+                message.results[at] = Yielded([None] * count)
         if isinstance(message, messages.ItemsAdded | messages.ItemsRecalled):
             table = message.job.table
             assert isinstance(table, StreamTable)
@@ -177,7 +187,9 @@ class PlainReader:
         named = {name: given[name] for name in JobOptions.__slots__ if name in given}
         stream, count = form["stream"], form["items"]
         table = StreamTable() if stream else ItemTable([None] * count, None, IdRule.POSITION)
-        if form.get("open"):
+        if (stage := form.get("stage")) is not None and stage["place"]:
+            table = StageTable(self.jobs[stage["head"]].table.id_of)
+        elif form.get("open"):
             table = GrowingTable()
             table.extend(_added(count), IdRule.POSITION)
         book = JobBook(
@@ -193,7 +205,17 @@ class PlainReader:
         if (before := form.get("before")) is not None:
             _restore(book, before)
         self.jobs[book.number] = book
+        if stage is not None:
+            self._join(book, stage)
         return book
+
+    def _join(self, book: JobBook, stage: Plain) -> None:
+        """With its last stage a pipeline is whole."""
+        stages = self._stages.setdefault(stage["head"], [])
+        stages.append((book, stage))
+        if len(stages) == stage["of"]:
+            settings = [("", each["most"], each["ordered"]) for _, each in stages]
+            Pipeline(self.jobs[stage["head"]], [job for job, _ in stages], settings)
 
 
 def _restore(book: JobBook, before: Plain) -> None:
@@ -288,6 +310,7 @@ _READ: dict[str, Any] = {
     "stretches": lambda entries: [_numbers(entry) for entry in entries],
     "times": lambda form: WorkTimes(**form),
     "unreadable": _failure,
+    "yielded": dict,
     "workers": lambda entries: [_worker(entry) for entry in entries],
 }
 

@@ -116,8 +116,9 @@ class RecordedScheduler(Scheduler):
         """Before it is handled: its results are taken out of it then."""
         job = getattr(message, "job", None)
         if job is not None and not isinstance(job, int) and job.number not in self._known:
-            self._known.add(job.number)
-            self.file.write(self._writer.job(job))
+            for each in job.family:  # a pipeline is one thing: all of it is there before it starts
+                self._known.add(each.number)
+                self.file.write(self._writer.job(each))
         return self._writer.plain(message)
 
     def _write(self, step: Plain, outcome: Plain) -> None:

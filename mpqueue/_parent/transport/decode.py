@@ -14,8 +14,10 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._parent.transport.harmless import are_harmless
 from mpqueue._parent.transport.kept_errors import let_go, text_of
 from mpqueue._wire.added_items import AddedItems, ResultWithItems
-from mpqueue._wire.frames import FailureFrame, ReportFrame, load_frame
+from mpqueue._wire.frames import FailureFrame, Passed, ReportFrame, all_of, load_frame
+from mpqueue._wire.memory.held_segment import HeldSegment
 from mpqueue._wire.memory.segments import SegmentGoneError
+from mpqueue._wire.parcels import Parcel, Yielded
 from mpqueue._wire.pickling.payload import Packed, load, load_home
 from mpqueue._wire.records import load_record
 from mpqueue.errors import RemoteError, RemoteTraceback, ResultPicklingError, WorkerCrashedError
@@ -41,6 +43,7 @@ class Unpickling:
         self._failures: dict[int, Failure] = {}
         self._setup_failure: Failure | None = None
         self.lost: Failure | None = None  #: the last of the results that can't be unpickled here
+        self._held: dict[int, HeldSegment] = {}  #: what is passed on, by the writer's serials
         self._at = 0  #: the position that is being unpickled
         self._over = threading.Lock()  #: taken, for good, by who makes the report
 
@@ -72,7 +75,7 @@ class Unpickling:
             failures[at] = _unreadable(TimeoutError(f"it was still being unpickled after {seconds:.0f} s"))
         return self._report(results, failures, setup_failure, None)
 
-    def _load_each(self, packed: Sequence[Packed]) -> Failure | None:
+    def _load_each(self, packed: Sequence[Passed]) -> Failure | None:
         """Fill in results and failures, position by position, as far as they can be had; what is in the way, if any."""
         frame, each, results, failures = self._frame, iter(packed), self._results, self._failures
         for at in range(frame.done - frame.first):
@@ -81,13 +84,30 @@ class Unpickling:
                 failures[at] = _failure(frame.failures[at])
             else:
                 try:
-                    result = load_home(next(each), self._on_free)
+                    result = self._load_one(next(each))
                 except SegmentGoneError as error:
                     return _unreadable(error)
                 except BaseException as error:
                     failures[at] = self.lost = _unreadable(error)
             results.append(result)
         return None
+
+    def _load_one(self, packed: Passed) -> Any:
+        if not self._frame.passed:
+            assert isinstance(packed, Packed)
+            return load_home(packed, self._on_free)
+        return Yielded([*map(self._parcel, packed)]) if isinstance(packed, list) else self._parcel(packed)
+
+    def _parcel(self, packed: Packed | bytes) -> Parcel:
+        """What goes on to another worker as it is. Its writer may die at any time, and so the segment is opened now."""
+        if isinstance(packed, bytes):
+            return Parcel(packed)
+        ref = packed.segment
+        assert ref is not None
+        held = self._held.get(ref.serial)
+        if held is None:
+            held = self._held[ref.serial] = HeldSegment(ref, self._on_free)
+        return Parcel(packed._replace(segment=held.ref), held)
 
     def _load_together(self, packed: Packed) -> Failure | None:
         """The same for plain data, in one pickle. It comes back, unless its writer is gone or there is no memory."""
@@ -116,7 +136,7 @@ class Unpickling:
     def _is_foreign(self, results: list[Any], *failed: Any, added: dict[int, AddedItems] | None) -> bool:
         if any(failed) or (added and not all(are_harmless(each.items) for each in added.values())):
             return True
-        return not (isinstance(self._frame.results, Packed) or are_harmless(results))
+        return not (isinstance(self._frame.results, Packed) or self._frame.passed or are_harmless(results))
 
     def _report(
         self,
@@ -150,6 +170,7 @@ class Unpickling:
             decoded=self._now(),
             unreadable=unreadable,
             added=added,
+            yielded=_yielded(results, frame.yielded) if frame.yielded else None,
             foreign=self._is_foreign(results, failures, setup_failure, unreadable, added=added),
         )
 
@@ -164,11 +185,14 @@ def _take_added(results: list[Any], positions: Sequence[int]) -> dict[int, Added
     return added
 
 
-def _size_beside(results: Packed | list[Packed]) -> int:
+def _yielded(results: list[Any], positions: Sequence[int]) -> dict[int, int]:
+    """How many values were yielded, by position."""
+    return {at: len(results[at].values) for at in positions if at < len(results) and type(results[at]) is Yielded}
+
+
+def _size_beside(results: Packed | Sequence[Passed]) -> int:
     """Bytes of the results that are in segments."""
-    if isinstance(results, Packed):
-        return 0 if results.segment is None else results.segment.size
-    return sum(one.segment.size for one in results if one.segment is not None)
+    return sum(one.size - len(one.data) for one in all_of(results) if one.segment is not None)
 
 
 def _unreadable(error: BaseException) -> Failure:

@@ -16,6 +16,7 @@ from mpqueue._core.state.lane_book import Chunk
 from mpqueue._parent.lane_protocol import BringingLane, Capabilities, Lane, SharingLane
 from mpqueue._parent.transport.packing import PackedItems, Packing, pack_at_once
 from mpqueue._wire.memory import shared
+from mpqueue._wire.memory.held_segment import HeldSegment
 from mpqueue._wire.memory.segments import KEEP_LENT, CommonSegment, SegmentStore, spare
 from mpqueue._wire.pickling.imports import ImportNews, ImportWatch
 
@@ -26,6 +27,7 @@ class _Account:
 
     lent: set[int] = field(default_factory=set)
     common: dict[int, list[CommonSegment]] = field(default_factory=dict)  #: likewise, one entry for each time
+    held: dict[int, list[HeldSegment]] = field(default_factory=dict)  #: other workers' segments, likewise
     returned: deque[int] = field(default_factory=deque)
     stale: list[int] = field(default_factory=list)  #: jobs whose light handlers it may forget with the next chunk
     brought: weakref.WeakSet[shared.Shared[Any]] = field(default_factory=weakref.WeakSet)  #: shared objects that it has
@@ -40,12 +42,17 @@ class _Account:
             times.pop()
             if not times:
                 del self.common[serial]
+        if (holds := self.held.get(serial)) is not None:
+            holds.pop()
+            if not holds:
+                del self.held[serial]
 
     def give_up(self) -> None:
         """It will not say any more what it has done with."""
         for times in self.common.values():
             times[0].give_up()
         self.common.clear()
+        self.held.clear()
 
 
 class News(NamedTuple):
@@ -89,6 +96,12 @@ class Exchange:
             self.bring(lane, packed.shared)
         if serials := packed.serials:
             self._account(lane).lent.update(serials)
+        if packed.held:
+            account_held = self._account(lane).held
+            for segment in packed.held:
+                account_held.setdefault(segment.ref.serial, []).append(segment)
+            while len(account_held) > KEEP_LENT:  # what a handler keeps for ever; it has mapped it by then
+                del account_held[next(iter(account_held))]
 
     def give_back(self, packed: PackedItems) -> None:
         """These are not."""

@@ -16,8 +16,11 @@ from mpqueue._core.state.lane_book import Chunk
 from mpqueue._parent.transport.harmless import are_harmless, dump_harmless
 from mpqueue._parent.transport.kept_errors import let_go, text_of
 from mpqueue._parent.users_code.asides import Aside
+from mpqueue._wire.frames import Several
+from mpqueue._wire.memory.held_segment import HeldSegment
 from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.memory.shared import Shared, notes_shared
+from mpqueue._wire.parcels import Parcel
 from mpqueue._wire.pickling.payload import Packed, dump
 from mpqueue.errors import ItemPicklingError, shown
 
@@ -25,11 +28,12 @@ from mpqueue.errors import ItemPicklingError, shown
 class PackedItems(NamedTuple):
     """A chunk's items: one pickle of the list of them, or one each; or why some can't be pickled."""
 
-    items: Packed | list[Packed]
+    items: Packed | list[Packed] | Several
     failures: dict[int, Failure]  #: by position; then there are no items
     apart: bool = False  #: all together take too long: each is to go by itself
     shared: Sequence[Shared[Any]] = ()  #: what they name of what is shared
     seconds: float = 0.0
+    held: Sequence[HeldSegment] = ()  #: the segments of other workers that they are in
 
     @property
     def refused(self) -> bool:
@@ -37,8 +41,18 @@ class PackedItems(NamedTuple):
         return bool(self.failures) or self.apart
 
     @property
+    def size(self) -> int:
+        """Bytes, all told."""
+        if isinstance(self.items, Packed):
+            return self.items.size
+        each = self.items.each if isinstance(self.items, Several) else self.items
+        return sum(len(one) if isinstance(one, bytes) else one.size for one in each)
+
+    @property
     def serials(self) -> list[int]:
-        """The segments that they are in."""
+        """The segments of this process's own that they are in."""
+        if isinstance(self.items, Several):
+            return []
         each = [self.items] if isinstance(self.items, Packed) else self.items
         return [one.segment.serial for one in each if one.segment is not None]
 
@@ -55,6 +69,14 @@ def pack_at_once(chunk: Chunk, items: list[Any], store: SegmentStore | None) -> 
             return None
         packed.append(one)
     return packed
+
+
+def pack_parcels(parcels: Sequence[Parcel], *, careful: bool) -> PackedItems:
+    """Items that workers have pickled already."""
+    held = [parcel.held for parcel in parcels if parcel.held is not None]
+    each = [parcel.packed for parcel in parcels]
+    items = [Packed(one) if isinstance(one, bytes) else one for one in each] if careful else Several(each)
+    return PackedItems(items, {}, held=held)
 
 
 def give_back(packed: Sequence[Packed], store: SegmentStore | None) -> None:

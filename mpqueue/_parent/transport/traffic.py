@@ -35,13 +35,12 @@ from mpqueue._parent.transport.decode import Unpickling, decode_failure
 from mpqueue._parent.transport.exchange import Exchange
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._parent.transport.last_words import records_of
-from mpqueue._parent.transport.packing import PackedItems
+from mpqueue._parent.transport.packing import PackedItems, pack_parcels
 from mpqueue._parent.users_code.asides import Asides
 from mpqueue._wire.frames import ChunkFrame, ForgetFrame, ForgottenFrame, InitializeFrame, dump_frame, load_frame
 from mpqueue._wire.line import DamagedError
 from mpqueue._wire.memory.segments import SegmentGoneError
 from mpqueue._wire.pickling.packed_handler import PackedHandler
-from mpqueue._wire.pickling.payload import Packed
 from mpqueue.errors import shown
 
 log = logging.getLogger("mpqueue")
@@ -85,6 +84,8 @@ class Traffic:
         if self._ready and (ready := self._ready.pop(chunk, None)) is not None:
             return self._send(lane, command, ready)
         items = job.table.payloads_of(chunk.indices)
+        if job.stage is not None and job.stage.place:
+            return self._send(lane, command, pack_parcels(items, careful=chunk.careful))
         # Where some items of a job are not plain the others hardly are.
         packed = None if self._packers.has(job.number) else self._exchange.pack_at_once(chunk, items, self._now)
         if packed is not None:
@@ -140,12 +141,9 @@ class Traffic:
         if self._books.engine.shares_memory and (early := cast("EarlyLane", lane)).early_later is None:
             early.early_later = partial(self._early_later, lane)
         data = dump_frame(frame)
-        together = isinstance(packed.items, Packed)
-        size = packed.items.size if isinstance(packed.items, Packed) else sum(one.size for one in packed.items)
+        apart, size = isinstance(packed.items, list), packed.size
         left_at = self._now()
-        sent = ChunkSent(
-            command.lane, command.generation, chunk.number, size, packed.seconds, left_at, apart=not together
-        )
+        sent = ChunkSent(command.lane, command.generation, chunk.number, size, packed.seconds, left_at, apart=apart)
         lane.send(data).add_done_callback(partial(self._take_in, lane, self._answered))
         reached("chunk sent", chunk)
         return sent

@@ -35,7 +35,7 @@ def make_growing(items: Iterable[Any]) -> GrowingTable:
 
 def add_items(host: QueueHost, book: JobBook, items: Iterable[Any], *, wait: bool) -> int:
     """Give the job more items; returns how many of them are new. See `JobQueue.add_items`."""
-    if not isinstance(book.table, GrowingTable):
+    if not isinstance(book.table, GrowingTable) or book.stage is not None:
         raise JobStateError(f"job {book.id!r}: expected a job made with open=True to add items to, got another")
     given, most = read_all(items), book.options.max_waiting
     rule, ids = _ids_of(book.table, given)

@@ -13,7 +13,7 @@ its memory is freed with its last mapping.
 what                made and written by         mapped by
 ==================  ==========================  ======================================================
 items               the parent                  the one worker that runs them
-results             a worker                    the parent
+results             a worker                    the parent; of a stage: a worker of the next one
 handlers            the caller of `create_job`  every worker that needs them
 `share`             its caller                  every worker that needs them; never filled again
 ==================  ==========================  ======================================================
@@ -190,6 +190,18 @@ class Segment:
                 os.close(fd)
 
     __del__ = close
+
+
+def enter(fd: int) -> int:
+    """Others may ask for this descriptor of a segment, under the serial that is returned, until `strike_out`."""
+    serial = next(_serials)
+    _descriptors[serial] = fd
+    return serial
+
+
+def strike_out(serial: int) -> None:
+    """Nobody may ask for it any more."""
+    _descriptors.pop(serial, None)
 
 
 def reopen(serial: int, inode: int) -> int | None:
@@ -393,7 +405,7 @@ def view(ref: SegmentRef, on_free: Callable[[int], object] | None = None) -> mem
     it waits for one, `PATIENCE` seconds at most: nothing is wrong with what is in there.
     """
     free = None if on_free is None else functools.partial(on_free, ref.serial)
-    fd = _opened(ref)
+    fd = open_to_read(ref)
     try:
         memory = map_file(ref.size, mmap.MAP_PRIVATE, fd, free) if room.is_left() else None
         if memory is not None:
@@ -417,7 +429,8 @@ def _read_all(fd: int, memory: memoryview) -> None:
         offset += count
 
 
-def _opened(ref: SegmentRef) -> int:
+def open_to_read(ref: SegmentRef) -> int:
+    """A descriptor of somebody else's segment, to be closed by the caller. Raises and waits as `view` does."""
     for _ in range(int(PATIENCE / PAUSE)):
         try:
             return _open(ref)

@@ -24,7 +24,17 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from mpqueue._wire.memory.segments import AVAILABLE, BIG, CommonSegment, Part, SegmentRef, SegmentStore, log, view
+from mpqueue._wire.memory.segments import (
+    AVAILABLE,
+    BIG,
+    CommonSegment,
+    Part,
+    SegmentRef,
+    SegmentStore,
+    layout,
+    log,
+    view,
+)
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.beside import Buffers, Pickled
 from mpqueue._wire.pickling.reducers import PROTOCOL, dump_by, table
@@ -47,12 +57,41 @@ class Packed(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes, all told."""
-        return len(self.data) + (0 if self.segment is None else self.segment.size)
+        beside = sum(size for _, size in self.spans) + (0 if self.body is None else self.body[1])
+        return len(self.data) + beside
 
 
 def dump(obj: Any, store: SegmentStore | None = None) -> Packed:
     """Pickle an object. Whatever stands in its way is raised: TypeError, PicklingError, what its own code raises."""
     return dump_with(_plain_or_cloud, obj, store)
+
+
+def dump_each(values: Sequence[Any], store: SegmentStore | None = None) -> list[Packed]:
+    """Pickle each of these by itself; what is big of them is in one segment. Raises what `dump` raises."""
+    if store is None:
+        return [dump(value) for value in values]
+    parts, end = list[Part](), 0
+
+    def lend_later(buffers: Sequence[Part]) -> tuple[SegmentRef, list[int]]:
+        nonlocal end
+        offsets, size = layout(buffers)
+        begin, end = end, end + size
+        parts.extend(buffers)
+        return _LATER, [begin + offset for offset in offsets]
+
+    packed = [_dump(_plain_or_cloud, value, lend_later) for value in values]
+    if not parts:
+        return packed
+    try:
+        ref, _ = store.lend(parts)
+    except OSError as error:
+        _warn_once(f"big data goes through pipes, which is slower: {error}")
+        return [_in_one(_plain_or_cloud, value) for value in values]
+    return [one if one.segment is None else one._replace(segment=ref) for one in packed]
+
+
+#: Stands for a segment that is still to be filled.
+_LATER = SegmentRef("", 0, 0, 0)
 
 
 def dump_with(into: Into, obj: Any, store: SegmentStore | None) -> Packed:
@@ -102,6 +141,23 @@ def weigh_in_band(obj: Any) -> int:
 def load(packed: Packed, on_free: Callable[[int], object] | None = None) -> Any:
     """The object again. Whatever its own code raises comes through; `OSError` where its segment is gone."""
     return load_parts(*_unpacked(packed, on_free))
+
+
+def load_several(several: Sequence[bytes | Packed], on_free: Callable[[int], object] | None = None) -> list[Any]:
+    """Objects that were pickled one by one; plain bytes are a pickle with nothing beside it."""
+    own = main_names.own_values()
+    try:
+        return [
+            pickle.loads(one) if type(one) is bytes else _load_unpacked(*_unpacked(one, on_free))  # type: ignore[arg-type]
+            for one in several
+        ]
+    finally:
+        if own is not None:
+            main_names.put_back(own)
+
+
+def _load_unpacked(data: bytes | memoryview, buffers: Sequence[memoryview]) -> Any:
+    return pickle.loads(data, buffers=buffers)
 
 
 def load_parts(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:

@@ -18,8 +18,9 @@ from typing import Any, NoReturn
 from mpqueue._os import monotonic as clock
 from mpqueue._os.memory import memory_use as memory
 from mpqueue._os.process.process_signals import kill_self
-from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, dump_frame
+from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, Several, dump_frame
 from mpqueue._wire.memory.ledger import CLAIM, FRACTION, MOST, OUTBOX, PRIVATE, SINCE, Phase, pack_claim
+from mpqueue._wire.pickling.payload import Packed
 from mpqueue._worker.chunk import stretches
 from mpqueue._worker.chunk.costs import Costs
 from mpqueue._worker.chunk.failures import pack_failure
@@ -171,6 +172,8 @@ class ChunkRun:
             ended=Ended.UNREADABLE,
             records=self.seat.home.take(),
             added=results.added(first, done),
+            passed=self.job.passes_on,
+            yielded=results.yielded(first, done),
         )
 
     def claim(self, phase: Phase, lo: int, hi: int) -> None:
@@ -190,12 +193,19 @@ class ChunkRun:
         self.claim(Phase.UNPACKING, 0, len(self.running.indices))
         began = clock.monotonic()
         try:
-            self.running.items = self.seat.exchange.load(self._packed_items)
+            self.running.items = self._unpack_all(self._packed_items)
         except BaseException:
             return False
         finally:
             self.times.unpacking += clock.monotonic() - began
         return True
+
+    def _unpack_all(self, packed: Packed | Several) -> list[Any]:
+        exchange = self.seat.exchange
+        if isinstance(packed, Several):
+            return exchange.load_several(packed.each)
+        items: list[Any] = exchange.load(packed)
+        return items
 
     def _run_stretches(self) -> Ended:
         out, total = self.running.out, len(self.running.items)
@@ -346,6 +356,8 @@ class ChunkRun:
             peaks=self._costs.peaks_between(first, done),
             times=self.times.take(self._told, self._told - began),
             added=self.results.added(first, done),
+            passed=self.job.passes_on,
+            yielded=self.results.yielded(first, done),
         )
 
     def send_records(self) -> bool:

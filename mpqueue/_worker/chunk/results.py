@@ -13,9 +13,10 @@ from typing import Any
 
 from mpqueue._text import shown
 from mpqueue._wire.added_items import ResultWithItems
-from mpqueue._wire.frames import FailureFrame
+from mpqueue._wire.frames import FailureFrame, Passed
 from mpqueue._wire.memory.segments import SegmentStore
-from mpqueue._wire.pickling.payload import Packed, dump, dump_plain
+from mpqueue._wire.parcels import Yielded
+from mpqueue._wire.pickling.payload import Packed, dump, dump_each, dump_plain
 from mpqueue._worker.chunk.failures import pack_failure, plain_text, stand_in
 from mpqueue._worker.handlers.current_item import Running
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
@@ -44,7 +45,8 @@ class ChunkResults:
         self.lock = threading.Lock()
         self.sent = 0  #: positions below this have been reported
         self.failures: dict[int, FailureFrame] = {}
-        self._packed: dict[int, Packed] = {}
+        self._packed: dict[int, Passed] = {}
+        self._yielded: set[int] = set()  #: positions whose results were yielded
         self._discarded = 0  #: positions below this have no results any more, where these are not wanted
         self.with_items: set[int] = set()  #: positions whose results bring items along
         self._job = job
@@ -71,7 +73,7 @@ class ChunkResults:
         if self._careful or not self._job.plain:
             self._pack_each(lo, hi)
 
-    def take(self, done: int, *, final: bool) -> tuple[int, Packed | list[Packed], dict[int, FailureFrame]]:
+    def take(self, done: int, *, final: bool) -> tuple[int, Packed | list[Passed], dict[int, FailureFrame]]:
         """What has ended since the last call: the first position, the results, the failures by position from there.
 
         Call with the lock held. Without ``final``, raises `NotReadyError` where results would have to be pickled by
@@ -93,6 +95,12 @@ class ChunkResults:
             return []
         return [at - first for at in sorted(self.with_items) if first <= at < done]
 
+    def yielded(self, first: int, done: int) -> list[int]:
+        """The positions, from ``first``, of results that were taken and had been yielded."""
+        if not self._yielded:
+            return []
+        return [at - first for at in sorted(self._yielded) if first <= at < done]
+
     def _join_items(self, lo: int, hi: int) -> None:
         """What these items have added goes into their results: both come home, or neither. With the lock held."""
         for at in [at for at in self._running.added if lo <= at < hi]:
@@ -108,7 +116,7 @@ class ChunkResults:
             at += 1
         return at
 
-    def _pack(self, first: int, done: int, *, final: bool) -> Packed | list[Packed]:
+    def _pack(self, first: int, done: int, *, final: bool) -> Packed | list[Passed]:
         out, failures = self._running.out, self.failures
         if self._job.plain and not self._careful:
             results = [out[at] for at in range(first, done) if at not in failures] if failures else out[first:done]
@@ -129,12 +137,25 @@ class ChunkResults:
                 continue
             self._mark(at)
             try:
-                self._packed[at] = dump(out[at], self._store)
+                self._packed[at] = self._dump(at, out[at])
             except BaseException as error:
                 if self._is_broken():
                     raise BrokenWorkerError from error
                 self.failures[at] = FailureFrame(None, stand_in(error), 0.0, True, result=_short(out[at]))
             out[at] = None
+
+    def _dump(self, at: int, result: Any) -> Passed:
+        if type(result) is Yielded:
+            self._yielded.add(at)
+            if self._job.passes_on:
+                return [*map(_bare, dump_each(result.values, self._store))]
+        packed = dump(result, self._store)
+        return _bare(packed) if self._job.passes_on else packed
+
+
+def _bare(packed: Packed) -> Packed | bytes:
+    """Just the pickle, where that is all: whoever unpickles it needs to know nothing else."""
+    return packed.data if packed.segment is None else packed
 
 
 def _short(obj: Any) -> str:

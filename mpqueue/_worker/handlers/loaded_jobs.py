@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import repeat
-from types import FunctionType, MethodType
+from types import AsyncGeneratorType, FunctionType, GeneratorType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._os import monotonic as clock
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.ids import IdRule
+from mpqueue._wire.parcels import Yielded
 from mpqueue._worker.chunk import log_records as records
 from mpqueue._worker.chunk.capture import Capture, beside_bar
 from mpqueue._worker.handlers import current_item as context
@@ -36,7 +37,9 @@ class LoadedJob:
         self.is_open = frame.is_open
         self.discards = frame.discards
         self.pace: float | None = None  #: seconds an item, as seen last
-        self.plain = True  #: all results so far were plain data
+        self.passes_on = frame.passes_on
+        self.plain = not frame.passes_on  #: all results so far were plain data, and are for the parent
+        self._gathered = _gathering(self) if frame.is_stage else None
         self._runner: asyncio.Runner | None = None
         self._task: asyncio.Task[Any] | None = None  #: the item at hand, where it is a coroutine
         self._interrupted_by: BaseException | None = None  #: what the handler of a signal has raised meanwhile
@@ -65,7 +68,9 @@ class LoadedJob:
 
     def map(self, items: Any, out: list[Any]) -> Any:
         """An iterator over the handler's results, which go to ``out``."""
-        call = self._call if self.capture is None else self.capture.wrap(self._call, out.__len__)
+        call = self._gathered or self._call
+        if self.capture is not None:
+            call = self.capture.wrap(call, out.__len__)
         return map(call, items, *self._more_arguments)
 
     def around_chunk(self) -> contextlib.AbstractContextManager[None]:
@@ -148,6 +153,26 @@ class LoadedJob:
                 self._runner.close()
             if self.capture is not None:
                 self.capture.close()
+
+
+def _gathering(job: LoadedJob) -> Any:
+    """The job's call, with all that a generator yields for its result."""
+
+    @calls_users_code
+    def call(*args: Any) -> Any:
+        made = job._call(*args)
+        if isinstance(made, GeneratorType):
+            return Yielded([*made])
+        if isinstance(made, AsyncGeneratorType):
+            return Yielded(job.resolve(_all_of(made)))
+        return made
+
+    return call
+
+
+@calls_users_code
+async def _all_of(generator: AsyncIterator[Any]) -> list[Any]:
+    return [value async for value in generator]
 
 
 @calls_users_code

@@ -1,0 +1,307 @@
+"""The stages of a pipeline: which item of which stage came of which input, and what has become of each input.
+
+A pipeline is a job for each stage, and one more, the *head*, which users hold: it has one item for each input, runs
+nothing itself, and says how each input ended. What a stage's item returns is the next stage's item; what it yields are
+as many of them.
+
+The *path* of an item is the place of its input, and the places of what was yielded on the way. So what comes of one
+input has an order that does not depend on which worker was quicker.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mpqueue._core.state.growing_table import GrowingTable
+from mpqueue._core.state.item_table import Failure
+from mpqueue._wire.added_items import AddedItems
+from mpqueue._wire.ids import IdRule
+from mpqueue._wire.parcels import Parcel, Yielded
+from mpqueue.errors import StageError
+
+if TYPE_CHECKING:
+    from mpqueue._core.state.job_book import JobBook
+
+Path = tuple[int, ...]
+_POSITIVE = (1 << 63) - 1
+
+
+class StageTable(GrowingTable):
+    """The items of a stage but the first: parcels, which go when the item has ended. Each has the id of its input."""
+
+    def __init__(self, input_id: Callable[[int], Hashable]) -> None:
+        super().__init__()
+        self.paths: dict[int, Path] = {}  #: of those that have not ended
+        self._inputs = array("Q")
+        self._input_id = input_id
+
+    def take(self, arrivals: Sequence[tuple[Path, Any]]) -> range:
+        """Add these; returns where they are."""
+        added = AddedItems([value for _, value in arrivals], None)
+        self.extend(added, IdRule.POSITION)
+        paths = [path for path, _ in arrivals]
+        self.paths.update(zip(added.new, paths, strict=True))
+        self._inputs.extend(path[0] for path in paths)
+        return added.new
+
+    def id_of(self, index: int) -> Hashable:
+        """The id of its input."""
+        return self._input_id(self._inputs[index])
+
+    def slots_of(self, indices: Sequence[int]) -> Sequence[int]:
+        """What tells the items' random numbers apart: their paths, whichever of them came first."""
+        paths = [self.paths[index] for index in indices]
+        return [path[0] if len(path) == 1 else hash(path) & _POSITIVE for path in paths]
+
+    def let_go_of(self, index: int, *, failed: bool) -> None:
+        """The item has ended. One that failed keeps its value for its users, unless that is big."""
+        payload = self.payloads[index]
+        if not failed or (type(payload) is Parcel and payload.held is not None):
+            self.payloads[index] = None
+
+
+@dataclass(eq=False, slots=True)
+class StageBook:
+    """One stage: its place among them, and how items come to it."""
+
+    pipeline: Pipeline
+    place: int
+    name: str
+    most: int | None = None  #: how many items may be in it that have not ended; None: as many as keep it busy
+    ordered: bool = False  #: its items come in the order of their inputs
+    turn: int = 0  #: the first input of which items may still come
+    early: dict[int, list[tuple[Path, Any]]] = field(default_factory=dict)  #: by input: items before their turn
+    coming: dict[int, int] = field(default_factory=dict)  #: by input: items in the stages before, where not one
+
+    @property
+    def is_last(self) -> bool:
+        """True for the stage whose results are the pipeline's."""
+        return self.place == len(self.pipeline.jobs) - 1
+
+    @property
+    def after(self) -> JobBook | None:
+        """The next stage's job."""
+        return None if self.is_last else self.pipeline.jobs[self.place + 1]
+
+    @property
+    def room(self) -> int:
+        """How many items more may begin here, so that what they bring does not wait in too great a number."""
+        own, after = self.pipeline.jobs[self.place], self.after
+        room = self.pipeline.total
+        if after is not None:
+            assert after.stage is not None
+            most = after.stage.most or after.sizer.between_stages(self.pipeline.count_lanes())
+            room = most - (len(after.table) - after.completed - after.failed) - own.items_out
+        if self.place == 0:
+            begun = len(own.table) - own.waiting
+            for job in self.pipeline.jobs:
+                if job.stage is not None and job.stage.ordered:
+                    # The input whose turn it is has begun by then, or is the next one: so this can't last.
+                    room = min(room, job.stage.window - (begun - job.stage.turn))
+        return room
+
+    @property
+    def window(self) -> int:
+        """How many inputs may be between the one whose turn it is and the last that has begun."""
+        jobs = self.pipeline.jobs[1 : self.place + 1]
+        return sum(job.stage.most or job.sizer.between_stages(self.pipeline.count_lanes()) for job in jobs if job.stage)
+
+    def came(self, path: Path, more: int) -> list[tuple[Path, Any]]:
+        """An item of a stage before has ended, which leaves so many in these stages; what has its turn now."""
+        root = path[0]
+        left = self.coming.get(root, 1) + more - 1
+        self.coming[root] = left
+        if left:
+            return []
+        ready: list[tuple[Path, Any]] = []
+        while self.coming.get(self.turn, 1) == 0:
+            del self.coming[self.turn]
+            ready += sorted(self.early.pop(self.turn, ()), key=_path_of)
+            self.turn += 1
+        return ready
+
+
+@dataclass(eq=False, slots=True)
+class _Spread:
+    """What comes of one input, which was more or less than one item on its way."""
+
+    open: int = 1  #: items that have not ended
+    results: list[tuple[Path, Any]] = field(default_factory=list)
+    failure: tuple[Path, Failure] | None = None  #: the first one, by its path
+
+
+@dataclass(slots=True)
+class InputsEnded:
+    """Inputs of which nothing is left, and what came of each: as `mpqueue._core.rules.outcomes.record` takes it."""
+
+    indices: list[int] = field(default_factory=list)
+    results: list[Any] = field(default_factory=list)
+    failures: dict[int, Failure] = field(default_factory=dict)  #: by position
+
+
+class Pipeline:
+    """Made with its jobs, before they are started. Their books are the scheduler's, and so is this."""
+
+    def __init__(self, head: JobBook, jobs: Sequence[JobBook], stages: Sequence[tuple[str, int | None, bool]]) -> None:
+        """``stages``: for each job the name, how many items may be in it, and whether they come in order."""
+        self.head = head
+        self.jobs = list(jobs)
+        self.count_lanes: Callable[[], int] = lambda: 1  #: set when it is started
+        self.has_spread = False  #: something was yielded: a stage may have more items than there are inputs, or fewer
+        self._spread: dict[int, _Spread] = {}
+        head.pipeline = self
+        head.pending.clear()
+        for place, (job, (name, most, ordered)) in enumerate(zip(jobs, stages, strict=True)):
+            job.stage = StageBook(self, place, name, most, ordered and place > 0)
+            job.sealed = place == 0
+
+    @property
+    def total(self) -> int:
+        """How many inputs there are."""
+        return len(self.head.table)
+
+    @property
+    def is_over(self) -> bool:
+        """True where no stage has anything left to do."""
+        return all(job.status.final for job in self.jobs)
+
+    @property
+    def lanes_held(self) -> int:
+        """Lanes that hold chunks of any stage."""
+        return sum(job.lanes_held for job in self.jobs)
+
+    @property
+    def seconds(self) -> float:
+        """Worker seconds that all stages have used, and of what is under way."""
+        return sum(job.seconds_used + job.seconds_expected for job in self.jobs)
+
+    def take_outcomes(
+        self, job: JobBook, indices: Sequence[int], results: Sequence[Any], failed: Collection[int]
+    ) -> InputsEnded:
+        """Items of a stage have ended: what they bring goes to the next one. Returns the inputs that are through.
+
+        ``failed`` are the indices of those that did for good; ``results`` has anything in their places.
+        """
+        stage, table = job.stage, job.table
+        assert stage is not None
+        ended, arrivals = InputsEnded(), list[tuple[Path, Any]]()
+        for index, result in zip(indices, results, strict=True):
+            path = self._path_of(job, index, failed=index in failed)
+            table.results[index] = None
+            if index in failed:
+                more = 0
+                self._failed(path, _in_stage(stage.name, table.failures[index]), ended)
+            elif stage.is_last:
+                more = 0
+                self._through(path, result, ended)
+            elif type(result) is Yielded:
+                more = len(result.values)
+                values = [((*path, at), value) for at, value in enumerate(result.values)]
+                arrivals += self._arrive(stage, path, values)
+                self._spread_out(path[0], more, ended)
+            else:
+                more = 1
+                arrivals += self._arrive(stage, path, [(path, result)])
+            arrivals += self._come(stage, path, more)
+        after = stage.after
+        if arrivals and after is not None:
+            after.take_arrivals(arrivals)
+        return ended
+
+    def let_go(self) -> None:
+        """All is over: what was cancelled on its way is not needed any more."""
+        self._spread.clear()
+        for job in self.jobs:
+            assert job.stage is not None
+            job.stage.early.clear()
+            job.stage.coming.clear()
+            if isinstance(job.table, StageTable):
+                for index in job.table.paths:
+                    job.table.payloads[index] = None
+                job.table.paths.clear()
+
+    def _arrive(self, stage: StageBook, path: Path, values: list[tuple[Path, Any]]) -> list[tuple[Path, Any]]:
+        """What the next stage gets of these now."""
+        after = stage.after
+        assert after is not None
+        assert after.stage is not None
+        if not after.stage.ordered:
+            return values
+        if values:
+            after.stage.early.setdefault(path[0], []).extend(values)
+        return []
+
+    def _come(self, stage: StageBook, path: Path, more: int) -> list[tuple[Path, Any]]:
+        """Stages that keep the order hear of it; returns what the next one gets now."""
+        ready: list[tuple[Path, Any]] = []
+        for job in self.jobs[stage.place + 1 :]:
+            other = job.stage
+            assert other is not None
+            if not other.ordered:
+                continue
+            is_next = other.place == stage.place + 1
+            released = other.came(path, 0 if is_next else more)
+            if is_next:
+                ready = released
+            elif released:
+                job.take_arrivals(released)
+        return ready
+
+    def _path_of(self, job: JobBook, index: int, *, failed: bool) -> Path:
+        table = job.table
+        if not isinstance(table, StageTable):
+            return (index,)
+        table.let_go_of(index, failed=failed)
+        return table.paths.pop(index)
+
+    def _spread_out(self, root: int, count: int, ended: InputsEnded) -> None:
+        self.has_spread = True
+        spread = self._spread.setdefault(root, _Spread())
+        spread.open += count - 1
+        self._end_if_over(root, spread, ended)
+
+    def _through(self, path: Path, result: Any, ended: InputsEnded) -> None:
+        root = path[0]
+        if type(result) is Yielded:
+            spread = self._spread.setdefault(root, _Spread())
+            spread.results += [((*path, at), value) for at, value in enumerate(result.values)]
+        elif (known := self._spread.get(root)) is None:
+            ended.indices.append(root)
+            ended.results.append(result)
+            return
+        else:
+            spread = known
+            spread.results.append((path, result))
+        spread.open -= 1
+        self._end_if_over(root, spread, ended)
+
+    def _failed(self, path: Path, failure: Failure, ended: InputsEnded) -> None:
+        root = path[0]
+        spread = self._spread.setdefault(root, _Spread())
+        if spread.failure is None or path < spread.failure[0]:
+            spread.failure = path, failure
+        spread.open -= 1
+        self._end_if_over(root, spread, ended)
+
+    def _end_if_over(self, root: int, spread: _Spread, ended: InputsEnded) -> None:
+        if spread.open:
+            return
+        del self._spread[root]
+        if spread.failure is not None:
+            ended.failures[len(ended.indices)] = spread.failure[1]
+        ended.indices.append(root)
+        ended.results.append([value for _, value in sorted(spread.results, key=_path_of)])
+
+
+def _path_of(entry: tuple[Path, Any]) -> Path:
+    return entry[0]
+
+
+def _in_stage(name: str, failure: Failure) -> Failure:
+    """The same failure, as that of an input."""
+    error = StageError(f"in stage {name!r}: {type(failure.error).__name__}: {failure.message}", name)
+    error.__cause__ = failure.error
+    return Failure(error, failure.traceback, failure.elapsed, failure.charged)

@@ -1,0 +1,35 @@
+"""A segment of one worker, held open by the parent for other workers to map.
+
+The parent neither maps nor copies it. Its writer may be gone meanwhile; it fills the segment again once it has been
+told that nobody needs it any more, and the kernel says that nobody has it open.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from mpqueue._os.memory.memory_files import path_of
+from mpqueue._wire.memory.segments import SegmentRef, enter, open_to_read, strike_out
+
+
+class HeldSegment:
+    """``ref`` is its name for others, good while somebody has this. When nobody has, ``on_free`` gets its serial.
+
+    Costs a descriptor. Raises `SegmentGoneError`, or OSError where it can't be opened.
+    """
+
+    _fd = -1
+
+    def __init__(self, ref: SegmentRef, on_free: Callable[[int], object]) -> None:
+        self._fd = open_to_read(ref)
+        self._on_free = on_free
+        self._writers_serial = ref.serial
+        self.ref = SegmentRef(path_of(self._fd), enter(self._fd), ref.size, ref.inode)
+
+    def __del__(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            strike_out(self.ref.serial)
+            os.close(fd)
+            self._on_free(self._writers_serial)

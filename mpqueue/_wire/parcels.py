@@ -1,0 +1,45 @@
+"""What one stage of a pipeline hands to the next: values that stay pickled on their way through the parent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpqueue._wire.memory.held_segment import HeldSegment
+    from mpqueue._wire.pickling.payload import Packed
+
+
+@dataclass(slots=True, eq=False)
+class Yielded:
+    """All values that a handler has yielded for one item."""
+
+    values: list[Any]
+
+
+class Parcel:
+    """A value as a worker has pickled it, for the worker of the next stage. Nothing is unpickled or copied here.
+
+    ``packed`` are plain bytes where nothing is beside them. ``held`` keeps what is: while somebody has the parcel, it
+    can be sent, and sent again.
+    """
+
+    __slots__ = ("held", "packed")
+
+    def __init__(self, packed: Packed | bytes, held: HeldSegment | None = None) -> None:
+        self.packed = packed
+        self.held = held
+
+    @property
+    def size(self) -> int:
+        """Bytes, all told."""
+        return len(self.packed) if isinstance(self.packed, bytes) else self.packed.size
+
+    def load(self) -> Any:
+        """The value, for users who ask for it. Raises what unpickling it raises."""
+        from mpqueue._wire.pickling.payload import Packed, load_home  # which names this module
+
+        return load_home(self.packed if isinstance(self.packed, Packed) else Packed(self.packed, by_value=True))
+
+    def __repr__(self) -> str:
+        return f"<a value of {self.size} bytes, pickled>"

@@ -1,0 +1,346 @@
+"""Pipelines on real workers: what a stage returns goes on to the next one, as it was pickled."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpqueue import JobQueue, RetryPolicy, Stage, current_item
+from mpqueue.errors import ItemTimeoutError, JobStateError, StageError, WorkerCrashedError
+from mpqueue.status import JobStatus
+from tests.support import handlers as do
+from tests.support.recorder import Recorder
+from tests.support.waiting import Gate, spend
+
+pytestmark = pytest.mark.slow
+
+NOW = RetryPolicy(max_retries=3, base_delay=0.0)
+#: Floats of an array that is passed on in a segment.
+BIG = 100_000
+
+
+@pytest.fixture(scope="module")
+def queue() -> Iterator[JobQueue]:
+    """One for all tests in which no worker ends; whatever threads it may have, it has them from the beginning."""
+    with JobQueue(2, retry=NOW) as made:
+        made.on("job:finished", do.succeed)
+        run = made.start_stages([NOW] * 20, [do.succeed, do.succeed])
+        made.pause(run.job.id)
+        made.resume(run.job.id)
+        assert run.result().completed == 20
+        yield made
+
+
+@pytest.fixture
+def one_worker() -> Iterator[JobQueue]:
+    with JobQueue(1, retry=NOW) as made:
+        yield made
+
+
+def load(number: int) -> np.ndarray:
+    return np.full(BIG, float(number))
+
+
+def add_one(array: np.ndarray) -> np.ndarray:
+    return array + 1
+
+
+def first_of(array: np.ndarray) -> float:
+    return float(array[0])
+
+
+def first_time(folder: Path, name: object) -> bool:
+    """True the first time that it is called with this name."""
+    try:
+        (folder / str(name)).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def note(folder: Path, handler: Callable[[Any], Any], item: Any) -> Any:
+    """Leave a file for each call."""
+    (folder / f"{os.getpid()}-{os.urandom(4).hex()}").touch()
+    return handler(item)
+
+
+def halves(number: int) -> Iterator[int]:
+    """As many as the number's halves, of the number 1 nothing."""
+    if number > 1:
+        yield number // 2
+        yield number - number // 2
+
+
+async def halves_later(number: int) -> AsyncIterator[int]:
+    for half in halves(number):
+        yield half
+
+
+def test_an_item_goes_through_all_stages(queue: JobQueue) -> None:
+    heard = Recorder(queue)
+    stages: list[Any] = [load, Stage(add_one, concurrency=1, timeout=30), Stage(first_of, name="read", concurrency=1)]
+    job = queue.run_stages(range(20), stages, id="all")
+    assert job.results == [number + 1.0 for number in range(20)]
+    assert (job.status, job.completed, [item.id for item in job.items]) == (JobStatus.COMPLETED, 20, [*range(20)])
+    for name in ("all", "all/load", "all/add_one", "all/read"):
+        found = queue.get_job(name)
+        assert found is not None
+        assert (found.status, found.completed, found.total) == (JobStatus.COMPLETED, 20, 20)
+        assert len(heard.of("job:progress", name)) == len(heard.of("job:finished", name)) * 20 == 20
+    heard.check(job)
+
+
+@pytest.mark.parametrize("make", [halves, halves_later])
+def test_what_is_yielded_are_items_of_their_own(queue: JobQueue, make: Any) -> None:
+    job = queue.run_stages([1, 2, 5, 8], [make, Stage(do.double, max_waiting=1), make])
+    assert job.results == [[], [1, 1, 1, 1], [2, 2, 3, 3], [4, 4, 4, 4]]
+    assert queue.run_stages([3, 1], [make]).results == [[1, 2], []]
+
+
+def test_yielded_arrays_share_a_segment(queue: JobQueue) -> None:
+    job = queue.run_stages([3, 40], [yield_arrays, add_one, first_of])
+    assert job.results == [[1.0, 2.0, 3.0], [number + 1.0 for number in range(40)]]
+
+
+def yield_arrays(count: int) -> Iterator[np.ndarray]:
+    yield from map(load, range(count))
+
+
+def test_a_failure_names_its_stage(queue: JobQueue) -> None:
+    job = queue.run_stages([1, 2, 3], [do.double, fail_on_four, do.double], id="fails")
+    assert (job.results, job.status) == ([4, None, 12], JobStatus.COMPLETED_WITH_ERRORS)
+    error = job.items[1].exception
+    assert isinstance(error, StageError)
+    assert (error.stage, str(error)) == ("fail_on_four", "in stage 'fail_on_four': ValueError: four")
+    assert isinstance(error.__cause__, ValueError)
+    assert "fail_on_four" in str(job.items[1].traceback)
+    stage = queue.get_job("fails/fail_on_four")
+    assert stage is not None
+    assert (stage.failed, stage.retries, stage.items[1].payload) == (1, 3, 4)
+
+
+def fail_on_four(number: int) -> int:
+    if number == 4:
+        raise ValueError("four")
+    return number
+
+
+def test_a_stage_is_tried_again_by_itself(one_worker: JobQueue, tmp_path: Path) -> None:
+    calls, tries = tmp_path / "calls", tmp_path / "tries"
+    calls.mkdir()
+    tries.mkdir()
+    job = one_worker.run_stages([1, 2], [partial(note, calls, load), partial(fail_first, tries), first_of])
+    assert (job.results, len(list(calls.iterdir()))) == ([1.0, 2.0], 2)
+
+
+def fail_first(folder: Path, array: np.ndarray) -> np.ndarray:
+    if first_time(folder, array[0]):
+        raise ValueError
+    return array
+
+
+def test_a_worker_that_dies_loses_nothing_it_has_handed_on(one_worker: JobQueue, tmp_path: Path) -> None:
+    """The one worker wrote the arrays, and dies in the next stage: the same bytes go to its successor."""
+    job = one_worker.run_stages([1, 2, 3], [load, partial(die_first, tmp_path), first_of])
+    assert (job.results, len(list(tmp_path.iterdir()))) == ([2.0, 3.0, 4.0], 3)
+
+
+def die_first(folder: Path, array: np.ndarray) -> np.ndarray:
+    assert (array == array[0]).all()
+    array += 1  # its own copy of it
+    if first_time(folder, array[0]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return array
+
+
+def test_crashes_and_timeouts_are_those_of_a_stage(one_worker: JobQueue) -> None:
+    stages: list[Any] = [load, Stage(die_or_hang, timeout=1.0, max_retries=0), first_of]
+    job = one_worker.run_stages([1, 2, 3], stages)
+    causes = [item.exception and item.exception.__cause__ for item in job.items]
+    assert job.results == [None, None, 3.0]
+    assert isinstance(causes[0], WorkerCrashedError)
+    assert isinstance(causes[1], ItemTimeoutError)
+
+
+def die_or_hang(array: np.ndarray) -> np.ndarray:
+    if array[0] == 1:
+        do.segfault(array)
+    return do.hang_sleep(array) if array[0] == 2 else array
+
+
+def test_the_parent_unpickles_nothing_in_between(queue: JobQueue) -> None:
+    job = queue.run_stages([1, 2], [partial(make_far, os.getpid()), take_far])
+    assert job.results == [1, 2]
+
+
+class OnlyElsewhere:
+    """Can be unpickled in any process but this one."""
+
+    def __init__(self, value: int, process: int) -> None:
+        self.value = value
+        self.process = process
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        assert os.getpid() != state["process"]
+        self.__dict__.update(state)
+
+
+def make_far(process: int, number: int) -> OnlyElsewhere:
+    return OnlyElsewhere(number, process)
+
+
+def take_far(far: OnlyElsewhere) -> int:
+    return far.value
+
+
+def test_values_of_lambdas_and_local_classes_are_passed_on(queue: JobQueue) -> None:
+    class Point:
+        def __init__(self, x: int) -> None:
+            self.x = x
+
+        def double(self) -> int:
+            return self.x * 2
+
+    job = queue.run_stages([1, 2], [Point, lambda point: (point, point.double()), lambda both: both[1]])
+    assert job.results == [2, 4]
+
+
+def test_what_a_handler_keeps_stays_as_it_was() -> None:
+    """Segments are filled again only when nobody maps them, also by those who were sent them by another worker."""
+    with JobQueue(2) as queue:
+        job = queue.run_stages(range(150), [load, keep, do.succeed])
+    assert job.results == [True] * 150
+
+
+def keep(array: np.ndarray, kept: list[tuple[float, np.ndarray]] = []) -> bool:  # noqa: B006 - lives in the worker
+    kept.append((float(array[0]), array[:10]))
+    return all((view == value).all() for value, view in kept)
+
+
+def test_a_setup_is_that_of_a_stage(queue: JobQueue) -> None:
+    job = queue.run_stages([1, 2], [do.double, Stage(add_state, setup=ten), do.double])
+    assert job.results == [24, 28]
+
+
+def ten() -> int:
+    return 10
+
+
+def add_state(number: int, state: int) -> int:
+    return number + state
+
+
+def test_an_ordered_stage_gets_items_in_the_order_of_the_inputs(queue: JobQueue, tmp_path: Path) -> None:
+    written = tmp_path / "written"
+    stages: list[Any] = [partial(odd_ones_wait, tmp_path), Stage(partial(append, written), concurrency=1, ordered=True)]
+    assert queue.run_stages(range(30), stages).completed == 30
+    assert written.read_text().split() == [*map(str, range(30))]
+
+
+def odd_ones_wait(folder: Path, number: int) -> int:
+    if number % 2:
+        spend(0.002)
+    return number
+
+
+def append(path: Path, number: int) -> None:
+    with path.open("a") as file:
+        file.write(f"{number}\n")
+
+
+def test_random_numbers_depend_on_the_input_only(queue: JobQueue) -> None:
+    stages = [draw_two, draw]
+    once, again = (queue.run_stages(range(12), stages, seed=7).results for _ in range(2))
+    assert once == again
+    assert len({value for values in once for value in values or ()}) == 24
+
+
+def draw_two(number: int) -> Iterator[float]:
+    yield current_item().rng.random()
+    yield current_item().rng.random()
+
+
+def draw(value: float) -> float:
+    return value + current_item().rng.random()
+
+
+def test_pause_and_cancel_are_for_all_stages(queue: JobQueue, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    run = queue.start_stages(range(50), [do.succeed, gate.pass_through], id="held")
+    gate.wait_for_count(2)
+    queue.pause("held/succeed")
+    family = [queue.get_job(name) for name in ("held", "held/succeed", "held/pass_through")]
+    assert all(job is not None and (job.paused or job.status.final) for job in family)
+    queue.resume("held")
+    assert not any(job is None or job.paused for job in family)
+    queue.cancel("held/pass_through")
+    gate.open()
+    assert run.result().status is JobStatus.CANCELLED
+    assert all(job is not None and job.status.final for job in family)
+    with pytest.raises(JobStateError, match="got a stage of job 'held'"):
+        queue.clear_job("held/succeed")
+    queue.clear_job("held")
+    assert [job.id for job in queue.jobs() if job.id.startswith("held")] == []
+
+
+@pytest.mark.parametrize("how", ["wait", "kill", "drain"])
+def test_the_queue_ends_with_a_pipeline_under_way(how: str) -> None:
+    with JobQueue(2) as queue:
+        run = queue.start_stages(range(60), [load, add_one, first_of])
+        if how == "drain":
+            queue.drain(0.0)
+        else:
+            queue.close(kill=how == "kill")
+    job = run.result(30)
+    assert job.status is (JobStatus.COMPLETED if how == "wait" else JobStatus.CANCELLED)
+    assert how != "wait" or job.completed == 60
+
+
+def test_what_can_not_be_done_is_refused(queue: JobQueue, tmp_path: Path) -> None:
+    def refused(error: type[Exception], match: str, *stages: Any, items: Any = (1,), **options: Any) -> None:
+        before = [job.id for job in queue.jobs()]
+        with pytest.raises(error, match=match):
+            queue.run_stages(items, list(stages), **options)
+        assert [job.id for job in queue.jobs()] == before
+
+    refused(ValueError, "expected at least one function or Stage, got none")
+    refused(TypeError, r"stages\[1\]: expected a function or a Stage of one, got 3", do.double, 3)
+    refused(ValueError, "expected a name of its own, got 'a' once more", Stage(do.double, "a"), Stage(do.double, "a"))
+    refused(TypeError, "expected a text that is not empty", Stage(do.double, ""))
+    refused(ValueError, "stage 'double': concurrency", Stage(do.double, concurrency=0))
+    refused(ValueError, "stage 'double': max_waiting", Stage(do.double, max_waiting=0))
+    refused(TypeError, "items: expected an iterable", do.double, items=3)
+    with pytest.raises(TypeError, match="stages: expected a list of functions and Stages, got"):
+        queue.run_stages([1], do.double)  # type: ignore[arg-type]
+    job = queue.run_stages([2], [do.double, fail_on_four, do.double], id="done")
+    assert [each.id for each in queue.jobs()[-3:]] == ["done/double", "done/fail_on_four", "done/double-2"]
+    with pytest.raises(JobStateError, match="expected a job made with open=True"):
+        queue.add_items("done/double-2", [1])
+    for call in (queue.seal, queue.retry_failed):
+        with pytest.raises(JobStateError, match="stage"):
+            call("done/fail_on_four")
+    with pytest.raises(JobStateError, match="with stages"):
+        queue.retry_failed("done")
+    with pytest.raises(JobStateError, match="expected a pending job to start"):
+        queue.start("done/double")
+    with pytest.raises(JobStateError):
+        job.items[0].replay()
+    with (
+        JobQueue(1, journal=tmp_path / "journal.db") as recorded,
+        pytest.raises(ValueError, match="expected a queue without a journal"),
+    ):
+        recorded.run_stages([1], [do.double])
+
+
+def test_a_job_may_have_fewer_workers_than_there_are(queue: JobQueue) -> None:
+    queue.create_job("few", range(20), do.return_pid, concurrency=1)
+    assert len(set(queue.start("few").result().results)) == 1
+    with pytest.raises(ValueError, match="concurrency"):
+        queue.create_job("none", [1], do.double, concurrency=0)

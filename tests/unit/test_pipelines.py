@@ -1,0 +1,214 @@
+"""Pipelines: how items flow from stage to stage, and what is held back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mpqueue._core.commands import Command, SendChunk
+from mpqueue._core.messages import Message
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import Chunk
+from mpqueue._core.state.pipeline import Pipeline
+from mpqueue.errors import JobStateError, SetupError, StageError
+from mpqueue.retry import RetryPolicy
+from mpqueue.status import JobStatus
+from tests.support.auditor import Auditor
+from tests.support.fake_lanes import FakeLanes, crash, errors, fail, statuses, succeed
+from tests.support.fake_worker import Item, Outcome, Try
+
+NO_RETRY = RetryPolicy(max_retries=0)
+
+
+def through(*stages: Item) -> Item:
+    """An item of the first of these stages, which brings that of the next, and so on."""
+    first, *rest = stages
+    return replace(first, returns=through(*rest)) if rest else first
+
+
+def spread(item: Item, *items: Item) -> Item:
+    """An item that yields these for the next stage."""
+    return replace(item, yields=items)
+
+
+def pipeline_of(head: JobBook) -> Pipeline:
+    """The stages of that job."""
+    assert head.pipeline is not None
+    return head.pipeline
+
+
+def test_items_flow_before_the_stage_before_has_ended() -> None:
+    fleet = FakeLanes(2)
+    Auditor(fleet)
+    head = fleet.stages([through(succeed(1), succeed(1)) for _ in range(4)], [None, None])
+    first, second = pipeline_of(head).jobs
+    fleet.start(head)
+    fleet.run_while(lambda: not second.completed)
+    assert first.completed < 4
+    fleet.run_until_over(head)
+    assert statuses(head) == ["completed"] * 4
+    assert [first.status, second.status, head.status] == [JobStatus.COMPLETED] * 3
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 5])
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_bounded_number_waits_between_stages(lanes: int, most: int) -> None:
+    fleet = FakeLanes(lanes)
+    Auditor(fleet)
+    head = fleet.stages([through(succeed(0.001), succeed(0.3), succeed(0.01))] * 40, [None] * 3, most=most)
+    jobs, seen = pipeline_of(head).jobs, set[int]()
+
+    def look(message: Message, commands: list[Command]) -> None:
+        seen.update(len(job.table) - job.completed - job.failed for job in jobs[1:])
+
+    fleet.watchers.append(look)
+    fleet.start(head)
+    fleet.run_until_over(head)
+    assert max(seen) == most
+
+
+def test_the_last_stage_goes_first() -> None:
+    fleet, sent = FakeLanes(1), list[int]()
+
+    def look(message: Message, commands: list[Command]) -> None:
+        sent.extend(
+            one.chunk.job.stage.place
+            for one in commands
+            if isinstance(one, SendChunk) and one.chunk.job.stage is not None
+        )
+
+    fleet.watchers.append(look)
+    head = fleet.stages([through(succeed(1), succeed(1), succeed(1))] * 3, [None] * 3)
+    fleet.start(head)
+    fleet.run_until_over(head)
+    assert sent == [0, 1, 2] * 3
+
+
+def test_a_stage_has_as_many_lanes_as_it_may() -> None:
+    fleet, held = FakeLanes(4), set[int]()
+    head = fleet.stages([succeed(1)] * 8, [None], max_lanes=2)
+    fleet.watchers.append(lambda *_: held.add(pipeline_of(head).jobs[0].lanes_held))
+    fleet.start(head)
+    fleet.run_until_over(head)
+    assert max(held) == 2
+
+
+def test_what_is_yielded_comes_in_its_order_whoever_is_quicker() -> None:
+    fleet = FakeLanes(3)
+    Auditor(fleet)
+    slow, quick = replace(succeed(5), needs=1), replace(succeed(1), needs=2)
+    items = [
+        spread(succeed(), spread(slow, Item(needs=1), Item(needs=2)), replace(quick, returns=Item(needs=3))),
+        spread(succeed()),
+        through(quick, quick, quick),
+    ]
+    head = fleet.stages(items, [None] * 2)
+    fleet.start(head)
+    fleet.run_until_over(head)
+    assert head.table.results == [[Item(needs=1), Item(needs=2), Item(needs=3)], [], quick]
+
+
+def test_a_failure_ends_the_input_with_the_name_of_the_stage() -> None:
+    fleet = FakeLanes(2)
+    Auditor(fleet)
+    items = [
+        through(succeed(), fail()),
+        through(succeed(), succeed()),
+        spread(succeed(), succeed(), fail(), fail(1)),
+        fail(),
+    ]
+    head = fleet.stages(items, [None] * 2, retry=NO_RETRY)
+    fleet.start(head)
+    fleet.run_until_over(head)
+    assert statuses(head) == ["failed", "completed", "failed", "failed"]
+    assert errors(head) == [StageError, None, StageError, StageError]
+    names = [failure.error.stage for _, failure in sorted(head.table.failures.items())]  # type: ignore[attr-defined]
+    assert names == ["stage 1", "stage 1", "stage 0"]
+    assert isinstance(head.table.failures[0].error.__cause__, ValueError)
+
+
+def test_a_stage_that_can_run_nowhere_fails_what_comes_to_it() -> None:
+    fleet = FakeLanes(2)
+    Auditor(fleet)
+    head = fleet.stages([succeed(1)] * 6, [None, lambda *_: Try(0.1, Outcome.FAILURE)], retry=NO_RETRY)
+    fleet.start(head)
+    fleet.run_until_over(head)
+    assert [type(head.table.failures[index].error.__cause__) for index in range(6)] == [SetupError] * 6
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_ordered_stages_get_their_items_in_the_order_of_the_inputs(lanes: int) -> None:
+    fleet, began = FakeLanes(lanes), list[int]()
+    Auditor(fleet)
+    seconds = [3.0, 0.1, 0.2, 5.0, 0.0, 0.1, 0.3, 2.0] * 5
+    items = [
+        through(succeed(one), crash(times=1) if at % 7 == 0 else succeed(), succeed(0.01))
+        for at, one in enumerate(seconds)
+    ]
+    items[9] = fail()
+    head = fleet.stages(items, [None] * 3, ordered=True, most=2)
+    jobs = pipeline_of(head).jobs
+
+    def look(chunk: Chunk, lo: int, hi: int) -> None:
+        began.extend(index for index in chunk.indices[lo:hi] if chunk.job is jobs[2])
+
+    fleet.item_watchers.append(look)
+    fleet.start(head)
+    fleet.run_until_over(head)
+    assert head.completed == 39
+    for job in jobs[1:]:
+        came = [job.table.id_of(index) for index in range(len(job.table))]
+        assert came == [index for index in range(40) if index != 9]
+    assert lanes > 1 or began == [*range(39)]
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_what_is_done_to_one_is_done_to_all(which: int) -> None:
+    fleet = FakeLanes(2)
+    auditor = Auditor(fleet)
+    head = fleet.stages([through(succeed(1), succeed(1))] * 6, [None] * 2)
+    fleet.start(head)
+    fleet.advance(2.5)
+    one = head.family[which]
+    fleet.pause(one)
+    assert [job.paused for job in head.family] == [True] * 3
+    fleet.advance(10)
+    assert 0 < head.completed < 6
+    fleet.resume(one)
+    fleet.advance(1)
+    fleet.cancel(one)
+    with pytest.raises(JobStateError, match="got one that is being cancelled"):
+        fleet.pause(one)
+    fleet.run_until_over(head)
+    assert [job.status for job in head.family] == [JobStatus.CANCELLED] * 3
+    auditor.check_runs()
+
+
+def test_close_lets_a_pipeline_end() -> None:
+    fleet = FakeLanes(2)
+    head = fleet.stages([through(succeed(1), succeed(1))] * 3, [None] * 2)
+    fleet.start(head)
+    fleet.close()
+    fleet.run_until_over(head)
+    assert statuses(head) == ["completed"] * 3
+
+
+def test_nobody_else_seals_a_stage_nor_tries_it_again() -> None:
+    fleet = FakeLanes(1)
+    head = fleet.stages([succeed()], [None] * 2)
+    fleet.start(head)
+    with pytest.raises(JobStateError, match="got a stage of a pipeline"):
+        fleet.seal(pipeline_of(head).jobs[1])
+    fleet.run_until_over(head)
+    for job in head.family:
+        with pytest.raises(JobStateError, match="got one with stages"):
+            fleet.retry_failed(job)
+
+
+def test_a_pipeline_without_inputs_is_over_at_once() -> None:
+    fleet = FakeLanes(1)
+    Auditor(fleet)
+    head = fleet.stages([], [None] * 3)
+    fleet.start(head)
+    assert [job.status for job in head.family] == [JobStatus.COMPLETED] * 4
