@@ -154,6 +154,18 @@ class QueueHost:
         """Inside `ask`: have a message handled now."""
         self.engine.handle(message)
 
+    def items_added(self, book: JobBook, written: Future[None] | None) -> None:
+        """Inside `ask`: an open job has got items from its user. ``written`` resolves when a journal has them."""
+        recorder = self.engine.recorder
+        if recorder is not None:
+            recorder.items_added(book, written)
+        elif written is not None:
+            written.set_result(None)
+
+    def check_journal(self) -> None:
+        """Raise `JournalError` where the journal can't be written; it is tried now."""
+        self.jobs.check_journal()
+
     def subscribe(self, book: JobBook, put: Callable[[Ended], None]) -> Callable[[], None]:
         """Have the indices of ended items put somewhere, those so far first; returns how to end it."""
         coordinator = self.engine.coordinator()

@@ -26,7 +26,14 @@ from mpqueue._queue.growing.stages import PipelineOptions, Stage, make_pipeline
 from mpqueue._queue.host import QueueHost
 from mpqueue._queue.job import Job
 from mpqueue._queue.live_pages import LivePages, QueueView
-from mpqueue._queue.new_job import Cost, NewJob, RecordOptions, check_cost, record_options
+from mpqueue._queue.new_job import (
+    Cost,
+    NewJob,
+    RecordOptions,
+    check_cost,
+    check_open_record,
+    record_options,
+)
 from mpqueue._queue.open_runs import JobStarter, OpenRuns
 from mpqueue._queue.recorded.again import Redo
 from mpqueue._queue.recorded.job_plan import JobPlan, plan
@@ -315,7 +322,7 @@ class JobQueue(SafeEmitter):
         An ``open`` job may begin without items, and gets more while it runs, by `add_items` and from its handlers
         (``current_item().add``), until `seal`: it ends when it is sealed and nothing of it is left. Where
         ``max_waiting`` items wait for a worker, `add_items` waits or refuses. Its ids are text, numbers, bytes or
-        tuples of these. It is not for a queue with a journal.
+        tuples of these.
 
         Where the queue's journal has a job of that id, this one goes on where that was: what has ended counts, and is
         not run again. Items are known by their ids, or else by their values, never by their position. With ``update``
@@ -328,6 +335,10 @@ class JobQueue(SafeEmitter):
         changed, with ``strict`` a `JournalMismatchError`. ``redo`` runs again what has ended: ``"failed"`` items,
         everything if the code has changed (``"changed-code"``), ``"all"``, or the items of these ids. A job that was
         over is so at once, and its run resolves at once. `plan_job` says beforehand what will run.
+
+        An open job goes on with all items that the journal has, also those that handlers had added: what has not ended
+        runs, and what is given and recorded already is left out, whatever has changed in it. It has neither ``update``
+        nor ``key``. With another ``version``, or ``redo="all"``, it begins anew; without ids ``redo`` takes no list.
 
         Raises `JobExistsError` for an id that is taken, `HandlerPicklingError` for a handler that can't be serialized,
         `JournalMismatchError` for one that the journal has with other items, `JournalError` where that can't be read
@@ -362,13 +373,15 @@ class JobQueue(SafeEmitter):
         self._jobs.check_free(id)
         sink = choose_sink(results)
         check_cost(cost, is_open=open, has_journal=self._engine.recorder is not None)
-        if open and self._engine.recorder is not None:
-            raise ValueError("open: expected False, since the queue's journal records jobs with a list of items only")
+        has_journal = self._engine.recorder is not None
+        if open:
+            check_open_record(record)
         began = self._engine.clock.now()
         table = make_table(items) if not open else make_growing(() if items is _NOTHING else items)
         travels = self._backend.capabilities.handlers_travel
         seed_given = seed is not None
-        new = NewJob(
+        kind = _new_open_job() if open and has_journal else NewJob
+        new = kind(
             id,
             table,
             options,
@@ -416,6 +429,10 @@ class JobQueue(SafeEmitter):
         called on any thread, also in listeners. Where the job was made with ``max_waiting``, and so many of its items
         wait for a worker, this waits until there is room, also while the job is paused; with ``wait=False``, and where
         the job was not started, it raises `JobFullError` and adds nothing.
+
+        Where the queue has a journal, the items are on disk when this returns, with ``wait=False`` within 0.2 s; those
+        that an earlier run of the program had added are left out. Raises `JournalError` while the journal can't be
+        written: nothing is added then, unless the error says so.
 
         Raises `JobNotFoundError`; `JobStateError` for a job that is not open, or was sealed or cancelled meanwhile:
         some of the items may have been added then; TypeError for items without the ids that the job's have, or with
@@ -846,3 +863,10 @@ class JobQueue(SafeEmitter):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a JobQueue can't be pickled: it belongs to the process that made it")
+
+
+def _new_open_job() -> type[NewJob]:
+    """The kind of an open job that is recorded."""
+    from mpqueue._queue.recorded.new_open_job import NewOpenJob  # a part of what only journals need
+
+    return NewOpenJob

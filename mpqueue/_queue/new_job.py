@@ -76,6 +76,16 @@ def record_options(
     return RecordOptions(strict, update, key, version, check_redo(redo))
 
 
+def check_open_record(options: RecordOptions) -> None:
+    """Raise ValueError for what an open job has not: its items can't be compared with those that it had before."""
+    for name, given in (("update", options.update), ("key", options.key)):
+        if given:
+            raise ValueError(
+                f"{name}: expected none for an open job, got {shown(given)}: it takes whatever items come, and an item "
+                "that is there already is left out, whatever has changed in it"
+            )
+
+
 class _Suspects(NamedTuple):
     """Items that may have ended programs, with how often, by index; and the row of those that have failed for it."""
 
@@ -413,6 +423,11 @@ def check_is_list(recorded: RecordedJob, reader: Reader) -> None:
         raise JournalMismatchError(
             f"job {recorded.id!r} in {reader.path}: expected a job with a list of items, got a stream, which imap() "
             "goes on with; nothing was changed; take another id, or clear_job() it"
+        )
+    if recorded.is_open:
+        raise JournalMismatchError(
+            f"job {recorded.id!r} in {reader.path}: expected a job with a list of items, got an open one; nothing was "
+            "changed; say open=True, take another id, or clear_job() it"
         )
 
 

@@ -266,14 +266,10 @@ def test_views_exports_and_arrays_are_as_ever(queue: JobQueue) -> None:
     assert [row["status"] for row in job.to_records()] == ["completed"] * 3
     assert job.to_dict()["total"] == 3
     assert "3 items" in str(job.report())
+    assert job.items[0].replay() == 1.0
 
 
 def add_arrays(array: np.ndarray[Any, Any]) -> Any:
     if array[0] == 1:
         current_item().add([array * 2, array * 2])
     return array[0]
-
-
-def test_a_queue_with_a_journal_refuses_it(tmp_path: Path) -> None:
-    with JobQueue(1, journal=tmp_path / "run.db") as queue, pytest.raises(ValueError, match="journal"):
-        queue.create_job("j", handler=do.double, open=True)

@@ -31,16 +31,16 @@ from mpqueue._core.messages import (
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneState
 from mpqueue._wire.frames import Ended
-from mpqueue.errors import JobStateError, JournalError, QueueClosedError
+from mpqueue.errors import JobFullError, JobStateError, JournalError, QueueClosedError
 from mpqueue.events import ItemRetry, JobFinished, JobProgress
-from mpqueue.status import RETRY, ItemStatus
+from mpqueue.status import COMPLETED, RETRY, ItemStatus
 from tests.simulation.disk import Disk, left_by_kill
 from tests.simulation.lanes import SimulatedBackend, SimulatedPool, result_of
 from tests.simulation.marks import Marks
 from tests.simulation.parent import BIG, abandon, simulated_parent, use_disk
 from tests.simulation.world import Thread, World, in_world
 from tests.support.auditor import Auditor
-from tests.support.fake_lanes import crash, fail, hang, packed, spoil, succeed
+from tests.support.fake_lanes import bring, crash, fail, hang, packed, spoil, succeed
 from tests.support.fake_worker import Item, Packing, Try
 from tests.support.invariants import check_ended, check_invariants
 
@@ -92,6 +92,7 @@ class Plan:
     jobs: list[tuple[list[Item], dict[str, Any]]]
     deeds: list[list[tuple[str, float, str]]]  #: by thread: moment, seconds to wait for it at most, deed
     ending: str
+    open_jobs: dict[int, list[list[Item]]] = field(default_factory=dict)  #: by their numbers: what is added later
 
 
 def make_plan(rng: random.Random) -> Plan:
@@ -125,6 +126,24 @@ def with_drains(plan: Plan, rng: random.Random) -> Plan:
 
     deeds = [[(moment, seconds, drawn(deed)) for moment, seconds, deed in each] for each in plan.deeds]
     return replace(plan, deeds=deeds, ending=drawn(plan.ending))
+
+
+def with_open_jobs(plan: Plan, rng: random.Random) -> Plan:
+    """The same plan, some of whose jobs are open, and whose items bring others along: drawn last, as the drains."""
+    jobs, open_jobs = [*plan.jobs], dict[int, list[list[Item]]]()
+    for number, (items, options) in enumerate(plan.jobs):
+        if rng.random() < 0.2:
+            grown = [growing(rng, item) for item in items]
+            first = rng.randrange(len(items) + 1)
+            open_jobs[number] = [grown[at : at + 2] for at in range(first, len(grown), 2)]
+            jobs[number] = grown[:first], options | {"max_waiting": rng.choice((None, None, 2))}
+    return replace(plan, jobs=jobs, open_jobs=open_jobs)
+
+
+def growing(rng: random.Random, item: Item) -> Item:
+    """The item, which may bring others along, which may do so, too."""
+    others = [succeed(rng.choice(DURATIONS)) for _ in range(rng.choice((0, 0, 1, 2)))]
+    return bring(item, *(bring(each, succeed(0.0)) if rng.random() < 0.3 else each for each in others))
 
 
 def make_deeds(rng: random.Random, *, has_journal: bool) -> list[tuple[str, float, str]]:
@@ -208,6 +227,8 @@ class Life:
         self.pool: SimulatedPool | None = None
         self.auditor: Auditor | None = None
         self.queue: Any = None
+        self.refused: set[str] = set()  #: open jobs that did not take all of their items
+        self.added: Counter[str] = Counter()  #: to open jobs, by their user: what is on disk
         self.begun: Counter[tuple[str, int]] = Counter()
         self.is_ending = False
         self.scheduler: Any = None
@@ -269,9 +290,13 @@ class Life:
         queue.on("job:finished", self._hear_finished)
         for number, (items, options) in enumerate(plan.jobs):
             name = f"job {number}"
-            queue.create_job(name, items, handle, **options)
+            create: Callable[..., object] = queue.create_job
+            create(name, items, handle, **(options | ({"open": True} if number in plan.open_jobs else {})))
             self.books_of[name], self.told[name] = queue._jobs.find(name).book, Told()
         self.created()
+        for number, later in plan.open_jobs.items():
+            name = f"job {number}"
+            Thread(target=lambda name=name, later=later: self._add(name, later), name=f"adds to {name}").start()
         for deeds in plan.deeds:
             Thread(target=lambda deeds=deeds: self._disturb(deeds), name="user").start()
         for name in self.books_of:
@@ -289,6 +314,24 @@ class Life:
 
     def created(self) -> None:
         """All jobs are there, and none has started."""
+
+    def _add(self, name: str, later: list[list[Item]]) -> None:
+        for items in later:
+            self.world.wait(lambda: False, self.world.rng.choice((0.0, 0.01, 0.3)))
+            self._try(partial(self._add_items, name, items))
+        self._try(lambda: self.queue.seal(name))
+
+    def _add_items(self, name: str, items: list[Item]) -> None:
+        book, before = self.books_of[name], len(self.books_of[name].table)
+        try:
+            added = self.queue.add_items(name, items)
+        except BaseException:
+            self.refused.add(name)
+            raise
+        self.marks.reach("items are added")
+        assert added <= len(book.table) - before
+        if self._keeps_promises():
+            self.added[name] += len(items)
 
     def _listen_in(self) -> None:
         scheduler = self.scheduler
@@ -431,7 +474,7 @@ class Life:
     def _try(self, call: Callable[[], object]) -> None:
         try:
             call()
-        except (JobStateError, JournalError, QueueClosedError) as error:
+        except (JobFullError, JobStateError, JournalError, QueueClosedError) as error:
             self.world.note(type(error).__name__)
 
     def _start(self, name: str) -> None:
@@ -484,6 +527,13 @@ class Life:
                 assert told.finished, f"{name} has ended, and nobody was told"
                 assert told.finished[-1] == str(book.status)
         assert all(run.done() for run in self.runs), "a run that nobody resolves"
+        for number, later in self.plan.open_jobs.items():
+            name = f"job {number}"
+            table, given = self.books_of[name].table, len(self.plan.jobs[number][0]) + sum(map(len, later))
+            brought = sum(len(item.adds) for at, item in enumerate(table.payloads) if table.status[at] == COMPLETED)
+            assert len(table) <= given + brought, f"{name} has items that nobody has added"
+            if name not in self.refused:
+                assert len(table) == given + brought, f"{name} has lost items"
 
 
 class _LateAuditor(Auditor):
@@ -510,6 +560,9 @@ class SecondLife(Life):
         self.marks.reach("the program runs again")
         for name, told in self._before.told.items():
             table = self.books_of[name].table
+            number = int(name.removeprefix("job "))
+            if number in self.plan.open_jobs:
+                assert len(table) >= len(self.plan.jobs[number][0]) + self._before.added[name], f"{name} has lost items"
             for index, (status, survives) in told.ended.items():
                 if survives and not (told.was_reset and status == "failed"):
                     assert table.ended(index), f"item {index} of {name} was told as {status}, and is lost"
@@ -537,7 +590,7 @@ class History:
 def live_through(seed: int, folder: Path) -> History:
     """Run the history of that seed; ``folder`` is for its journal. Raises AssertionError where it fails."""
     chance = random.Random(seed)
-    plan = with_drains(make_plan(chance), chance)
+    plan = with_open_jobs(with_drains(make_plan(chance), chance), chance)
     first, second = folder / f"{seed}-1", folder / f"{seed}-2"
     world = World(seed)
     with simulated_parent(), in_world(world):

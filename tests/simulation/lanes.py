@@ -20,6 +20,7 @@ from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._parent.lane_protocol import LaneSettings
+from mpqueue._wire.added_items import ResultWithItems
 from mpqueue._wire.frames import (
     ChunkFrame,
     FailureFrame,
@@ -153,8 +154,12 @@ def _frame_of(message: ChunkReported, chunk: Chunk) -> ReportFrame:
         for at, index in enumerate(chunk.indices[message.first : message.done])
         if at not in failures
     ]
+    added = message.added or {}
+    for nth, at in enumerate(at for at in range(message.done - message.first) if at not in failures):
+        if at in added:
+            results[nth] = ResultWithItems(results[nth], added[at].items, added[at].ids)
     packed: Packed | list[Packed] | None = (
-        [dump(result) for result in results] if chunk.careful else dump_plain(results)
+        [dump(result) for result in results] if chunk.careful or added else dump_plain(results)
     )
     assert packed is not None
     return ReportFrame(
@@ -162,6 +167,7 @@ def _frame_of(message: ChunkReported, chunk: Chunk) -> ReportFrame:
         first=message.first,
         done=message.done,
         results=packed,
+        added=[*added],
         failures={at: _failure(failure) for at, failure in failures.items()},
         stretches=message.stretches,
         busy=message.busy,

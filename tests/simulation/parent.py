@@ -30,6 +30,7 @@ from mpqueue._parent.journal import journal_writer as journal
 from mpqueue._parent.journal import kept_values as values
 from mpqueue._parent.users_code import leavings
 from mpqueue._queue import closer, open_runs, registry
+from mpqueue._queue.growing import open_job
 from tests.simulation import world as simulated
 from tests.simulation.disk import Disk, SystemCalls
 from tests.simulation.world import ProgramKilled, World
@@ -129,6 +130,11 @@ def simulated_parent() -> Iterator[None]:
             rows: {"BIG": BIG},
             registry: {"threading": _THREADING},
             open_runs: {"threading": _THREADING},
+            open_job: {
+                "Future": simulated.SimulatedFuture,
+                "concurrent": futures,
+                "wait_long": lambda wait: wait(None),
+            },
             # No signals come to a simulated main thread, for which it would have to look up.
             closer: {"threading": _THREADING, "concurrent": futures, "wait_long": lambda wait, timeout: wait(timeout)},
         }

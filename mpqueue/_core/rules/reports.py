@@ -58,7 +58,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         failures = {at: failure for at, failure in report.failures.items() if at < len(indices)}
         books.note_reported(chunk, done, final=report.final)
         if report.added:  # before their makers end, one of which may be the job's last
-            _take_in(job, len(indices), report.added)
+            _take_in(job, indices, report.added)
         record(books, job, indices, results, failures, lane.pid, report.size)
         report.results.clear()  # the books have them: who takes one from there must be the last to hold it
     lane.bloated |= report.ended is Ended.MEMORY
@@ -102,11 +102,11 @@ def _note(job: JobBook, indices: Sequence[int], report: ChunkReported) -> None:
         job.table.note_peaks({indices[at]: peak for at, peak in report.peaks.items() if at < len(indices)})
 
 
-def _take_in(job: JobBook, count: int, added: Mapping[int, AddedItems]) -> None:
-    """The items that the first ``count`` of these results bring along."""
+def _take_in(job: JobBook, indices: Sequence[int], added: Mapping[int, AddedItems]) -> None:
+    """What the results of these items bring along."""
     for at, items in added.items():
-        if at < count:
-            job.take_in(items, job.table.rule)
+        if at < len(indices):
+            job.take_in(items, job.table.rule, indices[at])
 
 
 def _learn(job: JobBook, report: ChunkReported) -> None:

@@ -24,23 +24,43 @@ class GrowingTable(ItemTable):
         columns.elapsed, columns.cpu = array("f"), array("f")
         self._seen: set[Hashable] = set()
 
-    def extend(self, added: AddedItems, rule: IdRule) -> None:
-        """Add those that are new; says in ``added`` where they are. The payloads come last: they make it longer."""
+    def look_at(self, items: list[Any], ids: list[Hashable] | None) -> AddedItems:
+        """What has to be known of these before they are offered. On the thread of their user, whose code it may run."""
+        return AddedItems(items, ids)
+
+    def choose(self, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
+        """Of these, from the first on, what is to be added where there is room for so many; how many that looks at."""
+        if most is None or len(offered.items) <= most:
+            return offered, len(offered.items)
+        return AddedItems(offered.items[:most], None if offered.ids is None else offered.ids[:most]), most
+
+    def extend(self, added: AddedItems, rule: IdRule, maker: int | None = None) -> None:
+        """Add those that are new; says in ``added`` where they are. The payloads come last: they make it longer.
+
+        ``maker`` is the index of the item whose handler adds them; None: their user does.
+        """
         items, ids = added.items, added.ids
         if not self.payloads:
             self.rule, self._ids = rule, None if ids is None else []
         if ids is not None:
             items, ids = self._unseen(items, ids)
         first, count = len(self.payloads), len(items)
+        self._add_rows(count, maker)
+        if self._ids is not None:
+            self._ids.extend(ids or ())
+        self.payloads.extend(items)
+        added.new = range(first, first + count)
+
+    def have_ids(self, ids: list[Hashable]) -> None:
+        """Its items, which it is about to have, have these ids."""
+        self._ids, self._seen = ids, set(ids)
+
+    def _add_rows(self, count: int, maker: int | None) -> None:  # noqa: ARG002 - for tables that want to know
         columns: Any = self
         for column in (columns.attempts, columns.elapsed, columns.cpu, columns.peak):
             column.frombytes(bytes(count * column.itemsize))
         self.status.extend(bytes(count))
         self.results.extend([None] * count)
-        if self._ids is not None:
-            self._ids.extend(ids or ())
-        self.payloads.extend(items)
-        added.new = range(first, first + count)
 
     def _unseen(self, items: list[Any], ids: list[Hashable]) -> tuple[list[Any], list[Hashable]]:
         new_items, new_ids = [], []

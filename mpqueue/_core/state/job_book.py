@@ -170,10 +170,13 @@ class JobBook:
         for stretch in table.unfinished_stretches():
             self.pending.put_back(stretch)
 
-    def take_in(self, added: AddedItems, rule: IdRule) -> None:
-        """The job, an open one, has these items as well; they wait for a lane, unless it is being cancelled."""
+    def take_in(self, added: AddedItems, rule: IdRule, maker: int | None = None) -> None:
+        """The job, an open one, has these items as well; they wait for a lane, unless it is being cancelled.
+
+        ``maker`` is the index of the item whose handler adds them; None: their user does.
+        """
         assert isinstance(self.table, GrowingTable)
-        self.table.extend(added, rule)
+        self.table.extend(added, rule, maker)
         if not self.cancelled:
             self.pending.add(added.new)
 

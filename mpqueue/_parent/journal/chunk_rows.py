@@ -39,8 +39,8 @@ from mpqueue._wire.pickling.main_names import MARK
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
-#: The columns of numbers that are kept, by their names in the table.
-NUMBERS = ("attempts", "elapsed", "cpu", "peak")
+#: The columns of numbers that are kept, by their names in the table, with what their numbers are.
+NUMBERS = {"attempts": "I", "elapsed": "f", "cpu": "f", "peak": "I"}
 #: Bytes from which on a row is a file: SQLite has no rows of a gigabyte.
 MOST_ROW = 64 << 20
 #: Results that one pickle has at least, where those of a row are too big for one.
@@ -103,9 +103,9 @@ class RowDraft:
             self._done = [table.results[index] for at, index in enumerate(indices) if status[at] == COMPLETED]
         self._slots = written_slots(table.slots_of(indices) or indices)
         self._content: dict[str, Any] = {}
-        for name in NUMBERS:
+        for name, code in NUMBERS.items():
             column = getattr(table, name)
-            part = column[lo:hi] if whole else array(column.format, (column[index] for index in indices))
+            part = column[lo:hi] if whole else array(code, (column[index] for index in indices))
             self._content[name] = written_numbers(part)
         if table.output:
             output = {at: table.output[index] for at, index in enumerate(indices) if index in table.output}
@@ -116,6 +116,7 @@ class RowDraft:
         self._payloads: dict[int, Any] = {}
         if self._has_failures:
             self._note_failures(table, tries_kept, unkept)
+        self._withheld: dict[int, str] = {}
         self._pickled = _Pickled()
         self._over = threading.Lock()  #: taken, for good, by who makes the row
 
@@ -131,6 +132,20 @@ class RowDraft:
                 self._failures[at] = failure
             if index in unkept and table.status[index] == FAILED:
                 self._payloads[at] = table.payloads[index]
+
+    def withhold(self, indices: Collection[int], why: str) -> None:
+        """These items are written as not run. To be called before anything is pickled."""
+        done = iter(self._done)
+        kept = []
+        for at, index in enumerate(self._indices):
+            if self._status[at] == COMPLETED:
+                result = next(done)
+                if index in indices:
+                    self._status[at] = PENDING
+                    self._withheld[index] = why
+                else:
+                    kept.append(result)
+        self._done = kept
 
     @property
     def step(self) -> int:
@@ -168,7 +183,7 @@ class RowDraft:
 
     def _row(self, pickled: _Pickled, why: str) -> Row:
         """``why`` something is not pickled that might have been."""
-        status, files, left_out = bytearray(self._status), [*pickled.files], []
+        status, files, left_out = bytearray(self._status), [*pickled.files], [*self._withheld.items()]
         results: list[Kept] = []
         if pickled.together is None:
             places = [at for at in range(len(self._indices)) if status[at] == COMPLETED]
@@ -347,10 +362,13 @@ class RowReader:
 
     ``count`` is how many slots the job has. Items that are not in the table, since they are gone, are left out.
     ``unreadable`` are the indices of the items whose results can't be read here, as far as results are checked;
-    ``lost`` those of the items of damaged rows, which are as if they had never run.
+    ``lost`` those of the items of damaged rows, which are as if they had never run. A job that ``grows`` may have more
+    slots than its reader knows of: their items are left out.
     """
 
-    def __init__(self, table: ItemTable, count: int, read_file: ReadFile, path: str, results: Results) -> None:
+    def __init__(
+        self, table: ItemTable, count: int, read_file: ReadFile, path: str, results: Results, *, grows: bool = False
+    ) -> None:
         self._results = results
         self.unreadable: set[int] = set()
         self.lost: set[int] = set()
@@ -360,9 +378,11 @@ class RowReader:
         self._path = path
         self._brought: set[int] = set()  #: items whose payload a row brought
         self._where: array[int] | None = None
-        if table.slots is not None:
-            self._where = array("q", (GONE,)) * max(count, max(table.slots, default=-1) + 1)
-            for index, slot in enumerate(table.slots):
+        self._grows = grows
+        if table.slots is not None or grows:
+            slots = range(len(table)) if table.slots is None else table.slots
+            self._where = array("q", (GONE,)) * max(count, max(slots, default=-1) + 1)
+            for index, slot in enumerate(slots):
                 self._where[slot] = index
 
     def read(self, row: WrittenRow) -> None:
@@ -396,6 +416,9 @@ class RowReader:
 
     def _check(self, slots: Sequence[int]) -> None:
         if slots and max(slots) >= self._count:
+            if self._grows and self._where is not None:  # it has since more than its reader knows of
+                self._where.extend([GONE] * (max(slots) + 1 - len(self._where)))
+                return
             raise JournalError(f"{self._path}: a row of it: expected items below {self._count}, got {max(slots)}")
 
     def write(self, number: int, content: dict[str, Any], slots: Sequence[int]) -> None:
@@ -413,10 +436,10 @@ class RowReader:
         if self._results is Results.LEFT_OUT:
             _put(table.status, indices, status)
             return
-        for name in NUMBERS:
+        for name, code in NUMBERS.items():
             column, count = getattr(table, name), len(indices)
             if name in content:
-                numbers = numbers_of(column.format, content[name])
+                numbers = numbers_of(code, content[name])
                 _put(column, indices, numbers * count if len(numbers) < count else numbers)
         done: Sequence[int] = indices
         if status.count(COMPLETED) < len(status):

@@ -21,6 +21,7 @@ from mpqueue._parent.journal.chunk_rows import Row
 from mpqueue._parent.journal.guards.held_files import HeldFiles, MovedError
 from mpqueue._parent.journal.guards.journal_lock import Mark
 from mpqueue._parent.journal.guards.ownership import check_own, check_stat
+from mpqueue._parent.journal.items.growing.added_rows import slots_that_count
 from mpqueue._parent.journal.kept_values import VALUE, BigFile
 from mpqueue._parent.journal.migrations import migrate
 from mpqueue._parent.journal.pruning import shrinking
@@ -313,16 +314,18 @@ class Store:
 
         def rewrite(run: Any) -> Collection[str]:
             nonlocal found
-            query = "SELECT coalesce(slots, total), places, generation FROM jobs WHERE number = ?"
+            query = "SELECT coalesce(slots, total), places, generation, is_open FROM jobs WHERE number = ?"
             job = run(query, (number,)).fetchone()
             if job is None:  # it was removed meanwhile
                 return ()
-            count, places, generation = job
+            count, places, generation, is_open = job
             if generation is not None:
                 found = prune_stream(run, number, generation, self.path, gone=gone)
                 return found.files
             present = None
-            if gone and places is not None:
+            if gone and is_open:
+                present = slots_that_count(run, number, count, self.path)
+            elif gone and places is not None:
                 present = present_slots(places, Place("jobs.places", number), count, self.path)
             found = compact(run, number, count, present, self.path)
             return found.files

@@ -18,6 +18,7 @@ from mpqueue._parent.journal.chunk_rows import Results, RowReader, WrittenRow
 from mpqueue._parent.journal.guards import journal_lock as lock
 from mpqueue._parent.journal.guards.ownership import check_own, check_stat
 from mpqueue._parent.journal.items.forgotten import NOBODY
+from mpqueue._parent.journal.items.growing.added_rows import AddedRow, check_complete, read_added
 from mpqueue._parent.journal.items.kept_payloads import Damaged, read_payloads
 from mpqueue._parent.journal.items.matching import BLOCK, Block
 from mpqueue._parent.journal.items.streams.stream_source import StreamSource
@@ -67,6 +68,7 @@ class RecordedJob:
     slots: int | None  #: how many it has; None: version 1 wrote it
     handler_name: str | None  #: where the handler and the setup can be imported from
     generation: int | None = None  #: of a stream: how often all of it was to run, with this time; None: it has a list
+    is_open: int | None = None  #: 1: its list grew while it ran
 
     @property
     def count(self) -> int:
@@ -125,13 +127,14 @@ class _Look:
 
 _COLUMNS = (
     "number, id, total, rule, payload_hash, code_hash, seed, created_at, status, started_at, finished_at, duration, "
-    "completed, failed, retries, version, python, slots, handler_name, generation"
+    "completed, failed, retries, version, python, slots, handler_name, generation, is_open"
 )
 #: What SQLite may give for each: it keeps anything in any column.
 _TEXT, _ANY_TEXT, _TIME = (str, type(None)), (str, bytes, type(None)), (float, int, type(None))
 _TYPES: tuple[Any, ...] = (
     *(int, (str, bytes), int, str, _TEXT, _TEXT, str, (float, int), str, _TIME, _TIME, _TIME),
     *(int, int, int, _ANY_TEXT, _TEXT, (int, type(None)), _ANY_TEXT, (int, type(None))),
+    (int, type(None)),
 )
 
 
@@ -347,6 +350,8 @@ class Reader:
         """The job's items as they stood, with the payloads that were kept; those of a stream as they have ended."""
         if job.generation is not None:
             return self._table_of_stream(job)
+        if job.is_open:
+            return self._table_of_open_job(job)
         ids, payloads, places = self.ids(job), self.payloads(job), self.places(job)
         if places is not None:
             payloads = [payloads[slot] for slot in places]
@@ -355,11 +360,39 @@ class Reader:
                 raise JournalError(f"{self.path}: expected {job.total} {what}, got {len(found)}; it is left as it is")
         table = ItemTable(payloads, ids, IdRule(job.rule))
         table.slots = places
+        self._fill_to_look_at(table, job)
+        return table
+
+    def _fill_to_look_at(self, table: ItemTable, job: RecordedJob) -> None:
         table.source = KeptResults(self, job.number, job.id)
         lost = self._fill(table, job, Results.UNREAD).lost
         if lost:
             log.warning("job %r: what became of %d items is damaged in %s; they are shown as if they had not run",
                         job.id, len(lost), self.path)  # fmt: skip
+
+    def added(self, job: RecordedJob) -> list[AddedRow]:
+        """The items of an open job, as they came. Raises `JournalError` where what they are is damaged."""
+        query = "SELECT first, count, body FROM added_items WHERE job = ? AND first < ? ORDER BY first"
+        with self._open() as look:
+            found = look.execute(query, (job.number, job.count))
+            rows = [read_added(first, count, body, job.number, self.path) for first, count, body in found]
+        check_complete(rows, job.count, self.path)
+        return rows
+
+    def _table_of_open_job(self, job: RecordedJob) -> ItemTable:
+        payloads: list[Any] = []
+        ids: list[Any] = []
+        slots = array("I")
+        for row in self.added(job):
+            places = [at for at in range(row.size) if at not in row.gone]
+            items = row.items(self.read_file)
+            payloads += [items[at] for at in places]
+            ids += [] if row.ids is None else [row.ids[at] for at in places]
+            slots.extend(row.first + at for at in places)
+        rule = IdRule(job.rule)
+        table = ItemTable(payloads, None if rule is IdRule.POSITION else ids, rule)
+        table.slots = None if len(slots) == job.count else slots
+        self._fill_to_look_at(table, job)
         return table
 
     def _table_of_stream(self, job: RecordedJob) -> ItemTable:
@@ -404,7 +437,7 @@ class Reader:
         return sorted(rows.unreadable | rows.lost)
 
     def _fill(self, table: ItemTable, job: RecordedJob, results: Results) -> RowReader:
-        rows = RowReader(table, job.count, self.read_file, self.path, results)
+        rows = RowReader(table, job.count, self.read_file, self.path, results, grows=bool(job.is_open))
         with self._open() as look:
             for row in look.rows(job.number):
                 rows.read(row)

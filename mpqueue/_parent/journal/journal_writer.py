@@ -59,6 +59,7 @@ class Entry:
     """Something to be written. ``done`` is called on the writer's thread once it is on disk.
 
     What SQLite refuses for ever is not in the journal, and nothing waits for it: ``refused`` is called, then ``done``.
+    ``lost`` is called instead where the journal is closed before it could be written.
     What is ``urgent`` does not wait for the group's time.
     """
 
@@ -67,6 +68,7 @@ class Entry:
     done: Callable[[], object] | None = None
     urgent: bool = False
     refused: Callable[[], object] | None = None
+    lost: Callable[[], object] | None = None
 
     size: int = field(init=False)  #: bytes that it holds until it is written
 
@@ -307,6 +309,9 @@ class Journal:
         if self._waits:
             self.lost = JournalError(f"{self._trouble}. It was closed before that: those items will run again")
             log.error("%s", self.lost)
+            for entry in self._unwritten:
+                if entry.lost is not None:
+                    entry.lost()
         try:
             self._store.close()
         except Exception:

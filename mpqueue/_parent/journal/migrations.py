@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mpqueue._parent.journal.schema import STREAM_ITEMS, VERSION
+from mpqueue._parent.journal.schema import ADDED_ITEMS, STREAM_ITEMS, VERSION
 from mpqueue._parent.journal.sealed import CHECK, Place, bind
 from mpqueue.errors import JournalError
 
@@ -39,6 +39,7 @@ MORE_OF_JOBS = (
     ("slots", "INTEGER"),
     ("places", "BLOB"),
     ("generation", "INTEGER"),
+    ("is_open", "INTEGER"),
 )
 MORE_OF_FILES = (("size", "INTEGER"), ("digest", "BLOB"))
 
@@ -83,6 +84,7 @@ TO_2 = (
     UNIQUE (job, first)
 )""",
     STREAM_ITEMS,
+    ADDED_ITEMS,
     """CREATE TABLE written_by (
     number INTEGER PRIMARY KEY, at REAL NOT NULL, mpqueue TEXT NOT NULL, python TEXT NOT NULL, host TEXT NOT NULL,
     program TEXT NOT NULL, commits INTEGER NOT NULL DEFAULT 0
@@ -101,6 +103,7 @@ VIEWS: dict[int, tuple[str, ...]] = {
             "CREATE TEMP VIEW stream_items AS SELECT 0 number, 0 job, NULL identity, 0 nth, 0 status, NULL body, "
             "NULL item WHERE 0"
         ),
+        "CREATE TEMP VIEW added_items AS SELECT 0 number, 0 job, 0 first, 0 count, NULL body WHERE 0",
         "CREATE TEMP VIEW slots AS SELECT 0 AS number, 0 AS job, 0 AS first, NULL AS body, NULL AS ids WHERE 0",
         (
             "CREATE TEMP VIEW written_by AS "

@@ -11,11 +11,13 @@ and the announcement waits for that.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +34,8 @@ from mpqueue._core.messages import JobHeldBack, JobPaused, JobResumed
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft
+from mpqueue._parent.journal.items.growing.growth_draft import GrownRow, GrowthDraft
+from mpqueue._parent.journal.items.growing.recorded_table import RecordedGrowingTable
 from mpqueue._parent.journal.items.streams.stream_rows import RecordedStreamTable, StreamDraft, StreamRows
 from mpqueue._parent.journal.journal_file import Statement, chunk_statement
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
@@ -66,6 +70,11 @@ ENDED = "UPDATE jobs SET status = ?, started_at = ?, finished_at = ?, duration =
 CLEARED = "UPDATE jobs SET suspects = NULL WHERE number = ? AND suspects IS NOT NULL"
 
 
+#: What is written of some items, and how it comes to be.
+AnyRow = Row | StreamRows | GrownRow
+Draft = RowDraft | StreamDraft | GrowthDraft
+
+
 @dataclass(slots=True)
 class _Held:
     """Something that waits to be told: until it is on disk, or (``ready``) for what was held before it."""
@@ -96,7 +105,7 @@ class _Note(NamedTuple):
     What ``waits`` is told when that is on disk; what is ``urgent`` is to be there at once.
     """
 
-    draft: RowDraft | StreamDraft | None = None
+    draft: Draft | None = None
     statements: Sequence[Statement] = ()  #: after the draft's row
     waits: bool = False
     urgent: bool = False
@@ -135,6 +144,7 @@ class Recorder:
         self._recent_size = 0
         self._unpickled = 0  #: bytes of results that wait to be pickled
         self._letting_go = threading.Lock()  #: held while results in memory are replaced
+        self._awaited: set[Future[None]] = set()  #: resolve when items of open jobs are on disk
 
     def add(self, book: JobBook, recording: Recording) -> None:
         """This job, which has not started, is recorded from now on."""
@@ -205,6 +215,53 @@ class Recorder:
             self._hold(recording, forward, announcement, ready=True)
         else:
             forward(announcement)
+
+    def items_added(self, job: JobBook, written: Future[None] | None) -> None:
+        """The user of an open job has added items: they are written with the next group commit.
+
+        With ``written`` they are as soon as the disk can; it resolves then, with a `JournalError` where that fails.
+        """
+        recording, table = self._recordings[job.number], job.table
+        assert isinstance(table, RecordedGrowingTable)
+        busy = self.keepers.is_busy(job.number)
+        if not table.has_grown and not busy and not self.journal.waiting:
+            if written is not None:
+                written.set_result(None)
+            return
+        if written is not None:
+            self._awaited.add(written)
+            if self.trouble is not None:
+                self._fail_awaited(self.trouble)
+        draft = GrowthDraft(table, None)
+        row = None if busy else draft.plain_row()
+        if row is None:
+            self.keepers.put(job.number, _Keeping(job, recording, draft), partial(self._added, job, recording, written))
+        else:
+            self._added(job, recording, written, row)
+
+    def _added(self, job: JobBook, recording: Recording, written: Future[None] | None, row: AnyRow) -> None:
+        if recording.removed:
+            return
+        entry = self._entry(recording, _Note(urgent=written is not None), row)
+        if written is not None:
+            on_disk = partial(self._resolve, written, None)
+            lost = partial(self._resolve, written, JournalError(f"{self.journal.path}: it was closed before these "
+                           "items could be written, so they are lost unless they are added again"))  # fmt: skip
+            entry = dataclasses.replace(entry, done=on_disk, lost=lost)
+        self._post(job, entry)
+
+    def _resolve(self, written: Future[None], error: JournalError | None) -> None:
+        """Any thread."""
+        self._awaited.discard(written)
+        with contextlib.suppress(InvalidStateError):
+            if error is None:
+                written.set_result(None)
+            else:
+                written.set_exception(error)
+
+    def _fail_awaited(self, trouble: JournalError) -> None:
+        for written in list(self._awaited):
+            self._resolve(written, JournalError(f"{trouble}. The items are added, and not on disk yet"))
 
     def in_turn(self, job: JobBook, call: Callable[[], object]) -> None:
         """Call this once all that has been announced of the job by now has been told."""
@@ -284,9 +341,18 @@ class Recorder:
     def _waits(self, note: _Note) -> bool:
         return note.waits and not self._closing_in_trouble
 
-    def _entry(
-        self, recording: Recording, note: _Note, row: Row | StreamRows | None, held: _Held | None = None
-    ) -> Entry:
+    def _entry(self, recording: Recording, note: _Note, row: AnyRow | None, held: _Held | None = None) -> Entry:
+        if isinstance(row, GrownRow):
+            entry = self._entry(recording, note, row.row, held)
+            statements = row.growth.statements(recording.number) if row.growth.rows else []
+            files = [(file, recording.number) for file in row.growth.files]
+            # The items first: what is told of them, in whatever row, is told after that.
+            return dataclasses.replace(
+                entry,
+                statements=[*statements, *entry.statements],
+                files=[*files, *entry.files],
+                urgent=entry.urgent or bool(files),
+            )
         if row is None or isinstance(row, StreamRows) or row.body is None:
             done = None if held is None else partial(self._on_disk, recording, held, None)
             if not isinstance(row, StreamRows):
@@ -347,13 +413,14 @@ class Recorder:
     def _note_items(self, recording: Recording, job: JobBook, indices: Sequence[int]) -> _Note:
         if not indices:
             return _Note()
-        draft = RowDraft(job.table, indices, recording.tries_kept, recording.unkept)
+        ended = RowDraft(job.table, indices, recording.tries_kept, recording.unkept)
+        draft: Draft = ended
+        if isinstance(job.table, RecordedGrowingTable) and job.table.has_grown:
+            draft = GrowthDraft(job.table, ended)
         counts = (job.completed, job.failed, job.retries, recording.number)
         return _Note(draft, [(COUNTS, counts)], waits=True, urgent=_longest(job.table, indices) > GROUP)
 
-    def _kept(
-        self, job: JobBook, recording: Recording, note: _Note, held: _Held, size: int, row: Row | StreamRows
-    ) -> None:
+    def _kept(self, job: JobBook, recording: Recording, note: _Note, held: _Held, size: int, row: AnyRow) -> None:
         """The job's own thread has made the row, of results of so many bytes."""
         self._unpickled -= size
         if recording.removed:
@@ -383,6 +450,7 @@ class Recorder:
                 if book.number in self._recordings and book.status is JobStatus.RUNNING and not book.cancelled:
                     self._paused.append(book)
                     coordinator.handle(JobPaused(book))
+            self._fail_awaited(trouble)
             self.tell_trouble(trouble)
         else:
             paused, self._paused = self._paused, []
@@ -407,12 +475,13 @@ class Recorder:
         for recording in list(self._recordings.values()):
             for held in list(recording.held):
                 self._release(recording, held)
+        self._fail_awaited(self.trouble or JournalError(f"{self.journal.path}: the queue has ended"))
 
 
-class _Keeping(Aside[Row | StreamRows]):
+class _Keeping(Aside[AnyRow]):
     """A row that is made on the job's own thread. Without a draft it is an empty one, which waits for those before."""
 
-    def __init__(self, job: JobBook, recording: Recording, draft: RowDraft | StreamDraft | None) -> None:
+    def __init__(self, job: JobBook, recording: Recording, draft: Draft | None) -> None:
         self._job = job
         self._recording = recording
         self._draft = draft
@@ -422,19 +491,19 @@ class _Keeping(Aside[Row | StreamRows]):
         """See `Aside`."""
         return 0 if self._draft is None else self._draft.step
 
-    def run(self) -> Row | StreamRows | None:
+    def run(self) -> AnyRow | None:
         """See `Aside`."""
         if self._draft is None:
             return NO_ROW
         try:
-            row: Row | StreamRows | None = self._draft.row()
+            row: AnyRow | None = self._draft.row()
         except BaseException as error:  # `SystemExit` in somebody's `__reduce__`, say
             row = self._draft.cut_short(text_of(error))
         if row is not None:
             self._complain(row)
         return row
 
-    def cut_short(self) -> Row | StreamRows | None:
+    def cut_short(self) -> AnyRow | None:
         """See `Aside`."""
         if self._draft is None:
             return NO_ROW
@@ -444,7 +513,7 @@ class _Keeping(Aside[Row | StreamRows]):
                         "they will run again", self._job.id, len(row.left_out))  # fmt: skip
         return row
 
-    def _complain(self, row: Row | StreamRows) -> None:
+    def _complain(self, row: AnyRow) -> None:
         if row.left_out and not self._recording.complained:
             self._recording.complained = True
             index, reason = row.left_out[0]

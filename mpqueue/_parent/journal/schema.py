@@ -6,8 +6,9 @@ maker ended before all of it was written. ``slots``: what the items are, in bloc
 does not count. ``payloads``: the items. ``chunks``: what became of them, and of which slots that is told. ``files``:
 the big values beside the journal. ``stream_items``: of a job whose ``generation`` is not NULL, a stream, a line for
 each item that has ended: it is the ``nth`` of its like in the input. One of an earlier generation is to run again.
-``written_by``: a line for each time that a queue opened it to write, with how often that one committed. Bodies are
-sealed, see `mpqueue._parent.journal.sealed`.
+``added_items``: the items of a job that ``is_open``, a line for each lot that came together, in the slots from the
+``first`` on. ``written_by``: a line for each time that a queue opened it to write, with how often that one committed.
+Bodies are sealed, see `mpqueue._parent.journal.sealed`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ STREAM_ITEMS = """CREATE TABLE stream_items (
     UNIQUE (job, identity, nth)
 )"""
 
+ADDED_ITEMS = """CREATE TABLE added_items (
+    number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
+    body BLOB NOT NULL, UNIQUE (job, first)
+)"""
+
 SCHEMA = (
     """CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, total INTEGER NOT NULL, rule TEXT NOT NULL,
@@ -32,7 +38,7 @@ SCHEMA = (
     status TEXT NOT NULL, started_at REAL, finished_at REAL, duration REAL,
     completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0,
     version TEXT, python TEXT, handler_name TEXT, suspects BLOB, slots INTEGER, places BLOB,
-    generation INTEGER
+    generation INTEGER, is_open INTEGER
 )""",
     """CREATE TABLE slots (
     number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, body BLOB NOT NULL, ids BLOB,
@@ -44,6 +50,7 @@ SCHEMA = (
     "CREATE INDEX chunks_of_job ON chunks (job)",
     "CREATE TABLE files (name TEXT PRIMARY KEY, job INTEGER NOT NULL, size INTEGER, digest BLOB) WITHOUT ROWID",
     STREAM_ITEMS,
+    ADDED_ITEMS,
     """CREATE TABLE written_by (
     number INTEGER PRIMARY KEY, at REAL NOT NULL, mpqueue TEXT NOT NULL, python TEXT NOT NULL, host TEXT NOT NULL,
     program TEXT NOT NULL, commits INTEGER NOT NULL DEFAULT 0
@@ -53,6 +60,7 @@ SCHEMA = (
 #: What belongs to a job, as the beginnings of conditions.
 OWNED = (
     *("payloads WHERE job", "slots WHERE job", "chunks WHERE job", "files WHERE job", "stream_items WHERE job"),
+    "added_items WHERE job",
     "jobs WHERE number",
 )
 

@@ -6,7 +6,7 @@ import concurrent.futures
 from collections.abc import Iterable
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.messages import ItemsOffered
 from mpqueue._core.state.growing_table import GrowingTable
@@ -20,6 +20,7 @@ from mpqueue.errors import JobFullError, JobStateError
 
 if TYPE_CHECKING:
     from mpqueue._queue.host import QueueHost
+    from mpqueue._wire.pickling.packed_handler import PackedHandler
 
 
 def make_growing(items: Iterable[Any]) -> GrowingTable:
@@ -35,24 +36,29 @@ def make_growing(items: Iterable[Any]) -> GrowingTable:
 
 def add_items(host: QueueHost, book: JobBook, items: Iterable[Any], *, wait: bool) -> int:
     """Give the job more items; returns how many of them are new. See `JobQueue.add_items`."""
-    if not isinstance(book.table, GrowingTable) or book.stage is not None:
+    table = book.table
+    if not isinstance(table, GrowingTable) or book.stage is not None:
         raise JobStateError(f"job {book.id!r}: expected a job made with open=True to add items to, got another")
+    host.check_journal()
     given, most = read_all(items), book.options.max_waiting
-    rule, ids = _ids_of(book.table, given)
+    rule, ids = _ids_of(table, given)
     at = added = 0
     while True:
         # All of them at once, or none, but where there may be a wait between them.
         end = len(given) if most is None or not wait or book.started_at is None else at + most
-        offered = AddedItems(given[at:end], None if ids is None else ids[at:end])
-        room: Future[None] = Future()
-        taken = host.ask(partial(_offer, host, book, offered, rule, room, wait=wait))
+        offered = table.look_at(given[at:end], None if ids is None else ids[at:end])
+        room, written = Future[None](), Future[None]()
+        taken = host.ask(partial(_offer, host, book, offered, rule, room, written, wait=wait))
         if taken is None:  # the first item of all has come from elsewhere meanwhile
-            rule, ids = _ids_of(book.table, given)
+            rule, ids = _ids_of(table, given)
             continue
-        at, added = at + len(taken.items), added + len(taken.new)
+        at, added = at + taken.looked_at, added + taken.new
+        if wait:
+            wait_long(partial(_is_done, written))
+            written.result()
         if at >= len(given):
             return added
-        if len(taken.items) < len(offered.items):
+        if taken.looked_at < len(offered.items):
             wait_long(partial(_is_done, room))
             room.result()
 
@@ -62,30 +68,56 @@ def _ids_of(table: GrowingTable, items: list[Any]) -> tuple[IdRule, list[Any] | 
     return rule, plain_ids(rule, items)
 
 
-def _offer(
-    host: QueueHost, book: JobBook, offered: AddedItems, rule: IdRule, room: Future[None], *, wait: bool
-) -> AddedItems | None:
-    """On the coordinator's thread: the job takes what it has room for, which is returned.
+class _Taken(NamedTuple):
+    """How many of the items were looked at, from the first on, and how many of these are new."""
 
-    ``room`` resolves when there is more. None where the ``rule`` is not that of the job's first item.
+    looked_at: int
+    new: int
+
+
+def _offer(
+    host: QueueHost,
+    book: JobBook,
+    offered: AddedItems,
+    rule: IdRule,
+    room: Future[None],
+    written: Future[None],
+    *,
+    wait: bool,
+) -> _Taken | None:
+    """On the coordinator's thread: the job takes what it has room for.
+
+    ``room`` resolves when there is more, ``written`` when what was taken is on disk, as far as anybody waits for it.
+    None where the ``rule`` is not that of the job's first item.
     """
     table, most = book.table, book.options.max_waiting
+    assert isinstance(table, GrowingTable)
     if len(table) and table.rule is not rule:
         return None
+    free = None
     if most is not None and not (book.sealed or book.cancelled or book.status.final):
         free = max(0, most - book.waiting)
-        if free < len(offered.items):
-            if not wait or book.started_at is None:
-                raise _full(book, offered, free)
-            ids = None if offered.ids is None else offered.ids[:free]
-            offered = AddedItems(offered.items[:free], ids)
-            host.engine.coordinator().when(partial(_has_room, book, most), room)
+    count = len(offered.items)
+    chosen, looked_at = table.choose(offered, free)
+    if looked_at < count:
+        assert free is not None
+        assert most is not None
+        if not wait or book.started_at is None:
+            raise _full(book, offered, free)
+        host.engine.coordinator().when(partial(_has_room, book, most), room)
     handler = None
-    if not len(table) and rule is not IdRule.POSITION and offered.items:
-        handler = book.handler._replace(frame=book.handler.frame._replace(id_rule=str(rule)))
-        table.replay = partial(replay_item, handler)
-    host.handle(ItemsOffered(book, offered, rule, handler))
-    return offered
+    if not len(table) and rule is not IdRule.POSITION and chosen.items:
+        handler = frame_with_rule(book, rule)
+    host.handle(ItemsOffered(book, chosen, rule, handler))
+    host.items_added(book, written if wait else None)
+    return _Taken(looked_at, len(chosen.new))
+
+
+def frame_with_rule(book: JobBook, rule: IdRule) -> PackedHandler:
+    """The job's handler, where its first item has said where ids come from."""
+    handler: PackedHandler = book.handler._replace(frame=book.handler.frame._replace(id_rule=str(rule)))
+    book.table.replay = partial(replay_item, handler)
+    return handler
 
 
 def _full(book: JobBook, offered: AddedItems, free: int) -> JobFullError:

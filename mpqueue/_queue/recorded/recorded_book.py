@@ -59,9 +59,17 @@ class RecordedBook:
         """The same as a job that can be run, its failed items once more. Raises `JournalError`."""
         handler, setup = _load_handler(self._reader, self._recorded)
         options = dataclasses.replace(options, seed=self._recorded.seed)
-        new = NewJob(self.id, self.table, options, handler, setup, travels=travels)
-        new.book.retries = self.retries
-        new.book.go_on()
+        if self._recorded.is_open:
+            from mpqueue._queue.recorded.new_open_job import NewOpenJob  # a part of few journals
+
+            new: NewJob = NewOpenJob(self.id, self.table, options, handler, setup, travels=travels, is_open=True)
+            assert isinstance(new, NewOpenJob)
+            new.regrow(self._reader, self._recorded)
+            new.book.sealed = True  # its user is not there
+        else:
+            new = NewJob(self.id, self.table, options, handler, setup, travels=travels)
+            new.book.retries = self.retries
+            new.book.go_on()
         if self.over:
             restore_end(new.book, self._recorded)
         return new
@@ -72,6 +80,7 @@ def _replay(reader: Reader, recorded: RecordedJob, table: ItemTable, index: int)
     handler, setup = _load_handler(reader, recorded)
     _check_item_kept(recorded.id, table, index)
     packed = pack_handler(recorded.id, handler, setup, recorded.rule, recorded.seed)
+    packed = packed._replace(frame=packed.frame._replace(is_open=bool(recorded.is_open)))
     return replay_item(packed, table, index)
 
 

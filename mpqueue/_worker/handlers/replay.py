@@ -32,7 +32,7 @@ def replay(frame: HandlerFrame, item: Any, index: int, attempt: int, slots: Sequ
         try:
             running = context.Running(station, NO_JOB, frame.job_id, IdRule(frame.id_rule), frame.seed)
             running.items, running.indices, running.attempts = [item], [index], [attempt]
-            running.slots = slots
+            running.slots, running.is_open = slots, frame.is_open  # what it adds goes nowhere
             context.enter(station, running)
             return job.resolve(next(job.map([item], running.out)))
         finally:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.chunk_rows import (
     NUMBERS,
     ResultPart,
@@ -25,7 +24,6 @@ from mpqueue._parent.journal.chunk_rows import (
 from mpqueue._parent.journal.items.forgotten import forget
 from mpqueue._parent.journal.kept_values import Kept, plain_list
 from mpqueue._parent.journal.sealed import Place, prepare, unseal
-from mpqueue._wire.ids import IdRule
 from mpqueue.status import COMPLETED
 
 Run = Callable[..., Any]
@@ -39,8 +37,6 @@ ADD = "INSERT INTO chunks (number, job, body, slots) VALUES (?, ?, ?, ?)"
 
 #: What is told of single items, by their places in the row.
 _BY_PLACE = ("history", "failures", "payloads", "output")
-
-_FORMATS = {name: getattr(ItemTable([], None, IdRule.POSITION), name).format for name in NUMBERS}
 
 
 class Compacted(NamedTuple):
@@ -164,7 +160,7 @@ class _Draft:
 
     slots: list[int] = field(default_factory=list)
     status: bytearray = field(default_factory=bytearray)
-    numbers: dict[str, Any] = field(default_factory=lambda: {name: array(_FORMATS[name]) for name in NUMBERS})
+    numbers: dict[str, Any] = field(default_factory=lambda: {name: array(NUMBERS[name]) for name in NUMBERS})
     parts: list[ResultPart] = field(default_factory=list)
     errors: list[Any] = field(default_factory=list)
     told: dict[str, dict[int, Any]] = field(default_factory=lambda: {name: {} for name in _BY_PLACE})
@@ -184,7 +180,7 @@ class _Draft:
         self.slots = [self.slots[at] for at in places]
         self.status = bytearray(self.status[at] for at in places)
         for name, column in self.numbers.items():
-            self.numbers[name] = array(_FORMATS[name], [column[at] for at in places])
+            self.numbers[name] = array(NUMBERS[name], [column[at] for at in places])
         self.told = {
             name: {new[at]: what for at, what in told.items() if at in new} for name, told in self.told.items()
         }
@@ -287,7 +283,7 @@ def _draft(row: _TakenRow) -> _Draft | None:
     status = bytearray(content["status"])
     draft = _Draft([*row.slots], status, parts=[*parts_of(content, status.count(COMPLETED))])
     for name in NUMBERS:
-        column = numbers_of(_FORMATS[name], content[name])
+        column = numbers_of(NUMBERS[name], content[name])
         draft.numbers[name] = column * len(status) if len(column) < len(status) else column
     draft.has_failures = "history" in content
     draft.errors = list(content.get("errors", ()))

@@ -1,0 +1,164 @@
+"""The rows of an open job's items: one for each lot that came together, which nothing writes anew.
+
+A row has the items, and what they are known by: their ids, or, of those that the user has added without ids, their
+identities. It also says whose handler has added each. What became of the items is in ``chunks``, as for any job.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mpqueue._parent.journal.chunk_rows import numbers_of, written_numbers
+from mpqueue._parent.journal.items.identity import SIZE
+from mpqueue._parent.journal.kept_values import BigFile, Kept, ReadFile, Unreadable, keep, restore
+from mpqueue._parent.journal.sealed import Place, prepare, unseal
+from mpqueue.errors import JournalError
+
+if TYPE_CHECKING:
+    from mpqueue._parent.journal.journal_file import Statement
+
+PUT = "INSERT INTO added_items (job, first, count, body) VALUES (?, ?, ?, ?)"
+CHANGE = "UPDATE added_items SET body = ? WHERE job = ? AND first = ?"
+#: A job that had ended is pending again, since the new items are.
+COUNT = """UPDATE jobs SET total = total + ?, slots = ?, rule = ?,
+status = CASE WHEN status IN ('completed', 'completed_with_errors') THEN 'pending' ELSE status END WHERE number = ?"""
+
+#: Stands for the slot of an item's maker where the user has added it.
+BY_USER = -1
+#: Items of one row, at most.
+MOST = 4096
+
+#: How an item is kept: a `Kept` without the empty fields at its end. None: it can't be pickled.
+KeptItem = tuple[Any, ...] | None
+
+
+class AddedRow(NamedTuple):
+    """Items in slots that follow each other. ``kept`` are all of them in one pickle (a tuple), or each by itself.
+
+    ``makers`` are the slots of the items whose handlers have added them. ``gone`` are the places of items that do not
+    count any more.
+    """
+
+    first: int
+    size: int
+    kept: tuple[Any, ...] | list[KeptItem]
+    ids: list[Hashable] | None
+    identities: bytes | None
+    makers: bytes
+    gone: tuple[int, ...] = ()
+
+    def put(self, job: int) -> Statement:
+        """What writes it."""
+        return PUT, (job, self.first, self.size, self._body(job))
+
+    def change(self, job: int) -> Statement:
+        """What writes it in the place of the row that begins with the same slot."""
+        return CHANGE, (self._body(job), job, self.first)
+
+    def _body(self, job: int) -> bytes:
+        return prepare(tuple(self[2:])).seal(_place(job, self.first))
+
+    def items(self, read_file: ReadFile) -> list[Any]:
+        """The items; an `Unreadable` for one that can't be read, or was not kept."""
+        if isinstance(self.kept, tuple):
+            together = restore(Kept(*self.kept), read_file)
+            return together if isinstance(together, list) else [together] * self.size
+        return [
+            Unreadable("it can't be pickled") if one is None else restore(Kept(*one), read_file) for one in self.kept
+        ]
+
+    def all_makers(self) -> Sequence[int]:
+        """The maker of each."""
+        makers: array[int] = numbers_of("q", self.makers)
+        return makers * self.size if len(makers) < self.size else makers
+
+    def identity(self, at: int) -> bytes:
+        """What the item at that place is known by, where its user has added it, and it has no id."""
+        assert self.identities is not None
+        return self.identities[at * SIZE : (at + 1) * SIZE]
+
+    def without(self, places: Sequence[int]) -> AddedRow:
+        """The same, where these items do not count any more, and are not kept."""
+        gone = tuple(sorted({*self.gone, *places}))
+        if isinstance(self.kept, list):
+            return self._replace(gone=gone, kept=[None if at in gone else one for at, one in enumerate(self.kept)])
+        return self._replace(gone=gone)
+
+
+def _place(job: int, first: int) -> Place:
+    return Place("added_items", job, first)
+
+
+def read_added(first: int, count: int, body: Any, job: int, path: str) -> AddedRow:
+    """A row, as it is in the file. Raises `JournalError` for one that is damaged."""
+    return AddedRow(first, count, *unseal(body, _place(job, first), f"{path}: items of an open job"))
+
+
+def keep_item(item: Any, files: list[BigFile]) -> KeptItem:
+    """An item, however big. One that can't be pickled fails when its turn comes."""
+    try:
+        kept = keep(item, files)
+    except Exception:
+        return None
+    return (kept.by_reference,) if kept.by_value is None and kept.file is None else tuple(kept)
+
+
+def rows_of(
+    first: int,
+    kept: tuple[Any, ...] | list[KeptItem],
+    ids: list[Hashable] | None,
+    identities: list[bytes] | None,
+    makers: array[int],
+) -> Iterator[AddedRow]:
+    """Rows of these items, which follow each other from that slot on. What is in one pickle is in one row."""
+    count = len(makers)
+    size = count if isinstance(kept, tuple) else MOST
+    for lo in range(0, count, max(size, 1)):
+        hi = min(lo + size, count)
+        yield AddedRow(
+            first + lo,
+            hi - lo,
+            kept if isinstance(kept, tuple) else kept[lo:hi],
+            None if ids is None else ids[lo:hi],
+            None if identities is None else b"".join(identities[lo:hi]),
+            written_numbers(makers[lo:hi]),
+        )
+
+
+class AddedRows(NamedTuple):
+    """Items on their way into the file, with how many slots the job has then, and where the items' ids come from."""
+
+    rows: tuple[AddedRow, ...]
+    files: tuple[BigFile, ...]
+    slots: int
+    rule: str
+
+    def statements(self, job: int) -> list[Statement]:
+        """What writes them, and counts them."""
+        count = sum(row.size for row in self.rows)
+        return [*(row.put(job) for row in self.rows), (COUNT, (count, self.slots, self.rule, job))]
+
+
+def check_complete(rows: Sequence[AddedRow], slots: int, path: str) -> None:
+    """Raise `JournalError` unless these are all rows of a job with so many slots."""
+    end = 0
+    for row in rows:
+        if row.first != end:
+            break
+        end += row.size
+    if end != slots:
+        raise JournalError(f"{path}: expected the items of {slots} slots, got {end}; it is left as it is")
+
+
+def slots_that_count(run: Callable[..., Any], job: int, slots: int, path: str) -> bytearray:
+    """By slot, 1 for those whose item counts. Raises `JournalError` for rows that are damaged."""
+    found = run("SELECT first, count, body FROM added_items WHERE job = ? ORDER BY first", (job,)).fetchall()
+    rows = [read_added(first, count, body, job, path) for first, count, body in found]
+    check_complete(rows, slots, path)
+    present = bytearray(b"\1") * slots
+    for row in rows:
+        for at in row.gone:
+            present[row.first + at] = 0
+    return present

@@ -1,0 +1,153 @@
+"""`Regrown`: the items of an open job as a journal has them, to be run from there on, whoever adds what again.
+
+What has not ended runs, also what handlers had added. So each item has to be there, or to be added again:
+
+- An item that can't be had from the journal (it could not be pickled, or can't be read here) does not count until it
+  is added again: by the user, or by its maker, which runs again for that.
+- Where a maker runs again, since its result is lost say, it adds its items again. Those that have ids are left out
+  then, since they are there. Those without are new: so the ones that it had added do not count any more.
+"""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._parent.journal.chunk_rows import NUMBERS, fresh_row
+from mpqueue._parent.journal.items.growing.added_rows import BY_USER, AddedRow
+from mpqueue._parent.journal.items.growing.recorded_table import RecordedGrowingTable
+from mpqueue._parent.journal.journal_file import Statement, Store, chunk_statement
+from mpqueue._parent.journal.kept_results import KeptResults
+from mpqueue._parent.journal.kept_values import Unreadable
+from mpqueue._wire.ids import IdRule
+from mpqueue.errors import shown
+from mpqueue.status import COMPLETED, FAILED, PENDING
+
+if TYPE_CHECKING:
+    from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
+
+log = logging.getLogger("mpqueue")
+
+TOTAL = "UPDATE jobs SET total = ?, completed = ?, failed = ? WHERE number = ?"
+
+
+class Regrown:
+    """Reads the job. ``redo`` are the ids of items that run again by their user's word, which has to be a job with ids.
+
+    ``table`` has what counts. Raises `JournalError` where what the items are is damaged: then it can't be known which
+    would be lost.
+    """
+
+    def __init__(self, reader: Reader, recorded: RecordedJob, redo: Collection[Any] = ()) -> None:
+        self._number = recorded.number
+        self._rows = reader.added(recorded)
+        self._rule = IdRule(recorded.rule)
+        payloads: list[Any] = []
+        ids: list[Any] = []
+        self._makers: array[int] = array("q")
+        self._present = bytearray(b"\1") * recorded.count
+        for row in self._rows:
+            payloads += row.items(reader.read_file)
+            ids += row.ids or ()
+            self._makers.extend(row.all_makers())
+            for at in row.gone:
+                self._present[row.first + at] = 0
+        self._all = ItemTable(payloads, None if self._rule is IdRule.POSITION else ids, self._rule)
+        self._gone: list[int] = []  #: slots of items that do not count any more
+        self._afresh: set[int] = set()  #: slots of items that had ended, and run again
+        unreadable = reader.fill(self._all, recorded)
+        for slot in unreadable:
+            self._all.status[slot], self._all.results[slot] = PENDING, None
+        if unreadable:
+            log.warning("job %r: what became of %d items can't be read from %s, so these run again; the first is %s",
+                        recorded.id, len(unreadable), reader.path, shown(self._all.id_of(unreadable[0])))  # fmt: skip
+        wanted = set(redo)
+        self._run_again(slot for slot, item_id in enumerate(ids) if item_id in wanted)
+        self._drop_lost(recorded.id, reader.path)
+        self._drop_orphans()
+        self.table = self._grown_table()
+        self.table.source = KeptResults(reader, recorded.number, recorded.id, strict=True)
+
+    def _run_again(self, slots: Any) -> None:
+        again = [slot for slot in slots if self._present[slot] and self._all.status[slot] != PENDING]
+        self._all.start_afresh(again)
+        self._afresh.update(again)
+
+    def _drop_lost(self, job_id: str, path: str) -> None:
+        """Items that are to run, and are not in the journal, from the last one on: a maker comes before its items."""
+        lost: list[int] = []
+        for slot in range(len(self._present) - 1, -1, -1):
+            if self._present[slot] and not self._all.ended(slot) and type(self._all.payloads[slot]) is Unreadable:
+                lost.append(slot)
+                self._drop(slot)
+                if (maker := self._makers[slot]) != BY_USER:
+                    self._run_again([maker])
+        if lost:
+            log.warning("job %r: %d items that are to run can't be read from %s: the makers of those that handlers had "
+                        "added run again; the others run once their program adds them again; the first is %r",
+                        job_id, len(lost), path, self._all.payloads[lost[-1]])  # fmt: skip
+
+    def _drop_orphans(self) -> None:
+        """Items without ids whose maker runs again, or does not count any more, from the first one on."""
+        if self._rule is not IdRule.POSITION:
+            return
+        for slot, maker in enumerate(self._makers):
+            if maker == BY_USER or not self._present[slot]:
+                continue
+            if not self._present[maker] or self._all.status[maker] != COMPLETED:
+                self._drop(slot)
+
+    def _drop(self, slot: int) -> None:
+        self._present[slot] = 0
+        self._gone.append(slot)
+
+    def _grown_table(self) -> RecordedGrowingTable:
+        found, table = self._all, RecordedGrowingTable()
+        slots: Sequence[int] = [slot for slot, there in enumerate(self._present) if there]
+        columns: Any = table
+        for name, code in NUMBERS.items():
+            column = getattr(found, name)
+            setattr(columns, name, array(code, (column[slot] for slot in slots)))
+        table.rule = self._rule
+        table.status = bytearray(found.status[slot] for slot in slots)
+        table.results = [found.results[slot] for slot in slots]
+        for name in ("failures", "history", "output"):
+            told = getattr(found, name)
+            if told:
+                setattr(table, name, {index: told[slot] for index, slot in enumerate(slots) if slot in told})
+        if found.ids is not None:
+            table.have_ids([found.ids[slot] for slot in slots])
+        table.payloads = [found.payloads[slot] for slot in slots]
+        table.slots = None if len(slots) == len(self._present) else array("I", slots)
+        table.next_slot = len(self._present)
+        if self._rule is IdRule.POSITION:
+            by_user = (row.identity(at) for row, at in self._places() if self._is_expected(row, at))
+            table.expected.update(by_user)
+        return table
+
+    def _places(self) -> Any:
+        return ((row, at) for row in self._rows for at in range(row.size))
+
+    def _is_expected(self, row: AddedRow, at: int) -> bool:
+        slot = row.first + at
+        return bool(self._present[slot]) and self._makers[slot] == BY_USER
+
+    def write(self, store: Store) -> None:
+        """Have the journal say so: which items do not count any more, and which run again. Raises `sqlite3.Error`."""
+        if not self._gone and not self._afresh:
+            return
+        gone = set(self._gone)
+        statements: list[Statement] = []
+        for row in self._rows:
+            places = [at for at in range(row.size) if row.first + at in gone]
+            if places:
+                statements.append(row.without(places).change(self._number))
+        afresh = sorted(self._afresh)
+        if afresh:
+            statements.append(chunk_statement(store.next_chunk(), self._number, fresh_row(afresh)))
+        status = self.table.status
+        counts = len(status), status.count(COMPLETED), status.count(FAILED), self._number
+        store.write([*statements, (TOTAL, counts)])

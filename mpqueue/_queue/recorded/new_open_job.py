@@ -1,0 +1,168 @@
+"""`NewOpenJob`: an open job that is being created on a queue with a journal, and goes on with what that has of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Collection
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mpqueue._parent.journal.code_hash import differs, hash_code
+from mpqueue._parent.journal.items.growing.growth_draft import GrowthDraft
+from mpqueue._parent.journal.items.growing.recorded_table import RecordedGrowingTable
+from mpqueue._parent.journal.items.growing.regrowth import Regrown
+from mpqueue._parent.journal.journal_file import JobItems
+from mpqueue._parent.journal.kept_results import KeptResults
+from mpqueue._queue.new_job import NewJob, RecordOptions, care_of, replay_item
+from mpqueue._wire.added_items import AddedItems, plain_ids
+from mpqueue._wire.ids import IdRule
+from mpqueue.errors import JournalMismatchError, shown
+from mpqueue.status import FAILED
+
+if TYPE_CHECKING:
+    from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
+    from mpqueue._parent.journal.recorder import Recorder
+
+log = logging.getLogger("mpqueue")
+
+
+class NewOpenJob(NewJob):
+    """Its book's table has the items that its user gives it now; those that are recorded come before them."""
+
+    def record_or_go_on(self, recorder: Recorder, created_at: float, options: RecordOptions) -> None:
+        """See `NewJob`: recorded items count as they are, whether they are given now or not; others are new.
+
+        With another ``version``, and where ``redo`` says so, the job begins anew: the journal forgets all of it.
+        """
+        book, journal = self.book, recorder.journal
+        code_hash = hash_code(*self._functions)
+        recorded = journal.find(book.id)
+        if recorded is not None:
+            _check_is_open(recorded, journal.reader)
+        first = self._first_items(recorded)
+        if recorded is not None and self._begins_anew(recorded, options, code_hash):
+            number = recorded.number
+            journal.ask(lambda store: store.remove_job(number))
+            recorded = None
+        if recorded is None:
+            columns = {**self._columns(created_at, code_hash, options), "total": 0, "slots": 0, "is_open": 1}
+            number = journal.ask(lambda store: store.put_job(None, columns, JobItems()))
+            self._have(RecordedGrowingTable())
+            book.table.source = KeptResults(journal.reader, number, book.id, strict=True)
+            recorder.add(book, self.recording(number, frozenset()))
+        else:
+            number = recorded.number
+            self._warn_of_changes(recorded, journal.reader, options, code_hash)
+            redo = options.redo
+            self._go_on_with(recorder, recorded, redo if redo is not None and not isinstance(redo, str) else ())
+            failed = {index for index in book.table.failures if book.table.status[index] == FAILED}
+            if redo == "failed":
+                book.table.forget_failures()
+            self._take_up_suspects(recorder, number)
+            recorder.add(book, dataclasses.replace(self.recording(number, frozenset()), failed=failed))
+        self._add_first(recorder, number, *first)
+
+    def record_as_it_is(self, recorder: Recorder, number: int) -> None:
+        """See `NewJob`. No more items come but from its handlers."""
+        regrown = self._regrown
+        assert regrown is not None
+        recorder.journal.ask(regrown.write)
+        self._take_up_suspects(recorder, number)
+        recorder.add(self.book, self.recording(number, frozenset()))
+
+    _regrown: Regrown | None = None
+
+    def regrow(self, reader: Reader, recorded: RecordedJob, redo: Collection[Any] = ()) -> None:
+        """Have the items that the journal has. Changes nothing there. Raises `JournalError`."""
+        self._regrown = Regrown(reader, recorded, redo)
+        self._have(self._regrown.table)
+        self.book.retries = recorded.retries
+        self.book.go_on()
+
+    # -- what it has -----------------------------------------------------------------------------------------
+
+    def _have(self, table: RecordedGrowingTable) -> None:
+        book, sink = self.book, self.book.table.sink
+        book.table = table
+        book.order_by(None)
+        if sink is not None:
+            self._send_results_to(sink)
+        table.replay = partial(replay_item, book.handler)
+
+    def _go_on_with(self, recorder: Recorder, recorded: RecordedJob, redo: Collection[Any]) -> None:
+        book, journal = self.book, recorder.journal
+        self.regrow(journal.reader, recorded, redo)
+        unknown = [item_id for item_id in redo if item_id not in (book.table.ids or ())]
+        if unknown:
+            raise ValueError(f"redo: expected ids of the job's items, got {shown(unknown[0])}")
+        assert self._regrown is not None
+        journal.ask(self._regrown.write)
+        if len(book.table):
+            self._take_rule(IdRule(recorded.rule))
+        if not self._seed_given:
+            self._take_seed(recorded.seed)
+
+    def _take_rule(self, rule: IdRule) -> None:
+        """Ids come from where the job's first item has them."""
+        book = self.book
+        book.handler = book.handler._replace(frame=book.handler.frame._replace(id_rule=str(rule)))
+        book.table.replay = partial(replay_item, book.handler)
+
+    def _take_up_suspects(self, recorder: Recorder, number: int) -> None:
+        suspects = self._judge_suspects(recorder, number)
+        counts = {} if suspects is None else suspects.counts
+        self.book.go_on({index: care_of(count, self.book.options) for index, count in counts.items()})
+        if suspects is not None:
+            self._record_suspects(recorder, number, suspects)
+
+    # -- what it is given ------------------------------------------------------------------------------------
+
+    def _first_items(self, recorded: RecordedJob | None) -> tuple[AddedItems, IdRule]:
+        """What it is given now, looked at. Raises TypeError, and then nothing was changed."""
+        given = self.book.table
+        rule = IdRule(recorded.rule) if recorded is not None and recorded.slots else given.rule
+        ids = plain_ids(rule, given.payloads)
+        return RecordedGrowingTable().look_at(given.payloads, ids), rule
+
+    def _add_first(self, recorder: Recorder, number: int, given: AddedItems, rule: IdRule) -> None:
+        """As if they were added now, by the thread that creates the job: nobody else has it yet."""
+        book, table = self.book, self.book.table
+        assert isinstance(table, RecordedGrowingTable)
+        chosen, _ = table.choose(given, None)
+        if not chosen.items:
+            table.extend(chosen, rule)
+            return
+        if not len(table):
+            self._take_rule(rule)
+        book.take_in(chosen, rule)
+        row = GrowthDraft(table, None).row()
+        assert row is not None
+        files = [(file, number) for file in row.growth.files]
+        statements = row.growth.statements(number)
+        recorder.journal.ask(lambda store: store.write(statements, files))
+
+    # -- what has changed ------------------------------------------------------------------------------------
+
+    def _begins_anew(self, recorded: RecordedJob, options: RecordOptions, code_hash: str) -> bool:
+        redo = options.redo
+        if redo is not None and not isinstance(redo, str) and recorded.rule == IdRule.POSITION and redo:
+            raise ValueError(
+                f"redo: expected 'failed', 'changed-code' or 'all' for an open job whose items have no ids, got "
+                f"{shown(redo)}: what an item that runs again adds could not be told from what it had added before"
+            )
+        other_version = options.version is not None and options.version != recorded.version
+        return other_version or redo == "all" or (redo == "changed-code" and differs(recorded.code_hash, code_hash))
+
+    def _warn_of_changes(self, recorded: RecordedJob, reader: Reader, options: RecordOptions, code_hash: str) -> None:
+        is_other_code = differs(recorded.code_hash, code_hash) and options.version is None
+        self._check(reader, recorded, is_other_code=is_other_code, strict=options.strict)
+
+
+def _check_is_open(recorded: RecordedJob, reader: Reader) -> None:
+    if not recorded.is_open:
+        kind = "a job with a list" if recorded.generation is None else "a stream"
+        raise JournalMismatchError(
+            f"job {recorded.id!r} in {reader.path}: expected an open one, got {kind}; nothing was changed; take "
+            "another id, or clear_job() it"
+        )

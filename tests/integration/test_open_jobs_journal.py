@@ -1,0 +1,526 @@
+"""Open jobs of a queue with a journal, with real workers: killed, run again, looked at, and refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mpqueue
+from mpqueue import JobQueue, current_item
+from mpqueue._cli.command_line import main
+from mpqueue._parent.journal.journal_file import folder_of
+from mpqueue._parent.journal.journal_reader import Reader
+from mpqueue.errors import JobFullError, JournalError, JournalMismatchError
+from mpqueue.status import ItemStatus, JobStatus
+from tests.support import handlers as do
+from tests.support.programs import write_program
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run.db"
+
+
+class Calls:
+    """A handler that writes down each call: a number brings its halves along, a mapping those of its id below 16."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "calls"
+        self.healed = folder / "healed"
+
+    def __call__(self, item: Any) -> Any:
+        with self.file.open("a") as file:
+            file.write(f"{item['id'] if isinstance(item, dict) else item}\n")
+        if isinstance(item, dict):
+            number = item["id"]
+            current_item().add([{"id": n} for n in (2 * number, 2 * number + 1) if n < 16])
+            return number
+        if item == 5 and not self.healed.exists():
+            raise ValueError("five")
+        if item > 1:
+            current_item().add([item // 2, item - item // 2])
+        return item
+
+    def take(self) -> list[str]:
+        """The calls since the last time."""
+        calls = self.file.read_text().split() if self.file.exists() else []
+        self.file.unlink(missing_ok=True)
+        return calls
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Calls:
+    return Calls(tmp_path)
+
+
+def finish(path: Path, calls: Any, items: Any, job_id: str = "j", **options: Any) -> Any:
+    """The same program each time: half of the items at first, the others one by one."""
+    with JobQueue(2, journal=path, max_retries=0) as queue:
+        items = [*items]
+        job = queue.create_job(job_id, items[: len(items) // 2], calls, open=True, **options)
+        run = queue.start(job_id)
+        for item in items[len(items) // 2 :]:
+            queue.add_items(job_id, [item])
+        queue.seal(job_id)
+        run.result()
+        assert len(job.results) == job.total
+        return job
+
+
+# -- run again ---------------------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import os, sys
+from mpqueue import JobQueue, current_item
+
+def note(name, what):
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(fd, f"{what}\\n".encode())
+    os.close(fd)
+
+def split(number):
+    note("calls", f"number {number}")
+    if number > 1:
+        current_item().add([number // 2, number - number // 2])
+    return number
+
+def links(page):
+    note("calls", f"page {page['id']}")
+    current_item().add([{"id": n} for n in (2 * page["id"], 2 * page["id"] + 1) if n < 200])
+    return page["id"]
+
+if __name__ == "__main__":
+    with JobQueue(2, journal="run.db") as queue:
+        numbers = queue.create_job("numbers", [40], split, open=True)
+        pages = queue.create_job("pages", handler=links, open=True)
+        queue.on("job:progress", lambda told: told.job_id == "pages" and note("told", f"page {told.item.id}"))
+        runs = [queue.start("numbers"), queue.start("pages")]
+        for n in range(1, 13):
+            queue.add_items("numbers", [n, n])
+            queue.add_items("pages", [{"id": n}])
+            note("added", n)
+        queue.seal("numbers"), queue.seal("pages")
+        [run.result() for run in runs]
+        note("results", f"{sorted(numbers.results)} {sorted(pages.results)}")
+"""
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.long)])
+def test_a_program_that_is_killed_anywhere_loses_nothing_and_repeats_nothing(tmp_path: Path, seed: int) -> None:
+    chance, told, ended = random.Random(seed), set[str](), False
+    program, file = write_program(tmp_path, PROGRAM), tmp_path / "calls"
+    kills = [chance.choice((0, 1, 20, 100, 200)) for _ in range(4)]
+    while not ended:
+        done = len(lines(file))
+        started = subprocess.Popen([sys.executable, str(program)], cwd=tmp_path, stdin=subprocess.DEVNULL)
+        if kills:
+            most = done + kills.pop()
+            wait_until(partial(is_far, file, most, started))
+            started.send_signal(signal.SIGKILL)
+        ended = started.wait(60) == 0
+        assert not told.intersection(lines(file)[done:]), "what was told as ended does not run again"
+        told = {*lines(tmp_path / "told")}
+        there = Reader(str(tmp_path / "run.db"))
+        pages = there.find("pages")
+        assert pages is not None
+        ids = set(there.table(pages).ids or ())
+        assert ids >= {int(added) for added in lines(tmp_path / "added")}, "what was added is on disk"
+    numbers = [40, *(n for n in range(1, 13) for _ in range(2))]
+    assert (tmp_path / "results").read_text() == f"{sorted(halves(numbers))} {[*range(1, 200)]}\n"
+
+
+def is_far(file: Path, most: int, program: subprocess.Popen[bytes]) -> bool:
+    return len(lines(file)) > most or program.poll() is not None
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def halves(numbers: list[int]) -> list[int]:
+    """All that comes of these."""
+    return [
+        n for number in numbers for n in [number, *halves([number // 2, number - number // 2] if number > 1 else [])]
+    ]
+
+
+@pytest.mark.parametrize("items", [[8, 3, 8, 1], [{"id": 1}, {"id": 9}]], ids=["values", "ids"])
+def test_the_same_program_again_runs_nothing_and_more_items_run(path: Path, calls: Calls, items: list[Any]) -> None:
+    first = finish(path, calls, items)
+    assert len(calls.take()) == first.total
+    again = finish(path, calls, items)
+    assert (calls.take(), again.results, again.status) == ([], first.results, JobStatus.COMPLETED)
+    more = [*items, 2] if items[0] == 8 else [*items, {"id": 20}]
+    third = finish(path, calls, more)
+    assert len(calls.take()) == third.total - first.total > 0
+
+
+def test_a_sink_gets_the_rows_of_both_runs(path: Path, calls: Calls, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    for items in ([3], [3, 2]):
+        with JobQueue(2, journal=path) as queue:
+            queue.create_job("j", items, calls, open=True, results=mpqueue.sinks.jsonl(rows, columns=["result"]))
+            queue.seal("j")
+            queue.start("j").result()
+        results = [json.loads(line)["result"] for line in lines(rows)]
+        assert sorted(results) == sorted(halves(items))
+    assert len(calls.take()) == len(halves([3, 2]))
+
+
+def test_it_counts_what_is_new(path: Path, calls: Calls) -> None:
+    finish(path, calls, [4, 4])
+    with JobQueue(1, journal=path) as queue:
+        job = queue.create_job("j", handler=calls, open=True, max_waiting=1)
+        assert (job.total, job.completed, job.status) == (14, 14, JobStatus.PENDING)
+        assert queue.add_items("j", [4]) == 0
+        assert queue.add_items("j", [4], wait=False) == 0
+        with pytest.raises(JobFullError, match="got 3; none was added"):
+            queue.add_items("j", [4, 4, 4])
+        assert queue.add_items("j", [4]) == 1
+        queue.seal("j")
+        assert queue.start("j").result().total == 21
+    recorded = Reader(str(path)).find("j")
+    assert recorded is not None
+    assert (recorded.total, recorded.completed, recorded.status) == (21, 21, JobStatus.COMPLETED)
+
+
+@pytest.mark.parametrize("way", ["cancel", "drain"])
+def test_what_handlers_had_added_runs_although_nobody_adds_it_again(path: Path, tmp_path: Path, way: str) -> None:
+    gate = Gate(tmp_path)
+    work = partial(add_and_wait, gate)
+    with JobQueue(1, journal=path) as queue:
+        job = queue.create_job("j", ["a"], work, open=True)
+        queue.start("j")
+        wait_until(lambda: job.total == 4)
+        gate.wait_for("1")
+        if way == "drain":
+            queue.drain(0.0)
+        else:
+            queue.cancel("j", kill=True)
+    gate.open()
+    with JobQueue(1, journal=path) as queue:
+        job = queue.create_job("j", handler=work, open=True)
+        assert (job.total, job.completed) == (4, 1)
+        queue.seal("j")
+        assert queue.start("j").result().results == ["a", "1", "2", "3"]
+
+
+def add_and_wait(gate: Gate, item: str) -> str:
+    if item == "a":
+        current_item().add("123")
+    else:
+        do.block_until_told(gate)(item)
+    return item
+
+
+# -- odd items and results ---------------------------------------------------------------------------------------------
+
+
+class Odd:
+    """Of a class of its own, and equal to others by its text."""
+
+    def __init__(self, text: str, ballast: int = 0) -> None:
+        self.text, self.ballast = text, b"x" * ballast
+
+
+def bring_odd_ones(calls: Calls, item: Odd) -> Any:
+    with calls.file.open("a") as file:
+        file.write(f"{item.text}\n")
+    if item.text == "maker":
+        current_item().add([Odd("small"), Odd("big", 400_000), Odd("last")])
+    if item.text == "last" and not calls.healed.exists():
+        raise ValueError("not yet")
+    return item.text
+
+
+def test_items_of_any_class_and_size_are_there_again(path: Path, calls: Calls) -> None:
+    work = partial(bring_odd_ones, calls)
+    first = finish(path, work, [Odd("maker"), Odd("huge", 500_000)])
+    assert (first.completed, first.failed) == (4, 1)
+    assert len([*folder_of(str(path)).iterdir()]) == 2
+    calls.take()
+    calls.healed.touch()
+    with JobQueue(1, journal=path, max_retries=0) as queue:
+        assert sorted(len(item.payload.ballast) for item in queue.load_job("j").items) == [0, 0, 0, 400_000, 500_000]
+        assert queue.prune().items == 0
+        assert len([*folder_of(str(path)).iterdir()]) == 2
+        again = queue.retry_failed("j").result()
+        assert (again.completed, calls.take()) == (5, ["last"])
+        queue.clear_job("j")
+        assert not folder_of(str(path)).exists() or not [*folder_of(str(path)).iterdir()]
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM added_items").fetchone() == (0,)
+    connection.close()
+
+
+def test_a_maker_whose_result_can_not_be_kept_runs_again_and_adds_again(path: Path, calls: Calls) -> None:
+    work = partial(return_unkept, calls)
+    first = finish(path, work, ["maker"])
+    assert Counter(calls.take()) == {"maker": 1, "child": 2}
+    again = finish(path, work, ["maker"])
+    assert Counter(calls.take()) == {"maker": 1, "child": 2}
+    assert first.total == again.total == 3
+    with JobQueue(1, journal=path) as queue:
+        assert queue.prune().items == 0
+        assert queue.load_job("j").total == 3
+
+
+def return_unkept(calls: Calls, item: str) -> Any:
+    with calls.file.open("a") as file:
+        file.write(f"{item}\n")
+    if item == "maker":
+        current_item().add(["child", "child"])
+        return Unkept()
+    return item
+
+
+class Unkept:
+    """Comes home, and can't be pickled there."""
+
+    def __init__(self) -> None:
+        self.home = os.getpid()
+
+    def __getstate__(self) -> Any:
+        if os.getpid() != self.home:
+            raise TypeError("not twice")
+        return self.__dict__
+
+
+def test_items_need_an_identity_or_an_id(path: Path) -> None:
+    with JobQueue(1, journal=path) as queue:
+        job = queue.create_job("j", handler=do.succeed, open=True)
+        for call in (
+            partial(queue.add_items, "j"),
+            lambda items: queue.create_job("k", items, do.succeed, open=True),
+        ):
+            with pytest.raises(TypeError, match="has no identity that stays the same"):
+                call([1, threading.Lock()])
+        assert (job.total, queue.get_job("k")) == (0, None)
+
+
+# -- what is asked for -------------------------------------------------------------------------------------------------
+
+
+def test_failed_items_run_again_in_whatever_way_they_are_told(
+    path: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finish(path, calls, [5, 2]).failed == 1
+    calls.take()
+    assert finish(path, calls, [5, 2]).failed == 1
+    assert calls.take() == []
+    assert finish(path, calls, [5, 2], redo="failed").failed == 1
+    assert calls.take() == ["5"]
+    with JobQueue(2, journal=path, max_retries=0) as queue:
+        assert queue.retry_failed("j").result().failed == 1
+        assert calls.take() == ["5"]
+    calls.healed.touch()
+    assert main(["retry", str(path)]) == 0
+    assert Counter(calls.take()) == Counter(map(str, halves([5])))
+    assert finish(path, calls, [5, 2]).total == 9 + 3
+    assert calls.take() == []
+
+
+def test_a_version_and_redo_all_begin_anew(path: Path, calls: Calls) -> None:
+    finish(path, calls, [3], version="1")
+    for options in ({"version": "2"}, {"version": "2", "redo": "all"}):
+        calls.take()
+        assert finish(path, calls, [3], **options).results == [3, 1, 2, 1, 1]
+        assert len(calls.take()) == 5
+    assert finish(path, calls, [3], version="2").total == 5
+    assert calls.take() == []
+
+
+def test_items_run_again_by_their_ids(path: Path, calls: Calls) -> None:
+    finish(path, calls, [{"id": 1}])
+    calls.take()
+    assert finish(path, calls, [{"id": 1}], redo=[2, 15]).completed == 15
+    assert sorted(calls.take()) == ["15", "2"]
+    with pytest.raises(ValueError, match="expected ids of the job's items, got 77"):
+        finish(path, calls, [{"id": 1}], redo=[77])
+    finish(path, calls, [3], "values")
+    with pytest.raises(
+        ValueError, match="expected 'failed', 'changed-code' or 'all' for an open job whose items have no"
+    ):
+        finish(path, calls, [3], "values", redo=[0])
+
+
+def test_what_an_open_job_has_not_is_refused_and_nothing_is_changed(path: Path, calls: Calls) -> None:
+    finish(path, calls, [3])
+    before = path.read_bytes()
+    anything: Any = None
+    with JobQueue(1, journal=path) as queue:
+        anything = queue
+        for options in ({"update": True}, {"key": str}):
+            with pytest.raises(ValueError, match="expected none for an open job"):
+                anything.create_job("j", [3], calls, open=True, **options)
+        for refused in (queue.create_job, queue.plan_job):
+            with pytest.raises(JournalMismatchError, match="expected a job with a list of items, got an open one"):
+                refused("j", [3], calls)
+        with pytest.raises(JournalMismatchError, match="seems to have changed"):
+            queue.create_job("j", [3], do.succeed, open=True, strict=True)
+        with pytest.raises(TypeError, match="items\\[0\\]"):
+            queue.create_job("j", [{"id": threading.Lock()}], calls, open=True)
+    assert path.read_bytes() == before
+    with JobQueue(1, journal=path) as queue:
+        queue.run("ab", do.succeed, id="list")
+    list_instead = pytest.raises(JournalMismatchError, match="expected an open one, got a job with a list")
+    with JobQueue(1, journal=path) as queue, list_instead:
+        queue.create_job("list", ["a"], do.succeed, open=True)
+    assert [*mpqueue.imap(do.succeed, "ab", journal=path, job_id="stream")] == ["a", "b"]
+    with pytest.raises(JournalMismatchError, match="expected a stream"):
+        mpqueue.imap(do.succeed, "ab", journal=path, job_id="j")
+    with JobQueue(1, journal=path) as queue, pytest.raises(JournalMismatchError, match="got a stream"):
+        queue.create_job("stream", ["a"], do.succeed, open=True)
+
+
+def test_it_is_looked_at_as_any_job(
+    path: Path, calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(path, calls, [5, {"x": 1}, 2][::2])
+    assert main(["status", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["completed_with_errors", "3", "1", "4", "j"]
+    assert main(["failures", str(path)]) == 0
+    assert "five" in capsys.readouterr().out
+    assert main(["export", str(path), "-o", str(tmp_path / "rows.jsonl")]) == 0
+    assert len(lines(tmp_path / "rows.jsonl")) == 4
+    assert main(["prune", str(path)]) == 0
+    with JobQueue(1, journal=path) as queue:
+        job = queue.load_job("j")
+        assert [(item.payload, item.status) for item in job.items] == [
+            (5, ItemStatus.FAILED), (2, ItemStatus.COMPLETED), (1, ItemStatus.COMPLETED), (1, ItemStatus.COMPLETED)
+        ]  # fmt: skip
+        assert job.items[1].replay() == 2
+
+
+def test_others_look_at_it_while_it_grows(path: Path, tmp_path: Path) -> None:
+    gate, reader = Gate(tmp_path), Reader(str(path))
+    with JobQueue(2, journal=path) as queue:
+        queue.create_job("j", ["a"], partial(add_and_wait, gate), open=True)
+        line = reader.find("j")
+        assert line is not None
+        job = queue._jobs.find("j").book
+        queue.start("j")
+        wait_until(lambda: job.completed == 1)
+        assert len(reader.table(line)) == 1  # as many as there were, whatever is told of others by now
+        gate.open()
+        queue.seal("j")
+    assert len(reader.table(line)) == 1
+    line = reader.find("j")
+    assert line is not None
+    assert len(reader.table(line)) == 4
+
+
+# -- damage, and a disk that fills -------------------------------------------------------------------------------------
+
+
+def test_damaged_items_are_refused_and_damaged_ends_run_again(path: Path, calls: Calls) -> None:
+    finish(path, calls, [3, 1])
+    calls.take()
+    flip(path, "chunks", 0)
+    assert finish(path, calls, [3, 1]).completed == 6
+    assert 0 < len(calls.take()) <= 6
+    assert finish(path, calls, [3, 1]).total == 6
+    assert calls.take() == []
+    flip(path, "added_items", 1)
+    with JobQueue(1, journal=path) as queue:
+        for look in (partial(queue.create_job, "j", [3], calls, open=True), partial(queue.load_job, "j")):
+            with pytest.raises(
+                JournalError, match="items of an open job: expected it as it was written, got something"
+            ):
+                look()
+        queue.run("a", do.succeed, id="bystander")
+    assert finish(path, calls, [3, 1], redo="all").total == 6
+
+
+def flip(path: Path, table: str, nth: int) -> None:
+    with sqlite3.connect(path) as connection:
+        number, body = connection.execute(f"SELECT number, body FROM {table} ORDER BY number").fetchall()[nth]
+        flipped = bytearray(body)
+        flipped[-2] ^= 4
+        connection.execute(f"UPDATE {table} SET body = ? WHERE number = ?", (bytes(flipped), number))
+    connection.close()
+
+
+@pytest.mark.parametrize("end", ["room", "close"])
+def test_a_full_disk_is_told_to_who_adds(path: Path, end: str) -> None:
+    lost = pytest.raises(JournalError) if end == "close" else contextlib.nullcontext()
+    with lost, JobQueue(1, journal=path) as queue:
+        journal = queue._engine.recorder.journal  # type: ignore[union-attr]
+        job = queue.create_job("j", ["a"], do.succeed, open=True)
+        run = queue.start("j")
+        wait_until(lambda: job.completed == 1)
+        journal.ask(limited)
+        with pytest.raises(JournalError, match=r"room on the disk.*The items are added, and not on disk yet"):
+            queue.add_items("j", ["b" * 100_000])
+        with pytest.raises(JournalError, match="room on the disk"):
+            queue.add_items("j", ["c"])
+        assert job.total == 2
+        if end == "room":
+            journal._store._connection.execute("PRAGMA max_page_count=1000000")
+            wait_until(lambda: queue._engine.recorder.trouble is None)  # type: ignore[union-attr]
+            queue.add_items("j", ["c"])
+            queue.seal("j")
+            assert run.result().total == 3
+    found = Reader(str(path)).find("j")
+    assert found is not None
+    assert found.total == (3 if end == "room" else 1)
+
+
+def limited(store: Any) -> None:
+    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+    store._connection.execute(f"PRAGMA max_page_count={pages}")
+
+
+def test_the_end_of_the_queue_is_told_to_who_adds(path: Path) -> None:
+    outcome: list[Any] = []
+    queue = JobQueue(1, journal=path)
+    queue.create_job("j", handler=do.succeed, open=True)
+    recorder = queue._engine.recorder
+    assert recorder is not None
+    stop, go = threading.Event(), threading.Event()
+
+    def hold(store: Any) -> None:
+        stop.set()
+        go.wait(60)
+        store.write = refuse
+
+    asker = threading.Thread(target=recorder.journal.ask, args=(hold,))
+    asker.start()
+    stop.wait(60)
+    adder = threading.Thread(target=keep_error, args=(partial(queue.add_items, "j", ["a"]), outcome))
+    adder.start()
+    wait_until(lambda: bool(recorder._awaited))
+    closer = threading.Thread(target=keep_error, args=(queue.close, outcome))
+    closer.start()
+    go.set()
+    for thread in (asker, adder, closer):
+        thread.join(60)
+    assert [type(each) for each in outcome] == [JournalError] * 2
+
+
+def refuse(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def keep_error(call: Callable[[], object], outcome: list[Any]) -> None:
+    try:
+        outcome.append(call())
+    except Exception as error:
+        outcome.append(error)
