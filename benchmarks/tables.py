@@ -247,6 +247,7 @@ def coordinator(record: Record) -> Table:
         rows.append(
             [
                 f"{lanes:,}",
+                seconds(step) if (step := best(record, name, MPQueue.name, "step")) else "",
                 seconds(handle),
                 seconds(total),
                 f"{100 * lanes * total / CHUNK:,.0f} %",
@@ -255,6 +256,7 @@ def coordinator(record: Record) -> Table:
         )
     headings = (
         "workers",
+        "scheduler, a step",
         "scheduler, a chunk",
         "coordinator, a chunk",
         f"busy, at {seconds(CHUNK)} a chunk",

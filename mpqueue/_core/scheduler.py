@@ -163,13 +163,12 @@ class Scheduler:
         stopping.begin(books, job)
         books.commands.append(AnnounceStarted(job))
         fleet.start_again(books)
-        if books.init_error is not None and not any(lane.state is LaneState.READY for lane in books.lanes):
+        if books.init_error is not None and not books.ready:
             fleet.fail_for_initializer(books)
         outcomes.finish_if_over(books, job)
 
     def _begin_timing(self, job: JobBook) -> None:
-        lanes = self.books.lanes
-        job.timings.begin(self.books.now, len(lanes), [lane.number for lane in lanes if lane.state is LaneState.READY])
+        job.timings.begin(self.books.now, len(self.books.lanes), self.books.ready)
         if len(self.books.jobs) > 1:
             for other in self.books.jobs.values():
                 other.timings.shared = True
@@ -276,8 +275,8 @@ class Scheduler:
     def _flag_lanes(self, job: JobBook) -> None:
         """Make the flags of the lanes that hold the job's chunks say what the job's state is."""
         wanted = (job.number, job.paused, job.cancelled)
-        for lane in self.books.lanes:
-            if lane.job is job and lane.state is LaneState.READY:
+        for lane in self.books.members(job.lanes):
+            if lane.state is LaneState.READY:
                 lane.flags = wanted if job.paused or job.cancelled else None
                 self.books.commands.append(SetFlags(lane.number, *wanted))
 

@@ -9,7 +9,7 @@ from mpqueue._core.rules import isolation
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, LaneBook, LaneState
-from mpqueue._core.state.pending import LongestFirst, PendingItems
+from mpqueue._core.state.pending import Care, LongestFirst, PendingItems
 from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._core.state.timer_heap import Timer, TimerKind
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY, JobStatus
@@ -102,8 +102,7 @@ def waiting_items(pending: PendingItems) -> list[int]:
 def _check_lane(books: Books, lane: LaneBook, timers: list[Timer]) -> None:
     chunks, job = lane.chunks, lane.job
     assert len(chunks) <= CHUNKS_PER_LANE
-    depths = [depth for depth, numbers in enumerate(books.at_depth) if lane.number in numbers]
-    assert depths == [len(chunks)], "a lane is counted once, among those that hold as many chunks"
+    _check_sets(books, lane)
     assert all(chunk.job is job for chunk in chunks), "a lane holds chunks of one job at a time"
     assert not chunks or lane.state in (LaneState.READY, LaneState.DYING)
     numbers = [chunk.number for chunk in chunks]
@@ -128,6 +127,30 @@ def _check_lane(books: Books, lane: LaneBook, timers: list[Timer]) -> None:
     assert (lane.verdict is None) or lane.state is LaneState.DYING
 
 
+def _check_sets(books: Books, lane: LaneBook) -> None:
+    """The lane is in the sets that it belongs to, and in no other."""
+    ready, held = lane.state is LaneState.READY, [chunk.care for chunk in lane.chunks]
+    worn = books.worn_out(lane)
+    belongs = {
+        "ready": ready,
+        "free": ready and not held and not worn,
+        "spent": ready and not held and worn,
+        "at_work": bool(held),
+        "exclusive": max(held, default=Care.NONE) >= Care.ISOLATED,
+    }
+    assert belongs == {name: getattr(books, name) & lane.bit != 0 for name in belongs}
+    assert all(not lanes & lane.bit or fate == lane.fate for fate, lanes in books.fates.items())
+    assert lane.fate is None or books.fates[lane.fate] & lane.bit
+    for job in books.jobs.values():
+        follows = ready and len(held) == 1 and held[0] < Care.ALONE and job.number in lane.proven and not worn
+        assert (job.lanes & lane.bit != 0) == (job is lane.job)
+        assert (job.lanes_to_follow & lane.bit != 0) == (job is lane.job and follows)
+        assert job.lanes_used & lane.bit or job.number not in lane.loaded
+        if job is lane.job and ready and all(chunk.settling is None for chunk in lane.chunks):
+            loose = any(chunk.unclaimed or chunk.stretch > 1 for chunk in lane.chunks)
+            assert job.lanes_to_rob & lane.bit or not loose
+
+
 def _check_flags(lane: LaneBook, job: JobBook | None) -> None:
     """A lane that holds chunks of a paused or cancelled job has its flags set, any other has not."""
     stopped = job is not None and (job.paused or (job.cancelled and job.active))
@@ -147,6 +170,9 @@ def _has_timer(timers: list[Timer], kind: TimerKind, lane: LaneBook, due: float)
 def _check_lanes_of(books: Books, job: JobBook) -> None:
     chunks = [chunk for lane in books.lanes for chunk in lane.chunks if chunk.job is job]
     assert job.chunks_out == len(chunks)
+    if job.busy is not None:
+        left = sum(max(0.0, lane.free_at - books.now) for lane in books.lanes if lane.job is job)
+        assert math.isclose(job.busy.left(books.now), left, abs_tol=EPSILON)
     assert job.lanes_held == sum(lane.job is job for lane in books.lanes)
     assert job.items_out == sum(chunk.end - chunk.reported for chunk in chunks)
     assert math.isclose(job.seconds_expected, sum(chunk.expected for chunk in chunks), abs_tol=EPSILON)

@@ -34,7 +34,7 @@ class Run:
         self.book = JobBook(1, job_id, make_table(items), JobOptions(RetryPolicy(), **options), None)
         self.book.status, self.book.started_at = JobStatus.RUNNING, 1e9
         self.timings = self.book.timings
-        self.timings.begin(START, lanes, range(lanes) if ready else ())
+        self.timings.begin(START, lanes, (1 << lanes) - 1 if ready else 0)
         self._next = 0
         self._numbers = 0
 

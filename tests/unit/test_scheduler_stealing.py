@@ -89,8 +89,8 @@ def test_the_chunk_that_runs_is_shared_although_the_one_behind_it_is_gone_alread
         chunk.end = end
         books.add_chunk(lane, chunk)
     for each in books.lanes:
-        each.state = LaneState.READY
-    job.status, job.sizer.seconds_per_item, lane.steal_wanted = JobStatus.RUNNING, 0.001, True
+        fleet.books.enter(each, LaneState.READY)
+    job.status, job.sizer.seconds_per_item, books.look_to_rob = JobStatus.RUNNING, 0.001, lane.bit
     stealing.judge(books, lane, Claim(1, Phase.RUNNING, 0, 4, 0.0), books.now)
     assert books.commands == [LowerLimit(0, 1, 12)]
 
@@ -104,7 +104,7 @@ def lane_with_chunks(fleet: FakeLanes, *sizes: int) -> tuple[LaneBook, list[Chun
         start += size
     job.pending.take(start)
     for each in fleet.books.lanes:
-        each.state = LaneState.READY
+        fleet.books.enter(each, LaneState.READY)
     fleet.books.jobs[job.number] = job
     job.status, job.sizer.seconds_per_item = JobStatus.RUNNING, 0.0001
     return lane, chunks
@@ -119,7 +119,7 @@ def test_a_chunk_that_ran_to_its_end_unseen_is_not_taken_although_its_report_is_
     """When the limit has settled the worker is at its next chunk, so its claim says nothing of the one before."""
     fleet = FakeLanes(2)
     lane, (first, second) = lane_with_chunks(fleet, 20, 20)
-    fleet.books.now, lane.steal_wanted = 1.0, True
+    fleet.books.now, fleet.books.look_to_rob = 1.0, lane.bit
     stealing.judge(fleet.books, lane, Claim(1, Phase.RUNNING, 0, 5, 0.5), fleet.books.now)
     assert LowerLimit(0, 1, 5) in fleet.books.commands
     observe_after_settling(fleet, lane, Claim(2, Phase.RUNNING, 0, 0, 1.001))
@@ -130,7 +130,7 @@ def test_a_chunk_that_ran_to_its_end_unseen_is_not_taken_although_its_report_is_
 def test_what_has_run_is_not_taken_while_its_results_are_pickled() -> None:
     fleet = FakeLanes(2)
     lane, (chunk,) = lane_with_chunks(fleet, 20)
-    fleet.books.now, lane.steal_wanted = 1.0, True
+    fleet.books.now, fleet.books.look_to_rob = 1.0, lane.bit
     stealing.judge(fleet.books, lane, Claim(1, Phase.PACKING, 1, 8, 0.5), fleet.books.now)
     observe_after_settling(fleet, lane, Claim(1, Phase.PACKING, 2, 8, 0.9))
     assert chunk.end == 8

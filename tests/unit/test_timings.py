@@ -117,7 +117,7 @@ def test_a_new_run_begins_anew() -> None:
     run = Run()
     run.chunk(0, 1)
     run.end(1)
-    run.timings.begin(START + 10, 1, [0])
+    run.timings.begin(START + 10, 1, 0b1)
     assert parts(run.timings.until(START + 12).sums) == {"idle": 2}
     assert not list(run.timings.spans())
     assert not run.timings.events

@@ -63,9 +63,9 @@ def item_dropped(books: Books, message: ItemDropped) -> None:
     job, index = message.job, message.index
     if not job.active or job.table.ended(index):
         return
-    for lane in books.lanes:
+    for lane in books.members(job.lanes):
         for chunk in lane.chunks:
-            if chunk.job is job and index in chunk.indices[chunk.reported : chunk.end]:
+            if index in chunk.indices[chunk.reported : chunk.end]:
                 if message.kill:
                     job.dropped.add(index)
                     overdue.take_back(books, lane)

@@ -14,7 +14,8 @@ from mpqueue._core.rules import fleet, isolation, reports
 from mpqueue._core.rules.overdue import watch_lane
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
+from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
+from mpqueue._core.state.lane_sets import members
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.timer_heap import TimerKind
 
@@ -28,10 +29,9 @@ APART_ALONE = 60.0
 
 def dispatch(books: Books) -> None:
     """Give every lane that has room something to do; empty lanes first, so that no item waits needlessly."""
-    if books.workers_wear_out:
-        for lane in books.lanes_at(0):
-            if lane.state is LaneState.READY and books.worn_out(lane) and not lane.forgetting:
-                fleet.recycle(books, lane)
+    for lane in books.members(books.spent) if books.spent else ():
+        if not lane.forgetting:
+            fleet.recycle(books, lane)
     books.held = False
     if not any(job.runnable for job in books.jobs.values()):
         return
@@ -49,25 +49,62 @@ def _feed_lanes(books: Books) -> None:
         _feed_few(books, most)
         return
     # Once more where the first round may have sent the last suspects, for which others had to stand back.
-    for depth in (*[0] * books.has_suspects, *range(CHUNKS_PER_LANE)):
-        for lane in books.lanes_at(depth):
-            if lane.state is LaneState.READY and not books.worn_out(lane):
-                _feed(books, lane)
+    for _ in range(2 if books.has_suspects else 1):
+        _feed_free(books)
+    _feed_behind(books)
+
+
+def _feed_free(books: Books) -> None:
+    """Give the lanes that have nothing to do a chunk each, as long as there is a job that may have more lanes."""
+    for number in members(books.free):
+        if not _feed(books, books.lanes[number]) and not any(map(_may_have_more_lanes, books.jobs.values())):
+            return
+
+
+def _may_have_more_lanes(job: JobBook) -> bool:
+    """False where no lane that has nothing to do may have the job's next items."""
+    most = job.options.max_lanes
+    return (most is None or job.lanes_held < most) and job.runnable and job.next_care <= Care.ISOLATED
+
+
+def _feed_behind(books: Books) -> None:
+    """Give lanes a second chunk, so that they need not wait when they are through with the first."""
+    lanes = 0
+    for job in books.jobs.values():
+        if job.lanes_to_follow and job.sizer.may_prefetch and job.runnable and not _stands_back(books, job):
+            lanes |= job.lanes_to_follow
+    for number in members(lanes):
+        _feed(books, books.lanes[number])
+
+
+def _stands_back(books: Books, job: JobBook) -> bool:
+    """True where each lane that holds a chunk of the job would rather serve another job next."""
+    if len(books.jobs) == 1 or books.has_suspects or job.stage is not None:
+        return False
+    best = (-job.options.priority, job.lanes_held - 1, job.seconds_used + job.seconds_expected - STICKINESS, job.number)
+    return any(
+        other is not job
+        and other.stage is None
+        and not other.setups
+        and _may_have_more_lanes(other)
+        and (-other.options.priority, other.lanes_held, other.seconds_used + other.seconds_expected, other.number)
+        < best
+        for other in books.jobs.values()
+    )
 
 
 def _feed_few(books: Books, most: int) -> None:
     """Let so many lanes work at a time, one chunk each: those that do now, and others."""
-    for lane in books.lanes_at(0):
-        if len(books.lanes) - len(books.at_depth[0]) >= most:
+    for number in members(books.free):
+        if books.at_work.bit_count() >= most:
             books.held = True
             return
-        if books.idle(lane):
-            _feed(books, lane)
+        _feed(books, books.lanes[number])
 
 
 def _run_apart(books: Books) -> bool:
     """True where an item runs apart, or waits for it: then nothing else may begin."""
-    if any(_is_alone(books, chunk) for lane in books.lanes for chunk in lane.chunks):
+    if any(_is_alone(books, chunk) for lane in books.members(books.exclusive) for chunk in lane.chunks):
         return True
     job = _next_apart(books)
     if job is None:
@@ -76,7 +113,7 @@ def _run_apart(books: Books) -> bool:
     if books.apart_since is None:
         books.apart_since = books.now
         books.timers.add(books.now + APART_PATIENCE, TimerKind.APART)
-    if books.now < books.apart_since + APART_PATIENCE and len(books.at_depth[0]) < len(books.lanes):
+    if books.now < books.apart_since + APART_PATIENCE and books.at_work:
         return True
     lanes = [
         lane
@@ -128,10 +165,11 @@ def _next_apart(books: Books) -> JobBook | None:
     return job
 
 
-def _feed(books: Books, lane: LaneBook) -> None:
+def _feed(books: Books, lane: LaneBook) -> bool:
+    """Send the lane its next chunk; False where there is none for it."""
     held = lane.job
     if held is not None and not _may_queue_behind(lane, held):
-        return
+        return False
     # A job all of whose waiting items were cancelled has nothing to send: the next one's turn.
     while (job := _choose(books, lane)) is not None and (held is None or job is held):
         room = books.room(lane, job)
@@ -142,8 +180,11 @@ def _feed(books: Books, lane: LaneBook) -> None:
             size = min(size, room)
         if job.stage is not None:
             size = min(size, job.stage.room)
-        if _send(books, lane, job, size, Care.ISOLATED if held is None else Care.CAREFUL) or held is not None:
-            return
+        if _send(books, lane, job, size, Care.ISOLATED if held is None else Care.CAREFUL):
+            return True
+        if held is not None:
+            return False
+    return False
 
 
 def _size(books: Books, lane: LaneBook, job: JobBook) -> int:

@@ -46,7 +46,7 @@ def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
     books.ever_ready = True
     lane.pid = message.pid
     lane.ready_at = books.now
-    lane.fate = message.fate
+    books.share_fate(lane, message.fate)
     if books.has_initializer:
         lane.asked(books.now)
         books.commands.append(InitializeLane(lane.number, lane.generation))
@@ -57,7 +57,7 @@ def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
 
 def lane_absent(books: Books, lane: LaneBook, _message: LaneAbsent) -> None:
     """There is no room for a worker now: the others do without it."""
-    lane.state = LaneState.ABSENT
+    books.enter(lane, LaneState.ABSENT)
     books.absent.add(lane.number)
     _nobody_there(books)
     for job in list(books.jobs.values()):
@@ -74,7 +74,7 @@ def lane_initialized(books: Books, lane: LaneBook, message: LaneInitialized) -> 
     books.let_go(books.init_error)
     books.init_error, books.init_text = message.failure.error, message.text
     lane.start_failures += 1
-    lane.state = LaneState.DYING
+    books.enter(lane, LaneState.DYING)
     books.commands.append(KillLane(lane.number))
     if not any(other.state in (LaneState.READY, LaneState.STARTING) for other in books.lanes):
         fail_for_initializer(books)
@@ -90,7 +90,7 @@ def fail_for_initializer(books: Books) -> None:
 
 
 def _take_into_service(books: Books, lane: LaneBook) -> None:
-    lane.state = LaneState.READY
+    books.enter(lane, LaneState.READY)
     for job in books.jobs.values():
         job.timings.lane_ready(lane.number, books.now)
     if lane.start_failures == 0:  # else it may be one more that dies at once
@@ -102,7 +102,7 @@ def lanes_wanted(books: Books, message: LanesWanted) -> None:
     while len(books.lanes) < message.count:
         lane = books.add_lane()
         if books.opened:
-            lane.renew()
+            books.renew(lane)
             books.commands.append(StartLane(lane.number, lane.generation))
 
 
@@ -111,9 +111,10 @@ def lanes_resized(books: Books, message: LanesResized) -> None:
 
     The workers that go are those of the lanes with the highest numbers.
     """
-    books.most_lanes = message.count
+    books.most_lanes, books.wears_out = message.count, True
     lanes_wanted(books, LanesWanted(message.count))
     for lane in books.lanes:
+        books.sort_in(lane)
         if not books.is_surplus(lane):
             if books.opened and lane.state is LaneState.ABSENT:
                 books.absent.discard(lane.number)
@@ -128,8 +129,7 @@ def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) ->
     """A worker could not be started: try again after a growing pause."""
     books.absent.discard(lane.number)
     if books.closing and _nothing_is_to_run(books):
-        lane.renew()
-        lane.state = LaneState.DOWN
+        books.renew(lane, LaneState.DOWN)
         return
     books.last_start_error = message.error
     if message.final and not any(
@@ -180,10 +180,7 @@ def _died_in_initializer(books: Books, lane: LaneBook, message: LaneDied) -> Non
 def forget_lanes(books: Books) -> None:
     """All workers are about to be killed: what is on them did not run, and nothing that they say counts any more."""
     for lane in books.lanes:
-        for chunk in list(lane.chunks):
-            books.remove_chunk(lane, chunk)
-        lane.renew()
-        lane.state = LaneState.DOWN
+        books.renew(lane, LaneState.DOWN)
 
 
 def recycle(books: Books, lane: LaneBook) -> None:
@@ -269,14 +266,14 @@ def _nothing_is_to_run(books: Books) -> bool:
 
 
 def _start_now(books: Books, lane: LaneBook) -> None:
-    lane.renew()
+    books.renew(lane)
     if books.is_surplus(lane):
-        lane.state = LaneState.ABSENT
+        books.enter(lane, LaneState.ABSENT)
         books.absent.add(lane.number)
         _nobody_there(books)
         return
     if books.closing and _nothing_is_to_run(books):
-        lane.state = LaneState.DOWN
+        books.enter(lane, LaneState.DOWN)
         return
     books.commands.append(StartLane(lane.number, lane.generation))
     _nobody_there(books)
@@ -284,8 +281,7 @@ def _start_now(books: Books, lane: LaneBook) -> None:
 
 def _start_later(books: Books, lane: LaneBook) -> None:
     pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(lane.start_failures - 1, 30))
-    lane.renew()
-    lane.state = LaneState.DOWN
+    books.renew(lane, LaneState.DOWN)
     books.timers.add(books.now + pause, TimerKind.LANE_START, lane.number, lane.generation)
     _nobody_there(books)
 

@@ -21,12 +21,9 @@ def allows(books: Books, lane: LaneBook, job: JobBook) -> bool:
     groups = job.next_care is Care.ISOLATED
     if lane.fate is None:
         return not (groups and lane.chunks)
+    mates = books.fates[lane.fate] & ~lane.bit
     if groups:
-        return not any(mate.chunks for mate in _mates(books, lane)) and not lane.chunks
-    if any(chunk.isolated for mate in _mates(books, lane) for chunk in mate.chunks):
+        return not mates & books.at_work and not lane.chunks
+    if any(chunk.isolated for mate in books.members(mates & books.exclusive) for chunk in mate.chunks):
         return False
     return not any(other.next_care is Care.ISOLATED and other.runnable for other in books.jobs.values())
-
-
-def _mates(books: Books, lane: LaneBook) -> list[LaneBook]:
-    return [other for other in books.lanes if other is not lane and other.fate == lane.fate]

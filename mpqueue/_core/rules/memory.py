@@ -41,7 +41,7 @@ def memory_read(books: Books, message: MemoryRead) -> None:
 
 def _give_way(books: Books, workers: Sequence[WorkerMemory]) -> None:
     """Kill the largest of the workers that run one item, unless it is the only one that runs anything."""
-    if sum(bool(lane.chunks) for lane in books.lanes) < 2 or any(lane.state is LaneState.DYING for lane in books.lanes):
+    if books.at_work.bit_count() < 2 or any(lane.state is LaneState.DYING for lane in books.lanes):
         return  # one that dies is about to give back what it has
     for worker in sorted(workers, key=lambda worker: -worker.used):
         lane, claim = books.live_lane(worker.lane, worker.generation), worker.claim
@@ -82,7 +82,7 @@ def _judge_between_items(books: Books, lane: LaneBook, used: int, most: int) -> 
     if lane.chunks:
         return  # it sees for itself when it comes to the next item
     if lane.tries > 0:
-        lane.bloated = True
+        books.bloat(lane)
     elif not books.base_warned:
         books.base_warned = True
         books.commands.append(

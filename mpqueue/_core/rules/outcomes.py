@@ -196,7 +196,7 @@ def finish(books: Books, job: JobBook, status: JobStatus) -> None:
     books.jobs.pop(job.number, None)
     books.commands.append(AnnounceFinished(job, status, job.completed, job.failed, job.duration or 0.0))
     clear_flags(books, job)
-    for lane in books.lanes:
+    for lane in books.members(job.lanes_used):
         if lane.loaded.pop(job.number, None) is not None and lane.state is LaneState.READY:
             lane.asked(books.now)
             lane.forgetting += 1
@@ -220,7 +220,7 @@ def _finish_stage(books: Books, job: JobBook) -> None:
 
 def clear_flags(books: Books, job: JobBook) -> None:
     """No lane is told any more that the job is paused or cancelled: it may start again while a chunk is still out."""
-    for lane in books.lanes:
+    for lane in books.members(job.lanes_used):
         if lane.flags is not None and lane.flags[0] == job.number and lane.state is LaneState.READY:
             lane.flags = None
             books.commands.append(SetFlags(lane.number, job.number, False, False))

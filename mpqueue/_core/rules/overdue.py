@@ -9,6 +9,7 @@ from mpqueue._core.messages import LaneBroken, LaneObserved
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState, Verdict, Why
+from mpqueue._core.state.lane_sets import members
 from mpqueue._core.state.machine_sleep import LOOK
 from mpqueue._core.state.timer_heap import TimerKind
 from mpqueue._wire.memory.ledger import Claim, Phase
@@ -74,7 +75,7 @@ def look_again(books: Books) -> None:
     """The clock was looked at, as time has to be; to be done again while any lane has a limit."""
     if books.look_due is not None and books.look_due <= books.now:
         books.look_due = None
-        if any(_is_limited(lane) for lane in books.lanes_at_work()):
+        if any(_is_limited(books.lanes[number]) for number in members(books.at_work)):
             _look_later(books)
 
 
@@ -203,9 +204,8 @@ def give_up(books: Books, lane: LaneBook, why: str) -> None:
 
 def end_running(books: Books, job: JobBook) -> None:
     """Have the workers killed that hold items of the job, which was cancelled: nobody is charged."""
-    for lane in books.lanes:
-        if lane.job is job:
-            take_back(books, lane)
+    for lane in books.members(job.lanes):
+        take_back(books, lane)
 
 
 def take_back(books: Books, lane: LaneBook) -> None:
@@ -221,7 +221,7 @@ def kill(books: Books, lane: LaneBook, verdict: Verdict) -> None:
     """
     if not books.engine.can_kill:
         return
-    lane.state = LaneState.DYING
+    books.enter(lane, LaneState.DYING)
     lane.verdict = verdict
     late = verdict.why in (Why.TIMEOUT, Why.SETUP_TIMEOUT)
     books.commands.append(KillLane(lane.number, dump_stack=late))

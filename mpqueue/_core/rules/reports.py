@@ -31,8 +31,9 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
     if chunk is None:
         return
     job = chunk.job
-    if report.foreign:
-        job.table.live.foreign = True
+    job.table.live.foreign |= report.foreign
+    if report.ended is Ended.MEMORY:
+        books.bloat(lane)
     if report.records:
         job.spoke = True
         books.commands.append(AnnounceRecords(job, lane.number, report.records))
@@ -61,7 +62,6 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
             _take_in(job, indices, report.added)
         record(books, job, indices, results, failures, lane.pid, report.size)
         report.results.clear()  # the books have them: who takes one from there must be the last to hold it
-    lane.bloated |= report.ended is Ended.MEMORY
     if report.ended is Ended.SETUP_FAILED and report.setup_failure is not None:
         setup_failed(books, lane, job, report.setup_failure)
     else:
@@ -71,8 +71,11 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
 
 def _is_good(books: Books, lane: LaneBook, job: JobBook) -> None:
     """The lane's worker runs the job's items."""
-    if job.number in lane.loaded:  # else it has ended meanwhile, and the worker is asked to forget it
+    if (
+        job.number not in lane.proven and job.number in lane.loaded
+    ):  # else it has ended meanwhile, and the worker is asked to forget it
         lane.proven.add(job.number)
+        books.sort_in(lane)
     lane.start_failures = 0
     books.no_lanes_since = None
     job.setups.pop(lane.number, None)

@@ -11,6 +11,7 @@ from mpqueue._core.rules.outcomes import put_back
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
+from mpqueue._core.state.lane_sets import members
 from mpqueue._core.state.timer_heap import TimerKind
 from mpqueue._wire.memory.ledger import SETTLE, Claim, Phase
 from mpqueue.status import JobStatus
@@ -24,14 +25,11 @@ BEGIN_SECONDS = 1.0
 
 def consider(books: Books) -> None:
     """Look for stuck items, where a lane is idle and nothing is pending."""
-    idle = _idle(books)
-    if not idle or not books.engine.can_signal:
+    if not _idle(books) or not books.engine.can_signal:
         return
-    if books.steal_due is not None or any(lane.steal_wanted for lane in books.lanes):
+    if books.steal_due is not None or books.look_to_rob:
         return  # a look is due, or under way
-    due = min(
-        (_worth_a_look(books, lane) for lane in books.lanes_at_work() if _may_lose(books, lane, idle)), default=None
-    )
+    due = min((_worth_a_look(books, lane) for lane in _losers(books)), default=None)
     if due is not None:
         _check_at(books, due)
 
@@ -41,12 +39,10 @@ def check_due(books: Books, due: float) -> None:
     if books.steal_due != due:
         return
     books.steal_due = None
-    idle = _idle(books)
-    if idle:
-        for lane in books.lanes_at_work():
-            if _may_lose(books, lane, idle):
-                lane.steal_wanted = True
-                books.commands.append(ObserveLane(lane.number, lane.generation))
+    if _idle(books):
+        for lane in _losers(books):
+            books.look_to_rob |= lane.bit
+            books.commands.append(ObserveLane(lane.number, lane.generation))
 
 
 def limit_settled(books: Books, lane: LaneBook) -> None:
@@ -64,14 +60,16 @@ def judge(books: Books, lane: LaneBook, claim: Claim, seen_at: float) -> None:
             for earlier in lane.chunks[:at]:  # has run, and nobody looked while it did: its report tells
                 earlier.claimed, earlier.stretch = earlier.end, 0
     _collect(books, lane, seen_at)
-    if lane.steal_wanted:
-        lane.steal_wanted = False
+    if lane.job is not None:
+        lane.job.lanes_to_rob |= lane.bit
+    if books.look_to_rob & lane.bit:
+        books.look_to_rob ^= lane.bit
         idle = _idle(books)
-        if idle and _may_lose(books, lane, idle):
+        if idle and lane.job is not None and _may_be_robbed(books, lane.job) and _may_lose(lane):
             _steal(books, lane, claim, idle)
 
 
-def _steal(books: Books, lane: LaneBook, claim: Claim, idle: list[LaneBook]) -> None:
+def _steal(books: Books, lane: LaneBook, claim: Claim, idle: int) -> None:
     running, job = lane.chunks[0], lane.chunks[0].job
     begun = claim.is_of(running.number)
     stuck = books.now - (claim.since if begun else running.sent_at)
@@ -82,7 +80,8 @@ def _steal(books: Books, lane: LaneBook, claim: Claim, idle: list[LaneBook]) -> 
         if _is_slow(books, job, stuck):
             _lower(books, lane, running, running.end - running.unclaimed)
         elif not later:
-            _lower(books, lane, running, running.end - -(-running.unclaimed * len(idle) // (len(idle) + 1)))
+            thieves = idle.bit_count()
+            _lower(books, lane, running, running.end - -(-running.unclaimed * thieves // (thieves + 1)))
         job.thefts_unbegun += not begun
     if not any(chunk.settling is not None for chunk in lane.chunks):
         # Nothing to gain yet: look again when twice the time has passed.
@@ -94,7 +93,7 @@ def _least_gain(books: Books) -> float:
     return WORTH_STEALING * books.engine.chunk_seconds
 
 
-def _is_worth_stealing(books: Books, lane: LaneBook, claim: Claim, stuck: float, idle: list[LaneBook]) -> bool:
+def _is_worth_stealing(books: Books, lane: LaneBook, claim: Claim, stuck: float, idle: int) -> bool:
     running, job = lane.chunks[0], lane.chunks[0].job
     if not claim.is_of(running.number):
         # Still on its way, it begins by itself. Taken at once it would only be on its way again, and so for ever.
@@ -102,7 +101,7 @@ def _is_worth_stealing(books: Books, lane: LaneBook, claim: Claim, stuck: float,
         return stuck > patience * 2.0 ** min(job.thefts_unbegun, 30)
     if claim.phase is Phase.LOADING:
         # Another lane would have to load as long.
-        return stuck > _least_gain(books) and any(job.number in thief.proven for thief in idle)
+        return stuck > _least_gain(books) and any(job.number in books.lanes[thief].proven for thief in members(idle))
     waiting = sum(chunk.unclaimed for chunk in lane.chunks) * (job.sizer.seconds_per_item or 0.0)
     return waiting >= _least_gain(books) or _is_slow(books, job, stuck)
 
@@ -112,30 +111,43 @@ def _is_slow(books: Books, job: JobBook, stuck: float) -> bool:
     return stuck > max(_least_gain(books), 4 * (job.sizer.seconds_per_item or 0.0))
 
 
-def _idle(books: Books) -> list[LaneBook]:
-    if books.held:
-        return []
-    return [lane for lane in books.lanes_at(0) if books.idle(lane)]
+def _idle(books: Books) -> int:
+    """The lanes that wait for something to do, as a set."""
+    return 0 if books.held else books.free
 
 
-def _may_lose(books: Books, lane: LaneBook, idle: list[LaneBook]) -> bool:
-    """True where the lane holds items that it has perhaps not begun, of a job that an idle lane may serve.
+def _losers(books: Books) -> list[LaneBook]:
+    """The lanes that hold items which they have perhaps not begun, of jobs that an idle lane may serve; in order."""
+    lanes = 0
+    for job in books.jobs.values():
+        if job.lanes_to_rob and _may_be_robbed(books, job):
+            for lane in books.members(job.lanes_to_rob):
+                if not _may_lose(lane):
+                    job.lanes_to_rob ^= lane.bit  # until it gets a chunk, loses one, or is looked at
+            lanes |= job.lanes_to_rob
+    return books.members(lanes)
 
-    Also those of a stretch that was begun: they come free where one of them is slow.
-    """
-    if lane.state is not LaneState.READY or not lane.chunks or any(c.settling is not None for c in lane.chunks):
-        return False
-    job = lane.chunks[0].job
+
+def _may_be_robbed(books: Books, job: JobBook) -> bool:
+    """True where an idle lane may serve the job now."""
     if job.status is not JobStatus.RUNNING or job.cancelled:
-        return False
-    if not any(chunk.unclaimed or chunk.stretch > 1 for chunk in lane.chunks):
         return False
     if job.packing or job.packed:
         return False  # the others wait for what is not pickled yet, and get that
     most = job.options.max_lanes
     if most is not None and job.lanes_held >= most:
         return False  # what is taken would only come back here
-    return any(job.may_use(thief.number, books.now) for thief in idle)
+    return not job.setups or any(job.may_use(thief, books.now) for thief in members(_idle(books)))
+
+
+def _may_lose(lane: LaneBook) -> bool:
+    """True where the lane holds items that it has perhaps not begun.
+
+    Also those of a stretch that was begun: they come free where one of them is slow.
+    """
+    if lane.state is not LaneState.READY or not lane.chunks or any(c.settling is not None for c in lane.chunks):
+        return False
+    return any(chunk.unclaimed or chunk.stretch > 1 for chunk in lane.chunks)
 
 
 def _worth_a_look(books: Books, lane: LaneBook) -> float:

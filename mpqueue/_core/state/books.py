@@ -5,7 +5,7 @@ The modules beside this one are its hands, one for each subject; each takes the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 from mpqueue._core.capabilities import Capabilities
@@ -13,7 +13,9 @@ from mpqueue._core.commands import Command
 from mpqueue._core.rules.headroom import Headroom
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
+from mpqueue._core.state.lane_sets import BusyTime, members
 from mpqueue._core.state.machine_sleep import Sleeps
+from mpqueue._core.state.pending import Care
 from mpqueue._core.state.timer_heap import TimerHeap
 from mpqueue.retry import Fail, RetryAfter, RetryPolicy
 
@@ -40,8 +42,14 @@ class Books:
         decide: Decide | None = None,
     ) -> None:
         self.lanes: list[LaneBook] = []
-        #: Numbers of the lanes that hold no chunk, one, and so on: so a step costs the same where there are more lanes.
-        self.at_depth: list[set[int]] = [set() for _ in range(CHUNKS_PER_LANE + 1)]
+        # Sets of lanes: see `mpqueue._core.state.lane_sets`. A step costs the same however many lanes there are.
+        self.ready = 0  #: lanes whose worker takes chunks
+        self.free = 0  #: those of them that hold none and may have one
+        self.spent = 0  #: those that hold none, whose worker is to be replaced, or to go
+        self.at_work = 0  #: lanes that hold chunks
+        self.exclusive = 0  #: those of them that hold a chunk of `Care.ISOLATED` or more
+        self.look_to_rob = 0  #: lanes of which the next look at the ledger is also for stealing
+        self.fates: dict[Hashable, int] = {}  #: the lanes of each fate that several share
         for _ in range(lanes):
             self.add_lane()
         self.jobs: dict[int, JobBook] = {}
@@ -62,6 +70,8 @@ class Books:
         self.now = 0.0
         self.opened = False
         self.absent: set[int] = set()  #: lanes that there is no room for, or that are not wanted any more
+        #: A worker may have to be replaced because of what it has run, or to go.
+        self.wears_out = max_items_per_worker is not None or max_memory is not None
         self.most_lanes: int | None = None  #: lanes from this number on are not wanted any more; None: all are
         self.has_initializer = has_initializer  #: new workers run something before their first chunk
         self.init_error: BaseException | None = None  #: what the initializer raised last, where no worker got past it
@@ -101,44 +111,93 @@ class Books:
         """One more lane; its worker is still to be started."""
         lane = LaneBook(len(self.lanes))
         self.lanes.append(lane)
-        self.at_depth[0].add(lane.number)
         return lane
 
-    def lanes_at(self, depth: int) -> list[LaneBook]:
-        """The lanes that hold so many chunks, in order."""
-        return [self.lanes[number] for number in sorted(self.at_depth[depth])]
+    def members(self, lanes: int) -> list[LaneBook]:
+        """The lanes of the set, in order."""
+        return [self.lanes[number] for number in members(lanes)]
 
-    def lanes_at_work(self) -> list[LaneBook]:
-        """The lanes that hold chunks, in order."""
-        idle = self.at_depth[0]
-        return [lane for lane in self.lanes if lane.number not in idle] if len(idle) < len(self.lanes) else []
+    def enter(self, lane: LaneBook, state: LaneState) -> None:
+        """The lane is in this state from now on."""
+        lane.state = state
+        self.ready = self.ready | lane.bit if state is LaneState.READY else self.ready & ~lane.bit
+        self.sort_in(lane)
+
+    def renew(self, lane: LaneBook, state: LaneState = LaneState.STARTING) -> None:
+        """The lane's next generation begins; what was on it is gone."""
+        for chunk in list(lane.chunks):
+            self.remove_chunk(lane, chunk)
+        if lane.fate is not None:
+            self.fates[lane.fate] &= ~lane.bit
+        self.look_to_rob &= ~lane.bit
+        lane.renew()
+        self.enter(lane, state)
+
+    def share_fate(self, lane: LaneBook, fate: Hashable) -> None:
+        """The lane's worker dies together with those of the same fate; None: alone."""
+        lane.fate = fate
+        if fate is not None:
+            self.fates[fate] = self.fates.get(fate, 0) | lane.bit
+
+    def sort_in(self, lane: LaneBook) -> None:
+        """Put the lane into the sets that it belongs to by now: its chunks or its worker have changed."""
+        bit, chunks = lane.bit, lane.chunks
+        free, spent = self.free & ~bit, self.spent & ~bit
+        if chunks:
+            job = chunks[0].job
+            job.lanes_to_follow &= ~bit
+            ready = lane.state is LaneState.READY and job.number in lane.proven and not self.worn_out(lane)
+            if ready and len(chunks) < CHUNKS_PER_LANE and chunks[0].care < Care.ALONE:
+                job.lanes_to_follow |= bit
+        elif lane.state is LaneState.READY:
+            if self.worn_out(lane):
+                spent |= bit
+            else:
+                free |= bit
+        self.free, self.spent = free, spent
 
     def add_chunk(self, lane: LaneBook, chunk: Chunk) -> None:
         """The chunk goes onto the lane."""
-        job, depth = chunk.job, len(lane.chunks)
-        if not depth:
+        job, bit = chunk.job, lane.bit
+        if not lane.chunks:
             job.lanes_held += 1
+            job.lanes |= bit
+            job.lanes_used |= bit
+            self.at_work |= bit
+            if chunk.care >= Care.ISOLATED:
+                self.exclusive |= bit
             lane.free_at = self.now
         lane.free_at += chunk.expected
         lane.chunks.append(chunk)
-        self.at_depth[depth].remove(lane.number)
-        self.at_depth[depth + 1].add(lane.number)
+        job.lanes_to_rob |= bit
         job.chunks_out += 1
         job.items_out += chunk.end - chunk.reported
         job.seconds_expected += chunk.expected
+        if job.busy is not None:
+            job.busy.set(lane.number, lane.free_at, self.now)
+        self.sort_in(lane)
 
     def remove_chunk(self, lane: LaneBook, chunk: Chunk) -> None:
         """The chunk has left the lane; whatever of it did not run has to be put back by the caller."""
-        job, depth = chunk.job, len(lane.chunks)
+        job = chunk.job
         lane.chunks.remove(chunk)
-        self.at_depth[depth].remove(lane.number)
-        self.at_depth[depth - 1].add(lane.number)
         job.chunks_out -= 1
         job.items_out -= chunk.end - chunk.reported
         job.seconds_expected -= chunk.expected
         lane.free_at = self.now + sum(left.expected for left in lane.chunks)
-        if not lane.chunks:
+        if lane.chunks:
+            job.lanes_to_rob |= lane.bit
+        else:
+            others = ~lane.bit
             job.lanes_held -= 1
+            job.lanes &= others
+            job.lanes_to_follow &= others
+            job.lanes_to_rob &= others
+            self.at_work &= others
+            self.exclusive &= others
+        if job.busy is not None:
+            job.busy.set(lane.number, lane.free_at, self.now)
+        self.sort_in(lane)
 
     def note_reported(self, chunk: Chunk, done: int, *, final: bool) -> None:
         """The chunk's positions below ``done`` have ended; ``final``: it has left its lane by now."""
@@ -148,20 +207,20 @@ class Books:
 
     def seconds_held(self, job: JobBook) -> float:
         """How long the job's lanes should be busy with what they hold, all together."""
-        now = self.now
-        return sum(lane.free_at - now for lane in self.lanes if lane.free_at > now and lane.job is job)
-
-    @property
-    def workers_wear_out(self) -> bool:
-        """True where a worker may have to be replaced because of what it has run, or to go."""
-        return self.max_items_per_worker is not None or self.max_memory is not None or self.most_lanes is not None
+        if job.busy is None:  # it is kept only where it is asked for, which is near the job's end
+            job.busy = BusyTime()
+            for lane in self.members(job.lanes):
+                job.busy.set(lane.number, lane.free_at, self.now)
+        return job.busy.left(self.now)
 
     def idle(self, lane: LaneBook) -> bool:
         """True where the lane could take a chunk at once and has none."""
-        return lane.state is LaneState.READY and not lane.chunks and not self.worn_out(lane)
+        return self.free & lane.bit != 0
 
     def worn_out(self, lane: LaneBook) -> bool:
         """True where the lane's worker has had all that one worker may have, or too much memory, or is surplus."""
+        if not self.wears_out:
+            return False
         if lane.bloated or self.is_surplus(lane):
             return True
         return self.max_items_per_worker is not None and lane.tries > self.max_items_per_worker - _ROUNDING
@@ -179,3 +238,10 @@ class Books:
     def count_tries(self, lane: LaneBook, job: JobBook, items: int) -> None:
         """The lane's worker was given so many items of the job; fewer than none: has handed them back."""
         lane.tries += items / job.options.items_per_task
+        if self.max_items_per_worker is not None:
+            self.sort_in(lane)
+
+    def bloat(self, lane: LaneBook) -> None:
+        """The lane's worker has more memory than it may."""
+        lane.bloated = True
+        self.sort_in(lane)

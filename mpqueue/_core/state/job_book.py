@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mpqueue._core.rules.chunking import ChunkSizer
 from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import Failure, ItemTable
+from mpqueue._core.state.lane_sets import BusyTime
 from mpqueue._core.state.pending import Care, LongestFirst, PendingItems
 from mpqueue._core.state.pipeline import Path, Pipeline, StageBook, StageTable
 from mpqueue._core.state.timings import Timings
@@ -68,6 +69,11 @@ class JobBook:
     chunks_out: int = 0  #: chunks that are on a lane
     lanes_held: int = 0  #: lanes that hold chunks of it
     items_out: int = 0  #: items in these chunks that have not ended, as far as is known
+    lanes: int = 0  #: the same, as a set
+    lanes_to_follow: int = 0  #: those of them that may get another chunk in advance
+    lanes_to_rob: int = 0  #: those of them that may hold what was not begun, and perhaps others
+    lanes_used: int = 0  #: the lanes that were sent chunks of it, ever
+    busy: BusyTime | None = None  #: of its lanes, from when it is first asked for
     seconds_used: float = 0.0  #: worker seconds, for fairness
     seconds_expected: float = 0.0  #: worker seconds of what is under way
     thefts_unbegun: int = 0  #: how often a chunk was taken elsewhere that had not begun

@@ -112,9 +112,12 @@ class LaneBook:
     check_due: float | None = None  #: when the timer falls due that looks for a timeout
     waiting_since: float = 0.0  #: when it was last asked something while it had nothing to do, or last answered
     overdue: tuple[str, float] | None = None  #: what was seen to take too long, and since when, at the last look
-    steal_wanted: bool = False  #: the next look at its ledger is also for stealing
     bloated: bool = False  #: its worker has more memory than it may, and is replaced between items
     over: tuple[int, int, float] | None = None  #: what it was at (chunk, lo, since) when it was seen over its limit
+    bit: int = field(init=False)  #: the set of lanes that has only this one: see `mpqueue._core.state.lane_sets`
+
+    def __post_init__(self) -> None:
+        self.bit = 1 << self.number
 
     @property
     def job(self) -> JobBook | None:
@@ -163,6 +166,5 @@ class LaneBook:
         self.check_due = None
         self.waiting_since = 0.0
         self.overdue = None
-        self.steal_wanted = False
         self.bloated = False
         self.over = None

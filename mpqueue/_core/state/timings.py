@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, NamedTuple
 
+from mpqueue._core.state.lane_sets import union
+
 if TYPE_CHECKING:
     from mpqueue._core.messages import ChunkReported
     from mpqueue._core.state.lane_book import Chunk
@@ -138,18 +140,19 @@ class Timings:
     handler_bytes: int = 0
     handler_weight: str = ""  #: what makes a heavy handler so heavy
     heard: Heard = field(default_factory=Heard)
-    _lanes: dict[int, _LaneTimes] = field(default_factory=dict)
+    _lanes: dict[int, _LaneTimes] = field(default_factory=dict)  #: those that something was heard of
+    _ready: int = 0  #: the lanes that could begin at once
     _paused_at: float | None = None
     _resolution: float = 0.0  #: seconds that a row of several reports lasts at most
 
     # -- the run ---------------------------------------------------------------------------------------------
 
-    def begin(self, now: float, lanes: int, ready: Sequence[int]) -> None:
-        """The job starts: nothing of an earlier run counts any more. ``ready`` are the lanes that could begin."""
+    def begin(self, now: float, lanes: int, ready: int) -> None:
+        """The job starts: nothing of an earlier run counts any more. ``ready``: the set of lanes that could begin."""
         self.started, self.finished, self.lanes, self.shared = now, None, lanes, False
         self.sums, self.rows, self.events = Sums(), array("d"), []
         self.stretches, self.last_on, self.heard = {}, {}, Heard()
-        self._lanes = {lane: _LaneTimes(now, lane in ready) for lane in range(lanes)}
+        self._lanes, self._ready = {}, ready
         self._paused_at, self._resolution = None, 0.0
 
     def handler_packed(self, seconds: float, size: int, weight: str) -> None:
@@ -159,6 +162,10 @@ class Timings:
     def finish(self, now: float) -> None:
         """The job has ended."""
         self.resumed(now)
+        waited = max(0.0, now - self.started)
+        untouched = ((1 << self.lanes) - 1) & ~union(self._lanes)
+        self.sums.idle += waited * (untouched & self._ready).bit_count()
+        self.sums.starting += waited * (untouched & ~self._ready).bit_count()
         for lane in self._lanes.values():
             waited = max(0.0, now - lane.free_at)
             if lane.ready:
@@ -217,7 +224,8 @@ class Timings:
     def _lane(self, number: int) -> _LaneTimes:
         lane = self._lanes.get(number)
         if lane is None:
-            lane = self._lanes[number] = _LaneTimes(self.started)
+            came_later = number >= self.lanes
+            lane = self._lanes[number] = _LaneTimes(self.started, came_later or self._ready >> number & 1 == 1)
         return lane
 
     # -- reports ---------------------------------------------------------------------------------------------
