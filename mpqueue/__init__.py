@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mpqueue._core.state.item_table import FailedTry
     from mpqueue._dropin.executor.process_executor import Executor
     from mpqueue._dropin.map.lazy_map import imap, imap_unordered
+    from mpqueue._dropin.map.staged_map import stages
     from mpqueue._dropin.map.whole_map import amap, map, starmap  # noqa: A004 - the name that people know
     from mpqueue._dropin.pool.process_pool import Pool
     from mpqueue._output.progress import Progress
@@ -69,6 +70,7 @@ _HOMES = {
     "mpqueue._wire.memory.shared": ("Shared", "share"),
     "mpqueue._dropin.executor.process_executor": ("Executor",),
     "mpqueue._dropin.map.lazy_map": ("imap", "imap_unordered"),
+    "mpqueue._dropin.map.staged_map": ("stages",),
     "mpqueue._dropin.map.whole_map": ("amap", "map", "starmap"),
     "mpqueue._dropin.pool.process_pool": ("Pool",),
     "mpqueue.errors": (
@@ -166,6 +168,7 @@ __all__ = [
     "imap_unordered",
     "map",
     "share",
+    "stages",
     "starmap",
 ]
 

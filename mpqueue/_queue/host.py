@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -14,11 +14,12 @@ from mpqueue._core.messages import LanesWanted, Message
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
-from mpqueue._options import JobOptions
-from mpqueue._output.progress import Showing
+from mpqueue._options import JobOptions, QueueOptions
+from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.machinery import Engine
 from mpqueue._queue.closer import Closer
+from mpqueue._queue.growing.stages import PipelineOptions, Stage, make_pipeline
 from mpqueue._queue.job import Job
 from mpqueue._queue.new_job import NewJob, RecordOptions
 from mpqueue._queue.open_runs import JobStarter
@@ -114,6 +115,32 @@ class QueueHost:
         travels = self._backend.capabilities.handlers_travel
         new = NewJob(job_id, table, options, handler, None, seed_given=seed_given, travels=travels)
         return self._start(self.jobs.add(new, record), on_ended, showing)
+
+    def start_stages(
+        self,
+        items: Iterable[Any],
+        stages: Sequence[Stage | Callable[..., Any]],
+        options: PipelineOptions,
+        defaults: QueueOptions,
+        *,
+        progress: ShowProgress = False,
+        on_ended: Callable[[Ended], None] | None = None,
+    ) -> JobRun:
+        """Start a pipeline that is not among the queue's `jobs`; else as `JobQueue.start_stages`.
+
+        ``defaults`` hold for stages that say nothing else.
+        """
+        self.closer.check_open("start a job")
+        number = self.jobs.next_number()
+        head = make_pipeline(f"call-{number}", items, stages, options, defaults, self._backend, listed=False)
+        head.number = number
+        for job in head.family[1:]:
+            job.number = self.jobs.next_number()
+        queue = self._queue()
+        assert queue is not None
+        run = JobRun(Held(head, Job(head)), queue)
+        self._starter.start_pipeline(head, run, progress, on_ended)
+        return run
 
     def _start(self, held: Held, on_ended: Callable[[Ended], None] | None, showing: Showing) -> JobRun:
         queue = self._queue()

@@ -88,6 +88,7 @@ class StagesKeywords(TypedDict, total=False):
     max_failures: int | None
     deadline: float | None
     trace: bool
+    results: Results
 
 
 class JobQueue(SafeEmitter):
@@ -573,6 +574,7 @@ class JobQueue(SafeEmitter):
         max_failures: int | None = None,
         deadline: float | None = None,
         trace: bool = False,
+        results: Results = "keep",
     ) -> JobRun:
         """`run_stages` without the wait: returns the run at once. Raises what that raises before anything runs."""
         self._closer.check_open("start a job")
@@ -585,7 +587,7 @@ class JobQueue(SafeEmitter):
         if not isinstance(job_id, str):
             raise TypeError(f"id: expected a str, got {shown(id)} of type {type(id).__name__}")
         self._jobs.check_free(job_id)
-        options = PipelineOptions(priority, seed, max_failures, deadline, trace)
+        options = PipelineOptions(priority, seed, max_failures, deadline, trace, results=choose_sink(results))
         head = make_pipeline(job_id, items, stages, options, self._options, self._backend)
         held = self._jobs.add_pipeline(head)[0]
         run = JobRun(held, self)
@@ -617,9 +619,10 @@ class JobQueue(SafeEmitter):
         for good, the input has failed with a `StageError` that names the stage. Each stage is a job too, ``id/name``,
         for progress and reports; it keeps no results. To pause or cancel one of them does it to all.
 
-        ``progress`` is as in `start`, a line for each stage. ``priority``, ``seed``, ``max_failures``, ``deadline`` and
-        ``trace`` are as in `create_job`, for the whole. Failed items do not raise. Where the wait is interrupted
-        (Ctrl-C), all is cancelled, running items are ended, and the interruption goes on.
+        ``progress`` is as in `start`, a line for each stage. ``priority``, ``seed``, ``max_failures``, ``deadline``,
+        ``trace`` and ``results`` are as in `create_job`, for the whole: a sink gets a row for each input. Failed items
+        do not raise. Where the wait is interrupted (Ctrl-C), all is cancelled, running items are ended, and the
+        interruption goes on.
 
         Raises ValueError on a queue with a journal, and what `create_job` raises.
         """

@@ -121,23 +121,13 @@ class NewJob:
         #: The number is to be set before anybody starts it.
         self.book = JobBook(0, job_id, table, options, packed, sealed=not is_open)
         if results is not None:
-            self._send_results_to(results)
+            send_results_to(results, self.book)
         if cost is not None and not isinstance(cost, str):
             self.book.order_by(costs_of(cost, table))
         self._by_recorded_cost = isinstance(cost, str)
         table.replay = partial(replay_item, packed)
         self._functions = (handler, setup)
         self._seed_given = seed_given
-
-    def _send_results_to(self, sink: Any) -> None:
-        """They go there, or (`DISCARD`) nowhere."""
-        book = self.book
-        book.table.sink = sink
-        if sink is not DISCARD:
-            from mpqueue._output.row_outlet import RowOutlet  # which few programs need
-
-            outlet = RowOutlet(sink, book.table, book.id, captured=book.options.capture_output)
-            book.delivery = Delivery(book.table, outlet)
 
     def record_or_go_on(self, recorder: Recorder, created_at: float, options: RecordOptions) -> None:
         """Have the job recorded from now on; where the journal has it, its table tells what has ended already.
@@ -322,6 +312,16 @@ class NewJob:
         book.options = dataclasses.replace(book.options, seed=seed)
         book.handler = book.handler._replace(frame=book.handler.frame._replace(seed=seed))
         book.table.replay = partial(replay_item, book.handler)
+
+
+def send_results_to(sink: Any, book: JobBook) -> None:
+    """The job's results go there, or (`DISCARD`) nowhere."""
+    book.table.sink = sink
+    if sink is not DISCARD:
+        from mpqueue._output.row_outlet import RowOutlet  # which few programs need
+
+        outlet = RowOutlet(sink, book.table, book.id, captured=book.options.capture_output)
+        book.delivery = Delivery(book.table, outlet)
 
 
 def check_cost(cost: Cost, *, is_open: bool, has_journal: bool) -> None:

@@ -122,16 +122,29 @@ class JobStarter:
         begin = self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing)
         coordinator.ask_later(begin).add_done_callback(run._begun)
 
-    def start_pipeline(self, head: JobBook, run: JobRun, progress: ShowProgress) -> None:
-        """Start the head of a pipeline and its stages, at once. Raises what `JobQueue.start` raises."""
+    def start_pipeline(
+        self,
+        head: JobBook,
+        run: JobRun,
+        progress: ShowProgress,
+        on_ended: Callable[[Ended], None] | None = None,
+    ) -> None:
+        """Start the head of a pipeline and its stages, at once. Raises what `JobQueue.start` raises.
+
+        ``on_ended`` is as in `QueueHost.start_table`, for the head's items.
+        """
         engine, jobs = self._engine, head.family[1:]
         display = run._display = display_stages(progress, head, engine.listeners, engine.clock.now)
         beside_bar = are_shown() or (display is not None and display.draws)
         wall = engine.clock.wall()
+        if isinstance(head.delivery, Delivery):
+            head.delivery.begin()
         messages = [JobStartAsked(job, wall, with_speech(job, beside_bar=beside_bar)) for job in jobs]
 
         def begin() -> None:
             self._closer.check_open("start a job")
+            if on_ended is not None:
+                engine.coordinator().subscribe_early(head, on_ended)
             first = JobStartAsked(head, wall)
             engine.begin(first)
             self._runs.add(head, run)

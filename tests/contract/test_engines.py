@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import mpqueue
-from mpqueue import ItemStatus, JobStatus, RetryPolicy, current_item, sinks
+from mpqueue import ItemStatus, JobStatus, RetryPolicy, Stage, current_item, sinks
 from mpqueue.events import JOB_FINISHED, JOB_PROGRESS, JOB_STARTED
 from tests.support import handlers as do
 from tests.support.engines import Engine
@@ -59,6 +59,37 @@ def test_results_go_into_a_file_or_nowhere(engine: Engine, tmp_path: Path) -> No
         assert queue.run(range(30), do.double, results="discard").completed == 30
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(row["id"], row["result"]) for row in rows] == [(item, 2 * item) for item in range(300)]
+
+
+def test_items_go_through_stages(engine: Engine) -> None:
+    with engine.queue(max_retries=0) as queue:
+        heard = Recorder(queue)
+        job = queue.run_stages([4, 1, 0], [count_down, Stage(only_even, concurrency=1), array_of, first_of], id="flow")
+        assert job.results == [None, [], []]
+        assert str(job.items[0].exception) == "in stage 'only_even': ValueError: 3"
+        job = queue.run_stages(range(40), [array_of, Stage(first_of, ordered=True)])
+        assert job.results == [*range(40)]
+        heard.check(job)
+        with pytest.raises(TypeError, match="expected a function"):
+            queue.run_stages([1], [do.double, 3])  # type: ignore[list-item]
+
+
+def count_down(number: int) -> Iterator[int]:
+    yield from range(number, 1, -1)
+
+
+def only_even(number: int) -> int:
+    if number % 2:
+        raise ValueError(number)
+    return number
+
+
+def array_of(number: int) -> np.ndarray:
+    return np.full(10_000, number)
+
+
+def first_of(array: np.ndarray) -> int:
+    return int(array[0])
 
 
 def test_handlers_add_items_to_an_open_job(engine: Engine) -> None:

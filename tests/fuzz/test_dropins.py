@@ -32,9 +32,10 @@ CALLS: dict[str, Callable[..., list[Any]]] = {
     "imap": lambda *args, **options: list(mpqueue.imap(*args, **options)),
     "imap_unordered": lambda *args, **options: list(mpqueue.imap_unordered(*args, **options)),
     "amap": lambda *args, **options: asyncio.run(_amap(*args, **options)),
+    "stages": lambda fn, items, **options: mpqueue.stages(items, [fn], **options),
 }
 calls = st.sampled_from(sorted(CALLS))
-OPTIONS = {name: parameters(getattr(mpqueue, name), but=("fn", "items")) for name in CALLS}
+OPTIONS = {name: parameters(getattr(mpqueue, name), but=("fn", "items", "stages")) for name in CALLS}
 
 
 @fuzzed(90)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpqueue import JobQueue, RetryPolicy, Stage, current_item
-from mpqueue.errors import ItemTimeoutError, JobStateError, StageError, WorkerCrashedError
+import mpqueue
+from mpqueue import JobQueue, Progress, RetryPolicy, Stage, current_item, sinks
+from mpqueue.errors import ItemTimeoutError, JobStateError, StageError, TooManyFailuresError, WorkerCrashedError
 from mpqueue.status import JobStatus
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
@@ -301,6 +303,64 @@ def test_the_queue_ends_with_a_pipeline_under_way(how: str) -> None:
     job = run.result(30)
     assert job.status is (JobStatus.COMPLETED if how == "wait" else JobStatus.CANCELLED)
     assert how != "wait" or job.completed == 60
+
+
+def test_results_go_into_a_sink_as_inputs_end(queue: JobQueue, tmp_path: Path) -> None:
+    path, sink = tmp_path / "rows.jsonl", OneAtATime()
+    job = queue.run_stages([3, 1], [halves, do.double], results=sinks.jsonl(path, in_order=True))
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(row["id"], row["result"]) for row in rows] == [(0, [2, 4]), (1, [])]
+    assert queue.run_stages(range(20), [do.double, do.double], results="discard").completed == 20
+    assert queue.run_stages(range(200), [load, first_of], results=sink).completed == 200
+    assert (sorted(sink.ids), sink.closed) == ([*range(200)], True)
+    with pytest.raises(JobStateError, match="keeps its results"):
+        _ = job.items[0].result
+
+
+class OneAtATime:
+    """A slow sink."""
+
+    def __init__(self) -> None:
+        self.ids: list[Any] = []
+        self.closed = False
+
+    def write(self, rows: Any) -> None:
+        spend(0.001)
+        self.ids += [row["id"] for row in rows]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.usefixtures("shared_pool_ends")
+def test_the_short_form_returns_results_and_raises_as_map_does() -> None:
+    stages: list[Any] = [do.double, Stage(fail_on_four, max_retries=0), halves]
+    assert mpqueue.stages([1, 3], stages, concurrency=1) == [[1, 1], [3, 3]]
+    with pytest.raises(StageError, match="in stage 'fail_on_four': ValueError: four") as caught:
+        mpqueue.stages([1, 2], stages)
+    assert caught.value.__notes__ == ["mpqueue: raised by item 1"]
+    assert [type(one) for one in mpqueue.stages([1, 2], stages, on_error="collect")] == [list, StageError]
+    with pytest.raises(TooManyFailuresError):
+        mpqueue.stages([2], stages, max_failures=0)
+    for wrong in ({"concurrency": 0}, {"on_error": "x"}, {"max_failures": -1}, {"seed": -1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            mpqueue.stages([1], stages, **wrong)
+
+
+@pytest.mark.parametrize("how", ["callable", "many"])
+def test_progress_has_a_line_for_each_stage(queue: JobQueue, how: str) -> None:
+    told: dict[str, list[Progress]] = {}
+
+    def tell(progress: Progress) -> None:
+        told.setdefault(progress.job_id, []).append(progress)
+
+    first = do.double if how == "callable" else halves
+    queue.run_stages([2, 3], [first, Stage(do.double, "last")], id=how, progress=tell)
+    assert {name: (last[-1].completed, last[-1].total) for name, last in told.items()} == {
+        how: (2, 2),
+        f"{how}/{first.__name__}": (2, 2),
+        f"{how}/last": (2, 2) if how == "callable" else (4, 4),
+    }
 
 
 def test_what_can_not_be_done_is_refused(queue: JobQueue, tmp_path: Path) -> None:

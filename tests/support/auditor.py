@@ -138,11 +138,11 @@ class Auditor:
                 continue
             if other.stage is not None and other in crew_of(job):
                 assert job.stage is not None
-                capped = other.options.max_lanes is not None and other.lanes_held >= other.options.max_lanes
+                capped = not other.may_have_more(None)
                 able = may_serve(self._books, lane, other) and other.next_care <= chunk.care
                 assert capped or not able or job.stage.place > other.stage.place, "the last stage first"
                 continue
-            if other.options.max_lanes is not None and other.lanes_held >= other.options.max_lanes:
+            if not other.may_have_more(None):
                 continue
             if other.next_care is Care.APART:
                 continue  # waits for all lanes, and no longer than it must
@@ -178,7 +178,7 @@ class Auditor:
 
     def _idle_lanes(self, job: JobBook) -> list[int]:
         """Lanes without anything to do that could have the job's items."""
-        if job.options.max_lanes is not None and job.lanes_held >= job.options.max_lanes:
+        if not job.may_have_more(None):
             return []
         books = self._books
         return [lane.number for lane in books.lanes if books.idle(lane) and may_serve(books, lane, job)]

@@ -278,11 +278,12 @@ class FakeLanes:
         *,
         most: int | None = None,
         ordered: bool = False,
+        most_lanes: int | None = None,
         retry: RetryPolicy | None = None,
         **options: Any,
     ) -> JobBook:
         """Create a pipeline with a stage for each of the ``loads``; returns its head."""
-        head = self._book(make_table(items), JobOptions(RetryPolicy(max_retries=0)), Handler())
+        head = self._book(make_table(items), JobOptions(RetryPolicy(max_retries=0), max_lanes=most_lanes), Handler())
         jobs = []
         for place, load in enumerate(loads):
             table: ItemTable = StageTable(head.table.id_of)

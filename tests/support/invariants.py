@@ -77,6 +77,8 @@ def check_pipeline(pipeline: Pipeline) -> None:
         if isinstance(job.table, StageTable):
             live = {index for index in range(len(job.table)) if not job.table.ended(index)}
             assert job.status.final or job.table.paths.keys() == live
+    most = head.options.max_lanes
+    assert most is None or sum(job.lanes_held for job in jobs) <= most
     if head.cancelled:
         return
     under_way = {index for index in range(len(jobs[0].table)) if not jobs[0].table.ended(index)}
@@ -229,8 +231,7 @@ def _check_nobody_waits_needlessly(books: Books) -> None:
     for lane in books.lanes:
         if books.idle(lane) and not lane.forgetting:
             for job in books.jobs.values():
-                most = job.options.max_lanes
-                if job.runnable and may_serve(books, lane, job) and (most is None or job.lanes_held < most):
+                if job.runnable and may_serve(books, lane, job) and job.may_have_more(None):
                     raise AssertionError(f"lane {lane.number} is idle and {job.id} has items for it")
 
 

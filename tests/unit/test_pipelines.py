@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -85,13 +86,16 @@ def test_the_last_stage_goes_first() -> None:
     assert sent == [0, 1, 2] * 3
 
 
-def test_a_stage_has_as_many_lanes_as_it_may() -> None:
-    fleet, held = FakeLanes(4), set[int]()
-    head = fleet.stages([succeed(1)] * 8, [None], max_lanes=2)
-    fleet.watchers.append(lambda *_: held.add(pipeline_of(head).jobs[0].lanes_held))
+@pytest.mark.parametrize("limit", [{"max_lanes": 2}, {"most_lanes": 2}])
+def test_it_has_as_many_lanes_as_it_may(limit: dict[str, Any]) -> None:
+    fleet, held, together = FakeLanes(4), set[int](), set[int]()
+    Auditor(fleet)
+    head = fleet.stages([succeed(1)] * 8, [None, None], **limit)
+    fleet.watchers.append(lambda *_: held.add(max(job.lanes_held for job in pipeline_of(head).jobs)))
+    fleet.watchers.append(lambda *_: together.add(pipeline_of(head).lanes_held))
     fleet.start(head)
     fleet.run_until_over(head)
-    assert max(held) == 2
+    assert (max(held), max(together)) == (2, 4 if "max_lanes" in limit else 2)
 
 
 def test_what_is_yielded_comes_in_its_order_whoever_is_quicker() -> None:

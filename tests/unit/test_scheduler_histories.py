@@ -235,6 +235,7 @@ class Histories(RuleBasedStateMachine):
         loads=st.lists(loads, min_size=1, max_size=3),
         count=st.integers(0, 6),
         most=st.sampled_from((None, 1, 2, 5)),
+        most_lanes=st.sampled_from((None, None, 1, 2)),
         max_lanes=st.sampled_from((None, None, 1, 2)),
         ordered=st.booleans(),
         priority=st.sampled_from((0, 0, 1)),

@@ -233,9 +233,7 @@ def _may_have(books: Books, job: JobBook, lane: LaneBook, care: Care = Care.ISOL
     """
     if job.next_care > care:
         return False
-    most = job.options.max_lanes
-    capped = most is not None and job.lanes_held >= most and job is not lane.job
-    if capped or not job.may_use(lane.number, books.now):
+    if not job.may_have_more(lane.job) or not job.may_use(lane.number, books.now):
         return False
     return not books.has_suspects or isolation.allows(books, lane, job)
 

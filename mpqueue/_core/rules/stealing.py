@@ -134,8 +134,7 @@ def _may_be_robbed(books: Books, job: JobBook) -> bool:
         return False
     if job.packing or job.packed:
         return False  # the others wait for what is not pickled yet, and get that
-    most = job.options.max_lanes
-    if most is not None and job.lanes_held >= most:
+    if not job.may_have_more(None):
         return False  # what is taken would only come back here
     return not job.setups or any(job.may_use(thief, books.now) for thief in members(_idle(books)))
 

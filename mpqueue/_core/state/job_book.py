@@ -155,6 +155,16 @@ class JobBook:
         """True where every item has its final status."""
         return self.sealed and self.nothing_under_way
 
+    def may_have_more(self, lane_job: JobBook | None) -> bool:
+        """False where the job, or the pipeline that it is of, has as many lanes as it may.
+
+        A lane that has items of ``lane_job`` is no more for that.
+        """
+        most = self.options.max_lanes
+        if most is not None and self.lanes_held >= most and lane_job is not self:
+            return False
+        return self.stage is None or self.stage.pipeline.may_have_more(lane_job)
+
     def may_use(self, lane: int, now: float) -> bool:
         """False where the job's setup failed on that lane, for now or for good."""
         record = self.setups.get(lane)

@@ -90,6 +90,8 @@ class StageBook:
     def room(self) -> int:
         """How many items more may begin here, so that what they bring does not wait in too great a number."""
         own, after = self.pipeline.jobs[self.place], self.after
+        if after is None and self.pipeline.head.held_back:  # its results wait to be written
+            return 0
         room = self.pipeline.total
         if after is not None:
             assert after.stage is not None
@@ -172,6 +174,11 @@ class Pipeline:
     def lanes_held(self) -> int:
         """Lanes that hold chunks of any stage."""
         return sum(job.lanes_held for job in self.jobs)
+
+    def may_have_more(self, lane_job: JobBook | None) -> bool:
+        """False where all stages together have as many lanes as they may, this lane's job being none of them."""
+        most = self.head.options.max_lanes
+        return most is None or self.lanes_held < most or lane_job in self.jobs
 
     @property
     def seconds(self) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from mpqueue._core.state.item_table import Failure, read_all
@@ -22,7 +23,6 @@ from mpqueue._dropin.map.map_options import (
     job_options,
 )
 from mpqueue._dropin.shared_pool import THREADS, shared_pool
-from mpqueue._options import JobOptions
 from mpqueue._output.progress import ShowProgress, check_progress
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.new_job import RecordOptions, record_options
@@ -108,21 +108,15 @@ def map(
     An interruption (Ctrl-C) ends the running items, and goes on.
     """
     check_progress(progress)
-    _check_failure_options(on_error, max_failures)
+    check_failure_options(on_error, max_failures)
     job = job_options("map", concurrency, max_retries, retry, timeout, chunksize, seed)
     record = _record(journal, job_id, record_options(update=update, key=key, version=version, redo=redo))
     rows = read_all(items)
     with _queue_for(enough_workers(concurrency, len(rows)), journal) as queue:
-        batch = Batch(
-            queue,
-            fn,
-            rows,
-            job,
-            max_failures,
-            progress,
-            record=record,
-            seed_given=seed is not None,
+        start = partial(
+            start_batch, queue, fn, rows, job, progress=progress, record=record, seed_given=seed is not None
         )
+        batch = Batch(start, max_failures)
         try:
             batch.run.result()
         except BaseException:
@@ -216,13 +210,16 @@ async def amap(
     Works in asyncio, and in trio. The items are read and copied at once, in the loop's thread; with ``journal`` they
     are compared there with what is recorded, too, at some 500,000 items a second.
     """
-    _check_failure_options(on_error, max_failures)
+    check_failure_options(on_error, max_failures)
     check_progress(progress)
     job = job_options("amap", concurrency, max_retries, retry, timeout, chunksize, seed)
     record = _record(journal, job_id, record_options(update=update, key=key, version=version, redo=redo))
     rows = read_all(items)
     async with _queue_in_loop_for(enough_workers(concurrency, len(rows)), journal) as queue:
-        batch = Batch(queue, fn, rows, job, max_failures, progress, record=record, seed_given=seed is not None)
+        start = partial(
+            start_batch, queue, fn, rows, job, progress=progress, record=record, seed_given=seed is not None
+        )
+        batch = Batch(start, max_failures)
         try:
             await batch.run
         except BaseException:
@@ -262,30 +259,11 @@ def _record(journal: object, job_id: str | None, options: RecordOptions) -> Reco
 class Batch:
     """One call: its run, ended early where more than ``max_failures`` items fail, and what becomes of its failures."""
 
-    def __init__(
-        self,
-        queue: JobQueue,
-        fn: Callable[[Any], Any],
-        items: list[Any],
-        options: JobOptions,
-        max_failures: int | None,
-        progress: ShowProgress,
-        *,
-        record: RecordAs | None = None,
-        seed_given: bool = False,
-    ) -> None:
+    def __init__(self, start: Callable[..., JobRun], max_failures: int | None) -> None:
+        """``start`` is called with ``on_ended``, which `start_batch` knows."""
         self._max_failures = max_failures
         self._watched: JobRun | None = None  #: the run, as soon as there is one to end
-        self.run = start_batch(
-            queue,
-            fn,
-            items,
-            options,
-            on_ended=None if max_failures is None else self._on_ended,
-            progress=progress,
-            record=record,
-            seed_given=seed_given,
-        )
+        self.run = start(on_ended=None if max_failures is None else self._on_ended)
         self._watched = self.run
         self._on_ended(())  # items may have failed before
 
@@ -338,6 +316,7 @@ def with_note(error: BaseException, failures: dict[int, Failure]) -> BaseExcepti
     return error
 
 
-def _check_failure_options(on_error: str, max_failures: int | None) -> None:
+def check_failure_options(on_error: str, max_failures: int | None) -> None:
+    """Raise TypeError or ValueError for what these can't be."""
     check_on_error(on_error, ON_ERROR)
     check_optional_count("max_failures", max_failures, low=0)

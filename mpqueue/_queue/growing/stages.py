@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpqueue import _options as checks
-from mpqueue._core.state.item_table import ItemTable, make_table
+from mpqueue._core.state.item_table import DISCARD, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._options import JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._queue.choosing import check_job
+from mpqueue._queue.new_job import send_results_to
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.pickling.packed_handler import pack_handler
 from mpqueue.errors import shown
@@ -52,6 +53,8 @@ class PipelineOptions:
     max_failures: int | None = None
     deadline: float | None = None
     trace: bool = False
+    concurrency: int | None = None  #: how many workers all stages have at most, together
+    results: Any = None  #: the sink of the last stage's results, or `DISCARD`; None: they are kept
 
 
 def make_pipeline(
@@ -61,6 +64,8 @@ def make_pipeline(
     options: PipelineOptions,
     queue: QueueOptions,
     backend: Backend,
+    *,
+    listed: bool = True,
 ) -> JobBook:
     """The head of a new pipeline, whose jobs have no numbers yet. Raises what `JobQueue.run_stages` raises."""
     named = name_stages(stages)
@@ -70,7 +75,7 @@ def make_pipeline(
         check_job(backend, each)
     travels = backend.capabilities.handlers_travel
     table = make_table(items)
-    head = JobBook(0, job_id, table, overall, None)
+    head = JobBook(0, job_id, table, overall, None, listed=listed)
     jobs = []
     for place, ((name, stage), each) in enumerate(zip(named, job_options, strict=True)):
         stage_id, is_last = f"{job_id}/{name}", place == len(named) - 1
@@ -79,9 +84,13 @@ def make_pipeline(
             stage_table = ItemTable(table.payloads, table.ids, table.rule)
         rule = stage_table.rule if not place else IdRule.POSITION
         packed = pack_handler(stage_id, stage.handler, stage.setup, rule, each.seed, travels=travels)
-        packed = packed._replace(frame=packed.frame._replace(is_stage=True, passes_on=not is_last))
-        jobs.append(JobBook(0, stage_id, stage_table, each, packed))
+        discards = is_last and options.results is DISCARD
+        frame = packed.frame._replace(is_stage=True, passes_on=not is_last, discards=discards)
+        packed = packed._replace(frame=frame)
+        jobs.append(JobBook(0, stage_id, stage_table, each, packed, listed=listed))
     Pipeline(head, jobs, [(name, stage.max_waiting, stage.ordered) for name, stage in named])
+    if options.results is not None:
+        send_results_to(options.results, head)
     return head
 
 
@@ -148,6 +157,7 @@ def _overall(queue: QueueOptions, options: PipelineOptions) -> JobOptions:
         trace=options.trace,
         max_failures=options.max_failures,
         deadline=options.deadline,
+        concurrency=options.concurrency,
     )
 
 
