@@ -14,7 +14,7 @@ from mpqueue._parent.journal.items.growing.recorded_table import RecordedGrowing
 from mpqueue._parent.journal.items.growing.regrowth import Regrown
 from mpqueue._parent.journal.journal_file import JobItems
 from mpqueue._parent.journal.kept_results import KeptResults
-from mpqueue._queue.new_job import NewJob, RecordOptions, care_of, replay_item
+from mpqueue._queue.new_job import NewJob, RecordOptions, care_of, replay_item, send_results_to
 from mpqueue._wire.added_items import AddedItems, plain_ids
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalMismatchError, shown
@@ -87,7 +87,7 @@ class NewOpenJob(NewJob):
         book.table = table
         book.order_by(None)
         if sink is not None:
-            self._send_results_to(sink)
+            send_results_to(sink, book)
         table.replay = partial(replay_item, book.handler)
 
     def _go_on_with(self, recorder: Recorder, recorded: RecordedJob, redo: Collection[Any]) -> None:
