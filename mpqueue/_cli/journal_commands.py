@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mpqueue._cli.durations import duration
 from mpqueue._cli.early_end import EarlyEnd, add_options
-from mpqueue._cli.outputs import ROW, check_output, open_output, open_rows
+from mpqueue._cli.outputs import ROW, open_output, open_rows
 from mpqueue._cli.run_command import (
     RAW_CSV,
     again,
@@ -27,13 +27,14 @@ from mpqueue._cli.run_command import (
 from mpqueue._cli.usage import Exit, UsageError, coloured, say, tell
 from mpqueue._os.monotonic import monotonic
 from mpqueue._output.export import as_json_line, record_of
+from mpqueue._output.row_outlet import RowOutlet
 from mpqueue._queue.job import Job, JobItem
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.recorded.recorded_book import RecordedBook
 from mpqueue._queue.run import JobRun
 from mpqueue._text import label, visible
 from mpqueue.retry import RetryPolicy
-from mpqueue.status import ItemStatus, JobStatus
+from mpqueue.status import FAILED, ItemStatus, JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
@@ -142,12 +143,24 @@ def failures(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     """The rows of one job."""
-    check_output(args.output)
-    reader = _reader(args.journal)
-    job = _opened(reader, _choose(reader, args.job))
     columns = None if args.columns is None else [name.strip() for name in args.columns.split(",")]
-    with open_output(args.output, columns, captured=False, raw_csv=args.raw_csv) as output:
-        output.put(list(_failed(job)) if args.failed else list(job.items))
+    with open_output(args.output, columns, raw_csv=args.raw_csv) as output:
+        log_to_stderr("WARNING")
+        reader = _reader(args.journal)
+        table = RecordedBook(reader, line := _choose(reader, args.job)).table
+        outlet = RowOutlet(output, table, line.id, captured=bool(table.output))
+        indices = range(len(table))
+        try:
+            outlet.open()
+            outlet.put([at for at in indices if table.status[at] == FAILED] if args.failed else indices, 0)
+            outlet.finish()
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise UsageError(f"--output: {error}; kept: {outlet.leave()}") from None
+        except BaseException:
+            outlet.leave()
+            raise
     return Exit.GOOD
 
 

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -16,11 +16,12 @@ from mpqueue._cli.durations import duration
 from mpqueue._cli.early_end import EarlyEnd, add_options
 from mpqueue._cli.function_names import load_function
 from mpqueue._cli.inputs import KINDS, of_files, read_items
-from mpqueue._cli.outputs import InOrder, Output, check_output, open_output
-from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say
+from mpqueue._cli.outputs import StdoutRows, open_output
+from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say, say_error
 from mpqueue._core.state.item_table import make_table
 from mpqueue._os.monotonic import monotonic
 from mpqueue._output.bars import can_draw, describe, minutes
+from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.progress import Progress, ShowProgress
 from mpqueue._queue.job import Job, JobItem
 from mpqueue._queue.job_queue import JobQueue
@@ -30,7 +31,7 @@ from mpqueue._queue.recorded.item_keys import content_key, file_key
 from mpqueue._queue.recorded.job_plan import plan
 from mpqueue._queue.run import JobRun
 from mpqueue._text import label, visible, visible_line
-from mpqueue.errors import HandlerPicklingError, QueueClosedError
+from mpqueue.errors import HandlerPicklingError, MPQueueError, QueueClosedError, SinkError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import ItemStatus, JobStatus
 
@@ -53,6 +54,8 @@ N = TypeVar("N", int, float)
 NAMED = 10
 #: Seconds between two lines of progress that go to no terminal.
 LINE_EVERY = 5.0
+#: Seconds that an interrupted run gives rows on their way into the output.
+ROWS_PATIENCE = 10.0
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -124,19 +127,28 @@ def run(args: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
     began_at = monotonic()
     log_to_stderr(args.log_level)
-    check_output(args.output)
+    columns = None if args.columns is None else [name.strip() for name in args.columns.split(",")]
+    if args.plan:
+        return _plan(args, *_read(args))
+    output = open_output(
+        args.output, columns, in_order=not args.unordered, failures=args.on_error != "skip", raw_csv=args.raw_csv
+    )
+    with output as sink:
+        return _run(args, sink, began_at)
+
+
+def _read(args: argparse.Namespace) -> tuple[list[Any], tuple[Any, Any], RecordOptions]:
+    """The items, the handler and the setup, and how they go together with a journal."""
     handler = load_function(args.handler, "module:handler")
     setup = None if args.setup is None else load_function(args.setup, "--setup")
     items = read_items(args.inputs, args.kind)
+    return items, (handler, setup), _record_options(args, items)
+
+
+def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, began_at: float) -> int:
+    items, (handler, setup), record = _read(args)
     policy = RetryPolicy(args.retries, base_delay=args.retry_delay)
-    record = _record_options(args, items)
-    if args.plan:
-        return _plan(args, items, (handler, setup), record)
-    columns = None if args.columns is None else [name.strip() for name in args.columns.split(",")]
-    with (
-        open_output(args.output, columns, captured=args.capture_output, raw_csv=args.raw_csv) as output,
-        JobQueue(args.jobs, retry=policy, timeout=args.timeout, journal=args.journal) as queue,
-    ):
+    with JobQueue(args.jobs, retry=policy, timeout=args.timeout, journal=args.journal) as queue:
         try:
             job = queue.create_job(
                 args.handler,
@@ -147,15 +159,21 @@ def run(args: argparse.Namespace) -> int:
                 max_failures=args.max_failures,
                 deadline=args.deadline,
                 cost=os.path.getsize if args.cost == "size" else args.cost,
+                results=sink,
                 **record._asdict(),
             )
         except (HandlerPicklingError, TypeError, ValueError, OSError) as error:
             raise UsageError(str(error)) from None
         if args.dashboard:
             _serve(queue)
-        started = queue.start(job.id, progress=progress_of(args.progress))
+        try:
+            started = queue.start(job.id, progress=progress_of(args.progress))
+        except OSError as error:
+            if isinstance(sink, FileSink) and not sink.was_opened:
+                raise UsageError(f"--output: {error}") from None
+            raise
         with EarlyEnd(queue, started, args, began_at) as early_end:
-            return _follow(queue, started, output, args, early_end)
+            return _follow(queue, started, sink, args, early_end)
 
 
 def _record_options(args: argparse.Namespace, items: list[Any]) -> RecordOptions:
@@ -226,29 +244,30 @@ def _serve(queue: JobQueue) -> None:
     say(coloured("live page, as long as this runs:", "bold"), f" {page.url}")
 
 
-def _follow(queue: JobQueue, started: JobRun, output: Output, args: argparse.Namespace, early_end: EarlyEnd) -> int:
-    """Write rows until the job has ended, or is interrupted."""
+def _follow(
+    queue: JobQueue, started: JobRun, sink: StdoutRows | FileSink, args: argparse.Namespace, early_end: EarlyEnd
+) -> int:
+    """Wait until the job has ended, or is interrupted; its rows are written meanwhile."""
     job = started.job
-    rows = _Rows(job, output, args)
     stopped = False
     try:
-        for item in started.as_completed():
-            rows.put(item)
-            if item.status is ItemStatus.FAILED and args.on_error == "stop":
-                stopped = True
-                end_running(queue, job.id)
+        if args.on_error == "stop":
+            stopped = _stop_at_first_failure(queue, started)
         started.result()
         early_end.wait()
     except BaseException as error:
         end_running(queue, job.id)
         started._end_display()  # what it calls is ours, and its last word comes before ours
+        if isinstance(error, SinkError):
+            return _say_unwritten(error, recorded=args.journal is not None)
         if not isinstance(error, KeyboardInterrupt):
             raise
-        rows.end()
-        _say_interrupted(job, recorded=args.journal is not None)
+        with suppress(MPQueueError, TimeoutError):
+            started.result(ROWS_PATIENCE)
+        _say_interrupted(job, sink, recorded=args.journal is not None)
         return Exit.INTERRUPTED
-    rows.end()
     say_end(job)
+    _say_kept(sink)
     if job.stopped_why is not None:
         say(coloured("stopped:", "yellow"), f" {job.stopped_why}")
         return Exit.FAILED if job.failed else say_drained(recorded=args.journal is not None)
@@ -257,43 +276,22 @@ def _follow(queue: JobQueue, started: JobRun, output: Output, args: argparse.Nam
     return Exit.GOOD if job.status is JobStatus.COMPLETED else Exit.FAILED
 
 
+def _stop_at_first_failure(queue: JobQueue, started: JobRun) -> bool:
+    """Cancel the job once an item has failed; returns whether one has."""
+    stopped = False
+    for item in started.as_completed():
+        if item.status is ItemStatus.FAILED and not stopped:
+            stopped = True
+            end_running(queue, started.job.id)
+    return stopped
+
+
 def end_running(queue: JobQueue, job_id: str) -> None:
     """Nothing of the job goes on, also where the queue is being drained."""
     try:
         queue.cancel(job_id, kill=True)
     except QueueClosedError:
         queue.close(kill=True)
-
-
-class _Rows:
-    """Which items become rows, and when."""
-
-    def __init__(self, job: Job, output: Output, args: argparse.Namespace) -> None:
-        self._skip = args.on_error == "skip"
-        self._job = job
-        self._kept = _WithoutFailed(output) if self._skip else output
-        self._ordered = None if args.unordered else InOrder(job, self._kept)
-
-    def put(self, item: JobItem) -> None:
-        """It ended."""
-        (self._ordered or self._kept).put([item])
-
-    def end(self) -> None:
-        """Nothing more will end."""
-        if self._ordered is not None:
-            self._ordered.end()
-
-
-class _WithoutFailed:
-    """Leaves failed items out."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-
-    def put(self, items: Sequence[JobItem]) -> None:
-        completed = [item for item in items if item.status is ItemStatus.COMPLETED]
-        if completed:
-            self._output.put(completed)
 
 
 # -- what people are told ----------------------------------------------------------------------------------------------
@@ -351,9 +349,24 @@ def _summary(job: Job) -> Iterator[str]:
         yield f", in {f'{job.duration:.1f} s' if job.duration < 60 else minutes(job.duration)}"
 
 
-def _say_interrupted(job: Job, *, recorded: bool) -> None:
+def _say_unwritten(error: SinkError, *, recorded: bool) -> int:
+    """Why rows could not be written, and what there is of them; returns the exit code."""
+    if isinstance(error.__cause__, BrokenPipeError):
+        raise error.__cause__
+    say_error(f"{error}{'; the same command goes on' if recorded else ''}")
+    return Exit.FAILED
+
+
+def _say_kept(sink: StdoutRows | FileSink) -> None:
+    """Where rows are that are not all."""
+    if isinstance(sink, FileSink) and sink.left is not None:
+        say(f"kept: {sink.rows} {'row' if sink.rows == 1 else 'rows'} in {sink.left}")
+
+
+def _say_interrupted(job: Job, sink: StdoutRows | FileSink, *, recorded: bool) -> None:
     """What became of it, and how to go on."""
     say("\n", coloured("interrupted:", "yellow"), f" {job.completed + job.failed} of {job.total} items had ended")
+    _say_kept(sink)
     say(f"{'to go on' if recorded else 'to run it again'}: {again()}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._queue.job import JobItem, as_json
 from mpqueue._text import beginning_of, repr_of, shown_json
-from mpqueue.errors import JournalError
+from mpqueue.errors import JobStateError, JournalError
 from mpqueue.status import COMPLETED, ITEM_CODES
 
 #: Characters of a result or an error in the list of items; the item's own view has more.
@@ -28,7 +28,7 @@ def encode_item(table: ItemTable, index: int, status: int) -> bytes:
     item_id = table.id_of(index)
     name = brief_json(item_id) if type(item_id) is int else encode(as_json(item_id))
     parts = [f'{{"id":{name},"index":{index},"status":"{ITEM_CODES[status]}"']
-    if status == COMPLETED:
+    if status == COMPLETED and table.has_results:
         result = result_of(table, index)
         parts.append(f'"result":{brief_json(result)}')
         if type(result) not in _PLAIN and (proposed := _proposed_alt(table, index)) is not None:
@@ -39,10 +39,10 @@ def encode_item(table: ItemTable, index: int, status: int) -> bytes:
 
 
 def result_of(table: ItemTable, index: int) -> Any:
-    """The item's result; a text that says why, where it can't be read from the journal."""
+    """The item's result; a text that says why, where it is not kept, or can't be read from the journal."""
     try:
         return table.result_of(index)
-    except JournalError as error:
+    except (JobStateError, JournalError) as error:
         return f"<{error}>"
 
 

@@ -1,7 +1,8 @@
-"""On what kind of file system a file is."""
+"""On what kind of file system a file is, and whether there is room for more of it."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from typing import NamedTuple
@@ -58,3 +59,20 @@ def _do_not_know(_path: str) -> FileSystem | None:
 #: The file system that holds this file or folder, which is there. 100 us, and longer where thousands are mounted. None
 #: where that is not told: elsewhere than on Linux, and where the kernel's own files can't be read.
 file_system_of = choose(linux=_by_mount, posix=_do_not_know)
+
+
+def _allocate(fd: int, first: int, count: int) -> None:
+    try:
+        os.posix_fallocate(fd, first, count)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # this file system can't tell
+            raise
+
+
+def _take_for_granted(_fd: int, _first: int, _count: int) -> None:
+    """Writing tells."""
+
+
+#: Have room on the disk for so many bytes of the file from there on, or raise OSError; the file is longer then. Does
+#: nothing where that can't be had: elsewhere than on Linux, and on some file systems.
+reserve_room = choose(linux=_allocate, posix=_take_for_granted)

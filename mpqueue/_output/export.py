@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 COLUMNS = ("id", "status", "attempts", "elapsed", "error", "result")
 #: What there is as well where output was captured.
 OUTPUT = ("stdout", "stderr")
-_SPREAD = ("result", "payload")
+#: Columns of which the keys have columns of their own.
+SPREAD = ("result", "payload")
 _OF_ITEMS = frozenset(
     {
         *COLUMNS,
@@ -141,10 +142,15 @@ def _look_up(value: Any, key: str) -> Any:
 
 def table(items: Items, columns: Sequence[str] | None = None, default: Sequence[str] = COLUMNS) -> dict[str, list[Any]]:
     """The columns by name. Without a choice, mappings are spread over a column for each of their keys."""
+    columns_of = {name: [_value_or_none(item, name) for item in items] for name in _chosen(items, columns, default)}
+    return columns_of if columns is not None else spread(columns_of)
+
+
+def spread(columns_of: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """The columns, with mappings over a column for each of their keys."""
     made: dict[str, list[Any]] = {}
-    for name in _chosen(items, columns, default):
-        values = [_value_or_none(item, name) for item in items]
-        if columns is None and name in _SPREAD and any(isinstance(value, Mapping) for value in values):
+    for name, values in columns_of.items():
+        if name in SPREAD and any(isinstance(value, Mapping) for value in values):
             made |= _spread(name, values)
         else:
             made[name] = values
@@ -175,7 +181,7 @@ def _as_dict(value: Any) -> dict[Any, Any] | None:
 
 def to_pandas(items: Items, columns: Sequence[str] | None = None) -> Any:
     """A `pandas.DataFrame`. Raises ImportError where pandas is not installed."""
-    pandas = _need("pandas", "to_pandas()")
+    pandas = need("pandas", "to_pandas()")
 
     def series(values: list[Any]) -> Any:
         try:
@@ -188,15 +194,15 @@ def to_pandas(items: Items, columns: Sequence[str] | None = None) -> Any:
 
 def to_polars(items: Items, columns: Sequence[str] | None = None) -> Any:
     """A `polars.DataFrame`; a column of values that polars can't hold together is their text."""
-    polars = _need("polars", "to_polars()")
+    polars = need("polars", "to_polars()")
 
     def series(name: str, values: list[Any]) -> Any:
-        return _or_as_text(lambda given: polars.Series(as_utf8(name), given), values)
+        return or_as_text(lambda given: polars.Series(as_utf8(name), given), values)
 
     return polars.DataFrame([series(name, values) for name, values in table(items, columns).items()])
 
 
-def _or_as_text(make: Callable[[list[Any]], Any], values: list[Any]) -> Any:
+def or_as_text(make: Callable[[list[Any]], Any], values: list[Any]) -> Any:
     ready = [_for_table(value) for value in values]
     try:
         try:
@@ -204,7 +210,7 @@ def _or_as_text(make: Callable[[list[Any]], Any], values: list[Any]) -> Any:
         except UnicodeEncodeError:
             return make([_all_utf8(one) for one in ready])
     except Exception:  # noqa: BLE001 - each library has errors of its own for values of mixed types
-        return make([_all_utf8(_as_cell(value)) for value in values])
+        return make([_all_utf8(as_cell(value)) for value in values])
 
 
 def _all_utf8(ready: Any) -> Any:
@@ -223,7 +229,7 @@ def _for_table(value: Any) -> Any:
     return value if isinstance(value, float) else json_ready(value)
 
 
-def _need(name: str, what: str) -> Any:
+def need(name: str, what: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -299,12 +305,17 @@ def as_json_line(record: Mapping[str, Any]) -> str:
     return json_text(_ready_record(record)) + "\n"
 
 
+def as_json_text(record: Mapping[str, Any]) -> str:
+    """The same as text for people, in lines."""
+    return json_text(_ready_record(record), indent=1)
+
+
 def _ready_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """Each value by itself, so that one which has no form of JSON costs the others nothing."""
     return {key: json_ready(value) for key, value in record.items()}
 
 
-def _as_cell(value: Any) -> Any:
+def as_cell(value: Any) -> Any:
     """The value as a cell of CSV: text and numbers as they are, anything else as JSON."""
     ready = json_ready(value)
     if ready is None or isinstance(ready, str):
@@ -327,7 +338,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 def _for_sheet(value: Any) -> Any:
     """The value as a cell that no spreadsheet runs: before a text that it would run stands an apostrophe."""
-    cell = _as_cell(value)
+    cell = as_cell(value)
     if not isinstance(cell, str) or _FORMULA.match(cell) is None or isinstance(value, int | float | complex):
         return cell
     return cell if _NUMBER.fullmatch(cell) else f"'{cell}"
@@ -370,7 +381,7 @@ def check_format(path: str | os.PathLike[str]) -> None:
     if suffix not in _WRITERS:
         raise ValueError(f"expected a file named .{', .'.join(_WRITERS)}, got {str(path)!r}")
     if suffix == "parquet":
-        _need("pyarrow", "a Parquet file")
+        need("pyarrow", "a Parquet file")
 
 
 def _write_json_lines(file: IO[bytes], items: Items, choice: _Choice) -> None:
@@ -390,11 +401,16 @@ def _each_record(items: Items, choice: _Choice) -> Iterable[dict[str, Any]]:
 
 def _write_csv(file: IO[bytes], items: Items, choice: _Choice, *, delimiter: str = ",") -> None:
     columns_of = table(items, choice.columns, choice.default)
-    as_cell = _for_sheet if choice.escape_formulas else _as_cell
+    rows = [list(columns_of), *zip(*columns_of.values(), strict=True)]
+    csv_text(file, rows, delimiter, escape_formulas=choice.escape_formulas)
+
+
+def csv_text(file: IO[bytes], rows: Iterable[Iterable[Any]], delimiter: str, *, escape_formulas: bool) -> None:
+    """Write these rows of values as CSV."""
+    make_cell = _for_sheet if escape_formulas else as_cell
     # The writer quotes both characters of its line ends, and readers end lines at either.
     writer = csv.writer(_Encoded(file), delimiter=delimiter, lineterminator=_LINE_END)
-    writer.writerow([as_cell(column) for column in columns_of])
-    writer.writerows([as_cell(value) for value in row] for row in zip(*columns_of.values(), strict=True))
+    writer.writerows([make_cell(value) for value in row] for row in rows)
 
 
 _LINE_END = "\r\n"
@@ -416,10 +432,10 @@ def _write_tsv(file: IO[bytes], items: Items, choice: _Choice) -> None:
 
 
 def _write_parquet(file: IO[bytes], items: Items, choice: _Choice) -> None:
-    arrow = _need("pyarrow", "a Parquet file")
-    parquet = _need("pyarrow.parquet", "a Parquet file")
+    arrow = need("pyarrow", "a Parquet file")
+    parquet = need("pyarrow.parquet", "a Parquet file")
     columns_of = table(items, choice.columns, choice.default)
-    arrays = {as_utf8(name): _or_as_text(arrow.array, values) for name, values in columns_of.items()}
+    arrays = {as_utf8(name): or_as_text(arrow.array, values) for name, values in columns_of.items()}
     parquet.write_table(arrow.table(arrays), file)
 
 

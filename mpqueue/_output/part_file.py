@@ -8,13 +8,17 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from mpqueue._os.file_lock import lock_file
+from mpqueue._os.file_system import reserve_room
 from mpqueue._whole_file import check_not_planted, open_to_write, rights_of, whole_file
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = _FLAGS | os.O_EXCL
 #: Bytes that are copied at a time.
 _COPIED = 1 << 20
 
@@ -38,12 +42,12 @@ class PartFile:
         """Raise OSError where it could not be opened; nothing is made."""
         folder = self.target.absolute().parent
         if not folder.is_dir():
-            raise FileNotFoundError(f"{self.target}: expected a file in a folder that is there, got none")
+            raise FileNotFoundError(f"expected a file in a folder that is there, got {str(self.target)!r}")
         if self.target.is_dir():
-            raise IsADirectoryError(f"{self.target}: expected a file, got a folder")
+            raise IsADirectoryError(f"expected a file, got the folder {str(self.target)!r}")
         check_not_planted(self.target)
         if not self._is_beside() and not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(f"{self.target}: expected a folder that this user may write into, got none")
+            raise PermissionError(f"expected a folder that this user may write into, got that of {str(self.target)!r}")
 
     def _is_beside(self) -> bool:
         return self.target.exists() and not self.target.is_file()
@@ -99,11 +103,61 @@ class PartFile:
             self.file.truncate(self.size)
             self.file.seek(self.size)
 
+    def grown(self) -> None:
+        """What was written to `file` by now is whole, and all of it: nothing is reserved any more."""
+        self.size = self.file.tell()
+        self.file.truncate()
+
+    def reserve(self, size: int) -> None:
+        """Have room for so many bytes more, or raise OSError; where the system can't tell, nothing is done."""
+        if not self._is_special:
+            try:
+                reserve_room(self.file.fileno(), self.size, size)
+            except OSError:
+                self.cut()
+                raise
+
+    def rewrite(self, change: Callable[[IO[bytes]], Iterable[bytes]]) -> None:
+        """Replace what is in it by what ``change`` makes of it."""
+        self.file.seek(0)
+        with (
+            open(self.file.fileno(), "rb", closefd=False) as old,
+            self.anew() as new,
+            open(new.fileno(), "wb", closefd=False) as file,
+        ):
+            file.writelines(change(old))
+
+    @contextmanager
+    def anew(self) -> Iterator[IO[bytes]]:
+        """An empty file that takes the place of the part when the block is left."""
+        old = self.file
+        if self._is_special:
+            new: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - likewise
+            name = None
+        else:
+            name = self.part.with_name(f".{os.urandom(8).hex()}.part")
+            descriptor = os.open(name, _NEW, stat.S_IMODE(os.fstat(old.fileno()).st_mode))
+            new = open(descriptor, "r+b", buffering=0)  # noqa: SIM115 - likewise
+        try:
+            yield new
+            if name is not None:
+                _lock(new.fileno(), self.part)
+                os.replace(name, self.part)
+        except BaseException:
+            new.close()
+            if name is not None:
+                with suppress(OSError):
+                    os.unlink(name)
+            raise
+        self._file, self.size = new, new.seek(0, os.SEEK_END)
+        old.close()
+
     def finish(self) -> None:
         """All of it is there: it gets its own name, once it is on disk."""
         file, self._file = self.file, None
         with file:
             if not self._is_special:
+                file.truncate()  # what was reserved
                 os.fsync(file.fileno())
                 os.replace(self.part, self.target)
             elif not self._at_once:
@@ -120,6 +174,7 @@ class PartFile:
         with file:
             if self._is_special:
                 return self.target if self._at_once else None
+            file.truncate()
             if os.fstat(file.fileno()).st_size:
                 return self.part
             if _is_at(os.fstat(file.fileno()), self.part):

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._output.export import COLUMNS, OUTPUT, absent_columns, record_of
+from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.rows_in_order import RowsInOrder
 from mpqueue._queue.job import JobItem
 from mpqueue.errors import shown
@@ -24,6 +25,8 @@ log = logging.getLogger("mpqueue")
 PIECE = 1024
 #: The same where their results are read from a journal: those may be big.
 READ_PIECE = 64
+#: Rows that wait until each column has something in it.
+MOST_UNDECIDED = 1000
 
 Row = dict[str, Any]
 
@@ -96,9 +99,13 @@ class RowOutlet:
         self._table = table
         self._job_id = job_id
         columns = getattr(sink, "columns", None)
-        self._columns = (*COLUMNS, *(OUTPUT if captured else ())) if columns is None else _names(columns)
+        self._default = (*getattr(sink, "default", COLUMNS), *(OUTPUT if captured else ()))
+        self._columns = self._default if columns is None else _names(columns)
         #: Columns that no row has had so far.
         self._unseen = set() if columns is None else set(self._columns)
+        #: Rows that wait until it is known whether there is something in each column; None: they don't (any more).
+        self._undecided: list[Row] | None = [] if self._unseen and getattr(sink, "or_default", False) else None
+        self._seen_results = False
         self._with_failures = getattr(sink, "failures", True) is not False
         path = getattr(sink, "path", None)
         folder = path.absolute().parent if isinstance(path, Path) else None
@@ -114,7 +121,7 @@ class RowOutlet:
 
     def put(self, indices: Sequence[int], size: int) -> None:
         """See `Outlet`."""
-        each = size / len(indices)
+        each = size / max(1, len(indices))
         for piece in _pieces(indices, PIECE if size else READ_PIECE):
             if self._in_order is None:
                 self._hand_on(self._rows_of(piece))
@@ -125,7 +132,8 @@ class RowOutlet:
     def finish(self) -> None:
         """See `Outlet`."""
         self._end_order()
-        if self._unseen and self._rows:
+        self._decide()
+        if self._unseen and self._rows and self._columns != self._default:
             log.warning("job %r: expected rows with the columns %s, got none that has %s",
                         self._job_id, ", ".join(self._columns), ", ".join(sorted(self._unseen)))  # fmt: skip
         self._sink.close()
@@ -134,10 +142,12 @@ class RowOutlet:
         """See `Outlet`."""
         with contextlib.suppress(Exception):  # the sink may be what fails
             self._end_order()
+            self._decide()
         leave: Callable[[], object] = getattr(self._sink, "leave", self._sink.close)
         where = leave()
-        rows = "1 row" if self._rows == 1 else f"{self._rows:,} rows"
-        return f"{rows} in {where if isinstance(where, Path) else shown(self._sink)}" if self._rows else "nothing"
+        count = self._sink.rows if isinstance(self._sink, FileSink) else self._rows
+        rows = "1 row" if count == 1 else f"{count:,} rows"
+        return f"{rows} in {where if isinstance(where, Path) else shown(self._sink)}" if count else "nothing"
 
     def _end_order(self) -> None:
         if self._in_order is not None:
@@ -147,18 +157,41 @@ class RowOutlet:
                 self._in_order.close()
 
     def _hand_on(self, rows: Sequence[Row]) -> None:
-        if rows:
+        if self._undecided is not None:
+            self._undecided += rows
+            if self._unseen and len(self._undecided) < MOST_UNDECIDED:
+                return
+            self._decide()
+        elif rows:
+            if len(rows[0]) > len(self._columns):  # made before it was decided
+                rows = [{name: row[name] for name in self._columns} for row in rows]
             self._sink.write(rows)
             self._rows += len(rows)
 
+    def _decide(self) -> None:
+        """From now on rows have the columns that were asked for; or all, where no result has one of those."""
+        rows, self._undecided = self._undecided, None
+        if rows is None:
+            return
+        if self._unseen and self._seen_results:
+            log.warning("columns: expected attributes of items or keys of their results or payloads, got %s, which no "
+                        "item has; %s has all columns instead", ", ".join(map(shown, sorted(self._unseen))),
+                        getattr(self._sink, "path", "the output"))  # fmt: skip
+            self._columns = self._default
+            self._sink.columns = None  # type: ignore[attr-defined]
+        self._hand_on(rows)
+
     def _rows_of(self, indices: Sequence[int]) -> list[Row]:
         table, columns = self._table, self._columns
+        if self._undecided is not None:
+            columns = tuple(dict.fromkeys((*columns, *self._default)))
         if not self._with_failures:
             indices = [index for index in indices if table.status[index] != FAILED]
         items = [RowItem(table, index) for index in indices]
         if self._unseen:
             for item in items:
                 self._unseen &= absent_columns(item, self._unseen)
+            self._seen_results = self._seen_results or any(item.result is not None for item in items)
         return [record_of(item, columns) for item in items]
 
 

@@ -222,6 +222,27 @@ def test_what_writes_the_output_is_looked_for_before_the_work(folder: Path) -> N
     assert "mpqueue: error: --output: a Parquet file needs pyarrow, which is not installed" in done.stderr
 
 
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_an_output_that_can_t_grow_stops_the_run_and_keeps_what_it_has(folder: Path, form: str) -> None:
+    lines = "".join(f"{number:0>500}\n" for number in range(20_000))
+    (folder / "in.txt").write_text(lines)
+    command = f"ulimit -f 5000; {sys.executable} -m mpqueue run own:upper --from lines in.txt -j 1 -o out.{form}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    said = re.fullmatch(
+        r"mpqueue: error: job 'own:upper': its results can't be written: OSError: \[Errno 27\] File too large; "
+        rf"kept: (?:([\d,]+) rows in out\.{form}\.part|nothing)\n",
+        "".join(line for line in done.stderr.splitlines(True) if not line.startswith("WARNING")),  # of memory files
+    )
+    assert said is not None, done.stderr
+    part = folder / f"out.{form}.part"
+    if form == "jsonl":
+        assert said[1] == f"{len(part.read_text().splitlines()):,}"
+    assert not (folder / f"out.{form}").exists()
+
+
 def test_what_handlers_print_is_not_among_the_rows(folder: Path) -> None:
     done = run(folder, "run", "own:talk", "-", "-j", "1", "--log-level", "info", stdin="one\n")
     assert [row["result"] for row in rows_of(done)] == ["one"]
@@ -367,7 +388,9 @@ def test_ctrl_c_keeps_the_rows_and_tells_how_to_go_on(folder: Path) -> None:
     assert any("interrupted: 1 of 2 items had ended" in re.sub(r"\x1b\[\d+m", "", line) for line in lines)
     assert "to run it again: mpqueue run own:hang --from lines in.txt -j 1 -o out.csv" in lines
     assert not any("Traceback" in line for line in lines)
-    with (folder / "out.csv").open(newline="") as file:
+    assert "kept: 1 row in out.csv.part" in lines
+    assert not (folder / "out.csv").exists()
+    with (folder / "out.csv.part").open(newline="") as file:
         assert [row["payload"] for row in csv.DictReader(file)] == ["quick"]
 
 

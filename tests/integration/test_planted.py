@@ -109,9 +109,10 @@ def test_the_command_line_writes_through_no_link_of_another_user_s(tmp_path: Pat
     assert (refused.returncode, "got a link of user 65534" in refused.stderr) == (2, True)
     assert victim.read_text() == "precious"
     (tmp_path / "x.jsonl").unlink()
-    (tmp_path / "x.jsonl").symlink_to(victim)  # one of this user's own is followed
+    (tmp_path / "x.jsonl").symlink_to(victim)  # one of this user's own is replaced
     assert run().returncode == 0
-    assert victim.read_text().count("\n") == 2
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "x.jsonl").read_text().count("\n") == 2
 
 
 # --- journals ---------------------------------------------------------------------------------------------------------

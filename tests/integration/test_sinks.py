@@ -313,8 +313,12 @@ def test_a_journal_has_the_results_of_a_sinks_job_and_none_that_are_discarded(tm
         (3, TypeError, r"an object with write\(rows\) and close\(\): mpqueue.sinks\), got 3 of type int"),
         (Rows, TypeError, "of type type"),
         (Rows(columns="id"), TypeError, "expected a sink whose columns are a list of names, got 'id'"),
-        (sinks.jsonl("/nowhere/rows.jsonl"), FileNotFoundError, "expected a file in a folder that is there, got none"),
-        (sinks.jsonl("/"), IsADirectoryError, "expected a file, got a folder"),
+        (
+            sinks.jsonl("/nowhere/rows.jsonl"),
+            FileNotFoundError,
+            "expected a file in a folder that is there, got '/nowhere",
+        ),
+        (sinks.jsonl("/"), IsADirectoryError, "expected a file, got the folder"),
     ],
 )
 def test_what_is_no_sink_is_refused_before_any_work(

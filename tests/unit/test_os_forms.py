@@ -196,6 +196,20 @@ def test_a_table_names_a_process_by_its_start_or_knows_none(form: ProcessTable) 
     assert (form.environment(me) is not None) == told
 
 
+@forms(file_system._allocate, file_system._take_for_granted)
+def test_room_is_there_or_refused_and_what_is_written_stays(
+    form: Callable[[int, int, int], None], tmp_path: Path
+) -> None:
+    with (tmp_path / "a file").open("w+b", buffering=0) as file:
+        file.write(b"abc")
+        form(file.fileno(), 3, 1000)
+        assert os.fstat(file.fileno()).st_size == (1003 if form is file_system._allocate else 3)
+        if form is file_system._allocate:
+            with pytest.raises(OSError, match=r"No space|too large"):
+                form(file.fileno(), 3, 1 << 62)
+        assert os.pread(file.fileno(), 3, 0) == b"abc"
+
+
 @forms(file_system._by_mount, file_system._do_not_know)
 def test_a_file_system_is_named_or_not_told(
     form: Callable[[str], file_system.FileSystem | None], tmp_path: Path

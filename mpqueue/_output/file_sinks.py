@@ -1,0 +1,222 @@
+"""Sinks that are files of text: JSON Lines, JSON, CSV and TSV. `mpqueue.sinks` is what users see of them."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from mpqueue._output.export import COLUMNS, SPREAD, as_json_line, as_json_text, csv_text, spread
+from mpqueue._output.part_file import PartFile
+from mpqueue.errors import JobStateError, shown
+
+#: Rows that wait until one tells which keys results have; more than that are written without.
+MOST_HELD = 1000
+
+Row = dict[str, Any]
+
+
+class FileSink:
+    """A file that gets rows. ``path`` is where they are in the end, ``rows`` how many are written."""
+
+    #: Whether what is no regular file gets its bytes as they come.
+    at_once = False
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        columns: Sequence[str] | None = None,
+        *,
+        in_order: bool = False,
+        failures: bool = True,
+        default: Sequence[str] = COLUMNS,
+        or_default: bool = False,
+    ) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"path: expected the path of a file, got {shown(path)} of type {type(path).__name__}")
+        for name, value in (("in_order", in_order), ("failures", failures)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name}: expected True or False, got {shown(value)} of type {type(value).__name__}")
+        self.path = Path(os.fsdecode(path))
+        self.columns = columns
+        self.in_order = in_order
+        self.failures = failures
+        self.rows = 0
+        self.default = default  #: the columns where none are named
+        self.or_default = or_default  #: these instead of ``columns`` of which no row has one
+        self._part = PartFile(self.path, at_once=self.at_once)
+        self.was_opened = False
+        self.left: Path | None = None  #: where the part is that was left, since not all rows are in it
+
+    def check(self) -> None:
+        """Raise what `open` would raise. Makes nothing."""
+        if self.was_opened:
+            raise JobStateError(f"results: expected a sink of the job's own, got {self!r}, which another job has had")
+        self._part.check()
+
+    def open(self) -> None:
+        """Make the file. Raises OSError."""
+        self.check()
+        self._part.open()
+        self.was_opened = True
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write these; where that fails, none of them is in the file."""
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        """Write what belongs behind the rows that there are."""
+
+    def close(self) -> None:
+        """The file is whole."""
+        self._end()
+        self._part.finish()
+
+    def leave(self) -> Path | None:
+        """The file stays a part; returns where that is."""
+        try:
+            if self.rows:
+                self._end()
+        finally:
+            self.left = self._part.leave()
+        return self.left
+
+    def __repr__(self) -> str:
+        return f"<{self.path}: {'1 row' if self.rows == 1 else f'{self.rows} rows'}>"
+
+
+class JsonLinesSink(FileSink):
+    """A JSON value a line."""
+
+    at_once = True
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """See `FileSink`."""
+        self._part.append("".join(map(as_json_line, rows)).encode())
+        self.rows += len(rows)
+
+
+class JsonSink(FileSink):
+    """One JSON list."""
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """See `FileSink`."""
+        texts = [as_json_text(row).replace("\n", "\n ") for row in rows]
+        self._part.append((("[\n " if not self.rows else ",\n ") + ",\n ".join(texts)).encode())
+        self.rows += len(rows)
+
+    def _end(self) -> None:
+        self._part.append(b"\n]\n" if self.rows else b"[]\n")
+
+
+class TableSink(FileSink):
+    """A table of text. Without a choice of columns there is one for each key of results, also of one that comes late.
+
+    A late column stands at the end. Rows from before it are made as long as the others when the file ends.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        columns: Sequence[str] | None = None,
+        *,
+        delimiter: str = ",",
+        escape_formulas: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(path, columns, **options)
+        if not isinstance(escape_formulas, bool):
+            raise TypeError(f"escape_formulas: expected True or False, got {shown(escape_formulas)}")
+        self._delimiter = delimiter
+        self._escape_formulas = escape_formulas
+        self._names: list[str] = []  #: the columns by now
+        self._in_header = 0  #: how many of them were known when the header was written
+        self._widths: list[tuple[int, int]] = []  #: so many rows with so many columns, and so on
+        self._held: list[Row] = []  #: rows whose columns are not known
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """See `FileSink`."""
+        if not self._names:
+            self._held += rows
+            if self.columns is None and len(self._held) < MOST_HELD and not any(map(_tells_keys, rows)):
+                return
+            rows, self._held = self._held, []
+        self._append(rows)
+
+    def _append(self, rows: Sequence[Row]) -> None:
+        columns = columns_of(rows, self.columns, self._names)
+        begins = not self._names
+        names = [*self._names, *(name for name in columns if name not in self._names)]
+        cells = [columns.get(name) or [None] * len(rows) for name in names]
+        data = self._text(zip(*cells, strict=True))
+        self._part.append((self._text([names]) if begins else b"") + data)
+        self._names = names
+        self._in_header = self._in_header or len(names)
+        self._widths.append((len(rows), len(names)))
+        if len(self._widths) > 1 and self._widths[-2][1] == len(names):
+            self._widths[-2:] = [(self._widths[-2][0] + len(rows), len(names))]
+        self.rows += len(rows)
+
+    def _text(self, rows: Iterable[Iterable[Any]]) -> bytes:
+        file = io.BytesIO()
+        csv_text(file, rows, self._delimiter, escape_formulas=self._escape_formulas)
+        return file.getvalue()
+
+    def _end(self) -> None:
+        if not self._names:
+            held, self._held = self._held, []
+            if held:
+                self._append(held)
+            else:
+                self._part.append(self._text([self.columns or self.default]))
+        if len(self._names) > self._in_header:
+            self._part.rewrite(self._widened)
+            self._in_header = len(self._names)
+
+    def leave(self) -> Path | None:
+        """See `FileSink`."""
+        if self._held:
+            held, self._held = self._held, []
+            self._append(held)
+        return super().leave()
+
+    def _widened(self, file: IO[bytes]) -> Iterator[bytes]:
+        """The header with all columns, and all rows as long."""
+        records = _records(file)
+        next(records)
+        yield self._text([self._names])
+        for count, width in self._widths:
+            more = self._delimiter.encode() * (len(self._names) - width) + b"\n"
+            for _ in range(count):
+                yield next(records)[:-1] + more
+
+
+def columns_of(rows: Sequence[Row], chosen: Sequence[str] | None, known: Sequence[str]) -> Mapping[str, list[Any]]:
+    """The columns of these rows by name, as in an export; without those that are only there for want of keys."""
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    if chosen is not None:
+        return columns
+    made = spread(columns)
+    if known:
+        for name in SPREAD:
+            if name in made and name not in known and all(value is None for value in made[name]):
+                del made[name]
+    return made
+
+
+def _tells_keys(row: Row) -> bool:
+    return row.get("result") is not None
+
+
+def _records(file: IO[bytes]) -> Iterator[bytes]:
+    """The rows of a file of our own: a line end within quotes belongs to a cell."""
+    parts: list[bytes] = []
+    is_open = 0
+    for line in file:
+        parts.append(line)
+        is_open ^= line.count(b'"') & 1
+        if not is_open:
+            yield b"".join(parts)
+            parts.clear()

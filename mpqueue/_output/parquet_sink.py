@@ -1,0 +1,259 @@
+"""`ParquetSink`: rows into a Parquet file, a group of rows at a time. Needs pyarrow.
+
+Without a schema the types of columns are those of the values that have come. Where later ones are of other types, or
+have other keys, the file is written anew with columns that can hold all of them: what does not go together is text.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mpqueue._output.export import SPREAD, as_cell, need, or_as_text
+from mpqueue._output.file_sinks import FileSink, Row, columns_of
+from mpqueue._text import as_utf8
+from mpqueue.errors import shown
+
+#: Bytes and rows of a group, at least.
+GROUP, GROUP_ROWS = 16 << 20, 1 << 17
+#: Bytes that the end of a file may take beside its rows.
+FOOTER = 1 << 20
+
+
+class ParquetSink(FileSink):
+    """See `mpqueue.sinks.parquet`. Rows are in memory until there is a group of them."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], columns: Sequence[str] | None = None, *, schema: Any = None, **options: Any
+    ) -> None:
+        self._arrow = need("pyarrow", "a Parquet file")
+        self._parquet = need("pyarrow.parquet", "a Parquet file")
+        if schema is not None and not isinstance(schema, self._arrow.Schema):
+            raise TypeError(f"schema: expected a pyarrow.Schema, got {shown(schema)} of type {type(schema).__name__}")
+        if schema is not None and columns is not None:
+            raise ValueError("columns: expected None, since the schema names them")
+        super().__init__(path, schema.names if schema is not None else columns, **options)
+        self._given: Any = schema
+        self._schema: Any = schema  #: of what is in the file
+        self._writer: Any = None
+        self._out: _Whole | None = None  #: what that writes to
+        self._waiting: list[Any] = []  #: tables
+        self._size = self._count = 0  #: of them
+        self._is_torn = False  #: a group is in the file, but not all of it
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """See `FileSink`."""
+        table = self._table(rows) if self._given is None else self._fitted(rows)
+        self._waiting.append(table)
+        self._size += table.nbytes
+        self._count += len(rows)
+        if self._size >= GROUP or self._count >= GROUP_ROWS:
+            self._flush()
+
+    def _table(self, rows: Sequence[Row]) -> Any:
+        known = () if self._schema is None else self._schema.names
+        columns = columns_of(rows, self.columns, known)
+        return self._arrow.table(
+            {as_utf8(name): or_as_text(self._arrow.array, values) for name, values in columns.items()}
+        )
+
+    def _fitted(self, rows: Sequence[Row]) -> Any:
+        """The rows in the given schema. Raises ValueError for a value that does not fit."""
+        columns = [self._column(field, [row[field.name] for row in rows]) for field in self._given]
+        return self._arrow.Table.from_arrays(columns, schema=self._given)
+
+    def _column(self, field: Any, values: list[Any]) -> Any:
+        if field.nullable or None not in [None if value is None else 0 for value in values]:
+            try:
+                return self._arrow.array(values, type=field.type)
+            except Exception as error:  # noqa: BLE001 - of pyarrow's, and of what it asks
+                bad, reason = self._first_bad(field, values) or (values, error)
+        else:
+            bad, reason = None, ValueError("which this column must not have")
+        raise ValueError(
+            f"column {field.name!r}: expected values of type {field.type}, got {shown(bad)} of type "
+            f"{type(bad).__name__} ({reason})"
+        )
+
+    def _first_bad(self, field: Any, values: list[Any]) -> tuple[Any, Exception] | None:
+        for value in values:
+            try:
+                self._arrow.array([value], type=field.type)
+            except Exception as error:  # noqa: BLE001 - likewise
+                return value, error
+        return None
+
+    # -- groups ----------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        tables, self._waiting = self._waiting, []
+        count, self._count, self._size = self._count, 0, 0
+        if self._given is None:
+            tables = _without_empty(tables, () if self._schema is None else self._schema.names)
+            wanted = self._united(
+                [*([] if self._schema is None else [self._schema]), *(each.schema for each in tables)]
+            )
+            tables, wanted = self._cast_all(tables, wanted)
+            if self._writer is not None and wanted != self._schema:
+                self._widen(wanted)
+            self._schema = wanted
+        if self._writer is None:
+            self._writer = self._open_writer(self._part.file)
+        group = self._arrow.concat_tables(tables).combine_chunks()
+        self._reserve(group.nbytes)
+        self._is_torn = True
+        self._writer.write_table(group)
+        self._is_torn = False
+        self._part.grown()
+        self.rows += count
+
+    def _open_writer(self, file: Any) -> Any:
+        self._out = _Whole(file)
+        return self._parquet.ParquetWriter(self._out, self._schema)
+
+    def _reserve(self, size: int) -> None:
+        """Have room for a group before any of it is written: then the file can be ended even where the disk is full."""
+        self._part.reserve(size + size // 8 + FOOTER)
+
+    def _united(self, schemas: list[Any]) -> Any:
+        """A schema for all of these; a column whose types do not go together is text."""
+        arrow = self._arrow
+        types: dict[str, Any] = {}
+        for field in (field for schema in schemas for field in schema):
+            known = types.get(field.name)
+            types[field.name] = field.type if known is None else self._common(known, field.type)
+        return arrow.schema([arrow.field(name, kind) for name, kind in types.items()])
+
+    def _common(self, one: Any, other: Any) -> Any:
+        arrow = self._arrow
+        if one == other:
+            return one
+        try:
+            schemas = [arrow.schema([arrow.field("x", kind)]) for kind in (one, other)]
+            return arrow.unify_schemas(schemas, promote_options="permissive").field("x").type
+        except (arrow.ArrowInvalid, arrow.ArrowTypeError, arrow.ArrowNotImplementedError):
+            return arrow.string()
+
+    def _cast_all(self, tables: list[Any], wanted: Any) -> tuple[list[Any], Any]:
+        """The tables in that schema, or with text where a value would be another one in it."""
+        while True:
+            try:
+                return [self._cast(table, wanted) for table in tables], wanted
+            except _DoesNotFitError as error:
+                at = wanted.get_field_index(error.column)
+                wanted = wanted.set(at, self._arrow.field(error.column, self._arrow.string()))
+
+    def _cast(self, table: Any, wanted: Any) -> Any:
+        arrow = self._arrow
+        columns = []
+        for field in wanted:
+            at = table.schema.get_field_index(field.name)
+            if at < 0:
+                columns.append(arrow.nulls(table.num_rows, field.type))
+                continue
+            column = table.column(at)
+            if column.type != field.type:
+                try:
+                    if arrow.types.is_string(field.type):
+                        column = arrow.array([as_cell(value) for value in column.to_pylist()], type=field.type)
+                    else:
+                        column = column.cast(field.type)
+                except Exception as error:
+                    raise _DoesNotFitError(field.name) from error
+            columns.append(column)
+        return arrow.Table.from_arrays(columns, schema=wanted)
+
+    def _widen(self, wanted: Any) -> None:
+        """Write what there is anew, in the wider schema."""
+        self._writer.close()
+        self._part.grown()
+        old = self._parquet.ParquetFile(self._part.file)
+        with self._part.anew() as file:
+            self._schema = wanted
+            writer = self._open_writer(file)
+            for number in range(old.num_row_groups):
+                writer.write_table(self._cast(old.read_row_group(number), wanted))
+        self._writer = writer
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        if self._writer is not None and not self._is_torn:
+            self._writer.close()
+
+    def close(self) -> None:
+        """See `FileSink`."""
+        if self._waiting:
+            self._flush()
+        if self._writer is None:
+            if self._schema is None:
+                names: Sequence[str] = self.default if self.columns is None else self.columns
+                self._schema = self._arrow.schema([(name, self._arrow.null()) for name in names])
+            self._writer = self._open_writer(self._part.file)
+        super().close()
+
+    def leave(self) -> Path | None:
+        """See `FileSink`."""
+        try:
+            if self._waiting and not self._is_torn:
+                self._flush()
+        except Exception:  # noqa: BLE001 - it may be why the file is left: what is in it is ended then
+            self._waiting = []
+        if self._is_torn:
+            self.rows = 0
+        try:
+            return super().leave()
+        finally:
+            if self._out is not None:
+                self._out.is_left = True
+
+
+class _DoesNotFitError(Exception):
+    def __init__(self, column: str) -> None:
+        super().__init__(column)
+        self.column = column
+
+
+class _Whole:
+    """A file for pyarrow: writes all that it is given, and nothing once it ``is_left``."""
+
+    closed = False
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.is_left = False
+
+    def write(self, data: Any) -> int:
+        """All of it. Raises OSError."""
+        view = memoryview(data).cast("B")
+        rest = view
+        while rest and not self.is_left:
+            rest = rest[self._file.write(rest) :]
+        return len(view)
+
+    def tell(self) -> int:
+        """Where it is."""
+        at: int = 0 if self.is_left else self._file.tell()
+        return at
+
+    def flush(self) -> None:
+        """Nothing is held."""
+
+    def close(self) -> None:
+        """Somebody else does."""
+
+
+def _without_empty(tables: list[Any], known: Sequence[str]) -> list[Any]:
+    """Without columns that are only there because no result with keys had come."""
+    names = {name for table in tables for name in table.schema.names} | set(known)
+    for whole in SPREAD:
+        if whole not in known and any(name.startswith(f"{whole}.") for name in names):
+            tables = [
+                table.drop_columns([whole])
+                if whole in table.schema.names and table.column(whole).null_count == table.num_rows
+                else table
+                for table in tables
+            ]
+    return tables

@@ -1,0 +1,178 @@
+"""Files that get rows as they come hold the same as an export of the whole job."""
+
+from __future__ import annotations
+
+import csv
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mpqueue import sinks
+from mpqueue._core.state.item_table import Failure, ItemTable, make_table
+from mpqueue._output import export as exports
+from mpqueue._output import file_sinks, parquet_sink
+from mpqueue._output.file_sinks import FileSink, JsonSink
+from mpqueue._output.row_outlet import RowOutlet
+from mpqueue._queue.job import Items
+
+VALUES = st.one_of(
+    st.none(),
+    st.integers(-(2**40), 2**40),
+    st.floats(allow_nan=False, width=32),
+    st.text("a\"\n\r,='é\x00", max_size=4),
+    st.lists(st.integers(0, 3), max_size=2),
+)
+RESULTS = st.lists(
+    st.one_of(st.just("fails"), VALUES, st.dictionaries(st.sampled_from(["a", "b", "c", "d,\n"]), VALUES, max_size=3)),
+    max_size=12,
+)
+IN_TMP = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+SINKS: dict[str, Any] = {
+    "jsonl": sinks.jsonl,
+    "json": JsonSink,
+    "csv": sinks.csv,
+    "tsv": sinks.csv,
+    "parquet": sinks.parquet,
+}
+
+
+def table_of(results: list[Any]) -> ItemTable:
+    table = make_table(range(len(results)))
+    for index, result in enumerate(results):
+        if result == "fails":
+            failure = Failure(ValueError("no"))
+            table.fail_try(index, failure, 1)
+            table.fail(index, failure)
+        else:
+            table.complete(range(index, index + 1), [result])
+    return table
+
+
+def write(sink: FileSink, table: ItemTable, pieces: list[range], *, finish: bool = True) -> str | None:
+    outlet = RowOutlet(sink, table, "job", captured=False)
+    outlet.open()
+    try:
+        for piece in pieces:
+            outlet.put(piece, 1)
+        if finish:
+            outlet.finish()
+            return None
+    except BaseException:
+        outlet.leave()
+        raise
+    return outlet.leave()
+
+
+def cut(count: int, cuts: set[int]) -> list[range]:
+    edges = sorted({0, count, *(at for at in cuts if at < count)})
+    return [range(lo, hi) for lo, hi in pairwise(edges)]
+
+
+def cells(path: Path, delimiter: str) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return [
+            {name: value for name, value in row.items() if value} for row in csv.DictReader(file, delimiter=delimiter)
+        ]
+
+
+def values(path: Path) -> list[dict[str, Any]]:
+    rows = pq.read_table(path).to_pylist()
+    return [{name: plain(value) for name, value in row.items() if value is not None} for row in rows]
+
+
+def plain(value: Any) -> Any:
+    """A number, or what is its text."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value
+
+
+@pytest.mark.parametrize("form", SINKS)
+@IN_TMP
+@given(results=RESULTS, cuts=st.sets(st.integers(1, 11)), few=st.booleans())
+def test_a_file_holds_what_an_export_does(
+    tmp_path: Path, form: str, results: list[Any], cuts: set[int], few: bool
+) -> None:
+    table = table_of(results)
+    written, exported = tmp_path / f"written.{form}", tmp_path / f"exported.{form}"
+    with pytest.MonkeyPatch.context() as patch:
+        if few:
+            patch.setattr(parquet_sink, "GROUP_ROWS", 2)
+            patch.setattr(file_sinks, "MOST_HELD", 2)
+        write(SINKS[form](written), table, cut(len(results), cuts))
+    exports.export(Items(table), exported)
+    if form == "parquet":
+        assert values(written) == values(exported)
+    elif form in ("csv", "tsv"):
+        delimiter = "," if form == "csv" else "\t"
+        assert cells(written, delimiter) == cells(exported, delimiter)
+    else:
+        assert written.read_text() == exported.read_text()
+    assert not [*tmp_path.glob("*.part"), *tmp_path.glob(".*")]
+
+
+@pytest.mark.parametrize("form", SINKS)
+@IN_TMP
+@given(results=RESULTS.filter(len), cuts=st.sets(st.integers(1, 11)))
+def test_what_is_left_can_be_read(tmp_path: Path, form: str, results: list[Any], cuts: set[int]) -> None:
+    path = tmp_path / f"rows.{form}"
+    kept = write(SINKS[form](path), table_of(results), cut(len(results), cuts)[:1], finish=False)
+    part = path.with_name(f"{path.name}.part")
+    count = cut(len(results), cuts)[0].stop
+    assert kept == f"{count} row{'s' * (count > 1)} in {part}"
+    if form == "parquet":
+        assert pq.read_table(part).num_rows == count
+    elif form == "json":
+        assert len(json.loads(part.read_text())) == count
+    elif form == "jsonl":
+        assert part.read_text().count("\n") == count
+    else:
+        assert len(cells(part, "," if form == "csv" else "\t")) == count
+    part.unlink()
+
+
+def test_a_schema_names_the_columns_and_refuses_what_does_not_fit(tmp_path: Path) -> None:
+    schema = pa.schema([pa.field("id", pa.int32()), pa.field("score", pa.float32()), pa.field("label", pa.string())])
+    table = table_of([{"score": 0.5, "label": "cat"}, "fails", {"score": 1, "label": None}])
+    write(sinks.parquet(tmp_path / "good.parquet", schema), table, [range(3)])
+    read = pq.read_table(tmp_path / "good.parquet")
+    assert read.schema == schema
+    assert read.to_pydict() == {"id": [0, 1, 2], "score": [0.5, None, 1.0], "label": ["cat", None, None]}
+    bad = table_of([{"score": 1.0}, {"score": "much"}])
+    with pytest.raises(ValueError, match=r"column 'score': expected values of type float, got 'much' of type str"):
+        write(sinks.parquet(tmp_path / "bad.parquet", schema), bad, [range(2)])
+    strict = pa.schema([pa.field("score", pa.float64(), nullable=False)])
+    with pytest.raises(ValueError, match=r"column 'score': expected values of type double, got None of type NoneType"):
+        write(sinks.parquet(tmp_path / "bad2.parquet", strict), table, [range(3)])
+    with pytest.raises(TypeError, match=r"schema: expected a pyarrow.Schema, got 3"):
+        sinks.parquet(tmp_path / "x.parquet", 3)
+    with pytest.raises(ValueError, match="columns: expected None, since the schema names them"):
+        sinks.parquet(tmp_path / "x.parquet", schema, ["id"])
+
+
+def test_numbers_that_grow_too_big_for_their_column_are_kept_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_sink, "GROUP_ROWS", 1)
+    path, big = tmp_path / "x.parquet", 2**62 + 1
+    write(sinks.parquet(path, columns=["result"]), table_of([1, 0.5, big]), [range(1), range(1, 2), range(2, 3)])
+    assert [float(value) for value in pq.read_table(path).to_pydict()["result"]] == [1, 0.5, float(big)]
+    assert str(big) in map(str, pq.read_table(path).to_pydict()["result"])
+
+
+def test_columns_of_which_no_row_has_one_are_told_and_all_are_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "out.csv"
+    table = table_of([{"label": "cat"}] * 3)
+    write(file_sinks.TableSink(path, ["lable"], or_default=True), table, [range(2), range(2, 3)])
+    assert "got 'lable', which no item has; " in caplog.text
+    assert [row["result.label"] for row in cells(path, ",")] == ["cat"] * 3
