@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from mpqueue._os import system
 from mpqueue.errors import shown
@@ -25,6 +25,10 @@ MOST_PORT = 65535
 #: A number of bytes as text: 2GB, 1.5 GiB, 800m.
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?\s*", re.IGNORECASE | re.ASCII)
 LONGEST_SIZE = 40
+#: How many workers there are: one for each core; in the place of a number.
+PHYSICAL = "physical"
+#: A number of workers, one for each core, or (None) for each CPU.
+Concurrency = int | Literal["physical"] | None
 #: More than any machine bears; each has its place in the books before it is started, so that a slip of the hand (a
 #: number of items, say) would take all memory instead.
 MOST_WORKERS = 10_000
@@ -86,7 +90,7 @@ def check_platform(platform: str = system.NAME) -> None:
 
 
 def queue_options(
-    concurrency: int | None,
+    concurrency: Concurrency,
     max_retries: int | None,
     *,
     retry: RetryPolicy | None,
@@ -97,12 +101,17 @@ def queue_options(
     max_memory_per_worker: int | str | None,
     setup_timeout: float | None,
     count_cpus: Callable[[], int],
+    count_cores: Callable[[], int] | None = None,
 ) -> QueueOptions:
-    """Check what `JobQueue` was given; ``count_cpus`` is asked only where ``concurrency`` is None."""
+    """Check what `JobQueue` was given; ``count_cpus`` is asked only where ``concurrency`` is None.
+
+    ``count_cores``: None where the workers are on other machines.
+    """
     may_grow = concurrency is None
-    if concurrency is None:
-        concurrency = count_cpus()
-    check_concurrency(concurrency)
+    workers = choose_concurrency(concurrency, count_cores)
+    if workers is None:
+        workers = count_cpus()
+        check_concurrency(workers)
     check_number("progress_interval", progress_interval, low=0)
     check_timeout(timeout)
     _check_optional("setup_timeout", setup_timeout)
@@ -111,7 +120,7 @@ def queue_options(
     if max_items_per_worker is not None:
         check_number("max_items_per_worker", max_items_per_worker, low=1, integer=True)
     return QueueOptions(
-        concurrency=concurrency,
+        concurrency=workers,
         retry=choose_policy("JobQueue", max_retries, retry) or RetryPolicy(max_retries=DEFAULT_MAX_RETRIES),
         timeout=timeout,
         progress_interval=float(progress_interval),
@@ -265,6 +274,24 @@ def check_bool(name: str, value: object) -> bool:
     """The same value. Raises TypeError unless it is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected True or False, got {shown(value)}")
+    return value
+
+
+def choose_concurrency(value: Concurrency, count_cores: Callable[[], int] | None) -> int | None:
+    """The number of workers; None: as many as there is room for. Raises TypeError or ValueError for anything else."""
+    if isinstance(value, str):
+        if value != PHYSICAL:
+            raise TypeError(
+                f"concurrency: expected a number of workers, {PHYSICAL!r} or None, got {shown(value)} of type str"
+            )
+        if count_cores is None:
+            raise ValueError(
+                f"concurrency: expected a number of workers, or None for all that the engine has, got {PHYSICAL!r}, "
+                "which counts the cores of this machine"
+            )
+        return count_cores()
+    if value is not None:
+        check_concurrency(value)
     return value
 
 

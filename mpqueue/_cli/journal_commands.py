@@ -14,8 +14,8 @@ from mpqueue._cli.early_end import EarlyEnd, add_options
 from mpqueue._cli.outputs import ROW, open_output, open_rows
 from mpqueue._cli.run_command import (
     RAW_CSV,
+    WORKERS,
     again,
-    count,
     count_or_none,
     describe_failure,
     log_to_stderr,
@@ -23,6 +23,7 @@ from mpqueue._cli.run_command import (
     say_drained,
     say_end,
     seconds,
+    workers,
 )
 from mpqueue._cli.usage import Exit, UsageError, coloured, say, tell
 from mpqueue._os.monotonic import monotonic
@@ -62,7 +63,7 @@ def add_command(commands: Parsers) -> None:
     parser.add_argument("--traceback", action="store_true", help="with the worker's traceback of each")
     parser.add_argument("--json", action="store_true", help="a line of JSON for each")
     parser = _add(commands, "retry", retry, "run the failed items of a journal again, or what is left of a job")
-    parser.add_argument("-j", "--jobs", type=count, metavar="N", help="how many workers (default: one for each CPU)")
+    parser.add_argument("-j", "--jobs", type=workers, metavar="N", help=WORKERS)
     parser.add_argument("--retries", type=count_or_none, default=3, metavar="N", help="tries after the first (3)")
     parser.add_argument("--retry-delay", type=seconds, default=2.0, metavar="S", help="seconds before the first (2)")
     parser.add_argument("--timeout", type=seconds, metavar="S", help="seconds that one try may take")

@@ -19,6 +19,7 @@ from mpqueue._cli.inputs import KINDS, of_files, read_items
 from mpqueue._cli.outputs import StdoutRows, open_output
 from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say, say_error
 from mpqueue._core.state.item_table import make_table
+from mpqueue._options import Concurrency
 from mpqueue._os.monotonic import monotonic
 from mpqueue._output.bars import can_draw, describe, minutes
 from mpqueue._output.file_sinks import FileSink
@@ -47,6 +48,10 @@ examples:
 exit codes: 0 all items completed, 1 some failed, 2 wrong usage, 75 drained (SIGTERM, --time-limit): run the same
 command to go on, 130 interrupted (Ctrl-C)
 """
+WORKERS = (
+    "how many workers: a number, auto (default: one for each CPU that it may use), or physical (one for each core, "
+    "whose hyperthreads count once)"
+)
 RAW_CSV = "texts that a spreadsheet takes for formulas stay as they are in .csv and .tsv (default: with an apostrophe)"
 N = TypeVar("N", int, float)
 
@@ -80,7 +85,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--from", dest="kind", choices=KINDS, help="what the items are: the INPUT files themselves (default), or what "
         "stands in them (without INPUT in stdin): lines, a JSON value a line, rows of CSV as dicts")  # fmt: skip
-    add("-j", "--jobs", type=count, metavar="N", help="how many workers (default: one for each CPU)")
+    add("-j", "--jobs", type=workers, metavar="N", help=WORKERS)
     add(
         "--setup",
         metavar="module:function",
@@ -398,6 +403,15 @@ def _as_escape(byte: int) -> str:
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
+
+
+def workers(text: str) -> Concurrency:
+    """A number of workers: a number, ``auto``, or ``physical``. Raises ArgumentTypeError."""
+    if text == "auto":
+        return None
+    if text == "physical":
+        return "physical"
+    return _number(text, int, 1, "a whole number from 1 up, auto or physical")
 
 
 def count(text: str) -> int:

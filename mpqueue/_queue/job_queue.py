@@ -94,19 +94,20 @@ class StagesKeywords(TypedDict, total=False):
 class JobQueue(SafeEmitter):
     """Runs a function over many items in worker processes, and brings every result and every error home.
 
-    ``concurrency`` workers (None: one for each CPU that the process may use; one inside a worker) start with the first
-    job. ``max_retries`` (3) or ``retry`` say how often a failed item is tried again, ``timeout`` how many seconds one
-    try may take; both can be given nearer, for one job. ``progress_interval`` merges ``job:progress`` events to at
-    most one in so many seconds. ``threads_per_worker`` limits the inner threads of BLAS, OpenMP and the like (None:
-    CPUs / workers). A worker is replaced after ``max_items_per_worker`` items, where it has more private memory than
-    ``max_memory_per_worker`` (bytes, or ``"2GB"``; an item that needs more fails with `MemoryLimitError`), and where a
-    ``setup`` takes longer than ``setup_timeout`` seconds. ``initializer`` is called once in each new worker, before
-    anything else, in its main thread; one that fails everywhere fails the jobs with `SetupError`. ``preload`` is a list
-    of modules, or a function, that a process of its own imports, or calls, once (loky on Linux only): workers are
-    forked from it, so a new one is at work within some tens of milliseconds, and all have these pages in common. What
-    fails there fails the jobs with `WorkerStartError`; what starts threads makes workers start the ordinary way, with a
-    warning. ``backend`` is the engine that the workers run on: loky, for processes on this machine, or one of
-    `mpqueue.backends`, of which ``concurrency=None`` takes all workers, also those that come later.
+    ``concurrency`` workers start with the first job. None: one for each CPU that the process may use; ``"physical"``:
+    one for each core, whose hyperthreads count once; one inside a worker. ``max_retries`` (3) or ``retry`` say how
+    often a failed item is tried again, ``timeout`` how many seconds one try may take; both can be given nearer, for one
+    job. ``progress_interval`` merges ``job:progress`` events to at most one in so many seconds. ``threads_per_worker``
+    limits the inner threads of BLAS, OpenMP and the like (None: CPUs / workers). A worker is replaced after
+    ``max_items_per_worker`` items, where it has more private memory than ``max_memory_per_worker`` (bytes, or
+    ``"2GB"``; an item that needs more fails with `MemoryLimitError`), and where a ``setup`` takes longer than
+    ``setup_timeout`` seconds. ``initializer`` is called once in each new worker, before anything else, in its main
+    thread; one that fails everywhere fails the jobs with `SetupError`. ``preload`` is a list of modules, or a function,
+    that a process of its own imports, or calls, once (loky on Linux only): workers are forked from it, so a new one is
+    at work within some tens of milliseconds, and all have these pages in common. What fails there fails the jobs with
+    `WorkerStartError`; what starts threads makes workers start the ordinary way, with a warning. ``backend`` is the
+    engine that the workers run on: loky, for processes on this machine, or one of `mpqueue.backends`, of which
+    ``concurrency=None`` takes all workers, also those that come later.
 
     With ``journal``, the path of a file, all that becomes of the jobs is recorded there: the same program, run again
     after whatever ended it, runs only what is missing, see `create_job`. One queue at a time may have it open.
@@ -121,7 +122,7 @@ class JobQueue(SafeEmitter):
 
     def __init__(
         self,
-        concurrency: int | None = 3,
+        concurrency: checks.Concurrency = 3,
         max_retries: int | None = None,
         *,
         retry: RetryPolicy | None = None,
@@ -150,6 +151,7 @@ class JobQueue(SafeEmitter):
             max_memory_per_worker=max_memory_per_worker,
             setup_timeout=setup_timeout,
             count_cpus=self._backend.count_workers,
+            count_cores=getattr(self._backend, "count_cores", None),
         )
         first = checks.check_preload(preload)
         check_queue(

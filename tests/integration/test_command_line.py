@@ -198,6 +198,17 @@ def test_a_csv_has_the_input_and_the_result_s_keys(folder: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("workers", ["auto", "physical"])
+def test_workers_are_counted(folder: Path, workers: str) -> None:
+    run(folder, "run", "own:count", "a.txt", "-j", workers, "-o", "out.jsonl")
+    assert "completed" in (folder / "out.jsonl").read_text()
+
+
+def test_a_number_of_workers_that_is_none_is_refused(folder: Path) -> None:
+    done = run(folder, "run", "own:count", "a.txt", "-j", "some", code=2)
+    assert "a whole number from 1 up, auto or physical" in done.stderr
+
+
 def test_a_json_lines_file_has_the_columns_that_were_asked_for(folder: Path) -> None:
     run(folder, "run", "own:count", "a.txt", "-j", "1", "-o", "out.jsonl", "--columns", "payload, words")
     assert (folder / "out.jsonl").read_text() == '{"payload": "a.txt", "words": 1}\n'
@@ -348,7 +359,7 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
         (("run", "own:upper", "no.txt"), "no.txt: expected a file, got a name that is not there"),
         (("run", "own:upper", "*.png"), "*.png: expected a pattern of files, got one that fits none"),
         (("run", "own:upper", "."), "expected a file, got a folder"),
-        (("run", "own:upper", "a.txt", "-j", "0"), "expected a whole number from 1 up, got '0'"),
+        (("run", "own:upper", "a.txt", "-j", "0"), "expected a whole number from 1 up, auto or physical, got '0'"),
         (("run", "own:upper", "a.txt", "--retries", "x"), "expected a whole number from 0 up, got 'x'"),
         (("run", "own:upper", "a.txt", "--timeout", "-1"), "expected a number of seconds"),
         (("run", "own:upper", "a.txt", "--log-level", "loud"), "expected a level of logging, got 'loud'"),

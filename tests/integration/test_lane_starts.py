@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
+import mpqueue
+from mpqueue import JobQueue, Pool
 from mpqueue._core.messages import LaneDied
 from mpqueue._engines.loky import loky_lane as lane_module
 from mpqueue._engines.loky.environment import THREAD_VARIABLES
 from mpqueue.errors import WorkerStartError
+from mpqueue.testing import InlinePool
 from tests.support import handlers, lane_verbs
 from tests.support.lanes import Lanes, lanes, new_lanes
 from tests.support.programs import is_running, write_program
@@ -41,6 +44,20 @@ def test_workers_share_the_cpus_unless_the_user_says_otherwise(
     }
     found = new_lanes(1, threads_per_worker=3).call(lane_verbs.environment)
     assert {found[name] for name in THREAD_VARIABLES} == {"3"}
+
+
+@pytest.mark.usefixtures("shared_pool_ends")
+def test_there_is_a_worker_for_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loky.cpu_count", lambda *, only_physical_cores=False: 1 if only_physical_cores else 3)
+    with JobQueue("physical") as queue:
+        assert queue.concurrency == 1
+    assert len(set(mpqueue.map(handlers.return_pid, range(20), concurrency="physical", chunksize=1))) == 1
+    with Pool("physical") as pool:
+        assert len(set(pool.map(handlers.return_pid, range(20), 1))) == 1
+    with pytest.raises(TypeError, match="expected a number of workers, 'physical' or None, got 'logical'"):
+        Pool("logical")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="which counts the cores of this machine"):
+        JobQueue("physical", backend=InlinePool())
 
 
 def test_one_cpu_is_a_workers_share_of_the_machine(lanes: Lanes) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mpqueue._options import (
+    Concurrency,
     JobOptions,
     QueueOptions,
     check_platform,
@@ -18,7 +19,7 @@ from mpqueue._options import (
 from mpqueue.retry import RetryPolicy
 
 
-def queue(concurrency: int | None = 3, max_retries: int | None = None, **given: Any) -> QueueOptions:
+def queue(concurrency: Concurrency = 3, max_retries: int | None = None, **given: Any) -> QueueOptions:
     defaults: dict[str, Any] = {
         "retry": None,
         "timeout": None,
@@ -51,6 +52,15 @@ def test_without_a_concurrency_the_cpus_are_counted() -> None:
 
 def test_with_a_concurrency_nobody_counts_cpus() -> None:
     assert queue(2, count_cpus=lambda: pytest.fail("counted")).concurrency == 2
+
+
+def test_the_cores_are_counted_where_that_is_asked_for() -> None:
+    assert queue("physical", count_cores=lambda: 2).concurrency == 2
+    assert not queue("physical", count_cores=lambda: 2).may_grow
+    with pytest.raises(ValueError, match="expected a number of workers, or None for all that the engine has"):
+        queue("physical")
+    with pytest.raises(TypeError, match="expected a number of workers, 'physical' or None, got 'auto'"):
+        queue("auto", count_cores=lambda: 2)  # type: ignore[arg-type]
 
 
 #: Four levels, each with its own delay or number of retries; nearer first.

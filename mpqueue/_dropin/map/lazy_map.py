@@ -21,7 +21,7 @@ from mpqueue._dropin.map.map_options import (
     job_options,
 )
 from mpqueue._engines.loky.loky_pool import count_cpus
-from mpqueue._options import JobOptions
+from mpqueue._options import Concurrency, JobOptions
 from mpqueue._output.progress import ShowProgress, showing_stream
 from mpqueue._queue.growing.stream import Stream, open_stream
 from mpqueue._queue.new_job import record_options
@@ -61,7 +61,7 @@ def imap(
     fn: Callable[[Any], Any],
     items: Iterable[Any],
     *,
-    concurrency: int | None = None,
+    concurrency: Concurrency = None,
     max_retries: int | None = None,
     retry: RetryPolicy | None = None,
     timeout: float | None = None,
@@ -130,7 +130,7 @@ def imap_unordered(
     fn: Callable[[Any], Any],
     items: Iterable[Any],
     *,
-    concurrency: int | None = None,
+    concurrency: Concurrency = None,
     max_retries: int | None = None,
     retry: RetryPolicy | None = None,
     timeout: float | None = None,

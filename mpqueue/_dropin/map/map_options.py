@@ -8,7 +8,15 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal, TypedDict
 
-from mpqueue._options import JobOptions, check_concurrency, check_timeout, choose_policy, choose_seed
+from mpqueue._engines.loky.loky_lane import count_cores
+from mpqueue._options import (
+    Concurrency,
+    JobOptions,
+    check_timeout,
+    choose_concurrency,
+    choose_policy,
+    choose_seed,
+)
 from mpqueue._output.progress import ShowProgress
 from mpqueue._queue.recorded.again import Redo
 from mpqueue.errors import shown
@@ -24,7 +32,7 @@ OnItemError = Literal["raise", "collect", "skip"]
 class CallOptions(TypedDict, total=False):
     """What all of them take beside ``on_error``."""
 
-    concurrency: int | None
+    concurrency: Concurrency
     max_retries: int | None
     retry: RetryPolicy | None
     timeout: float | None
@@ -59,7 +67,7 @@ class StreamOptions(JournalOptions, total=False):
 
 def job_options(
     name: str,
-    concurrency: int | None,
+    concurrency: Concurrency,
     max_retries: int | None,
     retry: RetryPolicy | None,
     timeout: float | None,
@@ -67,12 +75,11 @@ def job_options(
     seed: int | None,
 ) -> JobOptions:
     """The options of one call of the function ``name``. Raises TypeError or ValueError for values out of range."""
-    if concurrency is not None:
-        check_concurrency(concurrency)
+    workers = choose_concurrency(concurrency, count_cores)
     check_timeout(timeout)
     check_optional_count("chunksize", chunksize, low=1)
     policy = choose_policy(name, max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
-    return JobOptions(policy, timeout, chunksize=chunksize, max_lanes=concurrency, seed=choose_seed(seed))
+    return JobOptions(policy, timeout, chunksize=chunksize, max_lanes=workers, seed=choose_seed(seed))
 
 
 def pool_options(

@@ -11,7 +11,8 @@ from mpqueue._core.state.item_table import read_all
 from mpqueue._dropin.map.map_options import DROPIN_RETRY, OnError
 from mpqueue._dropin.map.whole_map import Batch, check_failure_options
 from mpqueue._dropin.shared_pool import shared_pool
-from mpqueue._options import check_concurrency, check_timeout, choose_policy
+from mpqueue._engines.loky.loky_lane import count_cores
+from mpqueue._options import Concurrency, check_timeout, choose_concurrency, choose_policy
 from mpqueue._output.progress import ShowProgress, check_progress
 from mpqueue._queue.growing.stages import PipelineOptions, Stage
 from mpqueue.retry import RetryPolicy
@@ -21,7 +22,7 @@ def stages(
     items: Iterable[Any],
     stages: Sequence[Stage | Callable[..., Any]],
     *,
-    concurrency: int | None = None,
+    concurrency: Concurrency = None,
     max_retries: int | None = None,
     retry: RetryPolicy | None = None,
     timeout: float | None = None,
@@ -43,13 +44,12 @@ def stages(
     """
     check_progress(progress)
     check_failure_options(on_error, max_failures)
-    if concurrency is not None:
-        check_concurrency(concurrency)
+    workers = choose_concurrency(concurrency, count_cores)
     check_timeout(timeout)
     policy = choose_policy("stages", max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
     given = read_all(items)
-    options = PipelineOptions(seed=seed, concurrency=concurrency)
-    with shared_pool.lease(concurrency) as queue:
+    options = PipelineOptions(seed=seed, concurrency=workers)
+    with shared_pool.lease(workers) as queue:
         defaults = replace(queue._options, retry=policy, timeout=timeout)
         batch = Batch(
             partial(queue._host.start_stages, given, stages, options, defaults, progress=progress), max_failures

@@ -23,6 +23,7 @@ from mpqueue._dropin.map.map_options import (
     job_options,
 )
 from mpqueue._dropin.shared_pool import THREADS, shared_pool
+from mpqueue._options import Concurrency
 from mpqueue._output.progress import ShowProgress, check_progress
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.new_job import RecordOptions, record_options
@@ -65,7 +66,7 @@ def map(
     fn: Callable[[Any], Any],
     items: Iterable[Any],
     *,
-    concurrency: int | None = None,
+    concurrency: Concurrency = None,
     max_retries: int | None = None,
     retry: RetryPolicy | None = None,
     timeout: float | None = None,
@@ -112,7 +113,7 @@ def map(
     job = job_options("map", concurrency, max_retries, retry, timeout, chunksize, seed)
     record = _record(journal, job_id, record_options(update=update, key=key, version=version, redo=redo))
     rows = read_all(items)
-    with _queue_for(enough_workers(concurrency, len(rows)), journal) as queue:
+    with _queue_for(enough_workers(job.max_lanes, len(rows)), journal) as queue:
         start = partial(
             start_batch, queue, fn, rows, job, progress=progress, record=record, seed_given=seed is not None
         )
@@ -189,7 +190,7 @@ async def amap(
     fn: Callable[[Any], Any],
     items: Iterable[Any],
     *,
-    concurrency: int | None = None,
+    concurrency: Concurrency = None,
     max_retries: int | None = None,
     retry: RetryPolicy | None = None,
     timeout: float | None = None,
@@ -215,7 +216,7 @@ async def amap(
     job = job_options("amap", concurrency, max_retries, retry, timeout, chunksize, seed)
     record = _record(journal, job_id, record_options(update=update, key=key, version=version, redo=redo))
     rows = read_all(items)
-    async with _queue_in_loop_for(enough_workers(concurrency, len(rows)), journal) as queue:
+    async with _queue_in_loop_for(enough_workers(job.max_lanes, len(rows)), journal) as queue:
         start = partial(
             start_batch, queue, fn, rows, job, progress=progress, record=record, seed_given=seed is not None
         )

@@ -26,7 +26,9 @@ from mpqueue._dropin.pool.async_result import AsyncResult, Callback, MapResult
 from mpqueue._dropin.pool.input_feed import read_late, read_whole_chunks
 from mpqueue._dropin.pool.pool_errors import own_error
 from mpqueue._dropin.pool.pool_iterator import PoolIterator
+from mpqueue._engines.loky.loky_lane import count_cores
 from mpqueue._engines.loky.loky_pool import count_cpus
+from mpqueue._options import Concurrency, choose_concurrency
 from mpqueue._os.main_thread_waits import join_long
 from mpqueue._output.progress import ShowProgress, check_progress, showing_stream
 from mpqueue._queue.growing.stream import Stream, open_stream
@@ -48,7 +50,8 @@ TASKS_PER_WORKER = 4
 class Pool(standard.Pool):
     """Worker processes, and the methods of `multiprocessing.pool.Pool`, of which it counts as an instance.
 
-    ``processes`` workers (None: one for each CPU that the process may use) start at once; each calls
+    ``processes`` workers (None: one for each CPU that the process may use; ``"physical"``: one for each core) start at
+    once; each calls
     ``initializer(*initargs)`` first, in its main thread, and is replaced after ``maxtasksperchild`` tasks (a call, or a
     chunk of a map). ``context`` is ignored: workers are always started anew, never forked. A call that raises, or whose
     worker dies, is tried again: ``max_retries`` (3) times after the first, after 0.1, 0.2 and 0.4 s, or as ``retry``
@@ -62,7 +65,7 @@ class Pool(standard.Pool):
 
     def __init__(
         self,
-        processes: int | None = None,
+        processes: Concurrency = None,
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
@@ -75,6 +78,8 @@ class Pool(standard.Pool):
         seed: int | None = None,
     ) -> None:
         self._state = standard.INIT
+        if isinstance(processes, str):
+            processes = choose_concurrency(processes, count_cores)
         self._processes = count_cpus() if processes is None else operator.index(processes)
         if self._processes < 1:
             raise ValueError("Number of processes must be at least 1")

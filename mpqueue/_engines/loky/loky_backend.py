@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from mpqueue._engines.loky.loky_lane import count_cpus
+from mpqueue._engines.loky.loky_lane import count_cores, count_cpus
 from mpqueue._engines.loky.loky_pool import LokyPool
 from mpqueue._os.memory import locks
 from mpqueue._os.system import IS_LINUX
@@ -24,6 +24,10 @@ class LokyBackend:
     def count_workers(self) -> int:
         """One for each CPU that this process may use."""
         return count_cpus()
+
+    def count_cores(self) -> int:
+        """One for each core of these."""
+        return count_cores()
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> LanePool:
         """See `lane_protocol.Backend.open`."""

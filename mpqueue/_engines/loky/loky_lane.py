@@ -77,6 +77,11 @@ def count_cpus() -> int:
     return 1 if station.here() is not None else int(loky.cpu_count())
 
 
+def count_cores() -> int:
+    """The same of cores: two CPUs that are one core's hyperthreads count as one."""
+    return 1 if station.here() is not None else int(loky.cpu_count(only_physical_cores=True))
+
+
 def register_exit() -> None:
     """Let loky register what it does at exit now, not with the first worker: that may start when the exit has begun."""
     if process_executor.process_pool_executor_at_exit is None:
