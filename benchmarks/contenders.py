@@ -55,6 +55,12 @@ class Contender:
         """Call ``tell`` here with something for each item as it ends: what a progress bar needs."""
         raise NotImplementedError(f"{self.name} has no call that tells of each item")
 
+    def through(self, fns: Sequence[Callable[[Any], Any]], items: Sequence[Any]) -> list[Any]:
+        """Each item through all of these, in order: by the way that the library has for that."""
+        if len(fns) == 1:
+            return self.map(fns[0], items, 1)
+        raise NotImplementedError(f"{self.name} has no call for several functions")
+
     def map_past_crash(self, fn: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         """The results that are left when workers die underway, each item sent by itself where that helps."""
         return self.map(fn, items, 1)
@@ -88,6 +94,15 @@ class MPQueue(Contender):
         job = self.queue.run(items, fn)
         if job.failed:
             job.raise_for_failures()
+        results = job.results
+        self.queue.clear_job(job.id)
+        return results
+
+    def through(self, fns: Sequence[Callable[[Any], Any]], items: Sequence[Any]) -> list[Any]:
+        if len(fns) == 1:
+            return self.map(fns[0], items, 1)
+        job = self.queue.run_stages(items, fns)
+        job.raise_for_failures()
         results = job.results
         self.queue.clear_job(job.id)
         return results
@@ -298,7 +313,7 @@ class Futures(Contender):
     name = "concurrent.futures"
     module = "concurrent.futures"
     statement = "from concurrent.futures import ProcessPoolExecutor"
-    configuration = "ProcessPoolExecutor.map with a chunksize"
+    configuration = "ProcessPoolExecutor.map with a chunksize; functions in a row chained by done-callbacks"
 
     def start(self, workers: int) -> None:
         from concurrent.futures import ProcessPoolExecutor
@@ -310,6 +325,23 @@ class Futures(Contender):
 
     def one(self, fn: Callable[[Any], Any], item: Any) -> Any:
         return self.executor.submit(fn, item).result()
+
+    def through(self, fns: Sequence[Callable[[Any], Any]], items: Sequence[Any]) -> list[Any]:
+        from concurrent.futures import Future
+
+        results: list[Future[Any]] = [Future() for _ in items]
+
+        def go_on(at: int, place: int, done: Future[Any]) -> None:
+            if done.exception() is not None:
+                results[at].set_exception(done.exception())
+            elif place == len(fns):
+                results[at].set_result(done.result())
+            else:
+                self.executor.submit(fns[place], done.result()).add_done_callback(partial(go_on, at, place + 1))
+
+        for at, item in enumerate(items):
+            self.executor.submit(fns[0], item).add_done_callback(partial(go_on, at, 1))
+        return [result.result() for result in results]
 
     def each(self, fn: Callable[[Any], Any], items: Sequence[Any], chunksize: int, tell: Callable[[Any], None]) -> None:
         for result in self.executor.map(fn, items, chunksize=chunksize):
@@ -506,7 +538,10 @@ class Dask(Contender):
     name = "dask"
     module = "distributed"
     statement = "from distributed import Client, LocalCluster"
-    configuration = "LocalCluster of processes, Client.map and gather; arrays, and what all share, by scatter"
+    configuration = (
+        "LocalCluster of processes, Client.map and gather, maps of futures for functions in a row; arrays, and what "
+        "all share, by scatter"
+    )
 
     def start(self, workers: int) -> None:
         import dask
@@ -523,6 +558,12 @@ class Dask(Contender):
         if hasattr(items[0], "nbytes"):
             items = self.client.scatter(items, hash=False)
         return self.client.gather(self.client.map(fn, items, pure=False))
+
+    def through(self, fns: Sequence[Callable[[Any], Any]], items: Sequence[Any]) -> list[Any]:
+        found = self.client.scatter(items, hash=False) if hasattr(items[0], "nbytes") else items
+        for fn in fns:
+            found = self.client.map(fn, found, pure=False)
+        return self.client.gather(found)
 
     def one(self, fn: Callable[[Any], Any], item: Any) -> Any:
         return self.client.submit(fn, item, pure=False).result()
@@ -595,7 +636,10 @@ class Ray(Contender):
     name = "ray"
     module = "ray"
     statement = "import ray"
-    configuration = "ray.util.multiprocessing.Pool.map with a chunksize; a task each where chunksize is 1; ray.put"
+    configuration = (
+        "ray.util.multiprocessing.Pool.map with a chunksize; a task each where chunksize is 1, one after the other for "
+        "functions in a row; ray.put"
+    )
 
     def start(self, workers: int, **options: Any) -> None:
         import os
@@ -626,6 +670,13 @@ class Ray(Contender):
             return self._pool().map(fn, items, chunksize)
         task = self._task(fn)
         return self.ray.get([task.remote(item) for item in items])
+
+    def through(self, fns: Sequence[Callable[[Any], Any]], items: Sequence[Any]) -> list[Any]:
+        found = list(items)
+        for fn in fns:
+            task = self._task(fn)
+            found = [task.remote(item) for item in found]
+        return self.ray.get(found)
 
     def one(self, fn: Callable[[Any], Any], item: Any) -> Any:
         return self.ray.get(self._task(fn).remote(item))

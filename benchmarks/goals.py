@@ -81,6 +81,10 @@ def goals(results: Results) -> Iterator[Goal]:
         case = f"{way} 8 MB"
         yield Goal(f"8 MB {way} / best of the others", results.over("arrays", case, "mpqueue", *OTHERS), AHEAD)
         yield Goal(f"8 MB {way} / multiprocessing", results.over("arrays", case, "mpqueue", "multiprocessing"), bound)
+    ours, one = (results.time("stages", case, "mpqueue") for case in ("three stages", "one stage"))
+    yield Goal("8 MB through three stages / one stage", None if ours is None or one is None else ours / one, 1.5)
+    best_of_others = results.over("stages", "three stages", "mpqueue", *OTHERS)
+    yield Goal("8 MB through three stages / best of the others", best_of_others, AHEAD)
     for case in ("bound", "closure"):
         for name in ("joblib", "ray"):
             yield Goal(f"100 MB {case} / {name}", results.over("closure", case, "mpqueue", name), AHEAD)

@@ -70,6 +70,11 @@ def double(array: Any) -> Any:
     return array * 2.0
 
 
+def all_three(order: int) -> float:
+    """A new array, another one of it, and something of each page of that."""
+    return touch(double(fill(order)))
+
+
 # -- other big objects ------------------------------------------------------------------------------------------------
 
 #: Kinds of objects, and the library that each needs.

@@ -15,6 +15,7 @@ NAMES = (
     "tuned_chunks",
     "images",
     "arrays",
+    "stages",
     "payload_kinds",
     "closure",
     "models",

@@ -97,6 +97,14 @@ def test_an_item_goes_through_all_stages(queue: JobQueue) -> None:
         assert (found.status, found.completed, found.total) == (JobStatus.COMPLETED, 20, 20)
         assert len(heard.of("job:progress", name)) == len(heard.of("job:finished", name)) * 20 == 20
     heard.check(job)
+    took: dict[Any, float] = dict.fromkeys(range(20), 0.0)
+    for name in ("load", "add_one", "read"):
+        stage = queue.get_job(f"all/{name}")
+        assert stage is not None
+        for item in stage.items:  # in the order in which they came, with the ids of their inputs
+            took[item.id] += item.elapsed
+    assert {item.id: item.elapsed for item in job.items} == pytest.approx(took)
+    assert "20 of 20 items completed" in str(job.report())
 
 
 @pytest.mark.parametrize("make", [halves, halves_later])

@@ -61,6 +61,7 @@ class ChunkSizer:
         self.seconds_per_item: float | None = None
         self._bytes_per_item = 0.0
         self._bytes_per_result = 0.0
+        self.most_bytes = 0.0  #: that items or results of one chunk have had on average
         #: By which part an item's time in one report differs from what was known: 0 where all take the same.
         self._unevenness = 1.0
 
@@ -81,10 +82,12 @@ class ChunkSizer:
     def learn_bytes(self, items: int, size: int) -> None:
         """So many items were pickled into so many bytes."""
         self._bytes_per_item = size / items
+        self.most_bytes = max(self.most_bytes, self._bytes_per_item)
 
     def learn_results(self, items: int, size: int) -> None:
         """The results of so many items have so many bytes."""
         self._bytes_per_result = max(size / items, SMALLER * self._bytes_per_result)
+        self.most_bytes = max(self.most_bytes, size / items)
 
     def window(self, lanes: int) -> int:
         """How many items a stream should hold, to keep so many lanes busy."""
@@ -97,10 +100,14 @@ class ChunkSizer:
             ahead = min(ahead, AHEAD_BYTES / held)
         return max(least, int(ahead))
 
-    def between_stages(self, lanes: int) -> int:
-        """How many items a stage may have that have not ended, to keep so many lanes busy; each big one is a file."""
+    def between_stages(self, lanes: int, before: ChunkSizer) -> int:
+        """How many items a stage may have that have not ended, to keep so many lanes busy.
+
+        Where items, or the results of the stage ``before``, have once been big, each may be a file.
+        """
         most = self.window(lanes)
-        return most if self._bytes_per_item < BIG_ITEM else min(most, max(MOST_BIG, LEAST_AHEAD * lanes))
+        is_big = max(self.most_bytes, before.most_bytes) >= BIG_ITEM
+        return min(most, max(MOST_BIG, LEAST_AHEAD * lanes)) if is_big else most
 
     @property
     def may_prefetch(self) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Collection, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.growing_table import GrowingTable
@@ -87,6 +87,14 @@ class StageBook:
         return None if self.is_last else self.pipeline.jobs[self.place + 1]
 
     @property
+    def limit(self) -> int:
+        """How many items may be in this stage that have not ended. Not for the first one."""
+        if self.most is not None:
+            return self.most
+        jobs = self.pipeline.jobs
+        return jobs[self.place].sizer.between_stages(self.pipeline.count_lanes(), jobs[self.place - 1].sizer)
+
+    @property
     def room(self) -> int:
         """How many items more may begin here, so that what they bring does not wait in too great a number."""
         own, after = self.pipeline.jobs[self.place], self.after
@@ -95,8 +103,7 @@ class StageBook:
         room = self.pipeline.total
         if after is not None:
             assert after.stage is not None
-            most = after.stage.most or after.sizer.between_stages(self.pipeline.count_lanes())
-            room = most - (len(after.table) - after.completed - after.failed) - own.items_out
+            room = after.stage.limit - (len(after.table) - after.completed - after.failed) - own.items_out
         if self.place == 0:
             begun = len(own.table) - own.waiting
             for job in self.pipeline.jobs:
@@ -108,8 +115,7 @@ class StageBook:
     @property
     def window(self) -> int:
         """How many inputs may be between the one whose turn it is and the last that has begun."""
-        jobs = self.pipeline.jobs[1 : self.place + 1]
-        return sum(job.stage.most or job.sizer.between_stages(self.pipeline.count_lanes()) for job in jobs if job.stage)
+        return sum(job.stage.limit for job in self.pipeline.jobs[1 : self.place + 1] if job.stage is not None)
 
     def came(self, path: Path, more: int) -> list[tuple[Path, Any]]:
         """An item of a stage before has ended, which leaves so many in these stages; what has its turn now."""
@@ -195,9 +201,12 @@ class Pipeline:
         stage, table = job.stage, job.table
         assert stage is not None
         ended, arrivals = InputsEnded(), list[tuple[Path, Any]]()
+        took, used = self.head.table.elapsed, self.head.table.cpu
         for index, result in zip(indices, results, strict=True):
             path = self._path_of(job, index, failed=index in failed)
             table.results[index] = None
+            took[path[0]] += table.elapsed[index]
+            used[path[0]] += table.cpu[index]
             if index in failed:
                 more = 0
                 self._failed(path, _in_stage(stage.name, table.failures[index]), ended)
@@ -298,7 +307,8 @@ class Pipeline:
             return
         del self._spread[root]
         if spread.failure is not None:
-            ended.failures[len(ended.indices)] = spread.failure[1]
+            elapsed = self.head.table.elapsed[root]
+            ended.failures[len(ended.indices)] = replace(spread.failure[1], elapsed=elapsed)
         ended.indices.append(root)
         ended.results.append([value for _, value in sorted(spread.results, key=_path_of)])
 
