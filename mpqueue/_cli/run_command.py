@@ -10,12 +10,15 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
+from math import inf
 from typing import Any, TypeVar
 
 from mpqueue._cli.durations import duration
 from mpqueue._cli.early_end import EarlyEnd, add_options
 from mpqueue._cli.function_names import load_function
 from mpqueue._cli.inputs import KINDS, of_files, read_items
+from mpqueue._cli.more_functions import take_functions
 from mpqueue._cli.outputs import StdoutRows, open_output
 from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say, say_error
 from mpqueue._core.state.item_table import make_table
@@ -44,6 +47,7 @@ examples:
   mpqueue run model:label --setup model:load --from jsonl items.jsonl --timeout 60 --on-error stop
 
   mpqueue run thumbnails:make 'pictures/*.jpg' --journal run.db -o thumbnails.csv
+  mpqueue run disk:load model:label disk:write 'pictures/*.jpg' --max-failures 10
 
 exit codes: 0 all items completed, 1 some failed, 2 wrong usage, 75 drained (SIGTERM, --time-limit): run the same
 command to go on, 130 interrupted (Ctrl-C)
@@ -75,7 +79,13 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "handler", metavar="module:handler", help="the function, or file.py:handler; called with one item"
     )
-    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="files and patterns; - for the lines of stdin")
+    parser.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="*",
+        help="files and patterns; - for the lines of stdin. Before them, more of module:handler: each gets what the "
+        "one before returned, or each of the values that it yielded",
+    )
     _add_work(parser)
     _add_output(parser)
     parser.set_defaults(command=run)
@@ -133,6 +143,7 @@ def run(args: argparse.Namespace) -> int:
     began_at = monotonic()
     log_to_stderr(args.log_level)
     columns = None if args.columns is None else [name.strip() for name in args.columns.split(",")]
+    args.more = take_functions(args)
     if args.plan:
         return _plan(args, *_read(args))
     output = open_output(
@@ -151,34 +162,78 @@ def _read(args: argparse.Namespace) -> tuple[list[Any], tuple[Any, Any], RecordO
 
 
 def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, began_at: float) -> int:
-    items, (handler, setup), record = _read(args)
+    items, functions, record = _read(args)
+    more = [load_function(name, "module:handler") for name in args.more]
     policy = RetryPolicy(args.retries, base_delay=args.retry_delay)
     with JobQueue(args.jobs, retry=policy, timeout=args.timeout, journal=args.journal) as queue:
-        try:
-            job = queue.create_job(
-                args.handler,
-                items,
-                handler,
-                setup=setup,
-                capture_output=args.capture_output,
-                max_failures=args.max_failures,
-                deadline=args.deadline,
-                cost=os.path.getsize if args.cost == "size" else args.cost,
-                results=sink,
-                **record._asdict(),
-            )
-        except (HandlerPicklingError, TypeError, ValueError, OSError) as error:
-            raise UsageError(str(error)) from None
+        if more:
+            start = _stages(queue, args, items, [functions[0], *more], sink)
+        else:
+            start = _job(queue, args, items, functions, record, sink)
         if args.dashboard:
             _serve(queue)
         try:
-            started = queue.start(job.id, progress=progress_of(args.progress))
+            started = start()
         except OSError as error:
             if isinstance(sink, FileSink) and not sink.was_opened:
                 raise UsageError(f"--output: {error}") from None
             raise
         with EarlyEnd(queue, started, args, began_at) as early_end:
             return _follow(queue, started, sink, args, early_end)
+
+
+def _job(
+    queue: JobQueue,
+    args: argparse.Namespace,
+    items: list[Any],
+    functions: tuple[Any, Any],
+    record: RecordOptions,
+    sink: StdoutRows | FileSink,
+) -> Callable[[], JobRun]:
+    """The job, made; returns how to start it."""
+    handler, setup = functions
+    try:
+        job = queue.create_job(
+            args.handler,
+            items,
+            handler,
+            setup=setup,
+            capture_output=args.capture_output,
+            max_failures=args.max_failures,
+            deadline=args.deadline,
+            cost=os.path.getsize if args.cost == "size" else args.cost,
+            results=sink,
+            **record._asdict(),
+        )
+    except (HandlerPicklingError, TypeError, ValueError, OSError) as error:
+        raise UsageError(str(error)) from None
+    return partial(queue.start, job.id, progress=progress_of(args.progress))
+
+
+def _stages(
+    queue: JobQueue,
+    args: argparse.Namespace,
+    items: list[Any],
+    handlers: list[Any],
+    sink: StdoutRows | FileSink,
+) -> Callable[[], JobRun]:
+    """How to start a job of several functions."""
+
+    def start() -> JobRun:
+        try:
+            return queue.start_stages(
+                items,
+                handlers,
+                id="run",
+                progress=progress_of(args.progress),
+                max_failures=args.max_failures,
+                deadline=args.deadline,
+                results=sink,
+            )
+        except (HandlerPicklingError, TypeError, ValueError) as error:
+            raise UsageError(str(error)) from None
+
+    return start
 
 
 def _record_options(args: argparse.Namespace, items: list[Any]) -> RecordOptions:
@@ -310,15 +365,17 @@ def progress_of(wanted: bool | None) -> ShowProgress:
 
 
 class _Lines:
-    """Progress for a log: a line now and then."""
+    """Progress for a log: a line now and then, also for each of several functions."""
 
     def __init__(self) -> None:
-        self._next = LINE_EVERY
+        self._next: dict[str, float] = {}
 
     def __call__(self, progress: Progress) -> None:
-        if progress.elapsed >= self._next or progress.status.final:
-            self._next = progress.elapsed + LINE_EVERY
-            say(describe(progress))
+        due = self._next.get(progress.job_id, LINE_EVERY)
+        if progress.elapsed >= due or (progress.status.final and due < inf):
+            self._next[progress.job_id] = inf if progress.status.final else progress.elapsed + LINE_EVERY
+            _, slash, stage = progress.job_id.partition("/")
+            say(f"{stage}: " if slash and progress.job_id.startswith("run/") else "", describe(progress))
 
 
 def say_end(job: Job) -> None:

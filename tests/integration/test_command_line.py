@@ -37,6 +37,12 @@ def upper(line):
         raise ValueError("a bad line")
     return line.upper()
 
+def read(path):
+    return Path(path).read_text()
+
+def split(text):
+    yield from text.split()
+
 def once_more(line):
     if mpqueue.current_item().attempt == 1:
         raise OSError("busy")
@@ -173,6 +179,18 @@ def test_handlers_of_files_and_attributes_and_setups_are_found(folder: Path) -> 
 
 
 # --- outputs ----------------------------------------------------------------------------------------------------------
+
+
+def test_items_go_through_several_functions(folder: Path) -> None:
+    (folder / "a:file").write_text("bad six")
+    functions = ("own:read", "own.py:split", "own:upper")
+    done = run(folder, "run", *functions, "a:file", "b.txt", "--retries", "0", "--progress", code=1)
+    assert [(row["payload"], row["result"]) for row in rows_of(done)] == [("a:file", None), ("b.txt", ["ONE", "TWO"])]
+    assert "failed: a:file: in stage 'upper': ValueError: a bad line (after 1 try)" in done.stderr
+    assert [line.partition(":")[0] for line in done.stderr.splitlines() if "/4" in line] == ["upper"]
+    for option in (["--setup", "own:load"], ["--journal", "j.db"], ["--cost", "size"], ["--capture-output"]):
+        done = run(folder, "run", *functions, "b.txt", *option, code=2)
+        assert f"{option[0]}: expected one function, got 3" in done.stderr
 
 
 def test_rows_are_in_the_order_of_the_input(folder: Path) -> None:

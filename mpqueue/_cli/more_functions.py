@@ -1,0 +1,33 @@
+"""``mpqueue run a:load m:compute w:write INPUT``: items that go through several functions."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+
+from mpqueue._cli.usage import UsageError
+
+#: What is no input: module:function or file.py:function.
+_FUNCTION = re.compile(r"([^:]+\.py|[^\W\d][\w.]*):[^\W\d][\w.]*")
+
+
+def take_functions(args: argparse.Namespace) -> list[str]:
+    """The names of functions at the front of the inputs, which are inputs no more; a file of such a name stays one.
+
+    Raises UsageError for options that are for one function only.
+    """
+    names: list[str] = []
+    while args.inputs and _FUNCTION.fullmatch(args.inputs[0]) and not os.path.exists(args.inputs[0]):
+        names.append(args.inputs.pop(0))
+    if names:
+        refused = {
+            "--setup": args.setup,
+            "--journal": args.journal,
+            "--cost": args.cost,
+            "--capture-output": args.capture_output,
+        }
+        option = next((option for option, given in refused.items() if given), None)
+        if option is not None:
+            raise UsageError(f"{option}: expected one function, got {len(names) + 1}: it can't be had with several")
+    return names
