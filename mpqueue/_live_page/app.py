@@ -48,6 +48,7 @@ def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
                         Route(f"{number}/items/{{index:int}}", routes.item, methods=["GET"]),
                         Route(f"{number}/items/{{index:int}}/picture", routes.picture, methods=["GET"]),
                         Route(f"{number}/{{action}}", routes.act, methods=["POST"]),
+                        Route("/workers", routes.resize, methods=["POST"]),
                         Route("/{name}", routes.file, methods=["GET"]),
                     ],
                 )
@@ -119,11 +120,24 @@ class Routes:
         action = request.path_params["action"]
         if action not in ACTIONS:
             return _refusal("Not found.", 404)
-        kill = await _wants_kill(request)
+        kill = (await _wishes_of(request)).get("kill") is True
         try:
             await on_thread(self._served.act, request.path_params["number"], action, kill=kill)
         except MPQueueError as error:
             return _refusal(str(error), 404 if isinstance(error, JobNotFoundError) else 409)
+        return _as_json({})
+
+    async def resize(self, request: Request) -> Response:
+        """More workers, or fewer. On a thread, as `act`."""
+        count = (await _wishes_of(request)).get("concurrency")
+        if not isinstance(count, int):
+            return _refusal('Expected {"concurrency": 4}, say.', 400)
+        try:
+            await on_thread(self._served.resize, count)
+        except (TypeError, ValueError) as error:
+            return _refusal(str(error), 400)
+        except MPQueueError as error:
+            return _refusal(str(error), 409)
         return _as_json({})
 
     def _find(self, request: Request) -> tuple[JobBook, int] | None:
@@ -134,18 +148,18 @@ class Routes:
         return None
 
 
-async def _wants_kill(request: Request) -> bool:
-    """Of ``{"kill": true}``; anything else is no."""
+async def _wishes_of(request: Request) -> dict[str, Any]:
+    """The JSON object in the body; an empty one for anything else."""
     body = b""
     async for part in request.stream():
         body += part
         if len(body) > MOST_BODY:
-            return False
+            return {}
     try:
         wishes = json.loads(body or b"{}")
     except ValueError:
-        return False
-    return isinstance(wishes, dict) and wishes.get("kill") is True
+        return {}
+    return wishes if isinstance(wishes, dict) else {}
 
 
 async def _answer_busy(_: Request, __: Exception) -> Response:

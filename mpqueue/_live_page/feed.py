@@ -95,6 +95,7 @@ class PageFeed:
         self._viewers: set[Viewer] = set()
         self._stop = asyncio.Event()
         self._told_lanes: list[dict[str, Any]] = []
+        self._told_count = 0  #: of workers that there are to be
         self._told_at = 0.0
         self._offset = served.wall() - served.now()
 
@@ -115,7 +116,7 @@ class PageFeed:
 
     def _everything(self) -> bytes:
         served = self._served
-        hello = {"concurrency": served.concurrency, "now": milliseconds(served.wall())}
+        hello = {"canResize": served.can_resize, "now": milliseconds(served.wall())}
         parts = [as_event("hello", encode(hello))]
         for job in self._jobs.values():
             parts += [job.state_event(), job.progress_event(None)]
@@ -196,9 +197,11 @@ class PageFeed:
     def _workers_news(self, current: list[tuple[int, Stretch]]) -> list[bytes]:
         """The event, where there is something to say; and now and then, so that viewers know that we live."""
         lanes, now = [self._lane_form(lane) for lane in self._lanes], self._served.now()
-        if lanes == self._told_lanes and not current and now < self._told_at + HEARTBEAT:
+        count = self._served.concurrency
+        is_same = lanes == self._told_lanes and count == self._told_count
+        if is_same and not current and now < self._told_at + HEARTBEAT:
             return []
-        self._told_lanes, self._told_at = lanes, now
+        self._told_lanes, self._told_count, self._told_at = lanes, count, now
         return [self._workers_event(current)]
 
     def _workers_event(self, stretches: Iterable[tuple[int, Stretch]]) -> bytes:
@@ -207,8 +210,8 @@ class PageFeed:
             [lane, self._ms(stretch.start), self._ms(stretch.end), stretch.kind, stretch.job, stretch.item]
             for lane, stretch in stretches
         ]
-        now = milliseconds(self._served.wall())
-        return as_event("workers", encode({"now": now, "lanes": lanes, "stretches": told}))
+        count, now = self._served.concurrency, milliseconds(self._served.wall())
+        return as_event("workers", encode({"now": now, "concurrency": count, "lanes": lanes, "stretches": told}))
 
     def _lane_form(self, lane: LaneNow) -> dict[str, Any]:
         form: dict[str, Any] = {"number": lane.number, "state": lane.state.name.lower(), "pid": lane.pid}

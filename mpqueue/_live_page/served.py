@@ -12,7 +12,12 @@ from mpqueue._parent.running import LaneNow
 class Served(Protocol):
     """A queue, from a page's side. Every method may be called on the page's threads."""
 
-    concurrency: int
+    can_resize: bool  #: its workers are its own
+
+    @property
+    def concurrency(self) -> int:
+        """How many workers it is to have."""
+        ...
 
     def books(self) -> Sequence[JobBook] | None:
         """The jobs, in the order they were created; None where nobody holds the queue any more."""
@@ -28,6 +33,10 @@ class Served(Protocol):
 
     def wall(self) -> float:
         """Seconds since the epoch."""
+        ...
+
+    def resize(self, concurrency: int) -> None:
+        """Have so many workers. Raises ValueError for what is no such number, `MPQueueError`."""
         ...
 
     def act(self, number: int, action: str, *, kill: bool = False) -> None:

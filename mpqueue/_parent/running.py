@@ -54,8 +54,12 @@ class LaneNow:
 
 
 def lanes_now(books: Books, lane_of: Callable[[int], Lane | None]) -> list[LaneNow]:
-    """What each lane is at. Costs 2 us a lane; each is seen whole or a moment later, as another thread changes them."""
-    return [_lane_now(book, lane_of(book.number)) for book in list(books.lanes)]
+    """What each lane is at, but for those that are not wanted any more, and whose workers have gone.
+
+    Costs 2 us a lane; each is seen whole or a moment later, as another thread changes them.
+    """
+    there = [book for book in list(books.lanes) if not (book.state is LaneState.ABSENT and books.is_surplus(book))]
+    return [_lane_now(book, lane_of(book.number)) for book in there]
 
 
 def _lane_now(book: LaneBook, lane: Lane | None) -> LaneNow:

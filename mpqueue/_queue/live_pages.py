@@ -45,7 +45,15 @@ class QueueView:
         self._queue = weakref.ref(queue)
         self._jobs = weakref.ref(jobs)
         self._engine = engine
-        self.concurrency = queue.concurrency
+        self._size = queue.concurrency
+        self.can_resize = queue._backend.capabilities.own_processes
+
+    @property
+    def concurrency(self) -> int:
+        queue = self._queue()
+        if queue is not None:
+            self._size = queue.concurrency
+        return self._size
 
     def books(self) -> Sequence[JobBook] | None:
         jobs = self._jobs()
@@ -59,6 +67,12 @@ class QueueView:
 
     def wall(self) -> float:
         return self._engine.clock.wall()
+
+    def resize(self, concurrency: int) -> None:
+        queue = self._queue()
+        if queue is None:
+            raise QueueClosedError("the queue is closed")
+        queue.resize(concurrency)
 
     def act(self, number: int, action: str, *, kill: bool = False) -> None:
         queue = self._queue()

@@ -204,6 +204,38 @@ def test_a_job_is_cancelled_when_that_is_confirmed_and_not_before(queue: JobQueu
     assert bystander.status is JobStatus.PENDING
 
 
+def test_workers_come_and_go_by_button_and_key(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    page = open_page(queue.serve().url)
+    run = start_blocked(queue, gate)
+    second = open_page(page.url, beside=page)
+    expect(page.locator("#size-count")).to_have_text("2 workers")
+    page.evaluate(LATE_ANSWERS)
+    for _ in range(2):
+        button(page, "One worker more").click()
+    for shown in (page, second):
+        expect(shown.locator(".lane")).to_have_count(4)
+        expect(shown.locator("#size-count")).to_have_text("4 workers")
+    page.evaluate("letThrough()")
+    expect(page.locator("#said")).to_have_text("4 workers.")
+    assert queue.concurrency == 4
+    page.keyboard.press("/")
+    page.keyboard.type("-")
+    page.keyboard.press("Escape")
+    second.keyboard.press("Control++")
+    for _ in range(3):
+        second.keyboard.press("-")
+    expect(second.locator("#size-count")).to_have_text("1 worker")
+    expect(button(second, "One worker fewer")).to_be_disabled()
+    second.keyboard.press("-")
+    gate.open()
+    for shown in (page, second):
+        expect(shown.locator(".lane")).to_have_count(1)
+        expect(shown.locator("#size-count")).to_have_text("1 worker")
+    second.keyboard.press("+")
+    expect(page.locator(".lane")).to_have_count(2)
+    assert (queue.concurrency, run.result().completed) == (2, 6)
+
+
 def test_failed_items_are_found_looked_into_and_run_again(queue: JobQueue, open_page: Open, tmp_path: Path) -> None:
     def need_file(item: str) -> str:
         if item == "b" and not (tmp_path / "here").exists():

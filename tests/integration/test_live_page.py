@@ -15,6 +15,7 @@ import pytest
 from mpqueue import JobQueue, JobStatus, QueueClosedError, RetryPolicy
 from mpqueue._queue.job import Items
 from mpqueue.events import JobProgress
+from mpqueue.testing import InlinePool
 from tests.support import handlers as do
 from tests.support.page_results import ODD, PICTURES, return_odd, return_picture
 from tests.support.pages import Visitor, visit
@@ -254,6 +255,27 @@ def test_what_can_not_be_done_is_said(queue: JobQueue, page: Visitor, action: st
     assert answer.json["error"]
     assert job.status is JobStatus.PENDING
     assert page.post("jobs/77/cancel").status == 404
+
+
+def test_workers_come_and_go(queue: JobQueue, page: Visitor) -> None:
+    queue.run("ab", do.succeed)
+    assert page.post("workers", concurrency=3).status == 200
+    assert queue.concurrency == 3
+    for wrong in (0, -1, 1.5, "2", True, None, 10**9):
+        answer = page.post("workers", concurrency=wrong)
+        assert answer.status == 400, wrong
+        assert answer.json["error"]
+    assert queue.concurrency == 3
+    assert page.post("workers", concurrency=1).status == 200
+    wait_until(lambda: len(queue._engine.lanes_now()) == 1)
+
+
+def test_workers_of_an_engine_stay_as_they_are() -> None:
+    with JobQueue(1, backend=InlinePool()) as queue:
+        page = visit(queue.serve().url)
+        answer = page.post("workers", concurrency=2)
+        assert (answer.status, queue.concurrency) == (400, 1)
+        assert "expected an engine with workers of the queue's own" in answer.json["error"]
 
 
 # --- the end ------------------------------------------------------------------------------------------------------

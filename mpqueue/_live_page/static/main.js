@@ -22,7 +22,7 @@ const items = new ItemList((job, index) => {
   itemView.open(job, index);
 });
 const jobView = new JobView(showError);
-const workers = new WorkersView();
+const workers = new WorkersView(showError);
 const jobs = new JobList((number) => {
   chosen = true;
   selected = number;
@@ -95,7 +95,7 @@ function draw() {
     setText(byId("about"), store.concurrency ? plural(store.concurrency, "worker") : "");
     jobs.render(all, selected);
     jobView.render(job, stream.live, now);
-    workers.render(store, selected, now);
+    workers.render(store, selected, stream.live, now);
     items.render(job);
     itemView.render(job);
     setTitle();

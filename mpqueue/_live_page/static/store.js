@@ -36,14 +36,15 @@ export class Store {
   jobs = new Map(); // by id
   lanes = [];
   stretches = new Map(); // by lane: [start, end, kind, job, item], in order
-  concurrency = 0;
+  concurrency = 0; // workers that there are to be
+  canResize = false;
   clock = { server: Date.now(), here: performance.now() };
 
-  hello({ concurrency, now }) {
+  hello({ canResize, now }) {
     this.jobs.clear();
     this.stretches.clear();
     this.lanes = [];
-    this.concurrency = concurrency;
+    this.canResize = canResize;
     this.#setClock(now);
   }
 
@@ -66,8 +67,9 @@ export class Store {
     if (this.jobs.get(jobId)?.number === number) this.jobs.delete(jobId);
   }
 
-  workers({ now, lanes, stretches }) {
+  workers({ now, concurrency, lanes, stretches }) {
     this.#setClock(now);
+    this.concurrency = concurrency;
     this.lanes = lanes;
     for (const [lane, ...stretch] of stretches) {
       let known = this.stretches.get(lane);

@@ -81,10 +81,19 @@ export class Stream {
   }
 }
 
-// Press a button: null where it was done, else why it could not be.
-export async function act(number, action, body = {}) {
+// Press a button of a job: null where it was done, else why it could not be.
+export function act(number, action, body = {}) {
+  return post(`jobs/${number}/${action}`, body);
+}
+
+// Have so many workers; answers as `act`.
+export function resize(concurrency) {
+  return post("workers", { concurrency });
+}
+
+async function post(address, body) {
   try {
-    const answer = await fetch(`jobs/${number}/${action}`, { method: "POST", body: JSON.stringify(body) });
+    const answer = await fetch(address, { method: "POST", body: JSON.stringify(body) });
     return answer.ok ? null : ((await answer.json()).error ?? answer.statusText);
   } catch {
     return "the program can't be reached.";

@@ -1,16 +1,34 @@
 // What each worker is at, and has been at: a strip of time for each, the last minutes.
 
-import { byId, make, setAttribute, setText, show } from "./dom.js";
-import { asText, count, duration } from "./format.js";
+import { byId, make, say, setAttribute, setText, show } from "./dom.js";
+import { asText, count, duration, plural } from "./format.js";
+import { resize } from "./stream.js";
 
 const STATES = { starting: "is starting", dying: "is being ended", down: "is down; starts again" };
 
 export class WorkersView {
   #rows = new Map(); // by lane
   #span = 60;
+  #size = 0; // workers that there are to be
+  #wanted = null; // the same, once a button was pressed, until the program says so
+  #asking = 0;
 
-  constructor() {
+  constructor(onError) {
+    this.onError = onError;
     this.list = byId("lanes");
+    this.fewer = byId("fewer");
+    this.more = byId("more");
+    this.fewer.addEventListener("click", () => this.#resize(-1));
+    this.more.addEventListener("click", () => this.#resize(1));
+    document.addEventListener("keydown", (event) => {
+      const typing = event.target instanceof Element && event.target.closest("input, textarea, dialog[open]");
+      const step = { "+": 1, "-": -1 }[event.key];
+      if (step === undefined || typing || event.ctrlKey || event.metaKey || event.altKey) return; // Ctrl: the zoom
+      if ((step > 0 ? this.more : this.fewer).checkVisibility()) {
+        event.preventDefault();
+        this.#resize(step);
+      }
+    });
     const buttons = document.querySelectorAll("[data-span]");
     for (const button of buttons) {
       button.addEventListener("click", () => {
@@ -21,10 +39,41 @@ export class WorkersView {
     }
   }
 
-  render(store, selected, now) {
+  // Each press is one more or fewer than the one before, also where they come faster than the answers.
+  async #resize(step) {
+    const wanted = (this.#wanted ?? this.#size) + step;
+    if (wanted < 1 || !this.live) return;
+    this.#wanted = wanted;
+    this.#asking += 1;
+    const error = await resize(wanted);
+    this.#asking -= 1;
+    if (error !== null || this.#size === wanted) this.#wanted = null;
+    this.onError(error === null ? "" : `The number of workers stays: ${error}`);
+    if (error === null) say(`${plural(wanted, "worker")}.`);
+  }
+
+  #renderSize(store, live) {
+    this.live = live;
+    this.#size = store.concurrency;
+    if (this.#size === this.#wanted && !this.#asking) this.#wanted = null;
+    const size = this.#wanted ?? this.#size;
+    show(byId("size"), store.canResize);
+    setText(byId("size-count"), plural(size, "worker"));
+    if (size <= 1 && document.activeElement === this.fewer) this.more.focus(); // else the focus would be lost
+    this.fewer.disabled = !live || size <= 1;
+    this.more.disabled = !live;
+  }
+
+  render(store, selected, live, now) {
     const { lanes } = store;
     show(byId("workers"), lanes.length > 0);
     if (!lanes.length) return;
+    this.#renderSize(store, live);
+    for (const [number, { element }] of this.#rows) {
+      if (lanes.some((lane) => lane.number === number)) continue;
+      element.remove(); // its worker has gone for good
+      this.#rows.delete(number);
+    }
     const busy = lanes.filter((lane) => lane.job !== undefined).length;
     setText(byId("workers-count"), `${count(busy)} of ${count(lanes.length)} busy`);
     const styles = getComputedStyle(document.documentElement);
