@@ -21,4 +21,4 @@ with JobQueue(concurrency=None, retry=RetryPolicy(base_delay=0.1)) as queue:
 
 print(job.results)
 for item in job.items:
-    print(item.payload, item.status, item.attempts, [str(attempt.error) for attempt in item.history])
+    print(item.payload, item.status, item.attempts, [attempt.error for attempt in item.history])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mpqueue._dropin.map.staged_map import stages
     from mpqueue._dropin.map.whole_map import amap, map, starmap  # noqa: A004 - the name that people know
     from mpqueue._dropin.pool.process_pool import Pool
+    from mpqueue._output.failure_groups import FailureGroup
     from mpqueue._output.progress import Progress
     from mpqueue._queue.growing.stages import Stage
     from mpqueue._queue.job import Job, JobItem
@@ -104,6 +105,7 @@ _HOMES = {
     "mpqueue._queue.recorded.job_plan": ("JobPlan",),
     "mpqueue._queue.growing.stages": ("Stage",),
     "mpqueue._queue.job": ("Job", "JobItem"),
+    "mpqueue._output.failure_groups": ("FailureGroup",),
     "mpqueue._output.progress": ("Progress",),
     "mpqueue._queue.job_queue": ("JobQueue",),
     "mpqueue.retry": ("RetryPolicy",),
@@ -118,6 +120,7 @@ __all__ = [
     "CurrentItem",
     "Executor",
     "FailedTry",
+    "FailureGroup",
     "GiveUp",
     "HandlerPicklingError",
     "InternalError",

@@ -201,6 +201,21 @@ class RemoteError(MPQueueError):
         return type(self), (self.type_name, self.message, self.traceback, self.bases)
 
 
+def type_name_of(error: BaseException) -> str:
+    """The name of the error's type, without its module; of a stand-in, that of the type for which it stands."""
+    return error.type_name.rpartition(".")[2] if isinstance(error, RemoteError) else type(error).__name__
+
+
+def text_of(error: BaseException) -> str:
+    """The error's text, without its type's name."""
+    return error.message if isinstance(error, RemoteError) else str(error)
+
+
+def typed(type_name: str, text: str) -> str:
+    """``KeyError: 'height'``: an error's type, and its ``text`` where that says more than the type's name."""
+    return type_name if text in ("", type_name) else f"{type_name}: {text}"
+
+
 class RemoteTraceback(Exception):
     """The worker's traceback as text: the ``__cause__`` of a handler's exception."""
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mpqueue.errors import typed
 from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
@@ -99,7 +100,13 @@ class ItemRetry:
     item: JobItem
     attempt: int
     delay: float
-    error: str
+    message: str
+    error_type: str
+
+    @property
+    def error(self) -> str:
+        """The error's type and text: ``KeyError: 'height'``."""
+        return typed(self.error_type, self.message)
 
     def to_dict(self) -> dict[str, Any]:
         """The wire form."""
@@ -108,7 +115,8 @@ class ItemRetry:
             "item": _progress_form(self.item),
             "attempt": self.attempt,
             "delay": milliseconds(self.delay),
-            "error": self.error,
+            "error": self.message,
+            "errorType": self.error_type,
         }
 
 

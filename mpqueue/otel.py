@@ -113,7 +113,8 @@ class _Watcher:
             run.events += 1
             item, attempt = label(event.item.id), event.attempt
             facts: dict[str, str | int] = {"mpqueue.item.id": item, "mpqueue.attempt": attempt}
-            run.span.add_event("retry", {**facts, "exception.message": visible(event.error)})
+            error = {"exception.type": event.error_type, "exception.message": visible(event.message)}
+            run.span.add_event("retry", {**facts, **error})
 
     def finished(self, event: JobFinished) -> None:
         """The job has ended."""
@@ -197,9 +198,9 @@ def _describe(run: _Run, event: JobFinished) -> None:
         }
     )
     for failure in job.failures[:MOST_EVENTS]:
-        cause = failure.__cause__
-        facts = {"mpqueue.item.id": label(failure.item.id), "exception.type": type(cause).__name__}
-        span.add_event("item failed", {**facts, "exception.message": visible(failure.item.error or "")})
+        wire = failure.item.to_dict()
+        facts = {"mpqueue.item.id": label(failure.item.id), "exception.type": wire["errorType"]}
+        span.add_event("item failed", {**facts, "exception.message": visible(wire["error"])})
     if job.failed:
         span.set_status(StatusCode.ERROR, f"{job.failed} of {job.total} items failed")
     elif event.status is JobStatus.COMPLETED:

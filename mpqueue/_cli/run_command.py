@@ -384,7 +384,9 @@ def say_end(job: Job) -> None:
     for failure in failures[:NAMED]:
         say(coloured("failed:", "red"), f" {describe_failure(failure.item)}")
     if len(failures) > NAMED:
-        say(f"... and {len(failures) - NAMED} more")
+        say(f"... and {len(failures) - NAMED} more; together:")
+        for group in job.failure_groups()[:NAMED]:
+            say(f"    {group}")
     say(*_summary(job))
 
 

@@ -30,7 +30,6 @@ def details_of(book: JobBook, index: int) -> dict[str, Any]:
         "history": [
             {
                 "error": cut(tried.error, MOST),
-                "type": type(tried.exception).__name__,
                 "duration": round(tried.duration, 6),
                 "pid": tried.pid,
             }
@@ -43,8 +42,6 @@ def details_of(book: JobBook, index: int) -> dict[str, Any]:
         texts["result"] = _as_text(result)
         details["picture"] = _has_picture(result)
         details["resultType"] = type(result).__name__
-    elif item.exception is not None:
-        details["errorType"] = type(item.exception).__name__
     return details | {name: cut(text, MOST) for name, text in texts.items() if text}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._queue.job import JobItem, as_json
 from mpqueue._text import beginning_of, repr_of, shown_json
-from mpqueue.errors import JobStateError, JournalError
+from mpqueue.errors import JobStateError, JournalError, type_name_of
 from mpqueue.status import COMPLETED, ITEM_CODES
 
 #: Characters of a result or an error in the list of items; the item's own view has more.
@@ -34,7 +34,7 @@ def encode_item(table: ItemTable, index: int, status: int) -> bytes:
         if type(result) not in _PLAIN and (proposed := _proposed_alt(table, index)) is not None:
             parts.append(f'"proposedAlt":{brief_json(proposed)}')
     elif (failure := table.failures.get(index)) is not None:
-        parts.append(f'"error":{encode(cut(failure.message))}')
+        parts.append(f'"error":{encode(cut(failure.message))},"errorType":{encode(type_name_of(failure.error))}')
     return (",".join(parts) + "}").encode()
 
 

@@ -21,6 +21,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.listeners import SafeEmitter, has_listeners
 from mpqueue._queue.job import Items, JobItem
 from mpqueue._queue.worker_logs import hand_on
+from mpqueue.errors import type_name_of
 from mpqueue.events import (
     ITEM_RETRY,
     JOB_FINISHED,
@@ -131,8 +132,9 @@ class Announcer:
 
     def _tell_retries(self, told: AnnounceItems, rows: dict[int, ItemTable]) -> None:
         for index, retrying in told.retrying.items():
-            item = JobItem(rows[index], 0)
-            event = ItemRetry(told.job.id, item, retrying.attempt, retrying.delay, retrying.failure.message)
+            item, failure = JobItem(rows[index], 0), retrying.failure
+            name = type_name_of(failure.error)
+            event = ItemRetry(told.job.id, item, retrying.attempt, retrying.delay, failure.message, name)
             self._emit(ITEM_RETRY, event)
 
     def _tell_merged(self, told: AnnounceItems) -> None:

@@ -10,10 +10,10 @@ import os
 from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
-from mpqueue._core.state.item_table import DISCARD, FailedTry, ItemTable
+from mpqueue._core.state.item_table import DISCARD, FailedTry, Failure, ItemTable
 from mpqueue._text import repr_of, visible
 from mpqueue._wire.parcels import Parcel
-from mpqueue.errors import ItemError, JobStateError, shown
+from mpqueue.errors import ItemError, JobStateError, shown, type_name_of
 from mpqueue.events import milliseconds
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES, ItemStatus, JobStatus
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar  # a part of every type checker; its defaults come with Python 3.13
 
     from mpqueue._core.state.job_view import JobView
+    from mpqueue._output.failure_groups import FailureGroup
     from mpqueue._report.job_report import Report
 
     T_co = TypeVar("T_co", covariant=True, default=Any)
@@ -65,9 +66,15 @@ class JobItem(Generic[T_co, R_co]):
 
     @property
     def error(self) -> str | None:
-        """The message of the last failed try, or its type's name where that is empty; None once it completed."""
+        """The last failed try's error, its type first (``KeyError: 'height'``); None once the item completed."""
         failure = self._failure
-        return None if failure is None else failure.message
+        return None if failure is None else failure.shown
+
+    @property
+    def error_type(self) -> str | None:
+        """The name of the type of the last failed try's error (``KeyError``); None once the item completed."""
+        failure = self._failure
+        return None if failure is None else type_name_of(failure.error)
 
     @property
     def exception(self) -> BaseException | None:
@@ -82,7 +89,7 @@ class JobItem(Generic[T_co, R_co]):
         return None if failure is None else failure.traceback
 
     @property
-    def _failure(self) -> Any:
+    def _failure(self) -> Failure | None:
         if self._table.status[self._index] == COMPLETED:
             return None
         return self._table.failures.get(self._index)
@@ -186,8 +193,8 @@ class JobItem(Generic[T_co, R_co]):
             wire["result"] = as_json(self.result)
             if (proposed := self.proposed_alt) is not None:
                 wire["proposedAlt"] = as_json(proposed)
-        elif (error := self.error) is not None:
-            wire["error"] = error
+        elif (failure := self._failure) is not None:
+            wire["error"], wire["errorType"] = failure.message, type_name_of(failure.error)
         wire["attempts"] = self.attempts
         return wire
 
@@ -355,6 +362,16 @@ class Job(Generic[T_co, R_co]):
             for index in sorted(table.failures)
             if table.status[index] == FAILED
         ]
+
+    def failure_groups(self) -> list[FailureGroup]:
+        """The failed items by the type and the place of their errors, the largest group first.
+
+        The text of one is ``ValueError × 29 at h.py:12, first: 3``. The place is the innermost line of the traceback
+        that is no library's. Costs some microseconds an item that failed.
+        """
+        from mpqueue._output.failure_groups import group_failures  # which few programs need
+
+        return group_failures(failure.item for failure in self.failures)
 
     def raise_for_failures(self) -> None:
         """Raise an `ExceptionGroup` of all `failures`, where there are any."""

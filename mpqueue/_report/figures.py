@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.state.timings import Event, Span, Sums
+from mpqueue._output.failure_groups import place_of
 from mpqueue._report import in_band
 from mpqueue._report.in_band import InBand
+from mpqueue._text import visible_line
+from mpqueue.errors import RemoteTraceback, type_name_of
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
 if TYPE_CHECKING:
@@ -292,8 +295,24 @@ def _memory(book: JobView) -> MemoryFigures | None:
 
 def _tries(book: JobView) -> Tries:
     failed = [entry for entries in list(book.table.history.values()) for entry in entries]
-    errors = Counter(f"{type(entry.exception).__name__}: {entry.error}"[:ERROR_LENGTH] for entry in failed)
-    return Tries(len(failed), math.fsum(entry.duration for entry in failed), errors.most_common(5))
+    counts: Counter[tuple[str, str | None]] = Counter()
+    first: dict[tuple[str, str | None], str] = {}
+    places: dict[str, str | None] = {"": None}
+    for entry in failed:
+        cause = entry.exception.__cause__
+        trace = cause.text if isinstance(cause, RemoteTraceback) else ""
+        if trace not in places:
+            places[trace] = place_of(trace)
+        alike = type_name_of(entry.exception), places[trace]
+        counts[alike] += 1
+        first.setdefault(alike, entry.error)
+    errors = [(_of_many(first[alike], alike[1]), count) for alike, count in counts.most_common(5)]
+    return Tries(len(failed), math.fsum(entry.duration for entry in failed), errors)
+
+
+def _of_many(error: str, place: str | None) -> str:
+    """An error that stands for those like it, and the line that raised it."""
+    return error[:ERROR_LENGTH] + ("" if place is None else f" at {visible_line(place)}")
 
 
 # -- workers over time -------------------------------------------------------------------------------------------------

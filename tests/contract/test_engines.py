@@ -168,7 +168,7 @@ def test_a_failing_item_is_tried_again_and_then_fails_as_itself(engine: Engine) 
         recorder.check(job)
     good, bad, late = job.items
     assert (good.status, good.attempts) == (ItemStatus.COMPLETED, 1)
-    assert (bad.status, bad.attempts, bad.error) == (ItemStatus.FAILED, 3, "no")
+    assert (bad.status, bad.attempts, bad.error) == (ItemStatus.FAILED, 3, "ValueError: no")
     assert isinstance(bad.exception, ValueError)
     assert "_fail_variously" in (bad.traceback or "")
     assert (late.status, late.attempts) == (ItemStatus.COMPLETED, 3)

@@ -226,7 +226,7 @@ def test_calls_on_a_closed_queue_raise_and_jobs_stay_readable() -> None:
         with pytest.raises(QueueClosedError, match="expected an open queue to"):
             call()
     assert (job.status, job.results, job.failed) == ("completed_with_errors", ["a", None], 1)
-    assert job.items[1].error == "cannot do 'b'"
+    assert job.items[1].error == "ValueError: cannot do 'b'"
     assert job.to_dict()["completed"] == 1
     assert len(job.failures) == 1
     again = queue.get_job("job")

@@ -303,17 +303,17 @@ def test_failed_items_are_named_and_make_the_exit_code_1(folder: Path) -> None:
     done = run(folder, "run", "own:upper", "-", "-j", "1", "--retries", "0", stdin="one\nbad\ntwo\n", code=1)
     assert [(row["status"], row["error"]) for row in rows_of(done)] == [
         ("completed", None),
-        ("failed", "a bad line"),
+        ("failed", "ValueError: a bad line"),
         ("completed", None),
     ]
-    assert done.stderr.splitlines()[0] == "failed: bad: a bad line (after 1 try)"
+    assert done.stderr.splitlines()[0] == "failed: bad: ValueError: a bad line (after 1 try)"
     assert done.stderr.splitlines()[1].startswith("3 items: 2 completed, 1 failed, in ")
 
 
 def test_only_some_failures_are_named(folder: Path) -> None:
     done = run(folder, "run", "own:upper", "-", "-j", "1", "--retries", "0", stdin="bad\n" * 12, code=1)
     assert done.stderr.count("failed: bad") == 10
-    assert "... and 2 more" in done.stderr
+    assert "... and 2 more; together:\n    ValueError × 12 at own.py:" in done.stderr
 
 
 def test_skipped_failures_are_no_rows(folder: Path) -> None:

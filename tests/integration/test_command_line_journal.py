@@ -136,9 +136,9 @@ def test_a_journal_tells_its_jobs_and_failures_and_runs_them_again(folder: Path)
         ["completed_with_errors", "3", "1", "4", "words:count"],
     ]
     failures = mpqueue(folder, "failures", "run.db", "--traceback")
-    assert failures.stdout.startswith("bad: a bad word (after 1 try)\n    Traceback")
+    assert failures.stdout.startswith("bad: ValueError: a bad word (after 1 try)\n    Traceback")
     as_json = json.loads(mpqueue(folder, "failures", "run.db", "--json").stdout)
-    assert (as_json["job"], as_json["payload"], as_json["error"]) == ("words:count", "bad", "a bad word")
+    assert (as_json["job"], as_json["payload"], as_json["error"]) == ("words:count", "bad", "ValueError: a bad word")
     still = mpqueue(folder, "retry", "run.db", "--retries", "0", "-j", "1")
     assert still.returncode == 1
     assert "a bad word" in still.stderr

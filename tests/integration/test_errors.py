@@ -132,7 +132,7 @@ def test_crash_error_tells_exit_code_or_signal_and_pid() -> None:
 def test_item_error_names_item_job_tries_and_failure() -> None:
     with JobQueue(1, max_retries=0) as queue:
         (failure,) = queue.run([{"id": "x"}], do.fail, id="job").failures
-    assert str(failure) == "item 'x' of job 'job' failed after 1 try: cannot do {'id': 'x'}"
+    assert str(failure) == "item 'x' of job 'job' failed after 1 try: ValueError: cannot do {'id': 'x'}"
     assert failure.item.id == "x"
 
 

@@ -61,7 +61,7 @@ def test_progress_comes_after_each_item_with_counters_status_and_item_as_of_then
         assert (progress.job_id, progress.status, progress.total, progress.paused) == ("job", "running", 20, False)
         assert progress.item.status == ("failed" if progress.item.id == 7 else "completed")
     (failed,) = [progress.item for progress in told if progress.item.id == 7]
-    assert (failed.error, failed.attempts) == ("cannot do 7", 1)
+    assert (failed.error, failed.attempts) == ("ValueError: cannot do 7", 1)
     assert job.status is JobStatus.COMPLETED_WITH_ERRORS
 
 
@@ -78,7 +78,7 @@ def test_item_of_a_progress_keeps_what_it_was_when_it_failed(tmp_path: Path) -> 
         (tmp_path / "repaired").touch()
         queue.retry_failed("job").result()
     assert job.items[0].status is ItemStatus.COMPLETED
-    assert (failed.item.status, failed.item.error) == ("failed", "broken")
+    assert (failed.item.status, failed.item.error) == ("failed", "ValueError: broken")
 
 
 def test_items_of_a_progress_are_a_read_only_live_view() -> None:
@@ -103,8 +103,8 @@ def test_retry_is_told_with_item_attempt_delay_and_error() -> None:
     told = recorder.of(ITEM_RETRY)
     assert all(isinstance(retry, ItemRetry) for retry in told)
     assert [(retry.job_id, retry.item.id, retry.attempt, retry.delay, retry.error) for retry in told] == [
-        ("job", 1, 1, 0.01, "cannot do 'b'"),
-        ("job", 1, 2, 0.02, "cannot do 'b'"),
+        ("job", 1, 1, 0.01, "ValueError: cannot do 'b'"),
+        ("job", 1, 2, 0.02, "ValueError: cannot do 'b'"),
     ]
     assert [(retry.item.status, retry.item.attempts) for retry in told] == [("retry", 1), ("retry", 2)]
 
@@ -154,15 +154,16 @@ def test_wire_form_of_events_has_the_seed_s_keys() -> None:
         "paused": False,
         "items": [
             {"id": 1, "status": "completed", "result": {"alt_text": "a couch"}, "proposedAlt": "a couch"},
-            {"id": 2, "status": "failed", "error": "no picture"},
+            {"id": 2, "status": "failed", "error": "no picture", "errorType": "ValueError"},
         ],
     }
     assert recorder.of(ITEM_RETRY)[0].to_dict() == {
         "jobId": "job",
-        "item": {"id": 2, "status": "retry", "error": "no picture"},
+        "item": {"id": 2, "status": "retry", "error": "no picture", "errorType": "ValueError"},
         "attempt": 1,
         "delay": 10,
         "error": "no picture",
+        "errorType": "ValueError",
     }
     for _, told in recorder.events:
         assert json.loads(json.dumps(told.to_dict())) == told.to_dict()

@@ -113,8 +113,8 @@ def test_alt_text_blames_only_the_damaged_files_and_the_worker_s_killer(
     _, output = described
     failed = {row["file"]: (row["attempts"], row["error"]) for row in rows(output) if row["status"] == "failed"}
     assert failed == {
-        "text.jpg": (4, "text.jpg: not a picture in a format that Pillow knows"),
-        "truncated.png": (4, "truncated.png: image file is truncated"),
+        "text.jpg": (4, "UnreadablePicture: text.jpg: not a picture in a format that Pillow knows"),
+        "truncated.png": (4, "UnreadablePicture: truncated.png: image file is truncated"),
     }
     assert sorted(row["attempts"] for row in rows(output) if row["status"] == "completed") == [1, 1, 1, 1, 2]
 
@@ -257,7 +257,7 @@ def test_folders_files_the_other_half_and_writes_the_original_s_columns(
     assert table["rooms/rooms-1.jpg"] == moved | {
         "id": "1", "file": "rooms/rooms-1.jpg", "folderId": "1", "folderPath": "rooms", "confidence": "1.0"
     }  # fmt: skip
-    assert "job 'look' failed after 2 tries: shapes-1b.png: not a picture" in done.stdout
+    assert "job 'look' failed after 2 tries: UnreadablePicture: shapes-1b.png: not a picture" in done.stdout
 
 
 def test_search_parameters_bears_a_killed_fit(tmp_path: Path, surroundings: dict[str, str]) -> None:
@@ -317,7 +317,7 @@ def test_scans(tmp_path: Path, surroundings: dict[str, str]) -> None:
         "book.pdf-1.txt": "First page",
         "book.pdf-2.txt": "Second page\nthe end",
     }
-    assert "damaged.pdf-1 failed at try 2: Failed to load document" in done.stdout
+    assert "damaged.pdf-1 failed at try 2: PdfiumError: Failed to load document" in done.stdout
     assert "poster.pdf-1 failed at try 1: " in done.stdout
     assert "3 of 5 pages read in " in done.stdout
     with (output / "scans.csv").open(newline="") as file:

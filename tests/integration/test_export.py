@@ -62,7 +62,12 @@ def test_records_have_the_values_themselves(pictures: Job[Any, Any]) -> None:
     assert list(first) == ["id", "status", "attempts", "elapsed", "error", "result"]
     assert (first["id"], first["status"], first["attempts"], first["error"]) == ("a", "completed", 1, None)
     assert first["result"] is pictures.items[0].result
-    assert (second["status"], second["attempts"], second["error"], second["result"]) == ("failed", 2, "too dark", None)
+    assert (second["status"], second["attempts"], second["error"], second["result"]) == (
+        "failed",
+        2,
+        "ValueError: too dark",
+        None,
+    )
 
 
 def test_columns_are_attributes_or_keys_of_results_and_payloads(pictures: Job[Any, Any]) -> None:
@@ -76,7 +81,7 @@ def test_the_original_s_columns_can_be_exported(pictures: Job[Any, Any], tmp_pat
     assert path.read_text().splitlines()[:3] == [
         "id,status,proposedAlt,error,attempts",
         'a,completed,"a cat, black",,1',
-        "b,failed,,too dark,2",
+        "b,failed,,ValueError: too dark,2",
     ]
 
 

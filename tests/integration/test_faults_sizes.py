@@ -42,7 +42,7 @@ def test_exception_of_50_mb_works() -> None:
 
     with JobQueue(1, max_retries=0) as queue:
         job = queue.run([50_000_000], handle)
-    assert len(job.items[0].error or "") == 50_000_000
+    assert len(job.items[0].error or "") == len("ValueError: ") + 50_000_000
 
 
 def test_handler_with_100_mb_in_its_closure_works() -> None:

@@ -440,13 +440,13 @@ def test_item_says_how_it_went() -> None:
     assert (good.error, good.exception, good.traceback, good.history) == (None, None, None, [])
     assert (good.result, good.proposed_alt) == ({"altText": "a sentence"}, "a sentence")
     assert good.elapsed >= 0
-    assert (bad.status, bad.attempts, bad.error, bad.result) == ("failed", 2, "cannot do bad", None)
+    assert (bad.status, bad.attempts, bad.error, bad.result) == ("failed", 2, "ValueError: cannot do bad", None)
     assert bad.proposed_alt is None
     assert isinstance(bad.exception, ValueError)
     assert bad.traceback is not None
     assert "in handle" in bad.traceback
     assert bad.traceback in str(bad.exception.__cause__)
-    assert [failed.error for failed in bad.history] == ["cannot do bad"] * 2
+    assert [failed.error for failed in bad.history] == ["ValueError: cannot do bad"] * 2
     assert all(failed.duration >= 0 and failed.pid for failed in bad.history)
 
 
@@ -463,7 +463,7 @@ def test_elapsed_is_the_time_of_the_last_try_in_the_handler() -> None:
     (item,) = job.items
     # What the handler measured is a part of it; float32 keeps seven digits.
     assert item.elapsed >= 0.999 * results_of(job)[0]
-    assert item.history[0].duration >= 0.999 * float(item.history[0].error)
+    assert item.history[0].duration >= 0.999 * float(item.history[0].message)
 
 
 def test_error_without_a_message_is_told_by_its_type() -> None:
@@ -550,7 +550,7 @@ def test_wire_form_of_a_job_has_the_seed_s_keys_and_milliseconds() -> None:
             "result": {"alt_text": "a couch"},
             "proposedAlt": "a couch",
         },
-        {"id": 2, "status": "failed", "attempts": 1, "error": "no picture"},
+        {"id": 2, "status": "failed", "attempts": 1, "error": "no picture", "errorType": "ValueError"},
     ]
     assert job.started_at is not None
     assert job.finished_at is not None
@@ -593,7 +593,7 @@ def test_retry_failed_runs_the_failed_items_again_and_keeps_their_history(tmp_pa
     assert (job.status, job.completed, job.failed) == ("completed", 3, 0)
     assert job.results == ["a1", "b1", "c1"]
     assert job.items[1].attempts == 1
-    assert [failed.error for failed in job.items[1].history] == ["broken", "broken"]
+    assert [failed.error for failed in job.items[1].history] == ["ValueError: broken"] * 2
     assert told == ["job:started", "job:finished"] * 2
 
 

@@ -397,7 +397,7 @@ def test_an_item_that_kills_its_program_fails_whichever_program_it_is(path: Path
     assert calls.read_text().split().count("13") == 3
     with JobQueue(1, journal=path) as queue:
         (failure,) = queue.load_job("job").failures
-        assert (failure.item.id, failure.item.error[:21]) == (13, "the program ended 3 t")
+        assert (failure.item.id, failure.item.to_dict()["error"][:21]) == (13, "the program ended 3 t")
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT suspects FROM jobs").fetchall() == [(None,)]
 

@@ -82,7 +82,7 @@ def check_whose(table: Any) -> None:
     for index, payload in enumerate(table.payloads):
         if table.status[index] == COMPLETED:
             assert table.result_of(index) == result_of(payload)
-        assert all(tried.error == result_of(payload) for tried in table.history.get(index, ()))
+        assert all(tried.message == result_of(payload) for tried in table.history.get(index, ()))
 
 
 DAYS = st.lists(

@@ -395,7 +395,7 @@ def test_items_that_wait_for_a_retry_end_pending_when_cancelled() -> None:
         queue.cancel("job")
         job = run.result(30)
         assert [(item.status, item.attempts) for item in job.items] == [("pending", 1), ("completed", 1)]
-        assert job.items[0].history[0].error == "cannot do 'a'"
+        assert job.items[0].history[0].error == "ValueError: cannot do 'a'"
 
 
 def test_item_whose_last_try_fails_while_cancelled_has_failed(tmp_path: Path) -> None:

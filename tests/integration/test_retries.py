@@ -48,7 +48,7 @@ def test_item_is_tried_four_times_by_default_with_doubled_delays() -> None:
     assert job.items[0].attempts == 4
     assert delays(recorder) == pytest.approx([0.02, 0.04, 0.08])
     assert [(told.attempt, told.error) for told in recorder.of(ITEM_RETRY)] == [
-        (number, "cannot do 'a'") for number in (1, 2, 3)
+        (number, "ValueError: cannot do 'a'") for number in (1, 2, 3)
     ]
     recorder.check(job)
 
@@ -249,7 +249,7 @@ def test_retry_without_a_delay_follows_the_policy_and_is_counted() -> None:
         recorder = Recorder(queue)
         (item,) = queue.run("a", handle).items
     assert delays(recorder) == pytest.approx([0.01, 0.02])
-    assert (item.attempts, item.error) == (3, "the model is not there yet")
+    assert (item.attempts, item.error) == (3, "Retry: the model is not there yet")
     assert isinstance(item.exception, Retry)
 
 
@@ -261,7 +261,7 @@ def test_retry_is_heard_whatever_the_filters_say() -> None:
 def test_give_up_fails_at_once() -> None:
     with JobQueue(1) as queue:
         (item,) = queue.run("a", do.give_up).items
-    assert (item.attempts, item.error) == (1, "hopeless")
+    assert (item.attempts, item.error) == (1, "GiveUp: hopeless")
     assert isinstance(item.exception, GiveUp)
 
 
@@ -348,7 +348,7 @@ def test_attempt_number_that_the_handler_sees_is_the_one_that_is_charged() -> No
     with JobQueue(1, retry=QUICK) as queue:
         (item,) = queue.run("a", handle).items
     assert (item.result, item.attempts) == ([4], 4)
-    assert [failed.error for failed in item.history] == ["1", "2", "3"]
+    assert [failed.message for failed in item.history] == ["1", "2", "3"]
 
 
 # --- timeouts -------------------------------------------------------------------------------------------------------
@@ -375,7 +375,7 @@ def test_timeout_error_holds_the_stack_where_the_item_hung(bad: do.Handler, name
 def test_timeout_of_the_job_wins_over_the_queue_s() -> None:
     with JobQueue(1, max_retries=0, timeout=300) as queue:
         (item,) = queue.run("a", do.hang_sleep, timeout=0.5).items
-        assert item.error == "the item ran longer than its timeout of 0.5 s; its worker was killed"
+        assert item.error == "ItemTimeoutError: the item ran longer than its timeout of 0.5 s; its worker was killed"
 
 
 def test_timeout_is_for_each_item_also_inside_a_chunk(tmp_path: Path) -> None:
@@ -433,6 +433,6 @@ def test_remote_error_keeps_type_message_and_traceback() -> None:
     error = item.exception
     assert isinstance(error, RemoteError)
     assert error.type_name == f"{__name__}.TroubleError"
-    assert (error.message, item.error) == ("onetwo", "onetwo")
+    assert (error.message, item.error) == ("onetwo", "TroubleError: onetwo")
     assert "in raise_trouble" in error.traceback
     assert str(error) == f"{__name__}.TroubleError: onetwo"

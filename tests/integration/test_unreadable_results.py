@@ -44,7 +44,9 @@ def test_a_result_for_which_there_is_no_memory_is_charged_once_and_told(
     culprit = job.items[1]
     assert culprit.status is ItemStatus.FAILED
     assert type(culprit.exception) is ResultPicklingError
-    assert re.match("the result can't be unpickled: (OSError: .*can't map|MemoryError)", culprit.error or "")
+    assert re.match(
+        "ResultPicklingError: the result can't be unpickled: (OSError: .*can't map|MemoryError)", culprit.error or ""
+    )
     assert [item.attempts for item in job.items] == [1, 1, 1]
     assert job.results == [bytes(1), None, bytes(3)]
     assert dict(do.calls(tmp_path)) == {"1": calls, str(TOO_MUCH): calls, "3": calls}

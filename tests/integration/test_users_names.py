@@ -38,10 +38,20 @@ QUEUE = {
 JOB = {
     *("cancelled", "completed", "duration", "failed", "failures", "finished_at", "id", "items", "paused", "results"),
     *("retries", "sealed", "seed", "started_at", "status", "stopped_why", "total"),
-    *("export", "raise_for_failures", "report", "to_dict", "to_pandas", "to_polars", "to_records", "trace"),
+    *(
+        "export",
+        "failure_groups",
+        "raise_for_failures",
+        "report",
+        "to_dict",
+        "to_pandas",
+        "to_polars",
+        "to_records",
+        "trace",
+    ),
 }
 ITEM = {
-    *("attempts", "cpu_seconds", "elapsed", "error", "exception", "fraction", "history", "id", "payload"),
+    *("attempts", "cpu_seconds", "elapsed", "error", "error_type", "exception", "fraction", "history", "id", "payload"),
     *("peak_memory", "proposed_alt", "result", "status", "stderr", "stdout", "traceback", "replay", "to_dict"),
 }
 RUN = {

@@ -55,7 +55,7 @@ def test_progress_carries_the_counters_and_all_items() -> None:
         "paused": True,
         "items": [
             {"id": "x", "status": "completed", "result": {"alt_text": "a cat"}, "proposedAlt": "a cat"},
-            {"id": "y", "status": "failed", "error": "no"},
+            {"id": "y", "status": "failed", "error": "no", "errorType": "ValueError"},
             {"id": "z", "status": "pending"},
         ],
     }
@@ -66,11 +66,12 @@ def test_an_item_s_retry_says_when_and_why() -> None:
     table = make_table(["x"])
     table.fail_try(0, Failure(ValueError("no")), 1)
     table.status[0] = RETRY
-    event = ItemRetry("a", JobItem(table, 0), 1, 2.0, "no")
+    event = ItemRetry("a", JobItem(table, 0), 1, 2.0, "no", "ValueError")
     assert event.to_dict() == {
         "jobId": "a",
-        "item": {"id": 0, "status": "retry", "error": "no"},
+        "item": {"id": 0, "status": "retry", "error": "no", "errorType": "ValueError"},
         "attempt": 1,
         "delay": 2000,
         "error": "no",
+        "errorType": "ValueError",
     }

@@ -159,7 +159,7 @@ def test_a_failed_try_is_kept_in_the_history() -> None:
     table, error = table_of(1), ValueError("no")
     assert table.fail_try(0, Failure(error, elapsed=1.5), 99) == 1
     assert table.fail_try(0, Failure(error, elapsed=2.5), 98) == 2
-    assert [(tried.error, tried.duration, tried.pid, tried.exception) for tried in table.history[0]] == [
+    assert [(tried.message, tried.duration, tried.pid, tried.exception) for tried in table.history[0]] == [
         ("no", 1.5, 99, error),
         ("no", 2.5, 98, error),
     ]

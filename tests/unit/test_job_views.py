@@ -64,9 +64,9 @@ def test_an_item_shows_its_row(book: JobBook) -> None:
     assert [item.status for item in Job(book).items] == ["completed", "failed", "retry", "pending"]
     assert [item.attempts for item in Job(book).items] == [1, 4, 1, 0]
     assert (completed.result, completed.error, completed.exception) == ({"altText": "a cat"}, None, None)
-    assert (failed.result, failed.error, failed.traceback) == (None, "no", "a traceback")
+    assert (failed.result, failed.error, failed.traceback) == (None, "ValueError: no", "a traceback")
     assert isinstance(failed.exception, ValueError)
-    assert retrying.error == "'k'"
+    assert (retrying.error, retrying.error_type) == ("KeyError: 'k'", "KeyError")
     assert (pending.error, pending.exception, pending.traceback, pending.history) == (None, None, None, [])
     assert pending.payload == {"id": "d"}
 
@@ -80,7 +80,7 @@ def test_an_item_is_processing_only_while_a_worker_runs_it(book: JobBook) -> Non
 
 def test_an_item_s_history_names_error_duration_and_process(book: JobBook) -> None:
     (tried,) = Job(book).items[2].history
-    assert (tried.error, tried.duration, tried.pid) == ("'k'", 0.25, 43)
+    assert (tried.error, tried.duration, tried.pid) == ("KeyError: 'k'", 0.25, 43)
     assert len(Job(book).items[1].history) == 4
 
 
@@ -134,8 +134,8 @@ def test_items_are_a_sequence(book: JobBook) -> None:
 def test_an_item_s_wire_form_has_no_unset_keys(book: JobBook) -> None:
     assert [item.to_dict() for item in Job(book).items] == [
         {"id": "a", "status": "completed", "attempts": 1, "result": {"altText": "a cat"}, "proposedAlt": "a cat"},
-        {"id": "b", "status": "failed", "attempts": 4, "error": "no"},
-        {"id": "c", "status": "retry", "attempts": 1, "error": "'k'"},
+        {"id": "b", "status": "failed", "attempts": 4, "error": "no", "errorType": "ValueError"},
+        {"id": "c", "status": "retry", "attempts": 1, "error": "'k'", "errorType": "KeyError"},
         {"id": "d", "status": "pending", "attempts": 0},
     ]
 
@@ -206,7 +206,7 @@ def test_failures_come_in_item_order_with_their_causes() -> None:
     failures = Job(book).failures
     assert [failure.item.id for failure in failures] == ["a", "c"]
     assert [type(failure.__cause__) for failure in failures] == [ValueError, KeyError]
-    assert str(failures[0]) == "item 'a' of job 'a' failed after 2 tries: early"
+    assert str(failures[0]) == "item 'a' of job 'a' failed after 2 tries: ValueError: early"
 
 
 def test_a_job_without_failures_raises_nothing() -> None:

@@ -185,7 +185,7 @@ def test_failed_tries_add_up_over_rows_and_a_later_row_says_how_the_item_ended()
     two = make_row(table, [2, 3], seen)
     fresh = copied(table, sealed(one), sealed(two))
     assert (fresh.status[2], fresh.attempts[2], fresh.result_of(3)) == (FAILED, 2, "D")
-    assert [(entry.error, entry.pid, entry.duration) for entry in fresh.history[2]] == [
+    assert [(entry.message, entry.pid, entry.duration) for entry in fresh.history[2]] == [
         ("first", 11, 0.25),
         ("second", 12, 0.25),
     ]
@@ -201,7 +201,7 @@ def test_failed_items_that_are_to_run_again_are_pending_and_keep_their_history()
     table.forget_failures()
     fresh = copied(table, sealed(one), sealed(make_row(table, [1], seen)))
     assert (fresh.status[1], fresh.attempts[1], fresh.failures) == (PENDING, 0, {})
-    assert [entry.error for entry in fresh.history[1]] == ["once"]
+    assert [entry.message for entry in fresh.history[1]] == ["once"]
 
 
 def test_an_item_whose_result_can_not_be_pickled_is_written_as_not_run() -> None:

@@ -41,7 +41,13 @@ def test_an_item_is_told_in_its_wire_form_and_with_its_index(item_id: Hashable, 
 def test_a_failed_item_has_its_error_and_a_waiting_one_its_last() -> None:
     table = make_table(["a", "b"])
     table.fail(1, Failure(ValueError("broken")))
-    assert json.loads(encode_item(table, 1, FAILED)) == {"id": 1, "index": 1, "status": "failed", "error": "broken"}
+    assert json.loads(encode_item(table, 1, FAILED)) == {
+        "id": 1,
+        "index": 1,
+        "status": "failed",
+        "error": "broken",
+        "errorType": "ValueError",
+    }
     assert json.loads(encode_item(table, 1, PENDING))["error"] == "broken"
     assert json.loads(encode_item(table, 0, PENDING)) == {"id": 0, "index": 0, "status": "pending"}
 

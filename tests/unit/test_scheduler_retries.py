@@ -83,7 +83,7 @@ def test_each_failed_try_is_in_the_history_with_its_duration_and_process(fleet: 
     fleet.start(job)
     fleet.run_until_over(job)
     tries = job.table.history[0]
-    assert [(tried.error, tried.duration, tried.pid) for tried in tries] == [("no", 0.25, 1000)] * 2
+    assert [(tried.error, tried.duration, tried.pid) for tried in tries] == [("ValueError: no", 0.25, 1000)] * 2
 
 
 def test_each_retry_is_announced_with_its_attempt_delay_and_failure(fleet: FakeLanes) -> None:

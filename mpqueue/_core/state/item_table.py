@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from mpqueue._wire.ids import IdRule, ids_of, rule_of
-from mpqueue.errors import JobStateError, shown
+from mpqueue.errors import JobStateError, shown, text_of, type_name_of, typed
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 
@@ -37,18 +37,28 @@ class Failure:
 
     @property
     def message(self) -> str:
-        """The error's text, or its type's name where that is empty."""
-        return (str(self.error) if self.text is None else self.text) or type(self.error).__name__
+        """The error's text without its type; the type's name where the error has no text."""
+        return (text_of(self.error) if self.text is None else self.text) or type_name_of(self.error)
+
+    @property
+    def shown(self) -> str:
+        """The error's type and text, as people see it: ``KeyError: 'height'``."""
+        return typed(type_name_of(self.error), self.message)
 
 
 @dataclass(frozen=True, slots=True)
 class FailedTry:
-    """One entry of an item's history: what failed, seconds in the handler, and the worker's process id."""
+    """One entry of an item's history: the error's text, seconds in the handler, the worker's process id, the error."""
 
-    error: str
+    message: str
     duration: float
     pid: int | None
     exception: BaseException
+
+    @property
+    def error(self) -> str:
+        """The error's type and text: ``KeyError: 'height'``."""
+        return typed(type_name_of(self.exception), self.message)
 
 
 #: Stands for the sink of a job whose results nobody wants.

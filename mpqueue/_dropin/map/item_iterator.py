@@ -160,7 +160,7 @@ class ItemIterator(Generic[R]):
     def _too_many(self, last: Failure) -> TooManyFailuresError:
         error = TooManyFailuresError(
             f"{self._failed} items failed, which is more than max_failures={self._max_failures}; the last one: "
-            f"{last.message}. What had not run by then was not run."
+            f"{last.shown}. What had not run by then was not run."
         )
         error.__cause__ = last.error
         return error

@@ -285,7 +285,7 @@ class Batch:
             first = min(failures)
             raise TooManyFailuresError(
                 f"{len(failures)} items failed, which is more than max_failures={self._max_failures}; the first is "
-                f"item {first}: {failures[first].message}. What had not run by then was not run."
+                f"item {first}: {failures[first].shown}. What had not run by then was not run."
             ) from failures[first].error
         if self.run.job.cancelled:
             raise QueueClosedError("the pool was closed while results were still to come")

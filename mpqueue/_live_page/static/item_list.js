@@ -237,5 +237,6 @@ export class ItemList {
 // What a row says of an item beside its status.
 export function textOf(item) {
   if (item.status === "completed") return item.proposedAlt ?? (item.result === null ? "" : asText(item.result));
-  return item.error ?? "";
+  if (item.error === undefined) return "";
+  return item.error === item.errorType ? item.error : `${item.errorType}: ${item.error}`;
 }

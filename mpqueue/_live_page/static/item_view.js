@@ -99,7 +99,6 @@ export class ItemView {
     const facts = [["Attempts", String(details.attempts)]];
     if (details.elapsed) facts.push(["Took", duration(details.elapsed)]);
     if (details.status === "processing" && details.fraction) facts.push(["Done", `${Math.round(100 * details.fraction)} %`]);
-    if (details.errorType) facts.push(["Error", details.errorType]);
     if (details.resultType) facts.push(["Result", details.resultType]);
     const parts = [
       make("dl", {
@@ -125,11 +124,11 @@ export class ItemView {
   }
 }
 
-function asTry({ error, type, duration: seconds, pid }, at) {
+function asTry({ error, duration: seconds, pid }, at) {
   const where = pid === null ? "" : `, pid ${pid}`;
   return make("li", {
     children: [
-      make("span", { text: `${at + 1}. ${type}: ${error}` }),
+      make("span", { text: `${at + 1}. ${error}` }),
       make("span", { class_: "quiet", text: `${duration(seconds)}${where}` }),
     ],
   });

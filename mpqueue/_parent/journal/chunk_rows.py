@@ -227,7 +227,7 @@ class RowDraft:
             return numbers[id(error)]
 
         history = {
-            at: [(tried.error, tried.duration, tried.pid, number_of(tried.exception, tried.error)) for tried in tries]
+            at: [(each.message, each.duration, each.pid, number_of(each.exception, each.message)) for each in tries]
             for at, tries in self._tries.items()
         }
         failures = {
