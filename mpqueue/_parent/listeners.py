@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyee import EventEmitter
 
+from mpqueue._call_checks import nearest
 from mpqueue.errors import shown
 from mpqueue.events import EVENT_NAMES
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("mpqueue")
 
 Notice = Callable[[], None]
+
+#: What users write for an event, and what it is.
+_MEANT = {name: name for name in EVENT_NAMES} | {name.partition(":")[2]: name for name in sorted(EVENT_NAMES)}
 
 
 class SafeEmitter(EventEmitter):
@@ -42,6 +46,12 @@ class SafeEmitter(EventEmitter):
             raise TypeError(f"event: expected a str, got {shown(event)} of type {type(event).__name__}")
         if event.startswith(("job:", "item:")) and event not in EVENT_NAMES:
             raise ValueError(f"event: expected one of {', '.join(sorted(EVENT_NAMES))}, got {shown(event)}")
+        meant = None if event in EVENT_NAMES else nearest(event, _MEANT)
+        if meant is not None:
+            raise ValueError(
+                f"event: expected one of {', '.join(sorted(EVENT_NAMES))}, or a name of your own, got {shown(event)}; "
+                f"did you mean {_MEANT[meant]!r}?"
+            )
         if not callable(k):
             raise TypeError(f"listener: expected a callable, got {shown(k)} of type {type(k).__name__}")
         if inspect.iscoroutinefunction(k) or inspect.iscoroutinefunction(type(k).__call__):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Iterator, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from mpqueue._core.state.item_table import DISCARD, FailedTry, Failure, ItemTable
@@ -222,7 +223,11 @@ def as_json(value: Any) -> Any:
 
 
 class Items(Sequence[JobItem[T_co, R_co]]):
-    """The items of a job, in the order they were given: a live, read-only view."""
+    """The items of a job, in the order they were given: a live, read-only view.
+
+    ``items[3]`` is by position, as in a list. ``items["a.jpg"]`` is by id or, where the ids are positions, the item
+    that is this text or path; that looks through all of them, and raises KeyError.
+    """
 
     __slots__ = ("_table",)
 
@@ -233,14 +238,24 @@ class Items(Sequence[JobItem[T_co, R_co]]):
         return len(self._table)
 
     @overload
-    def __getitem__(self, index: int) -> JobItem[T_co, R_co]: ...
+    def __getitem__(self, index: int | str) -> JobItem[T_co, R_co]: ...
     @overload
     def __getitem__(self, index: slice) -> list[JobItem[T_co, R_co]]: ...
-    def __getitem__(self, index: int | slice) -> JobItem[T_co, R_co] | list[JobItem[T_co, R_co]]:
+    def __getitem__(self, index: int | str | slice) -> JobItem[T_co, R_co] | list[JobItem[T_co, R_co]]:
+        if isinstance(index, str):
+            return JobItem(self._table, self._find(index))
         positions = range(len(self._table))[index]
         if isinstance(positions, range):
             return [JobItem(self._table, position) for position in positions]
         return JobItem(self._table, positions)
+
+    def _find(self, name: str) -> int:
+        table = self._table
+        for index in range(len(table)):
+            item_id = table.id_of(index)
+            if item_id == name if isinstance(item_id, str) else _is_named(table.payloads[index], name):
+                return index
+        raise KeyError(f"expected the id of an item, or an item that is this text or path, got {shown(name)}")
 
     def __iter__(self) -> Iterator[JobItem[T_co, R_co]]:
         table = self._table
@@ -248,6 +263,22 @@ class Items(Sequence[JobItem[T_co, R_co]]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} items>"
+
+
+def _is_named(payload: Any, name: str) -> bool:
+    return payload == name if isinstance(payload, str) else isinstance(payload, PurePath) and str(payload) == name
+
+
+#: What users look for in a job, and where it is.
+_ELSEWHERE = {
+    **dict.fromkeys(("start", "pause", "resume", "cancel", "retry_failed"), "queue.{name}(job)"),
+    **dict.fromkeys(("result", "wait", "join", "get"), "queue.start(job).result()"),
+    "exception": "job.items[n].exception, or job.failures",
+    "errors": "job.failures",
+    "progress": "job.completed and job.total",
+    "done": "job.status.final",
+    "clear": "queue.clear_job(job)",
+}
 
 
 class Job(Generic[T_co, R_co]):
@@ -460,6 +491,13 @@ class Job(Generic[T_co, R_co]):
 
         frame: pl.DataFrame = to_polars(self.items, columns)
         return frame
+
+    if not TYPE_CHECKING:  # type checkers know what there is
+
+        def __getattr__(self, name: str) -> Any:
+            where = _ELSEWHERE.get(name, "").format(name=name)
+            hint = f"; {where} is what you want" if where else ""
+            raise AttributeError(f"'Job' object has no attribute {name!r}{hint}", name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"<Job {self.id!r} {self.status}: {self.completed} completed, {self.failed} failed of {self.total}>"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeVar, Union, Unpack, overload
 
 from mpqueue import _options as checks
+from mpqueue._call_checks import check_calls, names_options, no_such_option
 from mpqueue._core.messages import JobCancelled, JobPaused, JobResumed, JobSealed, LanesResized, Message
 from mpqueue._core.state.item_table import make_table
 from mpqueue._core.state.job_book import JobBook
@@ -91,6 +92,17 @@ class StagesKeywords(TypedDict, total=False):
     results: Results
 
 
+#: All names of options of a job.
+_JOB_OPTIONS = frozenset({*JobKeywords.__annotations__, "setup", "open", "max_waiting"})
+
+
+def _check_names(method: str, options: Mapping[str, Any]) -> None:
+    """Raise TypeError for one that is none of a job's options."""
+    for name in options:
+        if name not in _JOB_OPTIONS:
+            raise no_such_option(f"JobQueue.{method}", name, _JOB_OPTIONS)
+
+
 class JobQueue(SafeEmitter):
     """Runs a function over many items in worker processes, and brings every result and every error home.
 
@@ -112,14 +124,15 @@ class JobQueue(SafeEmitter):
     With ``journal``, the path of a file, all that becomes of the jobs is recorded there: the same program, run again
     after whatever ended it, runs only what is missing, see `create_job`. One queue at a time may have it open.
 
-    A context manager, also an asynchronous one: leaving it ends every process and thread that it started. All methods
-    may be called from any thread, from listeners and from done-callbacks; in a forked child they raise
-    `QueueClosedError`.
+    A context manager, also an asynchronous one: leaving it ends every process and thread that it started. Where a
+    method takes the id of a job, the `Job` itself will do. All methods may be called from any thread, from listeners
+    and from done-callbacks; in a forked child they raise `QueueClosedError`.
 
     Raises TypeError or ValueError for options out of range or beyond the engine, `JournalError` for a journal that
     can't be used, NotImplementedError on Windows.
     """
 
+    @names_options("JobQueue")
     def __init__(
         self,
         concurrency: checks.Concurrency = 3,
@@ -267,6 +280,7 @@ class JobQueue(SafeEmitter):
         max_waiting: int | None = None,
         **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
+    @names_options("JobQueue.create_job")
     def create_job(
         self,
         id: str,
@@ -372,6 +386,7 @@ class JobQueue(SafeEmitter):
             concurrency=concurrency,
         )
         record = record_options(strict=strict, update=update, key=key, version=version, redo=redo)
+        check_calls(handler, with_state=setup is not None)
         check_job(self._backend, options)
         self._jobs.check_free(id)
         sink = choose_sink(results)
@@ -415,6 +430,7 @@ class JobQueue(SafeEmitter):
         items are new. Raises what `create_job` raises of these arguments, and `JournalError`.
         """
         self._closer.check_open("plan a job")
+        _check_names("plan_job", options)
         record = {name: value for name, value in options.items() if name in RecordOptions._fields}
         beside = {*record, "cost", "results"}
         rest = {name: value for name, value in options.items() if name not in beside}
@@ -425,7 +441,7 @@ class JobQueue(SafeEmitter):
         reader, recorded = (None, None) if journal is None else (journal.reader, journal.find(id))
         return plan(reader, recorded, table, (handler, setup), record_options(**record))  # type: ignore[arg-type]
 
-    def add_items(self, job_id: str, items: Iterable[Any], *, wait: bool = True) -> int:
+    def add_items(self, job_id: str | Job, items: Iterable[Any], *, wait: bool = True) -> int:
         """Give an open job more items, before it is started or while it runs; returns how many of them are new.
 
         An item whose id the job has already is left out; items without ids are all new. The list is copied. May be
@@ -443,7 +459,7 @@ class JobQueue(SafeEmitter):
         """
         return add_items(self._host, self._find_open(job_id, "add items"), items, wait=wait)
 
-    def seal(self, job_id: str) -> None:
+    def seal(self, job_id: str | Job) -> None:
         """No more items are added to an open job but by its own handlers: it ends when nothing of it is left.
 
         Does nothing to a job that is sealed. `close` seals all. Raises `JobNotFoundError`.
@@ -454,7 +470,7 @@ class JobQueue(SafeEmitter):
 
     def start(
         self,
-        job_id: str,
+        job_id: str | Job,
         *,
         progress: ShowProgress = False,
         cancel_with_awaiter: bool = False,
@@ -472,6 +488,7 @@ class JobQueue(SafeEmitter):
         room to start workers.
         """
         self._closer.check_open("start a job")
+        job_id = self._jobs.id_of(job_id)
         held, showing = self._jobs.find(job_id), Showing(progress, job_id)
         run = JobRun(held, self, cancel_with_awaiter=cancel_with_awaiter, kill_on_cancel=kill_on_cancel)
         self._starter.start(held.book, run, showing)
@@ -549,6 +566,7 @@ class JobQueue(SafeEmitter):
         (Ctrl-C), the job is cancelled, its running items are ended, and the interruption goes on.
         """
         self._host.check_waiting_allowed("queue.run()")
+        _check_names("run", options)
         check_progress(progress)
         job_id = self._jobs.free_id() if id is None else id
         self.create_job(job_id, items, handler, **options)
@@ -638,7 +656,7 @@ class JobQueue(SafeEmitter):
             run._end_bar()
             raise
 
-    def pause(self, job_id: str) -> None:
+    def pause(self, job_id: str | Job) -> None:
         """Pause a running job: active items continue, new items won't start until it is resumed.
 
         Its workers are free for other jobs as soon as they have ended the item that they run. Does nothing to a paused
@@ -646,7 +664,7 @@ class JobQueue(SafeEmitter):
         """
         self._handle(JobPaused(self._find_open(job_id, "pause a job")))
 
-    def resume(self, job_id: str) -> None:
+    def resume(self, job_id: str | Job) -> None:
         """Resume a paused job; does nothing to a running one.
 
         Raises `JobNotFoundError`, `JobStateError`; `JournalError` while the journal can't be written.
@@ -655,7 +673,7 @@ class JobQueue(SafeEmitter):
         self._jobs.check_journal()
         self._handle(JobResumed(book))
 
-    def cancel(self, job_id: str, *, kill: bool = False) -> None:
+    def cancel(self, job_id: str | Job, *, kill: bool = False) -> None:
         """Cancel a job: pending items won't start, active items may complete; with ``kill`` they are ended at once.
 
         ``cancelled`` is true at once, the status becomes ``cancelled`` with ``job:finished``, when the last active
@@ -683,7 +701,7 @@ class JobQueue(SafeEmitter):
         self._handle(LanesResized(concurrency, kill))
         self._size = concurrency
 
-    def retry_failed(self, job_id: str, *, progress: ShowProgress = False) -> JobRun:
+    def retry_failed(self, job_id: str | Job, *, progress: ShowProgress = False) -> JobRun:
         """Run the failed items of a finished job again, with ``attempts`` 0 and their history kept.
 
         Returns a new run; where nothing failed it is resolved already. ``progress`` is as in `start`. A job that only
@@ -692,6 +710,7 @@ class JobQueue(SafeEmitter):
         are not in the journal.
         """
         self._closer.check_open("retry failed items")
+        job_id = self._jobs.id_of(job_id)
         held, showing = self._jobs.take_up(job_id, "retry failed items"), Showing(progress, job_id)
         if held.book.delivery is not None:
             raise JobStateError(
@@ -705,9 +724,9 @@ class JobQueue(SafeEmitter):
             self._starter.start_again(held.book, run, showing)
         return run
 
-    def _find_open(self, job_id: str, what: str) -> JobBook:
+    def _find_open(self, job_id: str | Job, what: str) -> JobBook:
         self._closer.check_open(what)
-        return self._jobs.find(job_id).book
+        return self._jobs.find(self._jobs.id_of(job_id)).book
 
     def _handle(self, message: Message) -> None:
         self._host.ask(partial(self._engine.handle, message))
@@ -730,12 +749,12 @@ class JobQueue(SafeEmitter):
         self._engine.check_process()
         return self._jobs.all()
 
-    def load_job(self, job_id: str) -> Job:
+    def load_job(self, job_id: str | Job) -> Job:
         """A job that the journal holds, as it stood, without its handler: to look at its items, results and failures.
 
         Raises `JobNotFoundError`, `JournalError` where it can't be read.
         """
-        job = self.get_job(job_id)
+        job = self.get_job(self._jobs.id_of(job_id))
         if job is None:
             raise JobNotFoundError(
                 f"job {shown(job_id)}: expected the id of a job in this queue or its journal, got none"
@@ -751,14 +770,14 @@ class JobQueue(SafeEmitter):
         self._engine.check_process()
         return self._jobs.stats()
 
-    def clear_job(self, job_id: str) -> None:
+    def clear_job(self, job_id: str | Job) -> None:
         """Remove a pending or finished job, also from the journal; a `Job` that is still held stays readable.
 
         Of a job with more than 32 MB of results in the journal, those that are not in memory can't be read any more.
         Raises `JobNotFoundError`; `JobStateError` for a running or paused job; `JournalError`, and then it stays.
         """
         self._closer.check_open("clear a job")
-        self._jobs.remove(job_id)
+        self._jobs.remove(self._jobs.id_of(job_id))
 
     def prune(self, job_id: str | None = None, *, gone: bool = True, older_than: float | None = None) -> Pruned:
         """Make the journal smaller: of one job, or of all that are not running or paused.

@@ -57,6 +57,15 @@ class Registry:
         line = self._line(job_id)
         return None if line is None else self._past_job(line)
 
+    def id_of(self, job: str | Job) -> str:
+        """The id of a job of this queue or its journal; an id is given back. Raises `JobNotFoundError`."""
+        if not isinstance(job, Job):
+            return job
+        held = self._held.get(job.id)
+        if job is (self.get(job.id) if held is None else held.job):
+            return job.id
+        raise JobNotFoundError(f"expected a job of this queue, got {job!r}, which it does not hold")
+
     def find(self, job_id: str) -> Held:
         """The queue's own job of that id. Raises `JobNotFoundError`."""
         held = self._get_held(job_id)

@@ -6,10 +6,12 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial, wraps
 from typing import Any
 
 import pytest
 
+import mpqueue
 from mpqueue import ItemPicklingError, JobQueue, MPQueueError, RetryPolicy, share
 from tests.support import handlers as do
 
@@ -186,6 +188,81 @@ def test_options_of_a_policy_are_refused(options: dict[str, Any], error: type[Ex
     ((name, _),) = options.items()
     with pytest.raises(error, match=f"^{name}: expected"):
         RetryPolicy(**options)
+
+
+def two(a: object, b: object) -> None: ...
+
+
+def keyword(a: object, *, b: object) -> None: ...
+
+
+class TakesTwo:
+    def __call__(self, a: object, b: object) -> None: ...
+
+
+#: A handler that can't be called, whether it has a state, and what is said.
+CALLS: list[tuple[Callable[..., Any], bool, str]] = [
+    (two, False, r"called with one item, got two\(.*missing a required argument: 'b'; functools.partial\(\) gives"),
+    (keyword, False, r"called with one item, got keyword\(.*'b'"),
+    (TakesTwo(), False, r"called with one item, got TakesTwo object \(.*'b'"),
+    (lambda: None, False, r"called with one item, got .*<lambda>\(\): too many positional arguments$"),
+    (lambda item: None, True, r"called with an item and the state that setup returned, got .*\(item\): too many"),
+    (partial(two, 1, 2), False, "called with one item, got partial object .*too many"),
+]
+
+
+@pytest.mark.parametrize(("handler", "has_setup", "said"), CALLS)
+def test_a_handler_that_can_t_be_called_with_an_item_is_refused(
+    handler: Callable[..., Any], has_setup: bool, said: str
+) -> None:
+    setup: Any = object if has_setup else None
+    with JobQueue(1) as queue:
+        with pytest.raises(TypeError, match=f"^handler: expected a function that can be {said}"):
+            queue.create_job("job", [1], handler, setup=setup)
+        check_nothing_created(queue)
+
+
+def injected(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(item: object) -> Any:
+        return function(item, "more")
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [injected(two), partial(two, 1), partial(keyword, b=1), TakesTwo().__call__, max, str, print],
+)
+def test_a_handler_that_may_be_callable_is_not_refused(handler: Callable[..., Any]) -> None:
+    setup: Any = object if getattr(handler, "__name__", "") == "__call__" else None
+    with JobQueue(1) as queue:
+        queue.create_job("job", [1], handler, setup=setup)
+
+
+#: What type checkers would refuse before.
+anything: Any = mpqueue
+MISNAMED: list[tuple[Callable[[Any], object], str]] = [
+    (lambda queue: anything.JobQueue(max_retires=1), r"^JobQueue\(\) got .*'max_retires'; did you mean max_retries\?$"),
+    (lambda queue: queue.create_job("job", [1], abs, time_out=1), r"^JobQueue.create_job\(\) got .*mean timeout\?$"),
+    (lambda queue: queue.run([1], abs, proirity=1), r"^JobQueue.run\(\) got .*did you mean priority\?$"),
+    (lambda queue: queue.plan_job("job", [1], abs, udpate=1), r"^JobQueue.plan_job\(\) got .*did you mean update\?$"),
+    (lambda queue: queue.run([1], abs, colour=1), r"^JobQueue.run\(\) got an unexpected keyword argument 'colour'$"),
+    (lambda queue: anything.map(abs, [1], max_retires=1), r"^mpqueue.map\(\) got .*did you mean max_retries\?$"),
+    (lambda queue: anything.imap(abs, [1], chunk_size=1), r"^mpqueue.imap\(\) got .*did you mean chunksize\?$"),
+    (lambda queue: anything.Pool(process=1), r"^Pool\(\) got .*did you mean processes\?$"),
+    (lambda queue: anything.Executor(max_worker=1), r"^Executor\(\) got .*did you mean max_workers\?$"),
+]
+
+
+@pytest.mark.parametrize(("call", "said"), MISNAMED)
+def test_an_option_that_is_misspelled_is_named_with_the_one_that_is_meant(
+    call: Callable[[JobQueue], object], said: str
+) -> None:
+    with JobQueue(1) as queue:
+        with pytest.raises(TypeError, match=said):
+            call(queue)
+        check_nothing_created(queue)
 
 
 @pytest.mark.parametrize("job_id", [5, None, b"job", ("job",)], ids=repr)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+from mpqueue._call_checks import names_options
 from mpqueue._dropin.executor.call_block import CallBlock
 from mpqueue._dropin.executor.call_future import CallFuture
 from mpqueue._dropin.executor.call_stream import CallStream
@@ -51,6 +52,7 @@ class Executor(concurrent.futures.Executor):
     It is never broken: a crash fails or retries its own call. Any thread may call any method.
     """
 
+    @names_options("Executor")
     def __init__(
         self,
         max_workers: int | None = None,

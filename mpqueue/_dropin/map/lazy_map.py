@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Coroutine, Iterable, Sized
 from typing import Any, Literal, TypeVar, Unpack, overload
 
+from mpqueue._call_checks import names_options
 from mpqueue._dropin.map.batch import RecordAs, name_of
 from mpqueue._dropin.map.input_reader import InputReader
 from mpqueue._dropin.map.item_iterator import ItemIterator
@@ -57,6 +58,7 @@ def imap(
 def imap(
     fn: Callable[[T], R], items: Iterable[T], *, on_error: OnItemError = "raise", **options: Unpack[StreamOptions]
 ) -> ItemIterator[R]: ...
+@names_options("mpqueue.imap")
 def imap(
     fn: Callable[[Any], Any],
     items: Iterable[Any],
@@ -126,6 +128,7 @@ def imap_unordered(
 def imap_unordered(
     fn: Callable[[T], R], items: Iterable[T], *, on_error: OnItemError = "raise", **options: Unpack[StreamOptions]
 ) -> ItemIterator[R]: ...
+@names_options("mpqueue.imap_unordered")
 def imap_unordered(
     fn: Callable[[Any], Any],
     items: Iterable[Any],

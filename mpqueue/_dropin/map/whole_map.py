@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
 
+from mpqueue._call_checks import names_options
 from mpqueue._core.state.item_table import Failure, read_all
 from mpqueue._dropin.map.batch import RecordAs, start_batch
 from mpqueue._dropin.map.map_options import (
@@ -62,6 +63,7 @@ def map(
 def map(
     fn: Callable[[T], R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapOptions]
 ) -> list[R]: ...
+@names_options("mpqueue.map")
 def map(
     fn: Callable[[Any], Any],
     items: Iterable[Any],
@@ -155,6 +157,7 @@ def starmap(
 def starmap(
     fn: Callable[..., R], items: Iterable[Iterable[Any]], *, on_error: OnError = "raise", **options: Unpack[MapOptions]
 ) -> list[R]: ...
+@names_options("mpqueue.starmap")
 def starmap(fn: Callable[..., Any], items: Iterable[Iterable[Any]], **options: Any) -> list[Any]:
     """Like `map`, for items that are tuples of arguments: ``[fn(*item) for item in items]``."""
     if not callable(fn):

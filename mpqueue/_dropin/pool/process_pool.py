@@ -18,6 +18,7 @@ from multiprocessing import pool as standard
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self, TypeVar
 
+from mpqueue._call_checks import names_options
 from mpqueue._core.state.item_table import read_all
 from mpqueue._dropin.map.batch import start_batch
 from mpqueue._dropin.map.map_options import Seeds, pool_options
@@ -63,6 +64,7 @@ class Pool(standard.Pool):
     Leaving its ``with`` block terminates it.
     """
 
+    @names_options("Pool")
     def __init__(
         self,
         processes: Concurrency = None,

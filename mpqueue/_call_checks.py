@@ -1,0 +1,115 @@
+"""Calls that are almost right, refused at once: misspelled options, handlers that can't be called, the wrong items.
+
+The standard library only, and `_text`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from types import FunctionType
+from typing import Any, TypeVar
+
+from mpqueue._text import shown
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+#: What Python says of an option that a function does not have.
+_UNEXPECTED = re.compile(r"got an unexpected keyword argument '([^']*)'")
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The one of the names that was meant by ``name``, where one is near enough."""
+    found = get_close_matches(name.lower(), list(names), n=1, cutoff=0.75)
+    return found[0] if found else None
+
+
+def no_such_option(function: str, name: str, names: Iterable[str]) -> TypeError:
+    """The error for an option that the function does not have."""
+    meant = nearest(name, names)
+    hint = "" if meant is None else f"; did you mean {meant}?"
+    return TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
+
+
+def names_options(public_name: str) -> Callable[[_F], _F]:
+    """The function's TypeError for an option that it does not have says which one may be meant.
+
+    ``public_name`` is what users call it. A call takes 0.1 us more.
+    """
+
+    def decorate(function: _F) -> _F:
+        @functools.wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            try:
+                return function(*args, **options)
+            except TypeError as error:
+                found = _UNEXPECTED.search(str(error))
+                if found is None or error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                    raise  # from further in
+                raise no_such_option(public_name, found[1], inspect.signature(function).parameters) from None
+
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def check_calls(handler: Any, *, with_state: bool) -> None:
+    """Raise TypeError for a handler that can't be called with one item, or with an item and the setup's state.
+
+    Goes by its signature, where it has one of its own; what a decorator shows of the function in it does not count.
+    """
+    count = 2 if with_state else 1
+    if type(handler) is FunctionType:
+        code, defaults = handler.__code__, handler.__defaults__ or ()
+        if code.co_argcount - len(defaults) <= count <= code.co_argcount and not code.co_kwonlyargcount:
+            return
+    if hasattr(handler, "__signature__") or not callable(handler):
+        return
+    try:
+        signature = inspect.signature(handler, follow_wrapped=False)
+    except (TypeError, ValueError):  # written in C
+        return
+    try:
+        signature.bind(*[None] * count)
+    except TypeError as error:
+        wanted = "an item and the state that setup returned" if with_state else "one item"
+        hint = "" if with_state else _hint(signature)
+        raise TypeError(
+            f"handler: expected a function that can be called with {wanted}, got {_name_of(handler)}{signature}: "
+            f"{error}{hint}"
+        ) from None
+
+
+def _hint(signature: inspect.Signature) -> str:
+    required = [each for each in signature.parameters.values() if each.default is each.empty]
+    if len(required) < 2:
+        return ""
+    return "; functools.partial() gives it what is the same for all items, and mpqueue.starmap() calls it with tuples"
+
+
+def _name_of(handler: Any) -> str:
+    name = getattr(handler, "__qualname__", None)
+    return name if isinstance(name, str) else f"{type(handler).__qualname__} object "
+
+
+def check_items(items: object) -> None:
+    """Raise TypeError for what is one thing although it can be iterated over: text, a mapping, a data frame."""
+    kind, hint = type(items), ""
+    if isinstance(items, str | bytes | bytearray):
+        one = "character" if isinstance(items, str) else "byte"
+        hint = f"[{shown(items)}] is one item, and list(...) of it is an item for each {one}"
+    elif isinstance(items, Mapping):
+        hint = "list(...) of it has its keys, list(....items()) its pairs, list(....values()) its values"
+    elif kind.__name__ == "DataFrame" and kind.__module__.partition(".")[0] == "pandas":
+        hint = '.to_dict("records") of it is an item for each row'
+    elif kind.__name__ == "DataFrame" and kind.__module__.partition(".")[0] == "polars":
+        hint = ".to_dicts() of it is an item for each row"
+    if hint:
+        raise TypeError(f"items: expected a list of items, or another iterable, got {_a(kind.__name__)}; {hint}")
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
