@@ -77,6 +77,7 @@ class JobKeywords(TypedDict, total=False):
     max_failures: int | None
     deadline: float | None
     cost: Cost
+    replace: bool
     results: Results
     concurrency: int | None
 
@@ -90,6 +91,17 @@ class StagesKeywords(TypedDict, total=False):
     deadline: float | None
     trace: bool
     results: Results
+
+
+def _bring_home(error: BaseException, job: Job) -> None:
+    """What interrupts the wait for a job has the job, and a note that says where it is."""
+    with suppress(AttributeError):
+        error.job = job  # type: ignore[attr-defined]
+    if isinstance(error, KeyboardInterrupt):
+        error.add_note(
+            f"mpqueue: job {job.id!r} is cancelled; {job.completed} of its {job.total} items have completed: see "
+            "queue.last_job"
+        )
 
 
 #: All names of options of a job.
@@ -181,6 +193,7 @@ class JobQueue(SafeEmitter):
         self._jobs = Registry(self._engine, self._options, self._backend)
         self._runs = OpenRuns(self._engine)
         self._pages = LivePages()
+        self._last_job: Job | None = None
         self._size: int | None = None  #: how many workers there are, once that has been changed
         self._closer = Closer(self._engine, self._runs, self._pages)
         self._starter = JobStarter(self._engine, self._runs, self._closer)
@@ -203,6 +216,11 @@ class JobQueue(SafeEmitter):
     def max_retries(self) -> int:
         """The tries after the first, where a job says nothing else."""
         return self._options.retry.max_retries
+
+    @property
+    def last_job(self) -> Job | None:
+        """The job that was created last, also where the call that ran it was interrupted; None before the first."""
+        return self._last_job
 
     # -- create jobs -----------------------------------------------------------------------------------------
 
@@ -304,6 +322,7 @@ class JobQueue(SafeEmitter):
         max_failures: int | None = None,
         deadline: float | None = None,
         cost: Cost = None,
+        replace: bool = False,
         results: Results = "keep",
         concurrency: int | None = None,
         open: bool = False,
@@ -340,6 +359,9 @@ class JobQueue(SafeEmitter):
         (``current_item().add``), until `seal`: it ends when it is sealed and nothing of it is left. Where
         ``max_waiting`` items wait for a worker, `add_items` waits or refuses. Its ids are text, numbers, bytes or
         tuples of these.
+
+        With ``replace`` a job of that id that the queue has, and that does not run, makes room for this one, as where a
+        notebook's cell is run again. What a journal has of it counts.
 
         Where the queue's journal has a job of that id, this one goes on where that was: what has ended counts, and is
         not run again. Items are known by their ids, or else by their values, never by their position. With ``update``
@@ -388,7 +410,10 @@ class JobQueue(SafeEmitter):
         record = record_options(strict=strict, update=update, key=key, version=version, redo=redo)
         check_calls(handler, with_state=setup is not None)
         check_job(self._backend, options)
-        self._jobs.check_free(id)
+        if checks.check_bool("replace", replace):
+            self._jobs.check_replaceable(id)
+        else:
+            self._jobs.check_free(id)
         sink = choose_sink(results)
         check_cost(cost, is_open=open, has_journal=self._engine.recorder is not None)
         has_journal = self._engine.recorder is not None
@@ -413,7 +438,10 @@ class JobQueue(SafeEmitter):
         )
         packed: PackedHandler = new.book.handler
         new.book.timings.handler_packed(self._engine.clock.now() - began, packed.size, packed.weight)
-        return self._jobs.add(new, record).job
+        if replace:
+            self._jobs.let_go(id)
+        job = self._last_job = self._jobs.add(new, record).job
+        return job
 
     def plan_job(
         self,
@@ -432,7 +460,7 @@ class JobQueue(SafeEmitter):
         self._closer.check_open("plan a job")
         _check_names("plan_job", options)
         record = {name: value for name, value in options.items() if name in RecordOptions._fields}
-        beside = {*record, "cost", "results"}
+        beside = {*record, "cost", "results", "replace"}
         rest = {name: value for name, value in options.items() if name not in beside}
         defaults = {"max_retries": None, "retry": None, "timeout": None, "priority": 0, "chunksize": None}
         checks.job_options(self._options, **{**defaults, **rest})  # type: ignore[arg-type]
@@ -563,7 +591,8 @@ class JobQueue(SafeEmitter):
         ``progress`` is as in `start`: True for a bar, or a callable.
 
         Failed items do not raise: see ``job.failures`` and ``job.raise_for_failures()``. Where the wait is interrupted
-        (Ctrl-C), the job is cancelled, its running items are ended, and the interruption goes on.
+        (Ctrl-C), the job is cancelled, its running items are ended, and the interruption goes on; what has ended is in
+        `last_job`, which the exception has as ``job``.
         """
         self._host.check_waiting_allowed("queue.run()")
         _check_names("run", options)
@@ -575,7 +604,8 @@ class JobQueue(SafeEmitter):
         self._starter.start_unawaited(held.book, run, Showing(progress, job_id))
         try:
             return run.result()
-        except BaseException:
+        except BaseException as error:
+            _bring_home(error, held.job)
             if not run.done():  # else it never began
                 with suppress(QueueClosedError):
                     self.cancel(job_id, kill=True)

@@ -117,8 +117,38 @@ class Registry:
         """Raise `JobExistsError` where a job has that id."""
         if job_id in self._held or job_id in self._coming:
             raise JobExistsError(
-                f"job {job_id!r}: expected a new id, got one that is taken; clear_job() frees it once that job ended"
+                f"job {job_id!r}: expected a new id, got one that is taken; once that job has ended, replace=True puts "
+                "the new one in its place, and clear_job() frees the id"
             )
+
+    def check_replaceable(self, job_id: str) -> None:
+        """Raise `JobStateError` where a job of that id is not over, nor still to be started."""
+        held = self._get_held(job_id)
+        if job_id in self._coming or (held is not None and held.book.active):
+            status = "being created" if held is None else held.book.status
+            raise JobStateError(
+                f"job {job_id!r}: expected a pending or finished job to replace, got one that is {status}; cancel() it "
+                "first, and wait for its end"
+            )
+
+    def let_go(self, job_id: str) -> None:
+        """The queue forgets its job of that id, where it has one; what a journal has of it stays there.
+
+        Raises `JobStateError` where it runs; `JournalError` where what became of it can't be written.
+        """
+        recorder = self._engine.recorder
+        if recorder is not None and job_id in self._held:
+            recorder.journal.flush()
+        with self._lock:
+            self.check_replaceable(job_id)
+            held = self._held.get(job_id)
+            if held is None:
+                return
+            line = self._line(job_id)
+            if recorder is not None and line is not None:
+                recorder.recall(held.book.table, line.number)
+                recorder.remove(held.book)
+            del self._held[job_id]
 
     def add(self, new: NewJob, options: RecordOptions) -> Held:
         """The job is one of the queue's from now on; where the journal has it, it goes on where that was.

@@ -35,7 +35,7 @@ from mpqueue.backends import LokyBackend
 from tests.support import handlers as do
 from tests.support.results import results_of
 from tests.support.strength import workers_of
-from tests.support.waiting import Gate
+from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -565,6 +565,100 @@ def test_wire_form_writes_what_is_no_json_as_its_repr() -> None:
     with JobQueue(1) as queue:
         (item,) = queue.run([Photo(identity, "p")], do.return_value({1, 2})).items  # type: ignore[arg-type]
     assert item.to_dict() == {"id": repr(identity), "status": "completed", "attempts": 1, "result": "{1, 2}"}
+
+
+# --- what users write instead ---------------------------------------------------------------------------------------
+
+
+def test_methods_take_the_job_itself(tmp_path: Path) -> None:
+    with JobQueue(1, max_retries=0) as queue, JobQueue(1) as other:
+        job = queue.create_job("job", ["a", "b"], do.only("b", do.fail))
+        assert queue.start(job).result() is job
+        assert queue.retry_failed(job).result() is job
+        assert queue.load_job(job) is job
+        other.create_job("job", ["a"], do.succeed)
+        for method in (other.start, other.pause, other.cancel, other.clear_job, other.retry_failed, other.load_job):
+            with pytest.raises(JobNotFoundError, match="expected a job of this queue, got <Job 'job' completed_with"):
+                method(job)
+        queue.clear_job(job)
+        assert queue.jobs() == []
+
+
+def test_a_job_says_what_to_call_instead_of_what_it_does_not_have() -> None:
+    with JobQueue(1) as queue:
+        job: Any = queue.create_job("job", ["a"], do.succeed)
+        for name, said in (
+            ("result", r"queue.start\(job\).result\(\)"),
+            ("start", r"queue.start\(job\)"),
+            ("errors", "failures"),
+        ):
+            with pytest.raises(AttributeError, match=f"^'Job' object has no attribute '{name}'; .*{said}"):
+                getattr(job, name)
+        with pytest.raises(AttributeError, match=r"^'Job' object has no attribute 'colour'$"):
+            _ = job.colour
+
+
+def test_items_are_found_by_id_or_by_what_they_are() -> None:
+    with JobQueue(1) as queue:
+        by_id = queue.create_job("ids", [{"id": "x"}, {"id": "y"}], do.succeed)
+        paths = queue.create_job("paths", [Path("a/b.jpg"), "c.jpg", 3], do.succeed)
+        assert by_id.items["y"] == by_id.items[1]
+        assert (paths.items["a/b.jpg"], paths.items["c.jpg"]) == tuple(paths.items[:2])
+        with pytest.raises(KeyError, match="expected the id of an item, or an item that is this text or path, got 'z'"):
+            paths.items["z"]
+
+
+@pytest.mark.parametrize("has_journal", [False, True], ids=["without a journal", "with a journal"])
+def test_a_job_that_is_over_is_replaced_where_that_is_said(tmp_path: Path, has_journal: bool) -> None:
+    gate, seen = Gate(tmp_path), tmp_path / "seen"
+
+    def note(item: str) -> str:
+        with seen.open("a") as file:
+            file.write(item)
+        return item
+
+    with JobQueue(1, journal=tmp_path / "run.db" if has_journal else None) as queue:
+        first = queue.run(["a", "b"], note, id="job")
+        with pytest.raises(JobExistsError, match="once that job has ended, replace=True puts the new one in its place"):
+            queue.run(["a", "b", "c"], note, id="job")
+        with pytest.raises(ValueError, match="timeout"):
+            queue.run(["a"], note, id="job", replace=True, timeout=-1)
+        assert queue.get_job("job") is first
+        second = queue.run(["a", "b", "c"], note, id="job", replace=True, update=has_journal)
+        assert second is queue.get_job("job") is queue.last_job
+        assert (first.results, second.results) == (["a", "b"], ["a", "b", "c"])
+        assert seen.read_text() == ("abc" if has_journal else "ababc")
+        waiting = queue.create_job("waits", ["a"], do.block_until_told(gate))
+        run = queue.start(waiting)
+        with pytest.raises(
+            JobStateError, match="expected a pending or finished job to replace, got one that is running"
+        ):
+            queue.create_job("waits", ["a"], note, replace=True)
+        gate.open()
+        run.result(60)
+
+
+def test_an_interrupted_run_leaves_its_job_at_hand(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def send() -> None:
+        gate.wait_for("b")
+        wait_until(lambda: queue.last_job is not None and queue.last_job.completed == 1)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    with JobQueue(1) as queue:
+        sender = threading.Thread(target=send)
+        sender.start()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            queue.run(["a", "b"], do.only("b", do.announce(gate, do.hang_sleep)), chunksize=1)
+        sender.join()
+        job = queue.last_job
+        assert job is not None
+        assert vars(caught.value)["job"] is job
+        assert caught.value.__notes__ == [
+            "mpqueue: job 'job-1' is cancelled; 1 of its 2 items have completed: see queue.last_job"
+        ]
+        assert job.results == ["a", None]
 
 
 # --- retry_failed ---------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ QUEUE = {
     *("cancel", "clear_job", "close", "concurrency", "create_job", "get_job", "get_stats", "jobs", "load_job"),
     *(
         "add_items",
+        "last_job",
         "adrain",
         "drain",
         "max_retries",

@@ -64,6 +64,8 @@ class Pool(standard.Pool):
     Leaving its ``with`` block terminates it.
     """
 
+    _state = standard.INIT  #: also where `__init__` refuses its arguments
+
     @names_options("Pool")
     def __init__(
         self,
@@ -79,7 +81,6 @@ class Pool(standard.Pool):
         progress: ShowProgress = False,
         seed: int | None = None,
     ) -> None:
-        self._state = standard.INIT
         if isinstance(processes, str):
             processes = choose_concurrency(processes, count_cores)
         self._processes = count_cpus() if processes is None else operator.index(processes)
