@@ -612,6 +612,7 @@ class JobQueue(SafeEmitter):
             run._end_bar()
             raise
 
+    @names_options("JobQueue.start_stages")
     def start_stages(
         self,
         items: Iterable[Any],
@@ -646,6 +647,7 @@ class JobQueue(SafeEmitter):
         except BaseException:
             self._jobs.discard(head)
             raise
+        self._last_job = held.job
         return run
 
     def run_stages(
@@ -680,7 +682,8 @@ class JobQueue(SafeEmitter):
         run = self.start_stages(items, stages, id=id, progress=progress, **options)
         try:
             return run.result()
-        except BaseException:
+        except BaseException as error:
+            _bring_home(error, run.job)
             with suppress(QueueClosedError):
                 self.cancel(run.job.id, kill=True)
             run._end_bar()

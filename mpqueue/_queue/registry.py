@@ -33,6 +33,13 @@ class Held(NamedTuple):
     job: Job[Any, Any]
 
 
+def _check_whole(held: Held, what: str) -> None:
+    """Raise `JobStateError` for a stage of another job."""
+    if held.book.stage is not None:
+        head = held.book.stage.pipeline.head.id
+        raise JobStateError(f"job {held.book.id!r}: expected a job by itself to {what}, got a stage of job {head!r}")
+
+
 class Registry:
     """Any thread may call any method. A lock orders what changes it; reading one entry needs none."""
 
@@ -130,6 +137,8 @@ class Registry:
                 f"job {job_id!r}: expected a pending or finished job to replace, got one that is {status}; cancel() it "
                 "first, and wait for its end"
             )
+        if held is not None:
+            _check_whole(held, "replace")
 
     def let_go(self, job_id: str) -> None:
         """The queue forgets its job of that id, where it has one; what a journal has of it stays there.
@@ -147,8 +156,7 @@ class Registry:
             line = self._line(job_id)
             if recorder is not None and line is not None:
                 recorder.recall(held.book.table, line.number)
-                recorder.remove(held.book)
-            del self._held[job_id]
+            self._forget(held)
 
     def add(self, new: NewJob, options: RecordOptions) -> Held:
         """The job is one of the queue's from now on; where the journal has it, it goes on where that was.
@@ -235,9 +243,8 @@ class Registry:
                 raise JobStateError(
                     f"job {job_id!r}: expected a pending or finished job to clear, got one that is {held.book.status}"
                 )
-            if held is not None and held.book.stage is not None:
-                head = held.book.stage.pipeline.head.id
-                raise JobStateError(f"job {job_id!r}: expected a job by itself to clear, got a stage of job {head!r}")
+            if held is not None:
+                _check_whole(held, "clear")
             line = self._line(job_id)
             if held is None and job_id in self._coming:
                 raise JobStateError(f"job {job_id!r}: expected a job to clear, got one that is being created")
@@ -250,10 +257,14 @@ class Registry:
                     recorder.recall(table, number)
                 recorder.journal.ask(lambda store: store.remove_job(number))
             if held is not None:
-                for book in held.book.family:
-                    del self._held[book.id]
-                if recorder is not None:
-                    recorder.remove(held.book)
+                self._forget(held)
+
+    def _forget(self, held: Held) -> None:
+        """With its stages, where it has some."""
+        for book in held.book.family:
+            del self._held[book.id]
+        if self._engine.recorder is not None:
+            self._engine.recorder.remove(held.book)
 
     def prune(self, job_id: str | None, *, gone: bool, older_than: float | None) -> Pruned:
         """See `JobQueue.prune`. Jobs are taken one after the other, so that others can be created meanwhile."""
