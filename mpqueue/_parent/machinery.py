@@ -94,6 +94,7 @@ class Engine:
         self._take_back: Callable[[], None] | None = None
         self.recorder = None if journal is None else self._open_journal(journal)
         self.announce: Announce = _announce_nothing  #: what the coordinator tells of jobs; to be set before it starts
+        self.say_unfinished: Callable[[], object] = list  #: called where the program ends before the queue was closed
         self.give_up: GiveUp = _announce_nothing  #: its last resort: the runs of a job end with an error
 
     def _make_recorded(self, path: str, lanes: int, settings: dict[str, Any]) -> Scheduler:
@@ -202,6 +203,12 @@ class Engine:
         if self._pool is not None:
             self._pool.await_starts()
 
+    def end_at_exit(self) -> None:
+        """Be ended with the program from now on, at the latest."""
+        with self._lock:
+            if self._take_back is None and not self._shut:
+                self._end_at_exit()
+
     def _end_at_exit(self) -> None:
         if self._take_back is not None:
             self._take_back()
@@ -243,6 +250,8 @@ class Engine:
             if self._shut or os.getpid() != self._owner:
                 return
             self._shut = True
+        if at_exit:
+            self.say_unfinished()
         if threads.what_is_patched():
             self._leave()
             return
@@ -317,9 +326,10 @@ class Engine:
         coordinator = self._coordinator
         if coordinator is not None and not self._shut and os.getpid() == self._owner:
             coordinator.ask_later(self._shutdown_beside)
-        elif self.recorder is not None and not self._shut and os.getpid() == self._owner:
+        elif not self._shut and os.getpid() == self._owner:
             self._shut = True
-            self.recorder.journal.close(wait=False)
+            if self.recorder is not None:
+                self.recorder.journal.close(wait=False)
             if self._take_back is not None:
                 self._take_back()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mpqueue")
 
+#: So many jobs are named where the program ends before them.
+SOME = 5
+
 
 class Held(NamedTuple):
     """A job that the queue can run: its books, and what users hold of it."""
@@ -40,6 +44,10 @@ def _check_whole(held: Held, what: str) -> None:
         raise JobStateError(f"job {held.book.id!r}: expected a job by itself to {what}, got a stage of job {head!r}")
 
 
+def _some(texts: list[str]) -> str:
+    return ", ".join(texts[:SOME]) + (f" and {len(texts) - SOME} more" if len(texts) > SOME else "")
+
+
 class Registry:
     """Any thread may call any method. A lock orders what changes it; reading one entry needs none."""
 
@@ -51,6 +59,7 @@ class Registry:
         self._coming: set[str] = set()  #: ids of jobs that are being created
         self._past: WeakValueDictionary[RecordedJob, Job] = WeakValueDictionary()
         self._lock = threading.RLock()
+        engine.say_unfinished = self._say_unfinished
         self._numbers = itertools.count(1)
         self._free_ids = itertools.count(1)
 
@@ -227,7 +236,33 @@ class Registry:
         held = Held(book, Job(book))
         with self._lock:
             self._held[book.id] = held
+        self._engine.end_at_exit()
         return held
+
+    def _say_unfinished(self) -> None:
+        """The program ends: jobs that nobody has waited for are named, and those that were never started."""
+        if hasattr(sys, "last_value"):
+            return  # of an exception, which is told
+        unfinished = [
+            f"{book.id!r} ({book.completed} of {book.total} items completed, {book.failed} failed)"
+            for book in self.books()
+            if book.active and book.stage is None
+        ]
+        never_started = [repr(book.id) for book in self.books() if book.status is JobStatus.PENDING]
+        if unfinished:
+            log.warning(
+                "mpqueue: the program ends before %s: %s; run.result() waits for the end, and so does the end of "
+                "`with JobQueue() as queue:`",
+                "this job" if len(unfinished) == 1 else f"{len(unfinished)} jobs",
+                _some(unfinished),
+            )
+        elif never_started:
+            log.warning(
+                "mpqueue: the program ends, and %s started: %s; queue.start() starts a job, and queue.run() makes and "
+                "starts one",
+                "this job was never" if len(never_started) == 1 else f"{len(never_started)} jobs were never",
+                _some(never_started),
+            )
 
     # -- removed ---------------------------------------------------------------------------------------------
 

@@ -477,7 +477,30 @@ def test_interpreter_exits_and_leaves_nothing_when(how: str, tmp_path: Path) -> 
         assert done.stderr.endswith("LookupError: out\n")
         assert done.stderr.count("Traceback") == 1
     else:
-        assert done.stderr == ""
+        assert done.stderr.count("\n") == ("start(" in body)
+        assert done.stderr.startswith("mpqueue: the program ends before this job: 'job' (" if done.stderr else "")
+
+
+LEFT = {
+    "never started": (
+        "for name in 'abcdefg': queue.create_job(name, [1, 2], abs)",
+        "mpqueue: the program ends, and 7 jobs were never started: 'a', 'b', 'c', 'd', 'e' and 2 more; queue.start()",
+    ),
+    "still running": (
+        "queue.create_job('a', [0, 300], time.sleep, chunksize=1); run = queue.start('a'); next(run.as_completed())",
+        "mpqueue: the program ends before this job: 'a' (1 of 2 items completed, 0 failed); run.result() waits",
+    ),
+    "over": ("queue.run([1, 2], abs); queue.start(queue.create_job('a', [], abs)).result()", ""),
+    "closed": ("queue.create_job('a', [1], abs); queue.close()", ""),
+}
+
+
+@pytest.mark.parametrize("what", LEFT)
+def test_the_program_s_end_names_the_jobs_that_are_left(what: str, tmp_path: Path) -> None:
+    body, said = LEFT[what]
+    done = run_program(tmp_path, f"import time\nfrom mpqueue import JobQueue\nqueue = JobQueue(1)\n{body}\n")
+    assert (done.stderr == "") if not said else done.stderr.startswith(said)
+    assert done.stderr.count("\n") == bool(said)
 
 
 def test_os_exit_leaves_nothing(tmp_path: Path) -> None:
