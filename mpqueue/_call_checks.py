@@ -23,7 +23,7 @@ _UNEXPECTED = re.compile(r"got an unexpected keyword argument '([^']*)'")
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The one of the names that was meant by ``name``, where one is near enough."""
-    found = get_close_matches(name.lower(), list(names), n=1, cutoff=0.75)
+    found = get_close_matches(name.lower(), list(names), n=1, cutoff=0.65)
     return found[0] if found else None
 
 

@@ -46,8 +46,9 @@ def check_number(name: str, value: Any, *, low: float, integer: bool = False, ex
         wanted = "a whole number" if integer else "a number"
         raise TypeError(f"{name}: expected {wanted}, got {shown(value)} of type {type(value).__name__}")
     if not _is_finite(value) or value < low or (exclusive and value == low):
+        kind = "a whole number" if integer else "a finite number"
         bound = f"above {low:g}" if exclusive else f"of at least {low:g}"
-        raise ValueError(f"{name}: expected a finite number {bound}, got {shown(value)}")
+        raise ValueError(f"{name}: expected {kind} {bound}, got {shown(value)}")
 
 
 def _is_finite(value: float) -> bool:

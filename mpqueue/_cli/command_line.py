@@ -7,7 +7,9 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from types import TracebackType
 
+from mpqueue._call_checks import nearest
 from mpqueue._cli import completion
 from mpqueue._cli import journal_commands as journal
 from mpqueue._cli import recording_command as recording
@@ -15,6 +17,8 @@ from mpqueue._cli import run_command as run
 from mpqueue._cli.usage import Exit, Parser, UsageError, say, say_error
 from mpqueue.errors import MPQueueError
 
+#: Whose steps come before the user's own in a traceback.
+_OURS = ("mpqueue", "importlib", "functools", "__main__")
 EPILOG = "`mpqueue COMMAND --help` says more, with examples."
 
 
@@ -39,10 +43,25 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = [word for word in rest if word.startswith("-") and word != "-"]
     if options or (rest and not hasattr(args, "inputs")):
         wrong = " ".join(options or rest)
-        parser.error(f"unrecognized arguments: {wrong}; `mpqueue {args.name} --help` lists what there is")
+        meant = nearest(options[0].partition("=")[0], _options_of(parser, args.name)) if options else None
+        hint = "" if meant is None else f"; did you mean {meant}?"
+        parser.error(f"unrecognized arguments: {wrong}{hint}; `mpqueue {args.name} --help` lists what there is")
     if rest:
         args.inputs += rest
     return args
+
+
+def _options_of(parser: argparse.ArgumentParser, command: str) -> list[str]:
+    commands = next(action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return [name for action in commands[command]._actions for name in action.option_strings]
+
+
+def _without_ours(error: BaseException) -> TracebackType | None:
+    """The traceback from the user's own code on, where that was reached."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
+        trace = trace.tb_next
+    return trace or error.__traceback__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of stdout has gone; nothing more can be written to it, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return Exit.NO_READER
-    except Exception:  # noqa: BLE001 - the user's own, raised while a module was imported, or a fault of ours
-        say(traceback.format_exc().rstrip())
+    except Exception as error:  # noqa: BLE001 - the user's own, raised while a module was imported, or a fault of ours
+        say("".join(traceback.format_exception(error.with_traceback(_without_ours(error)))).rstrip())
         return Exit.FAILED
 
 

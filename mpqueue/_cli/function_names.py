@@ -10,6 +10,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+from mpqueue._call_checks import nearest
 from mpqueue._cli.usage import UsageError
 from mpqueue._text import shown
 
@@ -26,7 +27,9 @@ def load_function(name: str, what: str) -> Callable[..., Any]:
     try:
         function = reduce(getattr, attributes.split("."), module)
     except AttributeError as error:
-        raise UsageError(f"{what}: expected a function in {module_name}, got {name!r}: {error}") from None
+        meant = nearest(attributes, [each for each, value in vars(module).items() if callable(value)])
+        hint = "" if meant is None else f"; did you mean {module_name}:{meant}?"
+        raise UsageError(f"{what}: expected a function in {module_name}, got {name!r}: {error}{hint}") from None
     if not callable(function):
         raise UsageError(f"{what}: expected a function, got {name!r}, which is {shown(function)}")
     return function  # type: ignore[no-any-return]
@@ -45,5 +48,7 @@ def _import(name: str, what: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise UsageError(f"{what}: expected a module that can be imported, got {name!r}: {error}") from None
+            meant = nearest(name, [path.stem for path in folder.glob("*.py")])
+            hint = "" if meant is None else f"; did you mean {meant}?"
+            raise UsageError(f"{what}: expected a module that can be imported, got {name!r}: {error}{hint}") from None
         raise

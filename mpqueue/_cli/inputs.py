@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from mpqueue._cli.usage import UsageError
+from mpqueue._cli.usage import UsageError, say
 
 #: How inputs can be read; "files" is the default.
 KINDS = ("files", "lines", "jsonl", "csv")
 STDIN = "-"
+#: What a file of that name is likely to have, if it is the only one.
+_ROWS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 
 def read_items(inputs: Sequence[str], kind: str | None) -> list[Any]:
@@ -48,6 +50,8 @@ def _files(inputs: Sequence[str]) -> list[str]:
     if not inputs:
         raise UsageError("INPUT: expected files, patterns, or - for the lines of stdin, got none")
     names = list(_expanded(inputs))
+    if len(names) == 1 and (kind := _ROWS.get(os.path.splitext(names[0])[1].lower())) is not None:
+        say(f"mpqueue: the one item is the file {names[0]} itself; --from {kind} makes an item of each row in it")
     for name in names:
         if os.path.isdir(name):
             raise UsageError(

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from enum import IntEnum
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from mpqueue._text import visible
 
@@ -65,7 +65,12 @@ def say_error(text: str) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """One whose words can't steer the terminal: it repeats what it was given."""
+    """One whose words can't steer the terminal: it repeats what it was given. An error is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and where the usage is."""
+        say_error(message if "--help" in message else f"{message}; `{self.prog} --help` lists what there is")
+        self.exit(Exit.USAGE)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         super()._print_message(visible(message) if message else message, file)

@@ -136,7 +136,9 @@ class Scheduler:
         job = message.job
         if job.status is not JobStatus.PENDING:
             if not job.restored:
-                raise JobStateError(f"job {job.id!r}: expected a pending job to start, got one that is {job.status}")
+                raise JobStateError(
+                    f"job {job.id!r}: expected a pending job to start, got one that is {job.status}{_remedy(job)}"
+                )
             job.restored = False
             ended = AnnounceFinished(job, job.status, job.completed, job.failed, job.duration or 0.0)
             self.books.commands += [AnnounceStarted(job), ended]
@@ -450,3 +452,11 @@ _LANE_HANDLERS: dict[type, Callable[[Books, LaneBook, Any], None]] = {
     ChunkPacking: reports.packing,
     JobForgotten: _forgotten,
 }
+
+
+def _remedy(job: JobBook) -> str:
+    """What to do instead of starting a job that is not pending."""
+    if not job.status.final:
+        return ""
+    failed = "retry_failed() runs its failed items again, and " if job.status is JobStatus.COMPLETED_WITH_ERRORS else ""
+    return f"; {failed}create_job() with replace=True makes it anew"

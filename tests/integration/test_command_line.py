@@ -366,6 +366,15 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
             ("run", "own:upper", "--from", "lines", "a.txt", "--fly", "b"),
             "arguments: --fly; `mpqueue run --help` lists",
         ),
+        (
+            ("run", "own:upper", "a.txt", "--time-out", "3"),
+            "arguments: --time-out; did you mean --timeout?; `mpqueue run",
+        ),
+        (
+            ("run", "own:uper", "a.txt"),
+            "expected a function in own, got 'own:uper': module 'own' has no attribute 'uper'; did you mean own:upper?",
+        ),
+        (("run", "owm:upper", "a.txt"), "got 'owm': No module named 'owm'; did you mean own?"),
         (("status", "run.db", "more"), "arguments: more; `mpqueue status --help` lists"),
         (("run", "own", "a.txt"), "expected module:function or file.py:function, got 'own'"),
         (("run", "own:nothing", "a.txt"), "expected a function in own"),
@@ -396,6 +405,8 @@ def test_wrong_usage_is_explained_and_ends_with_2(
         code = end.code
     out, told = capfd.readouterr()
     assert (code, out) == (2, "")
+    assert told.startswith("mpqueue: error: ")
+    assert told.count("\n") == 1
     assert message in told
     assert "Traceback" not in told
 
@@ -403,7 +414,18 @@ def test_wrong_usage_is_explained_and_ends_with_2(
 def test_a_module_that_raises_shows_its_own_traceback(folder: Path) -> None:
     (folder / "broken.py").write_text("import json\n\n1 / 0\n")
     done = run(folder, "run", "broken:f", "a.txt", code=1)
-    assert "ZeroDivisionError" in done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[1] == f'  File "{folder / "broken.py"}", line 3, in <module>'
+    assert done.stderr.count("  File ") == 1
+    assert lines[-1] == "ZeroDivisionError: division by zero"
+
+
+def test_one_file_of_rows_that_is_taken_for_an_item_is_told(folder: Path) -> None:
+    (folder / "rows.jsonl").write_text('{"a": 1, "b": 2}\n')
+    done = run(folder, "run", "own:count", "rows.jsonl", "-j", "1")
+    assert done.stderr.startswith(
+        "mpqueue: the one item is the file rows.jsonl itself; --from jsonl makes an item of each"
+    )
 
 
 def test_ctrl_c_keeps_the_rows_and_tells_how_to_go_on(folder: Path) -> None:

@@ -7,6 +7,7 @@ import enum
 import functools
 import inspect
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from mpqueue._wire.frames import HandlerFrame
@@ -83,9 +84,10 @@ def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed,
     try:
         packed = dump_code(function, whole=whole)
     except Exception as error:
-        culprit = find_culprit(function) or "a part of it that could not be named"
+        culprit = find_culprit(function)
+        part = "" if culprit is None else f"; what can't be: {culprit}"
         raise HandlerPicklingError(
-            f"{name}: expected a callable that can be serialized, got {shown(function)}; what can't be: {culprit} "
+            f"{name}: expected a callable that can be serialized, got {shown(function)}{part} "
             f"({type(error).__name__}: {error}). Nothing was created."
         ) from error
     if packed[0].size < HEAVY:
@@ -124,7 +126,7 @@ def find_culprit(function: Any, depth: int = SEARCH_DEPTH) -> str | None:
 
 
 def _has_parts(value: Any) -> bool:
-    return inspect.isfunction(value) or inspect.ismethod(value) or isinstance(value, functools.partial)
+    return hasattr(value, "__dict__") and not isinstance(value, type | ModuleType)
 
 
 def _parts(function: Any) -> Iterator[tuple[str, Any]]:
