@@ -248,7 +248,7 @@ def test_failed_items_are_found_looked_into_and_run_again(queue: JobQueue, open_
     expect(page.get_by_role("option")).to_have_count(1)
     row(page, "is not").click()
     item = page.get_by_role("dialog", name="Item 1")
-    expect(item.get_by_role("region", name="Error")).to_have_text("the file <b>is not</b> there")
+    expect(item.get_by_role("region", name="Error")).to_have_text("FileNotFoundError: the file <b>is not</b> there")
     expect(item.get_by_role("region", name="Traceback")).to_contain_text("need_file")
     expect(item.get_by_role("listitem")).to_have_count(2)  # tries
     expect(item).to_contain_text("FileNotFoundError")
