@@ -53,6 +53,8 @@ _OF_ITEMS = frozenset(
 _ROUNDED = frozenset({"elapsed", "cpu_seconds"})
 _WIRE_NAMES = {"proposedAlt": "proposed_alt"}
 _ABSENT = object()
+#: What is in JSON what it is here.
+_PLAIN = frozenset({str, bool, type(None)})
 #: Up to here numbers are printed without a thought.
 _PRINTED = 1 << 1024
 
@@ -102,6 +104,11 @@ def _names(columns: Any) -> list[str]:
     if names is None or not all(isinstance(name, str) for name in names):
         raise TypeError(f"columns: expected a list of names, got {shown(columns)} of type {type(columns).__name__}")
     return names
+
+
+def values_or_none(items: Iterable[JobItem], name: str) -> list[Any]:
+    """What the items have in that column."""
+    return [_value_or_none(item, name) for item in items]
 
 
 def _value_or_none(item: JobItem, name: str) -> Any:
@@ -224,7 +231,7 @@ def _all_utf8(ready: Any) -> Any:
 
 def _for_table(value: Any) -> Any:
     """The value where it is one that tables have; else in the form that JSON has."""
-    if isinstance(value, dt.date | dt.time | dt.timedelta | bytes):
+    if type(value) in _PLAIN or isinstance(value, dt.date | dt.time | dt.timedelta | bytes):
         return value
     return value if isinstance(value, float) else json_ready(value)
 
@@ -252,6 +259,17 @@ def json_ready(value: Any) -> Any:
 
 
 def _ready(value: Any) -> Any:
+    kind = type(value)
+    if kind in _PLAIN:  # as most values are
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else None
+    if kind is dict:
+        return {key if type(key) is str else _key(key): _ready(one) for key, one in value.items()}
+    return _ready_of_another(value)
+
+
+def _ready_of_another(value: Any) -> Any:
     if value is None or isinstance(value, bool | str):
         return value if type(value) in (bool, str, type(None)) else _plain_scalar(value)
     if isinstance(value, int):
@@ -312,12 +330,12 @@ def as_json_text(record: Mapping[str, Any]) -> str:
 
 def _ready_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """Each value by itself, so that one which has no form of JSON costs the others nothing."""
-    return {key: json_ready(value) for key, value in record.items()}
+    return {key: value if type(value) in _PLAIN else json_ready(value) for key, value in record.items()}
 
 
 def as_cell(value: Any) -> Any:
     """The value as a cell of CSV: text and numbers as they are, anything else as JSON."""
-    ready = json_ready(value)
+    ready = value if type(value) is str else json_ready(value)
     if ready is None or isinstance(ready, str):
         return ready
     return str(ready) if isinstance(ready, int | float) else json_text(ready)

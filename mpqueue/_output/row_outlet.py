@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._output.export import COLUMNS, OUTPUT, absent_columns, record_of
+from mpqueue._output.export import COLUMNS, OUTPUT, absent_columns, values_or_none
 from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.rows_in_order import RowsInOrder
 from mpqueue._queue.job import JobItem
 from mpqueue.errors import shown
-from mpqueue.status import FAILED
+from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
 log = logging.getLogger("mpqueue")
 
@@ -58,6 +58,11 @@ class RowItem(JobItem):
     """An item whose result is on its way to where it is kept."""
 
     __slots__ = ()
+
+    @property
+    def index(self) -> int:
+        """Its place in the job."""
+        return self._index
 
     @property
     def result(self) -> Any:
@@ -192,7 +197,30 @@ class RowOutlet:
             for item in items:
                 self._unseen &= absent_columns(item, self._unseen)
             self._seen_results = self._seen_results or any(item.result is not None for item in items)
-        return [record_of(item, columns) for item in items]
+        made = [self._column(name, indices, items) for name in columns]
+        return [dict(zip(columns, values, strict=True)) for values in zip(*made, strict=True)]
+
+    def _column(self, name: str, indices: Sequence[int], items: Sequence[RowItem]) -> Sequence[Any]:
+        """What the items at these indices have in a column; of most columns for all of them at once."""
+        table = self._table
+        if name == "id":
+            return indices if table.ids is None else [table.ids[index] for index in indices]
+        if name == "status":
+            return [_STATUS[table.status[index]] for index in indices]
+        if name == "error":
+            return [None if table.status[item.index] == COMPLETED else item.error for item in items]
+        if isinstance(indices, range) and len(indices) > 1:
+            part = slice(indices[0], indices[-1] + 1)
+            if name == "attempts":
+                return list(table.attempts[part])
+            if name == "elapsed":
+                return [round(seconds, 6) for seconds in table.elapsed[part]]
+            if name == "result" and table.source is None:
+                return table.results[part]
+        return values_or_none(items, name)
+
+
+_STATUS = [str(status) for status in ITEM_CODES]
 
 
 def _pieces(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
