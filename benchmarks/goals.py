@@ -75,6 +75,7 @@ def goals(results: Results) -> Iterator[Goal]:
     for case in EQUAL_WORKS:
         yield Goal(f"{case} an item, mpqueue / the longer of ideal and best", _near(results, case), NEAR)
     yield Goal("skewed / ideal", results.over("skewed", "skewed", "mpqueue", BareLoop.name), NEAR)
+    yield from _longest_first(results)
     yield Goal("drifting / ideal", results.over("drifting", "drifting", "mpqueue", BareLoop.name), 1.03)
     yield Goal("drifting / best of the others", results.over("drifting", "drifting", "mpqueue", *OTHERS), AHEAD)
     for way, bound in (("in", 1 / 10), ("out", 1 / 6), ("both", 1 / 6)):
@@ -100,6 +101,13 @@ def goals(results: Results) -> Iterator[Goal]:
         yield Goal(f"parent CPU an item {case} a listener, us", None if cost is None else cost * 1e6, bound)
     for metric, bound in (("create", 0.3), ("running_bytes", 150), ("done_bytes", 150)):
         yield Goal(f"a million items, {metric}", results.time("million", "1000000", "mpqueue", metric=metric), bound)
+
+
+def _longest_first(results: Results) -> Iterator[Goal]:
+    """Items whose costs are known, on two workers and on many."""
+    for workers in (2, 64):
+        ratio = results.time("longest_first", f"costs, {workers} workers", "mpqueue", metric="ratio")
+        yield Goal(f"log-normal items, {workers} workers / list scheduling", ratio, NEAR)
 
 
 def _models(results: Results) -> Iterator[Goal]:

@@ -46,6 +46,12 @@ def doze(milliseconds: int) -> int:
     return milliseconds
 
 
+def nap(seconds: float) -> float:
+    """The same, in seconds."""
+    time.sleep(seconds)
+    return seconds
+
+
 # -- arrays --------------------------------------------------------------------------------------------------------
 
 #: Numbers of eight bytes in a page: who reads every 512th has touched the whole array.

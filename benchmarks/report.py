@@ -33,6 +33,8 @@ NOTES = {
     "drifting": "In the first work the long item comes near the end: when 400 of the 1 ms items are left, which take "
     "as long as it does. A chunk size is one for all: many items for the short ones, and then the long one is begun "
     "late, and has many behind it.",
+    "longest_first": "The items sleep. The bound is the longest item first, each to the worker that is free "
+    "first, with what they have really taken.",
     "images": "The ideal is the CPU time of the pictures alone, in processes forked for them. Memory that a picture "
     "was in goes back to the system there, as in the other pools' workers, and comes anew, page by page, for the next; "
     "mpqueue's workers keep up to 64 MB of it ([memory](how-to/memory.md)), which is how it can be below the ideal.",

@@ -12,6 +12,7 @@ NAMES = (
     "durations",
     "skewed",
     "drifting",
+    "longest_first",
     "tuned_chunks",
     "images",
     "arrays",
