@@ -18,6 +18,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
@@ -395,6 +396,21 @@ def test_digits(tmp_path: Path, surroundings: dict[str, str]) -> None:
     done = run("digits.py", "--limit", 20, folder=tmp_path, environment=surroundings)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1].startswith("20 of 20 digits read right (100.0%)")
+
+
+def test_many_pictures(pictures: Path, tmp_path: Path, surroundings: dict[str, str]) -> None:
+    folder = shutil.copytree(pictures, tmp_path / "pictures")
+    (folder / "damaged.png").write_bytes(b"no picture")
+    done = run("many_pictures.py", "--pictures", folder, "--concurrency", 2, folder=tmp_path, environment=surroundings)
+    assert done.returncode == 0, done.stderr
+    assert "4 pictures, 1 damaged" in done.stdout
+    table = {Path(row["payload"]).name: row for row in pq.read_table(tmp_path / "pictures.parquet").to_pylist()}
+    assert [*table] == ["couch.jpg", "damaged.png", "grey.png", "transparent.png", "Ünï cödé, 100 %.JPEG"]
+    assert (table["grey.png"]["width"], table["grey.png"]["error"]) == (64, None)
+    assert "cannot identify image file" in table["damaged.png"]["error"]
+    drawn = run("many_pictures.py", "--count", 3, "--concurrency", 1, folder=tmp_path, environment=surroundings)
+    assert "3 pictures, 0 damaged" in drawn.stdout, drawn.stderr
+    assert [len(colour) for colour in pq.read_table(tmp_path / "pictures.parquet")["colour"].to_pylist()] == [3, 3, 3]
 
 
 def test_monte_carlo(tmp_path: Path, surroundings: dict[str, str]) -> None:
