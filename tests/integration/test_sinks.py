@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import JobQueue, JobStateError, JobStatus, RetryPolicy, SinkError, sinks
+from mpqueue import Job, JobQueue, JobStateError, JobStatus, RetryPolicy, SinkError, sinks
 from mpqueue._parent import machinery
 from mpqueue._parent.users_code import deliveries
 from tests.support import handlers as do
@@ -64,6 +64,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def halve(item: int) -> float:
     return 100 / item
+
+
+def has_completed(job: Job, count: int) -> bool:
+    return job.completed == count
 
 
 def wait_at(gate: Gate, at: int, item: int) -> int:
@@ -345,3 +349,23 @@ def test_a_wrong_column_is_told(queue: JobQueue, caplog: pytest.LogCaptureFixtur
     queue.run([1, 2], do.double, results=rows, id="typo")
     assert "job 'typo': expected rows with the columns id, resutl, got none that has resutl" in caplog.text
     assert sorted(row["id"] for row in rows.rows) == [0, 1]
+
+
+def test_an_open_job_goes_on_from_its_journal_into_a_new_file(tmp_path: Path) -> None:
+    path, ids = tmp_path / "rows.jsonl", []
+    for added in "cd":
+        with JobQueue(1, journal=tmp_path / "run.db") as queue:
+            queue.create_job(
+                "open", [{"id": "a"}, {"id": "b"}], do.succeed, open=True, results=sinks.jsonl(path, in_order=True)
+            )
+            run = queue.start("open")
+            queue.add_items("open", [{"id": added}])
+            if added == "c":
+                wait_until(partial(has_completed, run.job, 3))
+                queue.drain(0)
+                assert not path.exists()
+            else:
+                queue.seal("open")
+                run.result()
+                ids = [row["id"] for row in read(path)]
+    assert ids == ["a", "b", "c", "d"]

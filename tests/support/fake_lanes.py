@@ -52,6 +52,7 @@ from mpqueue._core.messages import (
     ItemsOffered,
     JobCancelled,
     JobForgotten,
+    JobHeldBack,
     JobPaused,
     JobResumed,
     JobSealed,
@@ -317,9 +318,13 @@ class FakeLanes:
         """Resume a job."""
         self.handle(JobResumed(job))
 
-    def cancel(self, job: JobBook, *, kill: bool = False) -> None:
+    def hold_back(self, job: JobBook, *, held: bool) -> None:
+        """Too much of what the job has done waits in one place, or not any more."""
+        self.handle(JobHeldBack(job, held))
+
+    def cancel(self, job: JobBook, *, kill: bool = False, why: str | None = None) -> None:
         """Cancel a job."""
-        self.handle(JobCancelled(job, self.clock.wall(), kill))
+        self.handle(JobCancelled(job, self.clock.wall(), kill, why))
 
     def retry_failed(self, job: JobBook) -> None:
         """Run a job's failed items again."""

@@ -127,6 +127,7 @@ class Histories(RuleBasedStateMachine):
         self.streams: list[JobBook] = []
         self.open_jobs: dict[int, list[Item]] = {}  #: what each was given, by its place among the jobs
         self.pipelines: list[JobBook] = []
+        self.held_back: set[tuple[JobBook, str]] = set()  #: and by which place
         self.rough = rough
         self.closed = False
 
@@ -276,12 +277,22 @@ class Histories(RuleBasedStateMachine):
         assert not job.paused
 
     @precondition(lambda self: self.jobs)
-    @rule(number=st.integers(0, 5), kill=st.booleans())
-    def cancel(self, number: int, kill: bool) -> None:
+    @rule(number=st.integers(0, 5), place=st.sampled_from(["journal", "sink"]), held=st.booleans())
+    def hold_back(self, number: int, place: str, held: bool) -> None:
+        """Too much of a job waits to be written somewhere, or not any more."""
+        job = self.pick(number)
+        if ((job, place) in self.held_back) is not held:
+            self.held_back.symmetric_difference_update({(job, place)})
+            self.fleet.hold_back(job, held=held)
+        assert not job.runnable or not any(other is job for other, _ in self.held_back)
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=st.integers(0, 5), kill=st.booleans(), why=st.sampled_from([None, "its sink fails"]))
+    def cancel(self, number: int, kill: bool, why: str | None) -> None:
         """Cancel a job."""
         job = self.pick(number)
         over = job.status.final
-        self.fleet.cancel(job, kill=kill)
+        self.fleet.cancel(job, kill=kill, why=why)
         assert job.cancelled or over
         assert not job.paused
 
@@ -374,6 +385,8 @@ class Histories(RuleBasedStateMachine):
         fleet, auditor = self.fleet, self.auditor
         fleet.broken.clear()
         fleet.available = MEMORY
+        for job, _ in self.held_back:
+            fleet.hold_back(job, held=False)
         for job in (*self.streams, *(self.jobs[at] for at in self.open_jobs)):
             fleet.seal(job)
         fleet.run_until_over(
