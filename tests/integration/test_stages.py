@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -24,6 +25,7 @@ from tests.support.waiting import Gate, spend
 pytestmark = pytest.mark.slow
 
 NOW = RetryPolicy(max_retries=3, base_delay=0.0)
+STUBBORN = RetryPolicy(max_retries=50, base_delay=0.0)
 #: Floats of an array that is passed on in a segment.
 BIG = 100_000
 
@@ -232,6 +234,43 @@ def test_what_a_handler_keeps_stays_as_it_was() -> None:
 def keep(array: np.ndarray, kept: list[tuple[float, np.ndarray]] = []) -> bool:  # noqa: B006 - lives in the worker
     kept.append((float(array[0]), array[:10]))
     return all((view == value).all() for value, view in kept)
+
+
+def test_it_goes_on_where_descriptors_are_few(one_worker: JobQueue) -> None:
+    one_worker.run([1], do.double)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = len(os.listdir("/proc/self/fd")) + 40
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
+    try:
+        job = one_worker.run_stages([*range(150), 40], [some_arrays, Stage(first_of_all, max_waiting=1000)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert job.results == [*[[float(number)] for number in range(150)], [float(number) for number in range(40)]]
+
+
+def some_arrays(number: int) -> Iterator[np.ndarray]:
+    yield from map(load, range(40) if number == 40 and current_item().id == 150 else [number])
+
+
+def first_of_all(array: np.ndarray) -> float:
+    assert (array == array[0]).all()
+    array += 1
+    return float(array[0]) - 1
+
+
+def test_killed_workers_change_nothing() -> None:
+    """Whoever is killed, writer or reader, at whatever moment: the same values come out, each once."""
+    with JobQueue(2, retry=STUBBORN) as queue:
+
+        def kill_one(progress: Any) -> None:
+            if progress.job_id == "job-1" and progress.completed % 8 == 3:
+                for pid in queue._host.worker_pids()[:1]:
+                    os.kill(pid, signal.SIGKILL)
+
+        queue.on("job:progress", kill_one)
+        stages: list[Any] = [yield_arrays, add_one, Stage(first_of_all, ordered=True)]
+        job = queue.run_stages([number % 4 for number in range(24)], stages)
+    assert job.results == [[value + 1.0 for value in range(number % 4)] for number in range(24)]
 
 
 def test_a_setup_is_that_of_a_stage(queue: JobQueue) -> None:

@@ -15,10 +15,10 @@ from mpqueue._parent.transport.harmless import are_harmless
 from mpqueue._parent.transport.kept_errors import let_go, text_of
 from mpqueue._wire.added_items import AddedItems, ResultWithItems
 from mpqueue._wire.frames import FailureFrame, Passed, ReportFrame, all_of, load_frame
-from mpqueue._wire.memory.held_segment import HeldSegment
+from mpqueue._wire.memory.held_segment import HeldSegment, may_hold_more
 from mpqueue._wire.memory.segments import SegmentGoneError
 from mpqueue._wire.parcels import Parcel, Yielded
-from mpqueue._wire.pickling.payload import Packed, load, load_home
+from mpqueue._wire.pickling.payload import Packed, load, load_home, without_segment
 from mpqueue._wire.records import load_record
 from mpqueue.errors import RemoteError, RemoteTraceback, ResultPicklingError, WorkerCrashedError
 
@@ -44,6 +44,7 @@ class Unpickling:
         self._setup_failure: Failure | None = None
         self.lost: Failure | None = None  #: the last of the results that can't be unpickled here
         self._held: dict[int, HeldSegment] = {}  #: what is passed on, by the writer's serials
+        self._copied: set[int] = set()  #: serials of what was copied instead
         self._at = 0  #: the position that is being unpickled
         self._over = threading.Lock()  #: taken, for good, by who makes the report
 
@@ -56,6 +57,8 @@ class Unpickling:
             unreadable = self._load_together(frame.results)
         else:
             unreadable = self._load_each(frame.results)
+            for serial in self._copied:  # once nothing more is read from there: several results may be in one
+                self._on_free(serial)
         if not self._over.acquire(blocking=False):
             return None
         return self._report(self._results, self._failures, self._setup_failure, unreadable)
@@ -106,6 +109,9 @@ class Unpickling:
         assert ref is not None
         held = self._held.get(ref.serial)
         if held is None:
+            if not may_hold_more():
+                self._copied.add(ref.serial)
+                return Parcel(without_segment(packed))
             held = self._held[ref.serial] = HeldSegment(ref, self._on_free)
         return Parcel(packed._replace(segment=held.ref), held)
 

@@ -9,8 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from mpqueue._os.descriptors import descriptor_limits
 from mpqueue._os.memory.memory_files import path_of
 from mpqueue._wire.memory.segments import SegmentRef, enter, open_to_read, strike_out
+
+#: How many are held at a time, at most, and the part of the descriptors that the process may have.
+MOST, PART = 1024, 1 / 4
+_held: set[int] = set()  #: their serials
+
+
+def may_hold_more() -> bool:
+    """False where so many are held that others would have no descriptors left. 1 us."""
+    return len(_held) < min(MOST, PART * descriptor_limits().now)
 
 
 class HeldSegment:
@@ -26,10 +36,12 @@ class HeldSegment:
         self._on_free = on_free
         self._writers_serial = ref.serial
         self.ref = SegmentRef(path_of(self._fd), enter(self._fd), ref.size, ref.inode)
+        _held.add(self.ref.serial)
 
     def __del__(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             strike_out(self.ref.serial)
+            _held.discard(self.ref.serial)
             os.close(fd)
             self._on_free(self._writers_serial)

@@ -176,6 +176,19 @@ def copy_parts(packed: Packed) -> tuple[bytes, list[bytearray]]:
     return bytes(data), [bytearray(buffer) for buffer in buffers]
 
 
+def without_segment(packed: Packed) -> bytes:
+    """The same object as one pickle with nothing beside it. Unpickles nothing; costs two copies."""
+    return pickle.dumps(_Whole(*copy_parts(packed)), PROTOCOL)
+
+
+class _Whole:
+    def __init__(self, data: bytes, buffers: list[bytearray]) -> None:
+        self._parts = data, buffers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load_parts, self._parts
+
+
 def _unpacked(packed: Packed, on_free: Callable[[int], object] | None) -> tuple[bytes | memoryview, list[memoryview]]:
     """The pickle, and the buffers beside it."""
     if packed.segment is None:
