@@ -178,10 +178,10 @@ def copy_parts(packed: Packed) -> tuple[bytes, list[bytearray]]:
 
 def without_segment(packed: Packed) -> bytes:
     """The same object as one pickle with nothing beside it. Unpickles nothing; costs two copies."""
-    return pickle.dumps(_Whole(*copy_parts(packed)), PROTOCOL)
+    return pickle.dumps(_InOne(*copy_parts(packed)), PROTOCOL)
 
 
-class _Whole:
+class _InOne:
     def __init__(self, data: bytes, buffers: list[bytearray]) -> None:
         self._parts = data, buffers
 
