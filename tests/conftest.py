@@ -47,6 +47,7 @@ LONGEST = (
     "test_pool.py",
     "test_journal.py",
     "test_journal_streams.py",
+    "test_open_jobs_journal.py",
     "test_job_queue.py",
 )
 

@@ -27,6 +27,7 @@ from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue.errors import JobFullError, JournalError, JournalMismatchError
 from mpqueue.status import ItemStatus, JobStatus
 from tests.support import handlers as do
+from tests.support.length import long
 from tests.support.programs import write_program
 from tests.support.waiting import Gate, wait_until
 
@@ -122,7 +123,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seed", [1, long(2), long(3)])
 def test_a_program_that_is_killed_anywhere_loses_nothing_and_repeats_nothing(tmp_path: Path, seed: int) -> None:
     chance, told, ended = random.Random(seed), set[str](), False
     program, file = write_program(tmp_path, PROGRAM), tmp_path / "calls"

@@ -166,6 +166,13 @@ FAULTS: dict[str, tuple[Any, str, str, str, int]] = {
         "if False:",
         1,
     ),
+    "what handlers add is not in their transaction": (
+        Recorder,
+        "_note_items",
+        "if isinstance(job.table, RecordedGrowingTable) and job.table.has_grown:",
+        "if False:",
+        306,
+    ),
     "a failed write is taken for done": (
         Journal,
         "_commit",
