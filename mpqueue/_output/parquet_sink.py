@@ -18,6 +18,8 @@ from mpqueue.errors import shown
 
 #: Bytes and rows of a group, at least.
 GROUP, GROUP_ROWS = 16 << 20, 1 << 17
+#: Tables that are made one.
+MERGED = 64
 #: Bytes that the end of a file may take beside its rows.
 FOOTER = 1 << 20
 
@@ -40,6 +42,7 @@ class ParquetSink(FileSink):
         self._writer: Any = None
         self._out: _Whole | None = None  #: what that writes to
         self._waiting: list[Any] = []  #: tables
+        self._merged = 0  #: so many of them are made of many
         self._size = self._count = 0  #: of them
         self._is_torn = False  #: a group is in the file, but not all of it
 
@@ -49,6 +52,8 @@ class ParquetSink(FileSink):
         self._waiting.append(table)
         self._size += table.nbytes
         self._count += len(rows)
+        if len(self._waiting) - self._merged >= MERGED:
+            self._merge()
         if self._size >= GROUP or self._count >= GROUP_ROWS:
             self._flush()
 
@@ -85,17 +90,22 @@ class ParquetSink(FileSink):
                 return value, error
         return None
 
+    def _merge(self) -> None:
+        """Make one table of those that came last: one of a single row takes kilobytes."""
+        last = self._waiting[self._merged :]
+        if self._given is None:
+            last, _ = self._alike(last, [])
+        self._waiting[self._merged :] = [self._arrow.concat_tables(last).combine_chunks()]
+        self._merged += 1
+
     # -- groups ----------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        tables, self._waiting = self._waiting, []
+        tables, self._waiting, self._merged = self._waiting, [], 0
         count, self._count, self._size = self._count, 0, 0
         if self._given is None:
             tables = _without_empty(tables, () if self._schema is None else self._schema.names)
-            wanted = self._united(
-                [*([] if self._schema is None else [self._schema]), *(each.schema for each in tables)]
-            )
-            tables, wanted = self._cast_all(tables, wanted)
+            tables, wanted = self._alike(tables, [] if self._schema is None else [self._schema])
             if self._writer is not None and wanted != self._schema:
                 self._widen(wanted)
             self._schema = wanted
@@ -116,6 +126,10 @@ class ParquetSink(FileSink):
     def _reserve(self, size: int) -> None:
         """Have room for a group before any of it is written: then the file can be ended even where the disk is full."""
         self._part.reserve(size + size // 8 + FOOTER)
+
+    def _alike(self, tables: list[Any], known: list[Any]) -> tuple[list[Any], Any]:
+        """The tables in one schema that can hold them, and those ``known``; and that schema."""
+        return self._cast_all(tables, self._united([*known, *(each.schema for each in tables)]))
 
     def _united(self, schemas: list[Any]) -> Any:
         """A schema for all of these; a column whose types do not go together is text."""

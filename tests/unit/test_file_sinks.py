@@ -105,7 +105,8 @@ def test_a_file_holds_what_an_export_does(
     written, exported = tmp_path / f"written.{form}", tmp_path / f"exported.{form}"
     with pytest.MonkeyPatch.context() as patch:
         if few:
-            patch.setattr(parquet_sink, "GROUP_ROWS", 2)
+            patch.setattr(parquet_sink, "GROUP_ROWS", 4)
+            patch.setattr(parquet_sink, "MERGED", 2)
             patch.setattr(file_sinks, "MOST_HELD", 2)
         write(SINKS[form](written), table, cut(len(results), cuts))
     exports.export(Items(table), exported)
