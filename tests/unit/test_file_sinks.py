@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,31 @@ def test_columns_of_which_no_row_has_one_are_told_and_all_are_written(
     write(file_sinks.TableSink(path, ["lable"], or_default=True), table, [range(2), range(2, 3)])
     assert "got 'lable', which no item has; " in caplog.text
     assert [row["result.label"] for row in cells(path, ",")] == ["cat"] * 3
+
+
+@pytest.mark.parametrize("planted", ["link", "hard link", "folder"])
+def test_nothing_that_stands_at_the_part_s_name_is_written_through(tmp_path: Path, planted: str) -> None:
+    victim, part = tmp_path / "victim", tmp_path / "rows.jsonl.part"
+    victim.write_text("precious")
+    if planted == "link":
+        part.symlink_to(victim)
+    elif planted == "hard link":
+        part.hardlink_to(victim)
+    else:
+        part.mkdir()
+    with pytest.raises(OSError, match=r"rows\.jsonl\.part"):
+        sinks.jsonl(tmp_path / "rows.jsonl").open()
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_what_is_no_regular_file_gets_its_bytes_when_all_are_there(tmp_path: Path) -> None:
+    pipe = tmp_path / "rows.csv"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write(sinks.csv(pipe), table_of([{"a": 1}, {"b": 2}]), [range(1), range(1, 2)])
+        assert os.read(reader, 1000).splitlines()[-1].endswith(b",,2")
+    finally:
+        os.close(reader)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
