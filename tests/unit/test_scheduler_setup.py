@@ -214,3 +214,19 @@ def test_a_setup_timeout_costs_no_looks_once_setup_is_done() -> None:
     fleet.start(job)
     fleet.run_until_over(job)
     assert fleet.counts[ObserveLane] < 1000 / ANSWER_LIMIT + 10
+
+
+def test_a_job_ends_when_the_last_lane_that_could_run_it_goes() -> None:
+    """Its setup failed on the lane that stays; the other one was still busy when there were to be fewer."""
+    fleet, _ = watched(2)
+    other = fleet.job([succeed(5.0)] * 2)
+    fleet.start(other)
+    fleet.run_until(0.2)
+    once = RetryPolicy(max_retries=0)
+    job = fleet.job([succeed(1.0)] * 3, load=lambda lane, _: failing() if lane == 0 else Try(), max_lanes=1, retry=once)
+    fleet.start(job)
+    fleet.kill(0)
+    fleet.run_while(lambda: not job.setups)
+    fleet.resize(1)
+    fleet.run_until_over(job, other, limit=60.0)
+    assert {type(failure.error) for failure in job.table.failures.values()} == {SetupError}

@@ -55,7 +55,7 @@ def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
         _take_into_service(books, lane)
 
 
-def lane_absent(books: Books, lane: LaneBook, _message: LaneAbsent) -> None:
+def lane_absent(books: Books, lane: LaneBook, _message: LaneAbsent | None = None) -> None:
     """There is no room for a worker now: the others do without it."""
     books.enter(lane, LaneState.ABSENT)
     books.absent.add(lane.number)
@@ -268,9 +268,7 @@ def _nothing_is_to_run(books: Books) -> bool:
 def _start_now(books: Books, lane: LaneBook) -> None:
     books.renew(lane)
     if books.is_surplus(lane):
-        books.enter(lane, LaneState.ABSENT)
-        books.absent.add(lane.number)
-        _nobody_there(books)
+        lane_absent(books, lane)
         return
     if books.closing and _nothing_is_to_run(books):
         books.enter(lane, LaneState.DOWN)
