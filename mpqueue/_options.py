@@ -10,7 +10,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -34,6 +34,10 @@ Concurrency = int | Literal["physical"] | None
 MOST_WORKERS = 10_000
 
 
+#: Of each resource there are at most so many: each unit has its place in the books.
+MOST_UNITS = 100_000
+
+
 @dataclass(frozen=True, slots=True)
 class QueueOptions:
     """What holds for a whole queue. ``concurrency`` is a number of workers, times are seconds."""
@@ -46,6 +50,10 @@ class QueueOptions:
     max_items_per_worker: int | None = None
     max_memory_per_worker: int | None = None  #: bytes
     setup_timeout: float | None = None
+    resources: Mapping[str, int] = field(
+        default_factory=dict
+    )  #: what items may use, beside workers: by name; memory in bytes
+    gpu_env: bool = False  #: a worker sees only the GPUs that its items hold
     may_grow: bool = False  #: nobody said how many workers: all that there is room for, also later
 
 
@@ -100,6 +108,8 @@ def queue_options(
     max_items_per_worker: int | None,
     max_memory_per_worker: int | str | None,
     setup_timeout: float | None,
+    resources: Mapping[str, int | str] | None = None,
+    gpu_env: bool = False,
     count_cpus: Callable[[], int],
     count_cores: Callable[[], int] | None = None,
 ) -> QueueOptions:
@@ -128,6 +138,8 @@ def queue_options(
         max_items_per_worker=max_items_per_worker,
         max_memory_per_worker=memory_limit(max_memory_per_worker),
         setup_timeout=setup_timeout,
+        resources=check_resources(resources),
+        gpu_env=_check_gpu_env(gpu_env, resources),
         may_grow=may_grow,
     )
 
@@ -193,24 +205,55 @@ def memory_limit(value: int | str | None, platform: str = system.NAME) -> int | 
             f"max_memory_per_worker={shown(value)}: the memory of workers is known on Linux only, this is "
             f"{platform!r}; leave it out"
         )
-    if isinstance(value, str):
-        return _bytes_of(value)
-    check_number("max_memory_per_worker", value, low=1, integer=True)
-    return value
+    return size_in_bytes("max_memory_per_worker", value)
 
 
-def _bytes_of(text: str) -> int:
-    found = _SIZE.fullmatch(text) if len(text) <= LONGEST_SIZE else None
+def size_in_bytes(name: str, value: int | str, low: int = 1) -> int:
+    """A number of bytes, also given as text. Raises TypeError or ValueError."""
+    if not isinstance(value, str):
+        check_number(name, value, low=low, integer=True)
+        return value
+    found = _SIZE.fullmatch(value) if len(value) <= LONGEST_SIZE else None
     if found is None:
         raise ValueError(
-            'max_memory_per_worker: expected a number of bytes or a text such as "2GB", "1.5 GiB" or "800MB", '
-            f"got {text!r:.60}"
+            f'{name}: expected a number of bytes or a text such as "2GB", "1.5 GiB" or "800MB", got {value!r:.60}'
         )
     number, unit, binary = found.groups()
     size = int(float(number) * (1024 if binary else 1000) ** " kmgt".index((unit or " ").lower()))
-    if size < 1:
-        raise ValueError(f"max_memory_per_worker: expected at least 1 byte, got {text!r}")
+    if size < low:
+        raise ValueError(f"{name}: expected at least {low} byte, got {value!r}")
     return size
+
+
+def check_resources(resources: Mapping[str, int | str] | None) -> Mapping[str, int]:
+    """The same, memory in bytes. Raises TypeError or ValueError for names or numbers that make no sense."""
+    if resources is None:
+        return {}
+    if not isinstance(resources, Mapping):
+        raise TypeError(f"resources: expected a mapping of names to numbers, got {shown(resources)}")
+    checked = {}
+    for name, count in resources.items():
+        if not isinstance(name, str) or not name.isidentifier():  # type: ignore[redundant-expr]
+            raise ValueError(f"resources: expected names such as 'gpu' or 'license', got {shown(name)}")
+        if name == "cpus":
+            raise ValueError("resources: expected no 'cpus', which are as many as concurrency=, got some")
+        if name == "memory":
+            checked[name] = size_in_bytes("resources['memory']", count)
+            continue
+        if isinstance(count, str):
+            raise TypeError(f"resources[{name!r}]: expected a whole number, got {shown(count)}")
+        check_number(f"resources[{name!r}]", count, low=0, integer=True)
+        if count > MOST_UNITS:
+            raise ValueError(f"resources[{name!r}]: expected at most {MOST_UNITS:,}, got {count}")
+        checked[name] = int(count)
+    return checked
+
+
+def _check_gpu_env(value: bool, resources: Mapping[str, int | str] | None) -> bool:
+    check_bool("gpu_env", value)
+    if value and "gpu" not in (resources or {}):
+        raise ValueError('gpu_env: expected False, or a number of GPUs in resources, as in resources={"gpu": 2}')
+    return value
 
 
 def check_preload(preload: object) -> tuple[str, ...] | Callable[[], object] | None:

@@ -25,6 +25,9 @@ def take_functions(args: argparse.Namespace) -> list[str]:
             "--setup": args.setup,
             "--journal": args.journal,
             "--cost": args.cost,
+            "--cpus": args.cpus,
+            "--memory": args.memory,
+            "--uses": args.uses,
             "--capture-output": args.capture_output,
         }
         option = next((option for option, given in refused.items() if given), None)

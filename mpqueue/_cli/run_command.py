@@ -19,6 +19,7 @@ from mpqueue._cli.early_end import EarlyEnd, add_options
 from mpqueue._cli.function_names import load_function
 from mpqueue._cli.inputs import KINDS, of_files, read_items
 from mpqueue._cli.more_functions import take_functions
+from mpqueue._cli.needs_options import add_needs, merged
 from mpqueue._cli.outputs import StdoutRows, open_output
 from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say, say_error
 from mpqueue._core.state.item_table import make_table
@@ -120,6 +121,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     )
     add("--cost", choices=("size", "recorded"), help="what goes first: the largest files, or what took longest "
         "in the last run, as the journal has it (default: in their order)")  # fmt: skip
+    add_needs(parser)
     add_options(parser)
     add("--on-error", choices=("continue", "stop", "skip"), default="continue", help="items that fail for good: go on "
         "(default), stop at the first, or go on and leave them out of the output")  # fmt: skip
@@ -165,7 +167,7 @@ def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, began_at: float)
     items, functions, record = _read(args)
     more = [load_function(name, "module:handler") for name in args.more]
     policy = RetryPolicy(args.retries, base_delay=args.retry_delay)
-    with JobQueue(args.jobs, retry=policy, timeout=args.timeout, journal=args.journal) as queue:
+    with _open_queue(args, policy) as queue:
         if more:
             start = _stages(queue, args, items, [functions[0], *more], sink)
         else:
@@ -202,6 +204,9 @@ def _job(
             max_failures=args.max_failures,
             deadline=args.deadline,
             cost=os.path.getsize if args.cost == "size" else args.cost,
+            cpus=args.cpus,
+            memory=args.memory,
+            uses=merged(args.uses),
             results=sink,
             **record._asdict(),
         )
@@ -234,6 +239,23 @@ def _stages(
             raise UsageError(str(error)) from None
 
     return start
+
+
+def _open_queue(args: argparse.Namespace, policy: RetryPolicy) -> JobQueue:
+    resources = merged(args.resources)
+    if resources is None and not args.gpu_env:
+        return JobQueue(args.jobs, retry=policy, timeout=args.timeout, journal=args.journal)
+    try:
+        return JobQueue(
+            args.jobs,
+            retry=policy,
+            timeout=args.timeout,
+            journal=args.journal,
+            resources=resources,
+            gpu_env=args.gpu_env,
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from None
 
 
 def _record_options(args: argparse.Namespace, items: list[Any]) -> RecordOptions:

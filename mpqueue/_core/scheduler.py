@@ -8,7 +8,7 @@ random source given at the start, so that any history can be replayed from its m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.capabilities import Capabilities
@@ -56,13 +56,14 @@ from mpqueue._core.rules import (
     draining,
     fleet,
     memory,
+    needs,
     outcomes,
     overdue,
     reports,
     stealing,
     stopping,
 )
-from mpqueue._core.state.books import Books, Decide
+from mpqueue._core.state.books import NOTHING, Books, Decide
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState
 from mpqueue._core.state.timer_heap import Timer, TimerKind
@@ -95,8 +96,20 @@ class Scheduler:
         has_initializer: bool = False,
         engine: Capabilities = Capabilities(),  # noqa: B008 - frozen
         decide: Decide | None = None,
+        resources: Mapping[str, int] = NOTHING,
+        device: str | None = None,
     ) -> None:
-        self.books = Books(lanes, max_items_per_worker, rng, engine, max_memory_per_worker, has_initializer, decide)
+        self.books = Books(
+            lanes,
+            max_items_per_worker,
+            rng,
+            engine,
+            max_memory_per_worker,
+            has_initializer,
+            decide,
+            resources=resources,
+            device=device,
+        )
 
     @property
     def deadline(self) -> float | None:
@@ -163,6 +176,7 @@ class Scheduler:
         job.sizer.chunk_seconds = books.engine.chunk_seconds
         self._begin_timing(job)
         stopping.begin(books, job)
+        needs.begin(books, job)
         books.commands.append(AnnounceStarted(job))
         fleet.start_again(books)
         if books.init_error is not None and not books.ready:
@@ -362,7 +376,7 @@ class Scheduler:
             case TimerKind.STOP:
                 if (job := stopping.due(books, timer)) is not None:
                     self._cancel(job, kill=False)
-            case TimerKind.SETUP_AGAIN | TimerKind.APART:
+            case TimerKind.SETUP_AGAIN | TimerKind.APART | TimerKind.PASSED:
                 pass  # the step's dispatch finds that it may go on
             case _:
                 lane = books.live_lane(timer.subject, timer.detail)

@@ -7,10 +7,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from mpqueue._engines.loky.environment import THREAD_VARIABLES
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import check_concurrency
 from mpqueue._queue.job_queue import JobQueue
+from mpqueue._wire.means import THREAD_VARIABLES
 
 #: Seconds without a call after which its workers end; at most twice as long.
 IDLE_SECONDS = 30.0

@@ -29,7 +29,7 @@ page.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
 
@@ -45,6 +45,9 @@ __all__ = ["Backend", "BringingLane", "Capabilities", "Lane", "LanePool", "LaneS
 Post = Callable[[Message], None]
 
 
+NO_VARIABLES: Mapping[str, str] = {}
+
+
 class LaneSettings(NamedTuple):
     """What every worker of a pool starts with."""
 
@@ -53,6 +56,7 @@ class LaneSettings(NamedTuple):
     may_grow: bool = False  #: nobody said how many workers: as many as there is room for, also later
     max_memory: int | None = None  #: bytes of private memory that a worker may have
     preload: tuple[str, ...] | Packed | None = None  #: modules that are imported, or a function called, before all
+    variables: Mapping[str, str] = NO_VARIABLES  #: of the environment
 
 
 class Lane(Protocol):

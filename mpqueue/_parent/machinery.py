@@ -29,6 +29,7 @@ from mpqueue._parent.running import LaneNow
 from mpqueue._parent.surroundings import real_threads as threads
 from mpqueue._parent.surroundings.clock import Clock, SystemClock
 from mpqueue._parent.surroundings.interpreter_exit import on_exit
+from mpqueue._wire.means import DEVICES_VARIABLE
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue.errors import InternalError, JournalError, QueueClosedError
 
@@ -52,6 +53,13 @@ SINK_PATIENCE = 5.0
 
 def _announce_nothing(*_: object) -> None:
     pass
+
+
+def _settings_of_resources(options: QueueOptions) -> dict[str, Any]:
+    """The scheduler's settings; none where the queue has no resources, as most."""
+    if not options.resources:
+        return {}
+    return {"resources": dict(options.resources), "device": "gpu" if options.gpu_env else None}
 
 
 class Engine:
@@ -78,6 +86,7 @@ class Engine:
             "max_memory_per_worker": options.max_memory_per_worker,
             "has_initializer": initializer is not None,
             "engine": backend.capabilities,
+            **_settings_of_resources(options),
         }
         self._recording: RecordingFile | None = None
         if record := os.environ.get("MPQUEUE_RECORD"):
@@ -181,6 +190,8 @@ class Engine:
                 options.may_grow,
                 options.max_memory_per_worker,
                 self._preload.frame.handler if isinstance(self._preload, PackedHandler) else self._preload,
+                # A worker sees no GPU until its items hold one.
+                {DEVICES_VARIABLE: ""} if options.gpu_env else {},
             )
             self._pool = self._backend.open(settings, self._coordinator.inbox)
             self._end_at_exit()  # once more: what was registered last is called first, and jobs end before workers

@@ -76,6 +76,11 @@ def check_queue(
             "this system has no safe fork" if able.own_processes else f"the workers of {backend!r} are not forked here"
         )
         raise ValueError(f"preload: expected None, since {where}; use initializer or setup to import early")
+    if options.gpu_env and not (able.own_processes and able.can_replace):
+        raise ValueError(f"gpu_env: expected False, since the workers of {backend!r} are not ours to set up")
+    if options.gpu_env and (has_initializer or has_preload):
+        name = "initializer" if has_initializer else "preload"
+        raise ValueError(f"{name}: expected None with gpu_env=True, since it runs before a worker knows its GPU")
     if has_initializer and not able.is_sticky:
         raise ValueError(f"initializer: expected None, since {backend!r} does not say which worker runs what")
 

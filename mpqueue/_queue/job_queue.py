@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeV
 from mpqueue import _options as checks
 from mpqueue._call_checks import check_calls, names_options, no_such_option
 from mpqueue._core.messages import JobCancelled, JobPaused, JobResumed, JobSealed, LanesResized, Message
-from mpqueue._core.state.item_table import make_table
+from mpqueue._core.state.item_table import ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._output.progress import Showing, ShowProgress, check_progress
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.listeners import SafeEmitter
@@ -47,6 +48,7 @@ from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus, Pruned, QueueStats
 
 if TYPE_CHECKING:
+    from mpqueue._core.state.needs.stated import Amount, Size, Uses
     from mpqueue._live_page.server import Page
     from mpqueue._output.row_outlet import Sink
 
@@ -78,6 +80,9 @@ class JobKeywords(TypedDict, total=False):
     deadline: float | None
     cost: Cost
     replace: bool
+    cpus: Amount | None
+    memory: Size | None
+    uses: Uses | None
     results: Results
     concurrency: int | None
 
@@ -133,6 +138,10 @@ class JobQueue(SafeEmitter):
     engine that the workers run on: loky, for processes on this machine, or one of `mpqueue.backends`, of which
     ``concurrency=None`` takes all workers, also those that come later.
 
+    ``resources`` says what items may use beside workers, by any name, such as ``{"gpu": 2, "license": 5}``, and with
+    ``"memory"`` how much of the machine's; see `create_job`. With ``gpu_env`` a worker sees only the GPUs that its
+    items hold: ``CUDA_VISIBLE_DEVICES`` is set before it imports anything for them.
+
     With ``journal``, the path of a file, all that becomes of the jobs is recorded there: the same program, run again
     after whatever ended it, runs only what is missing, see `create_job`. One queue at a time may have it open.
 
@@ -161,6 +170,8 @@ class JobQueue(SafeEmitter):
         backend: str | Backend = "loky",
         initializer: Callable[[], object] | None = None,
         preload: Sequence[str] | Callable[[], object] | None = None,
+        resources: Mapping[str, int | str] | None = None,
+        gpu_env: bool = False,
     ) -> None:
         super().__init__()
         checks.check_platform()
@@ -175,6 +186,8 @@ class JobQueue(SafeEmitter):
             max_items_per_worker=max_items_per_worker,
             max_memory_per_worker=max_memory_per_worker,
             setup_timeout=setup_timeout,
+            resources=resources,
+            gpu_env=gpu_env,
             count_cpus=self._backend.count_workers,
             count_cores=getattr(self._backend, "count_cores", None),
         )
@@ -323,6 +336,9 @@ class JobQueue(SafeEmitter):
         deadline: float | None = None,
         cost: Cost = None,
         replace: bool = False,
+        cpus: Amount | None = None,
+        memory: Size | None = None,
+        uses: Uses | None = None,
         results: Results = "keep",
         concurrency: int | None = None,
         open: bool = False,
@@ -345,6 +361,12 @@ class JobQueue(SafeEmitter):
         With ``cost`` the costliest items go first, so that no long one is left for the end: a function of an item
         (``os.path.getsize``), a number for each, or ``"recorded"``: the seconds that it took when it ran last, as the
         journal has it. Items of which nothing is known count as the mean. Any unit will do.
+
+        ``cpus``, ``memory`` (bytes, or ``"3GB"``) and ``uses`` (such as ``{"gpu": 1}``) say what an item needs while it
+        runs: each a value, or a function of an item, which is called now. So many items run at a time as fit: into
+        ``concurrency`` CPUs, the memory of the machine or its control group, and the queue's ``resources``. Small items
+        may pass a large one that waits, for a few seconds. What can never be met is refused with ValueError.
+        `current_item().uses` tells a handler which units it has. Inner threads of workers follow ``cpus``.
 
         A job stops early where more than ``max_failures`` items fail after its start, or where it is not over after
         ``deadline`` seconds: it is cancelled, what runs may end, and ``job.stopped_why`` says so.
@@ -421,6 +443,11 @@ class JobQueue(SafeEmitter):
             check_open_record(record)
         began = self._engine.clock.now()
         table = make_table(items) if not open else make_growing(() if items is _NOTHING else items)
+        needs = None
+        if not (cpus is None and memory is None and uses is None):
+            needs = _check_needs(
+                self._backend, self._options, self.concurrency, (cpus, memory, uses), table, is_open=open
+            )
         travels = self._backend.capabilities.handlers_travel
         seed_given = seed is not None
         kind = _new_open_job() if open and has_journal else NewJob
@@ -435,6 +462,7 @@ class JobQueue(SafeEmitter):
             is_open=open,
             cost=cost,
             results=sink,
+            needs=needs,
         )
         packed: PackedHandler = new.book.handler
         new.book.timings.handler_packed(self._engine.clock.now() - began, packed.size, packed.weight)
@@ -460,7 +488,7 @@ class JobQueue(SafeEmitter):
         self._closer.check_open("plan a job")
         _check_names("plan_job", options)
         record = {name: value for name, value in options.items() if name in RecordOptions._fields}
-        beside = {*record, "cost", "results", "replace"}
+        beside = {*record, "cost", "results", "replace", "cpus", "memory", "uses"}
         rest = {name: value for name, value in options.items() if name not in beside}
         defaults = {"max_retries": None, "retry": None, "timeout": None, "priority": 0, "chunksize": None}
         checks.job_options(self._options, **{**defaults, **rest})  # type: ignore[arg-type]
@@ -920,6 +948,31 @@ class JobQueue(SafeEmitter):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a JobQueue can't be pickled: it belongs to the process that made it")
+
+
+def _check_needs(
+    backend: Backend,
+    options: checks.QueueOptions,
+    concurrency: int,
+    given: tuple[Amount | None, Size | None, Uses | None],
+    table: ItemTable,
+    *,
+    is_open: bool,
+) -> JobNeeds | None:
+    """What the items need. Raises TypeError or ValueError, and what the functions raise."""
+    from mpqueue._core.state.needs.stated import StatedNeeds, Supply, check_needs  # which few programs need
+    from mpqueue._parent.surroundings.memory_supply import memory_supply
+
+    stated = StatedNeeds(*given)
+    for name, value in (("cpus", stated.cpus), ("memory", stated.memory)):
+        if value is not None and not backend.capabilities.own_processes:
+            raise ValueError(
+                f"{name}: expected None, since the workers of {backend!r} are not ours to set up; "
+                "count with uses= and JobQueue(resources=...) instead"
+            )
+    if is_open and stated.any_function:
+        raise ValueError("cpus, memory, uses: expected values for an open job, whose items are to come, got functions")
+    return check_needs(stated, table, Supply(concurrency, options.resources, memory_supply))
 
 
 def _new_open_job() -> type[NewJob]:

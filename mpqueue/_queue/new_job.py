@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import DISCARD, Failure, ItemTable
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._core.state.pending import Care
 from mpqueue._options import JobOptions, check_bool
 from mpqueue._parent.users_code.deliveries import Delivery
@@ -112,6 +113,7 @@ class NewJob:
         is_open: bool = False,
         cost: Cost = None,
         results: Any = None,
+        needs: JobNeeds | None = None,
     ) -> None:
         packed = pack_handler(job_id, handler, setup, table.rule, options.seed, travels=travels)
         if results is DISCARD:
@@ -120,6 +122,8 @@ class NewJob:
             packed = packed._replace(frame=packed.frame._replace(is_open=True))
         #: The number is to be set before anybody starts it.
         self.book = JobBook(0, job_id, table, options, packed, sealed=not is_open)
+        if needs is not None:
+            self.book.need(needs)
         if results is not None:
             send_results_to(results, self.book)
         if cost is not None and not isinstance(cost, str):

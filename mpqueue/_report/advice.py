@@ -49,6 +49,10 @@ class Thresholds:
 LIMITS = Thresholds()
 
 
+#: Bytes of an item's peak from which on it is worth saying what it needs; and how many percent of it to say.
+LEAST_MEMORY, SPARE = 200_000_000, 115
+
+
 class Advice(NamedTuple):
     """A sentence or two, and the share of the time that it is about."""
 
@@ -322,6 +326,28 @@ def _bottleneck(figures: Figures, limits: Thresholds) -> str:
     )
 
 
+def memory_offer(figures: Figures) -> Iterator[str]:
+    """How ``memory=`` could be said, and how many items that lets run at once; nothing where there is no need of it."""
+    memory = figures.memory
+    if memory is None or memory.supply is None or memory.most < LEAST_MEMORY:
+        return
+    unit = 10 ** (len(str(memory.most)) - 2)
+    need = -(-memory.most * SPARE // (100 * unit)) * unit  # two digits
+    name = f"{need / 1e9:g}GB" if need >= 1e9 else f"{need / 1e6:g}MB"
+    yield f"memory={name!r} lets {max(1, memory.supply // need)} run at once"
+
+
+def _memory(figures: Figures, limits: Thresholds) -> Iterator[Advice]:
+    memory = figures.memory
+    for offer in memory_offer(figures):
+        if memory is not None and memory.supply is not None and memory.most * figures.workers > memory.supply:
+            yield Advice(
+                limits.worth,
+                f"The largest item took {size(memory.most)}, and {figures.workers} such at a time are more than the "
+                f"{size(memory.supply)} that there are: {offer}.",
+            )
+
+
 _RULES: tuple[Callable[[Figures, Thresholds], Iterator[Advice]], ...] = (
     _handler,
     _items_out,
@@ -334,4 +360,5 @@ _RULES: tuple[Callable[[Figures, Thresholds], Iterator[Advice]], ...] = (
     _listeners,
     _retries,
     _waiting,
+    _memory,
 )

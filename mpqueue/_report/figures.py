@@ -48,6 +48,7 @@ class MemoryFigures(NamedTuple):
     median: int
     most: int
     greediest: Hashable  #: the id of the item with the highest peak
+    supply: int | None = None  #: bytes that items may need together, where they have said nothing of memory
 
 
 class SlowItem(NamedTuple):
@@ -135,8 +136,11 @@ class Figures:
         return sum(part.seconds for part in self.work if part.key in keys) / whole if whole else 0.0
 
 
-def measure(book: JobView, now: float, cpus: int) -> Figures:
-    """The figures of a job's last run; of one that runs still, as of ``now``. Costs about 1 us an item."""
+def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> Figures:
+    """The figures of a job's last run; of one that runs still, as of ``now``. Costs about 1 us an item.
+
+    ``supply``: bytes that items may need together, None where that is not known or was said when it was created.
+    """
     timings = book.timings.until(now)
     told_at = timings.heard.end_told_at
     start, wall = timings.started, max(0.0, (timings.finished or now) - timings.started)
@@ -164,7 +168,7 @@ def measure(book: JobView, now: float, cpus: int) -> Figures:
         parent=_parent(sums, timings.heard.seconds),
         items=_item_times(book),
         slowest=_slowest(book),
-        memory=_memory(book),
+        memory=_memory(book, supply),
         tries=_tries(book),
         few=few,
         many=many,
@@ -283,14 +287,14 @@ def _peak(book: JobView, index: int) -> int | None:
     return book.table.peak[index] << 10 or None
 
 
-def _memory(book: JobView) -> MemoryFigures | None:
+def _memory(book: JobView, supply: int | None) -> MemoryFigures | None:
     peaks = book.table.peak
     known = [index for index, peak in enumerate(peaks) if peak]
     if not known:
         return None
     known.sort(key=peaks.__getitem__)
     middle, top = known[len(known) // 2], known[-1]
-    return MemoryFigures(len(known), peaks[middle] << 10, peaks[top] << 10, book.table.id_of(top))
+    return MemoryFigures(len(known), peaks[middle] << 10, peaks[top] << 10, book.table.id_of(top), supply)
 
 
 def _tries(book: JobView) -> Tries:

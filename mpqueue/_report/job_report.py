@@ -7,9 +7,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.job_view import JobView
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._parent.surroundings.clock import SystemClock
+from mpqueue._parent.surroundings.memory_supply import memory_supply
 from mpqueue._report.advice import advise
 from mpqueue._report.figures import Figures, measure
 from mpqueue._report.report_page import write_page
@@ -80,4 +82,6 @@ def _figures(book: JobView) -> Figures:
         raise ValueError(f"job {book.id!r}: expected a job that was started, got one that is {book.status}")
     if not book.timings.lanes:
         raise ValueError(f"job {book.id!r}: expected a job that this program ran, got one that the journal remembers")
-    return measure(book, SystemClock().now(), count_cpus())
+    says_memory = isinstance(book, JobBook) and book.needs is not None and book.needs.any_memory
+    supply = None if says_memory else memory_supply()
+    return measure(book, SystemClock().now(), count_cpus(), supply)

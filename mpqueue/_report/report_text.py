@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from mpqueue._report.advice import memory_offer
 from mpqueue._report.figures import Figures, ItemTimes, Part
 from mpqueue._report.words import counted, number, percent, seconds, size
 from mpqueue._text import shown, visible
@@ -44,11 +45,7 @@ def facts(figures: Figures) -> Iterator[tuple[str, str]]:
     if figures.handler_bytes:
         took = f", pickled in {seconds(figures.handler_seconds)}" if figures.handler_seconds > 0.001 else ""
         yield "the handler", f"{size(figures.handler_bytes)}{took}"
-    if (memory := figures.memory) is not None:
-        yield (
-            "the most memory",
-            f"{size(memory.most)}, in item {shown(memory.greediest)}; the median is {size(memory.median)}",
-        )
+    yield from _memory(figures)
     if sums.paused:
         yield "paused", seconds(sums.paused)
     if sums.deaths:
@@ -57,6 +54,18 @@ def facts(figures: Figures) -> Iterator[tuple[str, str]]:
         yield "failed tries", f"{number(figures.tries.failed)}, {seconds(figures.tries.seconds)} in the handler"
         for error, count in figures.tries.errors:
             yield "", f"{number(count)} x {error}"
+
+
+def _memory(figures: Figures) -> Iterator[tuple[str, str]]:
+    memory = figures.memory
+    if memory is None:
+        return
+    yield (
+        "the most memory",
+        f"{size(memory.most)}, in item {shown(memory.greediest)}; the median is {size(memory.median)}",
+    )
+    for offer in memory_offer(figures):
+        yield "to say so", offer
 
 
 def _lines(figures: Figures, advice: Sequence[str]) -> Iterator[str]:

@@ -58,6 +58,14 @@ class Several(NamedTuple):
     each: Sequence[bytes | Packed]
 
 
+class Means(NamedTuple):
+    """What a worker has for the items of a chunk: see `mpqueue._core.state.needs.resources`."""
+
+    uses: Mapping[str, Sequence[int]]  #: by the resource's name, which units of it
+    cpus: int
+    variables: Mapping[str, str]  #: of the environment, from before anything is imported
+
+
 class ChunkFrame(NamedTuple):
     """Parent to worker: run these items.
 
@@ -78,6 +86,7 @@ class ChunkFrame(NamedTuple):
     unshared: Sequence[tuple[str, int]] = ()  #: shared objects that the parent has dropped
     imports: ImportNews | None = None
     slots: Sequence[int] = ()  #: by which the items' random numbers are told apart; empty: their places
+    means: Means | None = None  #: None: of a job that names no needs
 
 
 class InitializeFrame(NamedTuple):

@@ -37,6 +37,7 @@ from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
 from mpqueue._worker.seat import Seat, take_seat
 from mpqueue._worker.signals import calls_users_code
+from mpqueue._worker.taking_up import take_up
 
 
 class Worker:
@@ -110,6 +111,7 @@ class Worker:
             guard.rearm()
         seat.home.chunk = frame.chunk
         seat.exchange.chunk_begins(frame.chunk, frame.returned)
+        take_up(seat.station, frame.means)
         shared.forget(frame.unshared)
         for token in frame.unshared:
             seat.brought.pop(token, None)

@@ -13,7 +13,7 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -98,6 +98,9 @@ class Station:
     chunk_limit: float = LIMIT * CHUNK_SECONDS  #: seconds after its start at which a chunk is ended, between two items
     flags: Flags | None = None  #: the Events behind ``flags_of``, where it is these
     running: Any = None  #: what runs here; see `mpqueue._worker.handlers.current_item`
+    uses: Mapping[str, Sequence[int]] = field(default_factory=dict)  #: units of resources that the items at hand hold
+    cpus: int = 1  #: that they may use
+    threads: dict[str, int] | None = None  #: inner threads that the worker started with, by variable, once they changed
     has_run: bool = False  #: this worker has run an item
     growth: Growth = field(default_factory=Growth)
     asking: int = -1  #: descriptor of the socket on which segments are asked for that can't be opened by name

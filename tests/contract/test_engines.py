@@ -92,6 +92,25 @@ def first_of(array: np.ndarray) -> int:
     return int(array[0])
 
 
+def test_so_many_items_run_at_a_time_as_units_are_there_or_it_is_refused(engine: Engine) -> None:
+    with engine.queue(resources={"license": 1, "gpu": 2}) as queue:
+        job = queue.run(range(6), held_units, uses=lambda item: {"license": 1, "gpu": item % 2})
+        assert results_of(job) == [{"license": [0]} | ({"gpu": [0]} if item % 2 else {}) for item in range(6)]
+        if engine.able.own_processes:
+            assert queue.run(range(4), do.double, cpus=2, memory="10MB").completed == 4
+            return
+        with pytest.raises(ValueError, match="cpus: expected None, since the workers"):
+            queue.create_job("refused", range(4), do.double, cpus=1)
+        with pytest.raises(ValueError, match="memory: expected None, since the workers"):
+            queue.create_job("refused", range(4), do.double, memory=1)
+    with pytest.raises(ValueError, match="gpu_env: expected False"):
+        engine.queue(resources={"gpu": 1}, gpu_env=True)
+
+
+def held_units(item: int) -> dict[str, list[int]]:
+    return current_item().uses
+
+
 def test_handlers_add_items_to_an_open_job(engine: Engine) -> None:
     with engine.queue() as queue:
         queue.create_job("grows", [20], halve, open=True)

@@ -344,6 +344,18 @@ def test_it_stops_early_and_says_why(option: str, value: str, code: int, said: s
     assert said in done.stderr
 
 
+def test_items_get_what_they_need_or_it_is_refused(folder: Path) -> None:
+    options = ("-j", "2", "--cpus", "2", "--memory", "10MB", "--uses", "gpu=1,license=1", "--resources", "gpu=1")
+    done = run(folder, "run", "own:upper", "-", *options, "--resources", "license=2", "--gpu-env", stdin="one\ntwo\n")
+    assert len(rows_of(done)) == 2
+    for uses, said in (
+        ("gpu=2", "expected at most 1, all there are, got 2"),
+        ("gpu", "expected NAME=N, such as gpu=1"),
+    ):
+        refused = run(folder, "run", "own:upper", "-", "--uses", uses, "--resources", "gpu=1", stdin="one\n", code=2)
+        assert said in refused.stderr
+
+
 def test_retries_are_counted(folder: Path) -> None:
     done = run(folder, "run", "own:once_more", "-", "-j", "1", "--retry-delay", "0", stdin="one\n")
     assert rows_of(done)[0]["attempts"] == 2

@@ -17,7 +17,7 @@ import mpqueue
 from mpqueue import JobQueue, Pool
 from mpqueue._core.messages import LaneDied
 from mpqueue._engines.loky import loky_lane as lane_module
-from mpqueue._engines.loky.environment import THREAD_VARIABLES
+from mpqueue._wire.means import THREAD_VARIABLES
 from mpqueue.errors import WorkerStartError
 from mpqueue.testing import InlinePool
 from tests.support import handlers, lane_verbs

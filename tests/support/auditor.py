@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, Command, SendChunk
 from mpqueue._core.messages import Message
 from mpqueue._core.rules.dispatch import APART_ALONE, APART_PATIENCE
+from mpqueue._core.rules.needs import startable
 from mpqueue._core.rules.overdue import SHORTEST
 from mpqueue._core.state.job_book import POISON, JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook
@@ -131,6 +132,9 @@ class Auditor:
         assert not job.cancelled, "nothing starts once cancelled"
         assert lane.chunks[0] is chunk or not self._idle_lanes(job), "empty lanes first"
         self._check_care(chunk, lane)
+        if self._books.any_needs and lane.chunks[0] is chunk:
+            alone = self._books.at_work == lane.bit
+            assert self._books.places >= 0 or alone or self._books.most_lanes is not None, "more CPUs than places"
         if chunk.care is Care.APART:
             return  # its turn comes when nothing else runs, or when it has waited long enough
         for other in self._books.jobs.values():
@@ -146,6 +150,8 @@ class Auditor:
                 continue
             if other.next_care is Care.APART:
                 continue  # waits for all lanes, and no longer than it must
+            if self._books.any_needs and (other.needs is not None or startable(self._books, other) is None):
+                continue  # what it needs was not left
             assert other.options.priority <= job.options.priority, "the higher priority first"
             if other.options.priority == job.options.priority:
                 contested = [one for one in self._books.lanes if other.may_use(one.number, self._books.now)]

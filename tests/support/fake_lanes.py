@@ -17,7 +17,7 @@ import itertools
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -73,10 +73,12 @@ from mpqueue._core.messages import (
     WorkerMemory,
 )
 from mpqueue._core.scheduler import Scheduler
+from mpqueue._core.state.books import NOTHING
 from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
+from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._options import JobOptions
@@ -181,6 +183,8 @@ class FakeLanes:
         fate_of: Callable[[int], Hashable] = lambda _: None,
         is_blind: bool = False,
         engine: Capabilities = Capabilities(),  # noqa: B008 - frozen
+        resources: Mapping[str, int] = NOTHING,
+        device: str | None = None,
     ) -> None:
         self.clock = FakeClock()
         self.scheduler = Scheduler(
@@ -189,6 +193,8 @@ class FakeLanes:
             max_items_per_worker=max_items_per_worker,
             max_memory_per_worker=max_memory,
             engine=engine,
+            resources=resources,
+            device=device,
         )
         self.books = self.scheduler.books
         self.chunk_limit = LIMIT * engine.chunk_seconds
@@ -252,11 +258,15 @@ class FakeLanes:
         priority: int = 0,
         chunksize: int | None = None,
         max_lanes: int | None = None,
+        needs: JobNeeds | None = None,
         **more: Any,
     ) -> JobBook:
         """Create a job; ``load`` is what loading its handler does, by lane and how often it was done there."""
         options = JobOptions(retry or RetryPolicy(), timeout, setup_timeout, priority, chunksize, max_lanes, **more)
-        return self._book(make_table(items), options, Handler(load))
+        book = self._book(make_table(items), options, Handler(load))
+        if needs is not None:
+            book.need(needs)
+        return book
 
     def stream(self, *, retry: RetryPolicy | None = None, max_lanes: int | None = None) -> JobBook:
         """Create a job whose items are added while it runs."""

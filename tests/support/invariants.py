@@ -6,9 +6,12 @@ import math
 from collections import Counter
 
 from mpqueue._core.rules import isolation
+from mpqueue._core.rules.needs import startable
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, LaneBook, LaneState
+from mpqueue._core.state.needs.pending_by_kind import PendingByKind
+from mpqueue._core.state.needs.resources import MEMORY
 from mpqueue._core.state.pending import Care, LongestFirst, PendingItems
 from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._core.state.timer_heap import Timer, TimerKind
@@ -32,9 +35,34 @@ def check_invariants(books: Books) -> None:
             check_pipeline(job.pipeline)
         else:
             _check_whereabouts(books, job, timers)
+    _check_resources(books)
     _check_nobody_waits_needlessly(books)
     if books.opened and not books.closing:
         _check_lanes_come_back(books, timers)
+
+
+def _check_resources(books: Books) -> None:
+    """What lanes hold is what is missing of all that there is, and nobody holds what another one does."""
+    resources, held, units = books.resources, Counter[str](), Counter[tuple[str, int]]()
+    for lane in books.lanes:
+        assert all(chunk.grant is lane.grant for chunk in lane.chunks)
+        assert (lane.grant is None) == (not lane.chunks or lane.chunks[0].needs is None), "held for nothing"
+        if lane.grant is None:
+            continue
+        needs = lane.grant.needs
+        assert all(chunk.needs == needs for chunk in lane.chunks), "a lane holds chunks of equal needs"
+        held.update(dict(needs.amounts), cpus=needs.cpus - 1)
+        units.update((name, unit) for name, some in lane.grant.units.items() for unit in some)
+        assert {name: len(some) for name, some in lane.grant.units.items()} == {
+            name: amount for name, amount in needs.amounts if name != MEMORY
+        }
+        if books.device is not None and books.device in lane.grant.units:
+            assert lane.devices == lane.grant.units[books.device]
+    assert held.pop("cpus", 0) == resources.more_cpus
+    assert {name: limit - held[name] for name, limit in resources.limits.items()} == resources.left
+    assert all(left >= 0 for left in resources.left.values()), "more than there is"
+    assert all(count == 1 for count in units.values()), "two have the same unit"
+    assert all(0 <= unit < resources.limits[name] for name, unit in units)
 
 
 def check_ended(job: JobBook) -> None:
@@ -92,6 +120,10 @@ def check_pipeline(pipeline: Pipeline) -> None:
 
 def waiting_items(pending: PendingItems) -> list[int]:
     """All items that wait to be dispatched."""
+    if isinstance(pending, PendingByKind):
+        by_line = [waiting_items(line) for line in pending._lines]
+        assert all(pending._kinds[index] == kind for kind, line in enumerate(by_line) for index in line)
+        return [index for line in by_line for index in line]
     fresh = [index for lo, hi in pending._fresh for index in range(lo, hi)]
     if isinstance(pending, LongestFirst):
         fresh += [index for _, index in pending._heap]
@@ -216,7 +248,7 @@ def _check_whereabouts(books: Books, job: JobBook, timers: list[Timer]) -> None:
 
 def may_serve(books: Books, lane: LaneBook, job: JobBook) -> bool:
     """True where the job's items may go there now."""
-    if not job.may_use(lane.number, books.now):
+    if not job.may_use(lane.number, books.now) or (books.any_needs and startable(books, job, lane) is None):
         return False
     return not books.has_suspects or isolation.allows(books, lane, job)
 

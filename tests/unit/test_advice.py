@@ -11,6 +11,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._report.advice import advise
 from mpqueue._report.figures import measure
+from mpqueue._report.report_text import facts
 from tests.support.runs import START, Run
 
 
@@ -346,6 +347,20 @@ def test_a_job_that_one_worker_ran_tells_for_certain() -> None:
     (text,) = (text for text in advice(run.end(10), alone=alone.end(10)) if "times one" in text)
     assert text.startswith("4 workers gave 1.2 times one: alone an item took 100 ms (job 'alone'), here 333 ms.")
     assert "Or these were other items" not in text
+
+
+@pytest.mark.parametrize(("supply", "says"), [(24 * 10**9, True), (None, False)])
+def test_what_items_need_of_memory_is_offered(supply: int | None, says: bool) -> None:
+    run = Run(lanes=2)
+    for lane in (0, 1):
+        run.chunk(0, 10, lane=lane, items=2)
+    run.book.table.note_peaks({1: 2_100_000_000, 2: 300_000_000})
+    figures = measure(run.end(10), START + 1e6, 8, supply)
+    told = dict(facts(figures))
+    assert told["the most memory"] == "2.10 GB, in item 1; the median is 2.10 GB"
+    assert told.get("to say so") == ("memory='2.5GB' lets 9 run at once" if says else None)
+    scarce = measure(run.book, START + 1e6, 8, 3 * 10**9)
+    assert any("more than the 3.00 GB that there are: memory='2.5GB' lets 1 run" in text for text in advise(scarce))
 
 
 def test_a_job_without_items_or_time_has_no_advice() -> None:

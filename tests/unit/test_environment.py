@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mpqueue._engines.loky.environment import KEPT_MEMORY, KEPT_PART, THREAD_VARIABLES, worker_environment
+from mpqueue._engines.loky.environment import KEPT_MEMORY, KEPT_PART, worker_environment
 from mpqueue._parent.lane_protocol import LaneSettings
+from mpqueue._wire.means import THREAD_VARIABLES
 
 
 @pytest.mark.parametrize(("cpus", "workers", "share"), [(8, 2, "4"), (8, 3, "2"), (2, 8, "1"), (1, 1, "1")])

@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.needs.resources import JobNeeds, Needs, needs_of
 from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._wire.pace import CHUNK_SECONDS
 from mpqueue.errors import JobStateError, SetupError, StageError, WorkerStartError
@@ -37,6 +38,16 @@ TIMEOUTS = (1.0, 10.0)
 MOST_MEMORY = 60
 #: Seconds of the fleet's clock in which all that was begun has to end.
 PATIENCE = 100_000.0
+
+
+#: What there is, beside memory.
+RESOURCES = {"gpu": 2, "license": 3}
+needs = st.builds(
+    needs_of,
+    cpus=st.sampled_from((1, 1, 2, 4)),
+    memory=st.sampled_from((0, 0, 10, 60, 100)),
+    uses=st.fixed_dictionaries({"gpu": st.sampled_from((0, 0, 1, 2)), "license": st.sampled_from((0, 0, 1, 3))}),
+)
 
 
 @st.composite
@@ -109,10 +120,12 @@ class Histories(RuleBasedStateMachine):
         max_items=st.sampled_from((None, None, 3, 20)),
         max_memory=st.sampled_from((None, None, MOST_MEMORY)),
         rough=st.booleans(),
+        device=st.sampled_from((None, None, "gpu")),
     )
     def open_queue(
         self,
         lanes: int,
+        device: str | None,
         max_items: int | None,
         max_memory: int | None,
         chunk_seconds: float,
@@ -121,7 +134,15 @@ class Histories(RuleBasedStateMachine):
     ) -> None:
         """Make the queue; in a rough world workers are killed from outside, and can't be started at times."""
         engine = Capabilities(chunk_seconds=chunk_seconds)
-        self.fleet = FakeLanes(lanes, max_items_per_worker=max_items, max_memory=max_memory, engine=engine, **world)
+        self.fleet = FakeLanes(
+            lanes,
+            max_items_per_worker=max_items,
+            max_memory=max_memory,
+            engine=engine,
+            resources=RESOURCES,
+            device=device,
+            **world,
+        )
         self.auditor = Auditor(self.fleet)
         self.jobs: list[JobBook] = []
         self.streams: list[JobBook] = []
@@ -146,12 +167,14 @@ class Histories(RuleBasedStateMachine):
         deadline=st.sampled_from((None, None, None, 0.5, 20.0)),
         started=st.booleans(),
         costed=st.booleans(),
+        kinds=st.one_of(st.just([]), st.just([]), st.lists(needs, min_size=1, max_size=3)),
     )
     def create(
         self,
         items: list[Item],
         started: bool,
         costed: bool,
+        kinds: list[Needs],
         max_retries: int,
         timeout: float | None,
         load: Any,
@@ -164,9 +187,16 @@ class Histories(RuleBasedStateMachine):
         job = self.fleet.job(items, retry=RetryPolicy(max_retries=max_retries), **options)
         if costed:
             job.order_by([item.tries[0].seconds for item in items])
+        if kinds:
+            of = None if len(kinds) == 1 else [index % len(kinds) for index in range(len(items))]
+            job.need(JobNeeds([self.possible(one) for one in kinds], of, memory=100))
         self.jobs.append(job)
         if started:
             self.fleet.start(job)
+
+    def possible(self, needs: Needs) -> Needs:
+        """The same, of no more CPUs than there are."""
+        return needs._replace(cpus=min(needs.cpus, self.fleet.books.wanted))
 
     @precondition(lambda self: not self.closed and len(self.jobs) < 6)
     @rule(max_lanes=st.sampled_from((None, 1)))
@@ -405,6 +435,7 @@ class Histories(RuleBasedStateMachine):
                 check_flows(job.pipeline, fleet.books.max_memory, exactly=not self.rough)
             elif job.started_at is not None and not job.cancelled:
                 check_outcomes(job, fleet.books.max_memory, exactly=not self.rough)
+        assert fleet.books.resources.left == fleet.books.resources.limits, "something was not given back"
         fleet.close()
         fleet.run_until(fleet.now + 60.0)
         assert fleet.at_rest

@@ -6,8 +6,8 @@ import pytest
 
 from mpqueue._core.commands import KillLane, RecycleLane
 from mpqueue._core.rules.dispatch import APART_ALONE, APART_PATIENCE
-from mpqueue._core.rules.headroom import SCARCE_PART, SHORT_PART
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.needs.headroom import SCARCE_PART, SHORT_PART
 from mpqueue._core.state.pending import Care
 from mpqueue.errors import MemoryLimitError, SetupError
 from mpqueue.retry import RetryPolicy

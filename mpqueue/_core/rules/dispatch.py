@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpqueue._core.commands import SendChunk
-from mpqueue._core.rules import fleet, isolation, reports
+from mpqueue._core.rules import fleet, isolation, needs, reports
 from mpqueue._core.rules.overdue import watch_lane
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
@@ -25,6 +25,8 @@ STICKINESS = 0.1
 APART_PATIENCE = 10.0
 #: Seconds that such an item has the queue to itself: it may hang. Where memory is still short then, few lanes go on.
 APART_ALONE = 60.0
+#: States of lanes on which no worker is about to come.
+NO_WORKER = (LaneState.DOWN, LaneState.ABSENT)
 
 
 def dispatch(books: Books) -> None:
@@ -33,12 +35,16 @@ def dispatch(books: Books) -> None:
         if not lane.forgetting:
             fleet.recycle(books, lane)
     books.held = False
+    if books.any_needs:
+        needs.arrange(books)
     if not any(job.runnable for job in books.jobs.values()):
         return
     if books.any_apart and _run_apart(books):
         books.held = True
         return
     _feed_lanes(books)
+    if books.any_needs and books.device is not None:
+        needs.renew_a_lane(books)
     if books.any_apart and _run_apart(books):  # what stood before it has gone out
         books.held = True
 
@@ -57,14 +63,20 @@ def _feed_lanes(books: Books) -> None:
 def _feed_free(books: Books) -> None:
     """Give the lanes that have nothing to do a chunk each, as long as there is a job that may have more lanes."""
     for number in members(books.free):
-        if not _feed(books, books.lanes[number]) and not any(map(_may_have_more_lanes, books.jobs.values())):
+        if not _feed(books, books.lanes[number]) and not any(
+            _may_have_more_lanes(books, job) for job in books.jobs.values()
+        ):
             return
 
 
-def _may_have_more_lanes(job: JobBook) -> bool:
+def _may_have_more_lanes(books: Books, job: JobBook) -> bool:
     """False where no lane that has nothing to do may have the job's next items."""
     most = job.options.max_lanes
-    return (most is None or job.lanes_held < most) and job.runnable and job.next_care <= Care.ISOLATED
+    if not job.runnable or (most is not None and job.lanes_held >= most):
+        return False
+    if books.any_needs and not needs.may_start(books, job):
+        return False
+    return job.next_care <= Care.ISOLATED
 
 
 def _feed_behind(books: Books) -> None:
@@ -79,14 +91,14 @@ def _feed_behind(books: Books) -> None:
 
 def _stands_back(books: Books, job: JobBook) -> bool:
     """True where each lane that holds a chunk of the job would rather serve another job next."""
-    if len(books.jobs) == 1 or books.has_suspects or job.stage is not None:
+    if len(books.jobs) == 1 or books.has_suspects or books.any_needs or job.stage is not None:
         return False
     best = (-job.options.priority, job.lanes_held - 1, job.seconds_used + job.seconds_expected - STICKINESS, job.number)
     return any(
         other is not job
         and other.stage is None
         and not other.setups
-        and _may_have_more_lanes(other)
+        and _may_have_more_lanes(books, other)
         and (-other.options.priority, other.lanes_held, other.seconds_used + other.seconds_expected, other.number)
         < best
         for other in books.jobs.values()
@@ -118,7 +130,7 @@ def _run_apart(books: Books) -> bool:
     lanes = [
         lane
         for lane in books.lanes
-        if not lane.chunks and lane.state is not LaneState.DOWN and _may_have(books, job, lane, Care.APART)
+        if not lane.chunks and lane.state not in NO_WORKER and _may_have(books, job, lane, Care.APART)
     ]
     if not lanes:
         return False  # it has to wait for one that is busy, perhaps for ever: the others go on
@@ -148,7 +160,7 @@ def _next_apart(books: Books) -> JobBook | None:
         for job in books.jobs.values()
         if job.runnable
         and job.next_care is Care.APART
-        and any(_may_have(books, job, lane, Care.APART) for lane in books.lanes if lane.state is not LaneState.DOWN)
+        and any(_may_have(books, job, lane, Care.APART) for lane in books.lanes if lane.state not in NO_WORKER)
     ]
     if not waiting:
         return None
@@ -229,8 +241,10 @@ def _choose(books: Books, lane: LaneBook) -> JobBook | None:
 def _may_have(books: Books, job: JobBook, lane: LaneBook, care: Care = Care.ISOLATED) -> bool:
     """False where the job's setup failed on the lane, or where the job has as many lanes as it may have.
 
-    Or where its next item needs more than that much care.
+    Or where its next item needs more than that much care, or more than there is left.
     """
+    if books.any_needs and not needs.may_start(books, job, lane):
+        return False
     if job.next_care > care:
         return False
     if not job.may_have_more(lane.job) or not job.may_use(lane.number, books.now):
@@ -249,7 +263,7 @@ def _lanes_for(books: Books, job: JobBook) -> int:
 
 def _take(job: JobBook, size: int, care: Care) -> tuple[Sequence[int], Care]:
     """The next items, as far as they need no more than that much care; without those that were cancelled meanwhile."""
-    while job.pending and job.pending.next_care <= care:
+    while job.pending.at_hand and job.pending.next_care <= care:
         indices, needed = job.pending.take(size)
         if job.dropped:
             indices = [index for index in indices if index not in job.dropped]
@@ -263,6 +277,8 @@ def _send(books: Books, lane: LaneBook, job: JobBook, size: int, most: Care) -> 
     if chunk is None:
         return False
     chunk.number, chunk.sent_at = lane.number_chunk(), books.now
+    if books.any_needs:
+        chunk.kind, chunk.needs = job.kind, needs.next_needs(books, job)
     books.count_tries(lane, job, len(chunk.indices))
     lane.asked(books.now)
     books.add_chunk(lane, chunk)
@@ -270,6 +286,8 @@ def _send(books: Books, lane: LaneBook, job: JobBook, size: int, most: Care) -> 
     lane.loaded[job.number] = job
     books.commands.append(SendChunk(lane.number, lane.generation, chunk, with_handler))
     watch_lane(books, lane)
+    if books.any_needs:
+        needs.started(books, job)
     return True
 
 

@@ -129,6 +129,8 @@ def packing(books: Books, lane: LaneBook, message: ChunkPacking) -> None:
     job.table.live.foreign = True
     books.remove_chunk(lane, chunk)
     books.count_tries(lane, job, -len(chunk.indices))
+    if books.any_needs and lane.tries < 0.5 / job.options.items_per_task:
+        lane.devices = None  # its worker has been told nothing
     if job.number not in lane.proven:
         lane.loaded.pop(job.number, None)  # the chunk was to bring the handler
     if job.active and not job.cancelled:

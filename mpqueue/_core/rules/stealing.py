@@ -7,11 +7,13 @@ which tells what the worker will run after all. Everything beyond goes to the id
 from __future__ import annotations
 
 from mpqueue._core.commands import LowerLimit, ObserveLane
+from mpqueue._core.rules import needs
 from mpqueue._core.rules.outcomes import put_back
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
 from mpqueue._core.state.lane_sets import members
+from mpqueue._core.state.needs.resources import NO_NEEDS
 from mpqueue._core.state.timer_heap import TimerKind
 from mpqueue._wire.memory.ledger import SETTLE, Claim, Phase
 from mpqueue.status import JobStatus
@@ -65,7 +67,13 @@ def judge(books: Books, lane: LaneBook, claim: Claim, seen_at: float) -> None:
     if books.look_to_rob & lane.bit:
         books.look_to_rob ^= lane.bit
         idle = _idle(books)
-        if idle and lane.job is not None and _may_be_robbed(books, lane.job) and _may_lose(lane):
+        if (
+            idle
+            and lane.job is not None
+            and _may_be_robbed(books, lane.job)
+            and _may_lose(lane)
+            and _has_room(books, lane)
+        ):
             _steal(books, lane, claim, idle)
 
 
@@ -125,7 +133,12 @@ def _losers(books: Books) -> list[LaneBook]:
                 if not _may_lose(lane):
                     job.lanes_to_rob ^= lane.bit  # until it gets a chunk, loses one, or is looked at
             lanes |= job.lanes_to_rob
-    return books.members(lanes)
+    return [lane for lane in books.members(lanes) if _has_room(books, lane)]
+
+
+def _has_room(books: Books, lane: LaneBook) -> bool:
+    """True where another lane could begin what this one holds, although this one goes on."""
+    return not books.any_needs or needs.fits(books, lane.chunks[0].job, lane.chunks[0].needs or NO_NEEDS)
 
 
 def _may_be_robbed(books: Books, job: JobBook) -> bool:

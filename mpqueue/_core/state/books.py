@@ -5,16 +5,17 @@ The modules beside this one are its hands, one for each subject; each takes the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import Command
-from mpqueue._core.rules.headroom import Headroom
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
 from mpqueue._core.state.lane_sets import BusyTime, members
 from mpqueue._core.state.machine_sleep import Sleeps
+from mpqueue._core.state.needs.headroom import Headroom
+from mpqueue._core.state.needs.resources import Needs, Resources
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.timer_heap import TimerHeap
 from mpqueue.retry import Fail, RetryAfter, RetryPolicy
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Decide = Callable[[RetryPolicy, int, BaseException], RetryAfter | Fail]
 
+NOTHING: Mapping[str, int] = {}
 #: What sums of fractions may be wrong by.
 _ROUNDING = 1e-9
 
@@ -40,6 +42,8 @@ class Books:
         max_memory: int | None = None,
         has_initializer: bool = False,
         decide: Decide | None = None,
+        resources: Mapping[str, int] = NOTHING,
+        device: str | None = None,
     ) -> None:
         self.lanes: list[LaneBook] = []
         # Sets of lanes: see `mpqueue._core.state.lane_sets`. A step costs the same however many lanes there are.
@@ -63,6 +67,12 @@ class Books:
         self.max_items_per_worker = max_items_per_worker
         self.max_memory = max_memory  #: bytes of private memory that a worker may have
         self.headroom = Headroom()
+        self.resources = Resources(resources)
+        self.device = device  #: the resource of which a worker sees what it was told before it ran anything
+        self.any_needs = False  #: some job has needs, or had
+        #: Kinds of items, by job, that others went before: since when.
+        self.passed: dict[tuple[int, int], float] = {}
+        self.first_in_line: tuple[JobBook, Needs] | None = None  #: those that nothing may go before any more
         self.base_warned = False  #: it was said that workers have too much before they run anything
         self.any_apart = False  #: some item has to run apart, or had to
         self.apart_since: float | None = None  #: since when an item waits to run apart
@@ -101,6 +111,16 @@ class Books:
     def present(self) -> int:
         """How many lanes there are, but for those that there is no room for."""
         return len(self.lanes) - len(self.absent)
+
+    @property
+    def wanted(self) -> int:
+        """How many lanes there are to be, whether or not their workers are there."""
+        return len(self.lanes) if self.most_lanes is None else self.most_lanes
+
+    @property
+    def places(self) -> int:
+        """How many CPUs are left, of which there are as many as lanes: each that has a chunk takes one, or more."""
+        return self.wanted - self.at_work.bit_count() - self.resources.more_cpus
 
     def live_lane(self, number: int, generation: int) -> LaneBook | None:
         """The lane, None where that generation of it is history."""
@@ -167,6 +187,11 @@ class Books:
             if chunk.care >= Care.ISOLATED:
                 self.exclusive |= bit
             lane.free_at = self.now
+            if chunk.needs is not None:
+                lane.grant = self.resources.take(chunk.needs, {self.device or "": lane.devices or ()})
+                if self.device is not None and self.device in lane.grant.units:
+                    lane.devices = lane.grant.units[self.device]
+        chunk.grant = lane.grant
         lane.free_at += chunk.expected
         lane.chunks.append(chunk)
         job.lanes_to_rob |= bit
@@ -189,6 +214,9 @@ class Books:
             job.lanes_to_rob |= lane.bit
         else:
             others = ~lane.bit
+            if lane.grant is not None:
+                self.resources.give_back(lane.grant)
+                lane.grant = None
             job.lanes_held -= 1
             job.lanes &= others
             job.lanes_to_follow &= others

@@ -14,6 +14,8 @@ from mpqueue._core.rules.chunking import ChunkSizer
 from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._core.state.lane_sets import BusyTime
+from mpqueue._core.state.needs.pending_by_kind import PendingByKind
+from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._core.state.pending import Care, LongestFirst, PendingItems
 from mpqueue._core.state.pipeline import Path, Pipeline, StageBook, StageTable
 from mpqueue._core.state.timings import Timings
@@ -91,6 +93,8 @@ class JobBook:
     stopped_why: str | None = None  #: why it was cancelled, where nobody did that
     costs: Sequence[float] | None = None  #: of its items, of which the costliest go first; None: the first do
     delivery: ResultDelivery | None = None  #: its results' way into a sink, where they have one
+    needs: JobNeeds | None = None  #: of its items, while they run; None: nothing but a worker each
+    kind: int = 0  #: of the needs, the one of the items that go out next
     restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again
     stage: StageBook | None = None  #: which stage of a pipeline it is
     pipeline: Pipeline | None = None  #: the one of which it is the head
@@ -103,7 +107,19 @@ class JobBook:
     def order_by(self, costs: Sequence[float] | None) -> None:
         """Its items go out in the order of falling costs (None: in their own). Before it is started, by its maker."""
         self.costs = costs
-        self.pending = PendingItems(len(self.table)) if costs is None else LongestFirst(costs)
+        self._line_up()
+
+    def need(self, needs: JobNeeds) -> None:
+        """Its items need this while they run. Before it is started, by its maker."""
+        self.needs = needs
+        self._line_up()
+
+    def _line_up(self) -> None:
+        kinds = None if self.needs is None else self.needs.of
+        if kinds is not None:
+            self.pending: PendingItems = PendingByKind(kinds, self.costs)
+        else:
+            self.pending = PendingItems(len(self.table)) if self.costs is None else LongestFirst(self.costs)
 
     @property
     def family(self) -> list[JobBook]:

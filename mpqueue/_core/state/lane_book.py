@@ -8,6 +8,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.needs.resources import Grant, Needs
 from mpqueue._core.state.pending import Care
 from mpqueue._wire.memory.ledger import Claim
 
@@ -66,6 +67,9 @@ class Chunk:
     packing: float = 0.0  #: seconds that pickling its items took
     left_at: float = 0.0  #: when it had been sent
     size: int = 0  #: bytes of its items
+    grant: Grant | None = None  #: what its lane holds for it
+    kind: int = 0  #: of its job's needs
+    needs: Needs | None = None  #: of each of its items; None: of a job that names none
     unreadable: bool = False  #: results of it could not be had here: what has not ended goes again, each by itself
 
     def __post_init__(self) -> None:
@@ -114,6 +118,9 @@ class LaneBook:
     overdue: tuple[str, float] | None = None  #: what was seen to take too long, and since when, at the last look
     bloated: bool = False  #: its worker has more memory than it may, and is replaced between items
     over: tuple[int, int, float] | None = None  #: what it was at (chunk, lo, since) when it was seen over its limit
+    grant: Grant | None = None  #: what it holds for its chunks
+    #: Which units its worker was told of before it ran anything: it sees no others. None: of none.
+    devices: Sequence[int] | None = None
     bit: int = field(init=False)  #: the set of lanes that has only this one: see `mpqueue._core.state.lane_sets`
 
     def __post_init__(self) -> None:
@@ -168,3 +175,4 @@ class LaneBook:
         self.overdue = None
         self.bloated = False
         self.over = None
+        self.devices = None

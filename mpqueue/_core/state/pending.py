@@ -57,6 +57,23 @@ class PendingItems:
         return self._care[self._suspects[0]] if self._suspects else Care.NONE
 
     @property
+    def at_hand(self) -> int:
+        """How many items `take` could give next."""
+        return len(self)
+
+    @property
+    def head(self) -> tuple[float, ...]:
+        """Where the first item stands among those of other lines: the lower goes first. Not of an empty line."""
+        if self._groups:
+            return (0, self._groups[0][0])
+        if self._suspects:
+            return (1, self._suspects[0])
+        return (2, self._due[0]) if self._due else (3, *self._fresh_head())
+
+    def _fresh_head(self) -> tuple[float, ...]:
+        return self._fresh[0]
+
+    @property
     def any_apart(self) -> bool:
         """True where an item has to run while nothing else does."""
         return Care.APART in self._care.values()
@@ -162,11 +179,15 @@ class LongestFirst(PendingItems):
     Costs 0.5 us an item.
     """
 
-    def __init__(self, costs: Sequence[float]) -> None:
+    def __init__(self, costs: Sequence[float], *, empty: bool = False) -> None:
         super().__init__(0)
         self._costs = costs
         self._heap: list[tuple[float, int]] = []
-        self.add(range(len(costs)))
+        if not empty:
+            self.add(range(len(costs)))
+
+    def _fresh_head(self) -> tuple[float, ...]:
+        return self._heap[0]
 
     def add(self, indices: range) -> None:
         """More fresh items have come, each with a cost."""

@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mpqueue._parent.lane_protocol import LaneSettings
+from mpqueue._wire.means import THREAD_VARIABLES
 from mpqueue._wire.seed import COOKIE_VARIABLE
-
-#: What the numerical libraries read, while they are being imported, to know how many threads to start.
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
 
 #: Bytes of freed memory that a worker keeps for the next item, and up to which size what it asks for is taken from that
 #: (32 MB are the most that glibc allows). By itself glibc may give back the memory of a picture after each picture, and
@@ -39,7 +29,7 @@ def worker_environment(settings: LaneSettings, cpus: int, cookie: str, inherited
         variables = dict.fromkeys(THREAD_VARIABLES, str(threads))
     # loky replaces a worker that has grown by 300 MB, which loading a model does; memory limits are our business.
     # A number, since "inf" would overflow.
-    variables |= {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18", COOKIE_VARIABLE: cookie}
+    variables |= {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18", COOKIE_VARIABLE: cookie, **settings.variables}
     return variables | _memory_variables(settings.max_memory, inherited)
 
 

@@ -21,6 +21,7 @@ from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import FailedTry, Failure, ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
+from mpqueue._core.state.needs.resources import JobNeeds, Needs
 from mpqueue._core.state.pending import Care, stretches
 from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._core.state.stream_table import StreamTable
@@ -124,6 +125,7 @@ class PlainWriter:
             "stream": isinstance(table, StreamTable),
             "open": isinstance(table, GrowingTable),
             "costs": None if book.costs is None else [*book.costs],
+            "needs": None if book.needs is None else _plain_needs(book.needs),
             "sealed": book.sealed,
             "listed": book.listed,
             "options": {
@@ -202,6 +204,8 @@ class PlainReader:
             listed=form["listed"],
             costs=form.get("costs"),
         )
+        if (needs := form.get("needs")) is not None:
+            book.need(_needs(needs))
         if (before := form.get("before")) is not None:
             _restore(book, before)
         self.jobs[book.number] = book
@@ -216,6 +220,16 @@ class PlainReader:
         if len(stages) == stage["of"]:
             settings = [("", each["most"], each["ordered"]) for _, each in stages]
             Pipeline(self.jobs[stage["head"]], [job for job, _ in stages], settings)
+
+
+def _plain_needs(needs: JobNeeds) -> Plain:
+    kinds = [[kind.cpus, [[*amount] for amount in kind.amounts]] for kind in needs.kinds]
+    return {"kinds": kinds, "of": None if needs.of is None else [*needs.of], "memory": needs.memory}
+
+
+def _needs(form: Plain) -> JobNeeds:
+    kinds = [Needs(cpus, tuple((name, amount) for name, amount in amounts)) for cpus, amounts in form["kinds"]]
+    return JobNeeds(kinds, form["of"], form["memory"])
 
 
 def _restore(book: JobBook, before: Plain) -> None:

@@ -59,6 +59,8 @@ class Replay:
             max_memory_per_worker=queue.get("max_memory_per_worker"),
             has_initializer=queue.get("has_initializer", False),
             engine=engine,
+            resources=queue.get("resources", {}),
+            device=queue.get("device"),
             decide=self._decide,
         )
         self._reader, self._writer = PlainReader(), PlainWriter()

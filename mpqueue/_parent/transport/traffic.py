@@ -7,6 +7,7 @@ answer says goes into the inbox.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -28,6 +29,7 @@ from mpqueue._core.messages import (
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
+from mpqueue._core.state.needs.resources import Grant
 from mpqueue._parent.lane_protocol import EarlyLane, Lane, Post
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.probe import reached
@@ -37,8 +39,17 @@ from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._parent.transport.last_words import records_of
 from mpqueue._parent.transport.packing import PackedItems, pack_parcels
 from mpqueue._parent.users_code.asides import Asides
-from mpqueue._wire.frames import ChunkFrame, ForgetFrame, ForgottenFrame, InitializeFrame, dump_frame, load_frame
+from mpqueue._wire.frames import (
+    ChunkFrame,
+    ForgetFrame,
+    ForgottenFrame,
+    InitializeFrame,
+    Means,
+    dump_frame,
+    load_frame,
+)
 from mpqueue._wire.line import DamagedError
+from mpqueue._wire.means import DEVICES_VARIABLE
 from mpqueue._wire.memory.segments import SegmentGoneError
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue.errors import shown
@@ -46,6 +57,16 @@ from mpqueue.errors import shown
 log = logging.getLogger("mpqueue")
 
 SETUP_END_FAILED = "job %r: the end of its setup failed on worker %d:\n%s"
+
+
+def means_of(grant: Grant, device: str | None) -> Means:
+    """What the worker is told of it. The devices are numbered as this process sees them."""
+    variables = {}
+    if device is not None and device in grant.units:
+        seen = os.environ.get(DEVICES_VARIABLE, "").split(",")
+        names = [seen[unit].strip() if unit < len(seen) and seen[unit] else str(unit) for unit in grant.units[device]]
+        variables[DEVICES_VARIABLE] = ",".join(names)
+    return Means({name: [*units] for name, units in grant.units.items()}, grant.needs.cpus, variables)
 
 
 class Traffic:
@@ -137,6 +158,7 @@ class Traffic:
             unshared=news.unshared,
             imports=news.imports,
             slots=chunk.job.table.slots_of(chunk.indices),
+            means=None if chunk.grant is None else means_of(chunk.grant, self._books.device),
         )
         if self._books.engine.shares_memory and (early := cast("EarlyLane", lane)).early_later is None:
             early.early_later = partial(self._early_later, lane)

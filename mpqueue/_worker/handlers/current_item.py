@@ -108,6 +108,14 @@ class CurrentItem:
         return self._running.station.lane
 
     @property
+    def uses(self) -> dict[str, list[int]]:
+        """What the item holds of the queue's ``resources``, by name: which units, from 0 up; see `create_job`.
+
+        For ``uses={"gpu": 1}`` that is ``{"gpu": [1]}``, say. In ``setup``, what the first item there holds.
+        """
+        return {name: [*units] for name, units in self._running.station.uses.items()}
+
+    @property
     def rng(self) -> np.random.Generator:
         """Random numbers of this item's own: each try of it gets the same ones, wherever and whenever it runs.
 

@@ -1,0 +1,179 @@
+"""Which items may start, given what they need and what is left of it.
+
+Items of a job that have the same needs are of one *kind*. Of each job the kind goes next whose first item is the first
+of those that fit; so small items pass large ones that wait for room. Each time that something starts while items of
+another kind wait, those are *passed*; `PASSED_SECONDS` after the first time they are first in line: until one of them
+has started, nothing of the same priority or a lower one starts that takes from them what they lack.
+
+What is needed is never more than there is, so the first in line start when what runs now has ended.
+
+Where a worker sees only the units of a resource that it was told of before it ran anything (`Books.device`), its lane
+keeps these; a lane without units that are free gets a new worker.
+"""
+
+from __future__ import annotations
+
+from mpqueue._core.rules import fleet
+from mpqueue._core.state.books import Books
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import LaneBook, LaneState
+from mpqueue._core.state.lane_sets import members
+from mpqueue._core.state.needs.pending_by_kind import PendingByKind
+from mpqueue._core.state.needs.resources import NO_NEEDS, Needs
+from mpqueue._core.state.timer_heap import TimerKind
+
+#: Seconds for which items may be passed by others that need less.
+PASSED_SECONDS = 5.0
+
+
+def begin(books: Books, job: JobBook) -> None:
+    """The job starts: from now on it matters what items need."""
+    if job.needs is not None:
+        books.any_needs = True
+        books.resources.limit_memory(job.needs.memory)
+
+
+def arrange(books: Books) -> None:
+    """Find out who is first in line now."""
+    best, books.first_in_line = None, None
+    for (number, kind), since in list(books.passed.items()):
+        job = books.jobs.get(number)
+        if job is None or not _waits(job, kind):
+            del books.passed[number, kind]
+        elif kind in _waiting(job) and books.now >= since + PASSED_SECONDS and _has_a_lane(books, job):
+            standing = (-job.options.priority, since)
+            if best is None or standing < best:
+                best, books.first_in_line = standing, (job, _needs(books, job, kind))
+
+
+def _has_a_lane(books: Books, job: JobBook) -> bool:
+    """True where a worker that is there may run items of the job, and the job may have one more."""
+    most = job.options.max_lanes
+    if most is not None and job.lanes_held >= most:
+        return False
+    return job.runnable and (not job.setups or any(job.may_use(lane, books.now) for lane in members(books.ready)))
+
+
+def may_start(books: Books, job: JobBook, lane: LaneBook | None = None) -> bool:
+    """True where the lane (None: one that has nothing to do) may have items of the job; turns the job to their kind."""
+    kind = startable(books, job, lane)
+    if kind is not None:
+        job.kind = kind
+        if isinstance(job.pending, PendingByKind):
+            job.pending.turn_to(kind)
+        return True
+    if job.needs is not None and (kinds := _waiting(job)) and (lane is None or not lane.chunks):
+        _pass(books, job, kinds[0])
+    return False
+
+
+def startable(books: Books, job: JobBook, lane: LaneBook | None = None) -> int | None:
+    """The kind of the job's items that the lane may have next; None where it may have none."""
+    if lane is not None and lane.chunks:
+        return _following(books, job, lane)
+    if job.needs is None:
+        return 0 if fits(books, job, NO_NEEDS) else None
+    for kind in _waiting(job):
+        needs = _needs(books, job, kind)
+        if fits(books, job, needs) and (lane is None or _suits(books, lane, needs)):
+            return kind
+    return None
+
+
+def _following(books: Books, job: JobBook, lane: LaneBook) -> int | None:
+    """The kind of what the lane has: for another chunk of that it needs nothing more. None: it may not have one."""
+    held = lane.chunks[0].needs
+    if _stands_back(books, job, NO_NEEDS if held is None else held):
+        return None
+    if job.needs is None:
+        return 0
+    return next((kind for kind in _waiting(job) if _needs(books, job, kind) == held), None)
+
+
+def fits(books: Books, job: JobBook, needs: Needs) -> bool:
+    """True where one more lane may run such items of the job now."""
+    return books.resources.has(needs, books.places) and not _stands_back(books, job, needs)
+
+
+def _stands_back(books: Books, job: JobBook, needs: Needs) -> bool:
+    """True where such items would take from the first in line what they wait for."""
+    if books.first_in_line is None:
+        return False
+    first, wanted = books.first_in_line
+    if job.options.priority > first.options.priority or (job is first and needs == wanted):
+        return False
+    lacking = books.resources.lacks(wanted, books.places)
+    if not lacking or "cpus" in lacking:
+        return True
+    return any(name in lacking for name, _ in needs.amounts)
+
+
+def started(books: Books, job: JobBook) -> None:
+    """Items of the job's kind have just been sent; those of others were passed."""
+    books.passed.pop((job.number, job.kind), None)
+    if books.first_in_line is not None and books.first_in_line[0] is job:
+        arrange(books)
+    for kind in _waiting(job):
+        if kind != job.kind:
+            _pass(books, job, kind)
+
+
+def next_needs(books: Books, job: JobBook) -> Needs | None:
+    """What each of the items needs that the job is turned to; None where it names nothing."""
+    return None if job.needs is None else _needs(books, job, job.kind)
+
+
+def renew_a_lane(books: Books) -> None:
+    """Give an idle lane a new worker, where items could start but for the units that the workers see."""
+    if any(lane.state is LaneState.STARTING for lane in books.lanes):
+        return
+    idle = [books.lanes[number] for number in members(books.free)]
+    for job in books.jobs.values():
+        if job.needs is None or not _has_a_lane(books, job):
+            continue
+        for kind in _waiting(job):
+            needs = _needs(books, job, kind)
+            if not fits(books, job, needs) or any(_suits(books, lane, needs) for lane in idle):
+                continue
+            for lane in idle:
+                if not lane.forgetting and job.may_use(lane.number, books.now):
+                    fleet.recycle(books, lane)
+                    return
+
+
+def _suits(books: Books, lane: LaneBook, needs: Needs) -> bool:
+    amount = dict(needs.amounts).get(books.device or "", 0)
+    if not amount:
+        return True
+    if lane.devices is None:
+        return not lane.tries
+    return len(lane.devices) == amount and books.resources.are_free(books.device or "", lane.devices)
+
+
+def _waiting(job: JobBook) -> list[int]:
+    """The kinds of which items may go out next, in the order in which they should."""
+    if job.packed:
+        return [job.packed[0].kind]
+    if isinstance(job.pending, PendingByKind):
+        return job.pending.waiting()
+    return [0] if job.needs is not None and job.pending else []
+
+
+def _waits(job: JobBook, kind: int) -> bool:
+    """True where an item of that kind waits for anything."""
+    if any(chunk.kind == kind for line in (job.packing, job.packed) for chunk in line):
+        return True
+    return job.pending.has(kind) if isinstance(job.pending, PendingByKind) else len(job.pending) > 0
+
+
+def _needs(books: Books, job: JobBook, kind: int) -> Needs:
+    """What such items need: never more places than there are, whatever was said when there were more."""
+    assert job.needs is not None
+    needs = job.needs.kinds[kind]
+    return needs if needs.cpus <= books.wanted else needs._replace(cpus=books.wanted)
+
+
+def _pass(books: Books, job: JobBook, kind: int) -> None:
+    if (job.number, kind) not in books.passed:
+        books.passed[job.number, kind] = books.now
+        books.timers.add(books.now + PASSED_SECONDS, TimerKind.PASSED)

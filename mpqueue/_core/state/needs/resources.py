@@ -1,0 +1,114 @@
+"""What items need while they run, and what a queue has of it: places, memory, and things with names, such as GPUs.
+
+A lane holds what the items on it need from its first chunk until it holds none, or its worker is dead: all its chunks
+need the same, and it runs one item at a time. So everything is given back exactly once, whatever ends a chunk. What is
+*indexed* has numbers from 0 up, of which a lane holds particular ones.
+
+CPUs are counted in places: an item that says nothing of them takes one, which is its lane, and the queue has as many as
+it has workers. So only what an item needs beyond the first is counted here.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+#: The name under which memory is counted, in bytes. All other resources are indexed.
+MEMORY = "memory"
+
+
+class Needs(NamedTuple):
+    """What one item needs while it runs."""
+
+    cpus: int = 1
+    amounts: tuple[tuple[str, int], ...] = ()  #: by name, each more than 0, in the names' order
+
+
+NO_NEEDS = Needs()
+
+
+def needs_of(cpus: int = 1, memory: int = 0, uses: Mapping[str, int] | None = None) -> Needs:
+    """The needs of one item, however they were said."""
+    amounts = {**(uses or {}), MEMORY: memory}
+    return Needs(cpus, tuple(sorted((name, amount) for name, amount in amounts.items() if amount)))
+
+
+class Grant(NamedTuple):
+    """What a lane holds. ``units``: of the indexed resources, by name, which ones."""
+
+    needs: Needs
+    units: Mapping[str, Sequence[int]]
+
+
+class JobNeeds(NamedTuple):
+    """What the items of a job need: the ``kinds`` that occur, and ``of`` each item which; None: there is one kind."""
+
+    kinds: Sequence[Needs]
+    of: Sequence[int] | None = None
+    memory: int | None = None  #: bytes that there are in all, where that was asked for
+
+    @property
+    def any_memory(self) -> bool:
+        """True where memory is said of any item."""
+        return any(name == MEMORY for needs in self.kinds for name, _ in needs.amounts)
+
+
+class Resources:
+    """How much of everything there is, and how much of it is left."""
+
+    def __init__(self, limits: Mapping[str, int]) -> None:
+        self.limits = dict(limits)
+        self.left = dict(limits)
+        #: CPUs that lanes hold beyond the one that each lane with a chunk has.
+        self.more_cpus = 0
+        self._units = {name: list(range(count)) for name, count in limits.items() if name != MEMORY}
+
+    def limit_memory(self, most: int | None) -> None:
+        """So much memory there is, unless that is known already."""
+        if most is not None and MEMORY not in self.limits:
+            self.limits[MEMORY] = self.left[MEMORY] = most
+
+    def lacks(self, needs: Needs, places: int) -> frozenset[str]:
+        """What there is too little of for a lane that begins now; with so many places left, of which it takes one."""
+        left = self.left
+        lacking = {name for name, amount in needs.amounts if amount > left[name]}
+        if needs.cpus > places:
+            lacking.add("cpus")
+        return frozenset(lacking)
+
+    def has(self, needs: Needs, places: int) -> bool:
+        """True where nothing of it is lacking."""
+        return needs.cpus <= places and all(amount <= self.left[name] for name, amount in needs.amounts)
+
+    def take(self, needs: Needs, kept: Mapping[str, Sequence[int]]) -> Grant:
+        """Take that; of what is indexed those units that the lane ``kept`` from before, where they are free."""
+        self.more_cpus += needs.cpus - 1
+        units = {}
+        for name, amount in needs.amounts:
+            self.left[name] -= amount
+            if name != MEMORY:
+                units[name] = self._take_units(name, amount, kept.get(name, ()))
+        return Grant(needs, units)
+
+    def _take_units(self, name: str, amount: int, kept: Sequence[int]) -> list[int]:
+        free = self._units[name]
+        if len(kept) == amount and self.are_free(name, kept):
+            for unit in kept:
+                free.remove(unit)
+            heapq.heapify(free)
+            return list(kept)
+        return sorted(heapq.heappop(free) for _ in range(amount))
+
+    def are_free(self, name: str, units: Sequence[int]) -> bool:
+        """True where all of these units are left."""
+        return set(units) <= set(self._units[name])
+
+    def give_back(self, grant: Grant) -> None:
+        """The lane holds it no more."""
+        self.more_cpus -= grant.needs.cpus - 1
+        for name, amount in grant.needs.amounts:
+            self.left[name] += amount
+        for name, units in grant.units.items():
+            for unit in units:
+                heapq.heappush(self._units[name], unit)

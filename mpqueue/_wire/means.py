@@ -1,0 +1,16 @@
+"""The variables of the environment by which libraries are told what is theirs: CPUs and GPUs."""
+
+from __future__ import annotations
+
+#: What the numerical libraries read, while they are being imported, to know how many threads to start.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+#: What CUDA reads once, when a process first uses it, to know which GPUs there are.
+DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"

@@ -1,0 +1,144 @@
+"""What items need, with real workers: units, GPUs that a worker sees, inner threads, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import JobQueue, JobStatus, current_item
+from tests.support.results import results_of
+
+pytestmark = pytest.mark.slow
+
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+
+
+@pytest.fixture(name="queue")
+def _queue() -> Iterator[JobQueue]:
+    with JobQueue(2, resources={"gpu": 2, "license": 1, "memory": "1GB"}, gpu_env=True) as queue:
+        yield queue
+
+
+@pytest.fixture(name="module")
+def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module that asks as it is imported, once, as CUDA does."""
+    (tmp_path / "asks_at_import.py").write_text(f"import os\nseen = os.environ[{VARIABLE!r}]\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "asks_at_import"
+
+
+def seen_at_import(item: Any) -> tuple[str, list[int]]:
+    import asks_at_import  # type: ignore[import-not-found]
+
+    return asks_at_import.seen, current_item().uses.get("gpu", [])
+
+
+def test_a_worker_sees_the_gpus_of_its_items_from_its_first_import_on(queue: JobQueue, module: str) -> None:
+    """Also where it had imported the library before, for others: then it is another worker."""
+    assert results_of(queue.run(range(4), seen_at_import)) == [("", [])] * 4
+    one, both = ({"gpu": 1}, {"gpu": 2})
+    for uses in (one, both, one):
+        for seen, units in results_of(queue.run(range(6), seen_at_import, uses=uses)):
+            assert seen == ",".join(map(str, units))
+            assert len(units) == uses["gpu"]
+    mixed = queue.run(range(6), seen_at_import, uses=lambda item: {"gpu": item % 3})
+    assert [len(units) for _, units in results_of(mixed)] == [item % 3 for item in range(6)]
+    assert all(seen == ",".join(map(str, units)) for seen, units in results_of(mixed) if units)
+
+
+def test_units_are_numbered_as_the_program_sees_its_gpus(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "4,6")
+    with JobQueue(1, resources={"gpu": 2}, gpu_env=True) as queue:
+        assert results_of(queue.run(range(2), seen_at_import, uses={"gpu": 2})) == [("4,6", [0, 1])] * 2
+
+
+def test_one_unit_is_never_held_by_two(queue: JobQueue, tmp_path: Path) -> None:
+    """Each item takes a file that must not be there, and some are killed while they have it."""
+    handler = alone_in(tmp_path / "held", tmp_path / "killed")
+    job = queue.run(range(12), handler, uses={"license": 1}, timeout=60.0, max_retries=1)
+    assert job.status is JobStatus.COMPLETED, job.failures
+    assert results_of(job) == [[0]] * 12
+
+
+def alone_in(held: Path, killed: Path) -> Callable[[int], list[int]]:
+    def handler(item: int) -> list[int]:
+        mine = held.with_name(f"held-{os.getpid()}")
+        if item == 5 and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        held.mkdir()  # raises where another item has it
+        mine.touch()
+        mine.unlink()
+        held.rmdir()
+        return current_item().uses["license"]
+
+    return handler
+
+
+def threads(_: int) -> tuple[str, str]:
+    return os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]
+
+
+def test_inner_threads_follow_the_cpus_of_the_item() -> None:
+    with JobQueue(2, threads_per_worker=3) as queue:
+        job = queue.run(range(6), threads, cpus=lambda item: 1 + item % 2)
+        assert results_of(job) == [(str(3 * (1 + item % 2)),) * 2 for item in range(6)]
+        assert results_of(queue.run(range(2), threads)) == [("3", "3")] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"cpus": 3}, "cpus: expected at most 2, the queue's concurrency, got 3"),
+        ({"cpus": lambda item: item}, "cpus of item 0: expected a whole number of at least 1, got 0"),
+        (
+            {"memory": "2GB"},
+            "memory: expected at most the 1,000,000,000 bytes that the queue may use, got 2,000,000,000",
+        ),
+        ({"memory": "much"}, "memory: expected a number of bytes or a text such as"),
+        ({"uses": {"gpu": 3}}, "expected at most 2, all there are, got 3"),
+        ({"uses": {"tpu": 1}}, "expected names of the queue's resources ('gpu', 'license'), got 'tpu'"),
+        ({"uses": {"memory": 1}}, "expected names of the queue's resources"),
+        ({"uses": lambda item: {"gpu": item}}, "uses['gpu'] of item 3: expected at most 2, all there are, got 3"),
+    ],
+)
+def test_what_can_never_be_met_is_refused(queue: JobQueue, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - looked at below
+        queue.create_job("refused", range(5), threads, **options)
+    assert says in str(caught.value)
+    assert queue.get_job("refused") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "says"),
+    [
+        ({"resources": {"cpus": 4}}, ValueError, "expected no 'cpus'"),
+        ({"resources": {"gpu": -1}}, ValueError, "resources['gpu']"),
+        ({"resources": {"a gpu": 1}}, ValueError, "expected names such as"),
+        ({"resources": {"gpu": "2"}}, TypeError, "expected a whole number"),
+        ({"resources": 2}, TypeError, "expected a mapping"),
+        ({"gpu_env": True}, ValueError, "gpu_env: expected False, or a number of GPUs in resources"),
+        ({"resources": {"gpu": 1}, "gpu_env": True, "initializer": print}, ValueError, "initializer: expected None"),
+        ({"resources": {"gpu": 1}, "gpu_env": True, "preload": ["json"]}, ValueError, "preload: expected None"),
+    ],
+)
+def test_resources_that_make_no_sense_are_refused(options: dict[str, Any], kind: type[Exception], says: str) -> None:
+    with pytest.raises(kind) as caught:
+        JobQueue(1, **options)
+    assert says in str(caught.value)
+
+
+def test_an_open_job_has_values_only(queue: JobQueue) -> None:
+    with pytest.raises(ValueError, match="expected values for an open job"):
+        queue.create_job("open", range(1), threads, open=True, cpus=lambda item: 1)
+    job = queue.create_job("open", range(1), threads, open=True, uses={"license": 1})
+    run = queue.start("open")
+    queue.add_items("open", [1, 2])
+    queue.seal("open")
+    assert run.result().completed == 3
+    queue.clear_job(job.id)

@@ -1,0 +1,199 @@
+"""What items need while they run: they start while it fits, and give it back once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mpqueue._core.commands import RecycleLane, SendChunk
+from mpqueue._core.rules.needs import PASSED_SECONDS
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.needs.resources import JobNeeds, Needs, needs_of
+from mpqueue.retry import RetryPolicy
+from mpqueue.status import JobStatus
+from tests.support.auditor import Auditor
+from tests.support.fake_lanes import FakeLanes, crash, fail, hang, succeed
+from tests.support.fake_worker import Item
+
+
+def watched(lanes: int, **options: Any) -> FakeLanes:
+    fleet = FakeLanes(lanes, resources={"gpu": 2, "license": 3}, **options)
+    Auditor(fleet)
+    return fleet
+
+
+def needing(fleet: FakeLanes, items: list[Item], *kinds: Needs, of: list[int] | None = None, **options: Any) -> JobBook:
+    return fleet.job(items, needs=JobNeeds(kinds, of, memory=100), **options)
+
+
+def running(fleet: FakeLanes, job: JobBook) -> list[int]:
+    """The indices of the job's items that are on a lane."""
+    return sorted(i for lane in fleet.books.lanes for chunk in lane.chunks if chunk.job is job for i in chunk.indices)
+
+
+def left(fleet: FakeLanes) -> dict[str, int]:
+    return fleet.books.resources.left
+
+
+@pytest.mark.parametrize(
+    ("needs", "most"),
+    [
+        (needs_of(uses={"gpu": 1}), 2),
+        (needs_of(uses={"license": 2}), 1),
+        (needs_of(memory=30), 3),
+        (needs_of(cpus=2), 4),
+        (needs_of(cpus=3), 2),
+        (needs_of(cpus=8), 1),
+        (needs_of(uses={"gpu": 1, "license": 2}), 1),
+        (needs_of(), 8),
+    ],
+)
+def test_as_many_items_run_as_fit(needs: Needs, most: int) -> None:
+    fleet = watched(8)
+    job = needing(fleet, [succeed(1.0)] * 20, needs)
+    fleet.start(job)
+    fleet.run_until(0.5)
+    assert len(running(fleet, job)) == most
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.COMPLETED
+    assert left(fleet) == fleet.books.resources.limits
+
+
+def test_items_that_name_no_cpus_take_one_each_beside_those_that_do() -> None:
+    fleet = watched(4)
+    large, plain = needing(fleet, [succeed(1.0)] * 4, needs_of(cpus=3)), fleet.job([succeed(1.0)] * 4)
+    fleet.start(large, plain)
+    fleet.run_until(0.5)
+    assert len(running(fleet, large)) == len(running(fleet, plain)) == 1
+    fleet.run_until_over(large, plain)
+
+
+def test_chunks_hold_items_of_equal_needs_in_the_items_order() -> None:
+    fleet, sent = watched(2), list[tuple[int, set[int]]]()
+    kinds = [index // 50 % 2 for index in range(400)]
+    fleet.watchers.append(
+        lambda _, commands: sent.extend(
+            (command.chunk.kind, {kinds[index] for index in command.chunk.indices})
+            for command in commands
+            if isinstance(command, SendChunk)
+        )
+    )
+    job = needing(fleet, [succeed(0.001)] * 400, needs_of(), needs_of(uses={"gpu": 1}), of=kinds)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert all(found == {kind} for kind, found in sent)
+    assert len(sent) < 80, "they travel together all the same"
+
+
+def test_small_items_pass_a_large_one_but_not_for_ever() -> None:
+    """Each second two of the small ones end, never at the same moment: without a limit both units are never free."""
+    fleet = watched(4)
+    small = needing(fleet, [succeed(1.5)] + [succeed(1.0)] * 100, needs_of(uses={"gpu": 1}))
+    fleet.start(small)
+    fleet.run_until(0.5)
+    large = needing(fleet, [succeed(1.0)], needs_of(uses={"gpu": 2}))
+    fleet.start(large)
+    fleet.run_until(0.5 + PASSED_SECONDS - 0.1)
+    assert small.completed >= 6, "some passed it"
+    assert not large.completed
+    fleet.run_while(lambda: not running(fleet, large), limit=2.0)
+    fleet.run_until_over(large, small)
+
+
+def test_what_is_passed_takes_only_what_it_lacks() -> None:
+    """Items that need none of it go on while the first in line waits."""
+    fleet = watched(4)
+    holder = needing(fleet, [succeed(60.0)], needs_of(uses={"gpu": 1}))
+    other = needing(fleet, [succeed(0.5)] * 300, needs_of(uses={"license": 1}))
+    large = needing(fleet, [succeed(1.0)], needs_of(uses={"gpu": 2}))
+    fleet.start(holder, other, large)
+    fleet.run_until(PASSED_SECONDS + 10.0)
+    before = other.completed
+    fleet.run_until(PASSED_SECONDS + 20.0)
+    assert other.completed - before > 40
+    fleet.run_until_over(holder, large, other)
+
+
+def test_a_lower_priority_never_holds_up_a_higher_one() -> None:
+    fleet = watched(4)
+    urgent = needing(fleet, [succeed(1.3), *[succeed(1.0)] * 40], needs_of(uses={"gpu": 1}), priority=1)
+    large = needing(fleet, [succeed(1.0)], needs_of(uses={"gpu": 2}))
+    fleet.start(urgent, large)
+    fleet.run_until_over(urgent, large)
+    assert fleet.now < 24.0, "two at a time, all the way"
+
+
+def test_the_large_kind_of_one_job_has_its_turn_too() -> None:
+    fleet = watched(2)
+    of = [1 if index == 3 else 0 for index in range(400)]
+    job = needing(fleet, [succeed(0.1)] * 400, needs_of(), needs_of(cpus=2), of=of)
+    fleet.start(job)
+    fleet.run_while(lambda: 3 not in running(fleet, job), limit=PASSED_SECONDS + 1.0)
+    fleet.run_until_over(job)
+
+
+@pytest.mark.parametrize("item", [crash(0.1), fail(0.1), hang()])
+def test_whatever_ends_an_item_gives_back_what_it_held_once(item: Item) -> None:
+    fleet = watched(3)
+    job = needing(
+        fleet, [item, succeed(0.1), item], needs_of(2, 40, {"gpu": 1}), timeout=1.0, retry=RetryPolicy(max_retries=1)
+    )
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert (job.completed, job.failed) == (1, 2)
+    assert left(fleet) == fleet.books.resources.limits
+
+
+def test_a_killed_job_holds_its_units_until_its_workers_are_dead() -> None:
+    fleet = watched(3, kill_seconds=2.0)
+    job = needing(fleet, [hang()] * 2, needs_of(uses={"gpu": 1}), timeout=60.0)
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.cancel(job, kill=True)
+    fleet.advance(1.0)
+    assert left(fleet)["gpu"] == 0
+    fleet.run_until_over(job)
+    assert left(fleet)["gpu"] == 2
+
+
+def test_units_are_told_apart() -> None:
+    fleet = watched(4)
+    job = needing(fleet, [succeed(1.0)] * 2, needs_of(uses={"gpu": 1}))
+    fleet.start(job)
+    fleet.run_until(0.5)
+    grants = [lane.grant for lane in fleet.books.lanes if lane.grant is not None]
+    assert sorted(grant.units["gpu"][0] for grant in grants) == [0, 1]
+
+
+def test_more_cpus_than_are_left_after_a_resize_is_all_there_are() -> None:
+    fleet = watched(4)
+    job = needing(fleet, [succeed(0.5)] * 6, needs_of(cpus=4))
+    fleet.start(job)
+    fleet.run_until(0.7)
+    fleet.resize(2)
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.COMPLETED
+
+
+# -- workers that see only what they were told of ----------------------------------------------------------------------
+
+
+def test_a_lane_keeps_its_device_so_that_no_worker_is_replaced() -> None:
+    fleet = watched(4, device="gpu")
+    job = needing(fleet, [succeed(0.3)] * 30, needs_of(uses={"gpu": 1}))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert not fleet.counts[RecycleLane]
+
+
+def test_a_worker_that_ran_anything_before_is_replaced_before_it_gets_a_device() -> None:
+    fleet = watched(1, device="gpu")
+    plain = fleet.job([succeed(0.1)] * 3)
+    fleet.start(plain)
+    fleet.run_until_over(plain)
+    job = needing(fleet, [succeed(0.1)] * 3, needs_of(uses={"gpu": 1}), needs_of(uses={"gpu": 2}), of=[0, 1, 0])
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert job.completed == 3
+    assert 2 <= fleet.counts[RecycleLane] <= 3, "one unit, both, and perhaps one again"
