@@ -32,7 +32,7 @@ class LentSegments(SegmentStore):
 
     def sent(self, chunk: int, packed: Packed | Sequence[Passed]) -> None:
         """These results go home with a report on that chunk."""
-        for one in all_of(packed):
+        for one in [packed] if isinstance(packed, Packed) else all_of(packed):
             if one.segment is not None:
                 self._chunk_of[one.segment.serial] = chunk
 

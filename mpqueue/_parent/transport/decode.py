@@ -198,7 +198,9 @@ def _yielded(results: list[Any], positions: Sequence[int]) -> dict[int, int]:
 
 def _size_beside(results: Packed | Sequence[Passed]) -> int:
     """Bytes of the results that are in segments."""
-    return sum(one.size - len(one.data) for one in all_of(results) if one.segment is not None)
+    if isinstance(results, Packed):
+        return results.size - len(results.data)
+    return sum(one.size - len(one.data) for one in all_of(results))
 
 
 def _unreadable(error: BaseException) -> Failure:

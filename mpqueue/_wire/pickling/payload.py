@@ -57,6 +57,8 @@ class Packed(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes, all told."""
+        if self.segment is None:
+            return len(self.data)
         beside = sum(size for _, size in self.spans) + (0 if self.body is None else self.body[1])
         return len(self.data) + beside
 
