@@ -6,6 +6,7 @@ to a file of the handler's. So a worker looks at a number before it writes there
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
 import fcntl
@@ -146,6 +147,28 @@ def _refuse_to_reopen(fd: int, flags: int) -> int:
 #: Open anew what is open under a number, with flags of its own, whether or not it has a name: unlike a duplicate it is
 #: an open file of its own, with its own offset and modes. Private to this process. Raises OSError where that can't be.
 reopen = choose(linux=_reopen_by_proc, posix=_refuse_to_reopen)
+
+
+def receive(end: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """One message of that size at most, and the descriptor that came with it, if any, private to this process.
+
+    Raises OSError: `EMFILE` where there was no room for one.
+    """
+    data, ancillary, flags, _ = end.recvmsg(size, socket.CMSG_SPACE(4), _KEEP_PRIVATE)
+    received = array.array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            received.frombytes(content[: len(content) - len(content) % received.itemsize])
+    if flags & socket.MSG_CTRUNC and not received:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    descriptors = received.tolist()
+    for fd in descriptors if not _KEEP_PRIVATE else ():
+        os.set_inheritable(fd, False)
+    return data, descriptors
+
+
+#: Has the system make private what is received; 0 where it can't.
+_KEEP_PRIVATE: int = choose(linux=getattr(socket, "MSG_CMSG_CLOEXEC", 0), posix=0)
 
 
 def message_pair() -> tuple[socket.socket, socket.socket]:

@@ -63,7 +63,7 @@ file_system_of = choose(linux=_by_mount, posix=_do_not_know)
 
 def _allocate(fd: int, first: int, count: int) -> None:
     try:
-        os.posix_fallocate(fd, first, count)
+        os.posix_fallocate(fd, first, count)  # type: ignore[attr-defined,unused-ignore]
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # this file system can't tell
             raise

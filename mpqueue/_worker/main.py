@@ -192,6 +192,7 @@ def receive(data: bytes) -> Answer:
         here = station.here()
         assert here is not None, "frames are received in workers only"
         signals.install()
-        segments.ask_writer = Asking(here.asking).ask
+        asking = Asking(here.asking)
+        segments.ask_writer, segments.hand_over = asking.ask, asking.hand_over
         _worker = Worker(take_seat(here, shares_memory=True))
     return _worker.receive(data)

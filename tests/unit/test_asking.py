@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from mpqueue._engines.loky.answering import Answering
+from mpqueue._engines.loky.answering import MOST_UNREAD, Answering
+from mpqueue._os.memory import memory_files
 from mpqueue._parent.inbox import Inbox
-from mpqueue._wire.memory import asking
+from mpqueue._wire.memory import asking, segments
 from mpqueue._wire.memory.asking import Asking, Key
-from mpqueue._wire.memory.segments import Segment, SegmentRef
+from mpqueue._wire.memory.handed_over import HandedName, handed_over
+from mpqueue._wire.memory.segments import Segment, SegmentGoneError, SegmentRef, SegmentStore, view
 
 
 @pytest.fixture
@@ -128,3 +130,57 @@ def test_where_a_handler_has_put_something_else_in_the_socket_s_place_nothing_is
         mine.recv(1)
     for one in (mine, theirs, worker._socket):
         one.close()
+
+
+def test_what_a_worker_hands_over_is_taken_once_and_what_nobody_takes_is_closed(
+    answering: Answering, lent: tuple[Segment, SegmentRef]
+) -> None:
+    segment, ref = lent
+    worker = Asking(answering.worker_end)
+    name = HandedName("0123456789abcdef", ref.serial, ref.inode)
+    begun = len(os.listdir("/proc/self/fd"))
+    for serial in range(MOST_UNREAD + 10):
+        worker.hand_over(ref._replace(path=name.process, serial=serial), segment._fd)
+        answering.look()
+    assert len(os.listdir("/proc/self/fd")) == begun + MOST_UNREAD
+    worker.hand_over(ref._replace(path=name.process), segment._fd)
+    fd = handed_over.take(name, again=True)  # looks by itself
+    assert fd is not None
+    os.close(fd)
+    fd = handed_over.take(name)
+    assert fd is not None
+    assert os.pread(fd, 100, 0) == b"content"
+    os.close(fd)
+    assert handed_over.take(name) is None
+    worker._socket.send(asking.encode_gift(name))  # with no descriptor
+    answering.close()
+    assert len(os.listdir("/proc/self/fd")) == begun - 1
+    worker._socket.close()
+
+
+def test_where_segments_have_no_name_the_reader_copies_what_it_is_handed_and_the_writer_fills_it_again(
+    answering: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "CAN_BE_OPENED_BY_OTHERS", False)
+    monkeypatch.setattr(segments, "make_sealable", memory_files._make_temporary)
+    worker = Asking(answering.worker_end)
+    monkeypatch.setattr(segments, "hand_over", worker.hand_over)
+    store = SegmentStore()
+    first, _ = store.lend([memoryview(b"first")])
+    back: list[int] = []
+    for ref in (first, first._replace(path="another process!")):
+        monkeypatch.setattr(segments, "process_name", lambda: "this process....")
+        if ref is first:  # as its own, without a hand-over
+            monkeypatch.setattr(segments, "process_name", lambda: first.path)
+        else:
+            worker.hand_over(ref, segments._descriptors[ref.serial])
+        found = view(ref, back.append)
+        assert bytes(found[:5]) == b"first"
+        found[:5] = b"mine."
+    assert back == [first.serial] * 2
+    store.take_back([first.serial])
+    second, _ = store.lend([memoryview(b"second")])
+    assert (second.serial, bytes(view(second)[:6])) == (first.serial, b"second")
+    with pytest.raises(SegmentGoneError, match="has not handed it over"):
+        view(second._replace(path="a third process."))
+    worker._socket.close()

@@ -1,4 +1,4 @@
-"""The parent's end of `mpqueue._wire.memory.asking`: hands segments over to a worker that can't open them by name."""
+"""The parent's end of `mpqueue._wire.memory.asking`: gives a worker segments that it can't open, and takes its own."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ import contextlib
 import os
 import socket
 import threading
+from collections import deque
 
-from mpqueue._os.descriptors import message_pair
+from mpqueue._os.descriptors import close_all, message_pair
+from mpqueue._os.memory.memory_files import CAN_BE_OPENED_BY_OTHERS
 from mpqueue._parent.inbox import Inbox
 from mpqueue._wire.memory import asking
-from mpqueue._wire.memory.segments import reopen
+from mpqueue._wire.memory.handed_over import HandedName, handed_over
+from mpqueue._wire.memory.segments import own_descriptor, reopen
+
+#: Segments that a worker has handed over and that nobody has read yet: with more of them the oldest goes.
+MOST_UNREAD = 256
 
 #: Questions that are answered at a time, between two messages of the coordinator.
 AT_A_TIME = 16
@@ -28,10 +34,12 @@ class Answering:
         self._fd = self._socket.fileno()
         self._lock = threading.Lock()  # held while the descriptor is used: it must not be another's by then
         self._closed = False
+        self._handed: deque[HandedName] = deque()
 
     def open(self) -> None:
         """From now on look for questions."""
-        self._inbox.watch(self._fd, self._ready)
+        self._inbox.watch(self._fd, self.look)
+        handed_over.add_source(self)
 
     def close(self) -> None:
         """Look no more."""
@@ -40,15 +48,18 @@ class Answering:
                 self._closed = True
                 self._inbox.forget(self._fd)
                 self._socket.close()
+                handed_over.drop(self._handed)
 
-    def _ready(self) -> None:
-        """On the inbox's thread."""
+    def look(self) -> None:
+        """Read what the worker has sent. On the inbox's thread, or on one that misses what was handed over."""
         with self._lock:
             try:
                 for _ in range(0 if self._closed else AT_A_TIME):
                     data, descriptors = asking.receive(self._socket)
-                    for fd in descriptors:  # nothing is to be had from a worker here
-                        os.close(fd)
+                    name = asking.decode_gift(data)
+                    if name is not None and descriptors:
+                        self._keep(name, descriptors.pop())
+                    close_all(*descriptors)
                     if not data:
                         self._inbox.forget(self._fd)
                         return
@@ -59,16 +70,23 @@ class Answering:
                 if self._socket.fileno() >= 0:
                     self._inbox.forget(self._fd)
 
+    def _keep(self, name: HandedName, fd: int) -> None:
+        handed_over.put(name, fd)
+        self._handed.append(name)
+        if len(self._handed) > MOST_UNREAD:
+            handed_over.drop([self._handed.popleft()])
+
     def _answer(self, data: bytes) -> None:
         key = asking.decode(data)
         if key is None:
             return
-        fd = reopen(*key)
+        # What can't be opened anew is shared, and takes no descriptor here.
+        fd = reopen(*key) if CAN_BE_OPENED_BY_OTHERS else own_descriptor(*key)
         with contextlib.suppress(OSError):  # no room: it does not read what it has asked for
             if fd is None:
                 self._socket.send(data)
             else:
                 rights = array.array("i", [fd])
                 self._socket.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-        if fd is not None:
+        if fd is not None and CAN_BE_OPENED_BY_OTHERS:
             os.close(fd)

@@ -1,7 +1,8 @@
 """Unnamed files in memory, which a process shares with those that inherit or are handed a descriptor of them.
 
 On Linux a memfd: it does not count against the size of /dev/shm, can be opened by its path below ``/proc``, and can be
-sealed. The portable form is a temporary file without a name; it can't be opened by others, nor sealed.
+sealed. The portable form is a temporary file without a name: it can't be sealed, and others read it by a descriptor
+that they are handed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 
 from mpqueue._os.system import IS_LINUX, choose
 
-#: Whether a file can be opened by its path in other processes, and sealed: else big data goes through pipes.
+#: Whether a file can be opened by its path in other processes, and sealed.
 CAN_BE_OPENED_BY_OTHERS: bool = IS_LINUX and hasattr(os, "memfd_create")  # a Python built for an old glibc has it not
 
 #: Of Linux; the module `fcntl` has no names for them, in some versions.
@@ -56,13 +57,14 @@ class SharedFile:
 
 def _make_memfd(label: str) -> int:
     try:
-        return os.memfd_create(f"mpqueue-{label}", os.MFD_CLOEXEC)
+        fd: int = os.memfd_create(f"mpqueue-{label}", os.MFD_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
     except AttributeError:
         return _make_temporary(label)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
             raise
         return _make_temporary(label)
+    return fd
 
 
 def _make_temporary(label: str) -> int:
@@ -74,17 +76,26 @@ def _make_temporary(label: str) -> int:
 make_file = choose(linux=_make_memfd, posix=_make_temporary)
 
 
-def make_sealable(label: str) -> int:
-    """The descriptor of one that can be sealed. Raises OSError; only where `CAN_BE_OPENED_BY_OTHERS`."""
-    return os.memfd_create(f"mpqueue-{label}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def _make_sealable_memfd(label: str) -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING  # type: ignore[attr-defined,unused-ignore]
+    fd: int = os.memfd_create(f"mpqueue-{label}", flags)  # type: ignore[attr-defined,unused-ignore]
+    return fd
 
 
-def seal(fd: int) -> None:
-    """From now on its size stays, and it is written only through mappings that are there. Raises OSError (Linux < 5.1).
-
-    For one made by `make_sealable`.
-    """
+def _seal_memfd(fd: int) -> None:
     fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_SHRINK | _SEAL_GROW | _SEAL_FUTURE_WRITE)
+
+
+def _seal_nothing(fd: int) -> None:
+    raise OSError(errno.ENOTSUP, f"this system can't seal what is open under {fd}")
+
+
+#: As `make_file`: one that can be sealed, where `CAN_BE_OPENED_BY_OTHERS`.
+make_sealable = _make_sealable_memfd if CAN_BE_OPENED_BY_OTHERS else _make_temporary
+
+#: From now on the size of a file by `make_sealable` stays, and it is written only through mappings that are there.
+#: Raises OSError where that can't be had (Linux before 5.1, other systems).
+seal = _seal_memfd if CAN_BE_OPENED_BY_OTHERS else _seal_nothing
 
 
 def _path_in_proc(fd: int) -> str:

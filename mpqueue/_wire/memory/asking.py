@@ -7,11 +7,12 @@ is handed over needs no such right. That costs a question and an answer, so it i
 A question is a key: which segment. The answer is the same key, with a descriptor where the parent still has the
 segment. They go over a socket of their own, from and to any thread of the worker; in the parent the coordinator
 answers. What else a handler writes there is not a key, and ignored.
+
+Where no segment has a name, the worker hands its own over by the same socket, before the message that names it.
 """
 
 from __future__ import annotations
 
-import array
 import errno
 import os
 import socket
@@ -19,10 +20,14 @@ import struct
 import threading
 from typing import NamedTuple
 
+from mpqueue._os import descriptors
+from mpqueue._wire.memory.handed_over import HandedName
 from mpqueue._wire.memory.segments import PATIENCE, SegmentRef
 
 _KEY = struct.Struct("=4sQQ")
 _MAGIC = b"mpq?"
+_GIFT = struct.Struct("=4s16sQQ")
+_GIFT_MAGIC = b"mpq!"
 
 #: Answers to earlier questions that are skipped.
 _SKIPPED = 64
@@ -48,16 +53,22 @@ def decode(data: bytes) -> Key | None:
     return Key(serial, inode) if magic == _MAGIC else None
 
 
+def encode_gift(name: HandedName) -> bytes:
+    """What is sent with the descriptor of that segment."""
+    return _GIFT.pack(_GIFT_MAGIC, name.process.encode("ascii"), name.serial, name.inode)
+
+
+def decode_gift(data: bytes) -> HandedName | None:
+    """Which segment's descriptor came with it; None where it is something else."""
+    if len(data) != _GIFT.size:
+        return None
+    magic, process, serial, inode = _GIFT.unpack(data)
+    return HandedName(process.decode("ascii", "replace"), serial, inode) if magic == _GIFT_MAGIC else None
+
+
 def receive(end: socket.socket) -> tuple[bytes, list[int]]:
-    """One message, and the descriptors that came with it. Raises OSError: `EMFILE` where there was no room for one."""
-    data, ancillary, flags, _ = end.recvmsg(_KEY.size + 1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
-    received = array.array("i")
-    for level, kind, content in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            received.frombytes(content[: len(content) - len(content) % received.itemsize])
-    if flags & socket.MSG_CTRUNC and not received:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    return data, received.tolist()
+    """See `descriptors.receive`: what is longer is none of these messages."""
+    return descriptors.receive(end, _GIFT.size + 1)
 
 
 class Asking:
@@ -85,15 +96,26 @@ class Asking:
                     raise
                 return None
 
+    def hand_over(self, ref: SegmentRef, fd: int) -> None:
+        """Send a segment of this process's to the parent. Raises OSError where that can't be done."""
+        if os.getpid() != self._process:
+            raise OSError(errno.EPERM, "a fork of a worker has nothing to hand over")
+        with self._lock:
+            if not self._is_ours():
+                raise OSError(errno.EBADF, "a handler has closed the socket to the parent")
+            socket.send_fds(self._socket, [encode_gift(HandedName(ref.path, ref.serial, ref.inode))], [fd])
+
+    def _is_ours(self) -> bool:
+        """A handler may have closed it, and have something of its own under this number."""
+        return os.fstat(self._socket.fileno()).st_ino == self._inode
+
     def _answer(self, key: bytes) -> int | None:
-        # A handler may have closed it, and have something of its own under this number.
-        if os.fstat(self._socket.fileno()).st_ino != self._inode:
+        if not self._is_ours():
             return None
         self._socket.send(key)
         for _ in range(_SKIPPED):
-            data, descriptors = receive(self._socket)
+            data, received = receive(self._socket)
             if data == key:
-                return descriptors[0] if descriptors else None
-            for fd in descriptors:
-                os.close(fd)
+                return received[0] if received else None
+            descriptors.close_all(*received)
         return None

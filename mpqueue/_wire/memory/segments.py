@@ -21,7 +21,10 @@ handlers            the caller of `create_job`  every worker that needs them
 A segment is a memfd: it has no name, so nothing can be left behind by whatever death, and it does not count against
 the size of /dev/shm. The other side opens it through ``/proc``. It is first filled by ``write``, which reports a full
 memory as an error where a mapping would kill the process; later through a mapping, at 7 GB/s where ``write`` does 4.5.
-Where there are no memfds, everything goes through the pipe.
+
+Where files in memory have no path (elsewhere than on Linux), a segment is handed over: its writer sends a descriptor,
+see `mpqueue._wire.memory.asking`. It can't be sealed there either, and the system does not say who maps it: so its
+reader copies what is in there, and then it may be filled again.
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ from mpqueue._os.descriptors import reopen as open_anew
 from mpqueue._os.memory.leases import is_open_once, leases_tell, make_leasable
 from mpqueue._os.memory.mappings import map_file, populate, room
 from mpqueue._os.memory.memory_files import CAN_BE_OPENED_BY_OTHERS, make_sealable, path_of, seal
+from mpqueue._os.process.process_identity import process_name
+from mpqueue._wire.memory.handed_over import HandedName, handed_over
 
 log = logging.getLogger("mpqueue")
 
@@ -64,14 +69,13 @@ PIECE = 8 << 20
 #: Seconds that a reader waits for a descriptor to open a segment with, and between two tries: nobody tells of one.
 PATIENCE, PAUSE = 10.0, 0.02
 
-AVAILABLE = CAN_BE_OPENED_BY_OTHERS
 _serials = itertools.count(1)
 
 
 class SegmentRef(NamedTuple):
     """A segment's name in a message: good while its writer holds it open."""
 
-    path: str
+    path: str  #: where it can't be opened by one, the name of its process: see `process_identity`
     serial: int
     size: int
     inode: int  #: tells it from whatever else is found under this path
@@ -106,6 +110,14 @@ def _ask_nobody(_: SegmentRef) -> int | None:
 #: How a segment is had that can't be opened by its name: a descriptor, or None. Set in workers.
 ask_writer: Callable[[SegmentRef], int | None] = _ask_nobody
 
+
+def _hand_nothing_over(_: SegmentRef, __: int) -> None:
+    """It can be opened by its name, or is asked for."""
+
+
+#: How a worker hands a segment over that it has written, with its descriptor. Raises OSError. Set in workers.
+hand_over: Callable[[SegmentRef, int], None] = _hand_nothing_over
+
 #: The descriptors of this process's segments, by serial.
 _descriptors: dict[int, int] = {}
 
@@ -121,7 +133,7 @@ class Segment:
         self._is_populated = False  #: our mapping has pages
         self.serial = next(_serials)
         self.capacity = 0
-        self._path = path_of(self._fd)
+        self._path = path_for_others(self._fd)
         self._inode = os.fstat(self._fd).st_ino
         _descriptors[self.serial] = self._fd
         self._memory: Any = None  #: our own mapping, the only way to write to it once it is sealed
@@ -146,8 +158,14 @@ class Segment:
         if not self.capacity:
             os.ftruncate(self._fd, size)
             self.capacity = size
-            self._seal()
+            if CAN_BE_OPENED_BY_OTHERS:
+                self._seal()
         return SegmentRef(self._path, self.serial, size, self._inode)
+
+    def hand_over(self, ref: SegmentRef) -> None:
+        """Send it to its reader, where that can't open it. Raises OSError."""
+        if not CAN_BE_OPENED_BY_OTHERS:
+            hand_over(ref, self._fd)
 
     def _seal(self) -> None:
         """From now on nothing is written by the descriptor, which a handler may have hit upon: only by our mapping.
@@ -173,8 +191,10 @@ class Segment:
     def is_unshared(self) -> bool:
         """True if no process maps this segment or has it open, apart from this one to write; false if in doubt. 3 us.
 
-        The kernel knows, see `mpqueue._os.memory.leases`.
+        The kernel knows, see `mpqueue._os.memory.leases`. What was copied nobody maps.
         """
+        if not CAN_BE_OPENED_BY_OTHERS:
+            return _is_segment(self._fd, self._inode)
         if not leases_tell() or not _is_segment(self._fd, self._inode):  # a handler may have closed it, or more
             return False
         if not self._can_be_leased:
@@ -192,6 +212,11 @@ class Segment:
     __del__ = close
 
 
+def path_for_others(fd: int) -> str:
+    """What is to be the path in the name of a segment."""
+    return path_of(fd) if CAN_BE_OPENED_BY_OTHERS else process_name()
+
+
 def enter(fd: int) -> int:
     """Others may ask for this descriptor of a segment, under the serial that is returned, until `strike_out`."""
     serial = next(_serials)
@@ -202,6 +227,12 @@ def enter(fd: int) -> int:
 def strike_out(serial: int) -> None:
     """Nobody may ask for it any more."""
     _descriptors.pop(serial, None)
+
+
+def own_descriptor(serial: int, inode: int) -> int | None:
+    """That of this process's segment itself; None where there is no such segment any more."""
+    fd = _descriptors.get(serial)
+    return fd if fd is not None and _is_segment(fd, inode) else None
 
 
 def reopen(serial: int, inode: int) -> int | None:
@@ -274,6 +305,7 @@ class SegmentStore:
         offsets, size = layout(buffers)
         segment = self._take(size)
         ref = segment.fill(buffers, offsets, size)
+        segment.hand_over(ref)
         with self._lock:
             self._lent[segment.serial] = segment
         return ref, offsets
@@ -395,23 +427,26 @@ spare = Spare()
 os.register_at_fork(after_in_child=spare.forget_all)
 
 
-def view(ref: SegmentRef, on_free: Callable[[int], object] | None = None) -> memoryview:
-    """The reader's side: the segment as writable memory of one's own.
+def view(
+    ref: SegmentRef, on_free: Callable[[int], object] | None = None, begin: int = 0, end: int | None = None
+) -> memoryview:
+    """The reader's side: the segment, or a part of it, as writable memory of one's own.
 
     When the last view of it is gone it is unmapped, and ``on_free`` is called with its serial, on whatever thread drops
-    that view. Where this process has many mappings, the segment is copied, and free at once.
+    that view. Where this process has many mappings, or was handed the segment, it is copied, and free at once.
 
     Raises `SegmentGoneError`, or OSError where it can't be opened or read. Where this process has no descriptor left
     it waits for one, `PATIENCE` seconds at most: nothing is wrong with what is in there.
     """
     free = None if on_free is None else functools.partial(on_free, ref.serial)
-    fd = open_to_read(ref)
+    fd = open_to_read(ref, again=on_free is None)
     try:
-        memory = map_file(ref.size, mmap.MAP_PRIVATE, fd, free) if room.is_left() else None
+        may_map = CAN_BE_OPENED_BY_OTHERS and room.is_left()
+        memory = map_file(ref.size, mmap.MAP_PRIVATE, fd, free) if may_map else None
         if memory is not None:
-            return memoryview(memory).cast("B")
-        copy = memoryview(bytearray(ref.size))
-        _read_all(fd, copy)
+            return memoryview(memory).cast("B")[begin:end]
+        copy = memoryview(bytearray((ref.size if end is None else end) - begin))
+        _read_all(fd, copy, begin)
     finally:
         os.close(fd)
     if free is not None:
@@ -419,34 +454,39 @@ def view(ref: SegmentRef, on_free: Callable[[int], object] | None = None) -> mem
     return copy
 
 
-def _read_all(fd: int, memory: memoryview) -> None:
+def _read_all(fd: int, memory: memoryview, begin: int) -> None:
     """Fill the memory, in pieces: one call returns 2 GB at most."""
     offset = 0
     while offset < memory.nbytes:
-        count = os.preadv(fd, [memory[offset : offset + PIECE]], offset)
+        count = os.preadv(fd, [memory[offset : offset + PIECE]], begin + offset)
         if not count:
             raise OSError(errno.EIO, "a segment is shorter than it should be")
         offset += count
 
 
-def open_to_read(ref: SegmentRef) -> int:
-    """A descriptor of somebody else's segment, to be closed by the caller. Raises and waits as `view` does."""
+def open_to_read(ref: SegmentRef, *, again: bool = False) -> int:
+    """A descriptor of somebody else's segment, to be closed by the caller. Raises and waits as `view` does.
+
+    ``again``: nobody is told that it is free yet, so it may be opened once more.
+    """
     for _ in range(int(PATIENCE / PAUSE)):
         try:
-            return _open(ref)
+            return _open(ref, again)
         except OSError as error:
             if error.errno not in _PASSES:
                 raise
         threading.Event().wait(PAUSE)
-    return _open(ref)
+    return _open(ref, again)
 
 
 #: Errors of what may work in a moment.
 _PASSES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 
 
-def _open(ref: SegmentRef) -> int:
+def _open(ref: SegmentRef, again: bool) -> int:
     """By its name, where that leads to it; else from its writer."""
+    if not CAN_BE_OPENED_BY_OTHERS:
+        return _checked(_handed(ref, again), ref, "is gone, or has not handed it over to this process")
     why = None
     try:
         # Where the name leads to something else, opening that must not wait for anybody, nor become our terminal.
@@ -460,9 +500,23 @@ def _open(ref: SegmentRef) -> int:
         fd = None
     if fd is None:
         fd = ask_writer(ref)
+    return _checked(
+        fd, ref, "is gone, or has other rights than this process" if why is None else f"can't be reached: {why}"
+    )
+
+
+def _handed(ref: SegmentRef, again: bool) -> int | None:
+    """Our own, or one that a worker has sent, or one that the parent has."""
+    if ref.path == process_name():
+        own = own_descriptor(ref.serial, ref.inode)
+        return None if own is None else os.dup(own)
+    fd = handed_over.take(HandedName(ref.path, ref.serial, ref.inode), again=again)
+    return ask_writer(ref) if fd is None else fd
+
+
+def _checked(fd: int | None, ref: SegmentRef, why: str) -> int:
     if fd is None:
-        reason = "is gone, or has other rights than this process" if why is None else f"can't be reached: {why}"
-        raise SegmentGoneError(errno.ENOENT, f"the writer of a segment {reason}", ref.path)
+        raise SegmentGoneError(errno.ENOENT, f"the writer of a segment {why}", ref.path)
     if not _is_segment(fd, ref.inode):
         os.close(fd)
         raise SegmentGoneError(errno.ENOENT, "a segment is not what it should be", ref.path)

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from mpqueue._wire.memory.segments import (
-    AVAILABLE,
     BIG,
     CommonSegment,
     Part,
@@ -61,6 +60,12 @@ class Packed(NamedTuple):
             return len(self.data)
         beside = sum(size for _, size in self.spans) + (0 if self.body is None else self.body[1])
         return len(self.data) + beside
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Where in its segment it begins and ends: others may be in there too."""
+        spans = self.spans if self.body is None else (*self.spans, self.body)
+        return min(at for at, _ in spans), max(at + size for at, size in spans)
 
 
 def dump(obj: Any, store: SegmentStore | None = None) -> Packed:
@@ -195,9 +200,14 @@ def _unpacked(packed: Packed, on_free: Callable[[int], object] | None) -> tuple[
     """The pickle, and the buffers beside it."""
     if packed.segment is None:
         return packed.data, []
-    memory = view(packed.segment, on_free)
-    data = packed.data if packed.body is None else memory[packed.body[0] : packed.body[0] + packed.body[1]]
-    return data, [memory[at : at + size] for at, size in packed.spans]
+    begin, end = packed.extent
+    memory = view(packed.segment, on_free, begin, end)
+    data = packed.data if packed.body is None else _cut(memory, begin, *packed.body)
+    return data, [_cut(memory, begin, *span) for span in packed.spans]
+
+
+def _cut(memory: memoryview, begin: int, at: int, size: int) -> memoryview:
+    return memory[at - begin : at - begin + size]
 
 
 def load_home(packed: Packed, on_free: Callable[[int], object] | None = None) -> Any:
@@ -232,7 +242,7 @@ def _fill_new_class(fill: Callable[..., Any], kind: type, state: tuple[dict[str,
 
 
 def _dump(into: Into, obj: Any, lend: Lend | None) -> Packed:
-    if lend is None or not AVAILABLE:
+    if lend is None:
         return _whole(into, obj)
     buffers = Buffers()
     data = into(obj, buffers)
