@@ -17,16 +17,13 @@ from mpqueue._os.process.process_handle import LinuxProcess, PosixProcess, Proce
 from mpqueue._os.process.process_identity import process_name
 from mpqueue._os.process.process_signals import signal_name
 from tests.support.programs import is_running
+from tests.support.systems import LINUX_ONLY
 from tests.support.waiting import wait_until
 
 FORMS = pytest.mark.parametrize(
     "form",
     [
-        pytest.param(
-            lambda pid, _: LinuxProcess(pid),
-            id="linux",
-            marks=pytest.mark.skipif(sys.platform != "linux", reason="a form for Linux"),
-        ),
+        pytest.param(lambda pid, _: LinuxProcess(pid), id="linux", marks=LINUX_ONLY),
         pytest.param(PosixProcess, id="posix"),
     ],
 )
@@ -107,19 +104,48 @@ def test_of_a_process_that_is_gone_there_is_no_handle_without_a_sentinel() -> No
         process_handle.open_process(process.pid)
 
 
+def test_a_guard_is_no_child_that_a_handler_could_wait_for() -> None:
+    """It ends with the group, which is that of a process of its own here."""
+    leash = parent_death.Leash()
+    program = (
+        "import os\n"
+        "from mpqueue._os.process import parent_death\n"
+        "os.setsid()\n"
+        f"assert parent_death._hold_by_guard({leash.worker_end})\n"
+        "try:\n    os.wait()\nexcept ChildProcessError:\n    print('none', flush=True)\n"
+        "os.read(0, 1)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[leash.worker_end]
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"none\n"
+        leash.pull()
+        assert process.wait(30) == -signal.SIGKILL
+    leash.close()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["_hold_by_kernel", "_hold_by_nobody"])
+@pytest.mark.parametrize(
+    ("form", "deed"),
+    [
+        pytest.param("parent_death._hold_by_kernel", "handlers.hang_holding_gil(0)", id="kernel", marks=LINUX_ONLY),
+        pytest.param("parent_death._hold_by_guard", "handlers.hang_holding_gil(0)", id="guard"),
+        pytest.param("lambda leash: False", "child.wait()", id="thread"),
+    ],
+)
 @pytest.mark.parametrize("way", ["pull", "close"])
-def test_a_leash_ends_a_worker_and_its_group_by_either_form(form: str, way: str) -> None:
+def test_a_leash_ends_a_worker_and_its_group_by_each_form(form: str, deed: str, way: str) -> None:
     leash = parent_death.Leash()
     program = (
         "import os, subprocess, sys\n"
         "from mpqueue._os.process import parent_death\n"
-        f"parent_death.hold_leash = parent_death.{form}\n"
+        "from tests.support import handlers\n"
+        f"parent_death.hold_leash = {form}\n"
         f"parent_death.follow_parent({os.getpid()}, {leash.worker_end})\n"
         "child = subprocess.Popen(['sleep', '300'])\n"
         "print(child.pid, flush=True)\n"
-        "child.wait()\n"
+        f"{deed}\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, pass_fds=[leash.worker_end]

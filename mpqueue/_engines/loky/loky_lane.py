@@ -386,6 +386,7 @@ class LokyLane:
         """Let go of the executor of a dead worker, whatever its thread is stuck in; returns the exit code, if known."""
         self._executor.shutdown(wait=False, kill_workers=True)
         self._executor = None
+        self.worker.await_last_moments(lambda: self._process.exitcode is not None or self.worker.is_reaped())
         exitcode = self._process.exitcode if exitcode is None else exitcode
         if self._process.exitcode is None and self.worker.is_reaped():
             # By somebody else, so multiprocessing would never hear of it and keep the process for ever.

@@ -3,8 +3,9 @@
 The worker asks the kernel for SIGKILL to its group as soon as there is something to read from the pipe, or nobody can
 write into it any more. So a byte from the parent ends it, and so does the parent's death: also while it holds the
 global lock, where a filter refuses `pidfd_send_signal` or `prctl`, and where the parent is another user by now. It
-names a group, not a number, so it never hits a stranger. Where the kernel can't do that (it is Linux's), a thread in
-the worker does, which does not get to run while a handler holds the global lock in C code.
+names a group, not a number, so it never hits a stranger. Where the kernel can't do that (it is Linux's), a shell in the
+worker's group does, the *guard*: it reads the leash, and then kills its group. Where there is no guard either, a thread
+in the worker does, which does not get to run while a handler holds the global lock in C code.
 
 The parent holds both ends. With the write end alone, a byte for a worker that is dead would raise SIGPIPE; and what the
 worker has left in its group could not be reached, nor a worker that has closed all its descriptors.
@@ -20,7 +21,8 @@ import signal
 import threading
 import weakref
 
-from mpqueue._os.descriptors import is_readable
+from mpqueue._os.descriptors import close_all, is_readable, move, open_descriptors
+from mpqueue._os.process.own_forks import end_at_once, fork_here
 from mpqueue._os.system import c_library, choose
 
 _PR_SET_PDEATHSIG = 1
@@ -38,7 +40,7 @@ class Leash:
         """End the worker and its group. One that has not got hold of its leash yet ends as soon as it does."""
         if self._write_end >= 0:
             with contextlib.suppress(BlockingIOError):  # it was pulled a thousand times
-                os.write(self._write_end, b"\0")
+                os.write(self._write_end, b"\n")  # a line, for which the guard waits
 
     def close(self) -> None:
         """Let go, which ends whatever is left of the group."""
@@ -114,17 +116,43 @@ def _hold_by_kernel(leash: int) -> bool:
     return True
 
 
-def _hold_by_nobody(leash: int) -> bool:  # noqa: ARG001 - the signal that the kernel sends can't be chosen
-    return False
+#: What the guard runs, with the leash under this number. The subshell outlives the shell, so it is no child of the
+#: worker's: a handler that waits for all its children does not wait for this one.
+_AT = 3
+_GUARD = f"(read line; kill -9 0) <&{_AT} &"
 
 
-#: Have the kernel send SIGKILL to this group once the leash is pulled or let go; False where it can't. What that may
-#: hit is settled here, as the user that this is now: the parent may become another one.
-hold_leash = choose(linux=_hold_by_kernel, posix=_hold_by_nobody)
+def _hold_by_guard(leash: int) -> bool:
+    try:
+        shell = fork_here()
+    except OSError:
+        return False
+    if shell == 0:
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # a handler may signal its group
+            null = os.open(os.devnull, os.O_RDWR)
+            move([null, leash], [0, _AT])
+            for number in (0, _AT):
+                os.set_inheritable(number, True)
+            for number in (1, 2):
+                os.dup2(0, number)
+            close_all(*(fd for fd in open_descriptors() if fd > _AT))
+            os.execv("/bin/sh", ["sh", "-c", _GUARD])  # noqa: S606 - it is the shell, and the text is ours
+        finally:
+            end_at_once(1)
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(shell, 0)[1]) == 0
+    except ChildProcessError:  # SIGCHLD is ignored, as it was in the parent: nobody tells
+        return True
+
+
+#: Have SIGKILL sent to this group once the leash is pulled or let go; False where that can't be. What that may hit is
+#: settled here, as the user that this is now: the parent may become another one. By a guard it costs 4 ms.
+hold_leash = choose(linux=_hold_by_kernel, posix=_hold_by_guard)
 
 
 def _watch(leash: int) -> None:
-    """Do on a thread what the kernel does not."""
+    """Do on a thread what neither the kernel nor a guard does."""
     try:
         is_readable(leash, None)
     finally:

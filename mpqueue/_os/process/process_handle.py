@@ -12,7 +12,9 @@ import fcntl
 import os
 import signal
 import struct
-from typing import Protocol
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from mpqueue._os.descriptors import is_readable
 from mpqueue._os.system import choose
@@ -22,6 +24,13 @@ _PIDFD_GET_INFO = 0xC040FF0B
 _PIDFD_INFO_EXIT = 1 << 3
 _EXIT_CODE_AT = 60
 _INFO_SIZE = 64
+
+#: How `os.waitid` asks for an exit code, and leaves it to be asked for again.
+_HOW = os.WEXITED | os.WNOWAIT | os.WNOHANG
+
+#: A sentinel is closed some microseconds before its process has ended, and longer where the machine is busy: looks at
+#: it, and seconds between them.
+_LAST_LOOKS, _LAST_PAUSE = 250, 0.001
 
 
 class ProcessHandle(Protocol):
@@ -51,6 +60,12 @@ class ProcessHandle(Protocol):
         None: it has not ended, or somebody else has reaped it and the system does not tell, or it is no child.
         """
 
+    def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
+        """Return once ``has_ended`` says so, to be called when the descriptor has told the end and a kill was sent.
+
+        At once for a pidfd, which tells it in time; within a quarter of a second where it does not end.
+        """
+
     def is_stopped(self) -> bool:
         """Whether a signal has stopped it; False where the system does not tell."""
 
@@ -63,7 +78,7 @@ class LinuxProcess:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._fd = os.pidfd_open(pid)
+        self._fd: int = os.pidfd_open(pid)  # type: ignore[attr-defined,unused-ignore]
 
     def fileno(self) -> int:
         """See `ProcessHandle.fileno`."""
@@ -74,7 +89,7 @@ class LinuxProcess:
         if self._fd < 0:
             return
         try:
-            signal.pidfd_send_signal(self._fd, number)
+            signal.pidfd_send_signal(self._fd, number)  # type: ignore[attr-defined,unused-ignore]
         except ProcessLookupError:
             pass
         except OSError:
@@ -97,7 +112,7 @@ class LinuxProcess:
         if self._fd < 0:
             return None
         try:
-            ended = os.waitid(os.P_PIDFD, self._fd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            ended: Any = os.waitid(os.P_PIDFD, self._fd, _HOW)  # type: ignore[attr-defined,unused-ignore]
         except ChildProcessError:
             return self._told_by_kernel()
         return _code_of(ended)
@@ -113,6 +128,9 @@ class LinuxProcess:
             return None
         (status,) = struct.unpack_from("i", info, _EXIT_CODE_AT)
         return os.waitstatus_to_exitcode(status)
+
+    def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
+        """See `ProcessHandle.await_last_moments`."""
 
     def is_stopped(self) -> bool:
         """See `ProcessHandle.is_stopped`."""
@@ -157,10 +175,17 @@ class PosixProcess:
         if not hasattr(os, "waitid"):  # macOS before Python 3.13
             return None
         try:
-            ended = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            ended = os.waitid(os.P_PID, self._pid, _HOW)
         except ChildProcessError:
             return None
         return _code_of(ended)
+
+    def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
+        """See `ProcessHandle.await_last_moments`."""
+        for _ in range(_LAST_LOOKS):
+            if has_ended():
+                return
+            threading.Event().wait(_LAST_PAUSE)
 
     def is_stopped(self) -> bool:
         """See `ProcessHandle.is_stopped`."""
@@ -214,16 +239,17 @@ def is_reaped(pid: int) -> bool:
     if not hasattr(os, "waitid"):
         return False
     try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        os.waitid(os.P_PID, pid, _HOW)
     except ChildProcessError:
         return True
     return False
 
 
-def _code_of(ended: os.waitid_result | None) -> int | None:
+def _code_of(ended: Any) -> int | None:
     if ended is None:
         return None
-    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+    code: int = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+    return code
 
 
 def _send_by_number(pid: int, number: int) -> None:

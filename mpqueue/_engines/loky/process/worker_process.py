@@ -85,6 +85,10 @@ class WorkerProcess:
             self._is_gone = True
         return code
 
+    def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
+        """After `exited`: wait for a process whose end is told a little too early, a quarter of a second at most."""
+        self._process.await_last_moments(has_ended)
+
     def is_stopped(self) -> bool:
         """Whether a signal has stopped it; False where the system does not tell."""
         return self._process.is_stopped()
