@@ -10,7 +10,7 @@ BIN := .venv/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo check format test test-heavy test-fast test-others test-long chaos coverage bench bench-quick faults docs
+.PHONY: help .venv demo check format test test-heavy test-fast test-others test-portable test-long chaos coverage bench bench-quick faults docs
 .PHONY: docs-serve clean fuzz simulate
 
 help:  ## print this list
@@ -48,6 +48,7 @@ check: .venv/.dev  ## format, lint, types, layers, names
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin mpqueue
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/unit/test_house_rules.py
 
@@ -67,9 +68,13 @@ test-fast: .venv/.dev  ## the tests that take no time
 test-others: .venv/.dev  ## what depends on the version, on every other Python that is here
 	.ci/test-others
 
+test-portable: .venv/.dev  ## on Linux, what the package is on a bare POSIX system, as macOS is one
+	MPQUEUE_TEST_LONG=1 .ci/test-portable
+
 test-long: .venv/.dev  ## all tests, those too that are too long for each commit, and all of them on every other Python
 	MPQUEUE_TEST_LONG=1 $(BIN)/python -m pytest $(ARGS)
 	MPQUEUE_TEST_LONG=1 .ci/test-others
+	MPQUEUE_TEST_LONG=1 .ci/test-portable
 
 chaos: .venv/.dev  ## workers and programs killed at random; SEED= repeats a run, MINUTES= for each of its tests
 	MPQUEUE_CHAOS_SEED='$(SEED)' MPQUEUE_CHAOS_MINUTES='$(MINUTES)' $(BIN)/python -m pytest -s --timeout=0 -o faulthandler_timeout=0 tests/chaos

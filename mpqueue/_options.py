@@ -92,9 +92,7 @@ class JobOptions:
 def check_platform(platform: str = system.NAME) -> None:
     """Raise NotImplementedError on Windows, which nobody has tested yet."""
     if platform in ("win32", "cygwin"):
-        raise NotImplementedError(
-            f"mpqueue runs on Linux and, best effort, on macOS; this is {platform!r}. On Windows use WSL."
-        )
+        raise NotImplementedError(f"mpqueue runs on Linux and macOS; this is {platform!r}. On Windows use WSL.")
 
 
 def queue_options(

@@ -49,8 +49,8 @@ class TimerAlarm:
         self._set_time = libc.timerfd_settime
         self._timer = checked(libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_CLOEXEC | os.O_NONBLOCK))
         try:
-            self._epoll = select.epoll()
-            self._epoll.register(self._timer, select.EPOLLIN | select.EPOLLET)
+            self._epoll = select.epoll()  # type: ignore[attr-defined,unused-ignore]
+            self._epoll.register(self._timer, select.EPOLLIN | select.EPOLLET)  # type: ignore[attr-defined,unused-ignore]
         except BaseException:
             os.close(self._timer)
             raise

@@ -37,9 +37,9 @@ def _plain(field: bytes) -> str:
 
 
 def _by_mount(path: str) -> FileSystem | None:
-    flags = os.O_PATH | os.O_CLOEXEC | (os.O_DIRECTORY if os.path.isdir(path) else 0)  # so that it is mounted by now
+    flags = os.O_CLOEXEC | (os.O_DIRECTORY if os.path.isdir(path) else 0)  # so that it is mounted by now
     try:
-        opened = os.open(path, flags)
+        opened = os.open(path, flags | os.O_PATH)  # type: ignore[attr-defined,unused-ignore]
         try:
             told = proc_file.read(f"/proc/self/fdinfo/{opened}")
         finally:

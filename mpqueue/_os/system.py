@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 _L = TypeVar("_L")
 _P = TypeVar("_P")
 
-#: What Python calls this system: ``linux``, ``darwin``, ``win32``, ...
-NAME: str = sys.platform
+#: What Python calls this system: ``linux``, ``darwin``, ``win32``, ... Tests set ``MPQUEUE_PORTABLE=1``, which workers
+#: inherit, so that the portable forms are used on Linux too, as on a system without a form of its own.
+NAME: str = "portable" if os.environ.get("MPQUEUE_PORTABLE") == "1" else sys.platform
 
 #: True where the kernel is Linux: forms for Linux are used, each with its portable form where the kernel refuses.
 IS_LINUX: bool = NAME == "linux"

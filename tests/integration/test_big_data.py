@@ -17,6 +17,7 @@ from mpqueue._wire.memory import segments
 from mpqueue._wire.memory.segments import spare
 from tests.support import handlers as do
 from tests.support.results import results_of
+from tests.support.systems import LINUX_ONLY
 from tests.support.waiting import wait_until
 
 #: Numbers in an array: 800 kB, far more than goes through the pipe.
@@ -123,6 +124,7 @@ def common_ones(queue: JobQueue) -> list[Any]:
     return [account.common for account in accounts.values() if account.common]
 
 
+@LINUX_ONLY  # elsewhere the worker has a copy, and the segment is free
 def test_a_worker_that_keeps_a_handler_s_table_keeps_what_was_in_it() -> None:
     def keep(table: Any, item: int) -> float:
         import builtins

@@ -20,6 +20,7 @@ from tests.support.programs import is_running, run_program
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
 from tests.support.strength import workers_of
+from tests.support.systems import LINUX_ONLY
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -95,6 +96,7 @@ def test_crash_of_a_worker_with_children_is_noticed_and_takes_them_along(
     wait_until(lambda: not is_running(child), what="the child's end")
 
 
+@LINUX_ONLY
 def test_child_in_a_session_of_its_own_ends_when_the_queue_closes() -> None:
     def handle(item: str) -> int:
         return subprocess.Popen(["sleep", "300"], start_new_session=True).pid

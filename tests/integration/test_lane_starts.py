@@ -24,6 +24,7 @@ from tests.support import handlers, lane_verbs
 from tests.support.lanes import Lanes, lanes, new_lanes
 from tests.support.programs import is_running, write_program
 from tests.support.small_shm import small_shm
+from tests.support.systems import LINUX_ONLY
 from tests.support.waiting import wait_until
 
 __all__ = ["lanes", "new_lanes"]
@@ -198,6 +199,7 @@ def test_close_kills_what_runs_and_answers_every_call(
     lanes.pool.close(kill=True)
 
 
+@LINUX_ONLY
 def test_close_takes_along_what_left_the_group(lanes: Lanes) -> None:
     stray = lanes.call(lane_verbs.leave_stray)
     lanes.pool.close(kill=False)

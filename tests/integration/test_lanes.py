@@ -20,6 +20,7 @@ from mpqueue._wire.memory.ledger import CLAIM, NOBODY, Phase, pack_claim
 from tests.support import handlers, lane_verbs
 from tests.support.lanes import Lanes, lanes, new_lanes
 from tests.support.programs import is_running
+from tests.support.systems import LINUX_ONLY
 from tests.support.waiting import Gate, wait_until
 
 __all__ = ["lanes", "new_lanes"]
@@ -227,6 +228,7 @@ def test_children_die_with_their_worker_and_hold_nothing_up(lanes: Lanes, leave:
     wait_until(lambda: not is_running(child), what="the child's end")
 
 
+@LINUX_ONLY
 def test_children_that_left_the_group_are_found_by_their_cookie(lanes: Lanes) -> None:
     stray = lanes.call(lane_verbs.leave_stray)
     assert is_running(stray)

@@ -15,6 +15,7 @@ from tests.support import handlers as do
 from tests.support.descriptors import no_descriptor_left
 from tests.support.programs import is_running
 from tests.support.strength import workers_of
+from tests.support.systems import LINUX_ONLY
 
 
 def test_a_segment_waits_for_a_descriptor_and_is_read_then() -> None:
@@ -70,6 +71,7 @@ def test_a_want_that_passes_fails_no_job_however_often_it_comes_back() -> None:
             wanting.join()
 
 
+@LINUX_ONLY
 def test_nobody_is_taken_for_an_orphan_whose_parent_can_not_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 

@@ -8,7 +8,6 @@ import mmap
 import os
 import resource
 import stat
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -18,8 +17,7 @@ from mpqueue._os import descriptors, file_lock, file_system, system
 from mpqueue._os.memory import machine_memory, mappings, memory_files, memory_use
 from mpqueue._os.process import cpu_time
 from mpqueue._os.process.process_table import LinuxProcessTable, PosixProcessTable, ProcessTable
-
-LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="a form for Linux")
+from tests.support.systems import LINUX_ONLY
 
 
 def forms(linux: object, posix: object) -> pytest.MarkDecorator:

@@ -103,4 +103,8 @@ def install() -> None:
 
 if __name__ == "sitecustomize":
     install()
+    if os.environ.get("MPQUEUE_PORTABLE") == "1":
+        import bare_posix  # type: ignore[import-not-found]
+
+        bare_posix.take_away()
     _run_the_one_behind()

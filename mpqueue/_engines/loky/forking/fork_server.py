@@ -127,7 +127,7 @@ class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
             self._status, status = os.pipe()
             util.Finalize(self, os.close, (self._status,))  # which tells the forker that the number may go
             undo.callback(os.close, status)
-            folder = os.open(".", os.O_PATH | os.O_DIRECTORY)
+            folder = os.open(".", os.O_PATH | os.O_DIRECTORY)  # type: ignore[attr-defined,unused-ignore]
             undo.callback(os.close, folder)
             self._fds += [file.fd, lives]
             numbers = range(self._free, self._free + len(self._fds))
