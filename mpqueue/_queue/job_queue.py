@@ -232,7 +232,10 @@ class JobQueue(SafeEmitter):
 
     @property
     def last_job(self) -> Job | None:
-        """The job that was created last, also where the call that ran it was interrupted; None before the first."""
+        """The job that was created last, also where the call that ran it was interrupted; None before the first.
+
+        None also once that job was cleared.
+        """
         return self._last_job
 
     # -- create jobs -----------------------------------------------------------------------------------------
@@ -838,7 +841,10 @@ class JobQueue(SafeEmitter):
         Raises `JobNotFoundError`; `JobStateError` for a running or paused job; `JournalError`, and then it stays.
         """
         self._closer.check_open("clear a job")
-        self._jobs.remove(self._jobs.id_of(job_id))
+        cleared = self._jobs.id_of(job_id)
+        self._jobs.remove(cleared)
+        if self._last_job is not None and self._last_job.id == cleared:
+            self._last_job = None  # what it holds goes with it
 
     def prune(self, job_id: str | None = None, *, gone: bool = True, older_than: float | None = None) -> Pruned:
         """Make the journal smaller: of one job, or of all that are not running or paused.
