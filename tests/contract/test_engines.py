@@ -93,7 +93,9 @@ def first_of(array: np.ndarray) -> int:
 
 
 def test_so_many_items_run_at_a_time_as_units_are_there_or_it_is_refused(engine: Engine) -> None:
-    with engine.queue(resources={"license": 1, "gpu": 2}) as queue:
+    # Not each system says how much memory there is.
+    memory = {"memory": "1GB"} if engine.able.own_processes else {}
+    with engine.queue(resources={"license": 1, "gpu": 2, **memory}) as queue:
         job = queue.run(range(6), held_units, uses=lambda item: {"license": 1, "gpu": item % 2})
         assert results_of(job) == [{"license": [0]} | ({"gpu": [0]} if item % 2 else {}) for item in range(6)]
         if engine.able.own_processes:
