@@ -101,7 +101,7 @@ def test_each_item_has_one_row_and_failed_ones_too(queue: JobQueue, in_order: bo
     told = rows.rows if in_order else sorted(rows.rows, key=lambda row: row["id"])
     assert [row["id"] for row in told] == [*range(3000)]
     assert [row["result"] for row in told] == [None, *(100 / item for item in range(1, 3000))]
-    assert (told[0]["status"], told[0]["error"]) == ("failed", "division by zero")
+    assert (told[0]["status"], told[0]["error"]) == ("failed", "ZeroDivisionError: division by zero")
     assert rows.calls[:2] == ["open", "write"]
     assert rows.calls.count("close") == 1
     assert "leave" not in rows.calls
