@@ -118,6 +118,20 @@ def make_plan(rng: random.Random) -> Plan:
     )
 
 
+def with_needs(plan: Plan, rng: random.Random) -> Plan:
+    """The same plan, in some jobs of which items need more than a worker; drawn last, too."""
+    if plan.has_journal:
+        return plan
+
+    def drawn(items: list[Item], options: dict[str, Any]) -> tuple[list[Item], dict[str, Any]]:
+        if rng.random() < 0.6:
+            return items, options
+        uses = rng.choice(({"gpu": 1}, {"gpu": 2}, {"license": 1}))
+        return items, options | {"uses": uses, "cpus": rng.randint(1, plan.lanes)}
+
+    return replace(plan, jobs=[drawn(*job) for job in plan.jobs])
+
+
 def with_drains(plan: Plan, rng: random.Random) -> Plan:
     """The same plan, some of whose closes are drains: drawn last, so that older seeds are what they were."""
 
@@ -183,7 +197,12 @@ def make_job(rng: random.Random) -> tuple[list[Item], dict[str, Any]]:
     usual = succeed(rng.choice(DURATIONS))
     items = [make_item(rng, timeout) if rng.random() < 0.3 else usual for _ in range(rng.choice((1, 2, 3, 5, 8, 12)))]
     policy = RetryPolicy(max_retries=rng.choice((3, 3, 0, 1)), base_delay=rng.choice((0.0, 0.1, 1.0)))
-    options = {"timeout": timeout, "retry": policy, "chunksize": rng.choice((None, None, 1, 4)), "seed": 0}
+    options: dict[str, Any] = {
+        "timeout": timeout,
+        "retry": policy,
+        "chunksize": rng.choice((None, None, 1, 4)),
+        "seed": 0,
+    }
     return items, options | {"priority": rng.choice((0, 0, 1))}
 
 
@@ -281,7 +300,11 @@ class Life:
         plan = self.plan
         backend = SimulatedBackend(self.world, plan.latency, self._opened)
         self.queue = queue = JobQueue(
-            plan.lanes, backend=backend, journal=self.path, max_items_per_worker=plan.max_items_per_worker
+            plan.lanes,
+            backend=backend,
+            journal=self.path,
+            max_items_per_worker=plan.max_items_per_worker,
+            resources={"gpu": 2, "license": 1},
         )
         self.scheduler = backend.scheduler = queue._engine._scheduler
         self._listen_in()
@@ -527,6 +550,8 @@ class Life:
                 assert told.finished, f"{name} has ended, and nobody was told"
                 assert told.finished[-1] == str(book.status)
         assert all(run.done() for run in self.runs), "a run that nobody resolves"
+        resources = self.scheduler.books.resources
+        assert resources.left == resources.limits or any(lane.chunks for lane in self.scheduler.books.lanes), "not back"
         for number, later in self.plan.open_jobs.items():
             name = f"job {number}"
             table, given = self.books_of[name].table, len(self.plan.jobs[number][0]) + sum(map(len, later))
@@ -590,7 +615,7 @@ class History:
 def live_through(seed: int, folder: Path) -> History:
     """Run the history of that seed; ``folder`` is for its journal. Raises AssertionError where it fails."""
     chance = random.Random(seed)
-    plan = with_open_jobs(with_drains(make_plan(chance), chance), chance)
+    plan = with_needs(with_open_jobs(with_drains(make_plan(chance), chance), chance), chance)
     first, second = folder / f"{seed}-1", folder / f"{seed}-2"
     world = World(seed)
     with simulated_parent(), in_world(world):
