@@ -234,7 +234,7 @@ def check_resources(resources: Mapping[str, int | str] | None) -> Mapping[str, i
         if not isinstance(name, str) or not name.isidentifier():  # type: ignore[redundant-expr]
             raise ValueError(f"resources: expected names such as 'gpu' or 'license', got {shown(name)}")
         if name == "cpus":
-            raise ValueError("resources: expected no 'cpus', which are as many as concurrency=, got some")
+            raise ValueError(f"resources: expected no 'cpus', which concurrency= says, got {shown(resources)}")
         if name == "memory":
             checked[name] = size_in_bytes("resources['memory']", count)
             continue
@@ -250,7 +250,10 @@ def check_resources(resources: Mapping[str, int | str] | None) -> Mapping[str, i
 def _check_gpu_env(value: bool, resources: Mapping[str, int | str] | None) -> bool:
     check_bool("gpu_env", value)
     if value and "gpu" not in (resources or {}):
-        raise ValueError('gpu_env: expected False, or a number of GPUs in resources, as in resources={"gpu": 2}')
+        raise ValueError(
+            'gpu_env: expected False, or a number of GPUs as in resources={"gpu": 2}, got True and '
+            f"resources={shown(resources)}"
+        )
     return value
 
 

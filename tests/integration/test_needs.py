@@ -122,7 +122,7 @@ def test_what_can_never_be_met_is_refused(queue: JobQueue, options: dict[str, An
         ({"resources": {"a gpu": 1}}, ValueError, "expected names such as"),
         ({"resources": {"gpu": "2"}}, TypeError, "expected a whole number"),
         ({"resources": 2}, TypeError, "expected a mapping"),
-        ({"gpu_env": True}, ValueError, "gpu_env: expected False, or a number of GPUs in resources"),
+        ({"gpu_env": True}, ValueError, "gpu_env: expected False, or a number of GPUs as in resources"),
         ({"resources": {"gpu": 1}, "gpu_env": True, "initializer": print}, ValueError, "initializer: expected None"),
         ({"resources": {"gpu": 1}, "gpu_env": True, "preload": ["json"]}, ValueError, "preload: expected None"),
     ],
