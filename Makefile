@@ -10,7 +10,7 @@ BIN := .venv/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo check format test test-heavy test-fast test-others test-portable test-long chaos coverage bench bench-quick faults docs
+.PHONY: help .venv demo check format test test-heavy test-fast test-others test-portable test-long chaos coverage bench bench-quick faults docs public-api
 .PHONY: docs-serve clean fuzz simulate
 
 help:  ## print this list
@@ -110,6 +110,9 @@ bench-quick: .venvs/bench/.bench  ## measure roughly, in five minutes
 
 faults: .venvs/bench/.bench  ## what becomes of the rest when one item fails: the fault matrix. ARGS='--only segfault'
 	.venvs/bench/bin/python -m benchmarks.faults $(ARGS)
+
+public-api: .venv/.dev  ## write the listing of public names anew, docs/reference/public-api.txt
+	$(BIN)/python -m tests.support.public_names
 
 docs: .venv/.dev  ## build the site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

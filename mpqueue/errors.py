@@ -14,6 +14,35 @@ from typing import Any
 
 from mpqueue._text import shown as shown  # noqa: PLC0414 - for all that raise
 
+__all__ = [
+    "GiveUp",
+    "HandlerPicklingError",
+    "InternalError",
+    "ItemCancelledError",
+    "ItemError",
+    "ItemPicklingError",
+    "ItemTimeoutError",
+    "JobExistsError",
+    "JobFullError",
+    "JobNotFoundError",
+    "JobStateError",
+    "JournalError",
+    "JournalMismatchError",
+    "MPQueueError",
+    "MemoryLimitError",
+    "PicklingError",
+    "QueueClosedError",
+    "RemoteError",
+    "ResultPicklingError",
+    "Retry",
+    "SetupError",
+    "SinkError",
+    "StageError",
+    "TooManyFailuresError",
+    "WorkerCrashedError",
+    "WorkerStartError",
+]
+
 
 class MPQueueError(Exception):
     """Base of every error that mpqueue raises on its own account.

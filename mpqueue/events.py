@@ -15,6 +15,20 @@ from mpqueue.status import JobStatus
 if TYPE_CHECKING:
     from mpqueue._queue.job import JobItem
 
+__all__ = [
+    "EVENT_NAMES",
+    "ITEM_RETRY",
+    "JOB_FINISHED",
+    "JOB_PAUSED",
+    "JOB_PROGRESS",
+    "JOB_RESUMED",
+    "JOB_STARTED",
+    "ItemRetry",
+    "JobFinished",
+    "JobProgress",
+    "JobStarted",
+]
+
 JOB_STARTED = "job:started"
 JOB_PROGRESS = "job:progress"
 JOB_FINISHED = "job:finished"

@@ -13,6 +13,10 @@ from typing import Any
 
 from mpqueue.errors import GiveUp, PicklingError, RemoteError, Retry, shown
 
+__all__ = [
+    "RetryPolicy",
+]
+
 ErrorTypes = tuple[type[BaseException], ...]
 
 

@@ -8,6 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+__all__ = [
+    "ItemStatus",
+    "JobStatus",
+    "Pruned",
+    "QueueStats",
+]
+
 
 class JobStatus(StrEnum):
     """Where a job is. The last three are final."""
