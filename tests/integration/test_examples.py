@@ -334,7 +334,7 @@ def test_replace_pool_map(tmp_path: Path, surroundings: dict[str, str]) -> None:
     lines = done.stdout.splitlines()
     assert lines[0] == "[1229, 2262, 3245, 4203, 5133]"
     assert lines[1] == "10000 completed 1 []"
-    assert lines[2] == "20000 completed 2 ['the disk was busy']"
+    assert lines[2] == "20000 completed 2 ['OSError: the disk was busy']"
     assert lines[3].startswith("30000 completed 2 ['")
     assert "SIGKILL" in lines[3]
 

@@ -356,7 +356,7 @@ def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: P
     for _ in range(3):
         assert run_program(tmp_path, KILLER, path, calls, check=False).returncode == -signal.SIGKILL
     done = run_program(tmp_path, KILLER, path, calls)
-    assert done.stdout.startswith("39 [(13, 'the program ended 3 times while this item ran")
+    assert done.stdout.startswith("39 [(13, 'WorkerCrashedError: the program ended 3 times while this item ran")
     assert calls.read_text().split().count("13") == 3
     assert not Path(f"{path}.running").exists()
 
