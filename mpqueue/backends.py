@@ -21,5 +21,11 @@ _HOMES = {"DaskBackend": "mpqueue._engines.dask.dask_backend", "RayBackend": "mp
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        try:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        except ImportError as error:
+            engine = name.removesuffix("Backend")
+            raise ImportError(
+                f"mpqueue.backends.{name} needs {engine} ({error}): `pip install 'mpqueue[{engine.lower()}]'`"
+            ) from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

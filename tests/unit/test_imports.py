@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import mpqueue.backends
 from mpqueue._wire.pickling.imports import ImportNews, ImportWatch, catch_up
 
 
@@ -124,3 +125,12 @@ def test_what_an_extra_brings_is_named_where_it_is_not_there(
     monkeypatch.setitem(sys.modules, needs, None)
     with pytest.raises(ImportError, match=rf"mpqueue\.{module} needs .*`pip install 'mpqueue\[{extra}\]'`"):
         importlib.import_module(f"mpqueue.{module}")
+
+
+@pytest.mark.parametrize(("engine", "needs"), [("Dask", "distributed"), ("Ray", "ray")])
+def test_what_an_engine_s_extra_brings_is_named_too(monkeypatch: pytest.MonkeyPatch, engine: str, needs: str) -> None:
+    extra = engine.lower()
+    monkeypatch.delitem(sys.modules, f"mpqueue._engines.{extra}.{extra}_backend", raising=False)
+    monkeypatch.setitem(sys.modules, needs, None)
+    with pytest.raises(ImportError, match=rf"{engine}Backend needs {engine} .*`pip install 'mpqueue\[{extra}\]'`"):
+        getattr(mpqueue.backends, f"{engine}Backend")
