@@ -10,7 +10,7 @@ BIN := .venv/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo check format test test-heavy test-fast test-others test-portable test-long chaos coverage bench bench-quick faults docs public-api
+.PHONY: help .venv demo check format test test-heavy test-fast test-others test-portable test-long test-wheel chaos coverage bench bench-quick faults docs public-api
 .PHONY: docs-serve clean fuzz simulate
 
 help:  ## print this list
@@ -70,6 +70,9 @@ test-others: .venv/.dev  ## what depends on the version, on every other Python t
 
 test-portable: .venv/.dev  ## on Linux, what the package is on a bare POSIX system, as macOS is one
 	MPQUEUE_TEST_LONG=1 .ci/test-portable
+
+test-wheel: .venv/.made  ## build sdist and wheel into dist/, the same twice, and test the wheel where nothing else is
+	.ci/test-wheel
 
 test-long: .venv/.dev  ## all tests, those too that are too long for each commit, and all of them on every other Python
 	MPQUEUE_TEST_LONG=1 $(BIN)/python -m pytest $(ARGS)
