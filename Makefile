@@ -10,7 +10,7 @@ BIN := .venv/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo check format test test-heavy test-fast test-others test-portable test-long test-wheel chaos coverage bench bench-quick faults docs public-api
+.PHONY: help .venv demo check format test test-heavy test-core test-fast test-others test-portable test-long test-wheel chaos coverage bench bench-quick faults docs public-api
 .PHONY: docs-serve clean fuzz simulate
 
 help:  ## print this list
@@ -64,6 +64,18 @@ test-heavy: .venv/.heavy  ## all tests, those of the examples with PyTorch and t
 
 test-fast: .venv/.dev  ## the tests that take no time
 	$(BIN)/python -m pytest -m 'not slow'
+
+# Nothing but what the tests of the core import: the rest is not there for each Python on each system.
+.venvs/core/.made: pyproject.toml
+	@test -n "$(PYTHON)"
+	@mkdir -p .venvs
+	.ci/make-venv "$(PYTHON)" .venvs/core
+	.venvs/core/bin/python $(PIP) --editable '.[test-core]'
+	@touch $@
+
+test-core: .venvs/core/.made  ## what depends on version and system, with the fewest packages; PYTHON= chooses
+	.venvs/core/bin/python -m pytest tests/unit tests/contract/test_cpython_pool.py tests/integration/test_crash_table.py \
+		--ignore=tests/unit/test_house_rules.py $(ARGS)
 
 test-others: .venv/.dev  ## what depends on the version, on every other Python that is here
 	.ci/test-others
