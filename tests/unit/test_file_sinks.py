@@ -9,8 +9,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,6 +20,10 @@ from mpqueue._output import file_sinks, parquet_sink
 from mpqueue._output.file_sinks import FileSink, JsonSink
 from mpqueue._output.row_outlet import RowOutlet
 from mpqueue._queue.job import Items
+
+# not in each environment of the tests
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 
 VALUES = st.one_of(
     st.none(),
