@@ -57,7 +57,7 @@ ASKED = {
     "stdout per job": "how-to/logging-and-output/ questions/",
     "which arguments failed": "questions/",
     "edited module old code": "questions/ how-to/notebooks/",
-    "process number gpu": "questions/ how-to/setup-and-workers/",
+    "process number gpu": "questions/ how-to/setup-and-workers/ how-to/gpus-memory-and-licences/",
     "initializer": "questions/ how-to/setup-and-workers/",
     "can't pickle lambda": "questions/ how-to/notebooks/",
     "__main__ guard": "questions/ how-to/notebooks/",
