@@ -52,6 +52,20 @@ def test_items_flow_before_the_stage_before_has_ended() -> None:
     assert [first.status, second.status, head.status] == [JobStatus.COMPLETED] * 3
 
 
+def test_what_one_input_has_yielded_travels_together() -> None:
+    fleet = FakeLanes(2)
+    sizes: list[int] = []
+
+    def see(message: Message, commands: list[Command]) -> None:
+        sizes.extend(len(one.chunk.indices) for one in commands if isinstance(one, SendChunk))
+
+    fleet.watchers.append(see)
+    head = fleet.stages([spread(succeed(1), *[succeed(0.001)] * 100)], [None, None], chunksize=20)
+    fleet.start(head)
+    fleet.run_until_over(head)
+    assert sizes == [1, *[20] * 5]
+
+
 @pytest.mark.parametrize("lanes", [1, 2, 5])
 @pytest.mark.parametrize("most", [1, 3])
 def test_a_bounded_number_waits_between_stages(lanes: int, most: int) -> None:

@@ -100,7 +100,7 @@ class StageBook:
         own, after = self.pipeline.jobs[self.place], self.after
         if after is None and self.pipeline.head.held_back:  # its results wait to be written
             return 0
-        room = self.pipeline.total
+        room = len(own.table)
         if after is not None:
             assert after.stage is not None
             room = after.stage.limit - (len(after.table) - after.completed - after.failed) - own.items_out
