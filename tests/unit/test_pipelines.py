@@ -63,7 +63,7 @@ def test_what_one_input_has_yielded_travels_together() -> None:
     head = fleet.stages([spread(succeed(1), *[succeed(0.001)] * 100)], [None, None], chunksize=20)
     fleet.start(head)
     fleet.run_until_over(head)
-    assert sizes == [1, *[20] * 5]
+    assert sizes[:6] == [1, *[20] * 5]  # what is stolen at the end comes after
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])
