@@ -133,6 +133,14 @@ def test_resources_that_make_no_sense_are_refused(options: dict[str, Any], kind:
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["cpus", "memory", "uses"])
+def test_a_function_that_raises_says_of_which_option_and_item(queue: JobQueue, name: str) -> None:
+    options: dict[str, Any] = {name: lambda item: {"gpu": 1 // item} if name == "uses" else 1 // item}
+    with pytest.raises(ZeroDivisionError) as caught:
+        queue.create_job("refused", [1, 0], threads, **options)
+    assert caught.value.__notes__ == [f"mpqueue: raised by the function that says {name} of item 1"]
+
+
 def test_an_open_job_has_values_only(queue: JobQueue) -> None:
     with pytest.raises(ValueError, match="expected values for an open job"):
         queue.create_job("open", range(1), threads, open=True, cpus=lambda item: 1)

@@ -84,7 +84,7 @@ def _of_one(stated: StatedNeeds, item: Any, whose: str, cpus: int, limits: Mappi
         raise ValueError(f"cpus{whose}: expected at most {cpus}, the queue's concurrency, got {count}")
     memory = 0
     if stated.memory is not None:
-        size = stated.memory(item) if callable(stated.memory) else stated.memory
+        size = _call(f"memory{whose}", stated.memory, item) if callable(stated.memory) else stated.memory
         memory = size_in_bytes(f"memory{whose}", size, low=0)
         if memory > limits[MEMORY]:
             raise ValueError(
@@ -94,7 +94,7 @@ def _of_one(stated: StatedNeeds, item: Any, whose: str, cpus: int, limits: Mappi
 
 
 def _uses(uses: Uses | None, item: Any, whose: str, limits: Mapping[str, int]) -> Iterator[tuple[str, int]]:
-    named = uses(item) if callable(uses) else uses or {}
+    named = _call(f"uses{whose}", uses, item) if callable(uses) else uses or {}
     if not isinstance(named, Mapping):
         raise TypeError(f"uses{whose}: expected a mapping of names to numbers, got {shown(named)}")
     for name, given in named.items():
@@ -111,9 +111,17 @@ def _uses(uses: Uses | None, item: Any, whose: str, limits: Mapping[str, int]) -
 
 
 def _amount(name: str, given: Amount, item: Any, low: int) -> int:
-    value = given(item) if callable(given) else given
+    value = _call(name, given, item) if callable(given) else given
     check_number(name, value, low=low, integer=True)
     return int(value)
+
+
+def _call(name: str, function: Callable[[Any], Any], item: Any) -> Any:
+    try:
+        return function(item)
+    except Exception as error:
+        error.add_note(f"mpqueue: raised by the function that says {name}")
+        raise
 
 
 def _rounded(needs: Needs, limit: int) -> Needs:
