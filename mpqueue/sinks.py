@@ -62,9 +62,10 @@ def parquet(
 ) -> FileSink:
     """A table with types, through pyarrow, which has to be installed.
 
-    The names in the ``schema`` are the columns; a value that does not fit its type stops the job. Without a schema
-    types are those of the values: where later ones don't go with them, the file is written anew with wider types. Rows
-    are written in groups of 16 MB. Raises ImportError without pyarrow.
+    The names in the ``schema`` are the columns; a value that would be another one in its type stops the job, but floats
+    are rounded to the precision of theirs. Without a schema types are those of the values: where later ones don't go
+    with them, the file is written anew with wider types. Rows are written in groups of 16 MB. Raises ImportError
+    without pyarrow.
     """
     from mpqueue._output.parquet_sink import ParquetSink  # which needs pyarrow
 

@@ -21,9 +21,11 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from mpqueue._output.arrow_values import inferred_array
 from mpqueue._text import as_utf8, digits, encode_text, json_text, repr_of
 from mpqueue._whole_file import whole_file
 from mpqueue.errors import shown
@@ -453,7 +455,7 @@ def _write_parquet(file: IO[bytes], items: Items, choice: _Choice) -> None:
     arrow = need("pyarrow", "a Parquet file")
     parquet = need("pyarrow.parquet", "a Parquet file")
     columns_of = table(items, choice.columns, choice.default)
-    arrays = {as_utf8(name): or_as_text(arrow.array, values) for name, values in columns_of.items()}
+    arrays = {as_utf8(name): or_as_text(partial(inferred_array, arrow), values) for name, values in columns_of.items()}
     parquet.write_table(arrow.table(arrays), file)
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mpqueue._output.arrow_values import exact_array, inferred_array
 from mpqueue._output.export import SPREAD, as_cell, need, or_as_text
 from mpqueue._output.file_sinks import FileSink, Row, columns_of
 from mpqueue._text import as_utf8
@@ -61,33 +63,42 @@ class ParquetSink(FileSink):
         known = () if self._schema is None else self._schema.names
         columns = columns_of(rows, self.columns, known)
         return self._arrow.table(
-            {as_utf8(name): or_as_text(self._arrow.array, values) for name, values in columns.items()}
+            {
+                as_utf8(name): or_as_text(partial(inferred_array, self._arrow), values)
+                for name, values in columns.items()
+            }
         )
 
     def _fitted(self, rows: Sequence[Row]) -> Any:
         """The rows in the given schema. Raises ValueError for a value that does not fit."""
-        columns = [self._column(field, [row[field.name] for row in rows]) for field in self._given]
+        columns = [self._column(field, rows) for field in self._given]
         return self._arrow.Table.from_arrays(columns, schema=self._given)
 
-    def _column(self, field: Any, values: list[Any]) -> Any:
-        if field.nullable or None not in [None if value is None else 0 for value in values]:
-            try:
-                return self._arrow.array(values, type=field.type)
-            except Exception as error:  # noqa: BLE001 - of pyarrow's, and of what it asks
-                bad, reason = self._first_bad(field, values) or (values, error)
-        else:
-            bad, reason = None, ValueError("which this column must not have")
+    def _column(self, field: Any, rows: Sequence[Row]) -> Any:
+        values = [row[field.name] for row in rows]
+        try:
+            return self._exact(field, values)
+        except Exception as error:  # noqa: BLE001 - of pyarrow's, and of what it asks
+            at, reason = self._first_bad(field, values) or (None, error)
+        bad = values if at is None else values[at]
+        where = "" if at is None or "id" not in rows[at] else f"item {rows[at]['id']!r}, "
         raise ValueError(
-            f"column {field.name!r}: expected values of type {field.type}, got {shown(bad)} of type "
+            f"{where}column {field.name!r}: expected values of type {field.type}, got {shown(bad)} of type "
             f"{type(bad).__name__} ({reason})"
         )
 
-    def _first_bad(self, field: Any, values: list[Any]) -> tuple[Any, Exception] | None:
-        for value in values:
+    def _exact(self, field: Any, values: list[Any]) -> Any:
+        array = exact_array(self._arrow, values, field.type)
+        if array.null_count and not field.nullable:
+            raise ValueError("which this column must not have")
+        return array
+
+    def _first_bad(self, field: Any, values: list[Any]) -> tuple[int, Exception] | None:
+        for at, value in enumerate(values):
             try:
-                self._arrow.array([value], type=field.type)
+                self._exact(field, [value])
             except Exception as error:  # noqa: BLE001 - likewise
-                return value, error
+                return at, error
         return None
 
     def _merge(self) -> None:

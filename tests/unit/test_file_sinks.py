@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import json
+import math
 import os
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from mpqueue._queue.job import Items
 # not in each environment of the tests
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
+np = pytest.importorskip("numpy")
 
 VALUES = st.one_of(
     st.none(),
@@ -49,7 +53,7 @@ SINKS: dict[str, Any] = {
 def table_of(results: list[Any]) -> ItemTable:
     table = make_table(range(len(results)))
     for index, result in enumerate(results):
-        if result == "fails":
+        if type(result) is str and result == "fails":
             failure = Failure(ValueError("no"))
             table.fail_try(index, failure, 1)
             table.fail(index, failure)
@@ -160,6 +164,90 @@ def test_a_schema_names_the_columns_and_refuses_what_does_not_fit(tmp_path: Path
         sinks.parquet(tmp_path / "x.parquet", 3)
     with pytest.raises(ValueError, match="columns: expected None, since the schema names them"):
         sinks.parquet(tmp_path / "x.parquet", schema, ["id"])
+
+
+NAIVE = dt.datetime(2026, 3, 29, 2, 30, 0, 5)  # noqa: DTZ001 - such are meant
+AWARE = NAIVE.replace(tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (pa.int64(), 0.5),
+        (pa.int8(), np.float64(2.7)),
+        (pa.float64(), True),
+        (pa.float32(), 1e300),
+        (pa.float16(), 1e6),
+        (pa.list_(pa.int32()), [1, 2.5]),
+        (pa.list_(pa.int8()), np.array([1.5, 2.0])),
+        (pa.list_(pa.date32()), [NAIVE]),
+        (pa.struct({"a": pa.int8()}), {"a": 1.5}),
+        (pa.struct({"a": pa.int8()}), {"a": 1, "b": 2}),
+        (pa.map_(pa.string(), pa.int8()), {"a": 1.5}),
+        (pa.date32(), NAIVE),
+        (pa.timestamp("s"), NAIVE),
+        (pa.timestamp("us"), AWARE),
+        (pa.timestamp("us", "UTC"), NAIVE),
+        (pa.timestamp("us"), np.datetime64(5, "ns")),
+        (pa.timestamp("us"), 5),
+        (pa.time32("s"), dt.time(1, 1, 1, 5)),
+        (pa.duration("s"), dt.timedelta(microseconds=5)),
+        (pa.string(), b"x"),
+        (pa.binary(), "x"),
+        (pa.dictionary(pa.int8(), pa.int8()), 2.5),
+    ],
+    ids=str,
+)
+def test_a_value_that_would_be_another_one_in_its_column_is_refused(tmp_path: Path, kind: Any, value: Any) -> None:
+    sink = sinks.parquet(tmp_path / "x.parquet", pa.schema([("id", pa.int64()), ("result", kind)]))
+    with pytest.raises(ValueError, match=r"^item 1, column 'result': expected values of type .*, got .* of type "):
+        write(sink, table_of([None, value]), [range(2)])
+    assert not (tmp_path / "x.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "read"),
+    [
+        (pa.int64(), np.int32(3), 3),
+        (pa.int64(), 3.0, 3),
+        (pa.bool_(), np.True_, True),
+        (pa.float64(), 2, 2.0),
+        (pa.float32(), 0.1, float(np.float32(0.1))),
+        (pa.float32(), np.float64(1e-60), 0.0),
+        (pa.float16(), 0.1, float(np.float16(0.1))),
+        (pa.float32(), -math.inf, -math.inf),
+        (pa.decimal128(5, 2), Decimal("1.5"), Decimal("1.50")),
+        (pa.list_(pa.int8()), (1, None), [1, None]),
+        (pa.list_(pa.float32()), np.array([1.5, 2.0]), [1.5, 2.0]),
+        (pa.list_(pa.list_(pa.int8())), [[1], None, [2, 3]], [[1], None, [2, 3]]),
+        (pa.struct({"a": pa.int8(), "b": pa.int8()}), {"a": 1}, {"a": 1, "b": None}),
+        (pa.map_(pa.string(), pa.int8()), {"a": 1}, [("a", 1)]),
+        (pa.dictionary(pa.int8(), pa.string()), "cat", "cat"),
+        (pa.date32(), NAIVE.date(), NAIVE.date()),
+        (pa.timestamp("s"), NAIVE.replace(microsecond=0), NAIVE.replace(microsecond=0)),
+        (pa.timestamp("us", "Europe/Berlin"), AWARE, AWARE),
+        (pa.timestamp("us"), np.datetime64(NAIVE), NAIVE),
+        (pa.time64("us"), NAIVE.time(), NAIVE.time()),
+        (pa.duration("us"), dt.timedelta(1), dt.timedelta(1)),
+        (pa.binary(), bytearray(b"x"), b"x"),
+        (pa.string(), np.str_("x"), "x"),
+    ],
+    ids=str,
+)
+def test_a_value_that_fits_its_column_is_written(tmp_path: Path, kind: Any, value: Any, read: Any) -> None:
+    path = tmp_path / "x.parquet"
+    write(sinks.parquet(path, pa.schema([("result", kind)])), table_of([None, value]), [range(2)])
+    assert pq.read_table(path).to_pydict() == {"result": [None, read]}
+
+
+def test_not_a_number_is_a_float_and_without_a_schema_mixed_times_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    write(sinks.parquet(path, pa.schema([("result", pa.float32())])), table_of([math.nan]), [range(1)])
+    (found,) = pq.read_table(path).to_pydict()["result"]
+    assert math.isnan(found)
+    for first, other in ((NAIVE, AWARE), (AWARE, NAIVE), (NAIVE.date(), NAIVE)):
+        write(sinks.parquet(path, columns=["result"]), table_of([first, other]), [range(2)])
+        assert pq.read_table(path).to_pydict()["result"] == [first.isoformat(), other.isoformat()]
 
 
 def test_numbers_that_grow_too_big_for_their_column_are_kept_as_they_are(

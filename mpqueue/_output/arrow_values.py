@@ -1,0 +1,130 @@
+"""Values as pyarrow's arrays, and whether they are in there as they were. Only used where pyarrow is installed.
+
+pyarrow converts many values loosely where it is told a type: 0.5 is 0 as a whole number, a moment is a day, and keys
+that a struct lacks are dropped. So what an array gives back is compared with what was put into it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+#: Types whose values are the same where they are equal.
+_SIMPLE = frozenset({str, int, bool, bytes, dt.date, dt.timedelta, Decimal, type(None)})
+#: Types of which nothing has to be asked.
+_OWN = _SIMPLE | {float, dt.datetime, dt.time}
+_NUMBERS = (int, float, Decimal)
+#: Of temporal types: the beginnings of their names.
+_TEMPORAL = ("date", "time")
+
+
+def exact_array(arrow: Any, values: Sequence[Any], kind: Any) -> Any:
+    """An array of that type. Raises ValueError for a value that would be another one in it, and what pyarrow raises.
+
+    A float may be rounded to the precision of the type; all else is as it was.
+    """
+    array = arrow.array(values, type=kind)
+    _check(arrow, values, array)
+    return array
+
+
+def inferred_array(arrow: Any, values: Sequence[Any]) -> Any:
+    """An array of the type that pyarrow finds; raises likewise: dates and times of several kinds it takes for one."""
+    array = arrow.array(values)
+    if any(name in str(array.type) for name in _TEMPORAL):
+        _check(arrow, values, array)
+    return array
+
+
+def _check(arrow: Any, values: Sequence[Any], array: Any) -> None:
+    for value, found in zip(values, array.to_pylist(), strict=True):
+        if not _is_same(arrow, value, found):
+            raise ValueError(f"which would be {found!r} there")
+
+
+def _is_same(arrow: Any, value: Any, found: Any) -> bool:
+    if type(value) is type(found) and type(value) in _SIMPLE:
+        return bool(value == found)
+    if isinstance(value, bool) or isinstance(found, bool):
+        return _plain(arrow, value) is found
+    if isinstance(value, _NUMBERS) and isinstance(found, _NUMBERS):
+        return _is_same_number(value, found)
+    if isinstance(found, Mapping):
+        return _is_same_struct(arrow, value, found)
+    if isinstance(found, list | tuple):
+        return _is_same_list(arrow, value, found)
+    return _is_same_scalar(arrow, value, found)
+
+
+def _is_same_number(value: Any, found: Any) -> bool:
+    if value == found:
+        return True
+    if not isinstance(value, float) or not isinstance(found, float):
+        return False
+    if not math.isfinite(value) or not math.isfinite(found):  # too big is no rounding
+        return math.isnan(value) and math.isnan(found)
+    return any(_rounded(value, form) == found for form in "fe")
+
+
+def _rounded(value: float, form: str) -> float | None:
+    """The float in that precision; None where it is too big for it."""
+    rounded = None
+    with contextlib.suppress(OverflowError):
+        (rounded,) = struct.unpack(form, struct.pack(form, value))
+    return rounded
+
+
+def _is_same_struct(arrow: Any, value: Any, found: Mapping[str, Any]) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    given = dict(value)
+    return given.keys() <= found.keys() and all(_is_same(arrow, given.get(key), one) for key, one in found.items())
+
+
+def _is_same_list(arrow: Any, value: Any, found: Sequence[Any]) -> bool:
+    if value is None or isinstance(value, str | bytes):
+        return False
+    given = list(value.items() if isinstance(value, Mapping) else value)
+    return len(given) == len(found) and all(_is_same(arrow, *pair) for pair in zip(given, found, strict=True))
+
+
+def _is_same_scalar(arrow: Any, value: Any, found: Any) -> bool:
+    """Of texts, bytes, dates and times, nothing, and of values of other libraries."""
+    if isinstance(found, bytes):
+        return isinstance(value, bytes | bytearray | memoryview) and bytes(value) == found
+    if isinstance(value, str) and isinstance(found, str):
+        return str.__eq__(value, found)
+    if isinstance(value, dt.datetime) and isinstance(found, dt.datetime):
+        return _is_same_moment(value, found)
+    if isinstance(value, dt.timedelta) and isinstance(found, dt.timedelta):
+        return bool(value == found)
+    plain = _plain(arrow, value)
+    if plain is value:
+        return type(value) is type(found) and bool(value == found)
+    return _is_same(arrow, plain, found)
+
+
+def _is_same_moment(value: dt.datetime, found: dt.datetime) -> bool:
+    if (value.utcoffset() is None) is not (found.utcoffset() is None):
+        return False
+    if value.utcoffset() is None:
+        return bool(value == found)
+    # By the clocks of two zones none is the same that one of them shows twice.
+    return bool(value.astimezone(dt.UTC) == found.astimezone(dt.UTC))
+
+
+def _plain(arrow: Any, value: Any) -> Any:
+    """A scalar of numpy's, or of another library, as Python's own."""
+    if type(value) in _OWN:
+        return value
+    if getattr(getattr(value, "dtype", None), "kind", "") in "biuf":
+        return value.item()
+    with contextlib.suppress(Exception):  # what it can't tell stays as it is
+        plain = arrow.array([value])[0].as_py()
+        return value if type(plain) is type(value) else plain
+    return value
