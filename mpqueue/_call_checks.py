@@ -13,8 +13,6 @@ from difflib import get_close_matches
 from types import FunctionType
 from typing import Any, TypeVar
 
-from mpqueue._text import shown
-
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 #: What Python says of an option that a function does not have.
@@ -96,20 +94,19 @@ def _name_of(handler: Any) -> str:
 
 
 def check_items(items: object) -> None:
-    """Raise TypeError for what is one thing although it can be iterated over: text, a mapping, a data frame."""
+    """Raise TypeError for what is one thing although it can be iterated over: bytes, a mapping, a data frame.
+
+    Text is let through: a loop over its characters is a common example.
+    """
     kind, hint = type(items), ""
-    if isinstance(items, str | bytes | bytearray):
-        one = "character" if isinstance(items, str) else "byte"
-        hint = f"[{shown(items)}] is one item, and list(...) of it is an item for each {one}"
+    library = kind.__module__.partition(".")[0]
+    if isinstance(items, bytes | bytearray):
+        hint = "[data] is one item, and list(data) has an item for each byte"
     elif isinstance(items, Mapping):
-        hint = "list(...) of it has its keys, list(....items()) its pairs, list(....values()) its values"
-    elif kind.__name__ == "DataFrame" and kind.__module__.partition(".")[0] == "pandas":
-        hint = '.to_dict("records") of it is an item for each row'
-    elif kind.__name__ == "DataFrame" and kind.__module__.partition(".")[0] == "polars":
-        hint = ".to_dicts() of it is an item for each row"
+        hint = "list(it) has its keys, list(it.items()) its pairs, and list(it.values()) its values"
+    elif kind.__name__ == "DataFrame" and library == "pandas":
+        hint = 'its .to_dict("records") has an item for each row'
+    elif kind.__name__ == "DataFrame" and library == "polars":
+        hint = "its .to_dicts() has an item for each row"
     if hint:
-        raise TypeError(f"items: expected a list of items, or another iterable, got {_a(kind.__name__)}; {hint}")
-
-
-def _a(name: str) -> str:
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+        raise TypeError(f"items: expected a list of items or another iterable, got a {kind.__name__}; {hint}")

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeVar, Union, Unpack, overload
 
 from mpqueue import _options as checks
-from mpqueue._call_checks import check_calls, names_options, no_such_option
+from mpqueue._call_checks import check_calls, check_items, names_options, no_such_option
 from mpqueue._core.messages import JobCancelled, JobPaused, JobResumed, JobSealed, LanesResized, Message
 from mpqueue._core.state.item_table import ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
@@ -445,6 +445,7 @@ class JobQueue(SafeEmitter):
         if open:
             check_open_record(record)
         began = self._engine.clock.now()
+        check_items(items)
         table = make_table(items) if not open else make_growing(() if items is _NOTHING else items)
         needs = None
         if not (cpus is None and memory is None and uses is None):
@@ -496,6 +497,7 @@ class JobQueue(SafeEmitter):
         defaults = {"max_retries": None, "retry": None, "timeout": None, "priority": 0, "chunksize": None}
         checks.job_options(self._options, **{**defaults, **rest})  # type: ignore[arg-type]
         recorder = self._engine.recorder
+        check_items(items)
         table, journal = make_table(items), None if recorder is None else recorder.journal
         reader, recorded = (None, None) if journal is None else (journal.reader, journal.find(id))
         return plan(reader, recorded, table, (handler, setup), record_options(**record))  # type: ignore[arg-type]

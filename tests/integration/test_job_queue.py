@@ -400,7 +400,7 @@ def test_list_of_items_is_copied_shallowly_and_items_are_pickled_when_dispatched
 def test_items_may_come_from_any_iterable() -> None:
     with JobQueue(1) as queue:
         assert queue.run((letter for letter in "abc"), do.succeed).results == ["a", "b", "c"]
-        assert queue.run({1: "a", 2: "b"}, do.succeed).results == [1, 2]
+        assert queue.run({1: "a", 2: "b"}.values(), do.succeed).results == ["a", "b"]
         assert queue.run(range(3), do.succeed).results == [0, 1, 2]
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from functools import partial, wraps
 from typing import Any
 
+import pandas as pd
+import polars as pl
 import pytest
 
 import mpqueue
@@ -88,6 +90,10 @@ BAD_ITEMS: dict[str, tuple[Any, type[Exception], str]] = {
         TypeError,
         r"items\[1\]: expected a hashable id, got <Reprless: its repr\(\) raised",
     ),
+    "bytes": (lambda: b"ab", TypeError, r"got a bytes; \[data\] is one item"),
+    "a mapping": (lambda: {"a": 1}, TypeError, r"got a dict; list\(it\) has its keys, list\(it.items\(\)\) its pairs"),
+    "pandas": (lambda: pd.DataFrame({"a": [1]}), TypeError, r'got a DataFrame; its .to_dict\("records"\) has an item'),
+    "polars": (lambda: pl.DataFrame({"a": [1]}), TypeError, r"got a DataFrame; its .to_dicts\(\) has an item for each"),
     "None": (lambda: None, TypeError, "items: expected an iterable, got None"),
     "a number": (lambda: 5, TypeError, "items: expected an iterable, got 5"),
 }

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mpqueue._call_checks import check_items
 from mpqueue._core.messages import ItemsOffered
 from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import check_unique, read_all
@@ -40,6 +41,7 @@ def add_items(host: QueueHost, book: JobBook, items: Iterable[Any], *, wait: boo
     if not isinstance(table, GrowingTable) or book.stage is not None:
         raise JobStateError(f"job {book.id!r}: expected a job made with open=True to add items to, got another")
     host.check_journal()
+    check_items(items)
     given, most = read_all(items), book.options.max_waiting
     rule, ids = _ids_of(table, given)
     at = added = 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpqueue import _options as checks
+from mpqueue._call_checks import check_items
 from mpqueue._core.state.item_table import DISCARD, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.pipeline import Pipeline, StageTable
@@ -74,6 +75,7 @@ def make_pipeline(
     for each in job_options:
         check_job(backend, each)
     travels = backend.capabilities.handlers_travel
+    check_items(items)
     table = make_table(items)
     head = JobBook(0, job_id, table, overall, None, listed=listed)
     jobs = []
