@@ -6,7 +6,10 @@ Everything but `open` happens on a thread of the job's own, since it runs users'
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,7 +19,7 @@ from mpqueue._output.export import COLUMNS, OUTPUT, absent_columns, values_or_no
 from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.rows_in_order import RowsInOrder
 from mpqueue._queue.job import JobItem
-from mpqueue.errors import shown
+from mpqueue.errors import JobStateError, shown
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
 log = logging.getLogger("mpqueue")
@@ -81,6 +84,12 @@ def check_sink(results: Any) -> None:
             "results: expected 'keep', 'discard' or a sink (an object with write(rows) and close(): mpqueue.sinks), "
             f"got {shown(results)} of type {type(results).__name__}"
         )
+    for name in ("open", "write", "close", "leave"):
+        method = getattr(results, name, None)
+        if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+            raise TypeError(
+                f"results: expected a sink whose {name} is a function, got a coroutine function: {method!r}"
+            )
     columns = getattr(results, "columns", None)
     if columns is not None:
         _names(columns)
@@ -96,13 +105,18 @@ def _names(columns: Any) -> tuple[str, ...]:
     return names
 
 
+#: Of each sink that is open, by its identity, the outlet that writes into it.
+_OPEN: weakref.WeakValueDictionary[int, RowOutlet] = weakref.WeakValueDictionary()
+_OPENING = threading.Lock()
+
+
 class RowOutlet:
     """See `mpqueue._parent.users_code.deliveries.Outlet`."""
 
     def __init__(self, sink: Sink, table: ItemTable, job_id: str, *, captured: bool) -> None:
         self._sink = sink
         self._table = table
-        self._job_id = job_id
+        self.job_id = job_id
         columns = getattr(sink, "columns", None)
         self._default = (*getattr(sink, "default", COLUMNS), *(OUTPUT if captured else ()))
         self._columns = self._default if columns is None else _names(columns)
@@ -120,9 +134,26 @@ class RowOutlet:
 
     def open(self) -> None:
         """See `Outlet`."""
+        with _OPENING:
+            holder = _OPEN.setdefault(id(self._sink), self)
+        if holder is not self:
+            raise JobStateError(
+                f"results: expected a sink of the job's own, got {shown(self._sink)}, which job {holder.job_id!r} "
+                "writes into; wait until that job is over, or give each job a sink"
+            )
         opened = getattr(self._sink, "open", None)
         if callable(opened):
-            opened()
+            try:
+                _called(opened)
+            except BaseException:
+                self._let_go()
+                raise
+
+    def _let_go(self) -> None:
+        """The sink is free for another job."""
+        with _OPENING:
+            if _OPEN.get(id(self._sink)) is self:
+                del _OPEN[id(self._sink)]
 
     def put(self, indices: Sequence[int], size: int) -> None:
         """See `Outlet`."""
@@ -140,8 +171,11 @@ class RowOutlet:
         self._decide()
         if self._unseen and self._rows and self._columns != self._default:
             log.warning("job %r: expected rows with the columns %s, got none that has %s",
-                        self._job_id, ", ".join(self._columns), ", ".join(sorted(self._unseen)))  # fmt: skip
-        self._sink.close()
+                        self.job_id, ", ".join(self._columns), ", ".join(sorted(self._unseen)))  # fmt: skip
+        try:
+            _called(self._sink.close)
+        finally:
+            self._let_go()
 
     def leave(self) -> str:
         """See `Outlet`."""
@@ -149,7 +183,10 @@ class RowOutlet:
             self._end_order()
             self._decide()
         leave: Callable[[], object] = getattr(self._sink, "leave", self._sink.close)
-        where = leave()
+        try:
+            where = _called(leave)
+        finally:
+            self._let_go()
         count = self._sink.rows if isinstance(self._sink, FileSink) else self._rows
         rows = "1 row" if count == 1 else f"{count:,} rows"
         return f"{rows} in {where if isinstance(where, Path) else shown(self._sink)}" if count else "nothing"
@@ -170,7 +207,7 @@ class RowOutlet:
         elif rows:
             if len(rows[0]) > len(self._columns):  # made before it was decided
                 rows = [{name: row[name] for name in self._columns} for row in rows]
-            self._sink.write(rows)
+            _called(self._sink.write, rows)
             self._rows += len(rows)
 
     def _decide(self) -> None:
@@ -218,6 +255,15 @@ class RowOutlet:
             if name == "result" and table.source is None:
                 return table.results[part]
         return values_or_none(items, name)
+
+
+def _called(method: Callable[..., object], *arguments: Any) -> object:
+    """What it returns. Raises what it raises, and TypeError for a coroutine, of which nothing has run."""
+    made = method(*arguments)
+    if inspect.iscoroutine(made):
+        made.close()
+        raise TypeError(f"expected a function, got one that returns a coroutine: {shown(method)}")
+    return made
 
 
 _STATUS = [str(status) for status in ITEM_CODES]

@@ -316,6 +316,8 @@ def test_a_journal_has_the_results_of_a_sinks_job_and_none_that_are_discarded(tm
         ("drop", ValueError, "results: expected 'keep', 'discard' or a sink, got 'drop'"),
         (3, TypeError, r"an object with write\(rows\) and close\(\): mpqueue.sinks\), got 3 of type int"),
         (Rows, TypeError, "of type type"),
+        (Rows(leave=fail_later), TypeError, "expected a sink whose leave is a function, got a coroutine function"),
+        (Rows(write=fail_later), TypeError, "expected a sink whose write is a function, got a coroutine function"),
         (Rows(columns="id"), TypeError, "expected a sink whose columns are a list of names, got 'id'"),
         (
             sinks.jsonl("/nowhere/rows.jsonl"),
@@ -342,6 +344,26 @@ def test_a_sink_is_for_one_job_and_one_that_can_t_be_opened_starts_nothing(queue
     with pytest.raises(PermissionError, match="no"):
         queue.start("closed")
     assert job.status is JobStatus.PENDING
+
+
+def test_a_method_that_returns_a_coroutine_writes_nothing_and_stops_its_job(queue: JobQueue) -> None:
+    with pytest.raises(SinkError, match="TypeError: expected a function, got one that returns a coroutine"):
+        queue.run([1], do.double, results=Rows(write=return_awaitable))
+
+
+def test_two_jobs_at_a_time_do_not_write_into_one_sink(queue: JobQueue, tmp_path: Path) -> None:
+    gate, rows = Gate(tmp_path), Rows()
+    queue.create_job("first", [1, 2], partial(wait_at, gate, 2), results=rows, chunksize=1)
+    queue.create_job("second", [3], do.double, results=rows)
+    run = queue.start("first")
+    with pytest.raises(JobStateError, match=r"expected a sink of the job's own, got .*, which job 'first' writes into"):
+        queue.start("second")
+    assert rows.calls.count("open") == 1
+    gate.open()
+    run.result()
+    queue.start("second").result()
+    assert sorted(row["result"] for row in rows.rows) == [1, 2, 6]
+    assert rows.calls.count("close") == 2
 
 
 def test_a_wrong_column_is_told(queue: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
