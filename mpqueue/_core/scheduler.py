@@ -68,7 +68,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState
 from mpqueue._core.state.timer_heap import Timer, TimerKind
 from mpqueue.errors import InternalError, JobStateError
-from mpqueue.status import JobStatus
+from mpqueue.status import OVER, JobStatus
 
 if TYPE_CHECKING:
     import random
@@ -260,6 +260,8 @@ class Scheduler:
     def _job_cancelled(self, message: JobCancelled) -> None:
         job = message.job.family[0]
         if job.status.final:
+            if message.why is not None and job.status in OVER:  # found out when all items had ended
+                job.status, job.stopped_why = JobStatus.CANCELLED, message.why
             return
         if message.why is not None and not job.cancelled:
             job.stopped_why = message.why

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,6 +49,7 @@ class FileSink:
         self.or_default = or_default  #: these instead of ``columns`` of which no row has one
         self._part = PartFile(self.path, at_once=self.at_once)
         self.was_opened = False
+        self._has_ended = False
         self.left: Path | None = None  #: where the part is that was left, since not all rows are in it
 
     def check(self) -> None:
@@ -66,19 +68,33 @@ class FileSink:
         """Write these; where that fails, none of them is in the file."""
         raise NotImplementedError
 
+    def _write_rest(self) -> None:
+        """Write the rows that are held, before a whole file ends."""
+
     def _end(self) -> None:
         """Write what belongs behind the rows that there are."""
 
+    def _end_once(self) -> None:
+        if not self._has_ended:
+            self._end()
+            self._has_ended = True
+
     def close(self) -> None:
-        """The file is whole."""
-        self._end()
-        self._part.finish()
+        """The file is whole; where it can't be, what was written stays a part."""
+        try:
+            self._write_rest()
+            self._end_once()
+            self._part.finish()
+        except BaseException:
+            with suppress(Exception):  # the first error says more
+                self.leave()
+            raise
 
     def leave(self) -> Path | None:
         """The file stays a part; returns where that is."""
         try:
             if self.rows:
-                self._end()
+                self._end_once()
         finally:
             self.left = self._part.leave()
         return self.left

@@ -208,8 +208,7 @@ class ParquetSink(FileSink):
         if self._writer is not None and not self._is_torn:
             self._writer.close()
 
-    def close(self) -> None:
-        """See `FileSink`."""
+    def _write_rest(self) -> None:
         if self._waiting:
             self._flush()
         if self._writer is None:
@@ -217,7 +216,6 @@ class ParquetSink(FileSink):
                 names: Sequence[str] = self.default if self.columns is None else self.columns
                 self._schema = self._arrow.schema([(name, self._arrow.null()) for name in names])
             self._writer = self._open_writer(self._part.file)
-        super().close()
 
     def leave(self) -> Path | None:
         """See `FileSink`."""

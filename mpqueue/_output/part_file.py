@@ -154,17 +154,18 @@ class PartFile:
 
     def finish(self) -> None:
         """All of it is there: it gets its own name, once it is on disk."""
-        file, self._file = self.file, None
-        with file:
-            if not self._is_special:
-                file.truncate()  # what was reserved
-                os.fsync(file.fileno())
-                os.replace(self.part, self.target)
-            elif not self._at_once:
-                file.seek(0)
-                with whole_file(self.target) as special:
-                    while data := file.read(_COPIED):
-                        special.write(data)
+        file = self.file
+        if not self._is_special:
+            file.truncate()  # what was reserved
+            os.fsync(file.fileno())
+            os.replace(self.part, self.target)
+        elif not self._at_once:
+            file.seek(0)
+            with whole_file(self.target) as special:
+                while data := file.read(_COPIED):
+                    special.write(data)
+        self._file = None
+        file.close()
 
     def leave(self) -> Path | None:
         """It stays a part; returns where that is, None where there is nothing."""

@@ -131,6 +131,7 @@ class RowOutlet:
         in_order = getattr(sink, "in_order", False) is True
         self._in_order = RowsInOrder(self._hand_on, folder) if in_order else None
         self._rows = 0  #: that the sink has
+        self._was_closed = False
 
     def open(self) -> None:
         """See `Outlet`."""
@@ -172,6 +173,7 @@ class RowOutlet:
         if self._unseen and self._rows and self._columns != self._default:
             log.warning("job %r: expected rows with the columns %s, got none that has %s",
                         self.job_id, ", ".join(self._columns), ", ".join(sorted(self._unseen)))  # fmt: skip
+        self._was_closed = True
         try:
             _called(self._sink.close)
         finally:
@@ -179,17 +181,24 @@ class RowOutlet:
 
     def leave(self) -> str:
         """See `Outlet`."""
+        where = self._left() if self._was_closed else self._leave()
+        count = self._sink.rows if isinstance(self._sink, FileSink) else self._rows
+        rows = "1 row" if count == 1 else f"{count:,} rows"
+        return f"{rows} in {where if isinstance(where, Path) else shown(self._sink)}" if count else "nothing"
+
+    def _leave(self) -> object:
         with contextlib.suppress(Exception):  # the sink may be what fails
             self._end_order()
             self._decide()
         leave: Callable[[], object] = getattr(self._sink, "leave", self._sink.close)
         try:
-            where = _called(leave)
+            return _called(leave)
         finally:
             self._let_go()
-        count = self._sink.rows if isinstance(self._sink, FileSink) else self._rows
-        rows = "1 row" if count == 1 else f"{count:,} rows"
-        return f"{rows} in {where if isinstance(where, Path) else shown(self._sink)}" if count else "nothing"
+
+    def _left(self) -> object:
+        """Of a sink whose ``close`` has raised."""
+        return self._sink.left if isinstance(self._sink, FileSink) else None
 
     def _end_order(self) -> None:
         if self._in_order is not None:

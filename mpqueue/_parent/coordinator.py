@@ -565,7 +565,7 @@ class Coordinator:
 
     def _tell_finished(self, command: AnnounceFinished) -> None:
         if self.deliveries.is_under_way(command.job):
-            self.deliveries.end(command, partial(self._tell_finished, command))
+            self.deliveries.end(command, partial(self._tell_delivered, command))
             return
         command.job.table.live.running = dict
         self._traffic.job_ended(command.job)
@@ -575,6 +575,10 @@ class Coordinator:
         self._announce(command)
         if subscribers and command.job.table.live.foreign:
             self._leavings.add(subscribers)
+
+    def _tell_delivered(self, command: AnnounceFinished) -> None:
+        """Likewise of a job whose sink has been closed: where that failed it is a cancelled one."""
+        self._tell_finished(command._replace(status=command.job.status))
 
     def _give_up_job(self, command: GiveUpJob) -> None:
         job = command.job

@@ -171,12 +171,37 @@ def test_a_sink_that_raises_stops_its_job_at_once_and_says_so(
             JobStatus.CANCELLED,
             f"its results can't be written: {type(error).__name__}: {error}",
         )
-    assert rows.calls[-1] == "leave"
+    if at == "close":
+        assert (job.status, job.stopped_why) == (JobStatus.CANCELLED, "its results can't be written: ValueError: no")
+    assert rows.calls[-1] == ("close" if at == "close" else "leave")
     assert isinstance(run.exception(), SinkError)
     assert other.result().results == [2 * item for item in range(30)]
     assert bystander.failed == 0
     queue.clear_job("job")
     queue.clear_job("bystander")
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_a_file_that_fails_at_its_end_stays_a_part_of_a_job_that_was_stopped(
+    queue: JobQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """Its name is taken by a folder while the job runs; the event and the run say so as well."""
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    path, gate, told = tmp_path / f"rows.{form}", Gate(tmp_path), list[Any]()
+    queue.on("job:finished", told.append)
+    queue.create_job("job", [1, 2], partial(wait_at, gate, 2), results=getattr(sinks, form)(path))
+    run = queue.start("job")
+    gate.wait_for(2)
+    path.mkdir()
+    gate.open()
+    with pytest.raises(SinkError, match=rf"kept: 2 rows in .*rows\.{form}\.part$"):
+        run.result()
+    assert run.job.status is JobStatus.CANCELLED
+    assert run.job.stopped_why is not None
+    assert "results can't be written" in run.job.stopped_why
+    wait_until(lambda: told, what="the event")
+    assert told[0].status is JobStatus.CANCELLED
 
 
 def test_a_full_disk_leaves_whole_rows_and_says_how_many(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from mpqueue._core.messages import JobCancelled, JobHeldBack, Message
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.errands import Errands
-from mpqueue.errors import SinkError
+from mpqueue.errors import InternalError, SinkError
 from mpqueue.status import OVER
 
 log = logging.getLogger("mpqueue")
@@ -167,7 +167,7 @@ class Deliveries:
             delivery.outlet.put(indices, size)
         except BaseException as error:
             delivery.broken_by = error
-            self._later(partial(self._stop, job, f"its results can't be written: {_text_of(error)}"), job)
+            self._later(partial(self._stop, job, error), job)
         else:
             self._later(partial(self._written, job, delivery, indices, size), job)
 
@@ -202,13 +202,17 @@ class Deliveries:
         delivery.holds_back = held
         self._later(partial(self._handle, JobHeldBack(job, held)), job)
 
-    def _stop(self, job: JobBook, why: str) -> None:
+    def _stop(self, job: JobBook, reason: BaseException) -> None:
+        why = f"its results can't be written: {_text_of(reason)}"
         self._handle(JobCancelled(job, self._wall(), kill=True, why=why))
 
     def _ended(self, job: JobBook, delivery: Delivery, error: SinkError | None) -> None:
         if delivery.over:
             return
         delivery.error, delivery.over = error, True
+        if error is not None and error.__cause__ is not None:
+            with contextlib.suppress(InternalError):  # which has ended the job
+                self._stop(job, error.__cause__)
         if delivery.holds_back:
             self._hold_back(job, delivery, held=False)
         if delivery.errands is not None:
