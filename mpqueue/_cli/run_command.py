@@ -293,7 +293,7 @@ def _plan(args: argparse.Namespace, items: list[Any], functions: tuple[Any, Any]
     try:
         table = make_table(items)
         recorded = None if reader is None else reader.find(args.handler)
-        found = plan(reader, recorded, table, functions, record)
+        found = plan(reader, recorded, table, functions, record, wants_results=True)
     except (TypeError, ValueError, OSError) as error:
         raise UsageError(str(error)) from None
     for what in ("new", "changed", "gone", "failed"):

@@ -28,7 +28,7 @@ def encode_item(table: ItemTable, index: int, status: int) -> bytes:
     item_id = table.id_of(index)
     name = brief_json(item_id) if type(item_id) is int else encode(as_json(item_id))
     parts = [f'{{"id":{name},"index":{index},"status":"{ITEM_CODES[status]}"']
-    if status == COMPLETED and table.has_results:
+    if status == COMPLETED and table.has_result(index):
         result = result_of(table, index)
         parts.append(f'"result":{brief_json(result)}')
         if type(result) not in _PLAIN and (proposed := _proposed_alt(table, index)) is not None:

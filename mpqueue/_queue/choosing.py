@@ -43,6 +43,11 @@ def journal_path(journal: str | os.PathLike[str] | None) -> str | None:
     return own_path(path)
 
 
+def discards(results: Any) -> bool:
+    """True where that says that results are discarded."""
+    return isinstance(results, str) and results == DISCARD
+
+
 def choose_sink(results: Any) -> Any:
     """The sink, `DISCARD`, or None where results are kept.
 

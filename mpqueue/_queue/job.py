@@ -108,7 +108,7 @@ class JobItem(Generic[T_co, R_co]):
     @property
     def _has_result(self) -> bool:
         """False where the job does not keep what it returned."""
-        return self._table.has_results
+        return self._table.has_result(self._index)
 
     @property
     def proposed_alt(self) -> Any:

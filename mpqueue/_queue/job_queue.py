@@ -21,7 +21,7 @@ from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.listeners import SafeEmitter
 from mpqueue._parent.machinery import Engine
 from mpqueue._queue.announcer import Announcer
-from mpqueue._queue.choosing import check_job, check_queue, choose_backend, choose_sink, journal_path
+from mpqueue._queue.choosing import check_job, check_queue, choose_backend, choose_sink, discards, journal_path
 from mpqueue._queue.closer import Closer
 from mpqueue._queue.growing.open_job import add_items, make_growing
 from mpqueue._queue.growing.stages import PipelineOptions, Stage, make_pipeline
@@ -500,7 +500,9 @@ class JobQueue(SafeEmitter):
         check_items(items)
         table, journal = make_table(items), None if recorder is None else recorder.journal
         reader, recorded = (None, None) if journal is None else (journal.reader, journal.find(id))
-        return plan(reader, recorded, table, (handler, setup), record_options(**record))  # type: ignore[arg-type]
+        checked = record_options(**record)  # type: ignore[arg-type]
+        wants_results = not discards(options.get("results"))
+        return plan(reader, recorded, table, (handler, setup), checked, wants_results=wants_results)
 
     def add_items(self, job_id: str | Job, items: Iterable[Any], *, wait: bool = True) -> int:
         """Give an open job more items, before it is started or while it runs; returns how many of them are new.

@@ -229,13 +229,8 @@ class NewJob:
         book, table, reader = self.book, self.book.table, recorder.journal.reader
         places = reader.places(recorded)
         afresh = _marked(len(table), chain(match.changed, again.afresh))
-        unreadable = [index for index in reader.fill(table, recorded) if not afresh[index]]
+        without_results = self._fill(reader, recorded, afresh)
         self._order_by_record()
-        for index in unreadable:
-            table.status[index], table.results[index] = PENDING, None
-        if unreadable:
-            log.warning("job %r: the results of %d items can't be read from %s, so these run again; the first is %s",
-                        book.id, len(unreadable), reader.path, shown(table.id_of(min(unreadable))))  # fmt: skip
         if not self._seed_given:
             self._take_seed(recorded.seed)
         book.retries = recorded.retries
@@ -248,7 +243,7 @@ class NewJob:
         failed.update(index for index in table.failures if table.status[index] == FAILED)
         ends = {} if suspects is None else suspects.counts
         book.go_on({index: care_of(count, book.options) for index, count in ends.items()})
-        counted = recorded.completed + recorded.failed - len(unreadable) - book.completed - book.failed
+        counted = recorded.completed + recorded.failed - without_results - book.completed - book.failed
         if match.is_same and not any_afresh and not again.failed and counted > 0:
             log.warning("job %r: %d items more have ended by its counts in %s than by its rows, so these run again",
                         book.id, counted, reader.path)  # fmt: skip
@@ -268,6 +263,23 @@ class NewJob:
             book.restored = True
             restore_end(book, dataclasses.replace(recorded, status=status))
         return failed
+
+    def _fill(self, reader: Reader, recorded: RecordedJob, afresh: Sequence[int]) -> int:
+        """Write into the table what became of the items; returns how many run again since their results are not there.
+
+        Those that are to run ``afresh`` (a 1 for such an item) do not count.
+        """
+        from mpqueue._parent.journal.kept_results import run_discarded_again
+
+        book, table = self.book, self.book.table
+        unreadable = [index for index in reader.fill(table, recorded) if not afresh[index]]
+        for index in unreadable:
+            table.status[index], table.results[index] = PENDING, None
+        if unreadable:
+            log.warning("job %r: the results of %d items can't be read from %s, so these run again; the first is %s",
+                        book.id, len(unreadable), reader.path, shown(table.id_of(min(unreadable))))  # fmt: skip
+        discarded = [] if table.sink is DISCARD else run_discarded_again(table, book.id, reader.path, afresh)
+        return len(unreadable) + len(discarded)
 
     def _record_suspects(self, recorder: Recorder, number: int, suspects: _Suspects) -> None:
         from mpqueue._parent.journal.journal_file import JobItems

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mpqueue import Job, JobQueue, JobStateError, JobStatus, RetryPolicy, SinkError, sinks
+from mpqueue._cli.command_line import main
 from mpqueue._parent import machinery
 from mpqueue._parent.users_code import deliveries
 from tests.support import handlers as do
@@ -327,12 +328,84 @@ def test_a_journal_has_the_results_of_a_sinks_job_and_none_that_are_discarded(tm
             queue.retry_failed("job")
     with JobQueue(2, retry=NEVER, journal=journal) as queue:
         assert queue.load_job("job").results[4] == 25.0
-        assert not any(queue.load_job("none").results)
+        with pytest.raises(JobStateError, match="got one of which 49 are discarded"):
+            _ = queue.load_job("none").results
         rows = Rows(in_order=True)
         job = queue.run(range(60), halve, id="job", results=rows, update=True, redo="failed")
         assert (job.completed, job.failed) == (59, 1)
         assert [row["id"] for row in rows.rows] == [*range(60)]
         assert [row["result"] for row in rows.rows[1:]] == [100 / item for item in range(1, 60)]
+
+
+def is_refused(look: Callable[[], Any]) -> bool:
+    """True where that does not show a result, since it was discarded."""
+    try:
+        look()
+    except JobStateError:
+        return True
+    return False
+
+
+def name_if_fixed(item: dict[str, Any]) -> str:
+    if item["n"] == 3 and not Path(item["fixed"]).exists():
+        raise ValueError(item)
+    return f"result {item['n']}"
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize("is_pruned", [False, True])
+def test_an_item_whose_result_was_discarded_is_done_and_runs_again_for_a_job_that_wants_results(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, is_open: bool, is_pruned: bool
+) -> None:
+    journal, fixed = tmp_path / "run.db", tmp_path / "fixed"
+
+    def items(count: int) -> list[dict[str, Any]]:
+        return [{"id": n, "n": n, "fixed": str(fixed)} for n in range(count)]
+
+    def run(results: Any, count: int, **options: Any) -> Job:
+        options |= {} if is_open else {"update": True}
+        with JobQueue(2, retry=NEVER, journal=journal) as queue:
+            queue.create_job("job", items(count), name_if_fixed, open=is_open, results=results, **options)  # type: ignore[call-overload]
+            run = queue.start("job")
+            if is_open:
+                queue.seal("job")
+            return run.result()
+
+    def shown() -> list[Any]:
+        with JobQueue(1, retry=NEVER, journal=journal) as queue:
+            if is_pruned:
+                queue.prune()
+            job = queue.load_job("job")
+            lacking = [is_refused(partial(getattr, item, "result")) for item in job.items]
+            assert is_refused(lambda: job.results) == any(lacking)
+            assert ("result" in job.to_records()[0]) != any(lacking)
+            exported = tmp_path / "rows.jsonl"
+            assert main(["export", str(journal), "job", "--columns", "id,result", "-o", str(exported)]) == 0
+            texts = {row["id"]: row["result"] for row in read(exported)}
+            assert [texts[n] == "<unreadable here: it was discarded>" for n in range(len(texts))] == lacking
+            return ["gone" if lacks else item.result for item, lacks in zip(job.items, lacking, strict=True)]
+
+    assert (run("discard", 5).completed, run("discard", 5, redo=[2]).completed) == (4, 4)
+    assert shown() == ["gone", "gone", "gone", None, "gone"]
+    assert [item.attempts for item in run("discard", 6).items] == [1] * 6
+    fixed.touch()
+    with JobQueue(1, retry=NEVER, journal=journal) as queue:
+        if not is_open:
+            plans = [queue.plan_job("job", items(6), name_if_fixed, results=each) for each in ("discard", "keep")]
+            assert [plan.to_run for plan in plans] == [0, 5]
+        assert queue.retry_failed("job").result().completed == 6
+    assert "run again" not in caplog.text
+    assert shown() == ["gone", "gone", "gone", "result 3", "gone", "gone"]
+    rows = Rows()
+    assert run(rows, 6).completed == 6
+    assert "the results of 5 items were discarded when these ran" in caplog.text
+    assert sorted(row["result"] for row in rows.rows) == [f"result {n}" for n in range(6)]
+    caplog.clear()
+    run("discard", 7)
+    assert shown() == [*(f"result {n}" for n in range(6)), "gone"]
+    assert run("keep", 7).results == [f"result {n}" for n in range(7)]
+    assert "the results of 1 items were discarded" in caplog.text
+    assert shown() == [f"result {n}" for n in range(7)]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.state.item_table import Failure, ItemTable
+from mpqueue._core.state.item_table import DISCARD, DISCARDED, Failure, ItemTable
 from mpqueue._parent.journal import chunk_rows, kept_values
 from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader, WrittenRow, fresh_row
 from mpqueue._parent.journal.journal_file import chunk_statement
@@ -34,7 +34,7 @@ RESULTS = (1, "text", [2, {"a": None}], Decimal("1.5"), b"b" * BIG, [Decimal(2)]
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(("complete", "complete", "try", "fail", "output", "fresh")),
+        st.sampled_from(("complete", "complete", "discard", "try", "fail", "output", "fresh")),
         st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=COUNT, unique=True).map(sorted),
         st.sampled_from(RESULTS),
     ),
@@ -80,11 +80,12 @@ class Rows:
                 if what == "fail":
                     table.fail(slot, failure)
             else:
-                table.complete([slot], [result])
+                table.complete([slot], [DISCARDED if what == "discard" else result])
                 if what == "output":
                     table.output[slot] = ("out", f"err of {slot}")
         follow = slots == [*range(slots[0], slots[-1] + 1)]
         indices = range(slots[0], slots[-1] + 1) if follow else slots
+        table.sink = DISCARD if what == "discard" else None
         row = RowDraft(table, indices, self._tries_kept, {0, 1}).row()
         assert row is not None
         self.files.update({file.name: b"".join(map(bytes, file.parts)) for file in row.files})
@@ -107,9 +108,12 @@ class Rows:
             reader.read(row)
         assert not reader.unreadable | reader.lost
         table.source = KeptResults(RowsInMemory(rows, self.files.__getitem__), 1, "job", strict=True)
+        discarded = table.discarded()
+        if slots is None:
+            assert discarded == self.table.discarded()
         return [
             (
-                *(table.status[index], table.result_of(index) if table.status[index] == COMPLETED else None),
+                *(table.status[index], self._result(table, index), index in discarded),
                 *(table.attempts[index], table.output.get(index)),
                 repr(table.payloads[index]),
                 [tried.error for tried in table.history.get(index, ())],
@@ -117,6 +121,11 @@ class Rows:
             )
             for index in range(len(table))
         ]
+
+    @staticmethod
+    def _result(table: ItemTable, index: int) -> Any:
+        has_result = table.status[index] == COMPLETED and table.has_result(index)
+        return table.result_of(index) if has_result else None
 
     def compact(self, present: list[int] | None) -> compaction.Compacted:
         """Write the rows anew, and remove the files that may go."""
@@ -151,7 +160,7 @@ def test_rows_written_anew_say_the_same_of_what_is_left(
         assert rows.count == count - done.rows
         if present is not None:
             gone = [slot for slot in range(COUNT) if slot not in present]
-            assert all(told[0] == PENDING and not told[5] for told in rows.told(gone)), (
+            assert all(told[0] == PENDING and not told[6] for told in rows.told(gone)), (
                 "nothing is told of what is gone"
             )
         rest = rows.compact(present)

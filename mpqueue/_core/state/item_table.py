@@ -81,6 +81,10 @@ class Elsewhere:
         self.row = row
 
 
+#: Stands in the results for one that was discarded when its item ran, as a journal tells.
+DISCARDED = Elsewhere(-1)
+
+
 class ResultSource(Protocol):
     """Where the results are that are not in memory. Any thread; raises where one can't be read."""
 
@@ -177,17 +181,24 @@ class ItemTable:
 
         `JobStateError` where results are not kept.
         """
-        if self.sink is not None and self.status[index] == COMPLETED and not self.has_results:
+        if self.status[index] == COMPLETED and not self.has_result(index):
+            discarded = self.sink is None or self.sink is DISCARD or self.results[index] is DISCARDED
             raise JobStateError(
                 f"item {shown(self.id_of(index))}: expected a job that keeps its results, got one whose results "
-                f"{'are discarded' if self.sink is DISCARD else f'are in {shown(self.sink)}'}"
+                f"{'are discarded' if discarded else f'are in {shown(self.sink)}'}"
             )
         return self.held_result(index)
 
-    @property
-    def has_results(self) -> bool:
-        """False where its results are discarded, or leave it for a sink, and no journal has them."""
-        return self.sink is None or (self.sink is not DISCARD and self.source is not None)
+    def has_result(self, index: int) -> bool:
+        """False where results of it are discarded, or leave it for a sink, and no journal has them."""
+        if self.sink is not None and (self.sink is DISCARD or self.source is None):
+            return False
+        return self.results[index] is not DISCARDED
+
+    def discarded(self) -> list[int]:
+        """The indices of the items that completed, and whose results were discarded, as a journal tells."""
+        found = [index for index, result in enumerate(self.results) if result is DISCARDED]
+        return [index for index in found if self.status[index] == COMPLETED]
 
     def held_result(self, index: int) -> Any:
         """The same for who takes it to where it is kept."""
@@ -198,7 +209,15 @@ class ItemTable:
         return self.source.read(result.row, index if self.slots is None else self.slots[index])
 
     def all_results(self) -> list[Any]:
-        """All results, in a new list; raises what `ResultSource.fill` raises."""
+        """All results, in a new list. Raises what `ResultSource.fill` raises, `JobStateError` for discarded ones."""
+        if self.source is not None and (discarded := self.discarded()):
+            raise JobStateError(
+                f"expected a job that keeps its results, got one of which {len(discarded)} are discarded; the first is "
+                f"that of item {shown(self.id_of(discarded[0]))}; items[...].result has the others"
+            )
+        return self._filled()
+
+    def _filled(self) -> list[Any]:
         results = list(self.results)
         if self.source is not None and Elsewhere in set(map(type, results)):
             self.source.fill(results, self.slots)
@@ -206,12 +225,12 @@ class ItemTable:
 
     def recall(self) -> None:
         """Have all results in memory, for good; raises what `ResultSource.fill` raises."""
-        self.results[:] = self.all_results()
+        self.results[:] = self._filled()
         self.keeps_results = True
 
     def let_go(self, indices: Sequence[int], row: int) -> list[Any]:
         """These results are in that row of the source from now on; returns them, to be freed."""
-        if self.source is None or self.keeps_results:
+        if self.source is None or self.keeps_results or self.sink is DISCARD:
             return []
         mark = Elsewhere(row)
         if isinstance(indices, range):

@@ -15,9 +15,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
-from mpqueue._core.state.item_table import Elsewhere, FailedTry, Failure, ItemTable
+from mpqueue._core.state.item_table import DISCARD, DISCARDED, Elsewhere, FailedTry, Failure, ItemTable
 from mpqueue._parent.journal.kept_values import (
     BIG,
+    NO_RESULT,
     BigFile,
     Kept,
     KeptError,
@@ -117,7 +118,7 @@ class RowDraft:
         if self._has_failures:
             self._note_failures(table, tries_kept, unkept)
         self._withheld: dict[int, str] = {}
-        self._pickled = _Pickled()
+        self._pickled = _Pickled(_discarded(len(self._done)) if table.sink is DISCARD else None)
         self._over = threading.Lock()  #: taken, for good, by who makes the row
 
     def _note_failures(self, table: ItemTable, tries_kept: dict[int, int], unkept: Collection[int]) -> None:
@@ -156,7 +157,7 @@ class RowDraft:
         """The row, where nothing failed and the results are small and plain; else None."""
         if self._tries or self._failures or self._payloads:
             return None
-        together = _together(self._done)
+        together = self._pickled.together or _together(self._done)
         return None if together is None else self._row(_Pickled(together), "")
 
     def row(self) -> Row | None:
@@ -244,6 +245,11 @@ def kept_together(results: list[Any]) -> Kept | None:
     return None if whole is None or len(whole.kept[0]) >= BIG else Kept(*whole.kept)
 
 
+def _discarded(count: int) -> list[ResultPart]:
+    """What is kept in place of so many results that were discarded."""
+    return [ResultPart(tuple(Kept(NO_RESULT)), count)]
+
+
 def _together(results: list[Any]) -> list[ResultPart] | None:
     """The same in as few pickles as may be."""
     whole = _part(results)
@@ -285,7 +291,8 @@ class _Pickled:
     def keep_results(self, results: list[Any]) -> None:
         """Together, where they are plain and small; else each by itself, so that each can be read by itself."""
         self.step += 1
-        self.together = _together(results)
+        if self.together is None:
+            self.together = _together(results)
         if self.together is not None:
             return
         for nth, result in enumerate(results):
@@ -347,14 +354,14 @@ def fresh_row(slots: Sequence[int]) -> Row:
 
 
 class Results(Enum):
-    """What becomes of the results when rows are read: what stands for them is written into the table, or nothing.
+    """What becomes of the results when rows are read: what stands for them is written into the table.
 
     ``CHECKED`` are read, one after the other, and forgotten, to know which can't be.
     """
 
     CHECKED = 1
     UNREAD = 2
-    LEFT_OUT = 3  #: and errors, too
+    LEFT_OUT = 3  #: they are not looked at, and errors are not either
 
 
 class RowReader:
@@ -433,6 +440,7 @@ class RowReader:
             self.lost.difference_update(indices)
         if content.get("fresh"):
             self._forget(index for index in indices if index != GONE)
+        done = self._mark_results(number, content, indices)
         if self._results is Results.LEFT_OUT:
             _put(table.status, indices, status)
             return
@@ -441,16 +449,24 @@ class RowReader:
             if name in content:
                 numbers = numbers_of(code, content[name])
                 _put(column, indices, numbers * count if len(numbers) < count else numbers)
-        done: Sequence[int] = indices
-        if status.count(COMPLETED) < len(status):
-            done = [index for index, code in zip(indices, status, strict=True) if code == COMPLETED]
-        _put(table.results, done, [Elsewhere(number)] * len(done))
         if self._results is Results.CHECKED:
             self._check_results(content, done)
         if "history" in content:
             self._read_failures(content, indices)
         table.output.update(_present(content.get("output", {}), indices))
         _put(table.status, indices, status)
+
+    def _mark_results(self, number: int, content: dict[str, Any], indices: Sequence[int]) -> Sequence[int]:
+        """Write what stands for the results of the items that are completed; returns the indices of these."""
+        status: bytes = content["status"]
+        done = indices
+        if status.count(COMPLETED) < len(status):
+            done = [index for index, code in zip(indices, status, strict=True) if code == COMPLETED]
+        marks = [Elsewhere(number)] * len(done)
+        for nth in _places_of_discarded(content, len(done)):
+            marks[nth] = DISCARDED
+        _put(self._table.results, done, marks)
+        return done
 
     def _indices(self, slots: Sequence[int]) -> Sequence[int]:
         """Where the items of these slots are in the table; `GONE` for those that are not."""
@@ -478,7 +494,7 @@ class RowReader:
             mine, at = done[at : at + len(part.places)], at + len(part.places)
             if all(index == GONE for index in mine):
                 continue
-            if isinstance(restore(Kept(*part.kept), self._read_file), Unreadable):
+            if not part.is_discarded and isinstance(restore(Kept(*part.kept), self._read_file), Unreadable):
                 self.unreadable.update(index for index in mine if index != GONE)
             elif self.unreadable:
                 self.unreadable.difference_update(mine)  # it was made anew
@@ -517,6 +533,11 @@ class ResultPart(NamedTuple):
     kept: tuple[Any, ...]
     size: int | None = None
     dropped: tuple[int, ...] = ()
+
+    @property
+    def is_discarded(self) -> bool:
+        """True where there are none: they were discarded."""
+        return bool(self.kept[0] == NO_RESULT)
 
     @property
     def places(self) -> Sequence[int]:
@@ -561,6 +582,17 @@ def parts_of(content: dict[str, Any], done: int) -> Iterator[ResultPart]:
         yield ResultPart(results, done)
     else:
         yield from (ResultPart(one) for one in results)
+
+
+def _places_of_discarded(content: dict[str, Any], done: int) -> Iterator[int]:
+    """Those of its completed places, counted through, whose results were discarded."""
+    if isinstance(content["results"], list) and "parts" not in content:  # each by itself: none of them was
+        return
+    at = 0
+    for part in parts_of(content, done):
+        if part.is_discarded:
+            yield from range(at, at + len(part.places))
+        at += len(part.places)
 
 
 def numbers_of(code: str, data: bytes) -> Any:

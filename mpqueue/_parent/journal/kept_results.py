@@ -6,6 +6,7 @@ pruning moves results to other rows. So what is not found there is looked for in
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from array import array
@@ -14,12 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, chain, groupby
 from typing import Any, Protocol
 
-from mpqueue._core.state.item_table import Elsewhere
+from mpqueue._core.state.item_table import DISCARDED, Elsewhere, ItemTable
 from mpqueue._parent.journal.chunk_rows import ResultPart, WrittenRow, content_of, parts_of, slots_at
 from mpqueue._parent.journal.kept_values import Kept, ReadFile, Unreadable, restore
 from mpqueue._parent.journal.sealed import unseal
-from mpqueue.errors import JournalError
-from mpqueue.status import COMPLETED
+from mpqueue.errors import JournalError, shown
+from mpqueue.status import COMPLETED, PENDING
+
+log = logging.getLogger("mpqueue")
 
 #: Stands for the number of a row where there is none.
 NO_ROW = 0
@@ -88,7 +91,7 @@ class KeptResults:
         by_row: dict[int, array[int]] = {}
         last, indices = None, array("Q")
         for index, result in enumerate(results):
-            if type(result) is Elsewhere:
+            if type(result) is Elsewhere and result is not DISCARDED:
                 if result is not last:
                     last, indices = result, by_row.setdefault(result.row, array("Q"))
                 indices.append(index)
@@ -158,6 +161,20 @@ class KeptResults:
             for slot, status in zip(slots, content["status"], strict=True):
                 where[slot] = row.number if status == COMPLETED else NO_ROW
         self._where = where
+
+
+def run_discarded_again(table: ItemTable, job_id: str, path: str, others: Sequence[int] = ()) -> list[int]:
+    """Items whose results were discarded are pending, since results are wanted now; returns their indices.
+
+    Not those that are to run anyway (a 1 in ``others``).
+    """
+    again = [index for index in table.discarded() if not (others and others[index])]
+    for index in again:
+        table.status[index], table.results[index] = PENDING, None
+    if again:
+        log.warning("job %r: the results of %d items were discarded when these ran, by %s, so these run again; the "
+                    "first is %s", job_id, len(again), path, shown(table.id_of(again[0])))  # fmt: skip
+    return again
 
 
 def _slots_of(row: WrittenRow, content: dict[str, Any], path: str) -> Sequence[int]:

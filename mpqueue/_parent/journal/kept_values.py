@@ -27,6 +27,8 @@ from mpqueue.errors import RemoteError, RemoteTraceback
 BIG = 256 << 10
 #: How the names of such files end.
 VALUE = ".value"
+#: In place of a result's pickle: it was discarded. No pickle, so that who does not know it can't read it either.
+NO_RESULT = b"\0discarded"
 #: How many causes of an error are kept, each the cause of the one before.
 MOST_CAUSES = 4
 
@@ -144,6 +146,8 @@ def _kept(data: bytes | None, by_value: bytes | None, buffers: list[memoryview],
 def restore(kept: Kept, read_file: ReadFile) -> Any:
     """The value again, or an `Unreadable`. Ctrl-C comes through: it says nothing of the value."""
     try:
+        if kept.by_reference == NO_RESULT:
+            return Unreadable("it was discarded")
         if kept.file is None:
             return _load(kept.by_reference, kept.by_value, ())
         content, parts, at = memoryview(read_file(kept.file)), list[memoryview](), 0

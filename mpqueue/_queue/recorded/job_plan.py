@@ -8,7 +8,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue.status import COMPLETED, FAILED
+from mpqueue.status import COMPLETED, FAILED, PENDING
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
@@ -53,6 +53,8 @@ def plan(
     table: ItemTable,
     functions: tuple[Any, Any],
     options: RecordOptions,
+    *,
+    wants_results: bool,
 ) -> JobPlan:
     """What the journal (None: there is none yet) says of these items, as those of that job (None: a new one).
 
@@ -73,6 +75,8 @@ def plan(
     code_changed = differs(recorded.code_hash, hash_code(*functions))
     again = choose_again(table, match, recorded, options, code_changed=code_changed)
     status = table.status
+    for index in table.discarded() if wants_results else ():
+        status[index] = PENDING
     for indices, what in ((match.changed, _CHANGED), (again.afresh, _CHANGED), (match.new, _NEW)):
         for index in indices:
             status[index] = what

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mpqueue._core.state.item_table import DISCARD
 from mpqueue._parent.journal.code_hash import differs, hash_code
 from mpqueue._parent.journal.items.growing.growth_draft import GrowthDraft
 from mpqueue._parent.journal.items.growing.recorded_table import RecordedGrowingTable
@@ -73,9 +74,11 @@ class NewOpenJob(NewJob):
 
     _regrown: Regrown | None = None
 
-    def regrow(self, reader: Reader, recorded: RecordedJob, redo: Collection[Any] = ()) -> None:
-        """Have the items that the journal has. Changes nothing there. Raises `JournalError`."""
-        self._regrown = Regrown(reader, recorded, redo)
+    def regrow(
+        self, reader: Reader, recorded: RecordedJob, redo: Collection[Any] = (), *, wants_results: bool = False
+    ) -> None:
+        """Have the items that the journal has, see `Regrown`. Changes nothing there. Raises `JournalError`."""
+        self._regrown = Regrown(reader, recorded, redo, wants_results=wants_results)
         self._have(self._regrown.table)
         self.book.retries = recorded.retries
         self.book.go_on()
@@ -92,7 +95,7 @@ class NewOpenJob(NewJob):
 
     def _go_on_with(self, recorder: Recorder, recorded: RecordedJob, redo: Collection[Any]) -> None:
         book, journal = self.book, recorder.journal
-        self.regrow(journal.reader, recorded, redo)
+        self.regrow(journal.reader, recorded, redo, wants_results=book.table.sink is not DISCARD)
         unknown = [item_id for item_id in redo if item_id not in (book.table.ids or ())]
         if unknown:
             raise ValueError(f"redo: expected ids of the job's items, got {shown(unknown[0])}")

@@ -20,7 +20,7 @@ from mpqueue._parent.journal.chunk_rows import NUMBERS, fresh_row
 from mpqueue._parent.journal.items.growing.added_rows import BY_USER, AddedRow
 from mpqueue._parent.journal.items.growing.recorded_table import RecordedGrowingTable
 from mpqueue._parent.journal.journal_file import Statement, Store, chunk_statement
-from mpqueue._parent.journal.kept_results import KeptResults
+from mpqueue._parent.journal.kept_results import KeptResults, run_discarded_again
 from mpqueue._parent.journal.kept_values import Unreadable
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import shown
@@ -37,11 +37,14 @@ TOTAL = "UPDATE jobs SET total = ?, completed = ?, failed = ? WHERE number = ?"
 class Regrown:
     """Reads the job. ``redo`` are the ids of items that run again by their user's word, which has to be a job with ids.
 
+    Where it ``wants_results``, items whose results were discarded run again.
     ``table`` has what counts. Raises `JournalError` where what the items are is damaged: then it can't be known which
     would be lost.
     """
 
-    def __init__(self, reader: Reader, recorded: RecordedJob, redo: Collection[Any] = ()) -> None:
+    def __init__(
+        self, reader: Reader, recorded: RecordedJob, redo: Collection[Any] = (), *, wants_results: bool
+    ) -> None:
         self._number = recorded.number
         self._rows = reader.added(recorded)
         self._rule = IdRule(recorded.rule)
@@ -64,6 +67,8 @@ class Regrown:
         if unreadable:
             log.warning("job %r: what became of %d items can't be read from %s, so these run again; the first is %s",
                         recorded.id, len(unreadable), reader.path, shown(self._all.id_of(unreadable[0])))  # fmt: skip
+        if wants_results:
+            run_discarded_again(self._all, recorded.id, reader.path)
         wanted = set(redo)
         self._run_again(slot for slot, item_id in enumerate(ids) if item_id in wanted)
         self._drop_lost(recorded.id, reader.path)
