@@ -783,7 +783,8 @@ class JobQueue(SafeEmitter):
         if held.book.delivery is not None:
             raise JobStateError(
                 f"job {job_id!r}: expected a job that keeps its results to retry failed items, got one whose rows have "
-                "gone into a sink; with a journal, create_job() with redo='failed' and a new sink writes them all anew"
+                "gone into a sink; with a journal, create_job() with redo='failed', replace=True and a new sink writes "
+                "them all anew"
             )
         run = JobRun(held, self)
         if held.book.status is JobStatus.COMPLETED:

@@ -324,8 +324,11 @@ def test_a_journal_has_the_results_of_a_sinks_job_and_none_that_are_discarded(tm
         assert isinstance(job.results, sinks.FileSink)
         none = queue.run(range(1, 50), halve, id="none", results="discard")
         assert none.completed == 49
-        with pytest.raises(JobStateError, match="expected a job that keeps its results to retry failed items"):
+        with pytest.raises(JobStateError, match="redo='failed', replace=True and a new sink"):
             queue.retry_failed("job")
+        again = Rows()
+        queue.run(range(50), halve, id="job", redo="failed", replace=True, results=again)  # as the error says
+        assert len(again.rows) == 50
     with JobQueue(2, retry=NEVER, journal=journal) as queue:
         assert queue.load_job("job").results[4] == 25.0
         with pytest.raises(JobStateError, match="got one of which 49 are discarded"):
