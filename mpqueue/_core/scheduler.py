@@ -261,7 +261,7 @@ class Scheduler:
         job = message.job.family[0]
         if job.status.final:
             if message.why is not None and job.status in OVER:  # found out when all items had ended
-                job.status, job.stopped_why = JobStatus.CANCELLED, message.why
+                job.status, job.cancelled, job.stopped_why = JobStatus.CANCELLED, True, message.why
             return
         if message.why is not None and not job.cancelled:
             job.stopped_why = message.why
