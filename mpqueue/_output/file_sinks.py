@@ -58,6 +58,10 @@ class FileSink:
             raise JobStateError(f"results: expected a sink of the job's own, got {self!r}, which another job has had")
         self._part.check()
 
+    def expect_all_again(self) -> None:
+        """Before `open`: what an earlier run has left is not needed, since all its rows come again."""
+        self._part.is_in_journal = True
+
     def open(self) -> None:
         """Make the file. Raises OSError."""
         self.check()

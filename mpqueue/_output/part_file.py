@@ -1,10 +1,13 @@
 """`PartFile`: a file that is written while a job runs, under its name and ``.part``, and gets its own when it is whole.
 
 What is not whole stays under that other name, so that hours of work are not lost, and nobody takes it for all of it.
+The next job that writes the file puts it aside as ``.part.1`` and so on.
 """
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
 import stat
 import tempfile
@@ -16,6 +19,8 @@ from typing import IO
 from mpqueue._os.file_lock import lock_file
 from mpqueue._os.file_system import reserve_room
 from mpqueue._whole_file import check_not_planted, open_to_write, rights_of, whole_file
+
+log = logging.getLogger("mpqueue")
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = _FLAGS | os.O_EXCL
@@ -33,6 +38,7 @@ class PartFile:
     def __init__(self, target: Path, *, at_once: bool = False) -> None:
         self.target = target
         self.part = target.parent / f"{target.name}.part"
+        self.is_in_journal = False  #: a part that an earlier run has left is not needed: all of it is written anew
         self._at_once = at_once
         self._is_special = False
         self._file: IO[bytes] | None = None
@@ -53,7 +59,7 @@ class PartFile:
         return self.target.exists() and not self.target.is_file()
 
     def open(self) -> None:
-        """Make it, empty. A part that an earlier job has left is written over; one that is being written is refused."""
+        """Make it, empty. A part of an earlier job gets another name; one that is being written is refused."""
         self.check()
         self._is_special = self._is_beside()
         if not self._is_special:
@@ -70,7 +76,7 @@ class PartFile:
                 found = os.fstat(fd)
                 _check_own(found, self.part)
                 _lock(fd, self.part)
-                if _is_at(found, self.part):
+                if _is_at(found, self.part) and (self.is_in_journal or not self._put_aside(fd)):
                     os.ftruncate(fd, 0)
                     if (rights := rights_of(self.target)) is not None:
                         os.fchmod(fd, rights)
@@ -78,7 +84,17 @@ class PartFile:
             except BaseException:
                 os.close(fd)
                 raise
-            os.close(fd)  # another job has renamed it meanwhile
+            os.close(fd)  # it has another name now
+
+    def _put_aside(self, fd: int) -> bool:
+        """Give another name to what an earlier job has left in it; False where that is nothing."""
+        size = os.fstat(fd).st_size
+        if size:
+            aside = _new_beside(self.part)
+            os.replace(self.part, aside)
+            log.warning("%s: an earlier job has left %s bytes in it, which are kept as %s",
+                        self.part, f"{size:,}", aside)  # fmt: skip
+        return size > 0
 
     @property
     def file(self) -> IO[bytes]:
@@ -181,6 +197,16 @@ class PartFile:
             if _is_at(os.fstat(file.fileno()), self.part):
                 os.unlink(self.part)
             return None
+
+
+def _new_beside(path: Path) -> Path:
+    """An empty file with the first number that is free behind its name."""
+    for number in itertools.count(1):
+        name = path.with_name(f"{path.name}.{number}")
+        with suppress(FileExistsError):
+            os.close(os.open(name, _NEW, 0o600))
+            return name
+    raise AssertionError
 
 
 def _check_own(found: os.stat_result, path: Path) -> None:

@@ -142,6 +142,9 @@ class RowOutlet:
                 f"results: expected a sink of the job's own, got {shown(self._sink)}, which job {holder.job_id!r} "
                 "writes into; wait until that job is over, or give each job a sink"
             )
+        table = self._table
+        if isinstance(self._sink, FileSink) and table.source is not None and any(True for _ in table.ended_stretches()):
+            self._sink.expect_all_again()
         opened = getattr(self._sink, "open", None)
         if callable(opened):
             try:

@@ -211,11 +211,13 @@ def test_a_full_disk_leaves_whole_rows_and_says_how_many(queue: JobQueue, monkey
         queue.run(range(10), do.double, results=sinks.jsonl("/dev/full"))
 
 
-def test_what_a_cancelled_job_has_written_stays_a_part(queue: JobQueue, tmp_path: Path) -> None:
+def test_what_a_cancelled_job_has_written_stays_and_no_later_job_deletes_it(
+    queue: JobQueue, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path, gate = tmp_path / "rows.jsonl", Gate(tmp_path)
     part = path.with_name("rows.jsonl.part")
     path.write_text("as it was\n")
-    for _ in range(2):
+    for number in range(3):
         sink = sinks.jsonl(path)
         queue.create_job("job", range(3), partial(wait_at, gate, 2), results=sink, chunksize=1)
         run = queue.start("job")
@@ -227,6 +229,10 @@ def test_what_a_cancelled_job_has_written_stays_a_part(queue: JobQueue, tmp_path
         assert run.result().status is JobStatus.CANCELLED
         assert sorted(row["id"] for row in read(part)) == [0, 1]
         assert (path.read_text(), sink.rows) == ("as it was\n", 2)
+        earlier = [path.with_name(f"rows.jsonl.part.{at}") for at in range(1, number + 1)]
+        assert sorted(tmp_path.glob("rows.jsonl.part.*")) == earlier
+        assert [sorted(row["id"] for row in read(each)) for each in earlier] == [[0, 1]] * number
+        assert caplog.text.count("which are kept as") == number
         queue.clear_job("job")
 
 
@@ -313,7 +319,7 @@ def test_a_program_that_was_killed_goes_on_and_no_row_is_there_twice_or_missing(
     assert [(row["id"], row["result"]) for row in read(path)] == [(item, 2 * item) for item in range(200)]
     calls = (tmp_path / "calls").read_text().split()
     assert len(calls) == 200 if "name" in when else 200 <= len(calls) < 300
-    assert not path.with_name("rows.jsonl.part").exists()
+    assert not list(tmp_path.glob("*.part*"))
 
 
 def test_a_journal_has_the_results_of_a_sinks_job_and_none_that_are_discarded(tmp_path: Path) -> None:
