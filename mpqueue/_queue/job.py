@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
-from mpqueue._core.state.item_table import DISCARD, FailedTry, Failure, ItemTable
+from mpqueue._core.state.item_table import DISCARD, ONWARD, FailedTry, Failure, ItemTable
 from mpqueue._text import repr_of, visible
 from mpqueue._wire.parcels import Parcel
 from mpqueue.errors import ItemError, JobStateError, shown, type_name_of
@@ -374,13 +374,19 @@ class Job(Generic[T_co, R_co]):
         With a journal, results that are not in memory are read from it. To hold one at a time, use ``item.result``.
         Raises `JournalError` where one can't be read.
 
-        Of a job with ``results=`` a sink it is that sink, not a list. Raises `JobStateError` where they were discarded.
+        Of a job with ``results=`` a sink it is that sink, not a list. Raises `JobStateError` where they were discarded,
+        and for one stage of `JobQueue.run_stages`.
         """
         table = self._book.table
         if table.sink is None:
             return table.all_results()
         if table.sink is DISCARD:
             raise JobStateError(f"job {self.id!r}: expected one that keeps its results, got one with results='discard'")
+        if table.sink is ONWARD:
+            raise JobStateError(
+                f"job {self.id!r}: expected one that keeps its results, got a stage, whose results go on to the next "
+                "one, or to the job of all stages"
+            )
         sink: Any = table.sink
         return cast("list[R_co | None]", sink)
 

@@ -354,6 +354,19 @@ def test_the_queue_ends_with_a_pipeline_under_way(how: str) -> None:
     assert how != "wait" or job.completed == 60
 
 
+def test_a_stage_by_itself_shows_no_results(queue: JobQueue) -> None:
+    job = queue.run_stages([1, 2], [do.double, do.double], id="by itself")
+    assert job.results == [4.0, 8.0]
+    for name in ("by itself/double", "by itself/double-2"):
+        stage = queue.get_job(name)
+        assert stage is not None
+        with pytest.raises(JobStateError, match="got a stage, whose results go on"):
+            _ = stage.results
+        with pytest.raises(JobStateError, match="go on to the next stage"):
+            _ = stage.items[0].result
+        assert all("result" not in record for record in [*stage.to_records(), stage.items[0].to_dict()])
+
+
 def test_results_go_into_a_sink_as_inputs_end(queue: JobQueue, tmp_path: Path) -> None:
     path, sink = tmp_path / "rows.jsonl", OneAtATime()
     job = queue.run_stages([3, 1], [halves, do.double], results=sinks.jsonl(path, in_order=True))

@@ -63,6 +63,8 @@ class FailedTry:
 
 #: Stands for the sink of a job whose results nobody wants.
 DISCARD = "discard"
+#: The same of a stage, whose results go to the next one, or to the job of all stages.
+ONWARD = "onward"
 #: Bytes from which on a column has memory of its own, which the system fills with zeros as it is used: at once, that
 #: would take 1 ms for each 100,000 items, while the workers wait for the first of them.
 LARGE = 1 << 16
@@ -137,7 +139,7 @@ class ItemTable:
         #: Reads the results for which an `Elsewhere` stands.
         self.source: ResultSource | None = None
         self.keeps_results = False  #: none of them goes elsewhere (any more)
-        #: Where its results go instead of being kept: an object of users', or `DISCARD`; None: they are kept.
+        #: Where its results go instead of being kept: an object of users', `DISCARD` or `ONWARD`; None: kept.
         self.sink: Any = None
         self.live = Live()
 
@@ -182,10 +184,13 @@ class ItemTable:
         `JobStateError` where results are not kept.
         """
         if self.status[index] == COMPLETED and not self.has_result(index):
-            discarded = self.sink is None or self.sink is DISCARD or self.results[index] is DISCARDED
+            where = f"are in {shown(self.sink)}"
+            if self.sink is ONWARD:
+                where = "go on to the next stage, or to the job of all stages"
+            elif self.sink is None or self.sink is DISCARD or self.results[index] is DISCARDED:
+                where = "are discarded"
             raise JobStateError(
-                f"item {shown(self.id_of(index))}: expected a job that keeps its results, got one whose results "
-                f"{'are discarded' if discarded else f'are in {shown(self.sink)}'}"
+                f"item {shown(self.id_of(index))}: expected a job that keeps its results, got one whose results {where}"
             )
         return self.held_result(index)
 

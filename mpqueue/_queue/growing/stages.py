@@ -9,7 +9,7 @@ from typing import Any
 
 from mpqueue import _options as checks
 from mpqueue._call_checks import check_items
-from mpqueue._core.state.item_table import DISCARD, ItemTable, make_table
+from mpqueue._core.state.item_table import DISCARD, ONWARD, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._options import JobOptions, QueueOptions
@@ -84,6 +84,7 @@ def make_pipeline(
         stage_table: ItemTable = StageTable(table.id_of)
         if not place:
             stage_table = ItemTable(table.payloads, table.ids, table.rule)
+        stage_table.sink = ONWARD
         rule = stage_table.rule if not place else IdRule.POSITION
         packed = pack_handler(stage_id, stage.handler, stage.setup, rule, each.seed, travels=travels)
         discards = is_last and options.results is DISCARD
