@@ -47,8 +47,11 @@ class FileSink:
         self.rows = 0
         self.default = default  #: the columns where none are named
         self.or_default = or_default  #: these instead of ``columns`` of which no row has one
-        self._part = PartFile(self.path, at_once=self.at_once)
+        target = self.path.absolute()  # where the program is now: it may go elsewhere before the job starts
+        self.folder = target.parent
+        self._part = PartFile(target, at_once=self.at_once)
         self.was_opened = False
+        self.is_in_journal = False  #: what an earlier run has left is not needed, since all its rows come again
         self._has_ended = False
         self.left: Path | None = None  #: where the part is that was left, since not all rows are in it
 
@@ -58,14 +61,10 @@ class FileSink:
             raise JobStateError(f"results: expected a sink of the job's own, got {self!r}, which another job has had")
         self._part.check()
 
-    def expect_all_again(self) -> None:
-        """Before `open`: what an earlier run has left is not needed, since all its rows come again."""
-        self._part.is_in_journal = True
-
     def open(self) -> None:
         """Make the file. Raises OSError."""
         self.check()
-        self._part.open()
+        self._part.open(keep=not self.is_in_journal)
         self.was_opened = True
 
     def write(self, rows: Sequence[Row]) -> None:
@@ -100,8 +99,14 @@ class FileSink:
             if self.rows:
                 self._end_once()
         finally:
-            self.left = self._part.leave()
+            self.left = self._as_given(self._part.leave())
         return self.left
+
+    def _as_given(self, part: Path | None) -> Path | None:
+        """Relative to where the program is, as the path was given, where that is still the same place."""
+        if part is None or self.path.absolute().parent != part.parent:
+            return part
+        return self.path.parent / part.name
 
     def __repr__(self) -> str:
         return f"<{self.path}: {'1 row' if self.rows == 1 else f'{self.rows} rows'}>"

@@ -38,7 +38,6 @@ class PartFile:
     def __init__(self, target: Path, *, at_once: bool = False) -> None:
         self.target = target
         self.part = target.parent / f"{target.name}.part"
-        self.is_in_journal = False  #: a part that an earlier run has left is not needed: all of it is written anew
         self._at_once = at_once
         self._is_special = False
         self._file: IO[bytes] | None = None
@@ -58,25 +57,25 @@ class PartFile:
     def _is_beside(self) -> bool:
         return self.target.exists() and not self.target.is_file()
 
-    def open(self) -> None:
-        """Make it, empty. A part of an earlier job gets another name; one that is being written is refused."""
+    def open(self, *, keep: bool = True) -> None:
+        """Make it, empty; one that is written is refused. With ``keep`` a part of an earlier job gets another name."""
         self.check()
         self._is_special = self._is_beside()
         if not self._is_special:
-            self._file = self._open_part()
+            self._file = self._open_part(keep=keep)
         elif self._at_once:
             self._file = open(open_to_write(self.target), "wb", buffering=0)  # noqa: SIM115 - `finish` and `leave` do
         else:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - likewise
 
-    def _open_part(self) -> IO[bytes]:
+    def _open_part(self, *, keep: bool) -> IO[bytes]:
         while True:
             fd = os.open(self.part, _FLAGS, 0o666)
             try:
                 found = os.fstat(fd)
                 _check_own(found, self.part)
                 _lock(fd, self.part)
-                if _is_at(found, self.part) and (self.is_in_journal or not self._put_aside(fd)):
+                if _is_at(found, self.part) and not (keep and self._put_aside(fd)):
                     os.ftruncate(fd, 0)
                     if (rights := rights_of(self.target)) is not None:
                         os.fchmod(fd, rights)

@@ -126,8 +126,7 @@ class RowOutlet:
         self._undecided: list[Row] | None = [] if self._unseen and getattr(sink, "or_default", False) else None
         self._seen_results = False
         self._with_failures = getattr(sink, "failures", True) is not False
-        path = getattr(sink, "path", None)
-        folder = path.absolute().parent if isinstance(path, Path) else None
+        folder = sink.folder if isinstance(sink, FileSink) else None
         in_order = getattr(sink, "in_order", False) is True
         self._in_order = RowsInOrder(self._hand_on, folder) if in_order else None
         self._rows = 0  #: that the sink has
@@ -144,7 +143,7 @@ class RowOutlet:
             )
         table = self._table
         if isinstance(self._sink, FileSink) and table.source is not None and any(True for _ in table.ended_stretches()):
-            self._sink.expect_all_again()
+            self._sink.is_in_journal = True
         opened = getattr(self._sink, "open", None)
         if callable(opened):
             try:

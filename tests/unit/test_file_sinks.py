@@ -286,6 +286,22 @@ def test_nothing_that_stands_at_the_part_s_name_is_written_through(tmp_path: Pat
     assert not (tmp_path / "rows.jsonl").exists()
 
 
+def test_a_relative_path_is_one_of_the_folder_where_the_sink_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
+    for folder in (there, elsewhere):
+        folder.mkdir()
+    monkeypatch.chdir(there)
+    whole, left = sinks.jsonl("rows.jsonl"), sinks.jsonl("left.jsonl", in_order=True)
+    monkeypatch.chdir(elsewhere)
+    write(whole, table_of([1]), [range(1)])
+    kept = write(left, table_of([1]), [range(1)], finish=False)
+    assert kept == f"1 row in {there / 'left.jsonl.part'}"
+    assert sorted(path.name for path in there.iterdir()) == ["left.jsonl.part", "rows.jsonl"]
+    assert not list(elsewhere.iterdir())
+
+
 def test_what_is_no_regular_file_gets_its_bytes_when_all_are_there(tmp_path: Path) -> None:
     pipe = tmp_path / "rows.csv"
     os.mkfifo(pipe)
