@@ -6,8 +6,10 @@ import itertools
 import logging
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakValueDictionary
+from weakref import WeakMethod, WeakValueDictionary
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
@@ -37,6 +39,34 @@ class Held(NamedTuple):
     job: Job[Any, Any]
 
 
+def _say_unfinished(jobs: Callable[[], Callable[[], list[JobBook]] | None]) -> None:
+    """The program ends: jobs that nobody has waited for are named, and those that were never started."""
+    books_of = jobs()
+    if books_of is None or hasattr(sys, "last_value"):
+        return  # nobody has the queue any more; or it ends by an exception, which is told
+    books = books_of()
+    unfinished = [
+        f"{book.id!r} ({book.completed} of {book.total} items completed, {book.failed} failed)"
+        for book in books
+        if book.active and book.stage is None
+    ]
+    never_started = [repr(book.id) for book in books if book.status is JobStatus.PENDING]
+    if unfinished:
+        log.warning(
+            "mpqueue: the program ends before %s: %s; run.result() waits for the end, and so does the end of "
+            "`with JobQueue() as queue:`",
+            "this job" if len(unfinished) == 1 else f"{len(unfinished)} jobs",
+            _some(unfinished),
+        )
+    elif never_started:
+        log.warning(
+            "mpqueue: the program ends, and %s started: %s; queue.start() starts a job, and queue.run() makes and "
+            "starts one",
+            "this job was never" if len(never_started) == 1 else f"{len(never_started)} jobs were never",
+            _some(never_started),
+        )
+
+
 def _check_whole(held: Held, what: str) -> None:
     """Raise `JobStateError` for a stage of another job."""
     if held.book.stage is not None:
@@ -59,7 +89,7 @@ class Registry:
         self._coming: set[str] = set()  #: ids of jobs that are being created
         self._past: WeakValueDictionary[RecordedJob, Job] = WeakValueDictionary()
         self._lock = threading.RLock()
-        engine.say_unfinished = self._say_unfinished
+        engine.say_unfinished = partial(_say_unfinished, WeakMethod(self.books))  # which outlives this
         self._numbers = itertools.count(1)
         self._free_ids = itertools.count(1)
 
@@ -238,31 +268,6 @@ class Registry:
             self._held[book.id] = held
         self._engine.end_at_exit()
         return held
-
-    def _say_unfinished(self) -> None:
-        """The program ends: jobs that nobody has waited for are named, and those that were never started."""
-        if hasattr(sys, "last_value"):
-            return  # of an exception, which is told
-        unfinished = [
-            f"{book.id!r} ({book.completed} of {book.total} items completed, {book.failed} failed)"
-            for book in self.books()
-            if book.active and book.stage is None
-        ]
-        never_started = [repr(book.id) for book in self.books() if book.status is JobStatus.PENDING]
-        if unfinished:
-            log.warning(
-                "mpqueue: the program ends before %s: %s; run.result() waits for the end, and so does the end of "
-                "`with JobQueue() as queue:`",
-                "this job" if len(unfinished) == 1 else f"{len(unfinished)} jobs",
-                _some(unfinished),
-            )
-        elif never_started:
-            log.warning(
-                "mpqueue: the program ends, and %s started: %s; queue.start() starts a job, and queue.run() makes and "
-                "starts one",
-                "this job was never" if len(never_started) == 1 else f"{len(never_started)} jobs were never",
-                _some(never_started),
-            )
 
     # -- removed ---------------------------------------------------------------------------------------------
 
