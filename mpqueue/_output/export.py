@@ -17,11 +17,12 @@ import csv
 import dataclasses
 import datetime as dt
 import importlib
+import logging
 import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +33,8 @@ from mpqueue.errors import shown
 
 if TYPE_CHECKING:
     from mpqueue._queue.job import JobItem
+
+log = logging.getLogger("mpqueue")
 
 COLUMNS = ("id", "status", "attempts", "elapsed", "error", "result")
 #: What there is as well where output was captured.
@@ -265,7 +268,7 @@ def _ready(value: Any) -> Any:
     if kind in _PLAIN:  # as most values are
         return value
     if kind is float:
-        return value if math.isfinite(value) else None
+        return value if math.isfinite(value) else _no_number(value)
     if kind is dict:
         return {key if type(key) is str else _key(key): _ready(one) for key, one in value.items()}
     return _ready_of_another(value)
@@ -277,7 +280,7 @@ def _ready_of_another(value: Any) -> Any:
     if isinstance(value, int):
         return _plain_number(int(value))
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
+        return float(value) if math.isfinite(value) else _no_number(value)
     if isinstance(value, Mapping):
         return {_key(key): _ready(one) for key, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -290,6 +293,17 @@ def _ready_of_another(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _ready(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return _json_ready_of_array(value)
+
+
+def _no_number(value: float) -> None:
+    """What nan and inf are in JSON; that inf is lost is told, once in a program."""
+    if math.isinf(value):
+        _tell_lost_inf()
+
+
+@cache
+def _tell_lost_inf() -> None:
+    log.warning("JSON has no inf: results that are inf or -inf are null there; CSV and Parquet have it")
 
 
 def _plain_scalar(value: Any) -> Any:
@@ -337,6 +351,8 @@ def _ready_record(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_cell(value: Any) -> Any:
     """The value as a cell of CSV: text and numbers as they are, anything else as JSON."""
+    if isinstance(value, float) and math.isinf(value):
+        return str(float(value))
     ready = value if type(value) is str else json_ready(value)
     if ready is None or isinstance(ready, str):
         return ready

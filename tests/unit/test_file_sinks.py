@@ -286,6 +286,26 @@ def test_nothing_that_stands_at_the_part_s_name_is_written_through(tmp_path: Pat
     assert not (tmp_path / "rows.jsonl").exists()
 
 
+def test_inf_is_written_or_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    exports._tell_lost_inf.cache_clear()
+    table, pieces = table_of([1.5, math.inf, -math.inf, math.nan]), [range(2), range(2, 4)]
+    write(sinks.csv(tmp_path / "x.csv", ["id", "result"]), table, pieces)
+    assert (tmp_path / "x.csv").read_text().splitlines() == ["id,result", "0,1.5", "1,inf", "2,-inf", "3,"]
+    write(
+        sinks.parquet(tmp_path / "x.parquet", columns=["result"]), table_of([math.inf, "text"]), [range(1), range(1, 2)]
+    )
+    assert pq.read_table(tmp_path / "x.parquet").to_pydict() == {"result": ["inf", "text"]}
+    assert not caplog.text
+    write(sinks.jsonl(tmp_path / "x.jsonl", ["result"]), table, pieces)
+    assert [json.loads(line)["result"] for line in (tmp_path / "x.jsonl").read_text().splitlines()] == [
+        1.5,
+        None,
+        None,
+        None,
+    ]
+    assert caplog.text.count("JSON has no inf") == 1
+
+
 def test_a_relative_path_is_one_of_the_folder_where_the_sink_was_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
