@@ -274,17 +274,17 @@ class Scheduler:
 
     def _cancel(self, job: JobBook, kill: bool) -> None:
         """The job, or the pipeline that it is of."""
-        family = job.family
-        for each in family:
-            each.cancelled |= each.active
-        for each in (*family[1:], family[0]):
+        family = [each for each in job.family if each.active]
+        for each in family:  # all of them first: the end of one stage may be that of the next
+            each.cancelled = True
+            if each.status is JobStatus.PAUSED:
+                each.status = JobStatus.RUNNING
+            each.drop_pending()
+        for each in sorted(family, key=lambda each: each.pipeline is not None):
             if each.active:
                 self._cancel_one(each, kill)
 
     def _cancel_one(self, job: JobBook, kill: bool) -> None:
-        if job.status is JobStatus.PAUSED:
-            job.status = JobStatus.RUNNING
-        job.drop_pending()
         self._flag_lanes(job)
         if kill:
             overdue.end_running(self.books, job)

@@ -172,7 +172,7 @@ def test_queue_can_be_entered_and_its_runs_awaited_and_iterated_over(run: Run) -
             found = {str(item.id): item.error async for item in started}
             job = await started
             assert job is await started
-        assert found == {"0": None, "1": "cannot do 'b'", "2": None}
+        assert found == {"0": None, "1": "ValueError: cannot do 'b'", "2": None}
         assert job.status is JobStatus.COMPLETED_WITH_ERRORS
 
     run(main)

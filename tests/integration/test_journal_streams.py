@@ -622,7 +622,7 @@ def test_all_of_a_stream_is_kept_looked_at_pruned_and_cleared(
     assert main(["status", str(path)]) == 0
     assert capsys.readouterr().out.splitlines()[1].split() == ["completed_with_errors", "3", "1", "4", "job"]
     assert main(["failures", str(path)]) == 0
-    assert capsys.readouterr().out.startswith("odd: 1 odd")
+    assert capsys.readouterr().out.startswith("odd: Odd: 1 odd")
     assert main(["export", str(path), "-o", str(tmp_path / "rows.jsonl")]) == 0
     assert '"id": "int"' in (tmp_path / "rows.jsonl").read_text()
     assert main(["retry", str(path)]) != 0

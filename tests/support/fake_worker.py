@@ -60,6 +60,14 @@ class Try:
     outcome: Outcome = Outcome.RESULT
     error: BaseException = field(default_factory=lambda: ValueError("no"))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By the error's arguments: libraries that are imported elsewhere have exceptions pickled in other ways."""
+        return _make_try, (self.seconds, self.outcome, type(self.error), self.error.args)
+
+
+def _make_try(seconds: float, outcome: Outcome, kind: type[BaseException], args: tuple[Any, ...]) -> Try:
+    return Try(seconds, outcome, kind(*args))
+
 
 @dataclass(frozen=True, slots=True)
 class Item:

@@ -230,3 +230,17 @@ def test_a_pipeline_without_inputs_is_over_at_once() -> None:
     head = fleet.stages([], [None] * 3)
     fleet.start(head)
     assert [job.status for job in head.family] == [JobStatus.COMPLETED] * 4
+
+
+def test_an_item_that_waits_for_a_retry_is_pending_once_all_is_cancelled() -> None:
+    fleet = FakeLanes(1)
+    Auditor(fleet)
+    head = fleet.stages([through(succeed(1), fail(1)), through(succeed(9), succeed(1))], [None, None])
+    _, second = pipeline_of(head).jobs
+    fleet.start(head)
+    fleet.run_while(lambda: "retry" not in statuses(second))
+    fleet.pause(head)
+    fleet.run_while(lambda: any(lane.chunks for lane in fleet.books.lanes))
+    fleet.cancel(head)
+    assert statuses(second)[0] == "pending"
+    assert [job.status for job in (head, *pipeline_of(head).jobs)] == [JobStatus.CANCELLED] * 3
