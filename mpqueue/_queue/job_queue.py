@@ -433,7 +433,8 @@ class JobQueue(SafeEmitter):
             concurrency=concurrency,
         )
         record = record_options(strict=strict, update=update, key=key, version=version, redo=redo)
-        check_calls(handler, with_state=setup is not None)
+        if setup is None or callable(setup):
+            check_calls(handler, with_state=setup is not None)
         check_job(self._backend, options)
         if checks.check_bool("replace", replace):
             self._jobs.check_replaceable(id)

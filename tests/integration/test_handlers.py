@@ -236,14 +236,14 @@ def test_handler_that_cannot_be_serialized_is_refused_at_once_naming_the_variabl
         def method(self, item: int) -> Any:
             return self.held
 
-    def ignore_state(item: str, state: Any) -> str:
+    def ignore_state(item: Any, state: Any) -> Any:
         return item
 
     refused: list[tuple[Callable[..., Any], str]] = [
         (with_closure, "'the_lock'"),
         (deep, "'with_closure'.*'the_lock'"),
         (with_default, "default value 0"),
-        (functools.partial(do.succeed, the_lock), "argument 0"),
+        (functools.partial(ignore_state, the_lock), "argument 0"),
         (functools.partial(dict, lock=the_lock), "argument 'lock'"),
         (Holder(), "attribute 'held'"),
         (Holder().method, "object"),

@@ -126,7 +126,11 @@ def find_culprit(function: Any, depth: int = SEARCH_DEPTH) -> str | None:
 
 
 def _has_parts(value: Any) -> bool:
-    return hasattr(value, "__dict__") and not isinstance(value, type | ModuleType)
+    if inspect.isfunction(value) or inspect.ismethod(value) or isinstance(value, functools.partial):
+        return True
+    # Of an object that says by itself how it is pickled, its attributes are nobody's business.
+    is_plain = all(getattr(type(value), name) is getattr(object, name) for name in ("__reduce__", "__reduce_ex__"))
+    return is_plain and hasattr(value, "__dict__") and not isinstance(value, type | ModuleType)
 
 
 def _parts(function: Any) -> Iterator[tuple[str, Any]]:

@@ -74,8 +74,8 @@ class JournalLock:
                 fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             except OSError as error:
                 raise JournalError(
-                    f"{journal}: its lock file {self._path} can't be made ({error.strerror}): a journal needs a "
-                    "folder in which files can be made; nothing was changed"
+                    f"{journal}: expected a folder in which a journal and its lock file {self._path} can be made, got "
+                    f"{error.strerror!r}; nothing was changed"
                 ) from error
             try:
                 _check_empty_lock(self._path, fd)
