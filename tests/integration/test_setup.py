@@ -291,7 +291,7 @@ def check_failed(recorder: Recorder, queue: JobQueue, cause: type[BaseException]
     assert type(error) is SetupError
     assert type(error.__cause__) is cause
     assert re.search(message, str(error.__cause__))
-    assert re.search("^setup failed in every worker; the last one raised", job.items[0].error or "")
+    assert re.search("^SetupError: setup failed in every worker; the last one raised", job.items[0].error or "")
     assert {item.attempts for item in job.items} == {0}
     assert len(recorder.of(JOB_PROGRESS, "job")) == 3
     assert recorder.retries("job") == []
