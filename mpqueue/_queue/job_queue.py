@@ -638,15 +638,7 @@ class JobQueue(SafeEmitter):
         held = self._jobs.find(job_id)
         run = JobRun(held, self)
         self._starter.start_unawaited(held.book, run, Showing(progress, job_id))
-        try:
-            return run.result()
-        except BaseException as error:
-            _bring_home(error, held.job)
-            if not run.done():  # else it never began
-                with suppress(QueueClosedError):
-                    self.cancel(job_id, kill=True)
-            run._end_bar()
-            raise
+        return self._await(run)
 
     @names_options("JobQueue.start_stages")
     def start_stages(
@@ -716,12 +708,17 @@ class JobQueue(SafeEmitter):
         """
         self._host.check_waiting_allowed("queue.run_stages()")
         run = self.start_stages(items, stages, id=id, progress=progress, **options)
+        return self._await(run)
+
+    def _await(self, run: JobRun) -> Job:
+        """The job, once it has ended. Where the wait is interrupted, what runs is ended, and that goes on."""
         try:
             return run.result()
         except BaseException as error:
             _bring_home(error, run.job)
-            with suppress(QueueClosedError):
-                self.cancel(run.job.id, kill=True)
+            if not run.done():  # else it never began
+                with suppress(QueueClosedError):
+                    self.cancel(run.job.id, kill=True)
             run._end_bar()
             raise
 
