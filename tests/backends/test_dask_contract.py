@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import dask
 import pytest
 from distributed import Client
 
@@ -17,8 +18,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="session")
 def watcher(cluster: DaskCluster) -> Iterator[Client]:
-    """Somebody else's connection."""
-    with Client(cluster.address, set_as_default=False) as client:
+    """Somebody else's connection. It asks nothing by itself: what it opened for that would stay open."""
+    quiet = {"distributed.client.scheduler-info-interval": "10 hours"}
+    with dask.config.set(quiet), Client(cluster.address, set_as_default=False) as client:
         yield client
 
 
@@ -28,3 +30,9 @@ def engine(cluster: DaskCluster, watcher: Client) -> Iterator[Engine]:
     cluster.await_slots(WORKERS, watcher)
     yield Engine("dask", DaskBackend(cluster.address))
     cluster.check_is_clean(watcher)
+    watcher.sync(_close_unused, watcher)
+
+
+async def _close_unused(watcher: Client) -> None:
+    """Close the connections that are kept for further questions: two at once have opened a second one."""
+    watcher.rpc.collect()

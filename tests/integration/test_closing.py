@@ -419,7 +419,7 @@ EXITS = {
     "close is forgotten while a retry waits": ("queue.on('item:retry', hear); start('ab', fail); here.wait(30)", 0),
     "sys.exit with a code": ("queue.run('ab', str.upper); sys.exit(7)", 7),
     "an exception": ("start('ab', wait); arrived(); raise LookupError('out')", 1),
-    "a listener hangs": ("queue.on('job:started', hear_for_ever); start('ab', str.upper); here.wait(30)", 0),
+    "a listener hangs": ("queue.on('job:started', hear_for_ever); start('ab', wait); here.wait(30)", 0),
     "a daemon thread waits for a run": (
         "run = start('ab', wait); arrived(); threading.Thread(target=run.result, daemon=True).start()",
         0,

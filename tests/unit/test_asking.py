@@ -140,7 +140,7 @@ def test_what_a_worker_hands_over_is_taken_once_and_what_nobody_takes_is_closed(
     name = HandedName("0123456789abcdef", ref.serial, ref.inode)
     begun = len(os.listdir("/proc/self/fd"))
     for serial in range(MOST_UNREAD + 10):
-        worker.hand_over(ref._replace(path=name.process, serial=serial), segment._fd)
+        worker.hand_over(ref._replace(path=name.process, serial=ref.serial + 1 + serial), segment._fd)
         answering.look()
     assert len(os.listdir("/proc/self/fd")) == begun + MOST_UNREAD
     worker.hand_over(ref._replace(path=name.process), segment._fd)
