@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.state.item_table import DISCARD
@@ -11,6 +11,11 @@ from mpqueue._engines.loky.loky_backend import LokyBackend
 from mpqueue._options import JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue.errors import shown
+
+if TYPE_CHECKING:
+    from mpqueue._core.state.item_table import ItemTable
+    from mpqueue._core.state.needs.resources import JobNeeds
+    from mpqueue._core.state.needs.stated import Amount, Size, Uses
 
 
 def choose_backend(backend: str | Backend) -> Backend:
@@ -95,6 +100,35 @@ def check_job(backend: Backend, options: JobOptions) -> None:
     _refuse_limit(backend, "timeout", options.timeout)
     if options.capture_output and not backend.capabilities.own_processes:
         raise ValueError(f"capture_output: expected False, since the processes of {backend!r} run other things too")
+
+
+def choose_needs(
+    given: tuple[Amount | None, Size | None, Uses | None],
+    table: ItemTable | None,
+    options: QueueOptions,
+    backend: Backend,
+    concurrency: int,
+) -> JobNeeds | None:
+    """What the items need, by ``cpus``, ``memory`` and ``uses``; None where nothing is said.
+
+    ``table``: None, where the items are to come.
+    Raises TypeError or ValueError, and what the functions raise.
+    """
+    if given == (None, None, None):
+        return None
+    from mpqueue._core.state.needs.stated import StatedNeeds, Supply, check_needs  # which few programs need
+    from mpqueue._parent.surroundings.memory_supply import memory_supply
+
+    stated = StatedNeeds(*given)
+    for name, value in (("cpus", stated.cpus), ("memory", stated.memory)):
+        if value is not None and not backend.capabilities.own_processes:
+            raise ValueError(
+                f"{name}: expected None, since the workers of {backend!r} are not ours to set up; "
+                "count with uses= and JobQueue(resources=...) instead"
+            )
+    if table is None and stated.any_function:
+        raise ValueError("cpus, memory, uses: expected values where the items are still to come, got functions")
+    return check_needs(stated, table, Supply(concurrency, options.resources, memory_supply))
 
 
 def _refuse_limit(backend: Backend, name: str, seconds: float | None) -> None:

@@ -132,12 +132,13 @@ class QueueHost:
         """
         self.closer.check_open("start a job")
         number = self.jobs.next_number()
-        head = make_pipeline(f"call-{number}", items, stages, options, defaults, self._backend, listed=False)
+        queue = self._queue()
+        assert queue is not None
+        job_id, concurrency = f"call-{number}", queue.concurrency
+        head = make_pipeline(job_id, items, stages, options, defaults, self._backend, concurrency, listed=False)
         head.number = number
         for job in head.family[1:]:
             job.number = self.jobs.next_number()
-        queue = self._queue()
-        assert queue is not None
         run = JobRun(Held(head, Job(head)), queue)
         self._starter.start_pipeline(head, run, progress, on_ended)
         return run

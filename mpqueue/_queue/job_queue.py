@@ -13,15 +13,22 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeV
 from mpqueue import _options as checks
 from mpqueue._call_checks import check_calls, check_items, names_options, no_such_option
 from mpqueue._core.messages import JobCancelled, JobPaused, JobResumed, JobSealed, LanesResized, Message
-from mpqueue._core.state.item_table import ItemTable, make_table
+from mpqueue._core.state.item_table import make_table
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._output.progress import Showing, ShowProgress, check_progress
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.listeners import SafeEmitter
 from mpqueue._parent.machinery import Engine
 from mpqueue._queue.announcer import Announcer
-from mpqueue._queue.choosing import check_job, check_queue, choose_backend, choose_sink, discards, journal_path
+from mpqueue._queue.choosing import (
+    check_job,
+    check_queue,
+    choose_backend,
+    choose_needs,
+    choose_sink,
+    discards,
+    journal_path,
+)
 from mpqueue._queue.closer import Closer
 from mpqueue._queue.growing.open_job import add_items, make_growing
 from mpqueue._queue.growing.stages import PipelineOptions, Stage, make_pipeline
@@ -448,11 +455,8 @@ class JobQueue(SafeEmitter):
         began = self._engine.clock.now()
         check_items(items)
         table = make_table(items) if not open else make_growing(() if items is _NOTHING else items)
-        needs = None
-        if not (cpus is None and memory is None and uses is None):
-            needs = _check_needs(
-                self._backend, self._options, self.concurrency, (cpus, memory, uses), table, is_open=open
-            )
+        known = None if open else table
+        needs = choose_needs((cpus, memory, uses), known, self._options, self._backend, self.concurrency)
         travels = self._backend.capabilities.handlers_travel
         seed_given = seed is not None
         kind = _new_open_job() if open and has_journal else NewJob
@@ -667,7 +671,7 @@ class JobQueue(SafeEmitter):
             raise TypeError(f"id: expected a str, got {shown(id)} of type {type(id).__name__}")
         self._jobs.check_free(job_id)
         options = PipelineOptions(priority, seed, max_failures, deadline, trace, results=choose_sink(results))
-        head = make_pipeline(job_id, items, stages, options, self._options, self._backend)
+        head = make_pipeline(job_id, items, stages, options, self._options, self._backend, self.concurrency)
         held = self._jobs.add_pipeline(head)[0]
         run = JobRun(held, self)
         try:
@@ -957,31 +961,6 @@ class JobQueue(SafeEmitter):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a JobQueue can't be pickled: it belongs to the process that made it")
-
-
-def _check_needs(
-    backend: Backend,
-    options: checks.QueueOptions,
-    concurrency: int,
-    given: tuple[Amount | None, Size | None, Uses | None],
-    table: ItemTable,
-    *,
-    is_open: bool,
-) -> JobNeeds | None:
-    """What the items need. Raises TypeError or ValueError, and what the functions raise."""
-    from mpqueue._core.state.needs.stated import StatedNeeds, Supply, check_needs  # which few programs need
-    from mpqueue._parent.surroundings.memory_supply import memory_supply
-
-    stated = StatedNeeds(*given)
-    for name, value in (("cpus", stated.cpus), ("memory", stated.memory)):
-        if value is not None and not backend.capabilities.own_processes:
-            raise ValueError(
-                f"{name}: expected None, since the workers of {backend!r} are not ours to set up; "
-                "count with uses= and JobQueue(resources=...) instead"
-            )
-    if is_open and stated.any_function:
-        raise ValueError("cpus, memory, uses: expected values for an open job, whose items are to come, got functions")
-    return check_needs(stated, table, Supply(concurrency, options.resources, memory_supply))
 
 
 def _new_open_job() -> type[NewJob]:

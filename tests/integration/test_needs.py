@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import JobQueue, JobStatus, current_item
+from mpqueue import JobQueue, JobStatus, Stage, current_item
 from tests.support.results import results_of
 
 pytestmark = pytest.mark.slow
@@ -142,7 +142,7 @@ def test_a_function_that_raises_says_of_which_option_and_item(queue: JobQueue, n
 
 
 def test_an_open_job_has_values_only(queue: JobQueue) -> None:
-    with pytest.raises(ValueError, match="expected values for an open job"):
+    with pytest.raises(ValueError, match="expected values where the items are still to come"):
         queue.create_job("open", range(1), threads, open=True, cpus=lambda item: 1)
     job = queue.create_job("open", range(1), threads, open=True, uses={"license": 1})
     run = queue.start("open")
@@ -150,3 +150,27 @@ def test_an_open_job_has_values_only(queue: JobQueue) -> None:
     queue.seal("open")
     assert run.result().completed == 3
     queue.clear_job(job.id)
+
+
+def hold(item: tuple[int, str]) -> tuple[int, str]:
+    """Takes a token of the folder for as long as it runs; one that is there already means two at once."""
+    _, folder = item
+    with open(f"{folder}/token", "x"):
+        sum(range(300_000))
+    os.remove(f"{folder}/token")
+    return item
+
+
+def unit(item: tuple[int, str]) -> tuple[int, list[int]]:
+    return item[0], current_item().uses["gpu"]
+
+
+def test_a_stage_has_needs_of_its_own(tmp_path: Path) -> None:
+    with JobQueue(3, resources={"license": 1, "gpu": 2}) as queue:
+        items = [(number, str(tmp_path)) for number in range(12)]
+        job = queue.run_stages(items, [Stage(hold, uses={"license": 1}), Stage(unit, uses={"gpu": 2})])
+        assert job.results == [(number, [0, 1]) for number in range(12)]
+        with pytest.raises(ValueError, match=r"^stage 'unit': uses\['gpu'\]: expected at most 2, all there are, got 3"):
+            queue.run_stages(items, [hold, Stage(unit, uses={"gpu": 3})])
+        with pytest.raises(ValueError, match=r"^stage .unit.: cpus, memory, uses: expected values where the items"):
+            queue.run_stages(items, [hold, Stage(unit, cpus=len)])  # type: ignore[arg-type]

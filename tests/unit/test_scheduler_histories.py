@@ -270,11 +270,16 @@ class Histories(RuleBasedStateMachine):
         max_lanes=st.sampled_from((None, None, 1, 2)),
         ordered=st.booleans(),
         priority=st.sampled_from((0, 0, 1)),
+        kinds=st.one_of(st.just([]), st.just([]), st.lists(needs, min_size=3, max_size=3)),
     )
-    def open_pipeline(self, data: st.DataObject, loads: list[Any], count: int, **options: Any) -> None:
-        """Start a pipeline."""
+    def open_pipeline(
+        self, data: st.DataObject, loads: list[Any], count: int, kinds: list[Needs], **options: Any
+    ) -> None:
+        """Start a pipeline; each of its stages may have needs of its own."""
         given = [data.draw(flows(len(loads))) for _ in range(count)]
         head = self.fleet.stages(given, loads, setup_timeout=5.0, retry=RetryPolicy(max_retries=2), **options)
+        for job, one in zip(head.family[1:], kinds, strict=False):
+            job.need(JobNeeds([self.possible(one)], None, memory=100))
         self.pipelines.append(head)
         self.jobs.append(head)
         self.fleet.start(head)

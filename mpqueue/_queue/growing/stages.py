@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,11 @@ from mpqueue import _options as checks
 from mpqueue._call_checks import check_items
 from mpqueue._core.state.item_table import DISCARD, ONWARD, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._options import JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
-from mpqueue._queue.choosing import check_job
+from mpqueue._queue.choosing import check_job, choose_needs
 from mpqueue._queue.new_job import send_results_to
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.pickling.packed_handler import pack_handler
@@ -30,6 +31,8 @@ class Stage:
     stage. ``name`` stands in errors and on the live page (None: the handler's). ``concurrency`` is how many workers run
     it at a time at most. At most ``max_waiting`` items are in the stage that have not ended: then the stage before
     waits (None: as many as keep the workers busy). An ``ordered`` stage gets its items in the order of the inputs.
+    ``cpus``, ``memory`` and ``uses`` say what each of its items needs while it runs; functions of the item are refused,
+    since it is not known when they would be asked.
     """
 
     handler: Callable[..., Any]
@@ -43,6 +46,9 @@ class Stage:
     capture_output: bool = False
     max_waiting: int | None = None
     ordered: bool = False
+    cpus: int | None = None
+    memory: int | str | None = None
+    uses: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ def make_pipeline(
     options: PipelineOptions,
     queue: QueueOptions,
     backend: Backend,
+    concurrency: int,
     *,
     listed: bool = True,
 ) -> JobBook:
@@ -74,6 +81,7 @@ def make_pipeline(
     job_options = [_options_of(name, stage, queue, options, overall.seed) for name, stage in named]
     for each in job_options:
         check_job(backend, each)
+    needs = [_needs_of(name, stage, queue, backend, concurrency) for name, stage in named]
     travels = backend.capabilities.handlers_travel
     check_items(items)
     table = make_table(items)
@@ -91,6 +99,9 @@ def make_pipeline(
         frame = packed.frame._replace(is_stage=True, passes_on=not is_last, discards=discards)
         packed = packed._replace(frame=frame)
         jobs.append(JobBook(0, stage_id, stage_table, each, packed, listed=listed))
+    for job, need in zip(jobs, needs, strict=True):
+        if need is not None:
+            job.need(need)
     Pipeline(head, jobs, [(name, stage.max_waiting, stage.ordered) for name, stage in named])
     if options.results is not None:
         send_results_to(options.results, head)
@@ -181,5 +192,12 @@ def _options_of(name: str, stage: Stage, queue: QueueOptions, options: PipelineO
             seed=seed,
             trace=options.trace,
         )
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"stage {name!r}: {error}") from None
+
+
+def _needs_of(name: str, stage: Stage, queue: QueueOptions, backend: Backend, concurrency: int) -> JobNeeds | None:
+    try:
+        return choose_needs((stage.cpus, stage.memory, stage.uses), None, queue, backend, concurrency)
     except (TypeError, ValueError) as error:
         raise type(error)(f"stage {name!r}: {error}") from None

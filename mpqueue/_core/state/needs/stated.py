@@ -45,8 +45,8 @@ class Supply(NamedTuple):
     memory: Callable[[], int | None]  #: bytes of the machine's; asked where it matters
 
 
-def check_needs(stated: StatedNeeds, table: ItemTable, supply: Supply) -> JobNeeds | None:
-    """The needs of the items; None where nothing was said.
+def check_needs(stated: StatedNeeds, table: ItemTable | None, supply: Supply) -> JobNeeds | None:
+    """The needs of the items; None where nothing was said. ``table``: None, where no function is asked.
 
     Raises TypeError or ValueError for what makes no sense, or can never be met, and what the functions raise.
     """
@@ -61,7 +61,7 @@ def check_needs(stated: StatedNeeds, table: ItemTable, supply: Supply) -> JobNee
                 'say how much the queue may use, as in JobQueue(resources={"memory": "16GB"})'
             )
     limits = supply.limits if memory is None else {**supply.limits, MEMORY: memory}
-    if not stated.any_function:
+    if table is None or not stated.any_function:
         return JobNeeds([_of_one(stated, None, "", supply.cpus, limits)], None, memory)
     return _of_each(stated, table, supply.cpus, limits)._replace(memory=memory)
 
