@@ -25,6 +25,7 @@ MODULES = (
     "mpqueue.events",
     "mpqueue.joblib_backend",
     "mpqueue.otel",
+    "mpqueue.pandas",
     "mpqueue.retry",
     "mpqueue.sinks",
     "mpqueue.status",
