@@ -25,7 +25,7 @@ from mpqueue.status import JobStatus
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-    from mpqueue._queue.job import Job
+    from mpqueue._queue.job import Job, JobItem
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue.events import ItemRetry, JobFinished, JobStarted
 
@@ -115,8 +115,7 @@ class _Watcher:
         run = self.runs.get(event.job_id)
         if run is not None and run.events < MOST_EVENTS:
             run.events += 1
-            item, attempt = label(event.item.id), event.attempt
-            facts: dict[str, str | int] = {"mpqueue.item.id": item, "mpqueue.attempt": attempt}
+            facts: dict[str, str | int] = {**_facts_of(event.item), "mpqueue.attempt": event.attempt}
             error = {"exception.type": event.error_type, "exception.message": visible(event.message)}
             run.span.add_event("retry", {**facts, **error})
 
@@ -203,12 +202,16 @@ def _describe(run: _Run, event: JobFinished) -> None:
     )
     for failure in job.failures[:MOST_EVENTS]:
         wire = failure.item.to_dict()
-        facts = {"mpqueue.item.id": label(failure.item.id), "exception.type": wire["errorType"]}
+        facts = {**_facts_of(failure.item), "exception.type": wire["errorType"]}
         span.add_event("item failed", {**facts, "exception.message": visible(wire["error"])})
     if job.failed:
         span.set_status(StatusCode.ERROR, f"{job.failed} of {job.total} items failed")
     elif event.status is JobStatus.COMPLETED:
         span.set_status(StatusCode.OK)
+
+
+def _facts_of(item: JobItem) -> dict[str, str]:
+    return {"mpqueue.item.id": label(item.id), "mpqueue.item.label": item.label}
 
 
 def _nanoseconds(moment: float) -> int:

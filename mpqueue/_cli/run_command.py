@@ -132,8 +132,10 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", metavar="FILE", help=".jsonl, .csv, .tsv, .json or .parquet (default: JSON Lines on stdout)")
     add("--raw-csv", action="store_true", help=RAW_CSV)
     add("--unordered", action="store_true", help="rows in the order in which items end, not in that of the input")
-    add("--columns", metavar="A,B,...", help="what rows have: id, payload, status, attempts, elapsed, error, result, "
-        "traceback, stdout, stderr, or keys of the result or the item")  # fmt: skip
+    add("--columns", metavar="A,B,...", help="what rows have: id, item, payload, status, attempts, elapsed, error, "
+        "result, traceback, stdout, stderr, or keys of the result or the item")  # fmt: skip
+    add("--label", metavar="KEY", help="the key of items that names them in messages, logs and on the page (default: "
+        "name, path, url or id; of other items their text)")  # fmt: skip
     add("--capture-output", action="store_true", help="keep what items write to stdout and stderr in their rows")
     add("--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: where stderr is a terminal)")
     add("--dashboard", action="store_true", help="serve a live page of the run on this machine; its address is printed")
@@ -208,6 +210,7 @@ def _job(
             memory=args.memory,
             uses=merged(args.uses),
             results=sink,
+            label=args.label,
             **record._asdict(),
         )
     except (HandlerPicklingError, TypeError, ValueError, OSError) as error:
@@ -234,6 +237,7 @@ def _stages(
                 max_failures=args.max_failures,
                 deadline=args.deadline,
                 results=sink,
+                label=args.label,
             )
         except (HandlerPicklingError, TypeError, ValueError) as error:
             raise UsageError(str(error)) from None
@@ -313,7 +317,7 @@ def _key_of(args: argparse.Namespace) -> Callable[[Any], bytes | str] | None:
 def log_to_stderr(level: str) -> None:
     """Show what is logged from that level on."""
     handler = logging.StreamHandler()
-    handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(where)s%(message)s", defaults={"where": ""}))
     logging.basicConfig(level=level, handlers=[handler])
     warnings.filterwarnings("ignore", message="progress: tqdm is not installed")
 
@@ -414,9 +418,8 @@ def say_end(job: Job) -> None:
 
 def describe_failure(item: JobItem) -> str:
     """One line of a failed item, and more where its error has more."""
-    name = label(item.payload if isinstance(item.payload, str | int | float) else item.id)
     error = visible(item.error or "").replace("\n", "\n    ")
-    return f"{name}: {error} (after {item.attempts} {'try' if item.attempts == 1 else 'tries'})"
+    return f"{item.label}: {error} (after {item.attempts} {'try' if item.attempts == 1 else 'tries'})"
 
 
 def _summary(job: Job) -> Iterator[str]:

@@ -80,5 +80,8 @@ class VisibleFormatter(logging.Formatter):
     """Of what handlers log, for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as text."""
+        """The record as text, with what its item is called."""
+        name = getattr(record, "mpqueue_label", None)
+        if name is not None:
+            record.where = f"{name}: "
         return visible(super().format(record))

@@ -22,6 +22,7 @@ def details_of(book: JobBook, index: int) -> dict[str, Any]:
         "jobId": book.id,
         "index": index,
         "id": as_json(item.id),
+        "label": item.label,
         "status": str(item.status),
         "attempts": item.attempts,
         "elapsed": round(item.elapsed, 6),

@@ -2,13 +2,14 @@
 
 A column is named by what it shows:
 
+- ``item``: what the item is called, its `JobItem.label`;
 - an attribute of `JobItem`: ``id``, ``status``, ``attempts``, ``elapsed``, ``error``, ``result``, ``payload``, ...; the
   wire form's ``proposedAlt`` is ``proposed_alt``;
 - a key or attribute of the result or of the item itself: ``result.label``, ``payload.file``; or the bare ``label``,
   which is looked for in the result first.
 
-Without a choice there are the `COLUMNS`, and where output was captured ``stdout`` and ``stderr``; tables have a column
-for each key of the results instead of ``result``.
+Without a choice there are the `COLUMNS`, where ids are positions ``item``, and where output was captured ``stdout`` and
+``stderr``; tables have a column for each key of the results instead of ``result``.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ _OF_ITEMS = frozenset(
     {
         *COLUMNS,
         *OUTPUT,
+        "item",
         "payload",
         "proposed_alt",
         "exception",
@@ -56,7 +58,8 @@ _OF_ITEMS = frozenset(
     }
 )
 _ROUNDED = frozenset({"elapsed", "cpu_seconds"})
-_WIRE_NAMES = {"proposedAlt": "proposed_alt"}
+#: Columns that are not named as the attributes are which they have.
+_ATTRIBUTES = {"proposedAlt": "proposed_alt", "item": "label"}
 _ABSENT = object()
 #: What is in JSON what it is here.
 _PLAIN = frozenset({str, bool, type(None)})
@@ -90,6 +93,7 @@ def _chosen(items: Items, columns: Sequence[str] | None, default: Sequence[str] 
     if columns is None:
         if not all(map(_has_result, items)):
             default = [name for name in default if name != "result"]
+        default = with_names(default, has_ids=bool(items) and items[0]._table.ids is not None)  # noqa: SLF001 - as above
         captured = any(item.stdout is not None for item in items)
         return (*default, *OUTPUT) if captured else tuple(default)
     columns = _names(columns)
@@ -102,6 +106,13 @@ def _chosen(items: Items, columns: Sequence[str] | None, default: Sequence[str] 
                 f"payloads, got {shown(name)}, which no item has"
             )
     return columns
+
+
+def with_names(columns: Sequence[str], *, has_ids: bool) -> Sequence[str]:
+    """The columns without a choice; ``item`` is one where ids are positions, and the items themselves are none."""
+    if has_ids or columns[:1] != COLUMNS[:1] or "payload" in columns:
+        return columns
+    return (columns[0], "item", *columns[1:])
 
 
 def _names(columns: Any) -> list[str]:
@@ -122,9 +133,8 @@ def _value_or_none(item: JobItem, name: str) -> Any:
 
 
 def _value(item: JobItem, name: str) -> Any:
-    name = _WIRE_NAMES.get(name, name)
-    if name in _OF_ITEMS:
-        value = getattr(item, name)
+    if name in _OF_ITEMS or name in _ATTRIBUTES:
+        value = getattr(item, _ATTRIBUTES.get(name, name))
         if name == "status":
             return str(value)
         return round(value, 6) if name in _ROUNDED and value is not None else value  # they are kept with seven digits

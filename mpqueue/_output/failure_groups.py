@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from mpqueue._text import label, visible_line
+from mpqueue._text import visible_line
 
 if TYPE_CHECKING:
     from mpqueue._queue.job import JobItem
@@ -44,7 +44,7 @@ class FailureGroup:
 
     def __str__(self) -> str:
         where = "" if self.place is None else f" at {visible_line(self.place)}"
-        return f"{self.error_type} × {self.count}{where}, first: {label(self.items[0].id)}"
+        return f"{self.error_type} × {self.count}{where}, first: {self.items[0].label}"
 
 
 def group_failures(items: Iterable[JobItem]) -> list[FailureGroup]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._output.export import COLUMNS, OUTPUT, absent_columns, values_or_none
+from mpqueue._output.export import COLUMNS, OUTPUT, absent_columns, values_or_none, with_names
 from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.rows_in_order import RowsInOrder
 from mpqueue._queue.job import JobItem
@@ -118,7 +118,8 @@ class RowOutlet:
         self._table = table
         self.job_id = job_id
         columns = getattr(sink, "columns", None)
-        self._default = (*getattr(sink, "default", COLUMNS), *(OUTPUT if captured else ()))
+        default = with_names(getattr(sink, "default", COLUMNS), has_ids=table.ids is not None)
+        self._default = (*default, *(OUTPUT if captured else ()))
         self._columns = self._default if columns is None else _names(columns)
         #: Columns that no row has had so far.
         self._unseen = set() if columns is None else set(self._columns)

@@ -53,6 +53,20 @@ class JobItem(Generic[T_co, R_co]):
         return self._table.id_of(self._index)
 
     @property
+    def label(self) -> str:
+        """What it is called where people see it: in lists, logs, errors, exports. One line, its middle cut if long.
+
+        What ``label=`` of `create_job` chose; else the name of a path, a mapping's ``name``, ``path``, ``url`` or
+        ``id``, or the item's text. The id where there is none of these.
+        """
+        return self._table.label_of(self._index)
+
+    @property
+    def _named(self) -> str:
+        """Its id, and its label where that says more."""
+        return self._table.named(self._index)
+
+    @property
     def status(self) -> ItemStatus:
         """Where the item is now; ``processing`` only while a worker really runs it. Costs up to 1 us a worker."""
         status = ITEM_CODES[self._table.status[self._index]]
@@ -226,7 +240,8 @@ class Items(Sequence[JobItem[T_co, R_co]]):
     """The items of a job, in the order they were given: a live, read-only view.
 
     ``items[3]`` is by position, as in a list. ``items["a.jpg"]`` is by id or, where the ids are positions, the item
-    that is this text or path; that looks through all of them, and raises KeyError.
+    that is this text or path, else the one that has this label. That looks through all of them, and raises KeyError
+    where it is none, or several.
     """
 
     __slots__ = ("_table",)
@@ -255,7 +270,13 @@ class Items(Sequence[JobItem[T_co, R_co]]):
             item_id = table.id_of(index)
             if item_id == name if isinstance(item_id, str) else _is_named(table.payloads[index], name):
                 return index
-        raise KeyError(f"expected the id of an item, or an item that is this text or path, got {shown(name)}")
+        labelled = [index for index in range(len(table)) if table.label_at(index) == name]
+        if len(labelled) == 1:
+            return labelled[0]
+        found = f", which is the label of {len(labelled)} items" if labelled else ""
+        raise KeyError(
+            f"expected the id of an item, an item that is this text or path, or its label, got {shown(name)}{found}"
+        )
 
     def __iter__(self) -> Iterator[JobItem[T_co, R_co]]:
         table = self._table
@@ -403,8 +424,8 @@ class Job(Generic[T_co, R_co]):
     def failure_groups(self) -> list[FailureGroup]:
         """The failed items by the type and the place of their errors, the largest group first.
 
-        The text of one is ``ValueError × 29 at h.py:12, first: 3``. The place is the innermost line of the traceback
-        that is no library's. Costs some microseconds an item that failed.
+        The text of one is ``ValueError × 29 at h.py:12, first: img_003.jpg``. The place is the innermost line of the
+        traceback that is no library's. Costs some microseconds an item that failed.
         """
         from mpqueue._output.failure_groups import group_failures  # which few programs need
 
@@ -511,6 +532,6 @@ class Job(Generic[T_co, R_co]):
 
 def _item_error(job_id: str, item: JobItem) -> ItemError:
     tries = "1 try" if item.attempts == 1 else f"{item.attempts} tries"
-    error = ItemError(f"item {shown(item.id)} of job {job_id!r} failed after {tries}: {visible(str(item.error))}", item)
+    error = ItemError(f"item {item._named} of job {job_id!r} failed after {tries}: {visible(str(item.error))}", item)
     error.__cause__ = item.exception
     return error

@@ -49,6 +49,7 @@ from mpqueue._queue.recorded.job_plan import JobPlan, plan
 from mpqueue._queue.registry import Registry
 from mpqueue._queue.run import JobRun
 from mpqueue._wire.ids import IdRule
+from mpqueue._wire.item_labels import Label, check_label
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
 from mpqueue.errors import JobNotFoundError, JobStateError, QueueClosedError, shown
 from mpqueue.retry import RetryPolicy
@@ -92,6 +93,7 @@ class JobKeywords(TypedDict, total=False):
     uses: Uses | None
     results: Results
     concurrency: int | None
+    label: Label
 
 
 class StagesKeywords(TypedDict, total=False):
@@ -103,6 +105,7 @@ class StagesKeywords(TypedDict, total=False):
     deadline: float | None
     trace: bool
     results: Results
+    label: Label
 
 
 def _bring_home(error: BaseException, job: Job) -> None:
@@ -351,6 +354,7 @@ class JobQueue(SafeEmitter):
         uses: Uses | None = None,
         results: Results = "keep",
         concurrency: int | None = None,
+        label: Label = None,
         open: bool = False,
         max_waiting: int | None = None,
     ) -> Job:
@@ -367,6 +371,10 @@ class JobQueue(SafeEmitter):
         instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
         the same numbers each time; None: others each time, and ``job.seed`` says which.
         ``trace`` keeps the times of each single chunk for `Job.trace`, where else those of long jobs are merged.
+
+        ``label`` chooses what each item is called where people see it, see `JobItem.label`: a function of the item, or
+        the key or attribute of the item that names it. It is called in this process when an item is shown; where it
+        raises, or gives None, the item is called what it is called without.
 
         With ``cost`` the costliest items go first, so that no long one is left for the end: a function of an item
         (``os.path.getsize``), a number for each, or ``"recorded"``: the seconds that it took when it ran last, as the
@@ -448,6 +456,7 @@ class JobQueue(SafeEmitter):
         else:
             self._jobs.check_free(id)
         sink = choose_sink(results)
+        check_label(label)
         check_cost(cost, is_open=open, has_journal=self._engine.recorder is not None)
         has_journal = self._engine.recorder is not None
         if open:
@@ -472,6 +481,7 @@ class JobQueue(SafeEmitter):
             cost=cost,
             results=sink,
             needs=needs,
+            label=label,
         )
         packed: PackedHandler = new.book.handler
         new.book.timings.handler_packed(self._engine.clock.now() - began, packed.size, packed.weight)
@@ -497,7 +507,7 @@ class JobQueue(SafeEmitter):
         self._closer.check_open("plan a job")
         _check_names("plan_job", options)
         record = {name: value for name, value in options.items() if name in RecordOptions._fields}
-        beside = {*record, "cost", "results", "replace", "cpus", "memory", "uses"}
+        beside = {*record, "cost", "results", "replace", "cpus", "memory", "uses", "label"}
         rest = {name: value for name, value in options.items() if name not in beside}
         defaults = {"max_retries": None, "retry": None, "timeout": None, "priority": 0, "chunksize": None}
         checks.job_options(self._options, **{**defaults, **rest})  # type: ignore[arg-type]
@@ -658,6 +668,7 @@ class JobQueue(SafeEmitter):
         deadline: float | None = None,
         trace: bool = False,
         results: Results = "keep",
+        label: Label = None,
     ) -> JobRun:
         """`run_stages` without the wait: returns the run at once. Raises what that raises before anything runs."""
         self._closer.check_open("start a job")
@@ -670,7 +681,10 @@ class JobQueue(SafeEmitter):
         if not isinstance(job_id, str):
             raise TypeError(f"id: expected a str, got {shown(id)} of type {type(id).__name__}")
         self._jobs.check_free(job_id)
-        options = PipelineOptions(priority, seed, max_failures, deadline, trace, results=choose_sink(results))
+        check_label(label)
+        options = PipelineOptions(
+            priority, seed, max_failures, deadline, trace, results=choose_sink(results), label=label
+        )
         head = make_pipeline(job_id, items, stages, options, self._options, self._backend, self.concurrency)
         held = self._jobs.add_pipeline(head)[0]
         run = JobRun(held, self)
@@ -704,9 +718,9 @@ class JobQueue(SafeEmitter):
         for progress and reports; it keeps no results. To pause or cancel one of them does it to all.
 
         ``progress`` is as in `start`, a line for each stage. ``priority``, ``seed``, ``max_failures``, ``deadline``,
-        ``trace`` and ``results`` are as in `create_job`, for the whole: a sink gets a row for each input. Failed items
-        do not raise. Where the wait is interrupted (Ctrl-C), all is cancelled, running items are ended, and the
-        interruption goes on.
+        ``trace``, ``results`` and ``label`` are as in `create_job`, for the whole: a sink gets a row for each input.
+        Failed items do not raise. Where the wait is interrupted (Ctrl-C), all is cancelled, running items are ended,
+        and the interruption goes on.
 
         Raises ValueError on a queue with a journal, and what `create_job` raises.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import logging
@@ -24,6 +25,7 @@ from mpqueue._options import JobOptions, check_bool
 from mpqueue._parent.users_code.deliveries import Delivery
 from mpqueue._queue.recorded.again import Again, Redo, check_redo, choose_again
 from mpqueue._text import digits
+from mpqueue._wire.item_labels import Label
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
 from mpqueue._wire.pickling.payload import dump_by_value
 from mpqueue.errors import JournalMismatchError, WorkerCrashedError, shown
@@ -114,7 +116,9 @@ class NewJob:
         cost: Cost = None,
         results: Any = None,
         needs: JobNeeds | None = None,
+        label: Label = None,
     ) -> None:
+        table.label = label
         packed = pack_handler(job_id, handler, setup, table.rule, options.seed, travels=travels)
         if results is DISCARD:
             packed = packed._replace(frame=packed.frame._replace(discards=True))
@@ -163,7 +167,7 @@ class NewJob:
         again = choose_again(book.table, match, recorded, options, code_changed=code_changed)
         is_other_code = code_changed and not again.everything and options.version is None
         self._check(reader, recorded, is_other_code=is_other_code, strict=options.strict)
-        columns = code_columns(self._functions, code_hash, options) if again.everything else {}
+        columns = self._code_columns(code_hash, options) if again.everything else {}
         failed = self._go_on(recorder, recorded, inventory, match, again, columns)
         recording = self.recording(recorded.number, inventory.left_out)
         recorder.add(book, dataclasses.replace(recording, failed=failed))
@@ -201,8 +205,11 @@ class NewJob:
             "seed": digits(book.options.seed),
             "created_at": created_at,
             "status": str(JobStatus.PENDING),
-            **code_columns(self._functions, code_hash, options),
+            **self._code_columns(code_hash, options),
         }
+
+    def _code_columns(self, code_hash: str, options: RecordOptions) -> dict[str, Any]:
+        return code_columns(self._functions, code_hash, options, self.book.table.label)
 
     def _check(self, reader: Reader, recorded: RecordedJob, *, is_other_code: bool, strict: bool) -> None:
         """Say that the code or the seed is another; with ``strict`` refuse that."""
@@ -277,7 +284,7 @@ class NewJob:
             table.status[index], table.results[index] = PENDING, None
         if unreadable:
             log.warning("job %r: the results of %d items can't be read from %s, so these run again; the first is %s",
-                        book.id, len(unreadable), reader.path, shown(table.id_of(min(unreadable))))  # fmt: skip
+                        book.id, len(unreadable), reader.path, table.named(min(unreadable)))  # fmt: skip
         discarded = [] if table.sink is DISCARD else run_discarded_again(table, book.id, reader.path, afresh)
         return len(unreadable) + len(discarded)
 
@@ -360,17 +367,22 @@ def costs_of(cost: Callable[[Any], float] | Sequence[float], table: ItemTable) -
     given = map(cost, table.payloads) if callable(cost) else iter(cost)
     costs: array[float] = array("d")
     for index, value in enumerate(given):
-        name = f"cost of item {shown(table.id_of(index))}" if index < count else "cost"
         try:
             number = float(value)
         except (TypeError, ValueError, OverflowError):
-            raise TypeError(f"{name}: expected a number, got {shown(value)} of type {type(value).__name__}") from None
+            raise TypeError(
+                f"{_cost_of(table, index)}: expected a number, got {shown(value)} of type {type(value).__name__}"
+            ) from None
         if not math.isfinite(number):
-            raise ValueError(f"{name}: expected a finite number, got {number}")
+            raise ValueError(f"{_cost_of(table, index)}: expected a finite number, got {number}")
         costs.append(number)
     if len(costs) != count:
         raise ValueError(f"cost: expected a number for each of {count} items, got {len(costs)} in {shown(cost)}")
     return costs
+
+
+def _cost_of(table: ItemTable, index: int) -> str:
+    return f"cost of item {table.named(index)}" if index < len(table) else "cost"
 
 
 def _with_mean(took: Sequence[float]) -> array[float]:
@@ -405,12 +417,15 @@ def ended_program(ends: int) -> Failure:
 
 
 def code_columns(
-    functions: tuple[Callable[..., Any], Callable[..., Any] | None], code_hash: str, options: RecordOptions
+    functions: tuple[Callable[..., Any], Callable[..., Any] | None],
+    code_hash: str,
+    options: RecordOptions,
+    label: Label = None,
 ) -> dict[str, Any]:
-    """What a journal has of the handler and the setup."""
+    """What a journal has of the handler, the setup, and how items are labelled."""
     return {
         "code_hash": code_hash,
-        "handler": _keep_handler(*functions),
+        "handler": _keep_handler(*functions, label),
         "python": platform.python_version(),
         "handler_name": _names(*functions),
         "version": options.version,
@@ -453,8 +468,11 @@ def restore_end(book: JobBook, recorded: RecordedJob) -> None:
     book.started_at, book.finished_at, book.duration = recorded.started_at, recorded.finished_at, recorded.duration
 
 
-def _keep_handler(handler: Callable[..., Any], setup: Callable[..., Any] | None) -> Unsealed | None:
-    """The functions by value, and where modules were found; None where that is too much."""
+def _keep_handler(handler: Callable[..., Any], setup: Callable[..., Any] | None, label: Label) -> Unsealed | None:
+    """The functions by value, and where modules were found; None where that is too much.
+
+    A third one labels items. Without it, and where it can't be kept, there are two.
+    """
     from mpqueue._parent.journal.sealed import prepare
 
     kept = []
@@ -463,6 +481,11 @@ def _keep_handler(handler: Callable[..., Any], setup: Callable[..., Any] | None)
         if len(data) + sum(buffer.nbytes for buffer in buffers) > MOST_HANDLER:
             return None
         kept.append((data, [bytes(buffer) for buffer in buffers]))
+    if label is not None:
+        with contextlib.suppress(Exception):  # past items are shown without it
+            data, buffers = dump_by_value(label)
+            if len(data) + sum(buffer.nbytes for buffer in buffers) <= MOST_HANDLER:
+                kept.append((data, [bytes(buffer) for buffer in buffers]))
     return prepare((kept, [os.path.abspath(entry) for entry in sys.path]))
 
 

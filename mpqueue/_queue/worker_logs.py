@@ -1,7 +1,8 @@
 """What handlers logged in the workers, handed to this process's logging, on the listener thread.
 
 The loggers' levels, filters and handlers of this process decide what becomes of a record, as if it had been logged
-here. It has four attributes more: ``mpqueue_job``, ``mpqueue_item``, ``mpqueue_attempt`` and ``mpqueue_worker``.
+here. It has five attributes more: ``mpqueue_job``, ``mpqueue_item``, ``mpqueue_label``, ``mpqueue_attempt`` and
+``mpqueue_worker``.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def _fields_of(frame: RecordFrame, job: JobBook, lane: int) -> dict[str, object]
     return {
         "mpqueue_job": job.id if job.listed else None,
         "mpqueue_item": None if frame.place is None else job.table.id_of(frame.place),
+        "mpqueue_label": None if frame.place is None else job.table.label_of(frame.place),
         "mpqueue_attempt": frame.attempt,
         "mpqueue_worker": lane,
         **frame.fields,  # of a job inside a job, what is known of the inner one stays

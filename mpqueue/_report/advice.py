@@ -12,7 +12,6 @@ from typing import NamedTuple
 from mpqueue._report.figures import Figures
 from mpqueue._report.in_band import InBand
 from mpqueue._report.words import counted, number, percent, seconds, size
-from mpqueue._text import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +220,7 @@ def _tail(figures: Figures, limits: Thresholds) -> Iterator[Advice]:
     if slowest.seconds > limits.outlier * items.median and slowest.seconds > 0.2 * figures.wall:
         yield Advice(
             weight,
-            f"{text}: item {shown(slowest.id)} took {seconds(slowest.seconds)}, "
+            f"{text}: item {slowest.name} took {seconds(slowest.seconds)}, "
             f"{number(slowest.seconds / items.median)} times the median. Put long items first, or cut them up.",
         )
     elif figures.tries.failed and figures.retries:

@@ -47,7 +47,7 @@ class MemoryFigures(NamedTuple):
     items: int
     median: int
     most: int
-    greediest: Hashable  #: the id of the item with the highest peak
+    greediest: str  #: the item with the highest peak, by its id and its label
     supply: int | None = None  #: bytes that items may need together, where they have said nothing of memory
 
 
@@ -55,6 +55,7 @@ class SlowItem(NamedTuple):
     """One of the slowest. ``peak`` is in bytes, None where it is not known."""
 
     id: Hashable
+    name: str  #: its id, and its label where that says more
     seconds: float
     peak: int | None
     attempts: int
@@ -277,7 +278,12 @@ def _slowest(book: JobView) -> list[SlowItem]:
     ended.sort(key=table.elapsed.__getitem__, reverse=True)
     return [
         SlowItem(
-            table.id_of(at), table.elapsed[at], _peak(book, at), table.attempts[at], str(ITEM_CODES[table.status[at]])
+            table.id_of(at),
+            table.named(at),
+            table.elapsed[at],
+            _peak(book, at),
+            table.attempts[at],
+            str(ITEM_CODES[table.status[at]]),
         )
         for at in ended[:SLOWEST]
     ]
@@ -294,7 +300,7 @@ def _memory(book: JobView, supply: int | None) -> MemoryFigures | None:
         return None
     known.sort(key=peaks.__getitem__)
     middle, top = known[len(known) // 2], known[-1]
-    return MemoryFigures(len(known), peaks[middle] << 10, peaks[top] << 10, book.table.id_of(top), supply)
+    return MemoryFigures(len(known), peaks[middle] << 10, peaks[top] << 10, book.table.named(top), supply)
 
 
 def _tries(book: JobView) -> Tries:

@@ -72,7 +72,7 @@ def save_trace(book: JobView, path: str | os.PathLike[str]) -> Path:
     figures = _figures(book)
     stretches = dict(book.timings.stretches)
     with whole_file(target) as file:
-        write_trace(file, figures, stretches, book.table.id_of)
+        write_trace(file, figures, stretches, book.table)
     return target
 
 

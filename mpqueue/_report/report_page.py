@@ -10,7 +10,7 @@ from mpqueue._report.figures import Figures, ItemTimes, Part
 from mpqueue._report.plots import MARKED, bar_of_parts, busy_workers, histogram, timeline
 from mpqueue._report.report_text import facts, headline
 from mpqueue._report.words import counted, number, percent, seconds, size
-from mpqueue._text import shown, visible
+from mpqueue._text import visible
 
 #: Parts that have a colour.
 KEYS = (
@@ -144,7 +144,7 @@ def _slowest(figures: Figures) -> Iterator[str]:
     columns = (("item", ""), ("time", "n"), ("memory", memory), ("tries", "n"), ("", "meaning"))
     rows = [
         (
-            escape(shown(item.id)),
+            escape(item.name),
             seconds(item.seconds),
             "" if item.peak is None else size(item.peak),
             number(item.attempts),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from mpqueue._report.advice import memory_offer
 from mpqueue._report.figures import Figures, ItemTimes, Part
 from mpqueue._report.words import counted, number, percent, seconds, size
-from mpqueue._text import shown, visible
+from mpqueue._text import visible
 
 #: Characters of the longest bar.
 BAR = 24
@@ -62,7 +62,7 @@ def _memory(figures: Figures) -> Iterator[tuple[str, str]]:
         return
     yield (
         "the most memory",
-        f"{size(memory.most)}, in item {shown(memory.greediest)}; the median is {size(memory.median)}",
+        f"{size(memory.most)}, in item {memory.greediest}; the median is {size(memory.median)}",
     )
     for offer in memory_offer(figures):
         yield "to say so", offer
@@ -91,7 +91,7 @@ def _lines(figures: Figures, advice: Sequence[str]) -> Iterator[str]:
             peak = "" if item.peak is None else f"  {size(item.peak)}"
             tries = f"  {counted(item.attempts, 'try')}" if item.attempts > 1 else ""
             failed = f"  {item.status}" if item.status != "completed" else ""
-            yield f"  {seconds(item.seconds):>10}  {shown(item.id)}{peak}{tries}{failed}"
+            yield f"  {seconds(item.seconds):>10}  {item.name}{peak}{tries}{failed}"
 
 
 def _advice(advice: Sequence[str]) -> Iterator[str]:

@@ -9,9 +9,10 @@ to be told apart. Times are microseconds since the job's start.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import IO, Any
 
+from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.timings import Event, Span
 from mpqueue._output.export import json_ready
 from mpqueue._report.figures import Figures
@@ -31,26 +32,26 @@ _PHASES = (
 )
 
 
-def write_trace(file: IO[bytes], figures: Figures, stretches: Stretches, id_of: Callable[[int], Hashable]) -> None:
+def write_trace(file: IO[bytes], figures: Figures, stretches: Stretches, table: ItemTable) -> None:
     """Write the trace, an event a line."""
     file.write(b'{"displayTimeUnit": "ms", "traceEvents": [\n')
     separator = b""
-    for event in trace_events(figures, stretches, id_of):
+    for event in trace_events(figures, stretches, table):
         file.write(separator + json_text(event).encode())
         separator = b",\n"
     file.write(b"\n]}\n")
 
 
-def trace_events(figures: Figures, stretches: Stretches, id_of: Callable[[int], Hashable]) -> Iterator[dict[str, Any]]:
+def trace_events(figures: Figures, stretches: Stretches, table: ItemTable) -> Iterator[dict[str, Any]]:
     """The events, one by one."""
     yield from _names(figures)
     yield _slice(
         PARENT, JOB, f"job {label(figures.job_id)}", 0.0, figures.wall, status=figures.status, items=figures.total
     )
     for row, span in enumerate(figures.spans):
-        yield from _chunk(span, stretches.get(row), id_of)
+        yield from _chunk(span, stretches.get(row), table)
     for event in figures.events:
-        yield _instant(event, id_of)
+        yield _instant(event, table)
     points = len(figures.busy)
     for at, busy in enumerate(figures.busy):
         args = {"workers": round(busy, 3)}
@@ -71,14 +72,14 @@ def _names(figures: Figures) -> Iterator[dict[str, Any]]:
 def _chunk(
     span: Span,
     stretches: tuple[Sequence[int], Sequence[tuple[int, float, float]]] | None,
-    id_of: Callable[[int], Hashable],
+    table: ItemTable,
 ) -> Iterator[dict[str, Any]]:
     lane, items = int(span.lane), int(span.items)
-    what = f"item {label(id_of(int(span.first)))}" if items == 1 else f"{items} items"
+    what = f"item {table.label_of(int(span.first))}" if items == 1 else f"{items} items"
     facts = {"items": items, "failures": int(span.failures), "cpu_ms": round(span.cpu * 1e3, 3)}
     sizes = {"bytes_out": int(span.bytes_out), "bytes_home": int(span.bytes_home)}
     yield _slice(
-        WORKERS, lane, what, span.begun, span.ended, **facts, **sizes, first_item=_plain(id_of(int(span.first)))
+        WORKERS, lane, what, span.begun, span.ended, **facts, **sizes, first_item=_plain(table.id_of(int(span.first)))
     )
     at = span.begun
     for name, field in _PHASES:
@@ -86,7 +87,7 @@ def _chunk(
         if until > at:
             yield _slice(WORKERS, lane, name, at, until)
             if field == "handling" and stretches is not None:
-                yield from _items(lane, at, until, *stretches, id_of)
+                yield from _items(lane, at, until, *stretches, table)
             at = until
     if span.left_at > span.packed_at:
         yield _slice(PARENT, COORDINATOR, f"pickle {what}", span.packed_at, span.left_at, worker=lane)
@@ -99,25 +100,25 @@ def _items(
     end: float,
     indices: Sequence[int],
     stretches: Sequence[tuple[int, float, float]],
-    id_of: Callable[[int], Hashable],
+    table: ItemTable,
 ) -> Iterator[dict[str, Any]]:
     at, place = start, 0
     for count, pace, cpu in stretches:
         until = min(at + count * pace, end)
         if until > at and place < len(indices):
-            first = id_of(indices[place])
-            name = f"item {label(first)}" if count == 1 else f"{count} items from {label(first)}"
+            first = table.label_of(indices[place])
+            name = f"item {first}" if count == 1 else f"{count} items from {first}"
             facts = {} if math.isnan(cpu) else {"cpu_ms": round(cpu * count * 1e3, 3)}
             yield _slice(WORKERS, lane, name, at, until, **facts)
         at, place = until, place + count
 
 
-def _instant(event: Event, id_of: Callable[[int], Hashable]) -> dict[str, Any]:
+def _instant(event: Event, table: ItemTable) -> dict[str, Any]:
     made: dict[str, Any] = {"name": event.name, "ph": "i", "ts": _us(event.at), "s": "g", "pid": PARENT, "tid": JOB}
     if event.lane is not None:
         made |= {"s": "t", "pid": WORKERS, "tid": event.lane}
     if event.item is not None:
-        made["args"] = {"item": _plain(id_of(event.item))}
+        made["args"] = {"item": _plain(table.id_of(event.item)), "label": table.label_of(event.item)}
     return made
 
 

@@ -48,13 +48,17 @@ def test_a_whole_job_is_watched_from_its_start_to_its_end(queue: JobQueue, gate:
     expect(page.get_by_role("heading", name="thumbnails")).to_be_visible()
     expect(page.locator("#job-status")).to_have_text("Not started")
     expect(page.get_by_role("option")).to_have_count(6)
+    page.get_by_role("searchbox").fill("e")  # which stands in none of the positions
+    expect(page.get_by_role("option")).to_have_count(1)
+    page.get_by_role("searchbox").fill("")
+    expect(page.get_by_role("option")).to_have_count(6)
 
     queue.start("thumbnails")
     expect(page.locator("#job-status")).to_have_text("Running")
     expect(button(page, "^Running 2$")).to_be_visible()
     expect(row(page, "Running")).to_have_count(2)
     expect(page.locator("#workers-count")).to_have_text("2 of 2 busy")
-    expect(page.locator(".lane").first).to_contain_text(re.compile(r"\d · .* m?s"))
+    expect(page.locator(".lane").first).to_contain_text(re.compile(r"[a-f] · .* m?s"))
     bar = page.get_by_role("progressbar", name="thumbnails")
     expect(bar).to_have_attribute("aria-valuenow", "0")
 
@@ -247,7 +251,7 @@ def test_failed_items_are_found_looked_into_and_run_again(queue: JobQueue, open_
     button(page, "^Failed 1$").click()
     expect(page.get_by_role("option")).to_have_count(1)
     row(page, "is not").click()
-    item = page.get_by_role("dialog", name="Item 1")
+    item = page.get_by_role("dialog", name="Item b")
     expect(item.get_by_role("region", name="Error")).to_have_text("FileNotFoundError: the file <b>is not</b> there")
     expect(item.get_by_role("region", name="Traceback")).to_contain_text("need_file")
     expect(item.get_by_role("listitem")).to_have_count(2)  # tries

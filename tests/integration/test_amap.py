@@ -107,7 +107,7 @@ def test_failures_are_treated_as_in_map(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         with pytest.raises(ValueError, match="cannot do 'b'") as caught:
             await mpqueue.amap(do.count_calls(tmp_path, handler), "abc")
-        assert caught.value.__notes__ == ["mpqueue: raised by item 1"]
+        assert caught.value.__notes__ == ["mpqueue: raised by item 1 (b)"]
         assert dict(do.calls(tmp_path)) == {"a": 1, "b": 4, "c": 1}
         assert await mpqueue.amap(handler, "abc", max_retries=0, on_error="skip") == ["a", "c"]
         collected = await mpqueue.amap(handler, "abc", max_retries=0, on_error="collect")

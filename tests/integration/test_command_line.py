@@ -276,7 +276,7 @@ def test_what_handlers_print_is_not_among_the_rows(folder: Path) -> None:
     done = run(folder, "run", "own:talk", "-", "-j", "1", "--log-level", "info", stdin="one\n")
     assert [row["result"] for row in rows_of(done)] == ["one"]
     assert "saying one" in done.stderr
-    assert "INFO mine: logging one" in done.stderr
+    assert "INFO mine: one: logging one" in done.stderr
 
 
 def test_captured_output_is_in_the_rows(folder: Path) -> None:

@@ -216,15 +216,14 @@ def test_captured_output_is_exported(tmp_path: Path) -> None:
     with JobQueue(1) as queue:
         job = queue.run(["a", "b"], print, capture_output=True)
     assert [row["stdout"] for row in job.to_records()] == ["a\n", "b\n"]
-    assert (
-        job.export(tmp_path / "x.csv").read_text().startswith("id,status,attempts,elapsed,error,result,stdout,stderr\n")
-    )
+    header = "id,item,status,attempts,elapsed,error,result,stdout,stderr\n"
+    assert job.export(tmp_path / "x.csv").read_text().startswith(header)
 
 
 def test_jobs_without_items_and_jobs_that_did_not_run_can_be_exported(tmp_path: Path) -> None:
     with JobQueue(1) as queue:
         empty, waiting = queue.run([], do.succeed), queue.create_job("waiting", "ab", do.succeed)
-        assert empty.export(tmp_path / "x.csv").read_text() == "id,status,attempts,elapsed,error,result\n"
+        assert empty.export(tmp_path / "x.csv").read_text() == "id,item,status,attempts,elapsed,error,result\n"
         assert empty.export(tmp_path / "x.jsonl").read_text() == ""
         assert [row["status"] for row in waiting.to_records()] == ["pending", "pending"]
 

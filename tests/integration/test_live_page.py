@@ -60,7 +60,13 @@ def test_a_job_is_told_from_its_start_to_its_end(queue: JobQueue, page: Visitor,
         gate.open()
         stream.listen_until(lambda: stream.states["job"]["status"] == "completed")
         stream.listen_until(lambda: stream.statuses("job") == ["completed"] * 3)
-        assert stream.items["job"][1] == {"id": 1, "index": 1, "status": "completed", "result": "b"}
+        assert stream.items["job"][1] == {
+            "id": 1,
+            "index": 1,
+            "label": "b",
+            "status": "completed",
+            "result": "b",
+        }
 
 
 def test_progress_is_told_in_its_wire_form(queue: JobQueue, page: Visitor) -> None:

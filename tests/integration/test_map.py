@@ -144,7 +144,7 @@ def test_first_failure_in_item_order_is_raised_as_itself_when_all_is_done(tmp_pa
 def test_note_of_a_lone_failure_names_its_item() -> None:
     with pytest.raises(ValueError, match="cannot do") as caught:
         mpqueue.map(do.only("b", do.fail), "abc", max_retries=0)
-    assert caught.value.__notes__ == ["mpqueue: raised by item 1"]
+    assert caught.value.__notes__ == ["mpqueue: raised by item 1 (b)"]
 
 
 def test_note_of_many_failures_names_the_first_ones() -> None:
@@ -245,7 +245,7 @@ def test_timeout_ends_one_try() -> None:
 def test_item_that_always_hangs_fails_by_its_timeout() -> None:
     with pytest.raises(ItemTimeoutError) as caught:
         mpqueue.map(do.only("b", do.hang_sleep), "abc", timeout=0.5, max_retries=0)
-    assert caught.value.__notes__ == ["mpqueue: raised by item 1"]
+    assert caught.value.__notes__ == ["mpqueue: raised by item 1 (b)"]
 
 
 def test_worker_that_dies_costs_its_item_one_try() -> None:

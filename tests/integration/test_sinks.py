@@ -91,7 +91,7 @@ def test_rows_are_in_the_part_while_the_job_runs_and_whole_at_its_end(queue: Job
     assert sorted(row["id"] for row in read(path)) == [*range(5)]
     assert not part.exists()
     assert (job.results, str(job.results)) == (job.results, f"<{path}: 5 rows>")
-    assert set(read(path)[0]) == {"id", "status", "attempts", "elapsed", "error", "result"}
+    assert set(read(path)[0]) == {"id", "item", "status", "attempts", "elapsed", "error", "result"}
 
 
 @pytest.mark.parametrize("in_order", [False, True])
@@ -128,7 +128,7 @@ def test_discarded_results_stay_in_the_workers_and_failures_come_home(queue: Job
         JobStateError, match=r"job 'job-.*': expected one that keeps its results, got one with results="
     ):
         _ = job.results
-    with pytest.raises(JobStateError, match="item 3: expected a job that keeps its results, got one whose results are"):
+    with pytest.raises(JobStateError, match=r"item 3 \(-47\): expected a job that keeps its results, got one"):
         _ = job.items[3].result
     assert job.items[3].to_dict() == {"id": 3, "status": "completed", "attempts": 1}
     assert job.to_records(["id", "attempts"])[0] == {"id": 0, "attempts": 1}

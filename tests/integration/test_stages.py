@@ -400,7 +400,7 @@ def test_the_short_form_returns_results_and_raises_as_map_does() -> None:
     assert mpqueue.stages([1, 3], stages, concurrency=1) == [[1, 1], [3, 3]]
     with pytest.raises(StageError, match="in stage 'fail_on_four': ValueError: four") as caught:
         mpqueue.stages([1, 2], stages)
-    assert caught.value.__notes__ == ["mpqueue: raised by item 1"]
+    assert caught.value.__notes__ == ["mpqueue: raised by item 1 (2)"]
     assert [type(one) for one in mpqueue.stages([1, 2], stages, on_error="collect")] == [list, StageError]
     with pytest.raises(TooManyFailuresError):
         mpqueue.stages([2], stages, max_failures=0)

@@ -53,7 +53,7 @@ JOB = {
 }
 ITEM = {
     *("attempts", "cpu_seconds", "elapsed", "error", "error_type", "exception", "fraction", "history", "id", "payload"),
-    *("peak_memory", "proposed_alt", "result", "status", "stderr", "stdout", "traceback", "replay", "to_dict"),
+    *("label", "peak_memory", "proposed_alt", "result", "status", "stderr", "stdout", "traceback", "replay", "to_dict"),
 }
 RUN = {
     *("add_done_callback", "as_completed", "cancel", "cancelled", "done", "exception", "job", "result", "running"),

@@ -297,7 +297,7 @@ class FakeLanes:
         head = self._book(make_table(items), JobOptions(RetryPolicy(max_retries=0), max_lanes=most_lanes), Handler())
         jobs = []
         for place, load in enumerate(loads):
-            table: ItemTable = StageTable(head.table.id_of)
+            table: ItemTable = StageTable(head.table)
             if not place:
                 table = ItemTable(head.table.payloads, None, IdRule.POSITION)
             jobs.append(self._book(table, JobOptions(retry or RetryPolicy(), **options), Handler(load)))

@@ -60,5 +60,5 @@ def test_failures_are_together_by_type_and_place_the_most_first() -> None:
         ("WorkerCrashedError", None, 1, "e"),
     ]
     assert [item.id for item in groups[0].items] == [1, 3]
-    assert str(groups[0]) == "ValueError × 2 at test_failure_groups.py:17, first: 1"
-    assert str(groups[2]) == "Odd × 1, first: 2"
+    assert str(groups[0]) == "ValueError × 2 at test_failure_groups.py:17, first: file 1"
+    assert str(groups[2]) == "Odd × 1, first: file 2"

@@ -44,12 +44,25 @@ def test_a_failed_item_has_its_error_and_a_waiting_one_its_last() -> None:
     assert json.loads(encode_item(table, 1, FAILED)) == {
         "id": 1,
         "index": 1,
+        "label": "b",
         "status": "failed",
         "error": "broken",
         "errorType": "ValueError",
     }
     assert json.loads(encode_item(table, 1, PENDING))["error"] == "broken"
-    assert json.loads(encode_item(table, 0, PENDING)) == {"id": 0, "index": 0, "status": "pending"}
+    assert json.loads(encode_item(table, 0, PENDING)) == {
+        "id": 0,
+        "index": 0,
+        "label": "a",
+        "status": "pending",
+    }
+
+
+def test_a_label_that_is_the_id_is_not_told_twice() -> None:
+    table = make_table([{"id": "a"}, {"id": "b", "name": "B"}])
+    assert "label" not in json.loads(encode_item(table, 0, PENDING))
+    assert json.loads(encode_item(table, 1, PENDING))["label"] == "B"
+    assert "label" not in json.loads(encode_item(make_table([0]), 0, PENDING))
 
 
 LONG: list[Any] = [

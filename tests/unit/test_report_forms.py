@@ -220,7 +220,7 @@ def test_a_report_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 
 def trace_of(book: JobBook) -> list[dict[str, Any]]:
     file = io.BytesIO()
-    write_trace(file, measure(book, START, 2), book.timings.stretches, book.table.id_of)
+    write_trace(file, measure(book, START, 2), book.timings.stretches, book.table)
     loaded = json.loads(file.getvalue())
     assert set(loaded) == {"displayTimeUnit", "traceEvents"}
     assert loaded["displayTimeUnit"] in ("ms", "ns")

@@ -15,7 +15,7 @@ from mpqueue._core.state.lane_book import LaneState
 from mpqueue._core.state.pipeline import InputsEnded
 from mpqueue._core.state.timer_heap import TimerKind
 from mpqueue._core.state.timings import Event
-from mpqueue.errors import ItemCancelledError, SetupError, shown
+from mpqueue.errors import ItemCancelledError, SetupError
 from mpqueue.retry import Fail
 from mpqueue.status import PENDING, RETRY, JobStatus
 
@@ -242,7 +242,7 @@ def drop(books: Books, job: JobBook, index: int) -> None:
     """The item fails, uncharged, because it was cancelled on its own."""
     job.dropped.add(index)
     if not job.table.ended(index):
-        error = ItemCancelledError(f"item {shown(job.table.id_of(index))} was cancelled")
+        error = ItemCancelledError(f"item {job.table.named_plainly(index)} was cancelled")
         completed, failed = job.completed, job.failed
         job.table.fail(index, Failure(error, charged=False))
         job.failed += 1

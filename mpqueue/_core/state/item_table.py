@@ -16,7 +16,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from mpqueue._text import label
 from mpqueue._wire.ids import IdRule, ids_of, rule_of
+from mpqueue._wire.item_labels import Label, label_of, named, plain_label
 from mpqueue.errors import JobStateError, shown, text_of, type_name_of, typed
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
@@ -120,6 +122,7 @@ class ItemTable:
         count = len(payloads)
         self.payloads = payloads
         self.rule = rule
+        self.label: Label = None  #: how the items' labels are chosen
         self.status = bytearray(count)
         self.attempts: memoryview[int] = _zeros("I", count)
         self.elapsed: memoryview[float] = _zeros("f", count)
@@ -159,6 +162,33 @@ class ItemTable:
         """The id of the item at ``index``."""
         return index if self._ids is None else self._ids[index]
 
+    def item_labelled(self, index: int) -> tuple[Any, Label]:
+        """The item of which the label is made, and how. Raises LookupError where it is not there any more."""
+        return self.payloads[index], self.label
+
+    def label_at(self, index: int) -> str | None:
+        """The label of the item at ``index``; None where only its id tells it. May run code of users."""
+        try:
+            return label_of(*self.item_labelled(index))
+        except LookupError:
+            return None
+
+    def label_of(self, index: int) -> str:
+        """The label of the item at ``index``, or its id as text. May run code of users."""
+        return self.label_at(index) or label(self.id_of(index))
+
+    def named(self, index: int) -> str:
+        """The item at ``index`` in an error message: ``3 (a.jpg)``. May run code of users."""
+        return named(self.id_of(index), self.label_at(index))
+
+    def named_plainly(self, index: int) -> str:
+        """The same for threads that run no code of users, which leave out what would need it."""
+        try:
+            found = plain_label(*self.item_labelled(index))
+        except LookupError:
+            found = None
+        return named(self.id_of(index), found)
+
     def ended(self, index: int) -> bool:
         """True where the item has its final status."""
         return self.status[index] in (COMPLETED, FAILED)
@@ -190,7 +220,7 @@ class ItemTable:
             elif self.sink is None or self.sink is DISCARD or self.results[index] is DISCARDED:
                 where = "are discarded"
             raise JobStateError(
-                f"item {shown(self.id_of(index))}: expected a job that keeps its results, got one whose results {where}"
+                f"item {self.named(index)}: expected a job that keeps its results, got one whose results {where}"
             )
         return self.held_result(index)
 
@@ -218,7 +248,7 @@ class ItemTable:
         if self.source is not None and (discarded := self.discarded()):
             raise JobStateError(
                 f"expected a job that keeps its results, got one of which {len(discarded)} are discarded; the first is "
-                f"that of item {shown(self.id_of(discarded[0]))}; items[...].result has the others"
+                f"that of item {self.named(discarded[0])}; items[...].result has the others"
             )
         return self._filled()
 
@@ -376,6 +406,8 @@ class ItemTable:
     def row(self, index: int) -> ItemTable:
         """A table of one row: how the item stands now, whatever becomes of it later."""
         copy = ItemTable([self.payloads[index]], [self.id_of(index)], self.rule)
+        labelled = self.item_labelled(index)
+        copy.item_labelled = lambda index: labelled  # type: ignore[method-assign]  # noqa: ARG005
         copy.status[0] = self.status[index]
         copy.attempts[0] = self.attempts[index]
         copy.elapsed[0] = self.elapsed[index]

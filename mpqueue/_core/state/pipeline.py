@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.growing_table import GrowingTable
-from mpqueue._core.state.item_table import Failure
+from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.ids import IdRule
+from mpqueue._wire.item_labels import Label
 from mpqueue._wire.parcels import Parcel, Yielded
 from mpqueue.errors import StageError
 
@@ -30,13 +31,16 @@ _POSITIVE = (1 << 63) - 1
 
 
 class StageTable(GrowingTable):
-    """The items of a stage but the first: parcels, which go when the item has ended. Each has the id of its input."""
+    """The items of a stage but the first: parcels, which go when the item has ended.
 
-    def __init__(self, input_id: Callable[[int], Hashable]) -> None:
+    Each has the id and the label of its input, in the table of the ``inputs``.
+    """
+
+    def __init__(self, inputs: ItemTable) -> None:
         super().__init__()
         self.paths: dict[int, Path] = {}  #: of those that have not ended
-        self._inputs = array("Q")
-        self._input_id = input_id
+        self._input_of = array("Q")
+        self._inputs = inputs
 
     def take(self, arrivals: Sequence[tuple[Path, Any]]) -> range:
         """Add these; returns where they are."""
@@ -44,12 +48,16 @@ class StageTable(GrowingTable):
         self.extend(added, IdRule.POSITION)
         paths = [path for path, _ in arrivals]
         self.paths.update(zip(added.new, paths, strict=True))
-        self._inputs.extend(path[0] for path in paths)
+        self._input_of.extend(path[0] for path in paths)
         return added.new
 
     def id_of(self, index: int) -> Hashable:
         """The id of its input."""
-        return self._input_id(self._inputs[index])
+        return self._inputs.id_of(self._input_of[index])
+
+    def item_labelled(self, index: int) -> tuple[Any, Label]:
+        """Its input, which has been told apart before it became something else."""
+        return self._inputs.item_labelled(self._input_of[index])
 
     def slots_of(self, indices: Sequence[int]) -> Sequence[int]:
         """What tells the items' random numbers apart: their paths, whichever of them came first."""

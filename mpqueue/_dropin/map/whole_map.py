@@ -288,14 +288,19 @@ class Batch:
             first = min(failures)
             raise TooManyFailuresError(
                 f"{len(failures)} items failed, which is more than max_failures={self._max_failures}; the first is "
-                f"item {first}: {failures[first].shown}. What had not run by then was not run."
+                f"item {self._named(first)}: {failures[first].shown}. What had not run by then was not run."
             ) from failures[first].error
         if self.run.job.cancelled:
             raise QueueClosedError("the pool was closed while results were still to come")
-        return settle(results, failures, on_error)
+        return settle(results, failures, on_error, self._named)
+
+    def _named(self, index: int) -> str:
+        return self.run.job.items[index]._named
 
 
-def settle(results: list[Any], failures: dict[int, Failure], on_error: OnError) -> list[Any]:
+def settle(
+    results: list[Any], failures: dict[int, Failure], on_error: OnError, named: Callable[[int], str] = str
+) -> list[Any]:
     """The results by position, with the failures treated as ``on_error`` says."""
     if not failures or on_error == "collect":
         for index, failure in failures.items():
@@ -306,16 +311,16 @@ def settle(results: list[Any], failures: dict[int, Failure], on_error: OnError) 
     errors = [failures[index].error for index in sorted(failures)]
     if on_error == "group":
         raise BaseExceptionGroup(f"{len(errors)} of {len(results)} items failed", errors)
-    raise with_note(errors[0], failures)
+    raise with_note(errors[0], failures, named)
 
 
-def with_note(error: BaseException, failures: dict[int, Failure]) -> BaseException:
+def with_note(error: BaseException, failures: dict[int, Failure], named: Callable[[int], str] = str) -> BaseException:
     """The error, with a note that names its item, and how many others failed."""
     first, *others = sorted(failures)
-    note = f"mpqueue: raised by item {first}"
+    note = f"mpqueue: raised by item {named(first)}"
     if others:
-        named = ", ".join(str(index) for index in others[:10])
-        note += f"; {len(others)} more failed: items {named}{', ...' if len(others) > 10 else ''}"
+        positions = ", ".join(str(index) for index in others[:10])
+        note += f"; {len(others)} more failed: items {positions}{', ...' if len(others) > 10 else ''}"
     error.add_note(note)
     return error
 

@@ -124,7 +124,7 @@ export class ItemList {
   #isListed(item) {
     if (this.#filter !== "all" && item.status !== this.#filter) return false;
     if (!this.#words.length) return true;
-    item.searched ??= `${asText(item.id)} ${textOf(item)} ${item.proposedAlt ?? ""}`.toLowerCase();
+    item.searched ??= `${asText(item.id)} ${item.label ?? ""} ${textOf(item)} ${item.proposedAlt ?? ""}`.toLowerCase();
     return this.#words.every((word) => item.searched.includes(word));
   }
 
@@ -178,7 +178,8 @@ export class ItemList {
     setAttribute(row, "data-state", item.status);
     setAttribute(chip, "data-state", item.status);
     setText(chip, statusName(item.status));
-    setText(id, asText(item.id));
+    setText(id, nameOf(item));
+    setAttribute(id, "title", item.label === undefined ? "" : `${item.label} (${asText(item.id)})`);
     setText(text, textOf(item));
   }
 
@@ -233,6 +234,9 @@ export class ItemList {
     this.onOpen(this.#job, index);
   }
 }
+
+// What an item is called: its label, or its id where that says as much.
+export const nameOf = (item) => item.label ?? asText(item.id);
 
 // What a row says of an item beside its status.
 export function textOf(item) {

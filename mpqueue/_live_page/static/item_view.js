@@ -2,7 +2,7 @@
 
 import { byId, make, setAttribute, setText, show } from "./dom.js";
 import { asText, duration, plural, statusName } from "./format.js";
-import { textOf } from "./item_list.js";
+import { nameOf, textOf } from "./item_list.js";
 
 export class ItemView {
   #job = null;
@@ -60,7 +60,7 @@ export class ItemView {
     const item = job.items[this.#index];
     if (item === undefined || item === this.#shown) return;
     this.#shown = item;
-    setText(this.heading, `Item ${asText(item.id)}`);
+    setText(this.heading, `Item ${nameOf(item)}`);
     this.#setStatus(item.status);
     this.#fetch(item);
   }
@@ -97,6 +97,7 @@ export class ItemView {
 
   #parts(details, path) {
     const facts = [["Attempts", String(details.attempts)]];
+    if (asText(details.id) !== details.label) facts.unshift(["Id", asText(details.id)]);
     if (details.elapsed) facts.push(["Took", duration(details.elapsed)]);
     if (details.status === "processing" && details.fraction) facts.push(["Done", `${Math.round(100 * details.fraction)} %`]);
     if (details.resultType) facts.push(["Result", details.resultType]);
@@ -109,7 +110,7 @@ export class ItemView {
     const section = (name, ...children) => parts.push(make("h3", { text: name }), ...children);
     const text = (name, value, class_) => value && section(name, make("pre", { text: value, class_, tabindex: 0, "aria-label": name, role: "region" }));
     if (details.picture) {
-      const picture = make("img", { src: `${path}/picture`, alt: `Picture in the result of item ${asText(details.id)}` });
+      const picture = make("img", { src: `${path}/picture`, alt: `Picture in the result of item ${details.label}` });
       picture.addEventListener("error", () => picture.replaceWith(make("p", { class_: "quiet", text: "The picture could not be shown." })));
       section("Picture", picture);
     }

@@ -1,7 +1,8 @@
 // What each worker is at, and has been at: a strip of time for each, the last minutes.
 
 import { byId, make, say, setAttribute, setText, show } from "./dom.js";
-import { asText, count, duration, plural } from "./format.js";
+import { count, duration, plural } from "./format.js";
+import { nameOf } from "./item_list.js";
 import { resize } from "./stream.js";
 
 const STATES = { starting: "is starting", dying: "is being ended", down: "is down; starts again" };
@@ -148,7 +149,7 @@ function what(store, lane, selected, now) {
   if (lane.phase === "loading") return `${name}setup`;
   if (lane.item === undefined) return `${name}${lane.items > 1 ? "short items" : "between two items"}`;
   const item = job?.items[lane.item];
-  const label = item === undefined ? String(lane.item) : asText(item.id);
+  const label = item === undefined ? String(lane.item) : nameOf(item);
   const done = lane.fraction ? ` · ${Math.round(100 * lane.fraction)} %` : "";
   return `${name}${label} · ${duration(Math.max(0, now - lane.since) / 1000)}${done}`;
 }

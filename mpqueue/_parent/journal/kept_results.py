@@ -19,7 +19,7 @@ from mpqueue._core.state.item_table import DISCARDED, Elsewhere, ItemTable
 from mpqueue._parent.journal.chunk_rows import ResultPart, WrittenRow, content_of, parts_of, slots_at
 from mpqueue._parent.journal.kept_values import Kept, ReadFile, Unreadable, restore
 from mpqueue._parent.journal.sealed import unseal
-from mpqueue.errors import JournalError, shown
+from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, PENDING
 
 log = logging.getLogger("mpqueue")
@@ -173,7 +173,7 @@ def run_discarded_again(table: ItemTable, job_id: str, path: str, others: Sequen
         table.status[index], table.results[index] = PENDING, None
     if again:
         log.warning("job %r: the results of %d items were discarded when these ran, by %s, so these run again; the "
-                    "first is %s", job_id, len(again), path, shown(table.id_of(again[0])))  # fmt: skip
+                    "first is %s", job_id, len(again), path, table.named(again[0]))  # fmt: skip
     return again
 
 

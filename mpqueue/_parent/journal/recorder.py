@@ -41,7 +41,7 @@ from mpqueue._parent.journal.journal_file import Statement, chunk_statement
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._parent.users_code.asides import Aside, Asides
-from mpqueue.errors import JournalError, shown
+from mpqueue.errors import JournalError
 from mpqueue.status import FAILED, OVER, JobStatus
 
 if TYPE_CHECKING:
@@ -519,7 +519,7 @@ class _Keeping(Aside[AnyRow]):
             index, reason = row.left_out[0]
             log.warning("job %r: the result of item %s is not in the journal, since it can't be pickled (%s); it will "
                         "run again, and so will others like it",
-                        self._job.id, shown(self._job.table.id_of(index)), reason)  # fmt: skip
+                        self._job.id, self._job.table.named_plainly(index), reason)  # fmt: skip
 
 
 def _note_of_stream(job: JobBook, table: RecordedStreamTable, announcement: Announcement, number: int) -> _Note:

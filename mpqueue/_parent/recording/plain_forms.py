@@ -190,7 +190,7 @@ class PlainReader:
         stream, count = form["stream"], form["items"]
         table = StreamTable() if stream else ItemTable([None] * count, None, IdRule.POSITION)
         if (stage := form.get("stage")) is not None and stage["place"]:
-            table = StageTable(self.jobs[stage["head"]].table.id_of)
+            table = StageTable(self.jobs[stage["head"]].table)
         elif form.get("open"):
             table = GrowingTable()
             table.extend(_added(count), IdRule.POSITION)

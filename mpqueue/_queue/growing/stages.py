@@ -18,6 +18,7 @@ from mpqueue._parent.lane_protocol import Backend
 from mpqueue._queue.choosing import check_job, choose_needs
 from mpqueue._queue.new_job import send_results_to
 from mpqueue._wire.ids import IdRule
+from mpqueue._wire.item_labels import Label
 from mpqueue._wire.pickling.packed_handler import pack_handler
 from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy, check_number
@@ -62,6 +63,7 @@ class PipelineOptions:
     trace: bool = False
     concurrency: int | None = None  #: how many workers all stages have at most, together
     results: Any = None  #: the sink of the last stage's results, or `DISCARD`; None: they are kept
+    label: Label = None  #: how the inputs' labels are chosen
 
 
 def make_pipeline(
@@ -85,13 +87,15 @@ def make_pipeline(
     travels = backend.capabilities.handlers_travel
     check_items(items)
     table = make_table(items)
+    table.label = options.label
     head = JobBook(0, job_id, table, overall, None, listed=listed)
     jobs = []
     for place, ((name, stage), each) in enumerate(zip(named, job_options, strict=True)):
         stage_id, is_last = f"{job_id}/{name}", place == len(named) - 1
-        stage_table: ItemTable = StageTable(table.id_of)
+        stage_table: ItemTable = StageTable(table)
         if not place:
             stage_table = ItemTable(table.payloads, table.ids, table.rule)
+            stage_table.label = table.label
         stage_table.sink = ONWARD
         rule = stage_table.rule if not place else IdRule.POSITION
         packed = pack_handler(stage_id, stage.handler, stage.setup, rule, each.seed, travels=travels)

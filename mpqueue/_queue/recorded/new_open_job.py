@@ -86,8 +86,9 @@ class NewOpenJob(NewJob):
     # -- what it has -----------------------------------------------------------------------------------------
 
     def _have(self, table: RecordedGrowingTable) -> None:
-        book, sink = self.book, self.book.table.sink
+        book, sink, label = self.book, self.book.table.sink, self.book.table.label
         book.table = table
+        table.label = label
         book.order_by(None)
         if sink is not None:
             send_results_to(sink, book)

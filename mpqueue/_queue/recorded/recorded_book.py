@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -12,6 +13,7 @@ from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.timings import Timings
 from mpqueue._options import JobOptions
 from mpqueue._queue.new_job import NewJob, find_named, replay_item, restore_end
+from mpqueue._wire.item_labels import Label, label_of
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
 from mpqueue._wire.pickling.payload import load_kept
 from mpqueue.errors import JournalError, shown
@@ -20,6 +22,9 @@ from mpqueue.status import COMPLETED, JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
+
+
+log = logging.getLogger("mpqueue")
 
 
 class RecordedBook:
@@ -53,21 +58,25 @@ class RecordedBook:
         """The items. Raises `JournalError` where they can't be read."""
         table = self._reader.table(self._recorded)
         table.replay = partial(_replay, self._reader, self._recorded)  # not of this object: that would be a cycle
+        table.label = _RecordedLabel(self._reader, self._recorded)
         return table
 
     def to_new_job(self, options: JobOptions, *, travels: Travels) -> NewJob:
         """The same as a job that can be run, its failed items once more. Raises `JournalError`."""
         handler, setup = _load_handler(self._reader, self._recorded)
+        label = self.table.label
         options = dataclasses.replace(options, seed=self._recorded.seed)
         if self._recorded.is_open:
             from mpqueue._queue.recorded.new_open_job import NewOpenJob  # a part of few journals
 
-            new: NewJob = NewOpenJob(self.id, self.table, options, handler, setup, travels=travels, is_open=True)
+            new: NewJob = NewOpenJob(
+                self.id, self.table, options, handler, setup, travels=travels, is_open=True, label=label
+            )
             assert isinstance(new, NewOpenJob)
             new.regrow(self._reader, self._recorded)
             new.book.sealed = True  # its user is not there
         else:
-            new = NewJob(self.id, self.table, options, handler, setup, travels=travels)
+            new = NewJob(self.id, self.table, options, handler, setup, travels=travels, label=label)
             new.book.retries = self.retries
             new.book.go_on()
         if self.over:
@@ -106,11 +115,49 @@ def _load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., 
                 if recorded.handler_name is None:
                     raise
                 return _import(recorded.handler_name)
-        handler, setup = (load_kept(data, [bytearray(buffer) for buffer in buffers]) for data, buffers in functions)
+        handler, setup = map(_load, functions[:2])
     except Exception as error:
         raise JournalError(f"{where} can't be loaded here ({type(error).__name__}: {error}); create_job() the job with "
                            "its items and its handler instead") from error  # fmt: skip
     return handler, setup
+
+
+def _load(function: tuple[bytes, list[bytes]]) -> Any:
+    data, buffers = function
+    return load_kept(data, [bytearray(buffer) for buffer in buffers])
+
+
+class _RecordedLabel:
+    """How the items of a recorded job are labelled: as its user had chosen, where that was kept and can be loaded.
+
+    Loaded for the first item that is shown. Folders in which modules were found then are searched last from then on.
+    """
+
+    def __init__(self, reader: Reader, recorded: RecordedJob) -> None:
+        self._reader = reader
+        self._recorded = recorded
+
+    def __call__(self, item: Any) -> str | None:
+        return label_of(item, self._chosen)
+
+    @cached_property
+    def _chosen(self) -> Label:
+        from mpqueue._parent.journal.kept_code import check_version, has_code
+
+        kept = self._reader.handler(self._recorded)
+        if kept is None or len(kept[0]) < 3:
+            return None
+        function = kept[0][2]
+        try:
+            if has_code(function[0]):
+                check_version(_python_of(self._recorded))
+            sys.path += [entry for entry in kept[1] if entry not in sys.path]
+            chosen: Label = _load(function)
+        except Exception as error:  # noqa: BLE001 - whatever unpickling raises
+            log.warning("job %r: the labels of its items can't be made as they were (%s: %s)",
+                        self._recorded.id, type(error).__name__, error)  # fmt: skip
+            return None
+        return chosen
 
 
 def _python_of(recorded: RecordedJob) -> str:
@@ -135,7 +182,7 @@ def _check_item_kept(job_id: str, table: ItemTable, index: int) -> None:
 
     if isinstance(table.payloads[index], NotKept | Unreadable):
         raise JournalError(
-            f"job {job_id!r}: expected item {shown(table.id_of(index))} in the journal, got "
+            f"job {job_id!r}: expected item {table.named(index)} in the journal, got "
             f"{shown(table.payloads[index])}; create_job() the job with its items and its handler instead"
         )
 

@@ -70,7 +70,7 @@ def _of_each(stated: StatedNeeds, table: ItemTable, cpus: int, limits: Mapping[s
     kinds: dict[Needs, int] = {}
     of = array("I")
     for index, item in enumerate(table.payloads):
-        needs = _of_one(stated, item, f" of item {shown(table.id_of(index))}", cpus, limits)
+        needs = _of_one(stated, item, f" of item {table.named_plainly(index)}", cpus, limits)
         if callable(stated.memory):
             needs = _rounded(needs, limits[MEMORY])
         of.append(kinds.setdefault(needs, len(kinds)))

@@ -23,7 +23,6 @@ from mpqueue._parent.journal.journal_file import Statement, Store, chunk_stateme
 from mpqueue._parent.journal.kept_results import KeptResults, run_discarded_again
 from mpqueue._parent.journal.kept_values import Unreadable
 from mpqueue._wire.ids import IdRule
-from mpqueue.errors import shown
 from mpqueue.status import COMPLETED, FAILED, PENDING
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class Regrown:
             self._all.status[slot], self._all.results[slot] = PENDING, None
         if unreadable:
             log.warning("job %r: what became of %d items can't be read from %s, so these run again; the first is %s",
-                        recorded.id, len(unreadable), reader.path, shown(self._all.id_of(unreadable[0])))  # fmt: skip
+                        recorded.id, len(unreadable), reader.path, self._all.named(unreadable[0]))  # fmt: skip
         if wants_results:
             run_discarded_again(self._all, recorded.id, reader.path)
         wanted = set(redo)
