@@ -139,6 +139,15 @@ def leaves_nothing_behind() -> Iterator[None]:
             pytest.fail(leaks.report(remains), pytrace=False)
 
 
+@pytest.fixture(scope="module")
+def forked_workers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Workers are forked from a process that has imported the test's file, see `tests.support.forked_workers`."""
+    from tests.support.forked_workers import forked_workers  # the unit tests of the core do without loky
+
+    with forked_workers(request.module.__name__):
+        yield
+
+
 @pytest.fixture
 def shared_pool_ends() -> Iterator[None]:
     """End the pool of `mpqueue.map` and its kin with the test."""

@@ -15,6 +15,8 @@ from tests.support import handlers as do
 from tests.support.page_results import return_picture
 from tests.support.waiting import Gate
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 #: All of axe-core's rules, its best practices among them.
 OPTIONS = {"resultTypes": ["violations"]}
 

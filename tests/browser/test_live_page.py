@@ -18,6 +18,8 @@ from tests.support.page_results import return_picture
 from tests.support.programs import start_program
 from tests.support.waiting import Gate
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 
 def start_blocked(queue: JobQueue, gate: Gate, items: Any = "abcdef", job_id: str = "job") -> Any:
     """Two of its items run until the gate is open."""

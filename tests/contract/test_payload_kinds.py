@@ -17,6 +17,8 @@ from mpqueue import JobQueue, share
 from tests.support.engines import Engine
 from tests.support.results import results_of
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 SIZE = 60_000
 
 

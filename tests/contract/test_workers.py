@@ -30,6 +30,8 @@ from tests.support.fake_lanes import crash, fail, packed, spoil, succeed
 from tests.support.fake_worker import Outcome, Packing, Try
 from tests.support.workbench import PATIENT, UNTIL_TOLD, Bench, FakeBench, RealBench
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 IDLE, LOADING, UNPACKING, RUNNING = Phase.IDLE, Phase.LOADING, Phase.UNPACKING, Phase.RUNNING
 #: An item, and the loading of a handler, that last until `Bench.let_go`.
 WAITS, LOADS_LONG = succeed(UNTIL_TOLD), [Try(UNTIL_TOLD)]

@@ -18,7 +18,7 @@ from tests.fuzz.judge import PATIENCE, Refused, ask, fuzzed
 from tests.fuzz.odd import Index, Odd, handlers, iterables, parameters, payloads, values
 from tests.support import handlers as do
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends", "forked_workers")]
 
 
 async def _amap(*args: Any, **options: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from tests.fuzz.judge import Refused, ask, fuzzed
 from tests.fuzz.odd import PAYLOADS, VALUES, Odd, values
 from tests.support import handlers as do
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 FORMATS = ("jsonl", "json", "csv", "tsv", "parquet")
 COLUMNS = ("id", "status", "result", "error", "payload", "attempts", "no such column", "result.a")

@@ -15,7 +15,7 @@ from tests.fuzz.judge import PATIENCE, Refused, ask, check_still_works, clear, f
 from tests.fuzz.odd import EVENTS, Odd, handlers, ids, items, iterables, parameters, payloads, table, values
 from tests.support import handlers as do
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
 def run_through(queue: JobQueue, *args: Any, **options: Any) -> Job | None:

@@ -14,7 +14,7 @@ from tests.fuzz.judge import PATIENCE, Refused, ask, fuzzed
 from tests.fuzz.odd import Odd, values
 from tests.support import handlers as do
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 ITEMS = [1, "two", 3.0]
 

@@ -15,7 +15,7 @@ from mpqueue._live_page.server import Page
 from tests.fuzz.judge import Refused, ask, fuzzed
 from tests.fuzz.odd import VALUES, Odd, handlers, iterables, parameters, plain, table, values
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 Options = dict[str, Any]
 

@@ -18,7 +18,7 @@ from tests.support.loops import Run, arrive, in_loops
 from tests.support.programs import interrupt_program, is_running
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends", "forked_workers")]
 
 
 @in_loops

@@ -13,7 +13,7 @@ from mpqueue import Job, JobItem, JobQueue, JobStatus, QueueClosedError
 from tests.support import handlers as do
 from tests.support.waiting import Gate
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 T = TypeVar("T")
 

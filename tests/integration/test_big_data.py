@@ -20,6 +20,8 @@ from tests.support.results import results_of
 from tests.support.systems import LINUX_ONLY
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 #: Numbers in an array: 800 kB, far more than goes through the pipe.
 COUNT = 100_000
 

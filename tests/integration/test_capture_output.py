@@ -16,7 +16,7 @@ from tests.support import handlers as do
 from tests.support.length import long
 from tests.support.programs import run_program
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 AT_ONCE = RetryPolicy(3, base_delay=0)
 

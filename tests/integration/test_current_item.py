@@ -17,7 +17,7 @@ from tests.support import handlers as do
 from tests.support.results import results_of
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
 def test_current_item_tells_job_item_and_attempt() -> None:

@@ -30,7 +30,7 @@ from mpqueue import (
 )
 from tests.support import handlers as do
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 ERRORS = [
     HandlerPicklingError("text"),

@@ -27,7 +27,7 @@ from mpqueue._wire.pickling.packed_functions import FunctionPacker, PackedFuncti
 from tests.support import handlers as do
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 TIMEOUT = 60.0
 

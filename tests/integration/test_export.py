@@ -18,7 +18,7 @@ from mpqueue._output.export import json_ready
 from tests.support import handlers as do
 from tests.support.programs import run_program
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
 @dataclasses.dataclass

@@ -16,7 +16,7 @@ from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
 def spend(milliseconds: float) -> Callable[[Any], Any]:

@@ -18,7 +18,7 @@ from tests.support import handlers as do
 from tests.support.programs import run_program
 from tests.support.results import results_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
 class Adder:

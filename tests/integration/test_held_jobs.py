@@ -14,6 +14,8 @@ from mpqueue.testing import InlinePool
 from tests.support.handlers import succeed
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 
 class Result:
     """Something that can be seen to go."""

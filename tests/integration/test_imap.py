@@ -34,7 +34,7 @@ from tests.support.programs import is_running, run_program
 from tests.support.results import outcomes
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends", "forked_workers")]
 
 both = pytest.mark.parametrize("imap", [mpqueue.imap, mpqueue.imap_unordered])
 

@@ -24,7 +24,7 @@ from tests.support import handlers as do
 from tests.support.programs import interrupt_program, is_running
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
 @pytest.fixture(autouse=True)

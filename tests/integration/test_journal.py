@@ -37,7 +37,7 @@ from tests.support.programs import run_program, start_program
 from tests.support.recorder import Recorder
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 QUICK = RetryPolicy(max_retries=2, base_delay=0.02)
 

@@ -32,7 +32,7 @@ from tests.support.programs import start_program
 from tests.support.recorder import Recorder
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 WRITER = """
 import sys, threading

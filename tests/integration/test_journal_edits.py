@@ -32,7 +32,7 @@ from tests.support import handlers as do
 from tests.support.results import results_of
 from tests.support.small_blocks import small_blocks
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
 class Unsynced(sqlite3.Connection):

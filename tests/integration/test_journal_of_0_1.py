@@ -29,7 +29,7 @@ from mpqueue.errors import (
 from tests.support import journal_0_1 as old
 from tests.support.results import results_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 FAILED = {
     "fails": ValueError,

@@ -27,7 +27,7 @@ from mpqueue.status import ItemStatus
 from tests.support import handlers as do
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 #: Instructions of SQLite's machine between two calls of a progress handler.
 STEP = 10

@@ -49,7 +49,7 @@ from tests.support.programs import run_program
 from tests.support.results import outcomes
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 both = pytest.mark.parametrize("imap", [mpqueue.imap, mpqueue.imap_unordered])
 once = partial(mpqueue.imap, concurrency=1, max_retries=0, job_id="job")

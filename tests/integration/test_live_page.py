@@ -21,7 +21,7 @@ from tests.support.page_results import ODD, PICTURES, return_odd, return_picture
 from tests.support.pages import Visitor, visit
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.support import handlers as do
 from tests.support.programs import run_program
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends", "forked_workers")]
 
 AT_ONCE = RetryPolicy(3, base_delay=0)
 

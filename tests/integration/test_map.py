@@ -30,7 +30,7 @@ from tests.support import handlers as do
 from tests.support.programs import interrupt_program, is_running, run_program
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends", "forked_workers")]
 
 
 def worker_pids() -> list[int]:

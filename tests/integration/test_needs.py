@@ -13,7 +13,7 @@ import pytest
 from mpqueue import JobQueue, JobStatus, Stage, current_item
 from tests.support.results import results_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 

@@ -18,7 +18,7 @@ from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 NOW = RetryPolicy(max_retries=3, base_delay=0.0)
 

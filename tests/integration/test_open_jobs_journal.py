@@ -31,7 +31,7 @@ from tests.support.length import long
 from tests.support.programs import write_program
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
 @pytest.fixture

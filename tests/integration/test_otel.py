@@ -16,7 +16,7 @@ from opentelemetry.trace import StatusCode
 
 from mpqueue import JobQueue, RetryPolicy, current_item, otel
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
 class Telemetry:

@@ -41,7 +41,7 @@ from mpqueue.testing import InlinePool
 from tests.support.handlers import block_until_told, only, square, succeed
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 #: Seconds that anything may take to end.
 LIMIT = 60.0

@@ -23,7 +23,7 @@ from tests.support import handlers as do
 from tests.support.programs import is_running, run_program
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 standard: Any = multiprocessing.pool
 

@@ -17,7 +17,7 @@ from mpqueue import Pool, RetryPolicy
 from tests.support import handlers as do
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from mpqueue import Pool
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
 @pytest.fixture

@@ -21,8 +21,10 @@ from mpqueue import ItemTimeoutError, JobQueue, JobStatus, WorkerCrashedError, W
 from mpqueue.backends import ExecutorBackend
 from mpqueue.testing import InlinePool
 from tests.support import handlers as do
+from tests.support.forked_workers import forked_workers
 from tests.support.programs import descends_from, is_running, start_program
 from tests.support.recorder import Recorder
+from tests.support.results import results_of
 from tests.support.strength import workers_of
 from tests.support.waiting import Gate, wait_until
 
@@ -229,6 +231,19 @@ def leave_a_fork_of_its_own_session(item: Any) -> int:
         os.setsid()
         signal.pause()
     return child
+
+
+def test_one_process_forks_the_workers_of_all_queues_of_a_test_file() -> None:
+    find = partial(has_imported, __name__)
+    with forked_workers(__name__):
+        with JobQueue(1) as one, JobQueue(2) as other:
+            found = [result for queue in (one, other) for result in results_of(queue.run(range(4), find))]
+        (forker,) = {parent for _, _, parent in found}
+        assert forker != os.getpid()
+        assert {imported for imported, _, _ in found} == {True}
+    assert not is_running(forker)
+    with JobQueue(1) as queue:
+        assert results_of(queue.run([0], find))[0][2] == os.getpid()
 
 
 def test_what_a_forked_worker_leaves_behind_dies_with_it() -> None:

@@ -22,7 +22,7 @@ from tests.support import handlers as do
 from tests.support.programs import PATIENCE, write_program
 from tests.support.waiting import Gate
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 #: A result that has a file of its own.
 BIG = b"big" * 100_000

@@ -13,6 +13,8 @@ from mpqueue._queue.registry import Held
 from tests.support.handlers import block_until_told, fail_with, return_length, succeed
 from tests.support.waiting import Gate, wait_until
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 NEVER = RetryPolicy(max_retries=0)
 
 

@@ -20,7 +20,7 @@ SEED = 12345
 Drawn = list[list[float]]
 NO_WAIT = RetryPolicy(2, base_delay=0)
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends", "forked_workers")]
 
 
 def draw(item: Any) -> list[float]:

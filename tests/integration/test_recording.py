@@ -25,7 +25,7 @@ from mpqueue._parent.recording.replaying import Replay
 from tests.support import handlers as do
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 SOON = RetryPolicy(max_retries=2, base_delay=0.01, jitter=0.5)
 SECRET = "do not tell"

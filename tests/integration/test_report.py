@@ -18,7 +18,7 @@ from mpqueue.backends import ExecutorBackend
 from tests.support.spinning import HEAVINESS, Heavy, spin
 from tests.support.waiting import Gate
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 NO_WAIT = RetryPolicy(2, base_delay=0)
 

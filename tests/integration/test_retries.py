@@ -28,7 +28,7 @@ from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 #: The default policy, a hundred times as fast.
 QUICK = RetryPolicy(base_delay=0.02)

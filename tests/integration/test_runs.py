@@ -14,7 +14,7 @@ from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
 def test_run_is_a_future_that_resolves_to_the_finished_job(tmp_path: Path) -> None:

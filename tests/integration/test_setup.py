@@ -31,7 +31,7 @@ from tests.support.results import results_of
 from tests.support.strength import workers_of
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 TWICE = RetryPolicy(max_retries=1, base_delay=0.01)
 

@@ -19,7 +19,7 @@ from tests.support import handlers as do
 from tests.support.programs import run_program
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 NEVER = RetryPolicy(max_retries=0)
 

@@ -15,7 +15,7 @@ from mpqueue import Job, JobExistsError, JobNotFoundError, JobQueue, JobStateErr
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 THREADS = 16
 

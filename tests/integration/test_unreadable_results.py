@@ -13,7 +13,7 @@ import pytest
 from mpqueue import ItemStatus, JobQueue, ResultPicklingError
 from tests.support import handlers as do
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 #: Bytes of a result for which there is no room here, and how many more than now there is room for.
 TOO_MUCH, ROOM = 400_000_000, 200_000_000

@@ -22,7 +22,7 @@ from tests.support import handlers as do
 from tests.support import tracked
 from tests.support.tracked import Stuck, Tracked, TrackedError, make_state, value_of, work, work_beside, work_with
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 ONCE = RetryPolicy(max_retries=1, base_delay=0.01)
 

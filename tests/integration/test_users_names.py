@@ -14,6 +14,8 @@ from mpqueue._dropin.shared_pool import shared_pool
 from mpqueue.testing import InlinePool
 from tests.support.handlers import succeed
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 QUEUE = {
     *("cancel", "clear_job", "close", "concurrency", "create_job", "get_job", "get_stats", "jobs", "load_job"),
     *(

@@ -1,0 +1,51 @@
+"""Workers that are forked from one process for all queues of a test file, which has imported what that file needs.
+
+For files whose tests are not about how workers start. An ordinary start costs 0.15 CPU seconds, and half a second where
+the worker has to import the test file, for a handler in it. The workers are real ones, launched by what ``preload`` is
+made of: its own tests show that they differ in nothing but their parent (docs/adr/0035).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+from mpqueue._engines.loky import launch
+from mpqueue._engines.loky.forking.fork_server import ForkedPopen, ForkServer
+from mpqueue._engines.loky.loky_pool import COOKIE_ROOM
+from mpqueue._engines.loky.process import strays
+from mpqueue._os.system import IS_LINUX
+from mpqueue._wire.seed import COOKIE_VARIABLE
+
+
+@contextlib.contextmanager
+def forked_workers(*modules: str) -> Iterator[None]:
+    """Until it is left, all workers of this process are forks of one that has imported ``modules``.
+
+    Where the system can't fork them, they start as ever.
+    """
+    if not IS_LINUX:
+        yield
+        return
+    launch.prepare()
+    # The name of no pool: whoever sweeps up after one leaves this process alone.
+    server = ForkServer(modules, {COOKIE_VARIABLE: strays.cookie().ljust(COOKIE_ROOM, "-")})
+    own, ordinary = os.getpid(), launch.Launching
+    one_at_a_time = threading.Lock()  # each queue starts its workers on a thread of its own
+
+    def start(worker: launch.Launched) -> Any:
+        if os.getpid() != own:  # a child that a test has forked has workers of its own
+            return ordinary(worker)
+        with one_at_a_time:
+            return ForkedPopen(worker, server)
+
+    with contextlib.closing(server):
+        came_of_it = server.await_imports()
+        assert not came_of_it.failure, came_of_it.where
+        assert not came_of_it.threads, came_of_it.threads
+        with patch.object(launch, "Launching", start):
+            yield
