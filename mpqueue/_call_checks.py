@@ -94,13 +94,12 @@ def _name_of(handler: Any) -> str:
 
 
 def check_items(items: object) -> None:
-    """Raise TypeError for what is one thing although it can be iterated over: bytes, a mapping, a data frame.
-
-    Text is let through: a loop over its characters is a common example.
-    """
+    """Raise TypeError for what is one thing although it can be iterated over: text, bytes, a mapping, a data frame."""
     kind, hint = type(items), ""
     library = kind.__module__.partition(".")[0]
-    if isinstance(items, bytes | bytearray):
+    if isinstance(items, str):
+        hint = "[text] is one item, and list(text) has an item for each character"
+    elif isinstance(items, bytes | bytearray):
         hint = "[data] is one item, and list(data) has an item for each byte"
     elif isinstance(items, Mapping):
         hint = "list(it) has its keys, list(it.items()) its pairs, and list(it.values()) its values"

@@ -42,7 +42,7 @@ def test_axe_finds_nothing_to_complain_of(
 
     queue.run(range(5), return_picture, id="pictures")
     queue.run(["good", "bad", "ugly"], do.only("bad", do.fail), id="with failures")
-    run = queue.start(queue.create_job("running", "abcdef", do.block_until_told(gate), chunksize=1).id)
+    run = queue.start(queue.create_job("running", list("abcdef"), do.block_until_told(gate), chunksize=1).id)
     gate.wait_for_count(2)
     expect(page.get_by_role("option").filter(has_text="Running")).to_have_count(2)
     assert violations(page) == [], "while a job runs"

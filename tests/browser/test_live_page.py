@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("forked_workers")
 
 def start_blocked(queue: JobQueue, gate: Gate, items: Any = "abcdef", job_id: str = "job") -> Any:
     """Two of its items run until the gate is open."""
-    queue.create_job(job_id, items, do.block_until_told(gate), chunksize=1)
+    queue.create_job(job_id, list(items), do.block_until_told(gate), chunksize=1)
     run = queue.start(job_id)
     gate.wait_for_count(2)
     return run
@@ -46,7 +46,7 @@ def test_a_whole_job_is_watched_from_its_start_to_its_end(queue: JobQueue, gate:
     expect(page.get_by_text("No jobs yet")).to_be_visible()
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
 
-    queue.create_job("thumbnails", "abcdef", do.block_until_told(gate), chunksize=1)
+    queue.create_job("thumbnails", list("abcdef"), do.block_until_told(gate), chunksize=1)
     expect(page.get_by_role("heading", name="thumbnails")).to_be_visible()
     expect(page.locator("#job-status")).to_have_text("Not started")
     expect(page.get_by_role("option")).to_have_count(6)
@@ -122,7 +122,7 @@ def test_a_program_that_dies_is_told(tmp_path: Path, open_page: Open) -> None:
         from tests.support.waiting import Gate
         if __name__ == "__main__":
             with mpqueue.JobQueue(2) as queue:
-                queue.create_job("job", "abcdef", do.block_until_told(Gate(Path({str(tmp_path)!r}))), chunksize=1)
+                queue.create_job("job", list("abcdef"), do.block_until_told(Gate(Path({str(tmp_path)!r}))), chunksize=1)
                 queue.start("job")
                 print(queue.serve().url, flush=True)
     """
@@ -188,7 +188,7 @@ LATE_ANSWERS = """() => {
 
 def test_a_job_is_cancelled_when_that_is_confirmed_and_not_before(queue: JobQueue, gate: Gate, open_page: Open) -> None:
     page = open_page(queue.serve().url)
-    bystander = queue.create_job("bystander", "xy", do.succeed)
+    bystander = queue.create_job("bystander", ["x", "y"], do.succeed)
     run = start_blocked(queue, gate)
     dialog = page.get_by_role("dialog")
     button(page, "^Cancel…").click()
@@ -248,7 +248,7 @@ def test_failed_items_are_found_looked_into_and_run_again(queue: JobQueue, open_
             raise FileNotFoundError("the file <b>is not</b> there")
         return item * 2
 
-    queue.run("abc", need_file, id="job", retry=RetryPolicy(1, base_delay=0.01))
+    queue.run(list("abc"), need_file, id="job", retry=RetryPolicy(1, base_delay=0.01))
     page = open_page(queue.serve().url)
     button(page, "^Failed 1$").click()
     expect(page.get_by_role("option")).to_have_count(1)
@@ -400,7 +400,7 @@ def test_it_follows_the_system_at_night(queue: JobQueue, open_page: Open, scheme
 
 def test_a_link_on_another_site_leads_to_the_page(queue: JobQueue, browser: Any) -> None:
     """The browser leaves a strict cookie out of what another site began; the page asks once more by itself."""
-    queue.create_job("my-job", "ab", do.succeed)
+    queue.create_job("my-job", ["a", "b"], do.succeed)
     url = queue.serve().url
     context = browser.new_context()
     page = context.new_page()
@@ -415,7 +415,7 @@ def test_a_link_on_another_site_leads_to_the_page(queue: JobQueue, browser: Any)
 
 
 def test_another_site_gets_nothing_and_does_nothing(queue: JobQueue, browser: Any, open_page: Open) -> None:
-    job = queue.create_job("my-job", "ab", do.succeed)
+    job = queue.create_job("my-job", ["a", "b"], do.succeed)
     mine = open_page(queue.serve().url)
     expect(mine.get_by_role("heading", name="my-job")).to_be_visible()
     evil = mine.context.new_page()

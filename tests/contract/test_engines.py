@@ -317,7 +317,7 @@ def test_pause_reaches_a_chunk_that_runs_and_resume_goes_on(engine: Engine, tmp_
         gate.wait_for(5)
         queue.pause("job")
         gate.open()
-        assert queue.run("x", do.succeed).results == ["x"]
+        assert queue.run(["x"], do.succeed).results == ["x"]
         if engine.hears_at_once:
             assert job.completed < 50
         assert not run.done() or not engine.hears_at_once
@@ -363,7 +363,7 @@ def test_cancel_is_still_heard_by_who_runs_when_another_has_ended(engine: Engine
         run = queue.start("job")
         gate.wait_for(0, 1)
         queue.cancel("job")
-        assert results_of(queue.run("a", do.succeed)) == ["a"]  # where the first has ended
+        assert results_of(queue.run(["a"], do.succeed)) == ["a"]  # where the first has ended
         gate.open()
         assert run.result().status is JobStatus.CANCELLED
     assert gate.is_here("heard")

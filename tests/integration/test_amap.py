@@ -167,7 +167,7 @@ def test_ctrl_c_ends_the_work(tmp_path: Path) -> None:
 def test_queue_can_be_entered_and_its_runs_awaited_and_iterated_over(run: Run) -> None:
     async def main() -> None:
         async with JobQueue(2) as queue:
-            queue.create_job("job", "abc", do.only("b", do.fail), max_retries=0)
+            queue.create_job("job", list("abc"), do.only("b", do.fail), max_retries=0)
             started = queue.start("job")
             found = {str(item.id): item.error async for item in started}
             job = await started
@@ -184,7 +184,7 @@ def test_run_goes_on_without_the_one_who_awaited_it(run: Run, tmp_path: Path) ->
 
     async def main() -> None:
         async with JobQueue(1) as queue:
-            queue.create_job("job", "a", do.block_until_told(gate))
+            queue.create_job("job", ["a"], do.block_until_told(gate))
             started = queue.start("job")
             with anyio.move_on_after(0.05) as scope:
                 await started
@@ -201,7 +201,7 @@ def test_job_can_be_made_to_end_with_the_one_who_awaits_it(run: Run, tmp_path: P
 
     async def main() -> None:
         async with JobQueue(1) as queue:
-            job = queue.create_job("job", "a", do.announce_pid(gate))
+            job = queue.create_job("job", ["a"], do.announce_pid(gate))
             started = queue.start("job", cancel_with_awaiter=True, kill_on_cancel=True)
 
             async def wait() -> None:
@@ -223,7 +223,7 @@ def test_error_inside_the_block_ends_running_items(run: Run, tmp_path: Path) -> 
 
     async def leave_by_an_error() -> None:
         async with JobQueue(1) as queue:
-            queue.create_job("job", "a", do.announce_pid(gate))
+            queue.create_job("job", ["a"], do.announce_pid(gate))
             queue.start("job")
             await arrive(gate)
             raise LookupError

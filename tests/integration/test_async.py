@@ -36,7 +36,7 @@ async def arrive(gate: Gate, *names: object) -> None:
 def test_run_can_be_awaited_more_than_once() -> None:
     async def main() -> tuple[Job, Job]:
         async with JobQueue(2) as queue:
-            queue.create_job("job", "abc", do.succeed)
+            queue.create_job("job", list("abc"), do.succeed)
             run = queue.start("job")
             return await run, await run
 
@@ -50,7 +50,7 @@ def test_loop_runs_on_while_a_run_is_awaited(tmp_path: Path) -> None:
 
     async def main() -> Job:
         async with JobQueue(1) as queue:
-            queue.create_job("job", "a", do.block_until_told(gate))
+            queue.create_job("job", ["a"], do.block_until_told(gate))
             waiting = asyncio.ensure_future(queue.start("job"))
             await arrive(gate, "a")
             assert not waiting.done()
@@ -65,7 +65,7 @@ def test_async_for_gives_finished_items_first_then_the_rest(tmp_path: Path) -> N
 
     async def main() -> list[JobItem]:
         async with JobQueue(2) as queue:
-            queue.create_job("job", "abcde", do.only("a", do.block_until_told(gate)), chunksize=1)
+            queue.create_job("job", list("abcde"), do.only("a", do.block_until_told(gate)), chunksize=1)
             run = queue.start("job")
             found = []
             async for item in run:
@@ -114,7 +114,7 @@ def test_wait_for_that_times_out_leaves_the_job_running(tmp_path: Path) -> None:
 
     async def main() -> Job:
         async with JobQueue(1) as queue:
-            queue.create_job("job", "a", do.block_until_told(gate))
+            queue.create_job("job", ["a"], do.block_until_told(gate))
             run = queue.start("job")
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(run, 0.01)
@@ -131,7 +131,7 @@ def test_cancelling_one_awaiter_detaches_that_one(tmp_path: Path) -> None:
 
     async def main() -> Job:
         async with JobQueue(1) as queue:
-            queue.create_job("job", "a", do.block_until_told(gate))
+            queue.create_job("job", ["a"], do.block_until_told(gate))
             run = queue.start("job")
             leaves, stays = asyncio.ensure_future(run), asyncio.ensure_future(run)
             await arrive(gate, "a")
@@ -150,7 +150,7 @@ def test_cancel_with_awaiter_makes_a_cancelled_awaiter_cancel_the_job(tmp_path: 
 
     async def main() -> Job:
         async with JobQueue(1) as queue:
-            queue.create_job("job", "ab", do.block_until_told(gate), chunksize=1)
+            queue.create_job("job", ["a", "b"], do.block_until_told(gate), chunksize=1)
             run = queue.start("job", cancel_with_awaiter=True)
             awaiter = asyncio.ensure_future(run)
             await arrive(gate, "a")
@@ -170,7 +170,7 @@ def test_kill_on_cancel_also_ends_the_items_that_run(tmp_path: Path) -> None:
 
     async def main() -> Job:
         async with JobQueue(1) as queue:
-            queue.create_job("job", "ab", do.announce(gate, do.hang_sleep))
+            queue.create_job("job", ["a", "b"], do.announce(gate, do.hang_sleep))
             run = queue.start("job", cancel_with_awaiter=True, kill_on_cancel=True)
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.5):
@@ -186,7 +186,7 @@ def test_cancelled_job_is_awaited_without_cancelled_error(tmp_path: Path) -> Non
 
     async def main() -> Job:
         async with JobQueue(1) as queue:
-            queue.create_job("job", "a", do.announce(gate, do.hang_sleep))
+            queue.create_job("job", ["a"], do.announce(gate, do.hang_sleep))
             run = queue.start("job")
             await arrive(gate, "a")
             queue.cancel("job", kill=True)
@@ -204,7 +204,7 @@ def test_async_with_waits_for_started_jobs_without_blocking_the_loop(tmp_path: P
             gate.open()
 
         async with JobQueue(1) as queue:
-            queue.create_job("job", "ab", do.block_until_told(gate))
+            queue.create_job("job", ["a", "b"], do.block_until_told(gate))
             run = queue.start("job")
             opener = asyncio.ensure_future(open_later())
         assert run.done()
@@ -222,7 +222,7 @@ def test_async_with_that_is_left_by_an_exception_ends_what_runs(tmp_path: Path) 
 
     async def main() -> None:
         async with JobQueue(1) as queue:
-            jobs.append(queue.create_job("job", "a", do.announce(gate, do.hang_sleep)))
+            jobs.append(queue.create_job("job", ["a"], do.announce(gate, do.hang_sleep)))
             queue.start("job")
             await arrive(gate, "a")
             raise LookupError("out of here")
@@ -238,7 +238,7 @@ def test_async_with_whose_task_is_cancelled_while_it_closes_ends_what_runs(tmp_p
 
     async def work() -> None:
         async with JobQueue(1) as queue:
-            jobs.append(queue.create_job("job", "a", do.announce(gate, do.hang_sleep)))
+            jobs.append(queue.create_job("job", ["a"], do.announce(gate, do.hang_sleep)))
             queue.start("job")
 
     async def main() -> None:
@@ -254,7 +254,7 @@ def test_async_with_whose_task_is_cancelled_while_it_closes_ends_what_runs(tmp_p
 
 def test_run_may_be_awaited_in_a_loop_other_than_the_one_that_started_it() -> None:
     with JobQueue(1) as queue:
-        queue.create_job("job", "abc", do.succeed)
+        queue.create_job("job", list("abc"), do.succeed)
         run = queue.start("job")
 
         async def main() -> Job:
@@ -267,7 +267,7 @@ def test_run_may_be_awaited_in_a_loop_other_than_the_one_that_started_it() -> No
 def test_loop_that_is_closed_before_the_job_ends_harms_nobody(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        queue.create_job("job", "a", do.block_until_told(gate))
+        queue.create_job("job", ["a"], do.block_until_told(gate))
         run = queue.start("job")
 
         async def main() -> None:

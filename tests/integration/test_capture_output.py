@@ -37,8 +37,8 @@ def test_each_item_has_what_it_wrote(chunksize: int | None) -> None:
 
 def test_an_item_that_wrote_nothing_has_nothing_and_without_the_option_there_is_none() -> None:
     with JobQueue(1) as queue:
-        quiet = queue.run("ab", do.succeed, capture_output=True)
-        other = queue.run("ab", do.succeed)
+        quiet = queue.run(["a", "b"], do.succeed, capture_output=True)
+        other = queue.run(["a", "b"], do.succeed)
     assert [(item.stdout, item.stderr) for item in quiet.items] == [("", "")] * 2
     assert [(item.stdout, item.stderr) for item in other.items] == [(None, None)] * 2
 
@@ -52,7 +52,7 @@ def test_c_code_and_child_processes_are_heard() -> None:
         subprocess.run([sys.executable, "-c", "import sys; print('child', file=sys.stderr)"], check=True)
 
     with JobQueue(1) as queue:
-        job = queue.run("ab", handle, capture_output=True)
+        job = queue.run(["a", "b"], handle, capture_output=True)
     for item in job.items:
         assert item.stdout is not None
         assert sorted(item.stdout.split()) == ["C", "descriptor", "python"]
@@ -67,7 +67,7 @@ def test_of_a_failed_item_the_last_try_s_output_is_kept() -> None:
         return item
 
     with JobQueue(1, retry=AT_ONCE) as queue:
-        job = queue.run("abc", handle, capture_output=True)
+        job = queue.run(list("abc"), handle, capture_output=True)
     assert [item.stdout for item in job.items] == ["try 1\n", "try 4\n", "try 1\n"]
 
 
@@ -77,7 +77,7 @@ def test_a_crash_loses_its_own_output_only() -> None:
         return do.segfault(item) if item == "b" else item
 
     with JobQueue(1, max_retries=0) as queue:
-        job = queue.run("abc", handle, capture_output=True)
+        job = queue.run(list("abc"), handle, capture_output=True)
     assert [item.stdout for item in job.items] == ["a\n", None, "c\n"]
 
 
@@ -112,7 +112,7 @@ def test_an_item_that_closes_what_it_writes_to_costs_no_other_item_anything(
 ) -> None:
     with JobQueue(1, max_retries=0) as queue:
         job = queue.run(range(40), do.only(7, bad, talk), capture_output=True, chunksize=chunksize)
-        assert queue.run("ab", do.succeed).results == ["a", "b"]
+        assert queue.run(["a", "b"], do.succeed).results == ["a", "b"]
     others = [item for item in job.items if item.id != 7]
     assert [item.result for item in others] == [item.id for item in others]
     assert [item.stdout for item in others] == [f"out {item.id}\n" for item in others]
@@ -133,8 +133,8 @@ def test_coroutines_and_functions_that_return_one_are_heard() -> None:
         return item
 
     with JobQueue(1) as queue:
-        first = queue.run("ab", handle, capture_output=True)
-        second = queue.run("ab", lambda item: handle(f"{item}"), capture_output=True)
+        first = queue.run(["a", "b"], handle, capture_output=True)
+        second = queue.run(["a", "b"], lambda item: handle(f"{item}"), capture_output=True)
     for job in (first, second):
         assert job.results == ["a", "b"]
         assert [item.stdout for item in job.items] == ["in a\n", "in b\n"]
@@ -142,7 +142,7 @@ def test_coroutines_and_functions_that_return_one_are_heard() -> None:
 
 def test_bytes_that_are_no_text_are_replaced() -> None:
     with JobQueue(1) as queue:
-        job = queue.run("a", lambda item: os.write(1, b"\xff!"), capture_output=True)
+        job = queue.run(["a"], lambda item: os.write(1, b"\xff!"), capture_output=True)
     assert job.items[0].stdout == "\ufffd!"
 
 
@@ -151,8 +151,8 @@ def test_other_jobs_write_where_they_ever_did(tmp_path: Path) -> None:
         import mpqueue
 
         with mpqueue.JobQueue(1) as queue:
-            job = queue.run("ab", print, capture_output=True)
-            queue.run("cd", print)
+            job = queue.run(list("ab"), print, capture_output=True)
+            queue.run(list("cd"), print)
         print([item.stdout for item in job.items])
     """
     done = run_program(tmp_path, body)
@@ -163,7 +163,7 @@ def test_progress_events_have_it_too() -> None:
     told: list[Any] = []
     with JobQueue(1, retry=AT_ONCE) as queue:
         queue.on("job:progress", lambda progress: told.append((progress.item.id, progress.item.stdout)))
-        queue.run("ab", do.only("b", do.fail, talk), capture_output=True)
+        queue.run(["a", "b"], do.only("b", do.fail, talk), capture_output=True)
     assert told == [(0, "out a\n"), (1, "")]
 
 
@@ -171,5 +171,5 @@ def test_anything_but_a_bool_is_refused() -> None:
     wrong: Any = "yes"
     with JobQueue(1) as queue:
         with pytest.raises(TypeError, match="capture_output: expected True or False, got 'yes'"):
-            queue.create_job("job", "a", do.succeed, capture_output=wrong)
+            queue.create_job("job", ["a"], do.succeed, capture_output=wrong)
         assert queue.jobs() == []

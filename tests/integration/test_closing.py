@@ -33,7 +33,7 @@ def threads_of_queues() -> list[str]:
 
 def start_blocked(queue: JobQueue, gate: Gate, job_id: str = "job", items: Any = "ab") -> JobRun:
     """Start a job whose items wait at the gate, one at a time."""
-    queue.create_job(job_id, items, do.block_until_told(gate), chunksize=1)
+    queue.create_job(job_id, list(items), do.block_until_told(gate), chunksize=1)
     return queue.start(job_id)
 
 
@@ -62,7 +62,7 @@ def test_started_jobs_are_waited_for(end: str, tmp_path: Path) -> None:
 
 def test_retries_are_waited_for_too() -> None:
     with JobQueue(1, retry=RetryPolicy(2, base_delay=0.2)) as queue:
-        queue.create_job("job", "a", do.fail_until(3))
+        queue.create_job("job", ["a"], do.fail_until(3))
         run = queue.start("job")
     assert run.job.results == ["a"]
 
@@ -70,7 +70,7 @@ def test_retries_are_waited_for_too() -> None:
 def test_paused_jobs_are_cancelled_and_pending_ones_stay_pending(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(2) as queue:
-        pending = queue.create_job("pending", "x", do.succeed)
+        pending = queue.create_job("pending", ["x"], do.succeed)
         running = start_blocked(queue, gate, "running", "a")
         gate.wait_for("a")
         paused = start_blocked(queue, gate, "paused", "pq")
@@ -118,8 +118,10 @@ def test_leaving_by_an_exception_kills_and_keeps_the_results_so_far(tmp_path: Pa
     def work() -> None:
         with JobQueue(2) as queue:
             recorder = Recorder(queue)
-            jobs.append(queue.create_job("job", "abcd", do.only("b", do.announce(gate, do.hang_sleep)), chunksize=1))
-            jobs.append(queue.create_job("pending", "x", do.succeed))
+            jobs.append(
+                queue.create_job("job", list("abcd"), do.only("b", do.announce(gate, do.hang_sleep)), chunksize=1)
+            )
+            jobs.append(queue.create_job("pending", ["x"], do.succeed))
             queue.start("job")
             gate.wait_for("b")
             recorder.wait_for(JOB_PROGRESS, 3)
@@ -149,7 +151,7 @@ def test_close_without_waiting_cancels_and_returns(tmp_path: Path) -> None:
 def test_close_with_kill_ends_what_runs_at_once(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     queue = JobQueue(2)
-    queue.create_job("job", "ab", do.announce(gate, do.sigterm_ignore_and_hang))
+    queue.create_job("job", ["a", "b"], do.announce(gate, do.sigterm_ignore_and_hang))
     run = queue.start("job")
     gate.wait_for("a")
     queue.close(kill=True)
@@ -167,7 +169,7 @@ def test_close_with_kill_does_not_wait_for_listeners() -> None:
         heard.set()
         may_go_on.wait(60)
 
-    queue.create_job("job", "a", do.succeed)
+    queue.create_job("job", ["a"], do.succeed)
     run = queue.start("job")
     assert heard.wait(60)
     queue.close(kill=True)
@@ -180,7 +182,7 @@ def test_close_with_kill_does_not_wait_for_listeners() -> None:
 def test_close_that_waits_is_cut_short_by_one_that_kills(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     queue = JobQueue(1)
-    queue.create_job("job", "a", do.announce(gate, do.hang_sleep))
+    queue.create_job("job", ["a"], do.announce(gate, do.hang_sleep))
     run = queue.start("job")
     gate.wait_for("a")
     closer = threading.Thread(target=queue.close)
@@ -199,19 +201,19 @@ def test_closing_twice_and_closing_an_unused_queue_does_nothing() -> None:
     queue.close(kill=True)
     queue.close(wait=False)
     with JobQueue(1) as used:
-        used.run("a", do.succeed)
+        used.run(["a"], do.succeed)
         used.close()
     used.close()
 
 
 def test_calls_on_a_closed_queue_raise_and_jobs_stay_readable() -> None:
     with JobQueue(1, max_retries=0) as queue:
-        job = queue.run("ab", do.only("b", do.fail), id="job")
-        queue.create_job("pending", "x", do.succeed)
+        job = queue.run(["a", "b"], do.only("b", do.fail), id="job")
+        queue.create_job("pending", ["x"], do.succeed)
     calls: list[Callable[[], object]] = [
-        lambda: queue.create_job("new", "a", do.succeed),
+        lambda: queue.create_job("new", ["a"], do.succeed),
         lambda: queue.start("pending"),
-        lambda: queue.run("a", do.succeed),
+        lambda: queue.run(["a"], do.succeed),
         lambda: queue.pause("job"),
         lambda: queue.resume("job"),
         lambda: queue.cancel("pending"),
@@ -329,7 +331,7 @@ def test_a_drain_that_waits_is_cut_short(tmp_path: Path) -> None:
 def test_a_drain_does_not_wait_for_a_listener_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mpqueue._queue.closer.PATIENCE", 0.2)
     may_go_on, queue = threading.Event(), JobQueue(1)
-    queue.create_job("job", "a", do.succeed)
+    queue.create_job("job", ["a"], do.succeed)
     queue.on(JOB_STARTED, lambda _: may_go_on.wait(60))
     run = queue.start("job")
     queue.drain(0.1)
@@ -355,7 +357,7 @@ def test_interruption_while_the_with_block_ends_kills(tmp_path: Path) -> None:
 
     def work() -> None:
         with queue:
-            queue.create_job("job", "a", do.announce(gate, do.hang_sleep))
+            queue.create_job("job", ["a"], do.announce(gate, do.hang_sleep))
             queue.start("job")
             sender.start()
 
@@ -373,7 +375,7 @@ def test_interruption_while_the_with_block_ends_kills(tmp_path: Path) -> None:
 def test_closing_ends_workers_with_retries_that_are_due_in_a_long_time_only_when_told(tmp_path: Path) -> None:
     queue = JobQueue(1, retry=RetryPolicy(1, base_delay=300))
     recorder = Recorder(queue)
-    queue.create_job("job", "a", do.fail)
+    queue.create_job("job", ["a"], do.fail)
     run = queue.start("job")
     recorder.wait_for(ITEM_RETRY)
     queue.close(wait=False)
@@ -404,7 +406,7 @@ def test_queue_that_was_never_used_is_collected() -> None:
 
 
 def test_jobs_outlive_the_queue_that_nobody_holds() -> None:
-    job = JobQueue(1).run("ab", do.succeed)
+    job = JobQueue(1).run(["a", "b"], do.succeed)
     gc.collect()
     assert job.results == ["a", "b"]
     wait_until(lambda: not threads_of_queues())
@@ -413,11 +415,11 @@ def test_jobs_outlive_the_queue_that_nobody_holds() -> None:
 # --- by the interpreter's exit --------------------------------------------------------------------------------------
 
 EXITS = {
-    "close is forgotten while idle": ("queue.run('ab', str.upper)", 0),
+    "close is forgotten while idle": ("queue.run(list('ab'), str.upper)", 0),
     "close is forgotten while an item runs": ("start('ab', wait); arrived()", 0),
     "close is forgotten while an item ignores SIGTERM": ("start('ab', stubborn); arrived()", 0),
     "close is forgotten while a retry waits": ("queue.on('item:retry', hear); start('ab', fail); here.wait(30)", 0),
-    "sys.exit with a code": ("queue.run('ab', str.upper); sys.exit(7)", 7),
+    "sys.exit with a code": ("queue.run(list('ab'), str.upper); sys.exit(7)", 7),
     "an exception": ("start('ab', wait); arrived(); raise LookupError('out')", 1),
     "a listener hangs": ("queue.on('job:started', hear_for_ever); start('ab', wait); here.wait(30)", 0),
     "a daemon thread waits for a run": (
@@ -426,7 +428,7 @@ EXITS = {
     ),
     "a thread waits for a run": ("run = start('ab', wait); arrived(); threading.Thread(target=run.result).start()", 0),
     "inside the with block": ("queue.__enter__(); start('ab', wait); arrived()", 0),
-    "the queue is in a cycle": ("queue.me = queue; queue.run('ab', str.upper); del queue", 0),
+    "the queue is in a cycle": ("queue.me = queue; queue.run(list('ab'), str.upper); del queue", 0),
 }
 
 EXIT = """
@@ -534,9 +536,9 @@ def in_fork(work: Callable[[], object]) -> str:
 
 
 FORK_CALLS: dict[str, Callable[[JobQueue, JobRun], object]] = {
-    "create_job": lambda queue, run: queue.create_job("new", "a", do.succeed),
+    "create_job": lambda queue, run: queue.create_job("new", ["a"], do.succeed),
     "start": lambda queue, run: queue.start("pending"),
-    "run": lambda queue, run: queue.run("a", do.succeed),
+    "run": lambda queue, run: queue.run(["a"], do.succeed),
     "pause": lambda queue, run: queue.pause("job"),
     "resume": lambda queue, run: queue.resume("job"),
     "cancel": lambda queue, run: queue.cancel("job"),
@@ -564,7 +566,7 @@ async def _await(run: JobRun) -> Job:
 def test_fork_of_the_parent_gets_an_error_when_it_uses_the_queue(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(2) as queue:
-        queue.create_job("pending", "x", do.succeed)
+        queue.create_job("pending", ["x"], do.succeed)
         run = start_blocked(queue, gate)
         gate.wait_for("a")
         for name, call in FORK_CALLS.items():

@@ -72,7 +72,7 @@ def test_current_item_works_in_threads_of_the_handler() -> None:
         return found
 
     with JobQueue(1) as queue:
-        assert queue.run("ab", handle).results == [[0], [1]]
+        assert queue.run(["a", "b"], handle).results == [[0], [1]]
 
 
 def test_current_item_works_in_coroutines() -> None:
@@ -81,7 +81,7 @@ def test_current_item_works_in_coroutines() -> None:
         return current_item().id
 
     with JobQueue(1) as queue:
-        assert queue.run("abc", handle).results == [0, 1, 2]
+        assert queue.run(list("abc"), handle).results == [0, 1, 2]
 
 
 def test_current_item_raises_where_no_handler_runs() -> None:
@@ -107,7 +107,7 @@ def test_report_takes_fractions_and_refuses_anything_else() -> None:
 def test_item_that_a_handler_runs_is_processing_and_no_other(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        queue.create_job("job", "abc", do.only("b", do.block_until_told(gate)), chunksize=3)
+        queue.create_job("job", list("abc"), do.only("b", do.block_until_told(gate)), chunksize=3)
         run = queue.start("job")
         gate.wait_for("b")
         # What ran before it goes home, and what runs after it is told apart, a moment after it began.

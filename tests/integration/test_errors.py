@@ -103,7 +103,7 @@ def test_traceback_of_a_coroutine_begins_behind_what_called_it() -> None:
         do.fail(item)
 
     with JobQueue(1, max_retries=0) as queue:
-        (item,) = queue.run("a", handle).items
+        (item,) = queue.run(["a"], handle).items
     assert item.traceback is not None
     assert "in resolve" not in item.traceback
     assert "in handle" in item.traceback
@@ -111,7 +111,7 @@ def test_traceback_of_a_coroutine_begins_behind_what_called_it() -> None:
 
 def test_traceback_begins_at_the_handler_and_shows_nothing_of_the_queue_s() -> None:
     with JobQueue(1, max_retries=0) as queue:
-        (item,) = queue.run("a", do.fail).items
+        (item,) = queue.run(["a"], do.fail).items
     assert item.traceback is not None
     assert item.traceback.startswith("Traceback (most recent call last):\n")
     assert "mpqueue/_worker" not in item.traceback

@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 def test_job_tells_that_it_started_each_item_and_that_it_finished() -> None:
     with JobQueue(2, max_retries=0) as queue:
         recorder = Recorder(queue)
-        job = queue.run("abc", do.only("b", do.fail), id="job")
+        job = queue.run(list("abc"), do.only("b", do.fail), id="job")
     assert recorder.names("job") == [JOB_STARTED, *[JOB_PROGRESS] * 3, JOB_FINISHED]
     (started,), (finished,) = recorder.of(JOB_STARTED), recorder.of(JOB_FINISHED)
     assert started == JobStarted("job")
@@ -73,7 +73,7 @@ def test_item_of_a_progress_keeps_what_it_was_when_it_failed(tmp_path: Path) -> 
 
     with JobQueue(1, max_retries=0) as queue:
         recorder = Recorder(queue)
-        job = queue.run("a", handle, id="job")
+        job = queue.run(["a"], handle, id="job")
         (failed,) = recorder.of(JOB_PROGRESS)
         (tmp_path / "repaired").touch()
         queue.retry_failed("job").result()
@@ -99,7 +99,7 @@ def test_items_of_a_progress_are_a_read_only_live_view() -> None:
 def test_retry_is_told_with_item_attempt_delay_and_error() -> None:
     with JobQueue(1, retry=RetryPolicy(2, base_delay=0.01)) as queue:
         recorder = Recorder(queue)
-        queue.run("ab", do.only("b", do.fail_until(3)), id="job")
+        queue.run(["a", "b"], do.only("b", do.fail_until(3)), id="job")
     told = recorder.of(ITEM_RETRY)
     assert all(isinstance(retry, ItemRetry) for retry in told)
     assert [(retry.job_id, retry.item.id, retry.attempt, retry.delay, retry.error) for retry in told] == [
@@ -113,7 +113,7 @@ def test_pause_and_resume_are_told_as_progress_without_an_item(tmp_path: Path) -
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
         recorder = Recorder(queue)
-        queue.create_job("job", "ab", do.block_until_told(gate), chunksize=1)
+        queue.create_job("job", ["a", "b"], do.block_until_told(gate), chunksize=1)
         run = queue.start("job")
         gate.wait_for("a")
         queue.pause("job")
@@ -183,8 +183,8 @@ def test_progress_interval_merges_progress_and_always_sends_the_last_state() -> 
 def test_progress_interval_is_each_job_s_own() -> None:
     with JobQueue(1, progress_interval=300) as queue:
         recorder = Recorder(queue)
-        queue.run("abc", do.succeed, id="one")
-        queue.run("abc", do.succeed, id="two")
+        queue.run(list("abc"), do.succeed, id="one")
+        queue.run(list("abc"), do.succeed, id="two")
     for job_id in ("one", "two"):
         assert recorder.of(JOB_PROGRESS, job_id)[-1].completed == 3
 
@@ -193,7 +193,7 @@ def test_merged_progress_comes_when_the_interval_is_over_without_another_item(tm
     gate = Gate(tmp_path)
     with JobQueue(1, progress_interval=0.05) as queue:
         recorder = Recorder(queue)
-        queue.create_job("job", "abc", do.only("c", do.block_until_told(gate)), chunksize=1)
+        queue.create_job("job", list("abc"), do.only("c", do.block_until_told(gate)), chunksize=1)
         run = queue.start("job")
         gate.wait_for("c")
         wait_until(lambda: [progress.completed for progress in recorder.of(JOB_PROGRESS)][-1:] == [2])
@@ -231,10 +231,10 @@ def test_listeners_may_be_decorated_heard_once_and_removed() -> None:
         def once(started: JobStarted) -> None:
             heard.append(f"once {started.job_id}")
 
-        queue.run("a", do.succeed, id="first")
-        queue.run("a", do.succeed, id="second")
+        queue.run(["a"], do.succeed, id="first")
+        queue.run(["a"], do.succeed, id="second")
         queue.remove_listener(JOB_STARTED, always)
-        queue.run("a", do.succeed, id="third")
+        queue.run(["a"], do.succeed, id="third")
     assert heard == ["always first", "once first", "always second"]
 
 
@@ -249,7 +249,7 @@ def test_events_of_the_user_s_own_pass_through() -> None:
 def test_listener_added_in_the_middle_hears_what_comes_after(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        queue.create_job("job", "ab", do.only("b", do.block_until_told(gate)), chunksize=1)
+        queue.create_job("job", ["a", "b"], do.only("b", do.block_until_told(gate)), chunksize=1)
         run = queue.start("job")
         gate.wait_for("b")
         recorder = Recorder(queue)
@@ -298,7 +298,7 @@ def test_listener_that_raises_is_logged_and_the_others_go_on(
             raise error
 
         recorder = Recorder(queue)
-        job = queue.run("ab", do.succeed)
+        job = queue.run(["a", "b"], do.succeed)
         recorder.check(job)
     assert job.status is JobStatus.COMPLETED
     assert len(caplog.records) == 2
@@ -354,7 +354,7 @@ def test_run_resolves_after_the_last_event_was_delivered() -> None:
             may_go_on.wait(60)
             order.append("last event")
 
-        queue.create_job("job", "a", do.succeed)
+        queue.create_job("job", ["a"], do.succeed)
         run = queue.start("job")
         run.add_done_callback(lambda run: order.append("run"))
         wait_until(lambda: run.job.status.final)
@@ -378,14 +378,14 @@ def test_every_method_may_be_called_from_listeners_and_done_callbacks(tmp_path: 
         queue.pause(f"new {suffix}")
         queue.resume(f"new {suffix}")
         queue.cancel(f"new {suffix}")
-        queue.create_job(f"cleared {suffix}", "a", do.succeed)
+        queue.create_job(f"cleared {suffix}", ["a"], do.succeed)
         queue.clear_job(f"cleared {suffix}")
         queue.on(JOB_PAUSED, print)
         queue.remove_listener(JOB_PAUSED, print)
         done.append((queue.get_job(f"new {suffix}"), queue.get_stats(), queue.jobs(), queue.retry_failed("job")))
 
     with JobQueue(1, max_retries=0) as queue:
-        queue.create_job("job", "a", do.succeed)
+        queue.create_job("job", ["a"], do.succeed)
 
         @queue.on(JOB_FINISHED)
         def listener(told: JobFinished) -> None:
@@ -418,7 +418,7 @@ def test_waiting_for_an_unresolved_run_in_a_listener_raises_instead_of_hanging()
             errors.append(error)
 
     with JobQueue(1) as queue:
-        queue.create_job("job", "a", do.succeed)
+        queue.create_job("job", ["a"], do.succeed)
         runs: list[JobRun] = []
         started = threading.Event()
 
@@ -428,7 +428,7 @@ def test_waiting_for_an_unresolved_run_in_a_listener_raises_instead_of_hanging()
             note(runs[0].result)
             note(lambda: runs[0].exception(5))
             note(lambda: asyncio.run(awaited(runs[0])))
-            note(lambda: queue.run("x", do.succeed))
+            note(lambda: queue.run(["x"], do.succeed))
 
         runs.append(queue.start("job"))
         started.set()
@@ -455,7 +455,7 @@ def test_close_from_a_listener_acts_as_if_it_did_not_wait(tmp_path: Path) -> Non
         queue.close()
         closed.set()
 
-    queue.create_job("job", "abc", do.only("b", do.block_until_told(gate)), chunksize=1)
+    queue.create_job("job", list("abc"), do.only("b", do.block_until_told(gate)), chunksize=1)
     run = queue.start("job")
     assert closed.wait(60)
     assert run.job.cancelled
@@ -518,7 +518,7 @@ def test_coroutine_listeners_are_not_awaited() -> None:
                 await release.wait()
                 ended.set()
 
-            queue.create_job("job", "abc", do.succeed)
+            queue.create_job("job", list("abc"), do.succeed)
             job = await queue.start("job")
             assert not ended.is_set()
             release.set()
@@ -538,7 +538,7 @@ def test_coroutine_listener_that_raises_is_logged(caplog: pytest.LogCaptureFixtu
                 heard.set()
                 raise ValueError("trouble")
 
-            queue.create_job("job", "a", do.succeed)
+            queue.create_job("job", ["a"], do.succeed)
             await queue.start("job")
             await heard.wait()
             await asyncio.sleep(0)
@@ -560,6 +560,6 @@ def test_coroutine_listener_of_a_loop_that_is_closed_is_dropped() -> None:
     asyncio.run(register())
     with queue:
         recorder = Recorder(queue)
-        job = queue.run("abc", do.succeed)
+        job = queue.run(list("abc"), do.succeed)
         recorder.check(job)
         assert len(workers_of(queue)) == 1

@@ -222,7 +222,7 @@ def test_captured_output_is_exported(tmp_path: Path) -> None:
 
 def test_jobs_without_items_and_jobs_that_did_not_run_can_be_exported(tmp_path: Path) -> None:
     with JobQueue(1) as queue:
-        empty, waiting = queue.run([], do.succeed), queue.create_job("waiting", "ab", do.succeed)
+        empty, waiting = queue.run([], do.succeed), queue.create_job("waiting", ["a", "b"], do.succeed)
         assert empty.export(tmp_path / "x.csv").read_text() == "id,item,status,attempts,elapsed,error,result\n"
         assert empty.export(tmp_path / "x.jsonl").read_text() == ""
         assert [row["status"] for row in waiting.to_records()] == ["pending", "pending"]

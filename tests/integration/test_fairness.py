@@ -108,7 +108,7 @@ def test_job_of_higher_priority_that_comes_later_overtakes(tmp_path: Path) -> No
 def test_worker_with_nothing_of_high_priority_to_do_takes_what_there_is(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(2) as queue:
-        queue.create_job("high", "x", do.block_until_told(gate), priority=9)
+        queue.create_job("high", ["x"], do.block_until_told(gate), priority=9)
         high = queue.start("high")
         gate.wait_for("x")
         assert queue.run(range(10), do.double).completed == 10

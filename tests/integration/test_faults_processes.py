@@ -66,7 +66,7 @@ def test_worker_whose_handler_took_all_signals_is_still_timed_out_and_ended() ->
         return str(do.at_first(do.hang_sleep)(item))
 
     with JobQueue(1, retry=ONCE, timeout=1) as queue:
-        job = queue.run("a", handle)
+        job = queue.run(["a"], handle)
     assert (job.results, job.items[0].attempts) == (["a"], 2)
 
 
@@ -74,7 +74,7 @@ def test_worker_whose_handler_took_all_signals_is_still_timed_out_and_ended() ->
 def test_children_left_behind_die_with_the_worker_and_hold_nothing_up(leave: Callable[[Any], int]) -> None:
     with JobQueue(1, max_retries=0) as queue:
         (child,) = results_of(queue.run(["a"], leave))
-        assert queue.run("ab", do.succeed).results == ["a", "b"]
+        assert queue.run(["a", "b"], do.succeed).results == ["a", "b"]
         assert is_running(child)
     wait_until(lambda: not is_running(child), what="the child's end")
 
@@ -89,7 +89,7 @@ def test_crash_of_a_worker_with_children_is_noticed_and_takes_them_along(
             os.kill(os.getpid(), signal.SIGKILL)
 
     with JobQueue(1, retry=ONCE) as queue:
-        job = queue.run("a", handle)
+        job = queue.run(["a"], handle)
         assert isinstance(job.items[0].history[0].exception, WorkerCrashedError)
         assert job.status is JobStatus.COMPLETED
     child = int((tmp_path / "child").read_text())
@@ -102,7 +102,7 @@ def test_child_in_a_session_of_its_own_ends_when_the_queue_closes() -> None:
         return subprocess.Popen(["sleep", "300"], start_new_session=True).pid
 
     with JobQueue(1) as queue:
-        (child,) = results_of(queue.run("a", handle))
+        (child,) = results_of(queue.run(["a"], handle))
     wait_until(lambda: not is_running(child), what="the child's end")
 
 
@@ -171,7 +171,7 @@ def test_each_worker_begins_with_the_folder_and_the_path_of_the_parent(tmp_path:
 
 def test_threads_left_behind_do_not_hold_up_recycling() -> None:
     with JobQueue(1, max_items_per_worker=1) as queue:
-        assert queue.run("abc", do.leave_thread).results == ["a", "b", "c"]
+        assert queue.run(list("abc"), do.leave_thread).results == ["a", "b", "c"]
 
 
 def test_handler_s_own_threads_run_while_it_waits() -> None:

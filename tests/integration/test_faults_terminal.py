@@ -77,7 +77,7 @@ def test_ctrl_c_in_run_ends_the_job(tmp_path: Path) -> None:
 
         queue = mpqueue.JobQueue(2)
         try:
-            queue.run("abc", do.only("a", do.succeed, do.announce(Gate(Path(".")), do.hang_sleep)), id="job")
+            queue.run(list("abc"), do.only("a", do.succeed, do.announce(Gate(Path(".")), do.hang_sleep)), id="job")
         except KeyboardInterrupt:
             print(queue.get_job("job").cancelled)
         queue.close()
@@ -98,7 +98,7 @@ def test_ctrl_c_that_nobody_catches_shows_one_traceback_the_user_s(tmp_path: Pat
         from tests.support.waiting import Gate
 
         with mpqueue.JobQueue(3) as queue:
-            queue.run("abc", do.announce(Gate(Path(".")), do.hang_sleep))
+            queue.run(list("abc"), do.announce(Gate(Path(".")), do.hang_sleep))
     """
     with terminal(tmp_path, body) as shown:
         Gate(tmp_path).wait_for("a", "b", "c")
@@ -156,7 +156,7 @@ def test_ctrl_c_in_an_event_loop_ends_the_block(tmp_path: Path) -> None:
 
         async def main():
             async with mpqueue.JobQueue(2) as queue:
-                jobs.append(queue.create_job("job", "abc", do.announce(Gate(Path(".")), do.hang_sleep)))
+                jobs.append(queue.create_job("job", list("abc"), do.announce(Gate(Path(".")), do.hang_sleep)))
                 await queue.start("job")
 
         try:
@@ -189,7 +189,7 @@ def test_queue_installs_no_signal_handlers_in_the_parent() -> None:
     before = [signal.getsignal(number) for number in signals]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with JobQueue(1) as queue:
-        queue.run("ab", do.succeed)
+        queue.run(["a", "b"], do.succeed)
         assert [signal.getsignal(number) for number in signals] == before
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
     assert [signal.getsignal(number) for number in signals] == before
@@ -214,7 +214,7 @@ KILLED = """
     queue = mpqueue.JobQueue(4)
     queue.run([bytes(5_000_000)] * 8, len)
     queue._host.worker_pids(timeout=60)  # the names of semaphores go when a worker has answered
-    queue.create_job("job", "abc", handle, chunksize=1)
+    queue.create_job("job", list("abc"), handle, chunksize=1)
     queue.start("job")
     threading.Event().wait()
 """

@@ -171,7 +171,7 @@ FILLS_THE_DISK = """
         run = queue.start("job")
         assert refused(run.result)
         assert refused(lambda: queue.resume("job"))
-        assert refused(lambda: queue.create_job("more", "a", do.succeed))
+        assert refused(lambda: queue.create_job("more", list("a"), do.succeed))
         assert job.status == "paused" and 0 < job.completed < 1000, job
         open(SEEN, "w").close()
         return run
@@ -289,7 +289,7 @@ def test_no_worker_for_the_patience_fails_the_jobs_with_the_reason(monkeypatch: 
     with monkeypatch.context() as broken, JobQueue(2) as queue:
         broken.setattr(lane.LokyLane, "__init__", fail)
         recorder = Recorder(queue)
-        queue.create_job("job", "abc", do.succeed)
+        queue.create_job("job", list("abc"), do.succeed)
         job = queue.start("job").result(60)
         recorder.check(job)
         assert (job.status, job.failed) == (JobStatus.COMPLETED_WITH_ERRORS, 3)
@@ -300,7 +300,7 @@ def test_no_worker_for_the_patience_fails_the_jobs_with_the_reason(monkeypatch: 
             assert item.attempts == 0
         broken.undo()
         # The queue is not broken by it.
-        assert queue.run("abc", do.succeed).results == ["a", "b", "c"]
+        assert queue.run(list("abc"), do.succeed).results == ["a", "b", "c"]
 
 
 def test_worker_that_cannot_be_started_is_tried_again_while_the_others_work(
@@ -342,7 +342,7 @@ def test_worker_that_dies_when_no_new_one_can_be_started_costs_nothing_but_time(
 
     monkeypatch.setattr(lane.LokyLane, "__init__", fail_twice)
     with JobQueue(1, retry=ONCE) as queue:
-        job = queue.run("abc", do.only("b", do.at_first(do.kill_self)))
+        job = queue.run(list("abc"), do.only("b", do.at_first(do.kill_self)))
     assert failed.is_set()
     assert (job.results, [item.attempts for item in job.items]) == (["a", "b", "c"], [1, 2, 1])
 
@@ -378,7 +378,7 @@ def test_descriptors_that_are_exhausted_in_the_parent_hold_up_only_until_there_a
                 os.close(fd)
             # Those workers that there are go on working with no descriptor left to open.
             assert queue.run(range(1000), do.double).completed == 1000
-            queue.create_job("job", "abc", do.only("b", do.at_first(do.kill_self)))
+            queue.create_job("job", list("abc"), do.only("b", do.at_first(do.kill_self)))
             run = queue.start("job")
             wait_until(lambda: any("could not be started" in text for text in Heard.texts))
             for fd in held:

@@ -210,7 +210,7 @@ def test_workers_of_a_program_from_standard_input_work(tmp_path: Path) -> None:
 def check_nothing_created(queue: JobQueue) -> None:
     assert queue.jobs() == []
     assert queue.get_stats().total == 0
-    assert queue.run("a", do.succeed, id="job").results == ["a"]
+    assert queue.run(["a"], do.succeed, id="job").results == ["a"]
     queue.clear_job("job")
 
 
@@ -251,9 +251,9 @@ def test_handler_that_cannot_be_serialized_is_refused_at_once_naming_the_variabl
     with JobQueue(1) as queue:
         for handler, named in refused:
             with pytest.raises(HandlerPicklingError, match=named):
-                queue.create_job("job", "ab", handler)
+                queue.create_job("job", ["a", "b"], handler)
             with pytest.raises(HandlerPicklingError, match=f"^setup: .*{named}"):
-                queue.create_job("job", "ab", ignore_state, setup=handler)
+                queue.create_job("job", ["a", "b"], ignore_state, setup=handler)
         check_nothing_created(queue)
 
 
@@ -266,7 +266,7 @@ def test_handler_that_drags_the_queue_along_is_refused() -> None:
         draggers: list[Callable[..., Any]] = [handle, lambda item: queue.run([item], do.double), queue.get_job]
         for dragging in draggers:
             with pytest.raises(HandlerPicklingError, match="queue"):
-                queue.create_job("job", "ab", dragging)
+                queue.create_job("job", ["a", "b"], dragging)
         check_nothing_created(queue)
 
 
@@ -294,8 +294,8 @@ def test_handler_in_main_that_drags_the_queue_along_is_refused_naming_it(tmp_pat
 def test_handler_that_cannot_be_called_is_refused(handler: Any) -> None:
     with JobQueue(1) as queue:
         with pytest.raises(TypeError, match=r"^handler: expected a callable, got .* of type"):
-            queue.create_job("job", "ab", handler)
+            queue.create_job("job", ["a", "b"], handler)
         if handler is not None:
             with pytest.raises(TypeError, match=r"^setup: expected a callable, got .* of type"):
-                queue.create_job("job", "ab", do.succeed, setup=handler)
+                queue.create_job("job", ["a", "b"], do.succeed, setup=handler)
         check_nothing_created(queue)

@@ -35,13 +35,13 @@ def no_collections() -> Iterator[None]:
 
 def test_a_job_is_the_same_object_each_time() -> None:
     with JobQueue(1, backend=InlinePool()) as queue:
-        job = queue.create_job("job", "a", succeed)
+        job = queue.create_job("job", ["a"], succeed)
         run = queue.start("job")
         assert queue.get_job("job") is job
         assert queue.jobs() == [job] == [run.job] == [run.result(60)] == [queue.load_job("job")]
         queue.clear_job("job")
         assert queue.get_job("job") is None
-        again = queue.create_job("job", "a", succeed)
+        again = queue.create_job("job", ["a"], succeed)
         assert again is not job
         assert queue.get_job("job") is again
     assert queue.get_job("job") is again
@@ -50,7 +50,7 @@ def test_a_job_is_the_same_object_each_time() -> None:
 def test_a_job_of_the_journal_is_the_same_object_while_somebody_holds_it(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     with JobQueue(1, backend=InlinePool(), journal=path) as queue:
-        queue.run("ab", succeed, id="job")
+        queue.run(["a", "b"], succeed, id="job")
     with JobQueue(1, backend=InlinePool(), journal=path) as queue:
         job = queue.load_job("job")
         assert queue.get_job("job") is job
@@ -59,17 +59,17 @@ def test_a_job_of_the_journal_is_the_same_object_while_somebody_holds_it(tmp_pat
         with pytest.raises(JobNotFoundError):
             queue.load_job("job")
         assert job.results == ["a", "b"], "it was read before"
-        assert queue.create_job("job", "ab", succeed) is not job
+        assert queue.create_job("job", ["a", "b"], succeed) is not job
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_collections")
 def test_results_go_with_the_last_who_holds_them_and_wait_for_no_collection() -> None:
     with JobQueue(1) as queue:
-        run = queue.start(queue.create_job("job", "a", make_result).id)
+        run = queue.start(queue.create_job("job", ["a"], make_result).id)
         job = run.result(60)
         result = weakref.ref(job.items[0].result or run)
-        queue.run("a", succeed)  # what the threads of the queue did last is something else
+        queue.run(["a"], succeed)  # what the threads of the queue did last is something else
         queue.clear_job("job")
         assert isinstance(job.results[0], Result), "readable while it is held"
         del run
@@ -82,9 +82,9 @@ def test_results_go_with_the_last_who_holds_them_and_wait_for_no_collection() ->
 def test_results_that_a_journal_gave_are_held_by_those_who_look_at_them(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     with JobQueue(1, backend=InlinePool(), journal=path) as queue:
-        queue.run("a", make_result, id="job")
+        queue.run(["a"], make_result, id="job")
     with JobQueue(1, backend=InlinePool(), journal=path) as queue:
-        for job in (queue.load_job("job"), queue.create_job("job", "a", make_result)):
+        for job in (queue.load_job("job"), queue.create_job("job", ["a"], make_result)):
             results = job.results
             result = weakref.ref(results[0] or queue)
             assert result() is not None
@@ -96,7 +96,7 @@ def test_results_that_a_journal_gave_are_held_by_those_who_look_at_them(tmp_path
 @pytest.mark.usefixtures("no_collections")
 def test_a_queue_that_nobody_holds_goes_at_once() -> None:
     queue = JobQueue(1)
-    job = queue.run("a", succeed)
+    job = queue.run(["a"], succeed)
     gone = weakref.ref(queue)
     del queue
     wait_until(lambda: gone() is None, what="the queue is gone")

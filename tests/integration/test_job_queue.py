@@ -156,7 +156,7 @@ def test_threads_per_worker_limits_the_numerical_libraries() -> None:
 
 def test_created_job_is_pending_and_not_started() -> None:
     with JobQueue(1) as queue:
-        job = queue.create_job("job", "abc", do.succeed)
+        job = queue.create_job("job", list("abc"), do.succeed)
     assert isinstance(job, Job)
     assert (job.id, job.status, job.total, job.completed, job.failed) == ("job", "pending", 3, 0, 0)
     assert (job.started_at, job.finished_at, job.duration) == (None, None, None)
@@ -167,7 +167,7 @@ def test_created_job_is_pending_and_not_started() -> None:
 def test_started_job_runs_and_its_run_resolves_to_the_finished_job(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        created = queue.create_job("job", "abc", do.block_until_told(gate))
+        created = queue.create_job("job", list("abc"), do.block_until_told(gate))
         run = queue.start("job")
         assert (created.status, run.job.status) == ("running", "running")
         gate.wait_for("a")
@@ -179,7 +179,7 @@ def test_started_job_runs_and_its_run_resolves_to_the_finished_job(tmp_path: Pat
 
 def test_job_tells_when_it_ran_and_how_long() -> None:
     with JobQueue(1) as queue:
-        first, second = queue.run("a", do.succeed), queue.run("a", do.succeed)
+        first, second = queue.run(["a"], do.succeed), queue.run(["a"], do.succeed)
     for job in (first, second):
         assert job.started_at is not None
         assert job.finished_at is not None
@@ -225,7 +225,7 @@ def test_run_that_is_interrupted_cancels_its_job_and_ends_its_items(tmp_path: Pa
         with JobQueue(1) as queue:
             sender.start()
             with pytest.raises(Interruption):
-                queue.run("a", do.announce(gate, do.hang_sleep), id="job")
+                queue.run(["a"], do.announce(gate, do.hang_sleep), id="job")
             job = queue.get_job("job")
             assert job is not None
             assert job.cancelled
@@ -238,7 +238,7 @@ def test_run_that_is_interrupted_cancels_its_job_and_ends_its_items(tmp_path: Pa
 def test_start_refuses_a_job_that_is_not_pending(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        queue.create_job("job", "a", do.block_until_told(gate))
+        queue.create_job("job", ["a"], do.block_until_told(gate))
         run = queue.start("job")
         with pytest.raises(JobStateError, match="expected a pending job to start, got one that is running"):
             queue.start("job")
@@ -287,8 +287,8 @@ def test_stats_count_running_with_paused_and_pending_and_all_that_ended(tmp_path
         gate.wait_for("running", "paused")
         queue.pause("paused")
         queue.cancel("cancelled")
-        queue.create_job("failed", "a", do.fail, max_retries=0)
-        queue.create_job("empty", "", do.fail, max_retries=0)
+        queue.create_job("failed", ["a"], do.fail, max_retries=0)
+        queue.create_job("empty", [], do.fail, max_retries=0)
         queue.start("empty").result()
         stats = queue.get_stats()
         assert (stats.running, stats.pending, stats.completed, stats.total) == (2, 2, 2, 6)
@@ -313,7 +313,7 @@ def test_jobs_are_listed_in_the_order_they_were_created() -> None:
 def test_cleared_job_is_gone_from_the_queue_and_readable_where_it_is_held(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        queue.create_job("job", "ab", do.block_until_told(gate))
+        queue.create_job("job", ["a", "b"], do.block_until_told(gate))
         run = queue.start("job")
         gate.wait_for("a")
         with pytest.raises(JobStateError, match="expected a pending or finished job to clear, got one that is running"):
@@ -329,22 +329,22 @@ def test_cleared_job_is_gone_from_the_queue_and_readable_where_it_is_held(tmp_pa
         assert queue.jobs() == []
         assert queue.get_stats().total == 0
         assert job.results == ["a", "b"]
-        queue.create_job("job", "c", do.succeed)
+        queue.create_job("job", ["c"], do.succeed)
         queue.clear_job("job")
         assert queue.get_job("job") is None
 
 
 def test_id_that_is_taken_is_refused_until_it_is_cleared() -> None:
     with JobQueue(1) as queue:
-        queue.run("a", do.succeed, id="job")
+        queue.run(["a"], do.succeed, id="job")
         with pytest.raises(JobExistsError, match="job 'job'") as caught:
-            queue.create_job("job", "b", do.succeed)
+            queue.create_job("job", ["b"], do.succeed)
         assert isinstance(caught.value, ValueError)
         job = queue.get_job("job")
         assert job is not None
         assert job.results == ["a"]
         queue.clear_job("job")
-        assert queue.run("b", do.succeed, id="job").results == ["b"]
+        assert queue.run(["b"], do.succeed, id="job").results == ["b"]
 
 
 # --- items ----------------------------------------------------------------------------------------------------------
@@ -406,7 +406,7 @@ def test_items_may_come_from_any_iterable() -> None:
 
 def test_items_of_a_job_are_a_sequence() -> None:
     with JobQueue(1) as queue:
-        job = queue.run("abcd", do.succeed)
+        job = queue.run(list("abcd"), do.succeed)
     assert len(job.items) == 4
     assert [item.result for item in job.items] == ["a", "b", "c", "d"]
     assert job.items[-1].result == "d"
@@ -459,7 +459,7 @@ def test_elapsed_is_the_time_of_the_last_try_in_the_handler() -> None:
         return time.monotonic() - begun
 
     with JobQueue(1, retry=SOON) as queue:
-        job = queue.run("a", handle)
+        job = queue.run(["a"], handle)
     (item,) = job.items
     # What the handler measured is a part of it; float32 keeps seven digits.
     assert item.elapsed >= 0.999 * results_of(job)[0]
@@ -468,12 +468,12 @@ def test_elapsed_is_the_time_of_the_last_try_in_the_handler() -> None:
 
 def test_error_without_a_message_is_told_by_its_type() -> None:
     with JobQueue(1, max_retries=0) as queue:
-        assert queue.run("a", do.fail_silently).items[0].error == "SilentError"
+        assert queue.run(["a"], do.fail_silently).items[0].error == "SilentError"
 
 
 def test_exception_keeps_its_own_cause_in_the_worker_s_traceback() -> None:
     with JobQueue(1, max_retries=0) as queue:
-        (item,) = queue.run("a", do.fail_with_cause).items
+        (item,) = queue.run(["a"], do.fail_with_cause).items
     assert isinstance(item.exception, ValueError)
     assert item.traceback is not None
     assert "KeyError: 'missing'" in item.traceback
@@ -487,13 +487,13 @@ def test_exception_keeps_its_own_cause_in_the_worker_s_traceback() -> None:
 )
 def test_proposed_alt_is_the_result_s_alt_text(result: Any) -> None:
     with JobQueue(1) as queue:
-        job = queue.run("ab", do.only("a", do.return_value(result), do.return_value({"other": 1})))
+        job = queue.run(["a", "b"], do.only("a", do.return_value(result), do.return_value({"other": 1})))
     assert [item.proposed_alt for item in job.items] == ["yes", None]
 
 
 def test_results_are_in_item_order_and_none_where_an_item_failed() -> None:
     with JobQueue(2, max_retries=0) as queue:
-        job = queue.run("abc", do.only("b", do.fail))
+        job = queue.run(list("abc"), do.only("b", do.fail))
     assert job.status is JobStatus.COMPLETED_WITH_ERRORS
     assert (job.completed, job.failed, job.total) == (2, 1, 3)
     assert job.results == ["a", None, "c"]
@@ -506,8 +506,8 @@ def test_failures_are_item_errors_with_the_item_and_the_failure_as_cause() -> No
         return item
 
     with JobQueue(2, max_retries=0) as queue:
-        job = queue.run("abc", fail_but_b)
-        well = queue.run("abc", do.succeed)
+        job = queue.run(list("abc"), fail_but_b)
+        well = queue.run(list("abc"), do.succeed)
     assert [failure.item.id for failure in job.failures] == [0, 2]
     for failure in job.failures:
         assert type(failure) is ItemError
@@ -674,7 +674,7 @@ def test_retry_failed_runs_the_failed_items_again_and_keeps_their_history(tmp_pa
     with JobQueue(1, retry=SOON) as queue:
         for name in ("job:started", "job:finished"):
             queue.on(name, lambda event, name=name: told.append(name))
-        queue.create_job("job", "abc", handle)
+        queue.create_job("job", list("abc"), handle)
         first = queue.start("job")
         job = first.result()
         assert (job.status, job.failed, job.items[1].attempts) == ("completed_with_errors", 1, 2)
@@ -700,7 +700,7 @@ def test_failed_falls_when_failed_items_are_run_again(tmp_path: Path) -> None:
         raise ValueError(item)
 
     with JobQueue(2, max_retries=0) as queue:
-        job = queue.run("ab", handle, id="job")
+        job = queue.run(["a", "b"], handle, id="job")
         assert job.failed == 2
         (tmp_path / "again").touch()
         run = queue.retry_failed("job")
@@ -716,7 +716,7 @@ def test_failed_falls_when_failed_items_are_run_again(tmp_path: Path) -> None:
 def test_retry_failed_refuses_jobs_that_have_not_ended_or_were_cancelled(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        queue.create_job("job", "a", do.block_until_told(gate))
+        queue.create_job("job", ["a"], do.block_until_told(gate))
         with pytest.raises(JobStateError, match="pending"):
             queue.retry_failed("job")
         run = queue.start("job")

@@ -125,7 +125,7 @@ def test_tries_that_failed_before_the_end_count_after_it(path: Path) -> None:
     patient = RetryPolicy(max_retries=3, base_delay=3600.0)
     with JobQueue(1, journal=path, retry=patient) as queue:
         recorder = Recorder(queue)
-        job = queue.create_job("job", "ab", do.only("b", do.fail))
+        job = queue.create_job("job", ["a", "b"], do.only("b", do.fail))
         queue.start("job")
         recorder.wait_for("item:retry")
         recorder.wait_for(JOB_PROGRESS)
@@ -133,7 +133,7 @@ def test_tries_that_failed_before_the_end_count_after_it(path: Path) -> None:
     assert job.items[1].attempts == 1
     with JobQueue(1, journal=path, retry=QUICK) as queue:
         recorder = Recorder(queue)
-        job = queue.create_job("job", "ab", do.only("b", do.fail))
+        job = queue.create_job("job", ["a", "b"], do.only("b", do.fail))
         assert (job.items[1].status, job.items[1].attempts) == (ItemStatus.PENDING, 1)
         queue.start("job").result()
     assert job.items[1].attempts == 3
@@ -305,7 +305,7 @@ def test_an_item_is_told_once_and_only_when_it_is_on_disk_whenever_somebody_begi
 
 def test_when_a_run_has_its_result_all_of_it_is_on_disk(path: Path) -> None:
     with JobQueue(1, journal=path) as queue:
-        queue.run("ab", do.succeed, id="job")
+        queue.run(["a", "b"], do.succeed, id="job")
         recorded = Reader(str(path)).find("job")
         assert recorded is not None
         assert (recorded.status, recorded.completed) == (JobStatus.COMPLETED, 2)
@@ -466,7 +466,7 @@ def test_other_code_is_a_warning_and_an_error_where_that_is_asked_for(
 def test_what_is_the_same_is_no_reason_for_a_warning(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
         with JobQueue(1, journal=path) as queue:
-            queue.run("x", do.succeed)
+            queue.run(["x"], do.succeed)
             assert queue.create_job("job", [{"id": "a", "n": 1}], do.succeed, strict=True).status is JobStatus.PENDING
     assert not logged(caplog)
 
@@ -482,10 +482,10 @@ def test_a_second_queue_is_refused_while_the_first_is_open(path: Path) -> None:
     with queue:
         with pytest.raises(JournalError, match="another queue"):
             JobQueue(1, journal=path)
-        assert queue.run("a", do.succeed).completed == 1
+        assert queue.run(["a"], do.succeed).completed == 1
     JobQueue(1, journal=path).close()
     with pytest.raises(QueueClosedError):
-        queue.create_job("job", "a", do.succeed)
+        queue.create_job("job", ["a"], do.succeed)
 
 
 def test_a_queue_that_nobody_holds_lets_go_of_its_journal(path: Path) -> None:
@@ -500,10 +500,10 @@ def test_a_queue_that_nobody_holds_lets_go_of_its_journal(path: Path) -> None:
 def test_jobs_of_the_journal_are_listed_loaded_and_cleared(path: Path) -> None:
     with JobQueue(1, journal=path, max_retries=0) as queue:
         old = queue.run(with_ids("a", "b"), do.only({"id": "b"}, do.fail), id="old")
-        queue.create_job("new", "xy", do.succeed)
+        queue.create_job("new", ["x", "y"], do.succeed)
         assert [job.id for job in queue.jobs()] == ["old", "new"]
     with JobQueue(1, journal=path) as queue:
-        queue.create_job("here", "a", do.succeed)
+        queue.create_job("here", ["a"], do.succeed)
         assert [(job.id, job.status, job.total) for job in queue.jobs()] == [
             ("old", JobStatus.COMPLETED_WITH_ERRORS, 2),
             ("new", JobStatus.PENDING, 2),
@@ -522,7 +522,7 @@ def test_jobs_of_the_journal_are_listed_loaded_and_cleared(path: Path) -> None:
         queue.clear_job("old")
         queue.clear_job("here")
         assert queue.get_job("old") is None
-        assert queue.create_job("old", "abc", do.succeed).total == 3
+        assert queue.create_job("old", list("abc"), do.succeed).total == 3
         with pytest.raises(JobNotFoundError):
             queue.clear_job("here")
     assert [job.id for job in queue.jobs()] == ["new", "old"]
@@ -532,7 +532,7 @@ def test_failed_items_run_again_from_the_journal_with_the_handler_that_is_in_the
     broken = tmp_path / "broken"
     broken.touch()
     with JobQueue(1, journal=path, max_retries=0) as queue:
-        queue.run("abc", lambda item: 1 / 0 if item == "b" and broken.exists() else item.upper(), id="job")
+        queue.run(list("abc"), lambda item: 1 / 0 if item == "b" and broken.exists() else item.upper(), id="job")
     broken.unlink()
     with JobQueue(1, journal=path, max_retries=0) as queue:
         recorder = Recorder(queue)
@@ -541,24 +541,24 @@ def test_failed_items_run_again_from_the_journal_with_the_handler_that_is_in_the
         assert (job.items[1].attempts, len(job.items[1].history)) == (1, 1)
         assert [progress.item.id for progress in recorder.of(JOB_PROGRESS)] == [1]
         with pytest.raises(JobExistsError):
-            queue.create_job("job", "abc", do.succeed)
+            queue.create_job("job", list("abc"), do.succeed)
     with JobQueue(1, journal=path) as queue:
         assert queue.load_job("job").results == ["A", "B", "C"]
-        queue.create_job("other", "ab", do.succeed)
+        queue.create_job("other", ["a", "b"], do.succeed)
     with JobQueue(1, journal=path) as queue, pytest.raises(JobStateError, match="create_job"):
         queue.retry_failed("other")
 
 
 def test_failed_items_of_a_job_that_goes_on_are_run_again_where_that_is_asked_for(path: Path) -> None:
     with JobQueue(1, journal=path, max_retries=0) as queue:
-        queue.run("ab", do.only("b", do.fail), id="job")
+        queue.run(["a", "b"], do.only("b", do.fail), id="job")
     ends: list[tuple[Any, JobStatus, int]] = [
         (do.fail, JobStatus.COMPLETED_WITH_ERRORS, 2),
         (do.succeed, JobStatus.COMPLETED, 2),
     ]
     for handler, status, tries in ends:
         with JobQueue(1, journal=path, max_retries=0) as queue:
-            queue.create_job("job", "ab", handler)
+            queue.create_job("job", ["a", "b"], handler)
             job = queue.retry_failed("job").result()
             assert (job.status, job.items[1].attempts, len(job.items[1].history)) == (status, 1, tries)
 
@@ -679,14 +679,14 @@ def test_a_full_disk_pauses_the_job_and_room_lets_it_go_on(
         with pytest.raises(JournalError, match="room on the disk"):
             queue.resume("job")
         with pytest.raises(JournalError, match="room on the disk"):
-            queue.create_job("more", "a", do.succeed)
+            queue.create_job("more", ["a"], do.succeed)
         assert queue.get_job("more") is None
         make_room()
         recorder.wait_for(JOB_RESUMED)
         assert run.result(60).completed == 150
         recorder.wait_for(JOB_FINISHED)
         recorder.check(job)
-        assert queue.run("a", do.succeed, id="more").completed == 1
+        assert queue.run(["a"], do.succeed, id="more").completed == 1
     assert len(calls.arrived()) == 150
     assert sum("paused" in text for text in logged(caplog)) == 1
     with JobQueue(1, journal=path) as queue:
@@ -713,8 +713,8 @@ def test_closing_with_a_full_disk_ends_and_tells_what_is_lost(path: Path) -> Non
 def test_killing_a_queue_whose_disk_has_just_failed_resolves_its_runs(path: Path, tmp_path: Path) -> None:
     waiting = gate(tmp_path, "waiting")
     queue = JobQueue(2, journal=path)
-    bystander = queue.run("ab", do.succeed, id="bystander")
-    queue.create_job("job", "a", do.block_until_told(waiting))
+    bystander = queue.run(["a", "b"], do.succeed, id="bystander")
+    queue.create_job("job", ["a"], do.block_until_told(waiting))
     run = queue.start("job")
     waiting.wait_for("a")
 
@@ -730,20 +730,20 @@ def test_killing_a_queue_whose_disk_has_just_failed_resolves_its_runs(path: Path
 
 def test_damage_costs_the_items_of_the_row_which_run_again(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with JobQueue(1, journal=path) as queue:
-        queue.run("ab", do.succeed, id="job")
-        queue.run("ab", do.succeed, id="bystander")
+        queue.run(["a", "b"], do.succeed, id="job")
+        queue.run(["a", "b"], do.succeed, id="bystander")
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE chunks SET body = substr(body, 1, length(body) - 1) WHERE job = 1")
     connection.close()
     with JobQueue(1, journal=path) as queue:
         assert [item.status for item in queue.load_job("job").items] == [ItemStatus.PENDING] * 2
-        job = queue.create_job("job", "ab", do.succeed)
+        job = queue.create_job("job", ["a", "b"], do.succeed)
         assert (job.status, job.completed) == (JobStatus.PENDING, 0)
         assert queue.start("job").result(60).results == ["a", "b"]
         assert queue.load_job("bystander").completed == 2
     assert len(logged(caplog)) == 2
     with JobQueue(1, journal=path) as queue:
-        assert queue.create_job("job", "ab", do.succeed).results == ["a", "b"]
+        assert queue.create_job("job", ["a", "b"], do.succeed).results == ["a", "b"]
     assert len(logged(caplog)) == 2
     path.write_bytes(os.urandom(10_000))
     with pytest.raises(JournalError, match="another kind"):

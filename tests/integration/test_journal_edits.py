@@ -282,7 +282,7 @@ def test_failed_items_run_again_with_their_history_where_that_is_said(tmp_path: 
     failing = do.only("b", do.fail_with(ValueError("no")), do.succeed)
     for redo, tries in ((None, 1), (None, 1), ("failed", 2), ("failed", 3)):
         with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
-            job = queue.run("ab", failing, id="job", redo=redo)
+            job = queue.run(["a", "b"], failing, id="job", redo=redo)
             assert (job.completed, job.failed) == (1, 1)
             assert len(job.items[1].history) == tries
             assert len(queue.load_job("job").items[1].history) == tries
@@ -292,20 +292,20 @@ def test_a_plan_says_what_would_run_and_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     failing = do.only("b", do.fail_with(ValueError("no")), do.succeed)
     with JobQueue(1) as queue:
-        assert queue.plan_job("job", "abc", failing) == JobPlan(new=(0, 1, 2), to_run=3)
+        assert queue.plan_job("job", list("abc"), failing) == JobPlan(new=(0, 1, 2), to_run=3)
     with JobQueue(1, journal=path, max_retries=0) as queue:
-        assert queue.plan_job("job", "abc", failing, update=True) == JobPlan(new=(0, 1, 2), to_run=3)
+        assert queue.plan_job("job", list("abc"), failing, update=True) == JobPlan(new=(0, 1, 2), to_run=3)
         assert queue.jobs() == []
-        queue.run("abc", failing, id="job")
+        queue.run(list("abc"), failing, id="job")
         queue.create_job("ids", [{"id": "a", "n": 1}, {"id": "b", "n": 1}], failing)
     before = path.read_bytes()
     with JobQueue(1, journal=path) as queue:
-        plan = queue.plan_job("job", "xba", failing)
+        plan = queue.plan_job("job", list("xba"), failing)
         assert plan == JobPlan(same=(1, 2), new=(0,), gone=("c",), failed=(1,), to_run=1)
         assert str(plan) == "2 same, 0 changed, 1 new, 1 gone, 1 failed; 1 to run"
-        assert queue.plan_job("job", "xba", failing, redo="failed").to_run == 2
-        assert queue.plan_job("job", "ba", do.succeed).code_changed
-        assert queue.plan_job("job", "ba", failing, version="2").changed == (0, 1)
+        assert queue.plan_job("job", list("xba"), failing, redo="failed").to_run == 2
+        assert queue.plan_job("job", ["b", "a"], do.succeed).code_changed
+        assert queue.plan_job("job", ["b", "a"], failing, version="2").changed == (0, 1)
         plan = queue.plan_job("ids", [{"id": "a", "n": 2}, {"id": "c", "n": 1}], failing)
         assert plan == JobPlan(changed=("a",), new=("c",), gone=("b",), to_run=2)
     assert len(path.read_bytes()) == len(before)

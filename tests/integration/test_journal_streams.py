@@ -247,7 +247,7 @@ def test_an_infinite_input_is_broken_off_and_goes_on(
 def test_the_end_of_the_loop_and_close_leave_the_journal_to_others(path: Path, calls: Calls) -> None:
     assert len([*once(calls, range(3), journal=path)]) == 3
     with JobQueue(1, journal=path) as queue:
-        assert queue.run("ab", do.succeed, id="bystander").completed == 2
+        assert queue.run(["a", "b"], do.succeed, id="bystander").completed == 2
     with contextlib.closing(once(calls, itertools.count(), journal=path)) as results:
         assert next(results) == "result of 0"
         with pytest.raises(JournalError, match="another queue of this process has open"):
@@ -496,7 +496,7 @@ def test_an_item_that_can_not_be_known_again_is_refused_in_its_place(
 
 def test_a_list_and_a_stream_do_not_take_each_others_place(path: Path) -> None:
     with JobQueue(1, journal=path) as queue:
-        queue.run("ab", do.succeed, id="list")
+        queue.run(["a", "b"], do.succeed, id="list")
     with pytest.raises(JournalMismatchError, match="expected a stream, got a job with a list"):
         mpqueue.imap(do.succeed, "ab", journal=path, job_id="list")
     with pytest.raises(TypeError, match="job_id"):
@@ -628,7 +628,7 @@ def test_all_of_a_stream_is_kept_looked_at_pruned_and_cleared(
     assert main(["retry", str(path)]) != 0
     assert "got a stream" in capsys.readouterr().err
     with JobQueue(1, journal=path) as queue:
-        queue.run("a", do.succeed, id="bystander")
+        queue.run(["a"], do.succeed, id="bystander")
         assert queue.prune(older_than=3600).jobs == 0
         queue.clear_job("job")
         assert not folder_of(str(path)).exists() or not [*folder_of(str(path)).iterdir()]

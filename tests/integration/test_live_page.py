@@ -51,7 +51,7 @@ def invert(item: Any) -> dict[str, str]:
 def test_a_job_is_told_from_its_start_to_its_end(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with page.stream() as stream:
-        queue.create_job("job", "abc", do.block_until_told(gate), chunksize=1)
+        queue.create_job("job", list("abc"), do.block_until_told(gate), chunksize=1)
         stream.listen_until(lambda: stream.statuses("job") == ["pending"] * 3)
         queue.start("job")
         stream.listen_until(lambda: stream.statuses("job") == ["processing", "processing", "pending"])
@@ -119,7 +119,7 @@ def test_a_second_viewer_sees_the_same(queue: JobQueue, page: Visitor) -> None:
 
 
 def test_an_item_that_waits_for_its_next_try_is_told_with_its_error(queue: JobQueue, page: Visitor) -> None:
-    queue.create_job("job", "abc", fail_on_b, retry=RetryPolicy(1, base_delay=300.0))
+    queue.create_job("job", list("abc"), fail_on_b, retry=RetryPolicy(1, base_delay=300.0))
     with page.stream() as stream:
         queue.start("job")
         stream.listen_until(lambda: stream.statuses("job") == ["completed", "retry", "completed"])
@@ -129,7 +129,7 @@ def test_an_item_that_waits_for_its_next_try_is_told_with_its_error(queue: JobQu
 
 
 def test_failures_retries_and_what_a_worker_is_at(queue: JobQueue, page: Visitor) -> None:
-    queue.create_job("job", "abc", fail_on_b, retry=RetryPolicy(1, base_delay=0.0))
+    queue.create_job("job", list("abc"), fail_on_b, retry=RetryPolicy(1, base_delay=0.0))
     with page.stream() as stream:
         queue.start("job")
         stream.listen_until(lambda: stream.statuses("job") == ["completed", "failed", "completed"])
@@ -150,7 +150,7 @@ def test_an_error_that_changes_between_two_looks_is_told(queue: JobQueue, page: 
             file.write("x")
         raise ValueError(f"time {len((tmp_path / 'count').read_text())}")
 
-    queue.run("a", fail_differently, id="job")
+    queue.run(["a"], fail_differently, id="job")
     with page.stream() as stream:
         stream.listen_until(lambda: stream.items.get("job", {}).get(0, {}).get("error") == "time 1")
         queue.retry_failed("job").result()
@@ -158,11 +158,11 @@ def test_an_error_that_changes_between_two_looks_is_told(queue: JobQueue, page: 
 
 
 def test_a_job_that_is_cleared_goes_and_its_id_may_come_again(queue: JobQueue, page: Visitor) -> None:
-    queue.run("ab", do.succeed, id="job")
+    queue.run(["a", "b"], do.succeed, id="job")
     with page.stream() as stream:
         stream.listen_until(lambda: len(stream.items.get("job", ())) == 2)
         queue.clear_job("job")
-        queue.create_job("job", "xyz", do.succeed)
+        queue.create_job("job", list("xyz"), do.succeed)
         stream.listen_until(lambda: stream.statuses("job") == ["pending"] * 3)
     assert "job:gone" in stream.names
 
@@ -189,7 +189,7 @@ def test_an_item_is_told_with_all_that_is_known_of_it(queue: JobQueue, page: Vis
         print("I am", item)
         return fail_on_b(item)
 
-    job = queue.run("abc", speak_and_fail, id="job", capture_output=True)
+    job = queue.run(list("abc"), speak_and_fail, id="job", capture_output=True)
     state = page.get("jobs")[0]
     failed = page.get(f"jobs/{state['number']}/items/1")
     assert (failed["status"], failed["error"], failed["attempts"]) == ("failed", "ValueError: not b", 1)
@@ -227,7 +227,7 @@ def test_the_picture_in_a_result_is_shown(queue: JobQueue, page: Visitor, caplog
 def test_a_job_is_paused_resumed_and_cancelled(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     run = queue.start(queue.create_job("job", range(10), do.block_until_told(gate), chunksize=1).id)
-    bystander = queue.create_job("bystander", "xy", do.succeed)
+    bystander = queue.create_job("bystander", ["x", "y"], do.succeed)
     gate.wait_for(0, 1)
     job = page.get("jobs")[0]["number"]
     assert page.post(f"jobs/{job}/pause").status == 200
@@ -241,7 +241,7 @@ def test_a_job_is_paused_resumed_and_cancelled(queue: JobQueue, page: Visitor, t
 
 
 def test_failed_items_run_again(queue: JobQueue, page: Visitor) -> None:
-    job = queue.run("abc", fail_on_b, id="job")
+    job = queue.run(list("abc"), fail_on_b, id="job")
     state = page.get("jobs")[0]
     assert page.post(f"jobs/{state['number']}/retry-failed").status == 200
     wait_until(lambda: job.status is JobStatus.COMPLETED_WITH_ERRORS and len(job.items[1].history) == 2)
@@ -252,7 +252,7 @@ def test_failed_items_run_again(queue: JobQueue, page: Visitor) -> None:
     ("action", "status"), [("pause", 409), ("resume", 409), ("explode", 404), ("retry-failed", 409)]
 )
 def test_what_can_not_be_done_is_said(queue: JobQueue, page: Visitor, action: str, status: int) -> None:
-    job = queue.create_job("job", "ab", do.succeed)
+    job = queue.create_job("job", ["a", "b"], do.succeed)
     answer = page.post(f"jobs/{page.get('jobs')[0]['number']}/{action}")
     assert answer.status == status
     assert answer.json["error"]
@@ -261,7 +261,7 @@ def test_what_can_not_be_done_is_said(queue: JobQueue, page: Visitor, action: st
 
 
 def test_workers_come_and_go(queue: JobQueue, page: Visitor) -> None:
-    queue.run("ab", do.succeed)
+    queue.run(["a", "b"], do.succeed)
     assert page.post("workers", concurrency=3).status == 200
     assert queue.concurrency == 3
     for wrong in (0, -1, 1.5, "2", True, None, 10**9):
@@ -308,7 +308,7 @@ def test_closing_in_other_ways_closes_the_page_too(kwargs: Any, tmp_path: Path) 
     gate = Gate(tmp_path)
     queue = JobQueue(1)
     visitor = visit(queue.serve().url)
-    queue.start(queue.create_job("job", "ab", do.block_until_told(gate), chunksize=1).id)
+    queue.start(queue.create_job("job", ["a", "b"], do.block_until_told(gate), chunksize=1).id)
     gate.wait_for("a")
     with visitor.stream() as stream:
         queue.close(**kwargs)
@@ -326,14 +326,14 @@ def test_a_page_can_be_closed_alone_and_another_opened(queue: JobQueue) -> None:
     with pytest.raises(ConnectionRefusedError):
         address.ask("jobs")
     assert "closed" in repr(page)
-    assert queue.run("ab", do.succeed).results == ["a", "b"]
+    assert queue.run(["a", "b"], do.succeed).results == ["a", "b"]
     assert visit(queue.serve().url).get("jobs")[0]["completed"] == 2
 
 
 def test_a_page_does_not_keep_its_queue_alive() -> None:
     queue = JobQueue(1)
     page = queue.serve()
-    queue.run("a", do.succeed)
+    queue.run(["a"], do.succeed)
     gone = weakref.ref(queue)
     del queue
     gc.collect()

@@ -29,7 +29,7 @@ PATHS = [
 @pytest.fixture(scope="module")
 def job() -> Iterator[tuple[Job, str]]:
     with JobQueue(1) as queue:
-        queue.create_job("bystander", "", do.succeed)
+        queue.create_job("bystander", [], do.succeed)
         queue.cancel("bystander")  # starts the queue's threads
         queue.clear_job("bystander")
         job = queue.create_job("secret-job", ["secret-item"], do.succeed)

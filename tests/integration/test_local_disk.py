@@ -50,7 +50,7 @@ def test_a_journal_on_a_shared_file_system_is_refused_and_read(
 ) -> None:
     path, other = tmp_path / "run.db", tmp_path / "other.db"
     with JobQueue(1, journal=path) as queue:
-        queue.run("ab", do.succeed, id="job")
+        queue.run(["a", "b"], do.succeed, id="job")
     home = FileSystem("nfs4", "server:/home", "/home")
     monkeypatch.setattr(local_disk, "file_system_of", lambda _: home)
     before = path.read_bytes()

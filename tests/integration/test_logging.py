@@ -97,7 +97,7 @@ def test_levels_are_those_of_this_process(heard: Heard) -> None:
     logging.getLogger("mine.talkative").setLevel(logging.DEBUG)
     try:
         with JobQueue(1) as queue:
-            queue.run("a", handle)
+            queue.run(["a"], handle)
     finally:
         logging.getLogger("mine.talkative").setLevel(logging.NOTSET)
     assert heard.texts == ["loud", "after all"]
@@ -110,7 +110,7 @@ def test_a_worker_that_sets_its_own_levels_tells_no_more_than_this_process_wants
 
     logging.getLogger("mine").setLevel(logging.ERROR)
     with JobQueue(1) as queue:
-        assert queue.run("ab", handle).completed == 2
+        assert queue.run(["a", "b"], handle).completed == 2
     assert heard.texts == []
 
 
@@ -130,7 +130,7 @@ def test_tracebacks_extras_and_stacks_come_along(heard: Heard) -> None:
             logging.getLogger("mine").exception("it failed: %s", Strange(), extra=extra, stack_info=True)
 
     with JobQueue(1) as queue:
-        assert queue.run("a", handle).failures == []
+        assert queue.run(["a"], handle).failures == []
     (record,) = heard.records
     assert record.getMessage() == "it failed: <strange>"
     assert (record.request, record.strange) == ({"id": 7, "tags": ["x"]}, "<strange>")
@@ -147,7 +147,7 @@ def test_a_record_that_can_t_be_written_fails_no_item(heard: Heard) -> None:
         return item
 
     with JobQueue(1) as queue:
-        assert queue.run("ab", handle).results == ["a", "b"]
+        assert queue.run(["a", "b"], handle).results == ["a", "b"]
     assert heard.texts == []
 
 
@@ -156,7 +156,7 @@ def test_warnings_become_records_of_py_warnings(heard: Heard) -> None:
         warnings.warn("beware", UserWarning, stacklevel=1)
 
     with JobQueue(1) as queue:
-        queue.run("a", handle, id="job")
+        queue.run(["a"], handle, id="job")
     (record,) = heard.records
     assert (record.name, record.levelname, record.mpqueue_item) == ("py.warnings", "WARNING", 0)
     assert "UserWarning: beware" in record.getMessage()
@@ -170,8 +170,8 @@ def test_setup_and_its_end_tell_the_job_and_no_item(heard: Heard) -> None:
         logging.getLogger("mine").info("unloading")
 
     with JobQueue(1) as queue:
-        queue.run("a", lambda item, state: log(item), setup=setup, id="job")
-        queue.run("b", do.succeed, id="other")
+        queue.run(["a"], lambda item, state: log(item), setup=setup, id="job")
+        queue.run(["b"], do.succeed, id="other")
     told = [(record.getMessage(), record.mpqueue_job, record.mpqueue_item) for record in heard.records]
     assert told == [("loading", "job", None), ("at a", "job", 0), ("unloading", "job", None)]
 
@@ -182,7 +182,7 @@ def test_a_setup_that_fails_has_told_before(heard: Heard) -> None:
         raise ValueError
 
     with JobQueue(1, max_retries=0) as queue:
-        queue.run("a", lambda item, state: item, setup=setup)
+        queue.run(["a"], lambda item, state: item, setup=setup)
     assert heard.texts == ["loading"]
 
 
@@ -195,7 +195,7 @@ def test_what_a_long_item_logs_comes_while_it_runs(heard: Heard, tmp_path: Path)
         gate.pass_through(item)
 
     with JobQueue(1) as queue:
-        queue.create_job("job", "a", handle)
+        queue.create_job("job", ["a"], handle)
         run = queue.start("job")
         wait_until(lambda: heard.texts == ["step 0", "step 1", "step 2"])
         assert not run.done()
@@ -213,7 +213,7 @@ def test_what_was_logged_before_a_crash_comes(heard: Heard, die: Any) -> None:
         return item
 
     with JobQueue(1, max_retries=0) as queue:
-        job = queue.run("abc", handle, chunksize=1)
+        job = queue.run(list("abc"), handle, chunksize=1)
     assert [item.status for item in job.items] == ["completed", "failed", "completed"]
     assert [text for text in heard.texts if text == "at b"] == ["at b"]
 
@@ -228,8 +228,8 @@ def test_what_was_logged_before_a_timeout_or_a_kill_comes(heard: Heard, tmp_path
         return do.hang_sleep(item)  # type: ignore[no-any-return]
 
     with JobQueue(1, max_retries=0) as queue:
-        queue.run("a", handle, id="times out", timeout=0.5)
-        queue.create_job("is killed", "b", handle)
+        queue.run(["a"], handle, id="times out", timeout=0.5)
+        queue.create_job("is killed", ["b"], handle)
         run = queue.start("is killed")
         gate.wait_for("b")
         run._kill()
@@ -255,7 +255,7 @@ def test_threads_and_coroutines_of_handlers_are_heard(heard: Heard) -> None:
         await asyncio.to_thread(log, f"thread {item}")
 
     with JobQueue(1) as queue:
-        queue.run("ab", handle)
+        queue.run(["a", "b"], handle)
     assert [(record.mpqueue_item, record.getMessage()) for record in heard.records] == [
         (0, "at coroutine a"),
         (0, "at thread a"),
@@ -273,7 +273,7 @@ def test_a_process_that_a_handler_forks_logs_as_any_process(heard: Heard) -> Non
         return process.exitcode
 
     with JobQueue(1) as queue:
-        assert queue.run("a", handle).results == [0]
+        assert queue.run(["a"], handle).results == [0]
     assert heard.texts == ["at a"]
 
 
@@ -281,7 +281,7 @@ def test_records_come_before_the_events_of_their_items(heard: Heard) -> None:
     told: list[tuple[int, int]] = []
     with JobQueue(1) as queue:
         queue.on("job:progress", lambda progress: told.append((progress.completed, len(heard.records))))
-        queue.run("abc", log, chunksize=1)
+        queue.run(list("abc"), log, chunksize=1)
     assert [at for at, count in told if count < at] == []
 
 
@@ -295,7 +295,7 @@ def test_more_records_than_anybody_reads_are_counted_and_dropped(
         return item
 
     with JobQueue(1) as queue:
-        assert queue.run("a", handle).results == ["a"]
+        assert queue.run(["a"], handle).results == ["a"]
     dropped = [record for record in caplog.records if "were dropped" in record.getMessage()]
     count = sum(int(record.getMessage().split()[0]) for record in dropped)
     assert len(heard.records) + count == 100_000
@@ -310,7 +310,7 @@ def test_a_handler_that_raises_here_harms_nothing(heard: Heard, monkeypatch: pyt
     logging.getLogger("mine").addHandler(broken)
     try:
         with JobQueue(1) as queue:
-            assert queue.run("ab", log).results == ["a", "b"]
+            assert queue.run(["a", "b"], log).results == ["a", "b"]
     finally:
         logging.getLogger("mine").removeHandler(broken)
 
@@ -344,7 +344,7 @@ def test_a_job_inside_a_job_tells_through_both(heard: Heard) -> None:
         return mpqueue.map(log, [f"{item}1", f"{item}2"], concurrency=1)
 
     with JobQueue(1) as queue:
-        assert queue.run("a", outer).results == [["a1", "a2"]]
+        assert queue.run(["a"], outer).results == [["a1", "a2"]]
     assert heard.texts == ["at a1", "at a2"]
 
 
@@ -359,7 +359,7 @@ def test_without_any_configuration_a_warning_is_on_stderr_and_an_info_is_not(tmp
             return item
 
         with mpqueue.JobQueue(1) as queue:
-            print(queue.run("a", handle).results)
+            print(queue.run(list("a"), handle).results)
     """
     done = run_program(tmp_path, body)
     assert (done.stdout, done.stderr) == ("['a']\n", "warning a\n")

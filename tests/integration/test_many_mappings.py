@@ -57,7 +57,7 @@ def test_results_beyond_the_number_of_mappings_that_are_left_all_arrive(tmp_path
             assert all((result == number).all() for number, result in enumerate(job.results))
             job.results[0][:] = 1  # they are ours to change
             check_that_much_is_left()
-            assert queue.run("bystander", str.upper).results == list("BYSTANDER")
+            assert queue.run(list("bystander"), str.upper).results == list("BYSTANDER")
     """,
     )
 

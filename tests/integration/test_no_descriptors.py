@@ -96,7 +96,7 @@ def test_nobody_is_taken_for_an_orphan_whose_parent_can_not_be_looked_at(monkeyp
 
 def test_where_no_descriptor_is_left_to_look_with_nobody_is_killed_and_nothing_raised() -> None:
     with JobQueue(1) as queue:
-        queue.run("a", do.succeed)
+        queue.run(["a"], do.succeed)
         (pid,) = workers_of(queue)
         with no_descriptor_left():
             strays.kill_strays(strays.cookie())

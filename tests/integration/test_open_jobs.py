@@ -180,12 +180,12 @@ def test_backpressure_waits_or_refuses(tmp_path: Path) -> None:
     with JobQueue(1) as queue:
         job = queue.create_job("j", handler=do.block_until_told(gate), open=True, max_waiting=3, chunksize=1)
         with pytest.raises(JobFullError, match=r"expected at most 3 items, .* got 4; none was added; start it first"):
-            queue.add_items("j", "abcd")
+            queue.add_items("j", list("abcd"))
         run = queue.start("j")
-        queue.add_items("j", "abc")
+        queue.add_items("j", list("abc"))
         gate.wait_for("a")
         with pytest.raises(JobFullError, match="none was added; wait=True waits for room"):
-            queue.add_items("j", "wxyz", wait=False)
+            queue.add_items("j", list("wxyz"), wait=False)
         adder = threading.Thread(target=queue.add_items, args=("j", [f"more {n}" for n in range(10)]))
         adder.start()
         wait_until(lambda: job.total > 3)
@@ -206,7 +206,7 @@ def test_who_waits_for_room_hears_that_there_will_be_none(end: str, tmp_path: Pa
 
         def add() -> None:
             try:
-                queue.add_items("j", "abcdefgh")
+                queue.add_items("j", list("abcdefgh"))
             except (JobStateError, QueueClosedError) as error:
                 raised.append(error)
 

@@ -380,7 +380,7 @@ def test_what_an_open_job_has_not_is_refused_and_nothing_is_changed(path: Path, 
             queue.create_job("j", [{"id": threading.Lock()}], calls, open=True)
     assert path.read_bytes() == before
     with JobQueue(1, journal=path) as queue:
-        queue.run("ab", do.succeed, id="list")
+        queue.run(["a", "b"], do.succeed, id="list")
     list_instead = pytest.raises(JournalMismatchError, match="expected an open one, got a job with a list")
     with JobQueue(1, journal=path) as queue, list_instead:
         queue.create_job("list", ["a"], do.succeed, open=True)
@@ -446,7 +446,7 @@ def test_damaged_items_are_refused_and_damaged_ends_run_again(path: Path, calls:
                 JournalError, match="items of an open job: expected it as it was written, got something"
             ):
                 look()
-        queue.run("a", do.succeed, id="bystander")
+        queue.run(["a"], do.succeed, id="bystander")
     assert finish(path, calls, [3, 1], redo="all").total == 6
 
 

@@ -98,7 +98,7 @@ def test_pause_reaches_a_worker_in_the_middle_of_a_chunk(tmp_path: Path) -> None
         queue.pause("job")
         gate.open()
         # The rest of the chunk came back unstarted, so the only worker is free.
-        assert queue.run("x", do.succeed).results == ["x"]
+        assert queue.run(["x"], do.succeed).results == ["x"]
         assert job.completed < 50
         assert job.items[-1].status is ItemStatus.PENDING
         assert job.items[-1].attempts == 0
@@ -120,7 +120,7 @@ def test_paused_job_keeps_due_retries_waiting(tmp_path: Path) -> None:
 
     with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
         recorder = Recorder(queue)
-        queue.create_job("job", "a", handle)
+        queue.create_job("job", ["a"], handle)
         run = queue.start("job")
         gate.wait_for("a")
         queue.pause("job")
@@ -137,7 +137,7 @@ def test_paused_job_with_nothing_left_finishes(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
         recorder = Recorder(queue)
-        queue.create_job("job", "a", do.block_until_told(gate))
+        queue.create_job("job", ["a"], do.block_until_told(gate))
         run = queue.start("job")
         gate.wait_for("a")
         queue.pause("job")
@@ -151,7 +151,7 @@ def test_pause_and_resume_do_nothing_the_second_time(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
         recorder = Recorder(queue)
-        queue.create_job("job", "ab", do.block_until_told(gate))
+        queue.create_job("job", ["a", "b"], do.block_until_told(gate))
         run = queue.start("job")
         queue.resume("job")
         queue.pause("job")
@@ -166,7 +166,7 @@ def test_pause_and_resume_do_nothing_the_second_time(tmp_path: Path) -> None:
 
 def test_pause_and_resume_refuse_pending_and_finished_jobs() -> None:
     with JobQueue(1) as queue:
-        queue.create_job("job", "a", do.succeed)
+        queue.create_job("job", ["a"], do.succeed)
         with pytest.raises(JobStateError, match="expected a running job to pause, got one that is pending"):
             queue.pause("job")
         with pytest.raises(JobStateError, match="expected a paused job to resume, got one that is pending"):
@@ -192,7 +192,7 @@ def test_pause_is_seen_by_current_item(tmp_path: Path) -> None:
         return f"{before} and {me.paused}"
 
     with JobQueue(1) as queue:
-        queue.create_job("job", "a", handle)
+        queue.create_job("job", ["a"], handle)
         run = queue.start("job")
         gate.wait_for("begun")
         queue.pause("job")
@@ -266,7 +266,7 @@ def test_cancel_is_seen_by_current_item_which_may_stop_early(tmp_path: Path) -> 
 
     with JobQueue(1) as queue:
         recorder = Recorder(queue)
-        queue.create_job("job", "ab", handle)
+        queue.create_job("job", ["a", "b"], handle)
         run = queue.start("job")
         gate.wait_for("begun")
         queue.cancel("job")
@@ -294,7 +294,7 @@ def test_cancel_with_kill_ends_active_items_at_once(tmp_path: Path) -> None:
 def test_cancel_with_kill_after_a_cancel_without_ends_what_still_runs(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        queue.create_job("job", "a", do.announce(gate, do.hang_sleep))
+        queue.create_job("job", ["a"], do.announce(gate, do.hang_sleep))
         run = queue.start("job")
         gate.wait_for("a")
         queue.cancel("job")
@@ -308,7 +308,7 @@ def test_cancel_with_kill_spares_other_jobs(tmp_path: Path) -> None:
         queue.create_job("other", ["x"], do.block_until_told(gate))
         other = queue.start("other")
         gate.wait_for("x")
-        queue.create_job("job", "ab", do.announce(gate, do.hang_sleep))
+        queue.create_job("job", ["a", "b"], do.announce(gate, do.hang_sleep))
         run = queue.start("job")
         gate.wait_for("a")
         queue.cancel("job", kill=True)
@@ -321,7 +321,7 @@ def test_cancel_with_kill_spares_other_jobs(tmp_path: Path) -> None:
 def test_cancel_of_a_pending_job_is_immediate_and_tells_only_that_it_finished() -> None:
     with JobQueue(1) as queue:
         recorder = Recorder(queue)
-        job = queue.create_job("job", "ab", do.succeed)
+        job = queue.create_job("job", ["a", "b"], do.succeed)
         queue.cancel("job")
         assert (job.status, job.cancelled) == ("cancelled", True)
         (finished,) = recorder.wait_for(JOB_FINISHED)
@@ -329,14 +329,14 @@ def test_cancel_of_a_pending_job_is_immediate_and_tells_only_that_it_finished() 
         with pytest.raises(JobStateError, match="cancelled"):
             queue.start("job")
         queue.cancel("job")
-        assert queue.run("x", do.succeed).results == ["x"]
+        assert queue.run(["x"], do.succeed).results == ["x"]
     assert recorder.names("job") == [JOB_FINISHED]
 
 
 def test_cancel_leaves_a_finished_job_as_it_is() -> None:
     with JobQueue(1) as queue:
         recorder = Recorder(queue)
-        job = queue.run("a", do.succeed, id="job")
+        job = queue.run(["a"], do.succeed, id="job")
         queue.cancel("job")
         assert (job.status, job.cancelled) == ("completed", False)
     assert recorder.names("job").count(JOB_FINISHED) == 1
@@ -345,7 +345,7 @@ def test_cancel_leaves_a_finished_job_as_it_is() -> None:
 def test_cancel_clears_paused(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        job = queue.create_job("job", "ab", do.block_until_told(gate), chunksize=1)
+        job = queue.create_job("job", ["a", "b"], do.block_until_told(gate), chunksize=1)
         run = queue.start("job")
         gate.wait_for("a")
         queue.pause("job")
@@ -360,7 +360,7 @@ def test_paused_job_without_active_items_is_cancelled_at_once(tmp_path: Path) ->
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
         recorder = Recorder(queue)
-        queue.create_job("job", "ab", do.block_until_told(gate), chunksize=1)
+        queue.create_job("job", ["a", "b"], do.block_until_told(gate), chunksize=1)
         run = queue.start("job")
         gate.wait_for("a")
         queue.pause("job")
@@ -375,7 +375,7 @@ def test_paused_job_without_active_items_is_cancelled_at_once(tmp_path: Path) ->
 def test_job_that_is_being_cancelled_refuses_pause(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        queue.create_job("job", "a", do.block_until_told(gate))
+        queue.create_job("job", ["a"], do.block_until_told(gate))
         run = queue.start("job")
         gate.wait_for("a")
         queue.cancel("job")
@@ -388,7 +388,7 @@ def test_job_that_is_being_cancelled_refuses_pause(tmp_path: Path) -> None:
 def test_items_that_wait_for_a_retry_end_pending_when_cancelled() -> None:
     with JobQueue(1, retry=RetryPolicy(3, base_delay=300)) as queue:
         recorder = Recorder(queue)
-        queue.create_job("job", "ab", do.only("a", do.fail))
+        queue.create_job("job", ["a", "b"], do.only("a", do.fail))
         run = queue.start("job")
         recorder.wait_for("item:retry")
         recorder.wait_for(JOB_PROGRESS)
@@ -402,7 +402,7 @@ def test_item_whose_last_try_fails_while_cancelled_has_failed(tmp_path: Path) ->
     gate = Gate(tmp_path)
     with JobQueue(1, max_retries=0) as queue:
         recorder = Recorder(queue)
-        queue.create_job("job", "ab", do.block_until_told(gate, do.fail), chunksize=1)
+        queue.create_job("job", ["a", "b"], do.block_until_told(gate, do.fail), chunksize=1)
         run = queue.start("job")
         gate.wait_for("a")
         queue.cancel("job")
@@ -416,21 +416,21 @@ def test_item_whose_last_try_fails_while_cancelled_has_failed(tmp_path: Path) ->
 def test_worker_that_dies_while_its_job_is_cancelled_ends_the_job(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        queue.create_job("job", "ab", do.block_until_told(gate, do.kill_self))
+        queue.create_job("job", ["a", "b"], do.block_until_told(gate, do.kill_self))
         run = queue.start("job")
         gate.wait_for("a")
         queue.cancel("job")
         gate.open()
         assert run.result(30).status is JobStatus.CANCELLED
-        assert queue.run("x", do.succeed).results == ["x"]
+        assert queue.run(["x"], do.succeed).results == ["x"]
 
 
 def test_cancelled_job_may_be_cleared_and_its_id_used_again() -> None:
     with JobQueue(1) as queue:
-        queue.create_job("job", "ab", do.succeed)
+        queue.create_job("job", ["a", "b"], do.succeed)
         queue.cancel("job")
         queue.clear_job("job")
-        assert queue.run("ab", do.succeed, id="job").completed == 2
+        assert queue.run(["a", "b"], do.succeed, id="job").completed == 2
 
 
 @pytest.mark.parametrize("moment", range(5))

@@ -37,7 +37,7 @@ def test_the_last_state_is_told_before_the_run_resolves_whatever_the_chunks(chun
 def test_retries_and_failures_are_counted() -> None:
     heard: list[Progress] = []
     with JobQueue(2, retry=AT_ONCE) as queue:
-        job = queue.run("abc", do.only("b", do.fail), progress=heard.append)
+        job = queue.run(list("abc"), do.only("b", do.fail), progress=heard.append)
     assert (heard[-1].completed, heard[-1].failed, heard[-1].retries, job.retries) == (2, 1, 3, 3)
 
 
@@ -49,7 +49,7 @@ def test_a_second_run_of_failed_items_begins_where_the_first_ended(tmp_path: Pat
 
     heard: list[Progress] = []
     with JobQueue(2, max_retries=0) as queue:
-        queue.run("abc", handle, id="job")
+        queue.run(list("abc"), handle, id="job")
         (tmp_path / "well").touch()
         queue.retry_failed("job", progress=heard.append).result()
     assert {progress.already for progress in heard} == {2}
@@ -67,7 +67,7 @@ def test_fractions_that_handlers_report_count(tmp_path: Path) -> None:
 
     heard: list[Progress] = []
     with JobQueue(2) as queue:
-        job = queue.create_job("job", "abc", handle, chunksize=1)
+        job = queue.create_job("job", list("abc"), handle, chunksize=1)
         run = queue.start("job", progress=heard.append)
         gate.wait_for("a", "b")
         wait_until(lambda: heard and heard[-1].running == 0.75)
@@ -89,7 +89,7 @@ def test_what_an_item_reported_is_not_counted_for_the_next_chunk_s(tmp_path: Pat
         return item
 
     with JobQueue(1) as queue:
-        job = queue.create_job("job", "ab", handle, chunksize=1)
+        job = queue.create_job("job", ["a", "b"], handle, chunksize=1)
         run = queue.start("job")
         gate.wait_for("b")
         assert job.items[1].status == "processing"
@@ -107,7 +107,7 @@ def test_a_callable_that_raises_is_logged_once_and_the_job_goes_on(
     gate = Gate(tmp_path)
     ended = threading.Event()
     with JobQueue(1) as queue:
-        queue.create_job("job", "ab", do.only("a", do.announce(gate, do.succeed)))
+        queue.create_job("job", ["a", "b"], do.only("a", do.announce(gate, do.succeed)))
         run = queue.start("job", progress=show)
         run.add_done_callback(lambda _: ended.set())
         assert run.result().status == "completed"
@@ -119,7 +119,7 @@ def test_what_can_t_be_shown_is_refused_before_anything_is_created() -> None:
     wrong: Any = "yes"
     with JobQueue(1) as queue:
         with pytest.raises(TypeError, match="progress"):
-            queue.run("a", do.succeed, progress=wrong)
+            queue.run(["a"], do.succeed, progress=wrong)
         assert queue.jobs() == []
     for call in (mpqueue.map, mpqueue.imap, mpqueue.starmap):
         with pytest.raises(TypeError, match="progress"):
@@ -283,8 +283,8 @@ def test_without_tqdm_one_warning_names_the_extra(tmp_path: Path) -> None:
         import mpqueue
 
         with mpqueue.JobQueue(1) as queue:
-            queue.run("ab", str.upper, progress=True)
-            queue.run("ab", str.upper, progress=True)
+            queue.run(list("ab"), str.upper, progress=True)
+            queue.run(list("ab"), str.upper, progress=True)
     """
     lines = shown_on_terminal(tmp_path, body.format(first=NO_TQDM))
     assert sum("mpqueue[progress]" in line for line in lines) == 1
@@ -393,5 +393,5 @@ def test_an_interrupted_job_s_bar_ends_above_the_traceback(wait: str, tmp_path: 
 
 def test_logging_is_as_it_was_without_a_bar(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), JobQueue(1) as queue:
-        queue.run("a", lambda item: logging.getLogger("mine").info("hello"), progress=True)
+        queue.run(["a"], lambda item: logging.getLogger("mine").info("hello"), progress=True)
     assert [record.message for record in caplog.records] == ["hello"]

@@ -122,8 +122,8 @@ def test_jobs_that_ended_long_ago_are_removed_and_no_others(path: Path, tmp_path
     gate = Gate(tmp_path)
     assert prune(path, older_than=3600).jobs == 0
     with JobQueue(1, journal=path) as queue:
-        queue.create_job("pending", "a", do.succeed)
-        queue.create_job("active", "a", do.block_until_told(gate))
+        queue.create_job("pending", ["a"], do.succeed)
+        queue.create_job("active", ["a"], do.block_until_told(gate))
         active = queue.start("active")
         gate.wait_for("a")
         with pytest.raises(JobStateError, match="got one that is running"):

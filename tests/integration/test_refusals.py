@@ -90,6 +90,7 @@ BAD_ITEMS: dict[str, tuple[Any, type[Exception], str]] = {
         TypeError,
         r"items\[1\]: expected a hashable id, got <Reprless: its repr\(\) raised",
     ),
+    "text": (lambda: "ab", TypeError, r"got a str; \[text\] is one item, and list\(text\) has an item for each char"),
     "bytes": (lambda: b"ab", TypeError, r"got a bytes; \[data\] is one item"),
     "a mapping": (lambda: {"a": 1}, TypeError, r"got a dict; list\(it\) has its keys, list\(it.items\(\)\) its pairs"),
     "pandas": (lambda: pd.DataFrame({"a": [1]}), TypeError, r'got a DataFrame; its .to_dict\("records"\) has an item'),
@@ -118,7 +119,7 @@ def test_items_are_refused(what: str) -> None:
 def check_nothing_created(queue: JobQueue) -> None:
     assert queue.jobs() == []
     assert queue.get_job("job") is None
-    assert queue.run("a", do.succeed, id="job").results == ["a"]
+    assert queue.run(["a"], do.succeed, id="job").results == ["a"]
     queue.clear_job("job")
 
 
@@ -178,7 +179,7 @@ def test_options_of_a_job_are_refused(options: dict[str, Any], error: type[Excep
     ((name, value),) = options.items()
     with JobQueue(1) as queue:
         with pytest.raises(error, match=f"^{name}: expected .*got {re.escape(repr(value))}"):
-            queue.create_job("job", "ab", do.succeed, **options)
+            queue.create_job("job", ["a", "b"], do.succeed, **options)
         assert queue.jobs() == []
 
 
@@ -275,7 +276,7 @@ def test_an_option_that_is_misspelled_is_named_with_the_one_that_is_meant(
 def test_id_that_is_no_string_is_refused(job_id: Any) -> None:
     with JobQueue(1) as queue:
         with pytest.raises(TypeError, match=r"^id: expected a str, got"):
-            queue.create_job(job_id, "ab", do.succeed)
+            queue.create_job(job_id, ["a", "b"], do.succeed)
         assert queue.jobs() == []
 
 

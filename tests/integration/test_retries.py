@@ -44,7 +44,7 @@ def delays(recorder: Recorder) -> list[float]:
 def test_item_is_tried_four_times_by_default_with_doubled_delays() -> None:
     with JobQueue(1, retry=QUICK) as queue:
         recorder = Recorder(queue)
-        job = queue.run("a", do.fail)
+        job = queue.run(["a"], do.fail)
     assert job.items[0].attempts == 4
     assert delays(recorder) == pytest.approx([0.02, 0.04, 0.08])
     assert [(told.attempt, told.error) for told in recorder.of(ITEM_RETRY)] == [
@@ -56,7 +56,7 @@ def test_item_is_tried_four_times_by_default_with_doubled_delays() -> None:
 def test_first_delay_is_two_seconds_by_default() -> None:
     with JobQueue(1) as queue:
         recorder = Recorder(queue)
-        queue.create_job("job", "a", do.fail)
+        queue.create_job("job", ["a"], do.fail)
         run = queue.start("job")
         (retry,) = recorder.wait_for(ITEM_RETRY)
         assert (retry.attempt, retry.delay) == (1, 2.0)
@@ -72,7 +72,7 @@ def test_second_and_third_delays_are_four_and_eight_seconds_by_default() -> None
 
 def test_retried_item_succeeds_at_the_try_at_which_it_can() -> None:
     with JobQueue(2, retry=QUICK) as queue:
-        job = queue.run("abc", do.only("b", do.fail_until(3)))
+        job = queue.run(list("abc"), do.only("b", do.fail_until(3)))
     assert job.status is JobStatus.COMPLETED
     assert [item.attempts for item in job.items] == [1, 3, 1]
     assert len(job.items[1].history) == 2
@@ -81,14 +81,14 @@ def test_retried_item_succeeds_at_the_try_at_which_it_can() -> None:
 def test_no_retries_means_one_try() -> None:
     with JobQueue(1, max_retries=0) as queue:
         recorder = Recorder(queue)
-        assert queue.run("a", do.fail).items[0].attempts == 1
+        assert queue.run(["a"], do.fail).items[0].attempts == 1
     assert delays(recorder) == []
 
 
 def test_delay_grows_to_max_delay() -> None:
     with JobQueue(1, retry=RetryPolicy(4, base_delay=0.01, factor=3, max_delay=0.05)) as queue:
         recorder = Recorder(queue)
-        queue.run("a", do.fail)
+        queue.run(["a"], do.fail)
     assert delays(recorder) == pytest.approx([0.01, 0.03, 0.05, 0.05])
 
 
@@ -104,11 +104,11 @@ def test_jitter_moves_delays_in_both_directions_and_within_its_bounds() -> None:
 def test_waiting_item_holds_no_worker(tmp_path: Path) -> None:
     with JobQueue(1, retry=RetryPolicy(1, base_delay=300)) as queue:
         recorder = Recorder(queue)
-        queue.create_job("job", "abc", do.only("a", do.fail), chunksize=1)
+        queue.create_job("job", list("abc"), do.only("a", do.fail), chunksize=1)
         run = queue.start("job")
         recorder.wait_for("job:progress", 2)
         assert [item.status for item in run.job.items] == ["retry", "completed", "completed"]
-        assert queue.run("x", do.succeed).results == ["x"]
+        assert queue.run(["x"], do.succeed).results == ["x"]
         queue.cancel("job")
         run.result()
 
@@ -120,7 +120,7 @@ def test_retry_may_run_on_another_worker() -> None:
         return os.getpid()
 
     with JobQueue(1, retry=QUICK) as queue:
-        (item,) = queue.run("a", handle).items
+        (item,) = queue.run(["a"], handle).items
     assert item.history[0].pid != item.result
 
 
@@ -147,7 +147,7 @@ def test_what_is_given_nearer_wins(of_queue: dict[str, Any], of_job: dict[str, A
         raise Retry(delay=0)
 
     with JobQueue(1, **of_queue) as queue:
-        assert queue.run("a", handle, **of_job).items[0].attempts == attempts
+        assert queue.run(["a"], handle, **of_job).items[0].attempts == attempts
 
 
 def test_max_retries_and_retry_on_one_level_are_refused() -> None:
@@ -155,7 +155,7 @@ def test_max_retries_and_retry_on_one_level_are_refused() -> None:
         JobQueue(max_retries=1, retry=RetryPolicy())
     with JobQueue(1) as queue:
         with pytest.raises(ValueError, match="expected max_retries or retry, got both"):
-            queue.create_job("job", "a", do.fail, max_retries=1, retry=RetryPolicy())
+            queue.create_job("job", ["a"], do.fail, max_retries=1, retry=RetryPolicy())
         assert queue.jobs() == []
 
 
@@ -247,7 +247,7 @@ def test_retry_without_a_delay_follows_the_policy_and_is_counted() -> None:
 
     with JobQueue(1, retry=RetryPolicy(2, base_delay=0.01)) as queue:
         recorder = Recorder(queue)
-        (item,) = queue.run("a", handle).items
+        (item,) = queue.run(["a"], handle).items
     assert delays(recorder) == pytest.approx([0.01, 0.02])
     assert (item.attempts, item.error) == (3, "Retry: the model is not there yet")
     assert isinstance(item.exception, Retry)
@@ -255,12 +255,12 @@ def test_retry_without_a_delay_follows_the_policy_and_is_counted() -> None:
 
 def test_retry_is_heard_whatever_the_filters_say() -> None:
     with JobQueue(1, retry=RetryPolicy(1, retry_on=(KeyError,), give_up_on=(Exception,))) as queue:
-        assert queue.run("a", do.ask_for_retry).items[0].attempts == 2
+        assert queue.run(["a"], do.ask_for_retry).items[0].attempts == 2
 
 
 def test_give_up_fails_at_once() -> None:
     with JobQueue(1) as queue:
-        (item,) = queue.run("a", do.give_up).items
+        (item,) = queue.run(["a"], do.give_up).items
     assert (item.attempts, item.error) == (1, "GiveUp: hopeless")
     assert isinstance(item.exception, GiveUp)
 
@@ -271,7 +271,7 @@ def test_give_up_fails_at_once() -> None:
 def test_attempts_are_counted_when_each_try_ends(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
-        queue.create_job("job", "a", do.only("a", do.block_until_told(gate, do.fail)))
+        queue.create_job("job", ["a"], do.only("a", do.block_until_told(gate, do.fail)))
         run = queue.start("job")
         gate.wait_for("a")
         assert run.job.items[0].attempts == 0
@@ -283,7 +283,7 @@ def test_attempts_are_counted_when_each_try_ends(tmp_path: Path) -> None:
 def test_try_that_cancel_cuts_short_is_not_charged(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        queue.create_job("job", "ab", do.announce(gate, do.hang_sleep))
+        queue.create_job("job", ["a", "b"], do.announce(gate, do.hang_sleep))
         run = queue.start("job")
         gate.wait_for("a")
         queue.cancel("job", kill=True)
@@ -294,7 +294,7 @@ def test_try_that_cancel_cuts_short_is_not_charged(tmp_path: Path) -> None:
 def test_try_that_shutdown_cuts_short_is_not_charged(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     queue = JobQueue(1)
-    queue.create_job("job", "ab", do.announce(gate, do.hang_sleep))
+    queue.create_job("job", ["a", "b"], do.announce(gate, do.hang_sleep))
     run = queue.start("job")
     gate.wait_for("a")
     queue.close(kill=True)
@@ -346,7 +346,7 @@ def test_attempt_number_that_the_handler_sees_is_the_one_that_is_charged() -> No
         return [seen]
 
     with JobQueue(1, retry=QUICK) as queue:
-        (item,) = queue.run("a", handle).items
+        (item,) = queue.run(["a"], handle).items
     assert (item.result, item.attempts) == ([4], 4)
     assert [failed.message for failed in item.history] == ["1", "2", "3"]
 
@@ -365,7 +365,7 @@ STACKS: list[tuple[Callable[[Any], Any], str]] = [
 @pytest.mark.parametrize(("bad", "name"), STACKS, ids=lambda value: value if isinstance(value, str) else "")
 def test_timeout_error_holds_the_stack_where_the_item_hung(bad: do.Handler, name: str) -> None:
     with JobQueue(1, max_retries=0, timeout=1) as queue:
-        (item,) = queue.run("a", bad).items
+        (item,) = queue.run(["a"], bad).items
     assert isinstance(item.exception, ItemTimeoutError)
     assert isinstance(item.exception, TimeoutError)
     assert item.exception.stack is not None
@@ -374,7 +374,7 @@ def test_timeout_error_holds_the_stack_where_the_item_hung(bad: do.Handler, name
 
 def test_timeout_of_the_job_wins_over_the_queue_s() -> None:
     with JobQueue(1, max_retries=0, timeout=300) as queue:
-        (item,) = queue.run("a", do.hang_sleep, timeout=0.5).items
+        (item,) = queue.run(["a"], do.hang_sleep, timeout=0.5).items
         assert item.error == "ItemTimeoutError: the item ran longer than its timeout of 0.5 s; its worker was killed"
 
 
@@ -408,7 +408,7 @@ def load_slowly() -> LoadsSlowly:
 
 def test_timeout_counts_from_the_handler_s_call_and_not_its_loading() -> None:
     with JobQueue(1, max_retries=0, timeout=1) as queue:
-        assert queue.run("ab", LoadsSlowly()).results == ["a", "b"]
+        assert queue.run(["a", "b"], LoadsSlowly()).results == ["a", "b"]
 
 
 def test_timeout_counts_from_the_handler_s_call_and_not_setup() -> None:
@@ -417,19 +417,19 @@ def test_timeout_counts_from_the_handler_s_call_and_not_setup() -> None:
         return "state"
 
     with JobQueue(1, max_retries=0, timeout=1) as queue:
-        assert queue.run("ab", lambda item, state: item + state, setup=setup).results == ["astate", "bstate"]
+        assert queue.run(["a", "b"], lambda item, state: item + state, setup=setup).results == ["astate", "bstate"]
 
 
 def test_timeout_is_for_each_try_anew() -> None:
     with JobQueue(1, retry=QUICK, timeout=1) as queue:
-        (item,) = queue.run("a", do.before_attempt(3, do.hang_sleep)).items
+        (item,) = queue.run(["a"], do.before_attempt(3, do.hang_sleep)).items
     assert (item.status, item.attempts) == (ItemStatus.COMPLETED, 3)
     assert [type(failed.exception) for failed in item.history] == [ItemTimeoutError] * 2
 
 
 def test_remote_error_keeps_type_message_and_traceback() -> None:
     with JobQueue(1, max_retries=0) as queue:
-        (item,) = queue.run("a", raise_trouble).items
+        (item,) = queue.run(["a"], raise_trouble).items
     error = item.exception
     assert isinstance(error, RemoteError)
     assert error.type_name == f"{__name__}.TroubleError"

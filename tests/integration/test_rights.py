@@ -64,7 +64,7 @@ def test_a_program_that_gives_up_its_rights_gets_the_results_of_its_workers(tmp_
                 break
             check(run.result().results, range(3, 43))
             check(queue.run(map(array, range(20)), handler).results, range(3, 23))
-            assert queue.run("bystander", str.upper).results == list("BYSTANDER")
+            assert queue.run(list("bystander"), str.upper).results == list("BYSTANDER")
     """,
     )
 
@@ -90,7 +90,7 @@ def test_a_handler_that_gives_up_its_rights_gets_the_items_after_it(tmp_path: Pa
             check(queue.run(map(array, range(20)), early, chunksize=1).results, range(2, 22))
             late = functools.partial(late, array(3), mpqueue.share(array(4)))
             check(queue.run(map(array, range(20)), late).results, range(7, 27))
-            assert queue.run("bystander", str.upper).results == list("BYSTANDER")
+            assert queue.run(list("bystander"), str.upper).results == list("BYSTANDER")
     """,
     )
 
@@ -109,7 +109,7 @@ def test_arrays_travel_where_proc_is_that_of_other_processes(tmp_path: Path) -> 
         shared = mpqueue.share(array(1))
         with JobQueue(2, max_retries=0) as queue:
             check(queue.run(map(array, range(20)), functools.partial(add, array(2))).results, range(3, 23))
-            assert queue.run("bystander", str.upper).results == list("BYSTANDER")
+            assert queue.run(list("bystander"), str.upper).results == list("BYSTANDER")
     """,
     )
     done = subprocess.run(

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 def test_run_is_a_future_that_resolves_to_the_finished_job(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        queue.create_job("job", "a", do.block_until_told(gate))
+        queue.create_job("job", ["a"], do.block_until_told(gate))
         run = queue.start("job")
         assert isinstance(run, JobRun)
         assert isinstance(run, concurrent.futures.Future)
@@ -34,7 +34,7 @@ def test_run_is_a_future_that_resolves_to_the_finished_job(tmp_path: Path) -> No
 def test_result_with_a_timeout_raises_and_the_job_goes_on(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        queue.create_job("job", "a", do.block_until_told(gate))
+        queue.create_job("job", ["a"], do.block_until_told(gate))
         run = queue.start("job")
         with pytest.raises(TimeoutError):
             run.result(0.01)
@@ -45,14 +45,14 @@ def test_result_with_a_timeout_raises_and_the_job_goes_on(tmp_path: Path) -> Non
 
 def test_failed_items_do_not_raise() -> None:
     with JobQueue(1, max_retries=0) as queue:
-        queue.create_job("job", "ab", do.fail)
+        queue.create_job("job", ["a", "b"], do.fail)
         assert queue.start("job").result(60).status is JobStatus.COMPLETED_WITH_ERRORS
 
 
 def test_cancelling_the_run_cancels_the_job_and_result_still_gives_it(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        queue.create_job("job", "ab", do.block_until_told(gate), chunksize=1)
+        queue.create_job("job", ["a", "b"], do.block_until_told(gate), chunksize=1)
         run = queue.start("job")
         gate.wait_for("a")
         assert run.cancel() is True
@@ -69,7 +69,7 @@ def test_done_callbacks_are_called_once_with_the_run() -> None:
     seen: list[object] = []
     called = threading.Event()
     with JobQueue(1) as queue:
-        queue.create_job("job", "a", do.succeed)
+        queue.create_job("job", ["a"], do.succeed)
         run = queue.start("job")
         run.add_done_callback(seen.append)
         run.add_done_callback(lambda run: called.set())
@@ -95,7 +95,7 @@ def test_as_completed_gives_finished_items_first_then_the_rest_as_they_finish(tm
     gate = Gate(tmp_path)
     with JobQueue(2) as queue:
         recorder = Recorder(queue)
-        queue.create_job("job", "abcde", do.only("a", do.block_until_told(gate)), chunksize=1)
+        queue.create_job("job", list("abcde"), do.only("a", do.block_until_told(gate)), chunksize=1)
         run = queue.start("job")
         recorder.wait_for("job:progress", 4)
         items = run.as_completed()
@@ -119,7 +119,7 @@ def test_as_completed_gives_failed_items_too_and_each_once() -> None:
 
 def test_as_completed_of_a_finished_run_gives_all_items() -> None:
     with JobQueue(1) as queue:
-        queue.create_job("job", "abc", do.succeed)
+        queue.create_job("job", list("abc"), do.succeed)
         run = queue.start("job")
         run.result(60)
         assert [item.result for item in run.as_completed()] == ["a", "b", "c"]
@@ -139,7 +139,7 @@ def test_leaving_the_loop_cancels_nothing() -> None:
 def test_items_that_end_pending_do_not_come(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        queue.create_job("job", "abc", do.block_until_told(gate), chunksize=1)
+        queue.create_job("job", list("abc"), do.block_until_told(gate), chunksize=1)
         run = queue.start("job")
         gate.wait_for("a")
         run.cancel()
@@ -162,7 +162,7 @@ def test_several_loops_over_one_run_each_get_everything(tmp_path: Path) -> None:
 def test_as_completed_comes_to_its_end_when_the_queue_is_closed_by_force(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     queue = JobQueue(1)
-    queue.create_job("job", "ab", do.only("b", do.announce(gate, do.hang_sleep)), chunksize=1)
+    queue.create_job("job", ["a", "b"], do.only("b", do.announce(gate, do.hang_sleep)), chunksize=1)
     run = queue.start("job")
     items = run.as_completed()
     assert next(items).result == "a"
@@ -177,7 +177,7 @@ def test_unresolved_run_keeps_its_queue_alive(tmp_path: Path) -> None:
 
     def begin() -> JobRun:
         queue = JobQueue(1)
-        queue.create_job("job", "abc", do.block_until_told(gate))
+        queue.create_job("job", list("abc"), do.block_until_told(gate))
         return queue.start("job")
 
     run = begin()

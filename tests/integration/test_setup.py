@@ -233,7 +233,7 @@ def test_new_worker_runs_setup_again_after_a_crash(tmp_path: Path) -> None:
         return state == os.getpid()
 
     with JobQueue(1, retry=TWICE) as queue:
-        job = queue.run("abc", handle, setup=setup, chunksize=1)
+        job = queue.run(list("abc"), handle, setup=setup, chunksize=1)
     assert job.results == [True] * 3
     assert len(notes(tmp_path)) == 2
 
@@ -250,7 +250,7 @@ def test_retry_failed_runs_setup_anew(tmp_path: Path) -> None:
         return item + state
 
     with JobQueue(1, max_retries=0) as queue:
-        queue.run("ab", handle, id="job", setup=setup)
+        queue.run(["a", "b"], handle, id="job", setup=setup)
         (tmp_path / "repaired").touch()
         assert queue.retry_failed("job").result().results == ["astate", "bstate"]
         workers_of(queue)
@@ -268,7 +268,7 @@ def run_with_bystander(queue: JobQueue, handler: Callable[..., Any], setup: Call
     """Run ``job`` while another one, the bystander, has the same workers."""
     recorder = Recorder(queue)
     queue.create_job("bystander", range(100), do.double)
-    queue.create_job("job", "abc", handler, setup=setup)
+    queue.create_job("job", list("abc"), handler, setup=setup)
     runs = [queue.start("bystander"), queue.start("job")]
     for run in runs:
         run.result(60)
@@ -376,7 +376,7 @@ def test_setup_that_fails_first_and_then_works_costs_no_item_a_try(tmp_path: Pat
         return "state"
 
     with JobQueue(1, retry=TWICE) as queue:
-        job = queue.run("abc", return_state, setup=setup)
+        job = queue.run(list("abc"), return_state, setup=setup)
     assert job.results == ["state"] * 3
     assert {item.attempts for item in job.items} == {1}
 
@@ -414,8 +414,8 @@ def test_setup_works_again_in_a_later_job_where_it_failed_in_an_earlier_one() ->
         raise ValueError("no model")
 
     with JobQueue(2, max_retries=0) as queue:
-        assert queue.run("abc", return_state, setup=setup).failed == 3
-        assert queue.run("abc", return_state, setup=lambda: "state").results == ["state"] * 3
+        assert queue.run(list("abc"), return_state, setup=setup).failed == 3
+        assert queue.run(list("abc"), return_state, setup=lambda: "state").results == ["state"] * 3
 
 
 def test_items_that_ended_before_setup_failed_everywhere_stay_completed(tmp_path: Path) -> None:
@@ -431,7 +431,7 @@ def test_items_that_ended_before_setup_failed_everywhere_stay_completed(tmp_path
 
     with JobQueue(1, max_retries=0) as queue:
         recorder = Recorder(queue)
-        job = queue.run("abc", handle, setup=setup, chunksize=1)
+        job = queue.run(list("abc"), handle, setup=setup, chunksize=1)
         recorder.check(job)
     assert [item.status for item in job.items] == [ItemStatus.COMPLETED, ItemStatus.FAILED, ItemStatus.FAILED]
     assert isinstance(job.items[1].exception, WorkerCrashedError)
@@ -446,7 +446,7 @@ def test_cancelled_job_does_not_wait_for_the_next_try_of_its_setup(tmp_path: Pat
         raise ValueError("no model")
 
     with JobQueue(1, retry=RetryPolicy(max_retries=3, base_delay=300.0)) as queue:
-        queue.create_job("job", "abc", return_state, setup=setup)
+        queue.create_job("job", list("abc"), return_state, setup=setup)
         run = queue.start("job")
         gate.wait_for("setup")
         queue.cancel("job")
@@ -462,12 +462,12 @@ def test_killing_a_job_in_its_setup_ends_it_at_once(tmp_path: Path) -> None:
         do.hang_sleep(None)
 
     with JobQueue(1) as queue:
-        queue.create_job("job", "abc", return_state, setup=setup)
+        queue.create_job("job", list("abc"), return_state, setup=setup)
         run = queue.start("job")
         gate.wait_for("setup")
         queue.cancel("job", kill=True)
         assert run.result(30).status is JobStatus.CANCELLED
-        assert queue.run("a", do.succeed).results == ["a"]
+        assert queue.run(["a"], do.succeed).results == ["a"]
 
 
 def test_worker_killed_from_outside_in_setup_is_replaced(tmp_path: Path) -> None:
@@ -480,7 +480,7 @@ def test_worker_killed_from_outside_in_setup_is_replaced(tmp_path: Path) -> None
         return str(do.hang_sleep(None))
 
     with JobQueue(1, retry=TWICE) as queue:
-        queue.create_job("job", "abc", return_state, setup=setup)
+        queue.create_job("job", list("abc"), return_state, setup=setup)
         run = queue.start("job")
         (pid,) = gate.wait_for_count(1)
         os.kill(int(pid), signal.SIGKILL)

@@ -120,7 +120,7 @@ def test_handlers_see_the_handlers_of_signals_that_they_have_installed() -> None
         )
 
     with JobQueue(1) as queue:
-        assert queue.run("ab", handle).results == [True, True]
+        assert queue.run(["a", "b"], handle).results == [True, True]
 
 
 def test_ctrl_c_that_somebody_sends_strikes_the_item_that_runs() -> None:

@@ -68,7 +68,7 @@ def names(of: object) -> set[str]:
 
 def test_a_queue_and_what_it_gives_show_users_names_only() -> None:
     with mpqueue.JobQueue(1, backend=InlinePool()) as queue:
-        job = queue.create_job("job", "a", succeed)
+        job = queue.create_job("job", ["a"], succeed)
         run = queue.start("job")
         run.result(60)
         assert names(queue) == QUEUE | names(pyee.EventEmitter())

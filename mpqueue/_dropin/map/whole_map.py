@@ -86,6 +86,9 @@ def map(
 ) -> list[Any]:
     """``[fn(item) for item in items]`` on all cores; a worker that dies costs its item one try, and nothing else.
 
+    ``items`` is whatever can be iterated over, as for the built-in `map` and ``Pool.map``: each character of a text is
+    an item, and each key of a mapping. `create_job` refuses these.
+
     A call that raises is made again, ``max_retries`` (3) times after the first, after 0.1, 0.2 and 0.4 s; say
     ``max_retries=0`` for once only, or give a ``retry`` policy. ``timeout`` is seconds a try. ``concurrency`` caps the
     workers (None: one for each CPU). ``chunksize`` is how many items travel together (None: as many as take 45 ms).
