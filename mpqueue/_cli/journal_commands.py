@@ -26,10 +26,11 @@ from mpqueue._cli.run_command import (
     workers,
 )
 from mpqueue._cli.usage import Exit, UsageError, coloured, say, tell
+from mpqueue._core.state.item_table import ItemTable
 from mpqueue._os.monotonic import monotonic
-from mpqueue._output.export import as_json_line, record_of
+from mpqueue._output.export import absent_columns, as_json_line, no_such_column, record_of
 from mpqueue._output.row_outlet import RowOutlet
-from mpqueue._queue.job import Job, JobItem
+from mpqueue._queue.job import Items, Job, JobItem
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.recorded.recorded_book import RecordedBook
 from mpqueue._queue.run import JobRun
@@ -149,6 +150,7 @@ def export(args: argparse.Namespace) -> int:
         log_to_stderr("WARNING")
         reader = _reader(args.journal)
         table = RecordedBook(reader, line := _choose(reader, args.job)).table
+        _check_columns(columns, table)
         outlet = RowOutlet(output, table, line.id, captured=bool(table.output))
         indices = range(len(table))
         try:
@@ -163,6 +165,19 @@ def export(args: argparse.Namespace) -> int:
             outlet.leave()
             raise
     return Exit.GOOD
+
+
+def _check_columns(columns: Sequence[str] | None, table: ItemTable) -> None:
+    """Raise UsageError for one that no item has, where results are there to tell. Reads them until all are found."""
+    missing, result = set(columns or ()), None
+    for item in Items(table):
+        if not missing:
+            return
+        missing &= absent_columns(item, missing)
+        if result is None and item._has_result:
+            result = item.result
+    if missing and result is not None:
+        raise UsageError(f"--columns: {no_such_column(min(missing), [result])}")
 
 
 def retry(args: argparse.Namespace) -> int:

@@ -23,6 +23,8 @@ class StdoutRows:
     """A sink: a line for each item, at once."""
 
     default = ROW
+    #: All columns instead of those of which no row has one: rows wait until that is known of the first ones.
+    or_default = True
 
     def __init__(self, file: TextIO, columns: Sequence[str] | None, *, in_order: bool, failures: bool) -> None:
         self._file = file

@@ -359,6 +359,8 @@ def _follow(
         return Exit.FAILED if job.failed else say_drained(recorded=args.journal is not None)
     if early_end.left_some and not stopped:
         return say_drained(recorded=args.journal is not None)
+    if args.columns is not None and sink.columns is None:  # it has said so
+        return Exit.FAILED
     return Exit.GOOD if job.status is JobStatus.COMPLETED else Exit.FAILED
 
 

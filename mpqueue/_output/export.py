@@ -27,6 +27,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from mpqueue._call_checks import nearest
 from mpqueue._output.arrow_values import inferred_array
 from mpqueue._text import as_utf8, digits, encode_text, json_text, repr_of
 from mpqueue._whole_file import whole_file
@@ -101,11 +102,21 @@ def _chosen(items: Items, columns: Sequence[str] | None, default: Sequence[str] 
         return columns  # whether results have them, nobody can tell
     for name in columns:
         if name not in _OF_ITEMS and all(_value(item, name) is _ABSENT for item in items):
-            raise ValueError(
-                f"columns: expected attributes of items ({', '.join(sorted(_OF_ITEMS))}) or keys of their results or "
-                f"payloads, got {shown(name)}, which no item has"
-            )
+            results = (item.result for item in items if _has_result(item))
+            raise ValueError(f"columns: {no_such_column(name, results)}")
     return columns
+
+
+def no_such_column(name: str, results: Iterable[Any] = ()) -> str:
+    """What is wrong with a column that no item has, and which may be meant: one of items, or a key of ``results``."""
+    keys = next((list(map(str, result)) for result in results if isinstance(result, Mapping)), [])
+    meant = nearest(name, [*_OF_ITEMS, *keys])
+    hint = "" if meant is None else f"; did you mean {meant}?"
+    there = ", ".join(sorted(_OF_ITEMS))
+    return (
+        f"expected attributes of items ({there}) or keys of their results or payloads, got {shown(name)}, which no "
+        f"item has{hint}"
+    )
 
 
 def with_names(columns: Sequence[str], *, has_ids: bool) -> Sequence[str]:

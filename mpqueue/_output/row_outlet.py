@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._output.export import COLUMNS, OUTPUT, absent_columns, values_or_none, with_names
+from mpqueue._output.export import COLUMNS, OUTPUT, absent_columns, no_such_column, values_or_none, with_names
 from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.rows_in_order import RowsInOrder
 from mpqueue._queue.job import JobItem
@@ -228,9 +228,9 @@ class RowOutlet:
         if rows is None:
             return
         if self._unseen and self._seen_results:
-            log.warning("columns: expected attributes of items or keys of their results or payloads, got %s, which no "
-                        "item has; %s has all columns instead", ", ".join(map(shown, sorted(self._unseen))),
-                        getattr(self._sink, "path", "the output"))  # fmt: skip
+            wrong = no_such_column(min(self._unseen), (row.get("result") for row in rows))
+            log.warning("columns: %s; %s has all columns instead",
+                        wrong, getattr(self._sink, "path", "the output"))  # fmt: skip
             self._columns = self._default
             self._sink.columns = None  # type: ignore[attr-defined]
         self._hand_on(rows)

@@ -233,10 +233,13 @@ def test_a_json_lines_file_has_the_columns_that_were_asked_for(folder: Path) -> 
 
 
 def test_a_column_that_no_row_has_costs_no_results(folder: Path) -> None:
-    done = run(folder, "run", "own:count", "a.txt", "-j", "1", "-o", "out.csv", "--columns", "lable", code=0)
+    done = run(folder, "run", "own:count", "a.txt", "-j", "1", "-o", "out.csv", "--columns", "lable", code=1)
     assert "got 'lable', which no item has; out.csv has all columns instead" in done.stderr
     with (folder / "out.csv").open(newline="") as file:
         assert [(row["payload"], row["result.words"]) for row in csv.DictReader(file)] == [("a.txt", "1")]
+    done = run(folder, "run", "own:count", "a.txt", "-j", "1", "--columns", "wrods", code=1)
+    assert "got 'wrods', which no item has; did you mean words?" in done.stderr
+    assert rows_of(done)[0]["result"] == {"words": 1}
 
 
 def test_wrong_usage_leaves_the_output_of_before(folder: Path) -> None:

@@ -151,6 +151,9 @@ def test_a_journal_tells_its_jobs_and_failures_and_runs_them_again(folder: Path)
     rows = [json.loads(line) for line in exported.stdout.splitlines()]
     assert [row["result.length"] for row in rows] == [3, 3, 4, 5]
     assert {row["status"] for row in rows} == {"completed"}
+    refused = mpqueue(folder, "export", "run.db", "--columns", "id,lenght", "-o", "none.csv")
+    assert (refused.returncode, (folder / "none.csv").exists()) == (2, False)
+    assert "got 'lenght', which no item has; did you mean length?" in refused.stderr
     assert mpqueue(folder, "export", "run.db", "-o", "all.csv").returncode == 0
     assert (folder / "all.csv").read_text().splitlines()[0].startswith("id,payload,")
 

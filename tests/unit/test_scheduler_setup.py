@@ -60,7 +60,7 @@ def test_setup_that_fails_in_every_worker_ends_the_job_once() -> None:
     assert (statuses(job), attempts(job)) == (["failed"] * 5, [0] * 5)
     assert errors(job) == [SetupError] * 5
     assert job.table.failures[0].error.__cause__ is NO_MODEL
-    assert "no such model" in str(job.table.failures[0].error)
+    assert "raised OSError: no such model" in str(job.table.failures[0].error)
     assert sum(isinstance(told, AnnounceFinished) for told in fleet.told) == 1
 
 
@@ -91,7 +91,7 @@ def test_where_it_fails_in_some_those_sit_the_job_out_with_one_warning() -> None
     assert job.status is JobStatus.COMPLETED
     assert len(fleet.warnings) == 1
     assert "sits this job out" in fleet.warnings[0]
-    assert "no such model" in fleet.warnings[0]
+    assert "OSError: no such model" in fleet.warnings[0]
 
 
 def test_a_lane_that_sits_one_job_out_serves_others() -> None:

@@ -153,7 +153,7 @@ def fail_if_barred(books: Books, job: JobBook) -> bool:
     failure = job.last_setup_failure
     if failure is None or number_barred(job) < books.present or not _all_barred(books, job):
         return False
-    error = SetupError(f"setup failed in every worker; the last one raised {failure.message}")
+    error = SetupError(f"setup failed in every worker; the last one raised {failure.shown}")
     error.__cause__ = failure.error
     fail_rest(books, job, error)
     return True

@@ -215,6 +215,6 @@ def setup_failed(books: Books, lane: LaneBook, job: JobBook, failure: Failure) -
         books.commands.append(
             Warn(
                 f"job {job.id!r}: setup failed on worker {lane.number}, which sits this job out, "
-                f"while the others go on: {failure.message}"
+                f"while the others go on: {failure.shown}"
             )
         )
