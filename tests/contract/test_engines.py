@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 import mpqueue
 from mpqueue import ItemStatus, JobStatus, RetryPolicy, Stage, current_item, sinks
 from mpqueue.events import JOB_FINISHED, JOB_PROGRESS, JOB_STARTED
+from tests.support import contract_handlers as its
 from tests.support import handlers as do
 from tests.support.engines import Engine
 from tests.support.recorder import Recorder
@@ -64,39 +64,23 @@ def test_results_go_into_a_file_or_nowhere(engine: Engine, tmp_path: Path) -> No
 def test_items_go_through_stages(engine: Engine) -> None:
     with engine.queue(max_retries=0) as queue:
         heard = Recorder(queue)
-        job = queue.run_stages([4, 1, 0], [count_down, Stage(only_even, concurrency=1), array_of, first_of], id="flow")
+        job = queue.run_stages(
+            [4, 1, 0], [its.count_down, Stage(its.only_even, concurrency=1), its.array_of, its.first_of], id="flow"
+        )
         assert job.results == [None, [], []]
         assert str(job.items[0].exception) == "in stage 'only_even': ValueError: 3"
-        job = queue.run_stages(range(40), [array_of, Stage(first_of, ordered=True)])
+        job = queue.run_stages(range(40), [its.array_of, Stage(its.first_of, ordered=True)])
         assert job.results == [*range(40)]
         heard.check(job)
         with pytest.raises(TypeError, match="expected a function"):
             queue.run_stages([1], [do.double, 3])  # type: ignore[list-item]
 
 
-def count_down(number: int) -> Iterator[int]:
-    yield from range(number, 1, -1)
-
-
-def only_even(number: int) -> int:
-    if number % 2:
-        raise ValueError(number)
-    return number
-
-
-def array_of(number: int) -> np.ndarray:
-    return np.full(10_000, number)
-
-
-def first_of(array: np.ndarray) -> int:
-    return int(array[0])
-
-
 def test_so_many_items_run_at_a_time_as_units_are_there_or_it_is_refused(engine: Engine) -> None:
     # Not each system says how much memory there is.
     memory = {"memory": "1GB"} if engine.able.own_processes else {}
     with engine.queue(resources={"license": 1, "gpu": 2, **memory}) as queue:
-        job = queue.run(range(6), held_units, uses=lambda item: {"license": 1, "gpu": item % 2})
+        job = queue.run(range(6), its.held_units, uses=lambda item: {"license": 1, "gpu": item % 2})
         assert results_of(job) == [{"license": [0]} | ({"gpu": [0]} if item % 2 else {}) for item in range(6)]
         if engine.able.own_processes:
             assert queue.run(range(4), do.double, cpus=2, memory="10MB").completed == 4
@@ -109,24 +93,14 @@ def test_so_many_items_run_at_a_time_as_units_are_there_or_it_is_refused(engine:
         engine.queue(resources={"gpu": 1}, gpu_env=True)
 
 
-def held_units(item: int) -> dict[str, list[int]]:
-    return current_item().uses
-
-
 def test_handlers_add_items_to_an_open_job(engine: Engine) -> None:
     with engine.queue() as queue:
-        queue.create_job("grows", [20], halve, open=True)
+        queue.create_job("grows", [20], its.halve, open=True)
         run = queue.start("grows")
         assert queue.add_items("grows", [30]) == 1
         queue.seal("grows")
         job = run.result()
         assert (job.total, job.completed, sum(item == 1 for item in results_of(job))) == (98, 98, 50)
-
-
-def halve(number: int) -> int:
-    if number > 1:
-        current_item().add([number // 2, number - number // 2])
-    return number
 
 
 def test_closures_lambdas_and_coroutine_functions_are_handlers(engine: Engine) -> None:
@@ -185,21 +159,15 @@ def test_a_handler_knows_its_item_and_its_try(engine: Engine) -> None:
 def test_a_failing_item_is_tried_again_and_then_fails_as_itself(engine: Engine) -> None:
     with engine.queue(retry=RetryPolicy(max_retries=2, base_delay=0.01)) as queue:
         recorder = Recorder(queue)
-        job = queue.run(["good", "bad", "late"], partial(_fail_variously), id="job")
+        job = queue.run(["good", "bad", "late"], partial(its.fail_variously), id="job")
         recorder.check(job)
     good, bad, late = job.items
     assert (good.status, good.attempts) == (ItemStatus.COMPLETED, 1)
     assert (bad.status, bad.attempts, bad.error) == (ItemStatus.FAILED, 3, "ValueError: no")
     assert isinstance(bad.exception, ValueError)
-    assert "_fail_variously" in (bad.traceback or "")
+    assert "fail_variously" in (bad.traceback or "")
     assert (late.status, late.attempts) == (ItemStatus.COMPLETED, 3)
     assert [try_.duration >= 0 for try_ in bad.history] == [True] * 3
-
-
-def _fail_variously(item: str) -> str:
-    if item == "bad" or (item == "late" and current_item().attempt < 3):
-        raise ValueError("no")
-    return item
 
 
 @pytest.mark.parametrize(
@@ -222,16 +190,10 @@ def test_items_that_can_t_be_pickled_fail_alone(engine: Engine) -> None:
 def test_failed_items_can_be_run_again(engine: Engine, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with engine.queue(max_retries=0) as queue:
-        job = queue.run(range(4), do.only(2, partial(_fail_until_open, gate)), id="job")
+        job = queue.run(range(4), do.only(2, partial(its.fail_until_open, gate)), id="job")
         assert job.failed == 1
         gate.open()
         assert results_of(queue.retry_failed("job").result()) == list(range(4))
-
-
-def _fail_until_open(gate: Gate, item: int) -> int:
-    if not (gate.folder / "open").exists():
-        raise ValueError("not yet")
-    return item
 
 
 # -- dead workers ----------------------------------------------------------------------------------------------------
@@ -274,16 +236,10 @@ def test_a_time_limit_ends_the_item_or_is_refused(engine: Engine) -> None:
 # -- setup -----------------------------------------------------------------------------------------------------------
 
 
-def _setup(gate: Gate) -> Iterator[str]:
-    gate.announce(f"begun-{threading.get_ident()}-{do.return_pid(0)}")
-    yield "state"
-    gate.announce(f"ended-{threading.get_ident()}-{do.return_pid(0)}")
-
-
 def test_setup_runs_once_a_worker_and_is_finished(engine: Engine, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with engine.queue() as queue:
-        job = queue.run(range(50), lambda item, state: (item, state), setup=partial(_setup, gate))
+        job = queue.run(range(50), lambda item, state: (item, state), setup=partial(its.begin_and_end, gate))
         assert results_of(job) == [(item, "state") for item in range(50)]
         if engine.able.is_sticky:
             wait_until(lambda: _count(gate, "ended") == _count(gate, "begun"), what="the setups to be finished")
@@ -311,7 +267,7 @@ def test_a_setup_that_fails_everywhere_fails_the_job_once(engine: Engine) -> Non
 def test_pause_reaches_a_chunk_that_runs_and_resume_goes_on(engine: Engine, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with engine.queue(1) as queue:  # two would share the items behind the one that waits
-        wait = do.only(5, partial(_wait_for_pause, gate, engine.hears_at_once))
+        wait = do.only(5, partial(its.wait_for_pause, gate, engine.hears_at_once))
         job = queue.create_job("job", range(50), wait, chunksize=50)
         run = queue.start("job")
         gate.wait_for(5)
@@ -327,17 +283,12 @@ def test_pause_reaches_a_chunk_that_runs_and_resume_goes_on(engine: Engine, tmp_
     assert [item.attempts for item in job.items] == [1] * 50
 
 
-def _wait_for_pause(gate: Gate, hears: bool, item: int) -> int:
-    gate.announce(item)
-    here = current_item()
-    wait_until(lambda: here.paused if hears else (gate.folder / "open").exists())
-    return item
-
-
 def test_cancel_reaches_the_handler_that_runs(engine: Engine, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with engine.queue() as queue:
-        job = queue.create_job("job", range(50), partial(_run_until_cancelled, gate, engine.hears_at_once), chunksize=1)
+        job = queue.create_job(
+            "job", range(50), partial(its.run_until_cancelled, gate, engine.hears_at_once), chunksize=1
+        )
         run = queue.start("job")
         wait_until(gate.arrived, what="an item to start")
         queue.cancel("job")
@@ -347,19 +298,12 @@ def test_cancel_reaches_the_handler_that_runs(engine: Engine, tmp_path: Path) ->
         assert results_of(queue.run(range(3), do.double)) == [0, 2, 4]
 
 
-def _run_until_cancelled(gate: Gate, hears: bool, item: int) -> int:
-    gate.announce(item)
-    here = current_item()
-    wait_until(lambda: here.cancelled if hears else (gate.folder / "open").exists())
-    return item
-
-
 def test_cancel_is_still_heard_by_who_runs_when_another_has_ended(engine: Engine, tmp_path: Path) -> None:
     if engine.workers < 2 or not engine.hears_at_once:
         pytest.skip("nobody who hears it runs beside another there")
     gate = Gate(tmp_path)
     with engine.queue() as queue:
-        queue.create_job("job", range(2), partial(_look_once_told, gate), chunksize=1)
+        queue.create_job("job", range(2), partial(its.look_once_told, gate), chunksize=1)
         run = queue.start("job")
         gate.wait_for(0, 1)
         queue.cancel("job")
@@ -367,17 +311,6 @@ def test_cancel_is_still_heard_by_who_runs_when_another_has_ended(engine: Engine
         gate.open()
         assert run.result().status is JobStatus.CANCELLED
     assert gate.is_here("heard")
-
-
-def _look_once_told(gate: Gate, item: int) -> None:
-    gate.announce(item)
-    here = current_item()
-    if item == 0:
-        wait_until(lambda: here.cancelled)
-    else:
-        wait_until((gate.folder / "open").exists)
-        wait_until(lambda: here.cancelled)  # it looks once in some milliseconds
-        gate.announce("heard")
 
 
 def test_cancel_with_kill_ends_what_runs_or_waits_for_it(engine: Engine, tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""What the contract of the engines has workers run: if it were beside the tests, workers would import pytest for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from mpqueue import current_item
+from tests.support.handlers import return_pid
+from tests.support.waiting import Gate, wait_until
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+# --- stages ---------------------------------------------------------------------------------------------------------
+
+
+def count_down(number: int) -> Iterator[int]:
+    """Yield the number and all below it, but one."""
+    yield from range(number, 1, -1)
+
+
+def only_even(number: int) -> int:
+    """Fail with an odd number."""
+    if number % 2:
+        raise ValueError(number)
+    return number
+
+
+def array_of(number: int) -> np.ndarray:
+    """An array that is large enough to go through shared memory."""
+    import numpy as np  # for this one only
+
+    return np.full(10_000, number)
+
+
+def first_of(array: np.ndarray) -> int:
+    """What `array_of` was called with."""
+    return int(array[0])
+
+
+# --- items ----------------------------------------------------------------------------------------------------------
+
+
+def held_units(item: int) -> dict[str, list[int]]:
+    """Which units of resources the item holds."""
+    return current_item().uses
+
+
+def halve(number: int) -> int:
+    """Add both halves to the job."""
+    if number > 1:
+        current_item().add([number // 2, number - number // 2])
+    return number
+
+
+def fail_variously(item: str) -> str:
+    """Fail with "bad" always, with "late" twice."""
+    if item == "bad" or (item == "late" and current_item().attempt < 3):
+        raise ValueError("no")
+    return item
+
+
+def fail_until_open(gate: Gate, item: int) -> int:
+    """Fail until the gate is open."""
+    if not (gate.folder / "open").exists():
+        raise ValueError("not yet")
+    return item
+
+
+def begin_and_end(gate: Gate) -> Iterator[str]:
+    """A setup that announces its begin and its end."""
+    gate.announce(f"begun-{threading.get_ident()}-{return_pid(0)}")
+    yield "state"
+    gate.announce(f"ended-{threading.get_ident()}-{return_pid(0)}")
+
+
+# --- pause and cancel -----------------------------------------------------------------------------------------------
+
+
+def wait_for_pause(gate: Gate, hears: bool, item: int) -> int:
+    """Announce the item, and run until its job is paused, or until the gate is open where that is not heard."""
+    gate.announce(item)
+    here = current_item()
+    wait_until(lambda: here.paused if hears else (gate.folder / "open").exists())
+    return item
+
+
+def run_until_cancelled(gate: Gate, hears: bool, item: int) -> int:
+    """The same, until it is cancelled."""
+    gate.announce(item)
+    here = current_item()
+    wait_until(lambda: here.cancelled if hears else (gate.folder / "open").exists())
+    return item
+
+
+def look_once_told(gate: Gate, item: int) -> None:
+    """Item 0 runs until it is cancelled, others look only once the gate is open, and announce what they heard."""
+    gate.announce(item)
+    here = current_item()
+    if item == 0:
+        wait_until(lambda: here.cancelled)
+    else:
+        wait_until((gate.folder / "open").exists)
+        wait_until(lambda: here.cancelled)  # it looks once in some milliseconds
+        gate.announce("heard")
