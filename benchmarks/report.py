@@ -29,37 +29,38 @@ TOLD_LOAD = 4.0
 
 #: What a reader must know before the figures of a question.
 NOTES = {
-    "durations": "The ideal is the CPU time of the items alone, in as many processes at once, divided by the workers.",
+    "durations": "The ideal is the CPU time of the items alone, in as many processes at a time, divided by the "
+    "workers.",
     "drifting": "In the first work the long item comes near the end: when 400 of the 1 ms items are left, which take "
-    "as long as it does. A chunk size is one for all: many items for the short ones, and then the long one is begun "
-    "late, and has many behind it.",
+    "as long as it does. There is one chunk size for all items: if it is large enough for the short ones, the long one "
+    "starts late, and many items wait behind it.",
     "longest_first": "The items sleep. The bound is the longest item first, each to the worker that is free "
-    "first, with what they have really taken.",
-    "images": "The ideal is the CPU time of the pictures alone, in processes forked for them. Memory that a picture "
-    "was in goes back to the system there, as in the other pools' workers, and comes anew, page by page, for the next; "
-    "mpqueue's workers keep up to 64 MB of it ([memory](how-to/memory.md)), which is how it can be below the ideal.",
-    "arrays": "Each repeat has fresh arrays. Whoever gets an array reads something of each of its pages, in the worker "
-    "and in the parent, within the time measured.",
-    "payload_kinds": "8 MB each. Whoever gets one reads something of it, in the worker and in the parent, within "
-    "the time measured, and what is returned is made within it too; pixels of images take Pillow long to read, for "
-    "everybody. Once torch is imported, multiprocessing's pool is that of torch.multiprocessing: it hands tensors over "
-    "in shared memory. With polars, the program imports pyarrow too.",
-    "closure": "The table is another one in each repeat. The last column is what all workers together weigh more when "
+    "first, computed with the measured times.",
+    "images": "The ideal is the CPU time of the pictures alone, in processes forked for them. There, as in the other "
+    "pools' workers, the memory of a picture goes back to the system, and the next picture gets new memory, page by "
+    "page. mpqueue's workers keep up to 64 MB of it ([memory](how-to/memory.md)), so mpqueue can be below the ideal.",
+    "arrays": "Each repeat has fresh arrays. The worker and the parent read a value from each page of an array that "
+    "they get, within the measured time.",
+    "payload_kinds": "8 MB each. The worker and the parent read a part of each object that they get, within "
+    "the measured time, which also includes creating the result. For all libraries, Pillow takes long to read the "
+    "pixels of images. Once torch is imported, multiprocessing's pool is that of torch.multiprocessing: it passes "
+    "tensors on in shared memory. With polars, the program imports pyarrow too.",
+    "closure": "Each repeat has a new table. The last column is the additional memory of all workers together after "
     "they have read it, shared pages counted once.",
-    "models": "The model is another one in each repeat; the workers have imported torch. An item reads one of its "
-    "weights. The last column is what all workers together weigh more when they have read all of it.",
-    "replacement": "The module that is imported sleeps for three seconds. Those that say preload have imported it "
-    "before, in the process from which workers are forked, which is weighed too. concurrent.futures and loky are made "
-    "anew by hand, in the moment of the crash.",
+    "models": "Each repeat has a new model; the workers have imported torch. An item reads one of its "
+    "weights. The last column is the additional memory of all workers together after they have read all of it.",
+    "replacement": "The imported module sleeps for three seconds. Rows with preload have imported it "
+    "before, in the process from which workers are forked, whose memory counts too. concurrent.futures and loky are "
+    "created anew by hand, at the moment of the crash.",
     "cold_start": "In a fresh interpreter: the import, two workers, one item.",
     "import_time": "In a fresh interpreter, best of five.",
-    "million": "What the parent weighs beyond the list of items that the user has: at its peak, and when all is done "
+    "million": "The memory of the parent in addition to the user's list of items: at its peak, and at the end "
     "with the results still held. The handler returns None.",
-    "listeners": "Being told of each item means a `job:progress` listener for mpqueue, and going through the results "
-    "as they come for the others. CPU time counts all threads of the parent.",
+    "listeners": "A report of each item is a `job:progress` listener for mpqueue, and a loop over the results "
+    "as they arrive for the others. CPU time counts all threads of the parent.",
     "crash": "One item in the middle kills its worker with SIGKILL, the first time that it runs.",
-    "coordinator": "The real scheduler with workers that only pretend to work; what else a chunk costs the "
-    "coordinator was measured on real workers. Where it is busy for more than about half of the time, workers begin "
+    "coordinator": "The real scheduler with simulated workers; the other costs of a chunk for the "
+    "coordinator were measured on real workers. If it is busy for more than about half of the time, workers begin "
     "to wait for it.",
 }
 
@@ -122,7 +123,7 @@ def _circumstances(record: dict[str, Any], usual: str) -> Iterator[str]:
     if (load := record["load"][0]) > TOLD_LOAD:
         yield (
             f"Other programs kept the CPUs busy (a load of {load:.0f}): only figures of this question can be compared, "
-            "and what is short varies much."
+            "and short times vary much."
         )
     if (stolen := record.get("stolen", 0.0)) > TOLD_STOLEN:
         yield f"Meanwhile a hypervisor gave {stolen:.0f} s of CPU time to others, so times vary more than elsewhere."
@@ -143,20 +144,20 @@ def _setting(asked: dict[str, Any]) -> Iterator[str]:
     if len(stamps) > 1:
         yield ""
         yield (
-            "Some questions were measured at another time than the rest, or with other versions; on another CPU, where "
-            "they say so."
+            "Some questions were measured at another time, or with other versions. If one was measured on another CPU, "
+            "it says so."
         )
     yield ""
     yield (
-        "Every time is the best of all rounds; every contender is measured in a process of its own, all of them in "
-        "turn, and what it returns is compared with what it should. In parentheses: the multiple of what "
-        "`JobQueue.run` takes. Figures from another machine can't be compared with these; `make bench` makes your "
-        "own. `benchmarks/README.md` says how they come about, and how far to trust them."
+        "Every time is the best of all rounds. Every contender is measured in a separate process, all of them in "
+        "turn, and its results are checked. In parentheses: the multiple of the time that "
+        "`JobQueue.run` takes. Figures from another machine can't be compared with these; to measure on yours, run "
+        "`make bench`. `benchmarks/README.md` explains how the figures are measured, and how far to trust them."
     )
 
 
 def _rounds(record: dict[str, Any]) -> int:
-    """How often those were measured who neither failed nor took too long."""
+    """How often the contenders were measured that neither failed nor took too long."""
     return max(
         (len(entry["rounds"]) for case in record["cases"].values() for entry in case["contenders"].values()), default=0
     )
@@ -164,18 +165,18 @@ def _rounds(record: dict[str, Any]) -> int:
 
 def _others_ahead(asked: dict[str, Any]) -> Iterator[str]:
     yield ""
-    yield "## Where somebody else is better"
+    yield "## Where other libraries are better"
     yield ""
-    yield "All who are faster than mpqueue (`JobQueue.run`, `map` or `Pool`, whichever is fastest)"
-    yield "by more than 5 %, and why."
+    yield "All libraries that are faster than mpqueue (the fastest of `JobQueue.run`, `map` and `Pool`)"
+    yield "by more than 5%, and why."
     yield ""
-    nobody = True
+    none = True
     for name, record in asked.items():
         by_reason: dict[str, list[tables.Better]] = {}
         for better in tables.who_is_better(name, record):
             by_reason.setdefault(reason(name, better.contender), []).append(better)
         if by_reason:
-            nobody = False
+            none = False
             yield f"**{record['question']}**"
             yield ""
         for why, betters in by_reason.items():
@@ -183,8 +184,8 @@ def _others_ahead(asked: dict[str, Any]) -> Iterator[str]:
             yield f"- {whom}. {why}"
         if by_reason:
             yield ""
-    if nobody:
-        yield "Nobody, in these works."
+    if none:
+        yield "None, in these questions."
 
 
 def _by_case(betters: list[tables.Better]) -> Iterator[str]:
@@ -200,9 +201,9 @@ def _configurations(asked: dict[str, Any]) -> Iterator[str]:
     used = {name for record in asked.values() for name in record["contenders"]}
     yield "## How each is used"
     yield ""
-    yield "The best way that its own documentation describes. Where a chunk size has to be given it is what a user "
-    yield "would choose who knows the items: 4 chunks a worker where they are alike (the rule of "
-    yield "`multiprocessing.Pool`), 20 where they are not, 1 item for arrays, half of all for the large closure."
+    yield "Each library is used in the best way that its own documentation describes. If it needs a chunk size, it is "
+    yield "one that suits the items: 4 chunks per worker for equal items (the rule of "
+    yield "`multiprocessing.Pool`), 20 for unequal ones, 1 item for arrays, half of all for the large closure."
     yield ""
     yield "| | |"
     yield "| --- | --- |"

@@ -250,7 +250,7 @@ def coordinator(record: Record) -> Table:
                 seconds(step) if (step := best(record, name, MPQueue.name, "step")) else "",
                 seconds(handle),
                 seconds(total),
-                f"{100 * lanes * total / CHUNK:,.0f} %",
+                f"{100 * lanes * total / CHUNK:,.0f}%",
                 seconds(lanes * total / 0.5),
             ]
         )

@@ -49,7 +49,7 @@ class Fault:
 
 GROUPS = {
     "raises": "The function raises",
-    "data": "Arguments, results and functions that do not travel",
+    "data": "Arguments, results and functions that can't be sent",
     "dies": "Workers that die",
     "hangs": "Items that hang, with a limit of 1 s for each",
     "ends": "The start and the end of the program",
@@ -82,7 +82,7 @@ ALL: tuple[Fault, ...] = (
     Fault("error-comes-apart", "an exception that raises when unpickled", "raises", deed="raise_ununpicklable"),
     Fault("bad-argument", "an argument can't be pickled", "data", load=deeds.Unpicklable),
     Fault("argument-comes-apart", "an argument raises when unpickled", "data", load=deeds.Ununpicklable),
-    Fault("deadly-argument", "an argument kills who unpickles it", "data", load=deeds.KillsWhereUnpickled),
+    Fault("deadly-argument", "an argument kills the process that unpickles it", "data", load=deeds.KillsWhereUnpickled),
     Fault("bad-result", "a result can't be pickled", "data", deed="return_lock"),
     Fault("result-comes-apart", "a result raises when unpickled", "data", deed="return_ununpicklable"),
     Fault("bad-function", "the function carries a lock: an error at once", "data", play="refused", guilty=frozenset()),

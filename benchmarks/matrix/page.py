@@ -15,20 +15,20 @@ PAGE = ROOT / "docs" / "fault-matrix.md"
 SYMBOLS = {Verdict.GOOD: "✔", Verdict.PARTLY: "◐", Verdict.LOST: "✘", Verdict.HANGS: "∞"}
 HEADINGS = {"multiprocessing": "mp.Pool", "concurrent.futures": "futures"}
 LEGEND = {
-    Verdict.GOOD: "every good result came, the fault is told where it belongs, the pool works on, nothing is left",
-    Verdict.PARTLY: "every good result came, but something else is wrong: the small print says what",
-    Verdict.LOST: "good results are lost, or there is no way to ask for it",
-    Verdict.HANGS: "good results are missing because somebody waits for ever",
+    Verdict.GOOD: "every good result came, the right item has the error, the pool still works, nothing is left",
+    Verdict.PARTLY: "every good result came, but something else is wrong: see the small print",
+    Verdict.LOST: "good results are lost, or the library has no such feature",
+    Verdict.HANGS: "good results are missing because a call waits for ever",
 }
 
 INTRODUCTION = """\
-What becomes of the rest when something goes wrong? The same work, with the same fault, for mpqueue and for what people
-use instead; each in a process of its own, which is ended after a time, each in the most robust way that its own
-documentation describes. mpqueue tries once more here; Dask and Ray do so by themselves, three times.
+What happens to the other items when something goes wrong? This page compares mpqueue with other libraries: the same
+work, with the same fault, each in a separate process with a time limit, each in the most robust way that its own
+documentation describes. mpqueue retries once here; Dask and Ray retry three times by default.
 
-Unless the row says otherwise the work is eight items of 50 ms on {workers} workers, and item 3 is the guilty one, at
-every try; afterwards the same pool gets four more items, is closed, and the program ends. *Left* is what is still
-there five seconds after that.
+By default, the work is eight items of 50 ms on {workers} workers, and item 3 causes the fault, at
+every try. Afterwards the same pool gets four more items, is closed, and the program ends. *Left* is everything that
+still exists five seconds later.
 """
 
 HOW = """\
@@ -37,22 +37,23 @@ HOW = """\
     make faults                                # all of it: three quarters of an hour
     make faults ARGS='--only segfault --contender mpqueue --contender pebble'
 
-It writes `benchmarks/results/faults.json` with everything that happened, and this page from it. Linux only; where a
-mount namespace can be had, everything runs with a `/dev/shm` of its own. The faults are in
-`benchmarks/matrix/faults.py`, what each library is asked in `benchmarks/matrix/dialects.py`, and what counts as what
-in `benchmarks/matrix/verdict.py`. If a library is used badly there, please tell us: each is meant to be at its best.
+It writes `benchmarks/results/faults.json` with all observations, and this page from it. Linux only. If a
+mount namespace can be created, everything runs with a separate `/dev/shm`. The faults are in
+`benchmarks/matrix/faults.py`, the calls of each library in `benchmarks/matrix/dialects.py`, and the rules for the
+symbols in `benchmarks/matrix/verdict.py`. If a library is used badly there, please report it: each should be at its
+best.
 
 ## Read it with care
 
-- One run on one machine that had other work to do meanwhile. Faults that depend on the moment (a worker killed while
-  it writes) can end otherwise another time; hangs are what did not come within 12 s or more.
-- The function that carries 100 MB is sent just so, for each item. Many of these libraries have a way to share such an
-  object (`ray.put`, `scatter`, an initializer, `shared_objects`), and do well with it.
-- It asks about faults only. Dask and Ray do much that mpqueue does not (many machines, data larger than memory); the
-  standard library needs no installation; joblib and scikit-learn belong together. For items that never fail, most of
-  this page says nothing.
-- mpqueue's authors chose the rows. They began with the faults that users report to the other projects, and stayed when
-  mpqueue was not the only one to pass; a row in which mpqueue fails would be here too.
+- This is one run on one machine that was also busy with other work. Faults that depend on the moment (a worker killed
+  while it writes) can end differently another time. A hang is a result that did not come within 12 s or more.
+- The function that carries 100 MB is sent directly, for each item. Many of these libraries can share such an
+  object (`ray.put`, `scatter`, an initializer, `shared_objects`), and are fast with it.
+- The page is about faults only. Dask and Ray have many features that mpqueue lacks (many machines, data larger than
+  memory); the standard library needs no installation; joblib and scikit-learn belong together. For items that never
+  fail, most of this page does not matter.
+- mpqueue's authors chose the rows. They started with the faults that users report to the other projects, and kept rows
+  that other libraries pass too. If mpqueue failed in a row, the row would be here too.
 """
 
 

@@ -72,7 +72,7 @@ def _judge_outcomes(outcomes: dict[str, Any]) -> Judged:
         silent = "silent" in good
         return Verdict.HANGS if silent else Verdict.LOST, f"{delivered} of {len(good)}"
     if "silent" in kinds:
-        return Verdict.PARTLY, "no word of the guilty item"
+        return Verdict.PARTLY, "no error for the item at fault"
     return Verdict.GOOD, ""
 
 
@@ -80,7 +80,7 @@ def _judge_endless(told: dict[str, Any]) -> Judged:
     if told["taken"] < 50:
         return Verdict.HANGS, f"reads on: {told['reads']:,} items, {told['taken']} results"
     if told["reads"] > 2_000:
-        return Verdict.PARTLY, f"reads on while nobody takes: {told['reads']:,} items"
+        return Verdict.PARTLY, f"reads on while no result is taken: {told['reads']:,} items"
     return (Verdict.GOOD, "") if told.get("right") else (Verdict.LOST, "wrong results")
 
 

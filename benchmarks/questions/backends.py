@@ -10,7 +10,7 @@ from collections.abc import Callable
 from benchmarks.case import Case, Sizes
 from benchmarks.handlers import burn
 
-QUESTION = "What does a queue on a cluster's engine do, beside that engine alone?"
+QUESTION = "How does a queue on a cluster's engine compare with that engine alone?"
 
 #: (name, seconds, items of a full run, of a quick one)
 WORKS = (("20 ms", 2e-2, 400, 30), ("1 ms", 1e-3, 2_000, 500), ("10 us", 1e-5, 5_000, 2_000))

@@ -1,6 +1,6 @@
-"""What it costs to be told of each item: the parent's CPU time an item, with somebody who listens and without.
+"""What a report of each item costs: the parent's CPU time per item, with a listener and without.
 
-mpqueue has an event for that, ``job:progress``; elsewhere one goes through results as they come.
+mpqueue has an event for that, ``job:progress``; with other libraries, the caller loops over results as they arrive.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from benchmarks.case import Case, Measures, Sizes, Stopwatch
 from benchmarks.contenders import Contender
 from benchmarks.handlers import echo
 
-QUESTION = "What does an item cost the parent, and what if it wants to hear of each one?"
+QUESTION = "What does an item cost the parent, without and with a listener?"
 
 
 def cases(sizes: Sizes) -> list[Case]:
@@ -35,7 +35,7 @@ def cases(sizes: Sizes) -> list[Case]:
 
     return [
         Case("without", f"{count:,} no-ops", items=items),
-        Case("with", f"{count:,} no-ops, told of each", items=items, measure=listening),
+        Case("with", f"{count:,} no-ops, with a listener", items=items, measure=listening),
     ]
 
 

@@ -14,7 +14,7 @@ from benchmarks.case import Case, Measures, Sizes, Stopwatch
 from benchmarks.contenders import Contender, MPQueue
 from benchmarks.handlers import nothing
 
-QUESTION = "What do many items weigh in the parent, and how soon are they on their way?"
+QUESTION = "How much memory do many items take in the parent, and how soon are they sent?"
 
 
 def cases(sizes: Sizes) -> list[Case]:

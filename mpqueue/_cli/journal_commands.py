@@ -85,7 +85,7 @@ def _add_prune(commands: Parsers) -> None:
     add = parser.add_argument
     add("--job", metavar="JOB", help="only this job (default: all)")
     add("--older-than", type=duration, metavar="T", help="remove jobs that ended longer ago: 12h, 30d")
-    add("--gone", action=argparse.BooleanOptionalAction, default=True, help="drop what became of items that are no "
+    add("--gone", action=argparse.BooleanOptionalAction, default=True, help="drop results of items that are no "
         "longer in their job's list (default: yes)")  # fmt: skip
 
 

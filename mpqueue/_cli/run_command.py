@@ -106,8 +106,8 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     add("--retry-delay", type=seconds, default=2.0, metavar="S", help="seconds before the first; then twice as long "
         "each time (default: 2)")  # fmt: skip
     add("--timeout", type=seconds, metavar="S", help="seconds that one try may take")
-    add("--journal", metavar="run.db", help="write down what becomes of each item: the same command, given again after "
-        "whatever ended it, runs only what is missing or new")  # fmt: skip
+    add("--journal", metavar="run.db", help="record how each item ends in this file: after an interruption, the same "
+        "command runs only what is missing or new")  # fmt: skip
     add("--key", choices=("file", "content", "value"), help="how a journal knows that an item has changed: by its "
         "file's size and time (default for files), its file's content, or its value (default for others)")  # fmt: skip
     add("--redo", action="append", metavar="WHAT", help="run again what has ended: failed, changed-code (all, if the "

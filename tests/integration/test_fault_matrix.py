@@ -47,7 +47,7 @@ def test_script_tells_who_delivers_what(tmp_path: Path) -> None:
     }
     assert {told[name, "mpqueue"] for name in names} == {(Verdict.GOOD, "")}, told
     assert told["raises", "multiprocessing"] == (Verdict.GOOD, "")
-    assert told["os-exit", "multiprocessing"] == (Verdict.PARTLY, "no word of the guilty item")
+    assert told["os-exit", "multiprocessing"] == (Verdict.PARTLY, "no error for the item at fault")
     assert told["bad-function", "multiprocessing"] == (Verdict.GOOD, "")
     text = "\n".join(page.lines(results))
-    assert "| `os._exit(7)` | ✔ | ◐<br><small>no word of the guilty item</small> |" in text
+    assert "| `os._exit(7)` | ✔ | ◐<br><small>no error for the item at fault</small> |" in text

@@ -65,7 +65,7 @@ def test_dropping_the_iterator_ends_its_work(pool: Pool, tmp_path: Path, caplog:
     del results
     gc.collect()
     assert pool.map(do.double, range(4), 1) == [0, 2, 4, 6]  # both workers are free
-    assert "dropped before anybody read from it" in caplog.text
+    assert "dropped before a result was read from it" in caplog.text
 
 
 def test_an_input_may_wait_for_results(pool: Pool) -> None:

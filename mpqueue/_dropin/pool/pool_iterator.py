@@ -142,5 +142,5 @@ class PoolIterator(Standard[R]):
         if feed is None or sys.is_finalizing() or os.getpid() != self._owner:
             return
         if not feed.taken and not self._results.is_over and not feed.drained:
-            log.warning("an iterator of Pool.imap was dropped before anybody read from it; its work was ended")
+            log.warning("an iterator of Pool.imap was dropped before a result was read from it; its work was ended")
         feed.stop()

@@ -303,7 +303,7 @@ class DaskPool(HostedPool[DaskLane]):
                 asked = self.ask(host.nanny, dask_side.last_words, tokens)
                 return await asyncio.wait_for(asked, LAST_WORDS_LIMIT)
             except Exception as error:
-                _log.info("what the Dask worker %s ran when it ended can't be told: %r", host.address, error)
+                _log.info("the items that the Dask worker %s ran when it ended are unknown: %r", host.address, error)
         return dask_side.LastWords({}, None, was_sent_away=False)
 
     def drop(self, lane: DaskLane, error: Exception) -> None:
@@ -311,7 +311,7 @@ class DaskPool(HostedPool[DaskLane]):
         if self.client.status != "running":
             self._cut_off(error)
         elif lane.is_ready and not lane.host.lost.is_set():
-            _log.warning("the Dask worker %s does not do what it is told: %r", lane.host.address, error)
+            _log.warning("the Dask worker %s does not carry out its commands: %r", lane.host.address, error)
             busy = lane.is_busy
             lane.end()
             self.post(LaneDied(lane.number, lane.generation, lane.pid, innocent=not busy))

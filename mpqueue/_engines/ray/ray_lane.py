@@ -108,7 +108,7 @@ class RayLane(HostedLane):
     async def break_off(self, error: Exception) -> None:
         """See `HostedLane.break_off`. An actor that can't be reached is ended, since it might come back."""
         if self.is_ready and not isinstance(error, ray.exceptions.RayActorError | LookupError):
-            _log.warning("worker %d on Ray does not do what it is told, and is replaced: %r", self.number, error)
+            _log.warning("worker %d on Ray does not carry out its commands, and is replaced: %r", self.number, error)
         self.kill_now()
 
     def kill_now(self) -> None:

@@ -8,7 +8,7 @@ export const count = (number) => whole.format(number);
 export function percent(done, total) {
   if (!total) return 100;
   const value = (100 * done) / total;
-  return done < total ? Math.min(99, Math.floor(value)) : 100; // 100 % only where it is over
+  return done < total ? Math.min(99, Math.floor(value)) : 100; // 100% only when it is over
 }
 
 export const rate = (perSecond) => (perSecond >= 1000 ? count(Math.round(perSecond)) : three.format(perSecond));

@@ -111,7 +111,7 @@ export class JobView {
   }
 }
 
-// Say what became of a job, to those who can't see it.
+// Announce a job's new status to screen readers.
 export function announce(before, state) {
   if (!before || before.status === state.status) return;
   const result = `${count(state.completed)} completed, ${count(state.failed)} failed`;

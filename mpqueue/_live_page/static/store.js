@@ -74,7 +74,7 @@ export class Store {
     for (const [lane, ...stretch] of stretches) {
       let known = this.stretches.get(lane);
       if (known === undefined) this.stretches.set(lane, (known = []));
-      // One that grows is told again.
+      // One that grows is sent again.
       const again = known.findLastIndex(([start]) => start <= stretch[0]);
       if (again >= 0 && known[again][0] === stretch[0]) known[again] = stretch;
       else known.push(stretch);

@@ -1,13 +1,13 @@
-// The connection: server-sent events while somebody looks, a question now and then while nobody does.
+// The connection: server-sent events while the tab is visible, a question now and then while it is hidden.
 //
 // A hidden tab gives its connection back, since a browser has only six for one server.
 
 const STALLED = 6000; // milliseconds without any news; the server says something every two seconds
-const HIDDEN = 5000; // how long a tab may be hidden before it lets go, and how often it asks then
+const HIDDEN = 5000; // how long a tab may be hidden before it disconnects, and how often it asks then
 
 export class Stream {
   #source = null;
-  #heard = 0;
+  #lastNews = 0;
   #over = false;
   #timer = 0;
   #state = "connecting";
@@ -31,7 +31,7 @@ export class Stream {
     const source = (this.#source = new EventSource("events"));
     for (const [name, handle] of Object.entries(this.handlers)) {
       source.addEventListener(name, (event) => {
-        this.#heard = Date.now();
+        this.#lastNews = Date.now();
         this.#tell("live");
         handle(JSON.parse(event.data));
       });
@@ -55,7 +55,7 @@ export class Stream {
   }
 
   #check() {
-    if (this.#state === "live" && this.#source && Date.now() - this.#heard > STALLED) this.#tell("stalled");
+    if (this.#state === "live" && this.#source && Date.now() - this.#lastNews > STALLED) this.#tell("stalled");
   }
 
   #visibilityChanged() {
@@ -75,7 +75,7 @@ export class Stream {
       const answer = await fetch("jobs");
       if (answer.ok) this.onIdle(await answer.json());
     } catch {
-      // It is told as lost when somebody looks again.
+      // It is shown as lost when the tab is visible again.
     }
     if (document.hidden) this.#timer = setTimeout(() => this.#idle(), HIDDEN);
   }

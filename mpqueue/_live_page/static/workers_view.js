@@ -125,7 +125,7 @@ export class WorkersView {
       context.fillStyle = kind === "running" && job !== selected ? colours.other : colours[kind];
       context.fillRect(left, 0, right - left, height);
       if (item !== null && right - left > 4 * ratio) {
-        context.fillStyle = colours.edge; // items that had a stretch of their own are told apart
+        context.fillStyle = colours.edge; // items that had a stretch of their own are separated
         context.fillRect(left, 0, 1 * ratio, height);
       }
       if (kind !== "starting") busy += to - Math.max(from, start);

@@ -367,7 +367,7 @@ class Reader:
         table.source = KeptResults(self, job.number, job.id)
         lost = self._fill(table, job, Results.UNREAD).lost
         if lost:
-            log.warning("job %r: what became of %d items is damaged in %s; they are shown as if they had not run",
+            log.warning("job %r: the outcomes of %d items are damaged in %s; they are shown as if they had not run",
                         job.id, len(lost), self.path)  # fmt: skip
 
     def added(self, job: RecordedJob) -> list[AddedRow]:

@@ -153,7 +153,7 @@ class NewOpenJob(NewJob):
         if redo is not None and not isinstance(redo, str) and recorded.rule == IdRule.POSITION and redo:
             raise ValueError(
                 f"redo: expected 'failed', 'changed-code' or 'all' for an open job whose items have no ids, got "
-                f"{shown(redo)}: what an item that runs again adds could not be told from what it had added before"
+                f"{shown(redo)}: items that it adds again could not be distinguished from those it had added before"
             )
         other_version = options.version is not None and options.version != recorded.version
         return other_version or redo == "all" or (redo == "changed-code" and differs(recorded.code_hash, code_hash))

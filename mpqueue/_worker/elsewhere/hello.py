@@ -41,5 +41,5 @@ def find_difference(own: Introduction, other: Introduction) -> str | None:
         return None
     return (
         f"expected the same versions as here on the worker {other.get('pid')} on {other.get('host')}, got "
-        f"{', '.join(different)}; install the same there, since functions and data travel between them"
+        f"{', '.join(different)}; install the same there, since functions and data are sent between them"
     )

@@ -56,7 +56,7 @@ class JournalLock:
         self._key = os.path.realpath(journal)
         with _guard:
             if self._key in _held:
-                raise JournalError(f"{journal}: expected a journal that nobody writes, got one that another queue of "
+                raise JournalError(f"{journal}: expected a journal that is not open, got one that another queue of "
                                    "this process has open; close that first")  # fmt: skip
             _held[self._key] = -1
         try:
@@ -89,7 +89,7 @@ class JournalLock:
             except OSError as error:
                 words = os.pread(fd, SIZE, 0).decode(errors="replace").split()
                 os.close(fd)
-                raise JournalError(f"{journal}: expected a journal that nobody writes, got one that process "
+                raise JournalError(f"{journal}: expected a journal that is not open, got one that process "
                                    f"{words[0] if words else 'unknown'} has open; two writers are never allowed"
                                    ) from error  # fmt: skip
 

@@ -49,7 +49,7 @@ def check_stat(name: str, found: os.stat_result) -> None:
     if others and not stat.S_ISCHR(found.st_mode):
         raise JournalError(
             f"{name}: expected a file that only its owner can write, got mode {stat.S_IMODE(found.st_mode):04o}; it is "
-            "left as it is, since reading it runs what is in it; `chmod go-w` it if nobody else has written it"
+            "left as it is, since reading it runs its contents; if no other user has written it, run `chmod go-w` on it"
         )
 
 

@@ -211,7 +211,7 @@ class Inventory:
                 raise JournalMismatchError(
                     f"job {recorded.id!r} in {reader.path}: expected the {recorded.total} items that it was recorded "
                     f"with, in the same order, got others; mpqueue 0.1 did not write down what {unknown} of them are, "
-                    "so they can't be told apart; nothing was changed; run it with those items, or clear_job() it"
+                    "so they can't be distinguished; nothing was changed; run it with those items, or call clear_job()"
                 )
             blocks = []
             for lo in range(0, recorded.total, BLOCK):

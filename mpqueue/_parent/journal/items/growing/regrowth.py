@@ -64,7 +64,7 @@ class Regrown:
         for slot in unreadable:
             self._all.status[slot], self._all.results[slot] = PENDING, None
         if unreadable:
-            log.warning("job %r: what became of %d items can't be read from %s, so these run again; the first is %s",
+            log.warning("job %r: the outcomes of %d items can't be read from %s, so these run again; the first is %s",
                         recorded.id, len(unreadable), reader.path, self._all.named(unreadable[0]))  # fmt: skip
         if wants_results:
             run_discarded_again(self._all, recorded.id, reader.path)
