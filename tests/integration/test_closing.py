@@ -577,13 +577,13 @@ def test_fork_of_the_parent_gets_an_error_when_it_uses_the_queue(tmp_path: Path)
         assert len(workers_of(queue)) == 2
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_fork_that_collects_the_queue_and_exits_normally_harms_nobody(tmp_path: Path) -> None:
     done = run_program(
         tmp_path,
         """
-        import gc, os, sys
+        import gc, os, sys, warnings
         import mpqueue
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads
         queue = mpqueue.JobQueue(2)
         assert queue.run(range(4), float).completed == 4
         pid = os.fork()

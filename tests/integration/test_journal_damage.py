@@ -17,6 +17,7 @@ import pytest
 
 from mpqueue import JobQueue
 from mpqueue._core.state.item_table import make_table
+from mpqueue._os.process.own_forks import fork_here
 from mpqueue._parent.journal import journal_reader
 from mpqueue._parent.journal.guards.journal_lock import is_held
 from mpqueue._parent.journal.items.matching import BLOCK
@@ -387,7 +388,7 @@ def test_a_fork_keeps_nothing_of_a_journal_open(home: Path) -> None:
     path = home / "run.db"
     journal = Journal(str(path), lambda: 0.0)
     reading, writing = os.pipe()
-    child = os.fork()
+    child = fork_here()
     if child == 0:
         os.close(writing)
         os.read(reading, 1)

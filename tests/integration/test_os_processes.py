@@ -13,6 +13,7 @@ import pytest
 
 from mpqueue._os.descriptors import is_readable
 from mpqueue._os.process import parent_death, process_handle
+from mpqueue._os.process.own_forks import fork_here
 from mpqueue._os.process.process_handle import LinuxProcess, PosixProcess, ProcessHandle, is_reaped
 from mpqueue._os.process.process_identity import process_name
 from mpqueue._os.process.process_signals import signal_name
@@ -164,7 +165,7 @@ def test_no_process_has_the_name_of_another() -> None:
     assert process_name() == name
     assert len(name) == 16
     read, write = os.pipe()
-    if (child := os.fork()) == 0:
+    if (child := fork_here()) == 0:
         os.write(write, process_name().encode())
         os._exit(0)
     os.waitpid(child, 0)

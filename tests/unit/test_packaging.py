@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 import mpqueue
 
@@ -29,6 +33,26 @@ def test_the_matrix_is_that_of_the_classifiers() -> None:
         one for one in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", one)
     ]
     assert PROJECT["requires-python"] == f">={versions[0]}"
+
+
+@pytest.mark.slow
+def test_in_ci_a_python_of_the_classifiers_that_is_not_to_be_had_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('classifiers = ["Programming Language :: Python :: 3.99"]')
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    (tmp_path / ".ci" / "in-debian").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    done = subprocess.run(
+        [tmp_path / ".ci" / "test-others"],
+        cwd=tmp_path,
+        env=os.environ | {"CI": "true"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Python 3.99: not on this machine" in done.stderr
+    assert "===" not in done.stdout  # nothing was tested
 
 
 def test_a_workflow_runs_what_a_person_can_run() -> None:

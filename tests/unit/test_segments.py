@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mpqueue._os.memory import leases, mappings
+from mpqueue._os.process.own_forks import fork_here
 from mpqueue._wire.memory import segments
 from mpqueue._wire.memory.segments import CommonSegment, Segment, SegmentStore, layout, spare, view
 
@@ -246,7 +247,7 @@ def test_a_fork_takes_none_of_its_parent_s() -> None:
     first = common(1)
     found, serial = view(first.ref), first.ref.serial
     reader, writer = os.pipe()
-    child = os.fork()
+    child = fork_here()
     if child == 0:
         try:
             spare.enter(SegmentStore)
