@@ -5,41 +5,14 @@ Run by `.ci/test-wheel` only, hence its name.
 
 from __future__ import annotations
 
-import importlib
 import os
-import subprocess
 import sys
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 import mpqueue
 from mpqueue import JobQueue, WorkerCrashedError
-
-#: A use that needs an extra, and the extra.
-USES: dict[str, Any] = {
-    "completion": lambda: run_mpqueue("completion", "bash"),
-    "dashboard": lambda: JobQueue(1).serve(),
-    "dask": lambda: importlib.import_module("mpqueue.backends").DaskBackend,
-    "joblib": lambda: importlib.import_module("mpqueue.joblib_backend"),
-    "otel": lambda: importlib.import_module("mpqueue.otel"),
-    "ray": lambda: importlib.import_module("mpqueue.backends").RayBackend,
-}
-#: Extras without which nothing is refused: the bar in a terminal, examples, and what developing needs.
-BESIDE = {
-    "progress",
-    "examples",
-    "examples-search",
-    "examples-ocr",
-    "examples-torch",
-    "test-core",
-    "test",
-    "docs",
-    "bench",
-    "dev",
-}
+from tests.wheel.extras import run_mpqueue
 
 
 def crash_once(item: int) -> int:
@@ -50,15 +23,6 @@ def crash_once(item: int) -> int:
 
 def crash_always(item: int) -> int:
     return os._exit(3) if item == 2 else item
-
-
-def run_mpqueue(*arguments: str) -> str:
-    """What the installed command prints; raises with what it says where it fails."""
-    command = [str(Path(sys.executable).with_name("mpqueue")), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return done.stdout
 
 
 def test_it_is_the_wheel_that_is_tested() -> None:
@@ -78,17 +42,6 @@ def test_types_and_the_live_page_are_there() -> None:
 def test_every_public_name_that_needs_no_extra_can_be_had() -> None:
     for name in mpqueue.__all__:
         assert getattr(mpqueue, name)
-
-
-@pytest.mark.parametrize("extra", USES)
-def test_what_needs_an_extra_names_it(extra: str) -> None:
-    says = rf"pip install 'mpqueue\[{extra}\]'"
-    with pytest.raises((ImportError, RuntimeError), match=says):
-        USES[extra]()
-
-
-def test_each_extra_is_asked_for() -> None:
-    assert set(metadata.metadata("mpqueue").get_all("Provides-Extra") or ()) - BESIDE == set(USES)
 
 
 def test_a_crash_costs_one_attempt() -> None:

@@ -1,0 +1,108 @@
+"""What an installed wheel says of extras: a use that needs one is refused with what to install, and is there with it.
+
+Run by `.ci/test-wheel` only, hence its name: once without extras, and once with each of them alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from mpqueue import Job, JobQueue, sinks
+
+#: A use that needs an extra, and the extra. Each raises what it is refused with.
+USES: dict[str, Callable[[], object]] = {
+    "completion": lambda: run_mpqueue("completion", "bash"),
+    "dashboard": lambda: JobQueue(1).serve().close(),
+    "dask": lambda: importlib.import_module("mpqueue.backends").DaskBackend,
+    "joblib": lambda: importlib.import_module("mpqueue.joblib_backend").register(),
+    "otel": lambda: importlib.import_module("mpqueue.otel"),
+    "progress": lambda: show_progress(),  # noqa: PLW0108 - which is defined below
+    "ray": lambda: importlib.import_module("mpqueue.backends").RayBackend,
+}
+#: Another use of one of them.
+MORE_USES: list[tuple[str, Callable[[], object]]] = [
+    ("dashboard", lambda: run_mpqueue("run", "os.path:getsize", __file__, "--dashboard")),
+]
+#: What needs a package that is no extra, since a program that uses it has it, and the package.
+PACKAGES: list[tuple[str, Callable[[], object]]] = [
+    ("pandas", lambda: a_job().to_pandas()),
+    ("polars", lambda: a_job().to_polars()),
+    ("pyarrow", lambda: a_job().export("results.parquet")),
+    ("pyarrow", lambda: sinks.parquet("rows.parquet")),
+    ("pyarrow", lambda: run_mpqueue("run", "os.path:getsize", __file__, "-o", "sizes.parquet")),
+]
+#: Extras without which nothing is refused: examples, and what developing needs.
+BESIDE = {
+    *("examples", "examples-search", "examples-ocr", "examples-torch"),
+    *("test-core", "test", "docs", "bench", "dev"),
+}
+
+
+class Terminal(io.StringIO):
+    """A terminal to draw a bar on."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def show_progress() -> None:
+    """Run a job with a bar; raises the warning that says what is missing for it."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        patch.setattr(sys, "stderr", Terminal())
+        with JobQueue(1) as queue:
+            queue.run([-1], abs, progress=True)
+    for one in said:
+        raise one.message if isinstance(one.message, Warning) else RuntimeWarning(one.message)
+
+
+def a_job() -> Job:
+    with JobQueue(1) as queue:
+        return queue.run([-1], abs)
+
+
+def run_mpqueue(*arguments: str) -> str:
+    """What the installed command prints; raises with what it says where it fails."""
+    command = [str(Path(sys.executable).with_name("mpqueue")), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stdout
+
+
+@pytest.mark.parametrize(("extra", "use"), [*USES.items(), *MORE_USES])
+def test_without_an_extra_what_needs_it_names_it(extra: str, use: Callable[[], object]) -> None:
+    with pytest.raises((ImportError, RuntimeError, RuntimeWarning), match=rf"pip install 'mpqueue\[{extra}\]'"):
+        use()
+
+
+@pytest.mark.parametrize(("package", "use"), PACKAGES)
+def test_without_a_package_what_needs_it_names_it(package: str, use: Callable[[], object]) -> None:
+    with pytest.raises((ImportError, RuntimeError), match=f"needs {package}, .*`pip install {package}`"):
+        use()
+
+
+def test_each_extra_is_asked_for() -> None:
+    assert set(metadata.metadata("mpqueue").get_all("Provides-Extra") or ()) == BESIDE | set(USES)
+
+
+def test_each_place_that_names_an_extra_is_tried() -> None:
+    package = Path(importlib.import_module("mpqueue").__file__ or "").parent
+    places = [line for path in package.rglob("*.py") for line in path.read_text().splitlines() if "pip install" in line]
+    # One line is for both engines, one is for pandas, polars and pyarrow, and one is the help of `mpqueue completion`.
+    assert len(places) == len(USES) - 1 + 1 + 1, places
+
+
+@pytest.mark.parametrize("extra", USES)
+def test_with_an_extra_it_is_there(extra: str) -> None:
+    """Each where that extra alone is installed."""
+    USES[extra]()
