@@ -25,6 +25,7 @@ USES: dict[str, Callable[[], object]] = {
     "dask": lambda: importlib.import_module("mpqueue.backends").DaskBackend,
     "joblib": lambda: importlib.import_module("mpqueue.joblib_backend").register(),
     "otel": lambda: importlib.import_module("mpqueue.otel"),
+    "pandas": lambda: importlib.import_module("mpqueue.pandas"),
     "progress": lambda: show_progress(),  # noqa: PLW0108 - which is defined below
     "ray": lambda: importlib.import_module("mpqueue.backends").RayBackend,
 }
