@@ -7,14 +7,16 @@ SEED ?=
 MINUTES ?=
 
 BIN := .venv/bin
+# The same in the environment of test-core, which is made on Windows too.
+CORE := .venvs/core/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo check format test test-heavy test-core test-fast test-others test-portable test-long test-wheel chaos coverage bench bench-quick faults docs public-api
+.PHONY: help .venv demo check format test test-heavy test-core test-fast test-others test-portable test-long test-wheel check-release chaos coverage bench bench-quick faults docs public-api
 .PHONY: docs-serve clean fuzz simulate
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- environments ---------------------------------------------------------------------------------------------------
 # Stamp files say what .venv holds, so that a second run costs nothing until pyproject.toml changes.
@@ -70,11 +72,11 @@ test-fast: .venv/.dev  ## the tests that take no time
 	@test -n "$(PYTHON)"
 	@mkdir -p .venvs
 	.ci/make-venv "$(PYTHON)" .venvs/core
-	.venvs/core/bin/python $(PIP) --editable '.[test-core]'
+	$(CORE)/python $(PIP) --editable '.[test-core]'
 	@touch $@
 
 test-core: .venvs/core/.made  ## what depends on version and system, with the fewest packages; PYTHON= chooses
-	.venvs/core/bin/python -m pytest tests/unit tests/contract/test_cpython_pool.py tests/integration/test_crash_table.py \
+	$(CORE)/python -m pytest tests/unit tests/contract/test_cpython_pool.py tests/integration/test_crash_table.py \
 		--ignore=tests/unit/test_house_rules.py $(ARGS)
 
 test-others: .venv/.dev  ## what depends on the version, on every other Python that is here
@@ -85,6 +87,9 @@ test-portable: .venv/.dev  ## on Linux, what the package is on a bare POSIX syst
 
 test-wheel: .venv/.made  ## build sdist and wheel into dist/, the same twice, and test the wheel where nothing else is
 	.ci/test-wheel
+
+check-release:  ## see that VERSION= can be released
+	@.ci/check-release '$(VERSION)'
 
 test-long: .venv/.dev  ## all tests, those too that are too long for each commit, and all of them on every other Python
 	MPQUEUE_TEST_LONG=1 $(BIN)/python -m pytest $(ARGS)

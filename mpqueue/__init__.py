@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from mpqueue.retry import RetryPolicy
     from mpqueue.status import ItemStatus, JobStatus, Pruned, QueueStats
 
-__version__ = "0.1.0"
+__version__ = "1.0.0rc1"
 
 _HOMES = {
     "mpqueue._core.state.item_table": ("FailedTry",),
