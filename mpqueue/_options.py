@@ -95,6 +95,15 @@ def check_platform(platform: str = system.NAME) -> None:
         raise NotImplementedError(f"mpqueue runs on Linux and macOS; this is {platform!r}. On Windows use WSL.")
 
 
+def check_interpreter(version: str = sys.version) -> None:
+    """Raise NotImplementedError on a free-threaded build of Python, which says in its version that it is one."""
+    if "free-threading build" in version:
+        raise NotImplementedError(
+            f"mpqueue runs on builds of Python that have the GIL; this is a free-threaded one: {version!r}. Its own "
+            "threads rely on the GIL. Use the other build of the same Python: python3.14 instead of python3.14t."
+        )
+
+
 def queue_options(
     concurrency: Concurrency,
     max_retries: int | None,

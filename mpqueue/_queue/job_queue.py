@@ -160,7 +160,7 @@ class JobQueue(SafeEmitter):
     and from done-callbacks; in a forked child they raise `QueueClosedError`.
 
     Raises TypeError or ValueError for options out of range or beyond the engine, `JournalError` for a journal that
-    can't be used, NotImplementedError on Windows.
+    can't be used, NotImplementedError on Windows and on free-threaded builds of Python.
     """
 
     @names_options("JobQueue")
@@ -185,6 +185,7 @@ class JobQueue(SafeEmitter):
     ) -> None:
         super().__init__()
         checks.check_platform()
+        checks.check_interpreter()
         self._backend = choose_backend(backend)
         self._options = checks.queue_options(
             concurrency,

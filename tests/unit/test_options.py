@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+import mpqueue
 from mpqueue._options import (
     Concurrency,
     JobOptions,
     QueueOptions,
+    check_interpreter,
     check_platform,
     job_options,
     memory_limit,
@@ -174,6 +176,24 @@ def test_windows_is_refused(platform: str) -> None:
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
 def test_posix_is_not_refused(platform: str) -> None:
     check_platform(platform)
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        "3.13.5 experimental free-threading build (main, Jun 11 2025, 15:36:57) [GCC 14.2.0]",
+        "3.14.0 free-threading build (main, Oct  7 2025, 15:34:01) [GCC 14.2.0]",
+    ],
+)
+def test_a_free_threaded_python_is_refused_and_the_one_to_use_is_named(version: str) -> None:
+    with pytest.raises(NotImplementedError, match=r"python3\.14 instead of python3\.14t"):
+        check_interpreter(version)
+
+
+def test_a_queue_asks_which_python_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check_interpreter, "__defaults__", ("3.14.0 free-threading build",))
+    with pytest.raises(NotImplementedError, match="the GIL"):
+        mpqueue.JobQueue()
 
 
 # -- seeds -------------------------------------------------------------------------------------------------------------
