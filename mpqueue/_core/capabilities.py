@@ -16,11 +16,11 @@ class Capabilities(NamedTuple):
     can_replace: bool = True  #: a worker can be exchanged for a fresh one: ``max_items_per_worker``
     shares_memory: bool = True  #: big data goes through shared segments
     brings_shared: bool = False  #: its lanes bring what is shared to workers that have no memory in common with us
-    own_processes: bool = True  #: a worker is a process in which nobody else's code runs
+    own_processes: bool = True  #: a worker is a process in which no other program's code runs
     can_fork: bool = False  #: workers can be forked from a process that has imported what they need: loky's on Linux
     is_sticky: bool = True  #: all frames of a lane reach the same worker, so that handlers go over once
     same_files: bool = True  #: what is imported here is imported from the same files there
-    chunk_seconds: float = CHUNK_SECONDS  #: what a chunk aims at: long against what it costs to send one and be told
+    chunk_seconds: float = CHUNK_SECONDS  #: the target length of a chunk: long compared with the cost of sending it
     patience: float = 30.0  #: seconds without any worker after which the jobs that wait for one fail
 
     @property

@@ -1,6 +1,6 @@
-"""What the scheduler asks for: commands, in the imperative. Whoever carries one out decides nothing.
+"""What the scheduler requests: commands, in the imperative. The code that executes one decides nothing.
 
-What it hears is in `mpqueue._core.messages`.
+The messages that it gets are in `mpqueue._core.messages`.
 """
 
 from __future__ import annotations
@@ -120,11 +120,11 @@ class AnnounceStarted(NamedTuple):
 
 
 class AnnounceItems(NamedTuple):
-    """Tell listeners what became of these items, in this order.
+    """Report the outcomes of these items to listeners, in this order.
 
     An index in ``retrying`` waits for its next try, one in ``failed`` has failed, every other one completed.
     ``completed_before``, ``failed_before`` and ``status`` are the job's as of the first of them. ``size``: bytes of
-    their results. ``rows`` are the failed and retrying items as of then, where the announcement is told later.
+    their results. ``rows`` are the failed and retrying items as of then, if the announcement is delivered later.
     """
 
     job: JobBook
@@ -167,7 +167,7 @@ class AnnounceFinished(NamedTuple):
 
 
 class GiveUpJob(NamedTuple):
-    """This job ended, but a fault of ours came between its end and those who wait for it: tell them at once."""
+    """This job ended, but a fault of ours happened before its run was resolved: resolve it at once."""
 
     job: JobBook
 

@@ -1,6 +1,6 @@
-"""What the scheduler hears: messages, in the past tense. What it asks for is in `mpqueue._core.commands`.
+"""The messages that the scheduler gets, in the past tense. What it requests is in `mpqueue._core.commands`.
 
-Plain data, all frozen. Whoever writes a message fills in facts only.
+Plain data, all frozen. A message contains facts only.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class LaneDied(NamedTuple):
     """A worker's process is gone, and every answer that it had sent has been handed in before this message.
 
     ``exitcode`` and ``signal`` are None where the system did not tell; ``stack`` where it was, if that was asked;
-    ``claim`` is None where nobody could read it. ``alone``: no other worker that had something to do died with it.
+    ``claim`` is None if it could not be read. ``alone``: no other worker that had something to do died with it.
     ``innocent``: it had nothing to do, was sent away, or died of what another one did.
     """
 
@@ -108,7 +108,7 @@ class MemoryRead(NamedTuple):
 class LaneObserved(NamedTuple):
     """The answer to `ObserveLane`: what the lane's ledger says.
 
-    ``asked_at``: when that was asked, where it took a while to hear. What was told to the worker before is in it.
+    ``asked_at``: when that was asked, if the answer took a while. It includes messages sent to the worker before.
     ``unpickling_since``: since when an answer of the worker is being unpickled here; None where none is.
     """
 
@@ -119,7 +119,7 @@ class LaneObserved(NamedTuple):
     unpickling_since: float | None = None
 
 
-# -- what became of chunks ---------------------------------------------------------------------------------------
+# -- the outcomes of chunks --------------------------------------------------------------------------------------
 
 
 class ChunkReported(NamedTuple):
@@ -346,7 +346,7 @@ class QueueClosing(NamedTuple):
     """`close`: paused jobs are cancelled, with ``cancel`` running ones too; with ``kill`` all workers count as dead.
 
     Then what was running is pending again, and the jobs end at once. ``within`` is `drain`: running jobs are cancelled,
-    and what of them still runs after so many seconds is taken back, uncharged.
+    and items that still run after so many seconds are taken back without losing a try.
     """
 
     wall: float
@@ -373,7 +373,7 @@ class TimePassed(NamedTuple):
 
 
 class Slept(NamedTuple):
-    """Nobody could run between these two moments: processes stopped, frozen, or without a CPU."""
+    """No process could run between these two moments: processes stopped, frozen, or without a CPU."""
 
     since: float
     until: float

@@ -303,11 +303,11 @@ class Scheduler:
         if message.within is not None:
             draining.begin(self.books, message.within)
         if message.kill:
-            fleet.forget_lanes(self.books)  # their workers are killed next, and nobody waits for their deaths
+            fleet.forget_lanes(self.books)  # their workers are killed next, without a wait for their deaths
         for job in list(self.books.jobs.values()):
             if message.cancel or message.within is not None or job.paused:
                 self._cancel(job, kill=False)
-            elif job.listed and not job.sealed and job.stage is None:  # nobody can add to it any more, nor seal it
+            elif job.listed and not job.sealed and job.stage is None:  # no caller can add to it any more, nor seal it
                 arrivals.sealed(self.books, JobSealed(job))
 
     # -- lanes -----------------------------------------------------------------------------------------------

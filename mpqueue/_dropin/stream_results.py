@@ -31,7 +31,7 @@ class StreamResults:
         ordered: bool,
     ) -> None:
         self.news: Mailbox[Ended] = Mailbox()  #: what ended, to be given to `hear`
-        self.is_over = False  #: the stream has ended, by itself or from outside: nothing more will be heard
+        self.is_over = False  #: the stream has ended, by itself or from outside: nothing more will arrive
         self._arrivals = Arrivals(ordered)
         self._window = window
         self.stream = open_(self.news.put)

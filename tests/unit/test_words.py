@@ -1,4 +1,4 @@
-"""Plain words in all that people read: the pages of the documentation, and the live page.
+"""Plain words in all that people read: the pages, the live page, and the package's texts, docstrings and comments.
 
 Each phrase has a replacement. The rules behind the list: the subject of a sentence is a thing or "you"; nothing is
 personified; a number has its usual form. Terms that CONTRIBUTING or the guide defines (job, item, attempt, chunk,
@@ -43,17 +43,28 @@ INSTEAD = {
     r"\d+ %": "74%",
     r"(?:quarter|tenth|fifth|twentieth|hundredth) of a second": "0.25 s",
 }
+#: The folders of the package that are in plain words so far.
+REWORDED = ("_core", "_dropin")
 _ANY = re.compile(r"\b(?:" + "|".join(INSTEAD).replace(" ", r"(?:\s|#:?)+") + r")(?!\w)")
 _BLOCK = re.compile(r"^ *(`{3,}|~{3,}).*?^ *\1`*$", re.MULTILINE | re.DOTALL)
 
 
+#: The parts of a Python file that are no code. Good enough for a file that ruff has formatted.
+_PROSE = re.compile(r'"""(?:.*?)"""|"(?:[^"\\\n]|\\.)*"|#[^\n]*', re.DOTALL)
+
+
 def findings(text: str, name: str) -> Iterator[str]:
     """Each phrase of ``text`` that should be another one: where it is, and what to write instead."""
-    ends = list(accumulate(len(line) for line in text.splitlines(keepends=True)))
+    ends: list[int] = []
     for found in _ANY.finditer(text.lower()):
+        ends = ends or list(accumulate(len(line) for line in text.splitlines(keepends=True)))
+        line = bisect(ends, found.start())
+        before = text[ends[line - 1] if line else 0 : found.start()]
+        if before.replace("``", "`").count("`") % 2:
+            continue  # the name of something
         words = re.sub(r"[\s#:]+", " ", found[0])
         instead = next(instead for phrase, instead in INSTEAD.items() if re.fullmatch(phrase, words))
-        yield f"{name}:{bisect(ends, found.start()) + 1}: {words!r}: write {instead}"
+        yield f"{name}:{line + 1}: {words!r}: write {instead}"
 
 
 def of_files(paths: list[Path]) -> list[str]:
@@ -62,9 +73,24 @@ def of_files(paths: list[Path]) -> list[str]:
     for path in paths:
         text = path.read_text()
         if path.suffix == ".md":
-            text = _BLOCK.sub(lambda block: re.sub(r"[^\n]", " ", block[0]), text)
+            text = _BLOCK.sub(lambda block: blank(block[0]), text)
+        elif path.suffix == ".py" and _ANY.search(text.lower()):
+            text = without_code(text)
         found += findings(text, path.relative_to(ROOT).as_posix())
     return found
+
+
+def without_code(text: str) -> str:
+    """A Python file of which only strings and comments are left, each where it was."""
+    parts, end = [], 0
+    for prose in _PROSE.finditer(text):
+        parts += blank(text[end : prose.start()]), prose[0]
+        end = prose.end()
+    return "".join(parts) + blank(text[end:])
+
+
+def blank(text: str) -> str:
+    return re.sub(r"[^\n]", " ", text)
 
 
 def listed(found: list[str]) -> str:
@@ -80,6 +106,11 @@ def test_pages_are_in_plain_words() -> None:
 
 def test_live_page_is_in_plain_words() -> None:
     found = of_files(sorted((ROOT / "mpqueue" / "_live_page" / "static").iterdir()))
+    assert not found, listed(found)
+
+
+def test_package_is_in_plain_words() -> None:
+    found = of_files([path for folder in REWORDED for path in sorted((ROOT / "mpqueue" / folder).rglob("*.py"))])
     assert not found, listed(found)
 
 

@@ -50,7 +50,7 @@ def items_offered(books: Books, message: ItemsOffered) -> None:
 
 
 def sealed(books: Books, message: JobSealed) -> None:
-    """No more items will come from outside. Raises `JobStateError` for a stage, which is told by the one before it."""
+    """No more items will come from outside. Raises `JobStateError` for a stage, which the one before it seals."""
     job = message.job
     if job.stage is not None:
         raise JobStateError(f"job {job.id!r}: expected an open job to seal, got a stage of a pipeline")

@@ -1,4 +1,4 @@
-"""Who pays for a dead worker: the one item that it was running, and nobody else."""
+"""Which item loses a try for a dead worker: the one that it was running, and no other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mpqueue.errors import ItemTimeoutError, MemoryLimitError, WorkerCrashedErro
 
 
 def worker_died(books: Books, lane: LaneBook, message: LaneDied) -> bool:
-    """Take the dead worker's chunks off its lane; True where somebody was blamed for its death."""
+    """Take the dead worker's chunks off its lane; True if an item was blamed for its death."""
     claim, verdict = message.claim, lane.verdict
     if claim is not None and not is_credible(books, lane, claim):
         claim = None
@@ -54,7 +54,7 @@ def _begun(chunks: Sequence[Chunk], claim: Claim | None) -> Sequence[Chunk]:
 
 
 def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, message: LaneDied) -> bool:
-    """The chunk that the worker was at: blame what it ran, where that can be told, and put back the rest."""
+    """The chunk that the worker was at: blame what it ran, if that is known, and put back the rest."""
     job, verdict = chunk.job, lane.verdict
     if claim.phase is Phase.LOADING:
         put_back(books, job, chunk.indices[chunk.reported : chunk.end])
@@ -95,7 +95,8 @@ def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, me
 def _settle_unanswered(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, message: LaneDied) -> bool:
     """The worker was through with the chunk and died before its answer was home: by chance, or by what had run.
 
-    What ran goes out again, uncharged; alone in the end, and then it is charged, or it would go out for ever.
+    Items that ran are sent again without losing a try; alone in the end, and then it is charged, or it would go out for
+    ever.
     """
     job = chunk.job
     ran = chunk.indices[chunk.reported : min(claim.lo, chunk.end)]
@@ -115,7 +116,7 @@ def _settle_unanswered(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim,
 
 
 def _charge(books: Books, chunk: Chunk, index: int, failure: Failure, pid: int) -> None:
-    """The item killed its worker; after the second time it is poison, and whatever travels with it is in its way."""
+    """The item killed its worker; after the second time it is kept apart, and other items in its chunk are put back."""
     job = chunk.job
     job.table.forget_costs(index)
     record(books, job, [index], [None], {0: failure}, pid)
@@ -128,7 +129,7 @@ def _charge(books: Books, chunk: Chunk, index: int, failure: Failure, pid: int) 
 
 
 def _settle_unknown(books: Books, chunk: Chunk, verdict: Verdict | None, message: LaneDied) -> bool:
-    """Nobody could read what the worker ran: all that it may have is suspect, in halves until one stands alone."""
+    """It is unknown what the worker ran: all items that it may have run are suspects, in halves until one is alone."""
     job, rest = chunk.job, chunk.indices[chunk.reported : chunk.end]
     if verdict is not None and verdict.why is not Why.BROKEN:
         if verdict.why is Why.TIMEOUT and verdict.chunk == chunk.number and chunk.reported <= verdict.lo < chunk.end:

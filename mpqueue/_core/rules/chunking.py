@@ -1,4 +1,4 @@
-"""How many items travel together: a pure function of what is known about the job.
+"""How many items are sent together: a pure function of what is known about the job.
 
 A chunk aims at a duration. The first items go out one by one; sizes then grow at most 64-fold from one report to
 the next, since the first items are often slow for reasons of their own (imports, caches). Towards the end a lane gets
@@ -34,7 +34,7 @@ PREFETCH_BELOW = 2.5
 LEAST_PACE = 1e-9
 #: Bytes of pickled items that a chunk aims at, at most.
 TARGET_BYTES = 4 << 20
-#: Bytes of results that a chunk aims at, at most: they come home at once, and may have to wait for a journal's disk.
+#: Bytes of results that a chunk aims at, at most: they arrive at once, and may have to wait for a journal's disk.
 RESULT_BYTES = 8 << 20
 #: What is known of the size of a result falls by this factor with each report at most.
 SMALLER = 0.75

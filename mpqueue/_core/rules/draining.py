@@ -1,4 +1,4 @@
-"""Draining: nothing new starts, what runs has a limited time, and is then taken back, uncharged.
+"""Draining: nothing new starts, running items have a limited time, and are then taken back without losing a try.
 
 All jobs are cancelled first, so that whatever is left of them ends as pending. A worker that is killed when the time is
 up hands in what it had finished before its death is settled. One that can't be killed, or does not die, is not waited

@@ -107,9 +107,9 @@ def lanes_wanted(books: Books, message: LanesWanted) -> None:
 
 
 def lanes_resized(books: Books, message: LanesResized) -> None:
-    """Let there be so many lanes: more at once; fewer as each has ended what it runs, or is killed, uncharged.
+    """Let there be so many lanes: more at once; fewer as each has ended what it runs, or is killed.
 
-    The workers that go are those of the lanes with the highest numbers.
+    Items of a killed worker lose no try. The workers that go are those of the lanes with the highest numbers.
     """
     books.most_lanes, books.wears_out = message.count, True
     lanes_wanted(books, LanesWanted(message.count))
@@ -168,7 +168,7 @@ def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
 
 
 def _died_in_initializer(books: Books, lane: LaneBook, message: LaneDied) -> None:
-    """Somebody may have killed it, so the next one tries again; where all die there, nothing can be run."""
+    """Another program may have killed it, so the next one tries again; if all die there, nothing can be run."""
     books.last_start_error = error = crash_error(message, "while it ran the initializer")
     lane.start_failures += 1
     _start_later(books, lane)
@@ -184,7 +184,7 @@ def forget_lanes(books: Books) -> None:
 
 
 def recycle(books: Books, lane: LaneBook) -> None:
-    """Replace the worker of a lane on which nothing is under way; nobody is charged.
+    """Replace the worker of a lane on which nothing is under way; no item is charged.
 
     What setups have yielded there is finished first.
     """
@@ -210,7 +210,7 @@ def _is_hopeless(books: Books) -> bool:
 
 
 def start_anew(books: Books, lane: LaneBook, *, after_pause: bool) -> None:
-    """The lane's next generation begins, whatever became of this one; ``after_pause`` since this one had not come."""
+    """The lane's next generation begins, however this one ended; ``after_pause`` since this one had not come."""
     books.absent.discard(lane.number)
     if after_pause:
         lane.start_failures += 1

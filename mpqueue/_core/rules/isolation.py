@@ -1,7 +1,7 @@
-"""Blame where nobody can tell what a dead worker ran: suspects go out in groups, each with nothing beside it.
+"""Blame if it is unknown what a dead worker ran: suspects are sent in groups, each with nothing beside it.
 
-Where a group's worker dies, the group is halved; where it comes home, all of it is cleared; and an item that stands
-alone when its worker dies has done it. So the innocent are never charged, and n suspects cost about log2(n) deaths.
+If a group's worker dies, the group is halved; if its report arrives, all of it is cleared; and if an item is
+alone when its worker dies, it is the cause. So no other item is ever charged, and n suspects cost about log2(n) deaths.
 
 "Nothing beside it" means: on no lane that dies together with its own (`LaneReady.fate`).
 """

@@ -1,7 +1,7 @@
 """Memory: which workers have too much of it, whose fault that is, and when the machine has little left.
 
 A worker ends its chunk by itself, between two items, where it has more than it may, or has grown so with each of the
-last items that it soon will; then it is replaced and nobody is charged. What is decided here is about
+last items that it soon will; then it is replaced and no item is charged. What is decided here is about
 those that are seen over their limit within an item:
 
 - The item whose own part is the larger one (it has at least doubled what its worker had before) is killed and charged.

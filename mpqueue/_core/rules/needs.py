@@ -7,7 +7,7 @@ has started, nothing of the same priority or a lower one starts that takes from 
 
 What is needed is never more than there is, so the first in line start when what runs now has ended.
 
-Where a worker sees only the units of a resource that it was told of before it ran anything (`Books.device`), its lane
+If a worker sees only the units of a resource that it was given before it ran anything (`Books.device`), its lane
 keeps these; a lane without units that are free gets a new worker.
 """
 

@@ -1,4 +1,4 @@
-"""What becomes of items whose try has ended, and of jobs whose items have."""
+"""What happens to items whose try has ended, and to jobs whose items have ended."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def retry_due(books: Books, job_number: int, index: int, epoch: int) -> None:
 
 
 def fail_rest(books: Books, job: JobBook, error: BaseException) -> None:
-    """Every item of the job that has not ended fails with ``error``, uncharged, and the job ends."""
+    """Every item of the job that has not ended fails with ``error`` without losing a try, and the job ends."""
     job.clear_waiting()
     table, completed, failed = job.table, job.completed, job.failed
     unfinished = table.unfinished()
@@ -219,7 +219,7 @@ def _finish_stage(books: Books, job: JobBook) -> None:
 
 
 def clear_flags(books: Books, job: JobBook) -> None:
-    """No lane is told any more that the job is paused or cancelled: it may start again while a chunk is still out."""
+    """Clear the job's pause and cancel flags on its lanes: it may start again while a chunk is still out."""
     for lane in books.members(job.lanes_used):
         if lane.flags is not None and lane.flags[0] == job.number and lane.state is LaneState.READY:
             lane.flags = None
@@ -227,7 +227,7 @@ def clear_flags(books: Books, job: JobBook) -> None:
 
 
 def put_back(books: Books, job: JobBook, indices: Sequence[int], suspects: Iterable[int] = ()) -> None:
-    """These items did not run, or ran and nobody is charged for it: they go out again, the suspects carefully."""
+    """These items did not run, or ran and are not charged for it: they are sent again, the suspects carefully."""
     if not job.active or job.cancelled:
         return
     if job.dropped:
@@ -239,7 +239,7 @@ def put_back(books: Books, job: JobBook, indices: Sequence[int], suspects: Itera
 
 
 def drop(books: Books, job: JobBook, index: int) -> None:
-    """The item fails, uncharged, because it was cancelled on its own."""
+    """The item fails without losing a try, because it was cancelled on its own."""
     job.dropped.add(index)
     if not job.table.ended(index):
         error = ItemCancelledError(f"item {job.table.named_plainly(index)} was cancelled")

@@ -15,8 +15,8 @@ from mpqueue._core.state.timer_heap import TimerKind
 from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue._wire.pace import STRETCH_SECONDS
 
-#: Seconds between two looks at least, where nothing runs whose time could be over: a timeout may be as short as nobody
-#: can wait, and the coordinator would do nothing else.
+#: Seconds between two checks at least, if nothing runs whose time could be over: a timeout may be so short that no
+#: wait is as short, and the coordinator would do nothing else.
 SHORTEST = 0.001
 #: Seconds that a worker may take to begin what it was sent, and to answer once it has nothing else to do. No code of
 #: the user's runs meanwhile; what does, is bounded by ``timeout`` and ``setup_timeout``.
@@ -28,7 +28,7 @@ SECOND_LOOK = 1.0
 #: Seconds by which a claim may be later than now: the clock is the same, but was read a moment apart.
 CLOCK_SLACK = 1.0
 
-#: What may be overdue, as users are told of it.
+#: What may be overdue, in the words of error messages.
 UNTAKEN = "it did not begin what it was sent"
 UNANSWERED = "it was done and did not answer"
 DAMAGED = "what it says of itself makes no sense: something else has written there"
@@ -203,19 +203,19 @@ def give_up(books: Books, lane: LaneBook, why: str) -> None:
 
 
 def end_running(books: Books, job: JobBook) -> None:
-    """Have the workers killed that hold items of the job, which was cancelled: nobody is charged."""
+    """Have the workers killed that hold items of the job, which was cancelled: no item is charged."""
     for lane in books.members(job.lanes):
         take_back(books, lane)
 
 
 def take_back(books: Books, lane: LaneBook) -> None:
-    """Have the worker killed for what is on the lane, unless it is being killed already: nobody is charged."""
+    """Have the worker killed for what is on the lane, unless it is being killed already: no item is charged."""
     if lane.state is LaneState.READY:
         kill(books, lane, Verdict(Why.CANCEL, lane.chunks[0].number, 0))
 
 
 def kill(books: Books, lane: LaneBook, verdict: Verdict) -> None:
-    """Have the lane's worker killed; what becomes of its items is decided when it is dead.
+    """Have the lane's worker killed; what happens to its items is decided when it is dead.
 
     Does nothing where the engine can't kill: what runs there ends by itself.
     """

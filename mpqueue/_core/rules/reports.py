@@ -26,7 +26,7 @@ from mpqueue.retry import RetryAfter
 
 
 def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
-    """A part of a chunk, or the last of it, came home."""
+    """A part of a chunk, or the last of it, arrived."""
     chunk = lane.find(report.chunk)
     if chunk is None:
         return
@@ -41,7 +41,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         job.timings.add(lane.number, chunk, report, books.now)
     if report.unreadable is not None:
         report = _unreadable(books, chunk, report, report.unreadable)
-    # Beyond its end the chunk's items were given to other lanes. Where an earlier part never came home, all go again.
+    # Beyond its end the chunk's items were given to other lanes. If an earlier part never arrived, all are sent again.
     done = min(report.done, chunk.end) if report.first == chunk.reported else chunk.reported
     _learn(job, report)
     if report.final:
@@ -121,7 +121,7 @@ def _learn(job: JobBook, report: ChunkReported) -> None:
 
 
 def packing(books: Books, lane: LaneBook, message: ChunkPacking) -> None:
-    """The chunk has not left, and nobody knows when it will: the lane is for others meanwhile."""
+    """The chunk has not left, and it is unknown when it will: the lane is for others meanwhile."""
     chunk = lane.find(message.chunk)
     if chunk is None:
         return
@@ -130,7 +130,7 @@ def packing(books: Books, lane: LaneBook, message: ChunkPacking) -> None:
     books.remove_chunk(lane, chunk)
     books.count_tries(lane, job, -len(chunk.indices))
     if books.any_needs and lane.tries < 0.5 / job.options.items_per_task:
-        lane.devices = None  # its worker has been told nothing
+        lane.devices = None  # its worker has been sent nothing
     if job.number not in lane.proven:
         lane.loaded.pop(job.number, None)  # the chunk was to bring the handler
     if job.active and not job.cancelled:

@@ -18,7 +18,7 @@ from mpqueue._core.state.timer_heap import TimerKind
 from mpqueue._wire.memory.ledger import SETTLE, Claim, Phase
 from mpqueue.status import JobStatus
 
-#: The part of what chunks aim at that must be waiting on a lane before taking it elsewhere pays.
+#: The part of what chunks aim at that must be waiting on a lane from which taking it elsewhere is worth it.
 WORTH_STEALING = 0.05
 #: Seconds after which a chunk that has not begun is taken elsewhere: its worker may be stopped. Doubled each time that
 #: a job needs it, since big items may be on their way for so long.
@@ -54,12 +54,12 @@ def limit_settled(books: Books, lane: LaneBook) -> None:
 
 
 def judge(books: Books, lane: LaneBook, claim: Claim, seen_at: float) -> None:
-    """The lane was looked at, at that time: take back what a settled limit freed, or lower a limit where that pays."""
+    """The lane was read at that time: take back what a settled limit freed, or lower a limit if that is worth it."""
     for at, chunk in enumerate(lane.chunks):
         if claim.is_of(chunk.number):
             # It may be less than before: a slow item cuts the stretch off behind it.
             chunk.claimed, chunk.stretch = claim.hi, claim.hi - claim.lo
-            for earlier in lane.chunks[:at]:  # has run, and nobody looked while it did: its report tells
+            for earlier in lane.chunks[:at]:  # has run without a check: its report says so
                 earlier.claimed, earlier.stretch = earlier.end, 0
     _collect(books, lane, seen_at)
     if lane.job is not None:
@@ -97,7 +97,7 @@ def _steal(books: Books, lane: LaneBook, claim: Claim, idle: int) -> None:
 
 
 def _least_gain(books: Books) -> float:
-    """Seconds of work that must be waiting on a lane before taking it elsewhere pays."""
+    """Seconds of work that must be waiting on a lane from which taking it elsewhere is worth it."""
     return WORTH_STEALING * books.engine.chunk_seconds
 
 

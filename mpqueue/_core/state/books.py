@@ -60,7 +60,7 @@ class Books:
         self.timers = TimerHeap()
         self.sleeps = Sleeps()
         self.look_due: float | None = None  #: when to look at the clock, while a limit is running
-        #: What becomes of an item, or a job's setup on a lane, whose try has failed: the only place where chance and
+        #: What happens to an item, or a job's setup on a lane, whose try has failed: the only place where chance and
         #: the types of users' errors count.
         self.decide: Decide = decide or (lambda policy, attempt, error: policy.decide(attempt, error, rng))
         self.engine = engine
@@ -68,7 +68,7 @@ class Books:
         self.max_memory = max_memory  #: bytes of private memory that a worker may have
         self.headroom = Headroom()
         self.resources = Resources(resources)
-        self.device = device  #: the resource of which a worker sees what it was told before it ran anything
+        self.device = device  #: the resource of which a worker sees the units that it was given before it ran anything
         self.any_needs = False  #: some job has needs, or had
         #: Kinds of items, by job, that others went before: since when.
         self.passed: dict[tuple[int, int], float] = {}
@@ -94,7 +94,7 @@ class Books:
         self.has_suspects = False  #: there were groups of suspects: see `mpqueue._core.rules.isolation`
         self.steal_due: float | None = None  #: when stuck items are looked for
         self.commands: list[Command] = []
-        #: What is not needed any more. To free it may run any code, so whoever takes it frees it elsewhere.
+        #: What is not needed any more. Freeing it may run any code, so the code that takes it frees it elsewhere.
         self.unneeded: list[object] = []
 
     def let_go(self, error: object) -> None:

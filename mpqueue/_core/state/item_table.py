@@ -63,7 +63,7 @@ class FailedTry:
         return typed(type_name_of(self.exception), self.message)
 
 
-#: Stands for the sink of a job whose results nobody wants.
+#: Stands for the sink of a job whose results are discarded.
 DISCARD = "discard"
 #: The same of a stage, whose results go to the next one, or to the job of all stages.
 ONWARD = "onward"
@@ -72,7 +72,7 @@ ONWARD = "onward"
 LARGE = 1 << 16
 #: By status: 1 where that is final.
 _ENDED = bytes(code in (COMPLETED, FAILED) for code in range(256))
-#: The least that is told of a CPU's time, in seconds.
+#: The shortest reported CPU time, in seconds.
 LEAST_CPU = 1e-9
 
 
@@ -195,7 +195,7 @@ class ItemTable:
 
     @property
     def _is_through(self) -> bool:
-        """True where every item has been seen by whoever says that it is foreign."""
+        """True if every item has ended, so none has to be checked any more."""
         return self.status.count(COMPLETED) + self.status.count(FAILED) == len(self.status)
 
     def payloads_of(self, indices: Sequence[int]) -> list[Any]:
@@ -404,7 +404,7 @@ class ItemTable:
             self.status[index] = PENDING
 
     def row(self, index: int) -> ItemTable:
-        """A table of one row: how the item stands now, whatever becomes of it later."""
+        """A table of one row: the current state of the item, whatever happens to it later."""
         copy = ItemTable([self.payloads[index]], [self.id_of(index)], self.rule)
         labelled = self.item_labelled(index)
         copy.item_labelled = lambda index: labelled  # type: ignore[method-assign]  # noqa: ARG005

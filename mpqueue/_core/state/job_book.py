@@ -81,8 +81,8 @@ class JobBook:
     thefts_unbegun: int = 0  #: how often a chunk was taken elsewhere that had not begun
     setups: dict[int, SetupRecord] = field(default_factory=dict)
     sealed: bool = True  #: False while its user may still add items
-    listed: bool = True  #: False where it is not among the queue's jobs: listeners hear nothing of it
-    dropped: set[int] = field(default_factory=set)  #: items that are not to run again, whatever becomes of them
+    listed: bool = True  #: False if it is not among the queue's jobs: listeners get no events of it
+    dropped: set[int] = field(default_factory=set)  #: items that are not to run again, however they end
     #: Chunks of it that are on no lane, since code of their items' classes pickles them: that takes what time it may.
     packing: deque[Chunk] = field(default_factory=deque)
     packed: deque[Chunk] = field(default_factory=deque)  #: the same, pickled: the next ones that go out
@@ -90,7 +90,7 @@ class JobBook:
     fault: InternalError | None = None  #: the mistake of mpqueue's own that ended it
     held_back: int = 0  #: places where too much of it waits to be written: nothing is sent meanwhile
     failed_before: int = 0  #: items that had failed when it was started
-    stopped_why: str | None = None  #: why it was cancelled, where nobody did that
+    stopped_why: str | None = None  #: why it was cancelled, if no user did that
     costs: Sequence[float] | None = None  #: of its items, of which the costliest go first; None: the first do
     delivery: ResultDelivery | None = None  #: its results' way into a sink, where they have one
     needs: JobNeeds | None = None  #: of its items, while they run; None: nothing but a worker each

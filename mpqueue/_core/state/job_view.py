@@ -45,7 +45,7 @@ class JobView(Protocol):
 
     @property
     def stopped_why(self) -> str | None:
-        """Why it was cancelled, where nobody did that."""
+        """Why it was cancelled, if no user did that."""
         ...
 
     @property

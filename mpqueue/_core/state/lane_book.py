@@ -49,7 +49,7 @@ class Verdict(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Chunk:
-    """Items of one job that travel together. Positions count within it; ``end`` is where it ends by now."""
+    """Items of one job that are sent together. Positions count within it; ``end`` is where it ends by now."""
 
     number: int  #: counts the chunks of one generation of one lane
     job: JobBook
@@ -102,7 +102,7 @@ class LaneBook:
     chunks: list[Chunk] = field(default_factory=list)
     free_at: float = 0.0  #: when it has run them all, by what was known of their items; past where it has none
     next_chunk: int = 1
-    last_chunk: int = 0  #: the number of the chunk that came home last; 0: none did
+    last_chunk: int = 0  #: the number of the chunk whose report arrived last; 0: none did
     loaded: dict[int, JobBook] = field(default_factory=dict)  #: jobs whose handler this worker has
     proven: set[int] = field(default_factory=set)  #: jobs of which it has run a chunk
     forgetting: int = 0  #: jobs that this worker is asked to forget and has not yet
@@ -119,7 +119,7 @@ class LaneBook:
     bloated: bool = False  #: its worker has more memory than it may, and is replaced between items
     over: tuple[int, int, float] | None = None  #: what it was at (chunk, lo, since) when it was seen over its limit
     grant: Grant | None = None  #: what it holds for its chunks
-    #: Which units its worker was told of before it ran anything: it sees no others. None: of none.
+    #: Which units its worker was given before it ran anything: it sees no others. None: of none.
     devices: Sequence[int] | None = None
     bit: int = field(init=False)  #: the set of lanes that has only this one: see `mpqueue._core.state.lane_sets`
 

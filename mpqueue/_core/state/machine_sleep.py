@@ -1,4 +1,4 @@
-"""Time in which nobody could run does not count.
+"""Time in which no process could run does not count.
 
 A stopped group of processes, a frozen control group or a paused virtual machine runs nothing, while the clock goes on.
 Whichever process wakes first must not find that the others are late. So the time from the coordinator's last step
@@ -27,7 +27,7 @@ MOST = 1000
 
 
 class Lookout:
-    """Finds out that nobody could run. ``cpu`` tells the seconds that this process has had a CPU.
+    """Finds out that no process could run. ``cpu`` tells the seconds that this process has had a CPU.
 
     A process that was late because it had something else to do, or was kept from it by another of its threads, has used
     a CPU meanwhile: that was no sleep.
@@ -60,7 +60,7 @@ class Sleeps:
         self._sleeps: deque[tuple[float, float]] = deque(maxlen=MOST)
 
     def add(self, since: float, until: float) -> None:
-        """Nobody could run from ``since`` to ``until``, and who could afterwards may have been late."""
+        """No process could run from ``since`` to ``until``, and some may have been late afterwards."""
         if self._sleeps:
             since = max(since, self._sleeps[-1][1])
         until += GRACE

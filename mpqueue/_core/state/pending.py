@@ -29,11 +29,11 @@ class Care(IntEnum):
 class PendingItems:
     """Three lines of waiting items, taken in this order: suspects, due retries, fresh ones.
 
-    A *suspect* was in a worker when it died, or travelled with something that could not be unpickled: it goes out in
-    a careful chunk, packed and marked alone. One that comes under suspicion again, or is known to kill workers, goes
+    A *suspect* was in a worker when it died, or was sent together with an item that could not be unpickled: it is sent
+    in a careful chunk, packed and marked alone. One that comes under suspicion again, or is known to kill workers, goes
     alone.
 
-    Where nobody can tell what a dead worker ran, what it may have run stays together as a *group*, which goes out
+    If it is unknown what a dead worker ran, the items that it may have run stay together as a *group*, which is sent
     before all of these, and is halved when its worker dies again. What of it did not run stays one.
     """
 

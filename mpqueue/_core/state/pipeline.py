@@ -1,4 +1,4 @@
-"""The stages of a pipeline: which item of which stage came of which input, and what has become of each input.
+"""The stages of a pipeline: which item of which stage came from which input, and how each input ended.
 
 A pipeline is a job for each stage, and one more, the *head*, which users hold: it has one item for each input, runs
 nothing itself, and says how each input ended. What a stage's item returns is the next stage's item; what it yields are
@@ -56,7 +56,7 @@ class StageTable(GrowingTable):
         return self._inputs.id_of(self._input_of[index])
 
     def item_labelled(self, index: int) -> tuple[Any, Label]:
-        """Its input, which has been told apart before it became something else."""
+        """Its input, which was labelled before it became something else."""
         return self._inputs.item_labelled(self._input_of[index])
 
     def slots_of(self, indices: Sequence[int]) -> Sequence[int]:
@@ -259,7 +259,7 @@ class Pipeline:
         return []
 
     def _come(self, stage: StageBook, path: Path, more: int) -> list[tuple[Path, Any]]:
-        """Stages that keep the order hear of it; returns what the next one gets now."""
+        """Notify stages that keep the order; returns what the next one gets now."""
         ready: list[tuple[Path, Any]] = []
         for job in self.jobs[stage.place + 1 :]:
             other = job.stage

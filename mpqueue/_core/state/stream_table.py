@@ -60,11 +60,11 @@ class StreamTable(ItemTable):
         return self._count
 
     def append(self, item: Any) -> int:
-        """Add a row; returns its index. On the consumer's thread, before the scheduler hears of it."""
+        """Add a row; returns its index. On the consumer's thread, before the scheduler gets it."""
         return self.extend([item]).start
 
     def extend(self, items: Sequence[Any]) -> range:
-        """Add rows; returns their indices. On the consumer's thread, before the scheduler hears of them."""
+        """Add rows; returns their indices. On the consumer's thread, before the scheduler gets them."""
         indices = range(self._added, self._added + len(items))
         self._items.update(zip(indices, items, strict=True))
         self._added = indices.stop
@@ -80,11 +80,11 @@ class StreamTable(ItemTable):
 
     @property
     def added(self) -> int:
-        """How many rows were ever added, also those that the scheduler has not heard of."""
+        """How many rows were ever added, also those that the scheduler has not got yet."""
         return self._added
 
     def admit(self, indices: range) -> None:
-        """The scheduler has heard of these rows: now they count."""
+        """The scheduler has got these rows: now they count."""
         self._count = indices.stop
 
     def take(self, index: int) -> tuple[Any, Failure | None]:

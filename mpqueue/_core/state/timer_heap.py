@@ -20,7 +20,7 @@ class TimerKind(IntEnum):
     LANE_START = auto()  #: start a worker again (subject: lane; detail: generation)
     NO_LANES = auto()  #: give up where still no worker could be started
     SETUP_AGAIN = auto()  #: a lane may try a job's setup again (subject: job number; detail: lane)
-    LOOK = auto()  #: look at the clock, while a limit is running: somebody may have slept
+    LOOK = auto()  #: read the clock, while a limit is running: a process may have slept
     DRAINED = auto()  #: what still runs in a queue that drains has had its time (detail: 1 once its workers are killed)
     STOP = auto()  #: a job stops (subject: job number; detail: 1 for its failures, 0 for its time)
     PASSED = auto()  #: items that others went before, since they need more, have waited long enough

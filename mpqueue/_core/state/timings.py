@@ -71,7 +71,7 @@ class Heard:
     """What listeners took, as the listener thread measures it: no part of the scheduler's books."""
 
     seconds: float = 0.0  #: in listeners
-    end_told_at: float | None = None  #: when the job's end was told
+    end_told_at: float | None = None  #: when the job's end was announced
 
 
 @dataclass(slots=True)
@@ -110,7 +110,7 @@ class Sums:
 
 @dataclass(slots=True)
 class _LaneTimes:
-    """What is remembered of a lane: since when it is free, and how its last report came home."""
+    """What is remembered of a lane: since when it is free, and how its last report arrived."""
 
     free_at: float
     ready: bool = True
@@ -136,11 +136,11 @@ class Timings:
     last_on: dict[int, float] = field(
         default_factory=dict
     )  #: when each lane ended its last report, of those that had one
-    handler_seconds: float = 0.0  #: pickling the handler, before the start; by whoever created the job
+    handler_seconds: float = 0.0  #: pickling the handler, before the start, on the thread that created the job
     handler_bytes: int = 0
     handler_weight: str = ""  #: what makes a heavy handler so heavy
     heard: Heard = field(default_factory=Heard)
-    _lanes: dict[int, _LaneTimes] = field(default_factory=dict)  #: those that something was heard of
+    _lanes: dict[int, _LaneTimes] = field(default_factory=dict)  #: those that have reported something
     _ready: int = 0  #: the lanes that could begin at once
     _paused_at: float | None = None
     _resolution: float = 0.0  #: seconds that a row of several reports lasts at most
@@ -231,7 +231,7 @@ class Timings:
     # -- reports ---------------------------------------------------------------------------------------------
 
     def add(self, lane: int, chunk: Chunk, report: ChunkReported, now: float) -> None:
-        """A report came; the coordinator sees to it ``now``. Costs 4 us."""
+        """A report came; the coordinator handles it ``now``. Costs 4 us."""
         times = report.times
         if times is None:
             return
@@ -354,7 +354,7 @@ def _row(
 
 
 def _by_our_clock(times: WorkTimes, left_at: float, received: float) -> WorkTimes:
-    """The times of a worker on another machine, whose clock is another: as if its report had come home at once."""
+    """The times of a worker on another machine, whose clock is another: as if its report had arrived at once."""
     if left_at - _SKEW <= times.begun and times.ended <= received + _SKEW:
         return times
     return times._replace(begun=received - (times.ended - times.begun), ended=received)

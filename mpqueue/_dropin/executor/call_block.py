@@ -35,7 +35,7 @@ class CallBlock(Generic[R]):
         self._changed = threading.Condition()
         self._is_over = False  #: nothing more will come
         self._fault: InternalError | None = None
-        self._is_closed = False  #: nobody takes any more
+        self._is_closed = False  #: no results are taken any more
 
     # -- for the stream, on the listener thread --------------------------------------------------------------
 

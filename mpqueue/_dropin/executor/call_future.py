@@ -23,7 +23,7 @@ class CallFuture(Future[R]):
         """Cancel the call: True where it will not run, or (``kill``) its worker is being ended for it.
 
         One that a worker has, or is about to have, is left alone without ``kill``: the answer is False. With it, other
-        calls that were on that worker run again elsewhere, uncharged.
+        calls that were on that worker run again elsewhere without losing a try.
         """
         owner = self._owner
         if owner is None or self.done():
@@ -62,8 +62,8 @@ class CallFuture(Future[R]):
             self.set_result(result)
 
     def _return_quietly(self, result: R) -> bool:
-        """The same where nobody is to be called back: False, and nothing was done, where somebody is."""
-        with self._condition:  # nobody is added meanwhile
+        """The same if there are no done-callbacks: False, and nothing was done, if there are."""
+        with self._condition:  # no callback is added meanwhile
             if self._done_callbacks:  # type: ignore[attr-defined]
                 return False
             self._return(result)
@@ -81,6 +81,6 @@ class CallFuture(Future[R]):
             return False
         self._owner = None
         with self._condition:
-            if self._state == "CANCELLED":  # else somebody else has told them
+            if self._state == "CANCELLED":  # else another thread has notified them
                 self.set_running_or_notify_cancel()
         return True

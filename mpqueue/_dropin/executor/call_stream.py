@@ -2,7 +2,7 @@
 
     submit (any thread) -> stream -> coordinator: these have ended -> listener thread: takes them, resolves the futures
 
-Whoever submits pays for the future and the function's name only.
+A call of `submit` creates the future and the function's name only.
 Holds its queue alive, and is held by the queue's coordinator, until the stream has ended.
 """
 

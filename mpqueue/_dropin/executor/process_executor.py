@@ -96,7 +96,7 @@ class Executor(concurrent.futures.Executor):
 
         With ``buffersize``, the iterables are read only so far ahead of the result that was taken last. Raises
         TimeoutError where a result is not there ``timeout`` seconds after the call; what a call raises, in its place.
-        Then, and when the iterator is closed, the calls that have not started are cancelled. How many travel together
+        Then, and when the iterator is closed, the calls that have not started are cancelled. How many are sent together
         is found out while they run, so ``chunksize`` changes nothing.
         """
         if chunksize < 1:
@@ -240,7 +240,7 @@ class _Life:
             calls.seal()
 
     def abandon(self) -> None:
-        """Nobody holds the executor any more. In a garbage collection: only posts."""
+        """The executor is no longer referenced. In a garbage collection: only posts."""
         self._refusal = self._refusal or "shutdown"
         if self._calls is not None:
             with contextlib.suppress(QueueClosedError):  # ended, or the parent's, and this is a fork

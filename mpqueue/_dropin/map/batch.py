@@ -1,4 +1,4 @@
-"""A finite batch for the map-like drop-ins: an ordinary job on somebody's queue, ids always positions."""
+"""A finite batch for the map-like drop-ins: an ordinary job on a given queue, ids always positions."""
 
 from __future__ import annotations
 

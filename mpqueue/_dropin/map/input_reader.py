@@ -41,6 +41,6 @@ class InputReader:
         return batch
 
     def close(self) -> None:
-        """Read no more; a generator is closed, unless somebody else holds it."""
+        """Read no more; a generator is closed, unless it is referenced elsewhere."""
         self.exhausted = True
         self._items = iter(())

@@ -77,7 +77,7 @@ class ItemIterator(Generic[R]):
                     self._results.stream.expect()
                     self._results.hear(self._results.news.take())
             if self._is_closed:
-                if self._spoke:  # what was logged is told before the loop is over
+                if self._spoke:  # what was logged is delivered before the loop is over
                     self._lent.queue._host.await_told()
                 self._lent.await_end()
                 raise self._input_error() or StopIteration
@@ -178,7 +178,7 @@ class ItemIterator(Generic[R]):
             self._added += len(batch)
             try:
                 self._results.stream.add(batch)
-            except BaseException:  # which of these were added nobody knows
+            except BaseException:  # which of these were added is unknown
                 self._close()
                 raise
         return True

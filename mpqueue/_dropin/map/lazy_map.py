@@ -82,7 +82,7 @@ def imap(
     """The results of ``fn`` over the items, in order, one by one while the work goes on; also for ``async for``.
 
     Lazy at both ends: at most ``buffersize`` items are read ahead of the result that was taken last (None: as many as
-    keep the workers busy for a quarter of a second), so an endless input works. The other options are those of `map`.
+    keep the workers busy for 0.25 s), so an endless input works. The other options are those of `map`.
     A failure is raised in its item's place, and the iterator goes on; ``on_error`` as in `map`, without ``"group"``.
     With ``max_failures`` it ends, with `TooManyFailuresError`, at the first failure beyond so many. A generator that
     raises delivers what came before it, then its error. The first items begin at once. ``progress`` is as in `map`; a

@@ -22,7 +22,7 @@ from mpqueue._queue.recorded.again import Redo
 from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy, check_number
 
-#: Three tries after the first, 0.1, 0.2 and 0.4 s apart: short enough for a script that somebody waits for.
+#: Three tries after the first, 0.1, 0.2 and 0.4 s apart: short enough for a script that a person waits for.
 DROPIN_RETRY = RetryPolicy(max_retries=3, base_delay=0.1)
 
 OnError = Literal["raise", "collect", "skip", "group"]

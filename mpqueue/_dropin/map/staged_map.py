@@ -36,7 +36,7 @@ def stages(
     What one stage returns is the next one's item, and goes there as soon as it can; what it yields are as many. Where
     something was yielded, an item's result is the list of all that came of it. See `JobQueue.run_stages`, and `Stage`
     for the options of one stage. ``max_retries`` (3, after 0.1, 0.2 and 0.4 s), ``retry`` and ``timeout`` hold for
-    stages that say nothing else. ``concurrency`` caps the workers of all stages together (None: one for each CPU).
+    stages without their own. ``concurrency`` caps the workers of all stages together (None: one for each CPU).
     ``progress`` shows a line for each stage. ``on_error`` and ``max_failures`` are as for `map`; the failure of an item
     is a `StageError` that names the stage.
 

@@ -91,7 +91,7 @@ def map(
 
     A call that raises is made again, ``max_retries`` (3) times after the first, after 0.1, 0.2 and 0.4 s; say
     ``max_retries=0`` for once only, or give a ``retry`` policy. ``timeout`` is seconds a try. ``concurrency`` caps the
-    workers (None: one for each CPU). ``chunksize`` is how many items travel together (None: as many as take 45 ms).
+    workers (None: one for each CPU). ``chunksize`` is how many items are sent together (None: as many as take 45 ms).
 
     Items that fail for good, by ``on_error``: ``"raise"``: after all is done, the first failure in item order is
     raised as itself, with a note that names its item and the others; ``"collect"``: the exception stands in the
@@ -264,7 +264,7 @@ def _record(journal: object, job_id: str | None, options: RecordOptions) -> Reco
 
 
 class Batch:
-    """One call: its run, ended early where more than ``max_failures`` items fail, and what becomes of its failures."""
+    """One call: its run, ended early where more than ``max_failures`` items fail, and what happens to its failures."""
 
     def __init__(self, start: Callable[..., JobRun], max_failures: int | None) -> None:
         """``start`` is called with ``on_ended``, which `start_batch` knows."""

@@ -1,7 +1,7 @@
 """`ApplyCalls`: the calls of `Pool.apply_async`, of any functions, on one stream.
 
 While calls are under way, the coordinator holds their results, and these the pool; else it holds nothing of the pool,
-so that one that nobody uses can be collected.
+so that an unused pool can be garbage-collected.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ApplyCalls:
             self._waiting.fail(self._stream.fault)
 
     def cancel(self, result: AsyncResult[Any]) -> None:
-        """End the call: nobody waits for it any more."""
+        """End the call: no caller waits for it any more."""
         with suppress(QueueClosedError):
             self._stream.drop(result._index, kill=True)
 

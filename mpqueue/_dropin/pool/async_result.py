@@ -136,7 +136,7 @@ class MapResult(AsyncResult[list[T]], StandardMapResult[T]):
         self._lock = threading.Lock()
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until it is `ready`, its bar has ended, and what its calls have logged was told."""
+        """Wait until it is `ready`, its bar has ended, and what its calls have logged was delivered."""
         super().wait(timeout)
         if self.ready():
             self._await_end()
@@ -161,7 +161,7 @@ class MapResult(AsyncResult[list[T]], StandardMapResult[T]):
             self._collect(run)
 
     def _cancel(self) -> None:
-        """End the work: nobody waits for it any more."""
+        """End the work: no caller waits for it any more."""
         if self._run is not None:
             self._run._kill()
 

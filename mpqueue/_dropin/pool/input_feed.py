@@ -17,7 +17,7 @@ from mpqueue.errors import QueueClosedError
 
 
 class InputFeed:
-    """The input's half of an iterator over results. Its thread ends with the input, or when it is told to stop."""
+    """The input's half of an iterator over results. Its thread ends with the input, or at `stop`."""
 
     def __init__(self, items: Iterator[Any], stream: Stream, window: Callable[[], int]) -> None:
         self._items = items
@@ -50,7 +50,7 @@ class InputFeed:
                 self._room.notify()
 
     def lift_window(self) -> None:
-        """Read all of the input, whether somebody takes the outcomes or not."""
+        """Read all of the input, whether or not the outcomes are taken."""
         with self._room:
             self._unbounded = True
             self._room.notify()

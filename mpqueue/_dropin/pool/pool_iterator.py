@@ -42,8 +42,8 @@ R = TypeVar("R")
 class PoolIterator(Standard[R]):
     """The results, in order or as they come. A call that failed raises in its place, and the iterator goes on.
 
-    Dropping it ends the work and its running calls; so nothing runs for an iterator that nobody holds. Any number of
-    threads may read from it. Holds its pool until it is at its end.
+    Dropping it ends the work and its running calls; so nothing runs for an iterator that is no longer referenced. Any
+    number of threads may read from it. Holds its pool until it is at its end.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class PoolIterator(Standard[R]):
     # -- for the pool ----------------------------------------------------------------------------------------
 
     def _run_out(self) -> None:
-        """Read all of the input, although nobody takes the results: the pool is being waited for."""
+        """Read all of the input, although the results are not taken: a caller waits for the pool."""
         feed = self._feed
         if feed is not None:
             feed.lift_window()

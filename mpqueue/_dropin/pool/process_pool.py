@@ -128,7 +128,7 @@ class Pool(standard.Pool):
         result = self.apply_async(func, args, kwds)
         try:
             result.wait()
-        except BaseException:  # Ctrl-C: nobody will ever ask for it
+        except BaseException:  # Ctrl-C: it will never be asked for
             if self._calls is not None:
                 self._calls.cancel(result)
             raise
@@ -160,8 +160,8 @@ class Pool(standard.Pool):
     def map(self, func: Callable[[S], R], iterable: Iterable[S], chunksize: int | None = None) -> list[R]:
         """``[func(item) for item in iterable]`` in the workers.
 
-        Waits for all items even where one fails, and raises the first failure in item order. ``chunksize`` items travel
-        together (None: as many as take 45 ms). An interruption (Ctrl-C) ends the running items.
+        Waits for all items even where one fails, and raises the first failure in item order. ``chunksize`` items are
+        sent together (None: as many as take 45 ms). An interruption (Ctrl-C) ends the running items.
         """
         return self._wait_for(self._start_map(func, iterable, chunksize, None, None))
 
@@ -216,7 +216,7 @@ class Pool(standard.Pool):
         try:
             items = read_all(iterable)
         except Exception as error:
-            if not hasattr(iterable, "__len__"):  # it is read before anything is started, as ever
+            if not hasattr(iterable, "__len__"):  # it is read before anything is started, as in the standard library
                 raise
             result._fail(error)
             return result
@@ -263,7 +263,7 @@ class Pool(standard.Pool):
         """The results of ``func`` over the items, in order, one by one while the work goes on.
 
         The input is read on a thread of its own, only so far ahead of the results as keeps the workers busy: it may be
-        endless. As many items travel together as take 45 ms; of ``chunksize`` are left that the input is read so many
+        endless. As many items are sent together as take 45 ms; ``chunksize`` only means that the input is read so many
         at a time, and that so many count as a task of ``maxtasksperchild``. A call that failed raises in its place, and
         the iterator goes on. Dropping the iterator ends its work.
         """
@@ -327,7 +327,7 @@ class Pool(standard.Pool):
     def join(self) -> None:
         """Wait until the pool has ended: after `close`, for all that it was given.
 
-        That includes the rest of the inputs of `imap`, whether somebody takes their results or not. Raises ValueError
+        That includes the rest of the inputs of `imap`, whether or not their results are taken. Raises ValueError
         where neither `close` nor `terminate` was called, RuntimeError in a callback.
         """
         if self._state == standard.RUN:
@@ -360,7 +360,7 @@ class Pool(standard.Pool):
         self._queue._host.tell(notice)
 
     def _await_told(self) -> None:
-        """Wait until all that was to be told has been."""
+        """Wait until all records have been delivered."""
         self._queue._host.await_told()
 
     def _now(self) -> float:

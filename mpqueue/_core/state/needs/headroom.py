@@ -33,7 +33,7 @@ class Headroom:
         self._looked_at = 0.0
 
     def look(self, message: MemoryRead, now: float) -> None:
-        """The memory was looked at; where nothing is told of the machine, nothing changes."""
+        """The memory was read; if nothing is known of the machine, nothing changes."""
         available, total = message.available, message.total
         if available is None or total is None:
             return

@@ -80,7 +80,7 @@ class PendingByKind(PendingItems):
                 start = at
 
     def put_group(self, indices: Sequence[int], parts: int = 1) -> None:
-        """See `PendingItems.put_group`; all are of one kind, having travelled together."""
+        """See `PendingItems.put_group`; all are of one kind, since they were sent together."""
         self._line(indices[0]).put_group(indices, parts)
 
     def put_back(self, indices: Sequence[int]) -> None:
