@@ -24,7 +24,7 @@ CANNOT_APPLY = {
     "test_worker_finalization_via_atexit_handler_of_multiprocessing": "runs a script that imports the other Pool",
 }
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 
 @pytest.fixture(autouse=True)
