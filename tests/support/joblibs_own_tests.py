@@ -18,6 +18,8 @@ import pytest
 from joblib.parallel import BACKENDS, parallel_backend
 
 from mpqueue import joblib_backend
+from mpqueue._engines.loky import launch
+from tests.support.forked_workers import forked_workers
 from tests.support.length import IS_LONG
 
 #: Names the file with the exclusions: what their names are, or begin with, and why.
@@ -112,7 +114,26 @@ def _is_mpqueue(backend: object) -> bool:
     return isinstance(made, type) and issubclass(made, joblib_backend.MPQueueBackend)
 
 
+#: By how their names begin: those whose workers start the ordinary way. The first are about which variables numpy reads
+#: when it is imported; the last takes its functions for those of a script.
+ORDINARY = ("test_threadpool_limitation", "test_parallel_with_interactively_defined_functions")
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _close() -> Iterator[None]:
+def forked() -> Iterator[Any]:
+    """Workers are forked from a process that has imported the tests; gives how they are launched else."""
+    ordinary = launch.Launching
+    with forked_workers("test_parallel"):
+        yield ordinary
+        joblib_backend.close()
+
+
+@pytest.fixture(autouse=True)
+def _workers(request: pytest.FixtureRequest, forked: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if not request.node.name.startswith(ORDINARY):
+        yield
+        return
+    joblib_backend.close()
+    monkeypatch.setattr(launch, "Launching", forked)
     yield
     joblib_backend.close()
