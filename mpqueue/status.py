@@ -69,3 +69,10 @@ class QueueStats:
     pending: int  #: not yet started
     completed: int  #: ended, however
     total: int
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a table."""
+        names = ("running", "pending", "completed", "total")
+        head = "".join(f"<th>{name}</th>" for name in names)
+        line = "".join(f"<td>{getattr(self, name):,}</td>" for name in names)
+        return f"<table><thead><tr>{head}</tr></thead><tbody><tr>{line}</tr></tbody></table>"

@@ -24,7 +24,7 @@ _CHAINED = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FailureGroup:
     """Failed items whose errors have one type and one place, in the order of the job.
 
@@ -45,6 +45,9 @@ class FailureGroup:
     def __str__(self) -> str:
         where = "" if self.place is None else f" at {visible_line(self.place)}"
         return f"{self.error_type} × {self.count}{where}, first: {self.items[0].label}"
+
+    def __repr__(self) -> str:
+        return f"<FailureGroup {self}>"
 
 
 def group_failures(items: Iterable[JobItem]) -> list[FailureGroup]:

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from mpqueue._core.state.item_table import DISCARD, ONWARD, FailedTry, Failure, ItemTable
-from mpqueue._text import repr_of, visible
+from mpqueue._text import SHOWN, repr_of, visible, visible_line
 from mpqueue._wire.parcels import Parcel
 from mpqueue.errors import ItemError, JobStateError, shown, type_name_of
 from mpqueue.events import milliseconds
@@ -222,7 +222,9 @@ class JobItem(Generic[T_co, R_co]):
         return hash((id(self._table), self._index))
 
     def __repr__(self) -> str:
-        return f"<JobItem {shown(self.id)} {self.status}>"
+        error = self.error
+        why = "" if error is None else f": {visible_line(error if len(error) <= SHOWN else error[:SHOWN] + '...')}"
+        return f"<JobItem {self._named} {self.status}{why}>"
 
 
 def as_json(value: Any) -> Any:
@@ -283,7 +285,10 @@ class Items(Sequence[JobItem[T_co, R_co]]):
         return (JobItem(table, position) for position in range(len(table)))
 
     def __repr__(self) -> str:
-        return f"<{len(self)} items>"
+        status: Any = self._table.status
+        if not isinstance(status, bytearray):  # a stream's, which holds only those that are under way
+            return f"<{len(self)} items>"
+        return f"<{len(status)} items: {status.count(COMPLETED)} completed, {status.count(FAILED)} failed>"
 
 
 def _is_named(payload: Any, name: str) -> bool:
@@ -527,7 +532,15 @@ class Job(Generic[T_co, R_co]):
             raise AttributeError(f"'Job' object has no attribute {name!r}{hint}", name=name, obj=self)
 
     def __repr__(self) -> str:
-        return f"<Job {self.id!r} {self.status}: {self.completed} completed, {self.failed} failed of {self.total}>"
+        counts = f"{self.completed} completed, {self.failed} failed of {self.total}"
+        why = "" if self.stopped_why is None else f"; stopped: {self.stopped_why}"
+        return f"<Job {self.id!r} {self.status}: {counts}{why}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: state, counts and failures as tables."""
+        from mpqueue._output.notebook_forms import job_as_html  # which few programs need
+
+        return job_as_html(self)
 
 
 def _item_error(job_id: str, item: JobItem) -> ItemError:

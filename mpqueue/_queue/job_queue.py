@@ -949,6 +949,18 @@ class JobQueue(SafeEmitter):
         kill = partial(self.close, kill=True)
         await self._closer.close_beside_loop(partial(self._closer.drain, self, within), kill)
 
+    def __repr__(self) -> str:
+        stats, workers = self.get_stats(), self.concurrency
+        size = "closed" if self._closer.closed else f"of {workers} worker{'' if workers == 1 else 's'}"
+        jobs = f"{stats.running} running, {stats.pending} pending, {stats.completed} completed"
+        return f"<{type(self).__name__} {size}; jobs: {jobs}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: its jobs as a table."""
+        from mpqueue._output.notebook_forms import queue_as_html  # which few programs need
+
+        return queue_as_html(repr(self), self.jobs())
+
     def __enter__(self) -> Self:
         self._closer.check_open("enter a queue")
         return self

@@ -782,3 +782,11 @@ def test_what_is_no_cost_is_refused(options: Any, error: type[Exception], said: 
         with pytest.raises(error, match=said):
             queue.create_job("job", items, do.double, **options)
         assert queue.jobs() == []
+
+
+def test_a_queue_says_in_one_line_how_its_jobs_stand() -> None:
+    with JobQueue(2) as queue:
+        queue.create_job("<b>", [1], do.succeed)
+        assert repr(queue) == "<JobQueue of 2 workers; jobs: 0 running, 1 pending, 0 completed>"
+        assert "&lt;b&gt;" in queue._repr_html_()
+    assert repr(queue) == "<JobQueue closed; jobs: 0 running, 1 pending, 0 completed>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 from mpqueue._core.state.item_table import Failure, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions
+from mpqueue._output.notebook_forms import queue_as_html
 from mpqueue._queue.job import Job, JobItem, as_json
 from mpqueue.errors import ItemError
 from mpqueue.retry import RetryPolicy
-from mpqueue.status import ITEM_CODES, RETRY, ItemStatus, JobStatus
+from mpqueue.status import ITEM_CODES, RETRY, ItemStatus, JobStatus, QueueStats
 
 
 def book_of(items: Any) -> JobBook:
@@ -223,5 +225,29 @@ def test_a_job_with_failures_raises_all_of_them(book: JobBook) -> None:
 def test_everything_has_a_short_repr(book: JobBook) -> None:
     job = Job(book)
     assert repr(job) == "<Job 'a' pending: 1 completed, 1 failed of 4>"
-    assert repr(job.items) == "<4 items>"
-    assert repr(job.items[1]) == "<JobItem 'b' failed>"
+    assert repr(job.items) == "<4 items: 1 completed, 1 failed>"
+    assert repr(job.items[0]) == "<JobItem 'a' completed>"
+    assert repr(job.items[1]).startswith("<JobItem 'b' failed: ")
+    for one in (job.items[1], *job.items[1].history, *job.failures, *job.failure_groups()):
+        assert "\n" not in repr(one)
+
+
+def test_an_item_s_repr_has_its_label_and_one_line_of_its_error() -> None:
+    book = book_of([Path("a.jpg")])
+    fail(book, 0, ValueError("two\nlines"))
+    assert repr(Job(book).items[0]) == "<JobItem 0 (a.jpg) failed: ValueError: two\\nlines>"
+    assert repr(Job(book).items[0].history[0]).startswith("<FailedTry ValueError: two\\nlines after ")
+    assert repr(Job(book).failure_groups()) == "[<FailureGroup ValueError × 1, first: a.jpg>]"
+
+
+def test_notebooks_show_tables_in_which_nothing_of_users_is_markup(book: JobBook) -> None:
+    book.id = "<b>job"
+    fail(book, 0, ValueError("<script>"))
+    html = Job(book)._repr_html_()
+    assert "&lt;b&gt;job" in html
+    assert "ValueError × 2, first: a" in html
+    assert "<b>" not in html
+    assert "<script>" not in html
+    assert queue_as_html("<JobQueue>", [Job(book)] * 12).count("&lt;b&gt;job") == 10
+    assert "... and 2 earlier ones" in queue_as_html("", [Job(book)] * 12)
+    assert "<td>1,000</td>" in QueueStats(1000, 0, 0, 1000)._repr_html_()

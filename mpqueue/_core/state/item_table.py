@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from mpqueue._text import label
+from mpqueue._text import label, visible_line
 from mpqueue._wire.ids import IdRule, ids_of, rule_of
 from mpqueue._wire.item_labels import Label, label_of, named, plain_label
 from mpqueue.errors import JobStateError, shown, text_of, type_name_of, typed
@@ -48,7 +48,7 @@ class Failure:
         return typed(type_name_of(self.error), self.message)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FailedTry:
     """One entry of an item's history: the error's text, seconds in the handler, the worker's process id, the error."""
 
@@ -61,6 +61,10 @@ class FailedTry:
     def error(self) -> str:
         """The error's type and text: ``KeyError: 'height'``."""
         return typed(type_name_of(self.exception), self.message)
+
+    def __repr__(self) -> str:
+        where = "" if self.pid is None else f" in worker {self.pid}"
+        return f"<FailedTry {visible_line(self.error)} after {self.duration:.3g} s{where}>"
 
 
 #: Stands for the sink of a job whose results are discarded.

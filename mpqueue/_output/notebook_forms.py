@@ -1,0 +1,50 @@
+"""What notebooks show of a job and of a queue: small tables, as HTML. Texts are escaped, whatever they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from mpqueue._output.bars import minutes
+from mpqueue._text import label, visible_line
+
+if TYPE_CHECKING:
+    from mpqueue._queue.job import Job
+
+#: Kinds of failures, and jobs, that are shown at most.
+MOST = 10
+
+
+def job_as_html(job: Job) -> str:
+    """The job's state and counts; under them its failures, those that are alike in one line."""
+    groups = job.failure_groups() if job.failed else []
+    lines = [[str(group), visible_line(group.message)] for group in groups[:MOST]]
+    if len(groups) > MOST:
+        lines.append([f"... and {len(groups) - MOST} more kinds", ""])
+    failures = _table(["failures", "the first one's error"], lines) if lines else ""
+    return _table(_JOB_COLUMNS, [_line_of(job)]) + failures
+
+
+def queue_as_html(title: str, jobs: Sequence[Job]) -> str:
+    """The queue's jobs, the newest first."""
+    lines = [_line_of(job) for job in jobs[: -MOST - 1 : -1]]
+    if len(jobs) > MOST:
+        lines.append([f"... and {len(jobs) - MOST} earlier ones", *[""] * (len(_JOB_COLUMNS) - 1)])
+    return f"<p><code>{escape(title)}</code></p>" + (_table(_JOB_COLUMNS, lines) if lines else "")
+
+
+_JOB_COLUMNS = ("job", "status", "completed", "failed", "items", "retries", "took")
+
+
+def _line_of(job: Job) -> list[str]:
+    status = str(job.status) if job.stopped_why is None else f"{job.status}: {job.stopped_why}"
+    numbers = [f"{number:,}" for number in (job.completed, job.failed, job.total, job.retries)]
+    took = "" if job.duration is None else f"{job.duration:.1f} s" if job.duration < 60 else minutes(job.duration)
+    return [label(job.id), status, *numbers, took]
+
+
+def _table(columns: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    rows = ("".join(f"<td>{escape(cell)}</td>" for cell in line) for line in lines)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table>"
