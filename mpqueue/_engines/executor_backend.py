@@ -1,8 +1,8 @@
 """Any `concurrent.futures.Executor` as the engine: thread and process pools, mpi4py, Parsl, executorlib.
 
-Such an engine takes a call and answers; it says neither where that runs nor when it begins, and nothing can be told to
-it meanwhile. So a lane here is a place in its queue, not a worker, and what mpqueue makes up for is said in `Backend`s
-own words: `Capabilities`.
+Such an engine takes a call and answers; it says neither where that runs nor when it begins, and it can't be sent
+anything meanwhile. So a lane here is a place in its queue, not a worker, and what mpqueue makes up for is said in
+`Backend`s own words: `Capabilities`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from mpqueue._worker.elsewhere import hosted
 
 
 def claim_of(seen: hosted.Seen | None, now: float) -> Claim:
-    """What a ledger elsewhere says, by the clock here. Raises LookupError where nobody has it."""
+    """What a ledger elsewhere says, by the clock here. Raises LookupError if it is not known."""
     if seen is None:
         raise LookupError("this worker is gone")
     chunk, phase, lo, hi, age, fraction = seen
@@ -93,7 +93,7 @@ class HostedPool(abc.ABC, Generic[L]):
         return task
 
     def begin_task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Have a coroutine run whose value, or what it raises, somebody awaits."""
+        """Run a coroutine whose value, or what it raises, is awaited elsewhere."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -138,7 +138,7 @@ class HostedLane(abc.ABC):
 
     @abc.abstractmethod
     async def break_off(self, error: Exception) -> None:
-        """One of these has failed, so nothing that the worker says counts any more: see to it that `end` is called."""
+        """One of these has failed, so nothing that the worker says counts any more: make sure that `end` is called."""
 
     @abc.abstractmethod
     def kill_now(self) -> None:
@@ -188,7 +188,7 @@ class HostedLane(abc.ABC):
         """See `lane_protocol.Lane.abandon_answer`. Never asked: how long an answer takes is not looked at here."""
 
     def take_unsent(self) -> bytes:
-        """See `lane_protocol.Lane.take_unsent`. Nobody knows."""
+        """See `lane_protocol.Lane.take_unsent`. It is not known."""
         return b""
 
     def kill(self, *, dump_stack: bool = False) -> None:  # noqa: ARG002 - the protocol's
@@ -250,7 +250,7 @@ class HostedLane(abc.ABC):
             self._pool.post(BellRung(self.number, self.generation))
 
     def _order(self, order: hosted.Order | None, tell: Callable[[Claim], None] | None) -> None:
-        """One call after the other, so that what is told first is known first."""
+        """One call after the other, so that they arrive in order."""
         if order is not None:
             self._orders.append(order)
         if tell is not None:

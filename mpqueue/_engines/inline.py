@@ -201,7 +201,7 @@ class InlineLane:
     # -- on the pool's thread ----------------------------------------------------------------------------------------
 
     def die(self, exitcode: int | None = None, signal: str | None = "SIGKILL") -> None:
-        """From now on this worker counts as dead: nothing of its chunk that it has not sent home counts."""
+        """From now on this worker counts as dead: nothing of its chunk that it has not sent counts."""
         if self._is_dead:
             return
         self._is_dead = True
@@ -216,7 +216,7 @@ class InlineLane:
         self._pool.post(LaneDied(self.number, self.generation, self.pid, exitcode, None if exitcode else signal, claim))
 
     def end(self) -> None:
-        """Nobody needs this worker any more: finish what its setups have begun."""
+        """This worker is no longer needed: finish what its setups have begun."""
         with station.seated(self._worker.seat.station):
             self._worker.close(quietly=self._is_dead)
 

@@ -43,7 +43,7 @@ Announcement = AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState
 
 
 class Announcer:
-    """Tells a queue's listeners. Holds it and its runs weakly: a queue that nobody holds has nobody who listens."""
+    """Notifies a queue's listeners. Holds it and its runs weakly: a queue that is not referenced has no listeners."""
 
     def __init__(self, emitter: SafeEmitter, engine: Engine, runs: OpenRuns, interval: float) -> None:
         self._emitter = weakref.ref(emitter)
@@ -67,7 +67,7 @@ class Announcer:
         if isinstance(announcement, AnnounceFinished):
             if self._thread.idle and not has_listeners(emitter, JOB_FINISHED):
                 self._told_at.pop(announcement.job.number, None)
-                self._resolve(announcement.job)  # nobody to tell, so nothing to wait for
+                self._resolve(announcement.job)  # no listener, so nothing to wait for
             else:
                 self._thread.post(partial(self._tell_finished, announcement), announcement.job)
         elif _is_heard(announcement, emitter):  # else the thread need not even wake up
@@ -138,7 +138,7 @@ class Announcer:
             self._emit(ITEM_RETRY, event)
 
     def _tell_merged(self, told: AnnounceItems) -> None:
-        """At most one event in the interval; the last state is told when it is over, or before the job's end."""
+        """At most one event in the interval; the last state is sent when it is over, or before the job's end."""
         job, ended = told.job, len(told.indices) - len(told.retrying)
         if not ended:
             return

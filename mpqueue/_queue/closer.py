@@ -82,7 +82,7 @@ class Closer:
             try:
                 close()
                 closed.set_result(None)
-            except BaseException as failure:  # noqa: BLE001 - raised by whoever leaves the block
+            except BaseException as failure:  # noqa: BLE001 - raised by the code that leaves the block
                 closed.set_exception(failure)
             finally:
                 alarm.ring()

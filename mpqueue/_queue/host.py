@@ -50,7 +50,7 @@ class QueueHost:
     """What runs, streams and the drop-ins ask of a queue beyond what users see: ``queue._host``.
 
     Short ways to its threads, who its workers are, and jobs that are not among its `jobs`. Is reached through the
-    queue, which whoever calls a method holds meanwhile.
+    queue, which the caller of a method holds meanwhile.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class QueueHost:
     ) -> JobRun:
         """Start a pipeline that is not among the queue's `jobs`; else as `JobQueue.start_stages`.
 
-        ``defaults`` hold for stages that say nothing else.
+        ``defaults`` hold for stages without their own.
         """
         self.closer.check_open("start a job")
         number = self.jobs.next_number()
@@ -171,7 +171,7 @@ class QueueHost:
         return self.engine.coordinator().ask_later(call)
 
     def do_later(self, call: Callable[[], object], job: JobBook) -> None:
-        """The same where nobody looks at what comes of it: what it raises is a mistake of ours, which ends the job."""
+        """The same without a caller that checks the result: what it raises is a mistake of ours, which ends the job."""
         self.engine.coordinator().do_later(call, job)
 
     def post(self, message: Message) -> None:
@@ -215,7 +215,7 @@ class QueueHost:
         self.engine.listeners.post(notice)
 
     def await_told(self) -> None:
-        """Wait until all that was posted to the listener thread has been told; does nothing on that thread."""
+        """Wait until all that was posted to the listener thread has been delivered; does nothing on that thread."""
         listeners, told = self.engine.listeners, threading.Event()
         if listeners.is_here:
             return
@@ -270,5 +270,5 @@ class QueueHost:
         return coordinator.ask(lambda: [lane.pid for lane in lanes if lane.pid is not None])
 
     def abandon(self) -> None:
-        """Nobody uses the queue any more: end everything, in the background. Callable inside a garbage collection."""
+        """The queue is no longer used: end everything, in the background. Callable inside a garbage collection."""
         self.engine.abandon()

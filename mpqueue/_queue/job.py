@@ -385,7 +385,7 @@ class Job(Generic[T_co, R_co]):
 
     @property
     def stopped_why(self) -> str | None:
-        """Why the job was cancelled without anybody's call: ``max_failures`` or ``deadline``; else None."""
+        """Why the job was cancelled without a call: ``max_failures`` or ``deadline``; else None."""
         return self._book.stopped_why
 
     @property

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: What becomes of what handlers return.
+#: What happens to what handlers return.
 Results = Union[Literal["keep", "discard"], "Sink"]
 _NOTHING: Any = object()  #: no items, or no handler, were named
 
@@ -152,8 +152,8 @@ class JobQueue(SafeEmitter):
     ``"memory"`` how much of the machine's; see `create_job`. With ``gpu_env`` a worker sees only the GPUs that its
     items hold: ``CUDA_VISIBLE_DEVICES`` is set before it imports anything for them.
 
-    With ``journal``, the path of a file, all that becomes of the jobs is recorded there: the same program, run again
-    after whatever ended it, runs only what is missing, see `create_job`. One queue at a time may have it open.
+    With ``journal``, the path of a file, the queue records there how each item ends: the same program, run again
+    for any reason, runs only what is missing, see `create_job`. One queue at a time may have it open.
 
     A context manager, also an asynchronous one: leaving it ends every process and thread that it started. Where a
     method takes the id of a job, the `Job` itself will do. All methods may be called from any thread, from listeners
@@ -366,7 +366,7 @@ class JobQueue(SafeEmitter):
         is serialized now, once. With ``setup``, that is called once in each worker before the job's first item there,
         and the handler is called as ``handler(item, state)`` with what it returned; a generator function yields the
         state and is finished at the job's end. ``timeout`` is seconds a try. Of jobs that wait for workers the one
-        with the higher ``priority`` goes first. ``chunksize`` is how many items travel together; None: as many as take
+        with the higher ``priority`` goes first. ``chunksize`` is how many are sent together; None: as many as take
         45 ms. At most ``concurrency`` workers run its items at a time (None: all). With
         ``capture_output``, what each item writes to stdout and stderr is kept as ``item.stdout`` and ``item.stderr``,
         instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
@@ -772,7 +772,7 @@ class JobQueue(SafeEmitter):
         """Have so many workers from now on; returns at once.
 
         More start at once. Of too many, those with the highest numbers go, each when it has ended the item that it runs
-        and the few that travelled with it; with ``kill`` at once, and what they ran runs again elsewhere, uncharged.
+        and the few that were sent with it; with ``kill`` at once, and what they ran runs again without losing a try.
         Running jobs go on meanwhile. The inner threads of workers (``threads_per_worker``) stay as they were.
 
         Raises TypeError or ValueError for anything but a whole number from 1 up, and on an engine whose workers are not
@@ -871,8 +871,8 @@ class JobQueue(SafeEmitter):
     def prune(self, job_id: str | None = None, *, gone: bool = True, older_than: float | None = None) -> Pruned:
         """Make the journal smaller: of one job, or of all that are not running or paused.
 
-        Rows of a job are written anew, few instead of many. With ``gone``, what became of items that are not in the
-        job's list any more is dropped, with its files: should such an item come back, it runs again. Jobs that ended
+        Rows of a job are written anew, few instead of many. With ``gone``, the outcomes of items that are not in the
+        job's list any more are dropped, with their files: should such an item come back, it runs again. Jobs that ended
         more than ``older_than`` seconds ago, also cancelled ones, are removed whole. The file shrinks.
 
         Each job is one transaction: whatever ends the program meanwhile, it is there as before or as after that.
@@ -890,10 +890,10 @@ class JobQueue(SafeEmitter):
     def serve(self, host: str = "127.0.0.1", port: int = 0, *, hosts: Iterable[str] = ()) -> Page:
         """Serve a live page of this queue's jobs, on a thread of its own; returns at once, with a `Page`.
 
-        ``page.url`` is its address, with a token in it: whoever has that can see everything and cancel jobs, nobody
-        else can do anything. ``port=0`` takes a free port. The page is for this machine; through a tunnel
-        (``ssh -L``) it is for another one. With another ``host`` it is sent over the network unencrypted; ``hosts``
-        are then the names under which browsers may ask for it. `close` closes it too, after the last job.
+        ``page.url`` is its address, with a token in it. With the token, a browser can see everything and
+        cancel jobs; without it, it can do nothing. ``port=0`` takes a free port. The page is for this machine; through
+        a tunnel (``ssh -L``) it is for another one. With another ``host`` it is sent over the network unencrypted;
+        ``hosts`` are then the names under which browsers may ask for it. `close` closes it too, after the last job.
 
         Raises ImportError without the extra ``dashboard``, OSError where the port is taken.
         """
@@ -932,10 +932,10 @@ class JobQueue(SafeEmitter):
         """End the queue so that a journal's next run goes on: no new item starts, running ones have ``within`` seconds.
 
         What still runs then is taken back: its worker is killed, and it loses no attempt. Jobs end as ``cancelled``, or
-        as ever where nothing of them is left; items that have not ended are pending again, also those that wait for a
+        as usual if nothing of them is left; items that have not ended are pending again, also those that wait for a
         retry. What has ended is in the journal when this returns, and the queue is closed, see `close`. ``within=0``
         takes everything back at once. Cuts a `close` or a `drain` short that waits for longer. From a listener it ends
-        in the background. Listeners that have not heard everything 30 s after that are not waited for.
+        in the background. Listeners that have not got all events 30 s after that are not waited for.
 
         Raises TypeError or ValueError for anything but a number of seconds from 0 up; `JournalError` where not all of
         it could be written into the journal.

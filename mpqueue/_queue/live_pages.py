@@ -39,7 +39,7 @@ class LivePages:
 
 
 class QueueView:
-    """Satisfies `_live_page.served.Served`. Holds the queue weakly: a page keeps nobody's queue alive."""
+    """Satisfies `_live_page.served.Served`. Holds the queue weakly: a page keeps no queue alive."""
 
     def __init__(self, queue: JobQueue, engine: Engine, jobs: Registry) -> None:
         self._queue = weakref.ref(queue)

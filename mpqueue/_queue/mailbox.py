@@ -19,7 +19,7 @@ M = TypeVar("M")
 
 
 class Rings(Protocol):
-    """What wakes somebody."""
+    """What wakes a waiting caller."""
 
     def ring(self) -> None:
         """Callable on any thread."""
@@ -29,7 +29,7 @@ class Bell:
     """Wakes the coroutine that made it. Rings once; for the next time it makes a new one."""
 
     def __init__(self) -> None:
-        import asyncio  # only programs that use it pay for its import
+        import asyncio  # only programs that use it import it
 
         self._event: Any
         self._call: Callable[..., object]
@@ -46,7 +46,7 @@ class Bell:
             self._call = self._loop.call_soon_threadsafe
 
     def ring(self) -> None:
-        """Callable on any thread; does nothing where the loop has ended, which leaves nobody to wake."""
+        """Callable on any thread; does nothing if the loop has ended, since then no task waits."""
         try:
             self._call(self._event.set)
         except RuntimeError:  # trio's RunFinishedError is one too

@@ -124,7 +124,7 @@ class NewJob:
             packed = packed._replace(frame=packed.frame._replace(discards=True))
         if is_open:
             packed = packed._replace(frame=packed.frame._replace(is_open=True))
-        #: The number is to be set before anybody starts it.
+        #: The number is to be set before it is started.
         self.book = JobBook(0, job_id, table, options, packed, sealed=not is_open)
         if needs is not None:
             self.book.need(needs)
@@ -272,7 +272,7 @@ class NewJob:
         return failed
 
     def _fill(self, reader: Reader, recorded: RecordedJob, afresh: Sequence[int]) -> int:
-        """Write into the table what became of the items; returns how many run again since their results are not there.
+        """Write into the table how the items ended; returns how many run again since their results are not there.
 
         Those that are to run ``afresh`` (a 1 for such an item) do not count.
         """

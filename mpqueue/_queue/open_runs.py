@@ -74,7 +74,7 @@ class OpenRuns:
             call() if listeners.is_here else listeners.post(call)
 
     def _take(self, book: JobBook, at: int) -> JobRun | None:
-        """The job's first or last unresolved run; it may have been started again before its end was told."""
+        """The job's first or last unresolved run; it may have been started again before its end was announced."""
         with self._lock:
             runs = self._runs.get(book.number)
             if not runs:  # cancelled before it started
@@ -95,7 +95,7 @@ class OpenRuns:
             self._engine.listeners.post(partial(run._run_callbacks, callbacks))
 
     def disturb(self, trouble: JournalError | None) -> None:
-        """On the coordinator's thread: whoever waits for a run of a recorded job is told what stands in its way."""
+        """On the coordinator's thread: callers that wait for a run of a recorded job get the error that stops it."""
         for run in self:
             run._disturb(trouble)
 
@@ -180,7 +180,7 @@ class JobStarter:
         speaking = None if book.handler is None else with_speech(book, beside_bar=beside_bar)
 
         def begin() -> None:
-            self._closer.check_open("start a job")  # once more: nobody closes it between this and the start
+            self._closer.check_open("start a job")  # once more: it can't be closed between this and the start
             if on_ended is not None:
                 engine.coordinator().subscribe_early(book, on_ended)
             engine.begin(message)

@@ -40,10 +40,10 @@ class Held(NamedTuple):
 
 
 def _say_unfinished(jobs: Callable[[], Callable[[], list[JobBook]] | None]) -> None:
-    """The program ends: jobs that nobody has waited for are named, and those that were never started."""
+    """The program ends: jobs that were not waited for are named, and those that were never started."""
     books_of = jobs()
     if books_of is None or hasattr(sys, "last_value"):
-        return  # nobody has the queue any more; or it ends by an exception, which is told
+        return  # the queue is no longer referenced; or it ends by an exception, which is shown
     books = books_of()
     unfinished = [
         f"{book.id!r} ({book.completed} of {book.total} items completed, {book.failed} failed)"
@@ -182,7 +182,7 @@ class Registry:
     def let_go(self, job_id: str) -> None:
         """The queue forgets its job of that id, where it has one; what a journal has of it stays there.
 
-        Raises `JobStateError` where it runs; `JournalError` where what became of it can't be written.
+        Raises `JobStateError` where it runs; `JournalError` if its end can't be written.
         """
         recorder = self._engine.recorder
         if recorder is not None and job_id in self._held:
@@ -369,12 +369,12 @@ class Registry:
         return recorder.journal.find(job_id)
 
     def _past_table(self, line: RecordedJob) -> ItemTable | None:
-        """The items of a job that only the journal has, where somebody holds it and has looked at them."""
+        """The items of a job that only the journal has, if the job is still referenced and they have been read."""
         job = self._past.get(line)
         return None if job is None else vars(job._book).get("table")
 
     def _past_job(self, line: RecordedJob) -> Job:
-        """The same object each time while somebody holds it, as long as the journal says the same of the job."""
+        """The same object each time while it is referenced, as long as the journal says the same of the job."""
         recorder = self._engine.recorder
         assert recorder is not None
         with self._lock:

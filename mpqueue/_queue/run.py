@@ -27,7 +27,7 @@ Ended = Sequence[int] | None  #: indices of items that ended; None: the job has
 
 
 class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
-    """One run of a job. Resolves to the finished `Job`, whatever became of its items, after its last event.
+    """One run of a job. Resolves to the finished `Job`, however its items ended, after its last event.
 
     ``result()`` never raises because of the items: a cancelled job comes with status ``cancelled``. It raises
     `SinkError` where results could not be written into the job's sink, and `InternalError` where a mistake of mpqueue's
@@ -48,7 +48,7 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         self._callbacks: list[DoneCallback] = []
         self._news = threading.Event()  #: it is done, or there is trouble
         self._trouble: JournalError | None = None
-        self._alarms: list[Rings] = []  #: of those who await it
+        self._alarms: list[Rings] = []  #: of the tasks that await it
         self.set_running_or_notify_cancel()
 
     def result(self, timeout: float | None = None) -> Job[T_co, R_co]:
@@ -225,11 +225,11 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
 
     @property
     def _spoke(self) -> bool:
-        """True where handlers have logged something, which is told on the listener thread."""
+        """True where handlers have logged something, which is delivered on the listener thread."""
         return self._book.spoke
 
     def _end_display(self) -> None:
-        """Show nothing more of its progress: whoever waited for it goes on."""
+        """Show nothing more of its progress: a caller that waited for it continues."""
         if self._display is not None:
             self._display.end()
 

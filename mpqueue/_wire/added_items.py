@@ -24,7 +24,7 @@ class AddedItems:
 
 @dataclass(slots=True, eq=False)
 class ResultWithItems:
-    """A result that brings items along: one pickle, so that both come home or neither does."""
+    """A result that brings items along: one pickle, so that both arrive or neither does."""
 
     result: Any
     items: list[Any]

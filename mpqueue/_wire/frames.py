@@ -1,4 +1,4 @@
-"""What travels between the parent and a worker, both ways: frozen data, made into bytes here.
+"""What is sent between the parent and a worker, both ways: frozen data, made into bytes here.
 
 A frame holds the user's objects only as bytes already pickled, so that reading a frame can't fail because of them.
 """
@@ -29,7 +29,7 @@ class Ended(IntEnum):
 
 
 class Speech(NamedTuple):
-    """What becomes of what a job's handler says: by logging, and on stdout and stderr."""
+    """What happens to a job's handler's output: by logging, and on stdout and stderr."""
 
     levels: Mapping[str, int]  #: of the parent's loggers; the root's name is empty
     disabled: int = 0  #: what `logging.disable` was given
@@ -85,7 +85,7 @@ class ChunkFrame(NamedTuple):
     alive: Sequence[int] | None = None  #: or those that have not: all others are to be dropped
     unshared: Sequence[tuple[str, int]] = ()  #: shared objects that the parent has dropped
     imports: ImportNews | None = None
-    slots: Sequence[int] = ()  #: by which the items' random numbers are told apart; empty: their places
+    slots: Sequence[int] = ()  #: by which the items' random numbers differ; empty: their places
     means: Means | None = None  #: None: of a job that names no needs
 
 
@@ -111,7 +111,7 @@ class ForgottenFrame(NamedTuple):
 
 
 class FailureFrame(NamedTuple):
-    """How one try failed. ``error`` is the pickled exception, None where only ``stand_in`` can travel."""
+    """How one try failed. ``error`` is the pickled exception, None if only ``stand_in`` can be sent."""
 
     error: Packed | None
     stand_in: tuple[str, str, str, tuple[str, ...]]  #: the arguments of `RemoteError`
@@ -193,13 +193,13 @@ def all_of(results: Packed | Sequence[Passed]) -> Iterator[Packed]:
 
 
 def is_plain(report: ReportFrame) -> bool:
-    """True where unpickling what is in the report runs nobody's code."""
+    """True if unpickling the report's contents runs no user's code."""
     untouched = isinstance(report.results, Packed) or report.passed
     return untouched and not report.failures and report.setup_failure is None
 
 
 class _Bare(NamedTuple):
-    """How a value of that class travels: as what it is made of, which no other value of its field is."""
+    """How a value of that class is sent: as what it is made of, which no other value of its field is."""
 
     kind: type
     made_of: type

@@ -1,8 +1,8 @@
 """What an item is called where people see it: a short text, instead of its position or beside its id.
 
-Made from the item when somebody looks, and kept nowhere, so a job that shows nothing pays nothing. To make one may run
-code of users: an item's ``__str__``, a mapping's methods, the function given as ``label=``. Threads that must not run
-such code use `plain_label`, which has none for such items.
+Made from the item when it is displayed, and kept nowhere, so it costs nothing if nothing is displayed. To make one may
+run code of users: an item's ``__str__``, a mapping's methods, the function given as ``label=``. Threads that must not
+run such code use `plain_label`, which has none for such items.
 
 Nothing here raises, whatever it is given.
 """
@@ -27,12 +27,12 @@ Label = Callable[[Any], object] | str | None
 MOST = 60
 #: What a mapping's label is looked for under, in this order.
 NAMES = ("name", "path", "url", "id")
-#: Types whose text runs nobody's code, known by their identity.
+#: Types whose text runs no user's code, known by their identity.
 _SCALARS = frozenset(
     {str, int, float, complex, bool, bytes, type(None), date, datetime, time, timedelta, Decimal, UUID}
 )
 _PATHS = frozenset({PosixPath, PurePosixPath, PureWindowsPath})
-#: Entries of a mapping, and of a tuple or a list, up to which these are looked into by threads that run nobody's code.
+#: Entries of a mapping, and of a tuple or a list, up to which these are read by threads that run no user's code.
 _FEW = 100
 
 

@@ -1,6 +1,6 @@
 """The line between the coordinator and a worker: what a message on it looks like. Used at both ends.
 
-A stream socket of their own, with nobody in between: a frame that goes through loky's queues wakes three threads on
+A stream socket of their own, with no process in between: a frame that goes through loky's queues wakes three threads on
 its way there and back, and one item on an idle queue costs little else (docs/adr/0014).
 
 | direction | written by | read by |
@@ -40,7 +40,7 @@ class DamagedError(Exception):
 
 
 class Answer(NamedTuple):
-    """One message. ``plain``: to unpickle what is in it runs nobody's code, so it may be done wherever it arrives."""
+    """One message. ``plain``: unpickling its contents runs no user's code, so it may be done wherever it arrives."""
 
     data: bytes
     plain: bool = False

@@ -1,4 +1,4 @@
-"""The variables of the environment by which libraries are told what is theirs: CPUs and GPUs."""
+"""The variables of the environment by which libraries know their share: CPUs and GPUs."""
 
 from __future__ import annotations
 

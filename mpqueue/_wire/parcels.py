@@ -20,7 +20,7 @@ class Yielded:
 class Parcel:
     """A value as a worker has pickled it, for the worker of the next stage. Nothing is unpickled or copied here.
 
-    ``packed`` are plain bytes where nothing is beside them. ``held`` keeps what is: while somebody has the parcel, it
+    ``packed`` are plain bytes where nothing is beside them. ``held`` keeps what is: while the parcel is referenced, it
     can be sent, and sent again.
     """
 

@@ -15,7 +15,7 @@ _CHUNK = struct.Struct("<Q")
 
 
 def dump_record(frame: RecordFrame) -> bytes:
-    """The record, to travel in a report."""
+    """The record, to be sent in a report."""
     return dump_frame(frame)
 
 

@@ -34,20 +34,20 @@ class DaskBackend:
 
     ``client`` is a `distributed.Client`, a cluster object, or the address of a scheduler. Each queue has a connection
     of its own. ``concurrency`` is how many slots (threads of Dask workers) the queue uses at most; None: all, also of
-    workers that join later. Workers that leave cost nobody a try. Where no worker is there for ``patience`` seconds,
+    workers that join later. If a worker leaves, no item loses a try. If there is no worker for ``patience`` seconds,
     the jobs that wait for one fail.
 
     With nannies (Dask's default) everything is as on this machine: blame is exact, time limits are kept, also for code
-    that holds the global lock. Without them nothing can be killed, and time limits are refused. Killing ends the whole
-    worker process: what ran in its other slots runs again, uncharged. Needs the extra ``dask``; mpqueue, Python and
-    cloudpickle must be of the same versions on the workers.
+    that holds the global lock. Without nannies nothing can be killed, and time limits are refused. Killing ends the
+    whole worker process: what ran in its other slots runs again, without losing a try. Needs the extra ``dask``;
+    mpqueue, Python and cloudpickle must be of the same versions on the workers.
 
     Raises TypeError for anything else, OSError where the scheduler can't be reached.
     """
 
     def __init__(self, client: Any, *, patience: float = PATIENCE, connect_timeout: float = 30.0) -> None:
         self._connect_timeout = connect_timeout
-        self._held = client  #: a cluster lives as long as somebody holds it
+        self._held = client  #: a cluster lives as long as it is referenced
         self._address, self._security = _address_of(client)
         self._direct: bool | None = getattr(client, "direct_to_workers", None)
         workers = self._ask(_workers_of)
@@ -82,7 +82,7 @@ class DaskBackend:
         )
 
     async def _reach(self) -> None:
-        """Raise OSError where nobody answers: a client that finds out itself leaves its thread behind."""
+        """Raise OSError if there is no answer: a client that finds out itself leaves its thread behind."""
         options = {} if self._security is None else self._security.get_connection_args("client")
         comm = await connect(self._address, timeout=self._connect_timeout, **options)
         await comm.close()

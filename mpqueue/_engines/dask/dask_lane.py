@@ -35,7 +35,7 @@ class DaskLane(HostedLane):
         self.host = host
         self.has_guardian = False  #: the nanny has the ledger
         self.starting: asyncio.Task[Any] | None = None
-        self.lifeline: Any = None  #: as long as somebody holds this, the worker lives
+        self.lifeline: Any = None  #: as long as this is referenced, the worker lives
         self._owner = pool
         self._ended = asyncio.Event()
 
@@ -57,7 +57,7 @@ class DaskLane(HostedLane):
         return early
 
     async def serve(self, number: int, frame: bytes, to_bring: list[Shared[Any]]) -> tuple[bytes, bytes | None]:
-        """See `HostedLane.serve`: as a task of Dask's that nobody repeats.
+        """See `HostedLane.serve`: as a task that Dask does not repeat.
 
         A big frame may come later than a small one that was sent after it: the worker goes by their numbers.
         """
@@ -90,7 +90,7 @@ class DaskLane(HostedLane):
         )
 
     async def break_off(self, error: Exception) -> None:
-        """See `HostedLane.break_off`. That its worker is gone is told elsewhere, in a moment; else it is of no use."""
+        """See `HostedLane.break_off`. The end of its worker is reported elsewhere, soon; otherwise it is of no use."""
         try:
             await asyncio.wait_for(self._ended.wait(), NEWS_LIMIT)
         except TimeoutError:

@@ -93,8 +93,8 @@ class DaskPool(HostedPool[DaskLane]):
     async def result_of(self, task: Any) -> Any:
         """What a task returned, fetched for this one alone. Raises what it raised, OSError where that is lost.
 
-        Not by ``await task.result()``: Dask's client makes one request of all that are waited for at a time. Whoever
-        gives up waiting for a dead worker's would end it for all, and one dead worker would hold it up for 30 s.
+        Not by ``await task.result()``: Dask's client makes one request of all that are waited for at a time. A caller
+        that gives up waiting for a dead worker's would end it for all, and one dead worker would hold it up for 30 s.
         """
         error = await task.exception()
         if error is not None:
@@ -162,7 +162,7 @@ class DaskPool(HostedPool[DaskLane]):
             self._take_stock(there)
 
     def _take_stock(self, there: dict[str, int]) -> None:
-        for address in self._hosts.keys() - there.keys():  # it went before anybody told us of those that go
+        for address in self._hosts.keys() - there.keys():  # it went before its leaving was reported
             self.run(self._lose(self._hosts.pop(address), expected=False))
         for address, slots in there.items():
             if address not in self._hosts and address not in self._gone:
@@ -317,7 +317,7 @@ class DaskPool(HostedPool[DaskLane]):
             self.post(LaneDied(lane.number, lane.generation, lane.pid, innocent=not busy))
 
     async def kill(self, lane: DaskLane) -> None:
-        """Kill the process that the lane is in, where there is somebody to do it."""
+        """Kill the process that the lane is in, if there is a nanny that can do it."""
         host = lane.host
         if host.lost.is_set() or not lane.is_ready:
             return

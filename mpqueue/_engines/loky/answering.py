@@ -16,7 +16,7 @@ from mpqueue._wire.memory import asking
 from mpqueue._wire.memory.handed_over import HandedName, handed_over
 from mpqueue._wire.memory.segments import own_descriptor, reopen
 
-#: Segments that a worker has handed over and that nobody has read yet: with more of them the oldest goes.
+#: Segments that a worker has handed over and that have not been read yet: with more of them the oldest goes.
 MOST_UNREAD = 256
 
 #: Questions that are answered at a time, between two messages of the coordinator.

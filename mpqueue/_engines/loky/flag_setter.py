@@ -42,7 +42,7 @@ class FlagSetter:
     def _carry_out(self, job: int, pause: bool, cancel: bool) -> None:
         flags = self._flags
         if flags is not None:
-            # They count for nobody while they change: what they said of the last job is no news of this one.
+            # They count for no job while they change: what they said of the last job does not hold for this one.
             self._ledger.withdraw_flags()
             _set(flags.pause, pause)
             _set(flags.cancel, cancel)

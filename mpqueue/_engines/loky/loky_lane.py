@@ -324,7 +324,7 @@ class LokyLane:
         return self._fetch_early()
 
     def _early_is_plain(self) -> bool:
-        """True where the early report in the outbox runs nobody's code here, or is none."""
+        """True if the early report in the outbox runs no user's code here, or there is none."""
         head = os.pread(self._outbox.fd, HEADER_SIZE, 0)
         return len(head) < HEADER_SIZE or is_plain_message(head)
 
@@ -350,7 +350,7 @@ class LokyLane:
         return messages[0].data
 
     def hand_in_early(self) -> None:
-        """The worker is dead: its death is told when what lies in its outbox has been handed on, within reason."""
+        """The worker is dead: its death is reported after the contents of its outbox, within reason."""
         if not self.ledger.words[OUTBOX] or self.early_later is None or self._early_is_plain():
             return
         call = self.calls.begin()
@@ -389,7 +389,7 @@ class LokyLane:
         self.worker.await_last_moments(lambda: self._process.exitcode is not None or self.worker.is_reaped())
         exitcode = self._process.exitcode if exitcode is None else exitcode
         if self._process.exitcode is None and self.worker.is_reaped():
-            # By somebody else, so multiprocessing would never hear of it and keep the process for ever.
+            # By other code, so multiprocessing would never notice it and keep the process for ever.
             self._process._popen.returncode = 255 if exitcode is None else exitcode
         self.disown()
         return exitcode
@@ -415,7 +415,7 @@ class LokyLane:
         self.worker.close()
         os.close(self.bell)
         os.close(self.stack)
-        # Semaphores live as long as these do, and whoever has this lane in hand may hold it a little longer.
+        # Semaphores live as long as these do, and code that uses this lane may hold it a little longer.
         self.ask_for_stack = self.when_cut_off = self.early_later = None
         del self._flags, self._process, self._call_queue, self.thread
         return threads
@@ -485,7 +485,7 @@ def _abort(executor: Any, leash: Leash) -> None:
 
 
 def _bound_join(thread: threading.Thread, worker: WorkerProcess) -> None:
-    """Let nobody wait long for that thread: loky joins it at exit, when a hung worker would keep it for ever."""
+    """Bound each wait for that thread: loky joins it at exit, when a hung worker would keep it for ever."""
     reference = weakref.ref(thread)
     owner = os.getpid()
 
@@ -499,7 +499,7 @@ def _bound_join(thread: threading.Thread, worker: WorkerProcess) -> None:
 
 
 def _take_over_killing(executor: Any) -> None:
-    """When loky's thread means to kill the worker, leave it none to kill: `LokyLane._served` says what becomes of it.
+    """When loky's thread means to kill the worker, leave it none to kill: `LokyLane._served` says what happens to it.
 
     It would look for the worker's children first, through `pgrep`, and warn where there is no such program.
     """
@@ -511,7 +511,7 @@ def _take_over_killing(executor: Any) -> None:
         flag_as_broken(error)
 
     def shutting_down(kill_workers: bool | None = None) -> None:
-        if kill_workers is None and flags.kill_workers:  # loky's thread, about to do what it was told before
+        if kill_workers is None and flags.kill_workers:  # loky's thread, about to do what was requested before
             processes.clear()
         flag_as_shutting_down(kill_workers)
 

@@ -209,7 +209,7 @@ class LokyPool:
     def _ready(self, lane: LokyLane) -> None:
         if lane.generation == self._wanted[lane.number]:
             self._lanes[lane.number] = lane
-        else:  # nobody waits for it any more
+        else:  # it is no longer awaited
             self._end(lane)
 
     def _end(self, lane: LokyLane) -> None:

@@ -17,7 +17,7 @@ class Line:
     """Made with the worker's end, which its owner closes once the worker has it, and closed by `close`.
 
     ``on_answer`` is called for each answer, in order, and ``on_end`` once, when the worker's end is closed or something
-    else than a message comes, which it is told then: on the inbox's thread. Any thread may call `send`, one at a time.
+    else than a message comes, which it gets then: on the inbox's thread. Any thread may call `send`, one at a time.
     """
 
     def __init__(self, inbox: Inbox) -> None:

@@ -22,7 +22,7 @@ Start = Callable[[], object]
 class Starter:
     """The thread, started at once. Owner: the pool, which calls `stop` when its last worker is gone.
 
-    ``on_fault`` is told what a start has raised, which none should.
+    ``on_fault`` gets what a start has raised, which none should.
     """
 
     def __init__(self, name: str, on_end: Callable[[], object], on_fault: Callable[[BaseException], object]) -> None:

@@ -2,7 +2,7 @@
 
 Frames are calls of the actor, which Ray never repeats. What has to reach a worker while it runs (pause, cancel, limits,
 a look at its ledger) goes to a guardian on the same node, a small actor that is never busy: it has the ledger at hand
-also when the worker holds its global lock or is dead, and sees to it that nothing of a dead worker lives on.
+also when the worker holds its global lock or is dead, and makes sure that no process of a dead worker lives on.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RayBackend:
     jobs that wait for one fail.
 
     Everything is as on this machine: blame is exact, time limits are kept, also for code that holds the global lock.
-    Close the queue before you call `ray.shutdown` yourself: Ray does not say so to those who wait for an actor.
+    Close the queue before you call `ray.shutdown` yourself: Ray does not notify callers that wait for an actor.
     Needs the extra ``ray``; mpqueue, Python and cloudpickle must be of the same versions on the nodes.
 
     Raises TypeError or ValueError for an address that is none, ConnectionError where it can't be reached.
@@ -116,7 +116,7 @@ class _Connection:
             self._holders -= 1
             if self._holders == 0 and self._is_ours:
                 self._is_ours = False
-                with contextlib.suppress(Exception):  # somebody else has ended it
+                with contextlib.suppress(Exception):  # other code has ended it
                     ray.shutdown()
 
     def _ensure(self, address: str | None) -> None:

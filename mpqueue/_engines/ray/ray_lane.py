@@ -129,7 +129,7 @@ class RayLane(HostedLane):
             self.fetch_soon()
 
     async def bury(self) -> Claim | None:
-        """See to it that its process is gone, with all that it has started; what it ran, where that can be told."""
+        """Make sure that its process is gone, with all that it has started; returns what it ran, if that is known."""
         if self.guardian is None:
             return None
         try:

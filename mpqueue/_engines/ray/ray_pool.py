@@ -161,7 +161,7 @@ class RayPool(HostedPool[RayLane]):
         return None, False
 
     async def _find_guardian(self, lane: RayLane, node: str, ledger: str) -> GuardianHere | GuardianThere | None:
-        """Who looks after the worker; None where nobody can, since it is another user's, or in another container."""
+        """The worker's guardian; None if there can be none, since it is another user's, or in another container."""
         if node == self._node and await self._here.ask("adopt", lane.token, ledger, lane.pid):
             return self._here
         guardian = self._guardians.get(node) or self._guardians.setdefault(node, GuardianThere(self._options, node))

@@ -89,7 +89,7 @@ def _offer(
 ) -> _Taken | None:
     """On the coordinator's thread: the job takes what it has room for.
 
-    ``room`` resolves when there is more, ``written`` when what was taken is on disk, as far as anybody waits for it.
+    ``room`` resolves when there is more, ``written`` when what was taken is on disk, if a caller waits for it.
     None where the ``rule`` is not that of the job's first item.
     """
     table, most = book.table, book.options.max_waiting

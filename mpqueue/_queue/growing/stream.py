@@ -52,8 +52,8 @@ class Stream:
         self._host = owner._host
         self._book = book
         self._table = table
-        self._told = 0  #: how many items the coordinator has heard of
-        self._telling = False  #: it is about to hear of those that it has not
+        self._told = 0  #: how many items the coordinator has got
+        self._telling = False  #: it is about to get those that it has not
         self.run = run  #: resolves when the stream has ended
 
     def add(self, items: Sequence[Any]) -> range:
@@ -65,8 +65,8 @@ class Stream:
         return indices
 
     def _tell(self) -> None:
-        """On the coordinator's thread: it hears of all items that have come since the last time."""
-        self._telling = False  # first: what comes from now on is told of by another call
+        """On the coordinator's thread: passes on all items that have come since the last time."""
+        self._telling = False  # first: items that come from now on are passed on by another call
         told, self._told = self._told, self._table.added
         self._host.handle(ItemsAdded(self._book, range(told, self._told)))
 
@@ -107,7 +107,7 @@ class Stream:
         """Cancel one item: True where it will not run, or (``kill``) its worker is being ended for it.
 
         It ends with an `ItemCancelledError`, as any failure. An item that a worker has, or is about to have, is left
-        alone without ``kill``; with it, the worker's other items run again elsewhere, uncharged.
+        alone without ``kill``; with it, the worker's other items run again elsewhere without losing a try.
         """
         return bool(self.drop_all([index], kill=kill))
 

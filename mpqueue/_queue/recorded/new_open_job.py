@@ -130,7 +130,7 @@ class NewOpenJob(NewJob):
         return RecordedGrowingTable().look_at(given.payloads, ids), rule
 
     def _add_first(self, recorder: Recorder, number: int, given: AddedItems, rule: IdRule) -> None:
-        """As if they were added now, by the thread that creates the job: nobody else has it yet."""
+        """As if they were added now, by the thread that creates the job: no other has it yet."""
         book, table = self.book, self.book.table
         assert isinstance(table, RecordedGrowingTable)
         chosen, _ = table.choose(given, None)

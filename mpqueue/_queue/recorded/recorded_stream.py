@@ -1,7 +1,7 @@
 """`RecordedStream`: a stream whose items a journal knows, so that what has ended in an earlier run does not run again.
 
-Its items come as `StreamItem`s. Those that are recorded end as they are added; the others run, and each ends once what
-became of it is on disk. Neither identities nor results are held beyond the window between both ends.
+Its items come as `StreamItem`s. Those that are recorded end as they are added; the others run, and each ends once its
+outcome is on disk. Neither identities nor results are held beyond the window between both ends.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ MOST_RECALLED = 1024
 MOST_RECALLED_BYTES = 16 << 20
 
 
-#: How many items have ended that the coordinator has not heard of, at most.
+#: How many items have ended that the coordinator has not got yet, at most.
 MUCH = 4096
 
 
@@ -186,7 +186,7 @@ class _Ringer:
 
 
 class RecordedStream(Stream):
-    """Made by `open_recorded_stream`. Whoever adds items hears of those that are recorded before it returns."""
+    """Made by `open_recorded_stream`. Items that are recorded end before the call that adds them returns."""
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class RecordedStream(Stream):
             reader.path, reader.read_file, place.number, place.generation, place.recorded, self._complain
         )
         self._complained = False
-        self._coming: deque[ItemsAdded | ItemsRecalled] = deque()  #: what the coordinator is to hear
+        self._coming: deque[ItemsAdded | ItemsRecalled] = deque()  #: what the coordinator is to get
         self._recorded: ItemsRecalled | None = None  #: what has ended, and follows all that is coming
         self._ahead = 0  #: how many more items may be read since all that came were recorded
         run._alarms.append(_Ringer(on_ended))
@@ -263,12 +263,12 @@ class RecordedStream(Stream):
             self._journal.post(Entry((), urgent=True))
 
     def _tell(self) -> None:
-        self._telling = False  # first: what comes from now on is told of by another call
+        self._telling = False  # first: items that come from now on are passed on by another call
         while self._coming:
             self._host.handle(self._coming.popleft())
 
     def _tell_soon(self) -> None:
-        """Have the coordinator hear of what has come. Of what has ended it hears with what is to run, or of much."""
+        """Pass what has come to the coordinator; what has ended only with items that are to run, or if it is much."""
         if self._recorded is not None and len(self._recorded.indices) > MUCH:
             self._pass_on()
         if self._coming and not self._telling:
@@ -276,7 +276,7 @@ class RecordedStream(Stream):
             self._host.do_later(self._tell, self._book)
 
     def _add_recorded(self, indices: range, failures: int) -> None:
-        """These have ended, and follow those of which the coordinator has not heard."""
+        """These have ended, and follow those that the coordinator has not got."""
         before = self._recorded
         if before is not None:
             indices, failures = range(before.indices.start, indices.stop), before.failures + failures

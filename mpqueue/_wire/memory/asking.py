@@ -1,8 +1,8 @@
 """A worker that can't open a segment by its name asks the parent for a descriptor of it. Used at both ends.
 
 The name of a segment is a path below ``/proc/<pid>``. Who may open it depends on what both processes are: not a worker
-whose handler has dropped its privileges, and nobody where ``/proc`` shows other processes than these. A descriptor that
-is handed over needs no such right. That costs a question and an answer, so it is done only where the name fails.
+whose handler has dropped its privileges, and no process if ``/proc`` shows other processes than these. A descriptor
+that is handed over needs no such right. That costs a question and an answer, so it is done only where the name fails.
 
 A question is a key: which segment. The answer is the same key, with a descriptor where the parent still has the
 segment. They go over a socket of their own, from and to any thread of the worker; in the parent the coordinator

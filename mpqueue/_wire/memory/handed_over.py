@@ -32,7 +32,7 @@ class Source(Protocol):
 
 
 class HandedOver:
-    """Used on any thread. Whoever puts a descriptor in takes it out again, where nobody else has."""
+    """Used on any thread. The code that puts a descriptor in takes it out again, unless other code has."""
 
     def __init__(self) -> None:
         self._descriptors: dict[HandedName, int] = {}
@@ -71,7 +71,7 @@ class HandedOver:
             return self._descriptors.pop(name, None)
 
     def drop(self, names: Iterable[HandedName]) -> None:
-        """Nobody will read these."""
+        """These will not be read."""
         close_all(*(fd for name in names if (fd := self._get(name, again=False)) is not None))
 
 

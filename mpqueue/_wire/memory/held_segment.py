@@ -1,7 +1,7 @@
 """A segment of one worker, held open by the parent for other workers to map.
 
 The parent neither maps nor copies it. Its writer may be gone meanwhile; it fills the segment again once it has been
-told that nobody needs it any more, and the kernel says that nobody has it open.
+notified that it is no longer needed, and the kernel says that no process has it open.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def may_hold_more() -> bool:
 
 
 class HeldSegment:
-    """``ref`` is its name for others, good while somebody has this. When nobody has, ``on_free`` gets its serial.
+    """``ref`` is its name for others, good while this is referenced. When it no longer is, ``on_free`` gets its serial.
 
     Costs a descriptor. Raises `SegmentGoneError`, or OSError where it can't be opened.
     """

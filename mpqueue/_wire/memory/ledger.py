@@ -13,7 +13,7 @@ LIMIT      parent       worker       in which chunk, the position that must not 
 FLAG_JOB   parent       worker       the number of the job for which the lane's flags count, or `NOBODY`; above its
                                      32 bits, how often they have changed
 OUTBOX     both         both         bytes of the message in the outbox: the worker sets it from 0, the parent back to 0
-UNSENT     worker       parent       bytes of log records that no report has brought home, from `UNSENT_AT` on in the
+UNSENT     worker       parent       bytes of log records that no report has sent, from `UNSENT_AT` on in the
                                      outbox's file; read when the worker has died
 MOST       parent       worker       bytes of private memory that the worker may have; 0: any number
 PRIVATE    worker       parent       with MOST, the bytes that it had when it began what CLAIM says
@@ -129,7 +129,7 @@ class Ledger:
         self.words[LIMIT + (chunk_number & 1)] = (chunk_number & _CHUNK_MASK) << 20 | position
 
     def withdraw_flags(self) -> None:
-        """The flags are about to change: until `give_flags` they count for nobody."""
+        """The flags are about to change: until `give_flags` they count for no job."""
         changes = (self.words[FLAG_JOB] >> 32) + 1 & _JOB_MASK
         self.words[FLAG_JOB] = changes << 32 | NOBODY
 
@@ -146,7 +146,7 @@ class Ledger:
     def flags_of(self, job: int, read: Callable[[], tuple[bool, bool]] | None = None) -> tuple[bool, bool]:
         """The worker's side: whether that job is paused, and cancelled; ``read`` reads the Events, where they say it.
 
-        What changed while it was read may be another job's, and says nothing: whoever asks will ask again.
+        What changed while it was read may be another job's, and says nothing: the caller will ask again.
         """
         words = self.words
         before = words[FLAG_JOB]

@@ -1,11 +1,11 @@
-"""Shared segments: unnamed files in memory through which big data travels, and their recycling.
+"""Shared segments: unnamed files in memory through which big data is sent, and their recycling.
 
 One process writes a segment and names it in a message; the other maps it privately, so that what it finds there is
 its own to change, and says when its last view is gone. Then the writer fills the segment again: writing to pages that
 exist already costs a fifth of making new ones.
 
 A private mapping shows later writes to pages that its owner has not touched, so a segment is filled again only when
-nobody maps it. The reader's word is not enough for that: a process that it has forked maps what it mapped. So the
+no process maps it. The reader's word is not enough for that: a process that it has forked maps what it mapped. So the
 kernel is asked before each reuse, see `Segment.is_unshared`. A segment that is still mapped somewhere is dropped, and
 its memory is freed with its last mapping.
 
@@ -66,7 +66,8 @@ KEEP_LENT = 64
 #: Bytes that are copied at a time, in 1 ms.
 PIECE = 8 << 20
 
-#: Seconds that a reader waits for a descriptor to open a segment with, and between two tries: nobody tells of one.
+#: Seconds that a reader waits for a descriptor to open a segment with, and between two tries: there is no notice of a
+#: free one.
 PATIENCE, PAUSE = 10.0, 0.02
 
 _serials = itertools.count(1)
@@ -123,7 +124,7 @@ _descriptors: dict[int, int] = {}
 
 
 class Segment:
-    """The writer's side. Its descriptor is closed when nobody holds this object any more."""
+    """The writer's side. Its descriptor is closed when this object is no longer referenced."""
 
     _fd = -1  #: until there is one: a segment that could not be made is closed too
 
@@ -191,7 +192,7 @@ class Segment:
     def is_unshared(self) -> bool:
         """True if no process maps this segment or has it open, apart from this one to write; false if in doubt. 3 us.
 
-        The kernel knows, see `mpqueue._os.memory.leases`. What was copied nobody maps.
+        The kernel knows, see `mpqueue._os.memory.leases`. Copied data is not mapped.
         """
         if not CAN_BE_OPENED_BY_OTHERS:
             return _is_segment(self._fd, self._inode)
@@ -225,7 +226,7 @@ def enter(fd: int) -> int:
 
 
 def strike_out(serial: int) -> None:
-    """Nobody may ask for it any more."""
+    """It may not be asked for any more."""
     _descriptors.pop(serial, None)
 
 
@@ -338,7 +339,7 @@ class SegmentStore:
                     break
 
     def give_up(self, serials: Sequence[int]) -> None:
-        """Nobody will say when these are free: let go of them."""
+        """It will not be known when these are free: drop them."""
         with self._lock:
             for serial in serials:
                 self._lent.pop(serial, None)
@@ -356,8 +357,8 @@ class SegmentStore:
 class CommonSegment:
     """A segment that any number of workers map, filled once: with what is big of a handler, or of a shared object.
 
-    When nobody holds this any more it may be filled for the next handler, where it was `lent` and not given up. Whoever
-    lends it holds it until the worker has no view left, or gives it up.
+    When this is no longer referenced it may be filled for the next handler, where it was `lent` and not given up. The
+    code that lends it holds it until the worker has no view left, or gives it up.
     """
 
     def __init__(self, buffers: Sequence[Part]) -> None:
@@ -374,7 +375,7 @@ class CommonSegment:
             self._reuse.atexit = False
 
     def give_up(self) -> None:
-        """It was lent, and nobody will say when that worker, or a child of it, has no view left."""
+        """It was lent, and it will not be known when that worker, or a child of it, has no view left."""
         if self._reuse is not None:
             self._reuse.detach()
 
@@ -387,7 +388,7 @@ class Spare:
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def enter(self, user: Any) -> None:
-        """There is somebody for whom it is worth keeping something."""
+        """There is a user for which it is worth keeping something."""
         self._users.add(user)
 
     def leave(self, user: Any) -> None:
@@ -465,9 +466,9 @@ def _read_all(fd: int, memory: memoryview, begin: int) -> None:
 
 
 def open_to_read(ref: SegmentRef, *, again: bool = False) -> int:
-    """A descriptor of somebody else's segment, to be closed by the caller. Raises and waits as `view` does.
+    """A descriptor of another process's segment, to be closed by the caller. Raises and waits as `view` does.
 
-    ``again``: nobody is told that it is free yet, so it may be opened once more.
+    ``again``: it is not reported as free yet, so it may be opened once more.
     """
     for _ in range(int(PATIENCE / PAUSE)):
         try:
@@ -489,7 +490,8 @@ def _open(ref: SegmentRef, again: bool) -> int:
         return _checked(_handed(ref, again), ref, "is gone, or has not handed it over to this process")
     why = None
     try:
-        # Where the name leads to something else, opening that must not wait for anybody, nor become our terminal.
+        # Where the name leads to something else, opening that must not wait for another process, nor become our
+        # terminal.
         fd: int | None = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         if error.errno in _PASSES:

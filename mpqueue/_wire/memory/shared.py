@@ -1,6 +1,6 @@
 """`share`: one copy of an object for all workers and jobs.
 
-The object is pickled once, its big buffers into a segment that every worker maps. What travels with items and handlers
+The object is pickled once, its big buffers into a segment that every worker maps. What is sent with items and handlers
 is a name; a worker unpickles the object when it meets the name first, and keeps it until the parent drops it.
 
 Where workers have no memory in common with the parent, an engine brings the object to each of them before the first
@@ -167,7 +167,7 @@ def to_bring(shared: Shared[Any]) -> bytes:
 
 
 def bring(data: bytes) -> Shared[Any]:
-    """In a worker: the shared object of which this was made; whoever holds it keeps it for all in this process."""
+    """In a worker: the shared object of which this was made; a reference to it keeps it for all in this process."""
     token, packed, parts = pickle.loads(data)
     shared = _known.get(token)
     if shared is None:

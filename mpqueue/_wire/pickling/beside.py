@@ -94,7 +94,7 @@ class Buffers(list[Any]):
         self.storages: dict[tuple[int, int], Any] = {}  #: by address and size, what the objects here are views of
 
     def take(self, buffer: pickle.PickleBuffer) -> bool:
-        """True: keep this one in the pickle. False: it travels beside it."""
+        """True: keep this one in the pickle. False: it is sent beside it."""
         try:
             raw = buffer.raw()
         except BufferError:  # not contiguous

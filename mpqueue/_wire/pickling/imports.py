@@ -1,6 +1,6 @@
-"""Imports: what the parent has done to its own since a worker last heard, so that the worker can do the same.
+"""Imports: what the parent has done to its own since the last news to a worker, so that the worker can do the same.
 
-What can be imported travels by name. For a worker that has been there for a while to run what the parent would run, it
+What can be imported is sent by name. For a worker that has been there for a while to run what the parent would run, it
 needs the parent's ``sys.path``, and must reload the modules that the parent has reloaded, after an edit in a notebook
 say. Modules of the standard library and of installed packages are not looked at; those of the user are few.
 """
@@ -57,7 +57,7 @@ def _is_users(name: str, module: Any) -> bool:
         return False
     try:
         file = vars(module).get("__file__")
-    except TypeError:  # whatever somebody has put among the modules
+    except TypeError:  # any object that code has put among the modules
         return False
     if not isinstance(file, str) or vars(module).get("__spec__") is None:
         return False
@@ -75,5 +75,5 @@ def catch_up(news: ImportNews) -> None:
             continue
         try:
             importlib.reload(module)
-        except BaseException:  # noqa: BLE001 - whoever needs it imports it anew, and hears what is wrong
+        except BaseException:  # noqa: BLE001 - code that needs it imports it anew, and gets the error
             sys.modules.pop(name, None)

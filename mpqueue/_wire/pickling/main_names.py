@@ -1,9 +1,9 @@
 """``__main__`` as the functions of a script find it in a worker.
 
-They travel by value, each pickle with the global variables that its functions read, so two that came in different
+They are sent by value, each pickle with the global variables that its functions read, so two that came in different
 pickles would have variables of their own. Where a pool has an initializer, that is not what programs expect: it sets
 globals for the functions that come after it. So a worker that has run one keeps one namespace for all that comes from
-``__main__``; and data in it is the worker's own by then: what travels along with later functions does not replace it.
+``__main__``; and data in it is the worker's own by then: what is sent with later functions does not replace it.
 """
 
 from __future__ import annotations

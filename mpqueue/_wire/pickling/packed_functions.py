@@ -1,4 +1,4 @@
-"""Functions that travel with each call: by name where the other side can import them, else by value, pickled once.
+"""Functions that are sent with each call: by name where the other side can import them, else by value, pickled once.
 
 Pickling a function of a script or a closure by value takes 100 us and more, and unpickling it as long, so neither is
 done anew for each call. It is done anew where anything that the function reads may have changed: its pickle is kept
@@ -35,7 +35,7 @@ _CONSTANTS = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis),
 class PackedFunction:
     """A function pickled by value. Unpickled, it is the function itself, the same one for the same bytes.
 
-    These are compressed, so that ``__main__`` in them does not make anybody think that the rest is by value too.
+    These are compressed, so that ``__main__`` in them is not taken as a sign that the rest is by value too.
     """
 
     __slots__ = ("data",)

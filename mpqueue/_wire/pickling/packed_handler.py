@@ -1,4 +1,4 @@
-"""A job's handler, made ready to travel; and, where it can't be, the name of what stands in its way."""
+"""A job's handler, made ready to be sent; and, if it can't be sent, the name of what prevents it."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Travels(enum.Enum):
 
 
 class PackedHandler(NamedTuple):
-    """A handler's frame, and the segments that hold what is big of it for as long as somebody holds this."""
+    """A handler's frame, and the segments that hold what is big of it for as long as this is referenced."""
 
     frame: HandlerFrame
     segments: tuple[CommonSegment, ...]
     weight: str = ""  #: of a heavy one, what makes it so
-    shared: tuple[Shared[Any], ...] = ()  #: what it names of what is shared; whoever holds this holds that
+    shared: tuple[Shared[Any], ...] = ()  #: what it names of what is shared; a reference to this holds that
 
     @property
     def size(self) -> int:
@@ -128,13 +128,13 @@ def find_culprit(function: Any, depth: int = SEARCH_DEPTH) -> str | None:
 def _has_parts(value: Any) -> bool:
     if inspect.isfunction(value) or inspect.ismethod(value) or isinstance(value, functools.partial):
         return True
-    # Of an object that says by itself how it is pickled, its attributes are nobody's business.
+    # Of an object that says by itself how it is pickled, its attributes are private.
     is_plain = all(getattr(type(value), name) is getattr(object, name) for name in ("__reduce__", "__reduce_ex__"))
     return is_plain and hasattr(value, "__dict__") and not isinstance(value, type | ModuleType)
 
 
 def _parts(function: Any) -> Iterator[tuple[str, Any]]:
-    """The variables that travel with a callable, each with a name for people."""
+    """The variables that are sent with a callable, each with a name for people."""
     if isinstance(function, functools.partial):
         yield "the partial's function", function.func
         yield from ((f"the partial's argument {at}", value) for at, value in enumerate(function.args))

@@ -109,7 +109,7 @@ def dump_with(into: Into, obj: Any, store: SegmentStore | None) -> Packed:
 def dump_code(obj: Any, *, whole: bool = False) -> tuple[Packed, CommonSegment | None]:
     """Pickle a function, by value where the other side could not import it.
 
-    What is big of it is in a segment of its own, which lives as long as somebody holds it; ``whole``: nothing is.
+    What is big of it is in a segment of its own, which lives as long as it is referenced; ``whole``: nothing is.
     """
     made: list[CommonSegment] = []
 
@@ -276,7 +276,7 @@ _here = _Here()
 
 
 def is_whole() -> bool:
-    """True while this thread pickles for somebody who may share no memory with it."""
+    """True while this thread pickles for a process that may share no memory with it."""
     return _here.is_whole
 
 
@@ -371,7 +371,7 @@ class NotPlainError(Exception):
 
 
 class _PlainPickler(pickle.Pickler):
-    """A pickler for plain built-in types only, which runs nobody's code and whose work always comes back.
+    """A pickler for plain built-in types only, which runs no user's code and always returns.
 
     The hook is called for everything else, so plain data costs nothing.
     """

@@ -1,4 +1,4 @@
-"""Series and frames of polars as Arrow arrays, whose buffers travel beside the pickle.
+"""Series and frames of polars as Arrow arrays, whose buffers are sent beside the pickle.
 
 polars itself writes a file in the Arrow format into the pickle: a copy of all of it, and one more where it is read. As
 an array of pyarrow a series is the same memory, under another name. That is done only where pyarrow is imported too,

@@ -298,7 +298,7 @@ def _reduce_view(view: memoryview) -> Any:
     return rebuilding.memory_view, (pickle.PickleBuffer(content), layout, view.shape, view.readonly)
 
 
-#: Of built-in types; to take these apart runs nobody's code.
+#: Of built-in types; to take these apart runs no user's code.
 PLAIN: dict[type, Reduce] = {io.BytesIO: _reduce_bytes_io, array.array: _reduce_numbers, memoryview: _reduce_view}
 
 

@@ -1,4 +1,4 @@
-"""The parent's side of the forker: a worker is asked for, and how it ended is told."""
+"""The parent's side of the forker: a worker is requested, and its end is reported."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         """The exit code; None where it has not ended. 255 where it has, and the forker had before."""
         waits = flag != os.WNOHANG
-        with self._lock:  # loky's thread asks too, and it is told once
+        with self._lock:  # loky's thread asks too, and the answer comes once
             is_due = self.returncode is None and (waits or is_readable(self.sentinel, 0))
             if is_due and is_readable(self._status, None if waits else CODE_LIMIT):
                 told = os.read(self._status, EXIT_CODE.size)

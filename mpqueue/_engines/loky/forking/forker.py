@@ -5,7 +5,7 @@ forks a worker for each request, and tells how each has ended. It runs no job, a
 
 A fork has one thread, whatever its parent had: a lock that another thread held is held for ever there. So nothing is
 forked here where an import has started threads. Those don't count that end before each fork, as OpenBLAS's do, or are
-known to bear it.
+known to be safe.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class ForkerSeed(NamedTuple):
 class Preloaded(NamedTuple):
     """What came of the imports."""
 
-    free: int = 0  #: from here on `MOST_DESCRIPTORS` numbers are nobody's
+    free: int = 0  #: from here on `MOST_DESCRIPTORS` numbers are free
     failure: str = ""  #: what went wrong
     where: str = ""  #: its traceback
     threads: str = ""  #: what has started threads, so that nothing may be forked
@@ -152,7 +152,7 @@ class _Forker:
         self._poll = select.poll()
         self._poll.register(line, select.POLLIN)
         self._live: dict[int, _Live] = {}  #: by the descriptor that tells of their ends
-        self._ended: dict[int, int] = {}  #: by its pipe: a worker that has ended, until the parent has heard so
+        self._ended: dict[int, int] = {}  #: by its pipe: a worker that has ended, until the parent has been notified
 
     def run(self) -> NoReturn:
         """Until the line ends. A worker that has ended keeps its number till the parent knows: it may send signals."""
@@ -195,10 +195,10 @@ class _Forker:
         self._poll.unregister(fd)
         code = handle.exit_code()
         handle.close()
-        with contextlib.suppress(OSError):  # nobody listens any more
+        with contextlib.suppress(OSError):  # no reader any more
             os.write(status, EXIT_CODE.pack(255 if code is None else code))
         self._ended[status] = pid
-        self._poll.register(status, 0)  # the end of its reader is told unasked
+        self._poll.register(status, 0)  # the end of its reader is reported unasked
 
     def _bury(self, status: int) -> None:
         pid = self._ended.pop(status)

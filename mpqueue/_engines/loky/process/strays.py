@@ -6,7 +6,7 @@ started from it, escapes that; but its environment still names the lane that it 
     MPQUEUE_LANE=<parent's id>.<its start time>.<its pid namespace>/<pool>/<lane>/<generation>/
 
 One that was given another environment is not found; nor is any where the system does not list processes, see
-`mpqueue._os.process.process_table`. Where no descriptor is left to look with, nobody is killed: whoever looks next
+`mpqueue._os.process.process_table`. If no descriptor is left to look with, no process is killed: the next look
 finds them.
 """
 
@@ -72,7 +72,7 @@ def _kill_where(condemned: Callable[[re.Match[bytes]], bool]) -> None:
 
 
 def _kill(pid: int, of_cookie: bytes) -> bool:
-    """SIGKILL that very process, or nobody if the number is somebody else's by now."""
+    """SIGKILL that very process, or none if the number is another process's by now."""
     with contextlib.suppress(OSError), contextlib.closing(open_exactly(pid)) as process:
         found = _cookie_of(pid)
         if found is not None and found[1] == of_cookie:

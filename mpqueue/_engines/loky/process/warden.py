@@ -6,9 +6,9 @@
         |                  |                  |
         +------------------+--- its process ends: LEAVING (answers under way are waited for, half a second at most)
                                               |
-                      LaneStartFailed or LaneDied is posted, unless nobody listens any more: DEAD
+                      LaneStartFailed or LaneDied is posted, unless the pool is closed: DEAD
                                               |
-                                      retire, or nobody listens: everything freed, `on_gone`
+                                      retire, or the pool is closed: everything freed, `on_gone`
 
 All of it runs on the watcher's thread, so there is nothing to lock, and no two messages of a lane change places.
 """
@@ -52,7 +52,7 @@ END_LIMIT = 1.0
 #: device or a network file system, where no signal reaches it, or no signal may be sent. A terabyte takes as long.
 KILL_LIMIT = 10.0
 
-#: Seconds that a worker may live with a descriptor closed that it answers by. Where it died, its end is told much
+#: Seconds that a worker may live with a descriptor closed that it answers by. If it died, its end is reported much
 #: sooner, and blames the item that it was at; one that lives has had that done to it, by that item or one before.
 CUT_OFF_LIMIT = 1.0
 
@@ -156,7 +156,7 @@ class Warden:
     # -- what the pool asks for ----------------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Let the worker end by itself, within reason, and tell nobody."""
+        """Let the worker end by itself, within reason, and report nothing."""
         self._is_silent = True
         if self._state is State.LIVE:
             self._state = State.ENDING
@@ -167,7 +167,7 @@ class Warden:
             self.retire()
 
     def retire(self) -> None:
-        """Nobody needs the lane any more: free it, now or when it is dead."""
+        """The lane is no longer needed: free it, now or when it is dead."""
         self._is_silent = True
         if self._state is State.DEAD:
             self._free()
@@ -223,7 +223,7 @@ class Warden:
             self._end_expected = self._watcher.later(KILL_LIMIT, self._guarded(self._give_up))
 
     def _cut_off(self) -> None:
-        """It has closed what it answers by: most likely it is dead, and that is about to be told."""
+        """It has closed what it answers by: most likely it is dead, and that is about to be reported."""
         if self._state is State.STARTING:
             self.lane.worker.kill()
         elif self._state is State.LIVE and self._timer is None:
@@ -252,7 +252,7 @@ class Warden:
                 self._watcher.forget(lane.bell)
             lane.hand_in_early()
             strays.kill_strays(self._cookie)
-        except Exception as fault:  # its death is told whatever it has left
+        except Exception as fault:  # its death is reported whatever it has left
             at = f"while it looked at what worker {lane.number} left behind"
             self._tell(found(at, fault, lane=lane.number, generation=lane.generation))
         error = BrokenProcessPool(f"worker {lane.pid} has ended")

@@ -27,7 +27,7 @@ Call = Callable[[], object]
 class Watcher:
     """The thread, started at once. Owner: the pool, which calls `stop` and waits.
 
-    ``on_fault`` is told what a call has raised, which none should.
+    ``on_fault`` gets what a call has raised, which none should.
     """
 
     def __init__(self, name: str, on_fault: Callable[[BaseException], object]) -> None:

@@ -19,7 +19,7 @@ from mpqueue._os.process.process_signals import KILL, kill_group
 class WorkerProcess:
     """One process, from its start until `close`. Any thread may call any method; none blocks.
 
-    Signals go nowhere after `exited` was called, since the number may be somebody else's by then, or in a fork.
+    Signals go nowhere after `exited` was called, since the number may be another process's by then, or in a fork.
     """
 
     def __init__(self, pid: int, sentinel: int, leash: Leash | None = None) -> None:
@@ -76,7 +76,7 @@ class WorkerProcess:
     def exited(self) -> int | None:
         """To be called once `fileno` is readable: kills the rest of the group and returns the exit code.
 
-        Negative: minus the signal's number. None: somebody else has reaped the process and the kernel does not tell.
+        Negative: minus the signal's number. None: other code has reaped the process and the kernel does not tell.
         """
         with self._lock:
             code = self._process.exit_code()
@@ -86,7 +86,7 @@ class WorkerProcess:
         return code
 
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
-        """After `exited`: wait for a process whose end is told a little too early, a quarter of a second at most."""
+        """After `exited`: wait for a process whose end is reported a little too early, 0.25 s at most."""
         self._process.await_last_moments(has_ended)
 
     def is_stopped(self) -> bool:
@@ -94,7 +94,7 @@ class WorkerProcess:
         return self._process.is_stopped()
 
     def is_reaped(self) -> bool:
-        """Whether somebody has asked the kernel for the exit code already, so that nobody else can."""
+        """Whether other code has read the exit code from the kernel already, so that it can't be read again."""
         return is_reaped(self.pid)
 
     def close(self) -> None:
