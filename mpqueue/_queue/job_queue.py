@@ -465,6 +465,7 @@ class JobQueue(SafeEmitter):
         began = self._engine.clock.now()
         check_items(items)
         table = make_table(items) if not open else make_growing(() if items is _NOTHING else items)
+        read = self._engine.clock.now()
         known = None if open else table
         needs = choose_needs((cpus, memory, uses), known, self._options, self._backend, self.concurrency)
         travels = self._backend.capabilities.handlers_travel
@@ -485,7 +486,8 @@ class JobQueue(SafeEmitter):
             label=label,
         )
         packed: PackedHandler = new.book.handler
-        new.book.timings.handler_packed(self._engine.clock.now() - began, packed.size, packed.weight)
+        new.book.timings.items_read(read - began)
+        new.book.timings.handler_packed(self._engine.clock.now() - read, packed.size, packed.weight)
         if replace:
             self._jobs.let_go(id)
         job = self._last_job = self._jobs.add(new, record).job

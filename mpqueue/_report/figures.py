@@ -9,10 +9,21 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.timings import Event, Span, Sums
 from mpqueue._output.failure_groups import place_of
 from mpqueue._report import in_band
 from mpqueue._report.in_band import InBand
+from mpqueue._report.paces import (
+    FirstItems,
+    LanePace,
+    PaceFigures,
+    busy_over_time,
+    few_and_many,
+    find_slow_lane,
+    first_items,
+    retry_waits,
+)
 from mpqueue._text import visible_line
 from mpqueue.errors import RemoteTraceback, type_name_of
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
@@ -26,10 +37,6 @@ SLOWEST = 10
 ERROR_LENGTH = 70
 #: Bars of the histogram of item times.
 BARS = 40
-#: Points of the curve of busy workers.
-POINTS = 240
-#: Busy workers up to which a span counts as one of few, and from which (of the most that there were) as one of many.
-FEW, MANY = 1.5, 0.75
 
 
 class Part(NamedTuple):
@@ -72,14 +79,6 @@ class ItemTimes(NamedTuple):
     p99: float
     longest: float
     bars: Sequence[tuple[float, float, int]]
-
-
-class PaceFigures(NamedTuple):
-    """Seconds an item took in the handler, while so many workers were busy on average."""
-
-    busy: float
-    items: int
-    seconds: float
 
 
 class Tries(NamedTuple):
@@ -125,11 +124,42 @@ class Figures:
     told_after: float  #: seconds from the job's end until listeners had heard of it
     item_in_band: InBand | None = None  #: what is copied into the pickle of an item, where they are big
     result_in_band: InBand | None = None
+    items_seconds: float = 0.0  #: going through what the items come from, before the start
+    grows: bool = False  #: items were added while it ran
+    elsewhere: bool = False  #: workers were on other machines, whose CPUs are not counted
+    first: FirstItems | None = None  #: where the first items of workers can be told from later ones
+    slow_lane: LanePace | None = None  #: where one worker took longer than all others
+    retry_waits: float = 0.0  #: seconds in which nothing ran, after an item had failed that was to be tried again
+    longest_tail: float = 0.0  #: seconds for which the worker that was idle longest at the end was
 
     @property
     def worker_seconds(self) -> float:
         """The whole that `work` divides."""
         return self.wall * self.workers
+
+    @property
+    def whole(self) -> float:
+        """Seconds that its user waited: until it was created, then from its start until listeners knew of its end."""
+        return self.items_seconds + self.handler_seconds + self.wall + self.told_after
+
+    @property
+    def in_hand(self) -> float:
+        """Seconds for which workers had chunks in hand: those whose CPU time is measured."""
+        sums = self.sums
+        rest = sums.loading + sums.setup + sums.unpacking + sums.packing
+        return sums.handling + rest + max(0.0, sums.overhead)
+
+    def slowest_is_outlier(self, factor: float) -> bool:
+        """Whether the slowest item took so many times the median, and a good part of the run."""
+        if self.items is None or not self.slowest or self.items.median <= 0:
+            return False
+        longest = self.slowest[0].seconds
+        return longest > factor * self.items.median and longest > 0.2 * self.wall
+
+    @property
+    def cpus_used(self) -> float | None:
+        """CPUs that the workers used on average; None where that was not measured."""
+        return self.sums.cpu / self.wall if self.sums.cpu > 0 and self.wall > 0 else None
 
     def share(self, *keys: str) -> float:
         """What part of the workers' time these are."""
@@ -149,7 +179,8 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
     tail = sum(wall - (ended - start) for ended in timings.last_on.values())
     tail = min(max(0.0, tail), timings.sums.idle)
     sums = timings.sums
-    few, many = _paces(spans)
+    few, many = few_and_many(spans)
+    events = [event._replace(at=event.at - start) for event in timings.events]
     return Figures(
         job_id=book.id,
         status=str(book.status),
@@ -174,14 +205,21 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         few=few,
         many=many,
         spans=spans,
-        events=[event._replace(at=event.at - start) for event in timings.events],
-        busy=_busy_over_time(spans, wall),
+        events=events,
+        busy=busy_over_time(spans, wall),
         handler_bytes=timings.handler_bytes,
         handler_weight=timings.handler_weight,
         handler_seconds=timings.handler_seconds,
         told_after=0.0 if told_at is None else max(0.0, told_at - start - wall),
         item_in_band=in_band.of_items(book.table) if _are_big(sums.bytes_out, sums) else None,
         result_in_band=in_band.of_results(book.table) if _are_big(sums.bytes_home, sums) else None,
+        items_seconds=timings.items_seconds,
+        grows=isinstance(book.table, GrowingTable),
+        elsewhere=timings.elsewhere,
+        first=first_items(spans),
+        slow_lane=find_slow_lane(spans),
+        retry_waits=retry_waits(spans, events, wall),
+        longest_tail=max((wall - (ended - start) for ended in timings.last_on.values()), default=0.0),
     )
 
 
@@ -323,76 +361,6 @@ def _tries(book: JobView) -> Tries:
 def _of_many(error: str, place: str | None) -> str:
     """An error that stands for those like it, and the line that raised it."""
     return error[:ERROR_LENGTH] + ("" if place is None else f" at {visible_line(place)}")
-
-
-# -- workers over time -------------------------------------------------------------------------------------------------
-
-
-class _Level:
-    """How many workers were busy, as a function of time, and its integral."""
-
-    def __init__(self, spans: Sequence[Span]) -> None:
-        steps: list[tuple[float, float]] = []
-        for span in spans:
-            length = span.ended - span.begun
-            if length > 0:
-                weight = min(1.0, span.busy / length)
-                steps += [(span.begun, weight), (span.ended, -weight)]
-        steps.sort()
-        self._moments = [moment for moment, _ in steps]
-        self._levels, self._integrals = [], []
-        level = integral = 0.0
-        before = steps[0][0] if steps else 0.0
-        for moment, step in steps:
-            integral += level * (moment - before)
-            level += step
-            before = moment
-            self._levels.append(level)
-            self._integrals.append(integral)
-
-    def until(self, moment: float) -> float:
-        """Worker seconds up to then."""
-        at = bisect_right(self._moments, moment) - 1
-        if at < 0:
-            return 0.0
-        return self._integrals[at] + self._levels[at] * (moment - self._moments[at])
-
-    def between(self, start: float, end: float) -> float:
-        """Busy workers, on average."""
-        return (self.until(end) - self.until(start)) / (end - start) if end > start else 0.0
-
-
-def _busy_over_time(spans: Sequence[Span], wall: float) -> list[float]:
-    level = _Level(spans)
-    return [level.between(wall * at / POINTS, wall * (at + 1) / POINTS) for at in range(POINTS)]
-
-
-def _paces(spans: Sequence[Span]) -> tuple[PaceFigures | None, PaceFigures | None]:
-    """How long items took while few workers were busy, and while many were.
-
-    Without the first of each worker, whose items are slow for reasons of their own.
-    """
-    level = _Level(spans)
-    seen: set[float] = set()
-    known: list[tuple[float, Span]] = []
-    for span in spans:
-        if span.lane in seen and span.items and span.handling:
-            known.append((level.between(span.begun, span.ended), span))
-        seen.add(span.lane)
-    most = max((busy for busy, _ in known), default=0.0)
-    if most < 2 * FEW * MANY:
-        return None, None
-    few = [(busy, span) for busy, span in known if busy <= FEW]
-    many = [(busy, span) for busy, span in known if busy >= max(MANY * most, FEW)]
-    return _pace(few), _pace(many)
-
-
-def _pace(spans: Sequence[tuple[float, Span]]) -> PaceFigures | None:
-    items = sum(int(span.items) for _, span in spans)
-    seconds = math.fsum(span.handling for _, span in spans)
-    if not items or not seconds:
-        return None
-    return PaceFigures(math.fsum(busy * span.handling for busy, span in spans) / seconds, items, seconds / items)
 
 
 def in_window(events: Sequence[Event], wall: float) -> Sequence[Event]:

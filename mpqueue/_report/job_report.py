@@ -12,10 +12,11 @@ from mpqueue._core.state.job_view import JobView
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.memory_supply import memory_supply
-from mpqueue._report.advice import advise
+from mpqueue._report.advice import advise, conclude
 from mpqueue._report.figures import Figures, measure
 from mpqueue._report.report_page import write_page
 from mpqueue._report.report_text import write_text
+from mpqueue._report.rules.rule import Advice
 from mpqueue._report.trace import write_trace
 from mpqueue._whole_file import whole_file
 
@@ -23,9 +24,10 @@ from mpqueue._whole_file import whole_file
 class Report:
     """One run of a job, as it stood when the report was made. ``str(report)`` is its text."""
 
-    def __init__(self, figures: Figures, advice: Sequence[str]) -> None:
+    def __init__(self, figures: Figures, findings: Sequence[Advice]) -> None:
         self.figures = figures  #: all numbers of it
-        self.advice = advice  #: what could make the job quicker, gravest first
+        self.findings = findings  #: the rules that apply, the largest effect first, each with its expected gain
+        self.advice = conclude(figures, findings)  #: the same as sentences
 
     def __str__(self) -> str:
         return write_text(self.figures, self.advice)

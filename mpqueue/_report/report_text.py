@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from mpqueue._report.advice import memory_offer
 from mpqueue._report.figures import Figures, ItemTimes, Part
+from mpqueue._report.rules.on_handler import memory_offer
 from mpqueue._report.words import counted, number, percent, seconds, size
 from mpqueue._text import visible
 
@@ -33,11 +33,12 @@ def headline(figures: Figures) -> str:
 def facts(figures: Figures) -> Iterator[tuple[str, str]]:
     """What else is known, each with its name."""
     sums = figures.sums
-    working = sums.handling + sums.unpacking + sums.packing
-    if working and sums.cpu:
-        yield "CPU time", f"{seconds(sums.cpu)}, {percent(sums.cpu / working)} of the time at work"
-    if sums.delayed > 0.001 * working:
-        yield "no CPU free", f"{seconds(sums.delayed)}, {percent(sums.delayed / working)} of the time at work"
+    in_hand = figures.in_hand
+    if in_hand and sums.cpu:
+        share = percent(sums.cpu / in_hand)
+        yield "CPU time", f"{seconds(sums.cpu)}, {share} of the time that workers had chunks in hand"
+    if in_hand and sums.delayed > 0.001 * in_hand:
+        yield "no CPU free", f"{seconds(sums.delayed)}, {percent(min(1.0, sums.delayed / in_hand))} of that time"
     if sums.reports:
         yield "chunks", f"{number(sums.reports)}, of {sums.items / sums.reports:,.1f} items on average"
         yield "sent, received", f"{size(sums.bytes_out)}, {size(sums.bytes_home)}"
@@ -64,7 +65,7 @@ def _memory(figures: Figures) -> Iterator[tuple[str, str]]:
         "the most memory",
         f"{size(memory.most)}, in item {memory.greediest}; the median is {size(memory.median)}",
     )
-    for offer in memory_offer(figures):
+    if (offer := memory_offer(figures)) is not None:
         yield "to say so", offer
 
 

@@ -47,6 +47,11 @@ def percent(share: float) -> str:
     return f"{share:.1%}".replace("%", " %") if share < 0.0995 else f"{share:.0%}".replace("%", " %")
 
 
+def times(factor: float) -> str:
+    """``1.9x``, ``12x``."""
+    return f"{factor:.1f}x" if factor < 9.95 else f"{number(factor)}x"
+
+
 def _digits(value: float) -> str:
     """Three digits at most, no empty ones."""
     if value >= 99.95:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._report.advice import advise
+from mpqueue._core.state.timings import Event
+from mpqueue._report.advice import advise, conclude
 from mpqueue._report.figures import measure
 from mpqueue._report.report_text import facts
 from tests.support.runs import START, Run
@@ -17,7 +19,8 @@ from tests.support.runs import START, Run
 
 def advice(book: JobBook, cpus: int = 8, alone: JobBook | None = None) -> list[str]:
     now = START + 1e6
-    return advise(measure(book, now, cpus), None if alone is None else measure(alone, now, cpus))
+    figures = measure(book, now, cpus)
+    return conclude(figures, advise(figures, None if alone is None else measure(alone, now, cpus)))
 
 
 def heavy_handler() -> JobBook:
@@ -167,6 +170,7 @@ def late_retries() -> JobBook:
         run.chunk(number, number + 1, lane=1)
     run.book.table.fail_try(3, Failure(ValueError("no"), elapsed=0.001), 1)
     run.book.retries = 1
+    run.timings.note(Event(START + 10, "retry", item=3))
     return run.end(30)
 
 
@@ -233,6 +237,45 @@ def bound(cpu: float, delayed: float = 0.0) -> JobBook:
     return run.end(2.4)
 
 
+def slow_at_first() -> JobBook:
+    run = Run(lanes=2)
+    for lane in (0, 1):
+        run.chunk(0, 4, lane=lane)
+        for number in range(6):
+            run.chunk(4 + number, 5 + number, lane=lane, items=10)
+    return run.end(10)
+
+
+def one_slow_worker() -> JobBook:
+    run = Run(range(66), lanes=2)
+    for number in range(6):
+        run.chunk(number, number + 1, lane=0)
+        run.chunk(number, number + 1, lane=1, items=10)
+    return run.end(6)
+
+
+def one_chunk_for_all() -> JobBook:
+    run = Run(range(100), lanes=2, chunksize=100)
+    run.chunk(0, 10, items=100)
+    return run.end(10)
+
+
+def items_slow_to_make() -> JobBook:
+    run = Run(lanes=2)
+    run.timings.items_read(10.0)
+    for lane in (0, 1):
+        run.chunk(0, 10, lane=lane, items=100)
+    return run.end(10)
+
+
+def too_little_work() -> JobBook:
+    run = Run(range(1000), lanes=2, ready=False)
+    for lane in (0, 1):
+        run.timings.lane_ready(lane, START + 0.4)
+        run.chunk(0.4, 0.41, lane=lane, items=500)
+    return run.end(0.45)
+
+
 @pytest.mark.parametrize(
     ("made", "starts", "says"),
     [
@@ -264,11 +307,11 @@ def bound(cpu: float, delayed: float = 0.0) -> JobBook:
             "Closed of 369 kB in one is copied into the pickle and out of it: send",
         ),
         (slow_results, "30 % of the time went", "slow to pickle: return plain data"),
-        (tiny_items, "Items take 20 us: they travelled by 20,480, and still 60 %", "Do more in one item"),
+        (tiny_items, "Items take 20 us: they were sent 20,480 at a time, and still 60 %", "Do more in one item"),
         (single_tiny_items, "Items take 200 us, and chunksize=1 sends 1 at a time", "Leave chunksize out."),
-        (long_setup, "setup took 6.00 s a worker, 60 % of the time", "use fewer workers"),
+        (long_setup, "setup took 6.00 s a worker, 60 % of the time", "put more items into one job"),
         (short_job, "Starting the workers took 20 % of a job of 500 ms", "keep the queue open"),
-        (dying_workers, "1 worker died and had to be replaced, 30 %", "job.failures"),
+        (dying_workers, "1 worker died and had to be replaced, 30 %", "item.history of the items that were tried"),
         (recycled_workers, "Replacing workers took 30 % of the time", "max_items_per_worker"),
         (few_items, "2 items for 4 workers", "cut the items smaller"),
         (
@@ -276,14 +319,27 @@ def bound(cpu: float, delayed: float = 0.0) -> JobBook:
             "At the end the other workers had nothing to do for 44 %",
             "item 10 took 9.00 s, 90 times the median",
         ),
-        (late_retries, "At the end the other workers had nothing to do for 67 %", "A shorter base_delay"),
+        (late_retries, "For 20.0 s, 67 % of the time, nothing ran: 1 try had failed", "A shorter base_delay"),
         (coarse_items, "At the end the other workers had nothing to do for 25 %", "items are long for a job of 10.0 s"),
-        (slow_listeners, "Listeners took 25.0 s, 250 %", "resolved 20.0 s after the job's end"),
-        (failing_tries, "40 % of the workers' time went into 4 tries that failed", "most often OSError: disk full"),
-        (crowd, "For 50 % of the handler's time the workers had no free CPU", "16 workers share 8 CPUs: use fewer"),
-        (busy_machine, "For 40 % of the handler's time", "other programs"),
-        (waiting_handler, "The handler waits 80 % of its time", "it uses a CPU for 20 %"),
-        (threads, "The handler uses 4.0 CPUs in each of 4 workers, and 8 are there", "threads_per_worker=1"),
+        (slow_listeners, "Listeners took 25.0 s, and the run", "resolved 20.0 s after the job's end"),
+        (failing_tries, "40 % of the time went into 4 tries that failed", "most often OSError: disk full"),
+        (crowd, "16 workers share 8 CPUs: for 50 % of their time", "8 workers do as much"),
+        (busy_machine, "For 40 % of their time at work the workers had no free CPU", "other programs"),
+        (waiting_handler, "The handler waits 80 % of its time", "JobQueue(8)"),
+        (
+            threads,
+            "The handler has threads of its own (as BLAS has) in each of 4 workers, which use 4.0 CPUs each",
+            "threads_per_worker=1",
+        ),
+        (slow_at_first, "The first item of each worker took 3.90 s longer than later ones (100 ms), 39 %", "preload"),
+        (one_slow_worker, "Worker 0 took 10x as long for an item as the others (1.00 s, 100 ms)", "shares"),
+        (one_chunk_for_all, "chunksize=100 makes 1 chunk of 100 items for 2 workers", "for 50 % of the time"),
+        (
+            items_slow_to_make,
+            "It took 10.0 s to go through the items, 50 % of the time",
+            "Let the handler do that work",
+        ),
+        (too_little_work, "A plain loop would take about 20.0 ms (1,000 items of 20 us", "and this took 450 ms"),
         (lambda: bound(1.0), "8 workers gave 1.1 times one: while 1.0 workers were busy", "bound by memory bandwidth"),
         (lambda: bound(0.7), "8 workers gave 1.1 times one", "bound by what it waits for"),
         (lambda: bound(0.5, 0.5), "8 workers gave 1.1 times one", "They had too few CPUs."),
@@ -311,7 +367,10 @@ def test_a_job_that_is_as_quick_as_it_can_be_is_told_so() -> None:
 
 def test_a_job_that_leaves_cpus_unused_is_told_so() -> None:
     (text,) = advice(well_made(), cpus=32)
-    assert "more of them would help, 32 CPUs are there and 8 were used" in text
+    assert text == (
+        "8 workers for 32 CPUs, and the handler computes: JobQueue(32), or JobQueue(None) for one worker a CPU. "
+        "Gain: up to 3.8x."
+    )
 
 
 def test_what_takes_little_of_the_time_is_not_worth_a_sentence() -> None:
@@ -325,13 +384,37 @@ def test_many_numbers_are_not_called_slow_to_pickle() -> None:
     run = Run(range(10**6))
     run.chunk(0, 1, items=10**6, unpacking=0.2, packing=0.3, handling=0.1)
     (text,) = advice(run.end(1))
-    assert text.startswith("Items take 100 ns: they travelled by 1,000,000, and still 90 % of the time went")
+    assert text.startswith("Items take 100 ns: they were sent 1,000,000 at a time, and still 90 % of the time went")
+
+
+def test_what_is_said_has_its_gain_by_amdahls_law() -> None:
+    (text,) = advice(long_setup(), cpus=2)
+    assert text.endswith("Gain: about 2.5x.")  # 60 % of the time is gone then
+
+
+def test_an_open_job_whose_items_come_slowly_is_told_so() -> None:
+    run = Run(lanes=2)
+    for number in range(10):
+        run.chunk(number, number + 0.2, lane=number % 2, left=number)
+    figures = dataclasses.replace(measure(run.end(10), START + 1e6, 2), grows=True)
+    (text,) = conclude(figures, advise(figures))
+    assert text.startswith("The workers waited 77 % of the time for items to be added.")
+
+
+def test_short_items_on_warm_workers_are_said_to_be_short_and_nothing_else() -> None:
+    """That they are long, or wait for a disk, or took more CPU time than there was, is not said beside it."""
+    run = Run(range(2 * 10**6), lanes=2)
+    for lane in (0, 1):
+        run.chunk(0, 0.8, lane=lane, items=10**6, handling=0.15, cpu=0.8)
+    figures = measure(run.end(0.8), START + 1e6, 2)
+    assert [one.rule.name for one in advise(figures)] == ["short items"]
+    assert dict(facts(figures))["CPU time"] == "1.60 s, 100 % of the time that workers had chunks in hand"
 
 
 def test_the_gravest_comes_first() -> None:
     run = Run()
     run.chunk(0, 10, setup=2.0, packing=5.0, cpu=8.0)
-    assert [text.split()[0] for text in advice(run.end(10))] == ["50", "setup"]
+    assert [text.split()[0] for text in advice(run.end(10), cpus=1)] == ["50", "setup"]
 
 
 def test_items_that_take_as_long_beside_others_as_alone_are_not_called_bound() -> None:
@@ -360,7 +443,7 @@ def test_what_items_need_of_memory_is_offered(supply: int | None, says: bool) ->
     assert told["the most memory"] == "2.10 GB, in item 1; the median is 2.10 GB"
     assert told.get("to say so") == ("memory='2.5GB' lets 9 run at once" if says else None)
     scarce = measure(run.book, START + 1e6, 8, 3 * 10**9)
-    assert any("more than the 3.00 GB that there are: memory='2.5GB' lets 1 run" in text for text in advise(scarce))
+    assert any("kills workers: memory='2.5GB' lets 1 run" in text for text in conclude(scarce, advise(scarce)))
 
 
 def test_a_job_without_items_or_time_has_no_advice() -> None:

@@ -129,6 +129,7 @@ class Timings:
     finished: float | None = None
     lanes: int = 0  #: how many there are
     shared: bool = False  #: other jobs were active at the same time, so a lane that was idle here may not have been
+    elsewhere: bool = False  #: workers were on another machine, by their clock
     sums: Sums = field(default_factory=Sums)
     rows: array[float] = field(default_factory=lambda: array("d"))
     events: list[Event] = field(default_factory=list)
@@ -136,6 +137,7 @@ class Timings:
     last_on: dict[int, float] = field(
         default_factory=dict
     )  #: when each lane ended its last report, of those that had one
+    items_seconds: float = 0.0  #: going through what the items come from, before the start
     handler_seconds: float = 0.0  #: pickling the handler, before the start, on the thread that created the job
     handler_bytes: int = 0
     handler_weight: str = ""  #: what makes a heavy handler so heavy
@@ -149,11 +151,15 @@ class Timings:
 
     def begin(self, now: float, lanes: int, ready: int) -> None:
         """The job starts: nothing of an earlier run counts any more. ``ready``: the set of lanes that could begin."""
-        self.started, self.finished, self.lanes, self.shared = now, None, lanes, False
+        self.started, self.finished, self.lanes, self.shared, self.elsewhere = now, None, lanes, False, False
         self.sums, self.rows, self.events = Sums(), array("d"), []
         self.stretches, self.last_on, self.heard = {}, {}, Heard()
         self._lanes, self._ready = {}, ready
         self._paused_at, self._resolution = None, 0.0
+
+    def items_read(self, seconds: float) -> None:
+        """The job is being created: what it took to go through its items."""
+        self.items_seconds = seconds
 
     def handler_packed(self, seconds: float, size: int, weight: str) -> None:
         """The job was created: what its handler took for that."""
@@ -236,7 +242,9 @@ class Timings:
         if times is None:
             return
         left_at = chunk.left_at or chunk.sent_at
+        theirs = times
         times = _by_our_clock(times, left_at, report.received)
+        self.elsewhere = self.elsewhere or times is not theirs
         packed_at = left_at - chunk.packing
         place = self._lane(lane)
         self._add_waiting(place, times.begun, packed_at, left_at)

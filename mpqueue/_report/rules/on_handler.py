@@ -1,0 +1,211 @@
+"""Rules on what the handler does with its time: it waits, has no CPU, has threads, shares a bottleneck, or fails."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mpqueue._report.figures import Figures
+from mpqueue._report.rules.rule import Evidence, Finding, Thresholds
+from mpqueue._report.words import counted, percent, seconds, size
+
+#: Bytes of an item's peak from which on it is worth saying what it needs; and how many percent of it to say.
+LEAST_MEMORY, SPARE = 200_000_000, 115
+
+
+def handler_waits(evidence: Evidence) -> float | None:
+    """Which part of its time the handler waits; None where it does not, or where it is not known."""
+    figures, limits = evidence.figures, evidence.limits
+    sums, items = figures.sums, figures.items
+    if not sums.cpu or not sums.handling or items is None or items.mean < limits.short_item:
+        return None
+    if more_would_not_help(evidence):
+        return None
+    waited = figures.in_hand - sums.cpu - sums.delayed - sums.setup - sums.loading
+    share = min(1.0, waited / sums.handling)
+    return share if share >= limits.waits else None
+
+
+def more_would_not_help(evidence: Evidence) -> bool:
+    """Whether workers share something of which there is too little for more of them."""
+    return find_slowdown(evidence) is not None or memory_is_short(evidence.figures)
+
+
+def _has_threads(evidence: Evidence) -> bool:
+    """More CPU time than the main threads can have had, since they were without a CPU for a while."""
+    figures = evidence.figures
+    extra = figures.sums.cpu + figures.sums.delayed - figures.in_hand
+    return extra > evidence.limits.threads * figures.in_hand > 0
+
+
+def threads(evidence: Evidence) -> Finding | None:
+    """The handler's own threads, times the workers, are more than there are CPUs."""
+    figures, limits = evidence.figures, evidence.limits
+    used = figures.cpus_used
+    if figures.elsewhere or not _has_threads(evidence) or used is None or used < limits.saturated * figures.cpus:
+        return None
+    delayed = min(1.0, figures.sums.delayed / figures.in_hand)
+    busy = figures.sums.cpu / figures.in_hand
+    if delayed < limits.no_cpu and figures.workers * busy < (1 + limits.no_cpu) * figures.cpus:
+        return None  # all of them have CPUs
+    return Finding(
+        f"The handler has threads of its own (as BLAS has) in each of {counted(figures.workers, 'worker')}, which use "
+        f"{busy:.1f} CPUs each, and {counted(figures.cpus, 'CPU')} are there: JobQueue(threads_per_worker=1), or fewer "
+        "workers.",
+        evidence.saved("handler") * max(delayed, 1 - 1 / max(1.0, busy)),
+    )
+
+
+def busy_machine(evidence: Evidence) -> Finding | None:
+    """The workers had no CPU though there are enough for them."""
+    figures, limits = evidence.figures, evidence.limits
+    used = figures.cpus_used
+    if figures.elsewhere or used is None or not figures.in_hand or figures.workers > figures.cpus:
+        return None
+    delayed = min(1.0, figures.sums.delayed / figures.in_hand)
+    if delayed < limits.no_cpu or _has_threads(evidence):
+        return None
+    return Finding(
+        f"For {percent(delayed)} of their time at work the workers had no free CPU, and used {used:.1f} of "
+        f"{figures.cpus}: other programs use the rest, or the workers may not use all of them (taskset, "
+        "sched_setaffinity, a container's limit).",
+        evidence.saved("handler") * delayed,
+    )
+
+
+class Slowdown(NamedTuple):
+    """How many times longer items take the more workers are busy, how many those were, and how that is known."""
+
+    factor: float
+    busy: float
+    reference: str
+    doubt: str
+
+
+def find_slowdown(evidence: Evidence) -> Slowdown | None:
+    """None where items take as long however many workers are busy, or where that can't be told."""
+    figures, alone, limits = evidence.figures, evidence.alone, evidence.limits
+    many, few = figures.many, figures.few
+    if alone is not None and alone.sums.items and figures.sums.items:
+        busy = figures.sums.handling / max(figures.wall, 1e-9)
+        one = alone.sums.handling / alone.sums.items
+        each = figures.sums.handling / figures.sums.items
+        reference = f"alone an item took {seconds(one)} (job {alone.job_id!r}), here {seconds(each)}"
+        doubt = ""
+    elif few is None or many is None or min(few.items, many.items) < limits.evidence:
+        return None
+    else:
+        busy, one, each = many.busy, few.seconds, many.seconds
+        reference = (
+            f"while {few.busy:.1f} workers were busy an item took {seconds(one)}, while {busy:.1f} were {seconds(each)}"
+        )
+        doubt = (
+            " Or these were other items: run some with JobQueue(concurrency=1), and give that job to report(alone=)."
+        )
+    if one <= 0 or each / one < limits.slowdown:
+        return None
+    return Slowdown(each / one, min(busy, figures.workers), reference, doubt)
+
+
+def shared_bottleneck(evidence: Evidence) -> Finding | None:
+    """Items take longer the more workers are busy: what the workers share is the limit."""
+    figures, found = evidence.figures, find_slowdown(evidence)
+    if found is None or figures.workers < 2:
+        return None
+    gain = max(1.0, found.busy / found.factor)
+    return Finding(
+        f"{figures.workers} workers gave {gain:.1f} times one: {found.reference}. "
+        f"{_bottleneck(figures, evidence.limits)}{found.doubt}",
+        evidence.saved("handler") * (1 - 1 / found.factor),
+    )
+
+
+def _bottleneck(figures: Figures, limits: Thresholds) -> str:
+    sums = figures.sums
+    if not sums.cpu or not figures.in_hand:
+        return "They share what is the limit: a disk, a lock, memory, CPUs."
+    if sums.delayed / figures.in_hand >= limits.no_cpu:
+        return "They had too few CPUs."
+    if sums.cpu / figures.in_hand < 1 - limits.no_cpu:
+        return (
+            "The handler is bound by what it waits for, disk, network or a lock, not by CPUs: fewer workers do as well."
+        )
+    return (
+        "The CPUs were busy all the time, so the handler is bound by memory bandwidth or caches (or two CPUs are "
+        "hyperthreads of one core): fewer workers do as well, less memory for each step does better."
+    )
+
+
+def memory_offer(figures: Figures) -> str | None:
+    """How ``memory=`` could be said, and how many items that lets run at once; None where there is no need of it."""
+    memory = figures.memory
+    if memory is None or memory.supply is None or memory.most < LEAST_MEMORY:
+        return None
+    unit = 10 ** (len(str(memory.most)) - 2)
+    need = -(-memory.most * SPARE // (100 * unit)) * unit  # two digits
+    name = f"{need / 1e9:g}GB" if need >= 1e9 else f"{need / 1e6:g}MB"
+    return f"memory={name!r} lets {max(1, memory.supply // need)} run at once"
+
+
+def memory_is_short(figures: Figures) -> bool:
+    """Whether as many of the largest item as there are workers need more memory than there is."""
+    memory = figures.memory
+    return memory is not None and memory.supply is not None and memory.most * figures.workers > memory.supply
+
+
+def memory(evidence: Evidence) -> Finding | None:
+    """Items need more memory together than there is: the machine swaps, or the kernel kills workers."""
+    figures, offer = evidence.figures, memory_offer(evidence.figures)
+    found = figures.memory
+    if offer is None or found is None or found.supply is None or not memory_is_short(figures):
+        return None
+    sums = figures.sums
+    waited = max(0.0, figures.in_hand - sums.cpu - sums.delayed) / figures.worker_seconds if sums.cpu else 0.0
+    return Finding(
+        f"The largest item took {size(found.most)}, and {figures.workers} such at a time are more than the "
+        f"{size(found.supply)} that there are, so the machine swaps, or the kernel kills workers: {offer}.",
+        evidence.of_workers(min(waited, figures.share("handler"))),
+        anyway=True,
+    )
+
+
+def failed_tries(evidence: Evidence) -> Finding | None:
+    """Tries that failed used much of the workers' time."""
+    figures, tries = evidence.figures, evidence.figures.tries
+    if not tries.failed or not figures.worker_seconds:
+        return None
+    saved = evidence.of_workers(min(1.0, tries.seconds / figures.worker_seconds))
+    worst = f", most often {tries.errors[0][0]}" if tries.errors else ""
+    return Finding(
+        f"{percent(saved)} of the time went into {counted(tries.failed, 'try')} that failed{worst}. If it is an error "
+        "that comes again, name it in give_up_on, or set max_retries=0.",
+        saved,
+    )
+
+
+def waits_for_retries(evidence: Evidence) -> Finding | None:
+    """Nothing ran, because what was left waited for its next try."""
+    figures = evidence.figures
+    if not figures.retries or figures.grows or figures.shared or figures.sums.paused or not figures.whole:
+        return None
+    saved = min(figures.retry_waits / figures.whole, evidence.saved("idle", "tail", "replacing"))
+    return Finding(
+        f"For {seconds(figures.retry_waits)}, {percent(saved)} of the time, nothing ran: "
+        f"{counted(figures.retries, 'try')} had failed, and "
+        "the next ones waited. A shorter base_delay of the RetryPolicy ends that sooner.",
+        saved,
+    )
+
+
+def listeners(evidence: Evidence) -> Finding | None:
+    """Listeners are slower than the job."""
+    figures = evidence.figures
+    listening = next((part.seconds for part in figures.parent if part.key == "listeners"), 0.0)
+    if not figures.whole or not listening:
+        return None
+    late = min(figures.told_after, listening)
+    held_up = figures.share("for_parent") * figures.wall * min(1.0, listening / figures.wall) if figures.wall else 0.0
+    return Finding(
+        f"Listeners took {seconds(listening)}, and the run was resolved {seconds(figures.told_after)} after the job's "
+        "end. Let them do less, or call them less often: JobQueue(progress_interval=0.1).",
+        (late + held_up) / figures.whole,
+    )

@@ -1,0 +1,153 @@
+"""Rules on workers: how they come and go, what each does at first, and how many there are."""
+
+from __future__ import annotations
+
+from mpqueue._report.rules.on_handler import handler_waits, more_would_not_help
+from mpqueue._report.rules.on_items import is_too_little
+from mpqueue._report.rules.rule import Evidence, Finding
+from mpqueue._report.words import counted, percent, seconds, times
+
+
+def setup(evidence: Evidence) -> Finding | None:
+    """``setup`` takes long for what the job has to do."""
+    figures, saved = evidence.figures, evidence.saved("setup")
+    return Finding(
+        f"setup took {seconds(figures.sums.setup / max(1, figures.workers))} a worker, {percent(saved)} of the time: "
+        "put more items into one job, or keep what it makes in a global of a module, and one queue for several jobs.",
+        saved,
+    )
+
+
+def cold_start(evidence: Evidence) -> Finding | None:
+    """The workers had to be started first. Where there are too many of them, the others are `too_many_workers`."""
+    figures, share = evidence.figures, evidence.saved("starting")
+    if is_too_little(evidence):
+        return None
+    return Finding(
+        f"Starting the workers took {percent(share)} of a job of {seconds(figures.wall)}: keep the queue open, then "
+        "the next job finds them ready.",
+        share * figures.cpus / figures.workers if _are_too_many(evidence) else share,
+    )
+
+
+def deaths(evidence: Evidence) -> Finding | None:
+    """Workers died and were replaced."""
+    figures = evidence.figures
+    if not figures.sums.deaths:
+        return None
+    saved = evidence.saved("replacing", "lost")
+    errors = [error for error, _ in figures.tries.errors[:1]]
+    where = (
+        "job.failures has the items" if figures.failed else "item.history of the items that were tried again has why"
+    )
+    return Finding(
+        f"{counted(figures.sums.deaths, 'worker')} died and had to be replaced, {percent(saved)} of the time went into "
+        f"that{f', most often for {errors[0]}' if errors else ''}; {where}.",
+        saved,
+    )
+
+
+def recycling(evidence: Evidence) -> Finding | None:
+    """Workers were replaced after so many items."""
+    if evidence.figures.sums.deaths:
+        return None
+    saved = evidence.saved("replacing")
+    return Finding(
+        f"Replacing workers took {percent(saved)} of the time: let them run more items (max_items_per_worker).", saved
+    )
+
+
+def first_items(evidence: Evidence) -> Finding | None:
+    """The first item of each worker takes much longer than later ones: it imports, or loads."""
+    figures, first = evidence.figures, evidence.figures.first
+    if first is None or not figures.worker_seconds or first.workers < figures.workers:
+        return None
+    each = first.extra / first.workers
+    if each < evidence.limits.outlier * first.usual:
+        return None
+    saved = min(evidence.of_workers(first.extra / figures.worker_seconds), evidence.saved("handler"))
+    return Finding(
+        f"The first item of each worker took {seconds(each)} longer than later ones ({seconds(first.usual)}), "
+        f"{percent(saved)} of the time: the handler imports or loads something at its first call. Import it once for "
+        "all workers, JobQueue(preload=[...]), and keep one queue for several jobs.",
+        saved,
+    )
+
+
+def slow_worker(evidence: Evidence) -> Finding | None:
+    """One worker is slower than all others."""
+    figures, slow = evidence.figures, evidence.figures.slow_lane
+    if slow is None or slow.items < evidence.limits.evidence or slow.others <= 0 or not figures.worker_seconds:
+        return None
+    factor = slow.seconds / slow.others
+    if factor < evidence.limits.slowdown or figures.slowest_is_outlier(evidence.limits.outlier):
+        return None
+    extra = slow.items * (slow.seconds - slow.others)
+    saved = min(evidence.of_workers(extra / figures.worker_seconds), evidence.saved("handler"))
+    return Finding(
+        f"Worker {slow.lane} took {times(factor)} as long for an item as the others ({seconds(slow.seconds)}, "
+        f"{seconds(slow.others)}): look at what it shares with other programs, a CPU, a GPU, a disk, and at what setup "
+        "does there.",
+        saved,
+    )
+
+
+def _are_too_many(evidence: Evidence) -> bool:
+    """More workers than CPUs, and a handler that uses them."""
+    figures, limits = evidence.figures, evidence.limits
+    if figures.elsewhere or figures.workers <= figures.cpus or not figures.in_hand or not figures.sums.cpu:
+        return False
+    return figures.sums.delayed / figures.in_hand >= limits.no_cpu
+
+
+def too_many_workers(evidence: Evidence) -> Finding | None:
+    """More workers than CPUs, for a handler that computes."""
+    figures = evidence.figures
+    if not _are_too_many(evidence):
+        return None
+    delayed = min(1.0, figures.sums.delayed / figures.in_hand)
+    saved = evidence.saved("starting", "setup", "loading") * (1 - figures.cpus / figures.workers)
+    return Finding(
+        f"{figures.workers} workers share {counted(figures.cpus, 'CPU')}: for {percent(delayed)} of their time at work "
+        f"they had none. {figures.cpus} workers do as much, and start sooner.",
+        saved,
+        anyway=True,
+    )
+
+
+def unused_cpus(evidence: Evidence) -> Finding | None:
+    """Fewer workers than CPUs, for a handler that computes."""
+    figures, limits = evidence.figures, evidence.limits
+    most = min(figures.cpus, figures.total)
+    if more_would_not_help(evidence):
+        return None
+    if figures.elsewhere or figures.shared or most <= figures.workers or not figures.in_hand:
+        return None
+    used = figures.sums.cpu / figures.in_hand
+    if used < limits.waits or used > 1 + limits.threads or figures.sums.delayed / figures.in_hand >= limits.no_cpu:
+        return None
+    saved = evidence.saved("handler") * (1 - figures.workers / most)
+    return Finding(
+        f"{counted(figures.workers, 'worker')} for {counted(figures.cpus, 'CPU')}, and the handler computes: "
+        f"JobQueue({most}), or JobQueue(None) for one worker a CPU.",
+        saved,
+    )
+
+
+def more_workers(evidence: Evidence) -> Finding | None:
+    """The handler waits, and more workers could wait at a time."""
+    figures, limits = evidence.figures, evidence.limits
+    waiting = handler_waits(evidence)
+    if waiting is None or figures.shared or figures.elsewhere:
+        return None
+    used = max(figures.sums.cpu / figures.in_hand, 1 / limits.most_workers)
+    most = min(figures.total, int(figures.cpus / used), limits.most_workers * figures.workers)
+    if most <= figures.workers:
+        return None
+    saved = evidence.saved("handler") * (1 - figures.workers / most)
+    return Finding(
+        f"The handler waits {percent(waiting)} of its time (network, disk, locks, sleep). If what it waits for can do "
+        f"more at a time, use more workers than CPUs, such as JobQueue({most}), or a coroutine function; if it is a "
+        "lock that all of them need, hold it for less time.",
+        saved,
+    )
