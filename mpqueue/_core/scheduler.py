@@ -166,6 +166,7 @@ class Scheduler:
         job.status = JobStatus.RUNNING
         if job.pipeline is not None:
             job.pipeline.count_lanes = lambda: max(1, books.present)
+        job.remember_run()
         job.started_at, job.started_mono = message.wall, books.now
         job.finished_at = job.duration = None
         job.epoch += 1

@@ -487,7 +487,7 @@ class JobQueue(SafeEmitter):
         )
         packed: PackedHandler = new.book.handler
         new.book.timings.items_read(read - began)
-        new.book.timings.handler_packed(self._engine.clock.now() - read, packed.size, packed.weight)
+        new.book.timings.handler_packed(self._engine.clock.now() - read, packed.size, packed.weight, packed.name)
         if replace:
             self._jobs.let_go(id)
         job = self._last_job = self._jobs.add(new, record).job

@@ -240,7 +240,7 @@ class NewJob:
         self._order_by_record()
         if not self._seed_given:
             self._take_seed(recorded.seed)
-        book.retries = recorded.retries
+        book.retries, book.past = recorded.retries, recorded.past
         any_afresh = 1 in afresh
         table.start_afresh(compress(range(len(table)), afresh) if any_afresh else ())
         failed = {index for index in table.failures if table.status[index] == FAILED}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.state.growing_table import GrowingTable
-from mpqueue._core.state.timings import Event, Span, Sums
+from mpqueue._core.state.timings import Event, PastRun, Span, Sums
 from mpqueue._output.failure_groups import place_of
 from mpqueue._report import in_band
 from mpqueue._report.in_band import InBand
@@ -124,6 +125,11 @@ class Figures:
     told_after: float  #: seconds from the job's end until listeners had heard of it
     item_in_band: InBand | None = None  #: what is copied into the pickle of an item, where they are big
     result_in_band: InBand | None = None
+    handler_name: str = ""
+    started_at: float | None = None  #: seconds since the epoch
+    host: str = ""
+    python: str = ""
+    past: PastRun | None = None  #: the run before this one
     items_seconds: float = 0.0  #: going through what the items come from, before the start
     grows: bool = False  #: items were added while it ran
     elsewhere: bool = False  #: workers were on other machines, whose CPUs are not counted
@@ -213,6 +219,11 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         told_after=0.0 if told_at is None else max(0.0, told_at - start - wall),
         item_in_band=in_band.of_items(book.table) if _are_big(sums.bytes_out, sums) else None,
         result_in_band=in_band.of_results(book.table) if _are_big(sums.bytes_home, sums) else None,
+        handler_name=timings.handler_name,
+        started_at=book.started_at,
+        host=platform.node(),
+        python=platform.python_version(),
+        past=book.past,
         items_seconds=timings.items_seconds,
         grows=isinstance(book.table, GrowingTable),
         elsewhere=timings.elsewhere,

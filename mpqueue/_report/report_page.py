@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from mpqueue._report.figures import Figures, ItemTimes, Part
 from mpqueue._report.plots import MARKED, bar_of_parts, busy_workers, histogram, timeline
-from mpqueue._report.report_text import facts, headline
+from mpqueue._report.report_text import facts, headline, subtitles
 from mpqueue._report.words import counted, number, percent, seconds, size
 from mpqueue._text import visible
 
@@ -46,7 +46,9 @@ def write_page(figures: Figures, advice: Sequence[str]) -> str:
 
 
 def _body(figures: Figures, advice: Sequence[str]) -> Iterator[str]:
-    yield f"<header><h1>{escape(figures.job_id)}</h1><p>{escape(headline(figures))}</p></header>"
+    yield f"<header><h1>{escape(figures.job_id)}</h1><p>{escape(headline(figures))}</p>"
+    yield from (f"<p>{escape(line)}</p>" for line in subtitles(figures))
+    yield "</header>"
     yield "<main>"
     yield from _tiles(figures)
     if advice:
@@ -67,11 +69,13 @@ def _body(figures: Figures, advice: Sequence[str]) -> Iterator[str]:
 
 
 def _tiles(figures: Figures) -> Iterator[str]:
-    sums = figures.sums
     tiles = [(seconds(figures.wall), "in all"), (number(figures.total), "items")]
     if figures.worker_seconds:
         tiles.append((percent(figures.share("handler")), f"of {counted(figures.workers, 'worker')} in the handler"))
-        tiles.append((f"{sums.handling / figures.wall:.1f} x", "handler seconds a second"))
+        used = figures.cpus_used
+        if used is not None:
+            of = "CPUs used, on several machines" if figures.elsewhere else f"of {counted(figures.cpus, 'CPU')} used"
+            tiles.append((f"{used:.1f}", of))
     if figures.items is not None:
         tiles.append((seconds(figures.items.median), "the median item"))
     yield '<div class="tiles">'

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
+from mpqueue._core.state.timings import PastRun
 from mpqueue._report.figures import Figures, ItemTimes, Part
 from mpqueue._report.rules.on_handler import memory_offer
-from mpqueue._report.words import counted, number, percent, seconds, size
+from mpqueue._report.words import counted, day, moment, number, percent, seconds, size
 from mpqueue._text import visible
 
+#: Characters of a line.
+WIDTH = 100
+#: How many causes of lost time are in the headline.
+MOST_LOST = 3
+#: Times as many CPUs as there are, from which on the count of either is wrong.
+COUNTED_WRONG = 1.05
 #: Characters of the longest bar.
 BAR = 24
 #: Lines of the histogram.
@@ -28,6 +36,47 @@ def headline(figures: Figures) -> str:
         f"{figures.status}: {number(figures.completed)} of {counted(figures.total, 'item')} completed{failed}{retries}"
         f", in {seconds(figures.wall)} on {counted(figures.workers, 'worker')}"
     )
+
+
+def cpus(figures: Figures) -> str:
+    """Effective CPUs: ``3.6 of 4 CPUs``; where that can't be measured, or is more than it can be, it says so."""
+    used = figures.cpus_used
+    if used is None:
+        return "CPUs were not measured"
+    if figures.elsewhere:
+        return f"{used:.1f} CPUs, on several machines"
+    if used > figures.cpus * COUNTED_WRONG:
+        return f"{used:.1f} CPUs, more than the {figures.cpus} that are counted"
+    return f"{min(used, figures.cpus):.1f} of {counted(figures.cpus, 'CPU')}"
+
+
+def subtitles(figures: Figures) -> Iterator[str]:
+    """Lines under the headline: what was lost to what, where and when it ran, and how the last run was."""
+    whole = figures.worker_seconds
+    lost = sorted((part for part in figures.work if part.key != "handler"), key=lambda part: -part.seconds)
+    if whole:
+        yield f"used: {cpus(figures)}"
+    if whole and lost:
+        worst = [f"{part.name} {percent(part.seconds / whole)}" for part in lost[:MOST_LOST] if part.seconds > 0]
+        share = percent(min(1.0, sum(part.seconds for part in lost) / whole))
+        yield f"outside the handler: {share} of the workers' time: {', '.join(worst)}"
+    began = [] if figures.started_at is None else [moment(figures.started_at)]
+    handler = [f"handler {figures.handler_name}"] if figures.handler_name else []
+    yield ", ".join([figures.host, *began, f"Python {figures.python}", *handler])
+    if figures.past is not None:
+        yield f"last run: {', '.join(_past(figures.past))}"
+
+
+def _past(run: PastRun) -> Iterator[str]:
+    yield day(run.started_at)
+    if run.seconds is None:
+        yield "not known when it ended"
+        return
+    yield seconds(run.seconds)
+    if run.cpu is not None and run.seconds > 0:
+        yield f"{run.cpu / run.seconds:.1f} CPUs"
+    if run.items is not None:
+        yield counted(run.items, "item")
 
 
 def facts(figures: Figures) -> Iterator[tuple[str, str]]:
@@ -71,6 +120,8 @@ def _memory(figures: Figures) -> Iterator[tuple[str, str]]:
 
 def _lines(figures: Figures, advice: Sequence[str]) -> Iterator[str]:
     yield f"Job {figures.job_id!r} {headline(figures)}"
+    for line in subtitles(figures):
+        yield from _wrapped(f"  {line}")
     yield ""
     yield from _advice(advice)
     whole = figures.worker_seconds
@@ -97,16 +148,13 @@ def _lines(figures: Figures, advice: Sequence[str]) -> Iterator[str]:
 
 def _advice(advice: Sequence[str]) -> Iterator[str]:
     for text in advice:
-        words = text.split()
-        line = "  -"
-        for word in words:
-            if len(line) + 1 + len(word) > 100:
-                yield line
-                line = "   "
-            line += f" {word}"
-        yield line
+        yield from _wrapped(f"  - {text}")
     if advice:
         yield ""
+
+
+def _wrapped(text: str) -> Iterator[str]:
+    return iter(textwrap.wrap(text, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
 
 
 def _part(part: Part, whole: float, *, bar: bool = False) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 
 def seconds(value: float) -> str:
     """``41 ns``, ``41 ms``, ``1.93 s``, ``3 min 12 s``, ``5 h 02 min``."""
@@ -50,6 +52,16 @@ def percent(share: float) -> str:
 def times(factor: float) -> str:
     """``1.9x``, ``12x``."""
     return f"{factor:.1f}x" if factor < 9.95 else f"{number(factor)}x"
+
+
+def day(at: float) -> str:
+    """``2026-11-27``, by the clock on the wall."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d")
+
+
+def moment(at: float) -> str:
+    """``2026-11-27 14:05``."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _digits(value: float) -> str:

@@ -183,6 +183,25 @@ def test_a_job_that_an_earlier_program_ran_has_no_times(tmp_path: Path) -> None:
             job.report()
 
 
+def test_a_run_is_compared_with_the_last_one_of_the_job_in_the_journal(tmp_path: Path) -> None:
+    journal = tmp_path / "run.db"
+    with JobQueue(1, journal=journal) as queue:
+        first = queue.run(range(3), spin_a_little, id="job")
+    with JobQueue(1, journal=journal) as queue:  # says so again, without running anything
+        queue.run(range(3), spin_a_little, id="job")
+    with JobQueue(1, journal=journal) as queue:
+        again = queue.run(range(3), spin_a_little, id="job", redo="all")
+    ran, found = figures(first), figures(again)
+    assert ran.past is None
+    assert found.past == (first.started_at, first.duration, ran.sums.cpu, 3)
+    assert found.handler_name == "tests.integration.test_report.spin_a_little"
+    assert "last run: " in str(again.report())
+
+
+def spin_a_little(item: int) -> None:
+    spin(0.005)
+
+
 def test_the_parts_are_the_whole_where_an_executor_chooses_the_worker() -> None:
     with JobQueue(2, backend=ExecutorBackend(lambda: ThreadPoolExecutor(2))) as queue:
         job = queue.run(range(100), lambda item: threading.Event().wait(0.001))

@@ -7,6 +7,8 @@ import json
 import os
 import re
 from collections import defaultdict
+from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,19 @@ import pytest
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.timings import PastRun
 from mpqueue._queue.job import Job
 from mpqueue._report import words
 from mpqueue._report.figures import measure
 from mpqueue._report.job_report import Report, make_report
+from mpqueue._report.report_text import subtitles
 from mpqueue._report.trace import write_trace
 from mpqueue.status import JobStatus
 from tests.support.runs import START, Run
 
 HOSTILE = "<script>alert('é')</script> & \"co\""
+#: Noon of a day, seconds since the epoch.
+DAY = datetime(2026, 11, 27, 12, tzinfo=UTC).timestamp()
 VOID = {"meta"}
 #: What a trace may have: a slice, a counter, an instant, a name.
 PHASES = {"X", "C", "i", "M"}
@@ -54,6 +60,7 @@ def told(job_id: str = "job", **options: Any) -> JobBook:
     run.book.table.fail_try(7, Failure(ValueError(HOSTILE), elapsed=0.1), 1)
     run.book.table.fail(7, Failure(ValueError(HOSTILE)))
     run.book.completed, run.book.failed, run.book.retries = 25, 1, 1
+    run.book.past = PastRun(DAY, 41.0, 127.1, 450)
     return run.end(9)
 
 
@@ -79,6 +86,8 @@ def test_the_text_has_all_that_is_known_in_lines_of_at_most_100() -> None:
     assert re.search(r"paused +1\.00 s", text)
     assert re.search(r"the most memory +512 MB, in item 4; the median is 256 MB", text)
     assert "1 x ValueError: <script>" in text
+    assert "\n  used: 0.4 of 2 CPUs\n  outside the handler: 80 % of the workers' time: " in text
+    assert "\n  last run: 2026-11-27, 41.0 s, 3.1 CPUs, 450 items\n" in text
     assert max(map(len, text.splitlines())) <= 100
     assert text == text.rstrip()
 
@@ -92,11 +101,42 @@ def test_a_job_that_runs_still_reports_so_far_and_one_that_never_started_refuses
         Job(run.book).report()
 
 
+@pytest.mark.parametrize(
+    ("cpu", "elsewhere", "says"),
+    [
+        (3.1, False, "used: 3.1 of 4 CPUs"),
+        (4.1, False, "used: 4.0 of 4 CPUs"),
+        (9.0, False, "used: 9.0 CPUs, more than the 4 that are counted"),
+        (9.0, True, "used: 9.0 CPUs, on several machines"),
+        (0.0, False, "used: CPUs were not measured"),
+    ],
+)
+def test_cpus_are_told_as_they_can_be_known(cpu: float, elsewhere: bool, says: str) -> None:
+    run = Run(lanes=10)
+    run.chunk(0, 10, cpu=10 * cpu)
+    figures = measure(run.end(10), START, 4)
+    assert says in subtitles(replace(figures, elsewhere=elsewhere))
+
+
+@pytest.mark.parametrize(
+    ("past", "says"),
+    [
+        ((None, 12.0, 4), "last run: 2026-11-27, not known when it ended"),
+        ((41.0, None, None), "last run: 2026-11-27, 41.0 s"),
+        ((0.0, 0.0, 0), "last run: 2026-11-27, 0 us, 0 items"),
+    ],
+)
+def test_what_is_not_known_of_the_last_run_is_left_out(past: Any, says: str) -> None:
+    book = told()
+    book.past = PastRun(DAY, *past)
+    assert list(subtitles(measure(book, START, 2)))[-1] == says
+
+
 def test_an_empty_job_has_a_report() -> None:
     run = Run(())
     book = run.end(0)
     made = report(book)
-    assert str(made) == "Job 'job' completed: 0 of 0 items completed, in 0 us on 1 worker"
+    assert str(made).startswith("Job 'job' completed: 0 of 0 items completed, in 0 us on 1 worker\n")
     assert_page_is_sound(made.to_html())
 
 

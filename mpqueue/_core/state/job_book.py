@@ -18,7 +18,7 @@ from mpqueue._core.state.needs.pending_by_kind import PendingByKind
 from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._core.state.pending import Care, LongestFirst, PendingItems
 from mpqueue._core.state.pipeline import Path, Pipeline, StageBook, StageTable
-from mpqueue._core.state.timings import Timings
+from mpqueue._core.state.timings import PastRun, Timings
 from mpqueue._options import JobOptions
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.ids import IdRule
@@ -96,6 +96,7 @@ class JobBook:
     needs: JobNeeds | None = None  #: of its items, while they run; None: nothing but a worker each
     kind: int = 0  #: of the needs, the one of the items that go out next
     restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again
+    past: PastRun | None = None  #: the run before this one
     stage: StageBook | None = None  #: which stage of a pipeline it is
     pipeline: Pipeline | None = None  #: the one of which it is the head
 
@@ -120,6 +121,12 @@ class JobBook:
             self.pending: PendingItems = PendingByKind(kinds, self.costs)
         else:
             self.pending = PendingItems(len(self.table)) if self.costs is None else LongestFirst(self.costs)
+
+    def remember_run(self) -> None:
+        """It is to be started once more: the run that has ended is the last one. Not where this queue ran none."""
+        if self.started_at is not None and self.timings.finished is not None:
+            sums = self.timings.sums
+            self.past = PastRun(self.started_at, self.duration, sums.cpu or None, sums.items)
 
     @property
     def family(self) -> list[JobBook]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._core.state.timings import Timings
+from mpqueue._core.state.timings import PastRun, Timings
 from mpqueue._options import JobOptions
 from mpqueue.status import JobStatus
 
@@ -86,6 +86,11 @@ class JobView(Protocol):
     @property
     def duration(self) -> float | None:
         """Seconds from its start to its end."""
+        ...
+
+    @property
+    def past(self) -> PastRun | None:
+        """The run before the one of which these books are; None where there was none."""
         ...
 
     @property

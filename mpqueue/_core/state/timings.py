@@ -108,6 +108,15 @@ class Sums:
     paused: float = 0.0
 
 
+class PastRun(NamedTuple):
+    """A run of a job that has ended, as far as that is remembered."""
+
+    started_at: float  #: seconds since the epoch
+    seconds: float | None  #: from its start to its end; None: its program ended before
+    cpu: float | None  #: CPU seconds of its workers
+    items: int | None  #: that ran in it
+
+
 @dataclass(slots=True)
 class _LaneTimes:
     """What is remembered of a lane: since when it is free, and how its last report arrived."""
@@ -141,6 +150,7 @@ class Timings:
     handler_seconds: float = 0.0  #: pickling the handler, before the start, on the thread that created the job
     handler_bytes: int = 0
     handler_weight: str = ""  #: what makes a heavy handler so heavy
+    handler_name: str = ""
     heard: Heard = field(default_factory=Heard)
     _lanes: dict[int, _LaneTimes] = field(default_factory=dict)  #: those that have reported something
     _ready: int = 0  #: the lanes that could begin at once
@@ -161,9 +171,10 @@ class Timings:
         """The job is being created: what it took to go through its items."""
         self.items_seconds = seconds
 
-    def handler_packed(self, seconds: float, size: int, weight: str) -> None:
+    def handler_packed(self, seconds: float, size: int, weight: str, name: str = "") -> None:
         """The job was created: what its handler took for that."""
         self.handler_seconds, self.handler_bytes, self.handler_weight = seconds, size, weight
+        self.handler_name = name
 
     def finish(self, now: float) -> None:
         """The job has ended."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from mpqueue._core.state.item_table import ItemTable
+from mpqueue._core.state.timings import PastRun
 from mpqueue._parent.journal.chunk_rows import Results, RowReader, WrittenRow
 from mpqueue._parent.journal.guards import journal_lock as lock
 from mpqueue._parent.journal.guards.ownership import check_own, check_stat
@@ -69,6 +70,15 @@ class RecordedJob:
     handler_name: str | None  #: where the handler and the setup can be imported from
     generation: int | None = None  #: of a stream: how often all of it was to run, with this time; None: it has a list
     is_open: int | None = None  #: 1: its list grew while it ran
+    cpu: float | None = None  #: CPU seconds of the workers in its last run
+    ran: int | None = None  #: items that ran in it
+
+    @property
+    def past(self) -> PastRun | None:
+        """Its last run."""
+        if self.started_at is None:
+            return None
+        return PastRun(self.started_at, self.duration, self.cpu, self.ran)
 
     @property
     def count(self) -> int:
@@ -127,14 +137,14 @@ class _Look:
 
 _COLUMNS = (
     "number, id, total, rule, payload_hash, code_hash, seed, created_at, status, started_at, finished_at, duration, "
-    "completed, failed, retries, version, python, slots, handler_name, generation, is_open"
+    "completed, failed, retries, version, python, slots, handler_name, generation, is_open, cpu, ran"
 )
 #: What SQLite may give for each: it keeps anything in any column.
 _TEXT, _ANY_TEXT, _TIME = (str, type(None)), (str, bytes, type(None)), (float, int, type(None))
 _TYPES: tuple[Any, ...] = (
     *(int, (str, bytes), int, str, _TEXT, _TEXT, str, (float, int), str, _TIME, _TIME, _TIME),
     *(int, int, int, _ANY_TEXT, _TEXT, (int, type(None)), _ANY_TEXT, (int, type(None))),
-    (int, type(None)),
+    *((int, type(None)), _TIME, (int, type(None))),
 )
 
 

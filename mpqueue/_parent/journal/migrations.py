@@ -40,6 +40,8 @@ MORE_OF_JOBS = (
     ("places", "BLOB"),
     ("generation", "INTEGER"),
     ("is_open", "INTEGER"),
+    ("cpu", "REAL"),
+    ("ran", "INTEGER"),
 )
 MORE_OF_FILES = (("size", "INTEGER"), ("digest", "BLOB"))
 

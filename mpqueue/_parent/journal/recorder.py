@@ -65,7 +65,7 @@ STARTED = "UPDATE jobs SET status = ?, started_at = ?, finished_at = NULL, durat
 BEGUN = "UPDATE jobs SET status = ?, started_at = ?, finished_at = NULL, duration = NULL WHERE number = ?"
 STATUS = "UPDATE jobs SET status = ? WHERE number = ?"
 RETRIED = "UPDATE jobs SET retries = retries + ? WHERE number = ?"
-ENDED = "UPDATE jobs SET status = ?, started_at = ?, finished_at = ?, duration = ? WHERE number = ?"
+ENDED = "UPDATE jobs SET status = ?, started_at = ?, finished_at = ?, duration = ?, cpu = ?, ran = ? WHERE number = ?"
 #: None of its items will end a program any more.
 CLEARED = "UPDATE jobs SET suspects = NULL WHERE number = ? AND suspects IS NOT NULL"
 
@@ -548,7 +548,12 @@ def _note_of_stream(job: JobBook, table: RecordedStreamTable, announcement: Anno
 
 
 def _ended(job: JobBook, announcement: AnnounceFinished, number: int) -> list[Statement]:
-    ended: Statement = (ENDED, (str(announcement.status), job.started_at, job.finished_at, job.duration, number))
+    past, sums = job.past, job.timings.sums
+    used: tuple[float | None, int | None] = (sums.cpu or None, sums.items)
+    if not job.timings.lanes:  # nothing of it has run here
+        used = (None, None) if past is None else (past.cpu, past.items)
+    run = (job.started_at, job.finished_at, job.duration, *used)
+    ended: Statement = (ENDED, (str(announcement.status), *run, number))
     return [ended, (CLEARED, (number,))] if announcement.status in OVER else [ended]
 
 

@@ -2,7 +2,8 @@
 
 ``jobs``: a line each. ``slots`` is how many slots it has, ``places`` the slots of its items in their order (NULL: all
 slots). With ``slots`` NULL version 1 wrote it, and ``ids`` are those of all its items. With a negative ``total`` its
-maker ended before all of it was written. ``slots``: what the items are, in blocks; what is beyond the job's ``slots``
+maker ended before all of it was written. ``cpu`` and ``ran`` are of its last run: CPU seconds of the workers (NULL: not
+measured) and how many items. ``slots``: what the items are, in blocks; what is beyond the job's ``slots``
 does not count. ``payloads``: the items. ``chunks``: what became of them, and of which slots that is told. ``files``:
 the big values beside the journal. ``stream_items``: of a job whose ``generation`` is not NULL, a stream, a line for
 each item that has ended: it is the ``nth`` of its like in the input. One of an earlier generation is to run again.
@@ -38,7 +39,7 @@ SCHEMA = (
     status TEXT NOT NULL, started_at REAL, finished_at REAL, duration REAL,
     completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0,
     version TEXT, python TEXT, handler_name TEXT, suspects BLOB, slots INTEGER, places BLOB,
-    generation INTEGER, is_open INTEGER
+    generation INTEGER, is_open INTEGER, cpu REAL, ran INTEGER
 )""",
     """CREATE TABLE slots (
     number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, body BLOB NOT NULL, ids BLOB,

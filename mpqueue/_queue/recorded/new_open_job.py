@@ -80,7 +80,7 @@ class NewOpenJob(NewJob):
         """Have the items that the journal has, see `Regrown`. Changes nothing there. Raises `JournalError`."""
         self._regrown = Regrown(reader, recorded, redo, wants_results=wants_results)
         self._have(self._regrown.table)
-        self.book.retries = recorded.retries
+        self.book.retries, self.book.past = recorded.retries, recorded.past
         self.book.go_on()
 
     # -- what it has -----------------------------------------------------------------------------------------

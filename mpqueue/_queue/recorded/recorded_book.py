@@ -46,6 +46,7 @@ class RecordedBook:
         self.started_at, self.finished_at = recorded.started_at, recorded.finished_at
         self.duration = recorded.duration
         self.options = JobOptions(RetryPolicy(), seed=recorded.seed)
+        self.past = recorded.past
         self.timings = Timings()  # where its time went is not in the journal
 
     @property
@@ -79,6 +80,7 @@ class RecordedBook:
             new = NewJob(self.id, self.table, options, handler, setup, travels=travels, label=label)
             new.book.retries = self.retries
             new.book.go_on()
+        new.book.past = self.past
         if self.over:
             restore_end(new.book, self._recorded)
         return new

@@ -39,6 +39,7 @@ class PackedHandler(NamedTuple):
     segments: tuple[CommonSegment, ...]
     weight: str = ""  #: of a heavy one, what makes it so
     shared: tuple[Shared[Any], ...] = ()  #: what it names of what is shared; a reference to this holds that
+    name: str = ""  #: as people know it, for reports
 
     @property
     def size(self) -> int:
@@ -76,7 +77,15 @@ def pack_handler(
         packed_setup, setup_segment, setup_weight = (None, None, "") if setup is None else _pack("setup", setup, whole)
     segments = tuple(made for made in (segment, setup_segment) if made is not None)
     frame = HandlerFrame(job_id, packed, packed_setup, id_rule, seed)
-    return PackedHandler(frame, segments, weight or setup_weight, tuple(noted))
+    return PackedHandler(frame, segments, weight or setup_weight, tuple(noted), _name_of(handler))
+
+
+def _name_of(handler: Callable[..., Any]) -> str:
+    """``scans.read_scan``, ``__main__.<lambda>``; of a partial that of its function, of another object its type's."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    named: Any = handler if hasattr(handler, "__qualname__") else type(handler)
+    return f"{named.__module__}.{named.__qualname__}".replace("<locals>.", "")
 
 
 def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed, CommonSegment | None, str]:
