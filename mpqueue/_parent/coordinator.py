@@ -173,7 +173,7 @@ class Coordinator:
         return answer
 
     def do_later(self, call: Callable[[], object], job: JobBook | None = None) -> None:
-        """Run ``call`` likewise, where nobody waits for it: what it raises is a fault of ours that touches ``job``."""
+        """Run ``call`` likewise, without a waiting caller: what it raises is a fault of ours that touches ``job``."""
         self.inbox.post(Request(call, None, job))
 
     def stop(self) -> None:
@@ -212,7 +212,7 @@ class Coordinator:
             self._take_outbox(message)
         except InternalError:
             pass  # what it touched has ended
-        except Exception as error:  # what happened to the worker must be heard all the same
+        except Exception as error:  # the worker's message must be handled all the same
             faults.append(_found_at("read what a worker left behind, for", message, error))
         try:
             if not isinstance(message, BellRung):
@@ -275,9 +275,9 @@ class Coordinator:
                     faults.append(again)
 
     def _break_down(self, error: InternalError) -> None:
-        """The last resort: whoever waits for anything of this queue is told so at once, and the thread ends.
+        """The last resort: all callers that wait for this queue get the error at once, and the thread ends.
 
-        Takes nothing for granted: each step of it is tried, whatever became of the others.
+        Takes nothing for granted: each step of it is tried, even if others failed.
         """
         if self.broken is None:
             self.broken = error
@@ -427,7 +427,7 @@ class Coordinator:
                 self._awaited.append((condition, answer))
 
     def _refuse_rest(self) -> None:
-        """The thread has ended: what is still asked is refused, by whoever asks."""
+        """The thread has ended: requests that still come are refused, on the thread that asks."""
         while (received := self.inbox.take_now()) is not None:
             if isinstance(received, Request) and received.answer is not None and not received.answer.done():
                 received.answer.set_exception(self.broken or QueueClosedError("the queue is closed"))
@@ -456,7 +456,7 @@ class Coordinator:
                 self.handle(message)
         except InternalError:
             pass  # what it touched has ended, and it was logged
-        except JobStateError as error:  # of a message that nobody waits for
+        except JobStateError as error:  # of a message without a caller that waits
             log.info("%s", error)
 
     @property

@@ -12,7 +12,7 @@ LINGER = 1.0
 
 
 class Errands:
-    """Its owner calls `end`. One thread puts. ``on_fault`` is told what an errand raises; none should."""
+    """Its owner calls `end`. One thread puts. ``on_fault`` gets what an errand raises; none should."""
 
     def __init__(self, name: str, on_fault: Callable[[BaseException], object]) -> None:
         self._on_fault = on_fault

@@ -27,7 +27,7 @@ PATIENCE = 32
 class Request(NamedTuple):
     """A call that waits for its answer: run on the coordinator's thread, between two messages.
 
-    Where nobody waits, ``answer`` is None, and what it raises is a fault of ours, which touches ``job``.
+    If no caller waits, ``answer`` is None, and what it raises is a fault of ours, which touches ``job``.
     """
 
     call: Callable[[], Any]
@@ -80,7 +80,7 @@ class Inbox:
             return message
         self._asleep = True
         if self._queue.empty():
-            self._look(timeout)  # awake from then on: what readers post has not to wake anybody
+            self._look(timeout)  # awake from then on: what readers post need not wake it
         self._asleep = False
         return self.take_now()
 
@@ -92,7 +92,7 @@ class Inbox:
             return None
 
     def close(self) -> None:
-        """Nobody takes any more; `post` goes on to work, `watch` and `forget` do nothing."""
+        """Nothing is taken any more; `post` goes on to work, `watch` and `forget` do nothing."""
         self._asleep = False
         self._close()
 

@@ -8,8 +8,8 @@ What is asked of a pool and its lanes, and what they say::
 
     pool.start(lane, generation)        ->  LaneReady | LaneStartFailed | LaneAbsent (no room for it now)
     lane.send(frame) -> Future[bytes]   ->  the worker's answer; the worker calls `mpqueue._worker.main` with the frame
-    lane.set_flags / set_limit          ->  nothing: told to the worker, in the order of the calls
-    lane.observe(tell)                  ->  tell(claim): what the worker's ledger says, after all that it was told
+    lane.set_flags / set_limit          ->  nothing: sent to the worker, in the order of the calls
+    lane.observe(tell)                  ->  tell(claim): what the worker's ledger says, after all that it was sent
     (the worker finished some items of  ->  BellRung; `take_early` hands the results over, once
      a chunk that goes on)
     lane.kill()                         ->  LaneDied, as for any death
@@ -21,7 +21,7 @@ in. Three promises make the rest of mpqueue right, whatever the engine:
 
 1. *A frame runs at most once.* An engine's own retries are switched off; where a worker is lost, its calls fail.
 2. *Early results come before the final report of their chunk*: `take_early` has them when that future resolves.
-3. *An observation is newer than what was told before it*: a limit that was set is seen by the worker, or its claim is.
+3. *An observation is newer than what was sent before it*: a limit that was set is seen by the worker, or its claim is.
 
 What an engine can't do it says in its capabilities, and is not asked for. `tests/contract` holds every engine to this
 page.
@@ -53,7 +53,7 @@ class LaneSettings(NamedTuple):
 
     concurrency: int
     threads_per_worker: int | None = None  #: None: CPUs / workers, at least 1
-    may_grow: bool = False  #: nobody said how many workers: as many as there is room for, also later
+    may_grow: bool = False  #: no number of workers was given: as many as there is room for, also later
     max_memory: int | None = None  #: bytes of private memory that a worker may have
     preload: tuple[str, ...] | Packed | None = None  #: modules that are imported, or a function called, before all
     variables: Mapping[str, str] = NO_VARIABLES  #: of the environment
@@ -101,7 +101,7 @@ class Lane(Protocol):
         ...
 
     def take_unsent(self) -> bytes:
-        """Of a dead worker: the log records that no report has brought home; empty where that is not known."""
+        """Of a dead worker: the log records that no report has sent; empty if that is not known."""
         ...
 
     def kill(self, *, dump_stack: bool = False) -> None:

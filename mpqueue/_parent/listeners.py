@@ -1,9 +1,8 @@
-"""Listeners: the thread that tells users what happened, and the emitter that survives them.
+"""Listeners: the thread that delivers events and notices, and the emitter that survives its listeners.
 
-Everything is told in order, one thing at a time, on a thread of its own: a slow listener delays later events and the
-resolving of runs, never the work; one that raises is logged, and the others go on. Users' code is called by those who
-know it as such, and which log what it raises; what else a notice raises is a mistake of ours, and ends the job that it
-tells of.
+Everything is delivered in order, one thing at a time, on a thread of its own: a slow listener delays later events and
+the resolving of runs, never the work; one that raises is logged, and the others go on. The notice that calls users'
+code logs what it raises; what else a notice raises is a mistake of ours, and ends its job.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class SafeEmitter(EventEmitter):
     """An emitter whose listeners can't harm each other, or the thread that tells them."""
 
     def _on_listener_added(self) -> None:
-        """Somebody wants to listen. Raises where that makes no sense (any more)."""
+        """A listener was added. Raises if that makes no sense (any more)."""
 
     def _add_event_handler(self, event: str, k: Callable[..., Any], v: Callable[..., Any]) -> None:
         self._on_listener_added()
@@ -66,7 +65,7 @@ class SafeEmitter(EventEmitter):
 
 
 def has_listeners(emitter: SafeEmitter, event: str) -> bool:
-    """True where somebody listens to the event."""
+    """True if the event has a listener."""
     return bool(emitter._events.get(event))  # noqa: SLF001 - pyee's own ways to ask make a copy first
 
 
@@ -74,7 +73,7 @@ class _Scheduled:
     """A coroutine listener: scheduled, in order, on the running loop that registered it, and not awaited."""
 
     def __init__(self, listener: Callable[..., Any], call: Callable[..., Any]) -> None:
-        import asyncio  # only programs that use it pay for its import
+        import asyncio  # only programs that use it import it
 
         try:
             self._loop = asyncio.get_running_loop()
@@ -135,19 +134,19 @@ class ListenerThread:
 
     @property
     def idle(self) -> bool:
-        """True where all that was posted has been told, and nothing is to be told later."""
+        """True if all that was posted has been delivered, and nothing is to be delivered later."""
         return self._told == self._posted and not self._timers
 
     def call_at(self, key: int, moment: float, notice: Notice, job: JobBook | None = None) -> None:
-        """Have something told at a moment, instead of what was to be told under this key. On this thread only."""
+        """Have a notice delivered at a moment, instead of the one waiting under this key. On this thread only."""
         self._timers[key] = (moment, notice, job)
 
     def forget(self, key: int) -> None:
-        """Drop what was to be told later under this key. On this thread only."""
+        """Drop the notice waiting under this key. On this thread only."""
         self._timers.pop(key, None)
 
     def tell_now(self, key: int) -> None:
-        """Tell what was to be told later under this key, if anything. On this thread only."""
+        """Deliver the notice waiting under this key, if any. On this thread only."""
         waiting = self._timers.pop(key, None)
         if waiting is not None:
             self._carry_out(*waiting[1:])
@@ -158,7 +157,7 @@ class ListenerThread:
         return threading.current_thread() is self._thread
 
     def stop(self, *, wait: bool) -> None:
-        """End the thread once everything that was posted has been told; with ``wait`` return after that."""
+        """End the thread once everything that was posted has been delivered; with ``wait`` return after that."""
         self._queue.put(None)
         if wait and not self.is_here and self._thread.ident is not None:
             self._thread.join()

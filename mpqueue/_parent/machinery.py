@@ -1,7 +1,7 @@
 """A queue's machinery, and its shutdown: owns the coordinator, the pool and the listener thread.
 
-Holds no reference to the queue, so that a queue that nobody holds can be collected; what is then left to do is done
-here.
+Holds no reference to the queue, so that a queue that is no longer referenced can be collected; what is then left to do
+is done here.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _numbers = itertools.count(1)
 PATIENCE = 30.0
 #: Seconds that it gives what is being pickled for the journal.
 PICKLING_PATIENCE = 5.0
-#: Seconds that it gives sinks of jobs that nobody waits for any more.
+#: Seconds that it gives sinks of jobs that no caller waits for any more.
 SINK_PATIENCE = 5.0
 
 
@@ -178,7 +178,7 @@ class Engine:
     def open_pool(self) -> None:
         """On the coordinator's thread: start the workers, where they have not been.
 
-        Raises `QueueClosedError` where a close was quicker: nobody would wait for what is started now.
+        Raises `QueueClosedError` where a close was quicker: no caller would wait for what is started now.
         """
         if self._scheduler.books.closing:
             raise QueueClosedError("the queue is closed")
@@ -240,7 +240,7 @@ class Engine:
         coordinator = self._coordinator
         if coordinator is not None and not self._shut and not threads.what_is_patched():
             message = QueueClosing(self.clock.wall(), cancel=cancel, within=within)
-            with contextlib.suppress(QueueClosedError, InternalError):  # somebody else was quicker, or all has ended
+            with contextlib.suppress(QueueClosedError, InternalError):  # another thread was quicker, or all has ended
                 coordinator.ask(lambda: self._handle_closing(coordinator, message))
 
     def _handle_closing(self, coordinator: Coordinator, message: QueueClosing) -> None:
@@ -291,7 +291,7 @@ class Engine:
             self._await_pickled(coordinator, self.recorder)
             with contextlib.suppress(JournalError):  # told when it is closed
                 self.recorder.journal.flush()
-            # Else a run whose end could not be written would never resolve: nobody comes after the coordinator.
+            # Else a run whose end could not be written would never resolve: no thread comes after the coordinator.
             with contextlib.suppress(InternalError):  # done when the coordinator broke down
                 coordinator.ask(self.recorder.give_up)
         if not coordinator.deliveries.all_done:
@@ -333,7 +333,7 @@ class Engine:
             raise JournalError(str(lost))
 
     def abandon(self) -> None:
-        """Nobody holds the queue any more. Callable inside a garbage collection: only posts."""
+        """The queue is no longer referenced. Callable inside a garbage collection: only posts."""
         coordinator = self._coordinator
         if coordinator is not None and not self._shut and os.getpid() == self._owner:
             coordinator.ask_later(self._shutdown_beside)

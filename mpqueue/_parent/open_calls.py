@@ -1,7 +1,7 @@
 """The calls under way in one lane: their futures, and when the last one is resolved.
 
-The futures handed out are ours, not the executor's, so that whoever waits is answered also when the executor's thread
-is stuck, and no answer comes after we said that the worker is gone.
+The futures handed out are ours, not the executor's, so that waiting callers get an answer also when the executor's
+thread is stuck, and no answer comes after we said that the worker is gone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Call = Future[bytes]
 class Calls:
     """Futures of one lane. Any thread may call any method.
 
-    A call is *open* until somebody settles it, and counts as under way until its callbacks have run as well.
+    A call is *open* until it is settled, and counts as under way until its callbacks have run as well.
     """
 
     def __init__(self) -> None:

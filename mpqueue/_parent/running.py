@@ -1,4 +1,4 @@
-"""Which items run now, and how far: read from the lanes' ledgers when somebody asks, on whatever thread that is."""
+"""Which items run now, and how far: read from the lanes' ledgers on demand, on any thread."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _claimed(claim: Claim, chunk: Chunk) -> tuple[Sequence[int], float]:
     match claim.phase:
         case Phase.RUNNING if claim.hi - claim.lo == 1:
             return chunk.indices[claim.lo : claim.hi], claim.fraction
-        case Phase.RUNNING | Phase.UNPACKING:  # of many, nobody can tell which one spoke
+        case Phase.RUNNING | Phase.UNPACKING:  # of many, it is unknown which one reported
             return chunk.indices[claim.lo : claim.hi], 0.0
         case Phase.PACKING:
             return chunk.indices[claim.lo : claim.lo + 1], 1.0

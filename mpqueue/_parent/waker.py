@@ -14,7 +14,7 @@ class Waker:
         read, write = os.pipe()
         os.set_blocking(read, False)
         os.set_blocking(write, False)
-        # File objects: a late call finds a closed file, never somebody else's descriptor.
+        # File objects: a late call finds a closed file, never another one's descriptor.
         self._read, self._write = io.FileIO(read, "r"), io.FileIO(write, "w")
 
     def fileno(self) -> int:
@@ -32,6 +32,6 @@ class Waker:
             pass
 
     def close(self) -> None:
-        """Nobody waits any more."""
+        """No thread waits any more."""
         self._write.close()
         self._read.close()

@@ -44,7 +44,7 @@ INSTEAD = {
     r"(?:quarter|tenth|fifth|twentieth|hundredth) of a second": "0.25 s",
 }
 #: The folders of the package that are in plain words so far.
-REWORDED = ("_core", "_dropin", "_engines", "_queue", "_wire")
+REWORDED = ("_core", "_dropin", "_engines", "_parent", "_queue", "_wire")
 _ANY = re.compile(r"\b(?:" + "|".join(INSTEAD).replace(" ", r"(?:\s|#:?)+") + r")(?!\w)")
 _BLOCK = re.compile(r"^ *(`{3,}|~{3,}).*?^ *\1`*$", re.MULTILINE | re.DOTALL)
 

@@ -1,4 +1,4 @@
-"""The journal: what became of each item, on disk, so that nothing that is done has to be done again.
+"""The journal: how each item ended, on disk, so that no finished item has to run again.
 
     coordinator --announcements--> recorder --rows--> journal (a writer thread, group commits) --> journal file (SQLite)
 

@@ -282,7 +282,7 @@ class _Pickled:
         self.step = 0  #: goes up with each object
 
     def copy(self) -> _Pickled:
-        """As it is now, whatever becomes of it. First what names files, then the files: those may be too many."""
+        """As it is now, whatever happens to it later. First what names files, then the files: those may be too many."""
         copy = _Pickled(self.together)
         copy.each, copy.errors, copy.payloads = dict(self.each), dict(self.errors), dict(self.payloads)
         copy.files = self.files
@@ -354,7 +354,7 @@ def fresh_row(slots: Sequence[int]) -> Row:
 
 
 class Results(Enum):
-    """What becomes of the results when rows are read: what stands for them is written into the table.
+    """What happens to the results when rows are read: what stands for them is written into the table.
 
     ``CHECKED`` are read, one after the other, and forgotten, to know which can't be.
     """
@@ -520,7 +520,7 @@ class RowReader:
 
 
 def _present(told: dict[int, Any], indices: Sequence[int]) -> list[tuple[int, Any]]:
-    """What is told of items, by their places in the row, by their indices instead; not of those that are gone."""
+    """What a row says of items, by their indices instead of their places in the row; not of those that are gone."""
     return [(indices[at], what) for at, what in told.items() if indices[at] != GONE]
 
 

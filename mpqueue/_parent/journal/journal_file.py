@@ -107,7 +107,7 @@ def chunk_statement(number: int, job: int, row: Row) -> Statement:
 class Store:
     """The journal's file, opened for writing. Raises `JournalError`, having changed nothing, for what is no journal.
 
-    ``left`` is how much of it a process that did not close it had written, at least; ``mark`` is told how much is on
+    ``left`` is how much of it a process that did not close it had written, at least; ``mark`` gets how much is on
     disk, after each commit.
     """
 
@@ -175,7 +175,7 @@ class Store:
     def write(self, statements: Iterable[Statement], files: Sequence[tuple[BigFile, int]] = ()) -> None:
         """All of this or nothing; on disk when it returns. ``files`` come with their jobs' numbers.
 
-        Raises `sqlite3.Error` or OSError, having changed nothing that anybody reads.
+        Raises `sqlite3.Error` or OSError, having changed nothing that is read.
         """
         if files:
             self._write_files([file for file, _ in files])
@@ -441,7 +441,7 @@ def open_to_read(path: str) -> sqlite3.Connection:
     """A connection that can't write, and makes no files. Raises `sqlite3.Error`.
 
     A journal that is being written, or was when its program ended, has its log beside it; else nothing changes it now,
-    and SQLite is told so, since it would make an empty log to read it.
+    and SQLite gets a flag for that, since it would make an empty log to read it.
     """
     how = "mode=ro" if os.path.exists(f"{path}-wal") else "mode=ro&immutable=1"
     address = f"{Path(path).absolute().as_uri()}?{how}"

@@ -1,4 +1,4 @@
-"""Reading a journal, also while somebody writes it: each question has a connection of its own, which can't write."""
+"""Reading a journal, also while a program writes it: each question has a connection of its own, which can't write."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class _Look:
             expected += BLOCK
 
     def rows(self, job: int) -> Iterator[WrittenRow]:
-        """What became of the items of a job, in the order in which it was written."""
+        """How the items of a job ended, in the order in which it was written."""
         query = "SELECT number, body, slots FROM chunks WHERE job = ? ORDER BY number"
         for row in self.execute(query, (job,)):
             yield self._row(job, *row)
@@ -156,7 +156,7 @@ T = TypeVar("T")
 
 
 class _ChangedError(JournalError):
-    """A file that nobody wrote was opened to be written, and written, while it was read."""
+    """A file that was not being written was opened to be written, and written, while it was read."""
 
 
 def _asked_again(question: Callable[P, T]) -> Callable[P, T]:
@@ -438,7 +438,7 @@ class Reader:
         return table
 
     def fill(self, table: ItemTable, job: RecordedJob) -> list[int]:
-        """Write into the table what became of its items; returns those whose results can't be read, or are damaged.
+        """Write into the table how its items ended; returns those whose results can't be read, or are damaged.
 
         Each result is read once, to know that, and forgotten.
         """
@@ -465,7 +465,7 @@ class Reader:
 
     @_asked_again
     def size_of(self, number: int) -> int:
-        """Bytes of what became of a job's items, with their files; 0 where there is no such job."""
+        """Bytes of the outcomes of a job's items, with their files; 0 where there is no such job."""
         rows = "SELECT coalesce(sum(length(body)), 0) FROM chunks WHERE job = ?"
         files = "SELECT coalesce(sum(size), 0) FROM files WHERE job = ?"
         with self._open() as look:
@@ -495,7 +495,7 @@ def _read(path: Path) -> bytes:
 
 
 def _job(row: tuple[Any, ...]) -> RecordedJob:
-    """Raises TypeError or ValueError for what nobody has written."""
+    """Raises TypeError or ValueError for a row that mpqueue has not written."""
     fields = list(row)
     if not all(map(isinstance, fields, _TYPES)):
         raise TypeError(f"the line of job {fields[1]!r}")

@@ -2,7 +2,7 @@
 
 What is posted is on disk `GROUP` seconds later at the latest, what is urgent as soon as the disk can; all that was
 posted meanwhile goes along. Where writing fails, everything is kept and tried again, until there is room; what fails
-for less than a second, for want of a descriptor say, is nobody's trouble.
+for less than a second, for example for lack of a descriptor, is not reported.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = logging.getLogger("mpqueue")
 
 #: Seconds between two group commits, at most, and so what a crash can undo of very short items.
 GROUP = 0.2
-#: Seconds after which writing is tried again where it failed, and its owner hears of it where it fails once more.
+#: Seconds after which writing is tried again where it failed, and its owner is notified if it fails once more.
 TRY_AGAIN = 1.0
 
 #: What SQLite raises for a row that it can't have, which waiting does not change.
@@ -94,7 +94,7 @@ class Journal:
     def __init__(self, path: str, now: Callable[[], float], connect: Connect = connect) -> None:
         self.path = path
         self.reader = Reader(path)
-        #: Hears, on the writer's thread, that writing has failed for a while, and (None) that it works again.
+        #: Called on the writer's thread when writing has failed for a while, and (None) when it works again.
         self.on_trouble: Callable[[JournalError | None], object] = lambda _: None
         #: After `close`: why something of it was not written.
         self.lost: JournalError | None = None
@@ -322,7 +322,7 @@ class Journal:
         self._refuse_rest()
 
     def _refuse_rest(self) -> None:
-        """The thread has ended, or ends now: what is still asked is refused, by whoever comes."""
+        """The thread has ended, or ends now: requests that still come are refused, on the thread that asks."""
         while True:
             try:
                 left = self._posted.get_nowait()

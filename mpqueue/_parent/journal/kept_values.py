@@ -2,7 +2,7 @@
 
 Pickled by reference where that works, so that a class of a script is that script's own class when it runs again; and,
 where the bytes name ``__main__``, by value as well, for readers whose ``__main__`` is another. What is big goes into
-a file of its own. What can't be read any more is told by a stand-in, never by an exception.
+a file of its own. For what can't be read any more there is a stand-in, never an exception.
 
 A journal is as trusted as code: reading it unpickles.
 """
@@ -87,7 +87,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def plain_list(kept: Kept) -> list[Any] | None:
-    """The list that is kept, where that runs nobody's code; else None."""
+    """The list that is kept, if reading it runs no user's code; else None."""
     if kept.file is not None or kept.by_value is not None or kept.by_reference is None:
         return None
     try:

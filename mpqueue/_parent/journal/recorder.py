@@ -1,10 +1,10 @@
-"""The recorder: what the scheduler announces goes into the journal on its way to those who are told.
+"""The recorder: what the scheduler announces goes into the journal on its way to the listeners.
 
 It stands between the coordinator and the announcements' readers, on the coordinator's thread. The end of an item, or of
-a job, is on disk before anybody hears of it, and what comes after it in the same job waits for its turn. It is written
+a job, is on disk before it is announced, and what comes after it in the same job waits for its turn. It is written
 with the next group commit; where an item took longer than that, brought something big, or ended its job, at once.
 
-Results and errors are pickled for the journal here where that runs nobody's code; else on a thread of the job's own,
+Results and errors are pickled for the journal here if that runs no user's code; else on a thread of the job's own,
 and the announcement waits for that.
 """
 
@@ -77,7 +77,7 @@ Draft = RowDraft | StreamDraft | GrowthDraft
 
 @dataclass(slots=True)
 class _Held:
-    """Something that waits to be told: until it is on disk, or (``ready``) for what was held before it."""
+    """An announcement that waits: until it is on disk, or (``ready``) for what was held before it."""
 
     tell: Callable[[], object]
     announcement: Announcement | None
@@ -102,7 +102,7 @@ class _Stored:
 class _Note(NamedTuple):
     """What an announcement brings into the journal.
 
-    What ``waits`` is told when that is on disk; what is ``urgent`` is to be there at once.
+    What ``waits`` is announced when that is on disk; what is ``urgent`` is to be there at once.
     """
 
     draft: Draft | None = None
@@ -132,7 +132,7 @@ class Recorder:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.trouble: JournalError | None = None  #: why the journal can't be written now
-        #: Hears of trouble, and (None) of its end.
+        #: Called with trouble, and with None at its end.
         self.tell_trouble: Callable[[JournalError | None], object] = lambda _: None
         self._recordings: dict[int, Recording] = {}
         self.keepers: Asides  #: where rows are made that run code of users' classes
@@ -157,7 +157,7 @@ class Recorder:
             recording.removed = True
 
     def join(self, coordinator: Coordinator, actions: dict[type, Forward]) -> None:
-        """Stand before those who tell of what happened."""
+        """Take the place before the announcements' readers."""
         self._coordinator = coordinator
         self.keepers = coordinator.asides("keeper")
         for kind in (AnnounceStarted, AnnounceItems, AnnounceRecords, AnnounceState, AnnounceFinished):
@@ -264,7 +264,7 @@ class Recorder:
             self._resolve(written, JournalError(f"{trouble}. The items are added, and not on disk yet"))
 
     def in_turn(self, job: JobBook, call: Callable[[], object]) -> None:
-        """Call this once all that has been announced of the job by now has been told."""
+        """Call this once all that has been announced of the job by now has been delivered."""
         recording = self._recordings.get(job.number)
         if recording is not None and recording.held:
             recording.held.append(_Held(call, None, ready=True))
@@ -272,7 +272,7 @@ class Recorder:
             call()
 
     def untold(self, job: JobBook) -> list[Announcement]:
-        """What has been announced of the job, and not been told yet."""
+        """What has been announced of the job, and not been delivered yet."""
         recording = self._recordings.get(job.number)
         held = () if recording is None else recording.held
         return [each.announcement for each in held if each.announcement is not None]
@@ -346,7 +346,7 @@ class Recorder:
             entry = self._entry(recording, note, row.row, held)
             statements = row.growth.statements(recording.number) if row.growth.rows else []
             files = [(file, recording.number) for file in row.growth.files]
-            # The items first: what is told of them, in whatever row, is told after that.
+            # The items first: their outcomes, in whatever row, are written after that.
             return dataclasses.replace(
                 entry,
                 statements=[*statements, *entry.statements],
@@ -455,14 +455,14 @@ class Recorder:
         else:
             paused, self._paused = self._paused, []
             log.warning("%s: written again; its jobs go on", self.journal.path)
-            self.tell_trouble(None)  # first: who hears that a job goes on may wait for it again
+            self.tell_trouble(None)  # first: a listener that sees a job continue may wait for it again
             for book in paused:
                 if book.status is JobStatus.PAUSED:
                     coordinator.handle(JobResumed(book))
         self._give_up_where_closing()
 
     def close(self) -> None:
-        """The queue closes: from now on nobody waits for a journal that can't be written."""
+        """The queue closes: from now on no caller waits for a journal that can't be written."""
         self._closing = True
         self._give_up_where_closing()
 
@@ -471,7 +471,7 @@ class Recorder:
             self.give_up()
 
     def give_up(self) -> None:
-        """What is not on disk by now will not be: nobody waits for it any more."""
+        """What is not on disk by now will not be: no caller waits for it any more."""
         for recording in list(self._recordings.values()):
             for held in list(recording.held):
                 self._release(recording, held)
@@ -497,7 +497,7 @@ class _Keeping(Aside[AnyRow]):
             return NO_ROW
         try:
             row: AnyRow | None = self._draft.row()
-        except BaseException as error:  # `SystemExit` in somebody's `__reduce__`, say
+        except BaseException as error:  # for example `SystemExit` in a user's `__reduce__`
             row = self._draft.cut_short(text_of(error))
         if row is not None:
             self._complain(row)
@@ -558,7 +558,7 @@ def _ended(job: JobBook, announcement: AnnounceFinished, number: int) -> list[St
 
 
 def _tell_ahead(recording: Recording, forward: Forward, announcement: AnnounceState) -> None:
-    """That a job is paused is told while nothing can be written, with the counts that have been told by then."""
+    """That a job is paused is announced while nothing can be written, with the counts announced by then."""
     for held in recording.held:
         first = held.announcement
         if isinstance(first, AnnounceItems):
@@ -568,7 +568,7 @@ def _tell_ahead(recording: Recording, forward: Forward, announcement: AnnounceSt
 
 
 def _as_of_now(announcement: Announcement) -> Announcement:
-    """The announcement, which will be told later, with what may change until then."""
+    """The announcement, which will be delivered later, with what may change until then."""
     if not isinstance(announcement, AnnounceItems):
         return announcement
     table = announcement.job.table

@@ -4,7 +4,7 @@
 slots). With ``slots`` NULL version 1 wrote it, and ``ids`` are those of all its items. With a negative ``total`` its
 maker ended before all of it was written. ``cpu`` and ``ran`` are of its last run: CPU seconds of the workers (NULL: not
 measured) and how many items. ``slots``: what the items are, in blocks; what is beyond the job's ``slots``
-does not count. ``payloads``: the items. ``chunks``: what became of them, and of which slots that is told. ``files``:
+does not count. ``payloads``: the items. ``chunks``: their outcomes, and of which slots these are. ``files``:
 the big values beside the journal. ``stream_items``: of a job whose ``generation`` is not NULL, a stream, a line for
 each item that has ended: it is the ``nth`` of its like in the input. One of an earlier generation is to run again.
 ``added_items``: the items of a job that ``is_open``, a line for each lot that came together, in the slots from the

@@ -1,1 +1,1 @@
-"""Recordings for bug reports: what the scheduler heard and what it asked for, and both once more, step by step."""
+"""Recordings for bug reports: the scheduler's messages and commands, and both once more, step by step."""

@@ -116,7 +116,7 @@ class PlainWriter:
 
     @staticmethod
     def job(book: JobBook) -> Plain:
-        """A job as it is when the scheduler hears of it for the first time."""
+        """A job in its state when the scheduler gets it for the first time."""
         table, options = book.table, book.options
         retry = options.retry
         form: Plain = {

@@ -1,4 +1,4 @@
-"""`RecordedScheduler`: a scheduler that writes what it hears and what it asks for into a file, as it goes.
+"""`RecordedScheduler`: a scheduler that writes its messages and commands into a file, as it goes.
 
 A queue has one instead of its scheduler where ``MPQUEUE_RECORD`` names a file; then it costs 50 us a message. Lines of
 JSON, the first one about the queue, then a line for each job and each step. Docs: how-to/report-a-bug.md.

@@ -1,6 +1,6 @@
 """The sampler: a thread that looks at the workers' memory while jobs run. It exists only where that is limited.
 
-The kernel tells nobody when a process grows, so somebody has to look, again and again. What is seen goes to the
+The kernel does not report when a process grows, so a thread has to look, again and again. What is seen goes to the
 scheduler, which decides. An item can overshoot its limit by what it takes between two looks.
 """
 
@@ -31,7 +31,7 @@ class LedgerLane(Lane, Protocol):
 
 
 class Sampler:
-    """Started at once, ended by `stop`. ``busy`` says whether anything can run; nobody looks while nothing can."""
+    """Started at once, ended by `stop`. ``busy`` says whether anything can run; there is no look while nothing can."""
 
     def __init__(self, lanes: int, pool: LanePool, post: Post, busy: Callable[[], bool], name: str) -> None:
         self._pool = pool

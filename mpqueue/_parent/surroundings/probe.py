@@ -1,4 +1,4 @@
-"""Test signals: moments that the engine announces, and that nobody hears unless a test listens.
+"""Test signals: moments that the engine announces, without effect unless a test listens.
 
 A test sets ``probe.listener`` and waits for what it needs; in production `reached` is one comparison.
 """

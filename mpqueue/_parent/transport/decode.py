@@ -26,7 +26,7 @@ OnFree = Callable[[int], None]
 
 
 class Unpickling:
-    """One answer on its way to becoming a report, which came ``now``; ``on_free`` hears of segments that nobody views.
+    """One answer on its way to becoming a report, which came ``now``; ``on_free`` gets segments without views.
 
     `report` runs the code of users' classes, which may never end. Then another thread can have what there is of it by
     `cut_short`: the result, or the exception, that is being unpickled has failed, and what is behind it runs again.

@@ -31,9 +31,9 @@ class _Account:
     returned: deque[int] = field(default_factory=deque)
     stale: list[int] = field(default_factory=list)  #: jobs whose light handlers it may forget with the next chunk
     brought: weakref.WeakSet[shared.Shared[Any]] = field(default_factory=weakref.WeakSet)  #: shared objects that it has
-    dropped: int = 0  #: how many of the shared objects that are gone it has been told of
-    path: tuple[str, ...] | None = None  #: the ``sys.path`` that it has been told
-    reloaded: int = 0  #: how many of the reloaded modules it has been told of, or has loaded later
+    dropped: int = 0  #: how many of the dropped shared objects it has been notified of
+    path: tuple[str, ...] | None = None  #: the ``sys.path`` that it has been sent
+    reloaded: int = 0  #: how many of the reloaded modules it has been notified of, or has loaded later
 
     def take_back(self, serial: int) -> None:
         """It has one view less of this one."""
@@ -56,7 +56,7 @@ class _Account:
 
 
 class News(NamedTuple):
-    """What goes to a worker beside its chunk; all of it is told once."""
+    """What goes to a worker beside its chunk; all of it is sent once."""
 
     returned: list[int]  #: segments of its own of which no view is left here
     forget: list[int]  #: jobs whose handlers it may drop
@@ -82,7 +82,7 @@ class Exchange:
         return account
 
     def pack_at_once(self, chunk: Chunk, items: list[Any], now: Callable[[], float]) -> PackedItems | None:
-        """The chunk's items, where pickling them runs nobody's code; else None."""
+        """The chunk's items, if pickling them runs no user's code; else None."""
         began, packed = now(), pack_at_once(chunk, items, self._store)
         return None if packed is None else PackedItems(packed, {}, seconds=now() - began)
 
@@ -145,7 +145,7 @@ class Exchange:
         return News([returned.popleft() for _ in range(len(returned))], stale, unshared, imports)
 
     def import_news(self, lane: Lane) -> ImportNews | None:
-        """What has happened to the imports since it was told the last time."""
+        """What has happened to the imports since the last news to it."""
         return self._import_news(self._account(lane))
 
     def _import_news(self, account: _Account) -> ImportNews | None:
@@ -172,7 +172,7 @@ class Exchange:
             cast("SharingLane", lane).take_results_by_pipe()
 
     def close(self) -> None:
-        """The workers are gone: keep nothing for reuse, whoever still holds the queue."""
+        """The workers are gone: keep nothing for reuse, even if the queue is still referenced."""
         if self._store is not None:
             self._store = SegmentStore()
         for account in self._accounts.values():

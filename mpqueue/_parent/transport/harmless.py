@@ -1,4 +1,4 @@
-"""Pickling that runs nobody's code: built-in types, a few of the standard library's, and numpy's arrays and numbers.
+"""Pickling that runs no user's code: built-in types, a few of the standard library's, and numpy's arrays and numbers.
 
 For the coordinator's thread, where no code of the user's may run. A type is known by its identity: a class has a
 metaclass, and that may have a hash of its own.
@@ -132,7 +132,7 @@ def _is_known(obj: Any) -> bool:
     kind = type(obj)
     check = _known.get(id(kind))
     if check is not None:
-        # Somebody may have registered another way to pickle that type.
+        # A program may have registered another way to pickle that type.
         registered = _registered(kind)
         return (registered is None or registered is _reduce_complex) and check(obj)
     return id(obj) in _named
@@ -164,7 +164,7 @@ def _harmlessly(obj: Any, buffers: Buffers) -> Pickled:
 
 
 def dump_harmless(obj: Any, store: SegmentStore | None = None) -> Packed | None:
-    """Pickle an object where that runs nobody's code; None where it would. It always comes back."""
+    """Pickle an object if that runs no user's code; None if it would. It always returns."""
     try:
         return dump_with(_harmlessly, obj, store)
     except Exception:
@@ -185,7 +185,7 @@ _LEAVES = {id(kind) for kind in (type(None), bool, int, float, str, bytes)}
 
 
 def are_harmless(values: Iterable[Any]) -> bool:
-    """True where it is plain at a glance that to free these runs nobody's code: numbers, text, arrays. 0.2 us each."""
+    """True if it is plain at a glance that freeing these runs no user's code: numbers, text, arrays. 0.2 us each."""
     return all(id(type(value)) in _LEAVES or _is_leaf(value) for value in values)
 
 

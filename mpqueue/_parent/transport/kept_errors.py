@@ -1,7 +1,7 @@
 """Errors that were raised here and that users keep: with all that can be said of them, without what is ours.
 
 A traceback holds the frames of everything that was being done then, and so the lane, the segments and the whole queue,
-for as long as somebody keeps the error.
+for as long as the error is referenced.
 """
 
 from __future__ import annotations

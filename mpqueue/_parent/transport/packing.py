@@ -1,7 +1,7 @@
 """A chunk's items, pickled; and which of them can't be.
 
 Items of which no code runs are pickled on the coordinator's thread, see `harmless`. All others are pickled on a thread
-of their job's own, where a slow or endless one is in nobody else's way.
+of their job's own, where a slow or endless one delays no other job.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class PackedItems(NamedTuple):
 
 
 def pack_at_once(chunk: Chunk, items: list[Any], store: SegmentStore | None) -> Packed | list[Packed] | None:
-    """The items pickled, where that runs nobody's code; else None. On the coordinator's thread."""
+    """The items pickled, if that runs no user's code; else None. On the coordinator's thread."""
     if not chunk.careful:
         return dump_harmless(items, store)
     packed: list[Packed] = []

@@ -60,7 +60,7 @@ SETUP_END_FAILED = "job %r: the end of its setup failed on worker %d:\n%s"
 
 
 def means_of(grant: Grant, device: str | None) -> Means:
-    """What the worker is told of it. The devices are numbered as this process sees them."""
+    """The part of it that is sent to the worker. The devices are numbered as this process sees them."""
     variables = {}
     if device is not None and device in grant.units:
         seen = os.environ.get(DEVICES_VARIABLE, "").split(",")
@@ -116,7 +116,7 @@ class Traffic:
         return ChunkPacking(command.lane, command.generation, chunk.number)
 
     def _packed(self, chunk: Chunk, packed: PackedItems) -> None:
-        """The job's own thread has pickled a chunk's items; it may be that nobody wants them any more."""
+        """The job's own thread has pickled a chunk's items; they may no longer be wanted."""
         job = chunk.job
         self._forget_unwanted()
         if chunk not in job.packing:
@@ -171,7 +171,7 @@ class Traffic:
         return sent
 
     def forget_job(self, lane: Lane, command: ForgetJob) -> JobForgotten | None:
-        """Have a worker drop a job; or the message that it is done: of a light handler it hears with the next chunk."""
+        """Have a worker drop a job; or the message that it is done: a light handler is dropped with the next chunk."""
         if command.job.handler.light or not self._books.engine.is_sticky:
             self._exchange.forget_later(lane, command.job.number)
             return JobForgotten(command.lane, command.generation, command.job.number)
@@ -307,5 +307,5 @@ class Traffic:
         self._exchange.lane_gone(lane.number, lane.generation)
 
     def close(self) -> None:
-        """The workers are gone: keep nothing for reuse, whoever still holds the queue."""
+        """The workers are gone: keep nothing for reuse, even if the queue is still referenced."""
         self._exchange.close()

@@ -41,7 +41,7 @@ class Aside(Protocol[R_co]):
 
     @abstractmethod
     def cut_short(self) -> R_co | None:
-        """Do without what is not done by now. On the coordinator's thread; runs nobody's code."""
+        """Do without what is not done by now. On the coordinator's thread; runs no user's code."""
 
 
 @dataclass(eq=False, slots=True)

@@ -52,7 +52,7 @@ class Outlet(Protocol):
 
 
 class Delivery:
-    """The way of one job's results. Made with the job; `begin` is called by whoever starts it."""
+    """The way of one job's results. Made with the job; `begin` is called by the code that starts it."""
 
     def __init__(self, table: ItemTable, outlet: Outlet) -> None:
         self.outlet = outlet
@@ -142,7 +142,7 @@ class Deliveries:
         delivery.errands.put(partial(self._close, job, delivery, is_whole))
 
     def drop(self, job: JobBook) -> None:
-        """A mistake of ours has ended the job, and nobody waits for its sink."""
+        """A mistake of ours has ended the job, and no caller waits for its sink."""
         if job.number in self._under_way:
             _, delivery = self._under_way[job.number]
             self._ends[job.number] = lambda: None

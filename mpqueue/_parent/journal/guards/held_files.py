@@ -1,8 +1,8 @@
-"""The files of a journal that is open: that they are still those which were opened, and that nobody else ends its log.
+"""The files of an open journal: that they are still those which were opened, and that no other program ends its log.
 
 SQLite's own locks are record locks: all that a process has on a file are gone once it closes any descriptor of it, as a
-copy of the journal made inside the program does. Another program would then take the log to be nobody's, move it home
-and remove it. So the same bytes are held a second time, in a way that no copy ends.
+copy of the journal made inside the program does. Another program would then treat the log as left behind, move its
+content into the file and remove it. So the same bytes are held a second time, in a way that no copy ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 from mpqueue._os.file_lock import hold_bytes, let_go_bytes
 
 #: The bytes that SQLite locks (https://www.sqlite.org/walformat.html): of the database for as long as it is open, so
-#: that nobody ends the log; of the shared memory, so that nobody takes it to be a dead process's.
+#: that no program ends the log; of the shared memory, so that none takes it to be a dead process's.
 LOCKED = {"": (0x40000002, 510), "-wal": None, "-shm": (128, 1)}
 
 _open_fds: set[int] = set()
@@ -53,7 +53,7 @@ class HeldFiles:
 
     @property
     def only_log_is_gone(self) -> bool:
-        """True where the log was removed, while the file is in place, and nobody else can have written it."""
+        """True where the log was removed, while the file is in place, and no other program can have written it."""
         log = [suffix for suffix in self._fds if suffix]
         changed = [suffix for suffix in log if not self._is_in_place(suffix)]
         others = any(os.path.exists(f"{self._path}{suffix}") for suffix in changed)
@@ -66,7 +66,7 @@ class HeldFiles:
             return False
 
     def let_go(self) -> None:
-        """From now on SQLite may end the log, where nobody else reads it."""
+        """From now on SQLite may end the log, if no other program reads it."""
         for suffix, fd in self._fds.items():
             held = LOCKED[suffix]
             if held is not None:

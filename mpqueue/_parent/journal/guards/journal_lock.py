@@ -1,7 +1,7 @@
 """That one queue at a time writes a journal: a lock on a file beside it, which ends with its process in any case.
 
 The file says which process holds it, and how much of what that process committed is on disk. It goes when the journal
-is closed. So one that is still there tells what must be in the journal: if it is not, somebody removed, damaged or
+is closed. So one that is still there says what must be in the journal: if it is not, something has removed, damaged or
 exchanged a file of it. It is never synced: after a power cut it may say less than there is.
 
 A forked child closes its descriptor, and nothing has to be cleared up after a crash.
@@ -100,7 +100,7 @@ class JournalLock:
 
     @property
     def is_in_place(self) -> bool:
-        """False where somebody removed or exchanged the lock file."""
+        """False if the lock file was removed or exchanged."""
         return _is_at(self._fd, self._path)
 
     def release(self, *, keep: bool = False) -> None:

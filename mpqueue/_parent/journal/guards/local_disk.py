@@ -2,8 +2,8 @@
 
 SQLite's write-ahead log is kept by memory that its readers and its writer share, by locks, and by the order in which
 what is written reaches the disk. A file system that other machines write too has none of the three for sure, and what
-goes wrong there is found out when the journal is needed. So such ones are refused, by their names. Those that nobody
-has heard of are let through: most are local.
+goes wrong there is found out when the journal is needed. So such ones are refused, by their names. Unknown
+ones are let through: most are local.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """That a journal is its user's own. To read one is to unpickle it, so what others may have written is never read.
 
 Checked each time before anything is opened: the file, and what stands beside it (log, lock, folder of big values).
-Their owner must be this user or root, and nobody else may write them. Who may write in the *folder* is not asked:
+Their owner must be this user or root, and no other user may write them. The rights of the *folder* are not checked:
 what others put there belongs to them, and is refused for that.
 """
 

@@ -1,6 +1,6 @@
 """Items that were gone when their journal was pruned: nothing of them is known any more, and their slots stay empty.
 
-What becomes of such an item if it comes back is what becomes of any new one: it gets a slot of its own.
+If such an item comes back, it is treated as any new one: it gets a slot of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mpqueue.errors import JournalError
 
 #: The identity of a slot that has no item: no digest is that.
 NOBODY = bytes(SIZE)
-#: What stands for the identity of an item in a damaged row; it is nobody's either.
+#: What stands for the identity of an item in a damaged row; it is no item's either.
 _DAMAGED = b"\1" * SIZE
 
 Run = Callable[..., Any]
@@ -80,7 +80,7 @@ def _forget_payloads(run: Run, job: int, number: int, present: bytearray, path: 
     try:
         named, kept = unseal(body, place, f"{path}: the items of a job")
     except JournalError:
-        return  # it says nothing to anybody
+        return  # it says nothing
     slots = named_slots(named, len(present))
     gone = [at for at, slot in enumerate(slots) if not _is_present(present, slot)]
     if not gone:

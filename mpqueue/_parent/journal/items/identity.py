@@ -71,7 +71,7 @@ def encode(value: Any) -> bytes:
 
 
 def encode_plain(value: Any) -> bytes | None:
-    """The canonical form where that runs no code of anybody's classes, else None."""
+    """The canonical form if that runs no code of users' classes, else None."""
     try:
         return _Writer(plain_only=True).write(value)
     except (NoIdentityError, RecursionError):

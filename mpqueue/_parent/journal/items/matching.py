@@ -56,7 +56,7 @@ class Block(NamedTuple):
 
 @dataclass(slots=True)
 class Match:
-    """What became of a job's items. Indices are those of today's list, in order; ``gone`` are slots.
+    """How a job's items ended. Indices are those of today's list, in order; ``gone`` are slots.
 
     ``back`` are those that were gone.
     """

@@ -35,12 +35,12 @@ SMALL, MOST_BYTES, MOST_ITEMS = 64 << 10, 1 << 20, 4096
 _KEYS = {"at", "status", "results", "parts", "errors", "history", "failures", "payloads", "output", "fresh", *NUMBERS}
 ADD = "INSERT INTO chunks (number, job, body, slots) VALUES (?, ?, ?, ?)"
 
-#: What is told of single items, by their places in the row.
+#: What a row says of single items, by their places in it.
 _BY_PLACE = ("history", "failures", "payloads", "output")
 
 
 class Compacted(NamedTuple):
-    """What became of it: how many rows fewer, gone items that were forgotten, files that may go."""
+    """The outcome: how many rows fewer, gone items that were forgotten, files that may go."""
 
     rows: int = 0
     items: int = 0

@@ -1,4 +1,4 @@
-"""What a journal has of a stream and nobody needs: rows that count no more, and files that no row names.
+"""What a journal has of a stream and is not needed: rows that count no more, and files that no row names.
 
 A row counts no more once all of the stream is to run again, because of another ``version=`` say, and its item has not
 come since. A row that is replaced leaves the files of its big results behind.

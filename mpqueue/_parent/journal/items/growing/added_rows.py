@@ -1,7 +1,7 @@
 """The rows of an open job's items: one for each lot that came together, which nothing writes anew.
 
 A row has the items, and what they are known by: their ids, or, of those that the user has added without ids, their
-identities. It also says whose handler has added each. What became of the items is in ``chunks``, as for any job.
+identities. It also says whose handler has added each. How the items ended is in ``chunks``, as for any job.
 """
 
 from __future__ import annotations

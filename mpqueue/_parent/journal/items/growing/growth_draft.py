@@ -112,7 +112,7 @@ class _LotDraft:
         return len(self._each)
 
     def keep_plain(self) -> bool:
-        """Pickle them where that runs nobody's code, and they are small; False where it does not."""
+        """Pickle them if that runs no user's code, and they are small; False if it does not."""
         if self._lot.given is None and self._together is None:
             kept = kept_together(self._payloads)
             self._together = None if kept is None else (kept.by_reference,)

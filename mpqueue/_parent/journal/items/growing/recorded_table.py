@@ -119,7 +119,7 @@ class RecordedGrowingTable(GrowingTable):
 
     @property
     def has_grown(self) -> bool:
-        """True where there are items that nobody has taken to write them."""
+        """True if there are items that have not been taken to be written."""
         return bool(self._unwritten)
 
     def take_growth(self) -> list[Lot]:

@@ -1,4 +1,4 @@
-"""`Regrown`: the items of an open job as a journal has them, to be run from there on, whoever adds what again.
+"""`Regrown`: the items of an open job as a journal has them, to be run from there on, whatever is added again.
 
 What has not ended runs, also what handlers had added. So each item has to be there, or to be added again:
 

@@ -1,7 +1,7 @@
 """`Recall`: which items of a stream a journal knows, looked up as they come, in constant memory.
 
-Equal items are told apart by their order: the third "a" of an input is the third that is recorded. How often each has
-come in this run is counted in memory, and, of those that came longer ago, in a private database of SQLite's, in a
+Equal items are distinguished by their order: the third "a" of an input is the third that is recorded. How often each
+has come in this run is counted in memory, and, of those that came longer ago, in a private database of SQLite's, in a
 temporary file without a name, which goes with the connection.
 """
 
@@ -66,7 +66,7 @@ class Recall:
         self._read_whole = read_file
         self._job = job
         self._generation = generation
-        self._tell = tell  #: hears once, for people, that something can't be read
+        self._tell = tell  #: gets a text once, for people, that something can't be read
         self._owner = os.getpid()
         self._left = left  #: rows that the stream has, and no item has come for: with none left, there is none to find
         self._counts: dict[bytes, int] = {}  #: how often each came, of those that came last

@@ -1,7 +1,7 @@
 """The rows of a stream: one for each item that has ended, found by what the item is.
 
 So a damaged row costs its item only, and one item's result is read without those of others. A result of plain data
-stands in the row itself; all else, and how an item failed, is told as `RowDraft` tells it.
+stands in the row itself; all else, and how an item failed, is written as `RowDraft` writes it.
 """
 
 from __future__ import annotations

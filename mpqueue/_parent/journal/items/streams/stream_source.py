@@ -1,4 +1,4 @@
-"""The results of a recorded stream, for whoever looks at one: read one by one from the rows."""
+"""The results of a recorded stream, read one by one from the rows when one is accessed."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Named(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What a row says: how its item ended, in which state it was, in which generation, and what became of it."""
+    """What a row says: how its item ended, in which state it was, in which generation, and its outcome."""
 
     status: int
     state: bytes
