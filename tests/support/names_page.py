@@ -1,0 +1,88 @@
+"""The page of all public names, which `make docs` writes into the site: a hook of MkDocs.
+
+It is made of `docs/reference/public-api.txt`, which a test holds against the code, and of the docstrings.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = "reference/names.md"
+
+_TOP = """\
+---
+search:
+  exclude: true
+---
+# All public names
+
+This page is made from the code: each public name with its signature and its docstring, as `help()` shows it. The
+[API page](api.md) says the same shorter. [What is public](stability.md) says what may change in which version.
+"""
+_NAME = re.compile(r"(?:class |async )?(\w+)")
+_EQUALS = re.compile(r"\w+ = ")
+_CODE = re.compile(r"(``.+?``|`.+?`)", re.DOTALL)
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the page; MkDocs calls this."""
+    from mkdocs.structure.files import File  # which only those have who build the site
+
+    files.append(File.generated(config, PAGE, content=page()))
+    return files
+
+
+def page(modules: Collection[str] = ()) -> str:
+    """The page, in Markdown: of all modules, or of these."""
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    listing = importlib.import_module("tests.support.public_names").listing()
+    parts = [_TOP]
+    for module in modules or listing:
+        lines = listing[module]
+        parts += [f"## {module}\n", *_module(importlib.import_module(module), lines)]
+    return "\n".join(parts)
+
+
+def _module(module: Any, lines: list[str]) -> Iterator[str]:
+    value: Any = None
+    for line in lines:
+        name = _name(line.strip())
+        if not line.startswith(" "):
+            value = getattr(module, name)
+            yield from _entry(f"### {name}\n", line, value)
+        elif name == getattr(value, "__name__", ""):  # how it is made: what the class says is said
+            yield f"```python\n{line.strip()}\n```\n"
+        else:
+            yield from _entry(f"#### {value.__name__}.{name}\n", line.strip(), getattr(value, name, None))
+
+
+def _entry(heading: str, line: str, value: Any) -> Iterator[str]:
+    """One name. What has no text of its own is a line: fields, members of enums, names that are listed elsewhere."""
+    text = inspect.getdoc(value) if callable(value) or isinstance(value, property) else None
+    if _EQUALS.match(line) or (heading.startswith("####") and not text):
+        yield f"- `{line}`\n"
+        return
+    yield heading
+    yield f"```python\n{line}\n```\n"
+    if text:
+        yield f"{_as_markdown(text)}\n"
+
+
+def _as_markdown(text: str) -> str:
+    """A docstring, which is nearly Markdown: what is no code is text as it stands."""
+    parts = _CODE.split(text)
+    return "".join(one if at % 2 else one.replace("&", "&amp;").replace("<", "&lt;") for at, one in enumerate(parts))
+
+
+def _name(line: str) -> str:
+    found = _NAME.match(line)
+    assert found, line
+    return found[1]
