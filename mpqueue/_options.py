@@ -18,7 +18,7 @@ from mpqueue._os import system
 from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy, check_number
 
-#: Tries after the first where nobody says otherwise.
+#: Tries after the first, by default.
 DEFAULT_MAX_RETRIES = 3
 #: The highest port that there is.
 MOST_PORT = 65535
@@ -29,7 +29,7 @@ LONGEST_SIZE = 40
 PHYSICAL = "physical"
 #: A number of workers, one for each core, or (None) for each CPU.
 Concurrency = int | Literal["physical"] | None
-#: More than any machine bears; each has its place in the books before it is started, so that a slip of the hand (a
+#: More than any machine can run; each has its place in the books before it is started, so that a slip of the hand (a
 #: number of items, say) would take all memory instead.
 MOST_WORKERS = 10_000
 
@@ -54,11 +54,11 @@ class QueueOptions:
         default_factory=dict
     )  #: what items may use, beside workers: by name; memory in bytes
     gpu_env: bool = False  #: a worker sees only the GPUs that its items hold
-    may_grow: bool = False  #: nobody said how many workers: all that there is room for, also later
+    may_grow: bool = False  #: no number of workers was given: all that there is room for, also later
 
 
 def draw_seed() -> int:
-    """A seed that nobody has had before."""
+    """A seed that has not been used before."""
     return int.from_bytes(os.urandom(16))
 
 
@@ -90,7 +90,7 @@ class JobOptions:
 
 
 def check_platform(platform: str = system.NAME) -> None:
-    """Raise NotImplementedError on Windows, which nobody has tested yet."""
+    """Raise NotImplementedError on Windows, which is not tested yet."""
     if platform in ("win32", "cygwin"):
         raise NotImplementedError(f"mpqueue runs on Linux and macOS; this is {platform!r}. On Windows use WSL.")
 

@@ -212,7 +212,7 @@ class InternalError(MPQueueError):
 
 
 class RemoteError(MPQueueError):
-    """Stands in for a handler's exception that can't travel as itself, and for a `BaseException`.
+    """Stands in for a handler's exception that can't be sent as itself, and for a `BaseException`.
 
     ``type_name`` is the qualified name of the original type, ``message`` its text, ``traceback`` the worker's
     traceback as text. ``bases`` are the qualified names of all its base classes, nearest first: retry filters look

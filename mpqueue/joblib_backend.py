@@ -4,7 +4,7 @@
         scores = cross_val_score(model, X, y)
 
 Each `joblib.Parallel` call has a stream of its own on a warm queue, which calls with the same number of workers share
-and which goes away when it is idle. What travels is joblib's batch of calls. A batch whose worker dies is tried
+and which goes away when it is idle. Joblib's batches of calls are sent. A batch whose worker dies is tried
 again. A batch that raises is not, unless ``max_retries=`` or ``retry=`` asks for it: joblib's users expect the first
 exception at once. Large arrays go through shared memory by themselves, so joblib's memory mapping is not used.
 """
@@ -199,7 +199,7 @@ class _Pools:
     def find(
         self, workers: int, threads: int | None, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
     ) -> SharedPool:
-        """The pool of so many workers with so many inner threads; others that nobody uses are ended."""
+        """The pool of so many workers with so many inner threads; others that are not used are ended."""
         key = (workers, threads, id(initializer), *map(id, initargs))  # held by the pool, so they stay theirs
         call = None if initializer is None else functools.partial(initializer, *initargs)
         with self._lock:

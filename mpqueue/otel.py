@@ -82,7 +82,7 @@ class _Totals:
 
 @dataclass(slots=True)
 class _Watcher:
-    """Hears of jobs on the listener thread, is asked for totals on the metrics reader's."""
+    """Gets jobs on the listener thread, is asked for totals on the metrics reader's."""
 
     queue: weakref.ref[JobQueue]
     tracer: trace.Tracer

@@ -1,6 +1,6 @@
 """`apply` for pandas: `DataFrame.apply` and `Series.apply` on all cores. Needs pandas: the extra ``pandas``.
 
-Rows travel as slices, and pandas itself calls the function on them in the workers. What it returned comes home as it
+Rows are sent as slices, and pandas itself calls the function on them in the workers. What it returned is sent as it
 is, and pandas makes the result of all of it, as if the function had been called here: index, columns and dtypes can't
 depend on how the rows were sliced.
 """
@@ -28,7 +28,7 @@ __all__ = [
     "apply",
 ]
 
-#: Slices for each worker: few enough to travel cheaply, so many that no worker waits long for the last one.
+#: Slices for each worker: few enough to be sent cheaply, so many that no worker waits long for the last one.
 _SLICES = 16
 
 
@@ -50,11 +50,12 @@ def apply(
     ``function`` gets what pandas gives it: a row (``axis=1``) or a column of a frame as a Series, one value of a
     series; and ``args`` and ``keywords`` after it. A frame's default is ``axis=0``, as in pandas: each column.
 
-    About 16 slices for each worker travel, pickled, and are the items that ``progress`` counts and that ``max_retries``
-    (3), ``retry`` and ``concurrency`` are about, as in `mpqueue.map`. So a worker that dies costs its slice one try,
-    and the function may see rows twice. What it raises in the end is raised here, with a note that names the row.
+    About 16 slices for each worker are sent, pickled; they are the items that ``progress`` counts and that
+    ``max_retries`` (3), ``retry`` and ``concurrency`` are about, as in `mpqueue.map`. So a worker that dies costs its
+    slice one try, and the function may see rows twice. What it raises in the end is raised here, with a note that names
+    the row.
 
-    It pays where a call takes longer than some 20 us: pandas makes each row here once more, without its values.
+    It is worth it if a call takes longer than about 20 us: pandas makes each row here once more, without its values.
 
     Raises TypeError for what is no frame or series, and for the name of a function: pandas has fast ways for those.
     """
@@ -96,7 +97,7 @@ def _run(
 
 @dataclass(slots=True)
 class _Slice:
-    """Rows or columns that travel together."""
+    """Rows or columns that are sent together."""
 
     data: Any
     labels: Any  #: an Index of them

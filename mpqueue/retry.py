@@ -107,7 +107,7 @@ class RetryPolicy:
         return delay
 
     def decide(self, attempt: int, error: BaseException, rng: random.Random) -> RetryAfter | Fail:
-        """What becomes of an item whose try number ``attempt`` (from 1) failed with ``error``."""
+        """What happens to an item whose try number ``attempt`` (from 1) failed with ``error``."""
         if _matches(error, (GiveUp,)):
             return Fail("the handler gave up")
         if isinstance(error, PicklingError):

@@ -382,7 +382,7 @@ def end_running(queue: JobQueue, job_id: str) -> None:
         queue.close(kill=True)
 
 
-# -- what people are told ----------------------------------------------------------------------------------------------
+# -- messages for people ----------------------------------------------------------------------------------------------
 
 
 def progress_of(wanted: bool | None) -> ShowProgress:
@@ -407,7 +407,7 @@ class _Lines:
 
 
 def say_end(job: Job) -> None:
-    """What became of it."""
+    """How it ended."""
     failures = job.failures
     for failure in failures[:NAMED]:
         say(coloured("failed:", "red"), f" {describe_failure(failure.item)}")
@@ -455,7 +455,7 @@ def _say_kept(sink: StdoutRows | FileSink) -> None:
 
 
 def _say_interrupted(job: Job, sink: StdoutRows | FileSink, *, recorded: bool) -> None:
-    """What became of it, and how to go on."""
+    """How it stands, and how to go on."""
     say("\n", coloured("interrupted:", "yellow"), f" {job.completed + job.failed} of {job.total} items had ended")
     _say_kept(sink)
     say(f"{'to go on' if recorded else 'to run it again'}: {again()}")

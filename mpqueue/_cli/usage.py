@@ -37,7 +37,7 @@ class Coloured(str):
 
 
 def coloured(text: str, colour: str, stream: TextIO | None = None) -> str:
-    """The text in a colour, where the stream (stderr) is a terminal and nobody has asked for none (``NO_COLOR``)."""
+    """The text in a colour, if the stream (stderr) is a terminal and ``NO_COLOR`` is not set."""
     stream = sys.stderr if stream is None else stream
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return text

@@ -1,8 +1,8 @@
-"""Who may see the page: those who have its token, in a browser that asks for this page and not for another's sake.
+"""Which requests may see the page: those with its token, from a browser that asks for this page itself.
 
 Before anything else is looked at, each request must
 
-- name a host that is ours: a stranger's name that leads here is somebody's web page that wants to pass for this one
+- name a host that is ours: a stranger's name that leads here is another web page that wants to pass for this one
   (DNS rebinding);
 - carry the token: in the address, once, for which it gets a cookie and is sent on to the address without it; in the
   cookie; or in an ``Authorization: Bearer`` header, for programs;
@@ -28,7 +28,8 @@ COOKIE = "mpqueue"
 REFUSED = 403
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
-#: What each answer carries: nothing is loaded from elsewhere, kept by anybody, shown in a frame, or told to others.
+#: What each answer carries: nothing is loaded from elsewhere, kept in a cache, shown in a frame, or passed on to
+#: others.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -46,7 +47,7 @@ _REFUSAL = "This page needs its whole address, with the token in it: the program
 
 
 class Guard:
-    """An ASGI application around another, which it lets nobody reach who may not."""
+    """An ASGI application around another, which only allowed requests reach."""
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
         self._app = app

@@ -90,7 +90,7 @@ class Routes:
             self._feed.leave(viewer)
 
     async def jobs(self, _: Request) -> Response:
-        """All jobs without their items: for a page that nobody looks at just now, and for programs."""
+        """All jobs without their items: for a page in a hidden tab, and for programs."""
         return _as_json(self._feed.states())
 
     async def item(self, request: Request) -> Response:

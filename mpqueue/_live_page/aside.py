@@ -25,7 +25,7 @@ class BusyError(Exception):
 async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call it on a new thread, and wait for its value.
 
-    Unlike asyncio's own threads it is waited for by nobody else: a user's ``repr`` that hangs neither keeps the page
+    Unlike asyncio's own threads nothing else waits for it: a user's ``repr`` that hangs neither keeps the page
     from closing nor the program from ending. Raises `BusyError` where too many run already.
     """
     if not _free.acquire(blocking=False):

@@ -1,6 +1,6 @@
 """Which items of a job look different from when they were shown last.
 
-Found by comparing the column of statuses with a copy of it, so that nobody has to say when an item changes: that costs
+Found by comparing the column of statuses with a copy of it, so that a change of an item needs no notice: that costs
 the job nothing, and a look 10 us where nothing changed in 100,000 items.
 """
 

@@ -1,4 +1,4 @@
-"""What viewers are told, and when: one look at the queue for all of them, at most ten times a second.
+"""What viewers get, and when: one look at the queue for all of them, at most ten times a second.
 
 Server-sent events. First comes ``hello``, then what is known so far, then what changes:
 
@@ -30,11 +30,11 @@ from mpqueue.events import milliseconds
 INTERVAL, UNSEEN_INTERVAL = 0.1, 0.5
 #: Seconds of each look in which items are encoded, and how many of them between two chances for other threads.
 BUDGET, BATCH = 0.015, 200
-#: Seconds that the end of the queue waits until all is told.
+#: Seconds that the end of the queue waits until all is sent.
 LAST_WORDS = 0.5
-#: Seconds after which viewers hear something even where nothing happens.
+#: Seconds after which viewers get something even if nothing happens.
 HEARTBEAT = 2.0
-#: Bytes that wait for a viewer who does not read; then it is told everything anew, once it reads again.
+#: Bytes that wait for a viewer who does not read; then it gets everything anew, once it reads again.
 MOST_WAITING = 8 << 20
 
 
@@ -132,7 +132,7 @@ class PageFeed:
     # -- looking ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Look again and again, until `stop`, or until nobody holds the queue any more."""
+        """Look again and again, until `stop`, or until the queue is no longer referenced."""
         while not self._stop.is_set() and await self._look(BUDGET):
             pause = INTERVAL if self._viewers else UNSEEN_INTERVAL
             await _wait(self._stop, pause)

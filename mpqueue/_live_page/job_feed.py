@@ -1,4 +1,4 @@
-"""What is told of one job: its state, and its items as JSON, each encoded when it has changed."""
+"""What is sent of one job: its state, and its items as JSON, each encoded when it has changed."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class JobFeed:
         self._fractions = 0.0
         self._told: dict[str, Any] | None = None
         self._told_last = False  #: `_told` is of a job that was settled
-        self._settled: int | None = None  #: the epoch whose end has been told, to the last item
+        self._settled: int | None = None  #: the epoch whose end has been sent, to the last item
 
     def look(self, now: float, lanes: Iterable[LaneNow]) -> None:
         """Take in what its lanes are at."""
         book, running = self.book, [lane for lane in lanes if len(lane.items) <= FEW] if self.book.active else []
-        # Where so many run at a time that they are over in no time, nobody can see each of them run.
+        # Where so many run at a time that they are over in no time, each of them can't be seen running.
         self._processing = [index for lane in running for index in lane.items]
         self._fractions = sum(lane.fraction for lane in running)
         self._pace.look(now, book.completed + book.failed, self._fractions, running=book.status == "running")
@@ -59,7 +59,7 @@ class JobFeed:
         return [index for index, _ in changed]
 
     def forget_items(self) -> None:
-        """Nobody looks: free what was encoded."""
+        """There are no viewers: free what was encoded."""
         self._settled = None
         self._changes.forget()
         self._lines = [None] * len(self.book.table)

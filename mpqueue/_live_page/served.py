@@ -20,7 +20,7 @@ class Served(Protocol):
         ...
 
     def books(self) -> Sequence[JobBook] | None:
-        """The jobs, in the order they were created; None where nobody holds the queue any more."""
+        """The jobs, in the order they were created; None if the queue is no longer referenced."""
         ...
 
     def lanes(self) -> Sequence[LaneNow]:

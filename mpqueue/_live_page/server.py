@@ -112,7 +112,7 @@ class Page:
         try:
             await feed.run()
         finally:
-            with self._lock:  # nobody tells the loop anything from now on
+            with self._lock:  # nothing is sent to the loop from now on
                 self._closed = True
             server.should_exit = True
             await serving
@@ -135,7 +135,7 @@ def _listen(host: str, port: int) -> socket.socket:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if hasattr(socket, "TCP_DEFER_ACCEPT"):
                 # Linux keeps a connection to itself until something was sent. So a request is there as soon as its
-                # connection is, and those who send nothing take no place at all.
+                # connection is, and connections that send nothing take no place at all.
                 listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_SECONDS)
             listening.bind(address)
             listening.listen()

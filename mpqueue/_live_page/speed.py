@@ -34,7 +34,7 @@ class Pace:
 
     @property
     def rate(self) -> float | None:
-        """Items a second; None where nobody can tell yet."""
+        """Items a second; None if not known yet."""
         if len(self._samples) < 2:
             return None
         (start, before), (end, done) = self._samples[0], self._samples[-1]

@@ -64,7 +64,7 @@ class Timeline:
                 if last is not None:
                     seen.start = max(seen.start, last.end)
                     if seen.kind == last.kind and seen.start - last.end < NEXT_LOOK and seen.item is not None:
-                        last.end = seen.start  # nobody saw it end, and the next one began here
+                        last.end = seen.start  # its end was not seen, and the next one began here
                         current.append((lane.number, last))
                 stretches.append(seen)
                 current.append((lane.number, seen))

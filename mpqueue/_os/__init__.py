@@ -9,7 +9,7 @@ module                    what it offers
 ========================  ==========================================================================================
 system                    which system this is, which form is used; the C library
 monotonic                 the clock of both sides
-alarm                     a timer that is set anew without anybody waking up
+alarm                     a timer that is set anew without waking a thread
 descriptors               what is open under a number, how many there may be, opening anew, pairs of sockets
 standard_streams          numbers 0, 1 and 2 of a program that has closed them
 file_system               on what kind of file system a file is

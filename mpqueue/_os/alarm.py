@@ -1,8 +1,9 @@
 """An alarm that one thread sets again and again, and that wakes another one only where it was not set anew in time.
 
 A thread that looked at each chunk would need the interpreter each time, and so stop the one that runs the handlers
-twice: 0.25 ms a chunk where all CPUs are busy, 0.7 % of its time. The system's own timers are set anew without anybody
-waking up, in 2 us; where there are none (elsewhere than on Linux, or no descriptor is left) a sleeper looks every time.
+twice: 0.25 ms a chunk where all CPUs are busy, 0.7% of its time. The system's own timers are set anew without
+waking a thread, in 2 us; where there are none (elsewhere than on Linux, or no descriptor is left) a sleeper looks every
+time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Protocol
 from mpqueue._os import monotonic as clock
 from mpqueue._os.system import c_library, checked, choose
 
-#: Seconds after which a thread that waits for a timer returns in any case: somebody may have closed its descriptors.
+#: Seconds after which a thread that waits for a timer returns in any case: its descriptors may have been closed.
 LONGEST_WAIT = 60.0
 
 
@@ -32,7 +33,7 @@ class Alarm(Protocol):
         """Return when it has gone off since the last return; also, now and then, when it has not."""
 
     def close(self) -> None:
-        """Free what it has. To be called when nobody waits."""
+        """Free what it has. To be called when no thread waits."""
 
 
 class TimerAlarm:

@@ -100,7 +100,7 @@ def _as_number(limit: int) -> float:
 def descriptors_left() -> float:
     """How many more this process may open; `math.inf` where that is not told. 5 us with few open ones, 1 ms with 1,000.
 
-    Without /dev/fd nobody can tell.
+    Without /dev/fd it is unknown.
     """
     most = descriptor_limits().now
     try:

@@ -33,7 +33,8 @@ def is_locked(fd: int) -> bool:
 def hold_bytes(fd: int, first: int, count: int) -> bool:
     """Keep writers' record locks off these bytes of a file, until `let_go_bytes` or the descriptor's end.
 
-    Survives what `lock_file` survives. False where the system has no such locks, or somebody has a writer's lock there.
+    Survives what `lock_file` survives. False where the system has no such locks, or a program has a writer's lock
+    there.
     """
     return _hold(fd, first, count)
 

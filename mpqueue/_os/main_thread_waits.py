@@ -1,7 +1,7 @@
 """Long waits of the main thread, which signals must be able to end.
 
 Python calls a signal's handler between two bytecodes of the main thread. A signal that comes after the last look at
-whether there is one, but before the thread sleeps, wakes nobody, so its handler is called when the wait is over: a
+whether there is one, but before the thread sleeps, does not wake it, so its handler is called when the wait is over: a
 Ctrl-C or SIGTERM that seems to have no effect. So does one that the system gives to another thread. Beside busy threads
 that was 1 signal in 300 in CPython 3.11, where each came within 40 us of the wait's begin. In such a wait the main
 thread therefore looks up at intervals.

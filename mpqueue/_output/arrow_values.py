@@ -1,6 +1,6 @@
 """Values as pyarrow's arrays, and whether they are in there as they were. Only used where pyarrow is installed.
 
-pyarrow converts many values loosely where it is told a type: 0.5 is 0 as a whole number, a moment is a day, and keys
+pyarrow converts many values loosely if it is given a type: 0.5 is 0 as a whole number, a moment is a day, and keys
 that a struct lacks are dropped. So what an array gives back is compared with what was put into it.
 """
 

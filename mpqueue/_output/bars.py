@@ -44,7 +44,7 @@ class Bar(Protocol):
 
 
 def can_draw() -> bool:
-    """True where somebody would see a bar: stderr is a terminal, or this is a notebook."""
+    """True if a bar would be seen: stderr is a terminal, or this is a notebook."""
     return _is_terminal(sys.stderr) or _in_notebook()
 
 

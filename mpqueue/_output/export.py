@@ -99,7 +99,7 @@ def _chosen(items: Items, columns: Sequence[str] | None, default: Sequence[str] 
         return (*default, *OUTPUT) if captured else tuple(default)
     columns = _names(columns)
     if not any(_has_result(item) and item.result is not None for item in items):
-        return columns  # whether results have them, nobody can tell
+        return columns  # whether results have them is unknown
     for name in columns:
         if name not in _OF_ITEMS and all(_value(item, name) is _ABSENT for item in items):
             results = (item.result for item in items if _has_result(item))
@@ -317,7 +317,7 @@ def _ready_of_another(value: Any) -> Any:
 
 
 def _no_number(value: float) -> None:
-    """What nan and inf are in JSON; that inf is lost is told, once in a program."""
+    """What nan and inf are in JSON; that inf is lost is logged, once in a program."""
     if math.isinf(value):
         _tell_lost_inf()
 

@@ -265,7 +265,7 @@ class _Whole:
         """Nothing is held."""
 
     def close(self) -> None:
-        """Somebody else does."""
+        """Other code closes it."""
 
 
 def _without_empty(tables: list[Any], known: Sequence[str]) -> list[Any]:

@@ -1,6 +1,6 @@
 """`PartFile`: a file that is written while a job runs, under its name and ``.part``, and gets its own when it is whole.
 
-What is not whole stays under that other name, so that hours of work are not lost, and nobody takes it for all of it.
+What is not whole stays under that other name, so that hours of work are not lost, and it is not taken for all of it.
 The next job that writes the file puts it aside as ``.part.1`` and so on.
 """
 

@@ -1,4 +1,4 @@
-"""``progress=``: a bar, or a function of the user's, that is told ten times a second how far a job is.
+"""``progress=``: a bar, or a function of the user's, that gets a job's progress ten times a second.
 
 It looks at the job's books, so a job costs the same with it and without it, however many items it has. It runs on the
 queue's listener thread, and is over before the job's run resolves.
@@ -62,7 +62,7 @@ class Progress:
 
     @property
     def eta(self) -> float | None:
-        """Seconds to the end at this rate; None where nobody can tell."""
+        """Seconds to the end at this rate; None if unknown."""
         if self.total is None or self.rate is None:
             return None
         return max(self.total - self.done, 0.0) / self.rate
@@ -225,7 +225,7 @@ class StagesDisplay:
 def display_stages(
     progress: ShowProgress, head: JobBook, thread: ListenerThread, now: Callable[[], float]
 ) -> StagesDisplay | None:
-    """A line for each stage; a callable is told of the head too. None where nobody would see it."""
+    """A line for each stage; a callable gets the head too. None if it would not be seen."""
     check_progress(progress)
     books = head.family if callable(progress) else head.family[1:]
     displays = [make_display(Showing(progress, book.id, _total_of_stage), book, thread, now) for book in books]
@@ -245,7 +245,7 @@ def _show_nothing(_: Progress) -> None:
 
 
 def make_display(showing: Showing, book: JobBook, thread: ListenerThread, now: Callable[[], float]) -> Display | None:
-    """The display that was asked for; None where nobody would see it: no terminal, no notebook."""
+    """The display that was asked for; None if it would not be seen: no terminal, no notebook."""
     progress = showing.progress
     if progress is False or (progress is True and not can_draw()):
         return None

@@ -31,7 +31,7 @@ class LentSegments(SegmentStore):
         return super().lend(buffers)
 
     def sent(self, chunk: int, packed: Packed | Sequence[Passed]) -> None:
-        """These results go home with a report on that chunk."""
+        """These results are sent with a report on that chunk."""
         for one in [packed] if isinstance(packed, Packed) else all_of(packed):
             if one.segment is not None:
                 self._chunk_of[one.segment.serial] = chunk
@@ -52,7 +52,7 @@ class WorkerExchange:
         self._done_with: deque[int] = deque()
 
     def sent(self, chunk: int, packed: Packed | Sequence[Passed]) -> None:
-        """These results go home with a report on that chunk."""
+        """These results are sent with a report on that chunk."""
         if self.store is not None:
             self.store.sent(chunk, packed)
 

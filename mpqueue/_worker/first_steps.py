@@ -10,7 +10,7 @@ Runs once in each worker, before its first call. What it sees to, and why:
 - What it forks can neither hold the pipes home open (the parent would wait for their end) nor write into the ledger.
 - It can be asked where it is (`STACK_SIGNAL`), also while it sleeps or holds the global lock.
 
-Loads small modules of the standard library only: whatever is imported here is paid at every start of a worker.
+Loads small modules of the standard library only: every import here takes time at each start of a worker.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ def check() -> None:
 
 
 def rearm() -> None:
-    """See to it that this worker can be asked where it is, whatever the handler has done to its signals.
+    """Make sure that this worker can be asked where it is, whatever the handler has done to its signals.
 
     To be called before each chunk; costs 0.7 us. Registering alone would not do: faulthandler takes a signal that it
-    has registered before for its own, even after somebody else has taken it.
+    has registered before for its own, even after other code has taken it.
     """
     if _stack_pipe >= 0:
         faulthandler.unregister(STACK_SIGNAL)
@@ -78,7 +78,7 @@ def rearm() -> None:
 def _answer_stack_signal(pipe: int) -> None:
     """From now on, write the stacks of all threads into ``pipe`` when `STACK_SIGNAL` comes."""
     global _stack_pipe
-    # What does not fit into the pipe is lost rather than waited for: nobody may ever read it.
+    # What does not fit into the pipe is lost rather than waited for: it may never be read.
     os.set_blocking(pipe, False)
     faulthandler.register(STACK_SIGNAL, pipe, all_threads=True)
     _stack_pipe = pipe

@@ -57,7 +57,7 @@ class Worker:
             return Answer(dump_frame(report), plain=is_plain(report))
         if isinstance(frame, InitializeFrame):
             return Answer(dump_frame(self._initialize(frame)))
-        # Whatever the end of a setup takes, it is no chunk's: the claim is of the one that came home last.
+        # Whatever the end of a setup takes, it is no chunk's: the claim is of the one whose report was sent last.
         self._claim(self.seat.home.chunk, Phase.LOADING)
         complaint = self._forget(frame.job)
         self._claim(self.seat.home.chunk, Phase.IDLE)

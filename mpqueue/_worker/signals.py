@@ -10,7 +10,7 @@ raises:
 ==================================  ==========================================================================
 the signal came                     what the handler raises
 ==================================  ==========================================================================
-in users' code                      comes out there, as ever
+in users' code                      comes out there, as usual
 in the event loop, which is at no   cancels what the loop runs, and comes out of that
 coroutine just now
 in the worker's code, called by     is dropped; the signal is sent again in a moment, unless the item has ended
@@ -18,8 +18,8 @@ users' code (`current_item()`)
 between two items                   is dropped: the item that it may have been meant for has ended
 ==================================  ==========================================================================
 
-Users' code is what functions call that are marked by `calls_users_code`. A worker without handlers of signals pays
-nothing for this.
+Users' code is what functions call that are marked by `calls_users_code`. For a worker without handlers of signals this
+costs nothing.
 """
 
 from __future__ import annotations

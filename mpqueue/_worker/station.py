@@ -72,7 +72,7 @@ class SharedOutbox:
         bell, message = self._bell.checked(), encode(data, plain=plain)
         self._write(message, 0)
         self._ledger.words[OUTBOX] = len(message)
-        with contextlib.suppress(BlockingIOError):  # a full pipe: the parent is told already
+        with contextlib.suppress(BlockingIOError):  # a full pipe: the parent is notified already
             os.write(bell, b"!")
 
     def leave_unsent(self, data: bytes, at: int) -> None:
@@ -94,7 +94,7 @@ class Station:
     ledger: Ledger
     flags_of: Callable[[int], tuple[bool, bool]]  #: (paused, cancelled) of the job of that number
     outbox: Outbox | None  #: None: there is no way home in the middle of a chunk
-    is_own_process: bool = True  #: nobody else's code runs in this process
+    is_own_process: bool = True  #: no other program's code runs in this process
     chunk_limit: float = LIMIT * CHUNK_SECONDS  #: seconds after its start at which a chunk is ended, between two items
     flags: Flags | None = None  #: the Events behind ``flags_of``, where it is these
     running: Any = None  #: what runs here; see `mpqueue._worker.handlers.current_item`

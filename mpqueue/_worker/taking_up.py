@@ -25,7 +25,7 @@ def take_up(station: Station, means: Means | None) -> None:
 
 
 def _set_threads(station: Station, cpus: int) -> None:
-    """So many times the threads that a worker starts with: what is imported later reads them, what is here is told."""
+    """So many times the threads that a worker starts with: libraries imported later read them, those here are set."""
     if station.threads is None:
         station.threads = {name: int(text) for name in THREAD_VARIABLES if (text := os.environ.get(name, "")).isdigit()}
     os.environ.update((name, str(count * cpus)) for name, count in station.threads.items())

@@ -62,7 +62,7 @@ class LinuxMachine:
 
 
 class PosixMachine:
-    """How much memory could be had now is told by no call that every system has."""
+    """No call that every system has tells how much memory could be had now."""
 
     def memory(self) -> Memory | None:
         """See `MachineMemory.memory`."""
@@ -82,7 +82,7 @@ def _of_group(folder: Path, version: _Version) -> Memory | None:
         counts = dict(line.split() for line in (folder / "memory.stat").read_bytes().splitlines())
     except (OSError, ValueError):
         return None
-    # What is cached of files counts as used, and is given up before anybody is killed.
+    # What is cached of files counts as used, and is given up before a process is killed.
     cached = sum(int(counts.get(name, 0)) for name in version.caches)
     return Memory(max(0, limit - max(0, used - cached)), limit)
 

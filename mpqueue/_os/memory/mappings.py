@@ -82,7 +82,7 @@ def address_of(view: memoryview) -> int:
 
 
 def give_up_sharing(address: int, size: int) -> None:
-    """Put private memory, all zeros, in the place of a mapping: who views that stays unharmed, and harms nobody."""
+    """Put private memory, all zeros, in the place of a mapping: its views stay valid, and change no other memory."""
     protection, kind = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
     _mapper().mmap(address, size, protection, kind, -1, 0)
 

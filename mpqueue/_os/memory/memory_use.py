@@ -49,7 +49,7 @@ def _private_part(statm: int) -> int:
 
 
 class MemoryGauge(Protocol):
-    """Tells another process's private memory, whoever gets its number later."""
+    """Tells another process's private memory, even if its number is used again later."""
 
     def read(self) -> int:
         """Bytes, as `private_bytes`. Raises OSError or ValueError where the process has ended."""

@@ -30,5 +30,5 @@ def try_fork() -> None:
 
 
 def bury(pid: int) -> None:
-    """Nobody asks any more for a fork that has ended: its number may be another's from now on."""
+    """A fork that has ended is not asked for any more: its number may be another's from now on."""
     os.waitpid(pid, 0)

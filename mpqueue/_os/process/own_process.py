@@ -50,7 +50,7 @@ def _show_in_memory(name: str, value: str) -> bool:
     return True
 
 
-def _show_nothing(name: str, value: str) -> bool:  # noqa: ARG001 - nobody looks there
+def _show_nothing(name: str, value: str) -> bool:  # noqa: ARG001 - nothing is shown there
     return False
 
 

@@ -1,7 +1,7 @@
 """That a process ends with its parent: by its death, and by the leash, a pipe that kills a worker and its whole group.
 
-The worker asks the kernel for SIGKILL to its group as soon as there is something to read from the pipe, or nobody can
-write into it any more. So a byte from the parent ends it, and so does the parent's death: also while it holds the
+The worker asks the kernel for SIGKILL to its group as soon as there is something to read from the pipe, or no process
+can write into it any more. So a byte from the parent ends it, and so does the parent's death: also while it holds the
 global lock, where a filter refuses `pidfd_send_signal` or `prctl`, and where the parent is another user by now. It
 names a group, not a number, so it never hits a stranger. Where the kernel can't do that (it is Linux's), a shell in the
 worker's group does, the *guard*: it reads the leash, and then kills its group. Where there is no guard either, a thread
@@ -142,7 +142,7 @@ def _hold_by_guard(leash: int) -> bool:
             end_at_once(1)
     try:
         return os.waitstatus_to_exitcode(os.waitpid(shell, 0)[1]) == 0
-    except ChildProcessError:  # SIGCHLD is ignored, as it was in the parent: nobody tells
+    except ChildProcessError:  # SIGCHLD is ignored, as it was in the parent: its end is not reported
         return True
 
 

@@ -2,7 +2,7 @@
 
 A Linux handle is a pidfd (Linux 5.3): it never means another process that was given the same number, and is readable
 once the process has ended. The portable handle is the number, and a *sentinel*: a descriptor that is readable once the
-process has ended, which its starter has made. Whoever uses that must stop when the sentinel has told the end.
+process has ended, which its starter has made. A user of the number must stop when the sentinel has reported the end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from mpqueue._os.descriptors import is_readable
 from mpqueue._os.system import choose
 
-#: `PIDFD_GET_INFO` asked for the exit code: Linux 6.15 tells it even after somebody else has reaped the process.
+#: `PIDFD_GET_INFO` asked for the exit code: Linux 6.15 tells it even after other code has reaped the process.
 _PIDFD_GET_INFO = 0xC040FF0B
 _PIDFD_INFO_EXIT = 1 << 3
 _EXIT_CODE_AT = 60
@@ -57,13 +57,13 @@ class ProcessHandle(Protocol):
     def exit_code(self) -> int | None:
         """How it ended: a number from 0 on, or minus the number of the signal. It is left to be reaped by its starter.
 
-        None: it has not ended, or somebody else has reaped it and the system does not tell, or it is no child.
+        None: it has not ended, or other code has reaped it and the system does not tell, or it is no child.
         """
 
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
         """Return once ``has_ended`` says so, to be called when the descriptor has told the end and a kill was sent.
 
-        At once for a pidfd, which tells it in time; within a quarter of a second where it does not end.
+        At once for a pidfd, which tells it in time; within 0.25 s if it does not end.
         """
 
     def is_stopped(self) -> bool:
@@ -232,7 +232,7 @@ open_exactly = choose(linux=LinuxProcess, posix=_refuse)
 
 
 def is_reaped(pid: int) -> bool:
-    """Whether somebody has asked the system for that child's exit code already, so that nobody else can.
+    """Whether other code has read that child's exit code from the system already, so that it can't be read again.
 
     False where the system does not tell (macOS before Python 3.13).
     """

@@ -1,7 +1,7 @@
 """The quiet look at other processes: which there are, since when, and with which environment. Nothing is done to them.
 
 On Linux it is read in /proc. Other systems tell none of it without running a program: there, no other processes are
-known, and whoever asks about one hears what it would hear of one that has ended.
+known, and a question about one gets the same answer as about one that has ended.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _YOUNG = 2.0
 
 
 class ProcessTable(Protocol):
-    """What a system tells of its processes. What it does not tell is a sign of nothing: nobody may be killed for it."""
+    """What a system tells of its processes. What it does not tell means nothing: no process may be killed for it."""
 
     def others(self) -> Iterator[int]:
         """The numbers of all processes of this user but this one and those it descends from. 1 ms for a hundred.
 
-        Raises OSError where that can't be told, for want of a descriptor.
+        Raises OSError if it can't be read, for lack of a descriptor.
         """
 
     def start_time(self, pid: int) -> int:
-        """When it was started, in a unit of the system's; 0 where there is no such process, or nothing is told.
+        """When it was started, in a unit of the system's; 0 if there is no such process, or it is unknown.
 
         With its number it names a process, as long as the machine runs. Raises OSError as `others` does.
         """
@@ -84,7 +84,7 @@ class LinuxProcessTable:
                 if environ or not self._may_be_in_exec(pid):
                     return environ
                 threading.Event().wait(_EXEC_PAUSE)
-        except OSError:  # it ended, or is somebody else's
+        except OSError:  # it ended, or is another user's
             pass
         return None
 
@@ -97,7 +97,7 @@ class LinuxProcessTable:
 
 
 class PosixProcessTable:
-    """Nothing is told."""
+    """Nothing is known."""
 
     def others(self) -> Iterator[int]:
         """See `ProcessTable.others`: none are known."""
@@ -123,7 +123,7 @@ processes: ProcessTable = choose(linux=LinuxProcessTable(), posix=PosixProcessTa
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat from the state on; the name before it may hold anything. None of the dead.
 
-    Raises OSError where that can't be told, for want of a descriptor: whoever takes the living for dead kills theirs.
+    Raises OSError if it can't be read, for lack of a descriptor: a living process must never count as dead.
     """
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:

@@ -143,7 +143,7 @@ class ChunkRun:
     def broken_by(self, error: BaseException) -> ReportFrame:
         """Something broke outside the items' own code: they run again carefully.
 
-        In a careful chunk, what had ended goes home, and where nothing had, the item that ran fails, so that it ends.
+        In a careful chunk, finished results are sent, and if there are none, the item that ran fails, so that it ends.
         """
         self.stretch = []  # nothing of it is to be sent early any more
         locked = self.results.lock.acquire(timeout=1.0)  # a late signal may have left it locked

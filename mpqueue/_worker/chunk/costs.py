@@ -36,7 +36,7 @@ class Costs:
     def stretch_ended(self, lo: int, hi: int, seconds: float, cut_pace: float | None) -> float:
         """They took so long; all but the last ``cut_pace`` each, where the stretch was cut off. Returns the last pace.
 
-        Nobody looked at the clock between them, so the last one's share is what is left.
+        The clock was not read between them, so the last one's share is what is left.
         """
         count, cpu = hi - lo, time.process_time() - self._cpu
         if self._counting and seconds >= PEAK_SECONDS and (peak := memory.peak.end()) is not None:

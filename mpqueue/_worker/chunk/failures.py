@@ -1,4 +1,4 @@
-"""A handler's exception, made ready to travel."""
+"""A handler's exception, made ready to be sent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _pack_error(error: BaseException) -> Packed | None:
     if not isinstance(error, Exception):
         return None
     trace = error.__traceback__
-    # It travels as text. tblib, where something has loaded it (distributed does), would pickle it frame by frame.
+    # It is sent as text. tblib, where something has loaded it (distributed does), would pickle it frame by frame.
     BaseException.with_traceback(error, None)
     try:
         packed = dump(error)
@@ -45,7 +45,7 @@ def _name(kind: type) -> str:
 
 
 def plain_text(text: str) -> str:
-    """The text as a string that runs nobody's code, whatever kind of string it was."""
+    """The text as a string that runs no user's code, whatever kind of string it was."""
     return str.__str__(text)
 
 

@@ -3,7 +3,7 @@
 A report may be long in coming, and a worker that dies sends none. So a record is sent at once, by the outbox, where
 nothing was for `INTERVAL` seconds; what follows it within that time is sent together, by a thread of its own. Until a
 record has been sent it also stands in the outbox's file, where the parent finds it when this worker has died. A job
-that logs nothing pays one look at an empty queue for each report.
+that logs nothing costs one look at an empty queue for each report.
 
 Warnings (`warnings.warn`) become records of the logger ``py.warnings``, as `logging.captureWarnings` has it.
 """
@@ -77,7 +77,7 @@ class RecordsHome(logging.Handler):
             self._dropped += 1
             return
         self._kept.append(data)
-        # It goes home with the report at the latest: what hinders it from going earlier must not fail who logs.
+        # It is sent with the report at the latest: an error in sending it earlier must not fail the code that logs.
         with contextlib.suppress(OSError, RuntimeError):
             self._leave(data)
             if self.sender is not None and not self._send_now():
@@ -85,14 +85,14 @@ class RecordsHome(logging.Handler):
 
     @property
     def is_alone(self) -> bool:
-        """True where nobody else's code logs in this process."""
+        """True if no other code logs in this process."""
         return self._station.is_own_process
 
     def take(self) -> Sequence[bytes]:
         """What was logged since the last call, to be sent."""
         if not self._kept:
             return ()
-        self.acquire()  # nobody logs meanwhile
+        self.acquire()  # no thread logs meanwhile
         try:
             taken = list(self._kept)
             self._kept.clear()

@@ -77,7 +77,7 @@ class ChunkResults:
         """What has ended since the last call: the first position, the results, the failures by position from there.
 
         Call with the lock held. Without ``final``, raises `NotReadyError` where results would have to be pickled by
-        code of the user's: then they go home with a later report.
+        code of the user's: then they are sent with a later report.
         """
         first = self.sent
         if self._job.discards and not final and done > self._discarded:
@@ -102,7 +102,7 @@ class ChunkResults:
         return [at - first for at in sorted(self._yielded) if first <= at < done]
 
     def _join_items(self, lo: int, hi: int) -> None:
-        """What these items have added goes into their results: both come home, or neither. With the lock held."""
+        """What these items have added goes into their results: both are sent, or neither. With the lock held."""
         for at in [at for at in self._running.added if lo <= at < hi]:
             items, ids = self._running.added.pop(at)
             if at not in self.failures:
@@ -154,7 +154,7 @@ class ChunkResults:
 
 
 def _bare(packed: Packed) -> Packed | bytes:
-    """Just the pickle, where that is all: whoever unpickles it needs to know nothing else."""
+    """Just the pickle, if that is all: nothing else is needed to unpickle it."""
     return packed.data if packed.segment is None else packed
 
 

@@ -1,8 +1,8 @@
 """The watchdog: a thread of the worker that looks after chunks that take longer than planned.
 
 When a chunk's time is nearly over, 48 ms after its start, it cuts the stretch at hand off behind the item that runs,
-so that a slow item among tiny ones holds nobody up and the ledger names it. When all of it is over and that item still
-runs, it sends home what had finished before it. Then it sleeps until a chunk is late again.
+so that a slow item among tiny ones delays no other item and the ledger names it. When all of it is over and that item
+still runs, it sends the results that had finished before it. Then it sleeps until a chunk is late again.
 
 A well-planned chunk is over before that, and sets the alarm anew for the next one: then the thread does not wake up.
 """
@@ -68,7 +68,7 @@ class Watchdog:
         except RuntimeError:  # no thread is left
             alarm.close()
             raise
-        self._alarm, self._left = alarm, left  # only now: nobody may wait for the end of one that did not start
+        self._alarm, self._left = alarm, left  # only now: there must be no wait for the end of one that did not start
         return alarm
 
     def _watch(self, alarm: Alarm, left: threading.Event) -> None:

@@ -22,7 +22,7 @@ class LastWords(NamedTuple):
 
     claims: dict[str, hosted.Seen]
     exitcode: int | None
-    was_sent_away: bool  #: the nanny ends too: somebody has ended both
+    was_sent_away: bool  #: the nanny ends too: both have been ended
 
 
 # -- in a worker -----------------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ async def last_words(tokens: Sequence[str], *, dask_worker: Any) -> LastWords:
     process = next((one for one in found if one is not None), None)
     exitcode = None
     if process is not None:
-        with contextlib.suppress(Exception):  # it still runs, or somebody else has waited for it
+        with contextlib.suppress(Exception):  # it still runs, or other code has waited for it
             await process.join(EXIT_LIMIT)
         exitcode = process.exitcode
     is_ending = dask_worker.status.name in ("closing", "closing_gracefully", "closed")

@@ -54,7 +54,7 @@ class SetLimit(NamedTuple):
 
 
 Order = TellFlags | SetLimit
-#: A claim as it travels: chunk, phase, lo, hi, seconds since, fraction. Clocks of two machines have nothing in common.
+#: A claim as it is sent: chunk, phase, lo, hi, seconds since, fraction. Clocks of two machines have nothing in common.
 Seen = tuple[int, int, int, int, float, float]
 
 
@@ -143,7 +143,7 @@ def serve(
     number: int | None = None,
     brought: Sequence[bytes] = (),
 ) -> tuple[bytes, bytes | None]:
-    """Have that worker do what the frame says; its answer, and what it left early that nobody has fetched.
+    """Have that worker do what the frame says; its answer, and what it left early that has not been fetched.
 
     ``make_room`` is called where another frame is before this one. ``number``, from 0, is for engines on which a frame
     may overtake another: it waits for those before it. ``brought`` is what `mpqueue._wire.memory.shared.to_bring` made

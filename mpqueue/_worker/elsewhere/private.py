@@ -1,6 +1,6 @@
 """A worker in a process that is not ours alone: its ledger, flags and outbox are that process's own memory.
 
-Whoever drives it reads and writes these through what the engine offers for it; see `mpqueue.backends`.
+The code that drives it reads and writes these through what the engine offers for it; see `mpqueue.backends`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PrivateOutbox:
         self._ring()
 
     def leave_unsent(self, data: bytes, at: int) -> None:
-        """Nobody finds it there when this process is dead."""
+        """It is not found there when this process is dead."""
 
     def fetch(self) -> bytes | None:
         """What lies there, which is free again; None where nothing does. On any thread."""

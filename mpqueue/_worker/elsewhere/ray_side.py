@@ -81,7 +81,7 @@ class Guardian:
         if token not in self._processes:
             return None
         pid, process = self._processes.pop(token)
-        # Ray is about to end it; where somebody else does, Ray tells the user of a worker that died.
+        # Ray is about to end it; if other code does, Ray tells the user of a worker that died.
         process.wait(GRACE)
         kill_group(pid)  # Ray gives each worker a session of its own
         process.send(KILL)

@@ -36,14 +36,14 @@ class Running:
     items: list[Any] = field(default_factory=list)
     indices: Sequence[int] = ()
     attempts: Sequence[int] = ()
-    slots: Sequence[int] = ()  #: by which random numbers are told apart, where those are not ``indices``
+    slots: Sequence[int] = ()  #: by which random numbers differ, if those are not ``indices``
     out: list[Any] = field(default_factory=list)
     reported: bool = False  #: a handler said something about its progress
     is_open: bool = False  #: handlers may add items to the job
     added: dict[int, tuple[list[Any], list[Hashable] | None]] = field(default_factory=dict)  #: by position
     _flags: tuple[bool, bool] = (False, False)
     _flags_read: float = 0.0
-    _rng: tuple[int, Any] | None = None  #: the random numbers of the position where somebody asked last
+    _rng: tuple[int, Any] | None = None  #: the random numbers of the last position that was asked for
 
     def flags(self) -> tuple[bool, bool]:
         """(paused, cancelled), as of at most 5 ms ago: the Events must not be read in a tight loop."""
@@ -139,7 +139,7 @@ class CurrentItem:
         self._running.station.ledger.reals[FRACTION] = value
 
     def add(self, items: Iterable[Any]) -> None:
-        """Give the job more items, where it is open: they go home with this item's result, and run once each.
+        """Give the job more items, where it is open: they are sent with this item's result, and run once each.
 
         Where this try fails, or its worker dies, none of them is added: the next try adds them. An item whose id the
         job has already is left out. May be called several times, also after `JobQueue.seal`: the job ends when
@@ -208,7 +208,7 @@ def random_numbers(seed: int, slot: int | None) -> Any:
     streams, ``SeedSequence(seed).spawn(n)``, gives the child of that number.
     """
     try:
-        import numpy as np  # 100 ms, once, that only workers pay whose handlers ask for it
+        import numpy as np  # 100 ms, once, only in workers whose handlers ask for it
     except ImportError:
         return random.Random(f"{seed} {slot}")  # hashes all of the text
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=() if slot is None else (slot,)))

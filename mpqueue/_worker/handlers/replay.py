@@ -25,7 +25,7 @@ NO_JOB = -1
 
 def replay(frame: HandlerFrame, item: Any, index: int, attempt: int, slots: Sequence[int] = ()) -> Any:
     """The handler's result for the item at ``index``. Raises what the handler, or the setup, raises."""
-    ledger = cast("Ledger", SimpleNamespace(words={}, reals={}))  # nobody reads it
+    ledger = cast("Ledger", SimpleNamespace(words={}, reals={}))  # it is not read
     station = Station(0, 0, os.getpid(), ledger, lambda _: (False, False), None, is_own_process=False)
     with seated(station):
         job = LoadedJob(NO_JOB, frame, take_seat(station, shares_memory=True, is_at_home=True))
