@@ -212,6 +212,12 @@ def memory_limit(value: int | str | None, platform: str = system.NAME) -> int | 
             f"max_memory_per_worker={shown(value)}: the memory of workers is known on Linux only, this is "
             f"{platform!r}; leave it out"
         )
+    from mpqueue._os.memory import memory_use  # most programs have no limit
+
+    if platform == system.NAME and (why := memory_use.why_not_told()) is not None:
+        raise NotImplementedError(
+            f"max_memory_per_worker={shown(value)}: the memory of workers is not known, since {why}, or leave it out"
+        )
     return size_in_bytes("max_memory_per_worker", value)
 
 

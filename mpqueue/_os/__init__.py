@@ -3,6 +3,8 @@
 A rule of the house holds the rest of the package against it (`tests/unit/test_house_rules.py`): no `fcntl`, `ctypes`,
 `sys.platform`, ``/proc`` or their like elsewhere. Where a facility has a form for Linux and a portable one, both stand
 in its module, under one contract; `system.choose` takes one of them while the module is loaded, and nothing else does.
+A form for Linux goes on to the portable one where a sandbox or an old kernel refuses it: that is tried out, and once
+only where it costs something.
 
 ========================  ==========================================================================================
 module                    what it offers
@@ -11,6 +13,7 @@ system                    which system this is, which form is used; the C librar
 monotonic                 the clock of both sides
 alarm                     a timer that is set anew without waking a thread
 descriptors               what is open under a number, how many there may be, opening anew, pairs of sockets
+room                      whether more descriptors, threads and processes can be had, and what makes room for them
 standard_streams          numbers 0, 1 and 2 of a program that has closed them
 file_system               on what kind of file system a file is
 file_lock                 locks on files and on bytes of them, which end with their process

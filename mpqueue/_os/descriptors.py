@@ -84,13 +84,27 @@ class DescriptorLimits(NamedTuple):
 
 
 def descriptor_limits() -> DescriptorLimits:
-    """What the system allows. Whole numbers, but for infinity."""
-    return DescriptorLimits(*map(_as_number, resource.getrlimit(resource.RLIMIT_NOFILE)))
+    """What the system allows. Whole numbers, but for infinity, also where it does not tell."""
+    return DescriptorLimits(*_limits(resource.RLIMIT_NOFILE))
 
 
 def file_size_limit() -> float:
     """Bytes that a file may have which this process writes; `math.inf`: any number."""
-    return _as_number(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
+    return _limits(resource.RLIMIT_FSIZE)[0]
+
+
+def process_limit() -> float:
+    """How many processes and threads this user may have, all told; `math.inf`: any number."""
+    return _limits(resource.RLIMIT_NPROC)[0]
+
+
+def _limits(kind: int) -> tuple[float, float]:
+    """The limit that holds now, and the most that it may be."""
+    try:
+        now, most = resource.getrlimit(kind)
+    except OSError:  # a filter of system calls
+        return math.inf, math.inf
+    return _as_number(now), _as_number(most)
 
 
 def _as_number(limit: int) -> float:
@@ -171,9 +185,17 @@ def receive(end: socket.socket, size: int) -> tuple[bytes, list[int]]:
 _KEEP_PRIVATE: int = choose(linux=getattr(socket, "MSG_CMSG_CLOEXEC", 0), posix=0)
 
 
-def message_pair() -> tuple[socket.socket, socket.socket]:
-    """Two sockets: a message that is sent at one of them arrives whole at the other. On Linux each sees its end."""
-    return socket.socketpair(socket.AF_UNIX, _KIND)
+def _sequence_pair() -> tuple[socket.socket, socket.socket]:
+    try:
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError:
+        return _datagram_pair()
 
 
-_KIND = choose(linux=getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM), posix=socket.SOCK_DGRAM)
+def _datagram_pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
+#: Two sockets: a message that is sent at one of them arrives whole at the other. On Linux, where nothing refuses that,
+#: each sees its end. Raises OSError where no descriptor is left.
+message_pair = choose(linux=_sequence_pair, posix=_datagram_pair)

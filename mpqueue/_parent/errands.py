@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -38,10 +37,13 @@ class Errands:
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        # While the interpreter exits there are no new threads, and the workers are about to be killed.
-        with contextlib.suppress(RuntimeError):
-            self.thread = thread
+        self.thread = thread
+        try:
             thread.start()
+        except RuntimeError:
+            # No room for one: the next errand tries again. While the interpreter exits there are none either, and the
+            # workers are about to be killed.
+            self.thread = None
 
     def end(self) -> None:
         """The thread ends once it has done what was put before."""

@@ -60,16 +60,23 @@ class Inbox:
         """Call ``reader`` whenever ``fd`` is readable, or at its end, until `forget`."""
         with contextlib.suppress(ValueError, RuntimeError):  # closed
             self._selector.register(fd, selectors.EVENT_READ, reader)
+        self._look_anew()
 
     def watch_writing(self, fd: int, reader: Callable[[], object], *, wanted: bool) -> None:
         """From now on call the reader of ``fd`` also when that is writable; or, if not ``wanted``, no more."""
         with contextlib.suppress(KeyError, ValueError, RuntimeError):  # closed
             self._selector.modify(fd, selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0), reader)
+        self._look_anew()
 
     def forget(self, fd: int) -> None:
         """Look at ``fd`` no more; to be called before it is closed. A reader may be called once more even so."""
         with contextlib.suppress(KeyError, ValueError, RuntimeError):
             self._selector.unregister(fd)
+
+    def _look_anew(self) -> None:
+        """Have a coordinator that sleeps look at what is watched now: `poll`, where epoll is refused, does not."""
+        if self._asleep:
+            self._waker.wake()
 
     def take(self, timeout: float | None) -> Message | Request | None:
         """The next message; None where there is none after ``timeout`` seconds, or once readers have been called."""

@@ -21,6 +21,7 @@ from mpqueue._core.messages import FailedItemsReset, JobStartAsked, Message, Que
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import QueueOptions
+from mpqueue._os.room import told
 from mpqueue._parent.coordinator import Announce, Coordinator, GiveUp
 from mpqueue._parent.lane_protocol import Backend, LanePool, LaneSettings
 from mpqueue._parent.listeners import ListenerThread
@@ -136,12 +137,12 @@ class Engine:
     def coordinator(self) -> Coordinator:
         """The coordinator, started with the listener thread by the first call.
 
-        Where the system has no descriptor or thread left for it, it raises OSError or RuntimeError, and the next call
-        tries again. RuntimeError, too, where gevent has patched threads meanwhile. QueueClosedError in a fork.
+        Where the system has no descriptor or thread left for it, it raises OSError, and the next call tries again.
+        RuntimeError where gevent has patched threads meanwhile, or the interpreter exits. QueueClosedError in a fork.
         """
         self.check_process()
         threads.check_real()
-        with self._lock:
+        with self._lock, told("a queue"):
             if self._coordinator is None:
                 if self._shut:
                     raise QueueClosedError("the queue is closed")
@@ -193,7 +194,8 @@ class Engine:
                 # A worker sees no GPU until its items hold one.
                 {DEVICES_VARIABLE: ""} if options.gpu_env else {},
             )
-            self._pool = self._backend.open(settings, self._coordinator.inbox)
+            with told("a queue"):
+                self._pool = self._backend.open(settings, self._coordinator.inbox)
             self._end_at_exit()  # once more: what was registered last is called first, and jobs end before workers
             self._coordinator.open(self._pool)
             if self._options.max_memory_per_worker is not None:

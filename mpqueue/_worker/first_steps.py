@@ -9,6 +9,7 @@ Runs once in each worker, before its first call. What it sees to, and why:
 - Signals and `multiprocessing` are as in a fresh Python, so handlers may start processes and pools of their own.
 - What it forks can neither hold the pipes home open (the parent would wait for their end) nor write into the ledger.
 - It can be asked where it is (`STACK_SIGNAL`), also while it sleeps or holds the global lock.
+- loky does not look at its memory when it ends, which fails where there is no ``/proc``.
 
 Loads small modules of the standard library only: every import here takes time at each start of a worker.
 """
@@ -46,6 +47,8 @@ def initialize(seed: LaneSeed) -> None:
         reset_signals()
         # loky makes its own start method the default, by which no handler can start a process; None is Python's own.
         multiprocessing.set_start_method(seed.start_method, force=True)
+        if (executor := sys.modules.get("loky.process_executor")) is not None:
+            executor._USE_PSUTIL = False  # type: ignore[attr-defined]
         ledger = _take_station(seed)
         _private.extend((seed.line.fd, seed.asking.fd, seed.outbox.fd, *_inherited_pipes(seed.leash.fd)))
         _guard_forks(ledger)

@@ -94,7 +94,7 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become ano
     [
         ("PIDFD_SIGNALS", "hang_holding_gil", "close"),
         ("PDEATHSIG", "hang_holding_gil", "kill"),
-        ("PIDFD_SIGNALS+PDEATHSIG+SETSIG", "hang_sleep", "kill"),
+        ("PIDFD_SIGNALS+PDEATHSIG+SETSIG", "hang_holding_gil", "kill"),
         ("PIDFD_SIGNALS+PDEATHSIG+SIGKILL", "hang_holding_gil", "close"),
         pytest.param("user", "hang_holding_gil", "close", marks=AS_ROOT),
         pytest.param("user", "hang_holding_gil", "kill", marks=AS_ROOT),

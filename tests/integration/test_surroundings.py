@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._os.memory import locks
 from tests.support import surroundings
 from tests.support.programs import PATIENCE, write_program
 
@@ -63,7 +62,6 @@ for fd in free:
 
 
 #: Semaphores need /dev/shm only where they have names.
-WITHOUT_NAMES = pytest.mark.skipif(not locks.AVAILABLE, reason="this system's semaphores have names")
 WITH_NAMES = "from mpqueue._os.memory import locks; locks.AVAILABLE = False"
 
 
@@ -89,11 +87,7 @@ def told(folder: Path, *, before: str = "", after: str = "", call: str = "told()
         {"before": "sys.executable = None"},
         {"after": "sys.executable = ''"},
         {"before": "del sys.argv"},
-        {"before": "from tests.support.surroundings import refuse_memfd; refuse_memfd()"},
-        {"mounts": surroundings.NO_PROC},
         {"mounts": surroundings.NO_DEV_FD},
-        pytest.param({"mounts": surroundings.READ_ONLY_SHM}, marks=WITHOUT_NAMES),
-        pytest.param({"mounts": surroundings.NO_SHM}, marks=WITHOUT_NAMES),
     ],
     ids=[
         "daemonic",
@@ -102,11 +96,7 @@ def told(folder: Path, *, before: str = "", after: str = "", call: str = "told()
         "executable None",
         "executable empty",
         "no argv",
-        "no memfd",
-        "no proc",
         "no dev fd",
-        "read-only shm",
-        "no shm",
     ],
 )
 def test_workers_start_and_are_replaced(tmp_path: Path, odd: dict[str, str]) -> None:

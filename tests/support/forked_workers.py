@@ -46,6 +46,6 @@ def forked_workers(*modules: str) -> Iterator[None]:
     with contextlib.closing(server):
         came_of_it = server.await_imports()
         assert not came_of_it.failure, came_of_it.where
-        assert not came_of_it.threads, came_of_it.threads
+        assert not came_of_it.unsafe, came_of_it.unsafe
         with patch.object(launch, "Launching", start):
             yield

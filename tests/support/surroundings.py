@@ -1,20 +1,26 @@
-"""Places in which a program can be run: without /proc, without /dev/fd, with a read-only /dev/shm, without some calls.
+"""Places in which a program can be run: without /proc, with a read-only /dev/shm or root, as another user.
 
-Mounts need root, or user namespaces; where neither is there, the test is skipped.
+Mounts and users need root, or user namespaces; where neither is there, the test is skipped.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import struct
+import shlex
+import stat
 import subprocess
+import sys
+from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
+
 NO_PROC = "mount -t tmpfs tmpfs /proc"
+HIDDEN_PROCESSES = "mount -t proc -o hidepid=2 proc /proc"  #: with processes of its own only
 READ_ONLY_SHM = "mount -t tmpfs -o ro tmpfs /dev/shm"
+TINY_SHM = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
 #: A /dev of which there is nothing but what every program needs.
 NO_DEV_FD = (
     "mkdir -p /dev/shm/dev && touch /dev/shm/dev/null && mount --bind /dev/null /dev/shm/dev/null"
@@ -24,22 +30,44 @@ NO_SHM = (
     "mkdir -p /dev/shm/dev && touch /dev/shm/dev/null && mount --bind /dev/null /dev/shm/dev/null"
     " && mount --rbind /dev/shm/dev /dev"
 )
+#: All that programs write to, but for /dev/shm and their own folder.
+READ_ONLY_ROOT = "for each in / /tmp /var/tmp; do mount -o remount,bind,ro $each 2> /dev/null || [ $each != / ]; done"
 
-_SECCOMP = 22
-_NO_NEW_PRIVILEGES = 38
-_FILTER = 2
-_LOAD_CALL, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
-_ALLOW, _FAIL = 0x7FFF0000, 0x00050000
-#: The number of memfd_create, on the machine at hand.
-_MEMFD_CREATE = {"x86_64": 319, "aarch64": 279}
+#: Where `at_home` puts the program's own folder.
+HOME = "/mnt"
 
 
-def inside(mounts: str, command: list[str]) -> list[str]:
-    """``command``, wrapped so that it runs with these mounts of its own."""
+def inside(mounts: str, command: list[str], *, processes: bool = False) -> list[str]:
+    """``command``, wrapped so that it runs with these mounts of its own; with ``processes``, also processes."""
     if not _may_mount():
         pytest.skip("mounting is not allowed here")
     prepare = f'mount --make-rprivate / && mount -t tmpfs tmpfs /dev/shm && {mounts} && exec "$@"'
-    return ["unshare", "--mount", "sh", "-c", prepare, "sh", *command]
+    unshare = ["unshare", "--mount", *(["--pid", "--fork", "--kill-child"] if processes else [])]
+    return [*unshare, "sh", "-c", prepare, "sh", *command]
+
+
+def at_home(folder: Path) -> str:
+    """Mounts by which any user reaches the folder, as `HOME`, and the interpreter and the package where they are."""
+    needed = sorted({Path(sys.base_prefix), Path(sys.prefix), ROOT})
+    closed = {above for path in needed for above in _closed(path)}
+    steps = [f"mount --bind {shlex.quote(str(folder))} {HOME}", f"chmod 777 {HOME}", f"cd {HOME}"]
+    hidden = [path for path in needed if closed & set(path.parents)]
+    for number, path in enumerate(hidden):
+        steps.append(f"mkdir /dev/shm/{number} && mount --bind {shlex.quote(str(path))} /dev/shm/{number}")
+    steps += [f"mount -t tmpfs -o mode=755 tmpfs {shlex.quote(str(path))}" for path in sorted(closed)]
+    for number, path in enumerate(hidden):
+        place = shlex.quote(str(path))
+        steps.append(f"mkdir -p {place} && mount --bind /dev/shm/{number} {place}")
+        steps.append(f"umount /dev/shm/{number} && rmdir /dev/shm/{number}")
+    return " && ".join(steps)
+
+
+def _closed(path: Path) -> Iterator[Path]:
+    """The highest of the folders above it into which not everybody may go, if any."""
+    for above in reversed(path.parents):
+        if not above.stat().st_mode & stat.S_IXOTH:
+            yield above
+            return
 
 
 @cache
@@ -49,27 +77,3 @@ def _may_mount() -> bool:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
     except OSError:
         return False
-
-
-def refuse_memfd(number: int = errno.EPERM) -> None:
-    """From now on this process, and what it starts, gets that error for memfd_create."""
-    import platform
-
-    call = _MEMFD_CREATE[platform.machine()]
-    program = b"".join(
-        struct.pack("HBBI", *line)
-        for line in (
-            (_LOAD_CALL, 0, 0, 0),
-            (_IF_EQUAL, 0, 1, call),
-            (_RETURN, 0, 0, _FAIL | number),
-            (_RETURN, 0, 0, _ALLOW),
-        )
-    )
-    lines = ctypes.create_string_buffer(program)
-    description = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(lines))
-    libc = ctypes.CDLL(None, use_errno=True)
-    for arguments in ((_NO_NEW_PRIVILEGES, 1, 0, 0, 0), (_SECCOMP, _FILTER, description, 0, 0)):
-        if libc.prctl(
-            *(argument if isinstance(argument, bytes) else ctypes.c_ulong(argument) for argument in arguments)
-        ):
-            raise OSError(ctypes.get_errno(), "prctl")

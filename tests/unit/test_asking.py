@@ -161,7 +161,7 @@ def test_what_a_worker_hands_over_is_taken_once_and_what_nobody_takes_is_closed(
 def test_where_segments_have_no_name_the_reader_copies_what_it_is_handed_and_the_writer_fills_it_again(
     answering: Answering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segments, "CAN_BE_OPENED_BY_OTHERS", False)
+    monkeypatch.setattr(segments, "can_be_opened_by_others", lambda: False)
     monkeypatch.setattr(segments, "make_sealable", memory_files._make_temporary)
     worker = Asking(answering.worker_end)
     monkeypatch.setattr(segments, "hand_over", worker.hand_over)

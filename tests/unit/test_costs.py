@@ -85,7 +85,12 @@ def test_the_kernel_is_asked_for_the_peak_only_where_pages_came(monkeypatch: pyt
     asked: list[str] = []
     faults, resident = [10], [100]
     monkeypatch.setattr(memory, "_page_faults", lambda: faults[0])
-    monkeypatch.setattr(memory, "_reset_peak", lambda: asked.append("reset"))
+
+    def reset() -> bool:
+        asked.append("reset")
+        return True
+
+    monkeypatch.setattr(memory, "_reset_peak", reset)
     peak = memory.LinuxPeak()
 
     def read() -> int:

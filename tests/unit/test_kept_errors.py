@@ -14,7 +14,7 @@ from mpqueue._parent.transport.decode import Unpickling
 from mpqueue._parent.transport.kept_errors import let_go, text_of
 from mpqueue._parent.transport.packing import Packing
 from mpqueue._wire.frames import Ended, ReportFrame, dump_frame
-from mpqueue._wire.memory.segments import SegmentRef, SegmentStore
+from mpqueue._wire.memory.segments import SegmentGoneError, SegmentRef, SegmentStore
 from mpqueue._wire.pickling.payload import Packed, dump
 from mpqueue.errors import WorkerCrashedError
 from mpqueue.retry import RetryPolicy
@@ -89,6 +89,9 @@ def test_a_result_whose_worker_is_gone_is_not_called_unreadable() -> None:
     assert report.results == ["here"]
     assert report.unreadable is not None
     assert isinstance(report.unreadable.error, WorkerCrashedError)
+    cause = report.unreadable.error.__cause__
+    assert isinstance(cause, SegmentGoneError), "by which it is known to send no more of them"
+    assert cause.__traceback__ is None
 
 
 def chunk_of(item: object) -> Chunk:

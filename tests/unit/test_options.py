@@ -18,7 +18,9 @@ from mpqueue._options import (
     memory_limit,
     queue_options,
 )
+from mpqueue._os.memory import memory_use
 from mpqueue.retry import RetryPolicy
+from tests.support.systems import LINUX_ONLY
 
 
 def queue(concurrency: Concurrency = 3, max_retries: int | None = None, **given: Any) -> QueueOptions:
@@ -252,3 +254,13 @@ def test_a_number_that_is_no_size_is_refused(bad: Any, error: type[Exception]) -
 def test_a_limit_on_memory_is_refused_where_nobody_can_look() -> None:
     with pytest.raises(NotImplementedError, match="darwin"):
         memory_limit("2GB", "darwin")
+
+
+@LINUX_ONLY
+def test_a_limit_on_memory_is_refused_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tell_nothing(pid: int) -> Any:
+        raise FileNotFoundError(pid)
+
+    monkeypatch.setattr(memory_use, "open_gauge", tell_nothing)
+    with pytest.raises(NotImplementedError, match=r"mount it .* or leave it out"):
+        memory_limit("2GB")

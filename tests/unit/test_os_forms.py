@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import math
 import mmap
 import os
 import resource
 import stat
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from mpqueue._os import descriptors, file_lock, file_system, system
 from mpqueue._os.memory import machine_memory, mappings, memory_files, memory_use
@@ -20,10 +23,10 @@ from mpqueue._os.process.process_table import LinuxProcessTable, PosixProcessTab
 from tests.support.systems import LINUX_ONLY
 
 
-def forms(linux: object, posix: object) -> pytest.MarkDecorator:
+def forms(linux: object, posix: object, *more: ParameterSet) -> pytest.MarkDecorator:
     """Run the test with each form."""
     return pytest.mark.parametrize(
-        "form", [pytest.param(linux, id="linux", marks=LINUX_ONLY), pytest.param(posix, id="posix")]
+        "form", [pytest.param(linux, id="linux", marks=LINUX_ONLY), pytest.param(posix, id="posix"), *more]
     )
 
 
@@ -169,6 +172,35 @@ def test_the_machine_s_memory_is_bytes_or_not_told(form: Callable[[], machine_me
     )
 
 
+def test_a_peak_is_not_told_where_the_kernel_does_not_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_use, "_reset_peak", lambda: False)
+    peak = memory_use.LinuxPeak()
+    peak.begin()
+    assert peak.end() is None
+
+
+@LINUX_ONLY
+def test_where_memfds_are_refused_files_are_made_in_the_temporary_folder_or_in_the_last_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EPERM, "refused")
+
+    def tell_none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    memory_files.SharedFile("test", data=b"in the temporary folder").close()
+    assert not memory_files._try_path.__wrapped__()
+    monkeypatch.setattr(tempfile, "gettempdir", tell_none)
+    monkeypatch.setattr(memory_files, "_LAST_FOLDER", str(tmp_path))
+    memory_files.SharedFile("test", data=b"in the last one").close()
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(memory_files, "_LAST_FOLDER", str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match="set TMPDIR to one"):
+        memory_files.make_sealable("test")
+
+
 @forms(memory_use.LinuxPeak, memory_use.PosixPeak)
 def test_a_peak_is_bytes_or_not_told(form: Callable[[], memory_use.Peak]) -> None:
     peak = form()
@@ -239,6 +271,7 @@ def test_a_file_system_is_found_by_its_mount_s_number_and_names_may_have_any_byt
 @forms(
     (file_lock._lock_opening, file_lock._opening_is_locked),
     (file_lock._flock, file_lock._is_flocked),
+    pytest.param((file_lock._lock_twice, file_lock._is_locked_either_way), id="refused", marks=LINUX_ONLY),
 )
 def test_a_lock_on_a_file_survives_that_the_file_is_opened_and_closed_again(
     form: tuple[Callable[[int], None], Callable[[int], bool]], tmp_path: Path
@@ -256,6 +289,28 @@ def test_a_lock_on_a_file_survives_that_the_file_is_opened_and_closed_again(
         assert not is_locked(other)
         one = os.open(tmp_path / "lock", os.O_RDWR | os.O_CLOEXEC)
         lock(one)  # to have asked is no lock
+    finally:
+        os.close(one)
+        os.close(other)
+
+
+@LINUX_ONLY
+@pytest.mark.parametrize("is_refused_first", [True, False])
+def test_a_process_that_is_refused_locks_of_openings_and_one_that_is_not_see_each_other_s_lock(
+    is_refused_first: bool, tmp_path: Path
+) -> None:
+    one, other = (os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC) for _ in range(2))
+    plain = (file_lock._lock_opening, file_lock._opening_is_locked)
+    refused = (file_lock._lock_twice, file_lock._is_locked_either_way)
+    (lock, _), (lock_too, is_locked) = (refused, plain) if is_refused_first else (plain, refused)
+    try:
+        lock(one)
+        assert is_locked(other)
+        with pytest.raises(BlockingIOError):
+            lock_too(other)
+        os.close(one)
+        one = os.open(tmp_path / "lock", os.O_RDWR | os.O_CLOEXEC)
+        lock(one)  # which the refusal has left nothing in the way of
     finally:
         os.close(one)
         os.close(other)

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 
 from mpqueue._os.descriptors import close_all, message_pair
-from mpqueue._os.memory.memory_files import CAN_BE_OPENED_BY_OTHERS
+from mpqueue._os.memory.leases import leases_tell
 from mpqueue._parent.inbox import Inbox
 from mpqueue._wire.memory import asking
 from mpqueue._wire.memory.handed_over import HandedName, handed_over
@@ -80,13 +80,13 @@ class Answering:
         key = asking.decode(data)
         if key is None:
             return
-        # What can't be opened anew is shared, and takes no descriptor here.
-        fd = reopen(*key) if CAN_BE_OPENED_BY_OTHERS else own_descriptor(*key)
+        # A lease would not tell of a descriptor that is shared; where none tells, sharing takes no descriptor here.
+        opened = reopen(*key) if (anew := leases_tell()) else own_descriptor(*key)
         with contextlib.suppress(OSError):  # no room: it does not read what it has asked for
-            if fd is None:
+            if opened is None:
                 self._socket.send(data)
             else:
-                rights = array.array("i", [fd])
+                rights = array.array("i", [opened])
                 self._socket.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-        if fd is not None and CAN_BE_OPENED_BY_OTHERS:
-            os.close(fd)
+        if opened is not None and anew:
+            os.close(opened)

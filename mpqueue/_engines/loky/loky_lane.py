@@ -14,7 +14,6 @@ for many workers an executor and trusts them; what that needs here, each line of
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import multiprocessing
 import multiprocessing.util
@@ -37,11 +36,11 @@ from mpqueue._engines.loky.flag_setter import FlagSetter
 from mpqueue._engines.loky.launch import Launch, LaunchContext
 from mpqueue._engines.loky.parent_line import Line
 from mpqueue._engines.loky.process.worker_process import WorkerProcess
-from mpqueue._os.descriptors import descriptor_limits
 from mpqueue._os.memory import locks
 from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue._os.process.parent_death import Leash
 from mpqueue._os.process.process_signals import kill_process
+from mpqueue._os.room import check_descriptors, check_threads
 from mpqueue._parent.errands import Errands
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Post
@@ -59,11 +58,14 @@ from mpqueue._worker import serving, station
 #: What a worker calls with a frame, and whose `Answer` `send` gives: module and function.
 RECEIVER = ("mpqueue._worker.main", "receive")
 
-#: How many descriptors a start takes at its height, rounded up. loky leaves some open when it runs out in the middle.
+#: How many descriptors a start takes at its height, rounded up.
 DESCRIPTORS = 32
 
 #: How many a lane keeps while its worker lives, rounded up.
 DESCRIPTORS_KEPT = 12
+
+#: How many threads and processes there are of a lane, on both sides, rounded up. Some of them come later.
+THREADS = 12
 
 #: Seconds that an exit of the interpreter waits for the thread of a lane whose worker it has killed.
 EXIT_PATIENCE = 1.0
@@ -74,12 +76,29 @@ EXITCODE_PATIENCE = 0.25
 
 def count_cpus() -> int:
     """How many CPUs this process may use: cgroup and affinity counted. One in a worker, which is one of many."""
-    return 1 if station.here() is not None else int(loky.cpu_count())
+    return 1 if station.here() is not None else _count()
 
 
 def count_cores() -> int:
     """The same of cores: two CPUs that are one core's hyperthreads count as one."""
-    return 1 if station.here() is not None else int(loky.cpu_count(only_physical_cores=True))
+    return 1 if station.here() is not None else _count(only_physical_cores=True)
+
+
+def _count(**what: bool) -> int:
+    try:
+        return int(loky.cpu_count(**what))
+    except OSError:  # a filter refuses to tell which ones this process may use
+        return os.cpu_count() or 1
+
+
+def check_room() -> None:
+    """Raise the OSError of a process with too little room for a worker, EMFILE or EAGAIN, before anything is half made.
+
+    0.5 ms. loky leaves descriptors open when it runs out in the middle; and a thread that it can't start on a thread of
+    its own is an error that nobody sees.
+    """
+    check_descriptors(DESCRIPTORS, "starting a worker")
+    check_threads(THREADS, "starting a worker")
 
 
 def register_exit() -> None:
@@ -132,7 +151,7 @@ class LokyLane:
         self.when_cut_off: Callable[[], object] | None = None  #: called when nothing can come from the worker any more
         self.is_over = False  #: no answer can come any more
         with contextlib.ExitStack() as undo:
-            check_descriptors()
+            check_room()
             page = undo.enter_context(contextlib.closing(SharedFile(f"ledger-{number}", SIZE)))
             self.ledger = Ledger(page.fd)
             self.ledger.begin(SystemClock().now())
@@ -452,27 +471,6 @@ def _pipe(always: contextlib.ExitStack, on_failure: contextlib.ExitStack) -> tup
     always.callback(os.close, write)
     on_failure.callback(os.close, read)
     return read, write
-
-
-def check_descriptors() -> None:
-    """Raise the OSError of a process that has too few descriptors left, before anything is half made."""
-    with contextlib.ExitStack() as stack:
-        for free in range(DESCRIPTORS):
-            try:
-                stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
-            except OSError as error:
-                if error.errno != errno.EMFILE:
-                    raise
-                limit, most = descriptor_limits()
-                more = min(max(1024, 2 * limit), most)
-                cure = f"raise the limit with `ulimit -n {more}`"
-                if more <= limit:
-                    cure = "raise the hard limit (`ulimit -Hn`), which only root can"
-                text = (
-                    f"{os.strerror(errno.EMFILE)}: starting a worker takes {DESCRIPTORS} descriptors, of the {limit} "
-                    f"that are allowed {free} are free; {cure}, or close files"
-                )
-                raise OSError(errno.EMFILE, text) from None
 
 
 def _abort(executor: Any, leash: Leash) -> None:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 from mpqueue._core.messages import LaneStartFailed
 from mpqueue._engines.loky import launch
 from mpqueue._engines.loky.environment import worker_environment
-from mpqueue._engines.loky.loky_lane import LokyLane, check_descriptors, count_cpus, register_exit
+from mpqueue._engines.loky.loky_lane import LokyLane, check_room, count_cpus, register_exit
 from mpqueue._engines.loky.process import strays
 from mpqueue._engines.loky.process.warden import Warden
 from mpqueue._engines.loky.process.watcher import Watcher
 from mpqueue._engines.loky.starter import Starter
+from mpqueue._os.room import NO_THREAD
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._parent.own_faults import found
@@ -40,8 +41,8 @@ _numbers = itertools.count()
 
 #: Seconds that `close` waits for workers, and then for threads, before it warns and returns.
 CLOSE_LIMIT = 5.0
-#: Seconds without a moment in which a worker could have its descriptors, until starts fail for good; and between two
-#: looks. Programs want for some tenths of a second now and then.
+#: Seconds without a moment in which a worker could have its descriptors and threads, until starts fail for good; and
+#: between two looks. Programs want for some tenths of a second now and then.
 SHORT_LIMIT, SHORT_LOOK = 0.7, 0.02
 #: Seconds after which it says that starts take long.
 STARTS_LIMIT = 30.0
@@ -71,7 +72,7 @@ class LokyPool:
         self._threads: list[threading.Thread] = []  # the watcher's: of lanes that are gone, about to end
         self._is_closing = False
         self._starter_has_ended = False
-        self._is_short = False  #: descriptors were wanting for so long that it will not pass by itself
+        self._is_short = False  #: descriptors or threads were wanting for so long that it will not pass by itself
         self._gone = threading.Event()
         self._watcher = Watcher(f"mpqueue-watcher-{self._number}", self._fault)
         try:
@@ -176,23 +177,28 @@ class LokyPool:
             lane = LokyLane(number, generation, environment, self._inbox, self._settings.max_memory, launch_it)
         except BaseException as error:
             error = _without_frames(error)
-            is_short = isinstance(error, OSError) and error.errno == errno.EMFILE
-            lasting = self._stays_short() if is_short else launch.lasts(error)
+            lasting = launch.lasts(error)
+            if _is_short(error):
+                short = self._stays_short()
+                error, lasting = short or error, short is not None
             self._inbox.post(LaneStartFailed(number, generation, error, lasting=lasting))
             return
         self._is_short = False
         self._watcher.call(self._adopt, lane, cookie)
 
-    def _stays_short(self) -> bool:
-        """Whether descriptors are wanting all the time, rather than for a moment: looked at closely the first time."""
-        pauses = 0 if self._is_short else int(SHORT_LIMIT / SHORT_LOOK)
-        for _ in range(pauses):
+    def _stays_short(self) -> OSError | None:
+        """What is wanting all the time, rather than for a moment: looked at closely the first time."""
+        short = None
+        for _ in range(1 if self._is_short else int(SHORT_LIMIT / SHORT_LOOK)):
             threading.Event().wait(SHORT_LOOK)
-            with contextlib.suppress(OSError):
-                check_descriptors()
-                return False
+            try:
+                check_room()
+            except OSError as error:
+                short = error.with_traceback(None)
+            else:
+                return None
         self._is_short = True
-        return True
+        return short
 
     def _starter_ended(self) -> None:
         self._watcher.call(self._note_starter_ended)
@@ -255,6 +261,13 @@ class LokyPool:
         strays.kill_orphans()  # where it is closed before it has looked
         self._watcher.stop()
         self._gone.set()
+
+
+def _is_short(error: BaseException) -> bool:
+    """True where it is an error of a process that has no room for a worker: see `check_room`."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.EMFILE, errno.EAGAIN)
+    return isinstance(error, RuntimeError) and NO_THREAD in str(error)
 
 
 def _without_frames(error: BaseException) -> BaseException:

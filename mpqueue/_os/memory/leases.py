@@ -15,7 +15,7 @@ import signal
 
 from mpqueue._os.descriptors import reopen
 from mpqueue._os.memory.mappings import map_file
-from mpqueue._os.memory.memory_files import CAN_BE_OPENED_BY_OTHERS, make_file
+from mpqueue._os.memory.memory_files import can_be_opened_by_others, make_file
 
 #: Of Linux; the module `fcntl` has no name for it, in some versions.
 _F_SETSIG = 10
@@ -28,9 +28,9 @@ def leases_tell() -> bool:
     Not so without /proc, with leases switched off (``fs.leases-enable``), under some sandboxes, on old kernels, and
     elsewhere than on Linux.
     """
-    if not CAN_BE_OPENED_BY_OTHERS:
-        return False
     try:
+        if not can_be_opened_by_others():
+            return False
         fd = make_file("segment")
         try:
             if not make_leasable(fd):

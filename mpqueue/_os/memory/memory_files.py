@@ -1,22 +1,20 @@
 """Unnamed files in memory, which a process shares with those that inherit or are handed a descriptor of them.
 
-On Linux a memfd: it does not count against the size of /dev/shm, can be opened by its path below ``/proc``, and can be
-sealed. The portable form is a temporary file without a name: it can't be sealed, and others read it by a descriptor
-that they are handed.
+On Linux a memfd: it does not count against the size of /dev/shm, can be sealed, and can be opened by its path where
+there is a ``/proc``. The portable form, also where a filter of system calls refuses memfds, is a temporary file without
+a name: it can't be sealed, and others read it by a descriptor that they are handed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import functools
 import os
 import tempfile
 
-from mpqueue._os.system import IS_LINUX, choose
-
-#: Whether a file can be opened by its path in other processes, and sealed.
-CAN_BE_OPENED_BY_OTHERS: bool = IS_LINUX and hasattr(os, "memfd_create")  # a Python built for an old glibc has it not
+from mpqueue._os.system import choose
 
 #: Of Linux; the module `fcntl` has no names for them, in some versions.
 _F_ADD_SEALS = 1033
@@ -55,31 +53,61 @@ class SharedFile:
             self.fd = -1
 
 
+#: Where temporary files are made if there is no folder for them: it is writable in most containers whose other folders
+#: are not, and small in many.
+_LAST_FOLDER: str | None = choose(linux="/dev/shm", posix=None)  # noqa: S108 - without a name from the beginning
+
+
 def _make_memfd(label: str) -> int:
     try:
-        fd: int = os.memfd_create(f"mpqueue-{label}", os.MFD_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
-    except AttributeError:
-        return _make_temporary(label)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
-            raise
-        return _make_temporary(label)
+        return _memfd(label, os.MFD_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
+    except (AttributeError, OSError) as error:
+        return _make_instead(label, error)
+
+
+def _memfd(label: str, flags: int) -> int:
+    fd: int = os.memfd_create(f"mpqueue-{label}", flags)  # type: ignore[attr-defined,unused-ignore]
     return fd
 
 
+def _make_instead(label: str, error: AttributeError | OSError) -> int:
+    """A temporary file, where memfds are refused: by the kernel, a filter, or a Python built for an old glibc."""
+    if isinstance(error, OSError) and error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+        raise error
+    return _make_temporary(label)
+
+
 def _make_temporary(label: str) -> int:
-    with tempfile.TemporaryFile(prefix=f"mpqueue-{label}-") as file:
+    prefix = f"mpqueue-{label}-"
+    try:
+        return _temporary(prefix, None)
+    except FileNotFoundError as error:  # `tempfile` has tried all folders that it knows
+        if _LAST_FOLDER is not None:
+            with contextlib.suppress(OSError):
+                return _temporary(prefix, _LAST_FOLDER)
+        text = f"expected a folder where temporary files can be made, got none; set TMPDIR to one ({error.strerror})"
+        raise FileNotFoundError(errno.ENOENT, text) from None
+
+
+def _temporary(prefix: str, folder: str | None) -> int:
+    with tempfile.TemporaryFile(prefix=prefix, dir=folder) as file:
         return fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
 
 
-#: The descriptor of such a file, empty, private to this process, and no standard stream. Raises OSError.
+#: The descriptor of such a file, empty, private to this process, and no standard stream. Raises OSError, with the cure
+#: where there is no folder to make it in.
 make_file = choose(linux=_make_memfd, posix=_make_temporary)
 
 
 def _make_sealable_memfd(label: str) -> int:
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING  # type: ignore[attr-defined,unused-ignore]
-    fd: int = os.memfd_create(f"mpqueue-{label}", flags)  # type: ignore[attr-defined,unused-ignore]
-    return fd
+    try:
+        return _memfd(label, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)  # type: ignore[attr-defined,unused-ignore]
+    except (AttributeError, OSError) as error:
+        return _make_instead(label, error)
+
+
+#: As `make_file`: one that can be sealed, where the system has such files.
+make_sealable = choose(linux=_make_sealable_memfd, posix=_make_temporary)
 
 
 def _seal_memfd(fd: int) -> None:
@@ -90,12 +118,9 @@ def _seal_nothing(fd: int) -> None:
     raise OSError(errno.ENOTSUP, f"this system can't seal what is open under {fd}")
 
 
-#: As `make_file`: one that can be sealed, where `CAN_BE_OPENED_BY_OTHERS`.
-make_sealable = _make_sealable_memfd if CAN_BE_OPENED_BY_OTHERS else _make_temporary
-
 #: From now on the size of a file by `make_sealable` stays, and it is written only through mappings that are there.
 #: Raises OSError where that can't be had (Linux before 5.1, other systems).
-seal = _seal_memfd if CAN_BE_OPENED_BY_OTHERS else _seal_nothing
+seal = choose(linux=_seal_memfd, posix=_seal_nothing)
 
 
 def _path_in_proc(fd: int) -> str:
@@ -109,6 +134,39 @@ def _no_path(fd: int) -> str:  # noqa: ARG001 - there is none
 #: The path by which a process of the same user opens what is open under this number here, anew. Empty where there is no
 #: such path. It may lead elsewhere once the number is another file's, and nowhere from other namespaces.
 path_of = choose(linux=_path_in_proc, posix=_no_path)
+
+
+#: Errors that pass; any other is the system's answer, which stays.
+_PASSES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+@functools.cache
+def _try_path() -> bool:
+    try:
+        fd = _memfd("segment", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)  # type: ignore[attr-defined,unused-ignore]
+        try:
+            opened = os.open(path_of(fd), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return os.path.samestat(os.fstat(opened), os.fstat(fd))
+            finally:
+                os.close(opened)
+        finally:
+            os.close(fd)
+    except AttributeError:
+        return False
+    except OSError as error:
+        if error.errno in _PASSES:
+            raise
+        return False
+
+
+def _has_no_path() -> bool:
+    return False
+
+
+#: Whether a file by `make_sealable` is a memfd that other processes can open by its path: tried out once in each
+#: process, 30 us. Raises OSError where that can't be told now.
+can_be_opened_by_others = choose(linux=_try_path, posix=_has_no_path)
 
 
 @functools.cache

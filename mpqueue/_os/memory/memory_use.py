@@ -81,7 +81,22 @@ def _no_gauge(pid: int) -> MemoryGauge:
 open_gauge = choose(linux=LinuxGauge, posix=_no_gauge)
 
 
+def why_not_told() -> str | None:
+    """What keeps a gauge from telling how much memory a process has, and the cure; None where nothing does."""
+    try:
+        open_gauge(os.getpid()).close()
+    except FileNotFoundError:
+        return "it is read in /proc, which is not there; mount it (`mount -t proc proc /proc`)"
+    except OSError as error:
+        return None if error.errno in (errno.EMFILE, errno.ENFILE) else str(error)
+    return None
+
+
 # -- the peak ----------------------------------------------------------------------------------------------------------
+
+
+#: In place of a number of page faults.
+_NOT_TOLD = -1
 
 
 class Peak(Protocol):
@@ -102,7 +117,8 @@ class LinuxPeak:
     """
 
     def __init__(self) -> None:
-        self._faults = -1  #: how many there had been when the kernel was asked to begin anew
+        self._faults = _NOT_TOLD  #: how many there had been when the kernel was asked to begin anew
+        self._has_begun = False  #: it did so
         self._known: int | None = None  #: the peak since then, if it was asked for
 
     def begin(self) -> None:
@@ -110,10 +126,12 @@ class LinuxPeak:
         faults = _page_faults()
         if faults != self._faults:
             self._faults, self._known = faults, None
-            _reset_peak()
+            self._has_begun = _reset_peak()
 
     def end(self) -> int | None:
-        """See `Peak.end`."""
+        """See `Peak.end`. Nor without ``/proc``, or where the kernel is not to be asked to begin anew (gVisor)."""
+        if not self._has_begun:
+            return None
         if self._known is None or _page_faults() != self._faults:
             self._known = _peak_bytes()
         return self._known
@@ -135,21 +153,25 @@ peak: Peak = choose(linux=LinuxPeak(), posix=PosixPeak())
 
 
 def _page_faults() -> int:
-    used = resource.getrusage(resource.RUSAGE_SELF)
+    try:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+    except OSError:  # a filter of system calls
+        return _NOT_TOLD
     return used.ru_minflt + used.ru_majflt
 
 
-def _reset_peak() -> None:
-    """No file is kept open to write into.
+def _reset_peak() -> bool:
+    """Whether the kernel begins anew. No file is kept open to write into.
 
     A handler that closes descriptors which are not its own may have given the number of this one to a file of its own.
     """
     with contextlib.suppress(OSError):
         file = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(file, b"5")
+            return os.write(file, b"5") > 0
         finally:
             os.close(file)
+    return False
 
 
 def _peak_bytes() -> int | None:

@@ -28,7 +28,7 @@ def python_threads() -> list[str]:
 
 
 #: The names of the threads that this process has beside its main one, as the system calls them, those of C libraries
-#: too; where it doesn't tell, those of Python's.
+#: too; where it never tells, those of Python's. Raises OSError on Linux without /proc.
 other_threads = choose(linux=_list_in_proc, posix=python_threads)
 
 

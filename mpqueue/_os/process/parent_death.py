@@ -3,9 +3,10 @@
 The worker asks the kernel for SIGKILL to its group as soon as there is something to read from the pipe, or no process
 can write into it any more. So a byte from the parent ends it, and so does the parent's death: also while it holds the
 global lock, where a filter refuses `pidfd_send_signal` or `prctl`, and where the parent is another user by now. It
-names a group, not a number, so it never hits a stranger. Where the kernel can't do that (it is Linux's), a shell in the
-worker's group does, the *guard*: it reads the leash, and then kills its group. Where there is no guard either, a thread
-in the worker does, which does not get to run while a handler holds the global lock in C code.
+names a group, not a number, so it never hits a stranger. Where the kernel can't do that (it is Linux's), or a filter
+refuses it, a shell in the worker's group does, the *guard*: it reads the leash, and then kills its group. Where there
+is no guard either, a thread in the worker does, which does not get to run while a handler holds the global lock in C
+code.
 
 The parent holds both ends. With the write end alone, a byte for a worker that is dead would raise SIGPIPE; and what the
 worker has left in its group could not be reached, nor a worker that has closed all its descriptors.
@@ -76,9 +77,16 @@ def note_forked() -> None:
 
 
 def follow_parent(parent: int, leash: int) -> None:
-    """Leave the parent's session, and die when it does, or when it pulls the leash; at once where it has done so."""
-    if os.getsid(0) != os.getpid():
-        os.setsid()
+    """Leave the parent's session, and die when it does, or when it pulls the leash; at once where it has done so.
+
+    Raises OSError where it can't leave that session.
+    """
+    try:
+        if os.getsid(0) != os.getpid():
+            os.setsid()
+    except OSError as error:
+        text = f"expected to be allowed a session of its own (setsid), got {error.strerror!r}"
+        raise OSError(error.errno, text) from None
     if not _is_forked:
         die_with_parent(parent)
         _leave_unless_child_of(parent)  # it may have died before
@@ -146,9 +154,13 @@ def _hold_by_guard(leash: int) -> bool:
         return True
 
 
+def _hold_here(leash: int) -> bool:
+    return _hold_by_kernel(leash) or _hold_by_guard(leash)
+
+
 #: Have SIGKILL sent to this group once the leash is pulled or let go; False where that can't be. What that may hit is
 #: settled here, as the user that this is now: the parent may become another one. By a guard it costs 4 ms.
-hold_leash = choose(linux=_hold_by_kernel, posix=_hold_by_guard)
+hold_leash = choose(linux=_hold_here, posix=_hold_by_guard)
 
 
 def _watch(leash: int) -> None:

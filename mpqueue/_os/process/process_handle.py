@@ -115,6 +115,8 @@ class LinuxProcess:
             ended: Any = os.waitid(os.P_PIDFD, self._fd, _HOW)  # type: ignore[attr-defined,unused-ignore]
         except ChildProcessError:
             return self._told_by_kernel()
+        except OSError:  # the system has no such call
+            return None
         return _code_of(ended)
 
     def _told_by_kernel(self) -> int | None:
@@ -176,7 +178,7 @@ class PosixProcess:
             return None
         try:
             ended = os.waitid(os.P_PID, self._pid, _HOW)
-        except ChildProcessError:
+        except OSError:  # reaped, no child, or the system has no such call
             return None
         return _code_of(ended)
 
@@ -193,7 +195,7 @@ class PosixProcess:
             return False
         try:
             found = os.waitid(os.P_PID, self._pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG)
-        except ChildProcessError:
+        except OSError:  # as in `exit_code`
             return False
         return found is not None and found.si_code == os.CLD_STOPPED
 
@@ -234,7 +236,7 @@ open_exactly = choose(linux=LinuxProcess, posix=_refuse)
 def is_reaped(pid: int) -> bool:
     """Whether other code has read that child's exit code from the system already, so that it can't be read again.
 
-    False where the system does not tell (macOS before Python 3.13).
+    False where the system does not tell (macOS before Python 3.13, a filter of system calls).
     """
     if not hasattr(os, "waitid"):
         return False
@@ -242,6 +244,8 @@ def is_reaped(pid: int) -> bool:
         os.waitid(os.P_PID, pid, _HOW)
     except ChildProcessError:
         return True
+    except OSError:
+        return False
     return False
 
 
@@ -253,5 +257,5 @@ def _code_of(ended: Any) -> int | None:
 
 
 def _send_by_number(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    with contextlib.suppress(OSError):  # it has ended, or the system refuses
         os.kill(pid, number)

@@ -22,13 +22,13 @@ KILL: int = signal.SIGKILL
 
 def kill_process(pid: int) -> None:
     """SIGKILL that process; nothing where it has ended, or where the system refuses. The number must still be its."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    with contextlib.suppress(OSError):
         os.kill(pid, signal.SIGKILL)
 
 
 def kill_group(leader: int) -> None:
     """SIGKILL what is left of the group; its number stays taken while any of it lives. As `kill_process` otherwise."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    with contextlib.suppress(OSError):
         os.killpg(leader, signal.SIGKILL)
 
 

@@ -205,7 +205,10 @@ def _size_beside(results: Packed | Sequence[Passed]) -> int:
 
 def _unreadable(error: BaseException) -> Failure:
     if isinstance(error, SegmentGoneError):  # nothing is wrong with the result
-        return Failure(WorkerCrashedError("the worker ended before its result could be taken"))
+        gone = WorkerCrashedError("the worker ended before its result could be taken")
+        gone.__cause__ = error
+        let_go(error)
+        return Failure(gone)
     broken = ResultPicklingError(f"the result can't be unpickled: {text_of(error)}")
     broken.__cause__ = error
     return Failure(broken, let_go(error))

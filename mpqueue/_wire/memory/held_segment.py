@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 
 from mpqueue._os.descriptors import descriptor_limits
-from mpqueue._wire.memory.segments import SegmentRef, enter, open_to_read, path_for_others, strike_out
+from mpqueue._wire.memory.segments import SegmentRef, enter, open_to_read, strike_out
 
 #: How many are held at a time, at most, and the part of the descriptors that the process may have.
 MOST, PART = 1024, 1 / 4
@@ -34,7 +34,7 @@ class HeldSegment:
         self._fd = open_to_read(ref)
         self._on_free = on_free
         self._writers_serial = ref.serial
-        self.ref = SegmentRef(path_for_others(self._fd), enter(self._fd), ref.size, ref.inode)
+        self.ref = enter(ref, self._fd)
         _held.add(self.ref.serial)
 
     def __del__(self) -> None:

@@ -22,9 +22,10 @@ A segment is a memfd: it has no name, so nothing can be left behind by whatever 
 the size of /dev/shm. The other side opens it through ``/proc``. It is first filled by ``write``, which reports a full
 memory as an error where a mapping would kill the process; later through a mapping, at 7 GB/s where ``write`` does 4.5.
 
-Where files in memory have no path (elsewhere than on Linux), a segment is handed over: its writer sends a descriptor,
-see `mpqueue._wire.memory.asking`. It can't be sealed there either, and the system does not say who maps it: so its
-reader copies what is in there, and then it may be filled again.
+Where files in memory have no path (elsewhere than on Linux, without ``/proc``, or where memfds are refused), a segment
+is handed over: its writer sends a descriptor, see `mpqueue._wire.memory.asking`. It is not sealed there, and the system
+does not say who maps it: so its reader copies what is in there, and then it may be filled again. Its name says which of
+the two it is, since that is up to what its writer may do: see `can_be_opened_by_others`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from typing import Any, NamedTuple, TypeAlias
 from mpqueue._os.descriptors import reopen as open_anew
 from mpqueue._os.memory.leases import is_open_once, leases_tell, make_leasable
 from mpqueue._os.memory.mappings import map_file, populate, room
-from mpqueue._os.memory.memory_files import CAN_BE_OPENED_BY_OTHERS, make_sealable, path_of, seal
+from mpqueue._os.memory.memory_files import can_be_opened_by_others, make_sealable, path_of, seal
 from mpqueue._os.process.process_identity import process_name
 from mpqueue._wire.memory.handed_over import HandedName, handed_over
 
@@ -80,6 +81,11 @@ class SegmentRef(NamedTuple):
     serial: int
     size: int
     inode: int  #: tells it from whatever else is found under this path
+
+    @property
+    def is_handed_over(self) -> bool:
+        """True where it is had by a descriptor that its writer sends, and copied; else it is opened, and mapped."""
+        return not self.path.startswith("/")
 
 
 class Pieces(NamedTuple):
@@ -129,12 +135,13 @@ class Segment:
     _fd = -1  #: until there is one: a segment that could not be made is closed too
 
     def __init__(self) -> None:
+        self._has_path = can_be_opened_by_others()
         self._fd = make_sealable("segment")
         self._can_be_leased = False  #: once it is opened anew
         self._is_populated = False  #: our mapping has pages
         self.serial = next(_serials)
         self.capacity = 0
-        self._path = path_for_others(self._fd)
+        self._path = path_of(self._fd) if self._has_path else process_name()
         self._inode = os.fstat(self._fd).st_ino
         _descriptors[self.serial] = self._fd
         self._memory: Any = None  #: our own mapping, the only way to write to it once it is sealed
@@ -159,13 +166,13 @@ class Segment:
         if not self.capacity:
             os.ftruncate(self._fd, size)
             self.capacity = size
-            if CAN_BE_OPENED_BY_OTHERS:
+            if self._has_path:
                 self._seal()
         return SegmentRef(self._path, self.serial, size, self._inode)
 
     def hand_over(self, ref: SegmentRef) -> None:
         """Send it to its reader, where that can't open it. Raises OSError."""
-        if not CAN_BE_OPENED_BY_OTHERS:
+        if ref.is_handed_over:
             hand_over(ref, self._fd)
 
     def _seal(self) -> None:
@@ -194,7 +201,7 @@ class Segment:
 
         The kernel knows, see `mpqueue._os.memory.leases`. Copied data is not mapped.
         """
-        if not CAN_BE_OPENED_BY_OTHERS:
+        if not self._has_path:
             return _is_segment(self._fd, self._inode)
         if not leases_tell() or not _is_segment(self._fd, self._inode):  # a handler may have closed it, or more
             return False
@@ -213,16 +220,11 @@ class Segment:
     __del__ = close
 
 
-def path_for_others(fd: int) -> str:
-    """What is to be the path in the name of a segment."""
-    return path_of(fd) if CAN_BE_OPENED_BY_OTHERS else process_name()
-
-
-def enter(fd: int) -> int:
-    """Others may ask for this descriptor of a segment, under the serial that is returned, until `strike_out`."""
+def enter(ref: SegmentRef, fd: int) -> SegmentRef:
+    """The name by which others have that segment from this process, which has it open, until `strike_out`."""
     serial = next(_serials)
     _descriptors[serial] = fd
-    return serial
+    return SegmentRef(process_name() if ref.is_handed_over else path_of(fd), serial, ref.size, ref.inode)
 
 
 def strike_out(serial: int) -> None:
@@ -237,19 +239,17 @@ def own_descriptor(serial: int, inode: int) -> int | None:
 
 
 def reopen(serial: int, inode: int) -> int | None:
-    """A descriptor of this process's segment, for its reader; None where there is no such segment any more."""
+    """A descriptor of its own of this process's segment, for its reader; None where there is no such segment any more.
+
+    Also where it can't be opened anew: a lease would not tell of a duplicate, the same open file as the writer's.
+    """
     fd = _descriptors.get(serial)
     if fd is None:
         return None
     try:
         reader = open_anew(fd, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
-        if leases_tell():  # which a duplicate would escape: it is the same open file as the writer's
-            return None
-        try:
-            reader = os.dup(fd)
-        except OSError:
-            return None
+        return None
     if _is_segment(reader, inode):
         return reader
     os.close(reader)  # closed meanwhile, and another file has its number
@@ -442,7 +442,7 @@ def view(
     free = None if on_free is None else functools.partial(on_free, ref.serial)
     fd = open_to_read(ref, again=on_free is None)
     try:
-        may_map = CAN_BE_OPENED_BY_OTHERS and room.is_left()
+        may_map = not ref.is_handed_over and room.is_left()
         memory = map_file(ref.size, mmap.MAP_PRIVATE, fd, free) if may_map else None
         if memory is not None:
             return memoryview(memory).cast("B")[begin:end]
@@ -486,7 +486,7 @@ _PASSES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 
 def _open(ref: SegmentRef, again: bool) -> int:
     """By its name, where that leads to it; else from its writer."""
-    if not CAN_BE_OPENED_BY_OTHERS:
+    if ref.is_handed_over:
         return _checked(_handed(ref, again), ref, "is gone, or has not handed it over to this process")
     why = None
     try:

@@ -70,7 +70,7 @@ class Preloaded(NamedTuple):
     free: int = 0  #: from here on `MOST_DESCRIPTORS` numbers are free
     failure: str = ""  #: what went wrong
     where: str = ""  #: its traceback
-    threads: str = ""  #: what has started threads, so that nothing may be forked
+    unsafe: str = ""  #: why nothing may be forked
 
 
 class ForkRequest(NamedTuple):
@@ -91,7 +91,7 @@ def serve(seed: ForkerSeed) -> None:
     line = socket.socket(fileno=seed.line.fd)
     came_of_it = _preload(seed.preload)
     line.send(pickle.dumps(came_of_it))
-    if not came_of_it.failure and not came_of_it.threads:
+    if not came_of_it.failure and not came_of_it.unsafe:
         gc.collect()
         gc.freeze()  # what is here stays here: no collection in a worker writes to these pages
         _Forker(line, seed.leash.fd).run()
@@ -101,6 +101,11 @@ def serve(seed: ForkerSeed) -> None:
 
 
 def _preload(preload: Preload) -> Preloaded:
+    try:
+        open_exactly(os.getpid()).close()
+        other_threads()
+    except OSError as error:
+        return Preloaded(unsafe=f"the system refuses what that takes ({error})")
     for name in _OWN:
         importlib.import_module(name)
     if isinstance(preload, Packed):
@@ -116,7 +121,9 @@ def _preload(preload: Preload) -> Preloaded:
             text = f"{what} has failed: {type(error).__name__}: {shown(error)}"
             return Preloaded(failure=text[: MOST_BYTES // 8], where=traceback.format_exc()[-MOST_BYTES // 8 :])
         if names := _lasting_threads():
-            return Preloaded(threads=f"{what} has started threads ({', '.join(names)})")
+            return Preloaded(
+                unsafe=f"{what} has started threads ({', '.join(names)}), and a fork of a process with threads may hang"
+            )
     return Preloaded(free=max(open_descriptors(), default=2) + 1)
 
 

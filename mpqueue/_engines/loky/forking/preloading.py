@@ -54,7 +54,7 @@ class Preloading:
         if self._is_closing:
             server.kill()
         came_of_it = server.await_imports()
-        if not came_of_it.failure and not came_of_it.threads:
+        if not came_of_it.failure and not came_of_it.unsafe:
             return
         self._drop()
         if came_of_it.failure:
@@ -63,9 +63,8 @@ class Preloading:
             raise error
         self._is_unsafe = True
         _log.warning(
-            "preload: %s, and a fork of a process with threads may hang; workers start the ordinary way, and import by "
-            "themselves",
-            came_of_it.threads,
+            "preload: %s; workers start the ordinary way, and import by themselves",
+            came_of_it.unsafe,
         )
 
     def _drop(self) -> None:
