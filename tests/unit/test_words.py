@@ -67,7 +67,7 @@ def findings(text: str, name: str) -> Iterator[str]:
 
 def of_files(paths: list[Path]) -> list[str]:
     assert paths
-    found = []
+    found: list[str] = []
     for path in paths:
         text = path.read_text()
         if path.suffix == ".md":
@@ -80,7 +80,8 @@ def of_files(paths: list[Path]) -> list[str]:
 
 def without_code(text: str) -> str:
     """A Python file of which only strings and comments are left, each where it was."""
-    parts, end = [], 0
+    parts: list[str] = []
+    end = 0
     for prose in _PROSE.finditer(text):
         parts += blank(text[end : prose.start()]), prose[0]
         end = prose.end()

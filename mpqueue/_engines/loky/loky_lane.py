@@ -95,7 +95,7 @@ def check_room() -> None:
     """Raise the OSError of a process with too little room for a worker, EMFILE or EAGAIN, before anything is half made.
 
     0.5 ms. loky leaves descriptors open when it runs out in the middle; and a thread that it can't start on a thread of
-    its own is an error that nobody sees.
+    its own is an error that is never seen.
     """
     check_descriptors(DESCRIPTORS, "starting a worker")
     check_threads(THREADS, "starting a worker")

@@ -165,7 +165,7 @@ def _has_no_path() -> bool:
 
 
 #: Whether a file by `make_sealable` is a memfd that other processes can open by its path: tried out once in each
-#: process, 30 us. Raises OSError where that can't be told now.
+#: process, 30 us. Raises OSError if it can't be tried now.
 can_be_opened_by_others = choose(linux=_try_path, posix=_has_no_path)
 
 
