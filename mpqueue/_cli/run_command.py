@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from math import inf
 from typing import Any, TypeVar
 
 from mpqueue._cli.durations import duration
@@ -25,8 +24,9 @@ from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say
 from mpqueue._core.state.item_table import make_table
 from mpqueue._options import Concurrency
 from mpqueue._os.monotonic import monotonic
-from mpqueue._output.bars import can_draw, describe, minutes
+from mpqueue._output.bars import can_draw, minutes
 from mpqueue._output.file_sinks import FileSink
+from mpqueue._output.log_lines import LogLines, is_silenced
 from mpqueue._output.progress import Progress, ShowProgress
 from mpqueue._queue.job import Job, JobItem
 from mpqueue._queue.job_queue import JobQueue
@@ -62,8 +62,6 @@ N = TypeVar("N", int, float)
 
 #: How many failed items are named at the end.
 NAMED = 10
-#: Seconds between two lines of progress that go to no terminal.
-LINE_EVERY = 5.0
 #: Seconds that an interrupted run gives rows on their way into the output.
 ROWS_PATIENCE = 10.0
 
@@ -389,21 +387,13 @@ def progress_of(wanted: bool | None) -> ShowProgress:
     """A bar on a terminal; lines elsewhere, where they are wanted."""
     if wanted is False or (wanted is None and not can_draw()):
         return False
-    return True if can_draw() else _Lines()
+    return True if can_draw() or is_silenced() else LogLines(_name_of_stage, say, least=0.0)
 
 
-class _Lines:
-    """Progress for a log: a line now and then, also for each of several functions."""
-
-    def __init__(self) -> None:
-        self._next: dict[str, float] = {}
-
-    def __call__(self, progress: Progress) -> None:
-        due = self._next.get(progress.job_id, LINE_EVERY)
-        if progress.elapsed >= due or (progress.status.final and due < inf):
-            self._next[progress.job_id] = inf if progress.status.final else progress.elapsed + LINE_EVERY
-            _, slash, stage = progress.job_id.partition("/")
-            say(f"{stage}: " if slash and progress.job_id.startswith("run/") else "", describe(progress))
+def _name_of_stage(progress: Progress) -> str:
+    """Of each of several functions, which one it is."""
+    _, slash, stage = progress.job_id.partition("/")
+    return stage if slash and progress.job_id.startswith("run/") else ""
 
 
 def say_end(job: Job) -> None:

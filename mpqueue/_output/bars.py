@@ -29,8 +29,9 @@ NARROW = 80
 _CLEAR = "\r\x1b[J"
 #: Held while bars begin or end, and while something else is written.
 _coming_and_going = threading.RLock()
-#: Of tqdm's bar, where the total is known; tqdm's own would show the items that run as fractions.
-_SHAPE = "{l_bar}{bar}| {items} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+#: Of tqdm's bar, where the total is known; tqdm's own would show the items that run as fractions. What failed stands
+#: before times and rate, which a narrow terminal cuts off.
+_SHAPE = "{l_bar}{bar}| {items}{postfix} [{elapsed}<{remaining}, {rate_fmt}]"
 
 
 class Bar(Protocol):
@@ -215,18 +216,18 @@ class PlainBar:
 
 
 def describe(progress: Progress) -> str:
-    """One line for people: ``[####......] 40/100  12.3/s  0:05 left  2 retries``."""
+    """One line for people: ``[####......] 40/100  1 failed  12.3/s  0:05 left``; what is cut off first stands last."""
     ended = progress.completed + progress.failed
     parts = [f"{ended}/{progress.total}" if progress.total is not None else f"{ended} items"]
     if progress.total:
         filled = int(WIDTH * min(progress.done / progress.total, 1.0))
         parts[0] = f"[{'#' * filled}{'.' * (WIDTH - filled)}] {parts[0]}"
+    if progress.troubles:
+        parts.append(progress.troubles)
     if progress.rate is not None:
         parts.append(f"{progress.rate:.3g}/s")
     left = progress.eta
     parts.append(f"{minutes(left)} left" if left else f"{minutes(progress.elapsed)}")
-    if progress.troubles:
-        parts.append(progress.troubles)
     return "  ".join(parts)
 
 

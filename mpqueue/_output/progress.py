@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mpqueue._output.bars import Bar, can_draw, open_bar
+from mpqueue._output.log_lines import LogLines, are_wanted, is_silenced
 from mpqueue.errors import shown
 from mpqueue.status import JobStatus
 
@@ -69,9 +70,9 @@ class Progress:
 
     @property
     def troubles(self) -> str:
-        """``"2 retries, 1 failed"``; empty where there were none."""
+        """``"1 failed, 2 retries"``; empty where there were none."""
         retries = f"{self.retries} retr{'y' if self.retries == 1 else 'ies'}"
-        return ", ".join([retries] * bool(self.retries) + [f"{self.failed} failed"] * bool(self.failed))
+        return ", ".join([f"{self.failed} failed"] * bool(self.failed) + [retries] * bool(self.retries))
 
 
 ShowProgress = bool | Callable[[Progress], object]
@@ -245,8 +246,15 @@ def _show_nothing(_: Progress) -> None:
 
 
 def make_display(showing: Showing, book: JobBook, thread: ListenerThread, now: Callable[[], float]) -> Display | None:
-    """The display that was asked for; None if it would not be seen: no terminal, no notebook."""
+    """The display that was asked for; None if it would not be seen.
+
+    Without a terminal or a notebook, `True` is lines for a log.
+    """
     progress = showing.progress
-    if progress is False or (progress is True and not can_draw()):
+    if progress is False or (progress is True and is_silenced()):
         return None
+    if progress is True and not can_draw():
+        if not are_wanted():
+            return None
+        showing = replace(showing, progress=LogLines(lambda _: showing.label or ""))
     return Display(book, showing, thread, now)

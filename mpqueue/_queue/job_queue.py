@@ -562,8 +562,9 @@ class JobQueue(SafeEmitter):
         With ``cancel_with_awaiter``, cancelling a task that awaits the run cancels the job, with ``kill_on_cancel``
         also the items that run then. The first start of a queue starts its workers.
 
-        ``progress=True`` draws a bar on stderr, where that is a terminal or this is a notebook; a callable gets a
-        `Progress` ten times a second and at the end, on the listener thread.
+        ``progress=True`` draws a bar on stderr, where that is a terminal or this is a notebook, and writes a line
+        every 5 s elsewhere, unless pytest runs or ``MPQUEUE_PROGRESS=0``. A callable gets a `Progress` ten times a
+        second and at the end, on the listener thread.
 
         Raises `JobNotFoundError`; `JobStateError` for a job that is not pending; `WorkerStartError` where there is no
         room to start workers.

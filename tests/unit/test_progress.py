@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from mpqueue._output import bars
+from mpqueue._output import bars, log_lines
 from mpqueue._output.bars import PlainBar, aside, describe, minutes
-from mpqueue._output.progress import Progress, Showing, label_of
+from mpqueue._output.log_lines import LogLines
+from mpqueue._output.progress import Progress, Showing, label_of, make_display
 from mpqueue.status import JobStatus
 from tests.support import handlers as do
 from tests.support.terminals import screen
@@ -52,7 +53,7 @@ def test_a_job_without_items_is_done() -> None:
 @pytest.mark.parametrize(
     ("facts", "text"),
     [
-        ({}, "3 retries, 1 failed"),
+        ({}, "1 failed, 3 retries"),
         ({"retries": 1, "failed": 0}, "1 retry"),
         ({"retries": 0, "failed": 2}, "2 failed"),
         ({"retries": 0, "failed": 0}, ""),
@@ -63,9 +64,44 @@ def test_troubles_are_named_where_there_are_any(facts: dict[str, int], text: str
 
 
 def test_one_line_says_it_all() -> None:
-    assert describe(made()) == "[######..............] 30/100  3/s  0:23 left  3 retries, 1 failed"
+    assert describe(made()) == "[######..............] 30/100  1 failed, 3 retries  3/s  0:23 left"
     assert describe(made(total=None, retries=0, failed=0)) == "29 items  2.9/s  0:10"
     assert describe(made(completed=100, failed=0, retries=0)) == "[####################] 100/100  10/s  0:10"
+
+
+def test_sixty_columns_keep_what_failed() -> None:
+    assert "1 failed" in f"thumbnails: {describe(made())}"[:60]
+    bar = bars._tqdm_class().format_meter(
+        30, 100, 10.0, ncols=60, prefix="thumbnails", bar_format=bars._SHAPE, items="30/100", postfix=made().troubles
+    )
+    assert "30/100, 1 failed, 3 retries" in bar[:60]
+
+
+def test_a_log_gets_a_line_now_and_then_and_one_at_the_end() -> None:
+    lines: list[str] = []
+    show = LogLines(lambda progress: progress.job_id, lines.append)
+    for elapsed in range(13):
+        show(made(elapsed=float(elapsed)))
+    assert lines == [f"job: {describe(made(elapsed=5.0))}", f"job: {describe(made(elapsed=10.0))}"]
+    over = made(elapsed=12.5, status=JobStatus.COMPLETED)
+    show(over)
+    show(over)
+    assert lines[2:] == [f"job: {describe(over)}"]
+
+
+def test_a_short_job_writes_no_line_into_a_log() -> None:
+    lines: list[str] = []
+    LogLines(lambda _: "", lines.append)(made(elapsed=0.5, status=JobStatus.COMPLETED))
+    assert lines == []
+
+
+def test_lines_are_for_logs_that_somebody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not log_lines.are_wanted()  # in a test of pytest
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    assert log_lines.are_wanted()
+    monkeypatch.setenv("MPQUEUE_PROGRESS", "0")
+    book: Any = None
+    assert make_display(Showing(progress=True), book, book, lambda: 0.0) is None
 
 
 def test_minutes_become_hours() -> None:

@@ -98,8 +98,9 @@ def map(
     result's place; ``"skip"``: they are left out; ``"group"``: an `ExceptionGroup` of all is raised. With
     ``max_failures`` the work ends as soon as more than so many items have failed, with `TooManyFailuresError`.
 
-    ``progress=True`` draws a bar on stderr, where that is a terminal or this is a notebook; a callable gets a
-    `Progress` ten times a second and at the end, on a thread of the pool.
+    ``progress=True`` draws a bar on stderr, where that is a terminal or this is a notebook, and writes a line every
+    5 s elsewhere, unless pytest runs or ``MPQUEUE_PROGRESS=0``. A callable gets a `Progress` ten times a second and at
+    the end, on a thread of the pool.
 
     With ``journal``, the path of a file, the same call, made again after whatever ended the program, runs only what is
     missing, see `JobQueue`. ``job_id`` names the call in the journal (None: the function's name). Other items are
