@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from mpqueue._cli.durations import duration
 from mpqueue._cli.early_end import EarlyEnd, add_options
@@ -172,6 +172,8 @@ def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, began_at: float)
             start = _stages(queue, args, items, [functions[0], *more], sink)
         else:
             start = _job(queue, args, items, functions, record, sink)
+        made = queue.last_job  # of several functions there is none before the start
+        before = NOTHING if made is None else Before(made.completed, made.failed)
         if args.dashboard:
             _serve(queue)
         try:
@@ -181,7 +183,7 @@ def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, began_at: float)
                 raise UsageError(f"--output: {error}") from None
             raise
         with EarlyEnd(queue, started, args, began_at) as early_end:
-            return _follow(queue, started, sink, args, early_end)
+            return _follow(queue, started, sink, args, early_end, before)
 
 
 def _job(
@@ -328,8 +330,23 @@ def _serve(queue: JobQueue) -> None:
     say(coloured("live page, as long as this runs:", "bold"), f" {page.url}")
 
 
+class Before(NamedTuple):
+    """How many items had ended in earlier runs, as the journal has it."""
+
+    completed: int = 0
+    failed: int = 0
+
+
+NOTHING = Before()
+
+
 def _follow(
-    queue: JobQueue, started: JobRun, sink: StdoutRows | FileSink, args: argparse.Namespace, early_end: EarlyEnd
+    queue: JobQueue,
+    started: JobRun,
+    sink: StdoutRows | FileSink,
+    args: argparse.Namespace,
+    early_end: EarlyEnd,
+    before: Before,
 ) -> int:
     """Wait until the job has ended, or is interrupted; its rows are written meanwhile."""
     job = started.job
@@ -350,7 +367,9 @@ def _follow(
             started.result(ROWS_PATIENCE)
         _say_interrupted(job, sink, recorded=args.journal is not None)
         return Exit.INTERRUPTED
-    say_end(job)
+    say_end(job, before)
+    if job.total and sum(before) == job.total:
+        _say_nothing_left(job, args)
     _say_kept(sink)
     if job.stopped_why is not None:
         say(coloured("stopped:", "yellow"), f" {job.stopped_why}")
@@ -396,8 +415,8 @@ def _name_of_stage(progress: Progress) -> str:
     return stage if slash and progress.job_id.startswith("run/") else ""
 
 
-def say_end(job: Job) -> None:
-    """How it ended."""
+def say_end(job: Job, before: Before = NOTHING) -> None:
+    """How it ended, and how much of that in earlier runs."""
     failures = job.failures
     for failure in failures[:NAMED]:
         say(coloured("failed:", "red"), f" {describe_failure(failure.item)}")
@@ -405,7 +424,7 @@ def say_end(job: Job) -> None:
         say(f"... and {len(failures) - NAMED} more; together:")
         for group in job.failure_groups()[:NAMED]:
             say(f"    {group}")
-    say(*_summary(job))
+    say(*_summary(job, before))
 
 
 def describe_failure(item: JobItem) -> str:
@@ -414,20 +433,33 @@ def describe_failure(item: JobItem) -> str:
     return f"{item.label}: {error} (after {item.attempts} {'try' if item.attempts == 1 else 'tries'})"
 
 
-def _summary(job: Job) -> Iterator[str]:
+def _summary(job: Job, before: Before) -> Iterator[str]:
     yield f"{job.total} {'item' if job.total == 1 else 'items'}: "
     yield coloured(f"{job.completed} completed", "green")
+    if before.completed:
+        yield f" ({before.completed} in earlier runs)"
     if job.failed:
         yield ", "
         yield coloured(f"{job.failed} failed", "red")
+        if before.failed:
+            yield f" ({before.failed} in earlier runs)"
     left = job.total - job.completed - job.failed
     if left:
         yield ", "
         yield coloured(f"{left} not run", "yellow")
     if job.retries:
         yield f", {job.retries} {'retry' if job.retries == 1 else 'retries'}"
-    if job.duration is not None:
+    if job.duration is not None and sum(before) < job.total:
         yield f", in {f'{job.duration:.1f} s' if job.duration < 60 else minutes(job.duration)}"
+
+
+def _say_nothing_left(job: Job, args: argparse.Namespace) -> None:
+    """Why nothing has run, and what to do next."""
+    journal, job_id = _quoted(args.journal), _quoted(job.id)
+    next_one = f"to run the failed items again: mpqueue retry {journal} {job_id}"
+    if not job.failed:
+        next_one = f"to run all again: {again()} --redo all"
+    say(coloured("nothing left to do:", "green"), f" all items had ended in earlier runs; {next_one}")
 
 
 def _say_unwritten(error: SinkError, *, recorded: bool) -> int:

@@ -80,8 +80,15 @@ def test_the_same_command_goes_on_after_an_interruption_and_says_so(folder: Path
     assert "cancelled" in mpqueue(folder, "status", "run.db").stdout
     after = mpqueue(folder, *RUN, "-o", "out.jsonl")
     assert after.returncode == 1
-    assert "4 items: 3 completed, 1 failed" in after.stderr
+    assert "4 items: 3 completed (1 in earlier runs), 1 failed (1 in earlier runs), in " in after.stderr
     assert calls(folder)[3:] == ["wait", "three"]
+    *_, counts, left = mpqueue(folder, *RUN, "-o", "out.jsonl").stderr.splitlines()
+    assert counts == "4 items: 3 completed (3 in earlier runs), 1 failed (1 in earlier runs)"
+    assert left == (
+        "nothing left to do: all items had ended in earlier runs; to run the failed items again: mpqueue retry run.db "
+        "words:count"
+    )
+    assert calls(folder)[5:] == []
     rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
     assert [row["payload"] for row in rows] == ["one", "bad", "wait", "three"]
 
