@@ -12,7 +12,7 @@ CORE := .venvs/core/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo check format test test-heavy test-core test-fast test-others test-portable test-long test-wheel check-release chaos coverage bench bench-quick faults docs public-api
+.PHONY: help .venv demo check format test test-heavy test-core test-fast test-others test-portable test-windows test-long test-wheel check-release chaos coverage bench bench-quick faults docs public-api
 .PHONY: docs-serve clean fuzz simulate
 
 help:  ## print this list
@@ -51,6 +51,7 @@ check: .venv/.dev  ## format, lint, types, layers, names
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin mpqueue
+	$(BIN)/mypy --platform win32 --config-file .ci/mypy-windows.ini --cache-dir .mypy_cache/win32 mpqueue
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/unit/test_house_rules.py
 
@@ -84,6 +85,9 @@ test-others: .venv/.dev  ## what depends on the version, on every other Python t
 
 test-portable: .venv/.dev  ## on Linux, what the package is on a bare POSIX system, as macOS is one
 	MPQUEUE_TEST_LONG=1 .ci/test-portable
+
+test-windows: .venv/.made  ## in CPython for Windows, under wine; ARGS='tests/integration/test_pool.py' runs others than the lot of each commit
+	.ci/test-windows $(ARGS)
 
 test-wheel: .venv/.made  ## build sdist and wheel into dist/, the same twice, and test the wheel where nothing else is
 	.ci/test-wheel

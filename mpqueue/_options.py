@@ -90,9 +90,11 @@ class JobOptions:
 
 
 def check_platform(platform: str = system.NAME) -> None:
-    """Raise NotImplementedError on Windows, which is not tested yet."""
-    if platform in ("win32", "cygwin"):
-        raise NotImplementedError(f"mpqueue runs on Linux and macOS; this is {platform!r}. On Windows use WSL.")
+    """Raise NotImplementedError under Cygwin, whose processes are neither POSIX's nor Windows's."""
+    if platform == "cygwin":
+        raise NotImplementedError(
+            f"mpqueue runs on Linux, macOS and Windows; this is {platform!r}. Use Python for Windows, or WSL."
+        )
 
 
 def check_interpreter(version: str = sys.version) -> None:

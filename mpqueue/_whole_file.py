@@ -13,7 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+from mpqueue._os.files import NO_LINKS, open_file, set_rights, this_user
+
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINKS
 
 
 @contextmanager
@@ -28,11 +30,11 @@ def whole_file(target: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
             yield file
         return
     part = target.parent / f".{os.urandom(8).hex()}.part"
-    fd = os.open(part, _NEW, 0o666 if mode is None else mode)
+    fd = open_file(part, _NEW, 0o666 if mode is None else mode)
     try:
         with open(fd, "wb") as file:
             if mode is None and (replaced := rights_of(target)) is not None:
-                os.fchmod(fd, replaced)
+                set_rights(fd, replaced)
             yield file
             file.flush()
             os.fsync(fd)
@@ -51,7 +53,7 @@ def rights_of(target: Path) -> int | None:
     """Of a file of this user's own; another's says nothing about who may read this one."""
     with suppress(OSError):
         found = os.lstat(target)
-        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+        if stat.S_ISREG(found.st_mode) and found.st_uid == this_user():
             return stat.S_IMODE(found.st_mode) & 0o777
     return None
 
@@ -61,9 +63,9 @@ def open_to_write(path: str | os.PathLike[str]) -> int:
 
     Raises PermissionError for a link or a named pipe that another user has put there, and OSError.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     kind = check_not_planted(path)
-    return os.open(path, flags if kind == stat.S_IFLNK else flags | os.O_NOFOLLOW, 0o666)
+    return open_file(path, flags if kind == stat.S_IFLNK else flags | NO_LINKS, 0o666)
 
 
 def check_not_planted(path: str | os.PathLike[str]) -> int | None:
@@ -86,4 +88,4 @@ def check_not_planted(path: str | os.PathLike[str]) -> int | None:
 
 def is_trusted(user: int) -> bool:
     """True for this user, and for root, against whom there is no defence."""
-    return user in (os.geteuid(), 0)
+    return user in (this_user(), 0)

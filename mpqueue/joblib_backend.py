@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import multiprocessing
-import os
 import pickle
 import threading
 import warnings
@@ -37,6 +36,7 @@ from mpqueue._dropin.map.map_options import DROPIN_RETRY
 from mpqueue._dropin.shared_pool import SharedPool
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import JobOptions, check_timeout, choose_policy
+from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import Call
 from mpqueue._worker.handlers.joblib_batch import run_batch
@@ -225,7 +225,7 @@ class _Pools:
 
 _pools = _Pools()
 _functions = FunctionPacker()
-os.register_at_fork(after_in_child=_pools.reset_in_fork)
+in_each_fork(_pools.reset_in_fork)
 
 
 def close() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from mpqueue._os.system import IS_WINDOWS
 from mpqueue._parent import errands
 from tests.support import leaks, length
 from tests.support.startup import sitecustomize
@@ -87,6 +88,8 @@ def receive_signals() -> None:
     A background command of a shell script ignores Ctrl-C and Ctrl-\\, one under nohup the end of its terminal. Programs
     inherit which signals are ignored and which are blocked.
     """
+    if IS_WINDOWS:
+        return
     numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
     for number in numbers:
         if signal.getsignal(number) is signal.SIG_IGN:

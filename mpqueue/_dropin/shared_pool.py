@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import check_concurrency
+from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._wire.means import THREAD_VARIABLES
 
@@ -115,4 +116,4 @@ class SharedPool:
 # One inner thread a worker, unless the user has said how many: whatever was asked first, it may grow to all CPUs.
 THREADS = None if any(name in os.environ for name in THREAD_VARIABLES) else 1
 shared_pool = SharedPool(THREADS)
-os.register_at_fork(after_in_child=shared_pool.reset_in_fork)
+in_each_fork(shared_pool.reset_in_fork)

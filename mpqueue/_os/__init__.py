@@ -10,6 +10,9 @@ only where it costs something.
 module                    what it offers
 ========================  ==========================================================================================
 system                    which system this is, which form is used; the C library
+windows                   the forms for Windows, in a folder of their own
+channels                  the ends of pipes and sockets between processes, each by a number
+files                     files by their descriptors: opened, read and written at an offset
 monotonic                 the clock of both sides
 alarm                     a timer that is set anew without waking a thread
 descriptors               what is open under a number, how many there may be, opening anew, pairs of sockets
@@ -25,6 +28,9 @@ process.process_signals   signals: killing, asking for a stack, how they stand i
 process.parent_death      that a process ends with its parent; the leash
 process.cpu_time          how long this process waited for a CPU
 process.proc_file         reading a small file of the kernel's
+process.inheritance       what a process that is being spawned is handed over
+process.stacks            where a process is: the stacks of its threads, asked for from outside
+process.spawned           a process that is given what it shares before its first step, where there are no forks
 memory.memory_files       unnamed files in memory: made, shared, sealed, opened by others
 memory.leases             whether such a file is open or mapped somewhere else
 memory.mappings           files mapped into memory, and how many may be

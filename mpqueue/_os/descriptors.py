@@ -9,16 +9,21 @@ from __future__ import annotations
 import array
 import contextlib
 import errno
-import fcntl
 import math
 import os
-import resource
 import select
 import socket
+import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from mpqueue._os.system import choose
+from mpqueue._os.system import IS_WINDOWS, choose
+
+if sys.platform == "win32":
+    from mpqueue._os.windows import socket_ends as windows
+else:
+    import fcntl
+    import resource
 
 #: Where nothing lists the open descriptors, those up to here are looked at: 20 ms.
 _MOST_DESCRIPTORS = 1 << 16
@@ -85,16 +90,22 @@ class DescriptorLimits(NamedTuple):
 
 def descriptor_limits() -> DescriptorLimits:
     """What the system allows. Whole numbers, but for infinity, also where it does not tell."""
+    if sys.platform == "win32":  # some thousands, and no way to ask
+        return DescriptorLimits(math.inf, math.inf)
     return DescriptorLimits(*_limits(resource.RLIMIT_NOFILE))
 
 
 def file_size_limit() -> float:
     """Bytes that a file may have which this process writes; `math.inf`: any number."""
+    if sys.platform == "win32":
+        return math.inf
     return _limits(resource.RLIMIT_FSIZE)[0]
 
 
 def process_limit() -> float:
     """How many processes and threads this user may have, all told; `math.inf`: any number."""
+    if sys.platform == "win32":
+        return math.inf
     return _limits(resource.RLIMIT_NPROC)[0]
 
 
@@ -117,6 +128,8 @@ def descriptors_left() -> float:
     Without /dev/fd it is unknown.
     """
     most = descriptor_limits().now
+    if IS_WINDOWS:
+        return most
     try:
         return most if most == math.inf else most - len(os.listdir("/dev/fd"))
     except OSError as error:
@@ -125,6 +138,8 @@ def descriptors_left() -> float:
 
 def is_readable(fd: int, seconds: float | None) -> bool:
     """Whether there is something to read, or the end of it, within so many seconds; None: wait for that."""
+    if sys.platform == "win32":
+        return windows.is_readable(fd, seconds)
     looker = select.poll()
     looker.register(fd, select.POLLIN)
     return bool(looker.poll(None if seconds is None else seconds * 1000))
@@ -161,6 +176,23 @@ def _refuse_to_reopen(fd: int, flags: int) -> int:
 #: Open anew what is open under a number, with flags of its own, whether or not it has a name: unlike a duplicate it is
 #: an open file of its own, with its own offset and modes. Private to this process. Raises OSError where that can't be.
 reopen = choose(linux=_reopen_by_proc, posix=_refuse_to_reopen)
+
+
+def reopen_to_read(fd: int) -> int:
+    """The same, to read; it waits for nobody, whatever is open under that number by now. Raises as `reopen` does."""
+    return reopen(fd, os.O_RDONLY | _NEVER_WAIT)
+
+
+def reopen_to_write(fd: int) -> int:
+    """The same, to write; what there is no room for is not written."""
+    return reopen(fd, os.O_WRONLY | _NEVER_WAIT)
+
+
+_NEVER_WAIT: int = getattr(os, "O_NONBLOCK", 0)
+
+
+#: Whether a process can send another one a descriptor.
+CAN_PASS: bool = hasattr(socket, "send_fds")
 
 
 def receive(end: socket.socket, size: int) -> tuple[bytes, list[int]]:

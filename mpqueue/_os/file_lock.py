@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
+import sys
 
 from mpqueue._os.system import choose
+
+if sys.platform == "win32":
+    from mpqueue._os.windows import file_handles as windows
+else:
+    import fcntl
 
 #: What locks the whole of a file: from its beginning, without an end.
 WHOLE = (0, 0)
@@ -125,7 +130,10 @@ def _let_go_nothing(fd: int, first: int, count: int) -> None:
     """Nothing was held."""
 
 
-_lock = choose(linux=_lock_opening, posix=_flock)
-_is_locked = choose(linux=_opening_is_locked, posix=_is_flocked)
+if sys.platform == "win32":
+    _lock, _is_locked = windows.lock_file, windows.is_locked
+else:
+    _lock = choose(linux=_lock_opening, posix=_flock)
+    _is_locked = choose(linux=_opening_is_locked, posix=_is_flocked)
 _hold = choose(linux=_hold_of_opening, posix=_hold_nothing)
 _let_go = choose(linux=_let_go_of_opening, posix=_let_go_nothing)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 from typing import NamedTuple
 
 from mpqueue._os.process import proc_file
-from mpqueue._os.system import choose
+from mpqueue._os.system import IS_WINDOWS, choose
+
+if sys.platform == "win32":
+    from mpqueue._os.windows import file_handles as windows
 
 #: What the kernel writes for a byte in a name that would end it.
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
@@ -56,9 +60,17 @@ def _do_not_know(_path: str) -> FileSystem | None:
     return None
 
 
+def _by_drive(path: str) -> FileSystem | None:
+    if sys.platform == "win32" and windows.is_on_network(path):
+        drive = os.path.splitdrive(os.path.abspath(path))[0]
+        return FileSystem("network drive", drive, drive)
+    return None
+
+
 #: The file system that holds this file or folder, which is there. 100 us, and longer where thousands are mounted. None
-#: where that is not told: elsewhere than on Linux, and where the kernel's own files can't be read.
-file_system_of = choose(linux=_by_mount, posix=_do_not_know)
+#: where that is not told: elsewhere than on Linux, and where the kernel's own files can't be read. Windows tells of
+#: network drives.
+file_system_of = _by_drive if IS_WINDOWS else choose(linux=_by_mount, posix=_do_not_know)
 
 
 def _allocate(fd: int, first: int, count: int) -> None:

@@ -8,14 +8,21 @@ sleeps.
 
 from __future__ import annotations
 
+import sys
 import time
 from functools import partial
 
-#: The one that `time.monotonic` reads.
-_CLOCK: int = getattr(time, "CLOCK_UPTIME_RAW", time.CLOCK_MONOTONIC)
+if sys.platform == "win32":
+    # There it is the counter of which `time.perf_counter` tells, and from Python 3.13 on `time.monotonic`.
+    from mpqueue._os.windows import performance_counter
 
-#: Seconds, 0.1 us.
-monotonic = partial(time.clock_gettime, _CLOCK)
+    monotonic, monotonic_ns = performance_counter.monotonic, performance_counter.monotonic_ns
+else:
+    #: The one that `time.monotonic` reads.
+    _CLOCK: int = getattr(time, "CLOCK_UPTIME_RAW", time.CLOCK_MONOTONIC)
 
-#: The same in nanoseconds, as an int.
-monotonic_ns = partial(time.clock_gettime_ns, _CLOCK)
+    #: Seconds, 0.1 us.
+    monotonic = partial(time.clock_gettime, _CLOCK)
+
+    #: The same in nanoseconds, as an int.
+    monotonic_ns = partial(time.clock_gettime_ns, _CLOCK)

@@ -1,7 +1,9 @@
 """Which system this is, and which form of a facility is used on it. Nothing else in the package decides that.
 
 Where the forms of a facility differ, its module has one for Linux and one for every POSIX system, and takes one of them
-by `choose` while it is loaded. So a call costs what a plain one costs, and a test can run each form anywhere.
+by `choose` while it is loaded. So a call costs what a plain one costs, and a test can run each form anywhere. The form
+for Windows is in `mpqueue._os.windows`, which other systems don't load; where there is none, Windows takes the portable
+one.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ NAME: str = "portable" if os.environ.get("MPQUEUE_PORTABLE") == "1" else sys.pla
 #: True where the kernel is Linux: forms for Linux are used, each with its portable form where the kernel refuses.
 IS_LINUX: bool = NAME == "linux"
 
+#: True on Windows. For type checkers this is asked by `sys.platform` itself, which they know.
+IS_WINDOWS: bool = NAME == "win32"
+
 
 def choose(*, linux: _L, posix: _P) -> _L | _P:
     """The form for this system: ``posix`` asks for nothing that is not the same on every POSIX system."""
@@ -32,7 +37,7 @@ def c_library() -> Any:
     """The C library of this process, called with the global lock released. AttributeError: it has no such function."""
     import ctypes  # only where it is used
 
-    return ctypes.CDLL(None, use_errno=True)
+    return ctypes.CDLL("ucrtbase" if IS_WINDOWS else None, use_errno=True)
 
 
 def checked(result: int) -> int:

@@ -18,11 +18,12 @@ from typing import IO
 
 from mpqueue._os.file_lock import lock_file
 from mpqueue._os.file_system import reserve_room
+from mpqueue._os.files import NO_LINKS, open_file, set_rights, this_user
 from mpqueue._whole_file import check_not_planted, open_to_write, rights_of, whole_file
 
 log = logging.getLogger("mpqueue")
 
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_FLAGS = os.O_RDWR | os.O_CREAT | NO_LINKS
 _NEW = _FLAGS | os.O_EXCL
 #: Bytes that are copied at a time.
 _COPIED = 1 << 20
@@ -70,7 +71,7 @@ class PartFile:
 
     def _open_part(self, *, keep: bool) -> IO[bytes]:
         while True:
-            fd = os.open(self.part, _FLAGS, 0o666)
+            fd = open_file(self.part, _FLAGS, 0o666)
             try:
                 found = os.fstat(fd)
                 _check_own(found, self.part)
@@ -78,7 +79,7 @@ class PartFile:
                 if _is_at(found, self.part) and not (keep and self._put_aside(fd)):
                     os.ftruncate(fd, 0)
                     if (rights := rights_of(self.target)) is not None:
-                        os.fchmod(fd, rights)
+                        set_rights(fd, rights)
                     return open(fd, "r+b", buffering=0)
             except BaseException:
                 os.close(fd)
@@ -151,7 +152,7 @@ class PartFile:
             name = None
         else:
             name = self.part.with_name(f".{os.urandom(8).hex()}.part")
-            descriptor = os.open(name, _NEW, stat.S_IMODE(os.fstat(old.fileno()).st_mode))
+            descriptor = open_file(name, _NEW, stat.S_IMODE(os.fstat(old.fileno()).st_mode))
             new = open(descriptor, "r+b", buffering=0)  # noqa: SIM115 - likewise
         try:
             yield new
@@ -203,13 +204,13 @@ def _new_beside(path: Path) -> Path:
     for number in itertools.count(1):
         name = path.with_name(f"{path.name}.{number}")
         with suppress(FileExistsError):
-            os.close(os.open(name, _NEW, 0o600))
+            os.close(open_file(name, _NEW, 0o600))
             return name
     raise AssertionError
 
 
 def _check_own(found: os.stat_result, path: Path) -> None:
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != this_user() or found.st_nlink > 1:
         raise PermissionError(f"{path}: expected a file of this user's own, got another one; it is left as it is")
 
 

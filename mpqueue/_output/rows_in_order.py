@@ -7,13 +7,13 @@ file without a name, and read again when its turn comes.
 from __future__ import annotations
 
 import heapq
-import os
 import pickle
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from mpqueue._os.files import read_at
 from mpqueue._wire.pickling.payload import dump_by_reference, dump_by_value, load_kept
 
 #: Bytes of rows that may wait in memory.
@@ -104,7 +104,7 @@ class RowsInOrder:
 
     def _read(self, batch: _RowBatch) -> Sequence[Row]:
         assert self._file is not None
-        data = os.pread(self._file.fileno(), batch.length, batch.at)
+        data = read_at(self._file.fileno(), batch.length, batch.at)
         rows: Sequence[Row] = _load(data)
         return rows
 

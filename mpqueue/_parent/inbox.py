@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from mpqueue._core.messages import Message
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._os import standard_streams
+from mpqueue._os.selecting import Selector, make_selector
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.waker import Waker
 
@@ -41,7 +42,7 @@ class Inbox:
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Message | Request] = queue.SimpleQueue()
         standard_streams.keep_taken()
-        self._selector = selectors.DefaultSelector()
+        self._selector = make_selector()
         self._waker = Waker()
         self._asleep = False
         self._taken = 0
@@ -114,6 +115,6 @@ class Inbox:
                 self.post(found("while it read what a worker sent", error))
 
 
-def _close(selector: selectors.BaseSelector, waker: Waker) -> None:
+def _close(selector: Selector, waker: Waker) -> None:
     selector.close()
     waker.close()

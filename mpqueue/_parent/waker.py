@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import os
+
+from mpqueue._os import channels
 
 
 class Waker:
     """A pipe whose read end a thread watches; that thread calls `clear` when it is woken, and `close` at last."""
 
     def __init__(self) -> None:
-        read, write = os.pipe()
-        os.set_blocking(read, False)
-        os.set_blocking(write, False)
-        # File objects: a late call finds a closed file, never another one's descriptor.
-        self._read, self._write = io.FileIO(read, "r"), io.FileIO(write, "w")
+        read, write = channels.pipe()
+        channels.set_blocking(read, False)
+        channels.set_blocking(write, False)
+        # Files: a late call finds a closed one, never another one's descriptor.
+        self._read, self._write = channels.as_file(read, "r"), channels.as_file(write, "w")
 
     def fileno(self) -> int:
         """What to watch for reading."""

@@ -17,10 +17,11 @@ If a writer dies in the middle of a message, the stream ends, and the reader dro
 
 from __future__ import annotations
 
-import os
 import struct
 from typing import NamedTuple
 from zlib import crc32
+
+from mpqueue._os import channels
 
 #: What every message begins with.
 MAGIC = b"\xb5mq1"
@@ -114,7 +115,7 @@ class Incoming:
 
         Raises BlockingIOError where the descriptor does not block and there is nothing.
         """
-        data: bytes | bytearray = os.read(self._fd, self._portion)
+        data: bytes | bytearray = channels.read(self._fd, self._portion)
         if not data:
             return None
         if self.damage is not None:
@@ -147,8 +148,8 @@ class Incoming:
 
 def write_whole(fd: int, data: bytes) -> None:
     """Write all of it, however often that blocks."""
-    written = os.write(fd, data)
+    written = channels.write(fd, data)
     if written < len(data):
         rest = memoryview(data)[written:]
         while rest:
-            rest = rest[os.write(fd, rest) :]
+            rest = rest[channels.write(fd, rest) :]

@@ -6,10 +6,10 @@ handed over.
 
 from __future__ import annotations
 
-import os
-from multiprocessing import reduction
 from typing import Any, NamedTuple
 
+from mpqueue._os.process import inheritance
+from mpqueue._os.process.parent_death import Leash
 from mpqueue._wire.memory.flags import Flags
 
 #: Carries the cookie by which what a worker left behind is found; see `mpqueue._engines.loky.process.strays`.
@@ -17,7 +17,7 @@ COOKIE_VARIABLE = "MPQUEUE_LANE"
 
 
 class Handle:
-    """A descriptor of the parent that arrives in the worker as its own.
+    """A descriptor of a file of the parent's that arrives in the worker as its own.
 
     Inherited like the pipes of loky, so it needs neither a name in a file system nor the right to look into /proc,
     which a parent that has dropped its privileges does not give to its own children.
@@ -29,14 +29,34 @@ class Handle:
         self.fd = fd
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (reduction.DupFd(self.fd),)
+        return _arrive, (inheritance.hand_file(self.fd),)
 
 
 def _arrive(passed: Any) -> Handle:
     """The worker's side: take the descriptor that was passed, for this process alone."""
-    handle = Handle(passed.detach())
-    os.set_inheritable(handle.fd, False)
-    return handle
+    return Handle(inheritance.arrive(passed))
+
+
+class ChannelEnd(Handle):
+    """Likewise the end of a pipe or a socket, see `mpqueue._os.channels`."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive, (inheritance.hand_channel(self.fd),)
+
+
+class LeashEnd(Handle):
+    """Likewise the worker's end of its leash; -1 where it holds nothing."""
+
+    __slots__ = ("_leash",)
+
+    def __init__(self, leash: Leash) -> None:
+        super().__init__(leash.worker_end)
+        self._leash = leash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive, (inheritance.hand_leash(self._leash),)
 
 
 class LaneSeed(NamedTuple):
@@ -46,11 +66,11 @@ class LaneSeed(NamedTuple):
     generation: int
     parent: int  #: the parent's process id
     ledger: Handle  #: the shared page
-    line: Handle  #: the socket on which frames come and answers go
-    asking: Handle  #: the socket on which segments are asked for that can't be opened by name
+    line: ChannelEnd  #: the socket on which frames come and answers go
+    asking: ChannelEnd | None  #: the socket on which segments are asked for that can't be opened by name, if any can be
     outbox: Handle  #: the file for early results
-    bell: Handle  #: write end of the pipe that tells the parent to look into the outbox
-    stack: Handle  #: write end of the pipe that takes the stack when `STACK_SIGNAL` comes
+    bell: ChannelEnd  #: write end of the pipe that tells the parent to look into the outbox
+    stack: ChannelEnd  #: write end of the pipe that takes the stack when `STACK_SIGNAL` comes
     leash: Handle  #: read end of the pipe by which the parent ends it; see `mpqueue._os.process.parent_death`
     flags: Flags
     start_method: str | None  #: what the user chose for `multiprocessing`; None: Python's default

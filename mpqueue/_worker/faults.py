@@ -7,7 +7,7 @@ import faulthandler
 import os
 import stat
 
-from mpqueue._os.descriptors import reopen
+from mpqueue._os.descriptors import reopen_to_write
 
 _STANDARD_ERROR = 2
 
@@ -22,4 +22,4 @@ def never_wait_for_readers() -> None:
         return  # switched off; else loky switches it on
     with contextlib.suppress(OSError):  # closed, or it can't be opened anew: as usual
         if stat.S_ISFIFO(os.fstat(_STANDARD_ERROR).st_mode):
-            faulthandler.enable(reopen(_STANDARD_ERROR, os.O_WRONLY | os.O_NONBLOCK))
+            faulthandler.enable(reopen_to_write(_STANDARD_ERROR))

@@ -8,7 +8,7 @@ Runs once in each worker, before its first call. What it sees to, and why:
 - It is a session of its own: Ctrl-C at the terminal does not reach it, and one signal kills it with its children.
 - Signals and `multiprocessing` are as in a fresh Python, so handlers may start processes and pools of their own.
 - What it forks can neither hold the pipes home open (the parent would wait for their end) nor write into the ledger.
-- It can be asked where it is (`STACK_SIGNAL`), also while it sleeps or holds the global lock.
+- It can be asked where it is (`mpqueue._os.process.stacks`), also while it sleeps or holds the global lock.
 - loky does not look at its memory when it ends, which fails where there is no ``/proc``.
 
 Loads small modules of the standard library only: every import here takes time at each start of a worker.
@@ -16,7 +16,6 @@ Loads small modules of the standard library only: every import here takes time a
 
 from __future__ import annotations
 
-import faulthandler
 import functools
 import multiprocessing
 import multiprocessing.resource_tracker
@@ -25,17 +24,19 @@ import stat
 import sys
 import threading
 
+from mpqueue._os import channels
 from mpqueue._os.descriptors import open_descriptors
 from mpqueue._os.memory.mappings import address_of, give_up_sharing
+from mpqueue._os.process import stacks
+from mpqueue._os.process.own_forks import CAN_FORK, around_forks
 from mpqueue._os.process.parent_death import die_with_parent, follow_parent
-from mpqueue._os.process.process_signals import STACK_SIGNAL, reset_signals
+from mpqueue._os.process.process_signals import reset_signals
 from mpqueue._wire.memory.flags import Flags
 from mpqueue._wire.memory.ledger import SIZE, Ledger
 from mpqueue._wire.seed import LaneSeed
 from mpqueue._worker import faults, station
 
 _failure: BaseException | None = None
-_stack_pipe = -1
 _private: list[int] = []  #: descriptors that no fork may keep
 
 
@@ -50,9 +51,11 @@ def initialize(seed: LaneSeed) -> None:
         if (executor := sys.modules.get("loky.process_executor")) is not None:
             executor._USE_PSUTIL = False  # type: ignore[attr-defined]
         ledger = _take_station(seed)
-        _private.extend((seed.line.fd, seed.asking.fd, seed.outbox.fd, *_inherited_pipes(seed.leash.fd)))
-        _guard_forks(ledger)
-        _answer_stack_signal(seed.stack.fd)
+        if CAN_FORK:
+            asking = () if seed.asking is None else (seed.asking.fd,)
+            _private.extend((seed.line.fd, *asking, seed.outbox.fd, *_inherited_pipes(seed.leash.fd)))
+            _guard_forks(ledger)
+        stacks.answer(seed.stack.fd)
         faults.never_wait_for_readers()
     except BaseException as error:
         _failure = error
@@ -67,24 +70,9 @@ def check() -> None:
 def rearm() -> None:
     """Make sure that this worker can be asked where it is, whatever the handler has done to its signals.
 
-    To be called before each chunk; costs 0.7 us. Registering alone would not do: faulthandler takes a signal that it
-    has registered before for its own, even after other code has taken it.
+    To be called before each chunk; costs 0.7 us.
     """
-    if _stack_pipe >= 0:
-        faulthandler.unregister(STACK_SIGNAL)
-        faulthandler.register(STACK_SIGNAL, _stack_pipe, all_threads=True)
-
-
-# -- signals -----------------------------------------------------------------------------------------------------------
-
-
-def _answer_stack_signal(pipe: int) -> None:
-    """From now on, write the stacks of all threads into ``pipe`` when `STACK_SIGNAL` comes."""
-    global _stack_pipe
-    # What does not fit into the pipe is lost rather than waited for: it may never be read.
-    os.set_blocking(pipe, False)
-    faulthandler.register(STACK_SIGNAL, pipe, all_threads=True)
-    _stack_pipe = pipe
+    stacks.rearm()
 
 
 # -- what is shared ----------------------------------------------------------------------------------------------------
@@ -94,7 +82,7 @@ def _take_station(seed: LaneSeed) -> Ledger:
     """Map the ledger and settle in."""
     ledger = Ledger(seed.ledger.fd)
     os.close(seed.ledger.fd)
-    os.set_blocking(seed.bell.fd, False)
+    channels.set_blocking(seed.bell.fd, False)
     station.take(
         station.Station(
             lane=seed.lane,
@@ -105,7 +93,7 @@ def _take_station(seed: LaneSeed) -> Ledger:
             outbox=station.SharedOutbox(seed.outbox.fd, seed.bell.fd, ledger),
             flags=seed.flags,
             line=seed.line.fd,
-            asking=seed.asking.fd,
+            asking=-1 if seed.asking is None else seed.asking.fd,
         )
     )
     return ledger
@@ -158,4 +146,4 @@ def _guard_forks(ledger: Ledger) -> None:
         os.close(null)
         give_up_sharing(page, SIZE)
 
-    os.register_at_fork(before=before, after_in_child=in_child)
+    around_forks(before, in_child)

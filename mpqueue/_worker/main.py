@@ -192,7 +192,8 @@ def receive(data: bytes) -> Answer:
         here = station.here()
         assert here is not None, "frames are received in workers only"
         signals.install()
-        asking = Asking(here.asking)
-        segments.ask_writer, segments.hand_over = asking.ask, asking.hand_over
+        if here.asking >= 0:
+            asking = Asking(here.asking)
+            segments.ask_writer, segments.hand_over = asking.ask, asking.hand_over
         _worker = Worker(take_seat(here, shares_memory=True))
     return _worker.receive(data)

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from mpqueue._os import channels
 from mpqueue._os.descriptors import Descriptor, file_size_limit
+from mpqueue._os.files import write_at
 from mpqueue._wire.line import encode
 from mpqueue._wire.memory.flags import Flags
 from mpqueue._wire.memory.ledger import OUTBOX, UNSENT_AT, Ledger
@@ -54,7 +55,7 @@ class SharedOutbox:
 
     def __init__(self, file: int, bell: int, ledger: Ledger) -> None:
         self._file = Descriptor(file)
-        self._bell = Descriptor(bell)
+        self._bell = channels.End(bell)
         self._ledger = ledger
         self.is_lost = False
 
@@ -73,14 +74,14 @@ class SharedOutbox:
         self._write(message, 0)
         self._ledger.words[OUTBOX] = len(message)
         with contextlib.suppress(BlockingIOError):  # a full pipe: the parent is notified already
-            os.write(bell, b"!")
+            channels.write(bell, b"!")
 
     def leave_unsent(self, data: bytes, at: int) -> None:
         """See `Outbox.leave_unsent`."""
         self._write(data, UNSENT_AT + at)
 
     def _write(self, data: bytes, at: int) -> None:
-        if os.pwrite(self._file.checked(), data, at) != len(data):
+        if write_at(self._file.checked(), data, at) != len(data):
             raise OSError(errno.EFBIG, "expected room for an early report, got part of it")
 
 
@@ -105,11 +106,11 @@ class Station:
     growth: Growth = field(default_factory=Growth)
     asking: int = -1  #: descriptor of the socket on which segments are asked for that can't be opened by name
     line: int = -1  #: descriptor of the socket on which frames come and answers go, in a process of its own
-    _line: Descriptor | None = None  #: the same, as it was when this was made
+    _line: channels.End | None = None  #: the same, as it was when this was made
 
     def __post_init__(self) -> None:
         if self.line >= 0:
-            self._line = Descriptor(self.line)
+            self._line = channels.End(self.line)
 
     def is_cut_off(self) -> bool:
         """True where a handler has closed the line, or is known to have closed the outbox. Costs 1 us."""

@@ -32,11 +32,14 @@ from mpqueue import (
     RetryPolicy,
     WorkerCrashedError,
 )
+from mpqueue._os.process.process_signals import KILL as KILL_SIGNAL
+from mpqueue._os.process.process_signals import signal_name
 from tests.support import handlers as do
 from tests.support.handlers import ErrorWhenPickled, ErrorWhenUnpickled, Handler, WhenPickled, WhenUnpickled
 from tests.support.programs import is_running
 from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
+from tests.support.systems import IS_WINDOWS, not_on_windows
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow
@@ -48,7 +51,7 @@ NEVER = RetryPolicy(max_retries=0)
 #: Seconds: the bystanders, which take no time, never reach it, on a busy machine either.
 TIMEOUT = 1.5
 #: Seconds until a row counts as hanging.
-PATIENCE = 45.0
+PATIENCE = 180.0 if IS_WINDOWS else 45.0
 
 CULPRIT = "culprit"
 
@@ -129,7 +132,7 @@ def base(name: str, message: str | None = None, attempts: int = 2) -> Ends:
 
 def crash(code: int) -> Ends:
     """It ends with the worker, whose exit code that is."""
-    name = signal.Signals(-code).name if code < 0 else None
+    name = signal_name(code)
     how = f"was ended by {name}" if name else f"ended with exit code {code}"
     message = rf"^the worker process \d+ {how} while it ran the item$"
     return Ends(WorkerCrashedError, message, {"exitcode": code, "signal": name})
@@ -148,9 +151,15 @@ def unpicklable(message: str) -> Ends:
 SLOW = Ends(ItemTimeoutError, r"^the item ran longer than its timeout of 1.5 s; its worker was killed$", attempts=1)
 #: By this process, which finds no way to it; whether that is noticed by its answer or by the closed line is chance.
 CUT_OFF = broken("it (serves no more|lives on)")
+if IS_WINDOWS:
+    # What kills a process there gives it an exit code, which os.kill takes from the signal.
+    SEGV, ABRT, KILL, TERM = 0xC0000005, 3, int(KILL_SIGNAL), int(signal.SIGTERM)
+else:
+    SEGV, ABRT, KILL, TERM = -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGKILL, -signal.SIGTERM
 #: A look at its page may come between the scribbling and its end.
-SEEN_OR_GONE = Ends(WorkerCrashedError, r"^the worker process \d+ was (ended by SIGSEGV |killed .* makes no sense: )")
-SEGV, ABRT, KILL, TERM = -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGKILL, -signal.SIGTERM
+SEEN_OR_GONE = Ends(
+    WorkerCrashedError, rf"^the worker process \d+ was (ended by {signal_name(SEGV)} |killed .* makes no sense: )"
+)
 BAD_WHEN_PICKLED = remote("tests.support.handlers.ErrorWhenPickled", "bad when pickled")
 BAD_WHEN_UNPICKLED = remote("tests.support.handlers.ErrorWhenUnpickled", "bad when unpickled")
 
@@ -264,8 +273,22 @@ DEADLY_FOR_TWO = (
     "exception pickling: segfault",
 )
 ONE_CHUNK, TWO_WORKERS = (1, 4), (2, None)
+#: Windows has no descriptors of sockets that a handler could hit upon, and no signals.
+POSIX_ONLY = (
+    "run: garbage into every descriptor",
+    "run: a length into every socket",
+    "run: no way out of every socket",
+    "run: SIGSTOP",
+)
+
+
+def _marks(row: Row, *, is_long: bool) -> list[pytest.MarkDecorator]:
+    posix = [not_on_windows("no such descriptors, no signals")] if str(row) in POSIX_ONLY else []
+    return [*posix, pytest.mark.long] if is_long else posix
+
+
 ROWS = [
-    pytest.param(row, *way, id=f"{row}-{name}", marks=pytest.mark.long if is_long else ())
+    pytest.param(row, *way, id=f"{row}-{name}", marks=_marks(row, is_long=is_long))
     for row in TABLE
     for name, way in (("one chunk", ONE_CHUNK), ("two workers", TWO_WORKERS))
     for is_long in [way is TWO_WORKERS and row.is_deadly and str(row) not in DEADLY_FOR_TWO]
@@ -325,7 +348,7 @@ RETRIED = [
 ]
 
 
-@pytest.mark.parametrize("row", RETRIED, ids=str)
+@pytest.mark.parametrize("row", [pytest.param(row, id=str(row), marks=_marks(row, is_long=False)) for row in RETRIED])
 def test_what_failed_once_may_succeed_at_the_next_try(row: Row, lasting: dict[int, JobQueue]) -> None:
     assert isinstance(row.handler, functools.partial)
     _, bad, _ = row.handler.args
@@ -340,12 +363,15 @@ def test_what_failed_once_may_succeed_at_the_next_try(row: Row, lasting: dict[in
 
 @pytest.mark.parametrize(
     ("number", "workers"),
-    [(signal.SIGKILL, 2), (signal.SIGTERM, 1), (signal.SIGSEGV, 1), (signal.SIGINT, 1)],
+    [
+        (KILL_SIGNAL, 2),
+        (signal.SIGTERM, 1),
+        (signal.SIGSEGV, 1),
+        pytest.param(signal.SIGINT, 1, marks=not_on_windows("there it is a kill as any other")),
+    ],
     ids=str,
 )
-def test_a_worker_that_is_killed_while_idle_is_replaced_and_nobody_charged(
-    number: signal.Signals, workers: int
-) -> None:
+def test_a_worker_that_is_killed_while_idle_is_replaced_and_nobody_charged(number: int, workers: int) -> None:
     with JobQueue(workers, max_retries=0) as queue:
         before = workers_of(queue)
         for pid in before:
@@ -359,8 +385,8 @@ def test_a_worker_that_is_killed_while_idle_is_replaced_and_nobody_charged(
             assert not after & before
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=str)
-def test_a_worker_that_is_killed_while_busy_costs_its_item_one_try(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [KILL_SIGNAL, signal.SIGTERM], ids=str)
+def test_a_worker_that_is_killed_while_busy_costs_its_item_one_try(number: int, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(2, retry=ONCE) as queue:
         recorder = Recorder(queue)
@@ -373,7 +399,9 @@ def test_a_worker_that_is_killed_while_busy_costs_its_item_one_try(number: signa
         assert [item.attempts for item in job.items] == [1, 2]
         (first,) = job.items[1].history
         assert isinstance(first.exception, WorkerCrashedError)
-        assert (first.exception.signal, first.exception.pid, first.pid) == (number.name, int(pid), int(pid))
+        assert (first.exception.pid, first.pid) == (int(pid), int(pid))
+        assert first.exception.exitcode == (number if IS_WINDOWS else -number)
+        assert first.exception.signal == signal_name(first.exception.exitcode)
         recorder.check(job)
         assert int(pid) not in workers_of(queue)
 

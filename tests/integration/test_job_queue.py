@@ -31,10 +31,12 @@ from mpqueue import (
     current_item,
 )
 from mpqueue._options import check_platform
+from mpqueue._os.process.process_signals import send_to_main_thread
 from mpqueue.backends import LokyBackend
 from tests.support import handlers as do
 from tests.support.results import results_of
 from tests.support.strength import workers_of
+from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -53,6 +55,7 @@ def test_queue_has_three_workers_and_three_retries_unless_told_otherwise() -> No
     assert JobQueue(retry=RetryPolicy(max_retries=7)).max_retries == 7
 
 
+@not_on_windows("no affinity in Python")
 def test_concurrency_none_is_one_worker_for_each_cpu_that_the_process_may_use() -> None:
     allowed = os.sched_getaffinity(0)
     assert 1 <= JobQueue(concurrency=None).concurrency <= len(allowed)
@@ -110,9 +113,9 @@ def test_an_engine_that_is_none_is_refused(backend: Any, kind: type[Exception]) 
         JobQueue(backend=backend)
 
 
-def test_windows_is_refused_with_a_clear_error() -> None:
+def test_cygwin_is_refused_with_a_clear_error() -> None:
     with pytest.raises(NotImplementedError, match="WSL"):
-        check_platform("win32")
+        check_platform("cygwin")
 
 
 def test_queue_uses_no_worker_until_a_job_starts() -> None:
@@ -217,9 +220,10 @@ def test_run_that_is_interrupted_cancels_its_job_and_ends_its_items(tmp_path: Pa
 
     def send() -> None:
         gate.wait_for("a")
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        send_to_main_thread(number)
 
-    previous = signal.signal(signal.SIGUSR1, interrupt)
+    number = getattr(signal, "SIGUSR1", signal.SIGTERM)
+    previous = signal.signal(number, interrupt)
     sender = threading.Thread(target=send)
     try:
         with JobQueue(1) as queue:
@@ -232,7 +236,7 @@ def test_run_that_is_interrupted_cancels_its_job_and_ends_its_items(tmp_path: Pa
         assert job.status is JobStatus.CANCELLED
     finally:
         sender.join()
-        signal.signal(signal.SIGUSR1, previous)
+        signal.signal(number, previous)
 
 
 def test_start_refuses_a_job_that_is_not_pending(tmp_path: Path) -> None:
@@ -644,7 +648,7 @@ def test_an_interrupted_run_leaves_its_job_at_hand(tmp_path: Path) -> None:
     def send() -> None:
         gate.wait_for("b")
         wait_until(lambda: queue.last_job is not None and queue.last_job.completed == 1)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        send_to_main_thread(signal.SIGINT)
 
     with JobQueue(1) as queue:
         sender = threading.Thread(target=send)

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import mpqueue
@@ -567,6 +566,8 @@ def test_failed_items_of_a_job_that_goes_on_are_run_again_where_that_is_asked_fo
 
 
 def make_array(number: int) -> dict[str, Any]:
+    import numpy as np  # which there is none of under wine
+
     return {"number": number, "pixels": np.full((512, 256), number, dtype="f8")}
 
 

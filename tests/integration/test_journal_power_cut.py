@@ -19,6 +19,7 @@ import apsw
 import pytest
 
 from mpqueue._core.state.item_table import make_table
+from mpqueue._os.files import sync_folder
 from mpqueue._parent.journal import journal_file as store_module
 from mpqueue._parent.journal.journal_file import folder_of
 from mpqueue._parent.journal.journal_writer import Journal
@@ -78,7 +79,7 @@ def note_by_vfs(folder: Path) -> list[Note]:
     beside = folder_of(str(folder / "run.db")).name
     notes = [Note("create", beside, 0, b"folder"), Note("sync", ".")]
     vfs = NotingVFS(notes)
-    real_write, real_rename, real_sync = store_module.write_whole, store_module._rename, store_module._sync_folder
+    real_write, real_rename, real_sync = store_module.write_whole, store_module._rename, sync_folder
 
     def inside(folder: Path, name: str) -> str:
         return f"{folder.name}/{name}" if folder.name == beside else name
@@ -100,7 +101,7 @@ def note_by_vfs(folder: Path) -> list[Note]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store_module, "write_whole", write_whole)
         patch.setattr(store_module, "_rename", rename)
-        patch.setattr(store_module, "_sync_folder", sync)
+        patch.setattr(store_module, "sync_folder", sync)
         write_journal(folder / "run.db", connect, lambda chunk: notes.append(Note("told", chunk)))
     vfs.unregister()
     return notes

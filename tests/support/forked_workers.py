@@ -15,7 +15,6 @@ from typing import Any
 from unittest.mock import patch
 
 from mpqueue._engines.loky import launch
-from mpqueue._engines.loky.forking.fork_server import ForkedPopen, ForkServer
 from mpqueue._engines.loky.loky_pool import COOKIE_ROOM
 from mpqueue._engines.loky.process import strays
 from mpqueue._os.system import IS_LINUX
@@ -31,10 +30,13 @@ def forked_workers(*modules: str) -> Iterator[None]:
     if not IS_LINUX:
         yield
         return
+    from mpqueue._engines.loky import exec_launch
+    from mpqueue._engines.loky.forking.fork_server import ForkedPopen, ForkServer
+
     launch.prepare()
     # The name of no pool: whoever sweeps up after one leaves this process alone.
     server = ForkServer(modules, {COOKIE_VARIABLE: strays.cookie().ljust(COOKIE_ROOM, "-")})
-    own, ordinary = os.getpid(), launch.Launching
+    own, ordinary = os.getpid(), exec_launch.Launching
     one_at_a_time = threading.Lock()  # each queue starts its workers on a thread of its own
 
     def start(worker: launch.Launched) -> Any:
@@ -47,5 +49,5 @@ def forked_workers(*modules: str) -> Iterator[None]:
         came_of_it = server.await_imports()
         assert not came_of_it.failure, came_of_it.where
         assert not came_of_it.unsafe, came_of_it.unsafe
-        with patch.object(launch, "Launching", start):
+        with patch.object(exec_launch, "Launching", start):
             yield

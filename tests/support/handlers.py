@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import functools
 import io
 import multiprocessing
@@ -17,7 +18,6 @@ import os
 import pickle
 import random
 import re
-import resource
 import select
 import signal
 import socket
@@ -34,8 +34,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import mpqueue
+from mpqueue._os.process.process_signals import KILL
 from mpqueue._worker import station
-from tests.support.waiting import Gate
+from tests.support.systems import IS_WINDOWS
+from tests.support.waiting import Gate, spend
+
+if sys.platform != "win32":
+    import resource
 
 Handler = Callable[[Any], Any]
 
@@ -417,6 +422,8 @@ def exit_zero(item: Any) -> NoReturn:
 
 def segfault(item: Any) -> NoReturn:
     """Read address 0."""
+    if IS_WINDOWS:  # where ctypes makes an OSError of it
+        faulthandler._read_null()  # type: ignore[attr-defined]
     ctypes.string_at(0)
     raise AssertionError("address 0 could be read")
 
@@ -428,7 +435,7 @@ def abort(item: Any) -> NoReturn:
 
 def kill_self(item: Any) -> NoReturn:
     """SIGKILL this process, as the kernel does when memory runs out."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), KILL)
     raise AssertionError("survived SIGKILL")
 
 
@@ -653,6 +660,8 @@ def return_parcel(item: Any) -> Any:
 
 def hang_sleep(item: Any) -> Any:
     """Sleep in the kernel."""
+    if IS_WINDOWS:
+        spend(FOREVER)
     select.select([], [], [], FOREVER)
     return item
 

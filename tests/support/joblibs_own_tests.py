@@ -18,7 +18,7 @@ import pytest
 from joblib.parallel import BACKENDS, parallel_backend
 
 from mpqueue import joblib_backend
-from mpqueue._engines.loky import launch
+from mpqueue._engines.loky import exec_launch
 from tests.support.forked_workers import forked_workers
 from tests.support.length import IS_LONG
 
@@ -122,7 +122,7 @@ ORDINARY = ("test_threadpool_limitation", "test_parallel_with_interactively_defi
 @pytest.fixture(scope="session", autouse=True)
 def forked() -> Iterator[Any]:
     """Workers are forked from a process that has imported the tests; gives how they are launched else."""
-    ordinary = launch.Launching
+    ordinary = exec_launch.Launching
     with forked_workers("test_parallel"):
         yield ordinary
         joblib_backend.close()
@@ -134,6 +134,6 @@ def _workers(request: pytest.FixtureRequest, forked: Any, monkeypatch: pytest.Mo
         yield
         return
     joblib_backend.close()
-    monkeypatch.setattr(launch, "Launching", forked)
+    monkeypatch.setattr(exec_launch, "Launching", forked)
     yield
     joblib_backend.close()

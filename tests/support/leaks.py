@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import sys
 import tempfile
 import threading
@@ -24,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mpqueue._os.process.process_signals import KILL
+from mpqueue._os.system import IS_WINDOWS
 from tests.support.startup import sitecustomize
 
 #: Set for the whole run, so that every process that a test starts carries it, and its children, however far.
@@ -52,10 +53,12 @@ class Snapshot:
     @classmethod
     def take(cls) -> Snapshot:
         """Look at everything. Takes about two milliseconds."""
+        if IS_WINDOWS:
+            return cls(processes=_children(), threads=_threads(), temporary_files=_temporary_files())
         trackers = _trackers()
         return cls(
             processes=_processes(set(trackers)),
-            threads={f"{thread.ident}@{id(thread)}": thread for thread in threading.enumerate()},
+            threads=_threads(),
             shared_memory={name: f"/dev/shm/{name}" for name in _listing(_SHM)},
             temporary_files=_temporary_files(),
             descriptors=_descriptors(set(trackers.values())),
@@ -83,6 +86,8 @@ def report(left: dict[str, list[str]]) -> str:
 
 def without_strangers(left: dict[str, list[str]]) -> dict[str, list[str]]:
     """``left`` without the things that may belong to another program. Slower: reads what our processes hold."""
+    if IS_WINDOWS:
+        return left
     kept = {
         **left,
         "processes": [line for line in left.get("processes", []) if not _may_be_a_strangers(_pid(line))],
@@ -124,7 +129,7 @@ def kill(left: dict[str, list[str]]) -> None:
     """Kill the processes in ``left``, so that the tests after this one start clean."""
     for description in left.get("processes", []):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(_pid(description), signal.SIGKILL)
+            os.kill(_pid(description), KILL)
 
 
 def _trackers() -> dict[int, int]:
@@ -137,6 +142,21 @@ def _trackers() -> dict[int, int]:
         tracker: Any = getattr(sys.modules.get(module), "_resource_tracker", None)
         if tracker is not None and tracker._pid is not None:
             found[tracker._pid] = tracker._fd
+    return found
+
+
+def _threads() -> dict[str, threading.Thread]:
+    return {f"{thread.ident}@{id(thread)}": thread for thread in threading.enumerate()}
+
+
+def _children() -> dict[str, str]:
+    """On Windows: this process's children, and theirs. One that has lost its parent is not found."""
+    import psutil
+
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found[f"{process.pid}@{process.create_time()}"] = f"process {process.pid}, {process.name()}"
     return found
 
 

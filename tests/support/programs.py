@@ -10,10 +10,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+from mpqueue._os.process.process_table import processes
+from tests.support.systems import IS_WINDOWS
 from tests.support.waiting import Gate, wait_until
 
 #: Seconds that a program may take; far more than it needs.
-PATIENCE = 60.0
+PATIENCE = 240.0 if IS_WINDOWS else 60.0
 
 
 def write_program(folder: Path, body: str, name: str = "program.py") -> Path:
@@ -85,6 +87,8 @@ def start_program(folder: Path, body: str, *arguments: object) -> subprocess.Pop
 
 def is_running(pid: int) -> bool:
     """Whether the process lives; one that is dead and not yet reaped does not."""
+    if IS_WINDOWS:
+        return processes.start_time(pid) != 0
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):

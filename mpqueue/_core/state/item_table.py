@@ -10,12 +10,12 @@ attempts and error before its final status.
 from __future__ import annotations
 
 import math
-import mmap
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from mpqueue._os.memory.mappings import zeros
 from mpqueue._text import label, visible_line
 from mpqueue._wire.ids import IdRule, ids_of, rule_of
 from mpqueue._wire.item_labels import Label, label_of, named, plain_label
@@ -433,7 +433,7 @@ class ItemTable:
 
 def _zeros(format: Literal["f", "I"], count: int) -> Any:
     size = 4 * count
-    memory = bytearray(size) if size < LARGE else mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory = bytearray(size) if size < LARGE else zeros(size)
     return memoryview(memory).cast(format)
 
 

@@ -23,10 +23,9 @@ from multiprocessing import process, resource_tracker, util
 from multiprocessing.context import set_spawning_popen
 from typing import Any
 
-from loky.backend import popen_loky_posix, reduction, spawn
+from loky.backend import reduction, spawn
 from loky.backend import resource_tracker as loky_tracker
 from loky.backend.context import LokyContext
-from loky.backend.fork_exec import fork_exec
 from loky.backend.process import LokyProcess
 
 from mpqueue._os.memory.memory_files import SharedFile
@@ -36,7 +35,7 @@ from mpqueue.errors import WorkerStartError
 class LaunchContext(LokyContext):  # type: ignore[misc]
     """What an executor of loky makes its processes with."""
 
-    launch: Launch | None = None  #: how they are launched; None: each with an interpreter of its own
+    launch: Launch  #: how they are launched
 
     def Process(self, **arguments: Any) -> Launched:  # noqa: N802 - the name that loky calls
         """A process that is about to be started."""
@@ -57,12 +56,12 @@ class Launched(LokyProcess):  # type: ignore[misc]
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments, daemon=False)
-        self.launch: Launch | None = None
+        self.launch: Launch
         self.name = self.name.replace(type(self).__name__, LokyProcess.__name__)  # users see it in their logs
 
     def start(self) -> None:
         """Launch it. Raises `WorkerStartError` where there is no interpreter to run it with, or OSError."""
-        self._popen = (self.launch or Launching)(self)
+        self._popen = self.launch(self)
         self._sentinel = self._popen.sentinel
         # What the worker was started with must not live as long as the worker.
         del self._target, self._args, self._kwargs
@@ -74,26 +73,6 @@ class Launched(LokyProcess):  # type: ignore[misc]
         return process
 
 
-class Launching(popen_loky_posix.Popen):  # type: ignore[misc]
-    """One launch, with an interpreter of its own."""
-
-    def __init__(self, worker: Launched) -> None:
-        self.returncode = None
-        self._fds: list[int] = []
-        self._launch(worker)
-
-    def _launch(self, worker: Launched) -> None:
-        """Fork and execute the interpreter, with its start message in a file: a pipe would hold 64 KB of it."""
-        executable = interpreter()
-        passed = trackers()
-        with contextlib.ExitStack() as undo:
-            file = undo.enter_context(contextlib.closing(start_message(self, worker, passed)))
-            lives = make_sentinel(self, undo)
-            command = [executable, "-m", popen_loky_posix.__name__]
-            command += ["--process-name", worker.name, "--pipe", str(file.fd)]
-            self.pid = fork_exec(command, [*self._fds, *passed.values(), file.fd, lives], env=worker.env)
-
-
 def make_sentinel(popen: Any, undo: contextlib.ExitStack) -> int:
     """Give it a pipe, and return the other end, which only the worker is to hold: so it tells of the worker's end."""
     popen.sentinel, lives = os.pipe()
@@ -103,7 +82,7 @@ def make_sentinel(popen: Any, undo: contextlib.ExitStack) -> int:
 
 
 #: Starts a process, and is what `multiprocessing` has of it from then on.
-Launch = Callable[[Launched], popen_loky_posix.Popen]
+Launch = Callable[[Launched], Any]
 
 
 def trackers() -> dict[str, int]:
@@ -111,7 +90,12 @@ def trackers() -> dict[str, int]:
     return {"tracker_fd": loky_tracker.getfd(), "mp_tracker_fd": resource_tracker.getfd()}
 
 
-def start_message(popen: popen_loky_posix.Popen, worker: Launched, facts: dict[str, int]) -> SharedFile:
+def start_message(popen: Any, worker: Launched, facts: dict[str, int]) -> SharedFile:
+    """A file with what a worker reads first."""
+    return SharedFile("start", data=start_text(popen, worker, facts))
+
+
+def start_text(popen: Any, worker: Launched, facts: dict[str, int]) -> bytes:
     """What a worker reads first; descriptors in it are those that ``popen`` has been asked to hand over."""
     message = io.BytesIO()
     set_spawning_popen(popen)
@@ -120,7 +104,7 @@ def start_message(popen: popen_loky_posix.Popen, worker: Launched, facts: dict[s
         reduction.dump(worker.plain(), message)
     finally:
         set_spawning_popen(None)
-    return SharedFile("start", data=message.getvalue())
+    return message.getvalue()
 
 
 def _surroundings(name: str) -> dict[str, Any]:

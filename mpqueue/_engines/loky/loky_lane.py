@@ -36,11 +36,16 @@ from mpqueue._engines.loky.flag_setter import FlagSetter
 from mpqueue._engines.loky.launch import Launch, LaunchContext
 from mpqueue._engines.loky.parent_line import Line
 from mpqueue._engines.loky.process.worker_process import WorkerProcess
+from mpqueue._os import channels
+from mpqueue._os.descriptors import CAN_PASS
+from mpqueue._os.files import read_at, this_user
 from mpqueue._os.memory import locks
 from mpqueue._os.memory.memory_files import SharedFile
+from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._os.process.parent_death import Leash
 from mpqueue._os.process.process_signals import kill_process
 from mpqueue._os.room import check_descriptors, check_threads
+from mpqueue._os.system import IS_WINDOWS
 from mpqueue._parent.errands import Errands
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Post
@@ -51,7 +56,7 @@ from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, is_plain_message, whole_size
 from mpqueue._wire.memory.flags import make_flags
 from mpqueue._wire.memory.ledger import MOST, OUTBOX, PIPED, SIZE, UNSENT, UNSENT_AT, Claim, Ledger
-from mpqueue._wire.seed import Handle, LaneSeed
+from mpqueue._wire.seed import ChannelEnd, Handle, LaneSeed, LeashEnd
 from mpqueue._worker import first_steps as guard
 from mpqueue._worker import serving, station
 
@@ -69,9 +74,6 @@ THREADS = 12
 
 #: Seconds that an exit of the interpreter waits for the thread of a lane whose worker it has killed.
 EXIT_PATIENCE = 1.0
-
-#: Seconds from the end of a worker's pipe to the end of its process: the time to free its memory, 60 ms for 300 MB.
-EXITCODE_PATIENCE = 0.25
 
 
 def count_cpus() -> int:
@@ -146,7 +148,7 @@ class LokyLane:
         self._is_ending = False
         self.is_up = False  #: it has answered; set by its warden
         self.early_later: Callable[[Callable[[], bytes | None]], object] | None = None  #: see `lane_protocol.EarlyLane`
-        self._user = os.geteuid()
+        self._user = this_user()
         self.ask_for_stack: Callable[[], object] | None = None  #: kills, too; set once it is known how
         self.when_cut_off: Callable[[], object] | None = None  #: called when nothing can come from the worker any more
         self.is_over = False  #: no answer can come any more
@@ -165,36 +167,40 @@ class LokyLane:
             leash = Leash()
             on_failure.callback(leash.close)
             self._line = Line(inbox)
-            undo.callback(os.close, self._line.worker_end)
+            undo.callback(channels.close, self._line.worker_end)
             on_failure.callback(self._line.close)
-            self._answering = Answering(inbox)
-            undo.callback(os.close, self._answering.worker_end)
-            on_failure.callback(self._answering.close)
+            if CAN_PASS:
+                self._answering: Answering | None = Answering(inbox)
+                undo.callback(os.close, self._answering.worker_end)
+                on_failure.callback(self._answering.close)
+            else:
+                self._answering = None
             if locks.AVAILABLE:
                 context: Any = undo.enter_context(contextlib.closing(_Context()))
                 self._flags = make_flags(context)
             else:
                 context, self._flags = LaunchContext(), make_flags()
-            context.launch = launch
+            context.launch = launch or _launch_alone()
             self._setter = FlagSetter(self._flags, self.ledger, f"mpqueue-flags-{number}", on_fault)
             seed = LaneSeed(
                 lane=number,
                 generation=generation,
                 parent=os.getpid(),
                 ledger=Handle(page.fd),
-                line=Handle(self._line.worker_end),
-                asking=Handle(self._answering.worker_end),
+                line=ChannelEnd(self._line.worker_end),
+                asking=None if self._answering is None else ChannelEnd(self._answering.worker_end),
                 outbox=Handle(self._outbox.fd),
-                bell=Handle(bell),
-                stack=Handle(stack),
-                leash=Handle(leash.worker_end),
+                bell=ChannelEnd(bell),
+                stack=ChannelEnd(stack),
+                leash=LeashEnd(leash),
                 flags=self._flags,
                 start_method=multiprocessing.get_start_method(allow_none=True),
             )
             self._start(seed, context, environment, leash, on_failure)
             on_failure.pop_all()
         self._line.open(self._answered, self._ended)
-        self._answering.open()
+        if self._answering is not None:
+            self._answering.open()
         os.set_inheritable(self._outbox.fd, False)
         # Like the ledger it goes with this object: the coordinator may be about to read it when the pool is closed.
         weakref.finalize(self, self._outbox.close)
@@ -228,7 +234,10 @@ class LokyLane:
         self.thread: threading.Thread = self._executor._executor_manager_thread
         _bound_join(self.thread, self.worker)
         _take_over_killing(self._executor)
-        _await_exitcode(self._process._popen, self.worker)
+        if not IS_WINDOWS:  # there its end is told in time
+            from mpqueue._engines.loky.exec_launch import await_exitcode
+
+            await_exitcode(self._process._popen, self.worker)
 
     def forget_names(self) -> None:
         """Once the worker has opened them, take the semaphores' names out of the file system, if they have any.
@@ -243,7 +252,7 @@ class LokyLane:
 
     def send(self, frame: bytes) -> Call:
         """See `lane_protocol.Lane.send`. 15 us."""
-        if os.geteuid() != self._user:  # what it could open when the worker started it can't any more
+        if this_user() != self._user:  # what it could open when the worker started it can't any more
             self.take_results_by_pipe()
         call = self._begin()
         if not call.done():
@@ -344,7 +353,7 @@ class LokyLane:
 
     def _early_is_plain(self) -> bool:
         """True if the early report in the outbox runs no user's code here, or there is none."""
-        head = os.pread(self._outbox.fd, HEADER_SIZE, 0)
+        head = read_at(self._outbox.fd, HEADER_SIZE, 0)
         return len(head) < HEADER_SIZE or is_plain_message(head)
 
     def _drain(self) -> None:
@@ -359,9 +368,9 @@ class LokyLane:
             return None
         try:
             # The word may be anything: what stands in the file says how much it is.
-            if whole_size(os.pread(self._outbox.fd, HEADER_SIZE, 0)) != size:
+            if whole_size(read_at(self._outbox.fd, HEADER_SIZE, 0)) != size:
                 raise DamagedError("its outbox holds no report")
-            messages = decode(os.pread(self._outbox.fd, size, 0))
+            messages = decode(read_at(self._outbox.fd, size, 0))
             if not messages:
                 raise DamagedError("the report in its outbox is not what was left there")
         finally:
@@ -386,7 +395,7 @@ class LokyLane:
         if not (size := self.ledger.words[UNSENT]):
             return b""
         most = os.fstat(self._outbox.fd).st_size - UNSENT_AT
-        return os.pread(self._outbox.fd, min(size, most), UNSENT_AT) if most > 0 else b""
+        return read_at(self._outbox.fd, min(size, most), UNSENT_AT) if most > 0 else b""
 
     def kill(self, *, dump_stack: bool = False) -> None:
         """See `lane_protocol.Lane.kill`."""
@@ -430,14 +439,26 @@ class LokyLane:
         self._answers.end()
         threads = [*self.threads(), *filter(None, (self._call_queue._thread, setter))]
         self._line.close()
-        self._answering.close()
+        if self._answering is not None:
+            self._answering.close()
         self.worker.close()
-        os.close(self.bell)
-        os.close(self.stack)
+        channels.close(self.bell)
+        channels.close(self.stack)
         # Semaphores live as long as these do, and code that uses this lane may hold it a little longer.
         self.ask_for_stack = self.when_cut_off = self.early_later = None
         del self._flags, self._process, self._call_queue, self.thread
         return threads
+
+
+def _launch_alone() -> Launch:
+    """A launch with an interpreter of its own, on this system."""
+    if IS_WINDOWS:
+        from mpqueue._engines.loky.suspended_launch import launch_suspended
+
+        return launch_suspended
+    from mpqueue._engines.loky.exec_launch import Launching
+
+    return Launching
 
 
 def _tell_fault(post: Post, number: int, generation: int, error: BaseException) -> None:
@@ -467,9 +488,9 @@ def _finalize(semaphore: object) -> None:
 
 def _pipe(always: contextlib.ExitStack, on_failure: contextlib.ExitStack) -> tuple[int, int]:
     """A pipe whose write end is closed when the worker has it, and whose read end only if it never comes to be."""
-    read, write = os.pipe()
-    always.callback(os.close, write)
-    on_failure.callback(os.close, read)
+    read, write = channels.pipe()
+    always.callback(channels.close, write)
+    on_failure.callback(channels.close, read)
     return read, write
 
 
@@ -516,27 +537,8 @@ def _take_over_killing(executor: Any) -> None:
     flags.flag_as_broken, flags.flag_as_shutting_down = broken, shutting_down
 
 
-def _await_exitcode(popen: Any, worker: WorkerProcess) -> None:
-    """Where loky asks for the exit code of a worker that is just ending, let it have it.
-
-    It often asks too early: its pipe from the worker is closed some microseconds before the process is dead. Then it
-    sleeps 100 ms before it fails the calls.
-    """
-    reference = weakref.ref(popen)
-    plain_poll = type(popen).poll
-
-    def poll(flag: int = os.WNOHANG) -> Any:
-        popen = reference()
-        assert popen is not None
-        if flag == os.WNOHANG and popen.returncode is None:
-            worker.await_end(EXITCODE_PATIENCE)
-        return plain_poll(popen, flag)
-
-    popen.poll = poll
-
-
 def _forget_in_fork() -> None:
     process_executor._threads_wakeups.clear()
 
 
-os.register_at_fork(after_in_child=_forget_in_fork)
+in_each_fork(_forget_in_fork)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable
 
+from mpqueue._os import channels
 from mpqueue._parent.inbox import Inbox
 from mpqueue._wire.line import Answer, DamagedError, Incoming, encode
 
@@ -22,11 +22,11 @@ class Line:
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
-        self._socket, worker_end = socket.socketpair()
+        self._socket, worker_end = channels.socket_pair()
         self._socket.setblocking(False)
-        self.worker_end = worker_end.detach()
-        os.set_blocking(self.worker_end, True)  # gevent's are not
-        self._fd = self._socket.fileno()
+        self.worker_end = channels.detach(worker_end)
+        channels.set_blocking(self.worker_end, True)  # gevent's are not
+        self._fd = channels.adopt(self._socket)
         self._incoming = Incoming(self._fd)
         self._unsent: deque[memoryview] = deque()
         self._lock = threading.Lock()  # held while the descriptor is used: it must not be another's by then
@@ -62,14 +62,14 @@ class Line:
                 self._closed = True
                 self._unsent.clear()
                 self._inbox.forget(self._fd)
-                self._socket.close()
+                channels.close_socket(self._socket)
                 # Their owner holds this: what goes round is collected late, and holds descriptors.
                 self._on_answer = self._on_end = None
 
     def _write(self) -> None:
         try:
             while self._unsent:
-                rest = self._unsent[0][os.write(self._fd, self._unsent[0]) :]
+                rest = self._unsent[0][channels.write(self._fd, self._unsent[0]) :]
                 if rest:
                     self._unsent[0] = rest
                 else:

@@ -7,15 +7,18 @@ the answer is always that it may be.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import mmap
 import os
 import signal
+import sys
 
 from mpqueue._os.descriptors import reopen
 from mpqueue._os.memory.mappings import map_file
 from mpqueue._os.memory.memory_files import can_be_opened_by_others, make_file
+
+if sys.platform != "win32":
+    import fcntl
 
 #: Of Linux; the module `fcntl` has no name for it, in some versions.
 _F_SETSIG = 10

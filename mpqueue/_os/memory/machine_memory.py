@@ -5,11 +5,15 @@ A container is such a group: the machine may have plenty while the group's limit
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from mpqueue._os.system import choose
+from mpqueue._os.system import IS_WINDOWS, choose
+
+if sys.platform == "win32":
+    from mpqueue._os.windows import kernel32
 
 #: A limit from here on is none: version 1 says so by a huge number.
 NO_LIMIT = 1 << 60
@@ -69,8 +73,21 @@ class PosixMachine:
         return None
 
 
+class WindowsMachine:
+    """What the system has; limits that a job object sets are not looked at."""
+
+    def memory(self) -> Memory | None:
+        """See `MachineMemory.memory`."""
+        if sys.platform == "win32":
+            status = kernel32.machine_memory()
+            return Memory(status.available, status.total)
+        return None
+
+
 #: What tells it on this system. Where this process stands among the control groups is found out once for each.
-look_at_machine: Callable[[], MachineMemory] = choose(linux=LinuxMachine, posix=PosixMachine)
+look_at_machine: Callable[[], MachineMemory] = (
+    WindowsMachine if IS_WINDOWS else choose(linux=LinuxMachine, posix=PosixMachine)
+)
 
 
 def _of_group(folder: Path, version: _Version) -> Memory | None:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import mmap
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -58,11 +59,18 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 _mapped: dict[int, weakref.ref[Any]] = {}
 
 
+#: For `map_file`: whether what is written there is seen by all that map the file, or by this mapping alone.
+SHARED: int = getattr(mmap, "MAP_SHARED", 1)
+PRIVATE: int = getattr(mmap, "MAP_PRIVATE", 2)
+
+
 def map_file(size: int, flags: int, fd: int, on_end: Callable[[], object] | None = None) -> Any:
     """Memory to read and write, unmapped when nothing views it any more; None where the system has none to give.
 
     ``on_end`` is called then, on whatever thread drops the last view.
     """
+    if sys.platform == "win32":
+        return _map_by_python(size, fd, on_end)
     address = _mapper().mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, 0)
     if address == _MAP_FAILED:
         return None
@@ -71,8 +79,28 @@ def map_file(size: int, flags: int, fd: int, on_end: Callable[[], object] | None
     return memory
 
 
+def _map_by_python(size: int, fd: int, on_end: Callable[[], object] | None) -> Any:
+    """On Windows, where a mapping keeps no descriptor. What one process writes there all see."""
+    try:
+        memory = (ctypes.c_char * size).from_buffer(mmap.mmap(fd, size))
+    except OSError:
+        return None
+    if on_end is not None:
+        weakref.finalize(memory, on_end).atexit = False
+    return memory
+
+
+def zeros(size: int) -> mmap.mmap:
+    """Memory of this process's own, which takes no room until it is written."""
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size)
+    return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
 def populate(memory: Any) -> None:
     """Give a mapping of a file its pages now, for writing. Linux before 5.14 gives them as they are met."""
+    if sys.platform == "win32":
+        return
     _mapper().madvise(ctypes.addressof(memory), ctypes.sizeof(memory), _MADV_POPULATE_WRITE)
 
 

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import os
+import sys
 import tempfile
 
-from mpqueue._os.system import choose
+from mpqueue._os.files import write_at
+from mpqueue._os.system import IS_WINDOWS, choose
+
+if sys.platform == "win32":
+    from mpqueue._os.windows import file_handles as windows
+else:
+    import fcntl
 
 #: Of Linux; the module `fcntl` has no names for them, in some versions.
 _F_ADD_SEALS = 1033
@@ -33,7 +39,7 @@ class SharedFile:
             os.ftruncate(self.fd, size or len(data))
             written = 0
             while written < len(data):
-                written += os.pwrite(self.fd, data[written:], written)
+                written += write_at(self.fd, data[written:], written)
         except OSError as error:
             self.close()
             if error.errno == errno.EFBIG:
@@ -78,6 +84,8 @@ def _make_instead(label: str, error: AttributeError | OSError) -> int:
 
 
 def _make_temporary(label: str) -> int:
+    if sys.platform == "win32":
+        return windows.make_temporary(label)
     prefix = f"mpqueue-{label}-"
     try:
         return _temporary(prefix, None)
@@ -106,8 +114,12 @@ def _make_sealable_memfd(label: str) -> int:
         return _make_instead(label, error)
 
 
-#: As `make_file`: one that can be sealed, where the system has such files.
-make_sealable = choose(linux=_make_sealable_memfd, posix=_make_temporary)
+def _refuse_to_make(label: str) -> int:
+    raise OSError(errno.ENOTSUP, f"this system can't hand a file in memory over to another process, see {label!r}")
+
+
+#: As `make_file`: one that can be sealed, where the system has such files. On Windows none could be handed over.
+make_sealable = _refuse_to_make if IS_WINDOWS else choose(linux=_make_sealable_memfd, posix=_make_temporary)
 
 
 def _seal_memfd(fd: int) -> None:

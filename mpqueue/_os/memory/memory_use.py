@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
-import resource
+import sys
 from typing import Protocol
 
 from mpqueue._os.process import proc_file
 from mpqueue._os.system import choose
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+if sys.platform != "win32":
+    import resource
+
+_PAGE = mmap.PAGESIZE
 
 #: Open on /proc/self/statm, unless a handler has closed it.
 _statm = -1

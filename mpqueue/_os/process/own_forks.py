@@ -4,7 +4,23 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from typing import NoReturn
+
+#: Whether a process can be forked here.
+CAN_FORK: bool = hasattr(os, "fork")
+
+
+def in_each_fork(call: Callable[[], object]) -> None:
+    """Have that called in each fork of this process, first thing. Windows knows no forks."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=call)
+
+
+def around_forks(before: Callable[[], object], in_child: Callable[[], object]) -> None:
+    """Likewise, and ``before`` in this process before each."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=before, after_in_child=in_child)
 
 
 def fork_here() -> int:

@@ -8,6 +8,8 @@ refuses it, a shell in the worker's group does, the *guard*: it reads the leash,
 is no guard either, a thread in the worker does, which does not get to run while a handler holds the global lock in C
 code.
 
+On Windows the leash is a job object, which holds the worker, and all that it starts, from before its first step.
+
 The parent holds both ends. With the write end alone, a byte for a worker that is dead would raise SIGPIPE; and what the
 worker has left in its group could not be reached, nor a worker that has closed all its descriptors.
 """
@@ -16,20 +18,26 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import signal
+import sys
 import threading
 import weakref
+from typing import TypeAlias
 
 from mpqueue._os.descriptors import close_all, is_readable, move, open_descriptors
-from mpqueue._os.process.own_forks import end_at_once, fork_here
-from mpqueue._os.system import c_library, choose
+from mpqueue._os.process.own_forks import end_at_once, fork_here, in_each_fork
+from mpqueue._os.system import IS_WINDOWS, c_library, choose
+
+if sys.platform == "win32":
+    from mpqueue._os.windows.held_processes import JobObject
+else:
+    import fcntl
 
 _PR_SET_PDEATHSIG = 1
 
 
-class Leash:
+class PipeLeash:
     """The parent's side of one worker's leash. `pull` and `close` are called by one thread at a time."""
 
     def __init__(self) -> None:
@@ -51,7 +59,7 @@ class Leash:
             os.close(self.worker_end)
 
 
-_leashes: weakref.WeakSet[Leash] = weakref.WeakSet()
+_leashes: weakref.WeakSet[PipeLeash] = weakref.WeakSet()
 
 
 def _let_go_in_fork() -> None:
@@ -61,7 +69,13 @@ def _let_go_in_fork() -> None:
             leash.close()
 
 
-os.register_at_fork(after_in_child=_let_go_in_fork)
+in_each_fork(_let_go_in_fork)
+
+#: That of this system. `worker_end` is -1 where the worker holds nothing.
+if sys.platform == "win32":
+    Leash: TypeAlias = JobObject
+else:
+    Leash: TypeAlias = PipeLeash
 
 
 # -- the worker's side -------------------------------------------------------------------------------------------------
@@ -79,8 +93,11 @@ def note_forked() -> None:
 def follow_parent(parent: int, leash: int) -> None:
     """Leave the parent's session, and die when it does, or when it pulls the leash; at once where it has done so.
 
-    Raises OSError where it can't leave that session.
+    On Windows the worker is held from outside, by its parent's job object. Raises OSError where it can't leave that
+    session.
     """
+    if IS_WINDOWS:
+        return
     try:
         if os.getsid(0) != os.getpid():
             os.setsid()

@@ -3,21 +3,27 @@
 A Linux handle is a pidfd (Linux 5.3): it never means another process that was given the same number, and is readable
 once the process has ended. The portable handle is the number, and a *sentinel*: a descriptor that is readable once the
 process has ended, which its starter has made. A user of the number must stop when the sentinel has reported the end.
+That of Windows is a handle of the system's, which never means another process either.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import struct
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from mpqueue._os.descriptors import is_readable
-from mpqueue._os.system import choose
+from mpqueue._os.system import IS_WINDOWS, choose
+
+if sys.platform == "win32":
+    from mpqueue._os.windows.held_processes import WindowsProcess
+else:
+    import fcntl
 
 #: `PIDFD_GET_INFO` asked for the exit code: Linux 6.15 tells it even after other code has reaped the process.
 _PIDFD_GET_INFO = 0xC040FF0B
@@ -26,7 +32,7 @@ _EXIT_CODE_AT = 60
 _INFO_SIZE = 64
 
 #: How `os.waitid` asks for an exit code, and leaves it to be asked for again.
-_HOW = os.WEXITED | os.WNOWAIT | os.WNOHANG
+_HOW = 0 if IS_WINDOWS else os.WEXITED | os.WNOWAIT | os.WNOHANG
 
 #: A sentinel is closed some microseconds before its process has ended, and longer where the machine is busy: looks at
 #: it, and seconds between them.
@@ -214,7 +220,10 @@ def _open_process(pid: int, sentinel: int) -> ProcessHandle:
     return PosixProcess(pid, sentinel)
 
 
-_open_here = choose(linux=_open_process, posix=PosixProcess)
+if sys.platform == "win32":
+    _open_here = WindowsProcess
+else:
+    _open_here = choose(linux=_open_process, posix=PosixProcess)
 
 
 def open_process(pid: int, sentinel: int = -1) -> ProcessHandle:
@@ -230,7 +239,10 @@ def _refuse(pid: int) -> ProcessHandle:
 
 
 #: A handle that never means a stranger with the same number. Raises OSError where there is none, or no such process.
-open_exactly = choose(linux=LinuxProcess, posix=_refuse)
+if sys.platform == "win32":
+    open_exactly = WindowsProcess
+else:
+    open_exactly = choose(linux=LinuxProcess, posix=_refuse)
 
 
 def is_reaped(pid: int) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from mpqueue._os.process.own_forks import in_each_fork
+
 
 def _draw() -> str:
     return os.urandom(8).hex()
@@ -17,7 +19,7 @@ def _renew() -> None:
     _name = _draw()  # a fork is a process of its own
 
 
-os.register_at_fork(after_in_child=_renew)
+in_each_fork(_renew)
 
 
 def process_name() -> str:

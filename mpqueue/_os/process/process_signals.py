@@ -8,43 +8,65 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-#: Asks a worker where it is. A rare one, so that a handler hardly has a use of its own for it.
-STACK_SIGNAL: int = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 3) - 3
+if sys.platform == "win32":
+    from mpqueue._os.windows import held_processes as windows
 
-#: Ends a process, whatever that does.
-KILL: int = signal.SIGKILL
+#: Ends a process, whatever that does. On Windows, which has no signals, any number does.
+KILL: int = getattr(signal, "SIGKILL", 9)
+
+#: Asks a program to end: SIGTERM, on Windows Ctrl-Break.
+END_SIGNAL: int = getattr(signal, "SIGBREAK", signal.SIGTERM)
 
 
 def kill_process(pid: int) -> None:
     """SIGKILL that process; nothing where it has ended, or where the system refuses. The number must still be its."""
+    if sys.platform == "win32":
+        windows.kill_process(pid)
+        return
     with contextlib.suppress(OSError):
         os.kill(pid, signal.SIGKILL)
 
 
 def kill_group(leader: int) -> None:
-    """SIGKILL what is left of the group; its number stays taken while any of it lives. As `kill_process` otherwise."""
+    """SIGKILL what is left of the group; its number stays taken while any of it lives. As `kill_process` otherwise.
+
+    Windows has no groups: there a job object holds them, see `mpqueue._os.process.parent_death`.
+    """
+    if sys.platform == "win32":
+        return
     with contextlib.suppress(OSError):
         os.killpg(leader, signal.SIGKILL)
 
 
 def kill_self() -> NoReturn:
     """End this process at once, with nothing done any more."""
+    if sys.platform == "win32":
+        windows.end_self()
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("survived SIGKILL")
 
 
 def send_to_main_thread(number: int) -> None:
     """Send a signal to the main thread of this process. Raises OSError where that has ended."""
+    if sys.platform == "win32":
+        signal.raise_signal(number)  # Python calls its handler on the main thread in any case
+        return
     signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def block_interrupts() -> None:
-    """Ctrl-C does not reach this thread, nor the processes that it starts, until they allow it."""
+    """Ctrl-C does not reach this thread, nor the processes that it starts, until they allow it.
+
+    On Windows that is said of each process when it is started.
+    """
+    if sys.platform == "win32":
+        return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
@@ -53,6 +75,10 @@ def reset_signals() -> None:
 
     On the main thread. A Ctrl-C that came while it was blocked is dropped.
     """
+    if sys.platform == "win32":
+        signal.signal(signal.SIGBREAK, signal.SIG_IGN)  # the console sends it to all that are attached to it
+        windows.end_without_asking()
+        return
     # Ignoring a signal drops one that is pending.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -66,25 +92,31 @@ def reset_signals() -> None:
 def on_first_sigterm(call: Callable[[], object]) -> Callable[[], None]:
     """Have the first SIGTERM call that, on the main thread, and do nothing else; the next one does what it did before.
 
-    Returns what takes this back. Does nothing outside the main thread, and where SIGTERM is ignored.
+    Returns what takes this back. Does nothing outside the main thread, and where SIGTERM is ignored. On Windows it is
+    Ctrl-Break: SIGTERM ends a program there without asking it.
     """
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(END_SIGNAL)
     if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
         return lambda: None
 
     def take_back() -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        signal.signal(END_SIGNAL, signal.SIG_DFL if before is None else before)
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         take_back()
         call()
 
-    signal.signal(signal.SIGTERM, handle)
+    signal.signal(END_SIGNAL, handle)
     return take_back
 
 
 def signal_name(exitcode: int | None) -> str | None:
-    """The name of the signal that ended a process with that exit code; None where none did."""
+    """The name of the signal that ended a process with that exit code; None where none did.
+
+    On Windows that of the exception, ``ACCESS_VIOLATION``.
+    """
+    if sys.platform == "win32":
+        return windows.fault_name(exitcode)
     if exitcode is None or exitcode >= 0:
         return None
     try:

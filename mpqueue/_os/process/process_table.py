@@ -9,11 +9,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Protocol
 
 from mpqueue._os.system import choose
+
+if sys.platform == "win32":
+    from mpqueue._os.windows import held_processes as windows
 
 #: A program that is just being loaded shows no environment yet: looks at it, seconds between them, and its age at most.
 _EXEC_LOOKS = 10
@@ -103,8 +107,10 @@ class PosixProcessTable:
         """See `ProcessTable.others`: none are known."""
         return iter(())
 
-    def start_time(self, pid: int) -> int:  # noqa: ARG002 - none is known
-        """See `ProcessTable.start_time`: not told."""
+    def start_time(self, pid: int) -> int:
+        """See `ProcessTable.start_time`: not told, but on Windows."""
+        if sys.platform == "win32":
+            return windows.start_time(pid)
         return 0
 
     def namespace(self) -> str:

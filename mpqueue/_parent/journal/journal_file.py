@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mpqueue._os.files import NO_LINKS, open_file, sync_folder
 from mpqueue._parent.journal.chunk_rows import Row
 from mpqueue._parent.journal.guards.held_files import HeldFiles, MovedError
 from mpqueue._parent.journal.guards.journal_lock import Mark
@@ -250,11 +251,11 @@ class Store:
             folder.mkdir(mode=0o700)
             self._folder_is_safe = False
         if not self._folder_is_safe:  # also where another program has made it, and ended before this
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
             self._folder_is_safe = True
         for file in files:
             write_whole(folder, file, f"{file.name}{PART}")
-        _sync_folder(folder)
+        sync_folder(folder)
 
     def put_job(self, number: int | None, columns: dict[str, Any], items: JobItems) -> int:
         """Add a job (``number`` None) or change one, with some of its items, in one transaction; returns its number.
@@ -573,7 +574,7 @@ def _create(path: str, connect: Connect) -> None:
     """
     part, folder = f"{path}.new", Path(path).parent
     _remove_new(part)  # its maker ended
-    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    os.close(open_file(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINKS, 0o600))
     try:
         with contextlib.closing(connect(part)) as connection:
             connection.execute(shrinking.AUTO_VACUUM)
@@ -588,18 +589,10 @@ def _create(path: str, connect: Connect) -> None:
     except BaseException:
         _remove_new(part)
         raise
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def _remove_new(part: str) -> None:
     for suffix in ("", "-wal", "-shm"):
         with contextlib.suppress(OSError):
             os.unlink(f"{part}{suffix}")
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.timings import PastRun
+from mpqueue._os.files import NO_LINKS, open_file
 from mpqueue._parent.journal.chunk_rows import Results, RowReader, WrittenRow
 from mpqueue._parent.journal.guards import journal_lock as lock
 from mpqueue._parent.journal.guards.ownership import check_own, check_stat
@@ -489,7 +490,7 @@ class Reader:
 
 
 def _read(path: Path) -> bytes:
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+    with open(open_file(path, os.O_RDONLY | NO_LINKS), "rb") as file:
         check_stat(str(path), os.fstat(file.fileno()))
         return file.read()
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.commands import Command
 from mpqueue._core.messages import Message
 from mpqueue._core.scheduler import Scheduler
+from mpqueue._os.files import open_file
 from mpqueue._parent.recording.plain_forms import Plain, PlainWriter
 from mpqueue.errors import MPQueueError
 from mpqueue.retry import Fail, RetryAfter, RetryPolicy
@@ -65,7 +66,7 @@ def _create(path: str) -> tuple[int, str]:
     for number in range(1, MOST_FILES):
         name = path if number == 1 else f"{path}.{number}"
         try:
-            return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), name
+            return open_file(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), name
         except FileExistsError:
             continue
         except (OSError, ValueError) as error:

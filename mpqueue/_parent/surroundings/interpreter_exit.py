@@ -6,9 +6,10 @@ import atexit
 import itertools
 import logging
 import multiprocessing.util
-import os
 import threading
 from collections.abc import Callable
+
+from mpqueue._os.process.own_forks import in_each_fork
 
 _log = logging.getLogger("mpqueue")
 
@@ -68,4 +69,4 @@ def _forget_in_fork() -> None:
     _registrations["with multiprocessing"] = False  # it forgets too
 
 
-os.register_at_fork(after_in_child=_forget_in_fork)
+in_each_fork(_forget_in_fork)

@@ -35,7 +35,6 @@ import errno
 import functools
 import itertools
 import logging
-import mmap
 import os
 import threading
 import weakref
@@ -43,10 +42,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from mpqueue._os.descriptors import reopen as open_anew
+from mpqueue._os.descriptors import reopen_to_read
+from mpqueue._os.files import open_unseen, read_into, write_at
+from mpqueue._os.memory import mappings
 from mpqueue._os.memory.leases import is_open_once, leases_tell, make_leasable
 from mpqueue._os.memory.mappings import map_file, populate, room
 from mpqueue._os.memory.memory_files import can_be_opened_by_others, make_sealable, path_of, seal
+from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._os.process.process_identity import process_name
 from mpqueue._wire.memory.handed_over import HandedName, handed_over
 
@@ -181,7 +183,7 @@ class Segment:
         The other side maps the file, and would see what is written there in the place of what it was sent; and a file
         that was made shorter would end it. Where that can't be had (many mappings, Linux before 5.1), it is not.
         """
-        self._memory = map_file(self.capacity, mmap.MAP_SHARED, self._fd) if room.is_left() else None
+        self._memory = map_file(self.capacity, mappings.SHARED, self._fd) if room.is_left() else None
         if self._memory is not None:
             with contextlib.suppress(OSError):
                 seal(self._fd)
@@ -247,7 +249,7 @@ def reopen(serial: int, inode: int) -> int | None:
     if fd is None:
         return None
     try:
-        reader = open_anew(fd, os.O_RDONLY | os.O_NONBLOCK)
+        reader = reopen_to_read(fd)
     except OSError:
         return None
     if _is_segment(reader, inode):
@@ -267,7 +269,7 @@ def _is_segment(fd: int, inode: int) -> bool:
 
 def _write_all(fd: int, buffer: memoryview, offset: int) -> None:
     while buffer.nbytes:
-        written = os.pwrite(fd, buffer, offset)
+        written = write_at(fd, buffer, offset)
         buffer, offset = buffer[written:], offset + written
 
 
@@ -425,7 +427,7 @@ class Spare:
 
 
 spare = Spare()
-os.register_at_fork(after_in_child=spare.forget_all)
+in_each_fork(spare.forget_all)
 
 
 def view(
@@ -443,7 +445,7 @@ def view(
     fd = open_to_read(ref, again=on_free is None)
     try:
         may_map = not ref.is_handed_over and room.is_left()
-        memory = map_file(ref.size, mmap.MAP_PRIVATE, fd, free) if may_map else None
+        memory = map_file(ref.size, mappings.PRIVATE, fd, free) if may_map else None
         if memory is not None:
             return memoryview(memory).cast("B")[begin:end]
         copy = memoryview(bytearray((ref.size if end is None else end) - begin))
@@ -459,7 +461,7 @@ def _read_all(fd: int, memory: memoryview, begin: int) -> None:
     """Fill the memory, in pieces: one call returns 2 GB at most."""
     offset = 0
     while offset < memory.nbytes:
-        count = os.preadv(fd, [memory[offset : offset + PIECE]], begin + offset)
+        count = read_into(fd, memory[offset : offset + PIECE], begin + offset)
         if not count:
             raise OSError(errno.EIO, "a segment is shorter than it should be")
         offset += count
@@ -492,7 +494,7 @@ def _open(ref: SegmentRef, again: bool) -> int:
     try:
         # Where the name leads to something else, opening that must not wait for another process, nor become our
         # terminal.
-        fd: int | None = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        fd: int | None = open_unseen(ref.path)
     except OSError as error:
         if error.errno in _PASSES:
             raise

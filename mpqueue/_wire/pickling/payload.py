@@ -11,6 +11,7 @@ Big buffers (numpy arrays and whatever else yields them) and big pickles go thro
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import io
 import pickle
@@ -92,7 +93,7 @@ def dump_each(values: Sequence[Any], store: SegmentStore | None = None) -> list[
     try:
         ref, _ = store.lend(parts)
     except OSError as error:
-        _warn_once(f"big data goes through pipes, which is slower: {error}")
+        _tell_of_pipes(error)
         return [_in_one(_plain_or_cloud, value) for value in values]
     return [one if one.segment is None else one._replace(segment=ref) for one in packed]
 
@@ -249,9 +250,14 @@ def _dump(into: Into, obj: Any, lend: Lend | None) -> Packed:
     try:
         packed = _beside(data, buffers.parts(), lend)
     except OSError as error:
-        _warn_once(f"big data goes through pipes, which is slower: {error}")
+        _tell_of_pipes(error)
         return _in_one(into, obj)
     return packed._replace(by_value=True) if buffers.by_value else packed
+
+
+def _tell_of_pipes(error: OSError) -> None:
+    if error.errno != errno.ENOTSUP:  # on Windows, where they are all that there is
+        _warn_once(f"big data goes through pipes, which is slower: {error}")
 
 
 def _whole(into: Into, obj: Any) -> Packed:

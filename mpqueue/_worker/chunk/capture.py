@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from mpqueue._os.descriptors import Descriptor
+from mpqueue._os.files import read_at
 from mpqueue._os.memory.memory_files import make_file
 from mpqueue._os.system import c_library
 from mpqueue._worker.signals import calls_users_code
@@ -145,7 +146,7 @@ class _Place:
             return os.fstat(self._at)
 
     def _empty(self, size: int) -> str:
-        data = os.pread(self._at, size, 0)
+        data = read_at(self._at, size, 0)
         os.ftruncate(self._at, 0)
         os.lseek(self._at, 0, os.SEEK_SET)
         return data.decode(errors="replace")

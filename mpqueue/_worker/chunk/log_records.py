@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import warnings
 from collections import deque
@@ -21,6 +20,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from mpqueue._os import monotonic as clock
+from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._text import repr_of
 from mpqueue._wire.frames import RecordFrame, Speech
 from mpqueue._wire.memory.ledger import UNSENT
@@ -200,7 +200,7 @@ def install(home: RecordsHome, speech: Speech | None) -> None:
 def _once(home: RecordsHome) -> None:
     warnings.showwarning = _log_warning
     # In a process that a handler has forked, there is no way home: it logs as any process.
-    os.register_at_fork(after_in_child=lambda: logging.getLogger().removeHandler(home))
+    in_each_fork(lambda: logging.getLogger().removeHandler(home))
 
 
 def _log_warning(

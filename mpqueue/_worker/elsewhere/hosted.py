@@ -23,6 +23,7 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from mpqueue._os import monotonic as clock
+from mpqueue._os.files import open_file
 from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue._wire.memory.ledger import SIZE, Ledger
 from mpqueue._wire.memory.shared import bring, token_of
@@ -177,7 +178,7 @@ def fetch(token: str) -> bytes | None:
 def adopt(token: str, path: str) -> bool:
     """In a guardian: have that worker's ledger at hand; False where it can't be."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = open_file(path, os.O_RDWR)
     except OSError:
         return False
     try:

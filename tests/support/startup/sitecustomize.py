@@ -92,7 +92,9 @@ def _run_the_one_behind() -> None:
 
 
 def install() -> None:
-    """Tag the names of this process from now on; a second time changes nothing."""
+    """Tag the names of this process from now on; a second time changes nothing. Windows has no such folder."""
+    if os.name == "nt":
+        return
     if any(type(finder).__name__ == _TaggingFinder.__name__ for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, _TaggingFinder())

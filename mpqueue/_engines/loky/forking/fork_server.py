@@ -15,6 +15,7 @@ from typing import Any
 from loky.backend import popen_loky_posix
 
 from mpqueue._engines.loky import launch
+from mpqueue._engines.loky.exec_launch import Launching
 from mpqueue._engines.loky.forking.forker import (
     EXIT_CODE,
     MOST_BYTES,
@@ -60,7 +61,9 @@ class ForkServer:
                     preload=preload,
                     start_method=multiprocessing.get_start_method(allow_none=True),
                 )
-                process = launch.LaunchContext().Process(target=serve, args=(seed,), env=dict(environment))
+                context = launch.LaunchContext()
+                context.launch = Launching
+                process = context.Process(target=serve, args=(seed,), env=dict(environment))
                 process.start()
             self._process: Any = process
             undo.pop_all()

@@ -8,9 +8,10 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mpqueue._engines.loky.exec_launch import Launching
 from mpqueue._engines.loky.forking.fork_server import ForkedPopen, ForkerGoneError, ForkServer
 from mpqueue._engines.loky.forking.forker import Preload
-from mpqueue._engines.loky.launch import Launched, Launching
+from mpqueue._engines.loky.launch import Launched
 from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")

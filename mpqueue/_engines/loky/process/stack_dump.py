@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sched
 from collections.abc import Callable
 
 from mpqueue._engines.loky.process.watcher import Watcher
 from mpqueue._engines.loky.process.worker_process import WorkerProcess
-from mpqueue._os.process.process_signals import STACK_SIGNAL
+from mpqueue._os import channels
+from mpqueue._os.process import stacks
 
 #: Seconds to wait for the first of the text. It comes within 2 ms, or not at all: the handler blocks the signal.
 PATIENCE = 0.05
@@ -44,7 +44,7 @@ class StackDump:
             self._then = then
             stopped = self._worker.is_stopped()
             if not stopped:
-                self._worker.send(STACK_SIGNAL)
+                stacks.ask(self._worker.send, self._fd)
             self._timer = self._watcher.later(0.0 if stopped else PATIENCE, then)
 
     def take(self) -> str | None:
@@ -54,7 +54,7 @@ class StackDump:
         if self._then is None:
             self._watcher.forget(self._fd)
             return None
-        os.set_blocking(self._fd, False)
+        channels.set_blocking(self._fd, False)
         while self._read():
             pass
         self._watcher.forget(self._fd)
@@ -64,7 +64,7 @@ class StackDump:
     def _read(self) -> bool:
         """Read what is there; False at the end, or where there is nothing."""
         try:
-            text = os.read(self._fd, 1 << 16)
+            text = channels.read(self._fd, 1 << 16)
         except BlockingIOError:
             return False
         if not text:

@@ -19,12 +19,10 @@ import contextlib
 import enum
 import functools
 import logging
-import os
 import sched
 import threading
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
 
 from mpqueue._core.messages import BellRung, LaneDied, LaneReady, LaneStartFailed, Message
 from mpqueue._engines.loky import launch
@@ -32,6 +30,8 @@ from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._engines.loky.process import strays
 from mpqueue._engines.loky.process.stack_dump import StackDump
 from mpqueue._engines.loky.process.watcher import Watcher
+from mpqueue._os import channels
+from mpqueue._os.descriptors import is_readable
 from mpqueue._os.process.process_signals import signal_name
 from mpqueue._parent.lane_protocol import Post
 from mpqueue._parent.open_calls import Call
@@ -143,7 +143,7 @@ class Warden:
             functools.partial(self._watcher.forget, lane.bell),
         ]
         if state not in (State.DEAD, State.GONE):
-            steps.append(lambda: connection.wait([lane.worker.fileno()], END_LIMIT))
+            steps.append(lambda: is_readable(lane.worker.fileno(), END_LIMIT))
             steps.append(lambda: lane.abandon(lane.worker.exited()))
         steps.append(functools.partial(self._on_gone, lane, []) if state is State.GONE else self._free)
         for step in steps:
@@ -208,7 +208,7 @@ class Warden:
 
     def _rang(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            if os.read(self.lane.bell, 4096):
+            if channels.read(self.lane.bell, 4096):
                 self._tell(BellRung(self.lane.number, self.lane.generation))
             else:
                 self._watcher.forget(self.lane.bell)
@@ -247,7 +247,7 @@ class Warden:
             self._claim = lane.ledger.read()
             if self._was_ready:
                 self._text = self._stack.take()
-                os.set_blocking(lane.bell, False)
+                channels.set_blocking(lane.bell, False)
                 self._rang()
                 self._watcher.forget(lane.bell)
             lane.hand_in_early()
@@ -282,7 +282,8 @@ class Warden:
             )
         else:
             # A signal may have come from anywhere, the system's want of memory first of all.
-            ended_by_itself = self._exitcode is not None and self._exitcode > 0
+            code = self._exitcode
+            ended_by_itself = code is not None and code > 0 and signal_name(code) is None
             lasting = ended_by_itself if self._failure is None else launch.lasts(self._failure)
             error = self._failure or self._died_at_start()
             self._tell(LaneStartFailed(lane.number, lane.generation, error, lasting=lasting))

@@ -18,6 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from mpqueue._os.selecting import make_selector
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.waker import Waker
 
@@ -32,7 +33,7 @@ class Watcher:
 
     def __init__(self, name: str, on_fault: Callable[[BaseException], object]) -> None:
         self._on_fault = on_fault
-        self._selector = selectors.DefaultSelector()
+        self._selector = make_selector()
         self._waker = Waker()
         self._readers: dict[int, Call] = {}
         self._calls: deque[Call] = deque()

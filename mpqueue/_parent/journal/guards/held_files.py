@@ -12,10 +12,14 @@ import os
 import threading
 
 from mpqueue._os.file_lock import hold_bytes, let_go_bytes
+from mpqueue._os.files import NO_LINKS, open_file
+from mpqueue._os.process.own_forks import in_each_fork
+from mpqueue._os.system import IS_WINDOWS
 
 #: The bytes that SQLite locks (https://www.sqlite.org/walformat.html): of the database for as long as it is open, so
 #: that no program ends the log; of the shared memory, so that none takes it to be a dead process's.
-LOCKED = {"": (0x40000002, 510), "-wal": None, "-shm": (128, 1)}
+#: On Windows none is held: while SQLite has a file open there, it can't be removed or renamed, and no copy ends a lock.
+LOCKED = {} if IS_WINDOWS else {"": (0x40000002, 510), "-wal": None, "-shm": (128, 1)}
 
 _open_fds: set[int] = set()
 _guard = threading.Lock()
@@ -34,7 +38,7 @@ class HeldFiles:
         self._is_held = True
         for suffix, held in LOCKED.items():
             try:
-                fd = os.open(f"{path}{suffix}", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                fd = open_file(f"{path}{suffix}", os.O_RDWR | NO_LINKS)
             except FileNotFoundError:  # a connection that shares no memory
                 continue
             with _guard:
@@ -88,4 +92,4 @@ def _close_in_fork() -> None:
     _open_fds.clear()
 
 
-os.register_at_fork(after_in_child=_close_in_fork)
+in_each_fork(_close_in_fork)

@@ -16,6 +16,8 @@ import threading
 from typing import NamedTuple
 
 from mpqueue._os.file_lock import is_locked, lock_file
+from mpqueue._os.files import NO_LINKS, open_file, read_at, write_at
+from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._parent.journal.guards.ownership import check_stat
 from mpqueue.errors import JournalError
 
@@ -65,13 +67,13 @@ class JournalLock:
             self._give_back()
             raise
         #: What the last process left, where it did not close the journal.
-        self.left = _parse(os.pread(self._fd, SIZE, 0))
+        self.left = _parse(read_at(self._fd, SIZE, 0))
         self.mark((self.left or Mark(0))._replace(pid=os.getpid()))
 
     def _acquire(self, journal: str) -> int:
         while True:
             try:
-                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+                fd = open_file(self._path, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o600)
             except OSError as error:
                 raise JournalError(
                     f"{journal}: expected a folder in which a journal and its lock file {self._path} can be made, got "
@@ -87,7 +89,7 @@ class JournalLock:
                 os.close(fd)
                 raise
             except OSError as error:
-                words = os.pread(fd, SIZE, 0).decode(errors="replace").split()
+                words = read_at(fd, SIZE, 0).decode(errors="replace").split()
                 os.close(fd)
                 raise JournalError(f"{journal}: expected a journal that is not open, got one that process "
                                    f"{words[0] if words else 'unknown'} has open; two writers are never allowed"
@@ -96,7 +98,7 @@ class JournalLock:
     def mark(self, mark: Mark) -> None:
         """Say how much is on disk. Costs a system call."""
         with contextlib.suppress(OSError):  # a full disk, at the first time
-            os.pwrite(self._fd, mark.to_bytes(), 0)
+            write_at(self._fd, mark.to_bytes(), 0)
 
     @property
     def is_in_place(self) -> bool:
@@ -136,7 +138,7 @@ def _is_at(fd: int, path: str) -> bool:
 def marked(journal: str) -> Mark | None:
     """What a process that has not closed the journal says it has written; None where the last one did close it."""
     try:
-        with open(os.open(f"{journal}.lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        with open(open_file(f"{journal}.lock", os.O_RDONLY | NO_LINKS), "rb") as file:
             return _parse(file.read(SIZE))
     except OSError:
         return None
@@ -148,7 +150,7 @@ def is_held(journal: str) -> bool:
         if os.path.realpath(journal) in _held:
             return True
     try:
-        fd = os.open(f"{journal}.lock", os.O_RDWR | os.O_CLOEXEC)
+        fd = open_file(f"{journal}.lock", os.O_RDWR)
     except OSError:
         return False
     try:
@@ -166,4 +168,4 @@ def _forget_in_fork() -> None:
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_forget_in_fork)
+in_each_fork(_forget_in_fork)

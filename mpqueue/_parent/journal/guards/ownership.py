@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
+from mpqueue._os.files import others_may_write, this_user
 from mpqueue._whole_file import is_trusted
 from mpqueue.errors import JournalError
 
@@ -45,8 +46,7 @@ def check_own(path: str) -> None:
 def check_stat(name: str, found: os.stat_result) -> None:
     """The same for one file that is there."""
     _check_owner(name, found)
-    others = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not _is_private(found))
-    if others and not stat.S_ISCHR(found.st_mode):
+    if others_may_write(found) and not stat.S_ISCHR(found.st_mode):
         raise JournalError(
             f"{name}: expected a file that only its owner can write, got mode {stat.S_IMODE(found.st_mode):04o}; it is "
             "left as it is, since reading it runs its contents; if no other user has written it, run `chmod go-w` on it"
@@ -56,19 +56,6 @@ def check_stat(name: str, found: os.stat_result) -> None:
 def _check_owner(name: str, found: os.stat_result) -> None:
     if not is_trusted(found.st_uid):
         raise JournalError(
-            f"{name}: expected a file of this user ({os.geteuid()}), got one of user {found.st_uid}; it is left as it "
+            f"{name}: expected a file of this user ({this_user()}), got one of user {found.st_uid}; it is left as it "
             "is, since reading it runs what is in it; copy it, or make it yours with chown, if you trust them"
         )
-
-
-def _is_private(found: os.stat_result) -> bool:
-    """True for a file of its owner's private group, which many systems make for each user, with umask 002."""
-    import grp
-    import pwd
-
-    try:
-        group = grp.getgrgid(found.st_gid)
-        owner = pwd.getpwuid(found.st_uid).pw_name
-    except KeyError:  # in a container
-        return found.st_gid == found.st_uid
-    return group.gr_name == owner and set(group.gr_mem) <= {owner}

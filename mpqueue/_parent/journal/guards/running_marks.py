@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Sequence
 
+from mpqueue._os.files import NO_LINKS, open_file, write_at
 from mpqueue._parent.journal.guards.ownership import check_stat
 
 #: Bytes between two records, each of which is a line, and how many slots are named in one that are no stretch: those of
@@ -38,15 +39,15 @@ class RunningMarks:
             content = b'{"job":%d,"of":[%s]}\n' % (job, ",".join(map(str, slots[:MOST])).encode())
         with contextlib.suppress(OSError):
             if self._fd is None:
-                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                self._fd = os.open(self._path, flags, 0o600)
-            os.pwrite(self._fd, content, place * RECORD)
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINKS
+                self._fd = open_file(self._path, flags, 0o600)
+            write_at(self._fd, content, place * RECORD)
 
     def clear(self, place: int) -> None:
         """What was sent in this place has ended."""
         if self._fd is not None:
             with contextlib.suppress(OSError):
-                os.pwrite(self._fd, b"\n", place * RECORD)
+                write_at(self._fd, b"\n", place * RECORD)
 
     def close(self) -> None:
         """Nothing runs any more."""
@@ -60,7 +61,7 @@ class RunningMarks:
 def _read(path: str) -> dict[int, set[int]]:
     left: dict[int, set[int]] = {}
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        with open(open_file(path, os.O_RDONLY | NO_LINKS), "rb") as file:
             check_stat(path, os.fstat(file.fileno()))
             while content := file.read(RECORD):
                 with contextlib.suppress(ValueError, KeyError, TypeError):

@@ -1,0 +1,40 @@
+"""A launch on Windows, which has no forks: the process is made, given what it is handed over, and only then runs."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from typing import Any
+
+from mpqueue._engines.loky import launch
+from mpqueue._os.process import spawned
+
+#: What the interpreter runs: read the message, as `loky.backend.popen_loky_win32` does, and become the worker.
+_PROGRAM = """
+import msvcrt, os, sys
+from multiprocessing import process
+from pickle import load
+from loky.backend import spawn
+fd = msvcrt.open_osfhandle(int(sys.argv[-1]), os.O_RDONLY)
+os.lseek(fd, 0, 0)
+with os.fdopen(fd, "rb") as message:
+    process.current_process()._inheriting = True
+    try:
+        spawn.prepare(load(message))
+        worker = load(message)
+    finally:
+        del process.current_process()._inheriting
+sys.exit(worker._bootstrap())
+"""
+
+
+def launch_suspended(worker: launch.Launched) -> Any:
+    """Start it, with an interpreter of its own; returns what `multiprocessing` has of it from then on."""
+    executable, environment = launch.interpreter(), {**os.environ, **worker.env}
+    base = getattr(sys, "_base_executable", executable)
+    if os.path.normcase(executable) == os.path.normcase(sys.executable) != os.path.normcase(base):
+        # In a virtual environment it would start the real one, and be but its parent.
+        executable, environment["__PYVENV_LAUNCHER__"] = base, executable
+    text = functools.partial(launch.start_text, worker=worker, facts={})
+    return spawned.spawn(executable, ["-c", _PROGRAM, "--multiprocessing-fork"], environment, text)

@@ -1,0 +1,68 @@
+"""The ends of pipes and sockets by which the processes of a queue talk, each known by a number.
+
+On POSIX systems the number is a descriptor. On Windows only sockets can be waited for together, so all are sockets
+there, and the number is that of the socket's handle, see `mpqueue._os.windows.socket_ends`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import sys
+
+from mpqueue._os.descriptors import Descriptor
+
+if sys.platform == "win32":
+    from mpqueue._os.windows import socket_ends as windows
+
+    adopt = detach = windows.adopt
+    socket_pair, pipe, read, write = windows.pair, windows.pipe, windows.read, windows.write
+    as_file = windows.EndFile
+    close, close_socket, set_blocking = windows.close, windows.close_socket, windows.set_blocking
+
+    class End:
+        """An end, as it was when this was made. A handler closes descriptors; it has no number of a socket."""
+
+        __slots__ = ("fd",)
+
+        def __init__(self, fd: int) -> None:
+            self.fd = fd
+
+        def is_there(self) -> bool:
+            """True where it is still open."""
+            return windows.is_there(self.fd)
+
+        def checked(self) -> int:
+            """The number, to be used now."""
+            return self.fd
+
+else:
+
+    def adopt(end: socket.socket) -> int:
+        """The number of a socket that goes on to be its owner's, who closes it."""
+        return end.fileno()
+
+    #: Two sockets, each the other's end.
+    socket_pair = socket.socketpair
+
+    def detach(end: socket.socket) -> int:
+        """The number of a socket, to be closed by it."""
+        return end.detach()
+
+    def close_socket(end: socket.socket) -> None:
+        """Close one that was adopted."""
+        end.close()
+
+    #: Two ends: what is written at the second can be read at the first.
+    pipe = os.pipe
+    #: Of a number, so many bytes at most; none at the end. Raises BlockingIOError where it does not block.
+    read = os.read
+    #: To a number, these bytes; returns how many were taken. As `read` otherwise.
+    write = os.write
+    close = os.close
+    #: An end as a file without a buffer, by number and mode: closed, it is never somebody else's.
+    as_file = io.FileIO
+    set_blocking = os.set_blocking
+
+    End = Descriptor

@@ -1,0 +1,77 @@
+"""What a process that is just being spawned is handed over: files, ends of pipes and sockets, its leash.
+
+Each `hand_...` is called while the process is spawned, and returns what can be pickled; `arrive` makes in that process
+what is its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from multiprocessing import context, reduction
+from typing import Any
+
+from mpqueue._os.process.parent_death import Leash
+
+if sys.platform == "win32":
+    import msvcrt
+
+    from mpqueue._os.windows import socket_ends as windows
+
+    class _File:
+        def __init__(self, handle: int) -> None:
+            self._handle = handle
+
+        def detach(self) -> int:
+            return msvcrt.open_osfhandle(self._handle, os.O_RDWR | os.O_NOINHERIT)
+
+    class _Socket:
+        def __init__(self, shared: bytes) -> None:
+            self._shared = shared
+
+        def detach(self) -> int:
+            return windows.arrive(self._shared)
+
+    class _Nothing:
+        def detach(self) -> int:
+            return -1
+
+    def hand_file(fd: int) -> Any:
+        """A descriptor of a file."""
+        return _File(_spawning().duplicate_for_child(msvcrt.get_osfhandle(fd)))
+
+    def hand_channel(end: int) -> Any:
+        """An end of `mpqueue._os.channels`."""
+        return _Socket(windows.share(end, _spawning().pid))
+
+    def hand_leash(leash: Leash) -> Any:
+        """The leash: the process is held from now on."""
+        leash.take_in(_spawning().sentinel)
+        return _Nothing()
+
+    def _spawning() -> Any:
+        return context.get_spawning_popen()
+
+    def arrive(passed: Any) -> int:
+        """The number under which it is this process's own."""
+        number: int = passed.detach()
+        return number
+
+else:
+
+    def hand_file(fd: int) -> Any:
+        """A descriptor of a file."""
+        return reduction.DupFd(fd)
+
+    #: An end of `mpqueue._os.channels`.
+    hand_channel = hand_file
+
+    def hand_leash(leash: Leash) -> Any:
+        """The leash: the process holds its end from now on."""
+        return reduction.DupFd(leash.worker_end)
+
+    def arrive(passed: Any) -> int:
+        """The number under which it is this process's own."""
+        number: int = passed.detach()
+        os.set_inheritable(number, False)
+        return number

@@ -1,0 +1,141 @@
+"""Files: opened so that others may remove and rename them, read and written at an offset, and locked."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import msvcrt
+import os
+import sys
+import tempfile
+from ctypes import wintypes
+
+from mpqueue._os.windows import kernel32
+
+assert sys.platform == "win32"
+
+_READ, _WRITE, _DELETE = 0x80000000, 0x40000000, 0x00010000
+_SHARE_ALL = 0x7
+_NEW, _ANEW, _THERE, _THERE_OR_NEW, _EMPTIED = 1, 2, 3, 4, 5
+_READ_ONLY, _NORMAL, _TEMPORARY, _DELETE_ON_CLOSE = 0x1, 0x80, 0x100, 0x04000000
+_OPEN_LINK_ITSELF, _FOLDERS_TOO = 0x00200000, 0x02000000
+_SET_SPARSE = 0x900C4
+_INVALID = ctypes.c_void_p(-1).value
+
+#: Of our own, for `open_file`: not to follow a link. A bit that no flag of Windows's has.
+NO_LINKS = 1 << 40
+
+#: The byte that `lock_file` locks: far behind every content, since nobody else can read what is locked.
+_LOCKED_BYTE = 1 << 62
+_AT_ONCE, _ALONE = 1, 2
+
+_END_OF_FILE = 38
+
+
+def open_file(path: str | os.PathLike[str], flags: int, mode: int = 0o777) -> int:
+    """As `os.open`, binary, private to this process; others may remove and rename it meanwhile, as on POSIX systems."""
+    name = os.fspath(path)
+    access = _READ if flags & 3 == os.O_RDONLY else _WRITE if flags & 3 == os.O_WRONLY else _READ | _WRITE
+    attributes = _NORMAL if mode & 0o200 else _READ_ONLY
+    if flags & NO_LINKS:
+        if os.path.islink(name):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+        attributes |= _OPEN_LINK_ITSELF
+    handle = kernel32.create_file(name, access, _SHARE_ALL, None, _how(flags), attributes, None)
+    if handle in (None, _INVALID):
+        raise _error(name)
+    return _number_of(handle, flags)
+
+
+def _error(name: str) -> OSError:
+    code = ctypes.get_last_error()
+    return OSError(None, ctypes.FormatError(code), name, code)
+
+
+def _how(flags: int) -> int:
+    if flags & os.O_CREAT:
+        if flags & os.O_EXCL:
+            return _NEW
+        return _ANEW if flags & os.O_TRUNC else _THERE_OR_NEW
+    return _EMPTIED if flags & os.O_TRUNC else _THERE
+
+
+def _number_of(handle: int, flags: int) -> int:
+    try:
+        return msvcrt.open_osfhandle(handle, flags & (os.O_APPEND | 3) | os.O_NOINHERIT)
+    except BaseException:
+        import _winapi
+
+        _winapi.CloseHandle(handle)
+        raise
+
+
+def make_temporary(label: str) -> int:
+    """An empty file in the temporary folder that goes with its last handle, and can't be opened by others."""
+    name = os.path.join(tempfile.gettempdir(), f"mpqueue-{label}-{os.urandom(8).hex()}")
+    attributes = _TEMPORARY | _DELETE_ON_CLOSE
+    handle = kernel32.create_file(name, _READ | _WRITE | _DELETE, _SHARE_ALL, None, _NEW, attributes, None)
+    if handle in (None, _INVALID):
+        raise _error(name)
+    # Else what is written far behind the rest would need room for all that is between.
+    kernel32.control_device(handle, _SET_SPARSE, None, 0, None, 0, wintypes.DWORD(), None)
+    return _number_of(handle, os.O_RDWR)
+
+
+def read_at(fd: int, size: int, offset: int) -> bytes:
+    """As `os.pread`."""
+    buffer = ctypes.create_string_buffer(size)
+    return buffer.raw[: _read_into(fd, buffer, size, offset)]
+
+
+def read_into(fd: int, memory: memoryview, offset: int) -> int:
+    """As `os.preadv` with one buffer."""
+    return _read_into(fd, (ctypes.c_char * memory.nbytes).from_buffer(memory), memory.nbytes, offset)
+
+
+def _read_into(fd: int, buffer: object, size: int, offset: int) -> int:
+    done = wintypes.DWORD()
+    if (
+        not kernel32.read_file(msvcrt.get_osfhandle(fd), buffer, size, done, kernel32.at(offset))
+        and (error := ctypes.get_last_error()) != _END_OF_FILE
+    ):
+        raise ctypes.WinError(error)
+    return done.value
+
+
+def write_at(fd: int, data: bytes | memoryview, offset: int) -> int:
+    """As `os.pwrite`."""
+    content = data if isinstance(data, bytes) else bytes(data)
+    done = wintypes.DWORD()
+    kernel32.checked(kernel32.write_file(msvcrt.get_osfhandle(fd), content, len(content), done, kernel32.at(offset)))
+    return done.value
+
+
+# -- locks -------------------------------------------------------------------------------------------------------------
+
+
+def lock_file(fd: int) -> None:
+    """See `mpqueue._os.file_lock.lock_file`."""
+    handle = msvcrt.get_osfhandle(fd)
+    if not kernel32.lock_file(handle, _AT_ONCE | _ALONE, 0, 1, 0, kernel32.at(_LOCKED_BYTE)):
+        raise ctypes.WinError(ctypes.get_last_error())
+
+
+def is_locked(fd: int) -> bool:
+    """See `mpqueue._os.file_lock.is_locked`."""
+    handle = msvcrt.get_osfhandle(fd)
+    if not kernel32.lock_file(handle, _AT_ONCE, 0, 1, 0, kernel32.at(_LOCKED_BYTE)):
+        return True
+    kernel32.unlock_file(handle, 0, 1, 0, kernel32.at(_LOCKED_BYTE))
+    return False
+
+
+# -- where they are ----------------------------------------------------------------------------------------------------
+
+_REMOTE_DRIVE = 4
+
+
+def is_on_network(path: str) -> bool:
+    """True for a file or folder on a drive of another machine."""
+    drive, _ = os.path.splitdrive(os.path.abspath(path))
+    return drive.startswith("\\\\") or kernel32.drive_type(f"{drive}\\") == _REMOTE_DRIVE

@@ -1,0 +1,111 @@
+"""`select` of Windows, which other threads may change while it waits."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import selectors
+import socket
+import sys
+import threading
+from typing import Any
+
+assert sys.platform == "win32"
+
+_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class WokenSelector:
+    """A `mpqueue._os.selecting.Selector` for sockets, by their numbers. `select` takes 512 of them at most."""
+
+    def __init__(self) -> None:
+        self._keys: dict[int, selectors.SelectorKey] = {}
+        self._lock = threading.Lock()
+        self._woken, self._wakes = socket.socketpair()
+        for end in (self._woken, self._wakes):
+            end.setblocking(False)
+        self._is_waiting = False
+        self._is_closed = False
+
+    def register(self, fileobj: int, events: int, data: Any = None) -> selectors.SelectorKey:
+        """See `Selector.register`."""
+        with self._lock:
+            if self._is_closed:
+                raise ValueError("expected a selector that is open")
+            if fileobj in self._keys:
+                raise KeyError(f"{fileobj} is looked at already")
+            return self._put(fileobj, events, data)
+
+    def modify(self, fileobj: int, events: int, data: Any = None) -> selectors.SelectorKey:
+        """See `Selector.modify`."""
+        with self._lock:
+            if fileobj not in self._keys:
+                raise KeyError(f"{fileobj} is not looked at")
+            return self._put(fileobj, events, data)
+
+    def unregister(self, fileobj: int) -> selectors.SelectorKey:
+        """See `Selector.unregister`."""
+        with self._lock:
+            key = self._keys.pop(fileobj)
+            self._wake()
+            return key
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """See `Selector.select`. Returns early, with nothing, where something was changed meanwhile."""
+        with self._lock:
+            if self._is_closed:
+                return []
+            keys = list(self._keys.values())
+            self._is_waiting = True
+        reading = [key.fd for key in keys if key.events & _READ]
+        writing = [key.fd for key in keys if key.events & _WRITE]
+        try:
+            readable, writable, failed = select.select([self._woken.fileno(), *reading], writing, writing, timeout)
+        except OSError:  # one was closed meanwhile
+            readable, writable, failed = self._one_by_one(reading, writing)
+        finally:
+            self._is_waiting = False
+        with contextlib.suppress(OSError):
+            while self._woken.fileno() in readable and self._woken.recv(4096):
+                pass
+        return self._ready({*readable}, {*writable, *failed})
+
+    def _one_by_one(self, reading: list[int], writing: list[int]) -> tuple[list[int], list[int], list[int]]:
+        """Those that are ready, without waiting; what is no socket any more is ready too: its reader will see."""
+        found: tuple[list[int], list[int], list[int]] = ([], [], [])
+        for ends, at in ((reading, 0), (writing, 1)):
+            for end in ends:
+                try:
+                    ready = select.select([end], [], [], 0)[0] if at == 0 else select.select([], [end], [], 0)[1]
+                except OSError:
+                    ready = [end]
+                found[at].extend(ready)
+        return found
+
+    def _ready(self, readable: set[int], writable: set[int]) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = []
+        with self._lock:
+            for fd in readable | writable:
+                if (key := self._keys.get(fd)) is not None:
+                    events = (_READ if fd in readable else 0) | (_WRITE if fd in writable else 0)
+                    if events & key.events:
+                        ready.append((key, events & key.events))
+        return ready
+
+    def close(self) -> None:
+        """See `Selector.close`."""
+        with self._lock:
+            self._is_closed = True
+            self._keys.clear()
+            self._woken.close()
+            self._wakes.close()
+
+    def _put(self, fd: int, events: int, data: Any) -> selectors.SelectorKey:
+        key = self._keys[fd] = selectors.SelectorKey(fd, fd, events, data)
+        self._wake()
+        return key
+
+    def _wake(self) -> None:
+        if self._is_waiting:
+            with contextlib.suppress(OSError):  # it is woken already, or closed
+                self._wakes.send(b"\0")

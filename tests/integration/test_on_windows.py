@@ -1,0 +1,91 @@
+"""What Windows has instead of signals, sessions and inherited descriptors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import ItemTimeoutError, JobQueue, WorkerCrashedError
+from tests.support import handlers as do
+from tests.support.programs import is_running, start_program
+from tests.support.systems import IS_WINDOWS
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not IS_WINDOWS, reason="of Windows")]
+
+#: Prints its process id, and sleeps.
+_SLEEPER = "import os, time; print(os.getpid(), flush=True); time.sleep(300)"
+
+
+def start_sleeper_and_hang(gate: Gate) -> Any:
+    """A handler that starts a program, announces its process id and the worker's, and sleeps."""
+
+    def handle(item: Any) -> Any:
+        child = subprocess.Popen([sys.executable, "-c", _SLEEPER], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        gate.announce(int(child.stdout.readline()))
+        return do.announce_pid(gate)(item)
+
+    return handle
+
+
+def test_workers_and_what_they_have_started_end_with_a_program_that_is_killed(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    gate.folder.mkdir()
+    program = start_program(
+        tmp_path,
+        """
+        import sys
+        from pathlib import Path
+        from mpqueue import JobQueue
+        from tests.integration.test_on_windows import start_sleeper_and_hang
+        from tests.support.waiting import Gate
+        with JobQueue(1) as queue:
+            queue.run(["item"], start_sleeper_and_hang(Gate(Path(sys.argv[1]))))
+        """,
+        gate.folder,
+    )
+    with program:
+        pids = {int(pid) for pid in gate.wait_for_count(2)}
+        assert all(map(is_running, pids))
+        program.kill()
+        wait_until(lambda: not any(map(is_running, pids)), what="worker and its program to end")
+
+
+def test_what_a_worker_has_started_ends_with_it_and_it_is_told_where_that_hung(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1, timeout=3.0, max_retries=0) as queue:
+        handler = do.only("culprit", start_sleeper_and_hang(gate))
+        job = queue.run(["left", "culprit", "right"], handler, chunksize=3)
+    assert job.results == ["left", None, "right"]
+    error = job.items[1].exception
+    assert isinstance(error, ItemTimeoutError)
+    assert "_announce_pid" in (error.stack or "")
+    assert not any(is_running(int(pid)) for pid in gate.arrived())
+
+
+def test_a_crash_is_told_by_the_name_of_the_exception() -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run(["left", "culprit", "right"], do.only("culprit", do.segfault), chunksize=3)
+    assert job.results == ["left", None, "right"]
+    error = job.items[1].exception
+    assert isinstance(error, WorkerCrashedError)
+    assert (error.signal, error.exitcode) == ("ACCESS_VIOLATION", 0xC0000005)
+
+
+def test_big_items_and_results_come_through_and_nobody_is_warned(caplog: pytest.LogCaptureFixture) -> None:
+    items = [bytes([number]) * 3_000_000 for number in range(3)]
+    with JobQueue(1) as queue:
+        assert queue.run(items, do.succeed).results == items
+    assert not caplog.records
+
+
+def test_what_windows_does_not_have_is_refused_by_name() -> None:
+    with pytest.raises(NotImplementedError, match="max_memory_per_worker"):
+        JobQueue(1, max_memory_per_worker="1GB")
+    with pytest.raises(ValueError, match="preload"):
+        JobQueue(1, preload=["json"])
