@@ -61,7 +61,7 @@ else:
     #: To a number, these bytes; returns how many were taken. As `read` otherwise.
     write = os.write
     close = os.close
-    #: An end as a file without a buffer, by number and mode: closed, it is never somebody else's.
+    #: An end as a file without a buffer, by number and mode: closed, it is never another one's.
     as_file = io.FileIO
     set_blocking = os.set_blocking
 

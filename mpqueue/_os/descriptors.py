@@ -179,7 +179,7 @@ reopen = choose(linux=_reopen_by_proc, posix=_refuse_to_reopen)
 
 
 def reopen_to_read(fd: int) -> int:
-    """The same, to read; it waits for nobody, whatever is open under that number by now. Raises as `reopen` does."""
+    """The same, to read; it never waits, whatever is open under that number by now. Raises as `reopen` does."""
     return reopen(fd, os.O_RDONLY | _NEVER_WAIT)
 
 

@@ -43,7 +43,7 @@ else:
         return os.open(path, flags | os.O_CLOEXEC, mode)
 
     def open_unseen(path: str) -> int:
-        """To read, where anything may have that name: it waits for nobody, and becomes no terminal of this process."""
+        """To read, where anything may have that name: it never waits, and becomes no terminal of this process."""
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
 
     #: Bytes of a file from an offset on: descriptor, how many at most, from where. As `os.pread`.

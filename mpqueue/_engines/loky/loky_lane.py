@@ -234,7 +234,7 @@ class LokyLane:
         self.thread: threading.Thread = self._executor._executor_manager_thread
         _bound_join(self.thread, self.worker)
         _take_over_killing(self._executor)
-        if not IS_WINDOWS:  # there its end is told in time
+        if not IS_WINDOWS:  # there its handle reports its end in time
             from mpqueue._engines.loky.exec_launch import await_exitcode
 
             await_exitcode(self._process._popen, self.worker)

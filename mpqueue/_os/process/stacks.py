@@ -1,8 +1,8 @@
 """Asking a process where it is: the stacks of all its threads, also while it sleeps or holds the global lock.
 
 On POSIX systems a signal asks, and `faulthandler` writes the stacks into a pipe. Windows has no such signals: there a
-byte at the pipe's own end asks, and a thread of the process writes them. It needs the global lock for that, so what
-holds that in C code is not asked in vain: nothing comes.
+byte at the pipe's own end asks, and a thread of the process writes them. It needs the global lock for that, so
+C code that holds it does not answer.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ else:
     def answer(pipe: int) -> None:
         """From now on, write the stacks of all threads into this end when it is asked by the other one."""
         global _pipe
-        # What does not fit into the pipe is lost rather than waited for: nobody may ever read it.
+        # What does not fit into the pipe is lost rather than waited for: it may never be read.
         channels.set_blocking(pipe, False)
         faulthandler.register(STACK_SIGNAL, pipe, all_threads=True)
         _pipe = pipe
@@ -56,7 +56,7 @@ else:
         """Whatever was done to signals, it answers. 0.7 us.
 
         Registering alone would not do: faulthandler takes a signal that it has registered before for its own, even
-        after somebody else has taken it.
+        after other code has taken it.
         """
         if _pipe >= 0:
             faulthandler.unregister(STACK_SIGNAL)

@@ -25,7 +25,7 @@ _INVALID = ctypes.c_void_p(-1).value
 #: Of our own, for `open_file`: not to follow a link. A bit that no flag of Windows's has.
 NO_LINKS = 1 << 40
 
-#: The byte that `lock_file` locks: far behind every content, since nobody else can read what is locked.
+#: The byte that `lock_file` locks: far behind every content, since what is locked can be read by its locker only.
 _LOCKED_BYTE = 1 << 62
 _AT_ONCE, _ALONE = 1, 2
 

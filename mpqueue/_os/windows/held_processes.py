@@ -58,8 +58,8 @@ class JobObject:
 class WindowsProcess:
     """By a handle, which never means another process.
 
-    Its end is told by a socket, as all that the package waits for is one; a thread waits for the process, and closes
-    the other end. ``sentinel``, a handle of somebody else's, is not kept. Raises OSError where it can't be had.
+    Its end is reported by a socket, as all that the package waits for is one; a thread waits for the process, and then
+    closes the other end. ``sentinel``, the handle of its starter, is not kept. Raises OSError where it can't be had.
     """
 
     def __init__(self, pid: int, sentinel: int = -1) -> None:
@@ -153,7 +153,7 @@ def kill_process(pid: int) -> None:
 
 
 def end_without_asking() -> None:
-    """Where this process crashes it ends, and no window asks anybody about it."""
+    """Where this process crashes it ends, and no window asks about it."""
     kernel32.error_mode(_NO_CRITICAL_ERRORS | _NO_CRASH_BOX | _NO_OPEN_BOX)
 
 
@@ -167,7 +167,7 @@ def end_self() -> NoReturn:
 
 
 def start_time(pid: int) -> int:
-    """When it was started, in units of 100 ns since 1601; 0 where it has ended, or is somebody else's."""
+    """When it was started, in units of 100 ns since 1601; 0 where it has ended, or is another user's."""
     try:
         handle = _winapi.OpenProcess(0x1000, False, pid)
     except OSError:
