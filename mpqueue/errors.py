@@ -171,7 +171,10 @@ class WorkerCrashedError(MPQueueError):
 
 
 class WorkerStartError(MPQueueError):
-    """No worker could be started for 30 s; ``__cause__`` is the last reason, where there was one."""
+    """No worker could be started for 30 s; ``__cause__`` is the last reason, where there was one.
+
+    Nothing is wrong with the items then: the job is cancelled, its run raises this, and what has not ended is pending.
+    """
 
 
 class MemoryLimitError(MPQueueError, MemoryError):

@@ -36,7 +36,7 @@ from mpqueue._queue.recorded.item_keys import content_key, file_key
 from mpqueue._queue.recorded.job_plan import plan
 from mpqueue._queue.run import JobRun
 from mpqueue._text import label, visible, visible_line
-from mpqueue.errors import HandlerPicklingError, MPQueueError, QueueClosedError, SinkError
+from mpqueue.errors import HandlerPicklingError, MPQueueError, QueueClosedError, SinkError, WorkerStartError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import ItemStatus, JobStatus
 
@@ -361,24 +361,34 @@ def _follow(
         started._end_display()  # what it calls is ours, and its last word comes before ours
         if isinstance(error, SinkError):
             return _say_unwritten(error, recorded=args.journal is not None)
+        if isinstance(error, WorkerStartError) and job.status.final:
+            _say_stopped(job, before, sink)
+            return say_drained(recorded=args.journal is not None)
         if not isinstance(error, KeyboardInterrupt):
             raise
         with suppress(MPQueueError, TimeoutError):
             started.result(ROWS_PATIENCE)
         _say_interrupted(job, sink, recorded=args.journal is not None)
         return Exit.INTERRUPTED
+    if job.stopped_why is not None:
+        _say_stopped(job, before, sink)
+        return Exit.FAILED if job.failed else say_drained(recorded=args.journal is not None)
     say_end(job, before)
     if job.total and sum(before) == job.total:
         _say_nothing_left(job, args)
     _say_kept(sink)
-    if job.stopped_why is not None:
-        say(coloured("stopped:", "yellow"), f" {job.stopped_why}")
-        return Exit.FAILED if job.failed else say_drained(recorded=args.journal is not None)
     if early_end.left_some and not stopped:
         return say_drained(recorded=args.journal is not None)
     if args.columns is not None and sink.columns is None:  # it has said so
         return Exit.FAILED
     return Exit.GOOD if job.status is JobStatus.COMPLETED else Exit.FAILED
+
+
+def _say_stopped(job: Job, before: Before, sink: StdoutRows | FileSink) -> None:
+    """The job has ended before it was over."""
+    say_end(job, before)
+    _say_kept(sink)
+    say(coloured("stopped:", "yellow"), f" {job.stopped_why}")
 
 
 def _stop_at_first_failure(queue: JobQueue, started: JobRun) -> bool:

@@ -171,7 +171,7 @@ class Scheduler:
         job.finished_at = job.duration = None
         job.epoch += 1
         job.setups.clear()
-        job.fault = None
+        job.fault = job.interrupted = None
         books.jobs[job.number] = job
         books.any_apart |= job.pending.any_apart
         job.sizer.chunk_seconds = books.engine.chunk_seconds
@@ -275,13 +275,7 @@ class Scheduler:
 
     def _cancel(self, job: JobBook, kill: bool) -> None:
         """The job, or the pipeline that it is of."""
-        family = [each for each in job.family if each.active]
-        for each in family:  # all of them first: the end of one stage may be that of the next
-            each.cancelled = True
-            if each.status is JobStatus.PAUSED:
-                each.status = JobStatus.RUNNING
-            each.drop_pending()
-        for each in sorted(family, key=lambda each: each.pipeline is not None):
+        for each in stopping.drop_all(job):
             if each.active:
                 self._cancel_one(each, kill)
 

@@ -385,7 +385,7 @@ class Job(Generic[T_co, R_co]):
 
     @property
     def stopped_why(self) -> str | None:
-        """Why the job was cancelled without a call: ``max_failures`` or ``deadline``; else None."""
+        """Why the job stopped without a call of `cancel`: ``max_failures``, ``deadline``, no workers; else None."""
         return self._book.stopped_why
 
     @property
@@ -437,7 +437,12 @@ class Job(Generic[T_co, R_co]):
         return group_failures(failure.item for failure in self.failures)
 
     def raise_for_failures(self) -> None:
-        """Raise an `ExceptionGroup` of all `failures`, where there are any."""
+        """Raise an `ExceptionGroup` of all `failures`, where there are any.
+
+        Raises `WorkerStartError` where the job was interrupted, since no worker could be had any more.
+        """
+        if (interrupted := self._book.interrupted) is not None:
+            raise interrupted
         failures = self.failures
         if failures:
             raise ExceptionGroup(f"job {self.id!r}: {len(failures)} of {self.total} items failed", failures)

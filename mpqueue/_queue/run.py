@@ -14,7 +14,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._os.main_thread_waits import wait_long
 from mpqueue._queue.job import Job, JobItem, R_co, T_co
 from mpqueue._queue.mailbox import Bell, Mailbox, Rings
-from mpqueue.errors import InternalError, JournalError, QueueClosedError, SinkError
+from mpqueue.errors import InternalError, JournalError, QueueClosedError, SinkError, WorkerStartError
 from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
     """One run of a job. Resolves to the finished `Job`, however its items ended, after its last event.
 
     ``result()`` never raises because of the items: a cancelled job comes with status ``cancelled``. It raises
-    `SinkError` where results could not be written into the job's sink, and `InternalError` where a mistake of mpqueue's
-    own ended the job. An unresolved run keeps its queue alive.
+    `WorkerStartError` where no worker could be had any more, which interrupts the job: its items stay pending; and
+    `SinkError` and `InternalError`, see there. An unresolved run keeps its queue alive.
     """
 
     def __init__(
@@ -56,15 +56,16 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
 
         Raises RuntimeError instead of hanging where it would wait for itself: in a listener or a done-callback; and
         `JournalError` while the job is paused because its journal can't be written: it goes on once that is possible;
-        `SinkError` where its results could not be written into its sink; and `InternalError` where a mistake of
-        mpqueue's own ended the job.
+        `WorkerStartError` where no worker could be had any more, so that the rest of its items is pending; `SinkError`
+        where its results could not be written into its sink; and `InternalError` where a mistake of mpqueue's own ended
+        the job.
         """
         self._check_waiting_allowed("run.result()")
         timeout = self._await_news(timeout)
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """None, once the job has ended, a `SinkError` or an `InternalError`; waits and raises like `result`."""
+        """None, once the job has ended, or what `result` would raise then; waits like it."""
         self._check_waiting_allowed("run.exception()")
         timeout = self._await_news(timeout)
         return super().exception(timeout)
@@ -72,9 +73,8 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
     def as_completed(self) -> Iterator[JobItem[T_co, R_co]]:
         """The items as they end, completed or failed: those that have already, then the others.
 
-        Leaving the loop cancels nothing. Items that end pending, because the job was cancelled, do not come. Raises
-        `SinkError` at the end where results could not be written into the job's sink, and `InternalError` where a
-        mistake of mpqueue's own ended the job.
+        Leaving the loop cancels nothing. Items that end pending, because the job was cancelled, do not come. Raises at
+        the end what `result` raises then.
         """
         ended: Mailbox[Ended] = Mailbox()
         unsubscribe = self._subscribe(ended.put)
@@ -102,10 +102,10 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
             raise error
 
     @property
-    def _what_ended_it(self) -> InternalError | SinkError | None:
-        """Why the run raises: a mistake of mpqueue's own, or results that could not be written."""
+    def _what_ended_it(self) -> InternalError | SinkError | WorkerStartError | None:
+        """Why the run raises: a mistake of mpqueue's own, results that could not be written, or a lack of workers."""
         delivery = self._book.delivery
-        return self._book.fault or (None if delivery is None else delivery.error)
+        return self._book.fault or (None if delivery is None else delivery.error) or self._book.interrupted
 
     def __await__(self) -> Generator[Any, None, Job[T_co, R_co]]:
         return self._wait_in_loop().__await__()
@@ -199,7 +199,7 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
             if self.done():
                 self._news.set()
 
-    def _resolve(self, error: InternalError | SinkError | None = None) -> list[DoneCallback]:
+    def _resolve(self, error: InternalError | SinkError | WorkerStartError | None = None) -> list[DoneCallback]:
         """The job's last event was delivered, or (``error``) will not be; returns the callbacks to `_run_callbacks`."""
         error = error or self._what_ended_it
         self._owner = None

@@ -79,9 +79,11 @@ def test_a_worker_can_be_retired_while_it_is_used(changing: DaskCluster, tmp_pat
 
 def test_a_job_waits_for_the_first_worker_and_no_worker_for_too_long_fails_it(changing: DaskCluster) -> None:
     changing.have_workers(0)
-    with JobQueue(None, backend=DaskBackend(changing.address, patience=0.5)) as queue:
-        job = queue.run(range(2), do.double)
-        assert isinstance(job.items[0].exception, WorkerStartError)
+    with (
+        JobQueue(None, backend=DaskBackend(changing.address, patience=0.5)) as queue,
+        pytest.raises(WorkerStartError, match="there was no room for any"),
+    ):
+        queue.run(range(2), do.double)
     with JobQueue(None, backend=DaskBackend(changing.address)) as queue:
         queue.create_job("job", range(5), do.double)
         run = queue.start("job")
@@ -225,11 +227,9 @@ def _count_shared(item: int) -> int:
 def test_versions_that_differ_are_a_clear_error_at_once(cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     own = dict(hello.introduce())
     monkeypatch.setattr(hello, "introduce", lambda: {**own, "mpqueue": "0.0.9"})
-    with JobQueue(None, backend=DaskBackend(cluster.address)) as queue:
-        job = queue.run(range(2), do.double)
-    error = job.items[0].exception
-    assert isinstance(error, WorkerStartError)
-    assert f"mpqueue {own['mpqueue']} there and 0.0.9 here" in str(error)
+    there = f"mpqueue {own['mpqueue']} there and 0.0.9 here"
+    with JobQueue(None, backend=DaskBackend(cluster.address)) as queue, pytest.raises(WorkerStartError, match=there):
+        queue.run(range(2), do.double)
 
 
 @pytest.mark.parametrize("wrong", [None, 5, object()])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import mpqueue
 from mpqueue import JobQueue, JobStatus, RetryPolicy, WorkerStartError
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.rules import fleet
@@ -280,7 +283,7 @@ def test_files_that_must_not_grow_fail_no_item(tmp_path: Path, limit: int, by: s
 # --- workers that can't be started ----------------------------------------------------------------------------------
 
 
-def test_no_worker_for_the_patience_fails_the_jobs_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_worker_for_the_patience_interrupts_the_jobs_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError("no more descriptors")
 
@@ -290,17 +293,83 @@ def test_no_worker_for_the_patience_fails_the_jobs_with_the_reason(monkeypatch: 
         broken.setattr(lane.LokyLane, "__init__", fail)
         recorder = Recorder(queue)
         queue.create_job("job", list("abc"), do.succeed)
-        job = queue.start("job").result(60)
+        with pytest.raises(WorkerStartError, match="no more descriptors") as caught:
+            queue.start("job").result(60)
+        job = queue.get_job("job")
+        assert job is not None
         recorder.check(job)
-        assert (job.status, job.failed) == (JobStatus.COMPLETED_WITH_ERRORS, 3)
-        for item in job.items:
-            assert isinstance(item.exception, WorkerStartError)
-            assert "no more descriptors" in str(item.exception)
-            assert isinstance(item.exception.__cause__, OSError)
-            assert item.attempts == 0
+        assert isinstance(caught.value.__cause__, OSError)
+        assert (job.status, job.failed, job.stopped_why) == (JobStatus.CANCELLED, 0, str(caught.value))
+        assert [(str(item.status), item.attempts) for item in job.items] == [("pending", 0)] * 3
+        with pytest.raises(WorkerStartError):
+            job.raise_for_failures()
         broken.undo()
         # The queue is not broken by it.
         assert queue.run(list("abc"), do.succeed).results == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("how", ["a job", "imap"])
+def test_what_no_worker_came_for_is_not_recorded_as_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no more descriptors")
+
+    def run() -> list[Any]:
+        if how == "imap":
+            with closing(mpqueue.imap(do.succeed, "abc", journal=tmp_path / "run.db", concurrency=1)) as results:
+                return list(results)
+        with JobQueue(1, journal=tmp_path / "run.db") as queue:
+            job = queue.run(list("abc"), do.succeed, id="job")
+            assert [item.attempts for item in job.items] == [1, 1, 1]
+            return job.results
+
+    with monkeypatch.context() as broken:
+        broken.setattr(LokyBackend, "capabilities", Capabilities(patience=0.5))
+        broken.setattr(lane.LokyLane, "__init__", fail)
+        with pytest.raises(WorkerStartError, match="no more descriptors"):
+            run()
+    with JobQueue(1, journal=tmp_path / "run.db") as queue:
+        assert [(job.failed, job.completed) for job in queue.jobs()] == [(0, 0)]
+    assert run() == ["a", "b", "c"]
+
+
+STARVED = """
+    import mpqueue._engines.loky.loky_lane as lane
+    from mpqueue._core.capabilities import Capabilities
+    from mpqueue._engines.loky.loky_backend import LokyBackend
+
+    def fail(*_):
+        raise OSError("no more descriptors")
+
+    lane.LokyLane.__init__ = fail
+    LokyBackend.capabilities = Capabilities(patience=0.5)
+
+    def work(line):
+        return line
+"""
+
+
+def test_the_command_says_that_no_worker_came_and_how_to_go_on(tmp_path: Path) -> None:
+    write_program(tmp_path, STARVED, "starved.py")
+    (tmp_path / "in.txt").write_text("a\nb\n")
+    command = ["run", "starved:work", "--from", "lines", "in.txt", "--journal", "run.db", "-o", "out.jsonl"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mpqueue", *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 75, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "stopped: no worker could be started" in done.stderr
+    assert "2 not run" in done.stderr
+    assert f"run the same command to go on: mpqueue {' '.join(command)}" in done.stderr
+    (tmp_path / "starved.py").write_text("def work(line):\n    return line\n")
+    subprocess.run([sys.executable, "-m", "mpqueue", *command], cwd=tmp_path, timeout=60, check=True)
+    assert [json.loads(line)["result"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == ["a", "b"]
 
 
 def test_worker_that_cannot_be_started_is_tried_again_while_the_others_work(

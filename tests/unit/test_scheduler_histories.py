@@ -20,7 +20,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.resources import JobNeeds, Needs, needs_of
 from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._wire.pace import CHUNK_SECONDS
-from mpqueue.errors import JobStateError, SetupError, StageError, WorkerStartError
+from mpqueue.errors import JobStateError, SetupError, StageError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, JobStatus
 from tests.support.auditor import Auditor
@@ -473,7 +473,7 @@ def check_flows(pipeline: Pipeline, most_memory: int | None, *, exactly: bool) -
     assert head.nothing_under_way
     for index, item in enumerate(head.table.payloads):
         failure = head.table.failures[index].error if head.table.status[index] == FAILED else None
-        assert failure is None or isinstance(failure, StageError | SetupError | WorkerStartError)
+        assert failure is None or isinstance(failure, StageError | SetupError)
         expected = flow_of(item, jobs, most_memory)
         if (
             not exactly

@@ -195,7 +195,7 @@ def test_a_worker_that_leaves_after_its_setup_failed_leaves_the_job_to_the_other
     assert job.completed == 4
 
 
-def test_no_room_at_all_fails_the_jobs_when_patience_ends() -> None:
+def test_no_room_at_all_interrupts_the_jobs_when_patience_ends() -> None:
     fleet = watched(FakeLanes(1, engine=Capabilities(patience=100.0)))
     fleet.full.add(0)
     job = fleet.job([succeed()])
@@ -203,14 +203,15 @@ def test_no_room_at_all_fails_the_jobs_when_patience_ends() -> None:
     fleet.advance(99.0)
     assert job.active
     fleet.run_until_over(job, limit=10)
-    assert errors(job) == [WorkerStartError]
+    assert isinstance(job.interrupted, WorkerStartError)
+    assert statuses(job) == ["pending"]
 
 
-def test_workers_that_could_never_be_started_fail_the_jobs_at_once() -> None:
+def test_workers_that_could_never_be_started_interrupt_the_jobs_at_once() -> None:
     fleet = watched(FakeLanes(1))
     fleet.broken.add(0)
     job = fleet.job([hang()])
     fleet.start(job)
     fleet.handle(LaneStartFailed(0, 1, OSError("another version"), final=True))
-    assert errors(job) == [WorkerStartError]
-    assert "another version" in str(job.table.failures[0].error)
+    assert isinstance(job.interrupted, WorkerStartError)
+    assert "another version" in str(job.stopped_why)

@@ -9,6 +9,7 @@ import pytest
 from mpqueue._core.commands import KillLane, StartLane
 from mpqueue._core.messages import LaneReady
 from mpqueue._core.rules.fleet import DEADLY, HOPELESS
+from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
 from mpqueue.errors import SetupError, WorkerCrashedError, WorkerStartError
 from mpqueue.status import JobStatus
@@ -61,7 +62,16 @@ def test_the_others_work_meanwhile() -> None:
     assert fleet.now == pytest.approx(50.0)
 
 
-def test_without_any_worker_for_thirty_seconds_jobs_fail_with_the_reason() -> None:
+def reason_of(job: JobBook) -> str:
+    """Why the job was interrupted; its items have not failed, and nothing was charged."""
+    assert (job.status, job.failed) == (JobStatus.CANCELLED, 0)
+    assert set(statuses(job)) == {"pending"}
+    assert job.interrupted is not None
+    assert job.stopped_why == str(job.interrupted)
+    return str(job.interrupted)
+
+
+def test_without_any_worker_for_thirty_seconds_jobs_are_interrupted_with_the_reason() -> None:
     fleet = watched(2)
     fleet.broken |= {0, 1}
     job, paused = fleet.job([succeed()] * 3), fleet.job([succeed()])
@@ -70,11 +80,24 @@ def test_without_any_worker_for_thirty_seconds_jobs_fail_with_the_reason() -> No
     fleet.run_until(29.9)
     assert job.status is JobStatus.RUNNING
     fleet.run_until(30.1)
-    assert (job.status, paused.status) == (JobStatus.COMPLETED_WITH_ERRORS, JobStatus.COMPLETED_WITH_ERRORS)
-    assert errors(job) == [WorkerStartError] * 3
     assert attempts(job) == [0] * 3
-    assert "no worker today" in str(job.table.failures[0].error)
-    assert isinstance(job.table.failures[0].error.__cause__, OSError)
+    assert "no worker today" in reason_of(job)
+    assert reason_of(paused) == reason_of(job)
+    assert isinstance(job.interrupted, WorkerStartError)
+    assert isinstance(job.interrupted.__cause__, OSError)
+
+
+def test_without_any_worker_calls_fail_and_pipelines_are_interrupted() -> None:
+    fleet = watched(1)
+    fleet.broken.add(0)
+    call, head = fleet.job([succeed()] * 2), fleet.stages([succeed()] * 2, [None, None])
+    call.listed = False
+    fleet.start(call, head)
+    fleet.run_until(31.0)
+    assert errors(call) == [WorkerStartError] * 2
+    assert "no worker today" in reason_of(head)
+    assert [job.status for job in head.family] == [JobStatus.CANCELLED] * 3
+    assert fleet.at_rest
 
 
 def test_workers_that_die_as_soon_as_they_are_there_are_not_tried_for_ever() -> None:
@@ -83,8 +106,7 @@ def test_workers_that_die_as_soon_as_they_are_there_are_not_tried_for_ever() -> 
     job = fleet.job([succeed(1.0)] * 3)
     fleet.start(job)
     fleet.run_until_over(job, limit=60.0)
-    assert errors(job) == [WorkerStartError] * 3
-    assert "as soon as it had started" in str(job.table.failures[0].error)
+    assert "as soon as it had started" in reason_of(job)
 
 
 def test_one_long_item_after_a_bad_start_is_waited_for() -> None:
@@ -119,7 +141,7 @@ def test_the_thirty_seconds_begin_when_the_last_worker_is_lost() -> None:
     fleet.run_until(79.0)
     assert job.status is JobStatus.RUNNING
     fleet.run_until(81.0)
-    assert statuses(job) == ["failed"]
+    assert reason_of(job)
 
 
 def test_a_queue_recovers_from_a_time_without_workers() -> None:
@@ -246,15 +268,14 @@ def test_where_no_worker_ever_came_and_the_reason_lasts_jobs_fail_within_a_secon
     fleet.run_until(HOPELESS - 0.1)
     assert statuses(job) == ["pending"] * 3
     fleet.run_until(HOPELESS + 0.1)
-    assert statuses(job) == ["failed"] * 3
-    assert "no worker today" in str(job.table.failures[0].error)
+    assert "no worker today" in reason_of(job)
     assert "no worker today" in fleet.warnings[-1]
     # The next job is given a second of its own, from its start on, and a worker that comes by then.
     fleet.run_until(30.0)
     again, late = fleet.job([succeed()]), fleet.job([succeed()])
     fleet.start(again)
     fleet.run_until(31.0)
-    assert again.status is JobStatus.COMPLETED_WITH_ERRORS
+    assert reason_of(again)
     fleet.broken.clear()
     fleet.start(late)
     fleet.run_until_over(late)

@@ -12,10 +12,12 @@ from mpqueue._core.messages import (
     LaneStartFailed,
     LanesWanted,
 )
+from mpqueue._core.rules import stopping
 from mpqueue._core.rules.blame import crash_error, worker_died
-from mpqueue._core.rules.outcomes import fail_if_barred, fail_rest
+from mpqueue._core.rules.outcomes import fail_if_barred, fail_rest, finish_if_over
 from mpqueue._core.rules.overdue import await_answer, take_back
 from mpqueue._core.state.books import Books
+from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState
 from mpqueue._core.state.timer_heap import TimerKind
 from mpqueue.errors import SetupError, WorkerStartError, shown
@@ -135,7 +137,7 @@ def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) ->
     if message.final and not any(
         other.state in (LaneState.READY, LaneState.STARTING, LaneState.DYING) for other in books.lanes if other != lane
     ):
-        _fail_for_want_of_workers(books, f"no worker can be started: {message.error}")
+        _stop_for_want_of_workers(books, f"no worker can be started: {message.error}")
     if lane.start_failures == 0:
         books.commands.append(Warn(f"worker {lane.number} could not be started, trying again: {shown(message.error)}"))
     lane.start_failures += 1
@@ -226,7 +228,7 @@ def start_due(books: Books, lane: LaneBook) -> None:
 
 
 def nobody_came(books: Books) -> None:
-    """Fail every active job, where no worker could be started for so long."""
+    """Stop every active job, where no worker could be started for so long."""
     since, patience = books.no_lanes_since, books.engine.patience
     if since is None:
         return
@@ -246,18 +248,28 @@ def nobody_came(books: Books) -> None:
         return
     reason = books.last_start_error
     why = "there was no room for any" if reason is None else f"the last reason: {shown(reason)}"
-    _fail_for_want_of_workers(books, f"no worker could be started for {patience:g} s; {why}")
+    _stop_for_want_of_workers(books, f"no worker could be started for {patience:g} s; {why}")
     books.no_lanes_since = books.now
     books.timers.add(books.now + books.engine.patience, TimerKind.NO_LANES)
 
 
-def _fail_for_want_of_workers(books: Books, text: str) -> None:
+def _stop_for_want_of_workers(books: Books, text: str) -> None:
     error = WorkerStartError(text)
     error.__cause__ = books.last_start_error
     if books.jobs:
         books.commands.append(Warn(text))
     for job in list(books.jobs.values()):
-        fail_rest(books, job, error)
+        if not job.listed:  # a call of its own, whose caller gets the error
+            fail_rest(books, job, error)
+        elif job.active:
+            _interrupt(books, job.family[0], error)
+
+
+def _interrupt(books: Books, head: JobBook, error: WorkerStartError) -> None:
+    """The job ends as it stands, since nothing is wrong with its items: its run raises, and with a journal goes on."""
+    head.interrupted, head.stopped_why = error, str(error)
+    for job in stopping.drop_all(head):
+        finish_if_over(books, job)
 
 
 def _nothing_is_to_run(books: Books) -> bool:

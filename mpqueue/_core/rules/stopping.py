@@ -1,10 +1,11 @@
-"""Jobs that stop early by themselves: too many of their items failed, or their time is up."""
+"""Jobs that stop before their end: they are cancelled, or too many of their items failed, or their time is up."""
 
 from __future__ import annotations
 
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.timer_heap import Timer, TimerKind
+from mpqueue.status import JobStatus
 
 
 def begin(books: Books, job: JobBook) -> None:
@@ -33,3 +34,17 @@ def due(books: Books, timer: Timer) -> JobBook | None:
     else:
         job.stopped_why = f"it was not over after deadline={options.deadline:g} seconds"
     return job
+
+
+def drop_all(job: JobBook) -> list[JobBook]:
+    """Nothing more of the job starts, or of the pipeline that it is of; what waits is pending, uncharged.
+
+    Returns the jobs that this concerns, in the order in which they are to end: the head of a pipeline is the last one.
+    """
+    family = [each for each in job.family if each.active]
+    for each in family:  # all of them first: the end of one stage may be that of the next
+        each.cancelled = True
+        if each.status is JobStatus.PAUSED:
+            each.status = JobStatus.RUNNING
+        each.drop_pending()
+    return sorted(family, key=lambda each: each.pipeline is not None)

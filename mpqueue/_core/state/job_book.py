@@ -22,7 +22,7 @@ from mpqueue._core.state.timings import PastRun, Timings
 from mpqueue._options import JobOptions
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.ids import IdRule
-from mpqueue.errors import InternalError, SinkError, WorkerCrashedError
+from mpqueue.errors import InternalError, SinkError, WorkerCrashedError, WorkerStartError
 from mpqueue.status import COMPLETED, FAILED, JobStatus
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class JobBook:
     held_back: int = 0  #: places where too much of it waits to be written: nothing is sent meanwhile
     failed_before: int = 0  #: items that had failed when it was started
     stopped_why: str | None = None  #: why it was cancelled, if no user did that
+    interrupted: WorkerStartError | None = None  #: no worker could be had for it any more
     costs: Sequence[float] | None = None  #: of its items, of which the costliest go first; None: the first do
     delivery: ResultDelivery | None = None  #: its results' way into a sink, where they have one
     needs: JobNeeds | None = None  #: of its items, while they run; None: nothing but a worker each

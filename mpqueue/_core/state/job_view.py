@@ -7,6 +7,7 @@ from typing import Protocol
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.timings import PastRun, Timings
 from mpqueue._options import JobOptions
+from mpqueue.errors import WorkerStartError
 from mpqueue.status import JobStatus
 
 
@@ -46,6 +47,11 @@ class JobView(Protocol):
     @property
     def stopped_why(self) -> str | None:
         """Why it was cancelled, if no user did that."""
+        ...
+
+    @property
+    def interrupted(self) -> WorkerStartError | None:
+        """Why it could not go on, where no worker could be had."""
         ...
 
     @property

@@ -41,7 +41,7 @@ from mpqueue._parent.journal.journal_file import Statement, chunk_statement
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._parent.users_code.asides import Aside, Asides
-from mpqueue.errors import JournalError
+from mpqueue.errors import JournalError, WorkerStartError
 from mpqueue.status import FAILED, OVER, JobStatus
 
 if TYPE_CHECKING:
@@ -531,6 +531,8 @@ def _note_of_stream(job: JobBook, table: RecordedStreamTable, announcement: Anno
         case AnnounceItems():
             indices, again = announcement.indices, announcement.retrying
             ended = [index for index in indices if index not in again] if again else indices
+            if announcement.failed:  # what no worker could be had for has not failed: the next run goes on with it
+                ended = [index for index in ended if not _is_interrupted(job, index)]
             statements: list[Statement] = [(RETRIED, (len(again), number))] if again else []
             draft = StreamDraft(table, ended) if ended else None
             seconds = job.sizer.seconds_per_item
@@ -545,6 +547,11 @@ def _note_of_stream(job: JobBook, table: RecordedStreamTable, announcement: Anno
             return _Note(None, _ended(job, announcement, number), waits=True, urgent=True, ends=True)
         case _:
             return _Note()
+
+
+def _is_interrupted(job: JobBook, index: int) -> bool:
+    failure = job.table.failures.get(index)
+    return failure is not None and not failure.charged and isinstance(failure.error, WorkerStartError)
 
 
 def _ended(job: JobBook, announcement: AnnounceFinished, number: int) -> list[Statement]:

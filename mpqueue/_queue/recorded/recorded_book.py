@@ -16,7 +16,7 @@ from mpqueue._queue.new_job import NewJob, find_named, replay_item, restore_end
 from mpqueue._wire.item_labels import Label, label_of
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
 from mpqueue._wire.pickling.payload import load_kept
-from mpqueue.errors import JournalError, shown
+from mpqueue.errors import JournalError, WorkerStartError, shown
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, JobStatus
 
@@ -33,6 +33,7 @@ class RecordedBook:
     paused = False
     sealed = True
     stopped_why: str | None = None
+    interrupted: WorkerStartError | None = None
 
     def __init__(self, reader: Reader, recorded: RecordedJob) -> None:
         self._reader = reader
