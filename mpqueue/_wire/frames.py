@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from mpqueue._wire.pickling.imports import ImportNews
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._wire.pickling.reducers import PROTOCOL
+from mpqueue._wire.pickling.sources import Sources
 
 
 class Ended(IntEnum):
@@ -50,6 +51,7 @@ class HandlerFrame(NamedTuple):
     discards: bool = False  #: results stay in the worker
     is_stage: bool = False  #: what a handler yields are so many results
     passes_on: bool = False  #: results are for the next stage's handler, not for the parent
+    sources: Sources | None = None  #: what its modules look like, for a worker that has files of its own
 
 
 class Several(NamedTuple):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ from distributed import Client, LocalCluster
 import mpqueue
 from mpqueue import ItemTimeoutError, JobQueue, RetryPolicy, WorkerCrashedError, WorkerStartError
 from mpqueue._engines.dask import dask_pool
+from mpqueue._engines.dask.dask_host import Host
 from mpqueue._wire.memory import shared
 from mpqueue._worker.elsewhere import hello
 from mpqueue.backends import DaskBackend
@@ -24,6 +27,7 @@ from tests.support.dask_cluster import DaskCluster, dask_cluster
 from tests.support.programs import is_running, run_program
 from tests.support.results import results_of
 from tests.support.waiting import Gate, wait_until
+from tests.support.ways import Way
 
 pytestmark = pytest.mark.slow
 
@@ -91,21 +95,75 @@ def test_a_job_waits_for_the_first_worker_and_no_worker_for_too_long_fails_it(ch
         assert results_of(run.result(60)) == [0, 2, 4, 6, 8]
 
 
-def test_without_its_scheduler_a_job_fails_and_the_queue_closes(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+def test_without_its_scheduler_a_job_is_interrupted_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    gate, journal = Gate(tmp_path), tmp_path / "run.db"
+    handler = partial(_succeed_or_block, gate)
     with (
         dask_cluster(tmp_path, 1) as cluster,
-        JobQueue(None, backend=DaskBackend(cluster.address, connect_timeout=2.0), retry=SOON) as queue,
+        JobQueue(
+            None,
+            backend=DaskBackend(cluster.address, connect_timeout=2.0, patience=3.0),
+            journal=journal,
+            retry=SOON,
+        ) as queue,
     ):
-        assert results_of(queue.run([1], do.double)) == [2]
-        queue.create_job("job", range(3), do.block_until_told(gate), chunksize=1)
+        job = queue.create_job("job", range(5), handler, chunksize=1)
         run = queue.start("job")
-        gate.wait_for(0)
+        gate.wait_for(2)
+        wait_until(lambda: job.completed == 2, what="what has ended to be home")
         cluster.kill_scheduler()
-        job = run.result(60)
+        with pytest.raises(WorkerStartError, match="connection to the Dask scheduler is lost"):
+            run.result(60)
         gate.open()
-    assert isinstance(job.items[0].exception, WorkerStartError)
-    assert "connection to the Dask scheduler is lost" in str(job.items[0].error)
+        assert [str(item.status) for item in job.items] == ["completed"] * 2 + ["pending"] * 3
+    with JobQueue(1, journal=journal) as queue:
+        job = queue.run(range(5), handler, id="job")
+        assert (job.results, [item.attempts for item in job.items]) == ([0, 1, 2, 3, 4], [1] * 5)
+
+
+def _succeed_or_block(gate: Gate, item: int) -> int:
+    if item >= 2:
+        gate.pass_through(item)
+    return item
+
+
+def test_a_connection_that_was_cut_is_made_anew_and_costs_nobody_a_try(
+    changing: DaskCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As by a router that forgets it: the scheduler is well, and so are the workers."""
+    caplog.set_level("INFO", "mpqueue")
+    changing.have_workers(2)
+    gate = Gate(tmp_path)
+    with Way(changing.address) as way, JobQueue(None, backend=DaskBackend(way.address), retry=SOON) as queue:
+        job = queue.create_job("job", range(12), do.block_until_told(gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for_count(2)
+        way.cut()
+        wait_until(lambda: "can't be reached" in caplog.text, timeout=60, what="a try to connect again")
+        way.open()
+        gate.open()
+        assert results_of(run.result(60)) == list(range(12))
+        assert [item.attempts for item in job.items] == [1] * 12
+        assert results_of(queue.run(range(4), do.double)) == [0, 2, 4, 6]
+
+
+def test_a_worker_of_another_version_is_left_out(
+    changing: DaskCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    changing.have_workers(2)
+    seen: list[str] = []
+    check = Host.check
+
+    def differ(self: Host, told: Any, **options: Any) -> None:
+        seen.append(self.address)
+        if self.address == seen[0]:
+            raise WorkerStartError("another version")
+        check(self, told, **options)
+
+    monkeypatch.setattr(Host, "check", differ)
+    with JobQueue(None, backend=DaskBackend(changing.address), retry=SOON) as queue:
+        assert results_of(queue.run(range(40), do.double)) == [2 * item for item in range(40)]
+    assert caplog.text.count(f"the Dask worker {seen[0]} is left out: another version") == 1
 
 
 def test_a_client_that_is_killed_leaves_no_worker_of_ours(cluster: DaskCluster, tmp_path: Path) -> None:
@@ -119,6 +177,22 @@ def test_a_client_that_is_killed_leaves_no_worker_of_ours(cluster: DaskCluster, 
     assert run_program(tmp_path, script).stdout == "10\n"
     with Client(cluster.address, set_as_default=False) as client:
         cluster.check_is_clean(client)
+
+
+def test_a_module_that_was_edited_is_reloaded_where_workers_have_the_old_one(
+    changing: DaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changing.have_workers(1)
+    name = "edited_between_two_runs"
+    monkeypatch.syspath_prepend(str(changing.folder))  # where its workers run, and import from
+    for factor in (2, 3):
+        (changing.folder / f"{name}.py").write_text(f"def work(item):\n    return {factor} * item\n")
+        sys.modules.pop(name, None)  # as when the program runs again
+        importlib.invalidate_caches()
+        with JobQueue(None, backend=DaskBackend(changing.address), retry=SOON) as queue:
+            job = queue.run(range(3), importlib.import_module(name).work)
+        assert results_of(job) == [0, factor, 2 * factor]
+    del sys.modules[name]
 
 
 # -- slots, deaths and limits ----------------------------------------------------------------------------------------
@@ -224,11 +298,14 @@ def _count_shared(item: int) -> int:
 # -- what does not fit -----------------------------------------------------------------------------------------------
 
 
-def test_versions_that_differ_are_a_clear_error_at_once(cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_that_differ_everywhere_are_a_clear_error(
+    cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = dict(hello.introduce())
     monkeypatch.setattr(hello, "introduce", lambda: {**own, "mpqueue": "0.0.9"})
     there = f"mpqueue {own['mpqueue']} there and 0.0.9 here"
-    with JobQueue(None, backend=DaskBackend(cluster.address)) as queue, pytest.raises(WorkerStartError, match=there):
+    backend = DaskBackend(cluster.address, patience=0.5)
+    with JobQueue(None, backend=backend) as queue, pytest.raises(WorkerStartError, match=there):
         queue.run(range(2), do.double)
 
 

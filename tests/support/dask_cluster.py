@@ -31,7 +31,7 @@ class DaskCluster:
     """Owned by a fixture; its processes are not counted as what a test leaves behind."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._file = folder / "scheduler.json"
         self._processes: list[subprocess.Popen[bytes]] = []
         self._start("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(self._file))
@@ -43,13 +43,13 @@ class DaskCluster:
         return ""
 
     def _start(self, *command: str) -> subprocess.Popen[bytes]:
-        with open(self._folder / f"{len(self._processes)}.log", "wb") as log:
+        with open(self.folder / f"{len(self._processes)}.log", "wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "dask", *command],
                 stdout=log,
                 stderr=log,
-                cwd=self._folder,
-                env={**_without_cookie(), "TMPDIR": str(self._folder)},
+                cwd=self.folder,
+                env={**_without_cookie(), "TMPDIR": str(self.folder)},
                 start_new_session=True,
             )
         leaks.not_ours.add(process.pid)
@@ -59,7 +59,7 @@ class DaskCluster:
     def add_worker(self, *, threads: int = 1, nanny: bool = True) -> subprocess.Popen[bytes]:
         """Start a worker, under a nanny unless told otherwise; returns its (the nanny's) process at once."""
         options = ["--nthreads", str(threads), "--no-dashboard", "--nanny" if nanny else "--no-nanny"]
-        options += ["--local-directory", str(self._folder)]
+        options += ["--local-directory", str(self.folder)]
         return self._start("worker", self.address, *options)
 
     def have_workers(self, count: int) -> None:

@@ -25,7 +25,7 @@ from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")
 
-#: Seconds without any worker after which the jobs that wait for one fail.
+#: Seconds without any worker after which the jobs that wait for one are interrupted.
 PATIENCE = 300.0
 
 
@@ -34,8 +34,9 @@ class DaskBackend:
 
     ``client`` is a `distributed.Client`, a cluster object, or the address of a scheduler. Each queue has a connection
     of its own. ``concurrency`` is how many slots (threads of Dask workers) the queue uses at most; None: all, also of
-    workers that join later. If a worker leaves, no item loses a try. If there is no worker for ``patience`` seconds,
-    the jobs that wait for one fail.
+    workers that join later. A worker that leaves costs no item a try, nor does a connection to the scheduler that is
+    lost: it is made anew. Where no worker is there for ``patience`` seconds, the jobs that wait for one are cancelled,
+    and their runs raise `WorkerStartError`. A worker with other versions is left out, with a warning.
 
     With nannies (Dask's default) everything is as on this machine: blame is exact, time limits are kept, also for code
     that holds the global lock. Without nannies nothing can be killed, and time limits are refused. Killing ends the
@@ -72,6 +73,14 @@ class DaskBackend:
 
     def _connect(self) -> Client:
         LoopRunner().run_sync(self._reach)
+        return self._client()
+
+    async def _connect_in_loop(self) -> Client:
+        """The same for the event loop that calls it. Raises OSError where nobody answers."""
+        await self._reach()
+        return await self._client(asynchronous=True)
+
+    def _client(self, **options: Any) -> Client:
         return Client(
             self._address,
             security=self._security,
@@ -79,6 +88,7 @@ class DaskBackend:
             set_as_default=False,
             name="mpqueue",
             timeout=self._connect_timeout,
+            **options,
         )
 
     async def _reach(self) -> None:
@@ -94,11 +104,11 @@ class DaskBackend:
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> DaskPool:
         """See `lane_protocol.Backend.open`. Connects, which takes 20 ms."""
+        needs_nannies = self.capabilities.can_kill
         try:
-            client = self._connect()
+            return DaskPool(self._connect_in_loop, settings, inbox.post, needs_nannies=needs_nannies)
         except OSError as error:
             raise WorkerStartError(f"the Dask scheduler at {self._address} can't be reached: {error}") from error
-        return DaskPool(client, settings, inbox.post, needs_nannies=self.capabilities.can_kill)
 
     def __repr__(self) -> str:
         return f"DaskBackend({self._address!r})"

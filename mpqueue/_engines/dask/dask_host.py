@@ -21,6 +21,8 @@ class Host:
     slots: int
     nanny: str | None = None
     lanes: dict[int, DaskLane] = field(default_factory=dict)
+    unfit: BaseException | None = None  #: why it is none for us
+    failures: int = 0  #: starts that failed there
     killed_for: DaskLane | None = None  #: the lane because of which it was killed
     lost: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -37,7 +39,7 @@ class Host:
 
 
 def reason_of(host: Host, error: Exception) -> tuple[BaseException, bool]:
-    """Why a worker could not be started, and whether it would be no better the next time."""
+    """Why a worker could not be started there, and whether it would be no better the next time."""
     text = f"{type(error).__name__}: {error}"
     if "No module named 'mpqueue" in text or "Error during deserialization of the task graph" in text:
         where = f"where the Dask worker {host.address} or its scheduler runs"

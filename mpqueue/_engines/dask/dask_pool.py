@@ -7,10 +7,11 @@ import contextlib
 import itertools
 import logging
 import os
+import threading
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from distributed import Client
@@ -27,6 +28,8 @@ from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")
 
+#: Seconds from the loss of the connection to the first try to make it anew, doubled up to the second figure.
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 #: Seconds that closing takes at most.
 CLOSE_LIMIT = 5.0
 #: Seconds that a nanny has to say what its dead worker ran.
@@ -39,11 +42,25 @@ KILL_LIMIT = 10.0
 
 
 class DaskPool(HostedPool[DaskLane]):
-    """Satisfies `lane_protocol.LanePool`. Owns the client."""
+    """Satisfies `lane_protocol.LanePool`. Owns the event loop and its thread, and the client.
 
-    def __init__(self, client: Client, settings: LaneSettings, post: Post, *, needs_nannies: bool) -> None:
-        super().__init__(client.loop.asyncio_loop, post)
-        self.client = client
+    Where the connection to the scheduler is lost, all lanes end blameless, and it is made anew by ``connect``, until
+    that succeeds. Lanes that are wanted meanwhile can't be started, for that reason. Raises what ``connect`` raises.
+    """
+
+    client: Client
+
+    def __init__(
+        self,
+        connect: Callable[[], Coroutine[Any, Any, Client]],
+        settings: LaneSettings,
+        post: Post,
+        *,
+        needs_nannies: bool,
+    ) -> None:
+        super().__init__(asyncio.new_event_loop(), post)
+        self._connect = connect
+        self._connection: object = None  #: the scheduler has forgotten all of ours where it is another one
         self.name = f"mpqueue-{uuid.uuid4().hex}"
         self._settings = settings
         self._needs_nannies = needs_nannies
@@ -55,9 +72,24 @@ class DaskPool(HostedPool[DaskLane]):
         self._scattered: weakref.WeakKeyDictionary[Shared[Any], asyncio.Task[Any]] = weakref.WeakKeyDictionary()
         self._looks = 0  #: how many looks are wanted, with the one under way
         self._looked = False
-        self._is_cut_off = False  #: the scheduler is gone
+        self._cut_off_by: BaseException | None = None  #: there is no connection to the scheduler
         self._is_closed = False
+        self._thread = threading.Thread(target=self._run_loop, name="mpqueue-dask", daemon=True)
+        self._thread.start()
+        try:
+            self.client = asyncio.run_coroutine_threadsafe(connect(), self._loop).result()
+        except BaseException:
+            self._end_loop()
+            raise
         self.soon(self._open)
+
+    def _run_loop(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
+
+    def _end_loop(self) -> None:
+        self.soon(self._loop.stop)
+        self._thread.join(CLOSE_LIMIT)
 
     # -- from any thread -------------------------------------------------------------------------------------
 
@@ -76,12 +108,12 @@ class DaskPool(HostedPool[DaskLane]):
         if self._is_closed:
             return
         self._is_closed = True
-        try:
-            asyncio.run_coroutine_threadsafe(self._close(kill=kill), self._loop).result(CLOSE_LIMIT)
-        except Exception as error:
-            _log.warning("closing goes on without an answer of the Dask cluster: %r", error)
-        with contextlib.suppress(Exception):  # as little can be done about it
-            self.client.close(CLOSE_LIMIT)
+        for work in (self._close(kill=kill), self._close_client()):
+            try:
+                asyncio.run_coroutine_threadsafe(work, self._loop).result(CLOSE_LIMIT)
+            except Exception as error:
+                _log.warning("closing goes on without an answer of the Dask cluster: %r", error)
+        self._end_loop()
         self._lanes.clear()
 
     # -- on the event loop -----------------------------------------------------------------------------------
@@ -118,6 +150,7 @@ class DaskPool(HostedPool[DaskLane]):
         return await self.client.scatter(data, hash=False)
 
     def _open(self) -> None:
+        self._connection = self.client.scheduler_comm
         if self.client.scheduler_comm is not None:
             self.client.scheduler_comm.interval = SEND_INTERVAL
         self.client.subscribe_topic("all", self._happened)
@@ -176,14 +209,21 @@ class DaskPool(HostedPool[DaskLane]):
         for number, generation in self._waiting:
             self.post(LaneAbsent(number, generation))
 
+    @property
+    def _is_connected(self) -> bool:
+        """False too where the client has a new connection already: what was sent by the other one is lost."""
+        return self.client.status == "running" and self.client.scheduler_comm is self._connection
+
     def _cut_off(self, error: BaseException) -> None:
         """Without the scheduler there is nothing: what ran there is blameless, and nothing can be started."""
-        if self._is_cut_off or self._is_closed:
+        if self._cut_off_by is not None or self._is_closed:
             return
-        self._is_cut_off = True
-        _log.warning("the connection to the Dask scheduler is lost: %r", error)
+        self._cut_off_by = error
+        _log.warning("the connection to the Dask scheduler is lost, and made anew: %r", error)
         lanes = [lane for host in self._hosts.values() for lane in host.lanes.values()]
         self._hosts.clear()
+        self._gone.clear()
+        self._scattered.clear()
         for lane in lanes:
             if lane.starting is not None:
                 lane.starting.cancel()
@@ -193,6 +233,23 @@ class DaskPool(HostedPool[DaskLane]):
             else:
                 self._want(lane.number, lane.generation)
         self._serve_waiting()
+        self.run(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        """For as long as it takes: how long jobs wait for workers is decided elsewhere."""
+        pause = FIRST_PAUSE
+        while True:
+            await self._close_client()
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE, 2 * pause)
+            try:
+                self.client = await self._connect()
+                break
+            except Exception as error:  # the next try may do better
+                _log.info("the Dask scheduler can't be reached: %r", error)
+        _log.warning("the Dask scheduler is connected again")
+        self._cut_off_by = None
+        self._open()
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
@@ -205,9 +262,10 @@ class DaskPool(HostedPool[DaskLane]):
             self.post(LaneAbsent(number, generation))
 
     def _serve_waiting(self) -> None:
-        while self._waiting and self._is_cut_off:
-            error = WorkerStartError("the connection to the Dask scheduler is lost; make a new queue when it is back")
-            self.post(LaneStartFailed(*self._waiting.popleft(), error, final=True))
+        while self._waiting and self._cut_off_by is not None:
+            error = WorkerStartError("the connection to the Dask scheduler is lost, and can't be made anew")
+            error.__cause__ = self._cut_off_by
+            self.post(LaneStartFailed(*self._waiting.popleft(), error))
         while self._waiting and not self._is_closed and (host := self._free_host()) is not None:
             number, generation = self._waiting.popleft()
             lane = DaskLane(self, host, number, generation, f"{self.name}-{next(self._numbers)}")
@@ -215,8 +273,11 @@ class DaskPool(HostedPool[DaskLane]):
             lane.starting = self.run(self._begin(lane))
 
     def _free_host(self) -> Host | None:
+        """One that is fit for us, if there is any; else one whose reason is told."""
         free = [host for host in self._hosts.values() if len(host.lanes) < host.slots]
-        return min(free, key=lambda host: len(host.lanes) / host.slots, default=None)
+        if any(host.unfit is None for host in self._hosts.values()):
+            free = [host for host in free if host.unfit is None]
+        return min(free, key=lambda host: (host.failures, len(host.lanes) / host.slots), default=None)
 
     async def _begin(self, lane: DaskLane) -> None:
         """Make the worker, and have its nanny look after its ledger."""
@@ -234,13 +295,28 @@ class DaskPool(HostedPool[DaskLane]):
             if host.lanes.get(lane.number) is lane and not host.lost.is_set():
                 del host.lanes[lane.number]
                 self.run(self._close_seats(host, [lane]))
-                self.post(LaneStartFailed(lane.number, lane.generation, *reason_of(host, error)))
+                self._start_failed(lane, host, error)
             return
         lane.pid = told["pid"]
         lane.is_ready = True
         self._lanes[lane.number] = lane
         fate = host.address if host.slots > 1 else None
         self.post(LaneReady(lane.number, lane.generation, lane.pid, fate))
+
+    def _start_failed(self, lane: DaskLane, host: Host, error: Exception) -> None:
+        """Another worker may do, where this one is not fit; else the reason is told."""
+        reason, is_unfit = reason_of(host, error)
+        host.failures += 1
+        if not self._is_connected:
+            self._cut_off(error)
+        elif is_unfit:
+            if host.unfit is None:
+                host.unfit = reason
+                _log.warning("the Dask worker %s is left out: %s", host.address, reason)
+            if any(other.unfit is None for other in self._hosts.values()):
+                self._want(lane.number, lane.generation)
+                return
+        self.post(LaneStartFailed(lane.number, lane.generation, reason))
 
     async def _tie(self, lane: DaskLane) -> Any:
         """Have the worker end with this client, however that goes; a task like all that will come."""
@@ -308,7 +384,7 @@ class DaskPool(HostedPool[DaskLane]):
 
     def drop(self, lane: DaskLane, error: Exception) -> None:
         """Its calls fail although its process lives on: let go of the lane, and tell."""
-        if self.client.status != "running":
+        if not self._is_connected:
             self._cut_off(error)
         elif lane.is_ready and not lane.host.lost.is_set():
             _log.warning("the Dask worker %s does not carry out its commands: %r", lane.host.address, error)
@@ -362,3 +438,7 @@ class DaskPool(HostedPool[DaskLane]):
         for topic in ("all", dask_side.TOPIC):
             with contextlib.suppress(Exception):
                 self.client.unsubscribe_topic(topic)
+
+    async def _close_client(self) -> None:
+        with contextlib.suppress(Exception):  # as little can be done about it
+            await self.client.close(CLOSE_LIMIT)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 
 from mpqueue._os.process.proc_file import read
 from mpqueue._os.system import choose
 
 #: Which fields of /proc/self/stat, from the state on, say where the variables begin and end in memory.
 _ENV_START, _ENV_END = 47, 48
+#: And which one says when it was started.
+_STARTED = 19
 
 
 def _list_in_proc() -> list[str]:
@@ -57,3 +60,17 @@ def _show_nothing(name: str, value: str) -> bool:  # noqa: ARG001 - nothing is s
 #: Have others see that value of a variable which this process was started with, followed by dashes where it was longer;
 #: False where it was shorter, or was not there. To be called once in a fork: what it was started with is gone then.
 show_environment = choose(linux=_show_in_memory, posix=_show_nothing)
+
+
+def _start_by_ticks() -> float | None:
+    fields = read("/proc/self/stat").rpartition(b")")[2].split()
+    since_boot = int(fields[_STARTED]) / os.sysconf("SC_CLK_TCK")
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + since_boot
+
+
+def _start_untold() -> float | None:
+    return None
+
+
+#: When this process was started, in seconds since the epoch, to some hundredths; None where that is not told.
+started_at = choose(linux=_start_by_ticks, posix=_start_untold)

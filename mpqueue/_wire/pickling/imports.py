@@ -48,11 +48,12 @@ class ImportWatch:
         if len(modules) != self._count:
             self._count = len(modules)
             for name, module in list(modules.items()):
-                if name not in self._specs and _is_users(name, module):
+                if name not in self._specs and is_users(name, module):
                     self._specs[name] = module.__spec__
 
 
-def _is_users(name: str, module: Any) -> bool:
+def is_users(name: str, module: Any) -> bool:
+    """True for a module that is neither the standard library's, nor installed, nor mpqueue's own."""
     if name.startswith("__") or name.partition(".")[0] == _OWN:
         return False
     try:

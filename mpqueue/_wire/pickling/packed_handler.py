@@ -14,6 +14,7 @@ from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.memory.segments import CommonSegment, log
 from mpqueue._wire.memory.shared import Shared, notes_shared
 from mpqueue._wire.pickling.payload import Packed, dump_code, weigh_code
+from mpqueue._wire.pickling.sources import sources_of
 from mpqueue.errors import HandlerPicklingError, shown
 
 #: Bytes from which a handler is worth a line in the log.
@@ -77,6 +78,8 @@ def pack_handler(
         packed_setup, setup_segment, setup_weight = (None, None, "") if setup is None else _pack("setup", setup, whole)
     segments = tuple(made for made in (segment, setup_segment) if made is not None)
     frame = HandlerFrame(job_id, packed, packed_setup, id_rule, seed)
+    if whole:
+        frame = frame._replace(sources=sources_of(one.data for one in (packed, packed_setup) if one is not None))
     return PackedHandler(frame, segments, weight or setup_weight, tuple(noted), _name_of(handler))
 
 

@@ -13,6 +13,7 @@ from mpqueue._os import monotonic as clock
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.parcels import Yielded
+from mpqueue._wire.pickling import sources
 from mpqueue._worker.chunk import log_records as records
 from mpqueue._worker.chunk.capture import Capture, beside_bar
 from mpqueue._worker.handlers import current_item as context
@@ -51,8 +52,12 @@ class LoadedJob:
         self.capture = Capture() if speech is not None and speech.capture else None
         self.beside_bar = speech is not None and speech.beside_bar
         began = clock.monotonic()
+        if frame.sources is not None:
+            sources.catch_up_with(frame.sources)
         handler = seat.exchange.load(frame.handler)
         setup = None if frame.setup is None else seat.exchange.load(frame.setup)
+        if frame.sources is not None:
+            sources.check_loaded(frame.sources)
         loaded = clock.monotonic()
         self.seconds_loading, self.seconds_in_setup = loaded - began, 0.0
         self._more_arguments: tuple[Any, ...] = ()

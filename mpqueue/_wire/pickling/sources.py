@@ -1,0 +1,155 @@
+"""Whether a worker elsewhere has the same source code of the user's modules as this process.
+
+What can be imported travels by name, and a worker of a cluster has files of its own, and may have imported them before
+they were edited. So a handler's frame says what its modules look like here. A worker that has an older one loaded
+reloads it, where its file is the same by now; else it refuses the job, with the name of the module.
+
+Comments and the form of the code do not count: what is compared is a digest of its syntax tree.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib
+import os
+import pickletools
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from types import FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+from mpqueue._os.process.own_process import started_at
+from mpqueue._os.process.process_identity import process_name
+from mpqueue._wire.pickling.imports import is_users
+
+
+class Sources(NamedTuple):
+    """What the modules of a handler look like in the parent: digests by name, those first that others import."""
+
+    process: str  #: the parent, see `process_name`
+    digests: tuple[tuple[str, str], ...]
+
+
+def sources_of(pickles: Iterable[bytes]) -> Sources | None:
+    """Those of the user's modules that these pickles name, and that such modules import; None where there are none.
+
+    A module costs some milliseconds for each thousand lines, once until it is edited.
+    """
+    found: dict[str, str] = {}
+    for name in _names(pickles):
+        _add(name, found, set())
+    digests = tuple((name, digest) for name, digest in found.items() if digest)
+    return Sources(process_name(), digests) if digests else None
+
+
+def _names(pickles: Iterable[bytes]) -> Iterator[str]:
+    """Each text that is the name of a module: one that only happens to be called so does no harm."""
+    for data in pickles:
+        for _, argument, _ in pickletools.genops(data):
+            if isinstance(argument, str) and argument.partition(" ")[0] in sys.modules:
+                yield argument.partition(" ")[0]
+
+
+def _add(name: str, found: dict[str, str], under_way: set[str]) -> None:
+    module = sys.modules.get(name)
+    if name in found or name in under_way or module is None or not is_users(name, module):
+        return
+    under_way.add(name)
+    if "." in name:
+        _add(name.rpartition(".")[0], found, under_way)
+    for value in list(vars(module).values()):
+        if isinstance(value, ModuleType):
+            _add(value.__name__, found, under_way)
+        elif isinstance(value, FunctionType | type):
+            _add(value.__module__, found, under_way)
+    found[name] = _digest_of(module)
+
+
+def _digest_of(module: ModuleType) -> str:
+    """A digest of its file as it is now; "" where it has none that can be read as Python."""
+    path = str(vars(module).get("__file__"))
+    try:
+        found = os.stat(path)
+        return _digest(path, found.st_mtime_ns, found.st_size)
+    except (OSError, SyntaxError, ValueError):
+        return ""
+
+
+@functools.lru_cache(1024)
+def _digest(path: str, _changed: int, _size: int) -> str:
+    with open(path, "rb") as file:
+        tree = ast.parse(file.read())
+    return hashlib.blake2b(ast.dump(tree).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
+# -- in a worker ---------------------------------------------------------------------------------------------------
+
+#: Of the modules that are loaded, what they looked like then.
+_loaded: dict[str, str] = {}
+_lock = threading.Lock()
+
+
+def catch_up_with(sources: Sources) -> None:
+    """Before a handler is loaded: reload those of its modules that have been edited since this process loaded them.
+
+    With one, those are reloaded that may have imported it. Raises ImportError for one whose file here is another than
+    in the parent.
+    """
+    if sources.process == process_name():
+        return
+    with _lock:
+        importlib.invalidate_caches()
+        is_stale = False
+        for name, wanted in sources.digests:
+            module = sys.modules.get(name)
+            if module is None:
+                continue
+            known = _loaded.get(name)
+            if known is None and not _is_newer_than_this_process(module):
+                known = _digest_of(module)
+            if known != wanted:
+                _check(module, wanted)
+                is_stale = True
+            if is_stale:
+                importlib.reload(module)
+            _loaded[name] = wanted
+
+
+def check_loaded(sources: Sources) -> None:
+    """After it was loaded: what was imported for it is as in the parent. Raises ImportError like `catch_up_with`."""
+    if sources.process == process_name():
+        return
+    with _lock:
+        for name, wanted in sources.digests:
+            module = sys.modules.get(name)
+            if module is not None and _loaded.get(name) != wanted:
+                try:
+                    _check(module, wanted)
+                except ImportError:
+                    sys.modules.pop(name)  # the next handler finds what is there by then
+                    raise
+                _loaded[name] = wanted
+
+
+def _check(module: ModuleType, wanted: str) -> None:
+    if _digest_of(module) != wanted:
+        raise ImportError(
+            f"expected the module {module.__name__!r} as it is in the program, got another one: {_place_of(module)}; "
+            "bring the same files to all workers, or define its functions where they travel by value"
+        )
+
+
+def _place_of(module: ModuleType) -> Any:
+    return vars(module).get("__file__")
+
+
+def _is_newer_than_this_process(module: ModuleType) -> bool:
+    """True where the file was written after this process had started: it may have loaded another one."""
+    began = started_at()
+    try:
+        return began is not None and os.stat(str(_place_of(module))).st_mtime > began
+    except OSError:
+        return False
