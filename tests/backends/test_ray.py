@@ -178,3 +178,35 @@ def test_a_local_ray_ends_with_its_last_queue_and_with_ctrl_c(tmp_path: Path, sh
 def test_an_address_that_is_none_is_refused(ray_node: None, wrong: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="address: expected"):
         RayBackend(wrong)
+
+
+def test_a_ray_that_is_shut_down_under_a_queue_interrupts_its_jobs(tmp_path: Path, short_folder: str) -> None:
+    script = f"""
+        import os, threading
+        os.environ.update({json.dumps({**QUIET, "RAY_TMPDIR": short_folder})})
+        import mpqueue, ray
+        from mpqueue.backends import RayBackend
+
+        def hang(item):
+            open("hanging", "w").close()
+            threading.Event().wait()
+
+        def shut_down():
+            while not os.path.exists("hanging"):
+                threading.Event().wait(0.05)
+            ray.shutdown()
+
+        with mpqueue.JobQueue(1, backend=RayBackend()) as queue:
+            threading.Thread(target=shut_down).start()
+            for handler in (hang, abs):
+                try:
+                    queue.run(range(3), handler)
+                except mpqueue.WorkerStartError as error:
+                    print(error, queue.last_job.status, ray.is_initialized(), flush=True)
+        print(ray.is_initialized())
+    """
+    lines = run_program(tmp_path, script).stdout.splitlines()
+    for line in lines[:2]:
+        assert "the program has shut Ray down" in line
+        assert line.endswith(" cancelled False")
+    assert lines[2:] == ["False"]

@@ -30,6 +30,8 @@ CLOSE_LIMIT = 10.0
 GUARDIAN_LIMIT = 60.0
 #: Seconds that killed workers have to be gone.
 GONE_LIMIT = 3.0
+#: Seconds between two looks whether this process is still connected to the same Ray.
+LOOK_INTERVAL = 1.0
 #: Seconds after which a worker that has not come has no room: until then it may be that Ray starts a process for it.
 ROOM_LIMIT = 5.0
 
@@ -42,7 +44,10 @@ class RayPool(HostedPool[RayLane]):
         self._options = options
         self._release = release
         self._starting: set[RayLane] = set()
-        self._node = ray.get_runtime_context().get_node_id()
+        context = ray.get_runtime_context()
+        self._node, self._session = context.get_node_id(), context.get_job_id()
+        self._is_cut_off = False  #: the program has shut Ray down
+        self._lives: dict[RayLane, asyncio.Task[Any]] = {}
         self._here = GuardianHere()
         self._guardians: dict[str, GuardianThere] = {}  #: by node
         #: By shared object, the one that is in the object store for it, or is being put there.
@@ -51,6 +56,7 @@ class RayPool(HostedPool[RayLane]):
         self._is_closed = False
         self._thread = threading.Thread(target=self._run_loop, name="mpqueue-ray", daemon=True)
         self._thread.start()
+        self.soon(self._watch_over)
 
     def _run_loop(self) -> None:
         self._loop.run_forever()
@@ -103,8 +109,44 @@ class RayPool(HostedPool[RayLane]):
         return await asyncio.shield(putting)
 
     def _start(self, number: int, generation: int) -> None:
-        if not self._is_closed:
-            self.run(self._live(RayLane(self, number, generation, uuid.uuid4().hex)))
+        if self._is_closed:
+            return
+        if not self._is_connected():
+            self._cut_off()
+        if self._is_cut_off:
+            self.post(LaneStartFailed(number, generation, _shut_down(), final=True))
+            return
+        lane = RayLane(self, number, generation, uuid.uuid4().hex)
+        self._lives[lane] = life = self.run(self._live(lane))
+        life.add_done_callback(lambda _: self._lives.pop(lane, None))
+
+    def _is_connected(self) -> bool:
+        """False where the program has shut Ray down, or has another one by now."""
+        return bool(ray.is_initialized() and ray.get_runtime_context().get_job_id() == self._session)
+
+    def _watch_over(self) -> None:
+        """An answer of a Ray that was shut down never comes, and no error either: so look."""
+        if self._is_connected():
+            self._loop.call_later(LOOK_INTERVAL, self._watch_over)
+        else:
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        """Nothing may be asked of Ray any more, which would start another one; all lanes end blameless."""
+        if self._is_cut_off or self._is_closed:
+            return
+        self._is_cut_off = True
+        _log.warning("the program has shut Ray down while a queue uses it")
+        for lane, life in list(self._lives.items()):
+            was_let_go, lane.is_let_go, lane.actor, lane.guardian = lane.is_let_go, True, None, None
+            life.cancel()
+            lane.end(ChildProcessError("Ray was shut down"))
+            if was_let_go:
+                continue
+            if self._lanes.get(lane.number) is lane:
+                self.post(LaneDied(lane.number, lane.generation, lane.pid, innocent=True))
+            else:
+                self.post(LaneStartFailed(lane.number, lane.generation, _shut_down(), final=True))
 
     async def _live(self, lane: RayLane) -> None:
         """A worker's life."""
@@ -184,13 +226,19 @@ class RayPool(HostedPool[RayLane]):
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
-        for guardian in self._guardians.values():
+        for guardian in () if self._is_cut_off else self._guardians.values():
             guardian.end()
         return [f"{len(late)} workers"] if late else []
 
 
 def _put(shared: Shared[Any]) -> Any:
     return ray.put(to_bring(shared))
+
+
+def _shut_down() -> WorkerStartError:
+    return WorkerStartError(
+        "the program has shut Ray down, and a queue on Ray needs it until its end; make a new queue"
+    )
 
 
 def _reason(error: Exception) -> tuple[BaseException, bool]:
