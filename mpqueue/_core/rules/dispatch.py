@@ -7,7 +7,7 @@ ever, since either may never end: it waits for `APART_PATIENCE`, and after `APAR
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mpqueue._core.commands import SendChunk
 from mpqueue._core.rules import fleet, isolation, needs, reports
@@ -52,12 +52,21 @@ def dispatch(books: Books) -> None:
 def _feed_lanes(books: Books) -> None:
     most = books.headroom.lanes
     if most is not None and most < len(books.lanes):
-        _feed_few(books, most)
+        _until_nothing_stands_back(books, lambda: _feed_few(books, most))
         return
     # Once more where the first round may have sent the last suspects, for which others had to stand back.
     for _ in range(2 if books.has_suspects else 1):
-        _feed_free(books)
+        _until_nothing_stands_back(books, lambda: _feed_free(books))
     _feed_behind(books)
+
+
+def _until_nothing_stands_back(books: Books, feed: Callable[[], None]) -> None:
+    """Feed once more where items were sent for which others had to stand back, on lanes that were asked before."""
+    while True:
+        first = books.first_in_line
+        feed()
+        if first is None or books.first_in_line is first:
+            return
 
 
 def _feed_free(books: Books) -> None:
