@@ -37,7 +37,7 @@ def due(books: Books, timer: Timer) -> JobBook | None:
 
 
 def drop_all(job: JobBook) -> list[JobBook]:
-    """Nothing more of the job starts, or of the pipeline that it is of; what waits is pending, uncharged.
+    """No more items start of the job, or of its pipeline; those that wait are pending, without losing a try.
 
     Returns the jobs that this concerns, in the order in which they are to end: the head of a pipeline is the last one.
     """

@@ -76,7 +76,7 @@ class DaskBackend:
         return self._client()
 
     async def _connect_in_loop(self) -> Client:
-        """The same for the event loop that calls it. Raises OSError where nobody answers."""
+        """The same for the event loop that calls it. Raises OSError if there is no answer."""
         await self._reach()
         return await self._client(asynchronous=True)
 

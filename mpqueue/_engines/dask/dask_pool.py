@@ -273,7 +273,7 @@ class DaskPool(HostedPool[DaskLane]):
             lane.starting = self.run(self._begin(lane))
 
     def _free_host(self) -> Host | None:
-        """One that is fit for us, if there is any; else one whose reason is told."""
+        """A host that is fit for this queue, if there is any; else any host, whose start then fails with the reason."""
         free = [host for host in self._hosts.values() if len(host.lanes) < host.slots]
         if any(host.unfit is None for host in self._hosts.values()):
             free = [host for host in free if host.unfit is None]
@@ -304,7 +304,7 @@ class DaskPool(HostedPool[DaskLane]):
         self.post(LaneReady(lane.number, lane.generation, lane.pid, fate))
 
     def _start_failed(self, lane: DaskLane, host: Host, error: Exception) -> None:
-        """Another worker may do, where this one is not fit; else the reason is told."""
+        """Try another worker, if this one is not fit; else report the reason."""
         reason, is_unfit = reason_of(host, error)
         host.failures += 1
         if not self._is_connected:

@@ -1,8 +1,8 @@
 """Whether a worker elsewhere has the same source code of the user's modules as this process.
 
-What can be imported travels by name, and a worker of a cluster has files of its own, and may have imported them before
-they were edited. So a handler's frame says what its modules look like here. A worker that has an older one loaded
-reloads it, where its file is the same by now; else it refuses the job, with the name of the module.
+Functions that can be imported are sent by name. A worker of a cluster has files of its own, and may have imported them
+before they were edited. So a handler's frame has a digest of each of its modules. A worker with an older module loaded
+reloads it, if its file is the same by now; otherwise it refuses the job, with the name of the module.
 
 Comments and the form of the code do not count: what is compared is a digest of its syntax tree.
 """
@@ -138,7 +138,7 @@ def _check(module: ModuleType, wanted: str) -> None:
     if _digest_of(module) != wanted:
         raise ImportError(
             f"expected the module {module.__name__!r} as it is in the program, got another one: {_place_of(module)}; "
-            "bring the same files to all workers, or define its functions where they travel by value"
+            "bring the same files to all workers, or define its functions in the program itself"
         )
 
 
