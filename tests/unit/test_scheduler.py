@@ -8,11 +8,11 @@ import pytest
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, SendChunk, StartLane
-from mpqueue._core.messages import JobStartAsked, QueueOpened, TimePassed
+from mpqueue._core.messages import FaultFound, JobStartAsked, QueueOpened, TimePassed
 from mpqueue._core.rules.draining import DEATH_SECONDS
 from mpqueue._core.scheduler import LONGEST_WAIT
 from mpqueue._core.state.job_book import JobBook
-from mpqueue.errors import JobStateError
+from mpqueue.errors import InternalError, JobStateError
 from mpqueue.retry import MAX_DELAY, RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import Auditor
@@ -449,12 +449,13 @@ def test_a_retry_timer_of_the_old_run_means_nothing_in_the_new_one() -> None:
     fleet = FakeLanes(1)
     Auditor(fleet)
     job = fleet.job([fail()], retry=RetryPolicy(max_retries=1, base_delay=50.0))
-    fleet.broken.add(0)
     fleet.start(job)
-    fleet.run_until_over(job)
-    assert job.failed == 1
-    fleet.broken.clear()
+    fleet.run_until(20.0)
+    fleet.handle(FaultFound(InternalError("a mistake"), job))
+    assert statuses(job) == ["failed"]
     fleet.retry_failed(job)
+    fleet.run_until(60.0)  # the old timer was for 50, the new one is for 70
+    assert (attempts(job), statuses(job)) == ([1], ["retry"])
     fleet.run_until_over(job)
     assert attempts(job) == [2]
 
