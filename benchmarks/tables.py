@@ -149,6 +149,8 @@ def tables(question: str, record: Record) -> list[Table]:
     """All tables of a question."""
     if question == "coordinator":
         return [coordinator(record)]
+    if question == "advice":
+        return [advice(record)]
     if question in ("scaling", "arrays", "payload_kinds"):
         return [_table(record, columns, title) for title, columns in _groups(question, record).items()]
     return [_table(record, _columns(question, record))]
@@ -265,6 +267,20 @@ def coordinator(record: Record) -> Table:
     return Table("", headings, rows)
 
 
+def advice(record: Record) -> Table:
+    """What was said of each bad program, what it promised, and what came of it."""
+    rows = []
+    for case in record["cases"].values():
+        entry = case["contenders"].get(MPQueue.name, {"rounds": []})
+        for found in (measure for round_ in entry["rounds"] for measure in round_):
+            gains = [f"{found[name]:.1f}x" if found[name] else "" for name in ("gain", "ratio")]
+            said = found["problem"] or (found["advice"][0] if found["advice"] else "")
+            rows.append([case["title"], found["cause"], *gains, said])
+        if "failed" in entry:
+            rows.append([case["title"], "", "", "", entry["failed"]])
+    return Table("", ["program", "cause", "gain promised", "repaired", "advice"], rows)
+
+
 def other_work(record: Record) -> float:
     """Seconds a chunk that the coordinator spends outside of the scheduler, as measured on real workers."""
     real = an_item(record, "real", MPQueue.name, "parent_cpu")
@@ -288,7 +304,7 @@ class Better:
 
 def who_is_better(question: str, record: Record) -> list[Better]:
     """All who beat mpqueue in a case by more than what counts as equal."""
-    if question in ("coordinator", "tuned_chunks"):
+    if question in ("coordinator", "tuned_chunks", "advice"):
         return []
     found = []
     for name, case in record["cases"].items():

@@ -32,9 +32,10 @@ NAMES = (
     "backends",
     "coordinator",
     "journal",
+    "advice",
 )
 #: What a quick run leaves out: what is asked for the documentation alone.
-NOT_QUICK = ("tuned_chunks", "backends")
+NOT_QUICK = ("tuned_chunks", "backends", "advice")
 
 
 def of_size(size: str) -> list[str]:

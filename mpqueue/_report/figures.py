@@ -144,6 +144,11 @@ class Figures:
         return self.wall * self.workers
 
     @property
+    def workers_ever(self) -> int:
+        """Workers, with those that were replaced."""
+        return max(1, self.workers) + self.sums.replaced
+
+    @property
     def whole(self) -> float:
         """Seconds that its user waited: until it was created, then from its start until listeners knew of its end."""
         return self.items_seconds + self.handler_seconds + self.wall + self.told_after
@@ -371,7 +376,9 @@ def _tries(book: JobView) -> Tries:
 
 def _of_many(error: str, place: str | None) -> str:
     """An error that stands for those like it, and the line that raised it."""
-    return error[:ERROR_LENGTH] + ("" if place is None else f" at {visible_line(place)}")
+    return (error if len(error) <= ERROR_LENGTH else f"{error[:ERROR_LENGTH]}…") + (
+        "" if place is None else f" at {visible_line(place)}"
+    )
 
 
 def in_window(events: Sequence[Event], wall: float) -> Sequence[Event]:

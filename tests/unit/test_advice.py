@@ -254,12 +254,6 @@ def one_slow_worker() -> JobBook:
     return run.end(6)
 
 
-def one_chunk_for_all() -> JobBook:
-    run = Run(range(100), lanes=2, chunksize=100)
-    run.chunk(0, 10, items=100)
-    return run.end(10)
-
-
 def items_slow_to_make() -> JobBook:
     run = Run(lanes=2)
     run.timings.items_read(10.0)
@@ -333,7 +327,6 @@ def too_little_work() -> JobBook:
         ),
         (slow_at_first, "The first item of each worker took 3.90 s longer than later ones (100 ms), 39 %", "preload"),
         (one_slow_worker, "Worker 0 took 10x as long for an item as the others (1.00 s, 100 ms)", "shares"),
-        (one_chunk_for_all, "chunksize=100 makes 1 chunk of 100 items for 2 workers", "for 50 % of the time"),
         (
             items_slow_to_make,
             "It took 10.0 s to go through the items, 50 % of the time",

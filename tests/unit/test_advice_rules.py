@@ -138,8 +138,8 @@ def test_a_rule_finds_a_part_of_the_time_or_nothing(figures: Figures) -> None:
     ("waits", "memory"), ("waits", "shared bottleneck"), ("waits", "unused CPUs"), ("unused CPUs", "too many workers"),
     ("unused CPUs", "shared bottleneck"), ("unused CPUs", "memory"), ("too many workers", "busy machine"),
     ("too many workers", "threads"), ("threads", "busy machine"), ("giant item", "coarse items"),
-    ("giant item", "large chunks"), ("coarse items", "waits for retries"), ("heavy handler", "imports"),
-    ("large chunks", "small chunks"), ("first items", "slow worker"),
+    ("coarse items", "waits for retries"), ("heavy handler", "imports"),
+    ("first items", "slow worker"),
 ])  # fmt: skip
 def test_what_can_t_both_be_true_contradicts_each_other(one: str, other: str) -> None:
     assert contradict(BY_NAME[one], BY_NAME[other])

@@ -105,6 +105,7 @@ class Sums:
     bytes_out: int = 0
     bytes_home: int = 0
     deaths: int = 0
+    replaced: int = 0  #: workers that came after another one on their lane
     paused: float = 0.0
 
 
@@ -216,6 +217,7 @@ class Timings:
         if not times.ready:
             self.note(Event(now, "worker ready", lane))
             self._add_absence(times, max(0.0, now - times.free_at))
+            self.sums.replaced += not times.fresh
             times.ready, times.free_at = True, now
 
     def lane_gone(self, lane: int, now: float, *, worked: bool, died: bool) -> None:

@@ -24,10 +24,10 @@ def heavy_handler(evidence: Evidence) -> Finding | None:
 
 def imports(evidence: Evidence) -> Finding | None:
     """Unpickling the handler imports much."""
-    figures, saved = evidence.figures, evidence.saved("loading")
+    figures, saved = evidence.figures, evidence.saved("loading") - evidence.again("loading")
     if figures.handler_bytes >= evidence.limits.heavy_handler:
         return None
-    each = figures.sums.loading / max(1, figures.workers)
+    each = figures.sums.loading / figures.workers_ever
     return Finding(
         f"Each worker took {seconds(each)} to load the handler, {percent(saved)} of the time: it imports much. Keep "
         "one queue for several jobs, or import once for all workers: JobQueue(preload=[...]).",
@@ -119,24 +119,6 @@ def _has_small_chunks(evidence: Evidence) -> bool:
     if figures.chunksize is None or items is None or not sums.reports or items.mean >= evidence.limits.short_item:
         return False
     return sums.items / sums.reports * items.mean < evidence.limits.small_chunk
-
-
-def large_chunks(evidence: Evidence) -> Finding | None:
-    """A ``chunksize`` was asked for that gives most items to a few workers."""
-    figures = evidence.figures
-    size_asked = figures.chunksize
-    if size_asked is None or size_asked == 1 or figures.workers < 2 or figures.shared or figures.grows:
-        return None
-    chunks = -(-figures.total // size_asked)
-    if chunks >= evidence.limits.chunks_each * figures.workers or figures.total < 2 * figures.workers:
-        return None
-    saved = evidence.saved("idle", "tail")
-    return Finding(
-        f"chunksize={size_asked} makes {number(chunks)} {'chunk' if chunks == 1 else 'chunks'} of "
-        f"{number(figures.total)} items for {figures.workers} workers, which had nothing to do for {percent(saved)} of "
-        "the time. Leave chunksize out.",
-        saved,
-    )
 
 
 def slow_items_source(evidence: Evidence) -> Finding | None:

@@ -61,7 +61,10 @@ def busy_machine(evidence: Evidence) -> Finding | None:
     used = figures.cpus_used
     if figures.elsewhere or used is None or not figures.in_hand or figures.workers > figures.cpus:
         return None
-    delayed = min(1.0, figures.sums.delayed / figures.in_hand)
+    own = sum(
+        part.seconds for part in figures.parent
+    )  # a second of it keeps one worker from a CPU for a second, at most
+    delayed = min(1.0, max(0.0, figures.sums.delayed - own) / figures.in_hand)
     if delayed < limits.no_cpu or _has_threads(evidence):
         return None
     return Finding(
@@ -187,7 +190,7 @@ def waits_for_retries(evidence: Evidence) -> Finding | None:
     figures = evidence.figures
     if not figures.retries or figures.grows or figures.shared or figures.sums.paused or not figures.whole:
         return None
-    saved = min(figures.retry_waits / figures.whole, evidence.saved("idle", "tail", "replacing"))
+    saved = min(figures.retry_waits / figures.whole, evidence.saved("idle", "tail"))
     return Finding(
         f"For {seconds(figures.retry_waits)}, {percent(saved)} of the time, nothing ran: "
         f"{counted(figures.retries, 'try')} had failed, and "

@@ -86,5 +86,5 @@ def _loop_seconds(evidence: Evidence) -> float | None:
         return None
     if figures.workers < 2:
         return None  # one worker is there for other reasons: timeouts, crashes
-    once = (sums.setup + sums.loading) / figures.workers
-    return sums.handling + once + figures.items_seconds + figures.retry_waits
+    once = sums.setup / figures.workers_ever
+    return sums.handling + once + figures.items_seconds + figures.retry_waits + figures.told_after

@@ -10,9 +10,10 @@ from mpqueue._report.words import counted, percent, seconds, times
 
 def setup(evidence: Evidence) -> Finding | None:
     """``setup`` takes long for what the job has to do."""
-    figures, saved = evidence.figures, evidence.saved("setup")
+    figures = evidence.figures
+    saved = evidence.saved("setup") - evidence.again("setup")
     return Finding(
-        f"setup took {seconds(figures.sums.setup / max(1, figures.workers))} a worker, {percent(saved)} of the time: "
+        f"setup took {seconds(figures.sums.setup / figures.workers_ever)} a worker, {percent(saved)} of the time: "
         "put more items into one job, or keep what it makes in a global of a module, and one queue for several jobs.",
         saved,
     )
@@ -35,7 +36,7 @@ def deaths(evidence: Evidence) -> Finding | None:
     figures = evidence.figures
     if not figures.sums.deaths:
         return None
-    saved = evidence.saved("replacing", "lost")
+    saved = evidence.saved("replacing", "lost") + evidence.again("loading", "setup")
     errors = [error for error, _ in figures.tries.errors[:1]]
     where = (
         "job.failures has the items" if figures.failed else "item.history of the items that were tried again has why"
@@ -51,7 +52,7 @@ def recycling(evidence: Evidence) -> Finding | None:
     """Workers were replaced after so many items."""
     if evidence.figures.sums.deaths:
         return None
-    saved = evidence.saved("replacing")
+    saved = evidence.saved("replacing") + evidence.again("loading", "setup")
     return Finding(
         f"Replacing workers took {percent(saved)} of the time: let them run more items (max_items_per_worker).", saved
     )
@@ -80,7 +81,10 @@ def slow_worker(evidence: Evidence) -> Finding | None:
     if slow is None or slow.items < evidence.limits.evidence or slow.others <= 0 or not figures.worker_seconds:
         return None
     factor = slow.seconds / slow.others
-    if factor < evidence.limits.slowdown or figures.slowest_is_outlier(evidence.limits.outlier):
+    delayed = figures.sums.delayed / figures.in_hand if figures.in_hand else 0.0
+    if factor * (1 - delayed) < evidence.limits.slowdown:
+        return None  # it may be the one that had no CPU
+    if figures.slowest_is_outlier(evidence.limits.outlier):
         return None
     extra = slow.items * (slow.seconds - slow.others)
     saved = min(evidence.of_workers(extra / figures.worker_seconds), evidence.saved("handler"))

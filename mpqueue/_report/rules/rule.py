@@ -28,8 +28,6 @@ class Thresholds:
     short_item: float = 0.001
     #: Seconds of work in a chunk, below which a chunk that was asked for is too small: it costs 0.3 ms.
     small_chunk: float = 0.003
-    #: Chunks for each worker, below which a chunk that was asked for is too large.
-    chunks_each: float = 4.0
     #: Of the time in the handler, that it waited: above, it is one that waits.
     waits: float = 0.5
     #: CPU seconds beyond what one thread can have had, of those in the workers' hands: above, it has threads.
@@ -77,6 +75,10 @@ class Evidence(NamedTuple):
     def saved(self, *parts: str) -> float:
         """Which part of the user's time goes with these parts of the workers' time (Amdahl's law)."""
         return self.of_workers(self.figures.share(*parts))
+
+    def again(self, *parts: str) -> float:
+        """Which part of the user's time went into what replaced workers did again that others had done before."""
+        return self.saved(*parts) * self.figures.sums.replaced / self.figures.workers_ever
 
     def of_workers(self, share: float) -> float:
         """Which part of the user's time goes with this share of the workers' time."""

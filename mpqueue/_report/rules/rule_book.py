@@ -32,7 +32,6 @@ RULES: tuple[Rule, ...] = (
         on_data.small_chunks,
         {**KEEP, "item size": "as it is", "sending": "many items", "handler": "is short", "end": "chunks are small"},
     ),
-    Rule("large chunks", MEASURED, on_data.large_chunks, {**KEEP, "end": "chunks", "item size": "as it is"}),
     Rule("slow items source", INFERRED, on_data.slow_items_source, {**KEEP, "source": "before"}),
     Rule("starved", MEASURED, on_data.starved, {**KEEP, "source": "meanwhile", "workers": "enough"}),
     # how the work is cut
@@ -52,13 +51,18 @@ RULES: tuple[Rule, ...] = (
         on_workers.too_many_workers,
         {**KEEP, "workers": "fewer", "handler": "computes", "CPU": "too many workers"},
     ),
-    Rule("unused CPUs", INFERRED, on_workers.unused_cpus, {**KEEP, "workers": "more", "handler": "computes"}),
-    Rule("waits", INFERRED, on_workers.more_workers, {**KEEP, "workers": "more", "handler": "waits"}),
+    Rule(
+        "unused CPUs",
+        INFERRED,
+        on_workers.unused_cpus,
+        {**KEEP, "workers": "more", "handler": "computes", "CPU": "enough"},
+    ),
+    Rule("waits", INFERRED, on_workers.more_workers, {**KEEP, "workers": "more", "handler": "waits", "CPU": "enough"}),
     # the handler
     Rule(
         "threads", INFERRED, on_handler.threads, {**KEEP, "workers": "fewer", "handler": "computes", "CPU": "threads"}
     ),
-    Rule("busy machine", INFERRED, on_handler.busy_machine, {**KEEP, "CPU": "other programs", "workers": "enough"}),
+    Rule("busy machine", INFERRED, on_handler.busy_machine, {**KEEP, "CPU": "other programs"}),
     Rule(
         "shared bottleneck",
         INFERRED,
