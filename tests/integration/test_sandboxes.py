@@ -19,7 +19,7 @@ import pytest
 
 from tests.support import refusing, surroundings
 from tests.support.length import long
-from tests.support.programs import PATIENCE, write_program
+from tests.support.programs import PATIENCE, run_program, write_program
 from tests.support.refusing import ALL_OF_LINUX, CAN_REFUSE, Refused
 from tests.support.surroundings import HIDDEN_PROCESSES, NO_PROC, NO_SHM, READ_ONLY_ROOT, READ_ONLY_SHM, TINY_SHM
 from tests.support.systems import LINUX_ONLY
@@ -222,3 +222,23 @@ def test_everything_runs_or_what_is_missing_is_told(tmp_path: Path, place: str) 
     assert re.fullmatch(there.prints, done.stdout.strip()), done.stdout + done.stderr
     assert re.fullmatch(there.warns, done.stderr.strip(), re.DOTALL), done.stderr
     assert done.returncode == 0
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not CAN_REFUSE, reason="system calls can't be refused on this machine")
+def test_nothing_is_forked_where_a_fork_could_not_be_held(tmp_path: Path) -> None:
+    done = run_program(
+        tmp_path,
+        """
+        from tests.support import refusing
+        if __name__ == "__main__":
+            refusing.refuse("pidfd_open")
+        from mpqueue import JobQueue
+        if __name__ == "__main__":
+            with JobQueue(2, preload="json") as queue:
+                print(queue.run([-1, 2], abs).results)
+        """,
+    )
+    assert done.stdout == "[1, 2]\n"
+    assert "preload: the system refuses what that takes" in done.stderr
+    assert "workers start the ordinary way" in done.stderr

@@ -16,6 +16,7 @@ from mpqueue._wire.memory import asking, segments
 from mpqueue._wire.memory.asking import Asking, Key
 from mpqueue._wire.memory.handed_over import HandedName, handed_over
 from mpqueue._wire.memory.segments import Segment, SegmentGoneError, SegmentRef, SegmentStore, view
+from tests.support.systems import LINUX_ONLY
 
 
 @pytest.fixture
@@ -52,6 +53,7 @@ def key_of(ref: SegmentRef) -> bytes:
     return asking.encode(Key(ref.serial, ref.inode))
 
 
+@LINUX_ONLY
 def test_who_asks_for_a_segment_gets_a_descriptor_that_counts_as_open(
     inbox: Inbox, end: socket.socket, lent: tuple[Segment, SegmentRef]
 ) -> None:
@@ -69,6 +71,7 @@ def test_who_asks_for_a_segment_gets_a_descriptor_that_counts_as_open(
     assert segment.is_unshared()
 
 
+@LINUX_ONLY  # the sockets of a bare system hold less
 def test_what_is_no_key_is_ignored_and_what_is_gone_is_said_to_be(
     inbox: Inbox, end: socket.socket, lent: tuple[Segment, SegmentRef]
 ) -> None:
