@@ -194,9 +194,9 @@ MORE_PLACES = {
     "no HOME": Place(environment={"HOME": None, "USER": None, "LOGNAME": None}),
     "another user": Place(user=SOMEBODY + 4, environment={"HOME": "/nowhere"}),
     "20 descriptors": Place(limit="--nofile=20:20", prints=FEW_DESCRIPTORS.format(20), warns=".*"),
-    "64 descriptors": Place(limit="--nofile=64:64", warns="worker 1 could not be started, trying again: .*"),
+    "64 descriptors": Place(limit="--nofile=64:64", warns="worker . could not be started, trying again: .*"),
     "25 processes": Place(
-        user=SOMEBODY + 5, limit="--nproc=25", warns="worker 1 could not be started, trying again: .*"
+        user=SOMEBODY + 5, limit="--nproc=25", warns="worker . could not be started, trying again: .*"
     ),
 } | {
     f"{call if isinstance(call, str) else f'{call[0]} {call[2]}'}: {errno.errorcode[error]}": Place((call,), error)
