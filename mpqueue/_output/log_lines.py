@@ -23,7 +23,7 @@ VARIABLE = "MPQUEUE_PROGRESS"
 
 
 def are_wanted() -> bool:
-    """False where nobody reads lines about progress: in tests run by pytest, and of a job inside a worker."""
+    """False where lines about progress are not read: in tests run by pytest, and of a job inside a worker."""
     return "PYTEST_CURRENT_TEST" not in os.environ and station.here() is None
 
 
@@ -39,7 +39,7 @@ def _to_stderr(line: str) -> None:
 
 
 class LogLines:
-    """Writes a line each 5 s, and one at the end, for each job that it is told of and that takes at least 1 s."""
+    """Writes a line each 5 s, and one at the end, for each job that takes at least 1 s."""
 
     def __init__(
         self, label: Callable[[Progress], str], write: Callable[[str], None] = _to_stderr, *, least: float = 1.0

@@ -457,7 +457,7 @@ EXIT = """
         threading.Event().wait(300)
 
     def start(items, handler):
-        queue.create_job("job", items, handler)
+        queue.create_job("job", list(items), handler)
         return queue.start("job")
 
     def arrived():

@@ -608,7 +608,9 @@ def test_items_are_found_by_id_or_by_what_they_are() -> None:
         paths = queue.create_job("paths", [Path("a/b.jpg"), "c.jpg", 3], do.succeed)
         assert by_id.items["y"] == by_id.items[1]
         assert (paths.items["a/b.jpg"], paths.items["c.jpg"]) == tuple(paths.items[:2])
-        with pytest.raises(KeyError, match="expected the id of an item, or an item that is this text or path, got 'z'"):
+        with pytest.raises(
+            KeyError, match="expected the id of an item, an item that is this text or path, or its label, got 'z'"
+        ):
             paths.items["z"]
 
 
@@ -773,7 +775,7 @@ def test_what_items_took_last_time_is_their_cost_where_that_is_said(tmp_path: Pa
         ({"cost": [1, 2, 3, 4]}, ValueError, "expected a number for each of 3 items, got 4"),
         ({"cost": len}, TypeError, "object of type 'int' has no len"),
         ({"cost": str}, ValueError, "got inf"),
-        ({"cost": lambda item: None}, TypeError, "cost of item 0: expected a number, got None of type NoneType"),
+        ({"cost": lambda item: None}, TypeError, r"cost of item 0 \(1\): expected a number, got None of type NoneType"),
         ({"cost": "size"}, ValueError, "expected a function, a number for each item or 'recorded', got 'size'"),
         ({"cost": "recorded"}, ValueError, "expected a queue with a journal for 'recorded'"),
         ({"cost": 3}, TypeError, "expected a function of an item, got 3"),

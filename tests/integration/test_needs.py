@@ -138,7 +138,7 @@ def test_a_function_that_raises_says_of_which_option_and_item(queue: JobQueue, n
     options: dict[str, Any] = {name: lambda item: {"gpu": 1 // item} if name == "uses" else 1 // item}
     with pytest.raises(ZeroDivisionError) as caught:
         queue.create_job("refused", [1, 0], threads, **options)
-    assert caught.value.__notes__ == [f"mpqueue: raised by the function that says {name} of item 1"]
+    assert caught.value.__notes__ == [f"mpqueue: raised by the function that says {name} of item 1 (0)"]
 
 
 def test_an_open_job_has_values_only(queue: JobQueue) -> None:

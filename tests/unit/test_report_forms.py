@@ -24,6 +24,8 @@ from mpqueue._report.figures import measure
 from mpqueue._report.job_report import Report, make_report
 from mpqueue._report.report_text import subtitles
 from mpqueue._report.trace import write_trace
+from mpqueue._wire.ids import IdRule
+from mpqueue._wire.pickling.packed_handler import pack_handler
 from mpqueue.status import JobStatus
 from tests.support.runs import START, Run
 
@@ -316,3 +318,7 @@ def test_with_trace_the_handler_s_slice_has_its_items() -> None:
     names = [event["name"] for event in trace_of(told(trace=True)) if event["ph"] == "X" and event["tid"] == 0]
     at = names.index("handler")
     assert names[at : at + 3] == ["handler", "item 0", "2 items from 1"]
+
+
+def test_a_method_of_a_built_in_type_has_a_name_too() -> None:
+    assert pack_handler("job", str.upper, None, IdRule.POSITION).name == "str.upper"

@@ -88,7 +88,9 @@ def _name_of(handler: Callable[..., Any]) -> str:
     while isinstance(handler, functools.partial):
         handler = handler.func
     named: Any = handler if hasattr(handler, "__qualname__") else type(handler)
-    return f"{named.__module__}.{named.__qualname__}".replace("<locals>.", "")
+    module = getattr(named, "__module__", None)  # a built-in type's method has none
+    name = str(named.__qualname__)
+    return (name if module is None else f"{module}.{name}").replace("<locals>.", "")
 
 
 def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed, CommonSegment | None, str]:
