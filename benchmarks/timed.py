@@ -1,8 +1,8 @@
-"""`python -m benchmarks.timed`: what it costs that every job is timed, and what `trace=True` adds. Needs Linux.
+"""`python -m benchmarks.timed`: what it costs that each job is timed, and what `trace` and `profile` add. Needs Linux.
 
-The same workers run the same items in three ways, which take turns: with the times left out, as it is, and with a
-trace. What counts is the CPU time of the program and its workers, which other programs disturb least; each turn is
-compared with those beside it.
+The same workers run the same items in four ways, which take turns: with the times left out, as it is, with a trace,
+and with a profile. What counts is the CPU time of the program and its workers, which other programs disturb least; each
+turn is compared with those beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from benchmarks.busy import calibrate
 from benchmarks.handlers import burn, echo
 from mpqueue import JobQueue
 
-WAYS = ("none", "timed", "traced")
+#: Each way, and the one with which it is compared.
+WAYS = {"none": None, "timed": "none", "traced": "timed", "profiled": "timed"}
+
+
+#: Turns of a loop that take about 20 ms.
+COUNTED = 400_000
 
 
 class NoTimes:
@@ -52,6 +57,14 @@ def burn_one(turns: int, _: None) -> int:
     return burn(turns)
 
 
+def count_one(turns: int, _: None) -> int:
+    """One that takes its time in Python's own steps, between which another thread may have its turn."""
+    total = 0
+    for turn in range(turns):
+        total += turn & 7
+    return total
+
+
 def echo_one(item: Any, _: None) -> Any:
     """One that takes none."""
     return echo(item)
@@ -69,7 +82,7 @@ class Workers:
         """CPU seconds an item."""
         before = self._cpu()
         setup = leave_times_out if way == "none" else take_times
-        job = self._queue.run(items, handler, setup=setup, trace=way == "traced")
+        job = self._queue.run(items, handler, setup=setup, trace=way == "traced", profile=way == "profiled")
         spent = self._cpu() - before
         assert job.completed == len(items)
         timed = job.report().figures.sums.reports
@@ -89,18 +102,19 @@ def compare(workers: Workers, seconds: float, handler: Any, items: list[int]) ->
         workers.run(way, handler, items)
     turn, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:
-        for way in WAYS[turn % 3 :] + WAYS[: turn % 3]:
+        ways = [*WAYS]
+        for way in ways[turn % len(ways) :] + ways[: turn % len(ways)]:
             found[way].append(workers.run(way, handler, items))
         turn += 1
     return found
 
 
 def show(title: str, found: dict[str, list[float]]) -> None:
-    """Minimum and median of each way, and by how much it is above the one before, as the median of the rounds."""
+    """Minimum and median of each way, and by how much it is above another, as the median of the rounds."""
     print(f"\n{title}, {len(found['none'])} rounds")
-    for before, way in zip((None, *WAYS), WAYS, strict=False):
+    for way, before in WAYS.items():
         row = found[way]
-        text = f"  {way:7} {min(row) * 1e6:9.3f} us at best  {statistics.median(row) * 1e6:9.3f} us median"
+        text = f"  {way:8} {min(row) * 1e6:9.3f} us at best  {statistics.median(row) * 1e6:9.3f} us median"
         if before is not None:
             differences = [one / other - 1 for one, other in zip(row, found[before], strict=True)]
             low, middle, high = statistics.quantiles(differences, n=4)
@@ -111,17 +125,19 @@ def show(title: str, found: dict[str, list[float]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.timed", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="for each of two kinds of items (60)")
+    parser.add_argument("--seconds", type=float, default=60, help="for each kind of items (60)")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="(one for each usable CPU)")
-    parser.add_argument("--only", choices=("1ms", "no-ops"), help="one kind of items only")
+    parser.add_argument("--only", choices=("20ms", "1ms", "no-ops"), help="one kind of items only")
     args = parser.parse_args()
     print(f"{machine.describe()['cpu']}, {args.workers} workers, load {machine.load()}")
     turns = calibrate(args.workers).turns(0.001)
     with JobQueue(args.workers, max_retries=0) as queue:
         workers = Workers(queue)
-        if args.only != "no-ops":
+        if args.only in (None, "20ms"):
+            show("pure Python of 20 ms, 20 a round", compare(workers, args.seconds, count_one, [COUNTED] * 20))
+        if args.only in (None, "1ms"):
             show("items of 1 ms, 200 a round", compare(workers, args.seconds, burn_one, [turns] * 200))
-        if args.only != "1ms":
+        if args.only in (None, "no-ops"):
             show("no-ops, 100,000 a round", compare(workers, args.seconds, echo_one, [0] * 100_000))
 
 

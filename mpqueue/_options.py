@@ -87,6 +87,7 @@ class JobOptions:
     deadline: float | None = None  #: seconds from its start after which it is cancelled
     max_waiting: int | None = None  #: of an open job: how many items may wait before `add_items` does
     trace: bool = False  #: each report is kept for `Job.trace`, however many there are
+    profile: bool = False  #: where its handler is, is sampled for `Job.profile`
 
 
 def check_platform(platform: str = system.NAME) -> None:
@@ -164,6 +165,7 @@ def job_options(
     capture_output: bool = False,
     seed: int | None = None,
     trace: bool = False,
+    profile: bool = False,
     max_waiting: int | None = None,
     is_open: bool = False,
     max_failures: int | None = None,
@@ -178,6 +180,7 @@ def job_options(
         check_number("chunksize", chunksize, low=1, integer=True)
     check_bool("capture_output", capture_output)
     check_bool("trace", trace)
+    check_bool("profile", profile)
     check_bool("open", is_open)
     if max_failures is not None:
         check_number("max_failures", max_failures, low=0, integer=True)
@@ -199,6 +202,7 @@ def job_options(
         capture_output=capture_output,
         seed=choose_seed(seed),
         trace=trace,
+        profile=profile,
         max_waiting=max_waiting,
         max_failures=max_failures,
         deadline=deadline,

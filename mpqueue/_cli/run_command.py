@@ -20,6 +20,7 @@ from mpqueue._cli.inputs import KINDS, of_files, read_items
 from mpqueue._cli.more_functions import take_functions
 from mpqueue._cli.needs_options import add_needs, merged
 from mpqueue._cli.outputs import StdoutRows, open_output
+from mpqueue._cli.profile_option import add_profile, write_profile
 from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say, say_error
 from mpqueue._core.state.item_table import make_table
 from mpqueue._options import Concurrency
@@ -136,6 +137,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "name, path, url or id; of other items their text)")  # fmt: skip
     add("--capture-output", action="store_true", help="keep what items write to stdout and stderr in their rows")
     add("--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: where stderr is a terminal)")
+    add_profile(parser)
     add("--dashboard", action="store_true", help="serve a live page of the run on this machine; its address is printed")
     add("--log-level", default="WARNING", metavar="LEVEL", type=_level, help="of what handlers log (default: WARNING)")
 
@@ -183,7 +185,8 @@ def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, began_at: float)
                 raise UsageError(f"--output: {error}") from None
             raise
         with EarlyEnd(queue, started, args, began_at) as early_end:
-            return _follow(queue, started, sink, args, early_end, before)
+            code = _follow(queue, started, sink, args, early_end, before)
+            return code if args.profile is None else write_profile(started.job, args.profile, code)
 
 
 def _job(
@@ -211,6 +214,7 @@ def _job(
             uses=merged(args.uses),
             results=sink,
             label=args.label,
+            profile=args.profile is not None,
             **record._asdict(),
         )
     except (HandlerPicklingError, TypeError, ValueError, OSError) as error:
@@ -238,6 +242,7 @@ def _stages(
                 deadline=args.deadline,
                 results=sink,
                 label=args.label,
+                profile=args.profile is not None,
             )
         except (HandlerPicklingError, TypeError, ValueError) as error:
             raise UsageError(str(error)) from None

@@ -155,6 +155,7 @@ class ChunkReported(NamedTuple):
     added: Mapping[int, AddedItems] | None = None  #: by position: the items that a result brings for its job
     yielded: Mapping[int, int] | None = None  #: by position: how many values a stage's handler has yielded
     foreign: bool = False  #: objects of users' classes are in it: to free them may run any code
+    profile: bytes | None = None  #: where the handler was; see `mpqueue._wire.sampled_stacks`
 
 
 class ChunkSent(NamedTuple):

@@ -186,6 +186,8 @@ class Scheduler:
 
     def _begin_timing(self, job: JobBook) -> None:
         job.timings.begin(self.books.now, len(self.books.lanes), self.books.ready)
+        if job.samples is not None:
+            job.samples.begin()
         if len(self.books.jobs) > 1:
             for other in self.books.jobs.values():
                 other.timings.shared = True

@@ -84,6 +84,7 @@ class JobKeywords(TypedDict, total=False):
     version: str | None
     redo: Redo
     trace: bool
+    profile: bool
     max_failures: int | None
     deadline: float | None
     cost: Cost
@@ -104,6 +105,7 @@ class StagesKeywords(TypedDict, total=False):
     max_failures: int | None
     deadline: float | None
     trace: bool
+    profile: bool
     results: Results
     label: Label
 
@@ -346,6 +348,7 @@ class JobQueue(SafeEmitter):
         version: str | None = None,
         redo: Redo = None,
         trace: bool = False,
+        profile: bool = False,
         max_failures: int | None = None,
         deadline: float | None = None,
         cost: Cost = None,
@@ -372,6 +375,8 @@ class JobQueue(SafeEmitter):
         instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
         the same numbers each time; None: others each time, and ``job.seed`` says which.
         ``trace`` keeps the times of each single chunk for `Job.trace`, where else those of long jobs are merged.
+        With ``profile`` each worker looks a hundred times a second where the handler is, to the line, for `Job.profile`
+        and the report.
 
         ``label`` chooses what each item is called where people see it, see `JobItem.label`: a function of the item, or
         the key or attribute of the item that names it. It is called in this process when an item is shown; where it
@@ -442,6 +447,7 @@ class JobQueue(SafeEmitter):
             capture_output=capture_output,
             seed=seed,
             trace=trace,
+            profile=profile,
             max_waiting=max_waiting,
             is_open=open,
             max_failures=max_failures,
@@ -671,6 +677,7 @@ class JobQueue(SafeEmitter):
         max_failures: int | None = None,
         deadline: float | None = None,
         trace: bool = False,
+        profile: bool = False,
         results: Results = "keep",
         label: Label = None,
     ) -> JobRun:
@@ -687,7 +694,7 @@ class JobQueue(SafeEmitter):
         self._jobs.check_free(job_id)
         check_label(label)
         options = PipelineOptions(
-            priority, seed, max_failures, deadline, trace, results=choose_sink(results), label=label
+            priority, seed, max_failures, deadline, trace, profile, results=choose_sink(results), label=label
         )
         head = make_pipeline(job_id, items, stages, options, self._options, self._backend, self.concurrency)
         held = self._jobs.add_pipeline(head)[0]
@@ -722,9 +729,9 @@ class JobQueue(SafeEmitter):
         for progress and reports; it keeps no results. To pause or cancel one of them does it to all.
 
         ``progress`` is as in `start`, a line for each stage. ``priority``, ``seed``, ``max_failures``, ``deadline``,
-        ``trace``, ``results`` and ``label`` are as in `create_job`, for the whole: a sink gets a row for each input.
-        Failed items do not raise. Where the wait is interrupted (Ctrl-C), all is cancelled, running items are ended,
-        and the interruption goes on.
+        ``trace``, ``profile``, ``results`` and ``label`` are as in `create_job`, for the whole: a sink gets a row for
+        each input. Failed items do not raise. Where the wait is interrupted (Ctrl-C), all is cancelled, running items
+        are ended, and the interruption goes on.
 
         Raises ValueError on a queue with a journal, and what `create_job` raises.
         """

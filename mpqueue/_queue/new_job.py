@@ -124,8 +124,11 @@ class NewJob:
             packed = packed._replace(frame=packed.frame._replace(discards=True))
         if is_open:
             packed = packed._replace(frame=packed.frame._replace(is_open=True))
+        if options.profile:
+            packed = packed._replace(frame=packed.frame._replace(profile=True))
         #: The number is to be set before it is started.
         self.book = JobBook(0, job_id, table, options, packed, sealed=not is_open)
+        sample(self.book)
         if needs is not None:
             self.book.need(needs)
         if results is not None:
@@ -335,6 +338,14 @@ class NewJob:
         book.options = dataclasses.replace(book.options, seed=seed)
         book.handler = book.handler._replace(frame=book.handler.frame._replace(seed=seed))
         book.table.replay = partial(replay_item, book.handler)
+
+
+def sample(book: JobBook) -> None:
+    """Have room for what workers sample of its handler, where that is to be."""
+    if book.options.profile:
+        from mpqueue._report.profile.job_samples import JobSamples  # which few programs need
+
+        book.samples = JobSamples()
 
 
 def send_results_to(sink: Any, book: JobBook) -> None:

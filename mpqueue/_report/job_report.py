@@ -14,6 +14,7 @@ from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.memory_supply import memory_supply
 from mpqueue._report.advice import advise, conclude
 from mpqueue._report.figures import Figures, measure
+from mpqueue._report.profile.job_profile import Profile, make_profile
 from mpqueue._report.report_page import write_page
 from mpqueue._report.report_text import write_text
 from mpqueue._report.rules.rule import Advice
@@ -24,20 +25,21 @@ from mpqueue._whole_file import whole_file
 class Report:
     """One run of a job, as it stood when the report was made. ``str(report)`` is its text."""
 
-    def __init__(self, figures: Figures, findings: Sequence[Advice]) -> None:
+    def __init__(self, figures: Figures, findings: Sequence[Advice], profile: Profile | None = None) -> None:
         self.figures = figures  #: all numbers of it
         self.findings = findings  #: the rules that apply, the largest effect first, each with its expected gain
         self.advice = conclude(figures, findings)  #: the same as sentences
+        self.profile = profile  #: where the handlers spent their time; None: that was not sampled
 
     def __str__(self) -> str:
-        return write_text(self.figures, self.advice)
+        return write_text(self.figures, self.advice, self.profile)
 
     def __repr__(self) -> str:
         return f"<Report on job {self.figures.job_id!r}: {self.figures.status}>"
 
     def to_html(self) -> str:
         """The report as one page, complete in itself: with plots, for light and dark, and nothing from elsewhere."""
-        return write_page(self.figures, self.advice)
+        return write_page(self.figures, self.advice, self.profile)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the report into a file: ``.html`` the page, ``.txt`` or ``.md`` the text. Returns its path.
@@ -65,7 +67,8 @@ class Report:
 def make_report(book: JobView, alone: JobView | None) -> Report:
     """See `Job.report`."""
     figures = _figures(book)
-    return Report(figures, advise(figures, None if alone is None else _figures(alone)))
+    advice = advise(figures, None if alone is None else _figures(alone))
+    return Report(figures, advice, make_profile(book))
 
 
 def save_trace(book: JobView, path: str | os.PathLike[str]) -> Path:

@@ -8,6 +8,8 @@ from importlib.resources import files
 
 from mpqueue._report.figures import Figures, ItemTimes, Part
 from mpqueue._report.plots import MARKED, bar_of_parts, busy_workers, histogram, timeline
+from mpqueue._report.profile import flame_graph
+from mpqueue._report.profile.job_profile import Profile
 from mpqueue._report.report_text import facts, headline, subtitles
 from mpqueue._report.words import counted, number, percent, seconds, size
 from mpqueue._text import visible
@@ -27,7 +29,7 @@ _HEAD = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'{policy}">
 <title>{title}</title>
 <style>
 {style}
@@ -37,15 +39,19 @@ _HEAD = """<!doctype html>
 """
 
 
-def write_page(figures: Figures, advice: Sequence[str]) -> str:
+def write_page(figures: Figures, advice: Sequence[str], profile: Profile | None = None) -> str:
     """The whole page."""
     colours = "\n".join(f".{key} {{ fill: var(--{key}); background: var(--{key}) }}" for key in KEYS)
     style = files("mpqueue._report").joinpath("style.css").read_text() + colours
-    head = _HEAD.format(title=escape(f"{figures.job_id}: why it took {seconds(figures.wall)}"), style=style)
-    return visible(head + "\n".join(_body(figures, advice)) + "\n</body>\n</html>\n")
+    policy = ""
+    if profile is not None:
+        style, policy = style + flame_graph.style(), flame_graph.policy()
+    title = escape(f"{figures.job_id}: why it took {seconds(figures.wall)}")
+    head = _HEAD.format(title=title, style=style, policy=policy)
+    return visible(head + "\n".join(_body(figures, advice, profile)) + "\n</body>\n</html>\n")
 
 
-def _body(figures: Figures, advice: Sequence[str]) -> Iterator[str]:
+def _body(figures: Figures, advice: Sequence[str], profile: Profile | None) -> Iterator[str]:
     yield f"<header><h1>{escape(figures.job_id)}</h1><p>{escape(headline(figures))}</p>"
     yield from (f"<p>{escape(line)}</p>" for line in subtitles(figures))
     yield "</header>"
@@ -58,6 +64,8 @@ def _body(figures: Figures, advice: Sequence[str]) -> Iterator[str]:
     if figures.worker_seconds:
         yield from _time(figures)
         yield from _workers(figures)
+    if profile is not None:
+        yield from flame_graph.section(profile)
     if figures.items is not None:
         yield from _items(figures.items)
         yield from _slowest(figures)
@@ -165,7 +173,10 @@ def _axis(ticks: Sequence[str]) -> str:
 
 def _table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> str:
     """A table; the cells are HTML already."""
-    head = "".join(f'<th scope="col" class="{kind}">{escape(name)}</th>' for name, kind in columns)
+    head = "".join(
+        f'<th scope="col" class="{kind}">{escape(name)}</th>' if name else f'<td class="{kind}"></td>'
+        for name, kind in columns
+    )
     head = f"<thead><tr>{head}</tr></thead>" if any(name for name, _ in columns) else ""
     body = "".join(
         "<tr>"

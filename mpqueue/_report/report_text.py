@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from mpqueue._core.state.timings import PastRun
 from mpqueue._report.figures import Figures, ItemTimes, Part
+from mpqueue._report.profile.flame_graph import text_lines
+from mpqueue._report.profile.job_profile import Profile
 from mpqueue._report.rules.on_handler import memory_offer
 from mpqueue._report.words import counted, day, moment, number, percent, seconds, size
 from mpqueue._text import visible
@@ -23,9 +25,10 @@ BAR = 24
 ROWS = 8
 
 
-def write_text(figures: Figures, advice: Sequence[str]) -> str:
+def write_text(figures: Figures, advice: Sequence[str], profile: Profile | None = None) -> str:
     """The whole report."""
-    return visible("\n".join(line.rstrip() for line in _lines(figures, advice)).rstrip())
+    lines = [*_lines(figures, advice), *(() if profile is None else ("", *text_lines(profile)))]
+    return visible("\n".join(line.rstrip() for line in lines).rstrip())
 
 
 def headline(figures: Figures) -> str:

@@ -52,6 +52,7 @@ class HandlerFrame(NamedTuple):
     is_stage: bool = False  #: what a handler yields are so many results
     passes_on: bool = False  #: results are for the next stage's handler, not for the parent
     sources: Sources | None = None  #: what its modules look like, for a worker that has files of its own
+    profile: bool = False  #: where the handler is, is sampled
 
 
 class Several(NamedTuple):
@@ -180,6 +181,7 @@ class ReportFrame(NamedTuple):
     added: Sequence[int] = ()  #: positions from ``first`` whose results are `ResultWithItems`
     passed: bool = False  #: the results are for the next stage, and are not unpickled in between
     yielded: Sequence[int] = ()  #: positions from ``first`` whose results were yielded
+    profile: bytes | None = None  #: `dump_stacks`: where the handler was, by position from ``first``
 
 
 def all_of(results: Packed | Sequence[Passed]) -> Iterator[Packed]:

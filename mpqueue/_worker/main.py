@@ -31,6 +31,7 @@ from mpqueue._worker import signals, station
 from mpqueue._worker.chunk import log_records as records
 from mpqueue._worker.chunk.chunk_run import ChunkRun
 from mpqueue._worker.chunk.failures import pack_failure, stand_in
+from mpqueue._worker.chunk.sampler import StackSampler
 from mpqueue._worker.chunk.timing import ChunkTimes
 from mpqueue._worker.chunk.watchdog import Watchdog
 from mpqueue._worker.handlers import current_item as context
@@ -46,6 +47,7 @@ class Worker:
     def __init__(self, seat: Seat) -> None:
         self.seat = seat
         self.watchdog = Watchdog()
+        self.sampler = StackSampler()
         self._loaded: dict[int, LoadedJob] = {}
 
     def receive(self, data: bytes) -> Answer:
@@ -64,12 +66,13 @@ class Worker:
         return Answer(dump_frame(ForgottenFrame(complaint, self.seat.home.take(), self.seat.exchange.done_with())))
 
     def close(self, *, quietly: bool = False) -> None:
-        """End what setups have yielded (not ``quietly``), and the watchdog. Only where the process goes on."""
+        """End what setups have yielded (not ``quietly``), and the threads. Only where the process goes on."""
         for number in [] if quietly else list(self._loaded):
             complaint = self._forget(number)
             if complaint is not None:
                 logging.getLogger("mpqueue").warning("the end of a setup failed:\n%s", complaint)
         self.watchdog.end()
+        self.sampler.end()
         logging.getLogger().removeHandler(self.seat.home)
         self.seat.home.close()
 
@@ -132,12 +135,15 @@ class Worker:
                 times.loading, times.setup = job.seconds_loading, job.seconds_in_setup
             run = ChunkRun(seat, job, frame, times)
             self.watchdog.watch(run)
+            if job.sampling is not None:
+                self.sampler.watch(job.sampling)
             try:
                 return run.run()
             except BaseException as error:  # a late signal's, say; or a fault of ours
                 return run.broken_by(error)
             finally:
                 self.watchdog.watch(None)
+                self.sampler.watch(None)
         finally:
             seat.home.sender = None
             context.enter(seat.station, None)

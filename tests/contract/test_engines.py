@@ -404,3 +404,10 @@ def test_workers_are_replaced_or_that_is_refused(engine: Engine) -> None:
         return
     with engine.queue(max_items_per_worker=5) as queue:
         assert results_of(queue.run(range(23), do.double)) == [2 * item for item in range(23)]
+
+
+def test_where_handlers_are_is_sampled(engine: Engine) -> None:
+    with engine.queue() as queue:
+        profile = queue.run(range(2), its.spin_a_while, profile=True).profile
+    assert profile is not None
+    assert its.spin_a_while.__name__ in {stack[0].function for stack in profile.stacks}

@@ -288,6 +288,17 @@ def test_captured_output_is_in_the_rows(folder: Path) -> None:
     assert "saying" not in done.stderr
 
 
+def test_where_the_function_was_is_written_as_the_name_of_the_file_says(folder: Path) -> None:
+    done = run(folder, "run", "own:talk", "-", "-j", "1", "--profile", "profile.json", stdin="one\n")
+    assert rows_of(done)[0]["status"] == "completed"
+    assert done.stderr.endswith("profile: profile.json\n")
+    assert json.loads((folder / "profile.json").read_text())["name"] == "own:talk"
+    for wrong in ("profile.csv", "nowhere/profile.json"):
+        done = run(folder, "run", "own:talk", "-", "--profile", wrong, stdin="one\n", code=2)
+        assert done.stdout == ""
+        assert "argument --profile: expected a file" in done.stderr
+
+
 def test_a_reader_that_goes_ends_the_run_quietly(folder: Path) -> None:
     lines = "".join(f"{number}\n" for number in range(20_000))
     command = f"{sys.executable} -m mpqueue run own:upper --from lines in.txt -j 1 --no-progress | head -n 1"

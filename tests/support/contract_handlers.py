@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mpqueue import current_item
 from tests.support.handlers import return_pid
+from tests.support.spinning import spin
 from tests.support.waiting import Gate, wait_until
 
 if TYPE_CHECKING:
@@ -106,3 +107,9 @@ def look_once_told(gate: Gate, item: int) -> None:
         wait_until((gate.folder / "open").exists)
         wait_until(lambda: here.cancelled)  # it looks once in some milliseconds
         gate.announce("heard")
+
+
+def spin_a_while(item: int) -> int:
+    """Use a CPU for a tenth of a second."""
+    spin(0.1)
+    return item

@@ -54,7 +54,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         put_back(books, job, rest, suspects=rest if alone else ())
     if job.active and done > chunk.reported:
         indices = chunk.indices[report.first : done]
-        _note(job, indices, report)
+        _note(job, lane.number, indices, report)
         results = report.results if done == report.done else report.results[: len(indices)]
         failures = {at: failure for at, failure in report.failures.items() if at < len(indices)}
         books.note_reported(chunk, done, final=report.final)
@@ -96,13 +96,15 @@ def _unreadable(books: Books, chunk: Chunk, report: ChunkReported, why: Failure)
     return report
 
 
-def _note(job: JobBook, indices: Sequence[int], report: ChunkReported) -> None:
-    """What the items cost, and what they wrote."""
+def _note(job: JobBook, lane: int, indices: Sequence[int], report: ChunkReported) -> None:
+    """What the items cost, what they wrote, and where they were."""
     job.table.note_times(indices, report.stretches)
     if report.output is not None:
         job.table.output.update({indices[at]: text for at, text in report.output.items() if at < len(indices)})
     if report.peaks:
         job.table.note_peaks({indices[at]: peak for at, peak in report.peaks.items() if at < len(indices)})
+    if report.profile is not None and job.samples is not None:
+        job.samples.keep(lane, indices, report.profile)
 
 
 def _take_in(job: JobBook, indices: Sequence[int], added: Mapping[int, AddedItems]) -> None:

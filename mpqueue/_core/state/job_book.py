@@ -48,6 +48,16 @@ class ResultDelivery(Protocol):
     def error(self) -> SinkError | None: ...
 
 
+class Samples(Protocol):
+    """Where a job's handler was in all workers, opaque here."""
+
+    def begin(self) -> None:
+        """The job starts: nothing of an earlier run counts any more."""
+
+    def keep(self, lane: int, indices: Sequence[int], data: bytes) -> None:
+        """A worker's samples of these items, as they came."""
+
+
 @dataclass(eq=False)
 class JobBook:
     """One job. ``number`` is its place in the queue's history, by which workers know it."""
@@ -94,6 +104,7 @@ class JobBook:
     interrupted: WorkerStartError | None = None  #: no worker could be had for it any more
     costs: Sequence[float] | None = None  #: of its items, of which the costliest go first; None: the first do
     delivery: ResultDelivery | None = None  #: its results' way into a sink, where they have one
+    samples: Samples | None = None  #: of its handler; None: it is not sampled
     needs: JobNeeds | None = None  #: of its items, while they run; None: nothing but a worker each
     kind: int = 0  #: of the needs, the one of the items that go out next
     restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again

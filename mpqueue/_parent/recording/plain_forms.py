@@ -37,7 +37,7 @@ from mpqueue.status import COMPLETED, FAILED, JobStatus
 Plain = dict[str, Any]
 
 #: Fields that are not recorded: texts, users' data, and what only the coordinator needs.
-_LEFT_OUT = frozenset({"handler", "output", "returned", "rows", "stack", "text", "why"})
+_LEFT_OUT = frozenset({"handler", "output", "profile", "returned", "rows", "stack", "text", "why"})
 #: Fields of which only the count is recorded.
 _COUNTED = frozenset({"records", "results"})
 #: Messages that had another name in earlier versions.

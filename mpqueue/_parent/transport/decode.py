@@ -178,6 +178,7 @@ class Unpickling:
             added=added,
             yielded=_yielded(results, frame.yielded) if frame.yielded else None,
             foreign=self._is_foreign(results, failures, setup_failure, unreadable, added=added),
+            profile=frame.profile,
         )
 
 

@@ -16,7 +16,7 @@ from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._options import JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._queue.choosing import check_job, choose_needs
-from mpqueue._queue.new_job import send_results_to
+from mpqueue._queue.new_job import sample, send_results_to
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.item_labels import Label
 from mpqueue._wire.pickling.packed_handler import pack_handler
@@ -61,6 +61,7 @@ class PipelineOptions:
     max_failures: int | None = None
     deadline: float | None = None
     trace: bool = False
+    profile: bool = False
     concurrency: int | None = None  #: how many workers all stages have at most, together
     results: Any = None  #: the sink of the last stage's results, or `DISCARD`; None: they are kept
     label: Label = None  #: how the inputs' labels are chosen
@@ -100,9 +101,10 @@ def make_pipeline(
         rule = stage_table.rule if not place else IdRule.POSITION
         packed = pack_handler(stage_id, stage.handler, stage.setup, rule, each.seed, travels=travels)
         discards = is_last and options.results is DISCARD
-        frame = packed.frame._replace(is_stage=True, passes_on=not is_last, discards=discards)
+        frame = packed.frame._replace(is_stage=True, passes_on=not is_last, discards=discards, profile=each.profile)
         packed = packed._replace(frame=frame)
         jobs.append(JobBook(0, stage_id, stage_table, each, packed, listed=listed))
+        sample(jobs[-1])
     for job, need in zip(jobs, needs, strict=True):
         if need is not None:
             job.need(need)
@@ -173,6 +175,7 @@ def _overall(queue: QueueOptions, options: PipelineOptions) -> JobOptions:
         chunksize=None,
         seed=options.seed,
         trace=options.trace,
+        profile=options.profile,
         max_failures=options.max_failures,
         deadline=options.deadline,
         concurrency=options.concurrency,
@@ -195,6 +198,7 @@ def _options_of(name: str, stage: Stage, queue: QueueOptions, options: PipelineO
             concurrency=stage.concurrency,
             seed=seed,
             trace=options.trace,
+            profile=options.profile,
         )
     except (TypeError, ValueError) as error:
         raise type(error)(f"stage {name!r}: {error}") from None

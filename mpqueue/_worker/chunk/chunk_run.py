@@ -73,6 +73,9 @@ class ChunkRun:
         self.stretch_started = self.started
         self.cut_at: int | None = None  #: the position behind which the watchdog cut the stretch off
         self._costs = Costs()
+        self.sampling = job.sampling
+        if self.sampling is not None:
+            self.sampling.chunk_begins(self.running)
         self._packed_items = frame.items
 
     def run(self) -> ReportFrame:
@@ -279,6 +282,8 @@ class ChunkRun:
         items = iter(stretch)
         self._costs.stretch_begins(lo, hi, job.pace)
         started = self.stretch_started = clock.monotonic()
+        if self.sampling is not None:
+            self.sampling.handler_begins(started)
         while True:
             try:
                 self._run_items(items)
@@ -295,6 +300,8 @@ class ChunkRun:
         if lo == 0 and job.pace is None and not job.awaits and inspect.isawaitable(out[0]):
             self._await_first()
             ended = clock.monotonic()
+        if self.sampling is not None:
+            self.sampling.handler_ends(ended)
         self.times.handling += ended - started
         self.results.stretch_ended(lo, len(out))
         self.times.packing += clock.monotonic() - ended
@@ -358,6 +365,7 @@ class ChunkRun:
             added=self.results.added(first, done),
             passed=self.job.passes_on,
             yielded=self.results.yielded(first, done),
+            profile=None if self.sampling is None else self.sampling.take(first, done),
         )
 
     def send_records(self) -> bool:

@@ -16,6 +16,7 @@ from mpqueue._wire.parcels import Yielded
 from mpqueue._wire.pickling import sources
 from mpqueue._worker.chunk import log_records as records
 from mpqueue._worker.chunk.capture import Capture, beside_bar
+from mpqueue._worker.chunk.sampler import JobSampling
 from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.seat import Seat
 from mpqueue._worker.signals import calls_users_code, runs_event_loop
@@ -42,7 +43,7 @@ class LoadedJob:
         self.plain = not frame.passes_on  #: all results so far were plain data, and are for the parent
         self._gathered = _gathering(self) if frame.is_stage else None
         self._runner: asyncio.Runner | None = None
-        self._task: asyncio.Task[Any] | None = None  #: the item at hand, where it is a coroutine
+        self._task: asyncio.Task[Any] | None = None
         self._interrupted_by: BaseException | None = None  #: what the handler of a signal has raised meanwhile
         self._finish: Callable[[], object] | None = None
         station, speech = seat.station, None if seat.is_at_home else frame.speech
@@ -65,6 +66,7 @@ class LoadedJob:
             self._more_arguments = (repeat(self._set_up(setup)),)
             self.seconds_in_setup = clock.monotonic() - loaded
         self._handler: Any = handler
+        self.sampling = JobSampling(self, _name_of(handler)) if frame.profile else None
         # Only Python functions let other threads of the worker in between two items.
         self._call: Any = handler if _is_python(handler) else _python_call(handler)
         self.awaits = False
@@ -77,6 +79,11 @@ class LoadedJob:
         if self.capture is not None:
             call = self.capture.wrap(call, out.__len__)
         return map(call, items, *self._more_arguments)
+
+    @property
+    def task(self) -> asyncio.Task[Any] | None:
+        """The item at hand, where it is a coroutine."""
+        return self._task
 
     def around_chunk(self) -> contextlib.AbstractContextManager[None]:
         """See to what the handler writes, while a chunk runs."""
@@ -154,6 +161,7 @@ class LoadedJob:
             # Some cycle may still hold this: what is big of the handler should not wait for it.
             self._handler = self._call = self._finish = None
             self._more_arguments = ()
+            self.sampling = None
             if self._runner is not None:
                 self._runner.close()
             if self.capture is not None:
@@ -199,6 +207,14 @@ def _python_call(handler: Any) -> Any:
         return handler(*args)
 
     return calls_users_code(call, transparent=True)
+
+
+def _name_of(handler: Any) -> str:
+    for named in (handler, type(handler)):
+        with contextlib.suppress(Exception):
+            if type(name := named.__qualname__) is str:
+                return name
+    return "handler"
 
 
 def _is_async(handler: Any) -> bool:

@@ -73,6 +73,7 @@ class ModelRun(ChunkRun):
             plain=True,
             pace=1e-6,
             awaits=True,
+            sampling=None,
             map=self._map,
         )
         seat = SimpleNamespace(station=station, exchange=SimpleNamespace(store=None))

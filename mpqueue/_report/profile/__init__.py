@@ -1,0 +1,1 @@
+"""Where a job's handlers were, to the line: what workers have sampled, merged, written as files and drawn."""

@@ -1,0 +1,157 @@
+"""`Profile`: where a job's handlers were, to the line, and for how long; what `Job.profile` gives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpqueue._core.state.job_view import JobView
+from mpqueue._report.profile.job_samples import JobSamples, Merged
+from mpqueue._report.profile.places import Frame, Frames, LineTime
+from mpqueue._report.profile.profile_files import collapsed, speedscope
+from mpqueue._report.words import seconds as in_words
+from mpqueue._text import shown
+from mpqueue._whole_file import whole_file
+from mpqueue._wire.sampled_stacks import Stack
+
+if TYPE_CHECKING:
+    from mpqueue._core.state.job_book import JobBook
+
+#: Seconds that were sampled of an item, at least, for it to be among them: ten looks.
+LEAST_OF_ITEM = 0.1
+
+
+_NO_NAMES: Mapping[Hashable, str] = {}
+
+
+class Profile:
+    """A job's samples, as they stood when it was made.
+
+    ``stacks`` has the seconds of all workers by stack; ``workers`` the same for each worker by its number, ``items``
+    for the slowest items by their ids, at most ten. An item counts once it has ended. Seconds are those of the clock.
+    """
+
+    def __init__(
+        self,
+        job_id: str,
+        stacks: Mapping[Frames, float],
+        workers: Mapping[int, Mapping[Frames, float]],
+        items: Mapping[Hashable, Mapping[Frames, float]],
+        names: Mapping[Hashable, str] = _NO_NAMES,
+    ) -> None:
+        self.job_id = job_id
+        self.stacks = stacks
+        self.workers = workers
+        self.items = items
+        self.names = names  #: what these items are called where people see them
+
+    @property
+    def seconds(self) -> float:
+        """All that was sampled."""
+        return sum(self.stacks.values())
+
+    def lines(self) -> list[LineTime]:
+        """Each line, the one with most seconds of its own first."""
+        own: dict[Frame, float] = {}
+        total: dict[Frame, float] = {}
+        for stack, seconds in self.stacks.items():
+            own[stack[-1]] = own.get(stack[-1], 0.0) + seconds
+            for frame in set(stack):
+                total[frame] = total.get(frame, 0.0) + seconds
+        lines = [LineTime(frame, own.get(frame, 0.0), spent) for frame, spent in total.items()]
+        return sorted(lines, key=lambda line: (-line.own, -line.total, line.frame))
+
+    def to_speedscope(self, path: str | os.PathLike[str]) -> Path:
+        """Write it for https://www.speedscope.app: all workers, each worker and the slowest items. Returns its path.
+
+        The file is there when it is whole. Raises OSError.
+        """
+        target = Path(path)
+        with whole_file(target) as file:
+            file.write(speedscope(self.job_id, views(self)))
+        return target
+
+    def to_collapsed(self, path: str | os.PathLike[str]) -> Path:
+        """Write it in the folded format of flamegraph.pl: a stack a line, with its microseconds. Returns its path.
+
+        The file is there when it is whole. Raises OSError.
+        """
+        target = Path(path)
+        with whole_file(target) as file:
+            file.write(collapsed(self.stacks))
+        return target
+
+    def __repr__(self) -> str:
+        return f"<Profile of job {self.job_id!r}: {in_words(self.seconds)} in {len(self.stacks):,} stacks>"
+
+
+def views(profile: Profile) -> Iterator[tuple[str, Mapping[Frames, float]]]:
+    """What can be looked at, each with its name: all workers, each worker, each of the slowest items."""
+    yield "all workers", profile.stacks
+    for lane, stacks in profile.workers.items():
+        yield f"worker {lane}", stacks
+    for item_id, stacks in profile.items.items():
+        yield f"item {profile.names.get(item_id) or shown(item_id)}", stacks
+
+
+def make_profile(book: JobView) -> Profile | None:
+    """See `Job.profile`."""
+    pipeline = getattr(book, "pipeline", None)
+    if pipeline is not None:
+        parts = [merged for each in pipeline.jobs if (merged := _merged(each)) is not None]
+        return _of_stages(book.id, parts) if parts else None
+    merged = _merged(book)
+    if merged is None:
+        return None
+    named = _Names()
+    slowest = sorted(
+        ((sum(stacks.values()), index, stacks) for index, stacks in merged.items.items()), key=lambda item: -item[0]
+    )
+    items = {index: stacks for took, index, stacks in slowest if took >= LEAST_OF_ITEM}
+    return Profile(
+        book.id,
+        named(merged.whole),
+        {lane: named(stacks) for lane, stacks in merged.workers.items()},
+        {book.table.id_of(index): named(stacks) for index, stacks in items.items()},
+        {book.table.id_of(index): book.table.named(index) for index in items},
+    )
+
+
+def _merged(book: JobView | JobBook) -> Merged | None:
+    samples = getattr(book, "samples", None)
+    return samples.merged() if isinstance(samples, JobSamples) else None
+
+
+def _of_stages(job_id: str, parts: list[Merged]) -> Profile:
+    """Of all stages together, whose items are not the job's."""
+    named = _Names()
+    whole: dict[Frames, float] = {}
+    workers: dict[int, dict[Frames, float]] = {}
+    for part in parts:
+        _add(whole, named(part.whole))
+        for lane, stacks in part.workers.items():
+            _add(workers.setdefault(lane, {}), named(stacks))
+    return Profile(job_id, whole, dict(sorted(workers.items())), {})
+
+
+def _add(to: dict[Frames, float], stacks: Mapping[Frames, float]) -> None:
+    for stack, seconds in stacks.items():
+        to[stack] = to.get(stack, 0.0) + seconds
+
+
+class _Names:
+    """Frames of places: one object for each stack."""
+
+    def __init__(self) -> None:
+        self._known: dict[Stack, Frames] = {}
+
+    def __call__(self, stacks: Mapping[Stack, float]) -> dict[Frames, float]:
+        return {self._frames(stack): seconds for stack, seconds in stacks.items()}
+
+    def _frames(self, stack: Stack) -> Frames:
+        frames = self._known.get(stack)
+        if frames is None:
+            frames = self._known[stack] = tuple(Frame(*place) for place in stack)
+        return frames

@@ -1,0 +1,227 @@
+"""Where a job's handler spends its time, to the line: looked at a hundred times a second, by a thread of the worker.
+
+A look attributes all seconds that the handler has run since the look before. So what held the global lock meanwhile,
+when no other thread can look, counts for the line that called it; and items much shorter than a look's interval are
+right on average, which they would not be if the seconds before the item were dropped.
+
+Samples are kept with their item until it is reported: if the item's outcome is lost, so are its samples.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import os
+import queue
+import sys
+import threading
+from types import CoroutineType, FrameType, GeneratorType
+from typing import TYPE_CHECKING, Any
+
+from mpqueue._os import monotonic as clock
+from mpqueue._wire.sampled_stacks import OTHERS, Place, Stack, Stacks, dump_stacks
+
+if TYPE_CHECKING:
+    from mpqueue._worker.handlers.current_item import Running
+    from mpqueue._worker.handlers.loaded_jobs import LoadedJob
+
+#: Seconds between two looks. They vary by a quarter, so that no handler with a rhythm of its own is met in step.
+INTERVAL = 0.01
+_VARIES, _GOLDEN = 0.5, 0.6180339887
+#: Seconds of a pause at least, however late the last look was.
+SHORTEST = 0.001
+#: Stacks of one item that are kept separate.
+MOST_OF_ITEM = 1_000
+#: Places of a stack that are kept: so many of the outermost, and of the innermost.
+OUTERMOST, INNERMOST = 40, 60
+
+_CHUNK = os.path.dirname((lambda: 0).__code__.co_filename) + os.sep
+_OURS = os.path.dirname(os.path.dirname(os.path.dirname(_CHUNK))) + os.sep
+#: They call the handler; what else is in this folder never does.
+_CALLERS = frozenset({f"{_CHUNK}chunk_run.py", f"{_CHUNK}capture.py"})
+_LIBRARY = os.path.dirname(queue.__file__) + os.sep
+_LOOP = (os.path.join(_LIBRARY, "asyncio") + os.sep, os.path.join(_LIBRARY, "selectors.py"))
+
+
+class StackSampler:
+    """The thread. Owned by a worker, whose main thread says what it runs; started with the first job that is sampled.
+
+    It waits, without a timeout, while none runs.
+    """
+
+    def __init__(self) -> None:
+        self._samples: JobSampling | None = None
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._waits = False
+        self._left: threading.Event | None = None  #: set when the thread has ended
+        self._ended = False
+
+    def watch(self, samples: JobSampling | None) -> None:
+        """A chunk of that job begins, or (None) it has ended."""
+        self._samples = samples
+        if samples is None:
+            return
+        if self._left is None:
+            left = threading.Event()
+            with contextlib.suppress(RuntimeError):  # no thread is left: then nothing is sampled
+                _thread.start_new_thread(self._run, (left,))
+                self._left = left
+        elif self._waits:
+            self._calls.put(None)
+
+    def end(self) -> None:
+        """Let the thread end, and wait for that. Where the worker is a process, it ends with it."""
+        self._ended, self._samples = True, None
+        if self._left is not None:
+            self._calls.put(None)
+            self._left.wait()
+
+    def _run(self, left: threading.Event) -> None:
+        try:
+            self._look_now_and_then()
+        finally:
+            left.set()
+
+    def _look_now_and_then(self) -> None:
+        never = _thread.allocate_lock()
+        never.acquire()
+        turn, due = 0, clock.monotonic()
+        while not self._ended:
+            if self._samples is None:
+                self._waits = True
+                self._wait_unless_called()
+                self._waits = False
+                due = clock.monotonic()
+                continue
+            turn += 1
+            now = clock.monotonic()
+            due = max(due + INTERVAL * (1 + _VARIES * (turn * _GOLDEN % 1 - 0.5)), now + SHORTEST)
+            never.acquire(timeout=due - now)
+            samples = self._samples
+            if samples is not None:
+                samples.look()
+            del samples  # a job that has ended may go
+
+    def _wait_unless_called(self) -> None:
+        """Who has set something just now has not seen that this waits."""
+        if self._samples is None and not self._ended:
+            self._calls.get()
+
+
+class JobSampling:
+    """One job's samples in this worker: of the chunk at hand, and the seconds that no look has attributed yet.
+
+    The main thread says when the handler runs; the sampler looks; who makes a report takes.
+    """
+
+    def __init__(self, job: LoadedJob, name: str) -> None:
+        self._job = job
+        self._nameless: Stack = ((name, "", 0),)  #: where the handler is C code
+        self._lock = threading.Lock()
+        self._running: Running | None = None
+        self._thread = 0
+        self._since: float | None = None  #: when the handler was last looked at, or began; None: it does not run
+        self._unseen = 0.0  #: seconds that it ran, and which count for the next look
+        self._by_position: dict[int, Stacks] = {}
+
+    def chunk_begins(self, running: Running) -> None:
+        """On the thread that runs it."""
+        with self._lock:
+            self._running, self._thread = running, threading.get_ident()
+            self._since, self._by_position = None, {}
+
+    def handler_begins(self, now: float) -> None:
+        """From now on each second is the handler's."""
+        with self._lock:
+            self._since = now
+
+    def handler_ends(self, now: float) -> None:
+        """The rest of it counts for the next look."""
+        with self._lock:
+            if self._since is not None:
+                self._unseen += max(0.0, now - self._since)
+                self._since = None
+
+    def look(self) -> None:
+        """Attribute what has passed to where the handler is now. On the sampler's thread; 10 to 30 us."""
+        frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - its public name, as its documentation has it
+        with self._lock:
+            running, since = self._running, self._since
+            if frame is None or running is None or since is None:
+                return
+            now = clock.monotonic()
+            seconds, self._unseen, self._since = self._unseen + max(0.0, now - since), 0.0, now
+            position = min(len(running.out), len(running.indices) - 1)
+            stack = stack_of(frame, self._job.task)
+            del frame  # whose locals should not live longer than they do
+            if stack is None:
+                return
+            sampled = self._by_position.get(position)
+            if sampled is None:
+                sampled = self._by_position[position] = Stacks(MOST_OF_ITEM)
+            sampled.add(stack or self._nameless, seconds)
+
+    def take(self, first: int, done: int) -> bytes | None:
+        """The samples of these items, by position from ``first``, for a report; None where there are none."""
+        with self._lock:
+            if not self._by_position:
+                return None
+            taken = [position for position in self._by_position if first <= position < done]
+            found = {position - first: self._by_position.pop(position) for position in taken}
+        return dump_stacks(found) if found else None
+
+
+def stack_of(frame: FrameType | None, task: Any = None) -> Stack | None:
+    """The places of a thread that runs a chunk, from the handler's own on, without the worker's.
+
+    Empty where the handler is C code; None where the worker is at something of its own, say at a handler's exception.
+    With ``task``, the one that the handler is: its own places, also while it waits; then those of another task that
+    runs, if any.
+    """
+    places: list[Place] = []
+    loop = 0  #: how many of the places are behind the last that belongs to no event loop
+    while frame is not None:
+        code = frame.f_code
+        file = code.co_filename
+        if file.startswith(_OURS):
+            if file in _CALLERS:
+                break
+            if file.startswith(_CHUNK):
+                return None
+            if task is not None and code.co_name == TASK:
+                task = None
+                break
+        else:
+            places.append((code.co_qualname, file, frame.f_lineno or 0))
+            if task is None or not file.startswith(_LOOP):
+                loop = len(places)
+        frame = frame.f_back
+    if task is not None:
+        return _cut((*_awaited(task), *reversed(places[:loop])))
+    return _cut(tuple(reversed(places)))
+
+
+#: The coroutine function of ours in which a handler's coroutine runs.
+TASK = "_as_coroutine"
+
+
+def _awaited(task: Any) -> list[Place]:
+    """Where a task waits: its coroutine, what that awaits, and so on."""
+    places: list[Place] = []
+    awaited = task.get_coro()
+    while len(places) < OUTERMOST + INNERMOST:
+        if type(awaited) is CoroutineType:
+            frame, awaited = awaited.cr_frame, awaited.cr_await
+        elif type(awaited) is GeneratorType:
+            frame, awaited = awaited.gi_frame, awaited.gi_yieldfrom
+        else:
+            break
+        if frame is not None and not (file := frame.f_code.co_filename).startswith(_OURS):
+            places.append((frame.f_code.co_qualname, file, frame.f_lineno or 0))
+    return places
+
+
+def _cut(stack: Stack) -> Stack:
+    if len(stack) <= OUTERMOST + INNERMOST:
+        return stack
+    return (*stack[:OUTERMOST], OTHERS, *stack[-INNERMOST:])

@@ -1,0 +1,324 @@
+"""Profiles: how samples are taken, collapsed, bounded and merged, and the files that are made of them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._report.profile import flame_graph, job_samples
+from mpqueue._report.profile.job_profile import Profile, make_profile
+from mpqueue._report.profile.job_samples import JobSamples
+from mpqueue._report.profile.places import Frame, Frames
+from mpqueue._report.profile.profile_files import SCHEMA
+from mpqueue._wire.ids import IdRule
+from mpqueue._wire.sampled_stacks import OTHERS, Stack, Stacks, dump_stacks, load_stacks
+from mpqueue._worker.chunk import sampler
+from mpqueue._worker.chunk.sampler import INNERMOST, OUTERMOST, JobSampling, stack_of
+
+
+def stack(*names: str) -> Stack:
+    return tuple((name, "/code/scans.py", line) for line, name in enumerate(names, 1))
+
+
+# -- one worker --------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(sampler, "clock", clock)
+    monkeypatch.setattr(sampler, "_CALLERS", {sampler.__file__})  # the look itself stands for the handler's caller
+    return clock
+
+
+def sampling(*, items: int = 3, task: Any = None) -> tuple[JobSampling, list[None]]:
+    """A job's sampling whose chunk of so many items has begun, and the list of what has ended."""
+    job: Any = SimpleNamespace(task=task)
+    out: list[None] = []
+    running: Any = SimpleNamespace(indices=range(items), out=out)
+    made = JobSampling(job, "handler")
+    made.chunk_begins(running)
+    return made, out
+
+
+def taken(made: JobSampling, first: int, done: int) -> list[tuple[int, str, float]]:
+    """What is sent: the position, the function further in, and the seconds."""
+    data = made.take(first, done)
+    found = () if data is None else load_stacks(data)
+    return [(position, places[-1][0], round(seconds, 6)) for position, places, seconds in found]
+
+
+def test_a_look_counts_all_seconds_that_the_handler_ran_since_the_last_one(clock: Clock) -> None:
+    made, out = sampling()
+    made.look()  # the handler does not run
+    assert taken(made, 0, 3) == []
+
+    made.handler_begins(1.0)
+    clock.now = 1.25
+    made.look()
+    made.handler_ends(1.5)  # what was not looked at
+    clock.now = 9.0
+    made.look()
+    out.append(None)
+    made.handler_begins(10.0)
+    clock.now = 10.5
+    made.look()
+    assert taken(made, 0, 1) == [(0, "handler", 0.25)], "it has no place in code here, as where it is C code"
+    assert taken(made, 1, 3) == [(0, "handler", 0.75)]
+    assert taken(made, 0, 3) == []
+
+
+def test_samples_of_an_item_that_runs_stay_until_it_has_ended(clock: Clock) -> None:
+    made, out = sampling()
+    made.handler_begins(0.0)
+    for now in (1.0, 2.0):
+        clock.now = now
+        made.look()
+        out.append(None)
+    assert [(position, seconds) for position, _, seconds in taken(made, 0, 1)] == [(0, 1.0)]
+    assert [(position, seconds) for position, _, seconds in taken(made, 1, 2)] == [(0, 1.0)]
+
+    clock.now = 3.0
+    made.look()
+    made.chunk_begins(SimpleNamespace(indices=range(2), out=[]))  # type: ignore[arg-type]
+    assert taken(made, 0, 3) == [], "what the chunk before has not reported is no other item's"
+
+
+def test_a_stack_ends_at_the_handler_and_leaves_the_worker_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ours() -> Stack | None:
+        return stack_of(inspect.currentframe())
+
+    monkeypatch.setattr(sampler, "_OURS", __file__)
+    monkeypatch.setattr(sampler, "_CHUNK", __file__)
+    assert ours() is None, "a handler's exception is being packed, say"
+    monkeypatch.setattr(sampler, "_CALLERS", {__file__})
+    assert ours() == ()
+    monkeypatch.setattr(sampler, "_CALLERS", ())
+    monkeypatch.setattr(sampler, "_CHUNK", "/nowhere")
+    assert all(file != __file__ for _, file, _ in ours() or ())
+    monkeypatch.setattr(sampler, "_OURS", "/nowhere")
+    assert (ours() or ())[-1] == (ours.__qualname__, __file__, ours.__code__.co_firstlineno + 1)
+
+
+def test_a_deep_stack_keeps_both_ends() -> None:
+    def deep(count: int) -> Stack | None:
+        return deep(count - 1) if count else stack_of(inspect.currentframe())
+
+    found = deep(300)
+    assert found is not None
+    assert len(found) == OUTERMOST + 1 + INNERMOST
+    assert found[OUTERMOST] == OTHERS
+    assert found[-1][0] == found[-INNERMOST][0] == deep.__qualname__
+
+
+def test_a_coroutine_that_waits_is_where_it_waits() -> None:
+    async def inner() -> None:
+        await asyncio.sleep(3600)
+
+    async def outer() -> None:
+        await inner()
+
+    async def look() -> Stack | None:
+        task = asyncio.create_task(outer())
+        await asyncio.sleep(0)
+        found = stack_of(None, task)
+        task.cancel()
+        return found
+
+    assert [function.rpartition(".")[2] for function, _, _ in asyncio.run(look()) or ()] == ["outer", "inner", "sleep"]
+
+
+# -- on the way --------------------------------------------------------------------------------------------------------
+
+
+def test_samples_travel_whole() -> None:
+    one, other = Stacks(10), Stacks(10)
+    one.add(stack("a", "b"), 1.0)
+    one.add(stack("a"), 2.0)
+    one.add(stack("a"), 0.5)
+    other.add(stack("a", "b"), 4.0)
+    rows = list(load_stacks(dump_stacks({0: one, 3: other})))
+    assert rows == [(0, stack("a", "b"), 1.0), (0, stack("a"), 2.5), (3, stack("a", "b"), 4.0)]
+
+
+def test_too_many_stacks_become_one_for_each_line_of_the_handler_and_no_second_is_lost() -> None:
+    stacks = Stacks(16)
+    for number in range(100):
+        stacks.add((("handler", "h.py", number % 2), ("f", "f.py", number)), 1.0)
+    assert len(stacks.seconds) == 18
+    assert stacks.seconds[("handler", "h.py", 1), OTHERS] == 42
+    for number in range(1_000):
+        stacks.add((("handler", "h.py", number),), 1.0)
+    assert len(stacks.seconds) == 19
+    assert stacks.total == 1_100
+    assert (OTHERS,) in stacks.seconds
+
+
+# -- all workers -------------------------------------------------------------------------------------------------------
+
+
+def report(seconds: Mapping[int, float], *names: str) -> bytes:
+    """A worker's samples, by position."""
+    found = {}
+    for position, spent in seconds.items():
+        found[position] = Stacks(10)
+        found[position].add(stack(*names), spent)
+    return dump_stacks(found)
+
+
+def test_workers_are_merged_and_told_apart_and_so_are_the_slowest_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_samples, "SLOWEST", 2)
+    samples = JobSamples()
+    samples.keep(1, range(10, 12), report({0: 1.0, 1: 2.0}, "a", "b"))
+    samples.keep(0, [30], report({0: 0.5, 1: 9.0}, "a"))  # the second was given to another worker
+    samples.keep(0, [40], report({0: 3.0}, "a"))
+    samples.keep(0, [10], report({0: 4.0}, "a"))
+    merged = samples.merged()
+    assert merged.whole == {stack("a", "b"): 3.0, stack("a"): 7.5}
+    assert list(merged.workers.items()) == [(0, {stack("a"): 7.5}), (1, {stack("a", "b"): 3.0})]
+    assert merged.items == {40: {stack("a"): 3.0}, 10: {stack("a"): 4.0}}
+    samples.begin()
+    assert samples.merged() == ({}, {}, {})
+
+
+def test_reports_that_nobody_looks_at_are_merged_all_the_same() -> None:
+    samples = JobSamples()
+    for _ in range(3 * job_samples.WAITING):
+        samples.keep(0, [0], report({0: 1.0}, "a"))
+    assert not samples._waiting
+    assert samples.merged().whole == {stack("a"): 3.0 * job_samples.WAITING}
+
+
+def test_what_is_told_apart_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MOST_STACKS", "MOST_OF_WORKER", "MOST_OF_ITEM"):
+        monkeypatch.setattr(job_samples, name, 8)
+    samples = JobSamples()
+    for number in range(200):
+        samples.keep(0, [0], report({0: 1.0}, "a", f"f{number}"))
+    merged = samples.merged()
+    assert {len(merged.whole), len(merged.workers[0]), len(merged.items[0])} == {9}
+    assert sum(merged.whole.values()) == sum(merged.items[0].values()) == 200
+    assert len(samples._known) <= 17
+
+
+# -- what users get ----------------------------------------------------------------------------------------------------
+
+A, B, C = Frame("handler", "/code/scans.py", 10), Frame("load<&>", "/code/scans.py", 3), Frame("sorted", "", 0)
+STACKS: Mapping[Frames, float] = {(A, B): 1.0, (A, B, C): 2.0, (A,): 0.25}
+
+
+@pytest.fixture
+def profile() -> Profile:
+    return Profile("scans", STACKS, {0: STACKS, 1: {(A,): 0.5}}, {"scan;\n<1>": {(A, B): 1.0}})
+
+
+def test_lines_have_their_own_seconds_and_all_below(profile: Profile) -> None:
+    assert profile.seconds == 3.25
+    assert profile.lines() == [(C, 2.0, 2.0), (B, 1.0, 3.0), (A, 0.25, 3.25)]
+    assert Profile("r", {(A, A): 1.0}, {}, {}).lines() == [(A, 1.0, 1.0)], "a recursion counts once"
+    assert repr(profile) == "<Profile of job 'scans': 3.25 s in 3 stacks>"
+    assert [str(frame) for frame in (A, C)] == ["handler (scans.py:10)", "sorted"]
+
+
+def test_items_are_named_by_their_ids_the_slowest_first() -> None:
+    samples = JobSamples()
+    samples.keep(0, [0, 1, 2], report({0: 1.0, 1: 3.0, 2: 0.01}, "a"))
+    book: Any = SimpleNamespace(
+        id="job", samples=samples, table=ItemTable(["x", "y", "z"], ["idx", "idy", "idz"], IdRule.POSITION)
+    )
+    made = make_profile(book)
+    assert made is not None
+    assert list(made.items) == ["idy", "idx"], "what was looked at once is not known to be slow"
+    other: Any = SimpleNamespace(id="job", samples=None)
+    assert make_profile(other) is None
+
+
+def test_speedscope_gets_what_its_schema_asks_for(profile: Profile, tmp_path: Path) -> None:
+    path = profile.to_speedscope(tmp_path / "profile.json")
+    written = json.loads(path.read_text())
+    assert written["$schema"] == SCHEMA
+    frames = written["shared"]["frames"]
+    assert {"name": "handler (scans.py:10)", "file": "/code/scans.py", "line": 10} in frames
+    assert {"name": "sorted"} in frames
+    assert [each["name"] for each in written["profiles"]] == [
+        *("all workers", "worker 0", "worker 1"), "item 'scan;\\n<1>'"
+    ]  # fmt: skip
+    for each in written["profiles"]:
+        assert (each["type"], each["unit"], each["startValue"]) == ("sampled", "seconds", 0)
+        assert len(each["samples"]) == len(each["weights"])
+        assert each["endValue"] == pytest.approx(sum(each["weights"]))
+        assert all(0 <= number < len(frames) for sample in each["samples"] for number in sample)
+    whole = written["profiles"][0]
+    names = {tuple(frames[number]["name"] for number in one): w for one, w in zip(whole["samples"], whole["weights"])}  # noqa: B905
+    assert names == {tuple(map(str, one)): seconds for one, seconds in STACKS.items()}
+
+
+def test_folded_stacks_are_a_line_each(tmp_path: Path) -> None:
+    odd = Frame("semi;colon", "/code/new\nline\udcff.py", 1)
+    made = Profile("odd", {(A, odd): 1.5, (A,): 1e-9}, {}, {})
+    lines = made.to_collapsed(tmp_path / "stacks.txt").read_text().splitlines()
+    assert lines == ["handler (scans.py:10) 1", r"handler (scans.py:10);semi:colon (new\nline\udcff.py:1) 1500000"]
+
+
+@pytest.mark.parametrize("write", [Profile.to_speedscope, Profile.to_collapsed])
+def test_files_are_whole_or_as_they_were(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any
+) -> None:
+    path = tmp_path / "profile"
+    path.write_text("before")
+    monkeypatch.setattr("os.replace", _refuse)
+    with pytest.raises(OSError, match="no room"):
+        write(profile, path)
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def _refuse(*_: Any) -> None:
+    raise OSError("no room")
+
+
+def test_the_page_has_a_flame_graph_whose_script_its_policy_names(profile: Profile) -> None:
+    page = "\n".join(flame_graph.section(profile))
+    data = json.loads(page.partition("id='flame-data'>")[2].partition("</script>")[0])
+    assert [view[0] for view in data["views"]] == ["all workers", "worker 0", "worker 1", "item 'scan;\\n<1>'"]
+    assert data["views"][0][2] == [[0, 3.25, [[1, 3.0, [[2, 2.0, []]]]]]]
+    assert data["frames"][1] == ["load<&> (scans.py:3)", "/code/scans.py:3"]
+    assert "load<&>" not in page
+    assert page.count("<script>") == 1
+    assert page.isascii()
+    assert flame_graph.policy().startswith("; script-src 'sha256-")
+
+
+def test_what_would_be_too_narrow_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flame_graph, "MOST_FRAMES", 20)
+    wide: dict[Frames, float] = {(A, Frame(f"f{number}", "f.py", number)): float(number + 1) for number in range(1_000)}
+    drawn = json.loads(flame_graph._data(Profile("wide", wide, {}, {})))
+    assert len(list(_boxes(drawn["views"][0][2]))) <= 21
+    assert drawn["views"][0][1] == sum(wide.values())
+
+
+def _boxes(shapes: list[Any]) -> Iterator[Any]:
+    for shape in shapes:
+        yield shape
+        yield from _boxes(shape[2])
+
+
+def test_a_job_that_was_too_short_says_so() -> None:
+    nothing = Profile("short", {}, {}, {})
+    assert "Nothing was sampled" in "".join(flame_graph.section(nothing))
+    assert list(flame_graph.text_lines(nothing)) == []
