@@ -19,7 +19,7 @@ from mpqueue._live_page.access import Guard
 from mpqueue._live_page.aside import BusyError, on_thread
 from mpqueue._live_page.details import details_of
 from mpqueue._live_page.feed import PageFeed, Viewer
-from mpqueue._live_page.page_json import encode, result_of
+from mpqueue._live_page.page_json import cut, encode, result_of
 from mpqueue._live_page.pictures import find_picture
 from mpqueue._live_page.served import ACTIONS, Served
 from mpqueue.errors import JobNotFoundError, MPQueueError
@@ -28,6 +28,8 @@ log = logging.getLogger("mpqueue")
 
 STATIC = Path(__file__).parent / "static"
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+#: Characters of a worker's stack.
+MOST_STACK = 20_000
 #: Bytes of a request's body that are read.
 MOST_BODY = 1000
 
@@ -49,6 +51,7 @@ def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
                         Route(f"{number}/items/{{index:int}}/picture", routes.picture, methods=["GET"]),
                         Route(f"{number}/{{action}}", routes.act, methods=["POST"]),
                         Route("/workers", routes.resize, methods=["POST"]),
+                        Route("/stacks", routes.stacks, methods=["POST"]),
                         Route("/{name}", routes.file, methods=["GET"]),
                     ],
                 )
@@ -139,6 +142,15 @@ class Routes:
         except MPQueueError as error:
             return _refusal(str(error), 409)
         return _as_json({})
+
+    async def stacks(self, _: Request) -> Response:
+        """Where each worker is: `POST`, since it sends each a signal. On a thread: it waits for their answers."""
+        try:
+            stacks = await on_thread(self._served.stacks)
+        except MPQueueError as error:
+            return _refusal(str(error), 409)
+        told = [(one.number, None if one.stack is None else cut(one.stack, MOST_STACK)) for one in stacks]
+        return _as_json({"workers": [{"worker": number, "stack": stack} for number, stack in told]})
 
     def _find(self, request: Request) -> tuple[JobBook, int] | None:
         number, index = request.path_params["number"], request.path_params["index"]

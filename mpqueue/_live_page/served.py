@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._parent.running import LaneNow
+from mpqueue._parent.running import LaneNow, LaneStack
 
 
 class Served(Protocol):
     """A queue, from a page's side. Every method may be called on the page's threads."""
 
-    can_resize: bool  #: its workers are its own
+    can_resize: bool  #: its workers are its own, and can be asked where they are
 
     @property
     def concurrency(self) -> int:
@@ -25,6 +25,10 @@ class Served(Protocol):
 
     def lanes(self) -> Sequence[LaneNow]:
         """What each worker is at."""
+        ...
+
+    def stacks(self) -> Sequence[LaneStack]:
+        """Where each worker is. Takes milliseconds, two seconds at most. Raises `MPQueueError` if none can be asked."""
         ...
 
     def now(self) -> float:

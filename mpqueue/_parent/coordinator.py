@@ -57,7 +57,7 @@ from mpqueue._core.state.machine_sleep import Lookout
 from mpqueue._parent.inbox import Inbox, Request
 from mpqueue._parent.lane_protocol import Lane, LanePool
 from mpqueue._parent.own_faults import found
-from mpqueue._parent.running import LaneNow, lanes_now, running_items
+from mpqueue._parent.running import LaneNow, LaneStack, lanes_now, running_items, stacks_now
 from mpqueue._parent.surroundings.clock import Clock, cpu_seconds
 from mpqueue._parent.transport.last_words import last_words
 from mpqueue._parent.transport.traffic import Traffic
@@ -189,6 +189,10 @@ class Coordinator:
     def lanes_now(self) -> list[LaneNow]:
         """What each lane is at, as seen from outside."""
         return lanes_now(self.scheduler.books, self._lane)
+
+    def stacks_now(self, patience: float) -> list[LaneStack]:
+        """Where each worker is, as seen from outside. Waits so long at most, on a thread that may."""
+        return stacks_now(self.scheduler.books, self._lane, patience)
 
     # -- inside requests -------------------------------------------------------------------------------------
 

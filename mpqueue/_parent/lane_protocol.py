@@ -40,7 +40,17 @@ from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.memory.shared import Shared
 from mpqueue._wire.pickling.payload import Packed
 
-__all__ = ["Backend", "BringingLane", "Capabilities", "Lane", "LanePool", "LaneSettings", "Post", "SharingLane"]
+__all__ = [
+    "Backend",
+    "BringingLane",
+    "Capabilities",
+    "Lane",
+    "LanePool",
+    "LaneSettings",
+    "Post",
+    "SharingLane",
+    "TellingLane",
+]
 
 Post = Callable[[Message], None]
 
@@ -133,6 +143,18 @@ class SharingLane(Lane, Protocol):
 
     def take_results_by_pipe(self) -> None:
         """The parent can't open the segments of this worker: no result that is made from now on goes through one."""
+        ...
+
+
+class TellingLane(Lane, Protocol):
+    """What a lane is where the engine has ``own_processes``."""
+
+    def tell_stack(self, tell: Callable[[str | None], object]) -> None:
+        """Have ``tell`` called with where the worker is, as `faulthandler` writes it; None where that can't be had.
+
+        Once, within about a second, on any thread; or never, where the pool is being closed. The worker goes on. From
+        any thread; never blocks.
+        """
         ...
 
 

@@ -26,7 +26,7 @@ from mpqueue._parent.coordinator import Announce, Coordinator, GiveUp
 from mpqueue._parent.lane_protocol import Backend, LanePool, LaneSettings
 from mpqueue._parent.listeners import ListenerThread
 from mpqueue._parent.own_faults import found
-from mpqueue._parent.running import LaneNow
+from mpqueue._parent.running import LaneNow, LaneStack
 from mpqueue._parent.surroundings import real_threads as threads
 from mpqueue._parent.surroundings.clock import Clock, SystemClock
 from mpqueue._parent.surroundings.interpreter_exit import on_exit
@@ -165,6 +165,13 @@ class Engine:
     def lanes_now(self) -> list[LaneNow]:
         """What each lane is at; none before the first job. From any thread."""
         return [] if self._coordinator is None or self._pool is None else self._coordinator.lanes_now()
+
+    def stacks_now(self, patience: float) -> list[LaneStack]:
+        """Where each worker is, for an engine with ``own_processes``; none before the first job.
+
+        Waits so long at most, on a thread that may.
+        """
+        return [] if self._coordinator is None or self._pool is None else self._coordinator.stacks_now(patience)
 
     def begin(self, message: JobStartAsked | FailedItemsReset) -> None:
         """On the coordinator's thread, before a job starts: what it needs is there.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, cast
 
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
-from mpqueue._parent.lane_protocol import Lane
+from mpqueue._parent.lane_protocol import Lane, TellingLane
 from mpqueue._wire.memory.ledger import Claim, Phase
 
 
@@ -72,3 +76,56 @@ def _lane_now(book: LaneBook, lane: Lane | None) -> LaneNow:
             items, fraction = _claimed(claim, chunk)
             return LaneNow(number, state, pid, job, claim.phase, items, claim.since, fraction)
     return LaneNow(number, state, pid, job)
+
+
+class LaneStack(NamedTuple):
+    """Where a lane's worker is, the innermost frame first; None where that can't be had, empty between two items."""
+
+    number: int
+    stack: str | None
+
+
+def stacks_now(books: Books, lane_of: Callable[[int], Lane | None], patience: float) -> list[LaneStack]:
+    """Where each worker is, in the handler and further in. All are asked at once, and waited for together.
+
+    For an engine with ``own_processes``. Takes milliseconds, ``patience`` seconds at most, on a thread that may wait.
+    """
+    numbers = [book.number for book in list(books.lanes) if book.state is LaneState.READY]
+    found: dict[int, str | None] = {}
+    all_told = threading.Event()
+
+    def tell(number: int, text: str | None) -> None:
+        found[number] = text
+        if len(found) == len(numbers):
+            all_told.set()
+
+    for number in numbers:
+        lane = lane_of(number)
+        if lane is None:
+            tell(number, None)
+        else:
+            cast("TellingLane", lane).tell_stack(partial(tell, number))
+    if numbers:
+        all_told.wait(patience)
+    texts = [(number, found.get(number)) for number in numbers]
+    return [LaneStack(number, None if text is None else handlers_part(text)) for number, text in texts]
+
+
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+#: The frame from which on a worker's main thread is outside of all that it serves.
+_SERVING = os.path.join(_OURS, "_worker", "serving.py")
+_WORKERS = os.path.join(_OURS, "_worker") + os.sep
+
+
+def handlers_part(text: str) -> str:
+    """What `faulthandler` wrote, without our own frames and threads; the thread that runs the items first."""
+    main, others = "", []
+    for thread in filter(None, text.strip().split("\n\n")):
+        title, *frames = thread.splitlines()
+        serving = next((at for at, frame in enumerate(frames) if _SERVING in frame), None)
+        theirs = [frame for frame in frames[:serving] if _OURS not in frame]
+        if serving is not None:
+            main = "\n".join(theirs)
+        elif not any(_WORKERS in frame for frame in frames):
+            others.append("\n".join([title, *theirs]))
+    return "\n\n".join(filter(None, (main, *others)))

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.machinery import Engine
-from mpqueue._parent.running import LaneNow
-from mpqueue.errors import JobNotFoundError, QueueClosedError
+from mpqueue._parent.running import LaneNow, LaneStack
+from mpqueue.errors import JobNotFoundError, MPQueueError, QueueClosedError
 
 if TYPE_CHECKING:
     from mpqueue._live_page.server import Page
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.registry import Registry
+
+
+#: Seconds until a worker is taken for one that can't be asked.
+STACK_PATIENCE = 2.0
 
 
 class LivePages:
@@ -61,6 +65,11 @@ class QueueView:
 
     def lanes(self) -> Sequence[LaneNow]:
         return self._engine.lanes_now()
+
+    def stacks(self) -> Sequence[LaneStack]:
+        if not self.can_resize:
+            raise MPQueueError("expected an engine with workers of the queue's own, which can be asked where they are")
+        return self._engine.stacks_now(STACK_PATIENCE)
 
     def now(self) -> float:
         return self._engine.clock.now()

@@ -47,6 +47,11 @@ def test_axe_finds_nothing_to_complain_of(
     expect(page.get_by_role("option").filter(has_text="Running")).to_have_count(2)
     assert violations(page) == [], "while a job runs"
 
+    button(page, "Where are they").click()
+    expect(page.get_by_role("region", name="Stack of Worker 1")).to_contain_text("in _block")
+    assert violations(page) == [], "with the stacks of all workers"
+    page.keyboard.press("Escape")
+
     button(page, "Cancel").click()
     expect(page.get_by_role("dialog")).to_be_visible()
     assert violations(page) == [], "when asked back"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import signal
 import threading
 import weakref
 from collections.abc import Iterator
@@ -273,11 +275,44 @@ def test_workers_come_and_go(queue: JobQueue, page: Visitor) -> None:
     wait_until(lambda: len(queue._engine.lanes_now()) == 1)
 
 
+def wait_deep(gate: Gate) -> Any:
+    def wait_here(item: str) -> str:
+        result: str = do.block_until_told(gate)(item)
+        return result
+
+    return wait_here
+
+
+def test_where_every_worker_is_can_be_seen_and_none_is_the_worse_for_it(
+    queue: JobQueue, page: Visitor, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
+    assert page.post("stacks").json == {"workers": []}
+    run = queue.start(queue.create_job("job", ["a", "b"], wait_deep(gate), chunksize=1, max_retries=0))
+    gate.wait_for_count(2)
+    for _ in range(2):
+        workers = page.post("stacks").json["workers"]
+        assert [one["worker"] for one in workers] == [0, 1]
+        assert all("in wait_here" in one["stack"] and "serving.py" not in one["stack"] for one in workers)
+    pid = queue._host.worker_pids()[0]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: page.post("stacks").json["workers"][0]["stack"] is None)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    gate.open()
+    assert run.result().results == ["a", "b"]
+    assert [one["stack"] for one in page.post("stacks").json["workers"]] == ["", ""]
+
+
 def test_workers_of_an_engine_stay_as_they_are() -> None:
     with JobQueue(1, backend=InlinePool()) as queue:
         page = visit(queue.serve().url)
         answer = page.post("workers", concurrency=2)
         assert (answer.status, queue.concurrency) == (400, 1)
+        assert "expected an engine with workers of the queue's own" in answer.json["error"]
+        answer = page.post("stacks")
+        assert answer.status == 409
         assert "expected an engine with workers of the queue's own" in answer.json["error"]
 
 

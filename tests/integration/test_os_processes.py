@@ -88,6 +88,20 @@ def test_one_that_was_stopped_is_seen_as_such_until_it_goes_on(form: Form) -> No
         wait_until(lambda: not handle.is_stopped(), what="its going on")
 
 
+@LINUX_ONLY
+def test_what_a_signal_would_do_is_known_where_the_system_tells() -> None:
+    own, number = LinuxProcess(os.getpid()), signal.SIGUSR1
+    before = signal.signal(number, lambda *_: None)
+    try:
+        assert own.catches(number)
+        assert not PosixProcess(os.getpid()).catches(number)
+        signal.signal(number, signal.SIG_DFL)
+        assert not own.catches(number)
+    finally:
+        signal.signal(number, before)
+        own.close()
+
+
 def test_where_the_kernel_has_no_pidfds_a_process_is_known_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(pid: int, flags: int = 0) -> int:
         raise PermissionError(pid, flags)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mpqueue._engines.loky.process import stack_dump
-from mpqueue._engines.loky.process.stack_dump import PATIENCE, SETTLE, StackDump
+from mpqueue._engines.loky.process.stack_dump import LOOK_PATIENCE, PATIENCE, SETTLE, StackDump
 
 
 class Timer:
@@ -44,9 +44,13 @@ class Watcher:
 class Worker:
     def __init__(self) -> None:
         self.sent: list[int] = []
+        self.stopped, self.is_deaf = False, False
 
     def is_stopped(self) -> bool:
-        return False
+        return self.stopped
+
+    def catches(self, _signal: int) -> bool:
+        return not self.is_deaf
 
     def send(self, signal: int) -> None:
         self.sent.append(signal)
@@ -85,3 +89,65 @@ def test_text_without_end_is_not_waited_for(pipe: tuple[int, int], monkeypatch: 
         watcher.read()
     assert len(watcher.timers) == 3
     assert len(watcher.due) == 1
+
+
+def looked_at(fd: int) -> tuple[StackDump, Watcher, Worker, list[str | None]]:
+    watcher: Any = Watcher()
+    worker: Any = Worker()
+    dump = StackDump(fd, worker, watcher)
+    dump.listen()
+    told: list[str | None] = []
+    dump.look(told.append)
+    return dump, watcher, worker, told
+
+
+def test_who_looks_gets_the_text_and_the_next_one_another(pipe: tuple[int, int]) -> None:
+    dump, watcher, worker, told = looked_at(pipe[0])
+    dump.look(told.append)
+    assert [timer.pause for timer in watcher.due] == [LOOK_PATIENCE]
+    for text in (b"one", b"other"):
+        os.write(pipe[1], text)
+        watcher.read()
+        (timer,) = watcher.due
+        timer.cancelled = True
+        timer.call()
+        if text == b"one":
+            assert told == ["one", "one"]
+            os.write(pipe[1], b"late")  # what nobody has asked for
+            watcher.read()
+            dump.look(told.append)
+    assert told == ["one", "one", "other"]
+    assert len(worker.sent) == 2
+    assert dump.take() is None
+
+
+def test_a_worker_that_would_not_answer_is_not_asked(pipe: tuple[int, int]) -> None:
+    dump, watcher, worker, told = looked_at(pipe[0])
+    watcher.due[0].call()  # nothing came
+    assert told == [None]
+    worker.stopped = True
+    dump.look(told.append)
+    worker.stopped, worker.is_deaf = False, True
+    dump.look(told.append)
+    assert told == [None] * 3
+    assert len(worker.sent) == 1
+
+
+def test_one_that_is_killed_while_somebody_looks_is_waited_for_as_briefly_as_any(pipe: tuple[int, int]) -> None:
+    dump, watcher, _, told = looked_at(pipe[0])
+    killed: list[bool] = []
+    dump.request(lambda: killed.append(True))
+    (timer,) = watcher.due
+    assert timer.pause == PATIENCE
+    os.write(pipe[1], b"here")
+    assert dump.take() == "here"
+    assert told == ["here"]
+    assert not killed
+    assert not watcher.due
+
+
+def test_one_that_dies_while_somebody_looks_has_told_what_it_could(pipe: tuple[int, int]) -> None:
+    dump, watcher, _, told = looked_at(pipe[0])
+    assert dump.take() is None
+    assert told == [None]
+    assert not watcher.due

@@ -150,6 +150,9 @@ class LokyLane:
         self.early_later: Callable[[Callable[[], bytes | None]], object] | None = None  #: see `lane_protocol.EarlyLane`
         self._user = this_user()
         self.ask_for_stack: Callable[[], object] | None = None  #: kills, too; set once it is known how
+        self.look_at_stack: Callable[[Callable[[str | None], object]], object] | None = (
+            None  #: set once it is known how
+        )
         self.when_cut_off: Callable[[], object] | None = None  #: called when nothing can come from the worker any more
         self.is_over = False  #: no answer can come any more
         with contextlib.ExitStack() as undo:
@@ -404,6 +407,14 @@ class LokyLane:
         else:
             self.worker.kill()
 
+    def tell_stack(self, tell: Callable[[str | None], object]) -> None:
+        """See `lane_protocol.TellingLane.tell_stack`."""
+        look = self.look_at_stack
+        if look is None:
+            tell(None)
+        else:
+            look(tell)
+
     def end(self) -> None:
         """Let the worker end by itself once it has answered what it was sent."""
         self._is_ending = True
@@ -445,7 +456,7 @@ class LokyLane:
         channels.close(self.bell)
         channels.close(self.stack)
         # Semaphores live as long as these do, and code that uses this lane may hold it a little longer.
-        self.ask_for_stack = self.when_cut_off = self.early_later = None
+        self.ask_for_stack = self.look_at_stack = self.when_cut_off = self.early_later = None
         del self._flags, self._process, self._call_queue, self.thread
         return threads
 

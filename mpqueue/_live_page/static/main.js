@@ -8,7 +8,8 @@ import { JobList } from "./job_list.js";
 import { announce, JobView } from "./job_view.js";
 import { Store } from "./store.js";
 import { Stream } from "./stream.js";
-import { WorkersView } from "./workers_view.js";
+import { StacksView } from "./stacks_view.js";
+import { what, WorkersView } from "./workers_view.js";
 
 const store = new Store();
 let selected = null; // the number of the job that is looked at
@@ -23,6 +24,10 @@ const items = new ItemList((job, index) => {
 });
 const jobView = new JobView(showError);
 const workers = new WorkersView(showError);
+new StacksView((number) => {
+  const lane = store.lanes.find((one) => one.number === number);
+  return lane === undefined ? "" : what(store, lane, selected, store.now(stream.live));
+});
 const jobs = new JobList((number) => {
   chosen = true;
   selected = number;

@@ -91,6 +91,17 @@ export function resize(concurrency) {
   return post("workers", { concurrency });
 }
 
+// Where each worker is: [{worker, stack}], or {error}.
+export async function askForStacks() {
+  try {
+    const answer = await fetch("stacks", { method: "POST" });
+    const told = await answer.json();
+    return answer.ok ? told.workers : { error: told.error ?? answer.statusText };
+  } catch {
+    return { error: "the program can't be reached." };
+  }
+}
+
 async function post(address, body) {
   try {
     const answer = await fetch(address, { method: "POST", body: JSON.stringify(body) });

@@ -59,6 +59,7 @@ export class WorkersView {
     if (this.#size === this.#wanted && !this.#asking) this.#wanted = null;
     const size = this.#wanted ?? this.#size;
     show(byId("size"), store.canResize);
+    show(byId("show-stacks"), store.canResize && live);
     setText(byId("size-count"), plural(size, "worker"));
     if (size <= 1 && document.activeElement === this.fewer) this.more.focus(); // else the focus would be lost
     this.fewer.disabled = !live || size <= 1;
@@ -141,7 +142,8 @@ export class WorkersView {
   }
 }
 
-function what(store, lane, selected, now) {
+// What a worker is at, for its row and beside its stack.
+export function what(store, lane, selected, now) {
   if (lane.state !== "ready") return STATES[lane.state] ?? lane.state;
   if (lane.job === undefined) return "idle";
   const job = store.jobByNumber(lane.job);

@@ -75,6 +75,10 @@ class ProcessHandle(Protocol):
     def is_stopped(self) -> bool:
         """Whether a signal has stopped it; False where the system does not tell."""
 
+    def catches(self, number: int) -> bool:
+        """Whether it has a function of its own for that signal, which would end it otherwise; False if not known."""
+        ...
+
     def close(self) -> None:
         """Give the descriptors of the handle back. May be called again."""
 
@@ -148,6 +152,15 @@ class LinuxProcess:
         except (OSError, IndexError):
             return False
 
+    def catches(self, number: int) -> bool:
+        """See `ProcessHandle.catches`."""
+        try:
+            with open(f"/proc/{self._pid}/status", "rb") as status:
+                (caught,) = (line.split()[1] for line in status if line.startswith(b"SigCgt:"))
+            return int(caught, 16) >> (number - 1) & 1 == 1
+        except (OSError, ValueError, IndexError):
+            return False
+
     def close(self) -> None:
         """See `ProcessHandle.close`."""
         fd, self._fd = self._fd, -1
@@ -204,6 +217,10 @@ class PosixProcess:
         except OSError:  # as in `exit_code`
             return False
         return found is not None and found.si_code == os.CLD_STOPPED
+
+    def catches(self, number: int) -> bool:  # noqa: ARG002 - the protocol's
+        """See `ProcessHandle.catches`. The system does not tell."""
+        return False
 
     def close(self) -> None:
         """See `ProcessHandle.close`: the sentinel is not this one's."""

@@ -36,6 +36,10 @@ if sys.platform == "win32":
         """Ask a process, by the parent's end of what it writes into."""
         channels.write(pipe, b"?")
 
+    def answers(catches: Callable[[int], bool]) -> bool:  # noqa: ARG001 - no signal asks
+        """Whether to ask a process does it no harm: always."""
+        return True
+
     _MOST = 1 << 16
 
 else:
@@ -65,3 +69,7 @@ else:
     def ask(send: Callable[[int], object], pipe: int) -> None:  # noqa: ARG001 - it writes there
         """Ask a process, by what sends it a signal."""
         send(STACK_SIGNAL)
+
+    def answers(catches: Callable[[int], bool]) -> bool:
+        """Whether to ask a process does it no harm, by what knows which signals it catches: others may end it."""
+        return catches(STACK_SIGNAL)

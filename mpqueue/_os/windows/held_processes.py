@@ -118,6 +118,10 @@ class WindowsProcess:
         """See `ProcessHandle.is_stopped`: not told."""
         return False
 
+    def catches(self, number: int) -> bool:  # noqa: ARG002 - the protocol's
+        """See `ProcessHandle.catches`. There are no signals."""
+        return False
+
     def close(self) -> None:
         """See `ProcessHandle.close`."""
         with self._lock:

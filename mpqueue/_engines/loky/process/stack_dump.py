@@ -1,4 +1,4 @@
-"""Asking a worker where it is before it is killed. All on the watcher's thread."""
+"""Asking a worker where it is: before it is killed, and when a caller wants to see it. All on the watcher's thread."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from mpqueue._os.process import stacks
 #: Seconds to wait for the first of the text. It comes within 2 ms, or not at all: the handler blocks the signal.
 PATIENCE = 0.05
 
+#: The same where the worker goes on: nothing waits for it but the one who looks.
+LOOK_PATIENCE = 1.0
 #: Seconds without more of the text after which that was all. It comes in pieces, 10 us for a thread, between which the
 #: worker may have to wait where the machine is busy.
 SETTLE = 0.02
@@ -21,7 +23,7 @@ MOST = 1 << 20
 
 
 class StackDump:
-    """One worker's pipe for stacks. `listen`, then at most one `request`, then `take`."""
+    """One worker's pipe for stacks. `listen`, then any number of `look`s, at most one `request`, then `take`."""
 
     def __init__(self, fd: int, worker: WorkerProcess, watcher: Watcher) -> None:
         self._fd = fd
@@ -29,6 +31,7 @@ class StackDump:
         self._watcher = watcher
         self._text = bytearray()
         self._then: Callable[[], object] | None = None
+        self._lookers: list[Callable[[str | None], object]] = []
         self._timer: sched.Event | None = None
 
     def listen(self) -> None:
@@ -45,20 +48,60 @@ class StackDump:
             stopped = self._worker.is_stopped()
             if not stopped:
                 stacks.ask(self._worker.send, self._fd)
-            self._timer = self._watcher.later(0.0 if stopped else PATIENCE, then)
+            self._wait(0.0 if stopped else PATIENCE)
+
+    def look(self, tell: Callable[[str | None], object]) -> None:
+        """Have ``tell`` called with the stack; with None where it can't be had. The worker goes on.
+
+        Nothing is sent to a process that is stopped, or does not catch the signal any more, which would end it.
+        """
+        if self._then is None and not self._lookers:
+            if self._worker.is_stopped() or not stacks.answers(self._worker.catches):
+                tell(None)
+                return
+            stacks.ask(self._worker.send, self._fd)
+            self._wait(LOOK_PATIENCE)
+        self._lookers.append(tell)
 
     def take(self) -> str | None:
         """After the worker's death: stop listening, and return the text that was asked for, if any came."""
-        if self._timer is not None:
-            self._watcher.cancel(self._timer)
-        if self._then is None:
+        self._cancel_timer()
+        if self._then is None and not self._lookers:
             self._watcher.forget(self._fd)
             return None
         channels.set_blocking(self._fd, False)
         while self._read():
             pass
+        self._cancel_timer()
         self._watcher.forget(self._fd)
-        self._then = self._timer = None
+        self._tell_lookers()
+        requested, self._then = self._then is not None, None
+        return self._as_text() if requested else None
+
+    def _wait(self, seconds: float) -> None:
+        self._cancel_timer()
+        self._timer = self._watcher.later(seconds, self._settled)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._watcher.cancel(self._timer)
+            self._timer = None
+
+    def _settled(self) -> None:
+        """All of the text is here, or nothing comes."""
+        self._timer = None
+        self._tell_lookers()
+        if self._then is not None:
+            self._then()
+
+    def _tell_lookers(self) -> None:
+        text, lookers, self._lookers = self._as_text(), self._lookers, []
+        if self._then is None:
+            self._text.clear()
+        for tell in lookers:
+            tell(text)
+
+    def _as_text(self) -> str | None:
         return self._text.decode(errors="replace") or None
 
     def _read(self) -> bool:
@@ -70,9 +113,8 @@ class StackDump:
         if not text:
             self._watcher.forget(self._fd)
             return False
-        if self._then is not None:
+        if self._then is not None or self._lookers:
             if self._timer is not None and len(self._text) < MOST:
-                self._watcher.cancel(self._timer)
-                self._timer = self._watcher.later(SETTLE, self._then)
+                self._wait(SETTLE)
             self._text += text
         return True

@@ -198,6 +198,7 @@ class Warden:
         self._watcher.on_readable(self.lane.bell, self._guarded(self._rang))
         self._stack.listen()
         self.lane.ask_for_stack = lambda: self._watcher.call(self._guarded(self._ask_for_stack))
+        self.lane.look_at_stack = lambda tell: self._watcher.call(self._guarded(self._look_at_stack), tell)
         if not self._is_silent:
             self._on_ready(self.lane)
             self._tell(LaneReady(self.lane.number, self.lane.generation, self.lane.pid))
@@ -216,6 +217,12 @@ class Warden:
     def _ask_for_stack(self) -> None:
         if self._state is State.LIVE:
             self._stack.request(self.lane.worker.kill)
+
+    def _look_at_stack(self, tell: Callable[[str | None], object]) -> None:
+        if self._state is State.LIVE:
+            self._stack.look(tell)
+        else:
+            tell(None)
 
     def _killed(self) -> None:
         """It is to end now."""

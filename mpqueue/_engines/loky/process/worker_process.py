@@ -93,6 +93,11 @@ class WorkerProcess:
         """Whether a signal has stopped it; False where the system does not tell."""
         return self._process.is_stopped()
 
+    def catches(self, number: int) -> bool:
+        """Whether that signal would not end the process but be handled by it; False where the system does not tell."""
+        with self._lock:
+            return not self._is_gone and os.getpid() == self._owner and self._process.catches(number)
+
     def is_reaped(self) -> bool:
         """Whether other code has read the exit code from the kernel already, so that it can't be read again."""
         return is_reaped(self.pid)
