@@ -276,8 +276,8 @@ def advice(record: Record) -> Table:
             gains = [f"{found[name]:.1f}x" if found[name] else "" for name in ("gain", "ratio")]
             said = found["problem"] or (found["advice"][0] if found["advice"] else "")
             rows.append([case["title"], found["cause"], *gains, said])
-        if "failed" in entry:
-            rows.append([case["title"], "", "", "", entry["failed"]])
+        if "failed" in entry or "over" in entry:
+            rows.append([case["title"], "", "", "", entry.get("failed") or f"over {entry['over']:g} s"])
     return Table("", ["program", "cause", "gain promised", "repaired", "advice"], rows)
 
 

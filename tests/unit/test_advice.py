@@ -385,6 +385,14 @@ def test_what_is_said_has_its_gain_by_amdahls_law() -> None:
     assert text.endswith("Gain: about 2.5x.")  # 60 % of the time is gone then
 
 
+def test_a_million_numbers_are_not_called_slow_to_make() -> None:
+    run = Run(range(10**6), lanes=2)
+    run.timings.items_read(0.3)
+    for lane in (0, 1):
+        run.chunk(0, 1, lane=lane, items=500_000)
+    assert "slow items source" not in {one.rule.name for one in advise(measure(run.end(1), START + 1e6, 2))}
+
+
 def test_an_open_job_whose_items_come_slowly_is_told_so() -> None:
     run = Run(lanes=2)
     for number in range(10):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.bad_programs.all_programs import PROGRAMS, problems
+from benchmarks.bad_programs.all_programs import BUSY, PROGRAMS, problems
 from benchmarks.bad_programs.program import Program
 from benchmarks.bad_programs.recordings import FOLDER, from_plain, load, to_plain
 from mpqueue._report.advice import advise
@@ -15,6 +15,7 @@ def test_the_report_names_what_is_wrong_first_and_nothing_wrong_beside_it(progra
     figures, alone = load(program.name)
     advice = advise(figures, alone)
     assert not problems(program, advice), [one.text for one in advice]
+    assert BUSY not in {one.rule.name for one in advice}
 
 
 def test_there_are_25_programs_each_with_its_recording_and_no_other() -> None:

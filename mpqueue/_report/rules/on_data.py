@@ -79,6 +79,8 @@ def results_pickled(evidence: Evidence) -> Finding | None:
     return Finding(f"{percent(saved)} of the time went into pickling and unpickling results; {remedy}.", saved)
 
 
+#: Seconds that items take to come, below which it is no matter.
+SLOW_SOURCE = 0.05
 #: The parts of the workers' time that go with sending short items.
 SENDING = ("own", "transfer", "unpickling", "pickling", "for_parent", "for_pickling", "for_unpickling")
 
@@ -124,7 +126,7 @@ def _has_small_chunks(evidence: Evidence) -> bool:
 def slow_items_source(evidence: Evidence) -> Finding | None:
     """What the items come from took long, before the first of them ran."""
     figures = evidence.figures
-    if figures.items_seconds < evidence.limits.short_item * 50 or not figures.whole:
+    if figures.items_seconds < max(SLOW_SOURCE, evidence.limits.slow_pickle * figures.total):
         return None
     share = figures.items_seconds / figures.whole
     return Finding(
