@@ -45,7 +45,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         wrong = " ".join(options or rest)
         meant = nearest(options[0].partition("=")[0], _options_of(parser, args.name)) if options else None
         hint = "" if meant is None else f"; did you mean {meant}?"
-        parser.error(f"unrecognized arguments: {wrong}{hint}; `mpqueue {args.name} --help` lists what there is")
+        parser.error(f"unrecognized arguments: {wrong}{hint}; `mpqueue {args.name} --help` lists the options")
     if rest:
         args.inputs += rest
     return args

@@ -23,8 +23,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--time-limit", type=duration, metavar="T", help="drain the queue after this time, as SIGTERM does: 90s, 15m, "
         "3h50m, 1-12:00:00; for a cluster's walltime")  # fmt: skip
-    add("--drain", type=duration, default=30.0, metavar="T", help="how long items that run may go on after SIGTERM or "
-        "the time limit, before they are taken back and count as not run (default: 30s)")  # fmt: skip
+    add("--drain", type=duration, default=30.0, metavar="T", help="how long running items may continue after SIGTERM "
+        "or the time limit, before they are put back and count as not run (default: 30s)")  # fmt: skip
 
 
 class EarlyEnd:

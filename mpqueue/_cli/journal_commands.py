@@ -69,12 +69,10 @@ def add_command(commands: Parsers) -> None:
     parser.add_argument("--retry-delay", type=seconds, default=2.0, metavar="S", help="seconds before the first (2)")
     parser.add_argument("--timeout", type=seconds, metavar="S", help="seconds that one try may take")
     add_options(parser)
-    parser.add_argument(
-        "--progress", action=argparse.BooleanOptionalAction, help="show a bar (where there is a terminal)"
-    )
+    parser.add_argument("--progress", action=argparse.BooleanOptionalAction, help="show a bar (on a terminal only)")
     parser = _add(commands, "export", export, "write the items of a job in a journal as rows")
-    parser.add_argument("-o", "--output", metavar="FILE", help="as of run (default: JSON Lines on stdout)")
-    parser.add_argument("--columns", metavar="A,B,...", help="as of run")
+    parser.add_argument("-o", "--output", metavar="FILE", help="as for run (default: JSON Lines on stdout)")
+    parser.add_argument("--columns", metavar="A,B,...", help="as for run")
     parser.add_argument("--raw-csv", action="store_true", help=RAW_CSV)
     parser.add_argument("--failed", action="store_true", help="failed items only")
     _add_prune(commands)
@@ -101,7 +99,7 @@ def _add(
     )
     parser.add_argument("journal", metavar="run.db", help="the file that was given to run as --journal")
     if job:
-        parser.add_argument("job", metavar="JOB", nargs="?", help="the job's id, where there are several")
+        parser.add_argument("job", metavar="JOB", nargs="?", help="the job's id, if there are several")
     parser.set_defaults(command=command)
     return parser
 

@@ -11,11 +11,11 @@ def add_needs(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
     add("--cpus", type=int, metavar="N", help="CPUs that an item needs, of as many as there are workers (default: 1)")
-    add("--memory", type=_size, metavar="SIZE", help="memory that an item needs, such as 3GB: so many run as fit")
+    add("--memory", type=_size, metavar="SIZE", help="memory that an item needs, such as 3GB: as many run as fit")
     add("--uses", type=_amounts, action="append", metavar="NAME=N", help="what an item needs of --resources, such as "
-        "gpu=1; several with commas")  # fmt: skip
-    add("--resources", type=_supplies, action="append", metavar="NAME=N", help="what there is for all items, such as "
-        "gpu=2,license=5,memory=16GB")  # fmt: skip
+        "gpu=1; separate several with commas")  # fmt: skip
+    add("--resources", type=_supplies, action="append", metavar="NAME=N", help="what is available for all items, such "
+        "as gpu=2,license=5,memory=16GB")  # fmt: skip
     add("--gpu-env", action="store_true", help="a worker sees only the GPUs that its items hold: CUDA_VISIBLE_DEVICES")
 
 

@@ -83,8 +83,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "inputs",
         metavar="INPUT",
         nargs="*",
-        help="files and patterns; - for the lines of stdin. Before them, more of module:handler: each gets what the "
-        "one before returned, or each of the values that it yielded",
+        help="files and patterns; - for the lines of stdin. Before them, more functions as module:handler: each gets "
+        "the value that the one before returned, or each value that it yielded",
     )
     _add_work(parser)
     _add_output(parser)
@@ -93,53 +93,57 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _add_work(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--from", dest="kind", choices=KINDS, help="what the items are: the INPUT files themselves (default), or what "
-        "stands in them (without INPUT in stdin): lines, a JSON value a line, rows of CSV as dicts")  # fmt: skip
+    add("--from", dest="kind", choices=KINDS, help="what the items are: the INPUT files themselves (default), or their "
+        "content (without INPUT, that of stdin): lines, one JSON value per line, or rows of CSV as dicts")  # fmt: skip
     add("-j", "--jobs", type=workers, metavar="N", help=WORKERS)
     add(
         "--setup",
         metavar="module:function",
-        help="called once in each worker; the handler gets what it returns as well",
+        help="called once in each worker; the handler also gets its return value",
     )
     add("--retries", type=count_or_none, default=3, metavar="N", help="tries after the first (default: 3)")
-    add("--retry-delay", type=seconds, default=2.0, metavar="S", help="seconds before the first; then twice as long "
-        "each time (default: 2)")  # fmt: skip
+    add("--retry-delay", type=seconds, default=2.0, metavar="S", help="seconds before the first retry; the pause "
+        "doubles each time (default: 2)")  # fmt: skip
     add("--timeout", type=seconds, metavar="S", help="seconds that one try may take")
     add("--journal", metavar="run.db", help="record how each item ends in this file: after an interruption, the same "
         "command runs only what is missing or new")  # fmt: skip
     add("--key", choices=("file", "content", "value"), help="how a journal knows that an item has changed: by its "
         "file's size and time (default for files), its file's content, or its value (default for others)")  # fmt: skip
-    add("--redo", action="append", metavar="WHAT", help="run again what has ended: failed, changed-code (all, if the "
+    add("--redo", action="append", metavar="WHAT", help="run ended items again: failed, changed-code (all, if the "
         "handler's code has changed), all, or an item by its name or id; may be given several times")  # fmt: skip
-    add("--handler-version", metavar="TEXT", help="the handler's version, in words of yours: with another one than in "
-        "the journal everything runs again, and changed code alone is not warned of")  # fmt: skip
-    add("--plan", action="store_true", help="say what would run, given what the journal has, and run nothing")
+    add("--handler-version", metavar="TEXT", help="the handler's version, any text: if it differs from the journal's, "
+        "everything runs again; with a version, there is no warning about changed code")  # fmt: skip
+    add("--plan", action="store_true", help="print which items would run, by the journal, and run nothing")
     add("--max-failures", type=count_or_none, metavar="N", help="stop when more items than that have failed")
-    add(
-        "--deadline", type=duration, metavar="T", help="start no more items after this time, and let those that run end"
-    )
-    add("--cost", choices=("size", "recorded"), help="what goes first: the largest files, or what took longest "
-        "in the last run, as the journal has it (default: in their order)")  # fmt: skip
+    add("--deadline", type=duration, metavar="T", help="start no more items after this time; running items may finish")
+    add("--cost", choices=("size", "recorded"), help="which items run first: the largest files, or those that "
+        "took longest in the last run by the journal (default: in their order)")  # fmt: skip
     add_needs(parser)
     add_options(parser)
-    add("--on-error", choices=("continue", "stop", "skip"), default="continue", help="items that fail for good: go on "
-        "(default), stop at the first, or go on and leave them out of the output")  # fmt: skip
+    add("--on-error", choices=("continue", "stop", "skip"), default="continue", help="if items fail for good: continue "
+        "(default), stop at the first, or continue and leave them out of the output")  # fmt: skip
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-o", "--output", metavar="FILE", help=".jsonl, .csv, .tsv, .json or .parquet (default: JSON Lines on stdout)")
     add("--raw-csv", action="store_true", help=RAW_CSV)
-    add("--unordered", action="store_true", help="rows in the order in which items end, not in that of the input")
-    add("--columns", metavar="A,B,...", help="what rows have: id, item, payload, status, attempts, elapsed, error, "
-        "result, traceback, stdout, stderr, or keys of the result or the item")  # fmt: skip
+    add("--unordered", action="store_true", help="write rows in the order in which items end, not in the input's")
+    add("--columns", metavar="A,B,...", help="columns of the rows: id, item, payload, status, attempts, elapsed, "
+        "error, result, traceback, stdout, stderr, or keys of the result or the item")  # fmt: skip
     add("--label", metavar="KEY", help="the key of items that names them in messages, logs and on the page (default: "
-        "name, path, url or id; of other items their text)")  # fmt: skip
+        "name, path, url or id; for other items, their text)")  # fmt: skip
     add("--capture-output", action="store_true", help="keep what items write to stdout and stderr in their rows")
-    add("--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: where stderr is a terminal)")
+    add("--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: if stderr is a terminal)")
     add_profile(parser)
     add("--dashboard", action="store_true", help="serve a live page of the run on this machine; its address is printed")
-    add("--log-level", default="WARNING", metavar="LEVEL", type=_level, help="of what handlers log (default: WARNING)")
+    add(
+        "--log-level",
+        default="WARNING",
+        metavar="LEVEL",
+        type=_level,
+        help="level of handlers' log records (default: WARNING)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -274,7 +278,7 @@ def _record_options(args: argparse.Namespace, items: list[Any]) -> RecordOptions
     }  # fmt: skip
     name = next((name for name, given in needing.items() if given), None)
     if args.journal is None and name is not None:
-        raise UsageError(f"{name}: expected a --journal as well, which tells what was done before")
+        raise UsageError(f"{name}: expected a --journal as well, which records earlier runs")
     redo: Redo = None
     if args.redo and len(args.redo) == 1 and args.redo[0] in REDO:
         redo = args.redo[0]

@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and where the usage is."""
-        say_error(message if "--help" in message else f"{message}; `{self.prog} --help` lists what there is")
+        say_error(message if "--help" in message else f"{message}; `{self.prog} --help` lists the options")
         self.exit(Exit.USAGE)
 
     def _print_message(self, message: str, file: Any = None) -> None:

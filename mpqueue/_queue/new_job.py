@@ -464,12 +464,12 @@ def check_is_list(recorded: RecordedJob, reader: Reader) -> None:
     if recorded.generation is not None:
         raise JournalMismatchError(
             f"job {recorded.id!r} in {reader.path}: expected a job with a list of items, got a stream, which imap() "
-            "goes on with; nothing was changed; take another id, or clear_job() it"
+            "resumes; nothing was changed; use another id, or call clear_job()"
         )
     if recorded.is_open:
         raise JournalMismatchError(
             f"job {recorded.id!r} in {reader.path}: expected a job with a list of items, got an open one; nothing was "
-            "changed; say open=True, take another id, or clear_job() it"
+            "changed; say open=True, use another id, or call clear_job()"
         )
 
 

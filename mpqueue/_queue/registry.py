@@ -242,14 +242,14 @@ class Registry:
         assert recorder is not None
         if line.generation is not None:
             raise JobStateError(
-                f"job {job_id!r}: expected a job with a list of items to {what}, got a stream; imap() with its input "
-                "goes on with it, and runs what failed again"
+                f"job {job_id!r}: expected a job with a list of items to {what}, got a stream; to resume it and "
+                "run failed items again, call imap() with its input"
             )
         recorded = RecordedBook(recorder.journal.reader, line)
         if not (recorded.over or unfinished):
             raise JobStateError(
                 f"job {job_id!r}: expected a job that has ended to {what}, got one that was not over; "
-                "create_job() it with its items and its handler, and start it"
+                "call create_job() with its items and its handler, and start it"
             )
         check_kept(recorded)
         options, travels = self._options, self._backend.capabilities.handlers_travel

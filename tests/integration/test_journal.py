@@ -640,7 +640,7 @@ def test_a_handler_that_another_python_compiled_is_taken_by_its_name_or_refused(
     said = run_program(tmp_path, OTHER_PYTHON, path, "fail").stdout.splitlines()
     assert said[0] == "[1, 2]"
     assert "code that Python 3.9 compiled, and this is Python" in said[1]
-    assert "create_job() the job with its items and its handler instead" in said[1]
+    assert "call create_job() with its items and its handler instead" in said[1]
 
 
 # -- a disk that fills -------------------------------------------------------------------------------------------------

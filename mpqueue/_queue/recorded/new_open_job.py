@@ -167,6 +167,6 @@ def _check_is_open(recorded: RecordedJob, reader: Reader) -> None:
     if not recorded.is_open:
         kind = "a job with a list" if recorded.generation is None else "a stream"
         raise JournalMismatchError(
-            f"job {recorded.id!r} in {reader.path}: expected an open one, got {kind}; nothing was changed; take "
-            "another id, or clear_job() it"
+            f"job {recorded.id!r} in {reader.path}: expected an open one, got {kind}; nothing was changed; use "
+            "another id, or call clear_job()"
         )

@@ -106,8 +106,8 @@ def _load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., 
     kept = reader.handler(recorded)
     where = f"{reader.path}: the handler of job {recorded.id!r}"
     if kept is None:
-        raise JournalError(f"{where}: expected one that is in the journal, got one that was too big; create_job() the "
-                           "job with its items and its handler instead")  # fmt: skip
+        raise JournalError(f"{where}: expected one that is in the journal, got one that was too big; call "
+                           "create_job() with its items and its handler instead")  # fmt: skip
     functions, path = kept
     sys.path += [entry for entry in path if entry not in sys.path]
     try:
@@ -120,7 +120,7 @@ def _load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., 
                 return _import(recorded.handler_name)
         handler, setup = map(_load, functions[:2])
     except Exception as error:
-        raise JournalError(f"{where} can't be loaded here ({type(error).__name__}: {error}); create_job() the job with "
+        raise JournalError(f"{where} can't be loaded here ({type(error).__name__}: {error}); call create_job() with "
                            "its items and its handler instead") from error  # fmt: skip
     return handler, setup
 
@@ -186,7 +186,7 @@ def _check_item_kept(job_id: str, table: ItemTable, index: int) -> None:
     if isinstance(table.payloads[index], NotKept | Unreadable):
         raise JournalError(
             f"job {job_id!r}: expected item {table.named(index)} in the journal, got "
-            f"{shown(table.payloads[index])}; create_job() the job with its items and its handler instead"
+            f"{shown(table.payloads[index])}; call create_job() with its items and its handler instead"
         )
 
 

@@ -108,8 +108,8 @@ def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed,
         return *packed, ""
     weight, culprit = heaviest_part(function, packed[0].size)
     log.warning(
-        "%s: it brings %.0f MB along, %.0f MB of them by %s; that goes over once a job, and mpqueue.share() makes it "
-        "once for many jobs",
+        "%s: it carries %.0f MB, %.0f MB of them in %s; this is sent once per job. mpqueue.share() sends it once for "
+        "many jobs",
         name,
         packed[0].size / 1e6,
         weight / 1e6,

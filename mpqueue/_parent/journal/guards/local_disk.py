@@ -40,8 +40,8 @@ def check_local(path: str) -> None:
     if found is not None and is_shared(found):
         raise JournalError(
             f"{path}: expected a disk of this machine's own, got {found.kind} ({found.source} at {found.root}): "
-            "SQLite's write-ahead log, which a journal is, can't be trusted where other machines write too; nothing "
-            "was changed. Put the journal on a local disk, and share what `mpqueue export` makes of it, or a copy of it"
+            "a journal is a write-ahead log of SQLite, which needs a disk that no other machine writes; nothing was "
+            "changed. Put the journal on a local disk, and share the output of `mpqueue export`, or a copy of it"
         )
 
 

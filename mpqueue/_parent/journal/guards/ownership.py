@@ -57,5 +57,5 @@ def _check_owner(name: str, found: os.stat_result) -> None:
     if not is_trusted(found.st_uid):
         raise JournalError(
             f"{name}: expected a file of this user ({this_user()}), got one of user {found.st_uid}; it is left as it "
-            "is, since reading it runs what is in it; copy it, or make it yours with chown, if you trust them"
+            "is, since reading it runs its contents; if you trust that user, copy it, or make it yours with chown"
         )
