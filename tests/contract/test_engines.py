@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import mpqueue
@@ -115,6 +114,7 @@ def test_closures_lambdas_and_coroutine_functions_are_handlers(engine: Engine) -
 
 
 def test_big_items_handlers_and_results_travel(engine: Engine) -> None:
+    np = pytest.importorskip("numpy")  # which there is none of under wine
     table = np.arange(200_000)
 
     def add(array: Any) -> Any:
@@ -130,6 +130,7 @@ def test_big_items_handlers_and_results_travel(engine: Engine) -> None:
 
 
 def test_what_is_shared_arrives(engine: Engine) -> None:
+    np = pytest.importorskip("numpy")
     table = mpqueue.share(np.arange(100_000))
     with engine.queue() as queue:
         assert results_of(queue.run(range(5), lambda item: int(table.value[item]) + len(table))) == [

@@ -34,6 +34,7 @@ from mpqueue.events import JOB_FINISHED, JOB_PAUSED, JOB_PROGRESS, JOB_RESUMED, 
 from tests.support import handlers as do
 from tests.support.programs import run_program, start_program
 from tests.support.recorder import Recorder
+from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -141,8 +142,10 @@ def test_tries_that_failed_before_the_end_count_after_it(path: Path) -> None:
 
 
 KILLED = """
-import os, signal, sys
+import os, sys
 import mpqueue
+from mpqueue._os.process.process_identity import process_name
+from mpqueue._os.process.process_signals import KILL
 from mpqueue._parent.journal.journal_reader import Reader
 from tests.support.waiting import wait_until
 
@@ -156,7 +159,7 @@ class OddError(Exception):
     pass
 
 def work(number):
-    with open(f"calls-{os.getppid()}", "a") as file:
+    with open(f"calls-{process_name()}", "a") as file:
         file.write(f"{number}\\n")
     if number == 5:
         raise OddError(number)
@@ -171,7 +174,7 @@ def main(end):
             wait_until(lambda: job.completed >= 60)
             print("on its way", flush=True)
         if end == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), KILL)
         run.result()
     assert all(type(item.exception) is OddError for item in job.items if item.id == 5)
     assert job.results == [None if number == 5 else Result(number) for number in range(600)]
@@ -189,7 +192,9 @@ def recorded_as_done(path: Path) -> set[str]:
     return {str(index) for index in table.ended_indices()}
 
 
-@pytest.mark.parametrize("end", ["kill", "interrupt"])
+@pytest.mark.parametrize(
+    "end", ["kill", pytest.param("interrupt", marks=not_on_windows("no other program can send Ctrl-C"))]
+)
 def test_a_program_that_is_killed_or_interrupted_goes_on_where_it_was(tmp_path: Path, end: str) -> None:
     with start_program(tmp_path, KILLED, end) as program:
         assert program.stdout is not None
@@ -575,6 +580,7 @@ def make_bytes(number: int) -> bytes:
     return bytes([number]) * 300_000
 
 
+@not_on_windows("no numpy under wine, and no modes of files")
 def test_big_results_go_to_files_and_come_back(path: Path) -> None:
     with JobQueue(2, journal=path) as queue:
         queue.run(range(3), make_array, id="arrays")

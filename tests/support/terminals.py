@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import re
 import struct
 import subprocess
 import sys
-import termios
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.programs import write_program
+
+if sys.platform != "win32":  # whose consoles can't be played by a program
+    import fcntl
+    import pty
+    import termios
 
 #: Seconds in which a program has to end that was told to: ten times what it takes.
 DEADLINE = 10.0
