@@ -122,7 +122,7 @@ class Figures:
     handler_bytes: int
     handler_weight: str
     handler_seconds: float  #: pickling the handler, before the start
-    told_after: float  #: seconds from the job's end until listeners had heard of it
+    told_after: float  #: seconds from the job's end until listeners had got it
     item_in_band: InBand | None = None  #: what is copied into the pickle of an item, where they are big
     result_in_band: InBand | None = None
     handler_name: str = ""
@@ -133,7 +133,7 @@ class Figures:
     items_seconds: float = 0.0  #: going through what the items come from, before the start
     grows: bool = False  #: items were added while it ran
     elsewhere: bool = False  #: workers were on other machines, whose CPUs are not counted
-    first: FirstItems | None = None  #: where the first items of workers can be told from later ones
+    first: FirstItems | None = None  #: if the first items of workers differ from later ones
     slow_lane: LanePace | None = None  #: where one worker took longer than all others
     retry_waits: float = 0.0  #: seconds in which nothing ran, after an item had failed that was to be tried again
     longest_tail: float = 0.0  #: seconds for which the worker that was idle longest at the end was

@@ -1,7 +1,7 @@
-"""Which objects of a job are copied into the pickle, where others' memory travels beside it.
+"""Which objects of a job are copied into the pickle, where others' memory is sent beside it.
 
 Looked at when a report is made, in one item and one result of the job, and only where these are big: so jobs that
-nobody asks about pay nothing.
+without a report cost nothing.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _size(obj: Any) -> int:
 
 
 def _parts(obj: Any) -> Iterable[Any]:
-    """What it consists of, as far as that can be told of any object; nothing where that is much."""
+    """What it consists of, as far as that is known of any object; nothing if that is much."""
     if isinstance(obj, dict):
         parts: Any = obj.values()
     elif isinstance(obj, list | tuple | set | frozenset):

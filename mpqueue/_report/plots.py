@@ -82,7 +82,7 @@ def _segments(span: Span) -> Iterator[tuple[float, float, float, int]]:
 
 
 def _row(cells: Sequence[tuple[int, ...]], top: int, columns: int) -> Iterator[str]:
-    """One worker's row: equal neighbours are one shape."""
+    """One worker's row: equal cells side by side are one shape."""
     yield _rect(0, top, columns, STEPS, "empty")
     at = 0
     for levels, run in groupby(cells):

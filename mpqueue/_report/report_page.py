@@ -73,7 +73,7 @@ def _body(figures: Figures, advice: Sequence[str], profile: Profile | None) -> I
     rows = [(escape(name), escape(value)) for name, value in facts(figures)]
     yield _table((("", ""), ("", "")), rows)
     yield "</main><footer><p>Written by mpqueue. Times are measured in each chunk of items, not sampled; an item that"
-    yield "travelled with others has their average.</p></footer>"
+    yield "was sent with others has their average.</p></footer>"
 
 
 def _tiles(figures: Figures) -> Iterator[str]:

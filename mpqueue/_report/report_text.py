@@ -32,7 +32,7 @@ def write_text(figures: Figures, advice: Sequence[str], profile: Profile | None 
 
 
 def headline(figures: Figures) -> str:
-    """What became of the job, in a line."""
+    """How the job ended, in a line."""
     failed = f", {number(figures.failed)} failed" if figures.failed else ""
     retries = f", {counted(figures.retries, 'retry')}" if figures.retries else ""
     return (

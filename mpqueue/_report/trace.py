@@ -3,7 +3,7 @@
 Two processes: the workers, a thread each, and the parent. A chunk is a slice, with what the worker did for it inside:
 loading, setup, unpickling, handler, pickling. Of what is inside the durations are measured and the order is known, not
 each single beginning; where the job was traced, the handler's slice has its items, or runs of items that were too short
-to be told apart. Times are microseconds since the job's start.
+to be distinguished. Times are microseconds since the job's start.
 """
 
 from __future__ import annotations

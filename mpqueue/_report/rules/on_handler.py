@@ -85,7 +85,7 @@ class Slowdown(NamedTuple):
 
 
 def find_slowdown(evidence: Evidence) -> Slowdown | None:
-    """None where items take as long however many workers are busy, or where that can't be told."""
+    """None if items take as long with any number of busy workers, or if that is not known."""
     figures, alone, limits = evidence.figures, evidence.alone, evidence.limits
     many, few = figures.many, figures.few
     if alone is not None and alone.sums.items and figures.sums.items:

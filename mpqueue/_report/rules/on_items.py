@@ -80,7 +80,7 @@ def is_too_little(evidence: Evidence) -> bool:
 
 
 def _loop_seconds(evidence: Evidence) -> float | None:
-    """Seconds that a loop on one core would take; None where that can't be told, or is not the point."""
+    """Seconds that a loop on one core would take; None if that is not known, or is not the point."""
     figures, sums = evidence.figures, evidence.figures.sums
     if not sums.items or figures.items is None or sums.deaths or figures.grows or figures.elsewhere:
         return None
