@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from mpqueue import ItemTimeoutError, JobQueue, WorkerCrashedError
+from mpqueue._os.files import open_file, read_at, write_at
 from tests.support import handlers as do
 from tests.support.programs import is_running, start_program
 from tests.support.systems import IS_WINDOWS
@@ -82,6 +84,17 @@ def test_big_items_and_results_come_through_and_nobody_is_warned(caplog: pytest.
     with JobQueue(1) as queue:
         assert queue.run(items, do.succeed).results == items
     assert not caplog.records
+
+
+def test_a_file_is_written_and_read_wherever_one_says(tmp_path: Path) -> None:
+    fd = open_file(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    try:
+        assert (write_at(fd, b"near\r\n", 0), write_at(fd, b"far", 1 << 33)) == (6, 3)
+        assert (read_at(fd, 6, 0), read_at(fd, 10, 1 << 33), read_at(fd, 1, 1 << 34)) == (b"near\r\n", b"far", b"")
+        os.replace(tmp_path / "file", tmp_path / "other name")
+        os.unlink(tmp_path / "other name")
+    finally:
+        os.close(fd)
 
 
 def test_what_windows_does_not_have_is_refused_by_name() -> None:

@@ -85,7 +85,8 @@ def make_temporary(label: str) -> int:
 def read_at(fd: int, size: int, offset: int) -> bytes:
     """As `os.pread`."""
     buffer = ctypes.create_string_buffer(size)
-    return buffer.raw[: _read_into(fd, buffer, size, offset)]
+    count = _read_into(fd, buffer, size, offset)
+    return buffer.raw[:count]
 
 
 def read_into(fd: int, memory: memoryview, offset: int) -> int:
