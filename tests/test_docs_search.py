@@ -198,4 +198,5 @@ def test_every_page_but_decisions_can_be_found_by_its_title(search: Search) -> N
     titles = re.findall(r"^ +- (?P<title>[^:\n]+): (?P<page>(?!adr)[a-z0-9/-]+)\.md$", menu, re.MULTILINE)
     assert len(titles) > 20
     for title, page in titles:
-        assert f"{page}/" in search.pages(title)[:PATIENCE], title
+        if (ROOT / "docs" / f"{page}.md").exists():  # a page that is made from the code is not in the search
+            assert f"{page}/" in search.pages(title)[:PATIENCE], title
