@@ -83,6 +83,12 @@ def test_a_look_counts_all_seconds_that_the_handler_ran_since_the_last_one(clock
     assert taken(made, 0, 3) == []
 
 
+def test_where_a_look_costs_more_the_sampler_looks_less_often() -> None:
+    assert sampler.interval_for(0.0) == sampler.interval_for(0.001) == sampler.INTERVAL
+    assert 0.01 / (sampler.RECKONED * sampler.interval_for(0.01)) == pytest.approx(sampler.BUDGET)
+    assert sampler.interval_for(1e9) == sampler.LONGEST
+
+
 def test_samples_of_an_item_that_runs_stay_until_it_has_ended(clock: Clock) -> None:
     made, out = sampling()
     made.handler_begins(0.0)

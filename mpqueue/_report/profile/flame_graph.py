@@ -51,8 +51,8 @@ def section(profile: Profile) -> Iterator[str]:
         yield "<p class='soft'>Nothing was sampled: no item that has ended ran for long enough.</p></section>"
         return
     yield (
-        f"<p class='soft'>{seconds(profile.seconds)} of all workers, sampled a hundred times a second. A box is as "
-        "wide as the time spent in that line and in what it called. What it called is below it.</p>"
+        f"<p class='soft'>{seconds(profile.seconds)} of all workers, sampled up to a hundred times a second. A box is "
+        "as wide as the time spent in that line and in what it called. What it called is below it.</p>"
     )
     yield "<div id='flame-tools' class='flame-tools' hidden><label>Of <select id='flame-view'></select></label>"
     yield "<label>Search <input id='flame-search' type='search' autocomplete='off' spellcheck='false'></label>"

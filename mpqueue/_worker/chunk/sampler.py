@@ -1,4 +1,4 @@
-"""Where a job's handler spends its time, to the line: looked at a hundred times a second, by a thread of the worker.
+"""Where a job's handler spends its time, to the line: a thread of the worker looks up to a hundred times a second.
 
 A look attributes all seconds that the handler has run since the look before. So what held the global lock meanwhile,
 when no other thread can look, counts for the line that called it; and items much shorter than a look's interval are
@@ -15,6 +15,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from types import CoroutineType, FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 #: Seconds between two looks. They vary by a quarter, so that no handler with a rhythm of its own is met in step.
 INTERVAL = 0.01
 _VARIES, _GOLDEN = 0.5, 0.6180339887
+#: The part of a CPU that the sampler uses at most: on a busy machine, where a look costs more, it looks less often.
+BUDGET = 0.005
+#: Looks after which that is reckoned anew, and seconds between two looks at most.
+RECKONED, LONGEST = 32, 0.1
 #: Seconds of a pause at least, however late the last look was.
 SHORTEST = 0.001
 #: Stacks of one item that are kept separate.
@@ -85,7 +90,7 @@ class StackSampler:
     def _look_now_and_then(self) -> None:
         never = _thread.allocate_lock()
         never.acquire()
-        turn, due = 0, clock.monotonic()
+        turn, due, interval, used = 0, clock.monotonic(), INTERVAL, time.thread_time()
         while not self._ended:
             if self._samples is None:
                 self._waits = True
@@ -95,7 +100,10 @@ class StackSampler:
                 continue
             turn += 1
             now = clock.monotonic()
-            due = max(due + INTERVAL * (1 + _VARIES * (turn * _GOLDEN % 1 - 0.5)), now + SHORTEST)
+            if turn % RECKONED == 0:
+                before, used = used, time.thread_time()
+                interval = interval_for(used - before)
+            due = max(due + interval * (1 + _VARIES * (turn * _GOLDEN % 1 - 0.5)), now + SHORTEST)
             never.acquire(timeout=due - now)
             samples = self._samples
             if samples is not None:
@@ -106,6 +114,11 @@ class StackSampler:
         """Who has set something just now has not seen that this waits."""
         if self._samples is None and not self._ended:
             self._calls.get()
+
+
+def interval_for(used: float) -> float:
+    """Seconds between two looks, where the last `RECKONED` of them used so many CPU seconds."""
+    return min(max(INTERVAL, used / RECKONED / BUDGET), LONGEST)
 
 
 class JobSampling:
