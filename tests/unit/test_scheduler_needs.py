@@ -14,7 +14,7 @@ from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import Auditor
 from tests.support.fake_lanes import FakeLanes, crash, fail, hang, succeed
-from tests.support.fake_worker import Item
+from tests.support.fake_worker import Item, Outcome, Try
 
 
 def watched(lanes: int, **options: Any) -> FakeLanes:
@@ -197,3 +197,21 @@ def test_a_worker_that_ran_anything_before_is_replaced_before_it_gets_a_device()
     fleet.run_until_over(job)
     assert job.completed == 3
     assert 2 <= fleet.counts[RecycleLane] <= 3, "one unit, both, and perhaps one again"
+
+
+def test_where_setup_fails_on_the_lane_that_has_the_devices_another_lane_gets_them() -> None:
+    fleet = watched(2, device="gpu")
+    plain = fleet.job([succeed(0.1)] * 4, chunksize=1)
+    fleet.start(plain)
+    fleet.run_until_over(plain)  # both workers have run something, and so get no devices
+    failing = Try(0.1, Outcome.FAILURE)
+    job = needing(
+        fleet,
+        [succeed(0.1)] * 3,
+        needs_of(uses={"gpu": 2}),
+        load=lambda lane, _: failing if lane == 0 else Try(),
+        retry=RetryPolicy(max_retries=0),
+    )
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert job.completed == 3

@@ -131,12 +131,13 @@ def renew_a_lane(books: Books) -> None:
     for job in books.jobs.values():
         if job.needs is None or not _has_a_lane(books, job):
             continue
+        usable = [lane for lane in idle if job.may_use(lane.number, books.now)]
         for kind in _waiting(job):
             needs = _needs(books, job, kind)
-            if not fits(books, job, needs) or any(_suits(books, lane, needs) for lane in idle):
+            if not fits(books, job, needs) or any(_suits(books, lane, needs) for lane in usable):
                 continue
-            for lane in idle:
-                if not lane.forgetting and job.may_use(lane.number, books.now):
+            for lane in usable:
+                if not lane.forgetting:
                     fleet.recycle(books, lane)
                     return
 

@@ -65,7 +65,8 @@ show_environment = choose(linux=_show_in_memory, posix=_show_nothing)
 def _start_by_ticks() -> float | None:
     fields = read("/proc/self/stat").rpartition(b")")[2].split()
     since_boot = int(fields[_STARTED]) / os.sysconf("SC_CLK_TCK")
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + since_boot
+    now: float = time.clock_gettime(time.CLOCK_BOOTTIME)  # type: ignore[attr-defined, unused-ignore]
+    return time.time() - now + since_boot
 
 
 def _start_untold() -> float | None:
