@@ -44,6 +44,7 @@ JOB = {
     *(
         "export",
         "failure_groups",
+        "profile",
         "raise_for_failures",
         "report",
         "to_dict",
