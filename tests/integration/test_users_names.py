@@ -77,7 +77,7 @@ def test_a_queue_and_what_it_gives_show_users_names_only() -> None:
         assert names(job.items) == names(Sequence)
         assert names(job.items[0]) == ITEM
         assert names(run) == RUN
-        assert names(job.report()) == {"advice", "figures", "save", "to_html"}
+        assert names(job.report()) == {"advice", "figures", "findings", "profile", "save", "to_html"}
 
 
 @pytest.mark.slow
