@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -69,6 +70,7 @@ def test_one_line_says_it_all() -> None:
     assert describe(made(completed=100, failed=0, retries=0)) == "[####################] 100/100  10/s  0:10"
 
 
+@pytest.mark.skipif(find_spec("tqdm") is None, reason="the bar is tqdm's")
 def test_sixty_columns_keep_what_failed() -> None:
     assert "1 failed" in f"thumbnails: {describe(made())}"[:60]
     bar = bars._tqdm_class().format_meter(

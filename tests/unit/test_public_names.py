@@ -14,6 +14,7 @@ NEEDS = {
     "mpqueue.backends": ("distributed", "ray"),
     "mpqueue.joblib_backend": ("joblib",),
     "mpqueue.otel": ("opentelemetry",),
+    "mpqueue.pandas": ("pandas",),
 }
 
 
