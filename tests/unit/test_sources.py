@@ -121,3 +121,18 @@ def test_in_the_same_process_nothing_is_looked_at(folder: Path) -> None:
     catch_up_with(told)
     check_loaded(told)
     assert sys.modules[NAME].work(1) == 2
+
+
+def test_an_edit_in_the_same_second_that_keeps_the_size_is_not_missed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = folder / f"{NAME}.py"
+    moment = (1_800_000_000_000_000_000, 1_800_000_000_500_000_000)
+    for factor in (2, 3):
+        file.write_text(f"def work(item):\n    return {factor} * item\n")
+        os.utime(file, ns=(moment[factor - 2],) * 2)
+        told = of_worker(told_of(importlib.import_module(NAME).work))
+        catch_up_with(told)
+        check_loaded(told)
+        assert sys.modules[NAME].work(1) == factor

@@ -10,9 +10,11 @@ Comments and the form of the code do not count: what is compared is a digest of 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib
+import importlib.util
 import os
 import pickletools
 import sys
@@ -114,6 +116,7 @@ def catch_up_with(sources: Sources) -> None:
                 _check(module, wanted)
                 is_stale = True
             if is_stale:
+                _forget_compiled(module)
                 importlib.reload(module)
             _loaded[name] = wanted
 
@@ -140,6 +143,12 @@ def _check(module: ModuleType, wanted: str) -> None:
             f"expected the module {module.__name__!r} as it is in the program, got another one: {_place_of(module)}; "
             "bring the same files to all workers, or define its functions in the program itself"
         )
+
+
+def _forget_compiled(module: ModuleType) -> None:
+    """Compiled code counts as that of a file of the same size and second: an edit may be quicker than that."""
+    with contextlib.suppress(OSError, NotImplementedError, ValueError):
+        os.unlink(importlib.util.cache_from_source(str(_place_of(module))))
 
 
 def _place_of(module: ModuleType) -> Any:
