@@ -87,7 +87,7 @@ def record_of(item: JobItem, columns: Sequence[str]) -> dict[str, Any]:
 
 def absent_columns(item: JobItem, columns: Iterable[str]) -> set[str]:
     """Those of the columns that the item does not have."""
-    return {name for name in columns if _value(item, name) is _ABSENT}
+    return {name for name in columns if name not in _OF_ITEMS and _value(item, name) is _ABSENT}
 
 
 def _chosen(items: Items, columns: Sequence[str] | None, default: Sequence[str] = COLUMNS) -> Sequence[str]:

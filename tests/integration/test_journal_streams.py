@@ -507,7 +507,7 @@ def test_a_list_and_a_stream_do_not_take_each_others_place(path: Path) -> None:
     with JobQueue(1, journal=path) as queue:
         for refused in (queue.create_job, queue.plan_job):
             with pytest.raises(JournalMismatchError, match="expected a job with a list of items, got a stream"):
-                refused("job", "ab", do.succeed)
+                refused("job", ["a", "b"], do.succeed)
         with pytest.raises(JobStateError, match="got a stream"):
             queue.retry_failed("job")
         assert queue.load_job("list").results == ["a", "b"]

@@ -86,7 +86,7 @@ def test_names_that_are_no_text_are_items_and_come_back_in_rows(folder: Path, en
     assert rows[3]["result"] == {"size": 5}
     told = done.stderr.decode()
     assert "\x1b" not in told
-    assert r"WARNING own: at a\udcff.txt\x1b[2J" in told
+    assert r"WARNING own: a\udcff.txt: at a\udcff.txt\x1b[2J" in told
     assert (
         "failed: bad\\udcfe\\x1b[31m.txt: ValueError: bad\\udcfe\\x1b[31m.txt\\x1b]0;title\\x07\n    failed: forged"
         in told
