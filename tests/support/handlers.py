@@ -34,9 +34,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import mpqueue
+from mpqueue._os import system
 from mpqueue._os.process.process_signals import KILL
 from mpqueue._worker import station
-from tests.support.systems import IS_WINDOWS
 from tests.support.waiting import Gate, spend
 
 if sys.platform != "win32":
@@ -422,7 +422,7 @@ def exit_zero(item: Any) -> NoReturn:
 
 def segfault(item: Any) -> NoReturn:
     """Read address 0."""
-    if IS_WINDOWS:  # where ctypes makes an OSError of it
+    if system.IS_WINDOWS:  # where ctypes makes an OSError of it
         faulthandler._read_null()  # type: ignore[attr-defined]
     ctypes.string_at(0)
     raise AssertionError("address 0 could be read")
@@ -660,7 +660,7 @@ def return_parcel(item: Any) -> Any:
 
 def hang_sleep(item: Any) -> Any:
     """Sleep in the kernel."""
-    if IS_WINDOWS:
+    if system.IS_WINDOWS:
         spend(FOREVER)
     select.select([], [], [], FOREVER)
     return item
