@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -55,12 +56,19 @@ L = TypeVar("L", bound="HostedLane")
 class HostedPool(abc.ABC, Generic[L]):
     """Of a `LanePool`, what is the same for all: its lanes, and the event loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, post: Post) -> None:
-        self.post = post  #: tells the coordinator, on any thread
+    def __init__(self, thread: str, post: Post) -> None:
+        """``thread`` is the name of the event loop's thread, which begins here."""
+        self.post = post  #: notifies the coordinator, on any thread
         self.now = SystemClock().now
-        self._loop = loop
+        self._loop = asyncio.new_event_loop()
         self._lanes: dict[int, L] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._thread = threading.Thread(target=self._run_loop, name=thread, daemon=True)
+        self._thread.start()
+
+    def _run_loop(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
 
     # -- from any thread -------------------------------------------------------------------------------------
 
@@ -68,6 +76,17 @@ class HostedPool(abc.ABC, Generic[L]):
         """Have something called on the event loop, in the order of the calls."""
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(call_guarded, self.post, call, *arguments)
+
+    @property
+    def is_loop_thread(self) -> bool:
+        """True on the event loop's own thread, where a finalizer may run too: it must not wait for the loop."""
+        return threading.current_thread() is self._thread
+
+    def end_loop(self, limit: float) -> None:
+        """End the event loop, and wait for its thread for so many seconds."""
+        self.soon(self._loop.stop)
+        if not self.is_loop_thread:
+            self._thread.join(limit)
 
     def await_starts(self) -> None:
         """There is nothing to wait for: workers are there already, or come when there is room for them."""

@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import logging
 import os
-import threading
 import uuid
 import weakref
 from collections import deque
@@ -58,7 +57,7 @@ class DaskPool(HostedPool[DaskLane]):
         *,
         needs_nannies: bool,
     ) -> None:
-        super().__init__(asyncio.new_event_loop(), post)
+        super().__init__("mpqueue-dask", post)
         self._connect = connect
         self._connection: object = None  #: the scheduler has forgotten all of ours where it is another one
         self.name = f"mpqueue-{uuid.uuid4().hex}"
@@ -74,22 +73,12 @@ class DaskPool(HostedPool[DaskLane]):
         self._looked = False
         self._cut_off_by: BaseException | None = None  #: there is no connection to the scheduler
         self._is_closed = False
-        self._thread = threading.Thread(target=self._run_loop, name="mpqueue-dask", daemon=True)
-        self._thread.start()
         try:
             self.client = asyncio.run_coroutine_threadsafe(connect(), self._loop).result()
         except BaseException:
-            self._end_loop()
+            self.end_loop(CLOSE_LIMIT)
             raise
         self.soon(self._open)
-
-    def _run_loop(self) -> None:
-        self._loop.run_forever()
-        self._loop.close()
-
-    def _end_loop(self) -> None:
-        self.soon(self._loop.stop)
-        self._thread.join(CLOSE_LIMIT)
 
     # -- from any thread -------------------------------------------------------------------------------------
 
@@ -108,12 +97,16 @@ class DaskPool(HostedPool[DaskLane]):
         if self._is_closed:
             return
         self._is_closed = True
-        for work in (self._close(kill=kill), self._close_client()):
-            try:
-                asyncio.run_coroutine_threadsafe(work, self._loop).result(CLOSE_LIMIT)
-            except Exception as error:
-                _log.warning("closing goes on without an answer of the Dask cluster: %r", error)
-        self._end_loop()
+        closing = asyncio.run_coroutine_threadsafe(self._close_all(kill=kill), self._loop)
+        if self.is_loop_thread:
+            closing.add_done_callback(lambda _: self._end())
+            return
+        with contextlib.suppress(Exception):  # it has said what it waited for
+            closing.result(3 * CLOSE_LIMIT)
+        self._end()
+
+    def _end(self) -> None:
+        self.end_loop(CLOSE_LIMIT)
         self._lanes.clear()
 
     # -- on the event loop -----------------------------------------------------------------------------------
@@ -416,6 +409,13 @@ class DaskPool(HostedPool[DaskLane]):
         if host.nanny is not None:
             with contextlib.suppress(Exception):
                 await self.ask(host.nanny, dask_side.forget, tokens)
+
+    async def _close_all(self, *, kill: bool) -> None:
+        try:
+            await asyncio.wait_for(self._close(kill=kill), CLOSE_LIMIT)
+        except Exception as error:
+            _log.warning("closing goes on without an answer of the Dask cluster: %r", error)
+        await self._close_client()
 
     async def _close(self, *, kill: bool) -> None:
         self._waiting.clear()

@@ -113,7 +113,7 @@ class RayLane(HostedLane):
 
     def kill_now(self) -> None:
         """See `HostedLane.kill_now`. Also where it holds its global lock; that it is gone, `watch` tells."""
-        if self.actor is not None:
+        if self.actor is not None and self._owner.is_connected():  # else it would start another Ray
             with contextlib.suppress(Exception):  # Ray itself has ended
                 ray.kill(self.actor)
 

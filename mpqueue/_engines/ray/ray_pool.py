@@ -40,12 +40,12 @@ class RayPool(HostedPool[RayLane]):
     """A `LanePool`. Owns the event loop and its thread; ``release`` is called when it is closed."""
 
     def __init__(self, options: dict[str, Any], post: Post, release: Callable[[], object]) -> None:
-        super().__init__(asyncio.new_event_loop(), post)
+        super().__init__("mpqueue-ray", post)
         self._options = options
         self._release = release
         self._starting: set[RayLane] = set()
         context = ray.get_runtime_context()
-        self._node, self._session = context.get_node_id(), context.get_job_id()
+        self._node = context.get_node_id()  # which no other session has
         self._is_cut_off = False  #: the program has shut Ray down
         self._lives: dict[RayLane, asyncio.Task[Any]] = {}
         self._here = GuardianHere()
@@ -54,13 +54,7 @@ class RayPool(HostedPool[RayLane]):
         self._put: weakref.WeakKeyDictionary[Shared[Any], asyncio.Task[Any]] = weakref.WeakKeyDictionary()
         self._closing = threading.Lock()
         self._is_closed = False
-        self._thread = threading.Thread(target=self._run_loop, name="mpqueue-ray", daemon=True)
-        self._thread.start()
         self.soon(self._watch_over)
-
-    def _run_loop(self) -> None:
-        self._loop.run_forever()
-        self._loop.close()
 
     # -- from any thread -------------------------------------------------------------------------------------
 
@@ -82,7 +76,7 @@ class RayPool(HostedPool[RayLane]):
                 return
             self._is_closed = True
         closing = asyncio.run_coroutine_threadsafe(self._close(kill=kill), self._loop)
-        if threading.current_thread() is self._thread:  # a finalizer may run here
+        if self.is_loop_thread:
             closing.add_done_callback(lambda _: self._end())
             return
         try:
@@ -92,17 +86,18 @@ class RayPool(HostedPool[RayLane]):
         if left:
             _log.warning("closing goes on without an answer of Ray about %s", ", ".join(left))
         self._end()
-        self._thread.join(CLOSE_LIMIT)
 
     def _end(self) -> None:
         self._lanes.clear()
-        self.soon(self._loop.stop)
+        self.end_loop(CLOSE_LIMIT)
         self._release()
 
     # -- on the event loop -----------------------------------------------------------------------------------
 
     async def put_shared(self, shared: Shared[Any]) -> Any:
         """What is shared, in the object store: put there once; nodes have it from each other."""
+        if not self.is_connected():
+            raise ConnectionError("Ray was shut down")
         putting = self._put.get(shared)
         if putting is None or (putting.done() and (putting.cancelled() or putting.exception())):
             putting = self._put[shared] = self.begin_task(asyncio.to_thread(_put, shared))
@@ -111,7 +106,7 @@ class RayPool(HostedPool[RayLane]):
     def _start(self, number: int, generation: int) -> None:
         if self._is_closed:
             return
-        if not self._is_connected():
+        if not self.is_connected():
             self._cut_off()
         if self._is_cut_off:
             self.post(LaneStartFailed(number, generation, _shut_down(), final=True))
@@ -120,13 +115,13 @@ class RayPool(HostedPool[RayLane]):
         self._lives[lane] = life = self.run(self._live(lane))
         life.add_done_callback(lambda _: self._lives.pop(lane, None))
 
-    def _is_connected(self) -> bool:
+    def is_connected(self) -> bool:
         """False where the program has shut Ray down, or has another one by now."""
-        return bool(ray.is_initialized() and ray.get_runtime_context().get_job_id() == self._session)
+        return bool(ray.is_initialized() and ray.get_runtime_context().get_node_id() == self._node)
 
     def _watch_over(self) -> None:
         """An answer of a Ray that was shut down never comes, and no error either: so look."""
-        if self._is_connected():
+        if self.is_connected():
             self._loop.call_later(LOOK_INTERVAL, self._watch_over)
         else:
             self._cut_off()
@@ -226,7 +221,7 @@ class RayPool(HostedPool[RayLane]):
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
-        for guardian in () if self._is_cut_off else self._guardians.values():
+        for guardian in self._guardians.values() if self.is_connected() else ():
             guardian.end()
         return [f"{len(late)} workers"] if late else []
 
