@@ -607,6 +607,30 @@ def test_setup_that_breaks_its_line_fails_the_job_in_the_end() -> None:
     assert errors(job) == [SetupError]
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.2], ids=["before its setup", "in its setup"])
+def test_a_line_that_an_earlier_job_broke_costs_the_next_job_nothing(delay: float) -> None:
+    fleet = FakeLanes(1)
+    spoiler = fleet.job([succeed(0.1)])
+    fleet.start(spoiler)
+    fleet.run_until_over(spoiler)
+    (lane,) = fleet.books.lanes
+    first = lane.generation
+
+    def watch(_: object, commands: list[Command]) -> None:
+        for command in commands:
+            if isinstance(command, SendChunk) and command.generation == first:
+                broken = LaneBroken(command.lane, command.generation, "it read the end of its line")
+                fleet.call_at(fleet.now + delay, functools.partial(fleet.handle, broken))
+
+    fleet.watchers.append(watch)
+    job = fleet.job([succeed()] * 3, load=lambda *_: Try(0.5), retry=RetryPolicy(0))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert statuses(job) == ["completed"] * 3
+    assert attempts(job) == [1] * 3
+    assert lane.generation == first + 1
+
+
 def break_while_loading(fleet: FakeLanes) -> Watcher:
     """Whenever a chunk has been sent, its line breaks while the handler is loaded."""
 

@@ -39,10 +39,8 @@ def worker_died(books: Books, lane: LaneBook, message: LaneDied) -> bool:
             blamed = settle(books, lane, chunk, claim, message) or blamed
         else:
             put_back(books, chunk.job, chunk.indices[chunk.reported : chunk.end])
-            if verdict is not None and broken and not begun and chunk.job.number not in lane.proven:
-                # One that did not take its first chunk might be followed by another like it, without end.
-                failure = Failure(crash_error(message, "before it ran an item", verdict.reason))
-                setup_failed(books, lane, chunk.job, failure)
+            if broken and not begun:
+                _settle_unbegun(books, lane, chunk, message)
         finish_if_over(books, chunk.job)
     return blamed or (verdict is not None and not broken)
 
@@ -158,13 +156,23 @@ def _settle_broken(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, mes
     put_back(books, job, chunk.indices[max(begun, chunk.reported) : chunk.end])
     reason = "" if lane.verdict is None else lane.verdict.reason
     if not suspects:
-        if job.number not in lane.proven:
-            setup_failed(books, lane, job, Failure(crash_error(message, "before it ran an item", reason)))
+        _settle_unbegun(books, lane, chunk, message)
     elif chunk.isolated and len(suspects) == 1 and message.alone and job.active:
         _charge(books, chunk, suspects[0], Failure(crash_error(message, reason=reason)), message.pid)
     else:
         _isolate(books, job, suspects, parts=min(len(suspects), 2))
     return True
+
+
+def _settle_unbegun(books: Books, lane: LaneBook, chunk: Chunk, message: LaneDied) -> None:
+    """The worker's line broke before it began an item of the chunk, which is put back already.
+
+    What the worker ran before may have broken it, whatever job that was of. One that has run nothing might be followed
+    by another like it, without end: that counts as a failure of the setup.
+    """
+    if lane.verdict is not None and not lane.last_chunk:
+        failure = Failure(crash_error(message, "before it ran an item", lane.verdict.reason))
+        setup_failed(books, lane, chunk.job, failure)
 
 
 def _isolate(books: Books, job: JobBook, indices: Sequence[int], parts: int = 1) -> None:
