@@ -3,8 +3,8 @@
 The bytes (turns) are fixed before the first measurement, so every contender gets the same work, whatever disturbs it.
 How long that work really takes where all CPUs are busy is measured again in each round, by the contender named "ideal".
 
-A checksum, since it takes the same CPU time in every process, within 1 %. An empty loop of Python's does not: on an
-AMD EPYC 9005 it took 8 % more in the workers of one pool than in those of another, always the same ones, and which of
+A checksum, since it takes the same CPU time in every process, within 1%. An empty loop of Python's does not: on an
+AMD EPYC 9005 it took 8% more in the workers of one pool than in those of another, always the same ones, and which of
 them depended on how the loop was written. It is where its few objects happen to lie that decides.
 """
 

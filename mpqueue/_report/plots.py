@@ -125,7 +125,7 @@ def histogram(items: ItemTimes) -> str:
             height = max(1.0, 100 * count / tallest)
             title = f"{seconds(start)} to {seconds(end)}: {number(count)}"
             shapes.append(_rect(at * 10 + 0.5, 100 - height, 9, height, "handler", title))
-    for value, name in ((items.median, "median"), (items.p90, "90 %"), (items.p99, "99 %")):
+    for value, name in ((items.median, "median"), (items.p90, "90%"), (items.p99, "99%")):
         where = 10 * _place(value, items.bars)
         title = escape(f"{name}: {seconds(value)}")
         shapes.append(f'<path class="line mark" d="M{where:.1f} 0 V100"><title>{title}</title></path>')

@@ -145,8 +145,8 @@ def _items(items: ItemTimes) -> Iterator[str]:
     ticks = [seconds(start) for start, _, _ in edges] + [seconds(items.bars[-1][1])]
     yield f"<h2>How long items took</h2><figure class='plot'>{histogram(items)}{_axis(ticks)}"
     yield (
-        f"<figcaption>{seconds(items.mean)} on average; median {seconds(items.median)}, 90 % at most "
-        f"{seconds(items.p90)}, 99 % {seconds(items.p99)} (dashed). The scale is logarithmic.</figcaption></figure>"
+        f"<figcaption>{seconds(items.mean)} on average; median {seconds(items.median)}, 90% at most "
+        f"{seconds(items.p90)}, 99% {seconds(items.p99)} (dashed). The scale is logarithmic.</figcaption></figure>"
     )
 
 

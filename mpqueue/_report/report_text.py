@@ -163,13 +163,13 @@ def _wrapped(text: str) -> Iterator[str]:
 def _part(part: Part, whole: float, *, bar: bool = False) -> str:
     share = part.seconds / whole if whole else 0.0
     drawn = "█" * round(share * BAR) if bar else ""
-    return f"  {part.name:<23} {percent(share):>7} {seconds(part.seconds):>10}  {drawn or part.meaning}"
+    return f"  {part.name:<23} {percent(share):>6} {seconds(part.seconds):>10}  {drawn or part.meaning}"
 
 
 def _item_times(items: ItemTimes) -> Iterator[str]:
     yield (
-        f"An item took {seconds(items.mean)} on average; the median is {seconds(items.median)}, 90 % took at most "
-        f"{seconds(items.p90)}, 99 % {seconds(items.p99)}"
+        f"An item took {seconds(items.mean)} on average; the median is {seconds(items.median)}, 90% took at most "
+        f"{seconds(items.p90)}, 99% {seconds(items.p99)}"
     )
     step = len(items.bars) // ROWS
     rows = [items.bars[at : at + step] for at in range(0, len(items.bars), step)]

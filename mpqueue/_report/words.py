@@ -43,10 +43,10 @@ def counted(count: int, noun: str) -> str:
 
 
 def percent(share: float) -> str:
-    """``62 %``; of what is little, a digit more."""
+    """``62%``; of what is little, a digit more."""
     if 0 < share < 0.0005:
-        return "<0.1 %"
-    return f"{share:.1%}".replace("%", " %") if share < 0.0995 else f"{share:.0%}".replace("%", " %")
+        return "<0.1%"
+    return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
 
 
 def times(factor: float) -> str:

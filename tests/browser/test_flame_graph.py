@@ -48,16 +48,16 @@ def test_it_is_used_by_keys_alone(address: str, open_page: Open) -> None:
     page.get_by_role("treeitem").first.focus()
     for key in ("ArrowDown", "ArrowUp", "ArrowRight", "ArrowDown"):
         page.keyboard.press(key)
-    assert focused(page) == "load</script> (files.py:3), 46.2 %, 3.00 s"
+    assert focused(page) == "load</script> (files.py:3), 46.2%, 3.00 s"
     expect(page.locator("#flame-detail")).to_contain_text("1.00 s of it in the line itself. /code/files.py:3")
     page.keyboard.press("Enter")
     assert names(page) == whole[2:]
-    assert focused(page) == "load</script> (files.py:3), 46.2 %, 3.00 s"
+    assert focused(page) == "load</script> (files.py:3), 46.2%, 3.00 s"
     page.keyboard.press("Escape")
     assert names(page) == whole
     page.keyboard.press("/")
     page.keyboard.type("FILES.py")
-    expect(page.locator("#flame-found")).to_have_text("92.3 % of the time")
+    expect(page.locator("#flame-found")).to_have_text("92.3% of the time")
     assert page.locator(".found").all_inner_texts() == [name for name in whole if "files" in name]
 
 
@@ -86,5 +86,5 @@ def test_axe_finds_nothing_to_complain_of_in_a_report(address: str, open_page: O
 
 def test_without_scripts_there_is_a_table(address: str, open_page: Open) -> None:
     page = open_page(address, java_script_enabled=False)
-    expect(page.get_by_role("row", name="load</script> (files.py:3)")).to_contain_text("62 %")
+    expect(page.get_by_role("row", name="load</script> (files.py:3)")).to_contain_text("62%")
     expect(page.get_by_role("searchbox")).to_be_hidden()

@@ -273,63 +273,63 @@ def too_little_work() -> JobBook:
 @pytest.mark.parametrize(
     ("made", "starts", "says"),
     [
-        (heavy_handler, "62 % of the time went", "a 31.0 MB closure, most of it the variable 'model' of its closure"),
-        (imports, "Each worker took 4.00 s to load the handler, 40 % of the time", "Keep one queue for several jobs"),
-        (big_items, "40 % of the time went into pickling and unpickling items", "they are 2.00 MB each: send paths"),
-        (slow_objects, "40 % of the time went into pickling and unpickling items", "slow to pickle: send plain data"),
+        (heavy_handler, "62% of the time went", "a 31.0 MB closure, most of it the variable 'model' of its closure"),
+        (imports, "Each worker took 4.00 s to load the handler, 40% of the time", "Keep one queue for several jobs"),
+        (big_items, "40% of the time went into pickling and unpickling items", "they are 2.00 MB each: send paths"),
+        (slow_objects, "40% of the time went into pickling and unpickling items", "slow to pickle: send plain data"),
         (
             big_results,
-            "30 % of the time went into pickling and unpickling results",
+            "30% of the time went into pickling and unpickling results",
             "they are 5.00 MB each: return less",
         ),
         (
             lambda: copied_items({"name": 1, "scans": [[Scan()]]}),
-            "40 % of the time went into pickling and unpickling items",
+            "40% of the time went into pickling and unpickling items",
             "the dict of 539 kB in one is copied into the pickle and out of it: put numbers into a numpy array",
         ),
-        (lambda: copied_items(Prickly()), "40 %", "they are 2.00 MB each: send paths"),
-        (lambda: copied_items((bytes(2_000_000), [1])), "40 %", "they are 2.00 MB each: send paths"),
-        (lambda: copied_items([np.zeros(250_000), "text"]), "40 %", "they are 2.00 MB each: send paths"),
+        (lambda: copied_items(Prickly()), "40%", "they are 2.00 MB each: send paths"),
+        (lambda: copied_items((bytes(2_000_000), [1])), "40%", "they are 2.00 MB each: send paths"),
+        (lambda: copied_items([np.zeros(250_000), "text"]), "40%", "they are 2.00 MB each: send paths"),
         (
             lambda: copied_items(np.array([[str(number)] for number in range(50_000)], object)),
-            "40 %",
+            "40%",
             "in one is copied into the pickle and out of it: make it an array of numbers",
         ),
         (
             copied_results,
-            "30 % of the time went",
+            "30% of the time went",
             "Closed of 369 kB in one is copied into the pickle and out of it: send",
         ),
-        (slow_results, "30 % of the time went", "slow to pickle: return plain data"),
-        (tiny_items, "Items take 20 us: they were sent 20,480 at a time, and still 60 %", "Do more in one item"),
+        (slow_results, "30% of the time went", "slow to pickle: return plain data"),
+        (tiny_items, "Items take 20 us: they were sent 20,480 at a time, and still 60%", "Do more in one item"),
         (single_tiny_items, "Items take 200 us, and chunksize=1 sends 1 at a time", "Leave chunksize out."),
-        (long_setup, "setup took 6.00 s a worker, 60 % of the time", "put more items into one job"),
-        (short_job, "Starting the workers took 20 % of a job of 500 ms", "keep the queue open"),
-        (dying_workers, "1 worker died and had to be replaced, 30 %", "item.history of the items that were tried"),
-        (recycled_workers, "Replacing workers took 30 % of the time", "max_items_per_worker"),
+        (long_setup, "setup took 6.00 s a worker, 60% of the time", "put more items into one job"),
+        (short_job, "Starting the workers took 20% of a job of 500 ms", "keep the queue open"),
+        (dying_workers, "1 worker died and had to be replaced, 30%", "item.history of the items that were tried"),
+        (recycled_workers, "Replacing workers took 30% of the time", "max_items_per_worker"),
         (few_items, "2 items for 4 workers", "cut the items smaller"),
         (
             straggler,
-            "At the end the other workers had nothing to do for 44 %",
+            "At the end the other workers had nothing to do for 44%",
             "item 10 took 9.00 s, 90 times the median",
         ),
-        (late_retries, "For 20.0 s, 67 % of the time, nothing ran: 1 try had failed", "A shorter base_delay"),
-        (coarse_items, "At the end the other workers had nothing to do for 25 %", "items are long for a job of 10.0 s"),
+        (late_retries, "For 20.0 s, 67% of the time, nothing ran: 1 try had failed", "A shorter base_delay"),
+        (coarse_items, "At the end the other workers had nothing to do for 25%", "items are long for a job of 10.0 s"),
         (slow_listeners, "Listeners took 25.0 s, and the run", "resolved 20.0 s after the job's end"),
-        (failing_tries, "40 % of the time went into 4 tries that failed", "most often OSError: disk full"),
-        (crowd, "16 workers share 8 CPUs: for 50 % of their time", "8 workers do as much"),
-        (busy_machine, "For 40 % of their time at work the workers had no free CPU", "other programs"),
-        (waiting_handler, "The handler waits 80 % of its time", "JobQueue(8)"),
+        (failing_tries, "40% of the time went into 4 tries that failed", "most often OSError: disk full"),
+        (crowd, "16 workers share 8 CPUs: for 50% of their time", "8 workers do as much"),
+        (busy_machine, "For 40% of their time at work the workers had no free CPU", "other programs"),
+        (waiting_handler, "The handler waits 80% of its time", "JobQueue(8)"),
         (
             threads,
             "The handler has threads of its own (as BLAS has) in each of 4 workers, which use 4.0 CPUs each",
             "threads_per_worker=1",
         ),
-        (slow_at_first, "The first item of each worker took 3.90 s longer than later ones (100 ms), 39 %", "preload"),
+        (slow_at_first, "The first item of each worker took 3.90 s longer than later ones (100 ms), 39%", "preload"),
         (one_slow_worker, "Worker 0 took 10x as long for an item as the others (1.00 s, 100 ms)", "shares"),
         (
             items_slow_to_make,
-            "It took 10.0 s to go through the items, 50 % of the time",
+            "It took 10.0 s to go through the items, 50% of the time",
             "Let the handler do that work",
         ),
         (too_little_work, "A plain loop would take about 20.0 ms (1,000 items of 20 us", "and this took 450 ms"),
@@ -354,7 +354,7 @@ def well_made(wall: float = 10, lanes: int = 8) -> JobBook:
 def test_a_job_that_is_as_quick_as_it_can_be_is_told_so() -> None:
     (text,) = advice(well_made())
     assert text == (
-        "The workers were in your handler 98 % of the time: only a quicker handler, or more CPUs, can help."
+        "The workers were in your handler 98% of the time: only a quicker handler, or more CPUs, can help."
     )
 
 
@@ -377,12 +377,12 @@ def test_many_numbers_are_not_called_slow_to_pickle() -> None:
     run = Run(range(10**6))
     run.chunk(0, 1, items=10**6, unpacking=0.2, packing=0.3, handling=0.1)
     (text,) = advice(run.end(1))
-    assert text.startswith("Items take 100 ns: they were sent 1,000,000 at a time, and still 90 % of the time went")
+    assert text.startswith("Items take 100 ns: they were sent 1,000,000 at a time, and still 90% of the time went")
 
 
 def test_what_is_said_has_its_gain_by_amdahls_law() -> None:
     (text,) = advice(long_setup(), cpus=2)
-    assert text.endswith("Gain: about 2.5x.")  # 60 % of the time is gone then
+    assert text.endswith("Gain: about 2.5x.")  # 60% of the time is gone then
 
 
 def test_a_million_numbers_are_not_called_slow_to_make() -> None:
@@ -399,7 +399,7 @@ def test_an_open_job_whose_items_come_slowly_is_told_so() -> None:
         run.chunk(number, number + 0.2, lane=number % 2, left=number)
     figures = dataclasses.replace(measure(run.end(10), START + 1e6, 2), grows=True)
     (text,) = conclude(figures, advise(figures))
-    assert text.startswith("The workers waited 77 % of the time for items to be added.")
+    assert text.startswith("The workers waited 77% of the time for items to be added.")
 
 
 def test_short_items_on_warm_workers_are_said_to_be_short_and_nothing_else() -> None:
@@ -409,13 +409,13 @@ def test_short_items_on_warm_workers_are_said_to_be_short_and_nothing_else() -> 
         run.chunk(0, 0.8, lane=lane, items=10**6, handling=0.15, cpu=0.8)
     figures = measure(run.end(0.8), START + 1e6, 2)
     assert [one.rule.name for one in advise(figures)] == ["short items"]
-    assert dict(facts(figures))["CPU time"] == "1.60 s, 100 % of the time that workers had chunks in hand"
+    assert dict(facts(figures))["CPU time"] == "1.60 s, 100% of the time that workers had chunks in hand"
 
 
 def test_the_gravest_comes_first() -> None:
     run = Run()
     run.chunk(0, 10, setup=2.0, packing=5.0, cpu=8.0)
-    assert [text.split()[0] for text in advice(run.end(10), cpus=1)] == ["50", "setup"]
+    assert [text.split()[0] for text in advice(run.end(10), cpus=1)] == ["50%", "setup"]
 
 
 def test_items_that_take_as_long_beside_others_as_alone_are_not_called_bound() -> None:

@@ -83,12 +83,12 @@ def test_the_text_has_all_that_is_known_in_lines_of_at_most_100() -> None:
         "The slowest items",
     ):
         assert f"\n{heading}" in text
-    for line in (r"in the handler +20 % +3\.60 s", r"in setup +11 % +2\.00 s", r"replacing workers +5\.6 % +1\.00 s"):
+    for line in (r"in the handler +20% +3\.60 s", r"in setup +11% +2\.00 s", r"replacing workers +5\.6% +1\.00 s"):
         assert re.search(line, text), text
     assert re.search(r"paused +1\.00 s", text)
     assert re.search(r"the most memory +512 MB, in item 4; the median is 256 MB", text)
     assert "1 x ValueError: <script>" in text
-    assert "\n  used: 0.4 of 2 CPUs\n  outside the handler: 80 % of the workers' time: " in text
+    assert "\n  used: 0.4 of 2 CPUs\n  outside the handler: 80% of the workers' time: " in text
     assert "\n  last run: 2026-11-27, 41.0 s, 3.1 CPUs, 450 items\n" in text
     assert max(map(len, text.splitlines())) <= 100
     assert text == text.rstrip()
@@ -171,7 +171,7 @@ def test_other_numbers_are_written_for_people_too() -> None:
         "2.00 GB",
     ]
     assert [words.percent(share) for share in (0, 0.0001, 0.012, 0.0999, 0.62, 1)] == [
-        *("0.0 %", "<0.1 %", "1.2 %", "10 %", "62 %", "100 %")
+        *("0.0%", "<0.1%", "1.2%", "10%", "62%", "100%")
     ]
     assert [words.counted(*pair) for pair in ((1, "retry"), (2, "retry"), (2000, "item"))] == [
         *("1 retry", "2 retries", "2,000 items")

@@ -15,7 +15,7 @@
   let sought = "";
 
   const time = (s) => (s < 0.9995 ? `${Math.round(s * 1000)} ms` : s < 100 ? `${s.toFixed(2)} s` : `${Math.round(s)} s`);
-  const share = (s) => `${((100 * s) / whole).toFixed(1)} %`;
+  const share = (s) => `${((100 * s) / whole).toFixed(1)}%`;
 
   function load(at) {
     const [, seconds, shapes] = data.views[at];
