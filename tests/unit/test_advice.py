@@ -353,9 +353,7 @@ def well_made(wall: float = 10, lanes: int = 8) -> JobBook:
 
 def test_a_job_that_is_as_quick_as_it_can_be_is_told_so() -> None:
     (text,) = advice(well_made())
-    assert text == (
-        "The workers were in your handler 98% of the time: only a quicker handler, or more CPUs, can help."
-    )
+    assert text == ("The workers were in your handler 98% of the time: only a quicker handler, or more CPUs, can help.")
 
 
 def test_a_job_that_leaves_cpus_unused_is_told_so() -> None:
