@@ -26,7 +26,7 @@ from mpqueue._parent.users_code.deliveries import Delivery
 from mpqueue._queue.recorded.again import Again, Redo, check_redo, choose_again
 from mpqueue._text import digits
 from mpqueue._wire.item_labels import Label
-from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
+from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, name_of, pack_handler
 from mpqueue._wire.pickling.payload import dump_by_value
 from mpqueue.errors import JournalMismatchError, WorkerCrashedError, shown
 from mpqueue.status import FAILED, OVER, PENDING, JobStatus
@@ -447,9 +447,7 @@ def describe_change(
     handler: Callable[..., Any], recorded: RecordedJob, reader: Reader, *, is_other_code: bool, is_other_seed: bool
 ) -> str:
     """What seems to have changed, for people; empty where nothing has."""
-    from mpqueue._parent.journal.code_hash import name_of_code
-
-    changed = [f"the code of {name_of_code(handler)}"] if is_other_code else []
+    changed = [f"the code of {name_of(handler)}"] if is_other_code else []
     if is_other_seed:
         changed.append("its seed")
     if not changed:

@@ -39,14 +39,6 @@ def differs(one: str | None, other: str | None) -> bool:
     return one != other
 
 
-def name_of_code(function: Any) -> str:
-    """The name of a function, for people."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}.{named.__qualname__}"
-
-
 def _parts(function: Any, seen: set[int]) -> Iterator[Any]:
     while isinstance(function, functools.partial):
         yield from _bound(

@@ -80,10 +80,10 @@ def pack_handler(
     frame = HandlerFrame(job_id, packed, packed_setup, id_rule, seed)
     if whole:
         frame = frame._replace(sources=sources_of(one.data for one in (packed, packed_setup) if one is not None))
-    return PackedHandler(frame, segments, weight or setup_weight, tuple(noted), _name_of(handler))
+    return PackedHandler(frame, segments, weight or setup_weight, tuple(noted), name_of(handler))
 
 
-def _name_of(handler: Callable[..., Any]) -> str:
+def name_of(handler: Callable[..., Any]) -> str:
     """``scans.read_scan``, ``__main__.<lambda>``; of a partial that of its function, of another object its type's."""
     while isinstance(handler, functools.partial):
         handler = handler.func
