@@ -179,6 +179,30 @@ def test_a_client_that_is_killed_leaves_no_worker_of_ours(cluster: DaskCluster, 
         cluster.check_is_clean(client)
 
 
+def test_a_client_that_is_killed_while_a_worker_starts_leaves_none(cluster: DaskCluster, tmp_path: Path) -> None:
+    script = f"""
+        import os, mpqueue
+        from mpqueue._engines.dask.dask_pool import DaskPool
+        from mpqueue._worker.elsewhere import dask_side
+        from mpqueue.backends import DaskBackend
+
+        ask = DaskPool.ask
+
+        async def ask_and_die(pool, address, function, *arguments):
+            told = await ask(pool, address, function, *arguments)
+            if function is dask_side.open_seat:
+                print("opened", flush=True)
+                os._exit(0)
+            return told
+
+        DaskPool.ask = ask_and_die
+        mpqueue.JobQueue(None, backend=DaskBackend({cluster.address!r})).run(range(10), abs)
+    """
+    assert run_program(tmp_path, script).stdout == "opened\n"
+    with Client(cluster.address, set_as_default=False) as client:
+        cluster.check_is_clean(client)
+
+
 def test_a_module_that_was_edited_is_reloaded_where_workers_have_the_old_one(
     changing: DaskCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -276,6 +276,7 @@ class DaskPool(HostedPool[DaskLane]):
         """Make the worker, and have its nanny look after its ledger."""
         host = lane.host
         try:
+            lane.lifeline = await self._tie(lane)
             told = await self.ask(
                 host.address, dask_side.open_seat, self.name, lane.token, lane.number, lane.generation, os.getpid()
             )
@@ -283,8 +284,8 @@ class DaskPool(HostedPool[DaskLane]):
             host.nanny = told["nanny"]
             if host.nanny is not None:
                 lane.has_guardian = await self.ask(host.nanny, dask_side.adopt, lane.token, told["ledger"])
-            lane.lifeline = await self._tie(lane)
         except Exception as error:
+            lane.lifeline = None
             if host.lanes.get(lane.number) is lane and not host.lost.is_set():
                 del host.lanes[lane.number]
                 self.run(self._close_seats(host, [lane]))

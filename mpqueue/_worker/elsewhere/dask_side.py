@@ -31,7 +31,12 @@ class LastWords(NamedTuple):
 def open_seat(
     pool: str, token: str, lane: int, generation: int, parent: int, *, dask_worker: Any
 ) -> hello.Introduction:
-    """By `Client.run`, on the worker's event loop: make a worker in this process."""
+    """By `Client.run`, on the worker's event loop: make a worker in this process.
+
+    Raises LookupError where its `Lifeline` is not here (any more): nothing would close it.
+    """
+    if token not in _tied:
+        raise LookupError("the client is gone")
 
     def ring() -> None:
         with contextlib.suppress(Exception):  # it is closing; what was left comes with the answer, if that comes
@@ -58,20 +63,28 @@ async def close_seats(tokens: Sequence[str]) -> None:
     await asyncio.to_thread(hosted.close_seats, tokens)
 
 
+_tied: set[str] = set()
+
+
 class Lifeline:
     """A task's result, whose end closes a worker: the scheduler drops it when the client is gone, however that goes.
+
+    It is here before the worker: a client that dies between the two leaves nothing.
 
     Not an actor, since a worker that holds one can't be retired. Where Dask moves it elsewhere, the worker ends too.
     """
 
     def __init__(self, token: str | None) -> None:
         self._token = token
+        if token is not None:
+            _tied.add(token)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Lifeline, (None,)
 
     def __del__(self) -> None:
         if self._token is not None:
+            _tied.discard(self._token)
             with contextlib.suppress(Exception):
                 hosted.close_seats([self._token], wait=False)
 
