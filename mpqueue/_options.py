@@ -188,7 +188,9 @@ def job_options(
     if max_waiting is not None:
         check_number("max_waiting", max_waiting, low=1, integer=True)
         if not is_open:
-            raise ValueError(f"max_waiting: expected None for a job that is not open, got {max_waiting}; say open=True")
+            raise ValueError(
+                f"max_waiting: expected None for a job that is not open, got {max_waiting}; pass open=True"
+            )
     if concurrency is not None:
         check_concurrency(concurrency)
     policy = choose_policy("create_job", max_retries, retry, delays=queue.retry)
@@ -255,7 +257,7 @@ def check_resources(resources: Mapping[str, int | str] | None) -> Mapping[str, i
         if not isinstance(name, str) or not name.isidentifier():  # type: ignore[redundant-expr]
             raise ValueError(f"resources: expected names such as 'gpu' or 'license', got {shown(name)}")
         if name == "cpus":
-            raise ValueError(f"resources: expected no 'cpus', which concurrency= says, got {shown(resources)}")
+            raise ValueError(f"resources: expected no 'cpus', which concurrency= sets, got {shown(resources)}")
         if name == "memory":
             checked[name] = size_in_bytes("resources['memory']", count)
             continue
@@ -295,7 +297,7 @@ def check_preload(preload: object) -> tuple[str, ...] | Callable[[], object] | N
         except (ImportError, ValueError):
             found = False
         if not found:
-            raise ValueError(f"preload: expected names of modules, got {shown(name)}, which is none that is found here")
+            raise ValueError(f"preload: expected names of modules, got {shown(name)}, which can't be found here")
     return tuple(names)
 
 

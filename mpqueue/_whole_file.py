@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from mpqueue._os.files import NO_LINKS, open_file, set_rights, this_user
+from mpqueue._os.files import NO_LINKS, kind_of, open_file, set_rights, this_user
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINKS
 
@@ -79,9 +79,9 @@ def check_not_planted(path: str | os.PathLike[str]) -> int | None:
         return None
     kind = stat.S_IFMT(found.st_mode)
     if kind in (stat.S_IFLNK, stat.S_IFIFO) and not is_trusted(found.st_uid):
-        what = "a link" if kind == stat.S_IFLNK else "a named pipe"
         raise PermissionError(
-            f"{os.fspath(path)}: expected a file of this user, got {what} of user {found.st_uid}; nothing was written"
+            f"{os.fspath(path)}: expected a file of this user, got {kind_of(found)} of user {found.st_uid}; "
+            "nothing was written"
         )
     return kind
 

@@ -55,7 +55,7 @@ def _files(inputs: Sequence[str]) -> list[str]:
     for name in names:
         if os.path.isdir(name):
             raise UsageError(
-                f"{name}: expected a file, got a folder; for what is in it say '{os.path.join(name, '*')}'"
+                f"{name}: expected a file, got a folder; for the files in it, use '{os.path.join(name, '*')}'"
             )
     return names
 
@@ -67,7 +67,7 @@ def _expanded(inputs: Sequence[str]) -> Iterator[str]:
         elif glob.has_magic(name):
             found = sorted(glob.glob(name, recursive=True))
             if not found:
-                raise UsageError(f"{name}: expected a pattern of files, got one that fits none")
+                raise UsageError(f"{name}: expected a pattern of files, got one that matches no file")
             yield from found
         else:
             raise UsageError(f"{name}: expected a file, got a name that is not there")
@@ -77,7 +77,7 @@ def _expanded(inputs: Sequence[str]) -> Iterator[str]:
 def _opened(name: str) -> Iterator[TextIO]:
     if name == STDIN:
         if sys.stdin is None:
-            raise UsageError("-: expected lines of stdin, got a closed one")
+            raise UsageError("-: expected lines on stdin, got a closed stdin")
         if isinstance(sys.stdin, io.TextIOWrapper):  # what is no text in it keeps its bytes, as in file names
             sys.stdin.reconfigure(errors="surrogateescape")
         yield sys.stdin

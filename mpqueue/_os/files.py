@@ -85,3 +85,18 @@ else:
 
     #: Give a file, by its descriptor, these rights. Raises OSError.
     set_rights = os.fchmod
+
+
+#: What may have the name of a file, for people.
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def kind_of(found: os.stat_result) -> str:
+    """``a folder``, ``a named pipe``: what it is, for people."""
+    return _KINDS.get(stat.S_IFMT(found.st_mode), "a device")

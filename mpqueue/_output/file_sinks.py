@@ -58,7 +58,9 @@ class FileSink:
     def check(self) -> None:
         """Raise what `open` would raise. Makes nothing."""
         if self.was_opened:
-            raise JobStateError(f"results: expected a sink of the job's own, got {self!r}, which another job has had")
+            raise JobStateError(
+                f"results: expected a sink of the job's own, got {self!r}, which another job has already used"
+            )
         self._part.check()
 
     def open(self) -> None:

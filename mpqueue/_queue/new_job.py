@@ -467,7 +467,7 @@ def check_is_list(recorded: RecordedJob, reader: Reader) -> None:
     if recorded.is_open:
         raise JournalMismatchError(
             f"job {recorded.id!r} in {reader.path}: expected a job with a list of items, got an open one; nothing was "
-            "changed; say open=True, use another id, or call clear_job()"
+            "changed; pass open=True, use another id, or call clear_job()"
         )
 
 

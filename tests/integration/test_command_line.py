@@ -410,7 +410,7 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
         (("run", "own:unpicklable", "a.txt"), "expected a callable that can be serialized"),
         (("run", "own:upper"), "expected files, patterns, or - for the lines of stdin, got none"),
         (("run", "own:upper", "no.txt"), "no.txt: expected a file, got a name that is not there"),
-        (("run", "own:upper", "*.png"), "*.png: expected a pattern of files, got one that fits none"),
+        (("run", "own:upper", "*.png"), "*.png: expected a pattern of files, got one that matches no file"),
         (("run", "own:upper", "."), "expected a file, got a folder"),
         (("run", "own:upper", "a.txt", "-j", "0"), "expected a whole number from 1 up, auto or physical, got '0'"),
         (("run", "own:upper", "a.txt", "--retries", "x"), "expected a whole number from 0 up, got 'x'"),

@@ -140,7 +140,7 @@ def half_a_header(path: Path) -> None:
         (impossible_version, "version -7, which no mpqueue wrote"),
         (no_version, "version 0, which no mpqueue wrote"),
         (truncated, "damaged"),
-        (Path.mkdir, "expected a file"),
+        (Path.mkdir, "expected a file, got a folder"),
     ],
     ids=["random", "text", "header", "other", "newer", "negative", "zero", "truncated", "folder"],
 )

@@ -151,7 +151,7 @@ def test_only_an_open_job_takes_items(queue: JobQueue) -> None:
     item = queue.start("j").result().items[0]
     assert isinstance(item.exception, JobStateError)
     anything: Any = queue
-    with pytest.raises(ValueError, match="say open=True"):
+    with pytest.raises(ValueError, match="pass open=True"):
         anything.create_job("k", [1], do.double, max_waiting=3)
     with pytest.raises(TypeError, match="expected items and a handler, got no items"):
         anything.create_job("k", handler=do.double)

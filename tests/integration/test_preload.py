@@ -277,7 +277,7 @@ def test_all_end_with_a_program_that_is_killed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("preload", "error", "message"),
     [
-        (["no_such_module_at_all"], ValueError, "'no_such_module_at_all', which is none that is found here"),
+        (["no_such_module_at_all"], ValueError, "'no_such_module_at_all', which can't be found here"),
         ([""], ValueError, "names of modules"),
         ([3], TypeError, "a list of names of modules, or a function"),
         (7, TypeError, "a list of names of modules, or a function"),

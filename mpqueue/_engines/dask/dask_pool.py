@@ -212,7 +212,7 @@ class DaskPool(HostedPool[DaskLane]):
         if self._cut_off_by is not None or self._is_closed:
             return
         self._cut_off_by = error
-        _log.warning("the connection to the Dask scheduler is lost, and made anew: %r", error)
+        _log.warning("the connection to the Dask scheduler is lost; connecting again: %r", error)
         lanes = [lane for host in self._hosts.values() for lane in host.lanes.values()]
         self._hosts.clear()
         self._gone.clear()

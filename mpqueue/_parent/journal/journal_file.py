@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mpqueue._os.files import NO_LINKS, open_file, sync_folder
+from mpqueue._os.files import NO_LINKS, kind_of, open_file, sync_folder
 from mpqueue._parent.journal.chunk_rows import Row
 from mpqueue._parent.journal.guards.held_files import HeldFiles, MovedError
 from mpqueue._parent.journal.guards.journal_lock import Mark
@@ -495,7 +495,7 @@ def _check(path: str, left: Mark | None) -> int | None:
         _check_new(path, left, "nothing of that name")
         return None
     if not os.path.isfile(path):
-        raise JournalError(f"{path}: expected a file, got something else; it is left as it is")
+        raise JournalError(f"{path}: expected a file, got {kind_of(os.stat(path))}; it is left as it is")
     if os.path.getsize(path) == 0:  # not to be opened: SQLite removes the log of an empty file
         _check_new(path, left, "an empty file")
         return None

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.timings import PastRun
-from mpqueue._os.files import NO_LINKS, open_file
+from mpqueue._os.files import NO_LINKS, kind_of, open_file
 from mpqueue._parent.journal.chunk_rows import Results, RowReader, WrittenRow
 from mpqueue._parent.journal.guards import journal_lock as lock
 from mpqueue._parent.journal.guards.ownership import check_own, check_stat
@@ -193,7 +193,9 @@ class Reader:
             if not os.path.exists(self.path):
                 raise JournalError(f"{self.path}: expected a journal, got a name that is not there")
             if not os.path.isfile(self.path):
-                raise JournalError(f"{self.path}: expected a file, got something else; it is left as it is")
+                raise JournalError(
+                    f"{self.path}: expected a file, got {kind_of(os.stat(self.path))}; it is left as it is"
+                )
             if not os.path.getsize(self.path):
                 raise JournalError(f"{self.path}: expected a journal, got an empty file; it is left as it is")
             mark = None if self._has_looked else lock.marked(self.path)  # first: it may be written meanwhile

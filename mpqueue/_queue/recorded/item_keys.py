@@ -35,6 +35,6 @@ def _check_path(name: str, path: Path) -> Path:
     if not isinstance(path, str | bytes | os.PathLike):
         raise TypeError(
             f"{name}: expected the path of a file, got {shown(path)} of type {type(path).__name__}; for items that "
-            f"hold one say key=lambda item: mpqueue.{name}(item[...])"
+            f"hold one pass key=lambda item: mpqueue.{name}(item[...])"
         )
     return path

@@ -58,7 +58,7 @@ def check_needs(stated: StatedNeeds, table: ItemTable | None, supply: Supply) ->
         if memory is None:
             raise ValueError(
                 f"memory: expected None, since this system does not say how much there is, got {shown(stated.memory)}; "
-                'say how much the queue may use, as in JobQueue(resources={"memory": "16GB"})'
+                'set how much the queue may use, as in JobQueue(resources={"memory": "16GB"})'
             )
     limits = supply.limits if memory is None else {**supply.limits, MEMORY: memory}
     if table is None or not stated.any_function:
@@ -102,7 +102,7 @@ def _uses(uses: Uses | None, item: Any, whose: str, limits: Mapping[str, int]) -
             there = ", ".join(repr(other) for other in limits if other != MEMORY) or "none"
             raise ValueError(
                 f"uses{whose}: expected names of the queue's resources ({there}), got {shown(name)}; "
-                f"JobQueue(resources={{...}}) says what there is"
+                f"JobQueue(resources={{...}}) lists what there is"
             )
         amount = _amount(f"uses[{name!r}]{whose}", given, item, low=0)
         if amount > limits[name]:
