@@ -34,9 +34,11 @@ from mpqueue._dropin.executor.call_stream import CallStream
 from mpqueue._dropin.executor.executor_errors import ExecutorCrashedError, error_of
 from mpqueue._dropin.map.map_options import DROPIN_RETRY
 from mpqueue._dropin.shared_pool import SharedPool
-from mpqueue._engines.loky.loky_pool import count_cpus
+from mpqueue._engines.loky.loky_backend import LokyBackend
 from mpqueue._options import JobOptions, check_timeout, choose_policy
 from mpqueue._os.process.own_forks import in_each_fork
+from mpqueue._parent.lane_protocol import Backend
+from mpqueue._queue.choosing import check_job, choose_backend
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import Call
 from mpqueue._worker.handlers.joblib_batch import run_batch
@@ -53,16 +55,20 @@ class JoblibCrashedError(ExecutorCrashedError, TerminatedWorkerError):  # type: 
     """The worker died while it ran a batch of calls, and so did those that tried it again."""
 
 
-def register() -> None:
-    """Make ``backend="mpqueue"`` known to joblib."""
-    register_parallel_backend("mpqueue", MPQueueBackend)
+def register(*, backend: str | Backend = "loky") -> None:
+    """Make ``backend="mpqueue"`` known to joblib.
+
+    Its workers run on the engine ``backend``, one of `mpqueue.backends`, of which ``n_jobs=-1`` is all workers that are
+    there then. To use several engines, give joblib ``parallel_config(backend=MPQueueBackend(backend=...))``.
+    """
+    register_parallel_backend("mpqueue", functools.partial(MPQueueBackend, backend=choose_backend(backend)))
 
 
 class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     """What joblib asks for workers. ``max_retries``, ``retry`` and ``timeout`` (seconds a try of a batch) are ours.
 
     Without ``max_retries`` and ``retry`` a batch whose worker dies or is killed is tried again three times, and an
-    exception ends the `Parallel` call at once.
+    exception ends the `Parallel` call at once. ``backend`` is the engine, one of `mpqueue.backends`.
     """
 
     supports_retrieve_callback = True
@@ -74,9 +80,12 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         max_retries: int | None = None,
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
+        backend: str | Backend = "loky",
         **options: Any,
     ) -> None:
+        self._engine = choose_backend(backend)
         check_timeout(timeout)
+        check_job(self._engine, JobOptions(CRASH_RETRY, timeout))
         self._policy = choose_policy("mpqueue backend", max_retries, retry, delays=DROPIN_RETRY) or CRASH_RETRY
         self._timeout = timeout
         self._workers: _Workers | None = None
@@ -98,7 +107,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
                     stacklevel=3,
                 )
             return 1
-        return n_jobs if n_jobs > 0 else max(count_cpus() + 1 + n_jobs, 1)
+        return n_jobs if n_jobs > 0 else max(self._engine.count_workers() + 1 + n_jobs, 1)
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
         """A `Parallel` call, or a ``with`` block of several, begins."""
@@ -108,7 +117,13 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self.parallel = parallel
         self._release(kill=False)
         options = {**self.backend_kwargs, **options}
-        pool = _pools.find(workers, self.inner_max_num_threads, options.get("initializer"), options.get("initargs", ()))
+        pool = _pools.find(
+            self._engine,
+            workers,
+            self.inner_max_num_threads,
+            options.get("initializer"),
+            options.get("initargs", ()),
+        )
         self._workers = _Workers(pool, workers, self._policy, self._timeout)
         return workers
 
@@ -197,13 +212,20 @@ class _Pools:
         self._pools: dict[tuple[Any, ...], SharedPool] = {}
 
     def find(
-        self, workers: int, threads: int | None, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+        self,
+        engine: Backend,
+        workers: int,
+        threads: int | None,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
     ) -> SharedPool:
         """The pool of so many workers with so many inner threads; others that are not used are ended."""
-        key = (workers, threads, id(initializer), *map(id, initargs))  # held by the pool, so they stay theirs
+        # what is held by the pool stays its own
+        where = None if isinstance(engine, LokyBackend) else id(engine)
+        key = (where, workers, threads, id(initializer), *map(id, initargs))
         call = None if initializer is None else functools.partial(initializer, *initargs)
         with self._lock:
-            pool = self._pools.setdefault(key, SharedPool(threads, call))
+            pool = self._pools.setdefault(key, SharedPool(threads, call, engine))
             for other_key, other in list(self._pools.items()):
                 if other is not pool and other.end_if_idle():
                     del self._pools[other_key]

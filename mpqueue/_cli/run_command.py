@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from mpqueue._cli.backend_option import open_backend
 from mpqueue._cli.durations import duration
 from mpqueue._cli.early_end import EarlyEnd, add_options
 from mpqueue._cli.function_names import load_function
@@ -96,6 +97,8 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     add("--from", dest="kind", choices=KINDS, help="what the items are: the INPUT files themselves (default), or their "
         "content (without INPUT, that of stdin): lines, one JSON value per line, or rows of CSV as dicts")  # fmt: skip
     add("-j", "--jobs", type=workers, metavar="N", help=WORKERS)
+    add("--backend", metavar="WHERE", help="run on a cluster: dask://HOST:PORT (its scheduler), ray (this "
+        "machine's, or that of RAY_ADDRESS), or module:function, which returns one of mpqueue.backends")  # fmt: skip
     add(
         "--setup",
         metavar="module:function",
@@ -255,16 +258,15 @@ def _stages(
 
 
 def _open_queue(args: argparse.Namespace, policy: RetryPolicy) -> JobQueue:
-    resources = merged(args.resources)
-    if resources is None and not args.gpu_env:
-        return JobQueue(args.jobs, retry=policy, timeout=args.timeout, journal=args.journal)
+    backend = open_backend(args.backend)
     try:
         return JobQueue(
             args.jobs,
             retry=policy,
             timeout=args.timeout,
             journal=args.journal,
-            resources=resources,
+            backend=backend,
+            resources=merged(args.resources),
             gpu_env=args.gpu_env,
         )
     except (TypeError, ValueError) as error:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import check_concurrency
 from mpqueue._os.process.own_forks import in_each_fork
+from mpqueue._parent.lane_protocol import Backend
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._wire.means import THREAD_VARIABLES
 
@@ -20,7 +21,13 @@ IDLE_SECONDS = 30.0
 class SharedPool:
     """A queue, how many calls use it, and the thread that ends it when idle. Grows to what is asked, never shrinks."""
 
-    def __init__(self, threads_per_worker: int | None = None, initializer: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        threads_per_worker: int | None = None,
+        initializer: Callable[[], object] | None = None,
+        backend: str | Backend = "loky",
+    ) -> None:
+        self._backend = backend
         self._threads = threads_per_worker
         self._initializer = initializer
         self._lock = threading.RLock()  # a garbage collection may give back while a borrower holds it
@@ -51,7 +58,9 @@ class SharedPool:
         return queue
 
     def _open(self, concurrency: int | None) -> None:
-        self._queue = JobQueue(concurrency, threads_per_worker=self._threads, initializer=self._initializer)
+        self._queue = JobQueue(
+            concurrency, threads_per_worker=self._threads, initializer=self._initializer, backend=self._backend
+        )
         self._owner, self._users, self._over = os.getpid(), 0, threading.Event()
         watch = threading.Thread(target=self._watch, args=(self._over,), name="mpqueue-idle-pool", daemon=True)
         watch.start()

@@ -162,6 +162,10 @@ class Engine:
                 self._coordinator = coordinator
             return self._coordinator
 
+    def count_lanes(self) -> int | None:
+        """How many lanes there is room for; None before the first job. From any thread."""
+        return self._scheduler.books.present if self._scheduler.books.opened else None
+
     def lanes_now(self) -> list[LaneNow]:
         """What each lane is at; none before the first job. From any thread."""
         return [] if self._coordinator is None or self._pool is None else self._coordinator.lanes_now()

@@ -231,8 +231,14 @@ class JobQueue(SafeEmitter):
 
     @property
     def concurrency(self) -> int:
-        """The number of workers. To set it is to `resize`."""
-        return self._options.concurrency if self._size is None else self._size
+        """The number of workers; on a cluster of which all are used, of those that it has now, at least 1.
+
+        To set it is to `resize`.
+        """
+        if self._size is not None:
+            return self._size
+        there = self._engine.count_lanes() if self._options.may_grow else None
+        return self._options.concurrency if there is None else max(1, there)
 
     @concurrency.setter
     def concurrency(self, count: int) -> None:

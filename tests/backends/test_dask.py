@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import importlib
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,6 +43,24 @@ def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
         yield cluster
 
 
+# -- calls and commands -----------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_and_calls_run_on_a_cluster(cluster: DaskCluster, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("import os\n\ndef where(line):\n    return os.getpid()\n")
+    name = cluster.address.replace("tcp://", "dask://")
+    command = ["-m", "mpqueue", "run", "own:where", "--from", "lines", "-", "--backend", name, "--timeout", "60"]
+    with Client(cluster.address, set_as_default=False) as client:
+        there = set(client.run(os.getpid).values())
+        client.run(lambda: sys.path.insert(0, str(tmp_path)))  # as if the module were installed there
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, input="a\nb\n", text=True, capture_output=True, check=True
+        )
+        client.run(lambda: sys.path.remove(str(tmp_path)))
+    assert {json.loads(line)["result"] for line in done.stdout.splitlines()} <= there
+    assert set(mpqueue.imap(do.return_pid, range(20), backend=DaskBackend(cluster.address))) <= there
+
+
 # -- workers that come and go ----------------------------------------------------------------------------------------
 
 
@@ -55,13 +75,18 @@ def test_workers_that_join_are_used_and_those_that_go_cost_nobody_a_try(changing
         gate.wait_for_count(1)
         joined = [changing.add_worker() for _ in range(3)]
         gate.wait_for_count(4)  # each of them has begun an item, while the first still runs its own
+        assert queue.concurrency == 4
         changing.kill_machine(joined[0])
         joined[1].kill()
         joined[2].terminate()
         changing.await_slots(1)
         gate.open()
         assert len(results_of(run.result(60))) == 40
+        assert queue.concurrency == 1
     assert [item.attempts for item in job.items] == [1] * 40
+    report = job.report()
+    assert "on 4 workers" in str(report)
+    assert sum(part.seconds for part in report.figures.work) == pytest.approx(report.figures.worker_seconds, rel=0.01)
 
 
 def test_a_worker_can_be_retired_while_it_is_used(changing: DaskCluster, tmp_path: Path) -> None:

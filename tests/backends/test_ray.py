@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import subprocess
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -128,6 +131,23 @@ def test_versions_that_differ_are_a_clear_error_at_once(ray_node: None, monkeypa
     there = f"mpqueue {own['mpqueue']} there and 0.0.9 here"
     with JobQueue(1, backend=RayBackend()) as queue, pytest.raises(WorkerStartError, match=there):
         queue.run(range(2), do.double)
+
+
+def test_the_command_line_runs_on_ray(ray_node: None, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import ray\n\ndef where(line):\n    return ray.get_runtime_context().get_node_id()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mpqueue", "run", "own:where", "--from", "lines", "-", "--backend", "ray"],
+        env={**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address},
+        cwd=tmp_path,
+        input="a\nb\n",
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    node = ray.get_runtime_context().get_node_id()
+    assert [json.loads(line)["result"] for line in done.stdout.splitlines()] == [node] * 2
 
 
 def test_a_client_that_is_killed_leaves_no_worker(ray_node: None, tmp_path: Path) -> None:

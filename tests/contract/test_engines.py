@@ -6,16 +6,22 @@ how.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import itertools
 import json
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import joblib
 import pytest
 
-import mpqueue
+import mpqueue.joblib_backend
 from mpqueue import ItemStatus, JobStatus, RetryPolicy, Stage, current_item, sinks
+from mpqueue.backends import Backend
 from mpqueue.events import JOB_FINISHED, JOB_PROGRESS, JOB_STARTED
 from tests.support import contract_handlers as its
 from tests.support import handlers as do
@@ -412,3 +418,63 @@ def test_where_handlers_are_is_sampled(engine: Engine) -> None:
         profile = queue.run(range(2), its.spin_a_while, profile=True).profile
     assert profile is not None
     assert its.spin_a_while.__name__ in {stack[0].function for stack in profile.stacks}
+
+
+# -- calls -----------------------------------------------------------------------------------------------------------
+
+
+def test_calls_run_on_the_engine_that_they_name(engine: Engine, opened: list[Backend]) -> None:
+    """Each has a queue of its own on it, which has ended with the call."""
+    here: dict[str, Any] = {"backend": engine.backend, "concurrency": 1}
+    assert mpqueue.starmap(pow, [(2, 3), (3, 2)], **here) == [8, 9]
+    assert asyncio.run(mpqueue.amap(do.double, range(5), **here)) == [0, 2, 4, 6, 8]
+    endless = mpqueue.imap(do.double, itertools.count(), **here)
+    assert list(itertools.islice(endless, 50)) == [2 * item for item in range(50)]
+    endless.close()
+    assert mpqueue.stages(range(3), [do.double, do.double], **here) == [0, 4, 8]
+    assert opened == [engine.backend] * 4
+
+
+def test_pools_run_on_the_engine_that_they_name(engine: Engine, opened: list[Backend]) -> None:
+    here: dict[str, Any] = {"backend": engine.backend}
+    with mpqueue.Pool(**here) as pool:
+        assert (pool.map(do.double, range(5)), pool.apply(do.double, (3,))) == ([0, 2, 4, 6, 8], 6)
+        assert list(pool.imap(do.double, range(5))) == [0, 2, 4, 6, 8]
+    with mpqueue.Executor(1, **here) as executor:
+        assert (executor.submit(do.double, 3).result(), list(executor.map(do.double, [1]))) == (6, [2])
+    mpqueue.joblib_backend.register(**here)
+    try:
+        with joblib.parallel_config(backend="mpqueue", n_jobs=2):
+            assert joblib.Parallel()(joblib.delayed(do.double)(item) for item in range(5)) == [0, 2, 4, 6, 8]
+    finally:
+        mpqueue.joblib_backend.close()
+        mpqueue.joblib_backend.register()
+    assert opened == [engine.backend] * 3
+
+
+@pytest.fixture
+def opened(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Backend]:
+    """The engines that queues have opened, one for each queue."""
+    kind, opened = type(engine.backend), list[Backend]()
+
+    def open_noted(backend: Backend, *given: Any, open_: Callable[..., Any] = kind.open) -> Any:
+        opened.append(backend)
+        return open_(backend, *given)
+
+    monkeypatch.setattr(kind, "open", open_noted)
+    return opened
+
+
+def test_a_time_limit_of_a_call_is_refused_where_nothing_can_be_killed(engine: Engine) -> None:
+    limited: dict[str, Any] = {"backend": engine.backend, "timeout": 30.0}
+    calls: list[Callable[[], Any]] = [
+        lambda: mpqueue.map(do.double, [1], **limited),
+        lambda: list(mpqueue.imap(do.double, [1], **limited)),
+        lambda: mpqueue.stages([1], [do.double], **limited),
+        lambda: mpqueue.Pool(1, **limited).terminate(),
+        lambda: mpqueue.Executor(1, **limited).shutdown(),
+        lambda: mpqueue.joblib_backend.MPQueueBackend(**limited),
+    ]
+    for call in calls if not engine.able.can_kill else calls[:1]:
+        with contextlib.nullcontext() if engine.able.can_kill else pytest.raises(ValueError, match="can't end an item"):
+            call()

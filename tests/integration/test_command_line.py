@@ -59,6 +59,13 @@ def talk(line):
 def load():
     return {"prefix": "> "}
 
+def inline():
+    from mpqueue.testing import InlinePool
+    return InlinePool()
+
+def where(line):
+    return os.getpid()
+
 def quote(line, state):
     return state["prefix"] + line
 
@@ -420,6 +427,15 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
         (("run", "own:upper", "a.txt", "-o", "no/x.csv"), "--output: expected a file in a folder that is there"),
         (("run", "own:upper", "a.txt", "--setup", "own:nothing"), "--setup: expected a function in own"),
         (("run", "own:add", "--from", "jsonl", "a.txt"), "a.txt: expected jsonl, got line 1"),
+        (
+            ("run", "own:upper", "a.txt", "--backend", "tcp://a:1"),
+            "--backend tcp://a:1: expected dask://HOST:PORT, ray",
+        ),
+        (("run", "own:upper", "a.txt", "--backend", "dask://"), "--backend dask://: expected dask://HOST:PORT, ray"),
+        (("run", "own:upper", "a.txt", "--backend", "own:load"), "--backend own:load: backend: expected 'loky' or a B"),
+        (("run", "own:upper", "a.txt", "--backend", "own:nothing"), "--backend: expected a function in own"),
+        (("run", "own:upper", "a.txt", "--backend", "own:inline", "--timeout", "3"), "timeout: expected None, since"),
+        (("run", "own:upper", "a.txt", "--backend", "own:inline", "--cpus", "1"), "cpus: expected None, since"),
     ],
 )
 def test_wrong_usage_is_explained_and_ends_with_2(
@@ -435,6 +451,13 @@ def test_wrong_usage_is_explained_and_ends_with_2(
     assert told.count("\n") == 1
     assert message in told
     assert "Traceback" not in told
+
+
+def test_a_function_of_the_user_s_makes_the_engine(folder: Path) -> None:
+    done = run(folder, "run", "own:where", "--from", "lines", "-", "--backend", "own:inline", stdin="a\nb\n")
+    pids = [json.loads(line)["result"] for line in done.stdout.splitlines()]
+    assert len(pids) == 2
+    assert len(set(pids)) == 1
 
 
 def test_a_module_that_raises_shows_its_own_traceback(folder: Path) -> None:

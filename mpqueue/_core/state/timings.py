@@ -137,7 +137,7 @@ class Timings:
     traced: bool = False
     started: float = 0.0
     finished: float | None = None
-    lanes: int = 0  #: how many there are
+    lanes: int = 0  #: how many there are, with those that joined
     shared: bool = False  #: other jobs were active at the same time, so a lane that was idle here may not have been
     elsewhere: bool = False  #: workers were on another machine, by their clock
     sums: Sums = field(default_factory=Sums)
@@ -243,8 +243,8 @@ class Timings:
     def _lane(self, number: int) -> _LaneTimes:
         lane = self._lanes.get(number)
         if lane is None:
-            came_later = number >= self.lanes
-            lane = self._lanes[number] = _LaneTimes(self.started, came_later or self._ready >> number & 1 == 1)
+            self.lanes = max(self.lanes, number + 1)  # it joined, as on a cluster that grows
+            lane = self._lanes[number] = _LaneTimes(self.started, self._ready >> number & 1 == 1)
         return lane
 
     # -- reports ---------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from mpqueue._dropin.map.map_options import pool_options
 from mpqueue._options import JobOptions
 from mpqueue._os.main_thread_waits import wait_long
 from mpqueue._output.progress import Showing, ShowProgress
+from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.interpreter_exit import on_exit
 from mpqueue._queue.job_queue import JobQueue
@@ -47,7 +48,8 @@ class Executor(concurrent.futures.Executor):
     ``progress=True`` draws a bar of the calls submitted so far, a callable gets their `Progress`. With ``seed`` the
     ``current_item().rng`` of a call depends on its place among those submitted only.
     ``initializer(*initargs)`` is called in each new worker. ``mp_context`` is accepted and has no effect: workers are
-    always fresh processes.
+    always fresh processes. ``backend`` is the engine that the workers run on, one of `mpqueue.backends`, of which
+    ``max_workers`` None takes all; what it can't do raises ValueError.
 
     It is never broken: a crash fails or retries its own call. Any thread may call any method.
     """
@@ -66,13 +68,15 @@ class Executor(concurrent.futures.Executor):
         progress: ShowProgress = False,
         seed: int | None = None,
         mp_context: Any = None,  # noqa: ARG002
+        backend: str | Backend = "loky",
     ) -> None:
         _check(max_workers, initializer, max_tasks_per_child)
-        options = pool_options("Executor", max_retries, retry, timeout, seed)
+        options = pool_options("Executor", max_retries, retry, timeout, seed, backend)
         self._queue = JobQueue(
             max_workers,
             max_items_per_worker=max_tasks_per_child,
             initializer=None if initializer is None else functools.partial(initializer, *initargs),
+            backend=backend,
         )
         self._max_workers = self._queue.concurrency  # other libraries look at it, in the standard library's
         self._life = _Life(self._queue, options, Showing(progress))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Coroutine, Iterable, Sized
+from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from mpqueue._call_checks import names_options
 from mpqueue._dropin.map.batch import RecordAs, name_of
 from mpqueue._dropin.map.input_reader import InputReader
 from mpqueue._dropin.map.item_iterator import ItemIterator
-from mpqueue._dropin.map.lent_queues import LentQueue, OwnQueue, WarmQueue
+from mpqueue._dropin.map.lent_queues import LentQueue, OwnQueue, WarmQueue, is_warm
 from mpqueue._dropin.map.map_options import (
     OnItemError,
     StreamOptions,
@@ -24,6 +25,7 @@ from mpqueue._dropin.map.map_options import (
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import Concurrency, JobOptions
 from mpqueue._output.progress import ShowProgress, showing_stream
+from mpqueue._parent.lane_protocol import Backend
 from mpqueue._queue.growing.stream import Stream, open_stream
 from mpqueue._queue.new_job import record_options
 from mpqueue._queue.run import Ended
@@ -78,6 +80,7 @@ def imap(
     version: str | None = None,
     redo: str | None = None,
     seed: int | None = None,
+    backend: str | Backend = "loky",
 ) -> ItemIterator[Any]:
     """The results of ``fn`` over the items, in order, one by one while the work goes on; also for ``async for``.
 
@@ -99,9 +102,9 @@ def imap(
     items there are or are recorded. Raises `JournalError`; TypeError in the place of an item that has no identity; and,
     in its place, what ``key`` raises.
     """
-    job = job_options("imap", concurrency, max_retries, retry, timeout, chunksize, seed)
+    job = job_options("imap", concurrency, max_retries, retry, timeout, chunksize, seed, backend)
     record = RecordAs(job_id, record_options(key=key, version=version, redo=check_stream_redo(redo)))
-    return _iterate(fn, items, job, True, buffersize, on_error, max_failures, progress, journal, record, seed)
+    return _iterate(fn, items, job, True, buffersize, on_error, max_failures, progress, journal, record, seed, backend)
 
 
 @overload
@@ -148,15 +151,16 @@ def imap_unordered(
     version: str | None = None,
     redo: str | None = None,
     seed: int | None = None,
+    backend: str | Backend = "loky",
 ) -> ItemIterator[Any]:
     """Like `imap`, in the order in which the items end: no result waits for a slower one.
 
     With ``journal``, results that are recorded come as soon as their items are read. It is the same stream as that of
     `imap` with the same function or ``job_id``.
     """
-    job = job_options("imap_unordered", concurrency, max_retries, retry, timeout, chunksize, seed)
+    job = job_options("imap_unordered", concurrency, max_retries, retry, timeout, chunksize, seed, backend)
     record = RecordAs(job_id, record_options(key=key, version=version, redo=check_stream_redo(redo)))
-    return _iterate(fn, items, job, False, buffersize, on_error, max_failures, progress, journal, record, seed)
+    return _iterate(fn, items, job, False, buffersize, on_error, max_failures, progress, journal, record, seed, backend)
 
 
 def _iterate(
@@ -171,6 +175,7 @@ def _iterate(
     journal: str | os.PathLike[str] | None,
     record: RecordAs,
     seed: int | None,
+    backend: str | Backend,
 ) -> ItemIterator[Any]:
     check_job_id(record.job_id)
     check_on_error(on_error, ON_ERROR)
@@ -179,8 +184,10 @@ def _iterate(
     showing = showing_stream(progress, fn, items)
     iterator = iter(items)
     workers = enough_workers(job.max_lanes, len(items) if isinstance(items, Sized) else None)
-    lent: LentQueue = WarmQueue(workers) if journal is None else OwnQueue(workers, journal)
+    warm = is_warm(journal, backend)
+    lent: LentQueue = WarmQueue(workers) if warm else OwnQueue(workers, journal, backend)
     queue = lent.queue
+    count_lanes = count_cpus if warm else partial(getattr, queue, "concurrency")  # which may grow
 
     def open_(on_ended: Callable[[Ended], None]) -> Stream:
         if journal is None:
@@ -203,7 +210,7 @@ def _iterate(
             lent,
             ordered=ordered,
             on_error=on_error,
-            window=lambda stream: buffersize or stream.window(workers or count_cpus()),
+            window=lambda stream: buffersize or stream.window(workers or count_lanes()),
             max_failures=max_failures,
         )
     except BaseException:

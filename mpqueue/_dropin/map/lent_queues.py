@@ -1,17 +1,58 @@
-"""The queues that streams run on: the warm one that all calls share, or, for one with a journal, one of its own."""
+"""The queues that calls run on: the warm one that all share; one of its own for a journal or another engine."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from typing import Protocol
 
 from mpqueue._dropin.shared_pool import THREADS, shared_pool
-from mpqueue._queue.choosing import journal_path
+from mpqueue._parent.lane_protocol import Backend
+from mpqueue._queue.choosing import choose_backend, journal_path
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.mailbox import Bell
+
+
+def is_warm(journal: str | os.PathLike[str] | None, backend: str | Backend) -> bool:
+    """True where a call needs no queue of its own."""
+    return journal is None and isinstance(backend, str)
+
+
+def own_queue(concurrency: int | None, journal: str | os.PathLike[str] | None, backend: str | Backend) -> JobQueue:
+    """A queue for one call. Raises what `JobQueue` raises."""
+    engine = choose_backend(backend)
+    threads = THREADS if engine.capabilities.own_processes else None
+    return JobQueue(concurrency, threads_per_worker=threads, journal=journal, backend=engine)
+
+
+@contextlib.contextmanager
+def queue_for(
+    concurrency: int | None, journal: str | os.PathLike[str] | None, backend: str | Backend
+) -> Iterator[JobQueue]:
+    """The queue of one call, which waits for its end. Raises what `JobQueue` raises."""
+    if is_warm(journal, backend):
+        with shared_pool.lease(concurrency) as queue:
+            yield queue
+    else:
+        with own_queue(concurrency, journal, backend) as queue:
+            yield queue
+
+
+@contextlib.asynccontextmanager
+async def queue_in_loop_for(
+    concurrency: int | None, journal: str | os.PathLike[str] | None, backend: str | Backend
+) -> AsyncIterator[JobQueue]:
+    """`queue_for` that does not block the loop."""
+    if is_warm(journal, backend):
+        with shared_pool.lease(concurrency) as queue:
+            yield queue
+    else:
+        async with own_queue(concurrency, journal, backend) as queue:
+            yield queue
 
 
 class LentQueue(Protocol):
@@ -50,17 +91,17 @@ class WarmQueue:
 
 
 class OwnQueue:
-    """A queue with a journal, which others can have once it has ended. Raises what `JobQueue` raises.
+    """A queue for one stream alone. Raises what `JobQueue` raises.
 
     It ends on a thread of its own, so that it can be dropped anywhere. Another stream of this program with the same
     journal waits for that; other queues and other programs are refused meanwhile.
     """
 
-    def __init__(self, concurrency: int | None, journal: str | os.PathLike[str]) -> None:
+    def __init__(self, concurrency: int | None, journal: str | os.PathLike[str] | None, backend: str | Backend) -> None:
         self._path = journal_path(journal)
-        if (ending := _ending.get(self._path)) is not None:
+        if self._path is not None and (ending := _ending.get(self._path)) is not None:
             ending._join()
-        self.queue = JobQueue(concurrency, threads_per_worker=THREADS, journal=journal)
+        self.queue = own_queue(concurrency, journal, backend)
         self._owner: int = os.getpid()
         self._ended: Future[None] = Future()
         self._thread: threading.Thread | None = None
@@ -74,7 +115,8 @@ class OwnQueue:
             self._ended.set_result(None)
             return
         self._thread = threading.Thread(target=self._close, args=(kill,), name="mpqueue-closer", daemon=False)
-        _ending[self._path] = self
+        if self._path is not None:
+            _ending[self._path] = self
         self._thread.start()
 
     def _close(self, kill: bool) -> None:
@@ -85,7 +127,7 @@ class OwnQueue:
         else:
             self._ended.set_result(None)
         finally:
-            if _ending.get(self._path) is self:
+            if self._path is not None and _ending.get(self._path) is self:
                 del _ending[self._path]
 
     def _join(self) -> None:
@@ -108,4 +150,4 @@ class OwnQueue:
 
 
 #: By the journal's path: what is ending now. A fork has none of it.
-_ending: dict[str | None, OwnQueue] = {}
+_ending: dict[str, OwnQueue] = {}

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal, TypedDict
 
-from mpqueue._engines.loky.loky_lane import count_cores
 from mpqueue._options import (
     Concurrency,
     JobOptions,
@@ -18,6 +17,8 @@ from mpqueue._options import (
     choose_seed,
 )
 from mpqueue._output.progress import ShowProgress
+from mpqueue._parent.lane_protocol import Backend
+from mpqueue._queue.choosing import check_job, choose_backend
 from mpqueue._queue.recorded.again import Redo
 from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy, check_number
@@ -40,6 +41,7 @@ class CallOptions(TypedDict, total=False):
     max_failures: int | None
     progress: ShowProgress
     seed: int | None
+    backend: str | Backend
 
 
 class JournalOptions(CallOptions, total=False):
@@ -73,22 +75,39 @@ def job_options(
     timeout: float | None,
     chunksize: int | None,
     seed: int | None,
+    backend: str | Backend,
 ) -> JobOptions:
-    """The options of one call of the function ``name``. Raises TypeError or ValueError for values out of range."""
-    workers = choose_concurrency(concurrency, count_cores)
+    """The options of one call of the function ``name``.
+
+    Raises TypeError or ValueError for values out of range, and for what the engine can't do.
+    """
+    engine = choose_backend(backend)
+    workers = choose_concurrency(concurrency, getattr(engine, "count_cores", None))
     check_timeout(timeout)
     check_optional_count("chunksize", chunksize, low=1)
     policy = choose_policy(name, max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
-    return JobOptions(policy, timeout, chunksize=chunksize, max_lanes=workers, seed=choose_seed(seed))
+    options = JobOptions(policy, timeout, chunksize=chunksize, max_lanes=workers, seed=choose_seed(seed))
+    check_job(engine, options)
+    return options
 
 
 def pool_options(
-    name: str, max_retries: int | None, retry: RetryPolicy | None, timeout: float | None, seed: int | None
+    name: str,
+    max_retries: int | None,
+    retry: RetryPolicy | None,
+    timeout: float | None,
+    seed: int | None,
+    backend: str | Backend,
 ) -> JobOptions:
-    """The options of all calls of the pool ``name``. Raises TypeError or ValueError for values out of range."""
+    """The options of all calls of the pool ``name``.
+
+    Raises TypeError or ValueError for values out of range, and for what the engine can't do.
+    """
     check_timeout(timeout)
     policy = choose_policy(name, max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
-    return JobOptions(policy, timeout, seed=choose_seed(seed))
+    options = JobOptions(policy, timeout, seed=choose_seed(seed))
+    check_job(choose_backend(backend), options)
+    return options
 
 
 class Seeds:

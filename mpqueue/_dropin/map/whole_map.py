@@ -5,15 +5,15 @@ They share one warm pool, see `mpqueue._dropin.shared_pool`.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from mpqueue._call_checks import names_options
 from mpqueue._core.state.item_table import Failure, read_all
 from mpqueue._dropin.map.batch import RecordAs, start_batch
+from mpqueue._dropin.map.lent_queues import queue_for, queue_in_loop_for
 from mpqueue._dropin.map.map_options import (
     MapOptions,
     OnError,
@@ -23,10 +23,9 @@ from mpqueue._dropin.map.map_options import (
     enough_workers,
     job_options,
 )
-from mpqueue._dropin.shared_pool import THREADS, shared_pool
 from mpqueue._options import Concurrency
 from mpqueue._output.progress import ShowProgress, check_progress
-from mpqueue._queue.job_queue import JobQueue
+from mpqueue._parent.lane_protocol import Backend
 from mpqueue._queue.new_job import RecordOptions, record_options
 from mpqueue._queue.recorded.again import Redo
 from mpqueue._queue.run import Ended, JobRun
@@ -83,6 +82,7 @@ def map(
     version: str | None = None,
     redo: Redo = None,
     seed: int | None = None,
+    backend: str | Backend = "loky",
 ) -> list[Any]:
     """``[fn(item) for item in items]`` on all cores; a worker that dies costs its item one try, and nothing else.
 
@@ -112,14 +112,18 @@ def map(
 
     ``seed`` makes ``current_item().rng`` give the same numbers each time; None: others each time.
 
+    ``backend`` is the engine that the call runs on, one of `mpqueue.backends`, such as a Dask cluster: such a call has
+    a queue of its own, which is closed at its end, and takes all workers where ``concurrency`` is None. What the engine
+    can't do raises ValueError.
+
     An interruption (Ctrl-C) ends the running items, and goes on.
     """
     check_progress(progress)
     check_failure_options(on_error, max_failures)
-    job = job_options("map", concurrency, max_retries, retry, timeout, chunksize, seed)
+    job = job_options("map", concurrency, max_retries, retry, timeout, chunksize, seed, backend)
     record = _record(journal, job_id, record_options(update=update, key=key, version=version, redo=redo))
     rows = read_all(items)
-    with _queue_for(enough_workers(job.max_lanes, len(rows)), journal) as queue:
+    with queue_for(enough_workers(job.max_lanes, len(rows)), journal, backend) as queue:
         start = partial(
             start_batch, queue, fn, rows, job, progress=progress, record=record, seed_given=seed is not None
         )
@@ -212,6 +216,7 @@ async def amap(
     version: str | None = None,
     redo: Redo = None,
     seed: int | None = None,
+    backend: str | Backend = "loky",
 ) -> list[Any]:
     """Like `map`, for coroutines: does not block the loop. Cancelling it ends its work and its running items.
 
@@ -220,10 +225,10 @@ async def amap(
     """
     check_failure_options(on_error, max_failures)
     check_progress(progress)
-    job = job_options("amap", concurrency, max_retries, retry, timeout, chunksize, seed)
+    job = job_options("amap", concurrency, max_retries, retry, timeout, chunksize, seed, backend)
     record = _record(journal, job_id, record_options(update=update, key=key, version=version, redo=redo))
     rows = read_all(items)
-    async with _queue_in_loop_for(enough_workers(job.max_lanes, len(rows)), journal) as queue:
+    async with queue_in_loop_for(enough_workers(job.max_lanes, len(rows)), journal, backend) as queue:
         start = partial(
             start_batch, queue, fn, rows, job, progress=progress, record=record, seed_given=seed is not None
         )
@@ -235,28 +240,6 @@ async def amap(
             batch.run._end_bar()
             raise
     return batch.outcomes(on_error)
-
-
-@contextlib.contextmanager
-def _queue_for(concurrency: int | None, journal: str | os.PathLike[str] | None) -> Iterator[JobQueue]:
-    if journal is None:
-        with shared_pool.lease(concurrency) as queue:
-            yield queue
-    else:
-        with JobQueue(concurrency, threads_per_worker=THREADS, journal=journal) as queue:
-            yield queue
-
-
-@contextlib.asynccontextmanager
-async def _queue_in_loop_for(
-    concurrency: int | None, journal: str | os.PathLike[str] | None
-) -> AsyncIterator[JobQueue]:
-    if journal is None:
-        with shared_pool.lease(concurrency) as queue:
-            yield queue
-    else:
-        async with JobQueue(concurrency, threads_per_worker=THREADS, journal=journal) as queue:
-            yield queue
 
 
 def _record(journal: object, job_id: str | None, options: RecordOptions) -> RecordAs | None:

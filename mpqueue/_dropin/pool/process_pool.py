@@ -27,11 +27,11 @@ from mpqueue._dropin.pool.async_result import AsyncResult, Callback, MapResult
 from mpqueue._dropin.pool.input_feed import read_late, read_whole_chunks
 from mpqueue._dropin.pool.pool_errors import own_error
 from mpqueue._dropin.pool.pool_iterator import PoolIterator
-from mpqueue._engines.loky.loky_lane import count_cores
-from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import Concurrency, choose_concurrency
 from mpqueue._os.main_thread_waits import join_long
 from mpqueue._output.progress import ShowProgress, check_progress, showing_stream
+from mpqueue._parent.lane_protocol import Backend
+from mpqueue._queue.choosing import choose_backend
 from mpqueue._queue.growing.stream import Stream, open_stream
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import Ended
@@ -59,7 +59,8 @@ class Pool(standard.Pool):
     says; ``timeout`` is how many seconds one try may take. ``progress=True`` draws a bar for each map and imap, a
     callable gets their `Progress`. With ``seed``, which must be a whole number from 0 up, ``current_item().rng`` gives
     the same numbers each time: those of an item depend on its place, and on how many maps and imaps the pool had
-    before; those of an ``apply`` on how many of these there were.
+    before; those of an ``apply`` on how many of these there were. ``backend`` is the engine that the workers run on,
+    one of `mpqueue.backends`, of which ``processes`` None takes all; what it can't do raises ValueError.
 
     Leaving its ``with`` block terminates it.
     """
@@ -80,10 +81,13 @@ class Pool(standard.Pool):
         timeout: float | None = None,
         progress: ShowProgress = False,
         seed: int | None = None,
+        backend: str | Backend = "loky",
     ) -> None:
+        engine = choose_backend(backend)
         if isinstance(processes, str):
-            processes = choose_concurrency(processes, count_cores)
-        self._processes = count_cpus() if processes is None else operator.index(processes)
+            processes = choose_concurrency(processes, getattr(engine, "count_cores", None))
+        processes = None if processes is None else operator.index(processes)
+        self._processes = engine.count_workers() if processes is None else processes
         if self._processes < 1:
             raise ValueError("Number of processes must be at least 1")
         tasks: Any = maxtasksperchild
@@ -93,7 +97,7 @@ class Pool(standard.Pool):
             raise TypeError("initializer must be a callable")
         check_progress(progress)
         self._progress = progress
-        self._options = pool_options("Pool", max_retries, retry, timeout, seed)
+        self._options = pool_options("Pool", max_retries, retry, timeout, seed, engine)
         self._seeds = Seeds(self._options.seed)
         self._maxtasksperchild = maxtasksperchild
         self._lock = threading.Lock()  #: guards the state, while something is started
@@ -103,7 +107,9 @@ class Pool(standard.Pool):
         self._closer: threading.Thread | None = None
         prepare = None if initializer is None else partial(initializer, *initargs)
         try:
-            self._queue = JobQueue(self._processes, max_items_per_worker=maxtasksperchild, initializer=prepare)
+            self._queue = JobQueue(
+                processes, max_items_per_worker=maxtasksperchild, initializer=prepare, backend=engine
+            )
         except HandlerPicklingError as error:
             raise own_error(error) from None
         weakref.finalize(self, self._queue._host.abandon).atexit = False  # the queue has its own, earlier hook
