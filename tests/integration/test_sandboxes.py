@@ -65,7 +65,7 @@ def work():
         results = queue.run([np.full(250_000, float(number)) for number in range(2)], double, chunksize=1).results
         assert [(set(result), len(result)) for result in results] == [({0.0}, 250_000), ({2.0}, 250_000)]
         assert queue.run(range(3), die_at_first, chunksize=1).results == [0, 1, 2]
-        job = queue.run([0, 1], hang, timeout=0.3, chunksize=1, max_retries=0)
+        job = queue.run([0, 1], hang, timeout=1.5, chunksize=1, max_retries=0)
         assert [type(item.exception).__name__ for item in job.items] == ["NoneType", "ItemTimeoutError"]
         job = queue.create_job("long", [1], until_cancelled)
         run = queue.start("long")
@@ -84,6 +84,8 @@ def work():
 if __name__ == "__main__":
     try:
         print(work())
+    except AssertionError:
+        raise
     except Exception as error:
         while error.__cause__ is not None and not isinstance(error, OSError):
             error = error.__cause__

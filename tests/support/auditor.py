@@ -150,8 +150,8 @@ class Auditor:
                 continue
             if other.next_care is Care.APART:
                 continue  # waits for all lanes, and no longer than it must
-            if self._books.any_needs and (other.needs is not None or startable(self._books, other) is None):
-                continue  # what it needs was not left
+            if self._books.any_needs and self._stood_back(job, other):
+                continue
             assert other.options.priority <= job.options.priority, "the higher priority first"
             if other.options.priority == job.options.priority:
                 contested = [one for one in self._books.lanes if other.may_use(one.number, self._books.now)]
@@ -159,6 +159,10 @@ class Auditor:
                 assert held <= sum(each.lanes_held for each in crew_of(other)) + 1, (
                     "equal jobs share the lanes that both may use"
                 )
+
+    def _stood_back(self, job: JobBook, other: JobBook) -> bool:
+        """True where the other job may have had to let this one go first, which is first in line or has needs."""
+        return job.needs is not None or other.needs is not None or startable(self._books, other) is None
 
     def _check_care(self, chunk: Chunk, lane: LaneBook) -> None:
         """What kills workers travels alone, with nothing behind it; what died of memory has the queue to itself."""
