@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mpqueue.errors import (
         GiveUp,
         HandlerPicklingError,
+        ItemCancelledError,
         ItemError,
         ItemPicklingError,
         ItemTimeoutError,
@@ -78,6 +79,7 @@ _HOMES = {
         "GiveUp",
         "HandlerPicklingError",
         "InternalError",
+        "ItemCancelledError",
         "ItemError",
         "ItemPicklingError",
         "ItemTimeoutError",
@@ -124,6 +126,7 @@ __all__ = [
     "GiveUp",
     "HandlerPicklingError",
     "InternalError",
+    "ItemCancelledError",
     "ItemError",
     "ItemPicklingError",
     "ItemRetry",

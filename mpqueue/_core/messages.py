@@ -265,11 +265,12 @@ class JobCancelled(NamedTuple):
 
 
 class FailedItemsReset(NamedTuple):
-    """`retry_failed`; ``handler`` as in `JobStartAsked`."""
+    """`retry_failed`, of the items at these ``indices`` (None: of all); ``handler`` as in `JobStartAsked`."""
 
     job: JobBook
     wall: float
     handler: Any = None
+    indices: Sequence[int] | None = None
 
 
 class ItemsAdded(NamedTuple):
@@ -306,12 +307,11 @@ class JobSealed(NamedTuple):
     job: JobBook
 
 
-@dataclass(frozen=True, slots=True)
-class ItemDropped:
-    """One item is not to run; with ``kill`` also where it runs already."""
+class ItemsDropped(NamedTuple):
+    """`cancel_items`, or a stream's `drop`: these items are not to run; with ``kill`` those that run are ended."""
 
     job: JobBook
-    index: int
+    indices: Sequence[int]
     kill: bool = False
 
 
@@ -406,7 +406,7 @@ Message = (
     | ItemsRecalled
     | ItemsOffered
     | JobSealed
-    | ItemDropped
+    | ItemsDropped
     | QueueOpened
     | LanesWanted
     | LanesResized

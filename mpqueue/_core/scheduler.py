@@ -8,7 +8,7 @@ random source given at the start, so that any history can be replayed from its m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.capabilities import Capabilities
@@ -21,8 +21,8 @@ from mpqueue._core.messages import (
     ChunkSent,
     FailedItemsReset,
     FaultFound,
-    ItemDropped,
     ItemsAdded,
+    ItemsDropped,
     ItemsOffered,
     ItemsRecalled,
     JobCancelled,
@@ -54,6 +54,7 @@ from mpqueue._core.rules import (
     dispatch,
     distrust,
     draining,
+    dropping,
     fleet,
     memory,
     needs,
@@ -68,7 +69,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState
 from mpqueue._core.state.timer_heap import Timer, TimerKind
 from mpqueue.errors import InternalError, JobStateError
-from mpqueue.status import OVER, JobStatus
+from mpqueue.status import FAILED, ITEM_CODES, OVER, JobStatus
 
 if TYPE_CHECKING:
     import random
@@ -179,6 +180,7 @@ class Scheduler:
         stopping.begin(books, job)
         needs.begin(books, job)
         books.commands.append(AnnounceStarted(job))
+        dropping.begin(books, job)
         fleet.start_again(books)
         if books.init_error is not None and not books.ready:
             fleet.fail_for_initializer(books)
@@ -212,9 +214,12 @@ class Scheduler:
             raise JobStateError(f"job {job.id!r}: expected a job with one handler to retry, got one with stages")
         if job.status not in (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS):
             raise JobStateError(f"job {job.id!r}: expected a job that has ended, got one that is {job.status}")
+        _check_failed(job, message.indices)
         job.restored = False
-        for index in job.table.forget_failures():
-            job.failed -= 1
+        again = job.table.forget_failures(message.indices)
+        job.failed -= len(again)
+        job.dropped.difference_update(again)
+        for index in again:
             job.pending.add_due(index)
         self._activate(message)
 
@@ -338,7 +343,7 @@ class Scheduler:
         | ItemsRecalled
         | ItemsOffered
         | JobSealed
-        | ItemDropped
+        | ItemsDropped
         | LanesWanted
         | LanesResized
         | MemoryRead
@@ -418,7 +423,7 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     ItemsRecalled: Scheduler._books_message,
     ItemsOffered: Scheduler._books_message,
     JobSealed: Scheduler._books_message,
-    ItemDropped: Scheduler._books_message,
+    ItemsDropped: Scheduler._books_message,
     LanesWanted: Scheduler._books_message,
     LanesResized: Scheduler._books_message,
     MemoryRead: Scheduler._books_message,
@@ -444,7 +449,7 @@ _BOOKS_HANDLERS: dict[type, Callable[[Books, Any], None]] = {
     ItemsRecalled: arrivals.items_recalled,
     ItemsOffered: arrivals.items_offered,
     JobSealed: arrivals.sealed,
-    ItemDropped: arrivals.item_dropped,
+    ItemsDropped: dropping.items_dropped,
     LanesWanted: fleet.lanes_wanted,
     LanesResized: fleet.lanes_resized,
     MemoryRead: memory.memory_read,
@@ -465,6 +470,17 @@ _LANE_HANDLERS: dict[type, Callable[[Books, LaneBook, Any], None]] = {
     ChunkPacking: reports.packing,
     JobForgotten: _forgotten,
 }
+
+
+def _check_failed(job: JobBook, indices: Sequence[int] | None) -> None:
+    """Raise `JobStateError` where one of these items has not failed."""
+    table = job.table
+    for index in () if indices is None else indices:
+        if table.status[index] != FAILED:
+            raise JobStateError(
+                f"job {job.id!r}: expected failed items to retry, got item {table.named_plainly(index)}, which is "
+                f"{ITEM_CODES[table.status[index]]}"
+            )
 
 
 def _remedy(job: JobBook) -> str:

@@ -7,7 +7,7 @@ queue is closed.
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
@@ -214,6 +214,12 @@ class JobItem(Generic[T_co, R_co]):
         wire["attempts"] = self.attempts
         return wire
 
+    if not TYPE_CHECKING:  # type checkers know what there is
+
+        def __getattr__(self, name: str) -> Any:
+            hint = f"; {_ELSEWHERE_OF_ITEMS[name]} is what you want" if name in _ELSEWHERE_OF_ITEMS else ""
+            raise AttributeError(f"'JobItem' object has no attribute {name!r}{hint}", name=name, obj=self)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, JobItem):
             return NotImplemented
@@ -292,13 +298,65 @@ class Items(Sequence[JobItem[T_co, R_co]]):
         return f"<{len(status)} items: {status.count(COMPLETED)} completed, {status.count(FAILED)} failed>"
 
 
+def positions_of(table: ItemTable, chosen: Iterable[Any], *, known: bool = True) -> list[int]:
+    """The positions of these items, each once, in order: each is a `JobItem`, an id, or a position.
+
+    A number is a position unless the ids are numbers, a text is as in `Items`. A `JobItem` has to be of that table, or
+    (``known`` is false) of another look at the same job. Raises TypeError for anything but several items; ValueError
+    for an item of another job; IndexError and KeyError for what the job does not have.
+    """
+    if isinstance(chosen, (str, bytes, JobItem)) or not isinstance(chosen, Iterable):
+        raise TypeError(f"items: expected several items, such as job.items[:2], got {shown(chosen)}; put it in a list")
+    ids: dict[Hashable, int] | None = None
+    found = set()
+    for one in chosen:
+        item = one.item if isinstance(one, ItemError) else one
+        if isinstance(item, JobItem):
+            of, index = item._table.copied_from or (item._table, item._index)
+            if of is table:
+                found.add(index)
+                continue
+            if known:
+                raise ValueError(f"items: expected items of this job, got {item!r}, which is of another one")
+            item = item.id
+        if ids is None:
+            ids = {} if table.ids is None else {item_id: index for index, item_id in enumerate(table.ids)}
+        found.add(_position_of(table, item, ids))
+    return sorted(found)
+
+
+def _position_of(table: ItemTable, item: Any, ids: dict[Hashable, int]) -> int:
+    if isinstance(item, str):
+        return Items(table)[item]._index
+    try:
+        if item in ids:
+            return ids[item]
+    except TypeError:  # an item that can't be hashed, instead of its id
+        pass
+    if not isinstance(item, int) or any(isinstance(item_id, int) for item_id in ids):
+        raise KeyError(
+            f"items: expected items of the job, their ids or their positions, got {shown(item)}, which is none"
+        )
+    try:
+        return range(len(table))[item]
+    except IndexError:
+        raise IndexError(f"items: expected positions below {len(table)}, got {item}") from None
+
+
 def _is_named(payload: Any, name: str) -> bool:
     return payload == name if isinstance(payload, str) else isinstance(payload, PurePath) and str(payload) == name
 
 
+#: What users look for in an item, and where it is.
+_ELSEWHERE_OF_ITEMS = {
+    "cancel": "queue.cancel_items(job, [item])",
+    "retry": "queue.retry_failed(job, items=[item])",
+    "retry_failed": "queue.retry_failed(job, items=[item])",
+}
 #: What users look for in a job, and where it is.
 _ELSEWHERE = {
     **dict.fromkeys(("start", "pause", "resume", "cancel", "retry_failed"), "queue.{name}(job)"),
+    "cancel_items": "queue.cancel_items(job, items)",
     **dict.fromkeys(("result", "wait", "join", "get"), "queue.start(job).result()"),
     "exception": "job.items[n].exception, or job.failures",
     "errors": "job.failures",

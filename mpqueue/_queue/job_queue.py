@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeV
 
 from mpqueue import _options as checks
 from mpqueue._call_checks import check_calls, check_items, names_options, no_such_option
-from mpqueue._core.messages import JobCancelled, JobPaused, JobResumed, JobSealed, LanesResized, Message
+from mpqueue._core.messages import ItemsDropped, JobCancelled, JobPaused, JobResumed, JobSealed, LanesResized, Message
 from mpqueue._core.state.item_table import make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._output.progress import Showing, ShowProgress, check_progress
@@ -33,7 +33,7 @@ from mpqueue._queue.closer import Closer
 from mpqueue._queue.growing.open_job import add_items, make_growing
 from mpqueue._queue.growing.stages import PipelineOptions, Stage, make_pipeline
 from mpqueue._queue.host import QueueHost
-from mpqueue._queue.job import Job
+from mpqueue._queue.job import Job, JobItem, positions_of
 from mpqueue._queue.live_pages import LivePages, QueueView
 from mpqueue._queue.new_job import (
     Cost,
@@ -53,7 +53,7 @@ from mpqueue._wire.item_labels import Label, check_label
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
 from mpqueue.errors import JobNotFoundError, JobStateError, QueueClosedError, shown
 from mpqueue.retry import RetryPolicy
-from mpqueue.status import JobStatus, Pruned, QueueStats
+from mpqueue.status import OVER, Pruned, QueueStats
 
 if TYPE_CHECKING:
     from mpqueue._core.state.needs.stated import Amount, Size, Uses
@@ -784,6 +784,27 @@ class JobQueue(SafeEmitter):
         book = self._find_open(job_id, "cancel a job")
         self._handle(JobCancelled(book, self._engine.clock.wall(), kill))
 
+    def cancel_items(self, job_id: str | Job, items: Iterable[JobItem | Hashable], *, kill: bool = False) -> None:
+        """Cancel single items of a job that has not ended, while the others go on.
+
+        ``items`` are views (``job.items[3]``, an item of an event), ids or positions, as in `retry_failed`. An item
+        that waits, also for its next try, fails at once with an `ItemCancelledError`, without losing a try; if the job
+        has not started, as soon as it does. An item that runs may complete, but is not tried again. With ``kill`` it is
+        ended at once like the others, by killing its worker: what else was sent to that worker runs again without
+        losing a try. On engines that can't kill, it runs to its end.
+
+        Cancelled items count as failed, except for ``max_failures``. `retry_failed` runs them again. With a journal,
+        they stay cancelled in the next run. Of a job with stages, an input is cancelled with all that came of it. What
+        has ended stays as it is. Costs a look at all items that wait.
+
+        Raises `JobNotFoundError`; TypeError, ValueError, KeyError or IndexError for items that are not the job's.
+        """
+        book = self._find_open(job_id, "cancel items")
+        checks.check_bool("kill", kill)
+        positions = positions_of(book.table, items)
+        if positions:
+            self._handle(ItemsDropped(book, positions, kill))
+
     def resize(self, concurrency: int, *, kill: bool = False) -> None:
         """Have so many workers from now on; returns at once.
 
@@ -802,16 +823,28 @@ class JobQueue(SafeEmitter):
         self._handle(LanesResized(concurrency, kill))
         self._size = concurrency
 
-    def retry_failed(self, job_id: str | Job, *, progress: ShowProgress = False) -> JobRun:
+    def retry_failed(
+        self,
+        job_id: str | Job,
+        *,
+        items: Iterable[JobItem | Hashable] | None = None,
+        progress: ShowProgress = False,
+    ) -> JobRun:
         """Run the failed items of a finished job again, with ``attempts`` 0 and their history kept.
+
+        With ``items``, only these of them, and the others stay failed: views (``job.items[3]``, those of
+        ``job.failures``), ids (or the text or label of an item, as in ``job.items["a.jpg"]``), or positions where the
+        ids are not numbers themselves.
 
         Returns a new run; where nothing failed it is resolved already. ``progress`` is as in `start`. A job that only
         the journal has runs with the handler that is in there. Raises `JobNotFoundError`; `JobStateError` for a job
-        that has not ended or was cancelled, or whose results went into a sink; `JournalError` where items or handler
-        are not in the journal.
+        that has not ended or was cancelled, or whose results went into a sink, and for an item that has not failed;
+        `JournalError` where items or handler are not in the journal; TypeError, ValueError, KeyError or IndexError for
+        items that are not the job's. Where it raises, nothing runs again.
         """
         self._closer.check_open("retry failed items")
         job_id = self._jobs.id_of(job_id)
+        known = self._jobs.holds(job_id)
         held, showing = self._jobs.take_up(job_id, "retry failed items"), Showing(progress, job_id)
         if held.book.delivery is not None:
             raise JobStateError(
@@ -819,11 +852,12 @@ class JobQueue(SafeEmitter):
                 "gone into a sink; with a journal, create_job() with redo='failed', replace=True and a new sink writes "
                 "them all anew"
             )
+        positions = None if items is None else positions_of(held.book.table, items, known=known)
         run = JobRun(held, self)
-        if held.book.status is JobStatus.COMPLETED:
+        if held.book.status in OVER and not (held.book.failed if positions is None else positions):
             run._resolve()
         else:
-            self._starter.start_again(held.book, run, showing)
+            self._starter.start_again(held.book, run, showing, positions)
         return run
 
     def _find_open(self, job_id: str | Job, what: str) -> JobBook:

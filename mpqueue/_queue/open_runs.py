@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -159,9 +159,10 @@ class JobStarter:
 
         engine.coordinator().ask(begin)
 
-    def start_again(self, book: JobBook, run: JobRun, showing: Showing) -> None:
-        """Run the failed items of a finished job. Raises what `JobQueue.retry_failed` raises."""
-        begin = self._beginning(book, run, FailedItemsReset(book, self._engine.clock.wall()), showing)
+    def start_again(self, book: JobBook, run: JobRun, showing: Showing, indices: Sequence[int] | None = None) -> None:
+        """Run the failed items of a finished job, or these of them. Raises what `JobQueue.retry_failed` raises."""
+        message = FailedItemsReset(book, self._engine.clock.wall(), None, indices)
+        begin = self._beginning(book, run, message, showing)
         self._engine.coordinator().ask(begin)
 
     def _beginning(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -146,3 +147,20 @@ def test_listeners(odd_event: Odd, odd_listener: Odd) -> None:
     with JobQueue(1) as queue:
         event, listener = odd_event.make(), odd_listener.make()
         ask(lambda: queue.on(event, listener))
+
+
+@fuzzed(120)
+@given(st.one_of(values, items, ids), st.booleans())
+def test_names_of_items(queue: JobQueue, odd: Odd, is_one: bool) -> None:
+    clear(queue)
+    job = queue.run(["a", "b"], do.only("b", do.fail), max_retries=0)
+    given_ = odd.make()
+    chosen: Any = [given_] if is_one else given_
+    with suppress(KeyError, IndexError):
+        ask(partial(queue.cancel_items, job, chosen))
+        run = ask(partial(queue.retry_failed, job, items=chosen))
+        if not isinstance(run, Refused):
+            run.result(PATIENCE)
+    assert (job.completed, job.failed) == (1, 1)
+    assert queue.retry_failed(job, items=["b"]).result(PATIENCE).failed == 1
+    queue.clear_job(job)

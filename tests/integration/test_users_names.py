@@ -22,6 +22,7 @@ QUEUE = {
         "add_items",
         "last_job",
         "adrain",
+        "cancel_items",
         "drain",
         "max_retries",
         "pause",

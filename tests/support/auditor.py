@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, Command, SendChunk
-from mpqueue._core.messages import Message
+from mpqueue._core.messages import FailedItemsReset, Message
 from mpqueue._core.rules.dispatch import APART_ALONE, APART_PATIENCE
 from mpqueue._core.rules.needs import startable
 from mpqueue._core.rules.overdue import SHORTEST
@@ -49,7 +49,7 @@ class Auditor:
         self._fleet = fleet
         self._books = fleet.books
         self._runs: dict[int, _Hearing] = {}
-        self._ended: dict[int, int] = {}  #: by job: how many items had completed when it ended last
+        self._ended: dict[int, tuple[int, int]] = {}  #: by job: how many had completed and failed when it ended last
         self.finished: Counter[int] = Counter()
         self.started: Counter[int] = Counter()
         #: By job: how many items had completed and failed in an earlier life of the program.
@@ -62,7 +62,7 @@ class Auditor:
         for command in commands:
             match command:
                 case AnnounceStarted(job):
-                    self._job_started(job)
+                    self._job_started(job, message)
                 case AnnounceItems():
                     self._items_told(command)
                 case AnnounceState(job):
@@ -81,10 +81,12 @@ class Auditor:
 
     # -- what is announced -------------------------------------------------------------------------------------
 
-    def _job_started(self, job: JobBook) -> None:
+    def _job_started(self, job: JobBook, message: Message) -> None:
         assert job.number not in self._runs, "a job starts once"
         self.started[job.number] += 1
-        completed, failed = self.restored.pop(job.number, (self._ended.get(job.number, 0), 0))
+        completed, failed = self.restored.pop(job.number, self._ended.get(job.number, (0, 0)))
+        if isinstance(message, FailedItemsReset):
+            failed -= failed if message.indices is None else len(message.indices)
         tries = Counter(dict(enumerate(job.table.attempts)))
         self._runs[job.number] = _Hearing(completed, failed, attempts=tries)
 
@@ -118,7 +120,7 @@ class Auditor:
             assert (told.completed, told.failed) == (hearing.completed, hearing.failed)
         assert told.duration >= 0
         self.finished[job.number] += 1
-        self._ended[job.number] = told.completed
+        self._ended[job.number] = told.completed, told.failed
         assert told.status is job.status
         assert (told.completed, told.failed) == (job.completed, job.failed)
         check_ended(job)
@@ -201,6 +203,9 @@ class Auditor:
             return
         running = job.status is JobStatus.RUNNING and not job.cancelled
         assert running or self._is_dying(chunk), "nothing begins while paused or cancelled"
+        if self._books.engine.can_signal:
+            cancelled = job.dropped.intersection(chunk.indices[lo:hi])
+            assert not cancelled or self._is_dying(chunk), "nothing begins that was cancelled"
         not_before = self._runs[job.number].not_before
         for index in chunk.indices[lo:hi]:
             assert now >= not_before.get(index, 0.0) - EPSILON, "a retry waits for its time"

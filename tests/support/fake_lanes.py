@@ -47,8 +47,8 @@ from mpqueue._core.messages import (
     ChunkRefused,
     ChunkSent,
     FailedItemsReset,
-    ItemDropped,
     ItemsAdded,
+    ItemsDropped,
     ItemsOffered,
     JobCancelled,
     JobForgotten,
@@ -336,9 +336,9 @@ class FakeLanes:
         """Cancel a job."""
         self.handle(JobCancelled(job, self.clock.wall(), kill, why))
 
-    def retry_failed(self, job: JobBook) -> None:
-        """Run a job's failed items again."""
-        self.handle(FailedItemsReset(job, self.clock.wall()))
+    def retry_failed(self, job: JobBook, indices: Sequence[int] | None = None) -> None:
+        """Run a job's failed items again, or these of them."""
+        self.handle(FailedItemsReset(job, self.clock.wall(), None, indices))
         self._look_from_now_on()
 
     def close(self, *, cancel: bool = False, kill: bool = False, within: float | None = None) -> None:
@@ -355,9 +355,9 @@ class FakeLanes:
         """No more items will come."""
         self.handle(JobSealed(stream))
 
-    def drop(self, job: JobBook, index: int, *, kill: bool = False) -> None:
-        """Cancel one item."""
-        self.handle(ItemDropped(job, index, kill))
+    def drop(self, job: JobBook, *indices: int, kill: bool = False) -> None:
+        """Cancel these items."""
+        self.handle(ItemsDropped(job, indices, kill))
 
     def want(self, lanes: int) -> None:
         """Let there be at least so many lanes."""

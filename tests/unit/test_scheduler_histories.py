@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.resources import JobNeeds, Needs, needs_of
 from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._wire.pace import CHUNK_SECONDS
-from mpqueue.errors import JobStateError, SetupError, StageError
+from mpqueue.errors import ItemCancelledError, JobStateError, SetupError, StageError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, FAILED, JobStatus
 from tests.support.auditor import Auditor
@@ -149,6 +150,7 @@ class Histories(RuleBasedStateMachine):
         self.open_jobs: dict[int, list[Item]] = {}  #: what each was given, by its place among the jobs
         self.pipelines: list[JobBook] = []
         self.held_back: set[tuple[JobBook, str]] = set()  #: and by which place
+        self.ended: list[tuple[JobBook, int, float]] = []  #: items whose end was asked for, and when
         self.rough = rough
         self.closed = False
 
@@ -331,14 +333,59 @@ class Histories(RuleBasedStateMachine):
         assert job.cancelled or over
         assert not job.paused
 
+    @precondition(lambda self: self.jobs)
+    @rule(
+        number=st.integers(0, 5),
+        stage=st.integers(0, 3),
+        places=st.lists(st.integers(0, 40), min_size=1, max_size=4),
+        kill=st.booleans(),
+    )
+    def cancel_items(self, number: int, stage: int, places: list[int], kill: bool) -> None:
+        """Cancel some items of a job, or of one of its stages."""
+        family = self.pick(number).family
+        job = family[stage % len(family)]
+        if job in self.streams or not len(job.table):
+            return
+        indices = sorted({place % len(job.table) for place in places})
+        ended = {index: job.table.status[index] for index in indices if job.table.ended(index)}
+        on_lanes = {
+            index
+            for lane in self.fleet.books.lanes
+            for chunk in lane.chunks
+            if chunk.job is job
+            for index in chunk.indices
+        }
+        was_active, waiting = job.active, [index for index in indices if index not in on_lanes and index not in ended]
+        self.fleet.drop(job, *indices, kill=kill)
+        assert all(job.table.status[index] == status for index, status in ended.items()), "what has ended stays"
+        if was_active and job.pipeline is None:
+            assert all(isinstance(job.table.failures[index].error, ItemCancelledError) for index in waiting)
+        if was_active and kill:
+            self.ended += [(job, index, self.fleet.now) for index in indices]
+            for each in job.pipeline.jobs if job.pipeline is not None else ():
+                assert each.stage is not None
+                self.ended += [(each, index, self.fleet.now) for index in each.stage.items_of(set(indices))]
+
     @precondition(lambda self: self.jobs and not self.closed)
-    @rule(number=st.integers(0, 5))
-    def retry_failed(self, number: int) -> None:
-        """Run failed items again, where that is allowed."""
+    @rule(
+        number=st.integers(0, 5),
+        places=st.one_of(st.none(), st.lists(st.integers(0, 40), max_size=4)),
+        stray=st.integers(0, 4),
+    )
+    def retry_failed(self, number: int, places: list[int] | None, stray: int) -> None:
+        """Run failed items again, or some of them, where that is allowed."""
         job = self.pick(number)
-        if job not in self.streams:
-            ended = job.status in (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS)
-            self.call(self.fleet.retry_failed, job, allowed=ended and job.pipeline is None)
+        if job in self.streams:
+            return
+        allowed = job.status in (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS) and job.pipeline is None
+        failed = [index for index in range(len(job.table)) if job.table.status[index] == FAILED]
+        among = failed if stray else range(len(job.table))
+        indices = None if places is None else sorted({among[place % len(among)] for place in places if among})
+        allowed = allowed and set(failed).issuperset(indices or ())
+        self.call(partial(self.fleet.retry_failed, indices=indices), job, allowed=allowed)
+        if allowed:
+            again = failed if indices is None else indices
+            self.ended = [one for one in self.ended if one[0] is not job or one[1] not in again]
 
     @precondition(lambda self: not self.closed)
     @rule(cancel=st.booleans(), within=st.sampled_from((None, 0.0, 0.5, 5.0)), sure=st.integers(0, 9))
@@ -410,6 +457,19 @@ class Histories(RuleBasedStateMachine):
         """Nothing runs beyond its timeout, and no retry is overdue."""
         if hasattr(self, "auditor"):
             self.auditor.check_deadlines()
+            self.check_ends()
+
+    def check_ends(self) -> None:
+        """An item whose end was asked for is on no worker a second later."""
+        for lane in self.fleet.books.lanes:
+            for chunk in lane.chunks if lane.verdict is None else ():
+                held = chunk.indices[chunk.reported : chunk.end]
+                late = [
+                    index
+                    for job, index, at in self.ended
+                    if job is chunk.job and index in held and self.fleet.now > at + 1
+                ]
+                assert not late, f"items {late} of {chunk.job.id} run still"
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -473,10 +533,12 @@ def check_flows(pipeline: Pipeline, most_memory: int | None, *, exactly: bool) -
     assert head.nothing_under_way
     for index, item in enumerate(head.table.payloads):
         failure = head.table.failures[index].error if head.table.status[index] == FAILED else None
-        assert failure is None or isinstance(failure, StageError | SetupError)
+        assert failure is None or isinstance(failure, StageError | SetupError | ItemCancelledError)
+        assert index in head.dropped or not isinstance(failure, ItemCancelledError)
         expected = flow_of(item, jobs, most_memory)
         if (
             not exactly
+            or index in head.dropped
             or isinstance(failure, SetupError)
             or isinstance(getattr(failure, "__cause__", None), SetupError)
         ):

@@ -1,9 +1,9 @@
-"""Jobs whose items come while they run: streams, of whose items one may be cancelled on its own, and open jobs."""
+"""Jobs whose items come while they run: streams, and open jobs."""
 
 from __future__ import annotations
 
-from mpqueue._core.messages import ItemDropped, ItemsAdded, ItemsOffered, ItemsRecalled, JobSealed
-from mpqueue._core.rules import outcomes, overdue, reports
+from mpqueue._core.messages import ItemsAdded, ItemsOffered, ItemsRecalled, JobSealed
+from mpqueue._core.rules import outcomes
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.stream_table import StreamTable
@@ -55,25 +55,4 @@ def sealed(books: Books, message: JobSealed) -> None:
     if job.stage is not None:
         raise JobStateError(f"job {job.id!r}: expected an open job to seal, got a stage of a pipeline")
     job.sealed = True
-    outcomes.finish_if_over(books, job)
-
-
-def item_dropped(books: Books, message: ItemDropped) -> None:
-    """Cancel one item: one that waits fails at once; one on a lane only with ``kill``, when its worker is dead."""
-    job, index = message.job, message.index
-    if not job.active or job.table.ended(index):
-        return
-    for lane in books.members(job.lanes):
-        for chunk in lane.chunks:
-            if index in chunk.indices[chunk.reported : chunk.end]:
-                if message.kill:
-                    job.dropped.add(index)
-                    overdue.take_back(books, lane)
-                return
-    waiting = next((chunk for chunk in (*job.packing, *job.packed) if index in chunk.indices), None)
-    if waiting is not None:
-        job.dropped.add(index)
-        reports.unpack(books, waiting)  # which drops it
-    else:
-        outcomes.drop(books, job, index)
     outcomes.finish_if_over(books, job)

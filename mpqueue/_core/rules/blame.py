@@ -179,8 +179,7 @@ def _isolate(books: Books, job: JobBook, indices: Sequence[int], parts: int = 1)
     """Have these go out with nothing beside them, where they are still to run."""
     if not job.active or job.cancelled:
         return
-    for index in job.dropped.intersection(indices):
-        drop(books, job, index)
+    drop(books, job, sorted(job.dropped.intersection(indices)))
     indices = [index for index in indices if index not in job.dropped]
     if indices:
         books.has_suspects = True

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from mpqueue._core.commands import GiveUpJob, KillLane, RecycleLane
 from mpqueue._core.messages import FaultFound
 from mpqueue._core.rules import fleet
-from mpqueue._core.rules.outcomes import fail_rest, finish, put_back
+from mpqueue._core.rules.outcomes import fail_rest, finish, finish_if_over, put_back
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook
@@ -66,6 +66,7 @@ def _replace(books: Books, lane: LaneBook) -> None:
     for chunk in list(lane.chunks):
         books.remove_chunk(lane, chunk)
         put_back(books, chunk.job, chunk.indices[chunk.reported : chunk.end])
+        finish_if_over(books, chunk.job)
     for job in books.jobs.values():
         job.timings.lane_gone(lane.number, books.now, worked=False, died=True)
     if books.opened:

@@ -74,6 +74,10 @@ def _pass_on(books: Books, job: JobBook, indices: Sequence[int], results: Sequen
         indices, results = [indices[at] for at in ended], [results[at] for at in ended]
     through = pipeline.take_outcomes(job, indices, results, failed)
     for other in pipeline.jobs[job.stage.place + 1 :]:
+        assert other.stage is not None
+        if unwanted := other.stage.take_unwanted():
+            other.pending.remove(unwanted)
+            drop(books, other, sorted(unwanted))
         if other.last_setup_failure is not None:
             fail_if_barred(books, other)
     if through.indices:
@@ -99,7 +103,10 @@ def _record_failure(books: Books, job: JobBook, index: int, failure: Failure, pi
         job.table.fail(index, failure)
         job.failed += 1
         fates.failed.add(index)
-        stopping.count_failures(books, job)
+        if index in job.dropped:
+            job.failed_before += 1  # a user's decision, which says nothing against the other items
+        else:
+            stopping.count_failures(books, job)
     elif job.cancelled:
         job.table.status[index] = PENDING
         fates.silent.add(index)
@@ -231,19 +238,23 @@ def put_back(books: Books, job: JobBook, indices: Sequence[int], suspects: Itera
     if not job.active or job.cancelled:
         return
     if job.dropped:
-        for index in job.dropped.intersection(indices):
-            drop(books, job, index)
+        drop(books, job, sorted(job.dropped.intersection(indices)))
         indices = [index for index in indices if index not in job.dropped]
     job.pending.suspect(list(suspects))
     job.pending.put_back(indices)
 
 
-def drop(books: Books, job: JobBook, index: int) -> None:
-    """The item fails without losing a try, because it was cancelled on its own."""
-    job.dropped.add(index)
-    if not job.table.ended(index):
+def drop(books: Books, job: JobBook, indices: Sequence[int]) -> None:
+    """These items fail without losing a try, because they were cancelled on their own. What has ended stays."""
+    job.dropped.update(indices)
+    indices = [index for index in indices if not job.table.ended(index)]
+    completed, failed = job.completed, job.failed
+    for index in indices:
         error = ItemCancelledError(f"item {job.table.named_plainly(index)} was cancelled")
-        completed, failed = job.completed, job.failed
         job.table.fail(index, Failure(error, charged=False))
-        job.failed += 1
-        _announce(books, job, [index], _Fates(failed={index}), completed, failed)
+    job.failed += len(indices)
+    job.failed_before += len(indices)
+    fates = _Fates(failed=set(indices))
+    _announce(books, job, indices, fates, completed, failed)
+    if indices and job.stage is not None:
+        _pass_on(books, job, indices, [None] * len(indices), fates)

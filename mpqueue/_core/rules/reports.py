@@ -136,7 +136,10 @@ def packing(books: Books, lane: LaneBook, message: ChunkPacking) -> None:
     if job.number not in lane.proven:
         lane.loaded.pop(job.number, None)  # the chunk was to bring the handler
     if job.active and not job.cancelled:
+        chunk.settling, chunk.doomed = None, False  # it is on no lane whose limit could be lowered
         job.packing.append(chunk)
+        if not job.dropped.isdisjoint(chunk.indices):
+            unpack(books, chunk)
     finish_if_over(books, job)
 
 

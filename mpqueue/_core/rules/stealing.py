@@ -7,8 +7,8 @@ which tells what the worker will run after all. Everything beyond goes to the id
 from __future__ import annotations
 
 from mpqueue._core.commands import LowerLimit, ObserveLane
-from mpqueue._core.rules import needs
-from mpqueue._core.rules.outcomes import put_back
+from mpqueue._core.rules import needs, overdue
+from mpqueue._core.rules.outcomes import finish_if_over, put_back
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
@@ -84,12 +84,12 @@ def _steal(books: Books, lane: LaneBook, claim: Claim, idle: int) -> None:
     if _is_worth_stealing(books, lane, claim, stuck, idle):
         later = [chunk for chunk in lane.chunks[1:] if chunk.unclaimed]
         for chunk in later:
-            _lower(books, lane, chunk, 0)
+            lower(books, lane, chunk, 0)
         if _is_slow(books, job, stuck):
-            _lower(books, lane, running, running.end - running.unclaimed)
+            lower(books, lane, running, running.end - running.unclaimed)
         elif not later:
             thieves = idle.bit_count()
-            _lower(books, lane, running, running.end - -(-running.unclaimed * thieves // (thieves + 1)))
+            lower(books, lane, running, running.end - -(-running.unclaimed * thieves // (thieves + 1)))
         job.thefts_unbegun += not begun
     if not any(chunk.settling is not None for chunk in lane.chunks):
         # Nothing to gain yet: look again when twice the time has passed.
@@ -169,8 +169,9 @@ def _worth_a_look(books: Books, lane: LaneBook) -> float:
     return books.now
 
 
-def _lower(books: Books, lane: LaneBook, chunk: Chunk, position: int) -> None:
-    if position < chunk.end:
+def lower(books: Books, lane: LaneBook, chunk: Chunk, position: int) -> None:
+    """Have the worker claim nothing from there on, unless its limit is as low already; then what is free comes back."""
+    if position < (chunk.end if chunk.settling is None else chunk.settling):
         chunk.settling = position
         chunk.settled_at = books.now + SETTLE
         books.commands.append(LowerLimit(lane.number, chunk.number, position))
@@ -188,6 +189,17 @@ def _collect(books: Books, lane: LaneBook, seen_at: float) -> None:
             chunk.job.items_out -= chunk.end - kept
             chunk.end = kept
             put_back(books, chunk.job, freed)
+            finish_if_over(books, chunk.job)  # all of it may have been cancelled
+        if chunk.doomed:
+            _end_begun(books, lane, chunk)
+
+
+def _end_begun(books: Books, lane: LaneBook, chunk: Chunk) -> None:
+    """Have the worker killed where what it is at, or has claimed, was cancelled."""
+    chunk.doomed = False
+    begun = chunk.indices[max(chunk.reported, chunk.claimed - chunk.stretch) : chunk.end]
+    if not chunk.job.dropped.isdisjoint(begun):
+        overdue.take_back(books, lane)
 
 
 def _check_at(books: Books, due: float) -> None:

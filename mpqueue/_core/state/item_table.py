@@ -141,6 +141,8 @@ class ItemTable:
         ] = {}  #: what the last try wrote to stdout and stderr, where that is kept
         #: Runs the item at an index once more, in this process. Set where the job's handler is at hand.
         self.replay: Callable[[ItemTable, int], Any] = _no_handler
+        #: Of a copy of one row: the table, and where in it.
+        self.copied_from: tuple[ItemTable, int] | None = None
         #: The number by which a journal knows each item, for ever; None where that is its index.
         self.slots: array[int] | None = None
         #: Reads the results for which an `Elsewhere` stands.
@@ -384,9 +386,13 @@ class ItemTable:
         self.cpu[index] = 0.0
         self.peak[index] = 0
 
-    def forget_failures(self) -> list[int]:
-        """Make the failed items pending again, without charged tries; their history stays. Returns their indices."""
-        indices = [index for index in self.failures if self.status[index] == FAILED]
+    def forget_failures(self, which: Iterable[int] | None = None) -> list[int]:
+        """Make failed items pending again, without charged tries; their history stays. Returns their indices.
+
+        ``which``: the indices of those; None: all that have failed.
+        """
+        among = self.failures if which is None else dict.fromkeys(which)
+        indices = [index for index in among if self.status[index] == FAILED]
         for index in indices:
             del self.failures[index]
             self.attempts[index] = 0
@@ -422,6 +428,7 @@ class ItemTable:
             copy.source, copy.slots = self.source, array("Q", self.slots_of([index]) or [index])
         again = self.replay
         copy.replay = lambda *_: again(self, index)
+        copy.copied_from = self, index
         if index in self.failures:
             copy.failures[0] = self.failures[index]
         if index in self.history:

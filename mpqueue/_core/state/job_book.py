@@ -92,14 +92,14 @@ class JobBook:
     setups: dict[int, SetupRecord] = field(default_factory=dict)
     sealed: bool = True  #: False while its user may still add items
     listed: bool = True  #: False if it is not among the queue's jobs: listeners get no events of it
-    dropped: set[int] = field(default_factory=set)  #: items that are not to run again, however they end
+    dropped: set[int] = field(default_factory=set)  #: items that were cancelled: not to run again, however they end
     #: Chunks of it that are on no lane, since code of their items' classes pickles them: that takes what time it may.
     packing: deque[Chunk] = field(default_factory=deque)
     packed: deque[Chunk] = field(default_factory=deque)  #: the same, pickled: the next ones that go out
     last_setup_failure: Failure | None = None
     fault: InternalError | None = None  #: the mistake of mpqueue's own that ended it
     held_back: int = 0  #: places where too much of it waits to be written: nothing is sent meanwhile
-    failed_before: int = 0  #: items that had failed when it was started
+    failed_before: int = 0  #: items that had failed when it was started, or were cancelled since: `max_failures`
     stopped_why: str | None = None  #: why it was cancelled, if no user did that
     interrupted: WorkerStartError | None = None  #: no worker could be had for it any more
     costs: Sequence[float] | None = None  #: of its items, of which the costliest go first; None: the first do
@@ -236,7 +236,11 @@ class JobBook:
         if self.cancelled or self.status.final:
             return
         assert isinstance(self.table, StageTable)
-        self.pending.add(self.table.take(arrivals))
+        assert self.stage is not None
+        new = self.table.take(arrivals)
+        self.pending.add(new)
+        if cancelled := self.stage.pipeline.head.dropped:
+            self.stage.unwanted.update(index for index in new if self.table.paths[index][0] in cancelled)
 
     def is_poison(self, index: int) -> bool:
         """True for an item that has killed so many workers that nothing else should be near it."""

@@ -63,6 +63,7 @@ class Chunk:
     stretch: int = 0  #: how many positions the worker ran under one mark then
     settling: int | None = None  #: a limit that was lowered and not yet read back
     settled_at: float = 0.0  #: when that limit is visible to the worker
+    doomed: bool = False  #: its worker is to be killed if it has begun an item that was cancelled meanwhile
     attempts: Sequence[int] = ()  #: the number of the coming try of each item; empty: 1 for all
     packing: float = 0.0  #: seconds that pickling its items took
     left_at: float = 0.0  #: when it had been sent

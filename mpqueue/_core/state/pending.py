@@ -6,8 +6,9 @@ Fresh items are kept as ranges, so a million of them cost one entry; what was ha
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import IntEnum
 from itertools import islice
 
@@ -151,6 +152,35 @@ class PendingItems:
         (self._suspects if index in self._care else self._due).append(index)
         self._count += 1
 
+    def remove(self, gone: Collection[int]) -> None:
+        """These items do not wait any more, as far as they did. Costs a look at each line, and at all that are back."""
+        if not gone:
+            return
+        self._remove_fresh(gone)
+        for line in (self._due, self._suspects):
+            self._keep_in(line, [index for index in line if index not in gone])
+        groups = [[index for index in group if index not in gone] for group in self._groups]
+        self._count -= sum(map(len, self._groups)) - sum(map(len, groups))
+        self._groups = deque(group for group in groups if group)
+
+    def _keep_in(self, line: deque[int], kept: list[int]) -> None:
+        if len(kept) < len(line):
+            self._count -= len(line) - len(kept)
+            line.clear()
+            line.extend(kept)
+
+    def _remove_fresh(self, gone: Collection[int]) -> None:
+        ordered, left = sorted(gone), list[tuple[int, int]]()
+        for lo, hi in self._fresh:
+            start = lo
+            for index in ordered[bisect_left(ordered, lo) : bisect_left(ordered, hi)]:
+                left.append((start, index))
+                start = index + 1
+                self._count -= 1
+            left.append((start, hi))
+        self._fresh = [part for part in left if part[0] < part[1]]
+        heapq.heapify(self._fresh)
+
     def suspect(self, indices: Iterable[int]) -> None:
         """These items go out carefully from now on, until the job ends; those that were suspects before, alone."""
         for index in indices:
@@ -199,6 +229,12 @@ class LongestFirst(PendingItems):
         else:
             for entry in more:
                 heapq.heappush(self._heap, entry)
+
+    def _remove_fresh(self, gone: Collection[int]) -> None:
+        left = [entry for entry in self._heap if entry[1] not in gone]
+        self._count -= len(self._heap) - len(left)
+        self._heap = left
+        heapq.heapify(left)
 
     def _take_fresh(self, size: int) -> Sequence[int]:
         taken = [heapq.heappop(self._heap)[1] for _ in range(min(size, len(self._heap)))]

@@ -21,7 +21,7 @@ from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.item_labels import Label
 from mpqueue._wire.parcels import Parcel, Yielded
-from mpqueue.errors import StageError
+from mpqueue.errors import ItemCancelledError, StageError
 
 if TYPE_CHECKING:
     from mpqueue._core.state.job_book import JobBook
@@ -64,6 +64,10 @@ class StageTable(GrowingTable):
         paths = [self.paths[index] for index in indices]
         return [path[0] if len(path) == 1 else hash(path) & _POSITIVE for path in paths]
 
+    def input_of(self, index: int) -> int:
+        """From which input the item came, also once it has ended."""
+        return self._input_of[index]
+
     def let_go_of(self, index: int, *, failed: bool) -> None:
         """The item has ended. One that failed keeps its value for its users, unless that is big."""
         payload = self.payloads[index]
@@ -83,6 +87,7 @@ class StageBook:
     turn: int = 0  #: the first input of which items may still come
     early: dict[int, list[tuple[Path, Any]]] = field(default_factory=dict)  #: by input: items before their turn
     coming: dict[int, int] = field(default_factory=dict)  #: by input: items in the stages before, where not one
+    unwanted: set[int] = field(default_factory=set)  #: items that have just come, of inputs that were cancelled
 
     @property
     def is_last(self) -> bool:
@@ -124,6 +129,23 @@ class StageBook:
     def window(self) -> int:
         """How many inputs may be between the one whose turn it is and the last that has begun."""
         return sum(job.stage.limit for job in self.pipeline.jobs[1 : self.place + 1] if job.stage is not None)
+
+    def items_of(self, inputs: Collection[int]) -> list[int]:
+        """What is in this stage of these inputs, and has not ended."""
+        table = self.pipeline.jobs[self.place].table
+        if isinstance(table, StageTable):
+            return [index for index, path in table.paths.items() if path[0] in inputs]
+        return [index for index in inputs if not table.ended(index)]
+
+    def inputs_of(self, indices: Sequence[int]) -> set[int]:
+        """The inputs from which these items of this stage came."""
+        table = self.pipeline.jobs[self.place].table
+        return {table.input_of(index) for index in indices} if isinstance(table, StageTable) else set(indices)
+
+    def take_unwanted(self) -> set[int]:
+        """Those of the items that have just come which are not to run."""
+        unwanted, self.unwanted = self.unwanted, set()
+        return unwanted
 
     def came(self, path: Path, more: int) -> list[tuple[Path, Any]]:
         """An item of a stage before has ended, which leaves so many in these stages; what has its turn now."""
@@ -327,6 +349,8 @@ def _path_of(entry: tuple[Path, Any]) -> Path:
 
 def _in_stage(name: str, failure: Failure) -> Failure:
     """The same failure, as that of an input."""
+    if isinstance(failure.error, ItemCancelledError):
+        return failure  # that is of the input
     error = StageError(f"in stage {name!r}: {type(failure.error).__name__}: {failure.message}", name)
     error.__cause__ = failure.error
     return Failure(error, failure.traceback, failure.elapsed, failure.charged)

@@ -149,6 +149,6 @@ class StreamTable(ItemTable):
             if status == RETRY:
                 self._statuses[index] = PENDING
 
-    def forget_failures(self) -> list[int]:
+    def forget_failures(self, which: Iterable[int] | None = None) -> list[int]:  # noqa: ARG002 - the form of all
         """A stream's failures are its consumer's: nothing is tried again."""
         return []

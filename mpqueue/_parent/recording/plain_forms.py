@@ -41,7 +41,7 @@ _LEFT_OUT = frozenset({"handler", "output", "profile", "returned", "rows", "stac
 #: Fields of which only the count is recorded.
 _COUNTED = frozenset({"records", "results"})
 #: Messages that had another name in earlier versions.
-_RENAMED = {"StreamSealed": "JobSealed"}
+_RENAMED = {"StreamSealed": "JobSealed", "ItemDropped": "ItemsDropped"}
 #: Options of a job that mean nothing to the scheduler, or are users' own.
 _NOT_OPTIONS = frozenset({"retry", "seed"})
 
@@ -165,6 +165,8 @@ class PlainReader:
         """The message. Raises LookupError, TypeError or ValueError for one that this version does not know."""
         kind = getattr(messages, _RENAMED.get(str(form["is"]), str(form["is"])))
         read = {"job": lambda number: number} if kind is JobForgotten else {"job": self.jobs.__getitem__}
+        if form["is"] == "ItemDropped":
+            form = {**form, "indices": [[form["index"], form["index"] + 1]]}
         fields = _fields_of(kind)
         values = {name: _read(name, value, read) for name, value in form.items() if name in fields}
         for name, empty in (("handler", None), ("why", ""), ("records", ())):
@@ -294,6 +296,12 @@ def _added(count: int) -> AddedItems:
     return AddedItems([None] * count, None)
 
 
+def _from_stretches(parts: Sequence[Sequence[int]]) -> Sequence[int]:
+    if len(parts) == 1:
+        return range(*parts[0])
+    return [index for part in parts for index in range(*part)] if parts else range(0)
+
+
 def _claim(form: Plain) -> Claim:
     return Claim(**{**form, "phase": Phase[form["phase"]]})
 
@@ -316,7 +324,7 @@ _READ: dict[str, Any] = {
     "error": error_of,
     "failure": _failure,
     "failures": lambda pairs: {position: _failure(form) for position, form in pairs},
-    "indices": lambda parts: range(parts[0][0], parts[-1][1]) if parts else range(0),
+    "indices": _from_stretches,
     "peaks": dict,
     "records": lambda count: (None,) * count,
     "results": lambda count: [None] * count,

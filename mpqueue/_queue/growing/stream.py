@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._core.messages import ItemDropped, ItemsAdded, JobCancelled, JobSealed
+from mpqueue._core.messages import ItemsAdded, ItemsDropped, JobCancelled, JobSealed
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._options import JobOptions
@@ -115,8 +115,7 @@ class Stream:
         """`drop` these items, in one go; returns those that it did cancel."""
 
         def dropped() -> list[int]:
-            for index in indices:
-                self._host.handle(ItemDropped(self._book, index, kill))
+            self._host.handle(ItemsDropped(self._book, indices, kill))
             return [index for index in indices if index in self._book.dropped]
 
         return self._host.ask(dropped)

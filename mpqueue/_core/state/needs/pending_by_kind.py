@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from mpqueue._core.state.pending import Care, LongestFirst, PendingItems, stretches
 
@@ -91,6 +91,11 @@ class PendingByKind(PendingItems):
         for kind, own in by_kind.items():
             for part in stretches(own):
                 self._lines[kind].put_back(part)
+
+    def remove(self, gone: Collection[int]) -> None:
+        """These items do not wait any more, as far as they did."""
+        for line in self._lines:
+            line.remove(gone)
 
     def add_due(self, index: int) -> None:
         """A retry's delay is over."""

@@ -1,0 +1,232 @@
+"""Single items of a job that are cancelled, and failed items that are run again one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mpqueue._core.commands import AnnounceItems, AnnounceStarted, Command
+from mpqueue._core.messages import Message
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.needs.resources import JobNeeds, needs_of
+from mpqueue.errors import ItemCancelledError, JobStateError, StageError
+from mpqueue.retry import RetryPolicy
+from mpqueue.status import JobStatus
+from tests.support.auditor import Auditor
+from tests.support.fake_lanes import FakeLanes, attempts, fail, statuses, succeed
+from tests.support.fake_worker import Packing
+
+NO_RETRY = RetryPolicy(max_retries=0)
+
+
+@pytest.fixture
+def fleet() -> FakeLanes:
+    """One lane, watched."""
+    fleet = FakeLanes(1)
+    Auditor(fleet)
+    return fleet
+
+
+def errors(job: JobBook) -> dict[int, type[BaseException]]:
+    """The types of the errors, by item."""
+    return {index: type(failure.error) for index, failure in job.table.failures.items()}
+
+
+def begun(fleet: FakeLanes, job: JobBook) -> list[int]:
+    """The items of the job that begin from now on."""
+    seen: list[int] = []
+    fleet.item_watchers.append(lambda chunk, lo, hi: seen.extend(chunk.indices[lo:hi]) if chunk.job is job else None)
+    return seen
+
+
+def test_items_that_wait_fail_at_once_and_the_others_run(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(1.0)] * 6)
+    seen = begun(fleet, job)
+    fleet.start(job)
+    fleet.run_until(0.5)
+    fleet.drop(job, 2, 4, 5)
+    assert errors(job) == {2: ItemCancelledError, 4: ItemCancelledError, 5: ItemCancelledError}
+    assert (job.failed, job.waiting) == (3, 2)
+    fleet.run_until_over(job)
+    assert (seen, attempts(job)) == ([0, 1, 3], [1, 1, 0, 1, 0, 0])
+    assert job.status is JobStatus.COMPLETED_WITH_ERRORS
+
+
+def test_they_are_announced_together(fleet: FakeLanes) -> None:
+    told: list[AnnounceItems] = []
+
+    def see(message: Message, commands: list[Command]) -> None:
+        told.extend(one for one in commands if isinstance(one, AnnounceItems))
+
+    job = fleet.job([succeed(1.0)] * 5)
+    fleet.start(job)
+    fleet.run_until(0.5)
+    fleet.watchers.append(see)
+    fleet.drop(job, 4, 2, 3)
+    assert [(list(one.indices), one.failed) for one in told] == [([2, 3, 4], frozenset({2, 3, 4}))]
+
+
+def test_a_job_of_which_nothing_is_left_ends(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(1.0), fail(0.1), succeed(1.0)], chunksize=1)
+    fleet.start(job)
+    fleet.run_until(1.5)
+    fleet.drop(job, 1, 2, kill=True)
+    fleet.run_until_over(job)
+    assert (statuses(job), job.failed) == (["completed", "failed", "failed"], 2)
+    assert errors(job)[1] is ItemCancelledError, "it waited for its retry"
+
+
+def test_one_behind_a_slow_one_comes_back_and_the_slow_one_runs_on(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(100.0), succeed(), succeed()], chunksize=3)
+    seen = begun(fleet, job)
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.drop(job, 1, kill=True)
+    fleet.run_until(1.1)
+    assert errors(job) == {1: ItemCancelledError}
+    fleet.run_until_over(job)
+    assert (statuses(job), attempts(job)) == (["completed", "failed", "completed"], [1, 0, 1])
+    assert seen.count(0) == 1, "its worker was not killed for another item"
+
+
+def test_without_kill_what_runs_may_complete_and_is_not_tried_again(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(2.0), fail(2.0)], chunksize=1)
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.drop(job, 0)
+    fleet.run_until(3.0)
+    fleet.drop(job, 1)
+    fleet.run_until_over(job)
+    assert (statuses(job), attempts(job)) == (["completed", "failed"], [1, 1])
+    assert errors(job)[1] is not ItemCancelledError, "it failed by itself"
+
+
+def test_with_kill_what_runs_ends_and_its_neighbours_run_again_uncharged() -> None:
+    fleet = FakeLanes(2, kill_seconds=0.05)
+    Auditor(fleet)
+    job = fleet.job([succeed(100.0), *[succeed(0.5)] * 4], chunksize=3, retry=NO_RETRY)
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.drop(job, 0, kill=True)
+    fleet.run_until_over(job)
+    assert fleet.now < 50
+    assert (statuses(job), attempts(job)) == (["failed"] + ["completed"] * 4, [0, 1, 1, 1, 1])
+    assert errors(job)[0] is ItemCancelledError
+
+
+def test_those_of_a_job_that_has_not_started_fail_when_it_does(fleet: FakeLanes) -> None:
+    order: list[str] = []
+
+    def see(message: Message, commands: list[Command]) -> None:
+        order.extend(type(one).__name__ for one in commands if isinstance(one, AnnounceStarted | AnnounceItems))
+
+    fleet.watchers.append(see)
+    job = fleet.job([succeed()] * 3)
+    fleet.drop(job, 0, 2)
+    assert (statuses(job), job.failed) == (["pending"] * 3, 0)
+    fleet.start(job)
+    assert order[:2] == ["AnnounceStarted", "AnnounceItems"]
+    fleet.run_until_over(job)
+    assert (statuses(job), job.failed) == (["failed", "completed", "failed"], 2)
+
+
+def test_what_is_being_pickled_can_be_cancelled() -> None:
+    fleet = FakeLanes(1, pack_seconds=1.0)
+    Auditor(fleet)
+    job = fleet.job([replace(succeed(), packing=Packing.FINE)] * 4, chunksize=2)
+    fleet.start(job)
+    fleet.run_until(0.5)
+    fleet.drop(job, 0, 3)
+    assert errors(job) == {0: ItemCancelledError, 3: ItemCancelledError}
+    fleet.run_until_over(job)
+    assert (statuses(job), attempts(job)) == (["failed", "completed", "completed", "failed"], [0, 1, 1, 0])
+
+
+def test_cancelled_items_count_for_no_limit_of_failures(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(1.0), succeed(1.0), fail(1.0), succeed(1.0)], max_failures=1, retry=NO_RETRY, chunksize=1)
+    fleet.start(job)
+    fleet.run_until(0.5)
+    fleet.drop(job, 0, 1, kill=True)
+    fleet.run_until_over(job)
+    assert (job.stopped_why, statuses(job)) == (None, ["failed"] * 3 + ["completed"])
+
+
+def test_items_of_different_needs_leave_the_room_of_each_as_it_was() -> None:
+    fleet = FakeLanes(2, resources={"gpu": 1})
+    Auditor(fleet)
+    job = fleet.job([succeed(1.0)] * 8)
+    job.need(JobNeeds([needs_of(cpus=1), needs_of(cpus=1, uses={"gpu": 1})], [0, 1] * 4, memory=100))
+    fleet.start(job)
+    fleet.run_until(0.5)
+    fleet.drop(job, 2, 3, 4, 6)
+    fleet.run_until_over(job)
+    assert [status == "failed" for status in statuses(job)] == [index in (2, 3, 4, 6) for index in range(8)]
+
+
+@pytest.mark.parametrize("kill", [False, True])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_an_input_is_cancelled_with_all_that_comes_of_it(ordered: bool, kill: bool) -> None:
+    fleet = FakeLanes(2)
+    Auditor(fleet)
+    given = [replace(succeed(1.0), yields=(succeed(3.0),) * 3) for _ in range(3)]
+    head = fleet.stages(given, [None, None], ordered=ordered)
+    first, second = head.family[1:]
+    fleet.start(head)
+    fleet.run_while(lambda: second.completed < 1)
+    fleet.drop(head, 0, kill=kill)
+    fleet.run_until_over(head)
+    assert (statuses(head), errors(head)) == (["failed", "completed", "completed"], {0: ItemCancelledError})
+    assert (first.completed, first.failed) == (3, 0)
+    assert second.failed >= 1
+    assert all(isinstance(failure.error, ItemCancelledError) for failure in second.table.failures.values())
+    assert first.status is JobStatus.COMPLETED
+
+
+def test_what_an_input_brings_after_it_was_cancelled_does_not_run() -> None:
+    fleet = FakeLanes(1)
+    Auditor(fleet)
+    head = fleet.stages([replace(succeed(5.0), returns=succeed(1.0)), replace(succeed(5.0), returns=fail())],
+                        [None, None], retry=NO_RETRY)  # fmt: skip
+    second = head.family[2]
+    seen = begun(fleet, second)
+    fleet.start(head)
+    fleet.run_until(1.0)
+    fleet.drop(head.family[1], 0)  # a stage's item stands for its input
+    fleet.run_until_over(head)
+    assert errors(head) == {0: ItemCancelledError, 1: StageError}
+    assert len(seen) == 1, "the other input's"
+    assert (second.completed, second.failed) == (0, 2)
+
+
+def test_cancelled_items_can_be_retried(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(1.0)] * 3)
+    fleet.start(job)
+    fleet.run_until(0.5)
+    fleet.drop(job, 1, 2)
+    fleet.run_until_over(job)
+    fleet.retry_failed(job, [2])
+    fleet.run_until_over(job)
+    assert (statuses(job), job.failed) == (["completed", "failed", "completed"], 1)
+    fleet.retry_failed(job)
+    fleet.run_until_over(job)
+    assert (job.status, job.failed, job.dropped) == (JobStatus.COMPLETED, 0, set())
+
+
+def test_only_the_named_failures_run_again(fleet: FakeLanes) -> None:
+    job = fleet.job([fail()] * 3 + [succeed()], retry=NO_RETRY)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    fleet.retry_failed(job, [2, 0])
+    fleet.run_until_over(job)
+    assert [len(job.table.history.get(index, ())) for index in range(4)] == [2, 1, 2, 0]
+    assert (job.completed, job.failed, job.status) == (1, 3, JobStatus.COMPLETED_WITH_ERRORS)
+
+
+def test_what_has_not_failed_is_not_retried_and_nothing_changes(fleet: FakeLanes) -> None:
+    job = fleet.job([fail(), succeed()], retry=NO_RETRY)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    with pytest.raises(JobStateError, match="got item 1, which is completed"):
+        fleet.retry_failed(job, [0, 1])
+    assert (statuses(job), job.failed, job.status) == (["failed", "completed"], 1, JobStatus.COMPLETED_WITH_ERRORS)
