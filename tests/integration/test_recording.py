@@ -83,6 +83,23 @@ def pauses_and_cancels(folder: Path) -> None:
         queue.cancel("never")
 
 
+def single_items(folder: Path) -> None:
+    gate = Gate(folder)
+    with JobQueue(2, max_retries=0) as queue:
+        job = queue.create_job("job", range(40), do.only(0, do.block_until_told(gate)), chunksize=5)
+        run = queue.start("job")
+        gate.wait_for(0)
+        queue.cancel_items("job", [2, 17, 38, 39])
+        wait_until(lambda: job.completed + job.failed == 39)
+        queue.cancel_items("job", [0], kill=True)
+        run.result()
+        gate.open()
+        failed = [item.id for item in job.items if item.status == "failed"]
+        assert 0 in failed
+        queue.retry_failed("job", items=failed[::2]).result()
+        assert job.failed == len(failed) // 2
+
+
 def timeouts_and_recycling(folder: Path) -> None:
     with JobQueue(2, max_items_per_worker=4, max_retries=0) as queue:
         job = queue.run(range(12), do.only(3, do.hang_sleep), timeout=0.3)
@@ -158,6 +175,7 @@ RUNS = [
     crashes_and_retries,
     thefts,
     pauses_and_cancels,
+    single_items,
     timeouts_and_recycling,
     streams,
     an_open_job,

@@ -20,6 +20,7 @@ from mpqueue._core.commands import AnnounceFinished, Command, KillLane, LowerLim
 from mpqueue._core.messages import (
     ChunkReported,
     FailedItemsReset,
+    ItemsDropped,
     JobCancelled,
     JobPaused,
     JobResumed,
@@ -33,7 +34,7 @@ from mpqueue._core.state.lane_book import Chunk, LaneState
 from mpqueue._wire.frames import Ended
 from mpqueue.errors import JobFullError, JobStateError, JournalError, QueueClosedError
 from mpqueue.events import ItemRetry, JobFinished, JobProgress
-from mpqueue.status import COMPLETED, RETRY, ItemStatus
+from mpqueue.status import COMPLETED, FAILED, RETRY, ItemStatus
 from tests.simulation.disk import Disk, left_by_kill
 from tests.simulation.lanes import SimulatedBackend, SimulatedPool, result_of
 from tests.simulation.marks import Marks
@@ -140,6 +141,17 @@ def with_drains(plan: Plan, rng: random.Random) -> Plan:
 
     deeds = [[(moment, seconds, drawn(deed)) for moment, seconds, deed in each] for each in plan.deeds]
     return replace(plan, deeds=deeds, ending=drawn(plan.ending))
+
+
+def with_single_items(plan: Plan, rng: random.Random) -> Plan:
+    """The same plan, with single items that are cancelled, and run again: drawn last, as the drains."""
+    deeds = [[*each] for each in plan.deeds]
+    for each in deeds:
+        if rng.random() < 0.4:
+            moment = rng.choice(FOCUSED_MOMENTS)
+            deed = rng.choice(("cancel items", "cancel items and kill", "retry some"))
+            each.insert(rng.randrange(len(each) + 1), (moment, rng.choice((0.0, 0.01, 1.0)), deed))
+    return replace(plan, deeds=deeds)
 
 
 def with_open_jobs(plan: Plan, rng: random.Random) -> Plan:
@@ -415,6 +427,8 @@ class Life:
                 self.marks.reach("cancel and kill" if message.kill else "cancel")
             case FailedItemsReset():
                 self.marks.reach("retry failed")
+            case ItemsDropped():
+                self.marks.reach("cancel items")
             case QueueClosing():
                 draining = message.within is not None
                 self.marks.reach("close and kill" if message.kill else "drain" if draining else "close")
@@ -463,6 +477,15 @@ class Life:
             case "retry failed":
                 name = rng.choice([*self.books_of])
                 self._try(lambda: self._retry_failed(name))
+            case "cancel items" | "cancel items and kill":
+                places = range(len(self.books_of[name].table))
+                chosen = rng.sample(places, min(len(places), rng.choice((1, 1, 3, 20))))
+                self._try(lambda: queue.cancel_items(name, chosen, kill=deed.endswith("kill")))
+            case "retry some":
+                name = rng.choice([*self.books_of])
+                table = self.books_of[name].table
+                failed = [index for index in table.failures if table.status[index] == FAILED]
+                self._try(lambda: self._retry_failed(name, failed[:: rng.choice((1, 2))]))
             case "kill a worker":
                 workers = [] if self.pool is None else [worker for worker in self.pool.workers if worker is not None]
                 busy = [worker for worker in workers if not worker.idle] or workers
@@ -503,9 +526,9 @@ class Life:
     def _start(self, name: str) -> None:
         self.runs.append(self.queue.start(name))
 
-    def _retry_failed(self, name: str) -> None:
+    def _retry_failed(self, name: str, items: list[int] | None = None) -> None:
         self.told[name].was_reset = True
-        self.runs.append(self.queue.retry_failed(name))
+        self.runs.append(self.queue.retry_failed(name, items=items))
 
     # -- what is told ----------------------------------------------------------------------------------------------
 
@@ -617,6 +640,7 @@ def live_through(seed: int, folder: Path) -> History:
     """Run the history of that seed; ``folder`` is for its journal. Raises AssertionError where it fails."""
     chance = random.Random(seed)
     plan = with_needs(with_open_jobs(with_drains(make_plan(chance), chance), chance), chance)
+    plan = with_single_items(plan, chance)
     first, second = folder / f"{seed}-1", folder / f"{seed}-2"
     world = World(seed)
     with simulated_parent(), in_world(world):

@@ -56,6 +56,8 @@ REACHED: tuple[Pair, ...] = (
     ("cancel and kill", "dying"),
     ("cancel and kill", "stealing"),
     ("retry failed", "two jobs"),
+    ("cancel items", "stealing"),
+    ("cancel items", "retry due"),
     ("a start fails", "retry due"),
     ("a worker is replaced", "retry due"),
     ("close", "retry due"),
