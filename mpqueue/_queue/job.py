@@ -298,13 +298,13 @@ class Items(Sequence[JobItem[T_co, R_co]]):
         return f"<{len(status)} items: {status.count(COMPLETED)} completed, {status.count(FAILED)} failed>"
 
 
-def positions_of(table: ItemTable, chosen: Iterable[Any], *, known: bool = True) -> list[int]:
+def positions_of(job: JobView, chosen: Iterable[Any]) -> list[int]:
     """The positions of these items, each once, in order: each is a `JobItem`, an id, or a position.
 
-    A number is a position unless the ids are numbers, a text is as in `Items`. A `JobItem` has to be of that table, or
-    (``known`` is false) of another look at the same job. Raises TypeError for anything but several items; ValueError
-    for an item of another job; IndexError and KeyError for what the job does not have.
+    A number is a position unless the ids are numbers, a text is as in `Items`. Raises TypeError for anything but
+    several items; ValueError for an item of another job; IndexError and KeyError for what the job does not have.
     """
+    table = job.table
     if isinstance(chosen, (str, bytes, JobItem)) or not isinstance(chosen, Iterable):
         raise TypeError(f"items: expected several items, such as job.items[:2], got {shown(chosen)}; put it in a list")
     ids: dict[Hashable, int] | None = None
@@ -316,7 +316,7 @@ def positions_of(table: ItemTable, chosen: Iterable[Any], *, known: bool = True)
             if of is table:
                 found.add(index)
                 continue
-            if known:
+            if of.recorded_of != job.id:  # else it is of an earlier look at the same job
                 raise ValueError(f"items: expected items of this job, got {item!r}, which is of another one")
             item = item.id
         if ids is None:

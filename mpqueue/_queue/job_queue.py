@@ -801,7 +801,7 @@ class JobQueue(SafeEmitter):
         """
         book = self._find_open(job_id, "cancel items")
         checks.check_bool("kill", kill)
-        positions = positions_of(book.table, items)
+        positions = positions_of(book, items)
         if positions:
             self._handle(ItemsDropped(book, positions, kill))
 
@@ -844,7 +844,6 @@ class JobQueue(SafeEmitter):
         """
         self._closer.check_open("retry failed items")
         job_id = self._jobs.id_of(job_id)
-        known = self._jobs.holds(job_id)
         held, showing = self._jobs.take_up(job_id, "retry failed items"), Showing(progress, job_id)
         if held.book.delivery is not None:
             raise JobStateError(
@@ -852,7 +851,7 @@ class JobQueue(SafeEmitter):
                 "gone into a sink; with a journal, create_job() with redo='failed', replace=True and a new sink writes "
                 "them all anew"
             )
-        positions = None if items is None else positions_of(held.book.table, items, known=known)
+        positions = None if items is None else positions_of(held.book, items)
         run = JobRun(held, self)
         if held.book.status in OVER and not (held.book.failed if positions is None else positions):
             run._resolve()

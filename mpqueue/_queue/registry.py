@@ -112,10 +112,6 @@ class Registry:
             return job.id
         raise JobNotFoundError(f"expected a job of this queue, got {job!r}, which it does not hold")
 
-    def holds(self, job_id: str) -> bool:
-        """True where the queue itself has the job, not only its journal."""
-        return self._get_held(job_id) is not None
-
     def find(self, job_id: str) -> Held:
         """The queue's own job of that id. Raises `JobNotFoundError`."""
         held = self._get_held(job_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from mpqueue._core.rules import isolation
+from mpqueue._core.rules import blame
 from mpqueue._core.rules.needs import startable
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
@@ -250,7 +250,7 @@ def may_serve(books: Books, lane: LaneBook, job: JobBook) -> bool:
     """True where the job's items may go there now."""
     if not job.may_use(lane.number, books.now) or (books.any_needs and startable(books, job, lane) is None):
         return False
-    return not books.has_suspects or isolation.allows(books, lane, job)
+    return not books.has_suspects or blame.keeps_suspects_apart(books, lane, job)
 
 
 def _check_nobody_waits_needlessly(books: Books) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mpqueue._core.commands import SendChunk
-from mpqueue._core.rules import fleet, isolation, needs, reports
+from mpqueue._core.rules import blame, fleet, needs, reports
 from mpqueue._core.rules.overdue import watch_lane
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
@@ -258,7 +258,7 @@ def _may_have(books: Books, job: JobBook, lane: LaneBook, care: Care = Care.ISOL
         return False
     if not job.may_have_more(lane.job) or not job.may_use(lane.number, books.now):
         return False
-    return not books.has_suspects or isolation.allows(books, lane, job)
+    return not books.has_suspects or blame.keeps_suspects_apart(books, lane, job)
 
 
 def _lanes_for(books: Books, job: JobBook) -> int:

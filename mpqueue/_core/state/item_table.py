@@ -143,6 +143,7 @@ class ItemTable:
         self.replay: Callable[[ItemTable, int], Any] = _no_handler
         #: Of a copy of one row: the table, and where in it.
         self.copied_from: tuple[ItemTable, int] | None = None
+        self.recorded_of: str | None = None  #: if it was read from a journal to look at: the job's id there
         #: The number by which a journal knows each item, for ever; None where that is its index.
         self.slots: array[int] | None = None
         #: Reads the results for which an `Elsewhere` stands.

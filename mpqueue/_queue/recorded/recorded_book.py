@@ -61,6 +61,7 @@ class RecordedBook:
         table = self._reader.table(self._recorded)
         table.replay = partial(_replay, self._reader, self._recorded)  # not of this object: that would be a cycle
         table.label = _RecordedLabel(self._reader, self._recorded)
+        table.recorded_of = self.id
         return table
 
     def to_new_job(self, options: JobOptions, *, travels: Travels) -> NewJob:
