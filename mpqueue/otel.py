@@ -1,14 +1,16 @@
 """OpenTelemetry: spans and metrics of a queue's jobs. Needs the extra ``otel``, and an SDK that the program sets up.
 
-Nothing is done for each item: the counters look at the jobs' books when they are read, spans are made when a job ends.
+Nothing is done for each item: the metrics look at the jobs' books and at the workers when they are read, spans are made
+when a job ends.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 try:
@@ -19,12 +21,18 @@ try:
 except ImportError as error:
     raise ImportError(f"mpqueue.otel needs OpenTelemetry ({error}): `pip install 'mpqueue[otel]'`") from error
 
+from mpqueue._core.state.lane_book import LaneState
+from mpqueue._os.memory.memory_use import memory_of
+from mpqueue._os.process.cpu_time import used_seconds
 from mpqueue._text import label, visible
-from mpqueue.status import JobStatus
+from mpqueue.errors import JobNotFoundError
+from mpqueue.status import RETRY, ItemStatus, JobStatus
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
+    from mpqueue._core.state.job_book import JobBook
+    from mpqueue._parent.running import LaneNow
     from mpqueue._queue.job import Job, JobItem
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue.events import ItemRetry, JobFinished, JobStarted
@@ -48,6 +56,11 @@ def instrument(
 ) -> None:
     """Make spans and metrics of the queue's jobs from now on, with the program's providers or those that are given.
 
+    The metrics are: ``mpqueue.jobs``, ``mpqueue.jobs.active``, ``mpqueue.job.duration``, ``mpqueue.items``,
+    ``mpqueue.items.unfinished``, ``mpqueue.retries``, ``mpqueue.workers``, ``mpqueue.worker.deaths``,
+    ``mpqueue.worker.cpu.time``, ``mpqueue.worker.memory``, ``mpqueue.worker.time``. To read them costs 2 us a worker,
+    on Linux 30 us, and 0.1 us for a thousand items of jobs that run; between two looks they cost nothing.
+
     Each run of a job is a span ``mpqueue.job``, a child of ``context`` (None: of what is current now); with ``chunks``
     it has a span ``mpqueue.chunk`` for each chunk of items, at most 2,000 (``create_job(trace=True)``: all). They are
     made on the listener thread, when the job starts and when it has ended.
@@ -65,8 +78,10 @@ class _Run:
     """One run of a job that has not ended."""
 
     job: Job
+    book: JobBook
     span: Span
     completed: int  #: items that had completed before it
+    failed: int  #: items that had failed, and are not run again
     retries: int
     events: int = 0
 
@@ -79,6 +94,23 @@ class _Totals:
     failed: int = 0
     retries: int = 0
 
+    def add(self, run: _Run) -> None:
+        """Also those of this run. Items of stages are counted once, as inputs; only stages retry them."""
+        job = run.job
+        if run.book.stage is None:
+            self.completed += max(0, job.completed - run.completed)
+            self.failed += max(0, job.failed - run.failed)
+        self.retries += job.retries - run.retries
+
+
+@dataclass(slots=True)
+class _Worker:
+    """CPU time of the workers that a lane has had, as far as it was looked at."""
+
+    pid: int | None = None
+    seen: float = 0.0  #: what that process had used when it was looked at last
+    seconds: float = 0.0  #: in all
+
 
 @dataclass(slots=True)
 class _Watcher:
@@ -90,6 +122,7 @@ class _Watcher:
     chunks: bool
     totals: _Totals = field(default_factory=_Totals)
     runs: dict[str, _Run] = field(default_factory=dict)
+    workers: dict[int, _Worker] = field(default_factory=dict)  #: by lane
     before: weakref.WeakKeyDictionary[Job, tuple[int, int]] = field(default_factory=weakref.WeakKeyDictionary)
     lock: threading.Lock = field(default_factory=threading.Lock)
     _record: Callable[[Job, JobFinished], None] = lambda *_: None
@@ -97,8 +130,11 @@ class _Watcher:
     def started(self, event: JobStarted) -> None:
         """A job began, or its failed items are run again."""
         queue = self.queue()
-        job = None if queue is None else queue.get_job(event.job_id)
-        if job is None:
+        if queue is None:
+            return
+        try:
+            book, job = queue._jobs.find(event.job_id)
+        except JobNotFoundError:  # cleared by now
             return
         span = self.tracer.start_span(
             "mpqueue.job",
@@ -108,7 +144,7 @@ class _Watcher:
         )
         with self.lock:
             completed, retries = self.before.get(job, (0, 0))
-            self.runs[job.id] = _Run(job, span, completed, retries)
+            self.runs[job.id] = _Run(job, book, span, completed, book.failed_before, retries)
 
     def retried(self, event: ItemRetry) -> None:
         """A try failed."""
@@ -126,11 +162,10 @@ class _Watcher:
             if run is None:  # cancelled before it started
                 return
             job = run.job
-            self.totals.completed += max(0, job.completed - run.completed)
-            self.totals.failed += job.failed
-            self.totals.retries += job.retries - run.retries
+            self.totals.add(run)
             self.before[job] = (job.completed, job.retries)
-        self._record(job, event)
+        if run.book.stage is None:
+            self._record(job, event)
         if self.chunks:
             self._make_chunks(run)
         _describe(run, event)
@@ -157,6 +192,16 @@ class _Watcher:
         meter.create_observable_counter("mpqueue.items", [self._items], "{item}", "Items that ended.")
         meter.create_observable_counter("mpqueue.retries", [self._retries], "{try}", "Tries that another one followed.")
         meter.create_observable_up_down_counter("mpqueue.jobs.active", [self._active], "{job}", "Jobs that run.")
+        meter.create_observable_up_down_counter("mpqueue.jobs", [self._jobs], "{job}", "Jobs that have not ended.")
+        meter.create_observable_up_down_counter(
+            "mpqueue.items.unfinished", [self._unfinished], "{item}", "Items of these jobs that have not ended."
+        )
+        meter.create_observable_up_down_counter("mpqueue.workers", [self._workers], "{worker}", "Workers, by state.")
+        meter.create_observable_counter("mpqueue.worker.deaths", [self._deaths], "{worker}", "Workers that died.")
+        meter.create_observable_counter("mpqueue.worker.cpu.time", [self._cpu], "s", "CPU time of the workers.")
+        meter.create_observable_up_down_counter(
+            "mpqueue.worker.memory", [self._memory], "By", "Private memory of the workers."
+        )
         durations = meter.create_histogram("mpqueue.job.duration", "s", "From a job's start to its end.")
         spent = meter.create_counter("mpqueue.worker.time", "s", "What the workers spent their time on.")
 
@@ -171,11 +216,10 @@ class _Watcher:
         """With what the runs have done that go on."""
         with self.lock:
             runs = list(self.runs.values())
-            return _Totals(
-                self.totals.completed + sum(max(0, run.job.completed - run.completed) for run in runs),
-                self.totals.failed + sum(run.job.failed for run in runs),
-                self.totals.retries + sum(run.job.retries - run.retries for run in runs),
-            )
+            now = replace(self.totals)
+        for run in runs:
+            now.add(run)
+        return now
 
     def _items(self, _: CallbackOptions) -> Iterable[Observation]:
         totals = self._now()
@@ -187,6 +231,74 @@ class _Watcher:
 
     def _active(self, _: CallbackOptions) -> Iterable[Observation]:
         yield Observation(len(self.runs))
+
+    def _books(self) -> list[JobBook]:
+        """Those of the queue's jobs that have not ended, each pipeline as one."""
+        queue = self.queue()
+        books = [] if queue is None else queue._jobs.books()
+        return [book for book in books if not book.status.final and book.stage is None]
+
+    def _jobs(self, _: CallbackOptions) -> Iterable[Observation]:
+        statuses = Counter(book.status for book in self._books())
+        for status in (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.PAUSED):
+            yield Observation(statuses[status], {"mpqueue.job.status": str(status)})
+
+    def _unfinished(self, _: CallbackOptions) -> Iterable[Observation]:
+        books = self._books()
+        left = sum(max(0, book.total - book.completed - book.failed) for book in books)
+        # Of a pipeline, its stages know what runs and what waits for its next try.
+        parts = [part for book in books for part in (book.family if book.pipeline is None else book.family[1:])]
+        retrying = sum(bytes(part.table.status).count(RETRY) for part in parts)
+        numbers = {part.number for part in parts}
+        running = sum(len(lane.items) for lane in self._lanes() if lane.job in numbers)
+        counts = {ItemStatus.PROCESSING: running, ItemStatus.RETRY: retrying}
+        counts[ItemStatus.PENDING] = max(0, left - running - retrying)
+        for status, count in counts.items():
+            yield Observation(count, {"mpqueue.item.status": str(status)})
+
+    # -- workers ---------------------------------------------------------------------------------------------
+
+    def _lanes(self) -> list[LaneNow]:
+        queue = self.queue()
+        return [] if queue is None else queue._engine.lanes_now()
+
+    def _workers(self, _: CallbackOptions) -> Iterable[Observation]:
+        states = Counter(_state_of(lane) for lane in self._lanes())
+        for state in ("busy", "idle", "starting"):
+            yield Observation(states[state], {"mpqueue.worker.state": state})
+
+    def _deaths(self, _: CallbackOptions) -> Iterable[Observation]:
+        queue = self.queue()
+        if queue is not None:
+            for reason, count in queue._engine.deaths_now().items():
+                yield Observation(count, {"mpqueue.reason": reason})
+
+    def _cpu(self, _: CallbackOptions) -> Iterable[Observation]:
+        for lane in self._own_processes():
+            worker = self.workers.setdefault(lane.number, _Worker())
+            used = None if lane.pid is None else used_seconds(lane.pid)
+            if used is not None:
+                worker.seconds += used - (worker.seen if lane.pid == worker.pid else 0.0)
+                worker.pid, worker.seen = lane.pid, used
+        for number, worker in self.workers.items():
+            yield Observation(worker.seconds, {"mpqueue.worker": number})
+
+    def _memory(self, _: CallbackOptions) -> Iterable[Observation]:
+        for lane in self._own_processes():
+            held = None if lane.pid is None else memory_of(lane.pid)
+            if held is not None:
+                yield Observation(held, {"mpqueue.worker": lane.number})
+
+    def _own_processes(self) -> list[LaneNow]:
+        """The lanes, where each has a process of this machine which runs nothing else."""
+        queue = self.queue()
+        return self._lanes() if queue is not None and queue._backend.capabilities.own_processes else []
+
+
+def _state_of(lane: LaneNow) -> str:
+    if lane.state is LaneState.READY:
+        return "idle" if lane.job is None else "busy"
+    return "starting" if lane.state in (LaneState.STARTING, LaneState.DYING) else "absent"
 
 
 def _describe(run: _Run, event: JobFinished) -> None:

@@ -170,6 +170,10 @@ class Engine:
         """What each lane is at; none before the first job. From any thread."""
         return [] if self._coordinator is None or self._pool is None else self._coordinator.lanes_now()
 
+    def deaths_now(self) -> dict[str, int]:
+        """How many workers have died while they had something to do, by why. From any thread."""
+        return dict(self._scheduler.books.deaths)
+
     def stacks_now(self, patience: float) -> list[LaneStack]:
         """Where each worker is, for an engine with ``own_processes``; none before the first job.
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import re
 import weakref
+from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
@@ -15,6 +19,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from mpqueue import JobQueue, RetryPolicy, current_item, otel
+from tests.support import handlers as do
+from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -131,3 +137,113 @@ def test_a_forgotten_queue_is_not_kept_alive() -> None:
     gc.collect()
     assert reference() is None
     assert told.metric("mpqueue.items")["completed"] == 0
+
+
+def test_jobs_items_and_workers_are_told_by_state(tmp_path: Path) -> None:
+    told, gate = Telemetry(), Gate(tmp_path)
+    with JobQueue(2, retry=RetryPolicy(1, base_delay=300)) as queue:
+        told.instrument(queue)
+        queue.create_job("pending", range(7), abs)
+        handler = do.only("a", do.block_until_told(gate), do.only("b", do.fail))
+        run = queue.start(queue.create_job("job", ["a", "b", "c", "d"], handler, chunksize=1))
+        gate.wait_for("a")
+        wait_until(lambda: run.job.completed == 2 and run.job.retries == 1)
+        assert told.metric("mpqueue.jobs") == {"pending": 1, "running": 1, "paused": 0}
+        assert told.metric("mpqueue.items.unfinished") == {"pending": 7, "processing": 1, "retry": 1}
+        assert told.metric("mpqueue.items") == {"completed": 2, "failed": 0}
+        assert told.metric("mpqueue.workers") == {"busy": 1, "idle": 1, "starting": 0}
+        queue.pause("job")
+        assert told.metric("mpqueue.jobs")["paused"] == 1
+        queue.resume("job")
+        queue.cancel_items("job", ["b"])
+        gate.open()
+        run.result()
+        assert told.metric("mpqueue.jobs") == {"pending": 1, "running": 0, "paused": 0}
+    assert told.metric("mpqueue.items.unfinished") == {"pending": 7, "processing": 0, "retry": 0}
+    assert told.metric("mpqueue.items") == {"completed": 3, "failed": 1}
+
+
+def test_deaths_of_workers_are_told_by_their_reasons() -> None:
+    told = Telemetry()
+    with JobQueue(1, max_retries=0) as queue:
+        told.instrument(queue)
+        job = queue.run(["a", "b", "c"], do.only("a", do.segfault, do.only("b", do.hang_sleep)), timeout=0.3)
+        assert job.failed == 2
+        assert told.metric("mpqueue.worker.deaths") == {"crash": 1, "timeout": 1}
+
+
+def burn(item: int) -> int:
+    while process_time() < item:
+        pass
+    return os.getpid()
+
+
+def test_cpu_time_and_memory_of_workers_are_those_of_their_processes() -> None:
+    told = Telemetry()
+    with JobQueue(1, max_retries=0) as queue:
+        told.instrument(queue)
+        queue.run([1], burn)
+        used = told.metric("mpqueue.worker.cpu.time")[0]
+        assert used >= 0.9, "by clock ticks"
+        assert told.metric("mpqueue.worker.memory")[0] > 1 << 20
+        queue.run(["a"], do.segfault)
+        queue.run(["a"], do.succeed)  # another process, whose own time begins at 0
+        assert told.metric("mpqueue.worker.cpu.time")[0] >= used
+    assert told.metric("mpqueue.worker.cpu.time")[0] >= used, "a counter does not fall"
+
+
+def test_a_job_of_stages_counts_its_inputs_once_and_retries_of_its_stages() -> None:
+    told = Telemetry()
+    with JobQueue(2, retry=RetryPolicy(1, base_delay=0)) as queue:
+        told.instrument(queue)
+        queue.run_stages([1, 2, 5], [abs, handle, abs])
+    assert told.metric("mpqueue.items") == {"completed": 3, "failed": 0}
+    assert told.metric("mpqueue.retries") == {None: 1}
+    assert {status: point.count for status, point in told.metric("mpqueue.job.duration").items()} == {"completed": 1}
+
+
+def test_items_that_stay_failed_are_not_counted_again() -> None:
+    told = Telemetry()
+    with JobQueue(1, max_retries=0) as queue:
+        told.instrument(queue)
+        job = queue.run(range(4), do.fail, id="job")
+        assert queue.retry_failed("job", items=[job.items[0]]).result().failed == 4
+    assert told.metric("mpqueue.items") == {"completed": 0, "failed": 5}
+
+
+def test_prometheus_reads_every_metric_that_the_page_names(tmp_path: Path) -> None:
+    exporter = pytest.importorskip("opentelemetry.exporter.prometheus")
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    registry, gate = CollectorRegistry(), Gate(tmp_path)
+    reader = exporter.PrometheusMetricReader(registry=registry)
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    try:
+        with JobQueue(1, max_retries=0) as queue:
+            otel.instrument(queue, meter_provider=provider)
+            queue.run(["a", "b"], do.only("a", do.segfault))
+            run = queue.start(queue.create_job("job", ["a"], do.block_until_told(gate)))
+            gate.wait_for("a")
+            text = generate_latest(registry).decode()
+            gate.open()
+            run.result()
+    finally:
+        provider.shutdown()
+    lines = [line for line in text.splitlines() if line.startswith("mpqueue_")]
+    names = {re.split(r"[{ ]", line)[0] for line in lines}
+    page = (Path(__file__).parents[2] / "docs/how-to/metrics.md").read_text()
+    asked = set(re.findall(r"\bmpqueue_(?:jobs?|items|retries|workers?)(?:_[a-z]+)*", page)) - LABELS
+    assert asked - names <= {"mpqueue_job_duration_seconds"}, "whose parts are _bucket, _count and _sum"
+    assert names - asked <= {"mpqueue_job_duration_seconds_count", "mpqueue_job_duration_seconds_sum"}
+    assert set(re.findall(r"[{,](mpqueue_\w+)=", text)) & LABELS == LABELS
+    failed = [line for line in lines if line.startswith("mpqueue_items_total") and 'item_status="failed"' in line]
+    assert [line.split()[-1] for line in failed] == ["1.0"]
+    crashes = [line for line in lines if line.startswith("mpqueue_worker_deaths_total")]
+    assert [line.split()[-1] for line in crashes if 'mpqueue_reason="crash"' in line] == ["1.0"]
+
+
+#: What Prometheus calls the attributes.
+LABELS = {
+    *("mpqueue_job_status", "mpqueue_item_status", "mpqueue_worker_state", "mpqueue_reason", "mpqueue_worker"),
+    "mpqueue_part",
+}

@@ -152,6 +152,9 @@ def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
     initializing = books.has_initializer and lane.state is LaneState.STARTING
     for job in books.jobs.values():
         job.timings.lane_gone(lane.number, books.now, worked=lane.job is job, died=True)
+    if not message.innocent:
+        why = "crash" if lane.verdict is None else lane.verdict.why.name.lower()
+        books.deaths[why] = books.deaths.get(why, 0) + 1
     blamed = worker_died(books, lane, message)
     books.commands.append(RetireLane(lane.number))
     if initializing:

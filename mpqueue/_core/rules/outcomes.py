@@ -104,7 +104,7 @@ def _record_failure(books: Books, job: JobBook, index: int, failure: Failure, pi
         job.failed += 1
         fates.failed.add(index)
         if index in job.dropped:
-            job.failed_before += 1  # a user's decision, which says nothing against the other items
+            job.excused += 1  # a user's decision, which says nothing against the other items
         else:
             stopping.count_failures(books, job)
     elif job.cancelled:
@@ -253,7 +253,7 @@ def drop(books: Books, job: JobBook, indices: Sequence[int]) -> None:
         error = ItemCancelledError(f"item {job.table.named_plainly(index)} was cancelled")
         job.table.fail(index, Failure(error, charged=False))
     job.failed += len(indices)
-    job.failed_before += len(indices)
+    job.excused += len(indices)
     fates = _Fates(failed=set(indices))
     _announce(books, job, indices, fates, completed, failed)
     if indices and job.stage is not None:

@@ -11,7 +11,7 @@ from mpqueue.status import JobStatus
 def begin(books: Books, job: JobBook) -> None:
     """The job starts: from now on its failures and its time count."""
     job.stopped_why = None
-    job.failed_before = job.failed
+    job.failed_before, job.excused = job.failed, 0
     if job.options.deadline is not None:
         books.timers.add(books.now + job.options.deadline, TimerKind.STOP, job.number, 0, job.epoch)
 
@@ -19,8 +19,12 @@ def begin(books: Books, job: JobBook) -> None:
 def count_failures(books: Books, job: JobBook) -> None:
     """An item has failed: with one too many the job stops before anything else goes out."""
     most = job.options.max_failures
-    if most is not None and job.failed - job.failed_before > most:
+    if most is not None and _failures(job) > most:
         books.timers.add(books.now, TimerKind.STOP, job.number, 1, job.epoch)
+
+
+def _failures(job: JobBook) -> int:
+    return job.failed - job.failed_before - job.excused
 
 
 def due(books: Books, timer: Timer) -> JobBook | None:
@@ -28,7 +32,7 @@ def due(books: Books, timer: Timer) -> JobBook | None:
     job = books.jobs.get(timer.subject)
     if job is None or job.epoch != timer.epoch or job.cancelled:
         return None
-    failed, options = job.failed - job.failed_before, job.options
+    failed, options = _failures(job), job.options
     if timer.detail:
         job.stopped_why = f"{failed} items failed, more than max_failures={options.max_failures}"
     else:

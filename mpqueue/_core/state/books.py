@@ -91,6 +91,7 @@ class Books:
         self.no_lanes_since: float | None = None
         self.ever_ready = False  #: some worker has answered
         self.last_start_error: BaseException | None = None
+        self.deaths: dict[str, int] = {}  #: workers that died while they had something to do, by why: for people
         self.has_suspects = False  #: there were groups of suspects: see `mpqueue._core.rules.blame`
         self.steal_due: float | None = None  #: when stuck items are looked for
         self.commands: list[Command] = []

@@ -99,7 +99,8 @@ class JobBook:
     last_setup_failure: Failure | None = None
     fault: InternalError | None = None  #: the mistake of mpqueue's own that ended it
     held_back: int = 0  #: places where too much of it waits to be written: nothing is sent meanwhile
-    failed_before: int = 0  #: items that had failed when it was started, or were cancelled since: `max_failures`
+    failed_before: int = 0  #: items that had failed when it was started
+    excused: int = 0  #: items that were cancelled since, and don't count for `max_failures`
     stopped_why: str | None = None  #: why it was cancelled, if no user did that
     interrupted: WorkerStartError | None = None  #: no worker could be had for it any more
     costs: Sequence[float] | None = None  #: of its items, of which the costliest go first; None: the first do

