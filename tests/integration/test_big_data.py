@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,11 +12,12 @@ import numpy as np
 import pytest
 
 from mpqueue import JobQueue, RetryPolicy, current_item
+from mpqueue._os.process.process_signals import KILL
 from mpqueue._wire.memory import segments
 from mpqueue._wire.memory.segments import spare
 from tests.support import handlers as do
 from tests.support.results import results_of
-from tests.support.systems import LINUX_ONLY
+from tests.support.systems import LINUX_ONLY, not_on_windows
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -66,7 +66,7 @@ def test_an_array_outlives_the_death_of_the_worker_that_had_it() -> None:
     def handle(item: Any) -> float:
         if item[0] == 3 and current_item().attempt == 1:
             item[:] = -1
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), KILL)
         return float(item.sum())
 
     with JobQueue(2, retry=RetryPolicy(base_delay=0.0)) as queue:
@@ -105,6 +105,7 @@ def closed_over(table: Any) -> Callable[[int], float]:
     return lambda item: float(table[item])
 
 
+@not_on_windows("a segment is filled once")
 def test_handlers_with_fresh_tables_find_their_own_in_what_others_were_in() -> None:
     with JobQueue(2) as queue:
         used: set[int] = set()
@@ -158,7 +159,7 @@ def test_the_table_of_a_worker_that_was_killed_is_not_filled_again() -> None:
 
     def handle(item: int) -> float:
         if item and current_item().attempt == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), KILL)
         return float(table[item])
 
     with JobQueue(1, retry=RetryPolicy(base_delay=0.0)) as queue:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,10 +14,12 @@ import pytest
 
 import mpqueue
 from mpqueue import JobQueue, Progress, RetryPolicy, Stage, current_item, sinks
+from mpqueue._os.process.process_signals import KILL
 from mpqueue.errors import ItemTimeoutError, JobStateError, StageError, TooManyFailuresError, WorkerCrashedError
 from mpqueue.status import JobStatus
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
+from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, spend
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -170,7 +170,7 @@ def die_first(folder: Path, array: np.ndarray) -> np.ndarray:
     assert (array == array[0]).all()
     array += 1  # its own copy of it
     if first_time(folder, array[0]):
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), KILL)
     return array
 
 
@@ -238,8 +238,12 @@ def keep(array: np.ndarray, kept: list[tuple[float, np.ndarray]] = []) -> bool: 
     return all((view == value).all() for value, view in kept)
 
 
+@not_on_windows("no limit of descriptors")
 def test_it_goes_on_where_descriptors_are_few(one_worker: JobQueue) -> None:
     one_worker.run([1], do.double)
+
+    import resource  # which Windows does not have
+
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = len(os.listdir("/proc/self/fd")) + 40
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
@@ -267,7 +271,7 @@ def test_killed_workers_change_nothing() -> None:
         def kill_one(progress: Any) -> None:
             if progress.job_id == "job-1" and progress.completed % 8 == 3:
                 for pid in queue._host.worker_pids()[:1]:
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, KILL)
 
         queue.on("job:progress", kill_one)
         stages: list[Any] = [yield_arrays, add_one, Stage(first_of_all, ordered=True)]

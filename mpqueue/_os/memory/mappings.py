@@ -70,7 +70,7 @@ def map_file(size: int, flags: int, fd: int, on_end: Callable[[], object] | None
     ``on_end`` is called then, on whatever thread drops the last view.
     """
     if sys.platform == "win32":
-        return _map_by_python(size, fd, on_end)
+        return _map_by_python(size, flags, fd, on_end)
     address = _mapper().mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, 0)
     if address == _MAP_FAILED:
         return None
@@ -79,10 +79,11 @@ def map_file(size: int, flags: int, fd: int, on_end: Callable[[], object] | None
     return memory
 
 
-def _map_by_python(size: int, fd: int, on_end: Callable[[], object] | None) -> Any:
-    """On Windows, where a mapping keeps no descriptor. What one process writes there all see."""
+def _map_by_python(size: int, flags: int, fd: int, on_end: Callable[[], object] | None) -> Any:
+    """On Windows, where a mapping has a handle of its own, and no descriptor."""
+    access = mmap.ACCESS_COPY if flags == PRIVATE else mmap.ACCESS_WRITE
     try:
-        memory = (ctypes.c_char * size).from_buffer(mmap.mmap(fd, size))
+        memory = (ctypes.c_char * size).from_buffer(mmap.mmap(fd, size, access=access))
     except OSError:
         return None
     if on_end is not None:

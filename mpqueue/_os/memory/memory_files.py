@@ -2,7 +2,8 @@
 
 On Linux a memfd: it does not count against the size of /dev/shm, can be sealed, and can be opened by its path where
 there is a ``/proc``. The portable form, also where a filter of system calls refuses memfds, is a temporary file without
-a name: it can't be sealed, and others read it by a descriptor that they are handed.
+a name: it can't be sealed, and others read it by a descriptor that they are handed. That of Windows has a name, by
+which they open it, and goes with its last handle; Windows writes it to the disk only where it needs the memory.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import sys
 import tempfile
 
-from mpqueue._os.files import write_at
+from mpqueue._os.files import open_unseen, write_at
 from mpqueue._os.system import IS_WINDOWS, choose
 
 if sys.platform == "win32":
@@ -25,6 +26,7 @@ else:
 #: Of Linux; the module `fcntl` has no names for them, in some versions.
 _F_ADD_SEALS = 1033
 _SEAL_SHRINK, _SEAL_GROW, _SEAL_FUTURE_WRITE = 0x2, 0x4, 0x10
+_SEALABLE = 0x1 | 0x2  # MFD_CLOEXEC and MFD_ALLOW_SEALING, for which not each Python has names
 
 
 class SharedFile:
@@ -109,17 +111,24 @@ make_file = choose(linux=_make_memfd, posix=_make_temporary)
 
 def _make_sealable_memfd(label: str) -> int:
     try:
-        return _memfd(label, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)  # type: ignore[attr-defined,unused-ignore]
+        return _memfd(label, _SEALABLE)
     except (AttributeError, OSError) as error:
         return _make_instead(label, error)
 
 
-def _refuse_to_make(label: str) -> int:
-    raise OSError(errno.ENOTSUP, f"this system can't hand a file in memory over to another process, see {label!r}")
+def _make_named(label: str) -> int:
+    if not can_be_opened_by_others():  # and Windows hands no descriptors over
+        raise OSError(errno.ENOTSUP, f"expected temporary files that other processes can open, for a {label}; got none")
+    return _make_temporary(label)
 
 
-#: As `make_file`: one that can be sealed, where the system has such files. On Windows none could be handed over.
-make_sealable = _refuse_to_make if IS_WINDOWS else choose(linux=_make_sealable_memfd, posix=_make_temporary)
+#: As `make_file`: one that can be sealed, where the system has such files, and handed over in any case.
+make_sealable = _make_named if IS_WINDOWS else choose(linux=_make_sealable_memfd, posix=_make_temporary)
+
+
+def may_be_one(found: os.stat_result) -> bool:
+    """False for what can't be such a file: it has a name in a folder, where such files have none."""
+    return IS_WINDOWS or not found.st_nlink
 
 
 def _seal_memfd(fd: int) -> None:
@@ -143,9 +152,15 @@ def _no_path(fd: int) -> str:  # noqa: ARG001 - there is none
     return ""
 
 
+def _name(fd: int) -> str:
+    if sys.platform == "win32":
+        return windows.name_of(fd)
+    return _no_path(fd)
+
+
 #: The path by which a process of the same user opens what is open under this number here, anew. Empty where there is no
 #: such path. It may lead elsewhere once the number is another file's, and nowhere from other namespaces.
-path_of = choose(linux=_path_in_proc, posix=_no_path)
+path_of = _name if IS_WINDOWS else choose(linux=_path_in_proc, posix=_no_path)
 
 
 #: Errors that pass; any other is the system's answer, which stays.
@@ -155,9 +170,9 @@ _PASSES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 @functools.cache
 def _try_path() -> bool:
     try:
-        fd = _memfd("segment", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)  # type: ignore[attr-defined,unused-ignore]
+        fd = _make_temporary("segment") if IS_WINDOWS else _memfd("segment", _SEALABLE)
         try:
-            opened = os.open(path_of(fd), os.O_RDONLY | os.O_CLOEXEC)
+            opened = open_unseen(path_of(fd))
             try:
                 return os.path.samestat(os.fstat(opened), os.fstat(fd))
             finally:
@@ -176,9 +191,9 @@ def _has_no_path() -> bool:
     return False
 
 
-#: Whether a file by `make_sealable` is a memfd that other processes can open by its path: tried out once in each
-#: process, 30 us. Raises OSError if it can't be tried now.
-can_be_opened_by_others = choose(linux=_try_path, posix=_has_no_path)
+#: Whether a file by `make_sealable` is one that other processes can open by its path: on Linux a memfd, on Windows any.
+#: Tried out once in each process, 30 us. Raises OSError if it can't be tried now.
+can_be_opened_by_others = _try_path if IS_WINDOWS else choose(linux=_try_path, posix=_has_no_path)
 
 
 @functools.cache

@@ -31,6 +31,9 @@ _AT_ONCE, _ALONE = 1, 2
 
 _END_OF_FILE = 38
 
+#: Bytes that one call takes: what is written is copied for it, and no call of Windows takes 4 GB.
+_AT_A_TIME = 16 << 20
+
 
 def open_file(path: str | os.PathLike[str], flags: int, mode: int = 0o777) -> int:
     """As `os.open`, binary, private to this process; others may remove and rename it meanwhile, as on POSIX systems."""
@@ -71,7 +74,7 @@ def _number_of(handle: int, flags: int) -> int:
 
 
 def make_temporary(label: str) -> int:
-    """An empty file in the temporary folder that goes with its last handle, and can't be opened by others."""
+    """An empty file in the temporary folder that goes with its last handle, whatever ends its process."""
     name = os.path.join(tempfile.gettempdir(), f"mpqueue-{label}-{os.urandom(8).hex()}")
     attributes = _TEMPORARY | _DELETE_ON_CLOSE
     handle = kernel32.create_file(name, _READ | _WRITE | _DELETE, _SHARE_ALL, None, _NEW, attributes, None)
@@ -82,6 +85,17 @@ def make_temporary(label: str) -> int:
     return _number_of(handle, os.O_RDWR)
 
 
+def name_of(fd: int) -> str:
+    """The whole path under which others open it, also one too long for other calls. Raises OSError."""
+    handle, size = msvcrt.get_osfhandle(fd), 512
+    while True:
+        name = ctypes.create_unicode_buffer(size)
+        needed = kernel32.checked(kernel32.final_path(handle, name, size, 0))
+        if needed < size:
+            return name.value
+        size = needed + 1
+
+
 def read_at(fd: int, size: int, offset: int) -> bytes:
     """As `os.pread`."""
     buffer = ctypes.create_string_buffer(size)
@@ -90,7 +104,8 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
 
 
 def read_into(fd: int, memory: memoryview, offset: int) -> int:
-    """As `os.preadv` with one buffer."""
+    """As `os.preadv` with one buffer; returns after `_AT_A_TIME` bytes at most."""
+    memory = memory[:_AT_A_TIME]
     return _read_into(fd, (ctypes.c_char * memory.nbytes).from_buffer(memory), memory.nbytes, offset)
 
 
@@ -106,10 +121,14 @@ def _read_into(fd: int, buffer: object, size: int, offset: int) -> int:
 
 def write_at(fd: int, data: bytes | memoryview, offset: int) -> int:
     """As `os.pwrite`."""
-    content = data if isinstance(data, bytes) else bytes(data)
-    done = wintypes.DWORD()
-    kernel32.checked(kernel32.write_file(msvcrt.get_osfhandle(fd), content, len(content), done, kernel32.at(offset)))
-    return done.value
+    handle, done, written = msvcrt.get_osfhandle(fd), wintypes.DWORD(), 0
+    rest = memoryview(data)
+    while True:
+        part = bytes(rest[written : written + _AT_A_TIME])
+        kernel32.checked(kernel32.write_file(handle, part, len(part), done, kernel32.at(offset + written)))
+        written += done.value
+        if not done.value or written >= rest.nbytes:
+            return written
 
 
 # -- locks -------------------------------------------------------------------------------------------------------------

@@ -87,6 +87,9 @@ create_file = _function(
     wintypes.DWORD,
     wintypes.HANDLE,
 )
+final_path = _function(
+    "GetFinalPathNameByHandleW", wintypes.DWORD, wintypes.HANDLE, wintypes.LPWSTR, wintypes.DWORD, wintypes.DWORD
+)
 _io = (wintypes.HANDLE, ctypes.c_void_p, wintypes.DWORD, _PointerTo(wintypes.DWORD), _PointerTo(Overlapped))
 read_file = _function("ReadFile", wintypes.BOOL, *_io)
 write_file = _function("WriteFile", wintypes.BOOL, *_io)
@@ -121,6 +124,9 @@ control_device = _function(
     _PointerTo(wintypes.DWORD),
     ctypes.c_void_p,
 )
+standard_handle = _function("GetStdHandle", wintypes.HANDLE, wintypes.DWORD)
+console_mode = _function("GetConsoleMode", wintypes.BOOL, wintypes.HANDLE, _PointerTo(wintypes.DWORD))
+set_console_mode = _function("SetConsoleMode", wintypes.BOOL, wintypes.HANDLE, wintypes.DWORD)
 drive_type = _function("GetDriveTypeW", wintypes.UINT, wintypes.LPCWSTR)
 error_mode = _function("SetErrorMode", wintypes.UINT, wintypes.UINT)
 performance_counter = _function("QueryPerformanceCounter", wintypes.BOOL, _PointerTo(ctypes.c_int64))

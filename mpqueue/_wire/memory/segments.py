@@ -22,7 +22,10 @@ A segment is a memfd: it has no name, so nothing can be left behind by whatever 
 the size of /dev/shm. The other side opens it through ``/proc``. It is first filled by ``write``, which reports a full
 memory as an error where a mapping would kill the process; later through a mapping, at 7 GB/s where ``write`` does 4.5.
 
-Where files in memory have no path (elsewhere than on Linux, without ``/proc``, or where memfds are refused), a segment
+On Windows it is a temporary file that goes with its last handle. The other side opens it by its name and maps it; what
+maps it is not told, so it is filled once.
+
+Where files in memory have no path (on other systems, without ``/proc``, or where memfds are refused), a segment
 is handed over: its writer sends a descriptor, see `mpqueue._wire.memory.asking`. It is not sealed there, and the system
 does not say who maps it: so its reader copies what is in there, and then it may be filled again. Its name says which of
 the two it is, since that is up to what its writer may do: see `can_be_opened_by_others`.
@@ -47,7 +50,7 @@ from mpqueue._os.files import open_unseen, read_into, write_at
 from mpqueue._os.memory import mappings
 from mpqueue._os.memory.leases import is_open_once, leases_tell, make_leasable
 from mpqueue._os.memory.mappings import map_file, populate, room
-from mpqueue._os.memory.memory_files import can_be_opened_by_others, make_sealable, path_of, seal
+from mpqueue._os.memory.memory_files import can_be_opened_by_others, make_sealable, may_be_one, path_of, seal
 from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._os.process.process_identity import process_name
 from mpqueue._wire.memory.handed_over import HandedName, handed_over
@@ -87,7 +90,7 @@ class SegmentRef(NamedTuple):
     @property
     def is_handed_over(self) -> bool:
         """True where it is had by a descriptor that its writer sends, and copied; else it is opened, and mapped."""
-        return not self.path.startswith("/")
+        return self.path[:1] not in ("/", "\\")
 
 
 class Pieces(NamedTuple):
@@ -198,6 +201,11 @@ class Segment:
             self._is_populated = True
         return memoryview(self._memory).cast("B")
 
+    @property
+    def can_be_filled_again(self) -> bool:
+        """False where `is_unshared` is never true."""
+        return not self._has_path or leases_tell()
+
     def is_unshared(self) -> bool:
         """True if no process maps this segment or has it open, apart from this one to write; false if in doubt. 3 us.
 
@@ -259,12 +267,12 @@ def reopen(serial: int, inode: int) -> int | None:
 
 
 def _is_segment(fd: int, inode: int) -> bool:
-    """Whether this is that segment, and not what else a name may lead to: it has no name in any folder. 1 us."""
+    """Whether this is that segment, and not what else a name may lead to. 1 us."""
     try:
         found = os.fstat(fd)
     except OSError:
         return False
-    return found.st_ino == inode and not found.st_nlink
+    return found.st_ino == inode and may_be_one(found)
 
 
 def _write_all(fd: int, buffer: memoryview, offset: int) -> None:
@@ -331,7 +339,7 @@ class SegmentStore:
         with self._lock:
             for serial in serials:
                 segment = self._lent.pop(serial, None)
-                if segment is not None:
+                if segment is not None and segment.can_be_filled_again:
                     self._free.append(segment)
             kept = 0
             for at in range(len(self._free) - 1, -1, -1):
@@ -404,7 +412,7 @@ class Spare:
 
     def add(self, segment: Segment, process: int) -> None:
         """From a finalizer. What a fork inherited is not its own to write to."""
-        if process != os.getpid() or not self._users:
+        if process != os.getpid() or not self._users or not segment.can_be_filled_again:
             return
         self._free.append(segment)
         with contextlib.suppress(IndexError):

@@ -11,7 +11,6 @@ Big buffers (numpy arrays and whatever else yields them) and big pickles go thro
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import io
 import pickle
@@ -256,8 +255,7 @@ def _dump(into: Into, obj: Any, lend: Lend | None) -> Packed:
 
 
 def _tell_of_pipes(error: OSError) -> None:
-    if error.errno != errno.ENOTSUP:  # on Windows, where they are all that there is
-        _warn_once(f"big data goes through pipes, which is slower: {error}")
+    _warn_once(f"big data goes through pipes, which is slower: {error}")
 
 
 def _whole(into: Into, obj: Any) -> Packed:
