@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TextIO
 
 from mpqueue._cli.usage import UsageError
+from mpqueue._os import standard_streams
 from mpqueue._output.bars import aside
 from mpqueue._output.export import COLUMNS, as_json_line, check_format
 from mpqueue._output.file_sinks import FileSink, JsonLinesSink, JsonSink, Row, TableSink
@@ -34,7 +35,7 @@ class StdoutRows:
 
     def write(self, rows: Sequence[Row]) -> None:
         """Write these."""
-        with aside() if self._file.isatty() else nullcontext():
+        with aside() if self._file.isatty() else nullcontext(), standard_streams.pipes_break():
             self._file.writelines(map(as_json_line, rows))
             self._file.flush()
 
@@ -92,16 +93,17 @@ _SINKS: dict[str, Callable[..., FileSink]] = {
 
 def open_rows(descriptor: int = 1) -> TextIO:
     """Rows on a descriptor: UTF-8, as in files, whatever the encoding of the terminal is."""
-    return open(descriptor, "w", encoding="utf-8", closefd=False)
+    return open(descriptor, "w", encoding="utf-8", newline="\n", closefd=False)
 
 
 @contextmanager
 def _stdout_alone() -> Iterator[TextIO]:
+    standard_streams.follow_numbers()
     sys.stdout.flush()
     rows = os.dup(1)
     os.dup2(2, 1)
     try:
-        with open_rows(rows) as file:
+        with standard_streams.pipes_break(), open_rows(rows) as file:
             yield file
     finally:
         sys.stdout.flush()

@@ -9,6 +9,7 @@ import sys
 from enum import IntEnum
 from typing import Any, NoReturn, TextIO
 
+from mpqueue._os.standard_streams import understand_codes
 from mpqueue._text import visible
 
 
@@ -41,6 +42,7 @@ def coloured(text: str, colour: str, stream: TextIO | None = None) -> str:
     stream = sys.stderr if stream is None else stream
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return text
+    understand_codes()
     return Coloured(f"\x1b[{_CODES[colour]}m{visible(text)}\x1b[0m")
 
 

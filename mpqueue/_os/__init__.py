@@ -18,7 +18,7 @@ monotonic                 the clock of both sides
 alarm                     a timer that is set anew without waking a thread
 descriptors               what is open under a number, how many there may be, opening anew, pairs of sockets
 room                      whether more descriptors, threads and processes can be had, and what makes room for them
-standard_streams          numbers 0, 1 and 2 of a program that has closed them
+standard_streams          numbers 0, 1 and 2 where a program has closed them, and Python's streams over them
 file_system               on what kind of file system a file is
 file_lock                 locks on files and on bytes of them, which end with their process
 main_thread_waits         long waits that signals can end

@@ -1,11 +1,19 @@
-"""The descriptors 0, 1 and 2 of a program that has closed them."""
+"""The descriptors 0, 1 and 2 of a program that has closed them, and Python's streams over them."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from mpqueue._os.system import IS_WINDOWS
+
+if sys.platform == "win32":
+    from mpqueue._os.windows import consoles as windows
 
 
 def keep_taken() -> None:
@@ -21,3 +29,52 @@ def keep_taken() -> None:
         while (null := os.open(os.devnull, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))) <= 2:
             os.set_inheritable(null, True)
         os.close(null)
+
+
+def follow_numbers() -> None:
+    """Have Python's streams write where their numbers lead, also once that is no longer what it was.
+
+    They do so but on Windows, where those that began with a console take nothing else. What has one already keeps it.
+    """
+    if sys.platform == "win32":
+        windows.follow_numbers()
+
+
+def understand_codes() -> None:
+    """Have the terminal take the codes that move its cursor and change its colours. All do but consoles of Windows."""
+    if sys.platform == "win32":
+        windows.understand_codes()
+
+
+@contextlib.contextmanager
+def pipes_break() -> Iterator[None]:
+    """A pipe that has no reader any more raises BrokenPipeError here, where Windows may call it EINVAL."""
+    try:
+        yield
+    except OSError as error:
+        if not IS_WINDOWS or error.errno != errno.EINVAL:
+            raise
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from error
+
+
+def write_as_elsewhere(stream: Any) -> Callable[[], None]:
+    """Have a stream of Python's write UTF-8, which on Windows it does to consoles only. Returns what takes that back.
+
+    Nothing changes in one of another class. It must not be in the middle of a character.
+    """
+    if not IS_WINDOWS or type(stream) is not io.TextIOWrapper:
+        return lambda: None
+    encoding, errors = stream.encoding, stream.errors
+
+    def set_to(name: str) -> None:
+        with contextlib.suppress(ValueError, OSError):  # it was closed
+            stream.reconfigure(encoding=name, errors=errors)
+
+    set_to("utf-8")
+    return lambda: set_to(encoding)
+
+
+def text_of(written: bytes) -> str:
+    """What was written there as text, its lines ended as Python ends them: Windows has two characters for that."""
+    text = written.decode(errors="replace")
+    return text.replace("\r\n", "\n") if IS_WINDOWS else text

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from mpqueue._os.standard_streams import understand_codes
 from mpqueue._worker import station
 from mpqueue._worker.chunk.capture import BesideBar
 
@@ -51,6 +52,7 @@ def can_draw() -> bool:
 
 def open_bar(label: str | None, first: Progress, *, complain: bool = True) -> Bar:
     """A bar, drawn with tqdm where that is installed; else a plain line, with one warning unless told not to."""
+    understand_codes()
     try:
         return TqdmBar(label, first)
     except ImportError:

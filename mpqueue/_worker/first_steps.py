@@ -24,7 +24,7 @@ import stat
 import sys
 import threading
 
-from mpqueue._os import channels
+from mpqueue._os import channels, standard_streams
 from mpqueue._os.descriptors import open_descriptors
 from mpqueue._os.memory.mappings import address_of, give_up_sharing
 from mpqueue._os.process import stacks
@@ -46,6 +46,7 @@ def initialize(seed: LaneSeed) -> None:
     try:
         follow_parent(seed.parent, seed.leash.fd)
         reset_signals()
+        standard_streams.follow_numbers()
         # loky makes its own start method the default, by which no handler can start a process; None is Python's own.
         multiprocessing.set_start_method(seed.start_method, force=True)
         if (executor := sys.modules.get("loky.process_executor")) is not None:

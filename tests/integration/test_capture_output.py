@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue, RetryPolicy, WorkerCrashedError, current_item
+from mpqueue._os.system import c_library
 from tests.support import handlers as do
 from tests.support.length import long
 from tests.support.programs import run_program
@@ -47,7 +47,7 @@ def test_c_code_and_child_processes_are_heard() -> None:
     def handle(item: str) -> None:
         print("python", end=" ")
         sys.stdout.flush()
-        ctypes.CDLL(None).puts(b"C")
+        c_library().puts(b"C")
         os.write(1, b"descriptor\n")
         subprocess.run([sys.executable, "-c", "import sys; print('child', file=sys.stderr)"], check=True)
 

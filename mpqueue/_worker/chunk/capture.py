@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+from mpqueue._os import standard_streams
 from mpqueue._os.descriptors import Descriptor
 from mpqueue._os.files import read_at
 from mpqueue._os.memory.memory_files import make_file
@@ -96,6 +97,7 @@ class _Place:
         self._file = Descriptor(make_file(name))
         self._before: Descriptor | None = None  #: what is there else; None where nothing is, or no chunk runs
         self._has_begun = False  #: the file was put in its place
+        self._take_back: Callable[[], None] = _nothing  #: what the chunk has changed in Python's stream
 
     def begin(self) -> None:
         """Put the file in its place; where no descriptor is left for that, what is written is not kept."""
@@ -107,6 +109,7 @@ class _Place:
             self._before = None  # it was closed
         self._has_begun = True
         self._put()
+        self._take_back = standard_streams.write_as_elsewhere(getattr(sys, self._name, None))
 
     def _put(self) -> None:
         if not self._file.is_there():
@@ -123,7 +126,7 @@ class _Place:
             stream.flush()
         except BaseException:  # the handler's own, which may raise anything
             if self._has_begun and _is_useless(stream):
-                setattr(sys, self._name, os.fdopen(self._at, "w", 1, errors="backslashreplace", closefd=False))
+                setattr(sys, self._name, os.fdopen(self._at, "w", 1, "utf-8", "backslashreplace", closefd=False))
 
     def take(self) -> str:
         """What was written since the last call. Never raises."""
@@ -149,7 +152,7 @@ class _Place:
         data = read_at(self._at, size, 0)
         os.ftruncate(self._at, 0)
         os.lseek(self._at, 0, os.SEEK_SET)
-        return data.decode(errors="replace")
+        return standard_streams.text_of(data)
 
     def can_end(self) -> bool:
         """True where `end` can put back what was there before."""
@@ -160,6 +163,7 @@ class _Place:
         if not self._has_begun:
             return
         before, self._before, self._has_begun = self._before, None, False
+        self._take_back()
         with contextlib.suppress(OSError):
             if before is None:
                 os.close(self._at)
@@ -176,6 +180,10 @@ class _Place:
         """The job has ended."""
         if self._file.is_there():
             os.close(self._file.fd)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _is_useless(stream: Any) -> bool:
