@@ -17,6 +17,7 @@ import pytest
 from mpqueue._cli.command_line import main
 from tests.support.pages import visit
 from tests.support.programs import PATIENCE
+from tests.support.systems import not_on_windows
 from tests.support.terminals import screen, terminal_with
 from tests.support.waiting import Gate
 
@@ -261,6 +262,7 @@ def test_what_writes_the_output_is_looked_for_before_the_work(folder: Path) -> N
     assert "mpqueue: error: --output: a Parquet file needs pyarrow, which is not installed" in done.stderr
 
 
+@not_on_windows("no limit for the size of files")
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 def test_an_output_that_can_t_grow_stops_the_run_and_keeps_what_it_has(folder: Path, form: str) -> None:
     lines = "".join(f"{number:0>500}\n" for number in range(20_000))
@@ -308,13 +310,22 @@ def test_where_the_function_was_is_written_as_the_name_of_the_file_says(folder: 
 
 def test_a_reader_that_goes_ends_the_run_quietly(folder: Path) -> None:
     lines = "".join(f"{number}\n" for number in range(20_000))
-    command = f"{sys.executable} -m mpqueue run own:upper --from lines in.txt -j 1 --no-progress | head -n 1"
     (folder / "in.txt").write_text(lines)
-    done = subprocess.run(
-        ["/bin/sh", "-c", command], cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-    assert [row["result"] for row in rows_of(done)] == ["0"]
-    assert "Traceback" not in done.stderr
+    command = ("run", "own:upper", "--from", "lines", "in.txt", "-j", "1", "--no-progress")
+    with subprocess.Popen(
+        [sys.executable, "-m", "mpqueue", *command],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as program:
+        assert program.stdout is not None
+        assert program.stderr is not None
+        assert json.loads(program.stdout.readline())["result"] == "0"
+        program.stdout.close()
+        said = program.stderr.read()
+        assert program.wait(PATIENCE) == 141
+    assert said == ""
 
 
 # --- how it ends ------------------------------------------------------------------------------------------------------
@@ -528,6 +539,7 @@ def test_help_has_examples_and_exit_codes(folder: Path) -> None:
     assert run(folder, "--version").stdout.startswith("mpqueue ")
 
 
+@not_on_windows("the tests run it from its folder there")
 def test_the_command_is_installed() -> None:
     command = Path(sys.executable).parent / "mpqueue"
     done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=PATIENCE, check=True)
@@ -541,6 +553,7 @@ def test_completion_scripts_know_commands_options_and_choices(folder: Path, shel
         assert word in script
 
 
+@not_on_windows("no bash")
 @pytest.mark.parametrize(
     ("words", "completed"),
     [

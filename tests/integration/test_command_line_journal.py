@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 
 from mpqueue._parent.journal.journal_reader import Reader
+from tests.support.programs import APART, PATIENCE, press_ctrl_c
+from tests.support.systems import not_on_windows
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
+
+ASKED_BY_A_SIGNAL = not_on_windows("it is asked by Ctrl-Break, see test_on_windows.py")
 
 WORDS = """
 from pathlib import Path
@@ -39,7 +43,7 @@ def mpqueue(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -67,11 +71,11 @@ def failed_so_far(folder: Path) -> int:
 def test_the_same_command_goes_on_after_an_interruption_and_says_so(folder: Path) -> None:
     (folder / "open").unlink()
     command = [sys.executable, "-m", "mpqueue", *RUN, "-o", "out.jsonl", "--progress"]
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True) as program:
-        wait_until((folder / "here").exists, timeout=60)
-        wait_until(lambda: failed_so_far(folder) == 1, timeout=60)
-        program.send_signal(signal.SIGINT)
-        _, told = program.communicate(timeout=60)
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, **APART) as program:
+        wait_until((folder / "here").exists, timeout=PATIENCE)
+        wait_until(lambda: failed_so_far(folder) == 1, timeout=PATIENCE)
+        press_ctrl_c(program)
+        _, told = program.communicate(timeout=PATIENCE)
     assert program.returncode == 130
     assert told.splitlines()[-1] == f"to go on: mpqueue {' '.join(RUN)} -o out.jsonl --progress"
     done = calls(folder)
@@ -93,7 +97,15 @@ def test_the_same_command_goes_on_after_an_interruption_and_says_so(folder: Path
     assert [row["payload"] for row in rows] == ["one", "bad", "wait", "three"]
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGTERM without a journal", "--time-limit", "retry"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("SIGTERM", marks=ASKED_BY_A_SIGNAL),
+        pytest.param("SIGTERM without a journal", marks=ASKED_BY_A_SIGNAL),
+        "--time-limit",
+        pytest.param("retry", marks=ASKED_BY_A_SIGNAL),
+    ],
+)
 def test_a_drained_run_says_how_to_go_on_and_the_same_command_does(how: str, folder: Path) -> None:
     (folder / "open").unlink()
     words = [word for word in RUN if "without" not in how or word not in ("--journal", "run.db")]
@@ -102,13 +114,13 @@ def test_a_drained_run_says_how_to_go_on_and_the_same_command_does(how: str, fol
         words = ["retry", "run.db", "-j", "1"]
     words += ["--drain", "0", *(["--time-limit", "0"] if how == "--time-limit" else [])]
     command = [sys.executable, "-m", "mpqueue", *words]
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True) as program:
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, **APART) as program:
         if how != "--time-limit":
-            wait_until((folder / "here").exists, timeout=60)
+            wait_until((folder / "here").exists, timeout=PATIENCE)
             if how == "SIGTERM":
-                wait_until(lambda: failed_so_far(folder) == 1, timeout=60)
+                wait_until(lambda: failed_so_far(folder) == 1, timeout=PATIENCE)
             program.send_signal(signal.SIGTERM)
-        _, told = program.communicate(timeout=60)
+        _, told = program.communicate(timeout=PATIENCE)
     assert program.returncode == 75, told
     assert "draining: no new items start, those that run have 0 s" in told
     go_on = "to run it again" if "without" in how else "run the same command to go on"
@@ -121,17 +133,18 @@ def test_a_drained_run_says_how_to_go_on_and_the_same_command_does(how: str, fol
     assert mpqueue(folder, *again).returncode == (1 if how == "SIGTERM" else 0), "a failed item is not run again"
 
 
+@ASKED_BY_A_SIGNAL
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
 def test_a_drain_is_cut_short_by_a_second_signal(number: int, code: int, folder: Path) -> None:
     (folder / "open").unlink()
     command = [sys.executable, "-m", "mpqueue", *RUN, "--drain", "10m"]
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True) as program:
-        wait_until((folder / "here").exists, timeout=60)
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, **APART) as program:
+        wait_until((folder / "here").exists, timeout=PATIENCE)
         program.send_signal(signal.SIGTERM)
         assert program.stderr is not None
         assert "those that run have 600 s" in program.stderr.readline()
         program.send_signal(number)
-        program.communicate(timeout=60)
+        program.communicate(timeout=PATIENCE)
     assert program.returncode == code
 
 
@@ -173,12 +186,12 @@ def test_files_that_changed_are_done_again_by_their_time_or_by_their_content(fol
     for file in files:
         file.write_text("text")
     assert mpqueue(folder, *run, "*.txt", "--key", "content").returncode == 0
-    os.utime(files[0], ns=(1, 1))
+    os.utime(files[0], ns=(1000, 1000))
     files[1].write_text("other")
     assert mpqueue(folder, *run, "[ab].txt", "--key", "content").returncode == 0
     assert [calls(folder).count(file.name) for file in files] == [1, 2]
     assert mpqueue(folder, *run, "[ab].txt").returncode == 0  # by size and time from now on
-    os.utime(files[0], ns=(2, 2))
+    os.utime(files[0], ns=(2000, 2000))
     assert mpqueue(folder, *run, "[ab].txt").returncode == 0
     assert [calls(folder).count(file.name) for file in files] == [3, 3]
 

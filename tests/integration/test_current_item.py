@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue, RetryPolicy, current_item
+from mpqueue._os.process.process_signals import KILL
 from tests.support import handlers as do
 from tests.support.results import results_of
 from tests.support.waiting import Gate, wait_until
@@ -46,7 +46,7 @@ def test_worker_s_number_is_below_concurrency_and_stable_over_restarts(tmp_path:
         if item < 2:
             gate.pass_through(item)
         elif current_item().attempt == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), KILL)
         return current_item().worker, os.getpid()
 
     with JobQueue(2, retry=RetryPolicy(1, base_delay=0)) as queue:

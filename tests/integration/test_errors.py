@@ -29,6 +29,7 @@ from mpqueue import (
     WorkerStartError,
 )
 from tests.support import handlers as do
+from tests.support.systems import KILLED_ITSELF
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -124,7 +125,7 @@ def test_crash_error_tells_exit_code_or_signal_and_pid() -> None:
     assert isinstance(exited.exception, WorkerCrashedError)
     assert isinstance(killed.exception, WorkerCrashedError)
     assert (exited.exception.exitcode, exited.exception.signal) == (3, None)
-    assert (killed.exception.exitcode, killed.exception.signal) == (-9, "SIGKILL")
+    assert (killed.exception.exitcode, killed.exception.signal) == KILLED_ITSELF
     assert exited.exception.pid == exited.history[0].pid
     assert str(exited.exception.pid) in str(exited.exception)
 

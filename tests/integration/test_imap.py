@@ -32,6 +32,7 @@ from tests.support.length import long
 from tests.support.loops import Run, arrive, in_loops
 from tests.support.programs import is_running, run_program
 from tests.support.results import outcomes
+from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends", "forked_workers")]
@@ -205,6 +206,7 @@ MEMORY = """
 """
 
 
+@not_on_windows("memory is not told")
 @pytest.mark.parametrize(("imap", "count"), [("imap", 1_000_000), long("imap_unordered", 1_000_000)])
 def test_memory_stays_constant_over_millions_of_items(imap: str, count: int, tmp_path: Path) -> None:
     grown = run_program(tmp_path, MEMORY, imap, count).stdout

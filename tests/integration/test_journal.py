@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from mpqueue.errors import (
 )
 from mpqueue.events import JOB_FINISHED, JOB_PAUSED, JOB_PROGRESS, JOB_RESUMED, JOB_STARTED
 from tests.support import handlers as do
-from tests.support.programs import run_program, start_program
+from tests.support.programs import PATIENCE, WAS_KILLED, press_ctrl_c, run_program, start_program
 from tests.support.recorder import Recorder
 from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, wait_until
@@ -192,17 +191,15 @@ def recorded_as_done(path: Path) -> set[str]:
     return {str(index) for index in table.ended_indices()}
 
 
-@pytest.mark.parametrize(
-    "end", ["kill", pytest.param("interrupt", marks=not_on_windows("no other program can send Ctrl-C"))]
-)
+@pytest.mark.parametrize("end", ["kill", "interrupt"])
 def test_a_program_that_is_killed_or_interrupted_goes_on_where_it_was(tmp_path: Path, end: str) -> None:
     with start_program(tmp_path, KILLED, end) as program:
         assert program.stdout is not None
         assert program.stdout.readline() == "0\n"
         assert program.stdout.readline() == "on its way\n"
         if end == "interrupt":
-            program.send_signal(signal.SIGINT)
-        program.communicate(timeout=60)
+            press_ctrl_c(program)
+        program.communicate(timeout=PATIENCE)
     assert program.returncode != 0
     wait_until(lambda: not Reader(str(tmp_path / "run.db")).in_use)
     done = recorded_as_done(tmp_path / "run.db")
@@ -335,15 +332,16 @@ def test_results_that_wait_for_a_slow_disk_are_bounded(path: Path, monkeypatch: 
 
 
 KILLER = """
-import os, signal, sys
+import os, sys, threading
 import mpqueue
+from mpqueue._os.process.process_signals import KILL
 
 def work(item):
     with open(sys.argv[2], "a") as calls:
         calls.write(f"{item} ")
     if item == 13:
-        os.kill(int(os.environ["PROGRAM"]), signal.SIGKILL)
-        signal.pause()
+        os.kill(int(os.environ["PROGRAM"]), KILL)
+        threading.Event().wait()
     return item
 
 if __name__ == "__main__":
@@ -358,7 +356,7 @@ if __name__ == "__main__":
 def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     for _ in range(3):
-        assert run_program(tmp_path, KILLER, path, calls, check=False).returncode == -signal.SIGKILL
+        assert run_program(tmp_path, KILLER, path, calls, check=False).returncode == WAS_KILLED
     done = run_program(tmp_path, KILLER, path, calls)
     assert done.stdout.startswith("39 [(13, 'WorkerCrashedError: the program ended 3 times while this item ran")
     assert calls.read_text().split().count("13") == 3
@@ -366,8 +364,9 @@ def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: P
 
 
 KILLER_OR_RETRY = """
-import os, signal, sys
+import os, sys, threading
 import mpqueue
+from mpqueue._os.process.process_signals import KILL
 from mpqueue._cli.command_line import main
 
 path, calls_of, how = sys.argv[1:4]
@@ -376,8 +375,8 @@ def work(item):
     with open(calls_of, "a") as calls:
         calls.write(f"{item} ")
     if item == 13:
-        os.kill(os.getppid(), signal.SIGKILL)
-        signal.pause()
+        os.kill(os.getppid(), KILL)
+        threading.Event().wait()
     return item
 
 if __name__ == "__main__":
@@ -392,11 +391,11 @@ if __name__ == "__main__":
 
 def test_an_item_that_kills_its_program_fails_whichever_program_it_is(path: Path, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
-    assert run_program(tmp_path, KILLER_OR_RETRY, path, calls, "create", check=False).returncode == -signal.SIGKILL
+    assert run_program(tmp_path, KILLER_OR_RETRY, path, calls, "create", check=False).returncode == WAS_KILLED
     assert run_program(tmp_path, KILLER_OR_RETRY, path, calls, "prune").returncode == 0  # which runs nothing
     retry = partial(run_program, tmp_path, KILLER_OR_RETRY, path, calls, "retry", "--retries", "0", check=False)
     for _ in range(2):
-        assert retry().returncode == -signal.SIGKILL
+        assert retry().returncode == WAS_KILLED
     assert retry().returncode == Exit.FAILED
     assert calls.read_text().split().count("13") == 3
     with JobQueue(1, journal=path) as queue:

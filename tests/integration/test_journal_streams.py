@@ -8,7 +8,6 @@ import itertools
 import logging
 import os
 import random
-import signal
 import sqlite3
 import tempfile
 import tracemalloc
@@ -45,7 +44,7 @@ from mpqueue.status import COMPLETED
 from tests.support import handlers as do
 from tests.support.length import IS_LONG, long
 from tests.support.loops import Run, in_loops
-from tests.support.programs import run_program
+from tests.support.programs import WAS_KILLED, run_program
 from tests.support.results import outcomes
 from tests.support.waiting import wait_until
 
@@ -298,8 +297,9 @@ def test_an_interruption_while_a_result_is_read_makes_no_item_run_again(
 
 
 KILLED = """
-import os, signal, sys
+import os, sys, threading
 import mpqueue
+from mpqueue._os.process.process_signals import KILL
 
 class Result:
     def __init__(self, number):
@@ -315,7 +315,7 @@ def main(end):
         assert type(result) is Result
         print(result.number, flush=True)
         if result.number == end:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), KILL)
 
 main(int(sys.argv[1]))
 """
@@ -324,7 +324,7 @@ main(int(sys.argv[1]))
 def test_a_program_that_is_killed_loses_nothing_that_it_had(tmp_path: Path) -> None:
     for end in (57, 130, 500):
         done = run_program(tmp_path, KILLED, end, check=False)
-        assert done.returncode == (0 if end == 500 else -signal.SIGKILL), done.stderr
+        assert done.returncode == (0 if end == 500 else WAS_KILLED), done.stderr
         assert done.stdout.split() == [str(number) for number in range(min(end + 1, 400))]
     calls = [(tmp_path / f"calls-{end}").read_text().split() for end in (57, 130, 500)]
     assert 58 <= len(calls[0]) <= 58 + 30
@@ -334,15 +334,16 @@ def test_a_program_that_is_killed_loses_nothing_that_it_had(tmp_path: Path) -> N
 
 
 KILLER = """
-import os, signal, sys
+import os, sys, threading
 import mpqueue
+from mpqueue._os.process.process_signals import KILL
 
 def work(item):
     with open(sys.argv[2], "a") as calls:
         calls.write(f"{item} ")
     if item == 13:
-        os.kill(int(os.environ["PROGRAM"]), signal.SIGKILL)
-        signal.pause()
+        os.kill(int(os.environ["PROGRAM"]), KILL)
+        threading.Event().wait()
     return item
 
 if __name__ == "__main__":
@@ -354,7 +355,7 @@ if __name__ == "__main__":
 def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     for _ in range(3):
-        assert run_program(tmp_path, KILLER, path, calls, check=False).returncode == -signal.SIGKILL
+        assert run_program(tmp_path, KILLER, path, calls, check=False).returncode == WAS_KILLED
     done = run_program(tmp_path, KILLER, path, calls)
     assert "12, WorkerCrashedError('the program ended 3 times while this item ran" in done.stdout
     assert calls.read_text().split().count("13") == 3

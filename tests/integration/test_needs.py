@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue, JobStatus, Stage, current_item
+from mpqueue._os.process.process_signals import KILL
 from tests.support.results import results_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -70,7 +70,7 @@ def alone_in(held: Path, killed: Path) -> Callable[[int], list[int]]:
         mine = held.with_name(f"held-{os.getpid()}")
         if item == 5 and not killed.exists():
             killed.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), KILL)
         held.mkdir()  # raises where another item has it
         mine.touch()
         mine.unlink()

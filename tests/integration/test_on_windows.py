@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from mpqueue import ItemTimeoutError, JobQueue, WorkerCrashedError
 from mpqueue._os.files import open_file, read_at, write_at
 from tests.support import handlers as do
-from tests.support.programs import is_running, start_program
+from tests.support.programs import APART, PATIENCE, is_running, run_program, start_program, write_program
 from tests.support.systems import IS_WINDOWS
 from tests.support.waiting import Gate, wait_until
 
@@ -36,6 +38,7 @@ def start_sleeper_and_hang(gate: Gate) -> Any:
 
 
 def test_workers_and_what_they_have_started_end_with_a_program_that_is_killed(tmp_path: Path) -> None:
+    """And what is in the temporary folder, in which the big item was."""
     gate = Gate(tmp_path / "gate")
     gate.folder.mkdir()
     program = start_program(
@@ -47,7 +50,7 @@ def test_workers_and_what_they_have_started_end_with_a_program_that_is_killed(tm
         from tests.integration.test_on_windows import start_sleeper_and_hang
         from tests.support.waiting import Gate
         with JobQueue(1) as queue:
-            queue.run(["item"], start_sleeper_and_hang(Gate(Path(sys.argv[1]))))
+            queue.run([bytes(3_000_000)], start_sleeper_and_hang(Gate(Path(sys.argv[1]))))
         """,
         gate.folder,
     )
@@ -95,6 +98,81 @@ def test_a_file_is_written_and_read_wherever_one_says(tmp_path: Path) -> None:
         os.unlink(tmp_path / "other name")
     finally:
         os.close(fd)
+
+
+def test_output_is_kept_where_the_program_has_a_console(tmp_path: Path) -> None:
+    program = write_program(
+        tmp_path,
+        """
+        import json, os, subprocess, sys
+        from pathlib import Path
+        import mpqueue
+
+        def talk(item):
+            print(item)
+            os.write(1, b"bytes\\n")
+            print("wrong", file=sys.stderr)
+            subprocess.run([sys.executable, "-c", "print('child')"], check=True)
+            return sys.stdout.isatty()
+
+        if __name__ == "__main__":
+            with mpqueue.JobQueue(1, max_retries=0) as queue:
+                shown = queue.run(["\u2713"], talk)
+                kept = queue.run(["\u2713"], talk, capture_output=True)
+                again = queue.run(["\u2713"], talk)
+            items = [job.items[0] for job in (shown, kept, again)]
+            told = [(item.result, item.stdout, item.stderr, item.error) for item in items]
+            Path("told").write_text(json.dumps(told))
+        """,
+    )
+    # Without streams of its own, it has those of its console.
+    done = subprocess.run([sys.executable, str(program)], cwd=tmp_path, timeout=PATIENCE, check=False, **APART)
+    assert done.returncode == 0
+    shown = [True, None, None, None]
+    kept = [False, "\u2713\nbytes\nchild\n", "wrong\n", None]
+    assert json.loads((tmp_path / "told").read_text()) == [shown, kept, shown]
+
+
+def test_ctrl_break_drains_a_run(tmp_path: Path) -> None:
+    """The signal of the C library that Ctrl-Break becomes: wine ends a program at the key itself."""
+    (tmp_path / "words.py").write_text(
+        textwrap.dedent(
+            """
+            from pathlib import Path
+            from tests.support.waiting import wait_until
+
+            def count(line):
+                if line == "wait":
+                    Path("here").touch()
+                    wait_until(Path("open").exists)
+                return len(line)
+            """
+        )
+    )
+    (tmp_path / "lines").write_text("one\nwait\nthree\n")
+    done = run_program(
+        tmp_path,
+        """
+        import signal, sys, threading
+        from pathlib import Path
+        from mpqueue._cli.command_line import main
+        from tests.support.waiting import wait_until
+
+        def press():
+            wait_until(Path("here").exists)
+            signal.raise_signal(signal.SIGBREAK)
+            wait_until(Path("open").exists)
+
+        if __name__ == "__main__":
+            threading.Thread(target=press, daemon=True).start()
+            sys.exit(main(sys.argv[1:]))
+        """,
+        *("run", "words:count", "--from", "lines", "lines", "-j", "1", "--drain", "0"),
+        check=False,
+    )
+    assert done.returncode == 75, done.stderr
+    assert "draining: no new items start" in done.stderr
+    assert "2 not run" in done.stderr
 
 
 def test_what_windows_does_not_have_is_refused_by_name() -> None:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -134,7 +133,7 @@ def test_a_program_that_is_killed_anywhere_loses_nothing_and_repeats_nothing(tmp
         if kills:
             most = done + kills.pop()
             wait_until(partial(is_far, file, most, started))
-            started.send_signal(signal.SIGKILL)
+            started.kill()
         ended = started.wait(60) == 0
         assert not told.intersection(lines(file)[done:]), "what was told as ended does not run again"
         told = {*lines(tmp_path / "told")}

@@ -18,6 +18,7 @@ import pytest
 
 import mpqueue
 from mpqueue import ItemTimeoutError, Pool, QueueClosedError, RetryPolicy, SetupError, WorkerCrashedError
+from mpqueue._os.process.process_signals import send_to_main_thread
 from tests.support import handlers as do
 from tests.support.programs import is_running, run_program
 from tests.support.waiting import Gate, wait_until
@@ -287,7 +288,7 @@ _prepared: list[Any] = []
 def prepare(value: Any) -> None:
     """Remember the value, and whether this is the main thread."""
     _prepared.append((value, threading.current_thread() is threading.main_thread()))
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def what_was_prepared(_: Any) -> list[Any]:
@@ -422,7 +423,7 @@ def test_an_interruption_ends_the_work_that_is_waited_for(pool: Pool, tmp_path: 
 
     def interrupt() -> None:
         gate.wait_for_count(1)
-        os.kill(os.getpid(), signal.SIGINT)
+        send_to_main_thread(signal.SIGINT)
 
     for wait in (
         lambda: pool.map(do.announce(gate, do.hang_sleep), ["a", "b"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from mpqueue import (
     WorkerCrashedError,
     current_item,
 )
+from mpqueue._os.process.process_signals import KILL
 from mpqueue.events import ITEM_RETRY
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
@@ -116,7 +116,7 @@ def test_waiting_item_holds_no_worker(tmp_path: Path) -> None:
 def test_retry_may_run_on_another_worker() -> None:
     def handle(item: str) -> int:
         if current_item().attempt == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), KILL)
         return os.getpid()
 
     with JobQueue(1, retry=QUICK) as queue:

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import re
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,12 +23,15 @@ from mpqueue import (
     WorkerCrashedError,
     current_item,
 )
+from mpqueue._os.process.process_signals import KILL
 from mpqueue.errors import type_name_of
 from mpqueue.events import JOB_PROGRESS
 from tests.support import handlers as do
+from tests.support.programs import is_running
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
 from tests.support.strength import workers_of
+from tests.support.systems import IS_WINDOWS, KILLED_ITSELF_WORD, SEGFAULT_WORD
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -303,9 +305,9 @@ def check_failed(recorder: Recorder, queue: JobQueue, cause: type[BaseException]
 CRASHES = {
     "os._exit(0)": (do.exit_zero, "ended with exit code 0"),
     "os._exit(3)": (do.exit_with(3), "ended with exit code 3"),
-    "segfault": (do.segfault, "was ended by SIGSEGV"),
-    "abort": (do.abort, "was ended by SIGABRT"),
-    "SIGKILL": (do.kill_self, "was ended by SIGKILL"),
+    "segfault": (do.segfault, SEGFAULT_WORD),
+    "abort": (do.abort, "ended with exit code" if IS_WINDOWS else "SIGABRT"),
+    "SIGKILL": (do.kill_self, KILLED_ITSELF_WORD),
 }
 RAISES = {
     "Exception": (do.fail, ValueError, "cannot do"),
@@ -486,7 +488,7 @@ def test_worker_killed_from_outside_in_setup_is_replaced(tmp_path: Path) -> None
         queue.create_job("job", list("abc"), return_state, setup=setup)
         run = queue.start("job")
         (pid,) = gate.wait_for_count(1)
-        os.kill(int(pid), signal.SIGKILL)
+        os.kill(int(pid), KILL)
         assert run.result(30).results == ["state"] * 3
         assert {item.attempts for item in run.job.items} == {1}
-    wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
+    wait_until(lambda: not is_running(int(pid)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from mpqueue._cli.command_line import main
 from mpqueue._parent import machinery
 from mpqueue._parent.users_code import deliveries
 from tests.support import handlers as do
-from tests.support.programs import run_program
+from tests.support.programs import WAS_KILLED, run_program
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -272,8 +271,9 @@ def test_a_queue_is_closed_although_a_sink_hangs(monkeypatch: pytest.MonkeyPatch
 
 
 PROGRAM = """
-import os, signal, sys
+import os, sys, threading
 import mpqueue
+from mpqueue._os.process.process_signals import KILL
 from mpqueue import sinks
 from mpqueue._output.part_file import PartFile
 
@@ -284,17 +284,17 @@ calls = []
 def append(self, data):
     calls.append(data)
     if when == "before" and len(calls) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), KILL)
     write(self, data)
     if when == "after" and len(calls) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), KILL)
 
 def replace(*names):
     if when == "before the name" and str(names[1]) == path:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), KILL)
     rename(*names)
     if when == "after the name" and str(names[1]) == path:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), KILL)
 
 def work(item):
     with open("calls", "a") as calls:
@@ -313,7 +313,7 @@ if __name__ == "__main__":
 def test_a_program_that_was_killed_goes_on_and_no_row_is_there_twice_or_missing(tmp_path: Path, when: str) -> None:
     path = tmp_path / "rows.jsonl"
     killed = run_program(tmp_path, PROGRAM, when, path, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert killed.returncode == WAS_KILLED
     assert path.exists() is (when == "after the name")
     run_program(tmp_path, PROGRAM, "never", path)
     assert [(row["id"], row["result"]) for row in read(path)] == [(item, 2 * item) for item in range(200)]

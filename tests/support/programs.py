@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from mpqueue._os.process.process_table import processes
 from tests.support.systems import IS_WINDOWS
@@ -17,11 +18,39 @@ from tests.support.waiting import Gate, wait_until
 #: Seconds that a program may take; far more than it needs.
 PATIENCE = 240.0 if IS_WINDOWS else 60.0
 
+#: The return code of a program that was killed, and of one whose KeyboardInterrupt Python has shown.
+WAS_KILLED, INTERRUPTED = (9, 0xC000013A) if IS_WINDOWS else (-9, -2)
+
+#: For `subprocess.Popen`: Ctrl-C reaches the program and what it starts, and not the tests. A session of its own, on
+#: Windows a console of its own, which has no window.
+APART: dict[str, Any] = {"creationflags": 0x08000000} if IS_WINDOWS else {"start_new_session": True}
+
+#: A program by itself, since it leaves its own console for that of the process whose number it gets.
+_PRESS_CTRL_C = """
+import ctypes, sys
+kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+kernel32.FreeConsole()
+ignored = kernel32.AttachConsole(int(sys.argv[1])) and kernel32.SetConsoleCtrlHandler(None, True)
+if not ignored or not kernel32.GenerateConsoleCtrlEvent(0, 0):
+    raise ctypes.WinError(ctypes.get_last_error())
+"""
+
+
+def press_ctrl_c(program: subprocess.Popen[Any]) -> None:
+    """As a person does: all get it that are in the program's session, on Windows all that share its console.
+
+    The program was started `APART`, and has begun to run.
+    """
+    if IS_WINDOWS:
+        subprocess.run([sys.executable, "-c", _PRESS_CTRL_C, str(program.pid)], check=True)
+    else:
+        os.killpg(program.pid, signal.SIGINT)
+
 
 def write_program(folder: Path, body: str, name: str = "program.py") -> Path:
     """Write a script; ``body`` may be indented as a whole."""
     path = folder / name
-    path.write_text(textwrap.dedent(body))
+    path.write_text(textwrap.dedent(body), encoding="utf-8")
     return path
 
 
@@ -63,7 +92,7 @@ def interrupt_program(folder: Path, body: str, running: int) -> subprocess.Compl
     program = start_program(folder, _INTERRUPTED + textwrap.dedent(body), gate.folder)
     try:
         pids = gate.wait_for_count(running)
-        os.killpg(program.pid, signal.SIGINT)
+        press_ctrl_c(program)
         output, errors = program.communicate(timeout=PATIENCE)
     finally:
         program.kill()
@@ -73,7 +102,7 @@ def interrupt_program(folder: Path, body: str, running: int) -> subprocess.Compl
 
 
 def start_program(folder: Path, body: str, *arguments: object) -> subprocess.Popen[str]:
-    """Write a script and start it, in a session of its own, its output in pipes."""
+    """Write a script and start it, `APART`, its output in pipes."""
     return subprocess.Popen(
         [sys.executable, str(write_program(folder, body)), *map(str, arguments)],
         cwd=folder,
@@ -81,7 +110,7 @@ def start_program(folder: Path, body: str, *arguments: object) -> subprocess.Pop
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
+        **APART,
     )
 
 

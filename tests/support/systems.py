@@ -11,6 +11,13 @@ LINUX_ONLY = pytest.mark.skipif(not system.IS_LINUX, reason="only Linux has it")
 
 IS_WINDOWS = system.IS_WINDOWS
 
+#: What is told of a worker that has killed itself, and of one that a handler has crashed: exit code and signal, and a
+#: word of the error's.
+KILLED_ITSELF, KILLED_ITSELF_WORD = ((9, None), "exit code 9") if IS_WINDOWS else ((-9, "SIGKILL"), "SIGKILL")
+SEGFAULT, SEGFAULT_WORD = (
+    ((0xC0000005, "ACCESS_VIOLATION"), "ACCESS_VIOLATION") if IS_WINDOWS else ((-11, "SIGSEGV"), "SIGSEGV")
+)
+
 
 def not_on_windows(reason: str) -> pytest.MarkDecorator:
     """For what Windows does not have (`make test-windows`)."""

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.support.programs import write_program
 
 if sys.platform != "win32":  # whose consoles can't be played by a program
@@ -34,6 +36,8 @@ class Terminal:
     """A program in the foreground of a terminal of its own, of which everything that is printed is kept."""
 
     def __init__(self, folder: Path, arguments: list[str]) -> None:
+        if sys.platform == "win32":
+            pytest.skip("Windows: no program can play a console")
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         attributes = termios.tcgetattr(slave)
