@@ -31,6 +31,7 @@ from mpqueue._parent.journal.kept_values import BigFile
 from mpqueue._parent.journal.schema import APPLICATION, VERSION
 from mpqueue.errors import JournalError
 from tests.support.programs import start_program
+from tests.support.systems import not_on_windows
 from tests.support.waiting import wait_until
 
 ADD = "INSERT INTO chunks (job, body) VALUES (1, ?)"
@@ -64,6 +65,7 @@ def bodies(path: Path) -> list[bytes]:
 # -- the file ----------------------------------------------------------------------------------------------------------
 
 
+@not_on_windows("no modes of files")
 def test_a_journal_is_for_its_user_alone_and_leaves_one_file(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     old = os.umask(0)
@@ -193,6 +195,7 @@ except JournalError as error:
 """
 
 
+@not_on_windows("no modes of files")
 @pytest.mark.slow
 @pytest.mark.parametrize("file_only", [True, False])
 def test_a_journal_that_may_not_be_written_is_refused(tmp_path: Path, file_only: bool) -> None:
@@ -266,11 +269,11 @@ def test_a_second_queue_of_the_same_process_is_refused(tmp_path: Path) -> None:
 
 
 HOLDER = """
-import signal, sys
+import sys, threading
 from mpqueue._parent.journal.journal_writer import Journal
 journal = Journal(sys.argv[1], lambda: 0.0)
 print("open", flush=True)
-signal.pause()
+threading.Event().wait()
 """
 
 
