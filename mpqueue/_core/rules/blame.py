@@ -244,6 +244,34 @@ def _loading_error(books: Books, job: JobBook, verdict: Verdict | None, message:
     return None
 
 
+#: Why a worker is killed, for users.
+_REASONS = {
+    Why.TIMEOUT: "timeout",
+    Why.SETUP_TIMEOUT: "timeout of the setup",
+    Why.CANCEL: "cancelled",
+    Why.MEMORY: "memory limit",
+    Why.BROKEN: "its answers could not be read",
+}
+
+
+def death_of(lane: LaneBook, message: LaneDied) -> str:
+    """How the worker ended, in a few words for users."""
+    if lane.verdict is not None:
+        return f"killed: {_REASONS[lane.verdict.why]}"
+    if message.signal is not None:
+        return message.signal
+    return "how is not known" if message.exitcode is None else f"exit code {message.exitcode}"
+
+
+def running_item(lane: LaneBook, message: LaneDied) -> int | None:
+    """The index of the one item that the worker was running; None where it ran none, or one of several."""
+    claim = message.claim
+    chunk = None if claim is None else lane.find_claimed(claim)
+    if claim is None or chunk is None or claim.phase is not Phase.RUNNING or claim.hi - claim.lo != 1:
+        return None
+    return chunk.indices[claim.lo] if claim.lo < len(chunk.indices) else None
+
+
 def crash_error(message: LaneDied, when: str = "while it ran the item", reason: str = "") -> WorkerCrashedError:
     """The error for a worker that died by itself, or that was killed for that ``reason``."""
     if reason:

@@ -13,7 +13,7 @@ from mpqueue._core.messages import (
     LanesWanted,
 )
 from mpqueue._core.rules import stopping
-from mpqueue._core.rules.blame import crash_error, worker_died
+from mpqueue._core.rules.blame import crash_error, death_of, running_item, worker_died
 from mpqueue._core.rules.outcomes import fail_if_barred, fail_rest, finish_if_over
 from mpqueue._core.rules.overdue import await_answer, take_back
 from mpqueue._core.state.books import Books
@@ -150,8 +150,10 @@ def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) ->
 def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
     """A worker is gone: settle its chunks and start the next one."""
     initializing = books.has_initializer and lane.state is LaneState.STARTING
+    how, item = death_of(lane, message), running_item(lane, message)
     for job in books.jobs.values():
-        job.timings.lane_gone(lane.number, books.now, worked=lane.job is job, died=True)
+        here = lane.job is job
+        job.timings.lane_gone(lane.number, books.now, worked=here, died=True, item=item if here else None, why=how)
     if not message.innocent:
         why = "crash" if lane.verdict is None else lane.verdict.why.name.lower()
         books.deaths[why] = books.deaths.get(why, 0) + 1

@@ -64,6 +64,7 @@ class Event(NamedTuple):
     name: str
     lane: int | None = None
     item: int | None = None  #: its index
+    why: str = ""  #: of a worker's death, for users: ``killed: timeout``, ``SIGSEGV``, ``exit code 3``
 
 
 @dataclass(slots=True)
@@ -220,8 +221,13 @@ class Timings:
             self.sums.replaced += not times.fresh
             times.ready, times.free_at = True, now
 
-    def lane_gone(self, lane: int, now: float, *, worked: bool, died: bool) -> None:
-        """A worker has gone; with ``worked`` while it had items of this job in hand, which go out again."""
+    def lane_gone(
+        self, lane: int, now: float, *, worked: bool, died: bool, item: int | None = None, why: str = ""
+    ) -> None:
+        """A worker has gone; with ``worked`` while it had items of this job in hand, which go out again.
+
+        ``item`` is the index of the one that it was running, and ``why`` how it ended, as far as these are known.
+        """
         times = self._lane(lane)
         if times.ready:
             spent = max(0.0, now - times.free_at)
@@ -232,7 +238,7 @@ class Timings:
             times.ready, times.fresh, times.free_at = False, False, now
         if died:
             self.sums.deaths += 1
-            self.note(Event(now, "worker died", lane))
+            self.note(Event(now, "worker died", lane, item, why))
 
     def _add_absence(self, lane: _LaneTimes, spent: float) -> None:
         if lane.fresh:
