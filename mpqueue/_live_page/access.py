@@ -61,7 +61,8 @@ class Guard:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
                 if message["status"] == REFUSED:
                     headers["Connection"] = "close"  # a stranger keeps no place
             await send(message)

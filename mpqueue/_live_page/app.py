@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,24 +15,32 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from mpqueue._core.state.job_book import JobBook
+from mpqueue._live_page import compressed
 from mpqueue._live_page.access import Guard
 from mpqueue._live_page.aside import BusyError, on_thread
-from mpqueue._live_page.details import details_of
 from mpqueue._live_page.feed import PageFeed, Viewer
-from mpqueue._live_page.page_json import cut, encode, result_of
-from mpqueue._live_page.pictures import find_picture
+from mpqueue._live_page.items.details import details_of
+from mpqueue._live_page.items.listing import ORDERS, Wish
+from mpqueue._live_page.items.live_item import LiveItem, live_item
+from mpqueue._live_page.items.pictures import find_picture, small
+from mpqueue._live_page.looks.job_feed import JobFeed
+from mpqueue._live_page.looks.speed import throughput
+from mpqueue._live_page.page_json import cut, encode, encode_item, result_of
 from mpqueue._live_page.served import ACTIONS, Served
 from mpqueue.errors import JobNotFoundError, MPQueueError
+from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
 log = logging.getLogger("mpqueue")
 
 STATIC = Path(__file__).parent / "static"
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+EMPTY: Mapping[str, str] = MappingProxyType({})
 #: Characters of a worker's stack.
 MOST_STACK = 20_000
 #: Bytes of a request's body that are read.
-MOST_BODY = 1000
+MOST_BODY = 100_000
+#: Rows of a list, and labels, in one answer.
+MOST_ROWS = 200
 
 
 def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
@@ -47,11 +56,17 @@ def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
                         Route("/", routes.file, methods=["GET"]),
                         Route("/events", routes.events, methods=["GET"]),
                         Route("/jobs", routes.jobs, methods=["GET"]),
+                        Route(f"{number}/items", routes.items, methods=["GET"]),
+                        Route(f"{number}/labels", routes.labels, methods=["GET"]),
+                        Route(f"{number}/failures", routes.failures, methods=["GET"]),
+                        Route(f"{number}/throughput", routes.throughput, methods=["GET"]),
+                        Route(f"{number}/report", routes.report, methods=["GET"]),
                         Route(f"{number}/items/{{index:int}}", routes.item, methods=["GET"]),
                         Route(f"{number}/items/{{index:int}}/picture", routes.picture, methods=["GET"]),
                         Route(f"{number}/{{action}}", routes.act, methods=["POST"]),
                         Route("/workers", routes.resize, methods=["POST"]),
                         Route("/stacks", routes.stacks, methods=["POST"]),
+                        Route("/views/{view}", routes.file, methods=["GET"]),
                         Route("/{name}", routes.file, methods=["GET"]),
                     ],
                 )
@@ -69,48 +84,110 @@ class Routes:
         self._served = served
         self._feed = feed
         self._files = {
-            path.name: (path.read_bytes(), MEDIA_TYPES[path.suffix])
-            for path in STATIC.iterdir()
+            path.relative_to(STATIC).as_posix(): (path.read_bytes(), MEDIA_TYPES[path.suffix])
+            for path in STATIC.rglob("*")
             if path.suffix in MEDIA_TYPES
         }
 
     async def file(self, request: Request) -> Response:
         """The page, and what it is made of."""
-        found = self._files.get(request.path_params.get("name", "index.html"))
-        return _refusal("Not found.", 404) if found is None else Response(found[0], media_type=found[1])
+        asked = request.path_params
+        found = self._files.get(f"views/{asked['view']}" if "view" in asked else asked.get("name", "index.html"))
+        return _refusal("Not found.", 404) if found is None else _answer(request, *found)
 
-    async def events(self, _: Request) -> Response:
+    async def events(self, request: Request) -> Response:
         """The stream. It ends with the queue; a viewer that loses it before may ask again."""
-        return StreamingResponse(self._tell(self._feed.join()), media_type="text/event-stream")
+        packer = compressed.Packer() if compressed.reads_gzip(request.headers) else None
+        headers = {} if packer is None else compressed.HEADERS
+        told = self._tell(self._feed.join(), packer)
+        return StreamingResponse(told, headers=headers, media_type="text/event-stream")
 
-    async def _tell(self, viewer: Viewer) -> AsyncIterator[bytes]:
+    async def _tell(self, viewer: Viewer, packer: compressed.Packer | None) -> AsyncIterator[bytes]:
         try:
-            yield b"retry: 1000\n\n"
-            while (data := await viewer.take()) is not None:
+            data: bytes | None = b"retry: 1000\n\n"
+            while data is not None:
                 if data:
-                    yield data
+                    yield data if packer is None else packer.pack(data)
+                data = await viewer.take()
         finally:
             self._feed.leave(viewer)
 
-    async def jobs(self, _: Request) -> Response:
+    async def jobs(self, request: Request) -> Response:
         """All jobs without their items: for a page in a hidden tab, and for programs."""
-        return _as_json(self._feed.states())
+        return _as_json(self._feed.states(), request=request)
+
+    async def items(self, request: Request) -> Response:
+        """A page of a job's items, with how the job stands at that moment. On a thread: users' code may be slow."""
+        job = self._feed.find(request.path_params["number"])
+        if job is None:
+            return _refusal("There is no such job (any more).", 404)
+        try:
+            wish, part = _wish_of(request), _Part.of(request)
+        except ValueError as error:
+            return _refusal(str(error), 400)
+        return _answer(request, await on_thread(_page_of, job, wish, part), "application/json")
+
+    async def labels(self, request: Request) -> Response:
+        """What some items are called, by their indices: ``?items=3,5``. On a thread: users' code may be slow."""
+        job = self._feed.find(request.path_params["number"])
+        if job is None:
+            return _refusal("There is no such job (any more).", 404)
+        try:
+            asked = [int(text) for text in request.query_params.get("items", "").split(",") if text][:MOST_ROWS]
+        except ValueError:
+            return _refusal("items: expected indices, such as 3,5", 400)
+        table = job.book.table
+        told = await on_thread(lambda: {str(at): table.label_of(at) for at in asked if 0 <= at < len(table)})
+        return _as_json(told, request=request)
+
+    async def failures(self, request: Request) -> Response:
+        """The job's failed items in groups. On a thread: it looks at all of them."""
+        job = self._feed.find(request.path_params["number"])
+        if job is None:
+            return _refusal("There is no such job (any more).", 404)
+        return _as_json(await on_thread(job.listing.failures.told), request=request)
+
+    async def throughput(self, request: Request) -> Response:
+        """How fast the job went, all the time. On a thread: it may have thousands of reports."""
+        job = self._feed.find(request.path_params["number"])
+        if job is None:
+            return _refusal("There is no such job (any more).", 404)
+        now = self._served.now()
+        return _as_json(await on_thread(throughput, job.book.timings, now, self._feed.offset), request=request)
+
+    async def report(self, request: Request) -> Response:
+        """Why the job took as long as it did: a page of its own. On a thread: it looks at all items."""
+        job = self._feed.find(request.path_params["number"])
+        if job is None:
+            return _refusal("There is no such job (any more).", 404)
+        try:
+            page = await on_thread(self._served.report, job.book)
+        except ValueError as error:
+            return _refusal(str(error), 404)
+        # Its scripts and its style are in it, and named there; it is no part of this page, and can't act as this page.
+        policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; sandbox allow-scripts"
+        return _answer(request, page.encode(), "text/html", {"Content-Security-Policy": policy})
 
     async def item(self, request: Request) -> Response:
         """All about one item. On a thread: users' ``repr`` may take its time."""
-        found = self._find(request)
-        if found is None:
+        job, index = self._find(request)
+        if job is None:
             return _refusal("There is no such item (any more).", 404)
-        return _as_json(await on_thread(details_of, *found))
+        lane = self._feed.lane_of(job.book.number, index)
+        live = None
+        if lane is not None and job.book.table.status[index] not in (COMPLETED, FAILED):
+            is_here, keeps_output = self._served.can_resize, job.book.options.capture_output
+            live = LiveItem(lane, self._feed.usage, is_here, keeps_output, self._feed.offset)
+        return _as_json(await on_thread(_all_of, job, index, live), request=request)
 
     async def picture(self, request: Request) -> Response:
-        """The picture in an item's result. On a thread: it may have to be encoded."""
-        found = self._find(request)
-        if found is None:
+        """The picture in an item's result; ``?small`` for a row. On a thread: it may have to be encoded."""
+        job, index = self._find(request)
+        if job is None:
             return _refusal("There is no such item (any more).", 404)
-        book, index = found
+        table, make = job.book.table, small if "small" in request.query_params else find_picture
         try:
-            picture = await on_thread(lambda: find_picture(result_of(book.table, index)))
+            picture = await on_thread(lambda: make(result_of(table, index)))
         except Exception:
             log.warning("the picture in a result could not be made", exc_info=True)
             return _refusal("The picture in this result could not be made.", 404)
@@ -123,11 +200,19 @@ class Routes:
         action = request.path_params["action"]
         if action not in ACTIONS:
             return _refusal("Not found.", 404)
-        kill = (await _wishes_of(request)).get("kill") is True
+        number, wishes = request.path_params["number"], await _wishes_of(request)
+        kill, items, group = wishes.get("kill") is True, wishes.get("items"), wishes.get("group")
+        if not (items is None or (isinstance(items, list) and all(type(index) is int for index in items))):
+            return _refusal('Expected {"items": [3, 5]}, say: indices.', 400)
+        job = self._feed.find(number)
         try:
-            await on_thread(self._served.act, request.path_params["number"], action, kill=kill)
+            if group is not None and job is not None:
+                items = await on_thread(job.listing.failures.members, str(group))
+            await on_thread(self._served.act, number, action, kill=kill, items=items)
         except MPQueueError as error:
             return _refusal(str(error), 404 if isinstance(error, JobNotFoundError) else 409)
+        except (IndexError, ValueError) as error:
+            return _refusal(str(error), 400)
         return _as_json({})
 
     async def resize(self, request: Request) -> Response:
@@ -152,12 +237,73 @@ class Routes:
         told = [(one.number, None if one.stack is None else cut(one.stack, MOST_STACK)) for one in stacks]
         return _as_json({"workers": [{"worker": number, "stack": stack} for number, stack in told]})
 
-    def _find(self, request: Request) -> tuple[JobBook, int] | None:
+    def _find(self, request: Request) -> tuple[JobFeed | None, int]:
         number, index = request.path_params["number"], request.path_params["index"]
-        for book in self._served.books() or ():
-            if book.number == number and index < len(book.table):
-                return book, index
-        return None
+        job = self._feed.find(number)
+        return (None if job is None or index >= len(job.book.table) else job), index
+
+
+# -- lists -------------------------------------------------------------------------------------------------------------
+
+
+class _Part(NamedTuple):
+    """Which rows of a list are asked for, and of which item the place in it is."""
+
+    offset: int
+    limit: int
+    find: int | None
+
+    @classmethod
+    def of(cls, request: Request) -> _Part:
+        """Raises ValueError."""
+        asked = request.query_params
+        try:
+            offset, limit = int(asked.get("offset", "0")), int(asked.get("limit", "100"))
+            find = int(asked["find"]) if "find" in asked else None
+        except ValueError:
+            raise ValueError("offset, limit, find: expected whole numbers") from None
+        if offset < 0 or limit < 0:
+            raise ValueError(f"offset, limit: expected 0 or more, got {offset} and {limit}")
+        return cls(offset, min(limit, MOST_ROWS), find)
+
+
+def _wish_of(request: Request) -> Wish:
+    """Raises ValueError."""
+    asked = request.query_params
+    status, order = asked.get("status"), asked.get("sort", ORDERS[0])
+    descending = order.startswith("-")
+    order = order.removeprefix("-")
+    if status is not None and status not in ITEM_CODES:
+        raise ValueError(f"status: expected one of {', '.join(ITEM_CODES)}, got {status!r}")
+    if order not in ORDERS:
+        raise ValueError(f"sort: expected one of {', '.join(ORDERS)}, perhaps with a - before it, got {order!r}")
+    code = None if status is None else [str(one) for one in ITEM_CODES].index(status)
+    words = tuple(sorted(set(asked.get("search", "").lower().split())))
+    return Wish(code, words, asked.get("group"), order, descending)
+
+
+def _page_of(job: JobFeed, wish: Wish, part: _Part) -> bytes:
+    """The rows, and ``state``, which says nothing else than they do. ``at``: the place of the item asked for."""
+    shown = job.shown()
+    found = job.listing.find(wish, shown.statuses)
+    indices, table = found.indices, job.book.table
+    rows = [encode_item(table, at, shown.statuses[at]) for at in indices[part.offset : part.offset + part.limit]]
+    head: dict[str, Any] = {"state": shown.state, "matching": len(indices), "offset": part.offset}
+    if found.searched < len(shown.statuses):
+        head["searched"] = found.searched
+    if part.find is not None:
+        try:
+            head["at"] = indices.index(part.find)
+        except ValueError:
+            head["at"] = None
+    return f'{encode(head)[:-1]},"rows":[{",".join(rows)}]}}'.encode()
+
+
+def _all_of(job: JobFeed, index: int, live: LiveItem | None) -> dict[str, Any]:
+    details = details_of(job.book, index)
+    if live is not None and details["status"] == "processing":
+        details["live"] = live_item(live)
+    return details
 
 
 async def _wishes_of(request: Request) -> dict[str, Any]:
@@ -188,6 +334,16 @@ def _refusal(why: str, status: int) -> Response:
     return _as_json({"error": why}, status)
 
 
-def _as_json(content: Any, status: int = 200) -> Response:
+def _as_json(content: Any, status: int = 200, request: Request | None = None) -> Response:
     """Encoded by the page's own rule: starlette's raises for what is no UTF-8."""
-    return Response(encode(content).encode(), status, media_type="application/json")
+    data = encode(content).encode()
+    if request is None:
+        return Response(data, status, media_type="application/json")
+    return _answer(request, data, "application/json")
+
+
+def _answer(request: Request, data: bytes, media_type: str, headers: Mapping[str, str] = EMPTY) -> Response:
+    """Compressed, where that is worth it."""
+    if len(data) < compressed.LEAST or not compressed.reads_gzip(request.headers):
+        return Response(data, headers=headers, media_type=media_type)
+    return Response(compressed.pack(data), headers={**compressed.HEADERS, **headers}, media_type=media_type)

@@ -2,36 +2,32 @@
 
 Server-sent events. First comes ``hello``, then what is known so far, then what changes:
 
-- ``job:progress``: the event's wire form; ``items`` are those that changed since the last one, at first all;
-- ``job:state``: what the wire form does not have: times, rate, ETA, retries, how many items are in which state;
+- ``job:state``: how a job stands: counts, times, rate, ETA; its ``version`` changes whenever one of its items does;
 - ``job:gone``: a job was cleared;
-- ``workers``: what each worker is at, and the stretches of its timeline that are new or longer;
+- ``workers``: what each worker is at, what it uses, and the stretches of its timeline that are new or longer;
 - ``closed``: the queue was closed, and nothing more will come.
 
-Items are encoded once for all viewers, and only for so long in each look that the job does not notice: what is left
-comes with the next ones. Everything runs on the page's event loop.
+No items: a viewer asks for the ones that it shows (`mpqueue._live_page.items.listing`). Everything runs on the page's
+event loop, and none of it is code of users.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from mpqueue._live_page.job_feed import JobFeed
+from mpqueue._live_page.looks.job_feed import JobFeed
+from mpqueue._live_page.looks.timeline import Stretch, Timeline, WorkerEnd
+from mpqueue._live_page.looks.worker_use import Sample, Usage
 from mpqueue._live_page.page_json import as_event, encode
 from mpqueue._live_page.served import Served
-from mpqueue._live_page.timeline import Stretch, Timeline
 from mpqueue._parent.running import LaneNow
 from mpqueue.events import milliseconds
 
 #: Seconds between two looks, with viewers and without: then only for the timeline.
 INTERVAL, UNSEEN_INTERVAL = 0.1, 0.5
-#: Seconds of each look in which items are encoded, and how many of them between two chances for other threads.
-BUDGET, BATCH = 0.015, 200
-#: Seconds that the end of the queue waits until all is sent.
-LAST_WORDS = 0.5
 #: Seconds after which viewers get something even if nothing happens.
 HEARTBEAT = 2.0
 #: Bytes that wait for a viewer who does not read; then it gets everything anew, once it reads again.
@@ -84,20 +80,30 @@ class Viewer:
         return None if self._ended else b""
 
 
+class WorkerNews(NamedTuple):
+    """What is new of the workers since the last look."""
+
+    stretches: list[tuple[int, Stretch]]
+    marks: list[WorkerEnd]
+    samples: list[tuple[int, Sample]]
+
+
 class PageFeed:
     """Looks at the queue, and tells the viewers."""
 
     def __init__(self, served: Served) -> None:
         self._served = served
         self._jobs: dict[int, JobFeed] = {}
+        self._gone: list[JobFeed] = []  #: of which viewers have no news yet
         self._timeline = Timeline()
+        self.usage = Usage()
         self._lanes: Sequence[LaneNow] = ()
         self._viewers: set[Viewer] = set()
         self._stop = asyncio.Event()
         self._told_lanes: list[dict[str, Any]] = []
         self._told_count = 0  #: of workers that there are to be
         self._told_at = 0.0
-        self._offset = served.wall() - served.now()
+        self.offset = served.wall() - served.now()  #: from moments of the monotonic clock to seconds since the epoch
 
     # -- viewers ---------------------------------------------------------------------------------------------
 
@@ -112,16 +118,16 @@ class PageFeed:
         self._viewers.discard(viewer)
         if not self._viewers:
             for job in self._jobs.values():
-                job.forget_items()
+                job.listing.forget()
 
     def _everything(self) -> bytes:
         served = self._served
-        hello = {"canResize": served.can_resize, "now": milliseconds(served.wall())}
+        now = milliseconds(served.wall())
+        hello = {"canResize": served.can_resize, "canAct": served.can_act, "now": now}
         parts = [as_event("hello", encode(hello))]
-        for job in self._jobs.values():
-            parts += [job.state_event(), job.progress_event(None)]
+        parts += [job.state_event() for job in self._jobs.values()]
         stretches = [(lane, stretch) for lane, all_ in self._timeline.lanes.items() for stretch in all_]
-        parts.append(self._workers_event(stretches))
+        parts.append(self._workers_event(WorkerNews(stretches, list(self._timeline.marks), self.usage.all())))
         return b"".join(parts)
 
     def states(self) -> list[dict[str, Any]]:
@@ -129,14 +135,23 @@ class PageFeed:
         self._look_at_jobs()
         return [job.state() for job in self._jobs.values()]
 
+    def find(self, number: int) -> JobFeed | None:
+        """The job of that number, as it stands now; None where there is none (any more)."""
+        self._look_at_jobs()
+        return self._jobs.get(number)
+
+    def lane_of(self, job: int, index: int) -> LaneNow | None:
+        """The lane that runs that item of that job now; None where none does, or one runs it among others."""
+        return next((lane for lane in self._lanes if lane.job == job and list(lane.items) == [index]), None)
+
     # -- looking ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Look again and again, until `stop`, or until the queue is no longer referenced."""
-        while not self._stop.is_set() and await self._look(BUDGET):
+        while not self._stop.is_set() and self._look():
             pause = INTERVAL if self._viewers else UNSEEN_INTERVAL
             await _wait(self._stop, pause)
-        await self._look(LAST_WORDS)
+        self._look()
         for viewer in self._viewers:
             viewer.tell(as_event("closed", "{}"))
             viewer.end()
@@ -145,73 +160,68 @@ class PageFeed:
         """The queue has ended: tell the rest, and end."""
         self._stop.set()
 
-    async def _look(self, budget: float) -> bool:
+    def _look(self) -> bool:
         served = self._served
-        gone = self._look_at_jobs()
-        if gone is None:
+        if not self._look_at_jobs():
             return False
-        current = self._timeline.look(self._lanes, served.now())
+        now = served.now()
+        active = [job.book for job in self._jobs.values() if not job.settled]
+        samples = self.usage.look(self._lanes, now) if served.can_resize else []
+        news = WorkerNews(self._timeline.look(self._lanes, now), self._timeline.look_for_ends(active, now), samples)
+        gone, self._gone = self._gone, []
         if self._viewers:
-            fresh = await self._encode(served.now() + budget)
             parts = [as_event("job:gone", encode({"jobId": job.book.id, "number": job.book.number})) for job in gone]
-            for job, indices in fresh:
-                parts += [job.state_event(), job.progress_event(indices)]
-            parts += self._workers_news(current)
+            parts += [job.state_event() for job in self._jobs.values() if job.state_changed()]
+            parts += self._workers_news(news)
             data = b"".join(parts)
             for viewer in self._viewers if data else ():
                 viewer.tell(data)
         return True
 
-    def _look_at_jobs(self) -> list[JobFeed] | None:
-        """Look at the jobs and the lanes; returns the jobs that are gone, None where there is no queue any more."""
-        books = self._served.books()
+    def _look_at_jobs(self) -> bool:
+        """Look at the jobs and the lanes; False where there is no queue any more."""
+        served = self._served
+        books = served.books()
         if books is None:
-            return None
-        self._lanes = self._served.lanes()
-        numbers = {book.number for book in books}
-        gone = [self._jobs.pop(number) for number in list(self._jobs) if number not in numbers]
-        now = self._served.now()
+            return False
+        self._lanes = served.lanes()
+        current = {book.number: book for book in books}
+        self._gone += [self._jobs.pop(number) for number in list(self._jobs) if number not in current]
+        now, wall, standing = served.now(), served.wall(), served.standing()
         lanes: dict[int | None, list[LaneNow]] = {}
         for lane in self._lanes:
             lanes.setdefault(lane.job, []).append(lane)
-        for book in books:
-            job = self._jobs.get(book.number)
-            if job is None:
-                job = self._jobs[book.number] = JobFeed(book)
+        for number, book in current.items():
+            job = self._jobs.get(number)
+            if job is None or job.book is not book:
+                job = self._jobs[number] = JobFeed(book, served)
             if not job.settled:
-                job.look(now, lanes.get(book.number, ()))
-        return gone
+                job.look(now, wall, lanes.get(number, ()), standing)
+        return True
 
-    async def _encode(self, until: float) -> list[tuple[JobFeed, list[int]]]:
-        """Encode what changed, as far as the time allows; returns the jobs that have something to tell."""
-        fresh = []
-        for job in list(self._jobs.values()):
-            indices: list[int] = []
-            while self._served.now() < until and (more := job.encode_changed(BATCH)):
-                indices += more
-                await asyncio.sleep(0)  # others may want to run
-            if indices or job.state_changed():
-                fresh.append((job, indices))
-        return fresh
-
-    def _workers_news(self, current: list[tuple[int, Stretch]]) -> list[bytes]:
+    def _workers_news(self, news: WorkerNews) -> list[bytes]:
         """The event, where there is something to say; and now and then, so that viewers know that we live."""
         lanes, now = [self._lane_form(lane) for lane in self._lanes], self._served.now()
         count = self._served.concurrency
         is_same = lanes == self._told_lanes and count == self._told_count
-        if is_same and not current and now < self._told_at + HEARTBEAT:
+        if is_same and not any(news) and now < self._told_at + HEARTBEAT:
             return []
         self._told_lanes, self._told_count, self._told_at = lanes, count, now
-        return [self._workers_event(current)]
+        return [self._workers_event(news)]
 
-    def _workers_event(self, stretches: Iterable[tuple[int, Stretch]]) -> bytes:
-        lanes = [self._lane_form(lane) for lane in self._lanes]
-        told = [
-            [lane, self._ms(stretch.start), self._ms(stretch.end), stretch.kind, stretch.job, stretch.item]
-            for lane, stretch in stretches
-        ]
-        count, now = self._served.concurrency, milliseconds(self._served.wall())
-        return as_event("workers", encode({"now": now, "concurrency": count, "lanes": lanes, "stretches": told}))
+    def _workers_event(self, news: WorkerNews) -> bytes:
+        told = {
+            "now": milliseconds(self._served.wall()),
+            "concurrency": self._served.concurrency,
+            "lanes": [self._lane_form(lane) for lane in self._lanes],
+            "stretches": [
+                [lane, self._ms(one.start), self._ms(one.end), one.kind, one.job, one.item]
+                for lane, one in news.stretches
+            ],
+            "marks": [[mark.lane, self._ms(mark.at), mark.why, mark.job, mark.item] for mark in news.marks],
+            "usage": [[lane, self._ms(one.at), round(one.share, 2), one.memory >> 20] for lane, one in news.samples],
+        }
+        return as_event("workers", encode(told))
 
     def _lane_form(self, lane: LaneNow) -> dict[str, Any]:
         form: dict[str, Any] = {"number": lane.number, "state": lane.state.name.lower(), "pid": lane.pid}
@@ -222,7 +232,7 @@ class PageFeed:
         return form
 
     def _ms(self, moment: float) -> int:
-        return milliseconds(moment + self._offset)
+        return milliseconds(moment + self.offset)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -1,7 +1,8 @@
 """What goes to the browser, as JSON: the wire form of items, cut where it is too long to be shown in a list.
 
-The same as in `JobProgress.to_dict`, written three times as fast, with the item's ``index`` and ``label`` as more keys.
-Nothing that a user's object does when it is looked at goes further than here.
+The same as in `JobProgress.to_dict`, with more keys: the item's ``index`` and ``label``, the seconds that its last try
+took, and whether its result has a picture. Nothing that a user's object does when it is looked at goes further than
+here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from typing import Any
 
 from mpqueue._core.state.item_table import ItemTable
+from mpqueue._live_page.items.pictures import has_picture
 from mpqueue._queue.job import JobItem, as_json
 from mpqueue._text import beginning_of, repr_of, shown_json
 from mpqueue.errors import JobStateError, JournalError, type_name_of
@@ -21,24 +23,61 @@ IN_LIST = 300
 _FEW = 100
 
 _PLAIN = frozenset({type(None), bool, int, float, str, list, tuple})
+_NO_PICTURE = frozenset({type(None), bool, int, float, str})
+_TEXTS = frozenset({int, str})
 
 
-def encode_item(table: ItemTable, index: int, status: int) -> bytes:
-    """One item of a ``job:progress``, as JSON; with its ``label`` where that is not its id."""
+def encode_item(table: ItemTable, index: int, status: int) -> str:
+    """One item of a list, as JSON; with its ``label`` where that is not its id. Runs code of users."""
     item_id = table.id_of(index)
     name = brief_json(item_id) if type(item_id) is int else encode(as_json(item_id))
-    parts = [f'{{"id":{name},"index":{index},"status":"{ITEM_CODES[status]}"']
-    label = table.label_at(index)
-    if label is not None and label != (item_id if type(item_id) is str else name):
+    parts = [f'{{"id":{name},"index":{index},"status":"{ITEM_CODES[status]}","attempts":{table.attempts[index]}']
+    label = _other_label(table, index, item_id)
+    if label is not None:
         parts.append(f'"label":{encode(label)}')
+    if elapsed := table.elapsed[index]:
+        parts.append(f'"elapsed":{float(f"{elapsed:.4g}")!r}')
     if status == COMPLETED and table.has_result(index):
         result = result_of(table, index)
         parts.append(f'"result":{brief_json(result)}')
         if type(result) not in _PLAIN and (proposed := _proposed_alt(table, index)) is not None:
             parts.append(f'"proposedAlt":{brief_json(proposed)}')
-    elif (failure := table.failures.get(index)) is not None:
+        if type(result) not in _NO_PICTURE and shows_picture(result):
+            parts.append('"picture":true')
+    elif status != COMPLETED and (failure := table.failures.get(index)) is not None:
         parts.append(f'"error":{encode(cut(failure.message))},"errorType":{encode(type_name_of(failure.error))}')
-    return (",".join(parts) + "}").encode()
+    return ",".join(parts) + "}"
+
+
+def searched_text(table: ItemTable, index: int) -> str:
+    """What an item is found by, in lower case: its id, its label, and what its row says. Runs code of users."""
+    item_id, status = table.id_of(index), table.status[index]
+    parts = [str(item_id) if type(item_id) in _TEXTS else encode(as_json(item_id))]
+    label = _other_label(table, index, item_id)
+    if label is not None:
+        parts.append(label)
+    if status == COMPLETED and table.has_result(index):
+        result = result_of(table, index)
+        parts.append(cut(result) if type(result) is str else brief_json(result))
+        if type(result) not in _PLAIN and (proposed := _proposed_alt(table, index)) is not None:
+            parts.append(brief_json(proposed))
+    elif status != COMPLETED and (failure := table.failures.get(index)) is not None:
+        parts += [type_name_of(failure.error), cut(failure.message)]
+    return " ".join(parts).lower()
+
+
+def _other_label(table: ItemTable, index: int, item_id: Any) -> str | None:
+    """The item's label, where that says more than its id."""
+    label = table.label_at(index)
+    return None if label is None or label == (item_id if type(item_id) is str else brief_json(item_id)) else label
+
+
+def shows_picture(result: Any) -> bool:
+    """True where a picture of it can be asked for."""
+    try:
+        return has_picture(result)
+    except Exception:  # noqa: BLE001 - users' code, asked for its attributes
+        return False
 
 
 def result_of(table: ItemTable, index: int) -> Any:

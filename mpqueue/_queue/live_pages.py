@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.machinery import Engine
 from mpqueue._parent.running import LaneNow, LaneStack
+from mpqueue._queue.job import JobItem
 from mpqueue.errors import JobNotFoundError, MPQueueError, QueueClosedError
+from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
+    from mpqueue._live_page.served import ShownJob
     from mpqueue._live_page.server import Page
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.registry import Registry
@@ -45,6 +48,8 @@ class LivePages:
 class QueueView:
     """Satisfies `_live_page.served.Served`. Holds the queue weakly: a page keeps no queue alive."""
 
+    can_act = True
+
     def __init__(self, queue: JobQueue, engine: Engine, jobs: Registry) -> None:
         self._queue = weakref.ref(queue)
         self._jobs = weakref.ref(jobs)
@@ -66,6 +71,21 @@ class QueueView:
     def lanes(self) -> Sequence[LaneNow]:
         return self._engine.lanes_now()
 
+    def standing(self) -> Mapping[int, int]:
+        """As the scheduler chooses: by priority, then by how many lanes a job has, then by what it has used."""
+        active = [book for book in self.books() or () if book.status is JobStatus.RUNNING and len(book.pending)]
+        waiting = [book for book in active if not book.lanes_held and book.stage is None]
+        if not waiting or len(active) == 1:
+            return {}
+        line = sorted(active, key=_place_in_line)
+        places = {book.number: at for at, book in enumerate(line)}
+        return {book.number: places[book.number] for book in waiting if places[book.number]}
+
+    def report(self, job: ShownJob) -> str:
+        from mpqueue._report.job_report import make_report  # which few programs need
+
+        return make_report(job, None).to_html()
+
     def stacks(self) -> Sequence[LaneStack]:
         if not self.can_resize:
             raise MPQueueError("expected an engine with workers of the queue's own, which can be asked where they are")
@@ -83,7 +103,7 @@ class QueueView:
             raise QueueClosedError("the queue is closed")
         queue.resize(concurrency)
 
-    def act(self, number: int, action: str, *, kill: bool = False) -> None:
+    def act(self, number: int, action: str, *, kill: bool = False, items: Sequence[int] | None = None) -> None:
         queue = self._queue()
         if queue is None:
             raise QueueClosedError("the queue is closed")
@@ -92,12 +112,26 @@ class QueueView:
             raise JobNotFoundError(
                 f"expected a job of this queue, got number {number}, which it does not have (any more)"
             )
+        chosen = None if items is None else [_item_at(book, index) for index in items]
         match action:
             case "pause":
                 queue.pause(book.id)
             case "resume":
                 queue.resume(book.id)
+            case "cancel" if chosen is not None:
+                queue.cancel_items(book.id, chosen, kill=kill)
             case "cancel":
                 queue.cancel(book.id, kill=kill)
             case "retry-failed":
-                queue.retry_failed(book.id)
+                queue.retry_failed(book.id, items=chosen)
+
+
+def _item_at(book: JobBook, index: int) -> JobItem:
+    if not 0 <= index < len(book.table):
+        raise IndexError(f"items: expected indices from 0 to {len(book.table) - 1}, got {index}")
+    return JobItem(book.table, index)
+
+
+def _place_in_line(book: JobBook) -> tuple[int, int, float, int]:
+    # Those that have lanes are served, and so are before all that have none.
+    return (-book.options.priority, not book.lanes_held, book.seconds_used + book.seconds_expected, book.number)

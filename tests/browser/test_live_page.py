@@ -16,6 +16,7 @@ from tests.browser.conftest import PHONE, Open
 from tests.support import handlers as do
 from tests.support.page_results import return_picture
 from tests.support.programs import start_program
+from tests.support.relay import Relay
 from tests.support.waiting import Gate
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -33,7 +34,7 @@ def button(page: Page, name: str) -> Any:
     return page.get_by_role("button", name=re.compile(name))
 
 
-def row(page: Page, text: str) -> Any:
+def row(page: Page, text: str | re.Pattern[str]) -> Any:
     return page.get_by_role("option").filter(has_text=text)
 
 
@@ -66,9 +67,9 @@ def test_a_whole_job_is_watched_from_its_start_to_its_end(queue: JobQueue, gate:
 
     gate.open()
     expect(page.locator("#job-status")).to_have_text("Completed")
-    expect(bar).to_have_attribute("aria-valuetext", "100 %: 6 completed, 0 failed, of 6")
+    expect(bar).to_have_attribute("aria-valuetext", "100%: 6 completed, 0 failed, of 6")
     expect(row(page, "Completed")).to_have_count(6)
-    expect(page).to_have_title("100 % · thumbnails · mpqueue")
+    expect(page).to_have_title("100% · thumbnails · mpqueue")
     expect(page.locator("#said")).to_have_text("Job thumbnails is complete: 6 completed, 0 failed.")
 
     queue.close()
@@ -93,7 +94,8 @@ def test_a_reload_and_a_lost_connection_in_the_middle_lose_nothing(
     expect(button(page, "Pause")).to_be_disabled()
     gate.open()
     assert run.result().completed == 6
-    expect(row(page, "Running")).to_have_count(2)  # as it was
+    expect(row(page, "Unknown")).to_have_count(2)  # of which the page knows no more
+    expect(row(page, "Running")).to_have_count(0)
     page.context.set_offline(False)
     expect(page.locator("#connection-text")).to_have_text("Live")
     expect(row(page, "Completed")).to_have_count(6)
@@ -133,10 +135,13 @@ def test_a_program_that_dies_is_told(tmp_path: Path, open_page: Open) -> None:
         os.kill(program.pid, signal.SIGKILL)
         expect(page.locator("#connection-text")).to_have_text("Connection lost")
         expect(page.get_by_role("alert")).to_contain_text("The program has ended, or can't be reached")
-        expect(row(page, "Running")).to_have_count(2)
+        expect(row(page, "Unknown")).to_have_count(2)
+        expect(page.locator("#job-status")).to_have_text("Unknown")
         expect(button(page, "Cancel")).to_be_disabled()
         row(page, "Waiting").first.click()
         expect(page.locator("#item")).to_contain_text("can't be asked any more")
+        assert "running" not in page.locator("body").inner_text().lower()
+        assert "busy" not in page.locator("body").inner_text().lower()
 
 
 # --- done -------------------------------------------------------------------------------------------------------------
@@ -353,22 +358,38 @@ def test_a_hundred_thousand_items_are_listed_searched_and_light(queue: JobQueue,
     expect(page.get_by_text("Nothing found for “nothing of this kind”.")).to_be_visible()
 
 
-def test_of_a_job_that_is_too_long_only_what_needs_attention_is_listed_and_that_is_said(
-    queue: JobQueue, gate: Gate, open_page: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mpqueue._live_page.changes.MOST_SHOWN", 1000)
-    page = open_page(queue.serve().url)
-    queue.run(range(1000), do.double, id="short enough")
-    expect(button(page, "^Completed 1,000$")).to_be_visible()
-    expect(page.get_by_text("too long to be listed whole")).to_be_hidden()
+def test_a_new_viewer_of_a_hundred_thousand_items_gets_at_most_two_megabytes(queue: JobQueue, open_page: Open) -> None:
+    """Counted on the way to the browser, with long results, while it scrolls, sorts and searches."""
+    queue.run(range(100_000), lambda n: f"{n} " + "of a long text " * 20 if n != 7 else 1 / 0, id="job")
+    with Relay(queue.serve().url) as relay:
+        page = open_page(relay.url)
+        expect(button(page, "^Completed 99,999$")).to_be_visible()
+        expect(page.get_by_role("option").first).to_contain_text("Completed")
+        page.get_by_role("listbox").focus()
+        page.keyboard.press("End")
+        expect(row(page, "99999")).to_be_in_viewport()
+        button(page, "^Sort by duration$").click()
+        expect(page.get_by_role("option").first).to_contain_text("s")
+        page.get_by_role("searchbox").fill("12345")
+        expect(page.locator("#list-count")).to_have_text("1 item listed")
+        assert 20_000 < relay.sent < 2_000_000
 
-    queue.run(range(1001), do.only(7, do.fail), id="too long")
-    page.get_by_role("button", name="too long").click()
-    expect(page.get_by_text("too long to be listed whole")).to_be_visible()
-    expect(page.get_by_role("option")).to_have_count(1)
-    expect(row(page, "Failed")).to_contain_text("7")
-    expect(button(page, "^Completed 1,000$")).to_be_hidden()
-    expect(page.locator("#job")).to_contain_text("1,001 of 1,001")
+
+def test_a_list_longer_than_a_browser_can_scroll_is_listed_whole(queue: JobQueue, open_page: Open) -> None:
+    queue.run(range(300_000), do.double, id="job")
+    page = open_page(queue.serve().url)
+    expect(button(page, "^Completed 300,000$")).to_be_visible()
+    page.get_by_role("listbox").focus()
+    chosen = page.locator("[role=option][aria-selected=true]")
+    page.keyboard.press("End")
+    expect(chosen).to_contain_text("299999")
+    expect(chosen).to_be_in_viewport()
+    for _ in range(3):
+        page.keyboard.press("ArrowUp")
+    expect(chosen).to_contain_text("299996")
+    expect(chosen).to_be_in_viewport()
+    page.get_by_role("listbox").evaluate("list => list.scrollTo(0, list.scrollHeight / 2)")
+    expect(row(page, re.compile("150005"))).to_be_in_viewport()
 
 
 def test_it_fits_a_phone(queue: JobQueue, gate: Gate, open_page: Open) -> None:

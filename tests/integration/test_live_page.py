@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import logging
 import os
 import signal
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,11 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue, JobStatus, QueueClosedError, RetryPolicy
-from mpqueue._queue.job import Items
-from mpqueue.events import JobProgress
 from mpqueue.testing import InlinePool
 from tests.support import handlers as do
 from tests.support.page_results import ODD, PICTURES, return_odd, return_picture
 from tests.support.pages import Visitor, visit
+from tests.support.spinning import spin
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -57,67 +58,139 @@ def test_a_job_is_told_from_its_start_to_its_end(queue: JobQueue, page: Visitor,
         stream.listen_until(lambda: stream.statuses("job") == ["pending"] * 3)
         queue.start("job")
         stream.listen_until(lambda: stream.statuses("job") == ["processing", "processing", "pending"])
-        assert stream.states["job"]["counts"]["processing"] == 2
+        stream.listen_until(lambda: stream.states["job"]["counts"]["processing"] == 2)
         stream.listen_until(lambda: {lane.get("item") for lane in stream.workers["lanes"]} == {0, 1})
         gate.open()
         stream.listen_until(lambda: stream.states["job"]["status"] == "completed")
         stream.listen_until(lambda: stream.statuses("job") == ["completed"] * 3)
-        assert stream.items["job"][1] == {
-            "id": 1,
-            "index": 1,
-            "label": "b",
-            "status": "completed",
-            "result": "b",
-        }
+        told = stream.items("job")[1]
+        assert told.pop("elapsed") > 0
+        assert told == {"id": 1, "index": 1, "label": "b", "status": "completed", "attempts": 1, "result": "b"}
 
 
-def test_progress_is_told_in_its_wire_form(queue: JobQueue, page: Visitor) -> None:
+def test_items_are_told_in_their_wire_form(queue: JobQueue, page: Visitor) -> None:
     items = [{"id": "x", "n": 1}, {"id": "y", "n": 0}, {"id": "z", "n": 2}]
     job = queue.run(items, invert, id="job")
-    event = JobProgress("job", job.status, 3, 2, 1, paused=False, items=Items(job._book.table))
-    with page.stream() as stream:
-        stream.listen_until(lambda: len(stream.items.get("job", ())) == 3)
-    told = stream.progress[-1]
-    for item in told["items"]:
-        del item["index"]  # the one key more
-    assert told == event.to_dict()
-    assert told["items"][0]["proposedAlt"] == "1.0"
+    told = page.items(page.get("jobs")[0]["number"])
+    for index, item in enumerate(told):
+        assert item.pop("index") == index
+        item.pop("elapsed")
+    assert told == [item.to_dict() for item in job.items]
+    assert told[0]["proposedAlt"] == "1.0"
 
 
-def test_items_come_all_once_and_then_those_that_changed(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
+def test_a_page_of_a_list_says_the_same_as_its_header(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
-    queue.create_job("job", range(500), do.block_until_told(gate), chunksize=1)
-    with page.stream() as stream:
-        stream.listen_until(lambda: len(stream.items.get("job", ())) == 500)
-        told = len(stream.progress)
-        queue.start("job")
-        stream.listen_until(lambda: stream.statuses("job").count("processing") == 2)
-        assert {item["index"] for event in stream.progress[told:] for item in event["items"]} == {0, 1}
-        queue.cancel("job")
-        gate.open()
-        stream.listen_until(lambda: stream.states["job"]["status"] == "cancelled")
+    run = queue.start(queue.create_job("job", range(500), do.block_until_told(gate), chunksize=1).id)
+    gate.wait_for_count(2)
+    number = page.get("jobs")[0]["number"]
+    for opened in (False, True):
+        if opened:
+            gate.open()
+        while True:
+            told = page.get(f"jobs/{number}/items?limit=200")
+            rest = [page.get(f"jobs/{number}/items?limit=0&status={status}") for status in told["state"]["counts"]]
+            counted = Counter(row["status"] for row in told["rows"])
+            for status, count in told["state"]["counts"].items():
+                assert counted[status] <= count
+            for listed in rest:
+                assert listed["matching"] in listed["state"]["counts"].values()
+            if not opened or told["state"]["completed"] == 500:
+                break
+    assert run.result().completed == 500
 
 
-def test_items_that_come_while_somebody_looks_are_told(queue: JobQueue, page: Visitor) -> None:
+def test_lists_are_filtered_searched_and_sorted_by_the_program(queue: JobQueue, page: Visitor) -> None:
+    def nap(item: dict[str, Any]) -> str:
+        spin(item["seconds"])
+        if item["seconds"] == 0.02:
+            raise ValueError("too short")
+        return f"slept {item['seconds']}"
+
+    seconds = [0.03, 0.01, 0.02, 0.04, 0.02]
+    job = queue.run([{"id": f"nap-{n}", "seconds": one} for n, one in enumerate(seconds)], nap, chunksize=1)
+    queue.create_job("waiting", ["a", "b"], do.succeed)
+    number = page.get("jobs")[0]["number"]
+
+    def listed(**wish: object) -> list[int]:
+        return [item["index"] for item in page.items(number, **wish)]
+
+    assert listed() == [0, 1, 2, 3, 4]
+    assert listed(sort="-index") == [4, 3, 2, 1, 0]
+    by_time = sorted(range(5), key=lambda index: job.items[index].elapsed)
+    assert listed(sort="elapsed") == by_time
+    assert listed(sort="-elapsed") == by_time[::-1]
+    assert listed(status="failed") == listed(search="too SHORT") == listed(search="valueerror") == [2, 4]
+    assert listed(search="slept 0.0") == [0, 1, 3]
+    assert listed(search="slept nap-3") == [3]
+    assert listed(status="completed", search="nap", sort="-elapsed") == [i for i in by_time[::-1] if i not in (2, 4)]
+    (group,) = page.get(f"jobs/{number}/failures")
+    assert (group["errorType"], group["count"], group["message"]) == ("ValueError", 2, "too short")
+    assert listed(group=group["key"]) == [2, 4]
+    assert listed(group="no such") == listed(status="pending") == []
+    found = page.get(f"jobs/{number}/items?limit=2&offset=1&find=4&sort=-index")
+    assert ([row["index"] for row in found["rows"]], found["at"], found["matching"]) == ([3, 2], 0, 5)
+    assert page.get(f"jobs/{number}/items?status=failed&find=0")["at"] is None
+    assert page.get(f"jobs/{number}/labels?items=0,4,99") == {"0": "nap-0", "4": "nap-4"}
+    never = page.get("jobs")[1]["number"]
+    assert [item["status"] for item in page.items(never, sort="-elapsed")] == ["pending"] * 2
+    for wrong in ("status=odd", "sort=colour", "offset=-1", "limit=x", "find=x"):
+        assert page.ask(f"jobs/{number}/items?{wrong}").status == 400
+    assert page.ask(f"jobs/{number}/labels?items=x").status == 400
+    for path in ("items", "labels", "failures", "throughput", "report"):
+        assert page.ask(f"jobs/77/{path}").status == 404
+
+
+def test_a_search_goes_on_where_it_was_cut_off(queue: JobQueue, page: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpqueue._live_page.items.listing.SEARCHING", 0.0)
+    monkeypatch.setattr("mpqueue._live_page.items.listing.BATCH", 400)
+    queue.run(range(1000), do.double, id="job")
+    number = page.get("jobs")[0]["number"]
+    told: list[Any] = []
+    while not told or "searched" in told[-1]:
+        told.append(page.get(f"jobs/{number}/items?search=1998"))
+        assert len(told) < 10
+    assert [page.get("searched") for page in told] == [400, 800, None]
+    assert [row["index"] for row in told[-1]["rows"]] == [999]
+
+
+def test_items_that_come_while_the_page_is_open_are_listed(queue: JobQueue, page: Visitor) -> None:
     queue.create_job("job", handler=do.double, open=True)
     with page.stream() as stream:
         queue.start("job")
         for count in (1, 3, 50):
-            queue.add_items("job", range(len(stream.items.get("job", ())), count))
+            queue.add_items("job", range(len(stream.items("job")), count))
             stream.listen_until(lambda count=count: stream.statuses("job") == ["completed"] * count)  # type: ignore[misc]
         queue.seal("job")
         stream.listen_until(lambda: stream.states["job"]["status"] == "completed")
-    assert [item["result"] for item in stream.items["job"].values()] == [2 * item for item in range(50)]
+        assert [item["result"] for item in stream.items("job")] == [2 * item for item in range(50)]
 
 
-def test_a_second_viewer_sees_the_same(queue: JobQueue, page: Visitor) -> None:
-    with page.stream() as first, page.stream() as second:
-        run = queue.start(queue.create_job("job", range(1000), do.double).id)
-        for stream in (first, second):
-            stream.listen_until(lambda stream=stream: stream.statuses("job").count("completed") == 1000)  # type: ignore[misc]
-        assert first.items == second.items
-        assert first.items["job"][999]["result"] == 1998
-    assert run.result().completed == 1000
+def test_the_version_of_a_job_changes_with_each_of_its_items(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    queue.create_job("job", ["a", "b"], do.block_until_told(gate), chunksize=1)
+    versions = []
+    with page.stream() as stream:
+        stream.listen_until(lambda: "job" in stream.states)
+        versions.append(stream.states["job"]["version"])
+        queue.start("job")
+        stream.listen_until(lambda: stream.states["job"]["counts"]["processing"] == 2)
+        versions.append(stream.states["job"]["version"])
+        gate.open()
+        stream.listen_until(lambda: stream.states["job"]["status"] == "completed")
+        versions.append(stream.states["job"]["version"])
+    assert versions == sorted(set(versions))
+
+
+def test_what_is_sent_is_compressed_for_those_who_can_read_it(queue: JobQueue, page: Visitor) -> None:
+    queue.run(range(1000), do.double, id="job")
+    path = f"jobs/{page.get('jobs')[0]['number']}/items?limit=200"
+    plain, packed = page.ask(path), page.ask(path, Accept_Encoding="br, gzip")
+    assert (packed.headers["Content-Encoding"], packed.headers["Vary"]) == ("gzip", "Accept-Encoding")
+    assert gzip.decompress(packed.body) == plain.body
+    assert len(packed.body) < len(plain.body) / 4
+    for refused in ("identity", "gzip;q=0", ""):
+        assert page.ask(path, Accept_Encoding=refused).headers["Content-Encoding"] is None
 
 
 def test_an_item_that_waits_for_its_next_try_is_told_with_its_error(queue: JobQueue, page: Visitor) -> None:
@@ -125,7 +198,7 @@ def test_an_item_that_waits_for_its_next_try_is_told_with_its_error(queue: JobQu
     with page.stream() as stream:
         queue.start("job")
         stream.listen_until(lambda: stream.statuses("job") == ["completed", "retry", "completed"])
-        assert stream.items["job"][1]["error"] == "not b"
+        assert stream.items("job")[1]["error"] == "not b"
         queue.cancel("job")
         stream.listen_until(lambda: stream.states["job"]["status"] == "cancelled")
 
@@ -154,15 +227,18 @@ def test_an_error_that_changes_between_two_looks_is_told(queue: JobQueue, page: 
 
     queue.run(["a"], fail_differently, id="job")
     with page.stream() as stream:
-        stream.listen_until(lambda: stream.items.get("job", {}).get(0, {}).get("error") == "time 1")
+        stream.listen_until(lambda: stream.statuses("job") == ["failed"])
+        version = stream.states["job"]["version"]
+        assert stream.items("job")[0]["error"] == "time 1"
         queue.retry_failed("job").result()
-        stream.listen_until(lambda: stream.items["job"][0].get("error") == "time 2")
+        stream.listen_until(lambda: stream.states["job"]["version"] != version)
+        assert stream.items("job")[0]["error"] == "time 2"
 
 
 def test_a_job_that_is_cleared_goes_and_its_id_may_come_again(queue: JobQueue, page: Visitor) -> None:
     queue.run(["a", "b"], do.succeed, id="job")
     with page.stream() as stream:
-        stream.listen_until(lambda: len(stream.items.get("job", ())) == 2)
+        stream.listen_until(lambda: len(stream.items("job")) == 2)
         queue.clear_job("job")
         queue.create_job("job", list("xyz"), do.succeed)
         stream.listen_until(lambda: stream.statuses("job") == ["pending"] * 3)
@@ -172,13 +248,12 @@ def test_a_job_that_is_cleared_goes_and_its_id_may_come_again(queue: JobQueue, p
 def test_results_that_are_long_or_odd_do_no_harm(queue: JobQueue, page: Visitor) -> None:
     job = queue.run(range(len(ODD)), return_odd, id="job")
     assert job.failed == 0
-    with page.stream() as stream:
-        stream.listen_until(lambda: len(stream.items.get("job", ())) == len(ODD))
-    for index, part in enumerate(ODD):
-        told = str(stream.items["job"][index]["result"])
+    number = page.get("jobs")[0]["number"]
+    for item, part in zip(page.items(number), ODD, strict=True):
+        told = str(item["result"])
         assert part in told
         assert len(told) < 500
-    details = f"jobs/{stream.states['job']['number']}/items"
+    details = f"jobs/{number}/items"
     assert len(page.get(f"{details}/1")["result"]) > 10_000
     assert "BadRepr" in page.get(f"{details}/5")["result"]
 
@@ -248,6 +323,29 @@ def test_failed_items_run_again(queue: JobQueue, page: Visitor) -> None:
     assert page.post(f"jobs/{state['number']}/retry-failed").status == 200
     wait_until(lambda: job.status is JobStatus.COMPLETED_WITH_ERRORS and len(job.items[1].history) == 2)
     assert job.results == ["aa", None, "cc"]
+
+
+def test_some_items_run_again_or_are_cancelled(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
+    job = queue.run(list("abcb"), fail_on_b, id="job")
+    number = page.get("jobs")[0]["number"]
+    (group,) = page.get(f"jobs/{number}/failures")
+    for wish, tries in (({"items": [3]}, [1, 2]), ({"group": group["key"]}, [2, 3])):
+        assert page.post(f"jobs/{number}/retry-failed", **wish).status == 200
+        wait_until(lambda tries=tries: [len(job.items[at].history) for at in (1, 3)] == tries and job.status.final)  # type: ignore[misc]
+    for wrong in ([77], [-1], ["1"], 1, [True]):
+        assert page.post(f"jobs/{number}/retry-failed", items=wrong).status == 400
+    assert page.post(f"jobs/{number}/retry-failed", items=[0]).status == 409
+    assert page.post(f"jobs/{number}/cancel", items=[1]).status in (200, 409)  # it has ended
+    assert [len(job.items[at].history) for at in (1, 3)] == [2, 3]
+
+    gate = Gate(tmp_path)
+    run = queue.start(queue.create_job("other", list("xyz"), do.block_until_told(gate), chunksize=1).id)
+    gate.wait_for_count(2)
+    other = page.get("jobs")[1]["number"]
+    assert page.post(f"jobs/{other}/cancel", items=[2]).status == 200
+    wait_until(lambda: run.job.items[2].error_type == "ItemCancelledError")
+    gate.open()
+    assert (run.result().completed, run.job.failed) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -331,8 +429,8 @@ def test_closing_the_queue_tells_the_last_state_and_ends_the_stream() -> None:
         closer.join()
     assert run.job.completed == 3000
     assert stream.names[-1] == "closed"
-    assert stream.states["job"]["status"] == "completed"
-    assert stream.statuses("job") == ["completed"] * 3000
+    state = stream.states["job"]
+    assert (state["status"], state["counts"]["completed"]) == ("completed", 3000)
     assert not [thread for thread in threading.enumerate() if "page" in thread.name]
     with pytest.raises(QueueClosedError):
         queue.serve()

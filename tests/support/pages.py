@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 #: Seconds that one answer may take.
 PATIENCE = 30.0
@@ -66,6 +66,16 @@ class Visitor:
         assert answer.status == 200, answer
         return answer.json
 
+    def items(self, number: int, **wish: object) -> list[Any]:
+        """All items of a job, or those that are wished for, page by page."""
+        told: list[Any] = []
+        while True:
+            query = urlencode(wish | {"offset": len(told), "limit": 200})
+            page = self.get(f"jobs/{number}/items?{query}")
+            told += page["rows"]
+            if len(told) >= page["matching"] or not page["rows"]:
+                return told
+
     def post(self, path: str, **body: Any) -> Answer:
         """Press a button."""
         return self.ask(path, "POST", json.dumps(body))
@@ -79,17 +89,16 @@ class Visitor:
             answer = connection.getresponse()
             assert answer.status == 200
             with contextlib.closing(answer):
-                yield Stream(answer)
+                yield Stream(answer, self)
 
 
 class Stream:
     """Server-sent events, and what a page would know from them."""
 
-    def __init__(self, answer: http.client.HTTPResponse) -> None:
+    def __init__(self, answer: http.client.HTTPResponse, visitor: Visitor) -> None:
         self._answer = answer
-        self.items: dict[str, dict[int, Any]] = {}
+        self._visitor = visitor
         self.states: dict[str, Any] = {}
-        self.progress: list[Any] = []
         self.workers: Any = None
         self.names: list[str] = []
         self.ended = False
@@ -113,13 +122,9 @@ class Stream:
     def _take(self, name: str, data: Any) -> None:
         self.names.append(name)
         match name:
-            case "job:progress":
-                self.progress.append(data)
-                self.items.setdefault(data["jobId"], {}).update({item["index"]: item for item in data["items"]})
             case "job:state":
                 self.states[data["jobId"]] = data
             case "job:gone":
-                self.items.pop(data["jobId"], None)
                 self.states.pop(data["jobId"], None)
             case "workers":
                 self.workers = data
@@ -132,9 +137,17 @@ class Stream:
             self.next()
             assert not self.ended, "the stream ended too early"
 
+    def items(self, job_id: str) -> list[Any]:
+        """The job's items, asked for now; none of a job that the stream has not named, or that was cleared."""
+        state = self.states.get(job_id)
+        number = None if state is None else state["number"]
+        if number is None or self._visitor.ask(f"jobs/{number}/items?limit=0").status == 404:
+            return []
+        return self._visitor.items(number)
+
     def statuses(self, job_id: str) -> list[str]:
-        """How the job's items stand, in their order."""
-        return [item["status"] for _, item in sorted(self.items.get(job_id, {}).items())]
+        """How the job's items stand now, in their order."""
+        return [item["status"] for item in self.items(job_id)]
 
 
 def visit(url: str) -> Visitor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mpqueue._core.state.lane_book import LaneState
-from mpqueue._live_page.speed import Pace
-from mpqueue._live_page.timeline import LOADING, RUNNING, STARTING, WINDOW, Stretch, Timeline
+from mpqueue._live_page.looks.speed import Pace
+from mpqueue._live_page.looks.timeline import LOADING, RUNNING, STARTING, WINDOW, Stretch, Timeline
 from mpqueue._parent.running import LaneNow
 from mpqueue._wire.memory.ledger import Phase
 

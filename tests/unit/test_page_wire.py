@@ -31,7 +31,6 @@ def test_an_item_is_told_in_its_wire_form_and_with_its_index(item_id: Hashable, 
     table = ItemTable([None, None], ["other", item_id], IdRule.KEY)
     table.complete([1], [result])
     expected = json.loads(json.dumps(JobItem(table, 1).to_dict() | {"index": 1}))
-    del expected["attempts"]
     told = json.loads(encode_item(table, 1, COMPLETED))
     if len(json.dumps(expected["result"])) < IN_LIST - 50:
         assert told == expected
@@ -46,6 +45,7 @@ def test_a_failed_item_has_its_error_and_a_waiting_one_its_last() -> None:
         "index": 1,
         "label": "b",
         "status": "failed",
+        "attempts": 0,
         "error": "broken",
         "errorType": "ValueError",
     }
@@ -55,6 +55,7 @@ def test_a_failed_item_has_its_error_and_a_waiting_one_its_last() -> None:
         "index": 0,
         "label": "a",
         "status": "pending",
+        "attempts": 0,
     }
 
 
@@ -95,6 +96,6 @@ def test_a_value_that_json_does_not_have_is_told_as_a_text(value: Any) -> None:
 def test_an_error_can_not_end_its_event() -> None:
     table = make_table(["a"])
     table.fail(0, Failure(ValueError("one\n\nevent: closed\ndata: {}\r\n\u2028")))
-    event = as_event("job:progress", encode_item(table, 0, FAILED))
+    event = as_event("job:items", encode_item(table, 0, FAILED))
     assert event.count(b"\n") == 3
     assert b"\r" not in event

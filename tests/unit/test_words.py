@@ -104,7 +104,7 @@ def test_pages_are_in_plain_words() -> None:
 
 
 def test_live_page_is_in_plain_words() -> None:
-    found = of_files(sorted((ROOT / "mpqueue" / "_live_page" / "static").iterdir()))
+    found = of_files(sorted((ROOT / "mpqueue" / "_live_page" / "static").rglob("*.*")))
     assert not found, listed(found)
 
 

@@ -32,8 +32,8 @@ export function say(text) {
   requestAnimationFrame(() => (said.textContent = text));
 }
 
-// How a bar is filled, from a job's state.
-export function fill(bar, state) {
+// How a bar is filled, from a job's state. What ran is not shown once it is unknown whether it does.
+export function fill(bar, state, live = true) {
   const [completed, failed, processing] = bar.children;
   const total = state.total || 1;
   const width = (span, n) => {
@@ -42,5 +42,5 @@ export function fill(bar, state) {
   };
   width(completed, state.completed);
   width(failed, state.failed);
-  width(processing, Math.min(state.counts.processing, total - state.completed - state.failed));
+  width(processing, live ? Math.min(state.counts.processing, total - state.completed - state.failed) : 0);
 }

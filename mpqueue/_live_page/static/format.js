@@ -28,6 +28,19 @@ export function duration(seconds) {
   return seconds >= 0.001 ? `${three.format(seconds * 1000)} ms` : `${three.format(seconds * 1e6)} µs`;
 }
 
+// Bytes with their unit: 512 KB, 31 MB, 1.2 GB.
+export function bytes(number) {
+  for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["KB", 1e3]]) if (number >= size) return `${three.format(number / size)} ${unit}`;
+  return `${count(number)} bytes`;
+}
+
+// A moment, as the viewer's clock has it: 12:03:04, with the date where that is not today's.
+export function moment(milliseconds) {
+  const date = new Date(milliseconds);
+  const time = date.toLocaleTimeString("en-GB");
+  return date.toDateString() === new Date().toDateString() ? time : `${date.toISOString().slice(0, 10)} ${time}`;
+}
+
 const NAMES = {
   pending: "Waiting",
   processing: "Running",
@@ -39,8 +52,26 @@ const NAMES = {
   cancelled: "Cancelled",
   completed_with_errors: "With errors",
 };
-export const statusName = (status) => NAMES[status] ?? status;
-export const jobStatusName = (status) => (status === "pending" ? "Not started" : statusName(status));
+// What ran by the last news may run no longer, once nothing more comes.
+const UNKNOWN = "Unknown";
+export const statusName = (status, live = true) => (!live && status === "processing" ? UNKNOWN : (NAMES[status] ?? status));
+export function jobStatusName({ status, cancelled, finishedAt }, live = true) {
+  if (status === "pending") return "Not started";
+  if (!live && (status === "running" || status === "paused")) return UNKNOWN;
+  return statusName(status) + (cancelled && !finishedAt ? ", being cancelled" : "");
+}
+// By which an item's or a job's status is coloured.
+export const shade = (status, live) => (!live && ["processing", "running", "paused"].includes(status) ? "unknown" : status);
 
 export const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
+
+// What an item is called: its label, or its id where that says as much.
+export const nameOf = (item) => item.label ?? asText(item.id);
+
+// What a row says of an item beside its status.
+export function textOf(item) {
+  if (item.status === "completed") return item.proposedAlt ?? (item.result === null || item.result === undefined ? "" : asText(item.result));
+  if (item.error === undefined) return "";
+  return item.error === item.errorType ? item.error : `${item.errorType}: ${item.error}`;
+}

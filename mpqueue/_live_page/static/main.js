@@ -1,46 +1,91 @@
 // The page: what comes in goes into the store, and what is seen is drawn from there, once a frame at most.
 
-import { byId, say, setText, show } from "./dom.js";
-import { count, percent, plural } from "./format.js";
-import { ItemList } from "./item_list.js";
-import { ItemView } from "./item_view.js";
-import { JobList } from "./job_list.js";
-import { announce, JobView } from "./job_view.js";
+import { go, onBack, where } from "./address.js";
+import { byId, setText, show } from "./dom.js";
+import { percent, plural } from "./format.js";
+import { Keys } from "./keys.js";
 import { Store } from "./store.js";
 import { Stream } from "./stream.js";
-import { StacksView } from "./stacks_view.js";
-import { what, WorkersView } from "./workers_view.js";
+import { FailuresView } from "./views/failures_view.js";
+import { ItemList } from "./views/item_list.js";
+import { ItemView } from "./views/item_view.js";
+import { JobList } from "./views/job_list.js";
+import { announce, JobView } from "./views/job_view.js";
+import { StacksView } from "./views/stacks_view.js";
+import { what, WorkersView } from "./views/workers_view.js";
 
 const store = new Store();
 let selected = null; // the number of the job that is looked at
 let chosen = false; // by the user; else it is the one that was started last
+let wanted = where(); // what the address names, until it is there
 let drawing = false;
 let told = false; // all that there was when the stream began
 
-const itemView = new ItemView((steps) => items.move(steps));
-const items = new ItemList((job, index) => {
-  chosen = true; // the page does not go on to another job by itself
-  itemView.open(job, index);
-});
-const jobView = new JobView(showError);
-const workers = new WorkersView(showError);
+const keys = new Keys();
+const itemView = new ItemView(step, () => go(store.jobs.get(selected)?.id ?? null), showError);
+const items = new ItemList(openItem, draw);
+items.onRow = () => {
+  // The next item was asked for before its row had come.
+  if (stepping && items.index !== null) {
+    stepping = false;
+    openItem(store.jobs.get(selected), items.index, true);
+  }
+};
+let stepping = false;
+const jobView = new JobView(showError, keys);
+const failures = new FailuresView((group) => items.showGroup(group), showError);
+const workers = new WorkersView(showError, keys, draw);
 new StacksView((number) => {
   const lane = store.lanes.find((one) => one.number === number);
-  return lane === undefined ? "" : what(store, lane, selected, store.now(stream.live));
+  return lane === undefined ? "" : what(store, lane, selected, stream.live, store.now(stream.live), draw);
 });
 const jobs = new JobList((number) => {
   chosen = true;
   selected = number;
+  itemView.close();
+  go(store.jobs.get(number).id);
+  draw();
+}, draw);
+
+function openItem(job, index, instead = false) {
+  chosen = true; // the page does not go on to another job by itself
+  itemView.open(job, index);
+  go(job.id, index, instead);
+}
+
+function step(by) {
+  items.move(by);
+  stepping = items.index === null;
+  if (!stepping && items.index !== null) openItem(store.jobs.get(selected), items.index, true);
+}
+
+onBack((place) => {
+  wanted = place;
   draw();
 });
+
+// Show what the address names, as soon as that is there.
+function follow() {
+  if (wanted === null) return;
+  const job = [...store.jobs.values()].findLast((one) => one.id === wanted.job);
+  if (wanted.job !== null && job === undefined) return;
+  chosen = job !== undefined;
+  selected = job === undefined ? null : job.number;
+  if (wanted.item === null) itemView.close();
+  else if (wanted.item < job.state.total) {
+    itemView.open(job, wanted.item, itemView.index !== null);
+    items.at(wanted.item);
+  }
+  wanted = null;
+}
 
 const CONNECTION = {
   connecting: ["Connecting…", ""],
   live: ["Live", ""],
-  stalled: ["No news", "The program says nothing: it is stopped, or very busy. This is its last state."],
-  lost: ["Connection lost", "The program has ended, or can't be reached. This is its last state; the page tries to connect again."],
+  stalled: ["No news", "The program says nothing: it is stopped, or very busy. This is its last state; what ran then is shown as unknown."],
+  lost: ["Connection lost", "The program has ended, or can't be reached. This is its last state; what ran then is shown as unknown. The page tries to connect again."],
   closed: ["Closed", "The queue was closed. This is its last state."],
-  refused: ["Ended", "The program has ended. This is its last state."],
+  refused: ["Ended", "The program has ended. This is its last state; what ran then is shown as unknown."],
 };
 
 const stream = new Stream(
@@ -52,10 +97,6 @@ const stream = new Stream(
     "job:state": (data) => {
       const before = store.jobState(data);
       announce(before, data);
-      draw();
-    },
-    "job:progress": (data) => {
-      store.progress(data);
       draw();
     },
     "job:gone": (data) => {
@@ -94,15 +135,18 @@ function draw() {
   drawing = true;
   requestAnimationFrame(() => {
     drawing = false;
+    const live = stream.live;
     const all = [...store.jobs.values()];
+    follow();
     const job = choose(all);
-    const now = store.now(stream.live);
+    const now = store.now(live);
     setText(byId("about"), store.concurrency ? plural(store.concurrency, "worker") : "");
-    jobs.render(all, selected);
-    jobView.render(job, stream.live, now);
-    workers.render(store, selected, stream.live, now);
-    items.render(job);
-    itemView.render(job);
+    items.render(job, live);
+    jobs.render(all, selected, live);
+    jobView.render(job, live, now, store.canAct);
+    failures.render(job, live, store.canAct);
+    workers.render(store, selected, live, now);
+    itemView.render(job, live, now, store.canAct);
     setTitle();
   });
 }
@@ -111,10 +155,10 @@ function draw() {
 function choose(all) {
   let job = all.find((one) => one.number === selected);
   if (job === undefined || !chosen) {
-    const started = all.filter((one) => one.state.startedAt).sort((a, b) => b.state.startedAt - a.state.startedAt);
-    const running = started.find((one) => !one.state.finishedAt);
+    const started = all.filter((one) => one.latest.startedAt).sort((a, b) => b.latest.startedAt - a.latest.startedAt);
+    const running = started.find((one) => !one.latest.finishedAt);
     // It stays at one that has ended until another one runs.
-    if (job === undefined || (running !== undefined && job.state.finishedAt) || !job.state.startedAt) {
+    if (job === undefined || (running !== undefined && job.latest.finishedAt) || !job.latest.startedAt) {
       job = running ?? started[0] ?? all[all.length - 1];
     }
     chosen = chosen && job !== undefined && job.number === selected;
@@ -124,8 +168,8 @@ function choose(all) {
 }
 
 function setTitle() {
-  const job = store.jobByNumber(selected);
-  const title = job ? `${percent(job.state.done, job.state.total)} % · ${job.id} · mpqueue` : "mpqueue";
+  const job = store.jobs.get(selected);
+  const title = job ? `${percent(job.state.done, job.state.total)}% · ${job.id} · mpqueue` : "mpqueue";
   if (document.title !== title) document.title = title;
 }
 

@@ -1,90 +1,80 @@
-// What is known: jobs, their items, the workers. Filled by the stream, read by the views.
+// What is known: how each job stands, and the workers. Filled by the stream, read by the views. Items are not kept here:
+// the list asks for the rows that it shows.
 
 export class JobStore {
   constructor(number, id) {
     this.number = number;
     this.id = id;
-    this.state = null;
-    this.items = []; // by index; of a very long job only some are there
-    this.order = []; // the indices that are there, ascending once `sorted`
-    this.sorted = true;
-    this.version = 0; // counts the changes of any item
+    this.latest = null; // how it stands, as the stream said last
+    this.shown = null; // the same, as it came with the rows that are shown; null: no rows are shown
+    this.labels = new Map(); // what items are called, by index
   }
 
-  take(items) {
-    for (const item of items) {
-      const { index } = item;
-      if (this.items[index] === undefined) {
-        if (this.order.length && index < this.order[this.order.length - 1]) this.sorted = false;
-        this.order.push(index);
-      }
-      this.items[index] = item;
-    }
-    if (items.length) this.version += 1;
-  }
-
-  indices() {
-    if (!this.sorted) {
-      this.order.sort((a, b) => a - b);
-      this.sorted = true;
-    }
-    return this.order;
+  // What is shown of it everywhere: never anything else than its rows say.
+  get state() {
+    return this.shown ?? this.latest;
   }
 }
 
+const MOST = 400; // stretches and samples of a worker
+
 export class Store {
-  jobs = new Map(); // by id
+  jobs = new Map(); // by number
   lanes = [];
   stretches = new Map(); // by lane: [start, end, kind, job, item], in order
+  samples = new Map(); // by lane: [at, share of a CPU, MB of memory], in order
+  marks = []; // [lane, at, why, job, item], in order: ends of workers
   concurrency = 0; // workers that there are to be
   canResize = false;
+  canAct = false;
   clock = { server: Date.now(), here: performance.now() };
 
-  hello({ canResize, now }) {
-    this.jobs.clear();
+  hello({ canResize, canAct, now }) {
+    this.before = this.jobs;
+    this.jobs = new Map();
     this.stretches.clear();
+    this.samples.clear();
+    this.marks = [];
     this.lanes = [];
-    this.canResize = canResize;
+    Object.assign(this, { canResize, canAct });
     this.#setClock(now);
   }
 
-  progress({ jobId, items }) {
-    this.jobs.get(jobId)?.take(items);
-  }
-
   jobState(state) {
-    let job = this.jobs.get(state.jobId);
-    if (job === undefined || job.number !== state.number) {
-      job = new JobStore(state.number, state.jobId);
-      this.jobs.set(state.jobId, job);
+    let job = this.jobs.get(state.number);
+    if (job === undefined) {
+      const known = this.before?.get(state.number); // from before a connection was lost
+      job = known?.id === state.jobId ? known : new JobStore(state.number, state.jobId);
+      this.jobs.set(state.number, job);
     }
-    const before = job.state;
-    job.state = state;
+    const before = job.latest;
+    job.latest = state;
     return before;
   }
 
-  gone({ jobId, number }) {
-    if (this.jobs.get(jobId)?.number === number) this.jobs.delete(jobId);
+  gone({ number }) {
+    this.jobs.delete(number);
   }
 
-  workers({ now, concurrency, lanes, stretches }) {
+  workers({ now, concurrency, lanes, stretches, marks, usage }) {
     this.#setClock(now);
     this.concurrency = concurrency;
     this.lanes = lanes;
     for (const [lane, ...stretch] of stretches) {
-      let known = this.stretches.get(lane);
-      if (known === undefined) this.stretches.set(lane, (known = []));
+      const known = entry(this.stretches, lane);
       // One that grows is sent again.
       const again = known.findLastIndex(([start]) => start <= stretch[0]);
       if (again >= 0 && known[again][0] === stretch[0]) known[again] = stretch;
       else known.push(stretch);
-      while (known.length > 400) known.shift();
+      if (known.length > MOST) known.shift();
     }
-  }
-
-  jobByNumber(number) {
-    for (const job of this.jobs.values()) if (job.number === number) return job;
-    return undefined;
+    for (const [lane, ...sample] of usage) {
+      const known = entry(this.samples, lane);
+      known.push(sample);
+      if (known.length > MOST) known.shift();
+    }
+    this.marks.push(...marks);
+    if (this.marks.length > MOST) this.marks.splice(0, this.marks.length - MOST);
   }
 
   // Milliseconds since the epoch, by the program's clock; stands still once nothing more comes.
@@ -95,4 +85,9 @@ export class Store {
   #setClock(now) {
     this.clock = { server: now, here: performance.now() };
   }
+}
+
+function entry(map, key) {
+  if (!map.has(key)) map.set(key, []);
+  return map.get(key);
 }

@@ -2,6 +2,8 @@
 //
 // A hidden tab gives its connection back, since a browser has only six for one server.
 
+import { askForJobs } from "./asking.js";
+
 const STALLED = 6000; // milliseconds without any news; the server says something every two seconds
 const HIDDEN = 5000; // how long a tab may be hidden before it disconnects, and how often it asks then
 
@@ -71,42 +73,8 @@ export class Stream {
   async #idle() {
     this.#source?.close();
     this.#source = null;
-    try {
-      const answer = await fetch("jobs");
-      if (answer.ok) this.onIdle(await answer.json());
-    } catch {
-      // It is shown as lost when the tab is visible again.
-    }
+    const states = await askForJobs();
+    if (states !== null) this.onIdle(states); // else it is shown as lost when the tab is visible again
     if (document.hidden) this.#timer = setTimeout(() => this.#idle(), HIDDEN);
-  }
-}
-
-// Press a button of a job: null where it was done, else why it could not be.
-export function act(number, action, body = {}) {
-  return post(`jobs/${number}/${action}`, body);
-}
-
-// Have so many workers; answers as `act`.
-export function resize(concurrency) {
-  return post("workers", { concurrency });
-}
-
-// Where each worker is: [{worker, stack}], or {error}.
-export async function askForStacks() {
-  try {
-    const answer = await fetch("stacks", { method: "POST" });
-    const told = await answer.json();
-    return answer.ok ? told.workers : { error: told.error ?? answer.statusText };
-  } catch {
-    return { error: "the program can't be reached." };
-  }
-}
-
-async function post(address, body) {
-  try {
-    const answer = await fetch(address, { method: "POST", body: JSON.stringify(body) });
-    return answer.ok ? null : ((await answer.json()).error ?? answer.statusText);
-  } catch {
-    return "the program can't be reached.";
   }
 }

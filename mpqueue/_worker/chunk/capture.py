@@ -42,7 +42,8 @@ class Capture:
             for place in (self._out, self._err):
                 place.begin()
                 begun.append(place)
-            yield
+            with _line_by_line():
+                yield
         finally:
             self._flush()
             for place in begun:
@@ -86,6 +87,23 @@ class Capture:
         self._out.flush()
         self._err.flush()
         self._flush_c(None)
+
+
+@contextlib.contextmanager
+def _line_by_line() -> Iterator[None]:
+    """Python writes each line at once meanwhile, so that the files show what an item does."""
+    changed: list[TextIO] = []
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # it is a handler's own
+            if not stream.line_buffering:
+                stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+                changed.append(stream)
+    try:
+        yield
+    finally:
+        for stream in changed:
+            with contextlib.suppress(Exception):
+                stream.reconfigure(line_buffering=False)  # type: ignore[attr-defined]
 
 
 class _Place:

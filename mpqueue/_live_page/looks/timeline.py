@@ -1,4 +1,4 @@
-"""What each worker has been at, minutes back: stretches of time, by lane, from looks at the lanes.
+"""What each worker has been at, minutes back: stretches of time and ends of workers, by lane, from looks at the lanes.
 
 An item that takes longer than a few looks gets a stretch of its own, which begins when the item did; what is shorter
 is one stretch of its job. Between two looks it guesses that things went on as they were.
@@ -7,10 +7,12 @@ is one stretch of its job. Between two looks it guesses that things went on as t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mpqueue._core.state.lane_book import LaneState
+from mpqueue._live_page.served import ShownJob
 from mpqueue._parent.running import LaneNow
 from mpqueue._wire.memory.ledger import Phase
 
@@ -23,6 +25,10 @@ LONG = 0.5
 NEXT_LOOK = 1.0
 #: Items that a lane may run at a time and which are still told apart as running.
 FEW = 32
+#: Ends of workers that are kept.
+MOST_MARKS = 500
+#: How a job's `Timings` name the end of a worker.
+DIED = "worker died"
 
 RUNNING, LOADING, STARTING = "running", "loading", "starting"
 
@@ -38,11 +44,46 @@ class Stretch:
     item: int | None  #: the index of the one item, None for many short ones
 
 
+class WorkerEnd(NamedTuple):
+    """The end of a worker that was not to end then."""
+
+    lane: int
+    at: float
+    why: str  #: as users read it: ``killed: timeout``, ``SIGSEGV``, ``exit code 3``
+    item: int | None  #: the index of the item that it was running
+    job: int
+
+
 class Timeline:
-    """The stretches of all lanes."""
+    """The stretches of all lanes, and the ends of their workers."""
 
     def __init__(self) -> None:
         self.lanes: dict[int, deque[Stretch]] = {}
+        self.marks: deque[WorkerEnd] = deque(maxlen=MOST_MARKS)
+        self._read: dict[int, tuple[float, int]] = {}  #: of each job: its start, and how many of its events were read
+
+    def look_for_ends(self, jobs: Iterable[ShownJob], now: float) -> list[WorkerEnd]:
+        """Take in which workers have died since the last look, as the active jobs say; returns them."""
+        new: list[WorkerEnd] = []
+        for job in jobs:
+            times = job.timings
+            started, events = times.started, times.events
+            before, read = self._read.get(job.number, (started, 0))
+            read = read if before == started else 0
+            new += [
+                WorkerEnd(event.lane, event.at, event.why, event.item, job.number)
+                for event in events[read:]
+                if event.name == DIED and event.lane is not None and event.at > now - WINDOW
+            ]
+            self._read[job.number] = (started, max(read, len(events)))
+        # Each job that was active says so; the one whose item it was has the item.
+        known = {(mark.lane, mark.at): mark for mark in self.marks}
+        fresh: dict[tuple[int, float], WorkerEnd] = {}
+        for mark in sorted(new, key=lambda mark: mark.item is None):
+            if (mark.lane, mark.at) not in known:
+                fresh.setdefault((mark.lane, mark.at), mark)
+        self.marks.extend(fresh.values())
+        return list(fresh.values())
 
     def look(self, lanes: Sequence[LaneNow], now: float) -> list[tuple[int, Stretch]]:
         """Take in what the lanes are at; returns the stretches that are new or longer, each with its lane's number."""

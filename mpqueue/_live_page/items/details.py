@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpqueue._core.state.job_book import JobBook
-from mpqueue._live_page.page_json import cut, result_of, short_repr
-from mpqueue._live_page.pictures import has_picture
+from mpqueue._live_page.page_json import cut, result_of, short_repr, shows_picture
+from mpqueue._live_page.served import ShownJob
 from mpqueue._queue.job import JobItem, as_json
 from mpqueue._text import json_text
 
@@ -14,7 +13,7 @@ from mpqueue._text import json_text
 MOST = 100_000
 
 
-def details_of(book: JobBook, index: int) -> dict[str, Any]:
+def details_of(book: ShownJob, index: int) -> dict[str, Any]:
     """As JSON has it. Costs what the ``repr`` of the item and of its result cost; users' code may run in these."""
     item: JobItem = JobItem(book.table, index)
     completed = item.status == "completed"
@@ -25,8 +24,12 @@ def details_of(book: JobBook, index: int) -> dict[str, Any]:
         "label": item.label,
         "status": str(item.status),
         "attempts": item.attempts,
+        "mostAttempts": book.options.retry.max_retries + 1,
         "elapsed": round(item.elapsed, 6),
+        "cpu": item.cpu_seconds,
+        "peakMemory": item.peak_memory,
         "fraction": item.fraction,
+        "keepsOutput": book.options.capture_output,
         "payload": short_repr(item.payload, MOST),
         "history": [
             {
@@ -41,7 +44,7 @@ def details_of(book: JobBook, index: int) -> dict[str, Any]:
     if completed:
         result = result_of(book.table, index)
         texts["result"] = _as_text(result)
-        details["picture"] = _has_picture(result)
+        details["picture"] = shows_picture(result)
         details["resultType"] = type(result).__name__
     return details | {name: cut(text, MOST) for name, text in texts.items() if text}
 
@@ -57,10 +60,3 @@ def _as_text(value: Any) -> str:
         except Exception:  # noqa: BLE001 - json asks what may raise anything
             return brief
     return brief
-
-
-def _has_picture(result: Any) -> bool:
-    try:
-        return has_picture(result)
-    except Exception:  # noqa: BLE001 - users' code, asked for its attributes
-        return False

@@ -1,8 +1,8 @@
 // Where every worker is right now: stacks, asked for when the button is pressed.
 
-import { byId, make, say, setText } from "./dom.js";
-import { plural } from "./format.js";
-import { askForStacks } from "./stream.js";
+import { askForStacks } from "../asking.js";
+import { byId, make, say, setText } from "../dom.js";
+import { plural } from "../format.js";
 
 const UNKNOWN = "Not known: the worker is stopped or ending, it did not answer, or the system does not tell whether it would.";
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 MOST_BYTES = 32 << 20
 #: Pixels of the longer side of a PIL image that is sent.
 LONGEST_SIDE = 1600
+#: The same of one in a row; and bytes of a picture that is sent there as it is, where Pillow can't make it smaller.
+SMALL_SIDE, SMALL_BYTES = 96, 64 << 10
 #: How many keys or fields of a result are looked at.
 _MOST_FIELDS = 50
 
@@ -39,6 +41,21 @@ def find_picture(result: Any) -> Picture | None:
             if picture is not None and len(picture.data) <= MOST_BYTES:
                 return picture
     return None
+
+
+def small(result: Any) -> Picture | None:
+    """The same picture for a row of a list; None also where it is big, and Pillow is not there to make it smaller."""
+    picture = find_picture(result)
+    if picture is None or len(picture.data) <= SMALL_BYTES // 8:
+        return picture
+    try:
+        from PIL import Image  # which not every program has
+
+        with Image.open(io.BytesIO(picture.data)) as image:
+            image.thumbnail((SMALL_SIDE, SMALL_SIDE))
+            return _saved(image)
+    except Exception:  # noqa: BLE001 - it is none that Pillow can read, or there is no Pillow
+        return picture if len(picture.data) <= SMALL_BYTES else None
 
 
 def _candidates(result: Any) -> Iterator[Any]:
@@ -66,20 +83,22 @@ def _encode(value: Any) -> Picture | None:
     if _is_pil(value):
         image = value.copy()
         image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-        if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-            image = image.convert("RGB")
-        return _saved(lambda file: image.save(file, format="PNG"))
+        return _saved(image)
     if _is_figure(value):
-        return _saved(lambda file: value.savefig(file, format="png"))
+        file = io.BytesIO()
+        value.savefig(file, format="png")
+        return Picture("image/png", file.getvalue())
     data = value._repr_png_()
     if isinstance(data, tuple):  # with metadata
         data = data[0]
     return Picture("image/png", bytes(data)) if data and _media_type(bytes(data[:16])) == "image/png" else None
 
 
-def _saved(save: Any) -> Picture:
+def _saved(image: Any) -> Picture:
+    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        image = image.convert("RGB")
     file = io.BytesIO()
-    save(file)
+    image.save(file, format="PNG")
     return Picture("image/png", file.getvalue())
 
 

@@ -1,0 +1,41 @@
+"""Answers made smaller for browsers that can read them so: a list of items to a sixth, the stream to a fifth."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+#: Bytes below which an answer is sent as it is.
+LEAST = 500
+#: For zlib: a stream in the format of gzip.
+_GZIP = 31
+#: How hard it tries: beyond this, twice the time saves a twentieth.
+_LEVEL = 5
+
+HEADERS = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+
+
+def reads_gzip(headers: Mapping[str, str]) -> bool:
+    """True where who asks has said so. ``gzip;q=0`` says the opposite."""
+    for one in headers.get("accept-encoding", "").split(","):
+        name, _, weight = one.replace(" ", "").partition(";q=")
+        if (name == "gzip" and weight.strip("0.") != "") or one.strip() == "gzip":
+            return True
+    return False
+
+
+class Packer:
+    """A stream, each part of which can be read as soon as it arrives."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+
+    def pack(self, data: bytes) -> bytes:
+        """One part of it."""
+        return self._stream.compress(data) + self._stream.flush(zlib.Z_SYNC_FLUSH)
+
+
+def pack(data: bytes) -> bytes:
+    """A whole answer."""
+    stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+    return stream.compress(data) + stream.flush()

@@ -1,0 +1,212 @@
+"""Which items of a job are listed, and in which order: filtered, searched and sorted here, and sent by the page.
+
+A browser never has more of a job than the rows that it shows, so a job of a million items costs a viewer no more than
+one of a hundred. What is asked for again and again is kept: an order, the texts that are searched, and the items that a
+search has found. While the job runs, each is made anew only after six times as long as that took, so that a viewer
+takes at most a sixth of a core; the filter by status is never older than the header.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+from operator import and_
+from typing import Any, NamedTuple
+
+from mpqueue._live_page.aside import BusyError
+from mpqueue._live_page.items.failure_list import FailureList
+from mpqueue._live_page.page_json import searched_text
+from mpqueue._live_page.served import ShownJob
+from mpqueue.status import FAILED
+
+#: What can be sorted by.
+INDEX, ELAPSED, ATTEMPTS = "index", "elapsed", "attempts"
+ORDERS = (INDEX, ELAPSED, ATTEMPTS)
+#: Seconds that a request searches; what is left is searched by the next one, which asks for the same.
+SEARCHING = 0.4
+#: Seconds that a request waits for another one that searches for the same.
+PATIENCE = 3.0
+#: Items that are searched before other threads get their turn, and that are sorted in one go: a millisecond each.
+BATCH, RUN = 500, 5_000
+#: Searches that are kept; and items up to which the texts of a job are.
+SEARCHES, MOST_TEXTS = 4, 250_000
+#: How many times longer than it took to make, something is kept that may be out of date.
+KEPT = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a viewer wants to see."""
+
+    status: int | None = None  #: the items with this status; None: all
+    words: tuple[str, ...] = ()  #: in lower case; an item has to have all of them
+    group: str | None = None  #: the key of the group of failures that an item is of
+    order: str = INDEX
+    descending: bool = False
+
+
+class Listed(NamedTuple):
+    """The items of a `Wish`, in their order. ``searched`` of the job's items were searched by now."""
+
+    indices: Sequence[int]
+    searched: int
+
+
+@dataclass(slots=True)
+class _Search:
+    """Words that are searched for; ``hits`` has a 1 for each item that has them all."""
+
+    words: tuple[str, ...]
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    hits: bytearray = field(default_factory=bytearray)
+    seen: bytearray = field(default_factory=bytearray)  #: the tag that each item had when it was searched
+    at: int = 0  #: the next item
+    started: float = 0.0
+    cost: float = 0.0
+    ended: float = -math.inf
+    whole: bool = False  #: all were searched once
+
+
+class Listing:
+    """Of one job. Called on threads, several at a time."""
+
+    def __init__(self, job: ShownJob, now: Callable[[], float]) -> None:
+        self._job = job
+        self._now = now
+        self._lock = threading.Lock()
+        self._searches: OrderedDict[tuple[str, ...], _Search] = OrderedDict()
+        self._texts: dict[int, tuple[int, str]] = {}
+        self._orders: dict[str, tuple[Any, float, float, list[int]]] = {}
+        self.failures = FailureList(job, now)
+
+    def forget(self) -> None:
+        """There are no viewers: free what was kept."""
+        with self._lock:
+            self._searches.clear()
+            self._texts = {}
+            self._orders = {}
+        self.failures.forget()
+
+    def find(self, wish: Wish, statuses: bytes) -> Listed:
+        """The items that are wished for. ``statuses`` are those that the viewer is shown.
+
+        Raises `BusyError` where another thread hangs in the same search.
+        """
+        count = len(statuses)
+        flags, searched = self._flags(wish, statuses)
+        if wish.order == INDEX:
+            order: Sequence[int] = range(count)
+            if wish.descending:
+                order, flags = order[::-1], None if flags is None else flags[::-1]
+            return Listed(order if flags is None else list(compress(order, flags)), searched)
+        ranked = self._order(wish.order, count)
+        ranked = ranked[::-1] if wish.descending else ranked
+        # What did not run has nothing to be sorted by, and comes last in both directions.
+        attempts = self._job.table.attempts
+        chosen = ranked if flags is None else [index for index in ranked if flags[index]]
+        ran = [index for index in chosen if attempts[index]]
+        if len(ran) < len(chosen):
+            ran += sorted(index for index in chosen if not attempts[index])
+        return Listed(ran, searched)
+
+    def _flags(self, wish: Wish, statuses: bytes) -> tuple[bytes | None, int]:
+        """A 1 for each item that is wished for; None: for all of them."""
+        count, flags = len(statuses), None
+        searched = count
+        if wish.words:
+            search = self._search(wish.words, count)
+            flags, searched = bytes(search.hits[:count]).ljust(count, b"\0"), count if search.whole else search.at
+        if wish.status is not None:
+            flags = _both(flags, statuses.translate(bytes(code == wish.status for code in range(256))))
+        if wish.group is not None:
+            members = bytearray(count)
+            for index in self.failures.members(wish.group):
+                if index < count and statuses[index] == FAILED:
+                    members[index] = 1
+            flags = _both(flags, bytes(members))
+        return flags, searched
+
+    # -- searching -------------------------------------------------------------------------------------------
+
+    def _search(self, words: tuple[str, ...], count: int) -> _Search:
+        with self._lock:
+            search = self._searches.pop(words, None) or _Search(words)
+            self._searches[words] = search
+            while len(self._searches) > SEARCHES:
+                self._searches.popitem(last=False)
+        if not search.lock.acquire(timeout=PATIENCE):
+            raise BusyError
+        try:
+            self._go_on(search, count)
+        finally:
+            search.lock.release()
+        return search
+
+    def _go_on(self, search: _Search, count: int) -> None:
+        if search.at == 0:
+            if self._now() < search.ended + KEPT * search.cost and len(search.seen) == count:
+                return  # not so soon again
+            search.started, search.cost = self._now(), 0.0
+        more = count - len(search.seen)
+        if more > 0:
+            search.hits.extend(bytes(more))
+            search.seen.extend(b"\xff" * more)
+        begun = now = self._now()
+        while search.at < count and (now == begun or now < begun + SEARCHING):
+            stop = min(count, search.at + BATCH)
+            self._search_some(search, range(search.at, stop))
+            search.at = stop
+            if self._job.active:  # the queue's own thread may want to run
+                threading.Event().wait(0.0005)
+            now = self._now()
+        search.cost += now - begun
+        if search.at >= count:
+            search.at, search.ended, search.whole = 0, now, True
+
+    def _search_some(self, search: _Search, indices: Iterable[int]) -> None:
+        table, seen, words = self._job.table, search.seen, search.words
+        status, attempts, epoch = table.status, table.attempts, self._job.epoch
+        for index in indices:
+            # Statuses are few; with 7 bits of how often it ran, an item that changed has another tag.
+            tag = (status[index] + 5 * attempts[index] + 11 * epoch) % 255
+            if seen[index] != tag:
+                seen[index] = tag
+                text = self._text(index, tag)
+                search.hits[index] = all(word in text for word in words)
+
+    def _text(self, index: int, tag: int) -> str:
+        known = self._texts.get(index)
+        if known is not None and known[0] == tag:
+            return known[1]
+        text = searched_text(self._job.table, index)
+        if len(self._job.table) <= MOST_TEXTS:
+            self._texts[index] = (tag, text)
+        return text
+
+    # -- sorting ---------------------------------------------------------------------------------------------
+
+    def _order(self, by: str, count: int) -> list[int]:
+        job = self._job
+        made_for: Any = (count, job.completed, job.failed, job.retries, job.epoch)
+        known = self._orders.get(by)
+        if known is not None:
+            before, ended, cost, order = known
+            if before == made_for or (len(order) == count and self._now() < ended + KEPT * cost):
+                return order
+        begun = self._now()
+        column = job.table.elapsed if by == ELAPSED else job.table.attempts
+        key = column.__getitem__
+        runs = [sorted(range(start, min(count, start + RUN)), key=key) for start in range(0, count, RUN)]
+        # Merged in Python, where other threads get their turn; one long sort would keep the queue's own from running.
+        order = runs[0] if len(runs) == 1 else list(heapq.merge(*runs, key=key))
+        self._orders[by] = (made_for, self._now(), self._now() - begun, order)
+        return order
+
+
+def _both(one: bytes | None, other: bytes) -> bytes:
+    return other if one is None else bytes(map(and_, one, other))

@@ -1,0 +1,30 @@
+// The address of what is looked at: #/<job>/<item>. The browser's back button leads to what was looked at before.
+
+// {job, item} of the address; null where it names none.
+export function where() {
+  const [, job, item] = location.hash.split("/");
+  if (!job) return { job: null, item: null };
+  try {
+    return { job: decodeURIComponent(job), item: /^\d+$/.test(item ?? "") ? Number(item) : null };
+  } catch {
+    return { job: null, item: null }; // it was typed
+  }
+}
+
+export const addressOf = (job, item = null) => `#/${encodeURIComponent(job)}${item === null ? "" : `/${item}`}`;
+
+// Go there. With `instead`, what was shown before is not come back to.
+export function go(job, item = null, instead = false) {
+  const address = job === null ? "#" : addressOf(job, item);
+  if (location.hash === address) return;
+  if (instead) history.replaceState(null, "", address);
+  else history.pushState(null, "", address);
+}
+
+// Call `back` when the user comes back to something by the browser's buttons, or types an address.
+export function onBack(back) {
+  addEventListener("popstate", () => back(where()));
+}
+
+// The address for a link to it, which has no token in it: it opens in a browser that has shown the token once.
+export const linkTo = (job, item) => new URL(addressOf(job, item), location.href).href;

@@ -1,0 +1,69 @@
+// What is asked of the program beside the stream. Nothing here throws.
+
+// Null where there is no answer, or none that is any use.
+async function get(address) {
+  try {
+    const answer = await fetch(address);
+    return answer.ok ? await answer.json() : null;
+  } catch {
+    return null;
+  }
+}
+
+// A page of a job's items, with how the job stands.
+export const askForItems = (number, query) => get(`jobs/${number}/items?${query}`);
+export const askForItem = (number, index) => get(`jobs/${number}/items/${index}`);
+export const askForFailures = (number) => get(`jobs/${number}/failures`);
+export const askForThroughput = (number) => get(`jobs/${number}/throughput`);
+export const askForJobs = () => get("jobs");
+
+// Press a button of a job: null where it was done, else why it could not be.
+export const act = (number, action, body = {}) => post(`jobs/${number}/${action}`, body);
+
+// Have so many workers; answers as `act`.
+export const resize = (concurrency) => post("workers", { concurrency });
+
+// Where each worker is: [{worker, stack}], or {error}.
+export async function askForStacks() {
+  try {
+    const answer = await fetch("stacks", { method: "POST" });
+    const told = await answer.json();
+    return answer.ok ? told.workers : { error: told.error ?? answer.statusText };
+  } catch {
+    return { error: "the program can't be reached." };
+  }
+}
+
+async function post(address, body) {
+  try {
+    const answer = await fetch(address, { method: "POST", body: JSON.stringify(body) });
+    return answer.ok ? null : ((await answer.json()).error ?? answer.statusText);
+  } catch {
+    return "the program can't be reached.";
+  }
+}
+
+const TOGETHER = 200; // milliseconds for which questions for labels are collected
+const wanted = new Map(); // by job: the indices of items whose labels are to be asked for
+let timer = 0;
+
+// What an item is called; undefined while that is not known: then it is asked for, and `then` called.
+export function labelOf(job, index, then) {
+  const known = job.labels.get(index);
+  if (known !== undefined || index === null) return known;
+  if (!wanted.has(job)) wanted.set(job, new Set());
+  wanted.get(job).add(index);
+  if (!timer) timer = setTimeout(() => askForLabels(then), TOGETHER);
+  return undefined;
+}
+
+async function askForLabels(then) {
+  const asked = [...wanted];
+  wanted.clear();
+  timer = 0;
+  for (const [job, indices] of asked) {
+    const told = await get(`jobs/${job.number}/labels?items=${[...indices].slice(0, 200).join(",")}`);
+    for (const [index, label] of Object.entries(told ?? {})) job.labels.set(Number(index), label);
+  }
+  then();
+}

@@ -1,0 +1,85 @@
+// The failed items of a job in groups: errors of one type, from one line.
+
+import { act, askForFailures } from "../asking.js";
+import { copyButton } from "../copy.js";
+import { byId, make, say, setText, show } from "../dom.js";
+import { count, plural } from "../format.js";
+
+const EVERY = 1000; // milliseconds between two questions at least
+
+export class FailuresView {
+  #job = null;
+  #failed = -1; // how many items had failed when the groups were asked for
+  #asking = false;
+
+  // `onShow` lists the items of a group.
+  constructor(onShow, onError) {
+    this.onShow = onShow;
+    this.onError = onError;
+    this.list = byId("failure-groups");
+  }
+
+  render(job, live, canAct) {
+    const failed = job?.state.failed ?? 0;
+    show(byId("failures"), failed > 0);
+    if (job !== this.#job) {
+      this.#job = job;
+      this.#failed = -1;
+      this.list.replaceChildren();
+    }
+    setText(byId("failures-count"), failed ? plural(failed, "item") : "");
+    // Failed items run again only once the job has ended.
+    this.list.toggleAttribute("data-over", canAct && live && job?.state.status === "completed_with_errors");
+    const seen = `${failed} ${job?.state.retries}`;
+    if (failed && live && seen !== this.#failed && !this.#asking) this.#ask(job, seen);
+  }
+
+  async #ask(job, seen) {
+    this.#asking = true;
+    const groups = await askForFailures(job.number);
+    if (groups !== null && job === this.#job) {
+      this.#failed = seen;
+      this.#show(groups);
+    }
+    setTimeout(() => (this.#asking = false), EVERY);
+  }
+
+  #show(groups) {
+    const focused = document.activeElement?.dataset?.key;
+    this.list.replaceChildren(...groups.map((group) => this.#row(group)));
+    if (focused !== undefined) this.list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  async #retry(group, button) {
+    const job = this.#job;
+    button.disabled = true;
+    const error = await act(job.number, "retry-failed", { group: group.key });
+    button.disabled = false;
+    this.onError(error === null ? "" : `${job.id}: ${error}`);
+    if (error === null) say(`${plural(group.count, "item")} run again.`);
+  }
+
+  #row(group) {
+    const place = group.place === null ? "" : ` at ${group.place}`;
+    const name = `${group.errorType}${place}`;
+    const list = make("button", { type: "button", text: "List these", "data-key": `${group.key} list`, "aria-label": `List the items that failed with ${name}` });
+    list.addEventListener("click", () => this.onShow(group));
+    const retry = make("button", { type: "button", class_: "retry primary", text: "Retry these", "aria-label": `Retry the items that failed with ${name}` });
+    retry.addEventListener("click", () => this.#retry(group, retry));
+    const text = group.message === group.errorType ? "" : group.message;
+    return make("li", {
+      children: [
+        make("b", { class_: "times", text: `${count(group.count)} ×` }),
+        make("div", {
+          class_: "what",
+          children: [
+            make("p", { children: [make("b", { text: group.errorType }), make("span", { class_: "quiet", text: place })] }),
+            make("p", { class_: "message", text, title: text }),
+            make("p", { class_: "quiet", text: `first: ${group.first}` }),
+          ],
+        }),
+        make("div", { class_: "actions", children: [retry, list, copyButton("Copy", () => `${name}: ${group.message}`, `Copy the error ${name}`)] }),
+      ],
+    });
+  }
+}

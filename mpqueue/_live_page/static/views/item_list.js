@@ -1,0 +1,406 @@
+// The items of a job. The program filters, searches and sorts them, and sends the rows that can be seen.
+
+import { askForItems } from "../asking.js";
+import { byId, make, say, setAttribute, setText, show } from "../dom.js";
+import { asText, count, duration, nameOf, percent, plural, shade, statusName, textOf } from "../format.js";
+
+const STATUSES = ["processing", "retry", "failed", "completed", "pending"];
+const SPARE = 30; // rows that are asked for beyond the edges
+const DRAWN = 6; // rows that are made beyond the edges
+const EVERY = 150; // milliseconds between two questions at least
+const TALLEST = 8_000_000; // pixels: browsers have no taller elements
+const COLUMNS = [["index", "Item"], ["elapsed", "Duration"], ["attempts", "Tries"]];
+
+export class ItemList {
+  #job = null;
+  #live = false;
+  #filter = "all";
+  #group = null; // the group of failures whose items are listed
+  #search = "";
+  #sort = "index";
+  #descending = false;
+  #rows = []; // those that have come
+  #offset = 0; // the place of the first of them
+  #matching = null; // how many items are listed; null: not known yet
+  #searched = null; // how many items were searched so far, where not all were
+  #elements = new Map(); // by place
+  #active = null; // {place, index} of the item that the keyboard is at; index is null until it has come
+  #asking = false;
+  #wanted = false; // ask once more after this answer
+  #asked = -1; // the version of the job that was asked for last
+  #turn = 0; // counts what the user has changed: an answer to an earlier question is none
+
+  constructor(onOpen, onAnswer) {
+    this.onOpen = onOpen;
+    this.onAnswer = onAnswer;
+    this.list = byId("list");
+    this.body = byId("rows");
+    this.search = byId("search");
+    this.list.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    this.list.addEventListener("keydown", (event) => this.#key(event));
+    this.list.addEventListener("focus", () => this.#focused());
+    new ResizeObserver(() => this.#scrolled()).observe(this.list);
+    this.body.addEventListener("click", (event) => {
+      const row = event.target.closest(".row");
+      if (row?.item) this.open(Number(row.dataset.place), row.item.index);
+    });
+    let timer = 0;
+    this.search.addEventListener("input", () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => this.#searchedFor(), 200);
+    });
+    this.search.addEventListener("keydown", (event) => {
+      if (event.key === "ArrowDown" || event.key === "Enter") {
+        event.preventDefault();
+        this.#searchedFor();
+        this.list.focus();
+      }
+    });
+    byId("group-all").addEventListener("click", () => this.showGroup(null));
+    this.#makeFilters();
+    this.#makeColumns();
+  }
+
+  #makeFilters() {
+    this.filters = new Map();
+    for (const name of ["all", ...STATUSES]) {
+      const number = make("b");
+      const word = make("span");
+      const button = make("button", { type: "button", "aria-pressed": String(name === "all"), children: [word, " ", number] });
+      button.addEventListener("click", () => this.#choose(name));
+      byId("filters").append(button);
+      this.filters.set(name, { button, number, word });
+    }
+  }
+
+  #makeColumns() {
+    this.columns = new Map();
+    for (const [name, text] of COLUMNS) {
+      const button = make("button", { type: "button", text });
+      button.addEventListener("click", () => this.#sortBy(name));
+      byId(`by-${name}`).append(button);
+      this.columns.set(name, button);
+    }
+    this.#showSort();
+  }
+
+  #choose(name) {
+    this.#filter = name;
+    this.#group = null;
+    this.#anew();
+  }
+
+  // List the items of a group of failures; null: all items again.
+  showGroup(group) {
+    this.#group = group;
+    this.#filter = group === null ? "all" : "failed";
+    this.#anew();
+    if (group === null) this.filters.get("all").button.focus();
+  }
+
+  // The first press sorts by the most, where that is what one looks for; the next one turns it round.
+  #sortBy(name) {
+    const first = name !== "index";
+    this.#descending = this.#sort === name ? !this.#descending : first;
+    this.#sort = name;
+    this.#showSort();
+    say(`Sorted by ${COLUMNS.find(([one]) => one === name)[1].toLowerCase()}, ${this.#descending ? "descending" : "ascending"}.`);
+    this.#anew();
+  }
+
+  #showSort() {
+    for (const [name, text] of COLUMNS) {
+      const button = this.columns.get(name);
+      const sorted = this.#sort === name;
+      const way = this.#descending ? "descending" : "ascending";
+      setText(button, sorted ? `${text} ${this.#descending ? "↓" : "↑"}` : text);
+      setAttribute(button, "aria-label", sorted ? `Sorted by ${text.toLowerCase()}, ${way}` : `Sort by ${text.toLowerCase()}`);
+      setAttribute(button, "aria-pressed", String(sorted));
+    }
+  }
+
+  #searchedFor() {
+    const search = this.search.value.trim().toLowerCase();
+    if (search === this.#search) return;
+    this.#search = search;
+    this.#anew();
+  }
+
+  // Another list: it begins at its top.
+  #anew() {
+    this.#turn += 1;
+    this.#asked = -1;
+    this.#active = null;
+    this.list.scrollTop = 0;
+    for (const [name, { button }] of this.filters) setAttribute(button, "aria-pressed", String(name === this.#filter));
+    show(byId("group"), this.#group !== null);
+    setText(byId("group-name"), this.#group === null ? "" : `Failed with ${this.#group.errorType}${this.#group.place ? ` at ${this.#group.place}` : ""}`);
+    if (this.#live) this.#ask();
+    else this.#paint();
+  }
+
+  // -- what is asked for --------------------------------------------------------------------------------------
+
+  render(job, live) {
+    show(byId("items"), job !== null);
+    const other = job?.number !== this.#job?.number;
+    if (other) {
+      if (this.#job !== null) this.#job.shown = null;
+      this.#forget();
+    }
+    const again = live && !this.#live; // what was asked meanwhile had no answer
+    this.#job = job;
+    this.#live = live;
+    if (job === null) return;
+    if (other) this.#anew();
+    else if (again || (live && this.#asked !== job.latest.version)) this.#ask();
+    this.#paint();
+  }
+
+  #forget() {
+    this.#rows = [];
+    this.#offset = 0;
+    this.#matching = null;
+    this.#searched = null;
+    this.#group = null;
+    for (const element of this.#elements.values()) element.remove();
+    this.#elements.clear();
+  }
+
+  async #ask() {
+    if (this.#asking || !this.#live) {
+      this.#wanted = true;
+      return;
+    }
+    this.#asking = true;
+    this.#wanted = false;
+    const job = this.#job;
+    const turn = this.#turn;
+    this.#asked = job.latest.version;
+    const [first, last] = this.#seen(SPARE);
+    const query = new URLSearchParams({ offset: first, limit: Math.min(200, Math.max(60, last - first)) });
+    if (this.#group !== null) query.set("group", this.#group.key);
+    else if (this.#filter !== "all") query.set("status", this.#filter);
+    if (this.#search) query.set("search", this.#search);
+    if (this.#sort !== "index" || this.#descending) query.set("sort", `${this.#descending ? "-" : ""}${this.#sort}`);
+    if (this.#active?.index != null) query.set("find", this.#active.index);
+    const told = await askForItems(job.number, query);
+    if (told !== null && job === this.#job && turn === this.#turn) this.#take(job, told);
+    setTimeout(() => {
+      this.#asking = false;
+      if (this.#wanted || this.#searched !== null || turn !== this.#turn) this.#ask();
+    }, EVERY);
+  }
+
+  #take(job, { state, matching, offset, rows, searched, at }) {
+    job.shown = state;
+    this.#rows = rows;
+    this.#offset = offset;
+    this.#matching = matching;
+    this.#searched = searched ?? null;
+    for (const row of rows) job.labels.set(row.index, nameOf(row));
+    if (this.#active?.index != null) {
+      if (at != null) this.#active.place = at;
+      else this.#active.index = null; // it is not listed any more
+    }
+    if (this.#active !== null) {
+      this.#active.place = Math.min(this.#active.place, Math.max(0, matching - 1));
+      this.#active.index ??= this.#rowAt(this.#active.place)?.index ?? null;
+    }
+    this.onAnswer();
+    this.onRow?.();
+    const [first, last] = this.#seen(0);
+    if (first < offset || Math.min(last, matching) > offset + rows.length) this.#wanted = true;
+  }
+
+  #rowAt(place) {
+    return this.#rows[place - this.#offset];
+  }
+
+  // -- rows ---------------------------------------------------------------------------------------------------
+
+  get #rowHeight() {
+    return parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row"));
+  }
+
+  // How many rows a pixel of the scrollbar stands for, beyond what one has by itself.
+  get #scale() {
+    const real = (this.#matching ?? 0) * this.#rowHeight;
+    const room = Math.max(1, Math.min(real, TALLEST) - this.list.clientHeight);
+    return real <= TALLEST ? 1 : (real - this.list.clientHeight) / room;
+  }
+
+  // The places of the first row that can be seen and of the one after the last, with so many more on each side.
+  #seen(spare) {
+    const top = this.list.scrollTop * this.#scale;
+    const first = Math.max(0, Math.floor(top / this.#rowHeight) - spare);
+    const last = Math.ceil((top + Math.max(this.list.clientHeight, 300)) / this.#rowHeight) + spare;
+    return [first, this.#matching === null ? last : Math.min(last, this.#matching)];
+  }
+
+  #scrolled() {
+    if (this.#job === null) return;
+    this.#paint();
+    const [first, last] = this.#seen(DRAWN);
+    if (first < this.#offset || last > this.#offset + this.#rows.length) this.#ask();
+  }
+
+  #paint() {
+    const job = this.#job;
+    if (job === null) return;
+    const { counts, total } = job.state;
+    for (const [name, { button, number, word }] of this.filters) {
+      setText(word, name === "all" ? "All" : statusName(name, this.#live));
+      setText(number, count(name === "all" ? total : counts[name]));
+      button.disabled = !this.#live;
+    }
+    for (const button of this.columns.values()) button.disabled = !this.#live;
+    const matching = this.#matching;
+    const empty = matching === 0;
+    show(byId("list-empty"), empty && this.#searched === null);
+    show(this.list, !empty);
+    show(byId("columns"), !empty);
+    if (empty) setText(byId("list-empty"), this.#search ? `Nothing found for “${this.search.value.trim()}”.` : "No items here just now.");
+    const whole = this.#filter === "all" && !this.#search && this.#group === null;
+    let said = whole || empty || matching === null ? "" : `${plural(matching, "item")} listed`;
+    if (this.#searched !== null) said = `Searching: ${percent(this.#searched, total)}%, ${count(matching)} found so far`;
+    setText(byId("list-count"), said);
+    this.#place();
+  }
+
+  #place() {
+    const height = this.#rowHeight;
+    const [first, last] = this.#seen(DRAWN);
+    const size = `${Math.min(TALLEST, (this.#matching ?? 0) * height)}px`;
+    if (this.body.style.height !== size) this.body.style.height = size;
+    for (const [place, element] of this.#elements) {
+      if (place < first || place >= last) {
+        element.remove();
+        this.#elements.delete(place);
+      }
+    }
+    if (this.#matching === null) return;
+    const shift = this.list.scrollTop * (1 - this.#scale);
+    for (let place = first; place < last; place += 1) {
+      let element = this.#elements.get(place);
+      if (element === undefined) {
+        element = makeRow(place);
+        this.#elements.set(place, element);
+        this.body.append(element);
+      }
+      this.#fill(element, this.#rowAt(place));
+      const top = `${place * height + shift}px`;
+      if (element.style.top !== top) element.style.top = top;
+      setAttribute(element, "aria-posinset", String(place + 1));
+      setAttribute(element, "aria-setsize", String(this.#matching));
+      setAttribute(element, "aria-selected", String(place === this.#active?.place));
+    }
+    const active = this.#active !== null ? this.#elements.get(this.#active.place) : undefined;
+    if (active) setAttribute(this.list, "aria-activedescendant", active.id);
+    else this.list.removeAttribute("aria-activedescendant");
+  }
+
+  #fill(element, item) {
+    if (element.item === item && element.live === this.#live) return;
+    Object.assign(element, { item, live: this.#live });
+    const [chip, id, text, took, tries] = element.children;
+    if (item === undefined) {
+      setAttribute(element, "data-state", "none");
+      setText(chip, "…");
+      setAttribute(chip, "data-state", "none");
+      setText(id, this.#live ? "" : "not loaded");
+      for (const one of [text, took, tries]) setText(one, "");
+      return;
+    }
+    element.id = `row-${item.index}`;
+    setAttribute(element, "data-index", String(item.index));
+    setAttribute(element, "data-state", shade(item.status, this.#live));
+    setAttribute(chip, "data-state", shade(item.status, this.#live));
+    setText(chip, statusName(item.status, this.#live));
+    setText(id, nameOf(item));
+    setAttribute(id, "title", item.label === undefined ? "" : `${item.label} (${asText(item.id)})`);
+    this.#fillText(text, item);
+    setText(took, item.elapsed === undefined ? "" : duration(item.elapsed));
+    setText(tries, item.attempts ? String(item.attempts) : "");
+  }
+
+  #fillText(element, item) {
+    const source = item.picture && this.#live ? `jobs/${this.#job.number}/items/${item.index}/picture?small` : null;
+    const shown = element.querySelector("img")?.getAttribute("src") ?? null;
+    if (source === shown && (source === null || this.#live)) {
+      if (source === null) setText(element, textOf(item));
+      else setText(element.lastChild, textOf(item));
+      return;
+    }
+    if (source === null) {
+      setText(element, textOf(item));
+      return;
+    }
+    const picture = make("img", { src: source, alt: "", loading: "lazy" });
+    picture.addEventListener("error", () => picture.remove());
+    element.replaceChildren(picture, make("span", { text: textOf(item) }));
+  }
+
+  // -- the keyboard -------------------------------------------------------------------------------------------
+
+  #key(event) {
+    const page = Math.max(1, Math.floor(this.list.clientHeight / this.#rowHeight) - 1);
+    const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
+    if (event.key in steps && !event.ctrlKey && !event.metaKey && !event.altKey) {
+      event.preventDefault();
+      this.move(steps[event.key]);
+    } else if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      if (this.#active?.index != null) this.open(this.#active.place, this.#active.index);
+    }
+  }
+
+  // Reached by keyboard: there is an item to begin with. A click chooses its own.
+  #focused() {
+    if (this.#active === null && this.list.matches(":focus-visible")) this.move(0);
+  }
+
+  // Go so many items on. `onRow` is called once it is known which item that is.
+  move(steps) {
+    if (!this.#matching) return;
+    const [seen] = this.#seen(0); // the first that is seen, where none was chosen
+    const place = this.#active === null ? seen : this.#active.place + steps;
+    this.#activate(Math.min(this.#matching - 1, Math.max(0, place)));
+  }
+
+  // The index of the item that the keyboard is at; null while that is not known.
+  get index() {
+    return this.#active?.index ?? null;
+  }
+
+  // Another item was opened by its address.
+  at(index) {
+    const place = this.#rows.findIndex((row) => row.index === index);
+    this.#active = place < 0 ? null : { place: place + this.#offset, index };
+    this.#paint();
+  }
+
+  #activate(place) {
+    this.#active = { place, index: this.#rowAt(place)?.index ?? null };
+    const height = this.#rowHeight;
+    const scale = this.#scale;
+    const [top, seen] = [place * height, this.list.scrollTop * scale];
+    if (top < seen) this.list.scrollTop = top / scale;
+    else if (top + height > seen + this.list.clientHeight) this.list.scrollTop = (top + height - this.list.clientHeight) / scale;
+    this.#scrolled();
+  }
+
+  open(place, index) {
+    this.#active = { place, index };
+    this.#paint();
+    this.list.focus(); // where the focus returns to
+    this.onOpen(this.#job, index);
+  }
+}
+
+function makeRow(place) {
+  return make("div", {
+    class_: "row", role: "option", id: `place-${place}`, "data-place": place,
+    children: ["chip", "id", "text", "took", "tries"].map((name) => make("span", { class_: name })),
+  });
+}

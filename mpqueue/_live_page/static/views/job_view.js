@@ -1,0 +1,170 @@
+// The job that is looked at: its bar, its figures, how fast it went, and the buttons.
+
+import { act, askForThroughput } from "../asking.js";
+import { drawThroughput, throughputAt } from "../charts.js";
+import { confirm } from "../confirm.js";
+import { byId, fill, say, setAttribute, setText, show } from "../dom.js";
+import { clock, count, jobStatusName, percent, plural, rate, shade } from "../format.js";
+import { tipOver } from "../tip.js";
+import { waits } from "./job_list.js";
+
+const EVERY = 2000; // milliseconds between two questions for the throughput
+
+export class JobView {
+  #job = null;
+  #live = false;
+  #throughput = null; // {job, version, at, told}
+
+  constructor(onError, keys) {
+    this.onError = onError;
+    this.buttons = Object.fromEntries(["pause", "resume", "retry", "cancel"].map((name) => [name, byId(name)]));
+    this.buttons.pause.addEventListener("click", () => this.#act("pause", "resume"));
+    this.buttons.resume.addEventListener("click", () => this.#act("resume", "pause"));
+    this.buttons.retry.addEventListener("click", () => this.#act("retry-failed", "pause"));
+    this.buttons.cancel.addEventListener("click", () => this.#askBeforeCancel());
+    const chart = byId("throughput-chart");
+    tipOver(chart, (x) => this.#throughput?.told && throughputAt(chart, x, this.#throughput.told));
+    keys.on("p", () => {
+      for (const button of [this.buttons.pause, this.buttons.resume]) {
+        if (button.checkVisibility() && !button.disabled) {
+          button.click();
+          return;
+        }
+      }
+    });
+  }
+
+  // What the button does makes it vanish, maybe before the answer comes: the focus goes to the one in its place.
+  async #act(action, next, body) {
+    const job = this.#job;
+    this.focusNext = next;
+    const error = await act(job.number, action, body);
+    if (error !== null) this.focusNext = undefined;
+    this.onError(error === null ? "" : `${job.id}: ${error}`);
+  }
+
+  async #askBeforeCancel() {
+    const job = this.#job;
+    const { id, state } = job;
+    const left = state.total - state.completed - state.failed;
+    const agreed = await confirm({
+      heading: `Cancel “${id}”?`,
+      text: `${plural(left, "item")} will not have run. Results so far are kept. A cancelled job can't be resumed.`,
+      check: "Also end the items that run now; else they may finish",
+      no: "Keep it running",
+      yes: "Cancel the job",
+    });
+    if (agreed === null) return;
+    const error = await act(job.number, "cancel", agreed);
+    this.onError(error === null ? "" : `${id}: ${error}`);
+    byId("job-heading").setAttribute("tabindex", "-1");
+    byId("job-heading").focus();
+  }
+
+  render(job, live, now, canAct) {
+    this.#job = job;
+    this.#live = live;
+    show(byId("job"), job !== null);
+    if (job === null) return;
+    const { state } = job;
+    setText(byId("job-heading"), job.id);
+    setText(byId("job-status"), jobStatusName(state, live));
+    setAttribute(byId("job-status"), "data-state", shade(state.status, live));
+    const why = state.stoppedWhy ? `It was stopped: ${state.stoppedWhy}.` : waits(state, live);
+    show(byId("job-note"), why !== "");
+    setText(byId("job-note"), why);
+    const bar = byId("bar");
+    fill(bar, state, live);
+    const done = percent(state.done, state.total);
+    setAttribute(bar, "aria-valuenow", String(done));
+    setAttribute(bar, "aria-valuetext", `${done}%: ${count(state.completed)} completed, ${count(state.failed)} failed, of ${count(state.total)}`);
+    this.#figures(state, done, now, live);
+    this.#buttons(state, live, canAct);
+    const report = byId("report");
+    show(report, Boolean(state.startedAt) && live);
+    setAttribute(report, "href", `jobs/${job.number}/report`);
+    this.#showThroughput(job, live);
+  }
+
+  #figures(state, done, now, live) {
+    const figure = (name, text, small = "") => {
+      const element = byId(`f-${name}`);
+      if (element.dataset.shown === text + small) return;
+      element.dataset.shown = text + small;
+      element.replaceChildren(text);
+      if (small) element.append(" ", Object.assign(document.createElement("small"), { textContent: small }));
+    };
+    const ended = state.completed + state.failed;
+    const elapsed = state.startedAt ? (state.finishedAt ?? Math.max(now, state.startedAt)) - state.startedAt : null;
+    const overall = state.finishedAt && elapsed > 0 && ended > 0 ? (1000 * ended) / elapsed : undefined;
+    const perSecond = (live ? state.rate : undefined) ?? overall;
+    figure("done", `${done}%`, `${count(ended)} of ${count(state.total)}`);
+    figure("rate", perSecond === undefined ? "–" : rate(perSecond), perSecond === undefined ? "" : "items/s");
+    figure("eta", !live || state.eta === undefined ? "–" : clock(state.eta));
+    figure("elapsed", elapsed === null ? "–" : clock(elapsed));
+    figure("retries", count(state.retries));
+    figure("failed", count(state.failed));
+    byId("f-failed").classList.toggle("bad", state.failed > 0);
+  }
+
+  // -- how fast it went ---------------------------------------------------------------------------------------
+
+  #showThroughput(job, live) {
+    const known = this.#throughput;
+    const version = `${job.state.version} ${job.state.status}`;
+    const other = known?.job !== job;
+    if (other) show(byId("throughput"), false);
+    const due = other || (known.version !== version && performance.now() > known.at + EVERY);
+    if (live && due && job.state.startedAt && !this.asking) this.#ask(job, version);
+    else if (!other && known.told) drawThroughput(byId("throughput-chart"), known.told);
+  }
+
+  async #ask(job, version) {
+    this.asking = true;
+    const told = await askForThroughput(job.number);
+    this.asking = false;
+    this.#throughput = { job, version, at: performance.now(), told };
+    if (job !== this.#job) return;
+    show(byId("throughput"), told !== null);
+    if (told !== null) drawThroughput(byId("throughput-chart"), told);
+  }
+
+  // -- buttons ------------------------------------------------------------------------------------------------
+
+  #buttons(state, live, canAct) {
+    const active = (state.status === "running" || state.status === "paused") && !state.cancelled;
+    const visible = {
+      pause: state.status === "running" && !state.cancelled,
+      resume: state.status === "paused" && !state.cancelled,
+      retry: state.status === "completed_with_errors",
+      cancel: active || state.status === "pending",
+    };
+    for (const [name, button] of Object.entries(this.buttons)) {
+      const hadFocus = document.activeElement === button;
+      show(button, visible[name] && canAct);
+      button.disabled = !live;
+      if (hadFocus && !visible[name]) this.focusNext ??= name === "retry" || name === "resume" ? "pause" : "cancel";
+    }
+    setText(this.buttons.retry, `Retry ${plural(state.failed, "failed item")}`);
+    const next = this.focusNext && this.buttons[this.focusNext];
+    if (next && !next.hidden && !next.disabled) {
+      const focused = document.activeElement;
+      if (focused === null || focused === document.body || focused.hidden) next.focus();
+      this.focusNext = undefined;
+    }
+  }
+}
+
+// Announce a job's new status to screen readers.
+export function announce(before, state) {
+  if (!before || before.status === state.status) return;
+  const result = `${count(state.completed)} completed, ${count(state.failed)} failed`;
+  const text = {
+    running: before.status === "paused" ? "goes on" : "has started",
+    paused: "is paused",
+    completed: `is complete: ${result}`,
+    completed_with_errors: `has ended: ${result}`,
+    cancelled: `is cancelled: ${result}`,
+  }[state.status];
+  if (text) say(`Job ${state.jobId} ${text}.`);
+}

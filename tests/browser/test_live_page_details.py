@@ -1,0 +1,408 @@
+"""What the live page shows beside a job's progress: an item while it runs, failures in groups, jobs, workers, keys."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from mpqueue import JobQueue, RetryPolicy, current_item
+from mpqueue.backends import ExecutorBackend
+from tests.browser.conftest import Open
+from tests.browser.test_live_page import button, row, start_blocked
+from tests.support import handlers as do
+from tests.support.page_results import return_picture
+from tests.support.waiting import Gate
+
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
+
+def talk_until_told(gate: Gate) -> Callable[[str], str]:
+    """A handler that says how far it is, writes, waits for the gate, and then fails at its first try."""
+
+    def talk(item: str) -> str:
+        me = current_item()
+        me.report(0.25)
+        print(f"try {me.attempt} of {item}: here I am")
+        gate.pass_through(item)
+        if me.attempt == 1:
+            raise ValueError("not yet")
+        return item
+
+    return talk
+
+
+# --- one item ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_item_is_watched_while_it_runs(queue: JobQueue, gate: Gate, tmp_path: Path, open_page: Open) -> None:
+    (tmp_path / "second").mkdir()
+    second = Gate(tmp_path / "second")
+
+    def talk(item: str) -> str:
+        return talk_until_told(gate if current_item().attempt == 1 else second)(item)
+
+    page = open_page(queue.serve().url)
+    run = queue.start(
+        queue.create_job("job", ["a"], talk, capture_output=True, retry=RetryPolicy(1, base_delay=0.0)).id
+    )
+    row(page, "Running").click()
+    panel = page.get_by_role("region", name="While it runs")
+    expect(panel.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "25")
+    expect(panel).to_contain_text("25% done")
+    expect(panel).to_contain_text("1 of at most 2")
+    pids = queue._host.worker_pids()
+    expect(panel).to_contain_text(re.compile(f"Worker ?[01] \\(pid ({'|'.join(map(str, pids))})\\)"))
+    expect(panel).to_contain_text(re.compile(r"Started ?\d\d:\d\d:\d\d"))
+    expect(panel).to_contain_text(re.compile(r"CPU ?\d+%"))
+    expect(panel).to_contain_text(re.compile(r"Memory ?\d+(\.\d+)? MB"))
+    expect(panel.get_by_role("region", name="The end of its output")).to_have_text("try 1 of a: here I am\n")
+    gate.open()
+    expect(panel).to_contain_text("2 of at most 2")
+    expect(panel.get_by_role("region", name="The end of its output")).to_have_text("try 2 of a: here I am\n")
+    expect(page.locator("#item")).to_contain_text("ValueError: not yet")
+    second.open()
+    expect(page.locator("#item-status")).to_have_text("Completed")
+    expect(panel).to_have_count(0)
+    expect(page.get_by_role("region", name="stdout")).to_have_text("try 2 of a: here I am\n")
+    assert run.result().completed == 1
+
+
+def test_without_capture_output_the_page_says_how_to_keep_it(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    page = open_page(queue.serve().url)
+    start_blocked(queue, gate)
+    row(page, "Running").first.click()
+    panel = page.get_by_role("region", name="While it runs")
+    expect(panel).to_contain_text("capture_output=True")
+    expect(panel).to_contain_text("It has not reported how far it is.")
+    gate.open()
+
+
+def test_items_are_sorted_by_duration_and_by_tries(queue: JobQueue, open_page: Open) -> None:
+    def handle(item: int) -> int:
+        if item == 3 and current_item().attempt < 3:
+            raise ValueError
+        return item
+
+    job = queue.run(range(6), handle, id="job", retry=RetryPolicy(2, base_delay=0.0), chunksize=1)
+    page = open_page(queue.serve().url)
+    options = page.get_by_role("option")
+    expect(options.first.locator(".tries")).to_have_text("1")
+    button(page, "^Sort by tries$").click()
+    expect(options.first).to_contain_text("3")
+    expect(options.first.locator(".tries")).to_have_text("3")
+    expect(page.locator("#said")).to_have_text("Sorted by tries, descending.")
+    button(page, "^Sort by duration$").click()
+    slowest = sorted(range(6), key=lambda index: -job.items[index].elapsed)
+    for place, index in enumerate(slowest):
+        expect(page.locator(f"[aria-posinset='{place + 1}'] .id")).to_have_text(str(index))
+    button(page, "^Sorted by duration, descending$").click()
+    expect(page.locator("[aria-posinset='1'] .id")).to_have_text(str(slowest[-1]))
+    button(page, "^Sort by item$").click()
+    expect(page.locator("[aria-posinset='1'] .id")).to_have_text("0")
+
+
+def test_pictures_have_thumbnails_in_their_rows(queue: JobQueue, open_page: Open) -> None:
+    queue.run(range(6), return_picture, id="job")
+    page = open_page(queue.serve().url)
+    pictures = page.get_by_role("option").locator("img")
+    expect(pictures).to_have_count(5)
+    for number in range(5):
+        page.wait_for_function("image => image.naturalWidth > 0", arg=pictures.nth(number).element_handle())
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_failures_are_grouped_and_a_group_is_listed(queue: JobQueue, open_page: Open) -> None:
+    def handle(item: int) -> int:
+        if item % 10 == 1:
+            raise ValueError(f"no {item}")
+        return {"key": 1 // (item % 10 - 2)}["key"]
+
+    queue.run(range(30), handle, id="job")
+    page = open_page(queue.serve().url)
+    groups = page.locator("#failure-groups li")
+    expect(groups).to_have_count(2)
+    expect(page.locator("#failures-count")).to_have_text("6 items")
+    expect(groups.filter(has_text="ValueError")).to_contain_text(
+        re.compile(r"3 ×.*at test_live_page_details.py:\d+.*no 1.*first: 1")
+    )
+    button(page, "List the items that failed with ZeroDivisionError").click()
+    expect(page.get_by_role("option")).to_have_count(3)
+    expect(page.locator("#group-name")).to_contain_text("Failed with ZeroDivisionError at test_live_page_details.py")
+    assert [text.split()[0] for text in page.locator(".row .id").all_inner_texts()] == ["2", "12", "22"]
+    button(page, "All items").click()
+    expect(page.get_by_role("option").first).to_have_attribute("aria-setsize", "30")
+
+
+def test_a_group_of_failures_or_one_item_runs_again(queue: JobQueue, tmp_path: Path, open_page: Open) -> None:
+    def handle(item: int) -> int:
+        if (tmp_path / "repaired").exists() or item % 10 not in (1, 2):
+            return item
+        if item % 10 == 1:
+            raise ValueError("one")
+        raise KeyError("two")
+
+    job = queue.run(range(30), handle, id="job")
+    page = open_page(queue.serve().url)
+    (tmp_path / "repaired").touch()
+    button(page, "Retry the items that failed with KeyError").click()
+    expect(page.locator("#failures-count")).to_have_text("3 items")
+    expect(page.locator("#failure-groups li")).to_have_count(1)
+    assert [item.id for item in job.items if item.error] == [1, 11, 21]
+
+    button(page, "^Failed 3$").click()
+    page.get_by_role("option").filter(has_text="11").click()
+    item = page.get_by_role("dialog", name="Item 11")
+    item.get_by_role("button", name="Retry").click()
+    expect(page.locator("#item-status")).to_have_text("Completed")
+    expect(item.get_by_role("button", name="Retry")).to_be_hidden()
+    expect(button(page, "^Failed 2$")).to_be_visible()
+    assert [item.id for item in job.items if item.error] == [1, 21]
+
+
+def test_one_item_is_cancelled_and_the_others_go_on(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    page = open_page(queue.serve().url)
+    run = start_blocked(queue, gate)
+    row(page, "Waiting").first.click()
+    item = page.locator("#item")
+    item.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#item-status")).to_have_text("Failed")
+    expect(item.get_by_role("region", name="Error")).to_contain_text("ItemCancelledError")
+    page.keyboard.press("Escape")
+
+    row(page, "Running").first.click()
+    item.get_by_role("button", name="Cancel…").click()
+    asked = page.get_by_role("dialog").filter(has_text="It runs now")
+    asked.get_by_role("button", name="Let it run").click()
+    item.get_by_role("button", name="Cancel…").click()
+    page.get_by_label("End it now").check()
+    asked.get_by_role("button", name="Cancel the item").click()
+    expect(page.locator("#item-status")).to_have_text("Failed")
+    gate.open()
+    job = run.result()
+    assert (job.completed, job.failed) == (4, 2)
+
+
+# --- addresses, keys, copies ------------------------------------------------------------------------------------------
+
+
+def test_jobs_and_items_have_addresses_and_the_back_button_works(queue: JobQueue, open_page: Open) -> None:
+    for name in ("first", "one/two & <three>"):
+        queue.run([{"id": "a"}, {"id": "b"}], do.return_pid, id=name)
+    page = open_page(queue.serve().url)
+    page.get_by_role("button", name="first").click()
+    row(page, "b").click()
+    expect(page.get_by_role("heading", name="Item b")).to_be_visible()
+    item = page.url
+    assert item.endswith("#/first/1")
+    page.get_by_role("button", name="Close").click()
+    page.locator("#jobs").get_by_role("button", name="one/two").click()
+    expect(page.get_by_role("heading", name="one/two")).to_be_visible()
+    job = page.url
+    page.go_back()
+    expect(page.locator("#job-heading")).to_have_text("first")
+    expect(page.locator("#item")).to_be_hidden()
+    page.go_back()
+    expect(page.get_by_role("heading", name="Item b")).to_be_visible()
+    page.go_forward()
+    expect(page.locator("#item")).to_be_hidden()
+
+    other = open_page(item, beside=page)
+    expect(other.get_by_role("heading", name="Item b")).to_be_visible()
+    expect(other.locator("#job-heading")).to_have_text("first")
+    other.reload()
+    expect(other.get_by_role("heading", name="Item b")).to_be_visible()
+    third = open_page(job, beside=page)
+    expect(third.locator("#job-heading")).to_have_text("one/two & <three>")
+    nowhere = open_page(job.partition("#")[0] + "#/no such job/%zz", beside=page)
+    expect(nowhere.locator("#job-heading")).to_be_visible()
+
+
+def test_errors_and_links_are_copied(queue: JobQueue, open_page: Open) -> None:
+    queue.run(["a", "b"], do.only("b", do.fail), id="job")
+    page = open_page(queue.serve().url)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    row(page, "b").click()
+    for name, expected in (("Copy error", "ValueError: "), ("Copy traceback", "Traceback"), ("Copy link", "/#/job/1")):
+        page.get_by_role("button", name=name).click()
+        expect(page.locator("#said")).to_have_text("Copied.")
+        assert expected in page.evaluate("navigator.clipboard.readText()")
+        page.evaluate("document.getElementById('said').textContent = ''")
+    # By http from another machine, browsers have no clipboard for scripts.
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.get_by_role("button", name="Copy error").click()
+    expect(page.locator("#said")).to_have_text("Copied.")
+
+
+def test_a_question_mark_shows_the_keys_and_they_do_what_they_say(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    page = open_page(queue.serve().url)
+    run = start_blocked(queue, gate)
+    expect(button(page, "Pause")).to_be_enabled()
+    page.keyboard.press("?")
+    keys = page.get_by_role("dialog", name="Keys")
+    expect(keys).to_contain_text("search the items")
+    page.keyboard.press("p")  # no key does anything under the list
+    page.keyboard.press("Escape")
+    expect(keys).to_be_hidden()
+    assert not run.job.paused
+    page.keyboard.press("p")
+    expect(page.locator("#job-status")).to_have_text("Paused")
+    page.keyboard.press("p")
+    expect(page.locator("#job-status")).to_have_text("Running")
+    page.keyboard.press("/")
+    page.keyboard.type("p?")
+    expect(page.get_by_role("searchbox", name="Search the items")).to_have_value("p?")
+    expect(keys).to_be_hidden()
+    assert not run.job.paused
+    gate.open()
+    run.result()
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_are_ordered_by_activity_filtered_and_counted(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    queue.create_job("never", ["x", "y"], do.succeed)
+    for name in ("old", "older"):
+        queue.run(["x", "y"], do.only("y", do.fail), id=name)
+    run = start_blocked(queue, gate)
+    last = queue.start(queue.create_job("waits", ["x", "y"], do.succeed).id)
+    page = open_page(queue.serve().url)
+    names = page.locator("#jobs .name b")
+    expect(names).to_have_text(["job", "waits", "never", "older", "old"])
+    expect(page.locator("#jobs li").filter(has_text="waits")).to_contain_text("Waiting for workers: 1 job before it")
+    expect(page.locator("#totals")).to_have_text("2 active, 1 not started, 2 ended. 4 of 14 items done, 2 failed.")
+    page.keyboard.press("j")
+    page.keyboard.type("old")
+    expect(names).to_have_text(["older", "old"])
+    page.get_by_label("Search the jobs").fill("")
+    page.get_by_label("Which jobs are listed").select_option("active")
+    expect(names).to_have_text(["job", "waits"])
+    page.get_by_label("Which jobs are listed").select_option("failed")
+    expect(names).to_have_text(["older", "old"])
+    page.get_by_label("Search the jobs").fill("no such")
+    expect(page.get_by_text("No such jobs.")).to_be_visible()
+    page.get_by_label("Search the jobs").fill("")
+    page.get_by_label("Which jobs are listed").select_option("all")
+    gate.open()
+    assert (run.result().completed, last.result().completed) == (6, 2)
+    expect(page.locator("#totals")).to_have_text("1 not started, 4 ended. 12 of 14 items done, 2 failed.")
+
+
+def test_a_report_is_one_click_away_and_can_do_nothing(queue: JobQueue, open_page: Open) -> None:
+    queue.run(range(20), do.double, id="job", profile=True)
+    page = open_page(queue.serve().url)
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Report").click()
+    report = opened.value
+    expect(report.get_by_role("heading", name="job", exact=True)).to_be_visible()
+    expect(report.get_by_text("Where the workers' time went")).to_be_visible()
+    assert report.evaluate("self.origin") == "null"
+
+
+def test_the_throughput_is_drawn_and_told(queue: JobQueue, open_page: Open) -> None:
+    queue.run(range(50), do.only(7, do.fail), id="job", chunksize=1)
+    page = open_page(queue.serve().url)
+    chart = page.get_by_role("img", name=re.compile("^Items per second over the whole run: at most"))
+    expect(chart).to_be_visible()
+    chart.hover()
+    expect(page.get_by_role("tooltip")).to_have_text(re.compile(r"\d\d:\d\d:\d\d: .* items/s"))
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+
+def test_crashes_and_kills_are_marked_and_explained(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    def handle(item: str) -> str:
+        if item == "crash":
+            os._exit(3)
+        if item == "hang":
+            gate.pass_through(item)
+        return item
+
+    page = open_page(queue.serve().url)
+    queue.run(
+        [{"id": name} for name in ("crash", "hang", "fine")],
+        lambda item: handle(item["id"]),
+        id="job",
+        timeout=0.5,
+        chunksize=1,
+    )
+    page.wait_for_function(
+        """() => {
+            const strips = [...document.querySelectorAll("#lanes canvas")];
+            const all = strips.map((one) => one.getAttribute("aria-label")).join();
+            return all.includes("ended by exit code 3") && all.includes("ended by killed: timeout");
+        }"""
+    )
+    expect(page.locator("#legend")).to_contain_text("Crashed or killed")
+    expected = ("exit code 3, while it ran crash", "killed: timeout, while it ran hang")
+    while not any(tip_at_mark(page, lane).endswith(expected) for lane in range(2)):
+        pass  # the label is asked for when it is first needed
+
+
+def tip_at_mark(page: Page, lane: int) -> str:
+    """What the tooltip says along a lane's strip, up to the first end of a worker."""
+    canvas = page.locator("#lanes canvas").nth(lane)
+    box = canvas.bounding_box()
+    assert box is not None
+    for x in range(int(box["width"]) - 1, 0, -3):
+        page.mouse.move(box["x"] + x, box["y"] + box["height"] / 2)
+        text = page.locator("#tip").inner_text()
+        if "The worker ended" in text:
+            return text
+    return ""
+
+
+def test_memory_and_cpu_of_each_worker_are_shown(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    page = open_page(queue.serve().url)
+    start_blocked(queue, gate)
+    for lane in range(2):
+        expect(page.locator(".lane .use").nth(lane)).to_have_text(re.compile(r"\d+% · \d+(\.\d+)? MB"))
+    button(page, "^CPU$").click()
+    expect(page.locator("#strip-scale")).to_have_text("The full height is one CPU.")
+    button(page, "^Memory$").click()
+    expect(page.locator("#strip-scale")).to_have_text(re.compile(r"The full height is \d+(\.\d+)? MB\."))
+    expect(page.locator("#legend")).to_be_hidden()
+    button(page, "^Work$").click()
+    expect(page.locator("#legend")).to_be_visible()
+    gate.open()
+
+
+@pytest.mark.parametrize(("workers", "size"), [(16, "compact"), (64, "dense")])
+def test_many_workers_are_seen_at_once(workers: int, size: str, gate: Gate, open_page: Open, many: Any) -> None:
+    page = open_page(many(workers).serve().url)
+    lanes = page.locator(".lane")
+    expect(lanes).to_have_count(workers)
+    expect(page.locator("#lanes")).to_have_attribute("data-size", size)
+    scrolled = "list => list.scrollHeight - list.clientHeight"
+    assert page.locator("#lanes").evaluate(scrolled) <= 1
+    box = page.locator("#lanes").bounding_box()
+    assert box is not None
+    assert box["height"] <= 400
+
+
+@pytest.fixture
+def many(gate: Gate) -> Any:
+    """A queue with that many workers, without their processes: threads run the items."""
+    queues = []
+
+    def make(workers: int) -> JobQueue:
+        threads = ExecutorBackend(lambda: ThreadPoolExecutor(workers), workers)
+        queue = JobQueue(workers, backend=threads)
+        queues.append(queue)
+        queue.start(queue.create_job("job", range(workers), do.block_until_told(gate), chunksize=1).id)
+        return queue
+
+    yield make
+    gate.open()
+    for queue in queues:
+        queue.close()
