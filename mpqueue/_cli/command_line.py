@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from mpqueue._call_checks import nearest
-from mpqueue._cli import completion
 from mpqueue._cli import journal_commands as journal
 from mpqueue._cli import recording_command as recording
 from mpqueue._cli import run_command as run
+from mpqueue._cli.completing import completion
 from mpqueue._cli.usage import Exit, Parser, UsageError, say, say_error
 from mpqueue.errors import MPQueueError
 

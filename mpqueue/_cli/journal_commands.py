@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from mpqueue._cli.durations import duration
 from mpqueue._cli.early_end import EarlyEnd, add_options
+from mpqueue._cli.options.durations import duration
 from mpqueue._cli.outputs import ROW, open_output, open_rows
 from mpqueue._cli.run_command import (
     RAW_CSV,

@@ -13,15 +13,16 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from mpqueue._cli.backend_option import open_backend
-from mpqueue._cli.durations import duration
+from mpqueue._cli.dry_run import add_dry_run, check_dry_run, run_some, say_estimate, some_of
 from mpqueue._cli.early_end import EarlyEnd, add_options
 from mpqueue._cli.function_names import load_function
 from mpqueue._cli.inputs import KINDS, of_files, read_items
 from mpqueue._cli.more_functions import take_functions
-from mpqueue._cli.needs_options import add_needs, merged
+from mpqueue._cli.options.backend_option import open_backend
+from mpqueue._cli.options.durations import duration
+from mpqueue._cli.options.needs_options import add_needs, merged
+from mpqueue._cli.options.profile_option import add_profile, write_profile
 from mpqueue._cli.outputs import StdoutRows, open_output
-from mpqueue._cli.profile_option import add_profile, write_profile
 from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say, say_error
 from mpqueue._core.state.item_table import make_table
 from mpqueue._options import Concurrency
@@ -62,6 +63,8 @@ WORKERS = (
 RAW_CSV = "texts that a spreadsheet takes for formulas stay as they are in .csv and .tsv (default: with an apostrophe)"
 N = TypeVar("N", int, float)
 
+#: Of a dry run.
+ONE_TRY = RetryPolicy(max_retries=0)
 #: How many failed items are named at the end.
 NAMED = 10
 #: Seconds that an interrupted run gives rows on their way into the output.
@@ -117,6 +120,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     add("--handler-version", metavar="TEXT", help="the handler's version, any text: if it differs from the journal's, "
         "everything runs again; with a version, there is no warning about changed code")  # fmt: skip
     add("--plan", action="store_true", help="print which items would run, by the journal, and run nothing")
+    add_dry_run(parser)
     add("--max-failures", type=count_or_none, metavar="N", help="stop when more items than that have failed")
     add("--deadline", type=duration, metavar="T", help="start no more items after this time; running items may finish")
     add("--cost", choices=("size", "recorded"), help="which items run first: the largest files, or those that "
@@ -155,6 +159,8 @@ def run(args: argparse.Namespace) -> int:
     log_to_stderr(args.log_level)
     columns = None if args.columns is None else [name.strip() for name in args.columns.split(",")]
     args.more = take_functions(args)
+    if args.dry_run:
+        return _dry_run(args, columns)
     if args.plan:
         return _plan(args, *_read(args))
     output = open_output(
@@ -317,6 +323,28 @@ def _plan(args: argparse.Namespace, items: list[Any], functions: tuple[Any, Any]
             print(f"{what}\t{label(table.payloads[item_id] if is_position else item_id)}")
     say(f"{found}{'; the code has changed' if found.code_changed else ''}")
     return Exit.GOOD
+
+
+def _dry_run(args: argparse.Namespace, columns: list[str] | None) -> int:
+    """Run three items, and say what all of them would take. What a whole run refuses is refused here too."""
+    check_dry_run(args)
+    with open_output(args.output, columns, raw_csv=args.raw_csv):  # checked, and not opened
+        items, (handler, setup), _ = _read(args)
+        handlers = [handler, *(load_function(name, "module:handler") for name in args.more)]
+        if not items:
+            say("no items: nothing would run")
+            return Exit.GOOD
+        options: dict[str, Any] = {"label": args.label}
+        if not args.more:
+            options |= {"setup": setup, "cpus": args.cpus, "memory": args.memory, "uses": merged(args.uses)}
+        args.journal = None
+        with _open_queue(args, ONE_TRY) as whole:  # which starts no worker
+            workers = whole.concurrency
+        if args.backend is None:
+            args.jobs = min(workers, len(some_of(items)))
+        with _open_queue(args, ONE_TRY) as queue:
+            job = run_some(queue, items, handlers, **options)
+            return say_estimate(job, len(items), workers, has_setup=setup is not None)
 
 
 def _key_of(args: argparse.Namespace) -> Callable[[Any], bytes | str] | None:

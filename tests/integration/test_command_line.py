@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,20 +17,24 @@ from typing import Any
 import pytest
 
 from mpqueue._cli.command_line import main
+from mpqueue._cli.completing.functions_in import functions_of
 from tests.support.pages import visit
 from tests.support.programs import PATIENCE
 from tests.support.systems import not_on_windows
 from tests.support.terminals import screen, terminal_with
-from tests.support.waiting import Gate
+from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow
+
+#: Where the command is found, as after an installation.
+WITH_COMMAND = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 FUNCTIONS = """
 import logging, os, sys, threading
 from pathlib import Path
 import mpqueue
 from tests.support import handlers as do
-from tests.support.waiting import Gate
+from tests.support.waiting import Gate, wait_until
 
 def count(path):
     return {"words": len(Path(path).read_text().split())}
@@ -505,6 +511,42 @@ def test_ctrl_c_keeps_the_rows_and_tells_how_to_go_on(folder: Path) -> None:
         assert [row["payload"] for row in csv.DictReader(file)] == ["quick"]
 
 
+# --- a dry run --------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_runs_three_items_and_writes_nothing(folder: Path) -> None:
+    lines = "".join(f"{number}\n" for number in range(100))
+    arguments = ("run", "own:slow", "--from", "lines", "-", "-j", "8", "-o", "out.csv", "--journal", "run.db")
+    before = set(folder.iterdir())
+    done = run(folder, *arguments, "--dry-run", stdin=lines)
+    said = done.stderr.splitlines()
+    assert done.stdout == ""
+    assert [line.partition(":")[0] for line in said[:3]] == ["0", "50", "99"]
+    assert re.fullmatch(r".* an item.*, about .* for 100 on 8 workers; the result of one is \d+ B", said[3])
+    assert said[4] == "dry run: 3 of 100 items ran, nothing was written"
+    assert {path for path in folder.iterdir() if path.name != "__pycache__"} == before
+
+
+def test_a_dry_run_shows_failures_after_one_try(folder: Path) -> None:
+    done = run(folder, "run", "own:upper", "--from", "lines", "-", "--dry-run", stdin="one\nbad\n", code=1)
+    assert "bad: failed: ValueError: " in done.stderr
+    assert "dry run: 2 of 2 items ran, nothing was written" in done.stderr
+    nothing = run(folder, "run", "own:upper", "--from", "lines", "-", "--dry-run")
+    assert nothing.stderr == "no items: nothing would run\n"
+
+
+def test_a_dry_run_of_several_functions_with_a_setup_and_what_is_refused(folder: Path) -> None:
+    done = run(folder, "run", "own:read", "own:split", "own:slow", "a.txt", "--dry-run")
+    assert "dry run: 1 of 1 item ran" in done.stderr
+    done = run(folder, "run", "own:quote", "--setup", "own:load", "--from", "lines", "-", "--dry-run", stdin="one\n")
+    assert "on 1 worker; " in done.stderr
+    assert (
+        "--dry-run: expected no --plan"
+        in run(folder, "run", "own:upper", "a.txt", "--dry-run", "--plan", code=2).stderr
+    )
+    assert "--output: " in run(folder, "run", "own:upper", "a.txt", "--dry-run", "-o", "out.xyz", code=2).stderr
+
+
 # --- what people see --------------------------------------------------------------------------------------------------
 
 
@@ -563,15 +605,67 @@ def test_completion_scripts_know_commands_options_and_choices(folder: Path, shel
         ("mpqueue run own:f a.t", {"a.txt"}),
         ("mpqueue run own:f -o a.t", {"a.txt"}),
         ("mpqueue completion f", {"fish"}),
+        ("mpqueue run own:co", {"count"}),
+        ("mpqueue run own.py:onc", {"once_more"}),
+        ("mpqueue run own:read pkg.deep:", {"dig"}),
+        ("mpqueue run own:read --setup pkg.deep:_", {"_hidden"}),
     ],
 )
 def test_bash_completes(folder: Path, words: str, completed: set[str]) -> None:
+    package = folder / "pkg"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('this module was imported')")
+    (package / "deep.py").write_text("import pkg\n\n\ndef dig(x): ...\n\n\ndef _hidden(x): ...\n")
     script = run(folder, "completion", "bash").stdout
-    ask = f"{script}\nCOMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _shtab_mpqueue; "
+    # As bash itself sets them: a colon parts words.
+    parts = re.sub(r"(?<=\w)(:+)(?=\w|$)", r" \1 ", words)
+    line = f"COMP_LINE={shlex.quote(words)}; COMP_POINT=${{#COMP_LINE}}"
+    ask = f"{script}\n{line}; COMP_WORDS=({parts}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _shtab_mpqueue; "
     done = subprocess.run(
-        ["bash", "-c", f"{ask} echo ${{COMPREPLY[@]}}"], cwd=folder, capture_output=True, text=True, check=True
+        ["bash", "-c", f"{ask} echo ${{COMPREPLY[@]}}"],
+        cwd=folder,
+        env=WITH_COMMAND,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert set(done.stdout.split()) == completed
+
+
+@pytest.mark.parametrize("breaks", ["", "COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}"])
+@not_on_windows("no program can play a console there")
+def test_a_person_s_bash_completes_a_function_whether_a_colon_parts_words_or_not(
+    folder: Path, breaks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", WITH_COMMAND["PATH"])
+    (folder / "script").write_text(f"{run(folder, 'completion', 'bash').stdout}\n{breaks}\n")
+    bash = "import os; os.execvp('bash', ['bash', '--norc', '--noprofile', '-i'])"
+    with terminal_with(folder, "-c", bash) as shown:
+        os.write(shown.master, b"source ./script\nmpqueue run own:cou\t a.txt -o out.jsonl; touch done\n")
+        wait_until((folder / "done").exists)
+        os.write(shown.master, b"exit\n")
+        shown.end()
+    assert (folder / "out.jsonl").exists(), shown.text
+    assert json.loads((folder / "out.jsonl").read_text())["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [
+        ("own:", ["own:count", "own:upper"]),
+        ("own:up", ["own:upper"]),
+        ("own:_", ["own:_own"]),
+        ("./own.py:up", ["./own.py:upper"]),
+        ("own:Shouting.", ["own:Shouting.loud"]),
+        ("json:du", ["json:dump", "json:dumps"]),
+        *((word, []) for word in ("own:nothing_such", "nowhere:", "own", "broken:", "sys:", ":", "..:", "own.py.py:")),
+    ],
+)
+def test_functions_are_found_without_an_import(here: Path, word: str, found: list[str]) -> None:
+    text = "raise SystemExit('imported')\ndef count(x): ...\nif 1:\n    async def upper(x): ...\ndef _own(x): ...\n"
+    (here / "own.py").write_text(f"{text}class Shouting:\n    def loud(x): ...\n    def _set(x): ...\n")
+    (here / "broken.py").write_text("def (")
+    assert functions_of(word) == found
 
 
 def test_completion_without_shtab_says_what_to_install(folder: Path) -> None:

@@ -6,7 +6,7 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from mpqueue._cli.durations import duration
+from mpqueue._cli.options.durations import duration
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""What a shell completes: see `mpqueue._cli.completing.completion`."""

@@ -1,0 +1,109 @@
+"""``mpqueue completion``: a script that lets a shell complete commands, options, choices, files and functions.
+
+shtab writes it, from the parser itself. A script is made once, and most installations make none: so shtab is an extra,
+and is loaded when the command runs. For the functions of a module the script asks ``mpqueue completion --functions``,
+which needs no shtab.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from mpqueue._cli.completing.functions_in import functions_of
+from mpqueue._cli.usage import Exit, UsageError, tell
+
+#: Those of shtab's shells that the command promises.
+SHELLS = ("bash", "zsh", "fish")
+EPILOG = """\
+examples:
+  mpqueue completion bash > ~/.local/share/bash-completion/completions/mpqueue
+  mpqueue completion zsh > ~/.zfunc/_mpqueue      # with fpath+=~/.zfunc before compinit
+  mpqueue completion fish > ~/.config/fish/completions/mpqueue.fish
+
+It needs shtab: pip install 'mpqueue[completion]'. What it printed goes on working without.
+"""
+
+
+#: Where a word may be module:function.
+FUNCTIONS = ("handler", "inputs", "setup", "backend")
+#: What completes such a word. By default, bash takes the part before a colon for a word of its own.
+#: The names end in ``files``, by which shtab knows that what they print may be files.
+IN_BASH = """\
+_mpqueue_functions_or_files() {
+  local line="${COMP_LINE:0:${COMP_POINT:-0}}" word before=""
+  word="${line##*[[:space:]]}"
+  if [[ "$word" != *:* ]]; then
+    compgen -f -- "$1"
+    return
+  fi
+  [[ "$COMP_WORDBREAKS" == *:* ]] && before="${word%:*}:"
+  "${COMP_WORDS[0]}" completion --functions "$word" 2>/dev/null | while IFS= read -r word; do
+    printf '%s\\n' "${word#"$before"}"
+  done
+}
+"""
+IN_ZSH = """\
+_mpqueue_functions_or_files() {
+  if [[ "$PREFIX" == *:* ]]; then
+    local -a found
+    found=("${(@f)$("${words[1]}" completion --functions "$PREFIX" 2>/dev/null)}")
+    compadd -a found
+  else
+    _files
+  fi
+}
+"""
+IN_FISH = """\
+function _mpqueue_functions_or_files
+  set -l word (commandline -ct)
+  if string match -q '*:*' -- $word
+    set -l command (commandline -opc)
+    $command[1] completion --functions $word 2>/dev/null
+  else
+    __fish_complete_path $word
+  end
+end
+"""
+COMPLETES_FUNCTIONS = {
+    "bash": "_mpqueue_functions_or_files",
+    "zsh": "_mpqueue_functions_or_files",
+    "fish": "(_mpqueue_functions_or_files)",
+    "preamble": {"bash": IN_BASH, "zsh": IN_ZSH, "fish": IN_FISH},
+}
+
+
+def add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], command_line: argparse.ArgumentParser
+) -> None:
+    """Add it to the command line, which it completes."""
+    parser = commands.add_parser(
+        "completion",
+        help="print a script that completes commands, options and functions in a shell",
+        description="Print a script that completes commands, options, files and functions of modules in a shell.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("shell", choices=SHELLS, nargs="?")
+    parser.add_argument("--functions", metavar="module:", help="instead, list the functions of a module that go on "
+        "like this, without importing it: what the script calls")  # fmt: skip
+
+    def print_script(args: argparse.Namespace) -> int:
+        if args.functions is not None:
+            for name in functions_of(args.functions):
+                tell(name)
+            return Exit.GOOD
+        if args.shell is None:
+            raise UsageError(f"completion: expected a shell: {', '.join(SHELLS)}")
+        try:
+            import shtab
+        except ImportError as error:
+            raise UsageError(f"completion: expected shtab: pip install 'mpqueue[completion]' ({error})") from None
+        for one in commands.choices.values():
+            for action in one._actions:
+                if action.nargs != 0 and action.type is None and not action.choices:
+                    takes_function = one.prog.endswith(" run") and action.dest in FUNCTIONS
+                    action.complete = COMPLETES_FUNCTIONS if takes_function else shtab.FILE  # type: ignore[attr-defined]
+        print(shtab.complete(command_line, args.shell))
+        return Exit.GOOD
+
+    parser.set_defaults(command=print_script)

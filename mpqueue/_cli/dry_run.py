@@ -1,0 +1,100 @@
+"""``mpqueue run --dry-run``: the first, the middle and the last item, and what all of them would take."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mpqueue._cli.usage import Exit, UsageError, coloured, say
+from mpqueue._queue.job import Job, JobItem
+from mpqueue._queue.job_queue import JobQueue
+from mpqueue._report.words import counted, number, seconds, size
+from mpqueue._text import visible
+from mpqueue.errors import HandlerPicklingError
+from mpqueue.status import ItemStatus
+
+#: Seconds of a setup.
+WORTH_TELLING = 0.05
+
+
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """Add it."""
+    parser.add_argument("--dry-run", action="store_true", help="run the first, the middle and the last item only, each "
+        "once, and print what all would take; no output and no journal is written")  # fmt: skip
+
+
+def check_dry_run(args: argparse.Namespace) -> None:
+    """Raise UsageError for options that go with a whole run only."""
+    other = "--plan" if args.plan else "--profile" if args.profile else "--dashboard" if args.dashboard else None
+    if other is not None:
+        raise UsageError(f"--dry-run: expected no {other} as well, which is for a whole run")
+
+
+def some_of(items: Sequence[Any]) -> list[Any]:
+    """The first, the middle and the last one, as far as there are so many."""
+    return [items[at] for at in sorted({0, len(items) // 2, len(items) - 1})] if items else []
+
+
+def run_some(queue: JobQueue, items: Sequence[Any], handlers: Sequence[Any], **options: Any) -> Job:
+    """Run some of the items, each by itself. ``options`` are those of the job."""
+    chosen = some_of(items)
+    try:
+        if len(handlers) > 1:
+            return queue.run_stages(chosen, handlers, id="dry run", **options)
+        return queue.run(chosen, handlers[0], id="dry run", chunksize=1, **options)
+    except (HandlerPicklingError, TypeError, ValueError) as error:
+        raise UsageError(str(error)) from None
+
+
+def say_estimate(job: Job, total: int, workers: int, *, has_setup: bool) -> int:
+    """Say how these items ended, and what so many would take on so many workers; returns the exit code."""
+    for item in job.items:
+        say(f"{item.label}: ", *_told(item))
+    done = [item for item in job.items if item.status is ItemStatus.COMPLETED]
+    if done:
+        say(", ".join(_estimate(done, total, workers, _setup_of(job) if has_setup else 0.0)), *_size_of_results(done))
+    say(f"dry run: {job.total} of {counted(total, 'item')} ran, nothing was written")
+    return Exit.FAILED if job.failed else Exit.GOOD
+
+
+def _told(item: JobItem) -> Iterator[str]:
+    if item.status is not ItemStatus.COMPLETED:
+        yield coloured("failed: ", "red")
+        yield visible(str(item.error)).replace("\n", "\n    ")
+        return
+    yield seconds(item.elapsed)
+    if item.peak_memory:
+        yield f", {size(item.peak_memory)} of memory"
+
+
+def _estimate(done: Sequence[JobItem], total: int, workers: int, setup: float) -> Iterator[str]:
+    each = sum(item.elapsed for item in done) / len(done)
+    slowest, quickest = max(item.elapsed for item in done), min(item.elapsed for item in done)
+    spread = f" ({seconds(quickest)} to {seconds(slowest)})" if slowest > 1.5 * quickest else ""
+    yield f"{seconds(each)} an item{spread}"
+    if setup >= WORTH_TELLING:
+        yield f"{seconds(setup)} of setup for each worker"
+    at_a_time = min(workers, total)
+    rounds = -(-total // at_a_time) if total < 3 * at_a_time else total / at_a_time
+    yield f"about {seconds(each * rounds + setup)} for {number(total)} on {counted(at_a_time, 'worker')}"
+
+
+def _setup_of(job: Job) -> float:
+    """Seconds of the longest setup."""
+    return max((span.setup for span in job.report().figures.spans), default=0.0)
+
+
+def _size_of_results(done: Sequence[JobItem]) -> Iterator[str]:
+    sizes = [_size_of(item.result) for item in done]
+    known = [one for one in sizes if one is not None]
+    if known:
+        yield f"; the result of one is {size(max(known))}"
+
+
+def _size_of(result: Any) -> int | None:
+    try:
+        return len(pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL))
+    except Exception:  # noqa: BLE001 - a worker can pickle what this process perhaps can't
+        return None
