@@ -213,9 +213,8 @@ def test_items_that_stay_failed_are_not_counted_again() -> None:
 
 def test_prometheus_reads_every_metric_that_the_page_names(tmp_path: Path) -> None:
     exporter = pytest.importorskip("opentelemetry.exporter.prometheus")
-    from prometheus_client import CollectorRegistry, generate_latest
-
-    registry, gate = CollectorRegistry(), Gate(tmp_path)
+    client = pytest.importorskip("prometheus_client")
+    registry, gate = client.CollectorRegistry(), Gate(tmp_path)
     reader = exporter.PrometheusMetricReader(registry=registry)
     provider = MeterProvider([reader], shutdown_on_exit=False)
     try:
@@ -224,7 +223,7 @@ def test_prometheus_reads_every_metric_that_the_page_names(tmp_path: Path) -> No
             queue.run(["a", "b"], do.only("a", do.segfault))
             run = queue.start(queue.create_job("job", ["a"], do.block_until_told(gate)))
             gate.wait_for("a")
-            text = generate_latest(registry).decode()
+            text = client.generate_latest(registry).decode()
             gate.open()
             run.result()
     finally:
