@@ -19,6 +19,7 @@ from mpqueue._live_page import compressed
 from mpqueue._live_page.access import Guard
 from mpqueue._live_page.aside import BusyError, on_thread
 from mpqueue._live_page.feed import PageFeed, Viewer
+from mpqueue._live_page.items.comparison import compare
 from mpqueue._live_page.items.details import details_of
 from mpqueue._live_page.items.listing import ORDERS, Wish
 from mpqueue._live_page.items.live_item import LiveItem, live_item
@@ -60,6 +61,7 @@ def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
                         Route(f"{number}/labels", routes.labels, methods=["GET"]),
                         Route(f"{number}/failures", routes.failures, methods=["GET"]),
                         Route(f"{number}/throughput", routes.throughput, methods=["GET"]),
+                        Route(f"{number}/compare/{{other:int}}", routes.compare, methods=["GET"]),
                         Route(f"{number}/report", routes.report, methods=["GET"]),
                         Route(f"{number}/items/{{index:int}}", routes.item, methods=["GET"]),
                         Route(f"{number}/items/{{index:int}}/picture", routes.picture, methods=["GET"]),
@@ -154,6 +156,13 @@ class Routes:
             return _refusal("There is no such job (any more).", 404)
         now = self._served.now()
         return _as_json(await on_thread(throughput, job.book.timings, now, self._feed.offset), request=request)
+
+    async def compare(self, request: Request) -> Response:
+        """Two jobs side by side. On a thread: it looks at all their items."""
+        jobs = [self._feed.find(request.path_params[name]) for name in ("number", "other")]
+        if jobs[0] is None or jobs[1] is None:
+            return _refusal("There is no such job (any more).", 404)
+        return _as_json(await on_thread(compare, jobs[0].book, jobs[1].book), request=request)
 
     async def report(self, request: Request) -> Response:
         """Why the job took as long as it did: a page of its own. On a thread: it looks at all items."""

@@ -1,8 +1,8 @@
 """What a page sees of its jobs, and may do to them: the one interface between a page and where the jobs are.
 
-A live queue serves it (`_queue.live_pages.QueueView`). So can anything that only reads jobs, such as a journal: it says
-so by ``can_act = False`` and ``can_resize = False``, gives its jobs as `ShownJob` from `Served.books`, has no lanes
-(``()``) and a ``concurrency`` of 0. Then the page shows no workers and no buttons, and everything else as usual: lists,
+A live queue serves it (`_queue.live_pages.QueueView`), with the jobs that only its journal has. So can anything that
+only reads jobs, such as a journal: it says so by ``can_act = False`` and ``can_resize = False``, gives its jobs as
+`ShownJob` from `Served.books` (`RecordedBook` is one), has no lanes (``()``) and a ``concurrency`` of 0. Then the page shows no workers and no buttons, and everything else as usual: lists,
 items with their errors, results and pictures, groups of failures, comparisons, and reports where `Served.report` has
 one.
 
@@ -38,6 +38,11 @@ class ShownJob(JobView, Protocol):
         """True while it runs or is paused, here."""
         ...
 
+    @property
+    def here(self) -> bool:
+        """False for one that only a journal has."""
+        ...
+
 
 class Served(Protocol):
     """Jobs, from a page's side. Every method may be called on the page's threads."""
@@ -64,6 +69,10 @@ class Served(Protocol):
 
     def stacks(self) -> Sequence[LaneStack]:
         """Where each worker is. Takes milliseconds, two seconds at most. Raises `MPQueueError` if none can be asked."""
+        ...
+
+    def has_report(self, job: ShownJob) -> bool:
+        """True where `report` has one. Costs little: it is asked at each look."""
         ...
 
     def report(self, job: ShownJob) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.machinery import Engine
 from mpqueue._parent.running import LaneNow, LaneStack
-from mpqueue._queue.job import JobItem
+from mpqueue._queue.job import Job, JobItem
+from mpqueue._queue.recorded.recorded_book import RecordedBook
 from mpqueue.errors import JobNotFoundError, MPQueueError, QueueClosedError
 from mpqueue.status import JobStatus
 
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 #: Seconds until a worker is taken for one that can't be asked.
 STACK_PATIENCE = 2.0
+#: Seconds between two looks at which jobs a journal has.
+PAST_EVERY = 5.0
+
+log = logging.getLogger("mpqueue")
 
 
 class LivePages:
@@ -55,6 +61,8 @@ class QueueView:
         self._jobs = weakref.ref(jobs)
         self._engine = engine
         self._size = queue.concurrency
+        self._past: list[Job] = []
+        self._past_due = 0.0
         self.can_resize = queue._backend.capabilities.own_processes
 
     @property
@@ -64,22 +72,43 @@ class QueueView:
             self._size = queue.concurrency
         return self._size
 
-    def books(self) -> Sequence[JobBook] | None:
+    def books(self) -> Sequence[ShownJob] | None:
         jobs = self._jobs()
-        return None if jobs is None else jobs.books()
+        if jobs is None:
+            return None
+        if self._engine.recorder is None:
+            return jobs.books()
+        own = jobs.books()
+        ids = {book.id for book in own}
+        return [*(book for book in self._recorded(jobs) if book.id not in ids), *own]
+
+    def _recorded(self, jobs: Registry) -> Iterator[RecordedBook]:
+        """The jobs that only the journal has: the same objects as long as it says the same of them."""
+        if self.now() >= self._past_due:
+            self._past_due = self.now() + PAST_EVERY
+            try:
+                self._past = [job for job in jobs.all() if isinstance(job._book, RecordedBook)]
+            except MPQueueError as error:
+                log.warning("the live page can't show past jobs: %s", error)
+        return (job._book for job in self._past if isinstance(job._book, RecordedBook))
 
     def lanes(self) -> Sequence[LaneNow]:
         return self._engine.lanes_now()
 
     def standing(self) -> Mapping[int, int]:
         """As the scheduler chooses: by priority, then by how many lanes a job has, then by what it has used."""
-        active = [book for book in self.books() or () if book.status is JobStatus.RUNNING and len(book.pending)]
+        jobs = self._jobs()
+        books = () if jobs is None else jobs.books()
+        active = [book for book in books if book.status is JobStatus.RUNNING and len(book.pending)]
         waiting = [book for book in active if not book.lanes_held and book.stage is None]
         if not waiting or len(active) == 1:
             return {}
         line = sorted(active, key=_place_in_line)
         places = {book.number: at for at, book in enumerate(line)}
         return {book.number: places[book.number] for book in waiting if places[book.number]}
+
+    def has_report(self, job: ShownJob) -> bool:
+        return job.timings.lanes > 0
 
     def report(self, job: ShownJob) -> str:
         from mpqueue._report.job_report import make_report  # which few programs need
@@ -113,6 +142,7 @@ class QueueView:
                 f"expected a job of this queue, got number {number}, which it does not have (any more)"
             )
         chosen = None if items is None else [_item_at(book, index) for index in items]
+        self._past_due = 0.0  # one of the journal may become one of the queue's
         match action:
             case "pause":
                 queue.pause(book.id)
@@ -126,7 +156,7 @@ class QueueView:
                 queue.retry_failed(book.id, items=chosen)
 
 
-def _item_at(book: JobBook, index: int) -> JobItem:
+def _item_at(book: ShownJob, index: int) -> JobItem:
     if not 0 <= index < len(book.table):
         raise IndexError(f"items: expected indices from 0 to {len(book.table) - 1}, got {index}")
     return JobItem(book.table, index)

@@ -15,6 +15,7 @@ from playwright.sync_api import Page, expect
 from mpqueue import JobQueue, RetryPolicy, current_item
 from mpqueue.backends import ExecutorBackend
 from tests.browser.conftest import Open
+from tests.browser.test_accessibility import violations
 from tests.browser.test_live_page import button, row, start_blocked
 from tests.support import handlers as do
 from tests.support.page_results import return_picture
@@ -295,6 +296,30 @@ def test_jobs_are_ordered_by_activity_filtered_and_counted(queue: JobQueue, gate
     gate.open()
     assert (run.result().completed, last.result().completed) == (6, 2)
     expect(page.locator("#totals")).to_have_text("1 not started, 4 ended. 12 of 14 items done, 2 failed.")
+
+
+def test_two_runs_are_seen_side_by_side(queue: JobQueue, tmp_path: Path, open_page: Open) -> None:
+    def handle(item: str) -> str:
+        if item == "b" and not (tmp_path / "repaired").exists():
+            raise ValueError("not yet")
+        return item
+
+    queue.run(list("abc"), handle, id="yesterday")
+    (tmp_path / "repaired").touch()
+    queue.run(list("abc"), handle, id="today")
+    page = open_page(queue.serve().url)
+    expect(page.locator("#job-heading")).to_have_text("today")
+    button(page, "Compare…").click()
+    compared = page.get_by_role("dialog", name="today, compared")
+    expect(compared.get_by_role("status")).to_contain_text("3 items in both: 1 ended otherwise")
+    row_of = compared.get_by_role("row")
+    expect(row_of.filter(has=page.get_by_role("rowheader", name="Failed"))).to_contain_text(re.compile("1.*0"))
+    expect(compared.get_by_role("img")).to_have_count(2)
+    assert violations(page) == []
+    compared.get_by_role("button", name="b in yesterday: Failed").click()
+    expect(page.get_by_role("heading", name="Item b")).to_be_visible()
+    expect(page.locator("#job-heading")).to_have_text("yesterday")
+    expect(page.get_by_role("region", name="Error")).to_have_text("ValueError: not yet")
 
 
 def test_a_report_is_one_click_away_and_can_do_nothing(queue: JobQueue, open_page: Open) -> None:

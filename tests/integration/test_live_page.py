@@ -414,6 +414,44 @@ def test_workers_of_an_engine_stay_as_they_are() -> None:
         assert "expected an engine with workers of the queue's own" in answer.json["error"]
 
 
+# --- a journal's jobs -----------------------------------------------------------------------------------------------
+
+
+def test_jobs_of_the_journal_are_shown_compared_and_run_again(tmp_path: Path) -> None:
+    def handle(item: str) -> str:
+        if item == "b" and not (tmp_path / "repaired").exists():
+            raise ValueError("not yet")
+        return item * 2
+
+    with JobQueue(1, max_retries=0, journal=tmp_path / "run.db") as queue:
+        queue.run(list("abc"), handle, id="yesterday")
+    (tmp_path / "repaired").touch()
+    with JobQueue(1, max_retries=0, journal=tmp_path / "run.db") as queue:
+        page = visit(queue.serve().url)
+        queue.run(list("abcd"), handle, id="today")
+        past, today = page.get("jobs")
+        assert (past["jobId"], past["status"], past["counts"]["failed"]) == ("yesterday", "completed_with_errors", 1)
+        assert past["recorded"]
+        assert "report" not in past
+        assert today["report"]
+        rows = page.items(past["number"])
+        assert [row["status"] for row in rows] == ["completed", "failed", "completed"]
+        assert (rows[0]["result"], rows[1]["error"]) == ("aa", "not yet")
+        assert page.get(f"jobs/{past['number']}/items/1")["error"] == "ValueError: not yet"
+        assert page.ask(f"jobs/{past['number']}/report").status == 404
+        told = page.get(f"jobs/{past['number']}/compare/{today['number']}")
+        assert [run["jobId"] for run in told["runs"]] == ["yesterday", "today"]
+        assert (told["matched"], told["only"], told["changed"]) == (3, [0, 1], 1)
+        assert told["items"][0]["label"] == "b"
+        assert [one["status"] for one in told["items"][0]["runs"]] == ["failed", "completed"]
+        assert page.ask(f"jobs/{past['number']}/compare/77").status == 404
+
+        assert page.post(f"jobs/{past['number']}/cancel").status in (404, 409)
+        assert page.post(f"jobs/{past['number']}/retry-failed").status == 200
+        wait_until(lambda: [job["completed"] for job in page.get("jobs") if job["jobId"] == "yesterday"] == [3])
+        assert len(page.get("jobs")) == 2
+
+
 # --- the end ------------------------------------------------------------------------------------------------------
 
 

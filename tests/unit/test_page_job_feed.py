@@ -26,6 +26,9 @@ class Clock:
     def now(self) -> float:
         return 0.0
 
+    def has_report(self, job: JobBook) -> bool:
+        return False
+
 
 def feed_of(book: JobBook) -> JobFeed:
     return JobFeed(book, cast("Served", Clock()))

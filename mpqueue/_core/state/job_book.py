@@ -168,6 +168,11 @@ class JobBook:
         return self.status in (JobStatus.RUNNING, JobStatus.PAUSED)
 
     @property
+    def here(self) -> bool:
+        """True, other than for a job that only a journal has."""
+        return True
+
+    @property
     def runnable(self) -> bool:
         """True where an item of it may be dispatched."""
         if self.status is not JobStatus.RUNNING or self.cancelled or self.held_back:

@@ -28,6 +28,7 @@ class JobFeed:
     def __init__(self, book: ShownJob, served: Served) -> None:
         self.book = book
         self.listing = Listing(book, served.now)
+        self._has_report = served.has_report
         self._pace = Pace()
         self._running: tuple[int, ...] = ()
         self._fractions = 0.0
@@ -119,6 +120,10 @@ class JobFeed:
             state["finishedAt"] = milliseconds(book.finished_at)
         if self._changed_at is not None:
             state["changedAt"] = milliseconds(self._changed_at)
+        if not book.here:
+            state["recorded"] = True
+        if self._has_report(book):
+            state["report"] = True
         if book.stopped_why is not None:
             state["stoppedWhy"] = book.stopped_why
         if status == "running" and self._before is not None:

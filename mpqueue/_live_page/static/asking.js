@@ -15,6 +15,7 @@ export const askForItems = (number, query) => get(`jobs/${number}/items?${query}
 export const askForItem = (number, index) => get(`jobs/${number}/items/${index}`);
 export const askForFailures = (number) => get(`jobs/${number}/failures`);
 export const askForThroughput = (number) => get(`jobs/${number}/throughput`);
+export const askForComparison = (one, other) => get(`jobs/${one}/compare/${other}`);
 export const askForJobs = () => get("jobs");
 
 // Press a button of a job: null where it was done, else why it could not be.

@@ -34,7 +34,7 @@ export function drawThroughput(canvas, { since, every, completed, failed }) {
   });
   const last = completed.findLast((value) => value > 0) ?? 0;
   setAttribute(canvas, "aria-label", `Items per second over the whole run: at most ${rate(most)}, last ${rate(last)}`);
-  setText(byId("throughput-most"), `${rate(most)}/s`);
+  if (canvas.id === "throughput-chart") setText(byId("throughput-most"), `${rate(most)}/s`);
 }
 
 // What the chart says at that place.

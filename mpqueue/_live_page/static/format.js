@@ -55,8 +55,8 @@ const NAMES = {
 // What ran by the last news may run no longer, once nothing more comes.
 const UNKNOWN = "Unknown";
 export const statusName = (status, live = true) => (!live && status === "processing" ? UNKNOWN : (NAMES[status] ?? status));
-export function jobStatusName({ status, cancelled, finishedAt }, live = true) {
-  if (status === "pending") return "Not started";
+export function jobStatusName({ status, cancelled, finishedAt, startedAt, recorded }, live = true) {
+  if (status === "pending") return recorded && startedAt ? "Interrupted" : "Not started";
   if (!live && (status === "running" || status === "paused")) return UNKNOWN;
   return statusName(status) + (cancelled && !finishedAt ? ", being cancelled" : "");
 }

@@ -6,6 +6,7 @@ import { percent, plural } from "./format.js";
 import { Keys } from "./keys.js";
 import { Store } from "./store.js";
 import { Stream } from "./stream.js";
+import { CompareView } from "./views/compare_view.js";
 import { FailuresView } from "./views/failures_view.js";
 import { ItemList } from "./views/item_list.js";
 import { ItemView } from "./views/item_view.js";
@@ -34,6 +35,11 @@ items.onRow = () => {
 let stepping = false;
 const jobView = new JobView(showError, keys);
 const failures = new FailuresView((group) => items.showGroup(group), showError);
+const compare = new CompareView((number, index) => {
+  selected = number;
+  openItem(store.jobs.get(number), index);
+  draw();
+});
 const workers = new WorkersView(showError, keys, draw);
 new StacksView((number) => {
   const lane = store.lanes.find((one) => one.number === number);
@@ -144,6 +150,7 @@ function draw() {
     items.render(job, live);
     jobs.render(all, selected, live);
     jobView.render(job, live, now, store.canAct);
+    compare.render(job, all, live);
     failures.render(job, live, store.canAct);
     workers.render(store, selected, live, now);
     itemView.render(job, live, now, store.canAct);

@@ -26,12 +26,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mpqueue")
 
+#: Numbers of recorded jobs begin here, so that a queue's own jobs have others.
+FIRST_NUMBER = 1 << 40
+
 
 class RecordedBook:
     """The books of a job that only the journal has: a `JobView` whose items are read when they are asked for."""
 
     paused = False
     sealed = True
+    active = False
+    here = False
+    epoch = 0
     stopped_why: str | None = None
     interrupted: WorkerStartError | None = None
 
@@ -39,6 +45,7 @@ class RecordedBook:
         self._reader = reader
         self._recorded = recorded
         self.id = recorded.id
+        self.number = FIRST_NUMBER + recorded.number
         self.total = recorded.total
         #: What ran when its program ended is pending again.
         self.status = recorded.status if recorded.status.final else JobStatus.PENDING

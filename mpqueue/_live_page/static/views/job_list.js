@@ -110,12 +110,14 @@ function inOrder(jobs) {
 
 function totals(jobs, live) {
   const active = jobs.filter(isActive);
-  const pending = jobs.filter(({ state }) => state.status === "pending").length;
-  const over = jobs.length - active.length - pending;
+  const interrupted = jobs.filter(({ state }) => state.status === "pending" && state.recorded && state.startedAt).length;
+  const pending = jobs.filter(({ state }) => state.status === "pending").length - interrupted;
+  const over = jobs.length - active.length - pending - interrupted;
   const sum = (name) => jobs.reduce((all, { state }) => all + state[name], 0);
   const parts = [];
   if (active.length) parts.push(`${count(active.length)} ${live ? "active" : "unknown"}`);
   if (pending) parts.push(`${count(pending)} not started`);
+  if (interrupted) parts.push(`${count(interrupted)} interrupted`);
   if (over) parts.push(`${count(over)} ended`);
   const failed = sum("failed");
   return `${parts.join(", ")}. ${count(sum("completed") + failed)} of ${plural(sum("total"), "item")} done${failed ? `, ${count(failed)} failed` : ""}.`;

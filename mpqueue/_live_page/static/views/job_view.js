@@ -81,7 +81,7 @@ export class JobView {
     this.#figures(state, done, now, live);
     this.#buttons(state, live, canAct);
     const report = byId("report");
-    show(report, Boolean(state.startedAt) && live);
+    show(report, Boolean(state.report) && live);
     setAttribute(report, "href", `jobs/${job.number}/report`);
     this.#showThroughput(job, live);
   }
@@ -95,7 +95,8 @@ export class JobView {
       if (small) element.append(" ", Object.assign(document.createElement("small"), { textContent: small }));
     };
     const ended = state.completed + state.failed;
-    const elapsed = state.startedAt ? (state.finishedAt ?? Math.max(now, state.startedAt)) - state.startedAt : null;
+    const goesOn = state.finishedAt || !state.recorded; // a program that ended in the middle has left no end
+    const elapsed = state.startedAt && goesOn ? (state.finishedAt ?? Math.max(now, state.startedAt)) - state.startedAt : null;
     const overall = state.finishedAt && elapsed > 0 && ended > 0 ? (1000 * ended) / elapsed : undefined;
     const perSecond = (live ? state.rate : undefined) ?? overall;
     figure("done", `${done}%`, `${count(ended)} of ${count(state.total)}`);
@@ -137,7 +138,7 @@ export class JobView {
       pause: state.status === "running" && !state.cancelled,
       resume: state.status === "paused" && !state.cancelled,
       retry: state.status === "completed_with_errors",
-      cancel: active || state.status === "pending",
+      cancel: active || (state.status === "pending" && !state.recorded),
     };
     for (const [name, button] of Object.entries(this.buttons)) {
       const hadFocus = document.activeElement === button;

@@ -1,0 +1,96 @@
+"""Two jobs side by side: their figures, and the items that came out differently. Items are matched by their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._live_page.served import ShownJob
+from mpqueue.events import milliseconds
+from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
+
+#: Items that are shown, of those that came out differently.
+MOST = 100
+#: An item whose duration changed by this factor, and by so many seconds, is slower or faster.
+FACTOR, LEAST = 1.5, 0.01
+
+
+def compare(one: ShownJob, other: ShownJob) -> dict[str, Any]:
+    """As JSON has it. Costs a few microseconds an item; runs code of users, for the labels of those that are shown.
+
+    ``items`` are those whose status differs, then those whose duration does, the largest difference first.
+    """
+    pairs, only = _matched(one.table, other.table)
+    left, right = one.table, other.table
+    changed, timed = [], []
+    for a, b in pairs:
+        if left.status[a] != right.status[b]:
+            changed.append((a, b))
+        elif left.status[a] in (COMPLETED, FAILED) and _is_other(left.elapsed[a], right.elapsed[b]):
+            timed.append((a, b))
+    timed.sort(key=lambda pair: -abs(left.elapsed[pair[0]] - right.elapsed[pair[1]]))
+    slower = sum(right.elapsed[b] > left.elapsed[a] for a, b in timed)
+    return {
+        "runs": [_figures(one), _figures(other)],
+        "matched": len(pairs),
+        "only": only,
+        "changed": len(changed),
+        "slower": slower,
+        "faster": len(timed) - slower,
+        "items": [
+            {"label": left.label_of(a), "runs": [_outcome(left, a), _outcome(right, b)]}
+            for a, b in (changed + timed)[:MOST]
+        ],
+    }
+
+
+def _matched(left: ItemTable, right: ItemTable) -> tuple[list[tuple[int, int]], list[int]]:
+    """The indices of items with the same id; and how many items only one of them has."""
+    if left.ids is None and right.ids is None:
+        both = min(len(left), len(right))
+        return [(at, at) for at in range(both)], [len(left) - both, len(right) - both]
+    places = {right.id_of(at): at for at in range(len(right))}
+    pairs = [(at, places[name]) for at in range(len(left)) if (name := left.id_of(at)) in places]
+    return pairs, [len(left) - len(pairs), len(right) - len(pairs)]
+
+
+def _is_other(one: float, other: float) -> bool:
+    return abs(one - other) >= LEAST and max(one, other) >= FACTOR * min(one, other)
+
+
+def _outcome(table: ItemTable, index: int) -> dict[str, Any]:
+    failure = table.failures.get(index) if table.status[index] == FAILED else None
+    told: dict[str, Any] = {"index": index, "status": str(ITEM_CODES[table.status[index]])}
+    if elapsed := table.elapsed[index]:
+        told["elapsed"] = float(f"{elapsed:.4g}")
+    return told if failure is None else told | {"error": failure.shown[:300]}
+
+
+def _figures(job: ShownJob) -> dict[str, Any]:
+    table = job.table
+    times = sorted(value for value in table.elapsed if value)
+    told: dict[str, Any] = {
+        "jobId": job.id,
+        "number": job.number,
+        "status": str(job.status),
+        "total": len(table),
+        "completed": job.completed,
+        "failed": job.failed,
+        "retries": job.retries,
+        "cpu": sum(table.cpu),
+        "peakMemory": max(table.peak, default=0) << 10,
+        "itemSeconds": sum(times),
+        "median": _quantile(times, 0.5),
+        "slowest": times[-1] if times else None,
+        "p95": _quantile(times, 0.95),
+    }
+    if job.started_at is not None:
+        told["startedAt"] = milliseconds(job.started_at)
+    if job.duration is not None:
+        told["duration"] = job.duration
+    return told
+
+
+def _quantile(times: Sequence[float], share: float) -> float | None:
+    return times[min(len(times) - 1, int(share * len(times)))] if times else None

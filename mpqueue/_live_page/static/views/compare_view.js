@@ -1,0 +1,123 @@
+// Two runs side by side: their figures, how fast they went, and the items that came out differently.
+
+import { askForComparison, askForThroughput } from "../asking.js";
+import { drawThroughput } from "../charts.js";
+import { byId, make, setText } from "../dom.js";
+import { bytes, clock, count, duration, jobStatusName, moment, plural, statusName } from "../format.js";
+
+const seconds = (value) => (value === undefined || value === null ? "–" : duration(value));
+const ROWS = [
+  ["Status", ({ status }) => jobStatusName({ status })],
+  ["Started", ({ startedAt }) => (startedAt === undefined ? "–" : moment(startedAt))],
+  ["Took", ({ duration: value }) => (value === undefined ? "–" : value >= 100 ? clock(1000 * value) : duration(value)), "duration"],
+  ["Items", ({ total }) => count(total)],
+  ["Completed", ({ completed }) => count(completed), "completed"],
+  ["Failed", ({ failed }) => count(failed), "failed"],
+  ["Retries", ({ retries }) => count(retries), "retries"],
+  ["Median item", ({ median }) => seconds(median), "median"],
+  ["95% of the items took at most", ({ p95 }) => seconds(p95), "p95"],
+  ["Slowest item", ({ slowest }) => seconds(slowest), "slowest"],
+  ["In the handler, all items", ({ itemSeconds }) => seconds(itemSeconds), "itemSeconds"],
+  ["CPU time", ({ cpu }) => (cpu ? duration(cpu) : "–"), "cpu"],
+  ["Peak memory of a worker", ({ peakMemory }) => (peakMemory ? bytes(peakMemory) : "–"), "peakMemory"],
+];
+
+export class CompareView {
+  #job = null;
+  #jobs = [];
+  #asked = 0;
+
+  // `onOpen` shows an item of a job, by its index.
+  constructor(onOpen) {
+    this.onOpen = onOpen;
+    this.dialog = byId("compare");
+    this.other = byId("compare-with");
+    byId("compare-open").addEventListener("click", () => this.#open());
+    byId("compare-close").addEventListener("click", () => this.dialog.close());
+    this.other.addEventListener("change", () => this.#ask());
+  }
+
+  render(job, jobs, live) {
+    this.#job = job;
+    this.#jobs = jobs;
+    byId("compare-open").hidden = !live || !job?.state.startedAt || jobs.length < 2;
+  }
+
+  // The one to begin with: the last one before it with as many items, else the last one before it.
+  #open() {
+    const job = this.#job;
+    const others = this.#jobs.filter((one) => one !== job && one.state.startedAt).sort((a, b) => b.state.startedAt - a.state.startedAt);
+    const before = others.filter((one) => one.state.startedAt <= job.state.startedAt);
+    const first = before.find((one) => one.state.total === job.state.total) ?? before[0] ?? others[0];
+    setText(byId("compare-heading"), `${job.id}, compared`);
+    this.other.replaceChildren(...others.map((one) => make("option", { value: one.number, text: `${one.id} (${moment(one.state.startedAt)})` })));
+    if (first !== undefined) this.other.value = String(first.number);
+    byId("compare-body").replaceChildren();
+    this.dialog.showModal();
+    if (first === undefined) setText(byId("compare-note"), "There is no other job that has started.");
+    else this.#ask();
+  }
+
+  async #ask() {
+    const asked = (this.#asked += 1);
+    const [job, other] = [this.#job.number, Number(this.other.value)];
+    setText(byId("compare-note"), "Comparing…");
+    const [told, ...speeds] = await Promise.all([askForComparison(other, job), askForThroughput(other), askForThroughput(job)]);
+    if (asked !== this.#asked) return;
+    if (told === null) {
+      setText(byId("compare-note"), "They could not be compared: a job is not there any more, or the program can't be reached.");
+      return;
+    }
+    const { runs, matched, only, changed, slower, faster, items } = told;
+    const alone = only.map((n, at) => (n ? ` ${count(n)} only in ${runs[at].jobId}.` : "")).join("");
+    setText(byId("compare-note"), `${plural(matched, "item")} in both: ${count(changed)} ended otherwise, ${count(slower)} took longer, ${count(faster)} less.${alone}`);
+    byId("compare-body").replaceChildren(this.#figures(runs, speeds), ...(items.length ? [this.#items(runs, items)] : []));
+    for (const canvas of this.dialog.querySelectorAll("canvas")) drawThroughput(canvas, speeds[Number(canvas.dataset.at)]);
+  }
+
+  #figures(runs, speeds) {
+    const cell = (text) => make("td", { text });
+    const rows = ROWS.map(([name, show, key]) => make("tr", { children: [make("th", { scope: "row", text: name }), ...runs.map((run) => cell(show(run))), cell(key ? change(runs[0][key], runs[1][key]) : "")] }));
+    if (speeds.some((one) => one !== null)) {
+      const charts = speeds.map((one, at) => make("td", { children: one === null ? [] : [make("canvas", { role: "img", "data-at": at })] }));
+      rows.push(make("tr", { children: [make("th", { scope: "row", text: "Items per second" }), ...charts, cell("")] }));
+    }
+    return table(["", ...runs.map((run) => run.jobId), "Change"], rows);
+  }
+
+  #items(runs, items) {
+    const rows = items.map(({ label, runs: outcomes }) => make("tr", {
+      children: [
+        make("th", { scope: "row", text: label }),
+        ...outcomes.map((one, at) => make("td", { children: [this.#link(runs[at], one, label), ...(one.error ? [make("p", { class_: "quiet", text: one.error })] : [])] })),
+        make("td", { text: change(outcomes[0].elapsed, outcomes[1].elapsed) }),
+      ],
+    }));
+    return table(["Item", ...runs.map((run) => run.jobId), "Change"], rows);
+  }
+
+  #link(run, { index, status, elapsed }, label) {
+    const text = `${statusName(status)}${elapsed === undefined ? "" : `, ${duration(elapsed)}`}`;
+    const button = make("button", { type: "button", class_: "plain", text, "aria-label": `${label} in ${run.jobId}: ${text}` });
+    button.addEventListener("click", () => {
+      this.dialog.close();
+      this.onOpen(run.number, index);
+    });
+    return button;
+  }
+}
+
+function table(heads, rows) {
+  const head = make("tr", { children: heads.map((text) => (text ? make("th", { scope: "col", text }) : make("td"))) });
+  return make("table", { children: [make("thead", { children: [head] }), make("tbody", { children: rows })] });
+}
+
+// How much more or less the second one is: "+20%", "2.5x".
+function change(one, other) {
+  if (one === undefined || other === undefined || one === null || other === null || one === other) return "";
+  if (!one) return `+${count(Math.round(other * 100) / 100)}`;
+  const ratio = other / one;
+  if (ratio >= 2) return `${ratio.toFixed(1)}x`;
+  const percent = Math.round(100 * (ratio - 1));
+  return percent ? `${percent > 0 ? "+" : "−"}${Math.abs(percent)}%` : "";
+}
