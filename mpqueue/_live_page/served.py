@@ -2,9 +2,9 @@
 
 A live queue serves it (`_queue.live_pages.QueueView`), with the jobs that only its journal has. So can anything that
 only reads jobs, such as a journal: it says so by ``can_act = False`` and ``can_resize = False``, gives its jobs as
-`ShownJob` from `Served.books` (`RecordedBook` is one), has no lanes (``()``) and a ``concurrency`` of 0. Then the page shows no workers and no buttons, and everything else as usual: lists,
-items with their errors, results and pictures, groups of failures, comparisons, and reports where `Served.report` has
-one.
+`ShownJob` from `Served.books` (`RecordedBook` is one), has no lanes (``()``) and a ``concurrency`` of 0. Then the page
+shows no workers and no buttons, and everything else as usual: lists, items with their errors, results and pictures,
+groups of failures, comparisons, and reports where `Served.report` has one.
 
 `Served.books` is called ten times a second, so it has to cost little: return the same list until something has changed.
 Of a job that is not ``active``, only ``total``, ``completed`` and ``failed`` are asked until a viewer opens it; only
