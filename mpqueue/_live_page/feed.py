@@ -24,6 +24,7 @@ from mpqueue._live_page.looks.worker_use import Sample, Usage
 from mpqueue._live_page.page_json import as_event, encode
 from mpqueue._live_page.served import Served
 from mpqueue._parent.running import LaneNow
+from mpqueue._wire.item_labels import plain_label
 from mpqueue.events import milliseconds
 
 #: Seconds between two looks, with viewers and without: then only for the timeline.
@@ -229,7 +230,17 @@ class PageFeed:
             form |= {"job": lane.job, "phase": lane.phase.name.lower(), "items": len(lane.items)}
             if len(lane.items) == 1:
                 form |= {"item": lane.items[0], "since": self._ms(lane.since), "fraction": round(lane.fraction, 3)}
+                if (label := self._plain_label(lane.job, lane.items[0])) is not None:
+                    form["label"] = label
         return form
+
+    def _plain_label(self, number: int, index: int) -> str | None:
+        """The item's label; None where that takes code of users: then the viewers ask for it."""
+        job = self._jobs.get(number)
+        try:
+            return None if job is None else plain_label(*job.book.table.item_labelled(index))
+        except LookupError:
+            return None
 
     def _ms(self, moment: float) -> int:
         return milliseconds(moment + self.offset)

@@ -60,6 +60,7 @@ export class Store {
     this.#setClock(now);
     this.concurrency = concurrency;
     this.lanes = lanes;
+    for (const { job, item, label } of lanes) if (label !== undefined) this.jobs.get(job)?.labels.set(item, label);
     for (const [lane, ...stretch] of stretches) {
       const known = entry(this.stretches, lane);
       // One that grows is sent again.
