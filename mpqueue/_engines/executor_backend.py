@@ -7,12 +7,14 @@ anything meanwhile. So a lane here is a place in its queue, not a worker, and wh
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import os
 import threading
 import uuid
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, Future, wait
+from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateError, wait
 from typing import Any
 
 from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed
@@ -25,6 +27,7 @@ from mpqueue._text import shown
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._worker.elsewhere import hello, visiting
 from mpqueue.errors import WorkerStartError
+from mpqueue.retry import check_number
 
 _log = logging.getLogger("mpqueue")
 
@@ -43,7 +46,13 @@ class ExecutorBackend:
     refused, and ``kill=True`` waits), tell which item a dead worker ran (it is found by running the suspects alone, in
     halves), and tell a process that a job was paused or cancelled before its chunk ends (50 ms, or the item at hand).
 
-    Raises TypeError or ValueError for anything else.
+    ``answer_limit`` is for engines that may forget a call, as some do whose workers have died: a call that is not
+    answered within so many seconds, those in the engine's own queue included, counts as lost. Its items run again, in
+    halves, and one that is lost by itself loses a try. It must be longer than a chunk takes: 50 ms, or the longest
+    item. By default a call is waited for without end.
+
+    Raises TypeError or ValueError for anything else: also for Dask's own executor, which repeats the calls of dead
+    workers (use `DaskBackend`), and for an `mpqueue.Executor` with retries.
     """
 
     capabilities = Capabilities(
@@ -56,13 +65,24 @@ class ExecutorBackend:
         same_files=False,
     )
 
-    def __init__(self, executor: Executor | Callable[[], Executor], workers: int | None = None) -> None:
-        if not callable(getattr(executor, "submit", None)) and not callable(executor):
+    def __init__(
+        self,
+        executor: Executor | Callable[[], Executor],
+        workers: int | None = None,
+        *,
+        answer_limit: float | None = None,
+    ) -> None:
+        if not _is_executor(executor) and not callable(executor):
             raise TypeError(f"executor: expected an Executor, or a function that makes one, got {shown(executor)}")
         if workers is not None and (isinstance(workers, bool) or workers < 1):
             raise ValueError(f"workers: expected a number of calls that run at a time, got {shown(workers)}")
         self._executor = executor
         self._workers = workers
+        if answer_limit is not None:
+            check_number("answer_limit", answer_limit, low=0, exclusive=True)
+        self.answer_limit = answer_limit
+        if not self.makes_them:
+            self.make()
         _log.info("%r: %s", self, "; ".join(self.limits))
 
     @property
@@ -76,15 +96,20 @@ class ExecutorBackend:
         )
 
     def make(self) -> Executor:
-        """The executor; a new one with each call, where a function was given."""
-        if callable(getattr(self._executor, "submit", None)):
-            return self._executor  # type: ignore[return-value]
-        return self._executor()  # type: ignore[operator]
+        """The executor; a new one with each call, where a function was given. Raises what that raises.
+
+        Raises TypeError for one that would make calls again by itself.
+        """
+        made: Any = self._executor
+        if self.makes_them:
+            made = made()
+        _check_once(made)
+        return made  # type: ignore[no-any-return]
 
     @property
     def makes_them(self) -> bool:
         """True where a function was given."""
-        return not callable(getattr(self._executor, "submit", None))
+        return not _is_executor(self._executor)
 
     def count_workers(self) -> int:
         """What was said, or what the executor says itself. Raises ValueError where neither does."""
@@ -118,16 +143,18 @@ class ExecutorPool:
         self._executor: Executor | None = None
         self._is_closed = False
         self._under_way: set[Future[Any]] = set()
+        self._limits: set[threading.Timer] = set()
 
     def start(self, number: int, generation: int) -> None:
         """See `LanePool.start`. A lane is ready when the executor has run a first call."""
         try:
             first = self.submit(hello.introduce)
         except BaseException as error:
-            self._forget_executor(error)
-            self._post(LaneStartFailed(number, generation, error))
+            self._doubt(self._executor)
+            self._post(LaneStartFailed(number, generation, error, final=isinstance(error, TypeError)))
             return
-        first.add_done_callback(self.guarded(number, generation, self._introduced, number, generation))
+        introduced = functools.partial(self._introduced, number, generation, self._executor)
+        first.add_done_callback(self.guarded(number, generation, introduced))
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Have the executor call something. Raises what it raises."""
@@ -137,7 +164,35 @@ class ExecutorPool:
             future = self._executor.submit(function, *arguments)
             self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
-        return future
+        limit = self._backend.answer_limit
+        return future if limit is None else self._limited(future, limit)
+
+    def _limited(self, future: Future[Any], limit: float) -> Future[Any]:
+        """What comes of the call, or TimeoutError where nothing came in time: then the engine has forgotten it."""
+        outcome: Future[Any] = Future()
+
+        def lose() -> None:
+            with contextlib.suppress(InvalidStateError):  # its answer comes just now
+                outcome.set_exception(TimeoutError(f"the executor has not answered a call within {limit:g} s"))
+                _log.warning("%r has not answered a call within %g s: it counts as lost", self._backend, limit)
+            self._limits.discard(timer)
+            future.cancel()
+
+        def answer(future: Future[Any]) -> None:
+            timer.cancel()
+            self._limits.discard(timer)
+            with contextlib.suppress(InvalidStateError):  # it comes too late
+                if (error := _error_of(future)) is not None:
+                    outcome.set_exception(error)
+                else:
+                    outcome.set_result(future.result())
+
+        timer = threading.Timer(limit, lose)
+        timer.daemon, timer.name = True, "mpqueue-executor-limit"
+        self._limits.add(timer)
+        timer.start()
+        future.add_done_callback(answer)
+        return outcome
 
     def guarded(
         self, number: int, generation: int, function: Callable[..., object], *arguments: Any
@@ -152,10 +207,12 @@ class ExecutorPool:
 
         return call
 
-    def _introduced(self, number: int, generation: int, answer: Future[hello.Introduction]) -> None:
+    def _introduced(
+        self, number: int, generation: int, executor: Executor | None, answer: Future[hello.Introduction]
+    ) -> None:
         error = _error_of(answer)
         if error is not None:
-            self._forget_executor(error)
+            self._doubt(executor)
             self._post(LaneStartFailed(number, generation, error))
             return
         difference = hello.find_difference(hello.introduce(), answer.result())
@@ -163,16 +220,21 @@ class ExecutorPool:
             self._post(LaneStartFailed(number, generation, WorkerStartError(difference), final=True))
             return
         at_home = answer.result()["process"] == self.origin.process
-        lane = ExecutorLane(self, number, generation, self.origin.pid if at_home else 0)
+        lane = ExecutorLane(self, number, generation, self.origin.pid if at_home else 0, executor)
         with self._lock:
             self._lanes[number] = lane
         self._post(LaneReady(number, generation, lane.pid, self.origin.pool))
 
-    def _forget_executor(self, error: BaseException) -> None:
-        """A broken executor stays broken: the next start makes a new one, where we may."""
+    def _doubt(self, executor: Executor | None) -> None:
+        """It can't answer a first call. Not all have a `BrokenExecutor` for that: it is broken, unless a call runs."""
         with self._lock:
-            executor = self._executor
-            if executor is None or not self._backend.makes_them or not isinstance(error, BrokenExecutor):
+            if not any(lane.is_alive and lane.is_busy for lane in self._lanes.values()):
+                self._forget_executor(executor)
+
+    def _forget_executor(self, executor: Executor | None) -> None:
+        """It is broken, and stays broken: the next start makes a new one, where we may."""
+        with self._lock:
+            if executor is None or executor is not self._executor or not self._backend.makes_them:
                 return
             self._executor = None
         # Not here: callbacks of a broken executor may run under its own lock (CPython 3.12), which this takes too.
@@ -181,10 +243,17 @@ class ExecutorPool:
         ).start()
 
     def failed(self, lane: ExecutorLane, error: BaseException) -> None:
-        """A call of that lane failed as no call of ours does: its worker is gone; or all are."""
+        """A call of that lane failed as no call of ours does: its worker is gone; or all are.
+
+        Where the error does not say so, lanes that have nothing to do have to answer a first call again: the next item
+        would be blamed for an executor that is broken already.
+        """
+        is_broken = isinstance(error, BrokenExecutor)
         with self._lock:
-            self._forget_executor(error)
-            lost = list(self._lanes.values()) if isinstance(error, BrokenExecutor) else [lane]
+            if is_broken:
+                self._forget_executor(lane.executor)
+            beside = [one for one in self._lanes.values() if one.executor is lane.executor and one is not lane]
+            lost = [lane, *(one for one in beside if is_broken or not one.is_busy)]
             lost = [one for one in lost if one.is_alive]
             busy = [one for one in lost if one.is_busy]
             for one in lost:
@@ -227,23 +296,26 @@ class ExecutorPool:
             visiting.give_up(self.origin.pool)
         for future in running:
             future.cancel()
+        for limit in list(self._limits):
+            limit.cancel()
         late = wait(running, CLOSE_LIMIT).not_done
         if late:
             _log.warning("closing goes on without %d calls that %r still runs", len(late), self._backend)
         else:
             visiting.close_home(self.origin.pool)
         if executor is not None and self._backend.makes_them:
-            executor.shutdown(wait=not late, cancel_futures=True)
+            executor.shutdown(wait=not late)
         self._lanes.clear()
 
 
 class ExecutorLane:
     """Satisfies `lane_protocol.Lane`: a place in the executor's queue."""
 
-    def __init__(self, pool: ExecutorPool, number: int, generation: int, pid: int) -> None:
+    def __init__(self, pool: ExecutorPool, number: int, generation: int, pid: int, executor: Executor | None) -> None:
         self.number = number
         self.generation = generation
         self.pid = pid
+        self.executor = executor  #: the one that has answered its first call
         self.is_alive = True  #: guarded by the pool's lock
         self._pool = pool
         self._calls = Calls()
@@ -307,6 +379,27 @@ class ExecutorLane:
 
     def kill(self, *, dump_stack: bool = False) -> None:
         """See `lane_protocol.Lane.kill`. What runs can't be killed."""
+
+
+def _is_executor(given: object) -> bool:
+    """False for a function that makes one, which a class is too."""
+    return callable(getattr(given, "submit", None)) and not isinstance(given, type)
+
+
+def _check_once(executor: Executor) -> None:
+    """Raise TypeError for an executor that makes the calls of dead workers again, or those that failed."""
+    kind = type(executor)
+    if kind.__name__ == "ClientExecutor" and kind.__module__.partition(".")[0] == "distributed":
+        raise TypeError(
+            "executor: expected one that makes each call once, got Dask's, which repeats the calls of dead workers; "
+            "use DaskBackend(client)"
+        )
+    retries = getattr(executor, "_max_retries", 0)
+    if kind.__module__.partition(".")[0] == "mpqueue" and retries:
+        raise TypeError(
+            f"executor: expected one that makes each call once, got an mpqueue.Executor with max_retries={retries}, so "
+            "that both would try an item again; make it with max_retries=0, or leave out backend="
+        )
 
 
 def _error_of(answer: Future[Any]) -> BaseException | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mpqueue._parent.lane_protocol import Backend, Capabilities
 from mpqueue.backends import ExecutorBackend, LokyBackend
 from mpqueue.testing import InlinePool, crash
 from tests.support import handlers as do
+from tests.support.length import long
 
 #: Workers, where there is a choice.
 WORKERS = 2
@@ -68,21 +70,29 @@ def open_threads() -> Iterator[Engine]:
         yield Engine("threads", ExecutorBackend(executor), die=None)
 
 
-def make_processes() -> ProcessPoolExecutor:
-    """A pool of processes, which a crash breaks."""
-    return ProcessPoolExecutor(WORKERS, get_context("spawn"))
-
-
 @contextlib.contextmanager
-def open_processes() -> Iterator[Engine]:
+def open_processes(method: str = "spawn") -> Iterator[Engine]:
     """A pool of processes, made anew whenever a crash has broken it."""
-    yield Engine("processes", ExecutorBackend(make_processes, workers=WORKERS), hears_at_once=False)
+
+    def make() -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(WORKERS, get_context(method))
+
+    yield Engine("processes", ExecutorBackend(make, workers=WORKERS), hears_at_once=False)
 
 
-OPENERS = {"loky": open_loky, "inline": open_inline, "threads": open_threads, "processes": open_processes}
+OPENERS: dict[str, Callable[[], contextlib.AbstractContextManager[Engine]]] = {
+    "loky": open_loky,
+    "inline": open_inline,
+    "threads": open_threads,
+    "processes": open_processes,
+    "forked processes": functools.partial(open_processes, "fork"),
+    "processes of a fork server": functools.partial(open_processes, "forkserver"),
+}
+#: These differ little from the others: they are asked now and then.
+SELDOM = ("forked processes", "processes of a fork server")
 
 
-@pytest.fixture(params=OPENERS)
+@pytest.fixture(params=[long(name) if name in SELDOM else name for name in OPENERS])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Each engine in turn."""
     with OPENERS[request.param]() as engine:

@@ -79,6 +79,7 @@ class Executor(concurrent.futures.Executor):
             backend=backend,
         )
         self._max_workers = self._queue.concurrency  # other libraries look at it, in the standard library's
+        self._max_retries = options.retry.max_retries  # an `ExecutorBackend` looks at it
         self._life = _Life(self._queue, options, Showing(progress))
         self._finalizer = weakref.finalize(self, self._life.abandon)
         self._finalizer.atexit = False  # the life has its own hook
