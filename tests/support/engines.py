@@ -86,10 +86,9 @@ OPENERS: dict[str, Callable[[], contextlib.AbstractContextManager[Engine]]] = {
     "threads": open_threads,
     "processes": open_processes,
     "forked processes": functools.partial(open_processes, "fork"),
-    "processes of a fork server": functools.partial(open_processes, "forkserver"),
 }
-#: These differ little from the others: they are asked now and then.
-SELDOM = ("forked processes", "processes of a fork server")
+#: It differs little from the others, and is asked now and then. A fork server outlives each test.
+SELDOM = ("forked processes",)
 
 
 @pytest.fixture(params=[long(name) if name in SELDOM else name for name in OPENERS])
