@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -127,7 +127,7 @@ class Routes:
             wish, part = _wish_of(request), _Part.of(request)
         except ValueError as error:
             return _refusal(str(error), 400)
-        return _answer(request, await on_thread(_page_of, job, wish, part), "application/json")
+        return _answer(request, await on_thread(_page_of, job, wish, part, self._served.now), "application/json")
 
     async def labels(self, request: Request) -> Response:
         """What some items are called, by their indices: ``?items=3,5``. On a thread: users' code may be slow."""
@@ -291,8 +291,12 @@ def _wish_of(request: Request) -> Wish:
     return Wish(code, words, asked.get("group"), order, descending)
 
 
-def _page_of(job: JobFeed, wish: Wish, part: _Part) -> bytes:
-    """The rows, and ``state``, which says nothing else than they do. ``at``: the place of the item asked for."""
+def _page_of(job: JobFeed, wish: Wish, part: _Part, now: Callable[[], float]) -> bytes:
+    """The rows, and ``state``, which says nothing else than they do. ``at``: the place of the item asked for.
+
+    ``milliseconds`` is what it cost, so that viewers of very long lists ask less often.
+    """
+    begun = now()
     shown = job.shown()
     found = job.listing.find(wish, shown.statuses)
     indices, table = found.indices, job.book.table
@@ -300,6 +304,7 @@ def _page_of(job: JobFeed, wish: Wish, part: _Part) -> bytes:
     head: dict[str, Any] = {"state": shown.state, "matching": len(indices), "offset": part.offset}
     if found.searched < len(shown.statuses):
         head["searched"] = found.searched
+    head["milliseconds"] = round(1000 * (now() - begun))
     if part.find is not None:
         try:
             head["at"] = indices.index(part.find)

@@ -29,6 +29,8 @@ from mpqueue.events import milliseconds
 
 #: Seconds between two looks, with viewers and without: then only for the timeline.
 INTERVAL, UNSEEN_INTERVAL = 0.1, 0.5
+#: How many times longer than a look took it rests at least: jobs of many millions are looked at less often.
+RESTS = 5
 #: Seconds after which viewers get something even if nothing happens.
 HEARTBEAT = 2.0
 #: Bytes that wait for a viewer who does not read; then it gets everything anew, once it reads again.
@@ -149,9 +151,12 @@ class PageFeed:
 
     async def run(self) -> None:
         """Look again and again, until `stop`, or until the queue is no longer referenced."""
-        while not self._stop.is_set() and self._look():
+        while not self._stop.is_set():
+            begun = self._served.now()
+            if not self._look():
+                break
             pause = INTERVAL if self._viewers else UNSEEN_INTERVAL
-            await _wait(self._stop, pause)
+            await _wait(self._stop, max(pause, RESTS * (self._served.now() - begun)))
         self._look()
         for viewer in self._viewers:
             viewer.tell(as_event("closed", "{}"))

@@ -186,10 +186,12 @@ export class ItemList {
     if (this.#active?.index != null) query.set("find", this.#active.index);
     const told = await askForItems(job.number, query);
     if (told !== null && job === this.#job && turn === this.#turn) this.#take(job, told);
+    // A list that takes the program long is asked for less often, but for a search that goes on.
+    const rests = told === null || told.searched !== undefined ? 0 : 5 * told.milliseconds;
     setTimeout(() => {
       this.#asking = false;
       if (this.#wanted || this.#searched !== null || turn !== this.#turn) this.#ask();
-    }, EVERY);
+    }, Math.max(EVERY, rests));
   }
 
   #take(job, { state, matching, offset, rows, searched, at }) {

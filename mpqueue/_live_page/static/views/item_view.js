@@ -137,7 +137,11 @@ export class ItemView {
     setAttribute(byId("item-status"), "data-state", shade(status, this.#live));
     setText(byId("item-status"), status && statusName(status, this.#live));
     const panel = byId("live-item");
-    if (panel && !this.#live) setText(panel.querySelector("h3"), "When it was last seen");
+    const title = this.#live ? "While it runs" : "When it was last seen";
+    if (panel) {
+      setText(panel.querySelector("h3"), title);
+      setAttribute(panel, "aria-label", title);
+    }
   }
 
   // A failed item runs again once its job has ended; one that has not ended is cancelled while its job goes on.
