@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from mpqueue._call_checks import nearest
+from mpqueue._cli import dashboard_command as dashboard
 from mpqueue._cli import journal_commands as journal
 from mpqueue._cli import recording_command as recording
 from mpqueue._cli import run_command as run
@@ -31,6 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="name", metavar="COMMAND", required=True)
     run.add_command(commands)
     journal.add_command(commands)
+    dashboard.add_command(commands)
     recording.add_command(commands)
     completion.add_command(commands, parser)
     return parser

@@ -28,7 +28,7 @@ from mpqueue._live_page.looks.job_feed import JobFeed
 from mpqueue._live_page.looks.speed import throughput
 from mpqueue._live_page.page_json import cut, encode, encode_item, result_of
 from mpqueue._live_page.served import ACTIONS, Served
-from mpqueue.errors import JobNotFoundError, MPQueueError
+from mpqueue.errors import JobNotFoundError, JournalError, MPQueueError
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
 log = logging.getLogger("mpqueue")
@@ -73,7 +73,11 @@ def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
                     ],
                 )
             ],
-            exception_handlers={BusyError: _answer_busy, HTTPException: _answer_wrong},
+            exception_handlers={
+                BusyError: _answer_busy,
+                HTTPException: _answer_wrong,
+                JournalError: _answer_unreadable,
+            },
         ),
         hosts,
     )
@@ -336,6 +340,11 @@ async def _wishes_of(request: Request) -> dict[str, Any]:
 
 async def _answer_busy(_: Request, __: Exception) -> Response:
     return _refusal("The page is busy with other requests; some may hang. Try again later.", 503)
+
+
+async def _answer_unreadable(_: Request, error: Exception) -> Response:
+    """What a journal has of a job can't be read (any more)."""
+    return _refusal(str(error), 409)
 
 
 async def _answer_wrong(_: Request, error: Exception) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mpqueue._core.state.job_book import JobBook
@@ -69,6 +70,18 @@ def make_report(book: JobView, alone: JobView | None) -> Report:
     figures = _figures(book)
     advice = advise(figures, None if alone is None else _figures(alone))
     return Report(figures, advice, make_profile(book))
+
+
+def recorded_page(book: JobView, python: str, handler_name: str) -> str:
+    """What a journal knows of a job's last run, as a page: what items took, their memory and their failures.
+
+    Where the workers' time went is not recorded. Raises ValueError for a job of which no time is known.
+    """
+    if book.started_at is None or book.duration is None:
+        raise ValueError(f"job {book.id!r}: expected a job of which the journal knows how long it took, got one that "
+                         "has not started, or whose program ended before it")  # fmt: skip
+    figures = measure(book, book.duration, count_cpus())
+    return write_page(replace(figures, host="", python=python, handler_name=handler_name, past=None), ())
 
 
 def save_trace(book: JobView, path: str | os.PathLike[str]) -> Path:

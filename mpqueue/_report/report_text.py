@@ -35,9 +35,10 @@ def headline(figures: Figures) -> str:
     """How the job ended, in a line."""
     failed = f", {number(figures.failed)} failed" if figures.failed else ""
     retries = f", {counted(figures.retries, 'retry')}" if figures.retries else ""
+    workers = counted(figures.workers, "worker")
     return (
         f"{figures.status}: {number(figures.completed)} of {counted(figures.total, 'item')} completed{failed}{retries}"
-        f", in {seconds(figures.wall)} on {counted(figures.workers, 'worker')}"
+        f", in {seconds(figures.wall)}{f' on {workers}' if figures.workers else ''}"
     )
 
 
@@ -63,9 +64,10 @@ def subtitles(figures: Figures) -> Iterator[str]:
         worst = [f"{part.name} {percent(part.seconds / whole)}" for part in lost[:MOST_LOST] if part.seconds > 0]
         share = percent(min(1.0, sum(part.seconds for part in lost) / whole))
         yield f"outside the handler: {share} of the workers' time: {', '.join(worst)}"
-    began = [] if figures.started_at is None else [moment(figures.started_at)]
-    handler = [f"handler {figures.handler_name}"] if figures.handler_name else []
-    yield ", ".join([figures.host, *began, f"Python {figures.python}", *handler])
+    began = "" if figures.started_at is None else moment(figures.started_at)
+    handler = f"handler {figures.handler_name}" if figures.handler_name else ""
+    python = f"Python {figures.python}" if figures.python else ""
+    yield ", ".join(filter(None, (figures.host, began, python, handler)))
     if figures.past is not None:
         yield f"last run: {', '.join(_past(figures.past))}"
 

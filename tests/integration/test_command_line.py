@@ -599,7 +599,10 @@ def test_completion_scripts_know_commands_options_and_choices(folder: Path, shel
 @pytest.mark.parametrize(
     ("words", "completed"),
     [
-        ("mpqueue ''", {"run", "status", "failures", "retry", "export", "prune", "recording", "completion"}),
+        (
+            "mpqueue ''",
+            {"run", "status", "failures", "retry", "export", "prune", "dashboard", "recording", "completion"},
+        ),
         ("mpqueue run --on", {"--on-error"}),
         ("mpqueue run --on-error s", {"stop", "skip"}),
         ("mpqueue run own:f a.t", {"a.txt"}),

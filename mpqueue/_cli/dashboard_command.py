@@ -1,0 +1,68 @@
+"""``mpqueue dashboard run.db``: the live page over what journals hold. Nothing runs, and nothing is written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import threading
+
+from mpqueue._cli.usage import Exit, UsageError, say, tell
+from mpqueue._options import check_address
+from mpqueue._os.main_thread_waits import wait_long
+
+EPILOG = """\
+examples:
+  mpqueue dashboard run.db
+  mpqueue dashboard yesterday.db today.db
+  ssh -L 8000:localhost:8000 server mpqueue dashboard run.db --port 8000
+
+The journal may be written by a running program meanwhile. End it with Ctrl-C.
+
+exit codes: 0 ended by Ctrl-C, 1 a journal can't be read, 2 wrong usage
+"""
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add it to the command line."""
+    parser = commands.add_parser(
+        "dashboard",
+        help="show the jobs of a journal on a live page",
+        description="Show the jobs of journals in a browser: items, errors, groups of failures, reports, and two runs "
+        "side by side. Nothing runs, and the journals stay as they are.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("journals", metavar="run.db", nargs="+", help="the file that was given to run as --journal")
+    parser.add_argument("--host", default="127.0.0.1", type=str, help="the address to serve on (default: this machine "
+        "only)")  # fmt: skip
+    parser.add_argument("--port", default=0, type=int, help="the port (default: a free one)")
+    parser.set_defaults(command=dashboard)
+
+
+def dashboard(args: argparse.Namespace) -> int:
+    """Serve the page until Ctrl-C; returns the exit code."""
+    missing = next((path for path in args.journals if not os.path.exists(path)), None)
+    if missing is not None:
+        raise UsageError(f"{missing}: expected a journal, got a name that is not there")
+    try:
+        from mpqueue._live_page.server import Page  # an extra
+    except ImportError as error:
+        raise UsageError(
+            f"dashboard: expected Starlette and uvicorn ({error}): pip install 'mpqueue[dashboard]'"
+        ) from None
+    from mpqueue._queue.recorded.journal_view import JournalView  # with SQLite, which most commands don't need
+
+    view = JournalView(args.journals)
+    try:
+        page = Page(view, *check_address(args.host, args.port, ()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(str(error)) from None
+    try:
+        tell(page.url)
+        say("Ctrl-C ends the page")
+        wait_long(threading.Event().wait)
+    except KeyboardInterrupt:
+        return Exit.GOOD
+    finally:
+        page.close()
+    return Exit.GOOD

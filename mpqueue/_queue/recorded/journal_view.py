@@ -1,0 +1,185 @@
+"""Journals on a live page: the jobs that they have, to look at. Nothing runs, and nothing is written.
+
+A journal may be written by another process meanwhile. Each look has a connection of its own that can't write, and holds
+no lock that a writer would wait for; files are only looked into where they have changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mpqueue._core.state.timings import Timings
+from mpqueue._parent.journal.guards.ownership import own_path
+from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
+from mpqueue._parent.running import LaneNow, LaneStack
+from mpqueue._parent.surroundings.clock import SystemClock
+from mpqueue._queue.recorded.recorded_book import RecordedBook
+from mpqueue.errors import JournalError, MPQueueError
+
+if TYPE_CHECKING:
+    from mpqueue._live_page.served import ShownJob
+
+log = logging.getLogger("mpqueue")
+
+#: Seconds between two looks at a file.
+LOOK_SECONDS = 1.0
+_State = tuple[tuple[int, int, int] | None, ...]
+
+
+class ShownRecord(RecordedBook):
+    """Satisfies `_live_page.served.ShownJob`: a job, as its journal had it at the last look."""
+
+    def __init__(self, reader: Reader, recorded: RecordedJob, number: int, name: str, now: float) -> None:
+        """``now``: seconds since the epoch if a process runs it, else 0."""
+        self._shown_as = number, name
+        self.take(reader, recorded, now)
+
+    def take(self, reader: Reader, recorded: RecordedJob, now: float) -> None:
+        """The journal says something else of it now: its items are read again when they are asked for."""
+        super().__init__(reader, recorded)
+        self.__dict__.pop("table", None)
+        self.epoch += 1
+        self.number, self.id = self._shown_as
+        self.line, self.is_live = recorded, bool(now)
+        if now:
+            self.status = recorded.status
+        if now and self.duration is None and self.started_at is not None:
+            self.duration = max(0.0, now - self.started_at)
+        self.timings = _timings(self.duration, recorded)
+
+
+def _timings(duration: float | None, recorded: RecordedJob) -> Timings:
+    """What a journal has of them: how long the last run took, and its CPU time."""
+    timings = Timings()
+    if duration is not None:
+        timings.finished = duration
+        timings.sums = replace(timings.sums, cpu=recorded.cpu or 0.0, items=recorded.ran or 0)
+    return timings
+
+
+class JournalView:
+    """Satisfies `_live_page.served.Served`: the jobs of some journals, in the order of the files.
+
+    Raises `JournalError` where one can't be read. Later it shows what it knew, and warns once.
+    """
+
+    can_resize = can_act = False
+    concurrency = 0
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._readers = [Reader(own_path(path)) for path in paths]
+        self._clock = SystemClock()
+        self._lock = threading.Lock()
+        self._numbers: dict[tuple[str, int], int] = {}
+        self._shown: dict[int, ShownRecord] = {}
+        self._states: dict[str, _State] = {}
+        self._complaint = ""
+        self._looked_at = self._clock.now()
+        self._books: list[ShownJob] = []
+        self._look()
+
+    def books(self) -> Sequence[ShownJob]:
+        """See `Served`."""
+        with self._lock:
+            if self._clock.now() >= self._looked_at + LOOK_SECONDS:
+                self._looked_at = self._clock.now()
+                try:
+                    self._look()
+                except JournalError as error:
+                    if str(error) != self._complaint:
+                        self._complaint = str(error)
+                        log.warning("%s; the page shows what was there before", error)
+            return self._books
+
+    def _look(self) -> None:
+        """Look at the files that have changed."""
+        changed = False
+        for reader in self._readers:
+            before = self._states.get(reader.path)
+            state = _state_of(reader)
+            if state == before:
+                continue
+            jobs = reader.jobs()
+            self._states[reader.path] = state
+            changed = self._take(reader, jobs, in_use=state[-1] is not None) or changed
+        if changed:
+            self._books = [*self._shown.values()]
+
+    def _take(self, reader: Reader, jobs: Sequence[RecordedJob], *, in_use: bool) -> bool:
+        """What a journal says now; returns whether there are other jobs."""
+        changed, numbers = False, set[int]()
+        for line in jobs:
+            number = self._numbers.setdefault((reader.path, line.number), len(self._numbers) + 1)
+            numbers.add(number)
+            known, is_live = self._shown.get(number), in_use and not line.status.final
+            if known is not None and known.line == line and known.is_live == is_live:
+                continue
+            now = self._clock.wall() if is_live else 0.0
+            if known is not None:
+                known.take(reader, line, now)
+                continue
+            name = line.id if len(self._readers) == 1 else f"{line.id} ({os.path.basename(reader.path)})"
+            self._shown[number] = ShownRecord(reader, line, number, name, now)
+            changed = True
+        own = {number for (path, _), number in self._numbers.items() if path == reader.path}
+        for number in (own - numbers) & self._shown.keys():
+            del self._shown[number]
+            changed = True
+        return changed
+
+    def lanes(self) -> Sequence[LaneNow]:
+        """None: nothing runs here."""
+        return ()
+
+    def standing(self) -> Mapping[int, int]:
+        """Nothing waits here."""
+        return {}
+
+    def has_report(self, job: ShownJob) -> bool:
+        """See `Served`."""
+        return job.started_at is not None and job.duration is not None
+
+    def report(self, job: ShownJob) -> str:
+        """See `Served`."""
+        from mpqueue._report.job_report import recorded_page  # which few programs need
+
+        assert isinstance(job, ShownRecord)
+        return recorded_page(job, job.line.python or "", job.line.handler_name or "")
+
+    def now(self) -> float:
+        """See `Served`."""
+        return self._clock.now()
+
+    def wall(self) -> float:
+        """See `Served`."""
+        return self._clock.wall()
+
+    def stacks(self) -> Sequence[LaneStack]:
+        """Raises `MPQueueError`."""
+        raise MPQueueError("expected a queue, whose workers can be asked where they are, got a journal")
+
+    def resize(self, concurrency: int) -> None:  # noqa: ARG002 - the form of `Served`
+        """Raises `MPQueueError`."""
+        raise MPQueueError("expected a queue, which has workers, got a journal")
+
+    def act(self, number: int, action: str, *, kill: bool = False, items: Sequence[int] | None = None) -> None:  # noqa: ARG002
+        """Raises `MPQueueError`."""
+        raise MPQueueError(f"{action}: expected a job of a queue, got one of a journal, which is only shown; "
+                           "`mpqueue retry` runs its failed items again")  # fmt: skip
+
+
+def _state_of(reader: Reader) -> _State:
+    """What changes when a journal is written; last, whether a process writes it (None: none does)."""
+    found: list[tuple[int, int, int] | None] = []
+    for path in (reader.path, f"{reader.path}-wal"):
+        try:
+            stat = os.stat(path)
+            found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        except OSError:
+            found.append(None)
+    return (*found, (1, 0, 0) if reader.in_use else None)

@@ -1,0 +1,186 @@
+"""``mpqueue dashboard run.db``: a journal on the live page, also while another program writes it."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import JobQueue
+from mpqueue._queue.recorded import journal_view
+from mpqueue._queue.recorded.journal_view import JournalView
+from tests.support import handlers as do
+from tests.support.pages import Visitor, visit
+from tests.support.programs import PATIENCE
+from tests.support.waiting import Gate
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+
+
+def record(path: Path, job_id: str, items: Any, handler: Any, **options: Any) -> None:
+    with JobQueue(1, journal=path, max_retries=0) as queue:
+        queue.create_job(job_id, items, handler, **options)
+        queue.start(job_id).result()
+
+
+@contextmanager
+def dashboard(*arguments: object, folder: Path) -> Iterator[Visitor]:
+    """The command, running, and somebody who asks it; it ends by Ctrl-C, with 0."""
+    command = [sys.executable, "-m", "mpqueue", "dashboard", *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield visit(process.stdout.readline().strip())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def state_of(visitor: Visitor, job_id: str) -> Any:
+    return next((job for job in visitor.get("jobs") if job["jobId"] == job_id), None)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_jobs_items_failures_reports_and_comparisons_of_a_journal_that_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    record(path, "first", ["a", "b", "c"], do.only("b", do.fail))
+    record(path, "second", ["a", "b", "c"], do.only("c", do.fail))
+    with JobQueue(1, journal=path) as queue:
+        queue.create_job("never", ["x"], do.succeed)
+    before = files_of(tmp_path)
+    with dashboard(path, folder=tmp_path) as visitor:
+        jobs = {job["jobId"]: job for job in visitor.get("jobs")}
+        assert {job_id: (job["status"], job["completed"], job["failed"]) for job_id, job in jobs.items()} == {
+            "first": ("completed_with_errors", 2, 1),
+            "second": ("completed_with_errors", 2, 1),
+            "never": ("pending", 0, 0),
+        }
+        first, second = jobs["first"]["number"], jobs["second"]["number"]
+        assert [row["status"] for row in visitor.items(first)] == ["completed", "failed", "completed"]
+        assert "cannot do 'b'" in visitor.get(f"jobs/{first}/items/1")["error"]
+        assert len(visitor.get(f"jobs/{first}/failures")) == 1
+        report = visitor.ask(f"jobs/{first}/report")
+        assert (report.status, b"How long items took" in report.body) == (200, True)
+        assert b"worker" not in report.body.partition(b"<footer>")[0].partition(b"<main>")[2]
+        assert visitor.ask(f"jobs/{jobs['never']['number']}/report").status == 404
+        compared = visitor.get(f"jobs/{first}/compare/{second}")
+        assert (compared["matched"], compared["changed"]) == (3, 2)
+        refused = visitor.post(f"jobs/{first}/retry-failed")
+        assert (refused.status, "which is only shown" in refused.json["error"]) == (409, True)
+        assert visitor.post("workers", concurrency=3).status == 409
+        assert visitor.post("stacks").status == 409
+    assert files_of(tmp_path) == before
+
+
+def test_a_job_goes_on_while_it_is_watched_and_its_writer_is_not_disturbed(tmp_path: Path) -> None:
+    (tmp_path / "gate").mkdir()
+    gate, path = Gate(tmp_path / "gate"), tmp_path / "run.db"
+    with JobQueue(1, journal=path, max_retries=0) as queue:
+        job = queue.create_job("job", range(5), do.only(3, do.block_until_told(gate), do.only(1, do.fail)), chunksize=1)
+        with dashboard(path, folder=tmp_path) as visitor, visitor.stream() as stream:
+            run = queue.start("job")
+            gate.wait_for(3)
+            stream.listen_until(lambda: stream.states.get("job", {}).get("completed") == 2)
+            assert stream.states["job"]["status"] == "running"
+            assert [row["status"] for row in stream.items("job")][:3] == ["completed", "failed", "completed"]
+            gate.open()
+            run.result()
+            assert (job.completed, job.failed) == (4, 1)
+            stream.listen_until(lambda: stream.states["job"]["status"] == "completed_with_errors")
+            assert stream.statuses("job") == ["completed", "failed", "completed", "completed", "completed"]
+            queue.create_job("another", [1], do.succeed)
+            queue.clear_job("job")
+            stream.listen_until(lambda: [*stream.states] == ["another"])
+
+
+def test_a_job_whose_program_was_killed_is_shown_as_interrupted(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    program = (
+        "import os\nfrom mpqueue import JobQueue\n"
+        f"queue = JobQueue(1, journal={str(path)!r})\n"
+        "def wait(item):\n    import threading\n    return item if item < 2 else threading.Event().wait(300)\n"
+        "queue.create_job('job', range(9), wait, chunksize=1)\nrun = queue.start('job')\n"
+        "for item in run.as_completed():\n    item.id == 1 and os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=False, timeout=PATIENCE)
+    view = JournalView([str(path)])
+    (job,) = view.books()
+    assert (job.status, job.here) == ("pending", False)
+    assert job.started_at is not None, "by which the page knows that it was interrupted"
+    assert job.completed >= 1
+    assert not view.has_report(job)
+    with pytest.raises(ValueError, match="whose program ended before it"):
+        view.report(job)
+
+
+def test_several_journals_are_side_by_side(tmp_path: Path) -> None:
+    for name, bad in (("yesterday.db", "a"), ("today.db", "b")):
+        record(tmp_path / name, "job", ["a", "b"], do.only(bad, do.fail))
+    with dashboard("yesterday.db", "today.db", folder=tmp_path) as visitor:
+        jobs = visitor.get("jobs")
+        assert [job["jobId"] for job in jobs] == ["job (yesterday.db)", "job (today.db)"]
+        compared = visitor.get(f"jobs/{jobs[0]['number']}/compare/{jobs[1]['number']}")
+        assert [run["jobId"] for run in compared["runs"]] == ["job (yesterday.db)", "job (today.db)"]
+        assert [[run["status"] for run in item["runs"]] for item in compared["items"]] == [
+            ["failed", "completed"],
+            ["completed", "failed"],
+        ]
+
+
+def test_a_file_that_goes_leaves_what_was_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                 caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
+    monkeypatch.setattr(journal_view, "LOOK_SECONDS", 0.0)
+    path = tmp_path / "run.db"
+    record(path, "job", ["a"], do.succeed)
+    view = JournalView([str(path)])
+    path.rename(tmp_path / "elsewhere.db")
+    assert [job.id for job in view.books()] == ["job"]
+    assert [job.id for job in view.books()] == ["job"]
+    (warning,) = caplog.messages
+    assert "expected a journal, got a name that is not there" in warning
+
+
+@pytest.mark.parametrize("what", ["missing", "text", "newer", "folder", "empty"])
+def test_what_is_no_journal_is_one_line(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    match what:
+        case "text":
+            path.write_text("hello " * 1000)
+        case "newer":
+            record(path, "job", ["a"], do.succeed)
+            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                connection.execute("PRAGMA user_version=999")
+        case "folder":
+            path.mkdir()
+        case "empty":
+            path.touch()
+        case _:
+            pass
+    command = [sys.executable, "-m", "mpqueue", "dashboard", "run.db"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == (2 if what == "missing" else 1)
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+    expected = {"newer": "a newer mpqueue", "text": "expected a journal", "folder": "expected a file"}
+    assert expected.get(what, "expected a journal") in done.stderr
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    record(path, "job", ["a"], do.succeed)
+    (tmp_path / "uvicorn.py").write_text("raise ImportError('none here')")
+    command = [sys.executable, "-m", "mpqueue", "dashboard", "run.db"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "pip install 'mpqueue[dashboard]'" in done.stderr
