@@ -23,7 +23,7 @@ except ImportError as error:
 
 from mpqueue._core.state.lane_book import LaneState
 from mpqueue._os.memory.memory_use import memory_of
-from mpqueue._os.process.cpu_time import used_seconds
+from mpqueue._os.process.other_process import use_of
 from mpqueue._text import label, visible
 from mpqueue.errors import JobNotFoundError
 from mpqueue.status import RETRY, ItemStatus, JobStatus
@@ -276,10 +276,10 @@ class _Watcher:
     def _cpu(self, _: CallbackOptions) -> Iterable[Observation]:
         for lane in self._own_processes():
             worker = self.workers.setdefault(lane.number, _Worker())
-            used = None if lane.pid is None else used_seconds(lane.pid)
-            if used is not None:
-                worker.seconds += used - (worker.seen if lane.pid == worker.pid else 0.0)
-                worker.pid, worker.seen = lane.pid, used
+            use = None if lane.pid is None else use_of(lane.pid)
+            if use is not None:
+                worker.seconds += use.cpu - (worker.seen if lane.pid == worker.pid else 0.0)
+                worker.pid, worker.seen = lane.pid, use.cpu
         for number, worker in self.workers.items():
             yield Observation(worker.seconds, {"mpqueue.worker": number})
 

@@ -37,6 +37,7 @@ def test_types_and_the_live_page_are_there() -> None:
     page = static.joinpath("index.html").read_text()
     assert "main.js" in page
     assert static.joinpath("main.js").is_file()
+    assert static.joinpath("views", "item_list.js").is_file()
 
 
 def test_every_public_name_that_needs_no_extra_can_be_had() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from mpqueue._os.process import proc_file
 from mpqueue._os.system import choose
 
@@ -22,21 +20,6 @@ def _do_not_know() -> int | None:
     return None
 
 
-def _read_used_seconds(pid: int) -> float | None:
-    try:
-        fields = proc_file.read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _do_not_know_of(pid: int) -> float | None:  # noqa: ARG001 - the form of both
-    return None
-
-
-#: Seconds of CPU time that the process of that number has used, all its threads together. 15 us. None where there is no
-#: such process, and where the system does not tell: elsewhere than on Linux.
-used_seconds = choose(linux=_read_used_seconds, posix=_do_not_know_of)
 #: Nanoseconds for which the main thread was ready to run since its start, and had no CPU. 10 us. None where that is not
 #: told: elsewhere than on Linux, and where no descriptor is left.
 read_run_delay = choose(linux=_read_run_delay, posix=_do_not_know)
