@@ -20,8 +20,9 @@ class Capabilities(NamedTuple):
     can_fork: bool = False  #: workers can be forked from a process that has imported what they need: loky's on Linux
     is_sticky: bool = True  #: all frames of a lane reach the same worker, so that handlers go over once
     same_files: bool = True  #: what is imported here is imported from the same files there
+    follows_demand: bool = False  #: it gets how much work waits, since its workers come and go with that
     chunk_seconds: float = CHUNK_SECONDS  #: the target length of a chunk: long compared with the cost of sending it
-    patience: float = 30.0  #: seconds without any worker after which the jobs that wait for one fail
+    patience: float = 30.0  #: seconds without any worker after which the jobs that wait for one are interrupted
 
     @property
     def handlers_travel(self) -> Travels:

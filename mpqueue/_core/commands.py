@@ -51,6 +51,13 @@ class KillLane(NamedTuple):
     dump_stack: bool = False
 
 
+class TellDemand(NamedTuple):
+    """So many more lanes could have items that wait, which take so many seconds (0: as far as that is not known)."""
+
+    lanes: int = 0
+    seconds: float = 0.0
+
+
 class SendChunk(NamedTuple):
     """Pack this chunk's items and send them; with the job's handler where this worker has not got it yet."""
 
@@ -178,6 +185,7 @@ Command = (
     | RecycleLane
     | RetireLane
     | KillLane
+    | TellDemand
     | SendChunk
     | ForgetJob
     | SetFlags

@@ -34,10 +34,14 @@ class LaneReady(NamedTuple):
 
 
 class LaneAbsent(NamedTuple):
-    """There is no room for this worker; `LaneReady` comes when there is."""
+    """There is no room for this worker; `LaneReady` comes when there is.
+
+    ``awaited``: it has its place as soon as others leave it, or work waits for it, so that is no lack of workers.
+    """
 
     lane: int
     generation: int
+    awaited: bool = False
 
 
 class LaneStartFailed(NamedTuple):

@@ -138,6 +138,8 @@ class Scheduler:
         self._take_due_timers()
         dispatch.dispatch(books)
         stealing.consider(books)
+        if books.engine.follows_demand and books.opened:
+            fleet.tell_demand(books)
         return books.commands
 
     def break_down(self, error: InternalError) -> list[JobBook]:

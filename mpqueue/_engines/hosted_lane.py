@@ -128,6 +128,7 @@ class HostedLane(abc.ABC):
         self.pid = 0
         self.token = token
         self.is_ready = False
+        self.used_at = 0.0  #: when it answered last
         self._pool = pool
         self._calls = Calls()
         self._early: deque[bytes] = deque()
@@ -246,6 +247,7 @@ class HostedLane(abc.ABC):
                 self._take(early)
         except Exception as error:
             self._broken = error
+        self.used_at = self._pool.now()
         if self._broken is None:
             self._calls.settle(call, answer, None)
         else:

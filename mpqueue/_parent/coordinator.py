@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mpqueue._core.commands import (
     AnnounceFinished,
@@ -36,6 +36,7 @@ from mpqueue._core.commands import (
     SendChunk,
     SetFlags,
     StartLane,
+    TellDemand,
     Warn,
 )
 from mpqueue._core.messages import (
@@ -55,7 +56,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.machine_sleep import Lookout
 from mpqueue._parent.inbox import Inbox, Request
-from mpqueue._parent.lane_protocol import Lane, LanePool
+from mpqueue._parent.lane_protocol import DemandPool, Lane, LanePool
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.running import LaneNow, LaneStack, lanes_now, running_items, stacks_now
 from mpqueue._parent.surroundings.clock import Clock, cpu_seconds
@@ -124,6 +125,7 @@ class Coordinator:
             RecycleLane: self._recycle_lane,
             RetireLane: lambda command: self._pool_now.retire(command.lane),
             KillLane: self._kill_lane,
+            TellDemand: self._tell_demand,
             SendChunk: self._send_chunk,
             ForgetJob: self._forget_job,
             SetFlags: self._set_flags,
@@ -516,6 +518,9 @@ class Coordinator:
         lane = self._lane(command.lane)
         if lane is not None:
             lane.kill(dump_stack=command.dump_stack)
+
+    def _tell_demand(self, command: TellDemand) -> None:
+        cast("DemandPool", self._pool_now).tell_demand(command.lanes, command.seconds)
 
     def _set_flags(self, command: SetFlags) -> None:
         lane = self._lane(command.lane)

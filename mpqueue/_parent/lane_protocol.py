@@ -44,6 +44,7 @@ __all__ = [
     "Backend",
     "BringingLane",
     "Capabilities",
+    "DemandPool",
     "Lane",
     "LanePool",
     "LaneSettings",
@@ -164,7 +165,8 @@ class LanePool(Protocol):
     def start(self, number: int, generation: int) -> None:
         """Start a worker in the background; posts `LaneReady` or `LaneStartFailed`.
 
-        Where there is no room for it, posts `LaneAbsent`, and `LaneReady` when there is.
+        Where there is no room for it, posts `LaneAbsent`, and `LaneReady` when there is, which may be never. Where all
+        lanes are absent for the engine's ``patience``, jobs are interrupted, unless one is ``awaited``.
         """
         ...
 
@@ -189,6 +191,18 @@ class LanePool(Protocol):
 
         Returns when all are gone, or after 5 s with a logged warning that names what is left. Idempotent, callable
         from any thread.
+        """
+        ...
+
+
+class DemandPool(LanePool, Protocol):
+    """What a pool is where the engine ``follows_demand``."""
+
+    def tell_demand(self, lanes: int, seconds: float) -> None:
+        """So many more lanes could have items that wait, which take so many seconds, as far as that is known.
+
+        Again when it is half or twice of that; 0 where nothing waits, as at the start. On the coordinator's thread;
+        never blocks.
         """
         ...
 

@@ -163,8 +163,9 @@ class Engine:
             return self._coordinator
 
     def count_lanes(self) -> int | None:
-        """How many lanes there is room for; None before the first job. From any thread."""
-        return self._scheduler.books.present if self._scheduler.books.opened else None
+        """How many lanes there are, or would be if work waited; None before the first job. From any thread."""
+        books = self._scheduler.books
+        return sum(lane.number not in books.absent or lane.is_awaited for lane in books.lanes) if books.opened else None
 
     def lanes_now(self) -> list[LaneNow]:
         """What each lane is at; none before the first job. From any thread."""

@@ -89,6 +89,97 @@ def test_workers_that_join_are_used_and_those_that_go_cost_nobody_a_try(changing
     assert sum(part.seconds for part in report.figures.work) == pytest.approx(report.figures.worker_seconds, rel=0.01)
 
 
+def test_an_adaptive_cluster_grows_with_a_job_and_shrinks_after_it(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+        # what an item of unknown length counts for is a tenth of the usual target
+        cluster.adapt(minimum=0, maximum=2, interval="200ms", wait_count=2, target_duration="500ms")
+        with JobQueue(None, backend=DaskBackend(cluster), retry=SOON) as queue:
+            job = queue.create_job("job", range(30), do.block_until_told(gate), chunksize=1)
+            run = queue.start("job")
+            gate.wait_for_count(2, timeout=90)
+            gate.open()
+            assert results_of(run.result(60)) == list(range(30))
+            wait_until(lambda: not _standins(cluster), what="nothing to wait any more")
+        assert [item.attempts for item in job.items] == [1] * 30
+        wait_until(lambda: not cluster.scheduler.workers, timeout=60, what="the workers to go")
+        assert [name for name in cluster.scheduler.task_prefixes if name.startswith("mpqueue_")] == []
+
+
+def _standins(cluster: Any) -> list[str]:
+    return [key for key in cluster.scheduler.tasks if str(key).startswith("mpqueue_waits")]
+
+
+def test_the_scheduler_knows_how_much_waits_and_for_whom(changing: DaskCluster, tmp_path: Path) -> None:
+    """A queue of a number of workers wants no more; without one, it wants what its items need."""
+    changing.have_workers(0)
+    with Client(changing.address, set_as_default=False) as client:
+        for concurrency, wanted in ((3, 3), (None, 40)):
+            with JobQueue(concurrency, backend=DaskBackend(changing.address)) as queue:
+                queue.start(queue.create_job("job", range(40), do.double).id)
+                wait_until(partial(_are_standins, client, wanted), what="the demand")
+                queue.cancel("job")
+                wait_until(partial(_are_standins, client, 0), what="no demand")
+
+
+def _are_standins(client: Client, count: int) -> bool:
+    return bool(client.run_on_scheduler(_count_standins) == count)
+
+
+def _count_standins(dask_scheduler: Any) -> int:
+    return sum(str(task.key).startswith("mpqueue_waits") for task in dask_scheduler.unrunnable)
+
+
+def test_a_worker_that_is_paused_for_its_memory_gets_nothing_and_holds_up_no_close(
+    changing: DaskCluster, tmp_path: Path
+) -> None:
+    changing.have_workers(2)
+    gate = Gate(tmp_path)
+    with (
+        Client(changing.address, set_as_default=False) as client,
+        JobQueue(None, backend=DaskBackend(changing.address), retry=SOON) as queue,
+    ):
+        job = queue.create_job("job", range(20), do.block_until_told(gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for_count(2)
+        paused, _ = client.nthreads()
+        client.run(_pause_from, 1e-9, workers=[paused])
+        wait_until(lambda: client.run(_status, workers=[paused])[paused] == "paused", what="the pause")
+        gate.open()
+        assert results_of(run.result(60)) == list(range(20))
+        wait_until(lambda: queue.concurrency == 1, what="the paused worker to count no more")
+        client.run(_pause_from, 0.8, workers=[paused])
+        wait_until(lambda: queue.concurrency == 2, what="it to be used again")
+        client.run(_pause_from, 1e-9)
+        wait_until(lambda: set(client.run(_status).values()) == {"paused"}, what="the pause")
+        queue.close()
+        client.run(_pause_from, 0.8)
+    assert [item.attempts for item in job.items] == [1] * 20
+
+
+def _pause_from(fraction: float, dask_worker: Any) -> None:
+    dask_worker.memory_manager.memory_pause_fraction = fraction
+
+
+def _status(dask_worker: Any) -> str:
+    return str(dask_worker.status.name)
+
+
+def test_workers_are_chosen_by_name_and_by_what_they_have(tmp_path: Path) -> None:
+    with dask_cluster(tmp_path, 1) as cluster:
+        cluster.add_worker(threads=4, options=("--name", "big", "--resources", "GPU=2"))
+        cluster.await_slots(5)
+        named = DaskBackend(cluster.address, workers=["big"])
+        assert named.count_workers() == 4
+        rich = DaskBackend(cluster.address, resources={"GPU": 1})
+        assert (rich.count_workers(), "resources={'GPU': 1}" in repr(rich)) == (2, True)
+        for backend in (named, rich):
+            assert len(set(mpqueue.map(do.return_pid, range(40), backend=backend))) == 1
+    for wrong, error in (({"workers": "big"}, TypeError), ({"resources": {"GPU": 0}}, ValueError)):
+        with pytest.raises(error, match="expected"):
+            DaskBackend("tcp://127.0.0.1:1", **wrong)
+
+
 def test_a_worker_can_be_retired_while_it_is_used(changing: DaskCluster, tmp_path: Path) -> None:
     changing.have_workers(2)
     gate = Gate(tmp_path)

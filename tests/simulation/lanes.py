@@ -208,6 +208,9 @@ class SimulatedPool:
 
     # -- for the coordinator: see `mpqueue._parent.lane_protocol.LanePool` --------------------------------------------
 
+    def tell_demand(self, lanes: int, seconds: float) -> None:
+        """All lanes are there, whatever waits."""
+
     def start(self, number: int, generation: int) -> None:
         def started() -> None:
             if number in self.broken:
@@ -302,7 +305,7 @@ class SimulatedPool:
 class SimulatedBackend:
     """The engine, as ``JobQueue(backend=...)`` takes it."""
 
-    capabilities = Capabilities()
+    capabilities = Capabilities(follows_demand=True)
 
     def __init__(self, world: World, latency: float, on_open: Callable[[SimulatedPool], object]) -> None:
         self._world, self._latency, self._on_open = world, latency, on_open

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,13 @@ class DaskCluster:
         self._processes.append(process)
         return process
 
-    def add_worker(self, *, threads: int = 1, nanny: bool = True) -> subprocess.Popen[bytes]:
+    def add_worker(
+        self, *, threads: int = 1, nanny: bool = True, options: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
         """Start a worker, under a nanny unless told otherwise; returns its (the nanny's) process at once."""
-        options = ["--nthreads", str(threads), "--no-dashboard", "--nanny" if nanny else "--no-nanny"]
-        options += ["--local-directory", str(self.folder)]
-        return self._start("worker", self.address, *options)
+        common = ["--nthreads", str(threads), "--no-dashboard", "--nanny" if nanny else "--no-nanny"]
+        common += ["--local-directory", str(self.folder)]
+        return self._start("worker", self.address, *common, *options)
 
     def have_workers(self, count: int) -> None:
         """Let there be so many workers of one slot, of those that are there as many as possible."""

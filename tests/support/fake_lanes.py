@@ -39,6 +39,7 @@ from mpqueue._core.commands import (
     SendChunk,
     SetFlags,
     StartLane,
+    TellDemand,
     Warn,
 )
 from mpqueue._core.messages import (
@@ -210,8 +211,10 @@ class FakeLanes:
         self.broken: set[int] = set()  #: lanes whose workers can't be started
         self.lasting = False  #: ... for a reason that doesn't pass by itself
         self.full: set[int] = set()  #: lanes that there is no room for
+        self.awaited: set[int] = set()  #: those of them that have it as soon as others leave
         self.told: list[Announcement] = []
         self.warnings: list[str] = []
+        self.demands: list[TellDemand] = []  #: where the engine follows them
         self.counts: Counter[type] = Counter()  #: messages and commands so far, by type
         self.watchers: list[Watcher] = []  #: called after each step of the scheduler
         self.item_watchers: list[Callable[[Chunk, int, int], None]] = []  #: called when items begin: from, to
@@ -232,6 +235,7 @@ class FakeLanes:
             RecycleLane: self._recycle_lane,
             RetireLane: self._retire_lane,
             KillLane: self._kill_lane,
+            TellDemand: self.demands.append,
             SendChunk: self._send_chunk,
             ForgetJob: self._forget_job,
             SetFlags: self._set_flags,
@@ -553,7 +557,7 @@ class FakeLanes:
                 self.post(LaneStartFailed(lane, generation, OSError("no worker today"), lasting=self.lasting))
                 return
             if lane in self.full:
-                self.post(LaneAbsent(lane, generation))
+                self.post(LaneAbsent(lane, generation, lane in self.awaited))
                 return
             worker = self.workers[lane] = FakeWorker(self, lane, generation, next(self._pids))
             self.post(LaneReady(lane, generation, worker.pid, self.fate_of(lane)))

@@ -36,9 +36,24 @@ def check_invariants(books: Books) -> None:
         else:
             _check_whereabouts(books, job, timers)
     _check_resources(books)
+    if books.engine.follows_demand and books.opened:
+        _check_demand(books)
     _check_nobody_waits_needlessly(books)
     if books.opened and not books.closing:
         _check_lanes_come_back(books, timers)
+
+
+def _check_demand(books: Books) -> None:
+    """The engine knows how many lanes could have something, within half and twice."""
+    waiting: float = 0
+    for job in books.jobs.values():
+        if job.runnable:
+            items = len(job.pending) + sum(len(chunk.indices) for chunk in job.packed)
+            waiting += min(items, (job.options.max_lanes or math.inf) - job.lanes_held)
+    told = books.told_demand.lanes
+    assert (told > 0) == (waiting > 0)
+    assert told <= 2 * waiting
+    assert waiting <= 2 * told
 
 
 def _check_resources(books: Books) -> None:

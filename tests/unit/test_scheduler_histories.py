@@ -134,7 +134,7 @@ class Histories(RuleBasedStateMachine):
         **world: Any,
     ) -> None:
         """Make the queue; in a rough world workers are killed from outside, and can't be started at times."""
-        engine = Capabilities(chunk_seconds=chunk_seconds)
+        engine = Capabilities(chunk_seconds=chunk_seconds, follows_demand=True)
         self.fleet = FakeLanes(
             lanes,
             max_items_per_worker=max_items,

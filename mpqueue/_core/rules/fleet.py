@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from mpqueue._core.commands import ForgetJob, InitializeLane, KillLane, RecycleLane, RetireLane, StartLane, Warn
+from mpqueue._core.commands import (
+    ForgetJob,
+    InitializeLane,
+    KillLane,
+    RecycleLane,
+    RetireLane,
+    StartLane,
+    TellDemand,
+    Warn,
+)
 from mpqueue._core.messages import (
     LaneAbsent,
     LaneDied,
@@ -57,10 +66,11 @@ def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
         _take_into_service(books, lane)
 
 
-def lane_absent(books: Books, lane: LaneBook, _message: LaneAbsent | None = None) -> None:
+def lane_absent(books: Books, lane: LaneBook, message: LaneAbsent | None = None) -> None:
     """There is no room for a worker now: the others do without it."""
     books.enter(lane, LaneState.ABSENT)
     books.absent.add(lane.number)
+    lane.is_awaited = message is not None and message.awaited
     _nobody_there(books)
     for job in list(books.jobs.values()):
         fail_if_barred(books, job)
@@ -127,6 +137,32 @@ def lanes_resized(books: Books, message: LanesResized) -> None:
         fail_if_barred(books, job)
 
 
+def tell_demand(books: Books) -> None:
+    """Say how much work waits to an engine that follows that, where it has halved or doubled. Costs 1 us a job."""
+    lanes, seconds = 0, 0.0
+    for job in books.jobs.values():
+        more, work = _waiting(job)
+        lanes, seconds = lanes + more, seconds + work
+    told = books.told_demand
+    if (_size(lanes), _size(seconds)) != (_size(told.lanes), _size(told.seconds)):
+        books.told_demand = TellDemand(lanes, seconds)
+        books.commands.append(books.told_demand)
+
+
+def _waiting(job: JobBook) -> tuple[int, float]:
+    """How many more lanes could have items of the job, and the seconds that all its items take that wait."""
+    if not job.runnable:
+        return 0, 0.0
+    waiting = len(job.pending) + sum(len(chunk.indices) for chunk in job.packed)
+    most = job.options.max_lanes
+    more = waiting if most is None else min(waiting, max(0, most - job.lanes_held))
+    return more, waiting * (job.sizer.seconds_per_item or 0.0)
+
+
+def _size(amount: float) -> int:
+    return int(amount).bit_length()
+
+
 def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) -> None:
     """A worker could not be started: try again after a growing pause."""
     books.absent.discard(lane.number)
@@ -151,9 +187,10 @@ def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
     """A worker is gone: settle its chunks and start the next one."""
     initializing = books.has_initializer and lane.state is LaneState.STARTING
     how, item = death_of(lane, message), running_item(lane, message)
+    died = bool(lane.chunks) or not message.innocent  # else it was let go, or its machine went
     for job in books.jobs.values():
         here = lane.job is job
-        job.timings.lane_gone(lane.number, books.now, worked=here, died=True, item=item if here else None, why=how)
+        job.timings.lane_gone(lane.number, books.now, worked=here, died=died, item=item if here else None, why=how)
     if not message.innocent:
         why = "crash" if lane.verdict is None else lane.verdict.why.name.lower()
         books.deaths[why] = books.deaths.get(why, 0) + 1
@@ -250,6 +287,10 @@ def nobody_came(books: Books) -> None:
             books.no_lanes_since = None
         else:
             books.timers.add(books.now + EARLY, TimerKind.NO_LANES)
+        return
+    if any(lane.state is LaneState.ABSENT and lane.is_awaited for lane in books.lanes):
+        books.no_lanes_since = books.now
+        books.timers.add(books.now + books.engine.patience, TimerKind.NO_LANES)
         return
     reason = books.last_start_error
     why = "there was no room for any" if reason is None else f"the last reason: {shown(reason)}"

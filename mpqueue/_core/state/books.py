@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING
 
 from mpqueue._core.capabilities import Capabilities
-from mpqueue._core.commands import Command
+from mpqueue._core.commands import Command, TellDemand
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
 from mpqueue._core.state.lane_sets import BusyTime, members
@@ -86,6 +86,7 @@ class Books:
         self.has_initializer = has_initializer  #: new workers run something before their first chunk
         self.init_error: BaseException | None = None  #: what the initializer raised last, where no worker got past it
         self.init_text = ""  #: that error, as text
+        self.told_demand = TellDemand()  #: what the engine got last, if it follows that
         self.closing = False
         self.draining = False  #: closing, and what runs has a limited time: see `mpqueue._core.rules.draining`
         self.no_lanes_since: float | None = None

@@ -9,13 +9,14 @@ but the connection that a Dask client needs has to be open.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distributed import Client
 from distributed.comm import connect
 from distributed.utils import LoopRunner
 
+from mpqueue._engines.dask.dask_host import Choice
 from mpqueue._engines.dask.dask_pool import DaskPool
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings
@@ -36,7 +37,12 @@ class DaskBackend:
     of its own. ``concurrency`` is how many slots (threads of Dask workers) the queue uses at most; None: all, also of
     workers that join later. A worker that leaves costs no item a try, nor does a connection to the scheduler that is
     lost: it is made anew. Where no worker is there for ``patience`` seconds, the jobs that wait for one are cancelled,
-    and their runs raise `WorkerStartError`. A worker with other versions is left out, with a warning.
+    and their runs raise `WorkerStartError`. A worker with other versions is left out, with a warning. ``workers`` names
+    the Dask workers that the queue may use, by their names, addresses or hosts; ``resources={"GPU": 1}`` those that
+    have that for each slot, of which Dask's own tasks are not told.
+
+    While items wait, tasks that can't run stand for them on the scheduler, with the time that they will take, so that
+    an adaptive cluster grows as it does for tasks of its own, and shrinks after the job.
 
     With nannies (Dask's default) everything is as on this machine: blame is exact, time limits are kept, also for code
     that holds the global lock. Without nannies nothing can be killed, and time limits are refused. Killing ends the
@@ -46,13 +52,22 @@ class DaskBackend:
     Raises TypeError for anything else, OSError where the scheduler can't be reached.
     """
 
-    def __init__(self, client: Any, *, patience: float = PATIENCE, connect_timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        client: Any,
+        *,
+        patience: float = PATIENCE,
+        connect_timeout: float = 30.0,
+        workers: Sequence[str | int] | None = None,
+        resources: Mapping[str, float] | None = None,
+    ) -> None:
+        self._choice = Choice(workers, resources)
         self._connect_timeout = connect_timeout
         self._held = client  #: a cluster lives as long as it is referenced
         self._address, self._security = _address_of(client)
         self._direct: bool | None = getattr(client, "direct_to_workers", None)
-        workers = self._ask(_workers_of)
-        guarded = all(worker.get("nanny") for worker in workers.values())
+        there = self._ask(_workers_of)
+        guarded = all(there[address].get("nanny") for address in self._choice.slots_of(there))
         self.capabilities = Capabilities(
             can_kill=guarded,
             can_replace=False,
@@ -60,6 +75,7 @@ class DaskBackend:
             brings_shared=True,
             own_processes=False,
             same_files=False,
+            follows_demand=True,
             chunk_seconds=CHUNK_SECONDS,
             patience=patience,
         )
@@ -99,19 +115,19 @@ class DaskBackend:
 
     def count_workers(self) -> int:
         """The slots that are there now; at least 1, since others may come."""
-        slots: dict[str, int] = self._ask(lambda client: client.nthreads())
-        return max(1, sum(slots.values()))
+        return max(1, sum(self._choice.slots_of(self._ask(_workers_of)).values()))
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> DaskPool:
         """See `lane_protocol.Backend.open`. Connects, which takes 20 ms."""
         needs_nannies = self.capabilities.can_kill
         try:
-            return DaskPool(self._connect_in_loop, settings, inbox.post, needs_nannies=needs_nannies)
+            return DaskPool(self._connect_in_loop, self._choice, settings, inbox.post, needs_nannies=needs_nannies)
         except OSError as error:
             raise WorkerStartError(f"the Dask scheduler at {self._address} can't be reached: {error}") from error
 
     def __repr__(self) -> str:
-        return f"DaskBackend({self._address!r})"
+        choice = str(self._choice)
+        return f"DaskBackend({self._address!r}{', ' if choice else ''}{choice})"
 
 
 def _address_of(client: Any) -> tuple[str, Any]:

@@ -3,14 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mpqueue._text import shown
 from mpqueue._worker.elsewhere import hello
 from mpqueue.errors import WorkerStartError
 
 if TYPE_CHECKING:
     from mpqueue._engines.dask.dask_lane import DaskLane
+
+
+class Choice:
+    """Which workers of a cluster a queue may use.
+
+    ``workers`` are names, addresses or hosts (None: all), ``resources`` what a worker must have for each of its slots.
+    Raises TypeError or ValueError for anything else.
+    """
+
+    def __init__(self, workers: Any, resources: Any) -> None:
+        if workers is not None and (isinstance(workers, str) or not all(isinstance(one, str | int) for one in workers)):
+            raise TypeError(
+                f"workers: expected a list of names, addresses or hosts of Dask workers, got {shown(workers)}"
+            )
+        for name, amount in (resources or {}).items():
+            if isinstance(amount, bool) or not isinstance(amount, int | float) or not amount > 0:
+                raise ValueError(f"resources: expected an amount above 0 for {name!r}, got {shown(amount)}")
+        self._workers = None if workers is None else frozenset(workers)
+        self._resources = dict(resources or {})
+
+    def slots_of(self, workers: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+        """How many slots each of these has for this queue, without those that have none; by address."""
+        slots = {address: self._count(address, worker) for address, worker in workers.items()}
+        return {address: count for address, count in slots.items() if count}
+
+    def _count(self, address: str, worker: Mapping[str, Any]) -> int:
+        names = {address, address.partition("://")[2], worker.get("name"), worker.get("host")}
+        if self._workers is not None and self._workers.isdisjoint(names):
+            return 0
+        there = worker.get("resources") or {}
+        fitting = [math.floor(there.get(name, 0.0) / amount) for name, amount in self._resources.items()]
+        return min(int(worker["nthreads"]), *fitting) if fitting else int(worker["nthreads"])
+
+    def __str__(self) -> str:
+        said = [] if self._workers is None else [f"workers={sorted(self._workers, key=str)}"]
+        return ", ".join([*said, *([f"resources={self._resources}"] if self._resources else [])])
 
 
 @dataclass(eq=False)
@@ -25,6 +64,8 @@ class Host:
     failures: int = 0  #: starts that failed there
     killed_for: DaskLane | None = None  #: the lane because of which it was killed
     lost: asyncio.Event = field(default_factory=asyncio.Event)
+    is_paused: bool = False  #: it begins nothing, since it has too little memory
+    stirred: asyncio.Event = field(default_factory=asyncio.Event)  #: a lane has answered, or it is paused no more
 
     def check(self, told: hello.Introduction, *, needs_nanny: bool) -> None:
         """Raise `WorkerStartError` where what it said of itself makes it none for us."""

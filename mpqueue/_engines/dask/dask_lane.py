@@ -69,6 +69,8 @@ class DaskLane(HostedLane):
                 if self._ended.is_set() or not any(map(is_lost, brought)):
                     raise
                 continue  # it has not begun: the only worker that had this data is gone, and so the data did not come
+            finally:
+                self.host.stirred.set()
             return answer  # type: ignore[no-any-return]
 
     async def _submit(self, number: int, frame: bytes, brought: list[Any]) -> Any:

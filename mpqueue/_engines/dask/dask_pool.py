@@ -16,11 +16,13 @@ from typing import Any
 from distributed import Client
 
 from mpqueue._core.messages import LaneAbsent, LaneDied, LaneReady, LaneStartFailed, LanesWanted
-from mpqueue._engines.dask.dask_host import Host, reason_of
+from mpqueue._engines.dask.dask_host import Choice, Host, reason_of
 from mpqueue._engines.dask.dask_lane import DaskLane, is_lost
+from mpqueue._engines.dask.standins import Standins
 from mpqueue._engines.hosted_lane import HostedPool, claim_of
 from mpqueue._os.process.process_signals import signal_name
 from mpqueue._parent.lane_protocol import LaneSettings, Post
+from mpqueue._wire.memory.ledger import Phase
 from mpqueue._wire.memory.shared import Shared, to_bring
 from mpqueue._worker.elsewhere import dask_side
 from mpqueue.errors import WorkerStartError
@@ -31,6 +33,8 @@ _log = logging.getLogger("mpqueue")
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 #: Seconds that closing takes at most.
 CLOSE_LIMIT = 5.0
+#: Seconds of them that workers have to close what they have of the queue.
+SEATS_LIMIT = 3.0
 #: Seconds that a nanny has to say what its dead worker ran.
 LAST_WORDS_LIMIT = 3.0
 #: Seconds between two lots of messages to the scheduler. Dask's own 10 ms suit thousands of tasks; here there are few,
@@ -52,6 +56,7 @@ class DaskPool(HostedPool[DaskLane]):
     def __init__(
         self,
         connect: Callable[[], Coroutine[Any, Any, Client]],
+        choice: Choice,
         settings: LaneSettings,
         post: Post,
         *,
@@ -59,6 +64,7 @@ class DaskPool(HostedPool[DaskLane]):
     ) -> None:
         super().__init__("mpqueue-dask", post)
         self._connect = connect
+        self._choice = choice
         self._connection: object = None  #: the scheduler has forgotten all of ours where it is another one
         self.name = f"mpqueue-{uuid.uuid4().hex}"
         self._settings = settings
@@ -69,6 +75,7 @@ class DaskPool(HostedPool[DaskLane]):
         self._gone: set[str] = set()  #: workers that an answer under way may still speak of
         self._waiting: deque[tuple[int, int]] = deque()
         self._scattered: weakref.WeakKeyDictionary[Shared[Any], asyncio.Task[Any]] = weakref.WeakKeyDictionary()
+        self._standins = Standins(self)
         self._looks = 0  #: how many looks are wanted, with the one under way
         self._looked = False
         self._cut_off_by: BaseException | None = None  #: there is no connection to the scheduler
@@ -85,6 +92,10 @@ class DaskPool(HostedPool[DaskLane]):
     def start(self, number: int, generation: int) -> None:
         """See `LanePool.start`."""
         self.soon(self._want, number, generation)
+
+    def tell_demand(self, lanes: int, seconds: float) -> None:
+        """See `DemandPool.tell_demand`."""
+        self.soon(self._standins.follow, lanes, seconds)
 
     def retire(self, number: int) -> None:
         """See `LanePool.retire`."""
@@ -180,12 +191,25 @@ class DaskPool(HostedPool[DaskLane]):
         while self._looks:
             wanted = self._looks
             try:
-                there = await self.client.nthreads()
+                there = await self._workers_there()
             except Exception as error:
                 self._cut_off(error)
                 there = {}
             self._looks = 0 if self._looks == wanted else 1
-            self._take_stock(there)
+            self._take_stock(self._choice.slots_of(there))
+            self._take_pauses({address for address, worker in there.items() if worker.get("status") == "paused"})
+            self._serve_waiting()
+            for number, generation in self._waiting:
+                self.post(LaneAbsent(number, generation))
+            self._standins.renew()
+
+    async def _workers_there(self) -> dict[str, dict[str, Any]]:
+        try:
+            identity = await self.client.scheduler.identity(n_workers=-1)
+        except TypeError:  # older ones tell of all without being asked
+            identity = await self.client.scheduler.identity()
+        workers: dict[str, dict[str, Any]] = identity["workers"]
+        return workers
 
     def _take_stock(self, there: dict[str, int]) -> None:
         for address in self._hosts.keys() - there.keys():  # it went before its leaving was reported
@@ -193,14 +217,47 @@ class DaskPool(HostedPool[DaskLane]):
         for address, slots in there.items():
             if address not in self._hosts and address not in self._gone:
                 self._hosts[address] = Host(address, slots)
+                self.client.subscribe_topic(address, self._changed)
         self._looked = True
         total = sum(host.slots for host in self._hosts.values())
         if self._settings.may_grow and total > self._wanted:
             self._wanted = total
             self.post(LanesWanted(total))
-        self._serve_waiting()
-        for number, generation in self._waiting:
-            self.post(LaneAbsent(number, generation))
+
+    def _changed(self, event: tuple[float, Any]) -> None:
+        """A worker has another status, or something else that is not our business."""
+        if isinstance(event[1], dict) and event[1].get("action") == "worker-status-change":
+            self._look_again()
+
+    def _take_pauses(self, paused: set[str]) -> None:
+        for host in self._hosts.values():
+            was_paused, host.is_paused = host.is_paused, host.address in paused
+            if host.is_paused and not was_paused:
+                _log.warning(
+                    "the Dask worker %s is paused, since it has too little memory: it gets no items", host.address
+                )
+                self.run(self._empty(host))
+            elif was_paused:
+                host.stirred.set()
+
+    async def _empty(self, host: Host) -> None:
+        """Let go of the lanes of a paused worker, which begins nothing, each as soon as it runs nothing."""
+        while host.is_paused and not host.lost.is_set():
+            host.stirred.clear()
+            for lane in [lane for lane in host.lanes.values() if lane.is_ready]:
+                with contextlib.suppress(Exception):  # if it is gone, that is reported elsewhere
+                    seen = await lane.control([])
+                    if lane.is_ready and (seen is None or seen[1] == Phase.IDLE):
+                        lane.end()
+                        self.post(LaneDied(lane.number, lane.generation, lane.pid, innocent=True))
+            if not any(lane.is_ready for lane in host.lanes.values()):
+                return
+            await host.stirred.wait()
+
+    @property
+    def most_standins(self) -> int | None:
+        """How many workers more the queue has lanes for; None: for all that may come."""
+        return None if self._settings.may_grow else len(self._waiting)
 
     @property
     def _is_connected(self) -> bool:
@@ -217,6 +274,7 @@ class DaskPool(HostedPool[DaskLane]):
         self._hosts.clear()
         self._gone.clear()
         self._scattered.clear()
+        self._standins.forget()
         for lane in lanes:
             if lane.starting is not None:
                 lane.starting.cancel()
@@ -267,7 +325,7 @@ class DaskPool(HostedPool[DaskLane]):
 
     def _free_host(self) -> Host | None:
         """A host that is fit for this queue, if there is any; else any host, whose start then fails with the reason."""
-        free = [host for host in self._hosts.values() if len(host.lanes) < host.slots]
+        free = [host for host in self._hosts.values() if len(host.lanes) < host.slots and not host.is_paused]
         if any(host.unfit is None for host in self._hosts.values()):
             free = [host for host in free if host.unfit is None]
         return min(free, key=lambda host: (host.failures, len(host.lanes) / host.slots), default=None)
@@ -340,6 +398,9 @@ class DaskPool(HostedPool[DaskLane]):
     async def _lose(self, host: Host, *, expected: bool) -> None:
         """A worker is gone, with all its lanes."""
         host.lost.set()
+        host.stirred.set()
+        with contextlib.suppress(Exception):
+            self.client.unsubscribe_topic(host.address)
         for lane in host.lanes.values():
             if not lane.is_ready and lane.starting is not None and not lane.starting.done():
                 lane.starting.cancel()  # else it would wait for half a minute for an answer
@@ -420,6 +481,7 @@ class DaskPool(HostedPool[DaskLane]):
 
     async def _close(self, *, kill: bool) -> None:
         self._waiting.clear()
+        await self._standins.end()
         work = []
         for host in list(self._hosts.values()):
             lanes = list(host.lanes.values())
@@ -429,14 +491,15 @@ class DaskPool(HostedPool[DaskLane]):
                 work += [self.ask(host.nanny, dask_side.forget, [lane.token for lane in lanes])]
             elif lanes:
                 work.append(self._close_seats(host, lanes))
-        await asyncio.gather(*work, return_exceptions=True)
+        if work:  # one that is going away may not answer
+            await asyncio.wait([self.begin_task(one) for one in work], timeout=SEATS_LIMIT)
         for host in self._hosts.values():
             for lane in host.lanes.values():
                 lane.end()
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
         self._scattered.clear()
-        for topic in ("all", dask_side.TOPIC):
+        for topic in ("all", dask_side.TOPIC, *self._hosts):
             with contextlib.suppress(Exception):
                 self.client.unsubscribe_topic(topic)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 import ray
 
+from mpqueue._engines.ray.ray_lane import count_places
 from mpqueue._engines.ray.ray_pool import RayPool
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings
@@ -23,7 +23,7 @@ from mpqueue._text import shown
 from mpqueue._worker.elsewhere.hosted import CHUNK_SECONDS
 from mpqueue.errors import WorkerStartError
 
-#: Seconds without any worker after which the jobs that wait for one fail.
+#: Seconds without any worker after which the jobs that wait for one are interrupted.
 PATIENCE = 300.0
 
 
@@ -35,9 +35,11 @@ class RayBackend:
     closed. A connection that was there before stays.
 
     Each worker is an actor that asks for one CPU; ``worker`` says what else, or what instead, in Ray's own words:
-    ``worker={"num_gpus": 1}``. ``concurrency=None`` is as many as the cluster has room for now; a larger number makes
-    the rest wait for nodes to come, which an autoscaler sees. Where no worker is there for ``patience`` seconds, the
-    jobs that wait for one fail.
+    ``worker={"num_gpus": 1}``. ``concurrency=None`` is as many as the cluster has room for now; of a larger number the
+    rest waits for nodes to come, which an autoscaler sees. As many start as there are items for; those that have had
+    nothing to do for 10 s end, and give their room back. Where other programs have all the room, the queue waits, and
+    says so. Where no worker comes for ``patience`` seconds for another reason, the jobs that wait for one are
+    cancelled, and their runs raise `WorkerStartError`.
 
     Everything is as on this machine: blame is exact, time limits are kept, also for code that holds the global lock.
     Close the queue before you call `ray.shutdown` yourself: Ray does not notify callers that wait for an actor.
@@ -51,6 +53,7 @@ class RayBackend:
         brings_shared=True,
         own_processes=False,
         same_files=False,
+        follows_demand=True,
         chunk_seconds=CHUNK_SECONDS,
         patience=PATIENCE,
     )
@@ -73,11 +76,7 @@ class RayBackend:
     def count_workers(self) -> int:
         """How many the cluster has room for when nothing else runs there; at least 1, since nodes may come."""
         _connection.ensure(self._address)
-        there = ray.cluster_resources()
-        wanted = {"CPU": self._options.get("num_cpus"), "GPU": self._options.get("num_gpus")}
-        wanted |= self._options.get("resources") or {}
-        fitting = [math.floor(there.get(name, 0.0) / amount) for name, amount in wanted.items() if amount]
-        return max(1, min(fitting, default=1))
+        return max(1, count_places(self._options))
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> RayPool:  # noqa: ARG002 - the protocol's
         """See `Backend.open`. Where a local Ray was ended with the last queue, starts one: some seconds."""
@@ -97,7 +96,7 @@ class _Connection:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holders = 0
-        self._is_ours = False
+        self._ours: str | None = None  #: the node that was started here, which no other session has
 
     def ensure(self, address: str | None) -> None:
         """Connect, where this process is not."""
@@ -114,10 +113,11 @@ class _Connection:
         """One who held it does not need it any more."""
         with self._lock:
             self._holders -= 1
-            if self._holders == 0 and self._is_ours:
-                self._is_ours = False
+            if self._holders == 0 and self._ours is not None:
                 with contextlib.suppress(Exception):  # other code has ended it
-                    ray.shutdown()
+                    if _node() == self._ours:  # else the program has another one by now
+                        ray.shutdown()
+                self._ours = None
 
     def _ensure(self, address: str | None) -> None:
         if ray.is_initialized():
@@ -128,7 +128,12 @@ class _Connection:
         # Elsewhere than on the main thread it complains that it can't handle signals.
         is_main = threading.current_thread() is threading.main_thread()
         ray.init(address, include_dashboard=False, logging_level=logging.WARNING if is_main else logging.ERROR)
-        self._is_ours = True
+        self._ours = _node()
+
+
+def _node() -> str | None:
+    """The node of the Ray that this process is connected to."""
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else None
 
 
 _connection = _Connection()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -30,6 +31,13 @@ _ONCE = {"max_restarts": 0, "max_task_retries": 0}
 def make_seat(options: dict[str, Any], *arguments: Any) -> Any:
     """An actor that is a worker; it may wait for room."""
     return ray.remote(**_ONCE, concurrency_groups=GROUPS, **options)(RayWorker).remote(*arguments)
+
+
+def count_places(options: dict[str, Any]) -> int:
+    """How many workers with these options the cluster has room for when nothing else runs there. Asks Ray: 1 ms."""
+    there = ray.cluster_resources()
+    wanted = {"CPU": options.get("num_cpus"), "GPU": options.get("num_gpus"), **(options.get("resources") or {})}
+    return min((math.floor(there.get(name, 0.0) / amount) for name, amount in wanted.items() if amount), default=1)
 
 
 class GuardianHere(Guardian):

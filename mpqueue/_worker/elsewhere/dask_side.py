@@ -89,6 +89,24 @@ class Lifeline:
                 hosted.close_seats([self._token], wait=False)
 
 
+def wait_for_items(key: str) -> None:
+    """As a task that never runs: see `mpqueue._engines.dask.standins`."""
+    raise RuntimeError(f"{key}: expected to stand for items that wait, got run")
+
+
+# -- in the scheduler ------------------------------------------------------------------------------------------------
+
+
+def expect(name: str, seconds: float | None, *, dask_scheduler: Any) -> None:
+    """By `Client.run_on_scheduler`: tasks of that name are expected to take so long; None: there are none any more."""
+    from distributed.scheduler import TaskPrefix
+
+    if seconds is None:
+        dask_scheduler.task_prefixes.pop(name, None)
+    else:
+        dask_scheduler.task_prefixes.setdefault(name, TaskPrefix(name)).duration_average = seconds
+
+
 # -- in a nanny ------------------------------------------------------------------------------------------------------
 
 _processes: dict[str, Any] = {}
