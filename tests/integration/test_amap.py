@@ -8,7 +8,6 @@ from typing import Any
 
 import anyio
 import pytest
-import trio
 
 import mpqueue
 from mpqueue import ItemTimeoutError, JobQueue, JobStatus, QueueClosedError, TooManyFailuresError
@@ -16,6 +15,7 @@ from mpqueue._dropin.shared_pool import shared_pool
 from tests.support import handlers as do
 from tests.support.loops import Run, arrive, in_loops
 from tests.support.programs import interrupt_program, is_running
+from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends", "forked_workers")]
@@ -82,7 +82,10 @@ def test_cancelled_task_is_cancelled(tmp_path: Path) -> None:
     wait_until(lambda: not any(is_running(int(pid)) for pid in gate.arrived()), what="the running items to end")
 
 
+@not_on_windows("wine does not have what trio waits with")
 def test_timeouts_of_the_loop_end_the_work(tmp_path: Path) -> None:
+    import trio
+
     gate = Gate(tmp_path)
 
     async def in_asyncio() -> None:

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 import pytest
-import trio
 
 from tests.support.length import long
+from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
@@ -30,6 +30,7 @@ def run_in_asyncio(main: Callable[[], Awaitable[None]]) -> None:
 
 def run_in_trio(main: Callable[[], Awaitable[None]]) -> None:
     """Run it in trio."""
+    import trio
 
     async def bounded() -> None:
         with trio.fail_after(PATIENCE):
@@ -49,7 +50,14 @@ def run_in_anyio(main: Callable[[], Awaitable[None]]) -> None:
 
 
 #: Runs a test once in each; it calls ``run`` with its coroutine function, in which `anyio` may be used throughout.
-in_loops = pytest.mark.parametrize("run", [run_in_asyncio, run_in_trio, long(run_in_anyio)])
+in_loops = pytest.mark.parametrize(
+    "run",
+    [
+        run_in_asyncio,
+        pytest.param(run_in_trio, marks=not_on_windows("wine does not have what trio waits with")),
+        long(run_in_anyio),
+    ],
+)
 
 
 async def arrive(gate: Gate, count: int = 1) -> set[str]:
