@@ -16,7 +16,9 @@ from mpqueue._os import channels
 
 if sys.platform == "win32":
     import _thread
-    import tempfile
+    import os
+
+    from mpqueue._os.windows.file_handles import make_temporary, read_at
 
     def answer(pipe: int) -> None:
         """From now on, write the stacks of all threads into this end when it is asked by the other one."""
@@ -24,10 +26,12 @@ if sys.platform == "win32":
 
     def _serve(pipe: int) -> None:
         while channels.read(pipe, 1):
-            with tempfile.TemporaryFile() as file:
+            file = make_temporary("stacks")
+            try:
                 faulthandler.dump_traceback(file, all_threads=True)
-                file.seek(0)
-                channels.write(pipe, file.read(_MOST))
+                channels.write(pipe, read_at(file, _MOST, 0))
+            finally:
+                os.close(file)
 
     def rearm() -> None:
         """Nothing that a handler does changes this."""

@@ -75,7 +75,7 @@ def _number_of(handle: int, flags: int) -> int:
 
 def make_temporary(label: str) -> int:
     """An empty file in the temporary folder that goes with its last handle, whatever ends its process."""
-    name = os.path.join(tempfile.gettempdir(), f"mpqueue-{label}-{os.urandom(8).hex()}")
+    name = os.path.join(_temporary_folder(), f"mpqueue-{label}-{os.urandom(8).hex()}")
     attributes = _TEMPORARY | _DELETE_ON_CLOSE
     handle = kernel32.create_file(name, _READ | _WRITE | _DELETE, _SHARE_ALL, None, _NEW, attributes, None)
     if handle in (None, _INVALID):
@@ -83,6 +83,16 @@ def make_temporary(label: str) -> int:
     # Else what is written far behind the rest would need room for all that is between.
     kernel32.control_device(handle, _SET_SPARSE, None, 0, None, 0, wintypes.DWORD(), None)
     return _number_of(handle, os.O_RDWR)
+
+
+def _temporary_folder() -> str:
+    """As `tempfile.gettempdir`, which tries folders out by a file that is left where the process is ended meanwhile."""
+    if tempfile.tempdir is not None:
+        return tempfile.gettempdir()
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        if (folder := os.environ.get(name)) and os.access(folder, os.W_OK):
+            return os.path.abspath(folder)
+    return tempfile.gettempdir()
 
 
 def name_of(fd: int) -> str:
