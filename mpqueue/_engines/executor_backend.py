@@ -239,7 +239,7 @@ class ExecutorPool:
             self._executor = None
         # Not here: callbacks of a broken executor may run under its own lock (CPython 3.12), which this takes too.
         threading.Thread(
-            target=executor.shutdown, kwargs={"wait": False}, name="mpqueue-executor-end", daemon=True
+            target=_shut_down, args=(executor,), kwargs={"wait": False}, name="mpqueue-executor-end", daemon=True
         ).start()
 
     def failed(self, lane: ExecutorLane, error: BaseException) -> None:
@@ -294,18 +294,26 @@ class ExecutorPool:
             executor, running = self._executor, list(self._under_way)
         if kill:
             visiting.give_up(self.origin.pool)
-        for future in running:
-            future.cancel()
         for limit in list(self._limits):
             limit.cancel()
-        late = wait(running, CLOSE_LIMIT).not_done
+        late = wait([future for future in running if not _cancel(future)], CLOSE_LIMIT).not_done
         if late:
             _log.warning("closing goes on without %d calls that %r still runs", len(late), self._backend)
         else:
             visiting.close_home(self.origin.pool)
         if executor is not None and self._backend.makes_them:
-            executor.shutdown(wait=not late)
+            self._end(executor, wait=not late)
         self._lanes.clear()
+
+    def _end(self, executor: Executor, *, wait: bool) -> None:
+        """Shut it down, for 5 s at most: some wait for ever for workers that have died."""
+        ending = threading.Thread(
+            target=_shut_down, args=(executor,), kwargs={"wait": wait}, name="mpqueue-executor-end", daemon=True
+        )
+        ending.start()
+        ending.join(CLOSE_LIMIT)
+        if ending.is_alive():
+            _log.warning("closing goes on although %r has not shut down", self._backend)
 
 
 class ExecutorLane:
@@ -400,6 +408,20 @@ def _check_once(executor: Executor) -> None:
             f"executor: expected one that makes each call once, got an mpqueue.Executor with max_retries={retries}, so "
             "that both would try an item again; make it with max_retries=0, or leave out backend="
         )
+
+
+def _cancel(future: Future[Any]) -> bool:
+    """True where the call will not run. Some executors can't, and say so with an exception."""
+    with contextlib.suppress(Exception):
+        return future.cancel()
+    return False
+
+
+def _shut_down(executor: Executor, *, wait: bool) -> None:
+    try:
+        executor.shutdown(wait=wait)
+    except Exception as error:  # it is of no use any more, however it ends
+        _log.warning("%s could not be shut down: %r", type(executor).__name__, error)
 
 
 def _error_of(answer: Future[Any]) -> BaseException | None:

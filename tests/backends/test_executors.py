@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -18,6 +19,7 @@ from mpqueue.backends import ExecutorBackend
 from tests.support import handlers as do
 from tests.support.programs import run_program
 from tests.support.results import results_of
+from tests.support.waiting import Gate
 
 pytestmark = pytest.mark.slow
 
@@ -122,3 +124,34 @@ def test_a_call_that_is_forgotten_counts_as_lost_after_a_limit(caplog: pytest.Lo
 def test_a_limit_of_answers_is_a_number_of_seconds(limit: Any, error: type[Exception]) -> None:
     with ThreadPoolExecutor(1) as executor, pytest.raises(error, match="answer_limit: expected"):
         ExecutorBackend(executor, answer_limit=limit)
+
+
+class Rude(ThreadPoolExecutor):
+    """Its calls can't be cancelled, and its end fails, as those of Parsl's may."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As its parent."""
+        future = super().submit(fn, *args, **kwargs)
+        future.cancel = self._refuse  # type: ignore[method-assign]
+        return future
+
+    def _refuse(self) -> bool:
+        raise NotImplementedError("no cancelling")
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """As its parent, and then it fails."""
+        super().shutdown(wait=wait, cancel_futures=cancel_futures)
+        raise NotImplementedError("no end")
+
+
+def test_a_queue_is_closed_although_its_executor_can_neither_cancel_nor_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate(tmp_path)
+    queue = JobQueue(1, backend=ExecutorBackend(lambda: Rude(1), workers=1))
+    run = queue.start(queue.create_job("job", range(3), do.block_until_told(gate), chunksize=1))
+    gate.wait_for(0)
+    threading.Timer(0.2, gate.open).start()
+    queue.close(kill=True)
+    assert run.done()
+    assert "Rude could not be shut down: NotImplementedError('no end')" in caplog.text
