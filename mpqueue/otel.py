@@ -292,7 +292,8 @@ class _Watcher:
     def _own_processes(self) -> list[LaneNow]:
         """The lanes, where each has a process of this machine which runs nothing else."""
         queue = self.queue()
-        return self._lanes() if queue is not None and queue._backend.capabilities.own_processes else []
+        able = None if queue is None else queue._backend.capabilities
+        return self._lanes() if able is not None and able.own_processes and able.is_here else []
 
 
 def _state_of(lane: LaneNow) -> str:

@@ -139,14 +139,18 @@ class HostedLane(abc.ABC):
         self._last: Claim | None = None
         self._numbers = itertools.count()
         self.to_bring: set[Shared[Any]] = set()  #: shared objects that no answered frame has brought
+        self._unanswered: set[asyncio.Future[None]] = set()  #: frames that it may yet answer
         self._broken: Exception | None = None  #: why nothing that it says counts any more
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # -- what an engine has to say ---------------------------------------------------------------------------
 
     @abc.abstractmethod
-    async def serve(self, number: int, frame: bytes, to_bring: list[Shared[Any]]) -> tuple[bytes, bytes | None]:
-        """Have the worker's process call `hosted.serve`, once at most. Like the next two, raises whatever it likes."""
+    async def serve(self, number: int, frame: bytes, to_bring: list[Shared[Any]]) -> tuple[bytes | None, bytes | None]:
+        """Have the worker's process call `hosted.serve`, once at most. Like the next two, raises whatever it likes.
+
+        No answer: the worker is gone, which is about to be reported.
+        """
 
     @abc.abstractmethod
     async def fetch(self) -> bytes | None:
@@ -165,6 +169,11 @@ class HostedLane(abc.ABC):
         """See `lane_protocol.Lane.kill`."""
 
     # -- from any thread -------------------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """True once its worker is known to be gone."""
+        return self._calls.is_closed
 
     @property
     def is_busy(self) -> bool:
@@ -237,21 +246,34 @@ class HostedLane(abc.ABC):
     def _send(self, call: Call, frame: bytes) -> None:
         self._run(self._do(call, next(self._numbers), frame))
 
+    async def answered(self, limit: float) -> None:
+        """Until no answer is on its way any more, within reason."""
+        if self._unanswered:
+            await asyncio.wait(self._unanswered, timeout=limit)
+
     async def _do(self, call: Call, number: int, frame: bytes) -> None:
-        answer = None
+        gone: Exception | None = None
+        under_way = asyncio.get_running_loop().create_future()
+        self._unanswered.add(under_way)
         try:
             to_bring = list(self.to_bring)
             answer, early = await self.serve(number, frame, to_bring)
             self.to_bring.difference_update(to_bring)
             async with self._fetching:  # what is being fetched comes before this
                 self._take(early)
+            # Where there is none, that says nothing of frames before this one: their answers may yet come.
+            gone = None if answer is not None else ChildProcessError(f"the worker {self.pid} is gone")
+            if gone is None and self._broken is None:
+                self._calls.settle(call, answer, None)
         except Exception as error:
             self._broken = error
-        self.used_at = self._pool.now()
-        if self._broken is None:
-            self._calls.settle(call, answer, None)
-        else:
-            await self.break_off(self._broken)
+        finally:
+            self.used_at = self._pool.now()
+            self._unanswered.discard(under_way)
+            if not under_way.done():
+                under_way.set_result(None)
+        if (why := self._broken or gone) is not None:
+            await self.break_off(why)
 
     async def _fetch(self) -> None:
         async with self._fetching:

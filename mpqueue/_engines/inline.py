@@ -35,9 +35,7 @@ class InlinePool:
     queue believe so. What runs can't be killed: time limits are refused.
     """
 
-    capabilities = Capabilities(
-        can_kill=False, shares_memory=False, own_processes=False, same_files=False, can_replace=True
-    )
+    capabilities = Capabilities(can_kill=False, shares_memory=False, own_processes=False, same_files=False)
 
     def count_workers(self) -> int:
         """One: more would not be quicker."""

@@ -214,7 +214,7 @@ class Engine:
                 self._pool = self._backend.open(settings, self._coordinator.inbox)
             self._end_at_exit()  # once more: what was registered last is called first, and jobs end before workers
             self._coordinator.open(self._pool)
-            if self._options.max_memory_per_worker is not None:
+            if self._options.max_memory_per_worker is not None and self._backend.capabilities.shares_memory:
                 self._sampler = self._start_sampler(self._pool, self._coordinator)
         if self._coordinator is not None and not self._scheduler.books.opened:
             self._coordinator.handle(QueueOpened())
@@ -224,8 +224,15 @@ class Engine:
             Sampler,  # most programs have no limit, and start sooner without
         )
 
-        jobs, lanes = self._scheduler.books.jobs, self._options.concurrency
-        return Sampler(lanes, pool, coordinator.post, lambda: bool(jobs), f"mpqueue-sampler-{self._number}")
+        books = self._scheduler.books
+        jobs = books.jobs
+        return Sampler(
+            lambda: range(len(books.lanes)),
+            pool,
+            coordinator.post,
+            lambda: bool(jobs),
+            f"mpqueue-sampler-{self._number}",
+        )
 
     def await_starts(self) -> None:
         """Until the workers exist as processes."""

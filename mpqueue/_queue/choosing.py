@@ -77,7 +77,7 @@ def check_queue(
     _refuse_limit(backend, "setup_timeout", options.setup_timeout)
     if options.max_items_per_worker is not None and not able.can_replace:
         raise ValueError(f"max_items_per_worker: expected None, since {backend!r} can't replace one worker")
-    if options.max_memory_per_worker is not None and not able.shares_memory:
+    if options.max_memory_per_worker is not None and not (able.shares_memory or able.measures_memory):
         raise ValueError(f"max_memory_per_worker: expected None, since {backend!r} has workers that can't be measured")
     if options.threads_per_worker is not None and not able.own_processes:
         raise ValueError(f"threads_per_worker: expected None, since the workers of {backend!r} are not ours to set up")
@@ -86,8 +86,9 @@ def check_queue(
             "this system has no safe fork" if able.own_processes else f"the workers of {backend!r} are not forked here"
         )
         raise ValueError(f"preload: expected None, since {where}; use initializer or setup to import early")
-    if options.gpu_env and not (able.own_processes and able.can_replace):
-        raise ValueError(f"gpu_env: expected False, since the workers of {backend!r} are not ours to set up")
+    if options.gpu_env and not (able.own_processes and able.is_here and able.can_replace):
+        why = "not ours to set up" if able.is_here else "on several machines, whose GPUs are not counted"
+        raise ValueError(f"gpu_env: expected False, since the workers of {backend!r} are {why}")
     if options.gpu_env and (has_initializer or has_preload):
         name = "initializer" if has_initializer else "preload"
         raise ValueError(f"{name}: expected None with gpu_env=True, since it runs before a worker knows its GPU")
@@ -121,9 +122,11 @@ def choose_needs(
 
     stated = StatedNeeds(*given)
     for name, value in (("cpus", stated.cpus), ("memory", stated.memory)):
-        if value is not None and not backend.capabilities.own_processes:
+        able = backend.capabilities
+        if value is not None and not (able.own_processes and able.is_here):
+            why = "not ours to set up" if able.is_here else "on several machines, whose CPUs and memory are not counted"
             raise ValueError(
-                f"{name}: expected None, since the workers of {backend!r} are not ours to set up; "
+                f"{name}: expected None, since the workers of {backend!r} are {why}; "
                 "count with uses= and JobQueue(resources=...) instead"
             )
     if table is None and stated.any_function:

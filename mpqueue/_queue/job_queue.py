@@ -818,7 +818,8 @@ class JobQueue(SafeEmitter):
         self._closer.check_open("resize the queue")
         checks.check_concurrency(concurrency)
         checks.check_bool("kill", kill)
-        if not self._backend.capabilities.own_processes:
+        able = self._backend.capabilities
+        if not (able.own_processes and able.is_here):
             raise ValueError(f"resize: expected an engine with workers of the queue's own, got {self._backend!r}")
         self._handle(LanesResized(concurrency, kill))
         self._size = concurrency

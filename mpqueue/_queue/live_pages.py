@@ -63,7 +63,8 @@ class QueueView:
         self._size = queue.concurrency
         self._past: list[Job] = []
         self._past_due = 0.0
-        self.can_resize = queue._backend.capabilities.own_processes
+        able = queue._backend.capabilities
+        self.can_resize = able.own_processes and able.is_here
 
     @property
     def concurrency(self) -> int:

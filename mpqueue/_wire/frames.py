@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from mpqueue._wire.memory.shared import Lent
 from mpqueue._wire.pickling.imports import ImportNews
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._wire.pickling.reducers import PROTOCOL
@@ -97,6 +98,13 @@ class InitializeFrame(NamedTuple):
 
     initializer: Packed
     imports: ImportNews | None = None
+
+
+class NodeFrame(NamedTuple):
+    """The parent on a node to its worker there: what it is to have before the next frame, which is of a program's."""
+
+    imports: ImportNews | None
+    lent: Sequence[Lent]  #: shared objects that the node has a copy of
 
 
 class ForgetFrame(NamedTuple):

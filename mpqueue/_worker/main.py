@@ -13,6 +13,7 @@ from mpqueue._wire.frames import (
     ForgottenFrame,
     HandlerFrame,
     InitializeFrame,
+    NodeFrame,
     ReportFrame,
     WorkTimes,
     dump_frame,
@@ -53,12 +54,17 @@ class Worker:
     def receive(self, data: bytes) -> Answer:
         """Do what a frame says; returns the answer."""
         begun = clock.monotonic()
-        frame: ChunkFrame | ForgetFrame | InitializeFrame = load_frame(data)
+        frame: ChunkFrame | ForgetFrame | InitializeFrame | NodeFrame = load_frame(data)
         if isinstance(frame, ChunkFrame):
             report = self._run_chunk(frame, begun)
             return Answer(dump_frame(report), plain=is_plain(report))
         if isinstance(frame, InitializeFrame):
             return Answer(dump_frame(self._initialize(frame)))
+        if isinstance(frame, NodeFrame):
+            self._catch_up(frame.imports)
+            for lent in frame.lent:
+                self.seat.brought[lent.token] = shared.meet_lent(lent)
+            return Answer(b"", plain=True)
         # Whatever the end of a setup takes, it is no chunk's: the claim is of the one whose report was sent last.
         self._claim(self.seat.home.chunk, Phase.LOADING)
         complaint = self._forget(frame.job)
@@ -201,5 +207,5 @@ def receive(data: bytes) -> Answer:
         if here.asking >= 0:
             asking = Asking(here.asking)
             segments.ask_writer, segments.hand_over = asking.ask, asking.hand_over
-        _worker = Worker(take_seat(here, shares_memory=True))
+        _worker = Worker(take_seat(here, shares_memory=here.shares_memory))
     return _worker.receive(data)

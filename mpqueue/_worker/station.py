@@ -97,6 +97,7 @@ class Station:
     outbox: Outbox | None  #: None: there is no way home in the middle of a chunk
     is_own_process: bool = True  #: no other program's code runs in this process
     chunk_limit: float = LIMIT * CHUNK_SECONDS  #: seconds after its start at which a chunk is ended, between two items
+    shares_memory: bool = True  #: results may go through segments
     flags: Flags | None = None  #: the Events behind ``flags_of``, where it is these
     running: Any = None  #: what runs here; see `mpqueue._worker.handlers.current_item`
     uses: Mapping[str, Sequence[int]] = field(default_factory=dict)  #: units of resources that the items at hand hold

@@ -83,11 +83,12 @@ def test_items_go_through_stages(engine: Engine) -> None:
 
 def test_so_many_items_run_at_a_time_as_units_are_there_or_it_is_refused(engine: Engine) -> None:
     # Not each system says how much memory there is.
-    memory = {"memory": "1GB"} if engine.able.own_processes else {}
+    counts = engine.able.own_processes and engine.able.is_here
+    memory = {"memory": "1GB"} if counts else {}
     with engine.queue(resources={"license": 1, "gpu": 2, **memory}) as queue:
         job = queue.run(range(6), its.held_units, uses=lambda item: {"license": 1, "gpu": item % 2})
         assert results_of(job) == [{"license": [0]} | ({"gpu": [0]} if item % 2 else {}) for item in range(6)]
-        if engine.able.own_processes:
+        if counts:
             assert queue.run(range(4), do.double, cpus=2, memory="10MB").completed == 4
             return
         with pytest.raises(ValueError, match="cpus: expected None, since the workers"):
@@ -411,6 +412,24 @@ def test_workers_are_replaced_or_that_is_refused(engine: Engine) -> None:
         return
     with engine.queue(max_items_per_worker=5) as queue:
         assert results_of(queue.run(range(23), do.double)) == [2 * item for item in range(23)]
+
+
+def test_inner_threads_are_set_or_that_is_refused(engine: Engine) -> None:
+    if not engine.able.own_processes:
+        with pytest.raises(ValueError, match="threads_per_worker"):
+            engine.queue(threads_per_worker=3)
+        return
+    with engine.queue(1, threads_per_worker=3) as queue:
+        assert results_of(queue.run([0], its.inner_threads)) == ["3"]
+
+
+def test_modules_are_preloaded_or_that_is_refused(engine: Engine) -> None:
+    if not engine.able.can_fork:
+        with pytest.raises(ValueError, match="preload"):
+            engine.queue(preload=["colorsys"])
+        return
+    with engine.queue(1, preload=["colorsys"]) as queue:
+        assert results_of(queue.run(["colorsys"], its.is_imported)) == [True]
 
 
 def test_where_handlers_are_is_sampled(engine: Engine) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -48,6 +50,16 @@ def first_of(array: np.ndarray) -> int:
 def held_units(item: int) -> dict[str, list[int]]:
     """Which units of resources the item holds."""
     return current_item().uses
+
+
+def inner_threads(item: int) -> str | None:
+    """How many threads the numerical libraries start."""
+    return os.environ.get("OMP_NUM_THREADS")
+
+
+def is_imported(name: str) -> bool:
+    """Whether the worker has that module."""
+    return name in sys.modules
 
 
 def halve(number: int) -> int:

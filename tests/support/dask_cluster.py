@@ -81,7 +81,7 @@ class DaskCluster:
     def check_is_clean(self, client: Client) -> None:
         """Wait until no task and no worker of ours is left on it."""
         wait_until(lambda: not client.run_on_scheduler(_tasks_of_ours), what="the tasks on the scheduler to be gone")
-        wait_until(lambda: not any(client.run(_count_seats, on_error="return").values()), what="the seats to be closed")
+        wait_until(lambda: not any(client.run(_ours_there, on_error="return").values()), what="the agents to be closed")
 
     def kill_scheduler(self) -> None:
         """Kill it; workers end by themselves when they find out."""
@@ -123,7 +123,17 @@ def _tasks_of_ours(dask_scheduler: Any) -> list[str]:
     return [key for key in dask_scheduler.tasks if str(key).startswith("mpqueue")]
 
 
-def _count_seats() -> int:
-    from mpqueue._worker.elsewhere import hosted
+def _ours_there() -> list[str]:
+    """What a Dask worker has of ours: agents, their threads, segments and workers."""
+    import threading
 
-    return len(hosted._seats)
+    import psutil
+
+    from mpqueue._engines.dask import dask_side
+
+    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("mpqueue")]
+    left = [*dask_side._agents, *threads]
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            left += [str(child)] if any("popen_loky" in part for part in child.cmdline()) else []
+    return left

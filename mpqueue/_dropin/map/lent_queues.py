@@ -25,7 +25,7 @@ def is_warm(journal: str | os.PathLike[str] | None, backend: str | Backend) -> b
 def own_queue(concurrency: int | None, journal: str | os.PathLike[str] | None, backend: str | Backend) -> JobQueue:
     """A queue for one call. Raises what `JobQueue` raises."""
     engine = choose_backend(backend)
-    threads = THREADS if engine.capabilities.own_processes else None
+    threads = THREADS if engine.capabilities.own_processes and engine.capabilities.is_here else None
     return JobQueue(concurrency, threads_per_worker=threads, journal=journal, backend=engine)
 
 

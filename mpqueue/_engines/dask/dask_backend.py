@@ -1,14 +1,14 @@
-"""Dask as the engine: a lane is a slot (a thread) of a Dask worker, wherever on the cluster that is.
+"""Dask as the engine: a lane is a process that has a slot (a thread) of a Dask worker, wherever that is.
 
-Chunks are tasks that are bound to their worker and never retried by Dask. What has to reach a worker while it runs
-(pause, cancel, limits, a look at its ledger) goes to its nanny, which is never busy, and has the ledger at hand also
-when the worker is dead; without a nanny, to the worker's own event loop. Everything goes through the scheduler: nothing
-but the connection that a Dask client needs has to be open.
+In each Dask worker is an agent (`mpqueue._engines.agent`), which has a process for each lane. Chunks are tasks that are
+bound to their Dask worker and never retried by Dask: they wait for the lane's answer, so a slot is busy when a lane is.
+What has to reach a lane while it runs (pause, cancel, limits, a look at its ledger) goes to the Dask worker's event
+loop, which handlers do not hold up. Everything goes through the scheduler: nothing but the connection that a Dask
+client needs has to be open.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,13 +18,12 @@ from distributed.utils import LoopRunner
 
 from mpqueue._engines.dask.dask_host import Choice
 from mpqueue._engines.dask.dask_pool import DaskPool
+from mpqueue._os.system import IS_LINUX
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings
 from mpqueue._text import shown
 from mpqueue._worker.elsewhere.hosted import CHUNK_SECONDS
 from mpqueue.errors import WorkerStartError
-
-_log = logging.getLogger("mpqueue")
 
 #: Seconds without any worker after which the jobs that wait for one are interrupted.
 PATIENCE = 300.0
@@ -44,10 +43,10 @@ class DaskBackend:
     While items wait, tasks that can't run stand for them on the scheduler, with the time that they will take, so that
     an adaptive cluster grows as it does for tasks of its own, and shrinks after the job.
 
-    With nannies (Dask's default) everything is as on this machine: blame is exact, time limits are kept, also for code
-    that holds the global lock. Without nannies nothing can be killed, and time limits are refused. Killing ends the
-    whole worker process: what ran in its other slots runs again, without losing a try. Needs the extra ``dask``;
-    mpqueue, Python and cloudpickle must be of the same versions on the workers.
+    Each slot has a process of its own, beside that of the Dask worker: everything is as on this machine, blame is
+    exact, and a time limit or a crash ends nothing but what it is about. Needs the extra ``dask``; mpqueue, Python and
+    cloudpickle must be of the same versions on the workers. Where a Dask worker can't start processes, a warning says
+    so, and handlers run in its own process.
 
     Raises TypeError for anything else, OSError where the scheduler can't be reached.
     """
@@ -66,21 +65,18 @@ class DaskBackend:
         self._held = client  #: a cluster lives as long as it is referenced
         self._address, self._security = _address_of(client)
         self._direct: bool | None = getattr(client, "direct_to_workers", None)
-        there = self._ask(_workers_of)
-        guarded = all(there[address].get("nanny") for address in self._choice.slots_of(there))
+        LoopRunner().run_sync(self._reach)
         self.capabilities = Capabilities(
-            can_kill=guarded,
-            can_replace=False,
+            can_fork=IS_LINUX,
+            is_here=False,
+            measures_memory=True,
             shares_memory=False,
             brings_shared=True,
-            own_processes=False,
             same_files=False,
             follows_demand=True,
             chunk_seconds=CHUNK_SECONDS,
             patience=patience,
         )
-        if not guarded:
-            _log.info("%r: some workers have no nanny: nothing that runs can be killed, time limits are refused", self)
 
     def _ask(self, question: Callable[[Client], Any]) -> Any:
         """On a connection of our own: a client of the user's may belong to an event loop."""
@@ -119,9 +115,8 @@ class DaskBackend:
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> DaskPool:
         """See `lane_protocol.Backend.open`. Connects, which takes 20 ms."""
-        needs_nannies = self.capabilities.can_kill
         try:
-            return DaskPool(self._connect_in_loop, self._choice, settings, inbox.post, needs_nannies=needs_nannies)
+            return DaskPool(self._connect_in_loop, self._choice, settings, inbox.post)
         except OSError as error:
             raise WorkerStartError(f"the Dask scheduler at {self._address} can't be reached: {error}") from error
 

@@ -1,4 +1,4 @@
-"""A Dask worker as the pool sees it: its slots, its nanny, and whether it is one for us."""
+"""A Dask worker as the pool sees it: its slots, its agent, and whether it is one for us."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from mpqueue._text import shown
 from mpqueue._worker.elsewhere import hello
@@ -58,28 +59,33 @@ class Host:
 
     address: str
     slots: int
-    nanny: str | None = None
+    token: str = ""  #: of its agent
+    agent: asyncio.Task[None] | None = None  #: done once it has one
+    lifeline: Any = None  #: as long as this is referenced, the agent lives
     lanes: dict[int, DaskLane] = field(default_factory=dict)
     unfit: BaseException | None = None  #: why it is none for us
     failures: int = 0  #: starts that failed there
-    killed_for: DaskLane | None = None  #: the lane because of which it was killed
+    is_crowded: bool = False  #: its lanes are in one process, which a time limit of one of them ends
+    killed_for: DaskLane | None = None  #: the lane because of which that was done
+    dropped: int = 0  #: of the shared objects that are gone, how many its agent has been notified of
+    orders: asyncio.Lock = field(default_factory=asyncio.Lock)  #: orders to the agent arrive one after the other
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     is_paused: bool = False  #: it begins nothing, since it has too little memory
     stirred: asyncio.Event = field(default_factory=asyncio.Event)  #: a lane has answered, or it is paused no more
 
-    def check(self, told: hello.Introduction, *, needs_nanny: bool) -> None:
+    @property
+    def machine(self) -> str:
+        """The machine that it is on, as its address has it; itself where that names none."""
+        return urlsplit(self.address).hostname or self.address
+
+    def check(self, told: hello.Introduction) -> None:
         """Raise `WorkerStartError` where what it said of itself makes it none for us."""
         difference = hello.find_difference(hello.introduce(), told)
         if difference is not None:
             raise WorkerStartError(difference)
-        if needs_nanny and told["nanny"] is None:
-            raise WorkerStartError(
-                f"expected a nanny for each Dask worker, as all had one when the DaskBackend was made, got the worker "
-                f"{self.address} without; start it with its nanny, or make the DaskBackend when it is there"
-            )
 
 
-def reason_of(host: Host, error: Exception) -> tuple[BaseException, bool]:
+def reason_of(host: Host, error: BaseException) -> tuple[BaseException, bool]:
     """Why a worker could not be started there, and whether it would be no better the next time."""
     text = f"{type(error).__name__}: {error}"
     if "No module named 'mpqueue" in text or "Error during deserialization of the task graph" in text:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import os
 import uuid
 import weakref
 from collections import deque
@@ -15,33 +14,51 @@ from typing import Any
 
 from distributed import Client
 
-from mpqueue._core.messages import LaneAbsent, LaneDied, LaneReady, LaneStartFailed, LanesWanted
+from mpqueue._core.messages import (
+    BellRung,
+    FaultFound,
+    LaneAbsent,
+    LaneBroken,
+    LaneDied,
+    LaneReady,
+    LaneStartFailed,
+    LanesWanted,
+    MemoryRead,
+)
+from mpqueue._engines.agent.notices import Crowded, Notice, load_notice
+from mpqueue._engines.dask import dask_side
 from mpqueue._engines.dask.dask_host import Choice, Host, reason_of
 from mpqueue._engines.dask.dask_lane import DaskLane, is_lost
 from mpqueue._engines.dask.standins import Standins
-from mpqueue._engines.hosted_lane import HostedPool, claim_of
-from mpqueue._os.process.process_signals import signal_name
+from mpqueue._engines.hosted_lane import HostedPool
 from mpqueue._parent.lane_protocol import LaneSettings, Post
+from mpqueue._parent.own_faults import found
+from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.ledger import Phase
 from mpqueue._wire.memory.shared import Shared, to_bring
-from mpqueue._worker.elsewhere import dask_side
+from mpqueue._worker.elsewhere.hosted import CHUNK_SECONDS
 from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")
+
+LaneNotice = LaneReady | LaneStartFailed | LaneDied | LaneBroken | BellRung
 
 #: Seconds from the loss of the connection to the first try to make it anew, doubled up to the second figure.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 #: Seconds that closing takes at most.
 CLOSE_LIMIT = 5.0
-#: Seconds of them that workers have to close what they have of the queue.
-SEATS_LIMIT = 3.0
-#: Seconds that a nanny has to say what its dead worker ran.
-LAST_WORDS_LIMIT = 3.0
+#: Seconds of them that agents have to close.
+AGENTS_LIMIT = 4.0
+#: Seconds that answers of a dead worker, which are on their way, may take.
+ANSWERS_LIMIT = 10.0
 #: Seconds between two lots of messages to the scheduler. Dask's own 10 ms suit thousands of tasks; here there are few,
 #: and a lane may stand idle until the next one comes.
 SEND_INTERVAL = 0.001
-#: Seconds from an order to kill to the news that the worker is gone.
-KILL_LIMIT = 10.0
+
+CROWDED = (
+    "the Dask worker %s can't start processes, so handlers run in its own: a time limit or a crash of one ends all "
+    "that runs there (%s)"
+)
 
 
 class DaskPool(HostedPool[DaskLane]):
@@ -59,8 +76,6 @@ class DaskPool(HostedPool[DaskLane]):
         choice: Choice,
         settings: LaneSettings,
         post: Post,
-        *,
-        needs_nannies: bool,
     ) -> None:
         super().__init__("mpqueue-dask", post)
         self._connect = connect
@@ -68,10 +83,10 @@ class DaskPool(HostedPool[DaskLane]):
         self._connection: object = None  #: the scheduler has forgotten all of ours where it is another one
         self.name = f"mpqueue-{uuid.uuid4().hex}"
         self._settings = settings
-        self._needs_nannies = needs_nannies
         self._wanted = settings.concurrency
         self._numbers = itertools.count()
         self._hosts: dict[str, Host] = {}
+        self._agents: dict[str, Host] = {}  #: by the agent's token
         self._gone: set[str] = set()  #: workers that an answer under way may still speak of
         self._waiting: deque[tuple[int, int]] = deque()
         self._scattered: weakref.WeakKeyDictionary[Shared[Any], asyncio.Task[Any]] = weakref.WeakKeyDictionary()
@@ -158,7 +173,7 @@ class DaskPool(HostedPool[DaskLane]):
         if self.client.scheduler_comm is not None:
             self.client.scheduler_comm.interval = SEND_INTERVAL
         self.client.subscribe_topic("all", self._happened)
-        self.client.subscribe_topic(dask_side.TOPIC, self._rang)
+        self.client.subscribe_topic(dask_side.TOPIC, self._told)
         self._look_again()
 
     def _happened(self, event: tuple[float, Any]) -> None:
@@ -174,11 +189,50 @@ class DaskPool(HostedPool[DaskLane]):
             if host is not None:
                 self.run(self._lose(host, expected=bool(message.get("expected"))))
 
-    def _rang(self, event: tuple[float, Any]) -> None:
-        bell = event[1]
-        lane = self._lanes.get(bell["lane"]) if bell["pool"] == self.name else None
-        if lane is not None and lane.generation == bell["generation"]:
-            lane.fetch_soon()
+    def _told(self, event: tuple[float, Any]) -> None:
+        """An agent has told something; perhaps another queue's."""
+        said = event[1]
+        host = self._agents.get(said["agent"]) if said["pool"] == self.name else None
+        if host is None or host.lost.is_set():
+            return
+        try:
+            notice = load_notice(said["notice"], self.now())
+        except Exception as error:
+            notice = found("while it read what an agent told", error)
+        self._heed(host, notice)
+
+    def _heed(self, host: Host, notice: Notice) -> None:
+        match notice:
+            case Crowded(reason):
+                host.is_crowded = True
+                _log.warning(CROWDED, host.address, reason)
+            case MemoryRead() | FaultFound():
+                self.post(notice)
+            case _:
+                lane = host.lanes.get(notice.lane)
+                if lane is not None and lane.generation == notice.generation:
+                    self._heed_lane(host, lane, notice)
+                elif isinstance(notice, LaneReady):  # it is not needed any more
+                    self.run(self._order_let_go(host, (notice.lane, notice.generation)))
+
+    def _heed_lane(self, host: Host, lane: DaskLane, notice: LaneNotice) -> None:
+        match notice:
+            case LaneReady():
+                lane.pid = notice.pid
+                lane.is_ready = True
+                self._lanes[lane.number] = lane
+                self.post(notice._replace(fate=host.address if host.slots > 1 else None))
+            case LaneStartFailed():
+                del host.lanes[lane.number]
+                self.run(self._order_let_go(host, lane.key))
+                host.failures += 1
+                self.post(notice)
+            case LaneDied():
+                self.run(self._bury(lane, notice))
+            case LaneBroken():
+                self.post(notice)
+            case BellRung():
+                lane.fetch_soon()
 
     def _look_again(self) -> None:
         """One look after the other, so that what a later one says is newer."""
@@ -271,7 +325,10 @@ class DaskPool(HostedPool[DaskLane]):
         self._cut_off_by = error
         _log.warning("the connection to the Dask scheduler is lost; connecting again: %r", error)
         lanes = [lane for host in self._hosts.values() for lane in host.lanes.values()]
+        for host in self._hosts.values():
+            host.lifeline = None
         self._hosts.clear()
+        self._agents.clear()
         self._gone.clear()
         self._scattered.clear()
         self._standins.forget()
@@ -281,7 +338,7 @@ class DaskPool(HostedPool[DaskLane]):
             if lane.is_ready:
                 lane.end()
                 self.post(LaneDied(lane.number, lane.generation, lane.pid, innocent=True))
-            else:
+            elif not lane.is_over:
                 self._want(lane.number, lane.generation)
         self._serve_waiting()
         self.run(self._reconnect())
@@ -319,7 +376,7 @@ class DaskPool(HostedPool[DaskLane]):
             self.post(LaneStartFailed(*self._waiting.popleft(), error))
         while self._waiting and not self._is_closed and (host := self._free_host()) is not None:
             number, generation = self._waiting.popleft()
-            lane = DaskLane(self, host, number, generation, f"{self.name}-{next(self._numbers)}")
+            lane = DaskLane(self, host, number, generation)
             host.lanes[number] = lane
             lane.starting = self.run(self._begin(lane))
 
@@ -331,29 +388,52 @@ class DaskPool(HostedPool[DaskLane]):
         return min(free, key=lambda host: (host.failures, len(host.lanes) / host.slots), default=None)
 
     async def _begin(self, lane: DaskLane) -> None:
-        """Make the worker, and have its nanny look after its ledger."""
+        """Have the agent there start the worker; that it has, or has not, comes as a notice."""
         host = lane.host
         try:
-            lane.lifeline = await self._tie(lane)
-            told = await self.ask(
-                host.address, dask_side.open_seat, self.name, lane.token, lane.number, lane.generation, os.getpid()
-            )
-            host.check(told, needs_nanny=self._needs_nannies)
-            host.nanny = told["nanny"]
-            if host.nanny is not None:
-                lane.has_guardian = await self.ask(host.nanny, dask_side.adopt, lane.token, told["ledger"])
+            await self._need_agent(host)
+            lane.token = host.token
+            await self._order(host, dask_side.start, lane.key)
         except Exception as error:
-            lane.lifeline = None
             if host.lanes.get(lane.number) is lane and not host.lost.is_set():
                 del host.lanes[lane.number]
-                self.run(self._close_seats(host, [lane]))
                 self._start_failed(lane, host, error)
-            return
-        lane.pid = told["pid"]
-        lane.is_ready = True
-        self._lanes[lane.number] = lane
-        fate = host.address if host.slots > 1 else None
-        self.post(LaneReady(lane.number, lane.generation, lane.pid, fate))
+
+    async def _need_agent(self, host: Host) -> None:
+        """Until there is one, or the error why there is none."""
+        if host.agent is None or (host.agent.done() and host.agent.exception() is not None):
+            host.agent = self.begin_task(self._open_agent(host))
+        await asyncio.shield(host.agent)
+
+    async def _open_agent(self, host: Host) -> None:
+        host.check(await self.ask(host.address, dask_side.introduce))
+        host.token = f"{self.name}-{next(self._numbers)}"
+        host.dropped = len(shared.dropped)
+        self._agents[host.token] = host
+        on_machine = sum(other.slots for other in self._hosts.values() if other.machine == host.machine)
+        settings = self._settings._replace(
+            concurrency=max(1, on_machine), may_grow=False, chunk_seconds=CHUNK_SECONDS, shares_memory=False
+        )
+        lifeline = self.client.submit(
+            dask_side.open_agent,
+            self.name,
+            host.token,
+            settings,
+            workers=[host.address],
+            allow_other_workers=False,
+            pure=False,
+            retries=0,
+            key=f"{host.token}-lifeline",
+        )
+        error = await lifeline.exception()
+        if error is not None or lifeline.status != "finished":
+            raise error or ConnectionError(f"the agent's task was {lifeline.status}")
+        host.lifeline = lifeline
+
+    async def _order(self, host: Host, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Have the agent do something, after what it was to do before."""
+        async with host.orders:
+            return await self.ask(host.address, function, host.token, *arguments)
 
     def _start_failed(self, lane: DaskLane, host: Host, error: Exception) -> None:
         """Try another worker, if this one is not fit; else report the reason."""
@@ -370,72 +450,49 @@ class DaskPool(HostedPool[DaskLane]):
                 return
         self.post(LaneStartFailed(lane.number, lane.generation, reason))
 
-    async def _tie(self, lane: DaskLane) -> Any:
-        """Have the worker end with this client, however that goes; a task like all that will come."""
-        lifeline = self.client.submit(
-            dask_side.Lifeline,
-            lane.token,
-            workers=[lane.host.address],
-            allow_other_workers=False,
-            pure=False,
-            retries=0,
-            key=f"{lane.token}-lifeline",
-        )
-        error = await lifeline.exception()
-        if error is not None or lifeline.status != "finished":
-            raise error or ConnectionError(f"the worker's first task was {lifeline.status}")
-        return lifeline
-
     def _free(self, lane: DaskLane) -> None:
         """Its slot is free again, where that still exists."""
         lane.end()
-        if lane.host.lanes.get(lane.number) is lane:
-            del lane.host.lanes[lane.number]
-            if not lane.host.lost.is_set():
-                self.run(self._close_seats(lane.host, [lane]))
+        host = lane.host
+        if host.lanes.get(lane.number) is lane:
+            del host.lanes[lane.number]
+            if not host.lost.is_set():
+                self.run(self._order_let_go(host, lane.key))
         self._serve_waiting()
 
+    async def _order_let_go(self, host: Host, key: tuple[int, int]) -> None:
+        with contextlib.suppress(Exception):  # it is gone already
+            await self._order(host, dask_side.let_go, key)
+
+    async def _bury(self, lane: DaskLane, died: LaneDied) -> None:
+        """A worker is dead: that is reported when all that it had to say is here."""
+        await lane.answered(ANSWERS_LIMIT)
+        with contextlib.suppress(Exception):  # it is lost with the Dask worker
+            await lane.hand_in_rest(await self.ask(lane.host.address, dask_side.last_words, lane.token, lane.key))
+        if lane.is_ready:  # it was not lost, or dropped, meanwhile
+            lane.end()
+            self.post(died)
+
     async def _lose(self, host: Host, *, expected: bool) -> None:
-        """A worker is gone, with all its lanes."""
+        """A Dask worker is gone, with all its lanes: by what one of them ran, or by something else."""
         host.lost.set()
         host.stirred.set()
         with contextlib.suppress(Exception):
             self.client.unsubscribe_topic(host.address)
+        self._agents.pop(host.token, None)
+        if host.agent is not None:
+            host.agent.cancel()
         for lane in host.lanes.values():
-            if not lane.is_ready and lane.starting is not None and not lane.starting.done():
-                lane.starting.cancel()  # else it would wait for half a minute for an answer
+            if not lane.is_ready and not lane.is_over:
+                if lane.starting is not None:
+                    lane.starting.cancel()  # else it would wait for half a minute for an answer
                 self._want(lane.number, lane.generation)
         lanes = [lane for lane in host.lanes.values() if lane.is_ready]
-        words = await self._last_words(host, lanes)
         busy = [lane for lane in lanes if lane.is_busy]
         for lane in lanes:
-            if not lane.is_ready:  # dropped meanwhile
-                continue
-            is_of_another = host.killed_for not in (None, lane)
-            seen = words.claims.get(lane.token)
+            innocent = expected or lane not in busy or host.killed_for not in (None, lane)
             lane.end()
-            self.post(
-                LaneDied(
-                    lane.number,
-                    lane.generation,
-                    lane.pid,
-                    exitcode=words.exitcode,
-                    signal=signal_name(words.exitcode),
-                    claim=None if seen is None else claim_of(seen, self.now()),
-                    alone=len(busy) <= 1,
-                    innocent=expected or words.was_sent_away or is_of_another or lane not in busy,
-                )
-            )
-
-    async def _last_words(self, host: Host, lanes: list[DaskLane]) -> dask_side.LastWords:
-        tokens = [lane.token for lane in lanes if lane.has_guardian]
-        if tokens and host.nanny is not None:
-            try:
-                asked = self.ask(host.nanny, dask_side.last_words, tokens)
-                return await asyncio.wait_for(asked, LAST_WORDS_LIMIT)
-            except Exception as error:
-                _log.info("the items that the Dask worker %s ran when it ended are unknown: %r", host.address, error)
-        return dask_side.LastWords({}, None, was_sent_away=False)
+            self.post(LaneDied(lane.number, lane.generation, lane.pid, alone=len(busy) <= 1, innocent=innocent))
 
     def drop(self, lane: DaskLane, error: Exception) -> None:
         """Its calls fail although its process lives on: let go of the lane, and tell."""
@@ -447,30 +504,19 @@ class DaskPool(HostedPool[DaskLane]):
             lane.end()
             self.post(LaneDied(lane.number, lane.generation, lane.pid, innocent=not busy))
 
-    async def kill(self, lane: DaskLane) -> None:
-        """Kill the process that the lane is in, if there is a nanny that can do it."""
+    def kill(self, lane: DaskLane, dump_stack: bool) -> None:
+        """Kill the worker."""
         host = lane.host
-        if host.lost.is_set() or not lane.is_ready:
-            return
-        if host.nanny is None:
-            self.drop(lane, RuntimeError("it has no nanny who could kill it"))
-            return
-        host.killed_for = host.killed_for or lane
-        try:
-            async with asyncio.timeout(KILL_LIMIT):
-                with contextlib.suppress(OSError):  # it is gone already
-                    await self.ask(host.nanny, dask_side.kill_worker, lane.pid)
-                await host.lost.wait()
-        except Exception as error:
-            self.drop(lane, error)
+        if lane.is_ready and not host.lost.is_set():
+            if host.is_crowded:
+                host.killed_for = host.killed_for or lane
+            self.run(self._kill(lane, dump_stack))
 
-    async def _close_seats(self, host: Host, lanes: list[DaskLane]) -> None:
-        tokens = [lane.token for lane in lanes]
-        with contextlib.suppress(Exception):  # it is gone already
-            await self.ask(host.address, dask_side.close_seats, tokens)
-        if host.nanny is not None:
-            with contextlib.suppress(Exception):
-                await self.ask(host.nanny, dask_side.forget, tokens)
+    async def _kill(self, lane: DaskLane, dump_stack: bool) -> None:
+        try:
+            await self.ask(lane.host.address, dask_side.kill, lane.token, lane.key, dump_stack)
+        except Exception as error:  # most likely it is lost, which is about to be reported
+            await lane.break_off(error)
 
     async def _close_all(self, *, kill: bool) -> None:
         try:
@@ -482,20 +528,14 @@ class DaskPool(HostedPool[DaskLane]):
     async def _close(self, *, kill: bool) -> None:
         self._waiting.clear()
         await self._standins.end()
-        work = []
-        for host in list(self._hosts.values()):
-            lanes = list(host.lanes.values())
-            busy = [lane for lane in lanes if lane.is_busy]
-            if kill and busy and host.nanny is not None:
-                work += [self.ask(host.nanny, dask_side.kill_worker, busy[0].pid)]
-                work += [self.ask(host.nanny, dask_side.forget, [lane.token for lane in lanes])]
-            elif lanes:
-                work.append(self._close_seats(host, lanes))
-        if work:  # one that is going away may not answer
-            await asyncio.wait([self.begin_task(one) for one in work], timeout=SEATS_LIMIT)
+        hosts = [host for host in self._hosts.values() if host.lifeline is not None]
+        closing = [self.ask(host.address, dask_side.close_agent, host.token, kill) for host in hosts]
+        if closing:  # one that is going away may not answer
+            await asyncio.wait([self.begin_task(one) for one in closing], timeout=AGENTS_LIMIT)
         for host in self._hosts.values():
             for lane in host.lanes.values():
                 lane.end()
+            host.lifeline = None
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
         self._scattered.clear()

@@ -14,7 +14,7 @@ import logging
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._worker.elsewhere import dask_side
+from mpqueue._engines.dask import dask_side
 
 if TYPE_CHECKING:
     from mpqueue._engines.dask.dask_pool import DaskPool

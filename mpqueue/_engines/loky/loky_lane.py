@@ -48,7 +48,7 @@ from mpqueue._os.room import check_descriptors, check_threads
 from mpqueue._os.system import IS_WINDOWS
 from mpqueue._parent.errands import Errands
 from mpqueue._parent.inbox import Inbox
-from mpqueue._parent.lane_protocol import Post
+from mpqueue._parent.lane_protocol import LaneSettings, Post
 from mpqueue._parent.open_calls import Call, Calls
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
@@ -56,6 +56,7 @@ from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, is_plain_message, whole_size
 from mpqueue._wire.memory.flags import make_flags
 from mpqueue._wire.memory.ledger import MOST, OUTBOX, PIPED, SIZE, UNSENT, UNSENT_AT, Claim, Ledger
+from mpqueue._wire.pace import LIMIT
 from mpqueue._wire.seed import ChannelEnd, Handle, LaneSeed, LeashEnd
 from mpqueue._worker import first_steps as guard
 from mpqueue._worker import serving, station
@@ -135,7 +136,7 @@ class LokyLane:
         generation: int,
         environment: dict[str, str],
         inbox: Inbox,
-        max_memory: int | None,
+        settings: LaneSettings,
         launch: Launch | None = None,
     ) -> None:
         self.number = number
@@ -160,7 +161,7 @@ class LokyLane:
             page = undo.enter_context(contextlib.closing(SharedFile(f"ledger-{number}", SIZE)))
             self.ledger = Ledger(page.fd)
             self.ledger.begin(SystemClock().now())
-            self.ledger.words[MOST] = max_memory or 0
+            self.ledger.words[MOST] = settings.max_memory or 0
             on_failure = undo.enter_context(contextlib.ExitStack())
             on_failure.callback(self.ledger.close)
             self._outbox = SharedFile(f"outbox-{number}", 0)
@@ -198,6 +199,8 @@ class LokyLane:
                 leash=LeashEnd(leash),
                 flags=self._flags,
                 start_method=multiprocessing.get_start_method(allow_none=True),
+                chunk_limit=LIMIT * settings.chunk_seconds,
+                shares_memory=settings.shares_memory,
             )
             self._start(seed, context, environment, leash, on_failure)
             on_failure.pop_all()

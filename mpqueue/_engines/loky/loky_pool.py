@@ -174,7 +174,7 @@ class LokyPool:
             cookie = strays.cookie(self._number, number, generation)
             environment = worker_environment(self._settings, self._cpus, cookie, os.environ)
             launch_it = None if self._preloading is None else self._preloading.launch
-            lane = LokyLane(number, generation, environment, self._inbox, self._settings.max_memory, launch_it)
+            lane = LokyLane(number, generation, environment, self._inbox, self._settings, launch_it)
         except BaseException as error:
             error = _without_frames(error)
             lasting = launch.lasts(error)

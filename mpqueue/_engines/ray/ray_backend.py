@@ -49,6 +49,7 @@ class RayBackend:
     """
 
     capabilities = Capabilities(
+        is_here=False,
         shares_memory=False,
         brings_shared=True,
         own_processes=False,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol, cast
 
 from mpqueue._core.messages import MemoryRead, WorkerMemory
@@ -31,14 +31,20 @@ class LedgerLane(Lane, Protocol):
 
 
 class Sampler:
-    """Started at once, ended by `stop`. ``busy`` says whether anything can run; there is no look while nothing can."""
+    """Started at once, ended by `stop`. ``lanes`` gives their numbers.
 
-    def __init__(self, lanes: int, pool: LanePool, post: Post, busy: Callable[[], bool], name: str) -> None:
+    ``busy`` says whether anything can run; there is no look while nothing can.
+    """
+
+    def __init__(
+        self, lanes: Callable[[], Iterable[int]], pool: LanePool, post: Post, busy: Callable[[], bool], name: str
+    ) -> None:
+        self._lanes = lanes
         self._pool = pool
         self._post = post
         self._busy = busy
         self._machine = look_at_machine()
-        self._gauges: list[_Gauge | None] = [None] * lanes
+        self._gauges: dict[int, _Gauge | None] = {}
         self._wake = threading.Event()
         self._running = True
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
@@ -69,13 +75,13 @@ class Sampler:
                 self._post(found("while it looked at the workers' memory", error))
             look += 1
             threading.Event().wait(LOOK_SECONDS)
-        for gauge in self._gauges:
+        for gauge in self._gauges.values():
             if gauge is not None:
                 gauge.close()
 
     def _look(self) -> list[WorkerMemory]:
         seen = []
-        for number in range(len(self._gauges)):
+        for number in self._lanes():
             gauge = self._gauge(number, cast("LedgerLane | None", self._pool.lane(number)))
             if gauge is not None and (read := gauge.read()) is not None:
                 seen.append(read)
@@ -83,7 +89,7 @@ class Sampler:
 
     def _gauge(self, number: int, lane: LedgerLane | None) -> _Gauge | None:
         """The gauge of the lane's worker of now."""
-        gauge = self._gauges[number]
+        gauge = self._gauges.get(number)
         if gauge is not None and gauge.lane is not lane:
             gauge.close()
             gauge = None

@@ -5,6 +5,7 @@ is a name; a worker unpickles the object when it meets the name first, and keeps
 
 Where workers have no memory in common with the parent, an engine brings the object to each of them before the first
 frame that names it: what is named by a pickle `notes_shared` tells, `to_bring` is what goes over, `bring` takes it in.
+Where several workers are on one machine, their parent there can `lend` it to them instead: then they map one copy.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import pickle
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from mpqueue._os.process.process_identity import process_name
 from mpqueue._wire.memory.segments import CommonSegment
-from mpqueue._wire.pickling.payload import Packed, copy_parts, dump_code, is_whole, load, load_parts
+from mpqueue._wire.pickling.payload import Packed, copy_parts, dump_code, is_whole, lend_parts, load, load_parts
 from mpqueue.errors import ItemPicklingError, shown
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class Shared(Generic[T]):
         self._loaded = loaded or []
         self._for_others: Packed | None = None
         self._parts: tuple[bytes, list[bytearray]] | None = None  #: the pickle and its buffers, where they were brought
+        self._lent: Packed | None = None  #: the same where a copy on this machine is mapped
         self._was_brought = False
         self._inner: tuple[Shared[Any], ...] = ()  #: what is named in it of what is shared
         _known[token] = self
@@ -61,7 +63,7 @@ class Shared(Generic[T]):
     def value(self) -> T:
         """The object. The first call in a worker unpickles it there."""
         if not self._loaded:
-            self._loaded.append(load(self._packed) if self._parts is None else load_parts(*self._parts))
+            self._loaded.append(load(self._lent or self._packed) if self._parts is None else load_parts(*self._parts))
             self._parts = None
         return self._loaded[0]
 
@@ -173,6 +175,34 @@ def bring(data: bytes) -> Shared[Any]:
     if shared is None:
         shared = Shared[Any](token, packed)
         shared._parts, shared._was_brought = parts, True
+    return shared
+
+
+class Lent(NamedTuple):
+    """What a worker needs of a shared object that its parent on this machine has a copy of."""
+
+    token: Token
+    packed: Packed  #: as the sharing process has it
+    copy: Packed
+
+
+def lend(data: bytes) -> tuple[Lent, CommonSegment | None]:
+    """In the parent of workers on this machine: a copy for them, of what `to_bring` made.
+
+    It is there while the segment is referenced; None: all of it is in what is sent, as it must be where there are no
+    segments.
+    """
+    token, packed, parts = pickle.loads(data)
+    copy, segment = lend_parts(*parts)
+    return Lent(token, packed, copy), segment
+
+
+def meet_lent(lent: Lent) -> Shared[Any]:
+    """In a worker: the shared object; a reference to it keeps it for all in this process. Maps nothing yet."""
+    shared = _known.get(lent.token)
+    if shared is None:
+        shared = Shared[Any](lent.token, lent.packed)
+        shared._lent, shared._was_brought = lent.copy, True
     return shared
 
 

@@ -183,6 +183,25 @@ def copy_parts(packed: Packed) -> tuple[bytes, list[bytearray]]:
     return bytes(data), [bytearray(buffer) for buffer in buffers]
 
 
+def lend_parts(data: bytes, buffers: Sequence[bytearray]) -> tuple[Packed, CommonSegment | None]:
+    """The same pickle and its buffers in a segment of this process's own, which lives as long as it is referenced.
+
+    None: there is no segment, and all of it is in one pickle.
+    """
+    made: list[CommonSegment] = []
+
+    def lend(parts: Sequence[Part]) -> tuple[SegmentRef, list[int]]:
+        made.append(CommonSegment(parts))
+        return made[0].ref, made[0].offsets
+
+    try:
+        packed = _beside(Pickled([data]), [memoryview(buffer) for buffer in buffers], lend)
+    except OSError as error:
+        _tell_of_pipes(error)
+        return Packed(pickle.dumps(_InOne(data, [*buffers]), PROTOCOL)), None
+    return packed, made[0] if made else None
+
+
 def without_segment(packed: Packed) -> bytes:
     """The same object as one pickle with nothing beside it. Unpickles nothing; costs two copies."""
     return pickle.dumps(_InOne(*copy_parts(packed)), PROTOCOL)

@@ -59,7 +59,7 @@ Order = TellFlags | SetLimit
 Seen = tuple[int, int, int, int, float, float]
 
 
-class _HostedSeat:
+class HostedSeat:
     """One worker: its ledger, its outbox and its thread."""
 
     def __init__(self, lane: int, generation: int, parent: int, ring: Callable[[], object]) -> None:
@@ -124,14 +124,14 @@ def _gone() -> LookupError:
     return LookupError("this worker is gone")
 
 
-_seats: dict[str, _HostedSeat] = {}
+_seats: dict[str, HostedSeat] = {}
 _adopted: dict[str, Ledger] = {}
 _lock = threading.Lock()
 
 
 def open_seat(token: str, lane: int, generation: int, parent: int, ring: Callable[[], object]) -> hello.Introduction:
     """Make a worker here, known by that token; says who this process is, and where the worker's ledger is."""
-    seat = _HostedSeat(lane, generation, parent, ring)
+    seat = HostedSeat(lane, generation, parent, ring)
     with _lock:
         _seats[token] = seat
     return {**hello.introduce(), "ledger": seat.page.path}
@@ -228,8 +228,12 @@ def close_seats(tokens: Sequence[str], *, wait: bool = True) -> None:
         closing = [_seats.pop(token) for token in tokens if token in _seats]
         for seat in closing:
             seat.close()
-    if not wait:
-        return
+    if wait:
+        await_ends(closing)
+
+
+def await_ends(closing: Sequence[HostedSeat]) -> None:
+    """Wait until these seats, which are closed, have ended what setups began, within reason."""
     end = clock.monotonic() + CLOSE_LIMIT
     for seat in closing:
         seat.thread.join(max(0.0, end - clock.monotonic()))

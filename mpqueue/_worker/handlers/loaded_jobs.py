@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import repeat
 from types import AsyncGeneratorType, FunctionType, GeneratorType, MethodType
@@ -50,6 +51,11 @@ class LoadedJob:
         context.enter(station, context.Running(station, number, self.id, self.id_rule, self.seed))
         if not seat.is_at_home:
             records.install(seat.home, speech)
+        if speech is not None and speech.capture and not station.is_own_process:
+            raise RuntimeError(
+                f"capture_output: expected a worker with a process of its own, got one in process {os.getpid()}, which "
+                "runs other things too, since no process could be started there"
+            )
         self.capture = Capture() if speech is not None and speech.capture else None
         self.beside_bar = speech is not None and speech.beside_bar
         began = clock.monotonic()

@@ -1,0 +1,1 @@
+"""An agent: a small queue's lanes on a node of a cluster, for an engine that reaches that node."""

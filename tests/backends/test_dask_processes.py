@@ -1,0 +1,314 @@
+"""Each slot of a Dask worker has a process of its own: what that is good for, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+
+import mpqueue
+from mpqueue import (
+    ItemTimeoutError,
+    JobQueue,
+    MemoryLimitError,
+    RetryPolicy,
+    SetupError,
+    WorkerCrashedError,
+    WorkerStartError,
+)
+from mpqueue._engines.loky.loky_backend import LokyBackend
+from mpqueue.backends import DaskBackend
+from tests.support import handlers as do
+from tests.support import hogs
+from tests.support.dask_cluster import DaskCluster, dask_cluster
+from tests.support.programs import is_running
+from tests.support.results import results_of
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+SOON = RetryPolicy(max_retries=1, base_delay=0.0)
+
+
+@pytest.fixture(scope="module", params=["nanny", "no nanny"])
+def two_slots(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    """One Dask worker of two threads."""
+    folder = tmp_path_factory.mktemp("two")
+    with dask_cluster(folder, 1, threads=2, nanny=request.param == "nanny") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def other(two_slots: DaskCluster) -> Iterator[Client]:
+    """Another user of the same cluster. After the test nothing of ours is left on it."""
+    with Client(two_slots.address, set_as_default=False) as client:
+        yield client
+        two_slots.check_is_clean(client)
+
+
+# -- neighbours ------------------------------------------------------------------------------------------------------
+
+
+def test_a_time_limit_leaves_the_tasks_and_the_data_of_others_alone(
+    two_slots: DaskCluster, other: Client, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
+    workers = list(other.scheduler_info()["workers"])
+    data = other.scatter({"data": [*range(1000)]}, hash=False)["data"]
+    task = other.submit(gate.pass_through, "task", pure=False)
+    gate.wait_for("task")
+    with JobQueue(1, backend=DaskBackend(two_slots.address), max_retries=0) as queue:
+        for hang in (do.hang_sleep, do.hang_holding_gil):
+            job = queue.run(range(3), do.only(1, hang), timeout=0.5)
+            assert isinstance(job.items[1].exception, ItemTimeoutError)
+            assert [item.attempts for item in job.items] == [1, 1, 1]
+            assert job.completed == 2
+        assert isinstance(queue.run([1], do.kill_self).items[0].exception, WorkerCrashedError)
+        children = Gate(tmp_path / "children")
+        children.folder.mkdir()
+        job = queue.run([0], partial(_hang_with_a_child, children), timeout=1.0)
+        assert isinstance(job.items[0].exception, ItemTimeoutError)
+        wait_until(lambda: not any(is_running(int(pid)) for pid in children.arrived()), what="its child to be gone")
+    gate.open()
+    task.result(30)
+    assert data.result() == list(range(1000))
+    assert list(other.scheduler_info()["workers"]) == workers
+
+
+def _hang_with_a_child(children: Gate, item: int) -> None:
+    child = subprocess.Popen(["sleep", "300"])
+    children.announce(child.pid)
+    child.wait()
+
+
+def test_a_slot_is_busy_while_ours_is(two_slots: DaskCluster, other: Client, tmp_path: Path) -> None:
+    """Dask runs no more at a time than there are slots, whoever it is for."""
+    gate = Gate(tmp_path)
+    with JobQueue(None, backend=DaskBackend(two_slots.address)) as queue:
+        assert queue.concurrency == 2
+        queue.create_job("job", range(2), do.block_until_told(gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for(0, 1)
+        task = other.submit(os.getpid, pure=False)
+        assert not task.done()
+        gate.open()
+        assert results_of(run.result()) == [0, 1]
+        assert task.result(30)
+
+
+# -- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_item_that_takes_too_much_memory_fails_alone(two_slots: DaskCluster, other: Client) -> None:
+    handler = do.only(0, lambda item: hogs.take_and_hang(600))
+    with JobQueue(2, backend=DaskBackend(two_slots.address), retry=SOON, max_memory_per_worker="300MB") as queue:
+        job = queue.run(range(20), handler)
+    hog, *others = job.items
+    assert (hog.status, hog.attempts) == ("failed", 2)
+    assert isinstance(hog.exception, MemoryLimitError)
+    assert [(item.result, item.attempts) for item in others] == [(at, 1) for at in range(1, 20)]
+
+
+def test_a_worker_that_grows_from_item_to_item_is_replaced(two_slots: DaskCluster, other: Client) -> None:
+    def handle(item: int) -> int:
+        hogs.leak(25)
+        return do.return_pid(item)
+
+    with JobQueue(1, backend=DaskBackend(two_slots.address), max_memory_per_worker="200MB") as queue:
+        job = queue.run(range(20), handle)
+    assert {item.attempts for item in job.items} == {1}
+    assert len(set(results_of(job))) >= 2
+
+
+def test_a_worker_has_so_many_items_and_so_many_threads_and_modules_of_its_own(
+    two_slots: DaskCluster, other: Client
+) -> None:
+    backend = DaskBackend(two_slots.address)
+    with JobQueue(1, backend=backend, max_items_per_worker=5, threads_per_worker=3, preload=["colorsys"]) as queue:
+        told = results_of(queue.run(range(20), _tell_of_itself))
+    assert len({pid for pid, _, _ in told}) == 4
+    assert {(threads, is_there) for _, threads, is_there in told} == {("3", True)}
+
+
+def _tell_of_itself(item: int) -> tuple[int, str | None, bool]:
+    import sys
+
+    return os.getpid(), os.environ.get("OMP_NUM_THREADS"), "colorsys" in sys.modules
+
+
+def test_where_a_worker_is_can_be_seen(two_slots: DaskCluster, other: Client, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1, backend=DaskBackend(two_slots.address), max_retries=0) as queue:
+        queue.create_job("job", range(1), do.block_until_told(gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for(0)
+        (seen,) = queue._engine.stacks_now(30.0)
+        assert seen.stack is not None
+        assert "in pass_through" in seen.stack
+        assert "serving.py" not in seen.stack, "the worker's own frames"
+        gate.open()
+        run.result()
+        job = queue.run([1], do.hang_sleep, timeout=0.5)
+    assert "in hang_sleep" in (getattr(job.items[0].exception, "stack", None) or "")
+
+
+# -- deaths ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_killed_costs_its_item_a_try_and_nobody_else_any(
+    two_slots: DaskCluster, other: Client, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(2, backend=DaskBackend(two_slots.address), retry=SOON) as queue:
+        job = queue.create_job("job", range(6), partial(_announce_pid_and_wait, gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for_count(4)
+        os.kill(_pid_of(gate, 0), signal.SIGKILL)
+        gate.open()
+        assert results_of(run.result(60)) == list(range(6))
+    assert [item.attempts for item in job.items] == [2] + [1] * 5
+
+
+def _announce_pid_and_wait(gate: Gate, item: int) -> int:
+    gate.announce(f"{item}-is-{os.getpid()}")
+    gate.pass_through(item)
+    return item
+
+
+def _pid_of(gate: Gate, item: int) -> int:
+    (name,) = (name for name in gate.arrived() if name.startswith(f"{item}-is-"))
+    return int(name.rsplit("-", 1)[1])
+
+
+def test_a_dask_worker_that_is_killed_takes_its_workers_along_and_costs_nobody_a_try(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as cluster,
+        JobQueue(None, backend=DaskBackend(cluster), retry=SOON) as queue,
+    ):
+        job = queue.create_job("job", range(6), partial(_announce_parent_and_wait, gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for_count(4)
+        told = [name.split("-") for name in gate.arrived() if "-in-" in name]
+        workers = [int(worker) for _, worker, _, _ in told]
+        (parent,) = {int(parent) for _, _, _, parent in told}
+        os.kill(parent, signal.SIGKILL)
+        wait_until(lambda: not any(map(is_running, workers)), what="its workers to be gone")
+        gate.open()
+        assert results_of(run.result(60)) == list(range(6))
+    assert [item.attempts for item in job.items] == [1] * 6
+
+
+def _announce_parent_and_wait(gate: Gate, item: int) -> int:
+    gate.announce(f"{item}-{os.getpid()}-in-{os.getppid()}")
+    gate.pass_through(item)
+    return item
+
+
+def test_an_item_that_kills_the_dask_worker_each_time_is_found() -> None:
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as cluster,
+        JobQueue(None, backend=DaskBackend(cluster), retry=SOON) as queue,
+    ):
+        job = queue.run(range(8), _kill_the_parent_of_item_3, chunksize=1)
+    assert isinstance(job.items[3].exception, WorkerCrashedError)
+    assert [item.attempts for item in job.items] == [1] * 3 + [2] + [1] * 4
+    assert job.completed == 7
+
+
+def _kill_the_parent_of_item_3(item: int) -> int:
+    if item == 3:
+        os.kill(os.getppid(), signal.SIGKILL)
+        threading.Event().wait()
+    return item
+
+
+# -- data and code ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_shared_is_one_copy_for_all_on_a_node(two_slots: DaskCluster, other: Client, tmp_path: Path) -> None:
+    table, gate = mpqueue.share(np.arange(500_000)), Gate(tmp_path)
+    with JobQueue(2, backend=DaskBackend(two_slots.address)) as queue:
+        queue.create_job("met", range(2), partial(_look_up_and_meet, table, gate), chunksize=1)
+        run = queue.start("met")
+        gate.wait_for(0, 1)
+        gate.open()
+        (first, at_first), (second, at_second) = results_of(run.result(60))
+    assert (first, second) == (0, 1)
+    assert at_first == at_second != set()
+
+
+def _look_up_and_meet(table: Any, gate: Gate, item: int) -> tuple[int, set[str]]:
+    found = int(table[item])
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    gate.pass_through(item)
+    return found, {line[4] for line in maps if len(line) > 5 and "memfd:mpqueue-segment" in line[5]}
+
+
+def test_modules_that_are_uploaded_later_are_found(two_slots: DaskCluster, other: Client, tmp_path: Path) -> None:
+    module = tmp_path / "uploaded_after_the_start.py"
+    module.write_text("def work(item):\n    return 3 * item\n")
+    with JobQueue(1, backend=DaskBackend(two_slots.address), max_retries=0) as queue:
+        assert results_of(queue.run([1], do.double)) == [2]
+        other.upload_file(str(module))
+        assert results_of(queue.run([1, 2], _use_what_was_uploaded)) == [3, 6]
+
+
+def _use_what_was_uploaded(item: int) -> Any:
+    import importlib
+
+    return importlib.import_module("uploaded_after_the_start").work(item)
+
+
+# -- where no process can be started ---------------------------------------------------------------------------------
+
+
+def test_without_processes_handlers_run_in_dask_s_own_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise WorkerStartError("no processes here")
+
+    monkeypatch.setattr(LokyBackend, "open", refuse)
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster:
+        backend = DaskBackend(cluster)
+        with JobQueue(None, backend=backend, retry=SOON) as queue:
+            table = mpqueue.share(np.arange(100_000))
+            assert results_of(queue.run(range(50), lambda item: (os.getpid(), int(table[item])))) == [
+                (os.getpid(), item) for item in range(50)
+            ]
+            try:
+                job = queue.run(range(3), _wait_for_release, timeout=0.5, max_retries=0)
+            finally:
+                _released.set()
+            assert isinstance(job.items[1].exception, ItemTimeoutError)
+            assert [item.attempts for item in job.items] == [1, 1, 1]
+            job = queue.run([1], do.succeed, capture_output=True, max_retries=0)
+            assert isinstance(job.items[0].exception, SetupError)
+            assert "a worker with a process of its own" in str(
+                job.items[0].exception.__cause__ or job.items[0].exception
+            )
+        assert caplog.text.count("can't start processes") == 1
+        with (
+            JobQueue(1, backend=DaskBackend(cluster, patience=3.0), threads_per_worker=1) as queue,
+            pytest.raises(WorkerStartError, match="no processes here"),
+        ):
+            queue.run(range(2), do.double)
+
+
+_released = threading.Event()
+
+
+def _wait_for_release(item: int) -> int:
+    if item == 1:
+        _released.wait()
+    return item

@@ -1,0 +1,215 @@
+"""An agent by itself: local lanes that are reached by calls, and report by notices, without any cluster."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mpqueue
+from mpqueue._core.messages import BellRung, LaneDied, LaneReady, LaneStartFailed
+from mpqueue._engines.agent.agent import Agent, Brought, Served
+from mpqueue._engines.agent.notices import Crowded, Notice, dump_notice, load_notice
+from mpqueue._engines.loky.loky_lane import LokyLane
+from mpqueue._os import monotonic as clock
+from mpqueue._parent.lane_protocol import LaneSettings
+from mpqueue._wire.frames import ChunkFrame, dump_frame
+from mpqueue._wire.ids import IdRule
+from mpqueue._wire.memory.ledger import Phase
+from mpqueue._wire.memory.shared import notes_shared, to_bring, token_of
+from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
+from mpqueue._wire.pickling.payload import dump
+from mpqueue._worker.elsewhere.hosted import SetLimit
+from mpqueue.errors import WorkerStartError
+from tests.integration.test_hosted import results
+from tests.support import handlers as do
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+LANE = (3, 0)
+SETTINGS = LaneSettings(1, threads_per_worker=None, shares_memory=False)
+
+
+class Node:
+    """An agent, and what it has said."""
+
+    def __init__(self, settings: LaneSettings = SETTINGS, end_process: Callable[[], object] | None = None) -> None:
+        self.said: list[Notice] = []
+        self.agent = Agent(settings, lambda data: self.said.append(load_notice(data, clock.monotonic())), end_process)
+
+    def start(self, lane: tuple[int, int] = LANE) -> None:
+        """Start a worker, and wait for the news."""
+        self.agent.start(*lane)
+        self.wait_for(LaneReady)
+
+    def wait_for(self, kind: type[Any]) -> Any:
+        """The first notice of that kind, which is taken out."""
+        found = wait_until(lambda: [notice for notice in self.said if isinstance(notice, kind)], what=kind.__name__)
+        self.said.remove(found[0])
+        return found[0]
+
+    def send(
+        self,
+        turn: int,
+        frame: bytes,
+        brought: Sequence[Brought] = (),
+        *,
+        dropped: Sequence[Any] = (),
+        make_room: Callable[[], object] = lambda: None,
+    ) -> Future[Served]:
+        """Serve a frame on a thread of its own, as an engine does."""
+        answer: Future[Served] = Future()
+
+        def serve() -> None:
+            answer.set_result(self.agent.serve(LANE, turn, frame, brought, dropped, make_room))
+
+        threading.Thread(target=serve).start()
+        return answer
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    """A node with one worker."""
+    node = Node()
+    try:
+        node.start()
+        yield node
+    finally:
+        node.agent.close(kill=True)
+
+
+def chunk(items: list[Any], handler: Callable[..., Any], number: int = 1) -> bytes:
+    """The first chunk of a job of its own."""
+    with notes_shared():
+        packed = pack_handler("job", handler, None, IdRule.POSITION, travels=Travels.SHARED_APART).frame
+        return dump_frame(ChunkFrame(number, number, dump(items), range(len(items)), handler=packed))
+
+
+def test_frames_are_served_in_their_order_however_they_come(node: Node, tmp_path: Path) -> None:
+    waited = threading.Event()
+    later = node.send(1, chunk([2], do.double, 2), make_room=waited.set)
+    assert waited.wait(30)
+    assert not later.done()
+    first = node.send(0, chunk([1], do.double, 1))
+    assert results(first.result(30)[0]) == [2]
+    assert results(later.result(30)[0]) == [4]
+
+
+def test_what_was_left_early_is_fetched_or_comes_with_the_answer(node: Node, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    answer = node.send(0, chunk([0, 1, 2], do.only(2, do.block_until_told(gate))))
+    node.wait_for(BellRung)
+    assert results(node.agent.fetch(LANE)) == [0, 1]
+    assert node.agent.fetch(LANE) is None
+    gate.open()
+    last, early = answer.result(30)
+    assert (results(last), early) == ([2], None)
+
+
+def test_orders_reach_a_worker_that_runs_and_a_look_is_newer(node: Node, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    answer = node.send(0, chunk([0, 1, 2, 3], do.only(1, do.block_until_told(gate))))
+    gate.wait_for(1)
+    seen = wait_until(lambda: (node.agent.control(LANE, [SetLimit(1, 2)]) or ())[:4] == (1, Phase.RUNNING, 1, 2))
+    assert seen
+    stacks: list[str | None] = []
+    node.agent.tell_stack(LANE, stacks.append)
+    assert "pass_through" in (wait_until(lambda: stacks)[0] or "")
+    gate.open()
+    last, early = answer.result(30)
+    assert [*(results(early) if early else results(node.agent.fetch(LANE))), *results(last)] == [0, 1]
+
+
+def test_a_death_is_reported_with_the_claim_and_leaves_the_rest_to_be_fetched(node: Node, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    answer = node.send(0, chunk([0, 1, 2, 3], do.only(2, do.block_until_told(gate, then=do.kill_self))))
+    gate.wait_for(2)
+    wait_until(lambda: any(isinstance(notice, BellRung) for notice in node.said), what="early results")
+    waiting = node.send(2, chunk([0], do.double, 3))  # the one before it never comes
+    gate.open()
+    last, early = answer.result(30)
+    died = node.wait_for(LaneDied)
+    assert (died.lane, died.generation, died.signal) == (*LANE, "SIGKILL")
+    assert died.claim is not None
+    assert (died.claim.phase, died.claim.lo) == (Phase.RUNNING, 2)
+    assert 0.0 <= clock.monotonic() - died.claim.since < 3600
+    assert last is None
+    rest = node.agent.last_words(LANE)
+    assert results(early or rest.early[0]) == [0, 1]
+    assert waiting.result(30) == (None, None)
+    assert node.agent.serve(LANE, 3, chunk([0], do.double, 3), (), (), lambda: None) == (None, None)
+    node.agent.let_go(LANE)
+    assert node.agent.control(LANE, []) is None
+    assert node.agent.serve(LANE, 0, chunk([0], do.double), (), (), lambda: None) == (None, None)
+
+
+def test_a_shared_object_is_kept_until_it_is_dropped(node: Node) -> None:
+    table = mpqueue.share(np.arange(200_000))
+    token = token_of(table)
+    answer = node.send(0, chunk([7], lambda item: int(table[item])), [(token, to_bring(table))])
+    assert results(answer.result(30)[0]) == [7]
+    assert [*node.agent._lent] == [token]
+    assert results(node.send(1, chunk([1], do.double, 2), dropped=[token]).result(30)[0]) == [2]
+    assert not node.agent._lent
+
+
+def test_a_fresh_worker_takes_a_lane_over(node: Node) -> None:
+    (old,) = results(node.send(0, chunk([0], do.return_pid)).result(30)[0])
+    node.agent.let_go(LANE)
+    node.agent.let_go(LANE)
+    node.agent.start(LANE[0], 1)
+    node.wait_for(LaneReady)
+    node.agent.let_go(LANE)  # comes late, and is of the one before
+    served = node.agent.serve((LANE[0], 1), 0, chunk([0], do.return_pid), (), (), lambda: None)
+    assert results(served[0]) != [old]
+    assert not [notice for notice in node.said if isinstance(notice, LaneDied)]
+
+
+def test_where_no_process_can_be_started_lanes_are_seats_in_this_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(1, "no processes here")
+
+    monkeypatch.setattr(LokyLane, "__init__", refuse)
+    ended: list[int] = []
+    node = Node(end_process=lambda: ended.append(1))
+    gate = Gate(tmp_path)
+    try:
+        node.start()
+        assert "no processes here" in node.wait_for(Crowded).reason
+        answer = node.send(0, chunk([0, 1, 2], do.only(2, do.block_until_told(gate))))
+        node.wait_for(BellRung)
+        node.agent.kill(LANE, dump_stack=True)
+        assert ended == [1]
+        stacks: list[str | None] = []
+        node.agent.tell_stack(LANE, stacks.append)
+        assert stacks == [None]
+        gate.open()
+        last, early = answer.result(30)
+        assert (results(early), results(last)) == ([0, 1], [2])
+        node.agent.let_go(LANE)
+    finally:
+        node.agent.close(kill=True)
+    needy = Node(SETTINGS._replace(threads_per_worker=1))
+    try:
+        needy.agent.start(*LANE)
+        failed: LaneStartFailed = needy.wait_for(LaneStartFailed)
+        assert isinstance(failed.error, PermissionError)
+    finally:
+        needy.agent.close(kill=True)
+
+
+def test_an_error_that_can_t_be_sent_is_sent_as_its_text() -> None:
+    class LocalError(Exception):
+        pass
+
+    sent = load_notice(dump_notice(LaneStartFailed(1, 0, LocalError("why"), lasting=True), 0.0), 0.0)
+    assert isinstance(sent, LaneStartFailed)
+    assert (type(sent.error), str(sent.error), sent.lasting) == (WorkerStartError, "LocalError: why", True)
