@@ -119,7 +119,7 @@ class DaskPool(HostedPool[DaskLane]):
             self.soon(self._free, lane)
 
     def close(self, *, kill: bool) -> None:
-        """See `LanePool.close`. What runs in a worker with a nanny is killed with ``kill``, else left to end."""
+        """See `LanePool.close`. On the event loop's own thread, where a finalizer may run, it does not wait."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -138,7 +138,7 @@ class DaskPool(HostedPool[DaskLane]):
     # -- on the event loop -----------------------------------------------------------------------------------
 
     async def ask(self, address: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Have a worker or a nanny call something. Raises what it raises, OSError where it is gone: after 30 s."""
+        """Have a Dask worker call something. Raises what it raises, OSError where it is gone: after 30 s."""
         return (await self.client.run(function, *arguments, workers=[address]))[address]
 
     async def result_of(self, task: Any) -> Any:
