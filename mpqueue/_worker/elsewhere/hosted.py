@@ -1,7 +1,7 @@
 """Workers in processes of a cluster's engine: each has a thread of its own, and is found again by its token.
 
 What the engine calls, on whatever thread: `open_seat`, `serve`, `control`, `fetch`, `close_seats`. The ledger of such a
-worker is a file in memory, so that a guardian, another process on the same machine that is never busy (an actor on Ray),
+worker is a file in memory, so that a guardian, another process on the same machine that is never busy (Ray: an actor),
 can `adopt` it: look into it, and set limits, also while the worker holds its global lock or is dead.
 
 ====================  =============================  =====================================
