@@ -109,11 +109,13 @@ class QueueView:
         return {book.number: places[book.number] for book in waiting if places[book.number]}
 
     def has_report(self, job: ShownJob) -> bool:
-        return job.timings.lanes > 0
+        return job.has_report if isinstance(job, RecordedBook) else job.timings.lanes > 0
 
     def report(self, job: ShownJob) -> str:
         from mpqueue._report.job_report import make_report  # which few programs need
 
+        if isinstance(job, RecordedBook):
+            return job.report()
         return make_report(job, None).to_html()
 
     def stacks(self) -> Sequence[LaneStack]:

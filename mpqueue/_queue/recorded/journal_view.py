@@ -10,15 +10,13 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mpqueue._core.state.timings import Timings
 from mpqueue._parent.journal.guards.ownership import own_path
 from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
 from mpqueue._parent.running import LaneNow, LaneStack
 from mpqueue._parent.surroundings.clock import SystemClock
-from mpqueue._queue.recorded.recorded_book import RecordedBook
+from mpqueue._queue.recorded.recorded_book import RecordedBook, recorded_timings
 from mpqueue.errors import JournalError, MPQueueError
 
 if TYPE_CHECKING:
@@ -50,16 +48,7 @@ class ShownRecord(RecordedBook):
             self.status = recorded.status
         if now and self.duration is None and self.started_at is not None:
             self.duration = max(0.0, now - self.started_at)
-        self.timings = _timings(self.duration, recorded)
-
-
-def _timings(duration: float | None, recorded: RecordedJob) -> Timings:
-    """What a journal has of them: how long the last run took, and its CPU time."""
-    timings = Timings()
-    if duration is not None:
-        timings.finished = duration
-        timings.sums = replace(timings.sums, cpu=recorded.cpu or 0.0, items=recorded.ran or 0)
-    return timings
+        self.timings = recorded_timings(self.duration, recorded)
 
 
 class JournalView:
@@ -142,14 +131,13 @@ class JournalView:
 
     def has_report(self, job: ShownJob) -> bool:
         """See `Served`."""
-        return job.started_at is not None and job.duration is not None
+        assert isinstance(job, ShownRecord)
+        return job.has_report
 
     def report(self, job: ShownJob) -> str:
         """See `Served`."""
-        from mpqueue._report.job_report import recorded_page  # which few programs need
-
         assert isinstance(job, ShownRecord)
-        return recorded_page(job, job.line.python or "", job.line.handler_name or "")
+        return job.report()
 
     def now(self) -> float:
         """See `Served`."""

@@ -55,7 +55,18 @@ class RecordedBook:
         self.duration = recorded.duration
         self.options = JobOptions(RetryPolicy(), seed=recorded.seed)
         self.past = recorded.past
-        self.timings = Timings()  # where its time went is not in the journal
+        self.timings = recorded_timings(self.duration, recorded)
+
+    @property
+    def has_report(self) -> bool:
+        """True where `report` has one."""
+        return self.started_at is not None and self.duration is not None
+
+    def report(self) -> str:
+        """What items took, their memory and their failures, as a page. Raises ValueError where no time is known."""
+        from mpqueue._report.job_report import recorded_page  # which few programs need
+
+        return recorded_page(self, self._recorded.python or "", self._recorded.handler_name or "")
 
     @property
     def over(self) -> bool:
@@ -93,6 +104,15 @@ class RecordedBook:
         if self.over:
             restore_end(new.book, self._recorded)
         return new
+
+
+def recorded_timings(duration: float | None, recorded: RecordedJob) -> Timings:
+    """What a journal has of them: how long the last run took, and its CPU time; not where the time went."""
+    timings = Timings()
+    if duration is not None:
+        timings.finished = duration
+        timings.sums = dataclasses.replace(timings.sums, cpu=recorded.cpu or 0.0, items=recorded.ran or 0)
+    return timings
 
 
 def _replay(reader: Reader, recorded: RecordedJob, table: ItemTable, index: int) -> Any:
