@@ -126,7 +126,7 @@ class PageFeed:
     def _everything(self) -> bytes:
         served = self._served
         now = milliseconds(served.wall())
-        hello = {"canResize": served.can_resize, "canAct": served.can_act, "now": now}
+        hello = {"canResize": served.can_resize, "canLook": served.can_look, "canAct": served.can_act, "now": now}
         parts = [as_event("hello", encode(hello))]
         parts += [job.state_event() for job in self._jobs.values()]
         stretches = [(lane, stretch) for lane, all_ in self._timeline.lanes.items() for stretch in all_]

@@ -1,7 +1,7 @@
 """What a page sees of its jobs, and may do to them: the one interface between a page and where the jobs are.
 
 A live queue serves it (`_queue.live_pages.QueueView`), with the jobs that only its journal has. So can anything that
-only reads jobs, such as a journal: it says so by ``can_act = False`` and ``can_resize = False``, gives its jobs as
+only reads jobs, such as a journal: it says so by ``can_act``, ``can_resize`` and ``can_look``, gives its jobs as
 `ShownJob` from `Served.books` (`RecordedBook` is one), has no lanes (``()``) and a ``concurrency`` of 0. Then the page
 shows no workers and no buttons, and everything else as usual: lists, items with their errors, results and pictures,
 groups of failures, comparisons, and reports where `Served.report` has one.
@@ -47,7 +47,8 @@ class ShownJob(JobView, Protocol):
 class Served(Protocol):
     """Jobs, from a page's side. Every method may be called on the page's threads."""
 
-    can_resize: bool  #: its workers are processes of its own: there may be more or fewer, and they can be looked into
+    can_resize: bool  #: its workers are processes on this machine: there may be more or fewer, and they are measured
+    can_look: bool  #: `stacks` says where its workers are
     can_act: bool  #: its jobs can be paused, cancelled, ...: False where they are only read
 
     @property

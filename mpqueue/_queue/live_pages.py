@@ -65,6 +65,7 @@ class QueueView:
         self._past_due = 0.0
         able = queue._backend.capabilities
         self.can_resize = able.own_processes and able.is_here
+        self.can_look = able.own_processes
 
     @property
     def concurrency(self) -> int:
@@ -119,7 +120,7 @@ class QueueView:
         return make_report(job, None).to_html()
 
     def stacks(self) -> Sequence[LaneStack]:
-        if not self.can_resize:
+        if not self.can_look:
             raise MPQueueError("expected an engine with workers of the queue's own, which can be asked where they are")
         return self._engine.stacks_now(STACK_PATIENCE)
 

@@ -26,17 +26,18 @@ export class Store {
   marks = []; // [lane, at, why, job, item], in order: ends of workers
   concurrency = 0; // workers that there are to be
   canResize = false;
+  canLook = false;
   canAct = false;
   clock = { server: Date.now(), here: performance.now() };
 
-  hello({ canResize, canAct, now }) {
+  hello({ canResize, canLook, canAct, now }) {
     this.before = this.jobs;
     this.jobs = new Map();
     this.stretches.clear();
     this.samples.clear();
     this.marks = [];
     this.lanes = [];
-    Object.assign(this, { canResize, canAct });
+    Object.assign(this, { canResize, canLook, canAct });
     this.#setClock(now);
   }
 

@@ -57,7 +57,7 @@ class JournalView:
     Raises `JournalError` where one can't be read. Later it shows what it knew, and warns once.
     """
 
-    can_resize = can_act = False
+    can_resize = can_look = can_act = False
     concurrency = 0
 
     def __init__(self, paths: Sequence[str]) -> None:

@@ -68,7 +68,7 @@ export class WorkersView {
     if (this.#size === this.#wanted && !this.#asking) this.#wanted = null;
     const size = this.#wanted ?? this.#size;
     show(byId("size"), store.canResize);
-    show(byId("show-stacks"), store.canResize && live);
+    show(byId("show-stacks"), store.canLook && live);
     show(byId("strips"), store.samples.size > 0);
     setText(byId("size-count"), plural(size, "worker"));
     if (size <= 1 && document.activeElement === this.fewer) this.more.focus(); // else the focus would be lost
