@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import pickle
+import py_compile
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,3 +138,26 @@ def test_an_edit_in_the_same_second_that_keeps_the_size_is_not_missed(
         catch_up_with(told)
         check_loaded(told)
         assert sys.modules[NAME].work(1) == factor
+
+
+def test_what_was_compiled_before_an_edit_in_the_same_second_is_not_imported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = folder / f"{HELPER}.py"
+    second = file.stat().st_mtime_ns // 10**9 * 10**9
+    os.utime(file, ns=(second, second))
+    compiled = py_compile.compile(str(file))
+    os.utime(str(compiled), ns=(second + 1_000_000, second + 1_000_000))
+    file.write_text("def double(item):\n    return 3 * item\n")
+    os.utime(file, ns=(second + 2_000_000, second + 2_000_000))
+    (digest,) = (value for name, value in _digests_of_new_module(file))
+    catch_up_with(Sources("another one", ((HELPER, digest),)))
+    assert importlib.import_module(HELPER).double(1) == 3
+
+
+def _digests_of_new_module(file: Path) -> list[tuple[str, str]]:
+    """As the parent tells of it, which has loaded it from the same file."""
+    spec = importlib.util.spec_from_file_location(HELPER, file)
+    assert spec is not None
+    return [(HELPER, sources._digest_of(importlib.util.module_from_spec(spec)))]

@@ -98,7 +98,7 @@ def catch_up_with(sources: Sources) -> None:
     """Before a handler is loaded: reload those of its modules that have been edited since this process loaded them.
 
     With one, those are reloaded that may have imported it. Raises ImportError for one whose file here is another than
-    in the parent.
+    in the parent. Those that are not loaded yet are about to be, from their files as they are now.
     """
     if sources.process == process_name():
         return
@@ -108,6 +108,7 @@ def catch_up_with(sources: Sources) -> None:
         for name, wanted in sources.digests:
             module = sys.modules.get(name)
             if module is None:
+                _forget_older(name)
                 continue
             known = _loaded.get(name)
             if known is None and not _is_newer_than_this_process(module):
@@ -149,6 +150,16 @@ def _forget_compiled(module: ModuleType) -> None:
     """Compiled code counts as that of a file of the same size and second: an edit may be quicker than that."""
     with contextlib.suppress(OSError, NotImplementedError, ValueError):
         os.unlink(importlib.util.cache_from_source(str(_place_of(module))))
+
+
+def _forget_older(name: str) -> None:
+    """The same before a module is imported: what was compiled before its file was written is of another one."""
+    with contextlib.suppress(Exception):  # importing it will tell
+        spec = importlib.util.find_spec(name)  # which imports its package
+        if spec is None or spec.origin is None or spec.cached is None:
+            return
+        if os.stat(spec.cached).st_mtime_ns < os.stat(spec.origin).st_mtime_ns:
+            os.unlink(spec.cached)
 
 
 def _place_of(module: ModuleType) -> Any:
