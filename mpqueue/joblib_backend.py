@@ -61,7 +61,10 @@ def register(*, backend: str | Backend = "loky") -> None:
     Its workers run on the engine ``backend``, one of `mpqueue.backends`, of which ``n_jobs=-1`` is all workers that are
     there then. To use several engines, give joblib ``parallel_config(backend=MPQueueBackend(backend=...))``.
     """
-    register_parallel_backend("mpqueue", functools.partial(MPQueueBackend, backend=choose_backend(backend)))
+    engine = choose_backend(backend)
+    # joblib and its tests expect a class, which it is where nothing is chosen.
+    factory: Any = MPQueueBackend if backend == "loky" else functools.partial(MPQueueBackend, backend=engine)
+    register_parallel_backend("mpqueue", factory)
 
 
 class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
