@@ -699,5 +699,5 @@ def test_a_run_with_a_dashboard_prints_its_address_and_is_watched_there(folder: 
             Gate(folder).open()
             while not stream.ended:
                 stream.next()
-        assert stream.statuses("own:wait_first") == ["completed", "completed"]
+        assert stream.states["own:wait_first"]["counts"]["completed"] == 2  # items can't be asked for any more
         assert program.wait(PATIENCE) == 0

@@ -32,6 +32,7 @@ USES: dict[str, Callable[[], object]] = {
 #: Another use of one of them.
 MORE_USES: list[tuple[str, Callable[[], object]]] = [
     ("dashboard", lambda: run_mpqueue("run", "os.path:getsize", __file__, "--dashboard")),
+    ("dashboard", lambda: run_mpqueue("dashboard", __file__)),
 ]
 #: What needs a package that is no extra, since a program that uses it has it, and the package.
 PACKAGES: list[tuple[str, Callable[[], object]]] = [
@@ -99,8 +100,9 @@ def test_each_extra_is_asked_for() -> None:
 def test_each_place_that_names_an_extra_is_tried() -> None:
     package = Path(importlib.import_module("mpqueue").__file__ or "").parent
     places = [line for path in package.rglob("*.py") for line in path.read_text().splitlines() if "pip install" in line]
-    # One line is for both engines, one is for pandas, polars and pyarrow, and one is the help of `mpqueue completion`.
-    assert len(places) == len(USES) - 1 + 1 + 1, places
+    # One line is for both engines, one is for pandas, polars and pyarrow, one is the help of `mpqueue completion`, and one is
+    # of `mpqueue dashboard`.
+    assert len(places) == len(USES) - 1 + 1 + 1 + 1, places
 
 
 @pytest.mark.parametrize("extra", USES)
