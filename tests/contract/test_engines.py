@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import itertools
 import json
 import threading
@@ -16,10 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import joblib
 import pytest
 
-import mpqueue.joblib_backend
+import mpqueue
 from mpqueue import ItemStatus, JobStatus, RetryPolicy, Stage, current_item, sinks
 from mpqueue.backends import Backend
 from mpqueue.events import JOB_FINISHED, JOB_PROGRESS, JOB_STARTED
@@ -461,14 +461,23 @@ def test_pools_run_on_the_engine_that_they_name(engine: Engine, opened: list[Bac
         assert list(pool.imap(do.double, range(5))) == [0, 2, 4, 6, 8]
     with mpqueue.Executor(1, **here) as executor:
         assert (executor.submit(do.double, 3).result(), list(executor.map(do.double, [1]))) == (6, [2])
-    mpqueue.joblib_backend.register(**here)
+    assert opened == [engine.backend] * 2
+
+
+def test_joblib_runs_on_the_engine_that_it_is_given(engine: Engine, opened: list[Backend]) -> None:
+    joblib = pytest.importorskip("joblib")
+    ours: Any = importlib.import_module("mpqueue.joblib_backend")
+    ours.register(backend=engine.backend)
     try:
         with joblib.parallel_config(backend="mpqueue", n_jobs=2):
             assert joblib.Parallel()(joblib.delayed(do.double)(item) for item in range(5)) == [0, 2, 4, 6, 8]
     finally:
-        mpqueue.joblib_backend.close()
-        mpqueue.joblib_backend.register()
-    assert opened == [engine.backend] * 3
+        ours.close()
+        ours.register()
+    assert opened == [engine.backend]
+    if not engine.able.can_kill:
+        with pytest.raises(ValueError, match="can't end an item"):
+            ours.MPQueueBackend(backend=engine.backend, timeout=30.0)
 
 
 @pytest.fixture
@@ -492,7 +501,6 @@ def test_a_time_limit_of_a_call_is_refused_where_nothing_can_be_killed(engine: E
         lambda: mpqueue.stages([1], [do.double], **limited),
         lambda: mpqueue.Pool(1, **limited).terminate(),
         lambda: mpqueue.Executor(1, **limited).shutdown(),
-        lambda: mpqueue.joblib_backend.MPQueueBackend(**limited),
     ]
     for call in calls if not engine.able.can_kill else calls[:1]:
         with contextlib.nullcontext() if engine.able.can_kill else pytest.raises(ValueError, match="can't end an item"):

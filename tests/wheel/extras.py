@@ -100,8 +100,8 @@ def test_each_extra_is_asked_for() -> None:
 def test_each_place_that_names_an_extra_is_tried() -> None:
     package = Path(importlib.import_module("mpqueue").__file__ or "").parent
     places = [line for path in package.rglob("*.py") for line in path.read_text().splitlines() if "pip install" in line]
-    # One line is for both engines, one is for pandas, polars and pyarrow, one is the help of `mpqueue completion`, and one is
-    # of `mpqueue dashboard`.
+    # One line is for both engines, one is for pandas, polars and pyarrow, one is the help of `mpqueue completion`,
+    # and one is of `mpqueue dashboard`.
     assert len(places) == len(USES) - 1 + 1 + 1 + 1, places
 
 
