@@ -147,22 +147,35 @@ class ExecutorPool:
 
     def start(self, number: int, generation: int) -> None:
         """See `LanePool.start`. A lane is ready when the executor has run a first call."""
+        executor = None
         try:
-            first = self.submit(hello.introduce)
+            with self._lock:
+                if self._executor is None:
+                    self._executor = self._backend.make()
+                executor = self._executor
+            first = self._submit(executor, hello.introduce)
         except BaseException as error:
-            self._doubt(self._executor)
+            self._doubt(executor)
             self._post(LaneStartFailed(number, generation, error, final=isinstance(error, TypeError)))
             return
-        introduced = functools.partial(self._introduced, number, generation, self._executor)
+        introduced = functools.partial(self._introduced, number, generation, executor)
         first.add_done_callback(self.guarded(number, generation, introduced))
 
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Have the executor call something. Raises what it raises."""
+    def serve(self, lane: ExecutorLane, frame: bytes) -> Future[bytes]:
+        """Have the lane's executor serve a frame, for a call of the lane that has begun.
+
+        Raises what that raises, and ChildProcessError for a lane that is gone: on another executor the frame would run
+        although it counts as lost, and so twice. A lane with a call is not given up for having nothing to do.
+        """
         with self._lock:
-            if self._executor is None:
-                self._executor = self._backend.make()
-            future = self._executor.submit(function, *arguments)
-            self._under_way.add(future)
+            if not lane.is_alive:
+                raise ChildProcessError("the worker is gone")
+        # Not with the lock: callbacks of a broken executor may run under its own (CPython 3.12), and want this one.
+        return self._submit(lane.executor, visiting.serve, self.origin, lane.number, frame)
+
+    def _submit(self, executor: Executor, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future = executor.submit(function, *arguments)
+        self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
         limit = self._backend.answer_limit
         return future if limit is None else self._limited(future, limit)
@@ -207,9 +220,7 @@ class ExecutorPool:
 
         return call
 
-    def _introduced(
-        self, number: int, generation: int, executor: Executor | None, answer: Future[hello.Introduction]
-    ) -> None:
+    def _introduced(self, number: int, generation: int, executor: Executor, answer: Future[hello.Introduction]) -> None:
         error = _error_of(answer)
         if error is not None:
             self._doubt(executor)
@@ -319,7 +330,7 @@ class ExecutorPool:
 class ExecutorLane:
     """Satisfies `lane_protocol.Lane`: a place in the executor's queue."""
 
-    def __init__(self, pool: ExecutorPool, number: int, generation: int, pid: int, executor: Executor | None) -> None:
+    def __init__(self, pool: ExecutorPool, number: int, generation: int, pid: int, executor: Executor) -> None:
         self.number = number
         self.generation = generation
         self.pid = pid
@@ -339,7 +350,7 @@ class ExecutorLane:
         if call.done():
             return call
         try:
-            answer = self._pool.submit(visiting.serve, self._pool.origin, self.number, frame)
+            answer = self._pool.serve(self, frame)
         except BaseException as error:
             self._pool.failed(self, error)
             self._calls.settle(call, None, error)
