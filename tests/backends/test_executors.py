@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from mpqueue.backends import ExecutorBackend
 from tests.support import handlers as do
 from tests.support.programs import run_program
 from tests.support.results import results_of
-from tests.support.waiting import Gate
+from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -71,6 +71,7 @@ def test_an_item_that_always_kills_its_worker_costs_its_neighbours_nothing() -> 
         assert [item.attempts for item in job.items] == [1, 1, 3, 1, 1]
         assert isinstance(job.items[2].exception, WorkerCrashedError)
         assert results_of(queue.run(range(20), do.double)) == [2 * item for item in range(20)]
+    wait_until(lambda: not active_children(), what="the end of the executors that broke")
 
 
 def test_loky_s_own_executor_is_made_anew_and_shut_down(tmp_path: Path) -> None:
