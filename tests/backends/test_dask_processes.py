@@ -91,7 +91,7 @@ def _hang_with_a_child(children: Gate, item: int) -> None:
 
 
 def test_a_slot_is_busy_while_ours_is(two_slots: DaskCluster, other: Client, tmp_path: Path) -> None:
-    """Dask runs no more at a time than there are slots, whoever it is for."""
+    """Dask runs no more at a time than there are slots, for all clients together."""
     gate = Gate(tmp_path)
     with JobQueue(None, backend=DaskBackend(two_slots.address)) as queue:
         assert queue.concurrency == 2

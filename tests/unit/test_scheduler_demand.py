@@ -1,4 +1,4 @@
-"""How much work waits, as engines are told whose workers come and go with it."""
+"""How much work waits: what engines get whose workers come and go with it."""
 
 from __future__ import annotations
 

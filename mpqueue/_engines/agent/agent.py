@@ -42,7 +42,7 @@ from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.memory.segments import CommonSegment
 from mpqueue._wire.memory.shared import Lent, Token, lend
 from mpqueue._wire.pickling.imports import ImportNews
-from mpqueue._worker.elsewhere.hosted import Order, Seen, TellFlags
+from mpqueue._worker.elsewhere.hosted import Order, Seen, carry_out
 
 #: Where this package is: frames of a stack name its files, and a program may have it in another place.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
@@ -194,11 +194,7 @@ class Agent:
         there = self._lane(lane)
         if there is None:
             return None
-        for order in orders:
-            if isinstance(order, TellFlags):
-                there.set_flags(order.job, pause=order.pause, cancel=order.cancel)
-            else:
-                there.set_limit(order.chunk, order.position)
+        carry_out(orders, there)
         seen = list[Claim]()
         there.observe(seen.append)
         claim = seen[0]

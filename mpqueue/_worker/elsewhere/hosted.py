@@ -20,7 +20,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from mpqueue._os import monotonic as clock
 from mpqueue._os.files import open_file
@@ -55,6 +55,20 @@ class SetLimit(NamedTuple):
 
 
 Order = TellFlags | SetLimit
+
+
+class Ordered(Protocol):
+    """What takes orders: a ledger, or a lane."""
+
+    def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
+        """See `lane_protocol.Lane.set_flags`."""
+        ...
+
+    def set_limit(self, chunk: int, position: int) -> None:
+        """See `lane_protocol.Lane.set_limit`."""
+        ...
+
+
 #: A claim as it is sent: chunk, phase, lo, hi, seconds since, fraction. Clocks of two machines have nothing in common.
 Seen = tuple[int, int, int, int, float, float]
 
@@ -193,12 +207,17 @@ def control(token: str, orders: Sequence[Order]) -> Seen | None:
     ledger = _ledger(token)
     if ledger is None:
         return None
+    carry_out(orders, ledger)
+    return _seen(ledger)
+
+
+def carry_out(orders: Sequence[Order], there: Ordered) -> None:
+    """Hand these orders on, one after the other."""
     for order in orders:
         if isinstance(order, TellFlags):
-            ledger.set_flags(order.job, pause=order.pause, cancel=order.cancel)
+            there.set_flags(order.job, pause=order.pause, cancel=order.cancel)
         else:
-            ledger.set_limit(order.chunk, order.position)
-    return _seen(ledger)
+            there.set_limit(order.chunk, order.position)
 
 
 def _ledger(token: str) -> Ledger | None:
