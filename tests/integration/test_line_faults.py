@@ -11,7 +11,8 @@ import pytest
 
 from mpqueue import ItemStatus, ItemTimeoutError, JobQueue, ResultPicklingError, WorkerCrashedError
 from mpqueue._core.rules import overdue
-from mpqueue._engines.loky.process import warden
+from mpqueue._engines.loky.process import warden, worker_process
+from mpqueue._os.process.process_handle import PosixProcess
 from tests.support import handlers as do
 from tests.support.length import long
 from tests.support.recorder import Recorder
@@ -85,6 +86,16 @@ def test_what_runs_when_it_is_noticed_that_the_worker_is_cut_off_pays_nothing(
     assert [job.results[0], job.results[2]] == ["left", "right"]
     assert {item.attempts for item in job.items} == {1}
     assert job.items[1].status == "completed" or isinstance(job.items[1].exception, WorkerCrashedError)
+
+
+def test_bytes_in_what_tells_of_a_worker_s_end_are_not_taken_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_process, "open_process", PosixProcess)
+    with JobQueue(1, max_retries=0) as queue:
+        items = ["left", "culprit", "right"]
+        job = queue.run(items, do.only("culprit", do.write_garbage_into_pipes), chunksize=3)
+    assert [job.results[0], job.results[2]] == ["left", "right"]
+    with pytest.raises(WorkerCrashedError, match=r"was killed .*: found bytes in what tells of its end"):
+        raise job.items[1].exception or AssertionError(job.items[1])
 
 
 @pytest.mark.usefixtures("soon")

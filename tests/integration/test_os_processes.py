@@ -88,6 +88,20 @@ def test_one_that_was_stopped_is_seen_as_such_until_it_goes_on(form: Form) -> No
         wait_until(lambda: not handle.is_stopped(), what="its going on")
 
 
+def test_what_is_written_into_a_sentinel_is_not_taken_for_an_end() -> None:
+    sentinel, lives = os.pipe()
+    try:
+        handle = PosixProcess(os.getpid(), sentinel)
+        assert not handle.is_written_to()
+        os.write(lives, b"x")
+        assert handle.is_written_to()
+    finally:
+        os.close(lives)
+    assert handle.wait(0)
+    assert not handle.is_written_to()
+    os.close(sentinel)
+
+
 @LINUX_ONLY
 def test_what_a_signal_would_do_is_known_where_the_system_tells() -> None:
     own, number = LinuxProcess(os.getpid()), signal.SIGUSR1

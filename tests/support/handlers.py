@@ -484,6 +484,15 @@ def write_garbage_everywhere(item: Any) -> Any:
     return item
 
 
+def write_garbage_into_pipes(item: Any) -> Any:
+    """The same into pipes only, among them what tells of this worker's end where the system has no better, and wait."""
+    for fd in _descriptors():
+        with contextlib.suppress(OSError):
+            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                os.write(fd, bytes(range(100, 164)))
+    return hang_sleep(item)
+
+
 def write_a_length(item: Any) -> Any:
     """Write what would be a terabyte's length, had a message no other header, into every socket."""
     for one in _sockets():

@@ -72,6 +72,9 @@ class ProcessHandle(Protocol):
         At once for a pidfd, which tells it in time; within 0.25 s if it does not end.
         """
 
+    def is_written_to(self) -> bool:
+        """Whether the descriptor is readable because the process wrote into it, not by its end. Never a pidfd."""
+
     def is_stopped(self) -> bool:
         """Whether a signal has stopped it; False where the system does not tell."""
 
@@ -144,6 +147,10 @@ class LinuxProcess:
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
         """See `ProcessHandle.await_last_moments`."""
 
+    def is_written_to(self) -> bool:
+        """See `ProcessHandle.is_written_to`."""
+        return False
+
     def is_stopped(self) -> bool:
         """See `ProcessHandle.is_stopped`."""
         try:
@@ -207,6 +214,13 @@ class PosixProcess:
             if has_ended():
                 return
             threading.Event().wait(_LAST_PAUSE)
+
+    def is_written_to(self) -> bool:
+        """See `ProcessHandle.is_written_to`. What was written is taken out."""
+        try:
+            return self.wait(0) and os.read(self._sentinel, 1) != b""
+        except OSError:
+            return False
 
     def is_stopped(self) -> bool:
         """See `ProcessHandle.is_stopped`."""

@@ -114,6 +114,10 @@ class WindowsProcess:
         self.wait(_LAST_MOMENTS)
         has_ended()
 
+    def is_written_to(self) -> bool:
+        """See `ProcessHandle.is_written_to`: a handle of the system's is not."""
+        return False
+
     def is_stopped(self) -> bool:
         """See `ProcessHandle.is_stopped`: not told."""
         return False

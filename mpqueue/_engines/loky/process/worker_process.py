@@ -89,6 +89,11 @@ class WorkerProcess:
         """After `exited`: wait for a process whose end is reported a little too early, 0.25 s at most."""
         self._process.await_last_moments(has_ended)
 
+    def is_written_to(self) -> bool:
+        """Whether `fileno` is readable because the process wrote into what is to tell its end, not because it ended."""
+        with self._lock:
+            return not self._is_closed and self._process.is_written_to()
+
     def is_stopped(self) -> bool:
         """Whether a signal has stopped it; False where the system does not tell."""
         return self._process.is_stopped()
