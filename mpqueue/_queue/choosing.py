@@ -80,14 +80,16 @@ def check_queue(
     if options.max_memory_per_worker is not None and not (able.shares_memory or able.measures_memory):
         raise ValueError(f"max_memory_per_worker: expected None, since {backend!r} has workers that can't be measured")
     if options.threads_per_worker is not None and not able.own_processes:
-        raise ValueError(f"threads_per_worker: expected None, since the workers of {backend!r} are not ours to set up")
+        raise ValueError(
+            f"threads_per_worker: expected None, since the workers of {backend!r} are not started by mpqueue"
+        )
     if has_preload and not able.can_fork:
         where = (
             "this system has no safe fork" if able.own_processes else f"the workers of {backend!r} are not forked here"
         )
         raise ValueError(f"preload: expected None, since {where}; use initializer or setup to import early")
     if options.gpu_env and not (able.own_processes and able.is_here and able.can_replace):
-        why = "not ours to set up" if able.is_here else "on several machines, whose GPUs are not counted"
+        why = "not started by mpqueue" if able.is_here else "on several machines, whose GPUs are not counted"
         raise ValueError(f"gpu_env: expected False, since the workers of {backend!r} are {why}")
     if options.gpu_env and (has_initializer or has_preload):
         name = "initializer" if has_initializer else "preload"
@@ -124,7 +126,11 @@ def choose_needs(
     for name, value in (("cpus", stated.cpus), ("memory", stated.memory)):
         able = backend.capabilities
         if value is not None and not (able.own_processes and able.is_here):
-            why = "not ours to set up" if able.is_here else "on several machines, whose CPUs and memory are not counted"
+            why = (
+                "not started by mpqueue"
+                if able.is_here
+                else "on several machines, whose CPUs and memory are not counted"
+            )
             raise ValueError(
                 f"{name}: expected None, since the workers of {backend!r} are {why}; "
                 "count with uses= and JobQueue(resources=...) instead"

@@ -202,11 +202,6 @@ TABLE = [
     run("SIGKILL", do.kill_self, crash(KILL)),
     run("SIGTERM", do.terminate_self, crash(TERM)),
     run("garbage into every descriptor", do.write_garbage_everywhere, broken("what it sent is damaged: found bytes")),
-    run(
-        "garbage into every pipe",
-        do.write_garbage_into_pipes,
-        broken("(what it sent is damaged: found bytes|it lives on)"),
-    ),
     run("a length into every socket", do.write_a_length, broken("what it sent is damaged: found bytes")),
     run("no way out of every socket", do.shut_sockets(socket.SHUT_WR), CUT_OFF),
     run("chance in the ledger, segfault", do.scribble(1, do.segfault), SEEN_OR_GONE),
