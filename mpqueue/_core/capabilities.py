@@ -16,6 +16,7 @@ class Capabilities(NamedTuple):
     can_replace: bool = True  #: a worker can be exchanged for a fresh one: ``max_items_per_worker``
     shares_memory: bool = True  #: big data goes through shared segments
     brings_shared: bool = False  #: its lanes bring what is shared to workers that have no memory in common with us
+    carries_segments: bool = False  #: its lanes carry segments to and from workers that share no memory with us
     own_processes: bool = True  #: a worker is a process in which no other program's code runs
     can_fork: bool = False  #: workers can be forked from a process that has imported what they need: loky's on Linux
     is_sticky: bool = True  #: all frames of a lane reach the same worker, so that handlers go over once

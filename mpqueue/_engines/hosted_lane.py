@@ -184,7 +184,7 @@ class HostedLane(abc.ABC):
         """See `lane_protocol.Lane.send`."""
         call = self._calls.begin()
         if not call.done():
-            self._pool.soon(self._send, call, frame)
+            self._pool.soon(self._send_next, call, frame)
         return call
 
     def bring(self, shared: Shared[Any]) -> None:
@@ -243,8 +243,11 @@ class HostedLane(abc.ABC):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _send(self, call: Call, frame: bytes) -> None:
-        self._run(self._do(call, next(self._numbers), frame))
+    def _send_next(self, call: Call, frame: bytes) -> None:
+        self._send(call, frame, next(self._numbers))
+
+    def _send(self, call: Call, frame: bytes, number: int) -> None:
+        self._run(self._do(call, number, frame))
 
     async def answered(self, limit: float) -> None:
         """Until no answer is on its way any more, within reason."""

@@ -37,6 +37,7 @@ from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.messages import Message
 from mpqueue._parent.inbox import Inbox
 from mpqueue._wire.memory.ledger import Claim
+from mpqueue._wire.memory.segments import Carried
 from mpqueue._wire.memory.shared import Shared
 from mpqueue._wire.pace import CHUNK_SECONDS
 from mpqueue._wire.pickling.payload import Packed
@@ -45,6 +46,7 @@ __all__ = [
     "Backend",
     "BringingLane",
     "Capabilities",
+    "CarryingLane",
     "DemandPool",
     "Lane",
     "LanePool",
@@ -142,8 +144,27 @@ class BringingLane(Lane, Protocol):
         ...
 
 
+class CarryingLane(Lane, Protocol):
+    """What a lane is where the engine ``carries_segments``."""
+
+    #: What came beside the worker's answers, and is not read yet, by the serials of its segments.
+    carried: dict[int, memoryview]
+
+    @property
+    def shares_memory(self) -> bool:
+        """True where its worker can open our segments."""
+        ...
+
+    def carry(self, contents: Carried) -> None:
+        """Have the worker find this, by the segments' serials, with the frame that is sent next. Never raises.
+
+        It stays as it is until the worker has said that it has done with these segments.
+        """
+        ...
+
+
 class SharingLane(Lane, Protocol):
-    """What a lane is where the engine ``shares_memory``."""
+    """What a lane is where the engine ``shares_memory``, or ``carries_segments``."""
 
     def take_results_by_pipe(self) -> None:
         """The parent can't open the segments of this worker: no result that is made from now on goes through one."""

@@ -11,30 +11,37 @@ from collections.abc import Sequence
 from typing import Any
 
 from mpqueue._wire.frames import Passed, all_of
-from mpqueue._wire.memory.ledger import PIPED, Ledger
-from mpqueue._wire.memory.segments import Part, SegmentRef, SegmentStore
+from mpqueue._wire.memory.ledger import BLIND, PIPED, Ledger
+from mpqueue._wire.memory.segments import (
+    NOTHING_CARRIED,
+    Carried,
+    Part,
+    SegmentGoneError,
+    SegmentRef,
+    SegmentStore,
+)
 from mpqueue._wire.pickling.payload import Packed, load, load_several
 
 
 class LentSegments(SegmentStore):
     """The store for results: remembers in which chunk each segment went home."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, carries: bool = False) -> None:
         super().__init__()
         self._ledger = ledger
+        self._carries = carries
         self._chunk_of: dict[int, int] = {}
 
     def lend(self, buffers: Sequence[Part]) -> tuple[SegmentRef, list[int]]:
         """See `SegmentStore.lend`. Raises OSError where the parent could not open it."""
-        if self._ledger.words[PIPED]:
+        if self._ledger.words[PIPED] and not self._carries:
             raise OSError(errno.EACCES, "the program can't open what its workers share (has it changed its user?)")
         return super().lend(buffers)
 
-    def sent(self, chunk: int, packed: Packed | Sequence[Passed]) -> None:
-        """These results are sent with a report on that chunk."""
-        for one in [packed] if isinstance(packed, Packed) else all_of(packed):
-            if one.segment is not None:
-                self._chunk_of[one.segment.serial] = chunk
+    def sent(self, chunk: int, refs: Sequence[SegmentRef]) -> None:
+        """Results in these are sent with a report on that chunk."""
+        for ref in refs:
+            self._chunk_of[ref.serial] = chunk
 
     def chunk_begins(self, chunk: int, returned: Sequence[int]) -> None:
         """The parent has done with some segments; and it has mapped what went home two chunks ago."""
@@ -45,16 +52,37 @@ class LentSegments(SegmentStore):
 
 
 class WorkerExchange:
-    """What a worker lends to the parent, and has from there. Idle without a ``ledger``: they share no memory."""
+    """What a worker lends to the parent, and has from there. Idle without a ``ledger``: they share no memory.
 
-    def __init__(self, ledger: Ledger | None) -> None:
-        self.store = None if ledger is None else LentSegments(ledger)  #: for results
+    ``carries``: an engine carries segments both ways, until the ledger says that one side can open those of the other.
+    """
+
+    def __init__(self, ledger: Ledger | None, *, carries: bool = False) -> None:
+        self.store = None if ledger is None else LentSegments(ledger, carries=carries)  #: for results
+        self.carried: Carried = NOTHING_CARRIED  #: what has come with the frame at hand
         self._done_with: deque[int] = deque()
+        self._ledger = ledger
+        self._carries = carries
+        self._leaving: list[SegmentRef] = []
 
     def sent(self, chunk: int, packed: Packed | Sequence[Passed]) -> None:
         """These results are sent with a report on that chunk."""
-        if self.store is not None:
-            self.store.sent(chunk, packed)
+        if self.store is None:
+            return
+        each = [packed] if isinstance(packed, Packed) else all_of(packed)
+        refs = [one.segment for one in each if one.segment is not None]
+        self.store.sent(chunk, refs)
+        if self._carries and self._ledger is not None and self._ledger.words[PIPED]:
+            self._leaving += refs
+
+    def take_leaving(self) -> Carried:
+        """What is to be carried with the reports that were made since the last call."""
+        leaving, self._leaving = self._leaving, []
+        return {ref.serial: self.store.contents(ref) for ref in leaving} if self.store is not None else {}
+
+    def is_carried_next(self, error: BaseException) -> bool:
+        """True where an item could not be had since this worker can't open it (any more): so it is to come again."""
+        return self._carries and isinstance(error, SegmentGoneError)
 
     def chunk_begins(self, chunk: int, returned: Sequence[int]) -> None:
         """The parent has done with some segments."""
@@ -63,11 +91,23 @@ class WorkerExchange:
 
     def load(self, packed: Packed) -> Any:
         """What the parent packed; `done_with` tells when no view of it is left."""
-        return load(packed, self._done_with.append)
+        try:
+            return load(packed, self._done_with.append, self.carried)
+        except SegmentGoneError:
+            self._note_blind()
+            raise
 
     def load_several(self, several: Sequence[bytes | Packed]) -> list[Any]:
         """The same for what other workers have packed."""
-        return load_several(several, self._done_with.append)
+        try:
+            return load_several(several, self._done_with.append, self.carried)
+        except SegmentGoneError:
+            self._note_blind()
+            raise
+
+    def _note_blind(self) -> None:
+        if self._carries and self._ledger is not None:
+            self._ledger.words[BLIND] = 1
 
     def done_with(self) -> list[int]:
         """Segments of the parent of which no view is left here, since the last call."""

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,35 +59,111 @@ def test_a_node_that_dies_costs_nobody_a_try_and_the_job_goes_on_when_another_co
     assert [item.attempts for item in job.items] == [1] * 20
 
 
-def test_what_is_shared_is_put_into_the_object_store_once(
-    ray_node: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+#: Workers on this program's own node, and on another one, which this machine is too.
+HERE, THERE = None, {"num_cpus": 0, "resources": {"spot": 1}}
+
+
+@pytest.fixture(params=["here", "there"])
+def place(request: pytest.FixtureRequest, ray_node: None) -> Iterator[str]:
+    """Where the workers are."""
+    if request.param == "here":
+        yield "here"
+        return
+    with other_node({"spot": WORKERS}):
+        yield "there"
+
+
+def _backend(place: str) -> RayBackend:
+    return RayBackend(worker=HERE if place == "here" else THERE)
+
+
+def test_a_node_has_one_copy_of_what_is_shared(place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On this program's own node, that is the one that it has itself."""
     left = []
 
-    def note(one: Any) -> bytes:
+    def note(one: Any) -> Any:
         left.append(1)
-        return shared.to_bring(one)
+        return shared.parts_of(one)
 
-    monkeypatch.setattr(ray_pool, "to_bring", note)
+    monkeypatch.setattr(ray_pool, "parts_of", note)
     gate = Gate(tmp_path)
-    with JobQueue(2, backend=RayBackend()) as queue:
+    with JobQueue(WORKERS, backend=_backend(place)) as queue:
         table = mpqueue.share(np.arange(500_000))
         queue.create_job("met", range(2), partial(_meet_and_tell, table, gate), chunksize=1)
         run = queue.start("met")
         gate.wait_for(0, 1)  # both workers are at it
         gate.open()
-        assert results_of(run.result(60)) == [(0, True), (1, True)]
+        told = results_of(run.result(60))
         assert results_of(queue.run([(7, table)] * 4, _look_up, chunksize=1)) == [7] * 4
-    assert len(left) == 1
+        assert [seen[:2] for seen in told] == [(0, True), (1, True)]
+        assert len({inode for _, _, inode in told} - {None}) == 1, "each maps the same file"
+        del table
+        assert results_of(queue.run(range(4), do.double)) == [0, 2, 4, 6]
+    assert len(left) == (0 if place == "here" else 1)
 
 
-def _meet_and_tell(table: Any, gate: Gate, item: int) -> tuple[int, bool]:
+def _meet_and_tell(table: Any, gate: Gate, item: int) -> tuple[int, bool, str | None]:
     do.block_until_told(gate)(item)
-    return int(table.value[item]), table._was_brought
+    mapped = _inode_at(table.value.__array_interface__["data"][0])
+    table.value[item] += 100  # for itself
+    return int(table.value[item]) - 100, table._was_brought, mapped
+
+
+def _inode_at(address: int) -> str | None:
+    """Of the file in memory that is mapped there."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        ends, _, _, _, inode, *name = line.split()
+        begin, end = (int(end, 16) for end in ends.split("-"))
+        if begin <= address < end and name and "mpqueue-segment" in name[0]:
+            return inode
+    return None
 
 
 def _look_up(item: tuple[int, Any]) -> int:
     return int(item[1].value[item[0]])
+
+
+def test_arrays_arrive_equal_and_writable_wherever_the_workers_are(place: str) -> None:
+    arrays = [np.full(40_000, float(at)) for at in range(40)]
+    with JobQueue(WORKERS, backend=_backend(place)) as queue:
+        for chunksize in (None, 1, 7):
+            job = queue.run(arrays, _double_in_place, chunksize=chunksize)
+            for array, result in zip(arrays, results_of(job), strict=True):
+                assert np.array_equal(result, array * 2)
+                assert result.flags.writeable
+        staged = queue.run_stages(arrays, [_double_in_place, _double_in_place])
+        assert all(
+            np.array_equal(np.asarray(found), array * 4) for array, found in zip(arrays, staged.results, strict=True)
+        )
+        kept = queue.run(range(3), do.only(1, do.kill_self, _big)).results  # each alone from then on
+        assert [None if one is None else int(one[0]) for one in kept] == [0, None, 2]
+    assert [int(array[0]) for array in arrays] == [*range(40)]
+
+
+def _double_in_place(array: Any) -> Any:
+    array *= 2
+    return array
+
+
+def _big(item: int) -> Any:
+    return np.full(100_000, item)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("chunksize", [1, 4])
+def test_a_worker_that_gives_up_its_rights_has_its_items_carried(ray_node: None, chunksize: int) -> None:
+    """From then on it can't open this program's segments."""
+    arrays = [np.full(100_000, at) for at in range(12)]
+    with JobQueue(1, backend=RayBackend(), max_retries=0) as queue:
+        table = mpqueue.share(np.arange(500_000))
+        job = queue.run([(array, table) for array in arrays], _give_up_rights, chunksize=chunksize)
+        assert [int(result[0]) for result in results_of(job)] == [2 * at for at in range(12)]
+
+
+def _give_up_rights(item: tuple[Any, Any]) -> Any:
+    array, table = item
+    os.seteuid(65534)
+    return array + table.value[array[0]]
 
 
 def test_workers_for_which_there_is_no_room_are_done_without(ray_node: None, monkeypatch: pytest.MonkeyPatch) -> None:

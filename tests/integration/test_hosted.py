@@ -10,16 +10,19 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mpqueue import current_item
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, dump_frame, load_frame
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.memory.ledger import Phase
+from mpqueue._wire.memory.segments import NOTHING_CARRIED, Carried, CommonSegment, SegmentStore
 from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
 from mpqueue._wire.pickling.payload import Packed, dump, load
 from mpqueue._worker.elsewhere import hello, hosted
+from mpqueue._worker.elsewhere.private import Leaving
 from tests.support import handlers as do
 from tests.support.programs import start_program
 from tests.support.waiting import Gate, wait_until
@@ -28,20 +31,24 @@ from tests.support.waiting import Gate, wait_until
 class Seat:
     """One worker, and what its engine would do with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, carries: bool = False) -> None:
         self.token = uuid.uuid4().hex
         self.bells = threading.Semaphore(0)
-        self.told = hosted.open_seat(self.token, 7, 0, 1, self.bells.release)
+        self.told = hosted.open_seat(self.token, 7, 0, 1, self.bells.release, carries=carries)
 
     def send(
-        self, frame: bytes, make_room: Callable[[], object] | None = None, number: int | None = None
-    ) -> Future[tuple[bytes, bytes | None]]:
+        self,
+        frame: bytes,
+        make_room: Callable[[], object] | None = None,
+        number: int | None = None,
+        carried: Carried = NOTHING_CARRIED,
+    ) -> Future[tuple[Leaving, Leaving | None]]:
         """Serve a frame on a thread of its own, as an engine does."""
-        answer: Future[tuple[bytes, bytes | None]] = Future()
+        answer: Future[tuple[Leaving, Leaving | None]] = Future()
 
         def serve() -> None:
             try:
-                answer.set_result(hosted.serve(self.token, frame, make_room, number))
+                answer.set_result(hosted.serve(self.token, frame, make_room, number, carried=carried))
             except BaseException as error:
                 answer.set_exception(error)
 
@@ -57,20 +64,49 @@ def seat() -> Iterator[Seat]:
     hosted.close_seats([seat.token])
 
 
+@pytest.fixture
+def carrying_seat() -> Iterator[Seat]:
+    """A worker in this process to which segments are carried, and its parent's side of its ledger."""
+    seat = Seat(carries=True)
+    assert hosted.adopt(seat.token, seat.told["ledger"])
+    yield seat
+    hosted.close_seats([seat.token])
+    hosted.forget([seat.token])
+
+
 def chunk(items: list[Any], handler: Callable[..., Any], *, number: int = 1, setup: Any = None) -> bytes:
     """The first chunk of a job of its own."""
+    return chunk_of(dump(items), len(items), handler, number=number, setup=setup)
+
+
+def chunk_of(
+    items: Packed | list[Packed], count: int, handler: Callable[..., Any], *, number: int = 1, setup: Any = None
+) -> bytes:
+    """The same of items that are pickled already."""
     packed = pack_handler("job", handler, setup, IdRule.POSITION, travels=Travels.WHOLE).frame
-    return dump_frame(ChunkFrame(number, number, dump(items), range(len(items)), handler=packed))
+    return dump_frame(ChunkFrame(number, number, items, range(count), handler=packed))
 
 
-def results(data: bytes | None) -> list[Any]:
+def elsewhere(packed: Packed) -> Packed:
+    """The same, by a name that leads nowhere."""
+    assert packed.segment is not None
+    return packed._replace(segment=packed.segment._replace(path="/proc/self/fd/99999"))
+
+
+def results(left: Leaving | bytes | None) -> list[Any]:
     """What a report brings home."""
-    assert data is not None
-    report: ReportFrame = load_frame(data)
-    packed = report.results
-    return (
-        list(load(packed)) if isinstance(packed, Packed) else [load(one) for one in packed if isinstance(one, Packed)]
-    )
+    assert left is not None
+    left = Leaving(left) if isinstance(left, bytes) else left
+    packed, carried = report_of(left).results, left.carried
+    if isinstance(packed, Packed):
+        return list(load(packed, carried=carried))
+    return [load(one, carried=carried) for one in packed if isinstance(one, Packed)]
+
+
+def report_of(left: Leaving) -> ReportFrame:
+    """The report itself."""
+    report: ReportFrame = load_frame(left.frame)
+    return report
 
 
 def test_a_chunk_is_run_on_the_worker_s_own_thread_and_setup_ends_with_it(seat: Seat, tmp_path: Path) -> None:
@@ -113,7 +149,7 @@ def test_a_chunk_is_ended_between_two_items_and_later_than_on_one_machine(seat: 
         return threading.Event().wait(seconds)
 
     limit = LIMIT * hosted.CHUNK_SECONDS
-    long: ReportFrame = load_frame(seat.send(chunk([limit, 0.0], nap)).result(30)[0])
+    long = report_of(seat.send(chunk([limit, 0.0], nap)).result(30)[0])
     assert (long.done, long.ended) == (1, Ended.TIME)
     began = time.monotonic()
     answer = seat.send(chunk([2 * LIMIT * CHUNK_SECONDS, 0.0], nap)).result(30)[0]
@@ -172,6 +208,60 @@ def test_a_frame_that_overtook_another_waits_for_it(seat: Seat, tmp_path: Path) 
     hosted.close_seats([seat.token])
     with pytest.raises(LookupError, match="gone"):
         lost.result(30)
+
+
+def test_what_is_big_is_carried_both_ways_until_each_can_open_the_segments_of_the_other(carrying_seat: Seat) -> None:
+    store, array = SegmentStore(), np.arange(100_000)
+    for number in (1, 2):
+        packed = dump([array], store)
+        assert packed.segment is not None
+        frame = chunk_of(elsewhere(packed), 1, do.succeed, number=number)
+        carried = {packed.segment.serial: store.contents(packed.segment)}
+        answer = carrying_seat.send(frame, carried=carried).result(30)[0]
+        (result,) = results(answer)
+        assert np.array_equal(result, array)
+        assert result.flags.writeable
+        assert [*report_of(answer).returned] == [packed.segment.serial]
+        assert len(answer.carried) == 1
+        store.take_back([packed.segment.serial])
+    anchor = CommonSegment([memoryview(b"anchor")])
+    assert not hosted.shares_memory(carrying_seat.token)
+    assert hosted.settle(carrying_seat.token, anchor.ref)
+    hosted.name_results(carrying_seat.token, named=True)
+    assert hosted.shares_memory(carrying_seat.token)
+    answer = carrying_seat.send(chunk_of(dump([array], store), 1, do.succeed, number=3)).result(30)[0]
+    assert not answer.carried
+    assert np.array_equal(results(answer)[0], array)
+    hosted.name_results(carrying_seat.token, named=False)
+    assert carrying_seat.send(chunk([1], lambda _: array, number=4)).result(30)[0].carried
+
+
+@pytest.mark.parametrize("careful", [False, True])
+def test_items_that_a_worker_can_no_longer_open_come_back_to_be_carried(carrying_seat: Seat, careful: bool) -> None:
+    anchor, store, array = CommonSegment([memoryview(b"anchor")]), SegmentStore(), np.arange(100_000)
+    assert hosted.settle(carrying_seat.token, anchor.ref)
+    assert not hosted.settle(carrying_seat.token, anchor.ref._replace(path="/proc/self/fd/99999"))
+    lost = elsewhere(dump(array if careful else [1, array], store))
+    items = [dump(1), lost] if careful else lost
+    report = report_of(carrying_seat.send(chunk_of(items, 2, do.succeed)).result(30)[0])
+    assert (report.done, report.ended, report.failures) == (
+        (1, Ended.TIME, {}) if careful else (0, Ended.UNREADABLE, {})
+    )
+    assert not hosted.shares_memory(carrying_seat.token)
+
+
+def test_what_is_left_early_is_carried_with_it(carrying_seat: Seat, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    handler = do.only(1, do.block_until_told(gate), lambda _: bytes(1_000_000))
+    answer = carrying_seat.send(chunk([0, 1], handler))
+    assert carrying_seat.bells.acquire(timeout=30)
+    early = hosted.fetch(carrying_seat.token)
+    assert early is not None
+    assert len(early.carried) == 1
+    assert results(early) == [bytes(1_000_000)]
+    gate.open()
+    assert results(answer.result(30)[0]) == [1]
+    assert not answer.result(30)[0].carried
 
 
 def test_who_is_not_here_is_no_worker() -> None:

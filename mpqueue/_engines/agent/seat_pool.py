@@ -16,6 +16,7 @@ from mpqueue._parent.lane_protocol import Post
 from mpqueue._parent.open_calls import Call, Calls
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._worker.elsewhere import hosted
+from mpqueue._worker.elsewhere.private import Leaving
 
 
 class SeatLane:
@@ -37,12 +38,12 @@ class SeatLane:
             self.seat.receive(frame, None).add_done_callback(partial(self._answered, call))
         return call
 
-    def _answered(self, call: Call, answer: Future[bytes]) -> None:
+    def _answered(self, call: Call, answer: Future[Leaving]) -> None:
         if (error := answer.exception()) is not None:
             self._calls.settle(call, None, error)
             self.give_up(error)
         else:
-            self._calls.settle(call, answer.result(), None)
+            self._calls.settle(call, answer.result().frame, None)
 
     def bring(self, brought: Sequence[bytes]) -> None:
         """Have the worker know these shared objects before the next frame."""

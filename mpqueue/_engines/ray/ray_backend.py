@@ -52,6 +52,7 @@ class RayBackend:
         is_here=False,
         shares_memory=False,
         brings_shared=True,
+        carries_segments=True,
         own_processes=False,
         same_files=False,
         follows_demand=True,

@@ -6,15 +6,18 @@ import asyncio
 import contextlib
 import logging
 import math
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from mpqueue._engines.hosted_lane import HostedLane, claim_of
+from mpqueue._parent.open_calls import Call
 from mpqueue._wire.memory.ledger import Claim
-from mpqueue._wire.memory.shared import Shared
+from mpqueue._wire.memory.segments import Carried
+from mpqueue._wire.memory.shared import Lent, Shared, Token, lend_own
 from mpqueue._worker.elsewhere import hosted
-from mpqueue._worker.elsewhere.ray_side import GROUPS, Guardian, RayWorker
+from mpqueue._worker.elsewhere.ray_side import GROUPS, GUARDIAN_GROUPS, Guardian, Parcel, RayWorker, pack, unpack
 
 _log = logging.getLogger("mpqueue")
 
@@ -50,7 +53,8 @@ class GuardianHere(Guardian):
         return getattr(self, name)(*arguments)
 
     def end(self) -> None:
-        """There is nothing to end."""
+        """There is no process to end."""
+        self._anchor = None
 
 
 class GuardianThere:
@@ -61,11 +65,30 @@ class GuardianThere:
 
         there = NodeAffinitySchedulingStrategy(node, soft=False)
         environment = {"runtime_env": options["runtime_env"]} if "runtime_env" in options else {}
-        self._actor = ray.remote(**_ONCE, num_cpus=0, scheduling_strategy=there, **environment)(Guardian).remote()
+        how = {"num_cpus": 0, "concurrency_groups": GUARDIAN_GROUPS, "scheduling_strategy": there, **environment}
+        self._actor = ray.remote(**_ONCE, **how)(Guardian).remote()
+        self._lent: weakref.WeakKeyDictionary[Shared[Any], asyncio.Task[Lent]] = weakref.WeakKeyDictionary()
 
     async def ask(self, name: str, *arguments: Any) -> Any:
         """Call one of the methods. Raises what Ray raises where the node is gone."""
         return await asyncio.wrap_future(getattr(self._actor, name).remote(*arguments).future())
+
+    async def lend(self, shared: Shared[Any], pool: RayPool) -> Lent:
+        """Have it make a copy for its node, unless it has; a call for each at a time. Raises what Ray raises."""
+        lending = self._lent.get(shared)
+        if lending is None or (lending.done() and (lending.cancelled() or lending.exception())):
+            lending = self._lent[shared] = pool.begin_task(self._lend(shared, pool))
+        return await asyncio.shield(lending)
+
+    async def _lend(self, shared: Shared[Any], pool: RayPool) -> Lent:
+        lent: Lent = await call_in("copies", self._actor.lend, await pool.put_shared(shared))
+        pool.drop_put(shared)
+        return lent
+
+    def drop(self, tokens: list[Token]) -> None:
+        """These shared objects are gone."""
+        with contextlib.suppress(Exception):  # so is it
+            self._actor.drop.remote(tokens)
 
     def end(self) -> None:
         """End the actor."""
@@ -86,20 +109,68 @@ class RayLane(HostedLane):
         self._owner = pool
         self.actor: Any = None
         self.guardian: GuardianHere | GuardianThere | None = None  #: where it has the ledger
+        self.sees_guardian = False  #: it can open what its guardian has in segments
+        self.carried: dict[int, memoryview] = {}  #: see `lane_protocol.CarryingLane`
+        self._to_carry: dict[int, memoryview] = {}  #: with the next frame
+        self._carrying: dict[int, dict[int, memoryview]] = {}  #: by the number of a frame
         self.is_let_go = False  #: nothing is to be said of it any more
+
+    # -- from any thread -------------------------------------------------------------------------------------
+
+    @property
+    def shares_memory(self) -> bool:
+        """See `lane_protocol.CarryingLane.shares_memory`: it is on this machine."""
+        return isinstance(self.guardian, GuardianHere) and hosted.shares_memory(self.token)
+
+    def carry(self, contents: Carried) -> None:
+        """See `lane_protocol.CarryingLane.carry`."""
+        if contents:
+            self._pool.soon(self._carry, contents)
+
+    def take_results_by_pipe(self) -> None:
+        """See `lane_protocol.SharingLane.take_results_by_pipe`."""
+        hosted.name_results(self.token, named=False)
 
     # -- as `HostedLane` wants it ----------------------------------------------------------------------------
 
+    def _carry(self, contents: Carried) -> None:
+        self._to_carry.update(contents)
+
+    def _send(self, call: Call, frame: bytes, number: int) -> None:
+        to_carry, self._to_carry = self._to_carry, {}
+        if to_carry:
+            self._carrying[number] = to_carry
+        super()._send(call, frame, number)
+
     async def serve(self, number: int, frame: bytes, to_bring: list[Shared[Any]]) -> tuple[bytes, bytes | None]:
-        """See `HostedLane.serve`. What is big goes through the object store, by Ray's own doing."""
-        brought = [await self._owner.put_shared(shared) for shared in to_bring]
-        answer: tuple[bytes, bytes | None] = await call_in("frames", self.actor.serve, number, frame, *brought)
-        return answer
+        """See `HostedLane.serve`. What is carried goes through the object store, by Ray's own doing."""
+        carried = pack(self._carrying.pop(number, {}))
+        brought = [await self._form_of(shared) for shared in to_bring]
+        served: tuple[Parcel, Parcel | None]
+        served = await call_in("frames", self.actor.serve, number, frame, carried, *brought)
+        answer, early = served
+        return self._opened(answer), None if early is None else self._opened(early)
 
     async def fetch(self) -> bytes | None:
         """See `HostedLane.fetch`."""
-        early: bytes | None = await call_in("control", self.actor.fetch)
-        return early
+        early: Parcel | None = await call_in("control", self.actor.fetch)
+        return None if early is None else self._opened(early)
+
+    def _opened(self, parcel: Parcel) -> bytes:
+        frame, carried = parcel
+        self.carried.update(unpack(carried))
+        return frame
+
+    async def _form_of(self, shared: Shared[Any]) -> Any:
+        """In which form it is brought: one copy for a node, if the worker can map it."""
+        if self.shares_memory:
+            return lend_own(shared)
+        if self.sees_guardian and isinstance(self.guardian, GuardianThere):
+            try:
+                return await self.guardian.lend(shared, self._owner)
+            except ray.exceptions.RayActorError:  # it died, and the worker perhaps not
+                self.sees_guardian = False
+        return await self._owner.put_shared(shared)
 
     async def control(self, orders: list[hosted.Order]) -> hosted.Seen | None:
         """See `HostedLane.control`."""
@@ -126,6 +197,20 @@ class RayLane(HostedLane):
                 ray.kill(self.actor)
 
     # -- its life --------------------------------------------------------------------------------------------
+
+    def end(self, error: BaseException) -> None:
+        """See `HostedLane.end`."""
+        self._to_carry.clear()
+        self._carrying.clear()
+        super().end(error)
+
+    async def settle(self, guardian: GuardianHere | GuardianThere | None) -> None:
+        """It has this guardian: find out how big data comes to it. Raises what Ray raises."""
+        self.guardian = guardian
+        if guardian is not None:
+            self.sees_guardian = await call_in("control", self.actor.settle, await guardian.ask("anchor"))
+            if self.shares_memory:
+                hosted.name_results(self.token, named=True)
 
     async def watch(self) -> BaseException:
         """Fetch what the worker leaves early, until it is gone; why."""

@@ -20,7 +20,8 @@ from mpqueue._engines.hosted_lane import HostedPool
 from mpqueue._engines.ray.ray_lane import GuardianHere, GuardianThere, RayLane, call_in, count_places, make_seat
 from mpqueue._parent.lane_protocol import Post
 from mpqueue._text import repr_of
-from mpqueue._wire.memory.shared import Shared, to_bring
+from mpqueue._wire.memory import shared as sharing
+from mpqueue._wire.memory.shared import Shared, parts_of
 from mpqueue._worker.elsewhere import hello
 from mpqueue.errors import WorkerStartError
 
@@ -58,6 +59,7 @@ class RayPool(HostedPool[RayLane]):
         self._lives: dict[RayLane, asyncio.Task[Any]] = {}
         self._here = GuardianHere()
         self._guardians: dict[str, GuardianThere] = {}  #: by node
+        self._dropped = len(sharing.dropped)  #: how many of these guardians know of
         #: By shared object, the one that is in the object store for it, or is being put there.
         self._put: weakref.WeakKeyDictionary[Shared[Any], asyncio.Task[Any]] = weakref.WeakKeyDictionary()
         self._demand = 0  #: how many more lanes could have something to do, as told last
@@ -119,6 +121,17 @@ class RayPool(HostedPool[RayLane]):
             putting = self._put[shared] = self.begin_task(asyncio.to_thread(_put, shared))
         return await asyncio.shield(putting)
 
+    def drop_put(self, shared: Shared[Any]) -> None:
+        """A node has its own copy now; the code that is still sending it holds what it sends."""
+        self._put.pop(shared, None)
+
+    def _drop_lent(self) -> None:
+        """What is no longer shared here is no longer lent by guardians."""
+        dropped = sharing.dropped[self._dropped :]
+        self._dropped += len(dropped)
+        for guardian in self._guardians.values() if dropped else ():
+            guardian.drop(dropped)
+
     def _start(self, number: int, generation: int) -> None:
         if self._is_closed:
             return
@@ -171,6 +184,7 @@ class RayPool(HostedPool[RayLane]):
         self._watching = self._watching or self.run(self._watch_gcs())
         if self.is_connected():
             self._rest_idle()
+            self._drop_lent()
             self._loop.call_later(LOOK_INTERVAL, self._watch_over)
         else:
             self._cut_off(_shut_down())
@@ -282,7 +296,7 @@ class RayPool(HostedPool[RayLane]):
         if difference is not None:
             return WorkerStartError(difference), True
         try:
-            lane.guardian = await self._find_guardian(lane, told["node"], told["ledger"])
+            await lane.settle(await self._find_guardian(lane, told["node"], told["ledger"]))
         except Exception as error:
             self._guardians.pop(told["node"], None)
             return _reason(error)
@@ -316,13 +330,14 @@ class RayPool(HostedPool[RayLane]):
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
+        self._here.end()
         for guardian in self._guardians.values() if self.is_connected() else ():
             guardian.end()
         return [f"{len(late)} workers"] if late else []
 
 
 def _put(shared: Shared[Any]) -> Any:
-    return ray.put(to_bring(shared))
+    return ray.put(parts_of(shared))
 
 
 def _shut_down() -> WorkerStartError:

@@ -16,7 +16,7 @@ from mpqueue._parent.transport.kept_errors import let_go, text_of
 from mpqueue._wire.added_items import AddedItems, ResultWithItems
 from mpqueue._wire.frames import FailureFrame, Passed, ReportFrame, all_of, load_frame
 from mpqueue._wire.memory.held_segment import HeldSegment, may_hold_more
-from mpqueue._wire.memory.segments import SegmentGoneError
+from mpqueue._wire.memory.segments import NOTHING_CARRIED, Carried, SegmentGoneError
 from mpqueue._wire.parcels import Parcel, Yielded
 from mpqueue._wire.pickling.payload import Packed, load, load_home, without_segment
 from mpqueue._wire.records import load_record
@@ -28,17 +28,27 @@ OnFree = Callable[[int], None]
 class Unpickling:
     """One answer on its way to becoming a report, which came ``now``; ``on_free`` gets segments without views.
 
+    ``carried`` is what is in the segments of a worker that shares no memory with this process, by their serials.
+
     `report` runs the code of users' classes, which may never end. Then another thread can have what there is of it by
     `cut_short`: the result, or the exception, that is being unpickled has failed, and what is behind it runs again.
     Raises only where the answer is none of ours.
     """
 
-    def __init__(self, data: bytes, lane: int, generation: int, on_free: OnFree, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        lane: int,
+        generation: int,
+        on_free: OnFree,
+        now: Callable[[], float],
+        carried: Carried = NOTHING_CARRIED,
+    ) -> None:
         self.since = now()
         self._size = len(data)
         self._frame: ReportFrame = load_frame(data)
         self._lane, self._generation = lane, generation
-        self._on_free, self._now = on_free, now
+        self._on_free, self._now, self._carried = on_free, now, carried
         self._results: list[Any] = []
         self._failures: dict[int, Failure] = {}
         self._setup_failure: Failure | None = None
@@ -62,6 +72,13 @@ class Unpickling:
         if not self._over.acquire(blocking=False):
             return None
         return self._report(self._results, self._failures, self._setup_failure, unreadable)
+
+    @property
+    def segments(self) -> set[int]:
+        """The serials of those that its results are in."""
+        results = self._frame.results
+        each = [results] if isinstance(results, Packed) else all_of(results)
+        return {one.segment.serial for one in each if one.segment is not None}
 
     def cut_short(self, seconds: float) -> ChunkReported | None:
         """What there is of it after so many seconds; None where `report` has come to its end after all."""
@@ -98,7 +115,7 @@ class Unpickling:
     def _load_one(self, packed: Passed) -> Any:
         if not self._frame.passed:
             assert isinstance(packed, Packed)
-            return load_home(packed, self._on_free)
+            return load_home(packed, self._on_free, self._carried)
         return Yielded([*map(self._parcel, packed)]) if isinstance(packed, list) else self._parcel(packed)
 
     def _parcel(self, packed: Packed | bytes) -> Parcel:
@@ -109,9 +126,9 @@ class Unpickling:
         assert ref is not None
         held = self._held.get(ref.serial)
         if held is None:
-            if not may_hold_more():
+            if ref.serial in self._carried or not may_hold_more():
                 self._copied.add(ref.serial)
-                return Parcel(without_segment(packed))
+                return Parcel(without_segment(packed, self._carried))
             held = self._held[ref.serial] = HeldSegment(ref, self._on_free)
         return Parcel(packed._replace(segment=held.ref), held)
 
@@ -122,7 +139,7 @@ class Unpickling:
         loaded: list[Any] = []
         if count:
             try:
-                loaded = load(packed, self._on_free)
+                loaded = load(packed, self._on_free, self._carried)
             except BaseException as error:
                 alone = [at for at in range(count) if at not in frame.failures]
                 if len(alone) > 1 or isinstance(error, SegmentGoneError):

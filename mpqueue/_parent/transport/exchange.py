@@ -13,11 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._parent.lane_protocol import BringingLane, Capabilities, Lane, SharingLane
+from mpqueue._parent.lane_protocol import BringingLane, Capabilities, CarryingLane, Lane, SharingLane
 from mpqueue._parent.transport.packing import PackedItems, Packing, pack_at_once
 from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.held_segment import HeldSegment
-from mpqueue._wire.memory.segments import KEEP_LENT, CommonSegment, SegmentStore, spare
+from mpqueue._wire.memory.segments import (
+    KEEP_LENT,
+    NOTHING_CARRIED,
+    Carried,
+    CommonSegment,
+    SegmentStore,
+    spare,
+    view,
+)
 from mpqueue._wire.pickling.imports import ImportNews, ImportWatch
 
 
@@ -69,7 +77,7 @@ class Exchange:
 
     def __init__(self, engine: Capabilities) -> None:
         self._engine = engine
-        self._store = SegmentStore() if engine.shares_memory else None
+        self._store = SegmentStore() if engine.shares_memory or engine.carries_segments else None
         self._imports = ImportWatch()
         self._accounts: dict[tuple[int, int], _Account] = {}
 
@@ -102,6 +110,15 @@ class Exchange:
                 account_held.setdefault(segment.ref.serial, []).append(segment)
             while len(account_held) > KEEP_LENT:  # what a handler keeps for ever; it has mapped it by then
                 del account_held[next(iter(account_held))]
+        if self._engine.carries_segments and not (carrying := cast("CarryingLane", lane)).shares_memory:
+            carrying.carry(self._contents(packed))
+
+    def _contents(self, packed: PackedItems) -> dict[int, memoryview]:
+        """What is in the segments that these items are in."""
+        assert self._store is not None
+        contents = {ref.serial: self._store.contents(ref) for ref in packed.segments}
+        contents.update((segment.ref.serial, view(segment.ref)) for segment in packed.held)
+        return contents
 
     def give_back(self, packed: PackedItems) -> None:
         """These are not."""
@@ -166,9 +183,19 @@ class Exchange:
         """Whom to tell when the last view of one of this worker's segments is gone. On any thread."""
         return self._account(lane).returned.append
 
+    def carried(self, lane: Lane) -> Carried:
+        """What has come with answers of this worker, by its segments' serials. On any thread."""
+        return cast("CarryingLane", lane).carried if self._engine.carries_segments else NOTHING_CARRIED
+
+    def drop_carried(self, lane: Lane, serials: Iterable[int]) -> None:
+        """These have been read. On any thread."""
+        if self._engine.carries_segments:
+            for serial in serials:
+                cast("CarryingLane", lane).carried.pop(serial, None)
+
     def unreachable(self, lane: Lane) -> None:
         """A segment of this worker can't be opened. On any thread. Where it lives, it is to send results otherwise."""
-        if self._engine.shares_memory:
+        if self._engine.shares_memory or self._engine.carries_segments:
             cast("SharingLane", lane).take_results_by_pipe()
 
     def close(self) -> None:

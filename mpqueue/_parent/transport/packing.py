@@ -18,7 +18,7 @@ from mpqueue._parent.transport.kept_errors import let_go, text_of
 from mpqueue._parent.users_code.asides import Aside
 from mpqueue._wire.frames import Several
 from mpqueue._wire.memory.held_segment import HeldSegment
-from mpqueue._wire.memory.segments import SegmentStore
+from mpqueue._wire.memory.segments import SegmentRef, SegmentStore
 from mpqueue._wire.memory.shared import Shared, notes_shared
 from mpqueue._wire.parcels import Parcel
 from mpqueue._wire.pickling.payload import Packed, dump
@@ -49,12 +49,17 @@ class PackedItems(NamedTuple):
         return sum(len(one) if isinstance(one, bytes) else one.size for one in each)
 
     @property
-    def serials(self) -> list[int]:
+    def segments(self) -> list[SegmentRef]:
         """The segments of this process's own that they are in."""
-        if isinstance(self.items, Several):
+        if isinstance(self.items, Several) or self.held:
             return []
         each = [self.items] if isinstance(self.items, Packed) else self.items
-        return [one.segment.serial for one in each if one.segment is not None]
+        return [one.segment for one in each if one.segment is not None]
+
+    @property
+    def serials(self) -> list[int]:
+        """Their serials."""
+        return [ref.serial for ref in self.segments]
 
 
 def pack_at_once(chunk: Chunk, items: list[Any], store: SegmentStore | None) -> Packed | list[Packed] | None:

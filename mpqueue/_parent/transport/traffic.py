@@ -225,7 +225,8 @@ class Traffic:
         """A worker's report; None, and the end of that worker, where it makes no sense."""
         key, unpickling = (lane.number, lane.generation), None
         try:
-            unpickling = Unpickling(data, *key, self._exchange.received(lane), self._now)
+            carried = self._exchange.carried(lane)
+            unpickling = Unpickling(data, *key, self._exchange.received(lane), self._now, carried)
             self._unpicklings[key] = unpickling
             report = unpickling.report()
             if report is not None and unpickling.lost is not None:
@@ -240,6 +241,8 @@ class Traffic:
         finally:
             if unpickling is not None and self._unpicklings.get(key) is unpickling:
                 del self._unpicklings[key]
+            if unpickling is not None:
+                self._exchange.drop_carried(lane, unpickling.segments)
 
     def unpickling_since(self, lane: Lane) -> float | None:
         """Since when an answer of that worker is being unpickled; None where none is."""

@@ -19,7 +19,9 @@ MOST       parent       worker       bytes of private memory that the worker may
 PRIVATE    worker       parent       with MOST, the bytes that it had when it began what CLAIM says
 PAUSE      parent       worker       1 where the job of FLAG_JOB is paused; where the lane has Events for it, these
 CANCEL     parent       worker       1 where the job of FLAG_JOB is cancelled; likewise
-PIPED      parent       worker       1 where the parent can't open the worker's segments: results go through the pipe
+PIPED      parent       worker       1 where the parent can't open the worker's segments: results go through the pipe,
+                                     or are carried by the engine
+BLIND      worker       parent       1 where the worker can't open the parent's segments, and the engine carries them
 =========  ===========  ===========  ==================================================================
 
 The worker stores SINCE before CLAIM, and the parent reads CLAIM on both sides of SINCE, so a claim is never seen with
@@ -37,7 +39,9 @@ import mmap
 from collections.abc import Callable
 from typing import NamedTuple
 
-CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX, UNSENT, MOST, PRIVATE, PAUSE, CANCEL, PIPED = range(13)
+CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX, UNSENT, MOST, PRIVATE, PAUSE, CANCEL, PIPED, BLIND = range(
+    14
+)
 SIZE = mmap.PAGESIZE
 
 #: Where in the outbox's file unsent log records stand: far behind the longest report, in a file with a hole.

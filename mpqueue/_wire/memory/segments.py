@@ -25,6 +25,9 @@ memory as an error where a mapping would kill the process; later through a mappi
 On Windows it is a temporary file that goes with its last handle. The other side opens it by its name and maps it; what
 maps it is not told, so it is filled once.
 
+Where the other side is on another machine, an engine may carry what is in a segment there (`Carried`): its reader
+copies that, and then the segment may be filled again.
+
 Where files in memory have no path (on other systems, without ``/proc``, or where memfds are refused), a segment
 is handed over: its writer sends a descriptor, see `mpqueue._wire.memory.asking`. It is not sealed there, and the system
 does not say who maps it: so its reader copies what is in there, and then it may be filled again. Its name says which of
@@ -42,7 +45,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from mpqueue._os.descriptors import reopen_to_read
@@ -109,6 +112,11 @@ class Pieces(NamedTuple):
 
 #: What is written into a segment in one.
 Part: TypeAlias = memoryview | Pieces
+
+#: What is in segments of another process, by their serials there, where an engine has carried it to this one.
+Carried: TypeAlias = Mapping[int, memoryview]
+#: Nothing of that kind.
+NOTHING_CARRIED: Carried = {}
 
 
 class SegmentGoneError(OSError):
@@ -200,6 +208,14 @@ class Segment:
             populate(self._memory)
             self._is_populated = True
         return memoryview(self._memory).cast("B")
+
+    def contents(self) -> memoryview:
+        """What is in it, until it is filled again; a copy where it could not be mapped. Raises OSError."""
+        if self._memory is not None:
+            return memoryview(self._memory).cast("B").toreadonly()
+        copy = memoryview(bytearray(self.capacity))
+        _read_all(self._fd, copy, 0)
+        return copy
 
     @property
     def can_be_filled_again(self) -> bool:
@@ -333,6 +349,12 @@ class SegmentStore:
             if segment is not None:
                 self._free.remove(segment)
             return segment
+
+    def contents(self, ref: SegmentRef) -> memoryview:
+        """What is in a segment that is lent, until it is taken back. Raises OSError."""
+        with self._lock:
+            segment = self._lent[ref.serial]
+        return segment.contents()[: ref.size]
 
     def take_back(self, serials: Sequence[int]) -> None:
         """The other side has no view of these any more; its children may have one."""

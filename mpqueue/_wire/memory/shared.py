@@ -4,8 +4,10 @@ The object is pickled once, its big buffers into a segment that every worker map
 is a name; a worker unpickles the object when it meets the name first, and keeps it until the parent drops it.
 
 Where workers have no memory in common with the parent, an engine brings the object to each of them before the first
-frame that names it: what is named by a pickle `notes_shared` tells, `to_bring` is what goes over, `bring` takes it in.
-Where several workers are on one machine, their parent there can `lend` it to them instead: then they map one copy.
+frame that names it: what is named by a pickle `notes_shared` tells; what goes over is made by `to_bring`, or by
+`parts_of` where the engine takes buffers beside a pickle; `take_in` is for the worker. Where several workers are on one
+machine, a process there can `lend` it to them instead: then they map one copy. Of workers on the parent's own machine
+that is the parent (`lend_own`), and there is no copy at all.
 """
 
 from __future__ import annotations
@@ -15,12 +17,21 @@ import itertools
 import pickle
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from mpqueue._os.process.process_identity import process_name
 from mpqueue._wire.memory.segments import CommonSegment
-from mpqueue._wire.pickling.payload import Packed, copy_parts, dump_code, is_whole, lend_parts, load, load_parts
+from mpqueue._wire.pickling.payload import (
+    Packed,
+    copy_parts,
+    dump_code,
+    is_whole,
+    lend_parts,
+    load,
+    load_parts,
+    view_parts,
+)
 from mpqueue.errors import ItemPicklingError, shown
 
 T = TypeVar("T")
@@ -53,7 +64,8 @@ class Shared(Generic[T]):
         self._segment = segment  # lives as long as this object
         self._loaded = loaded or []
         self._for_others: Packed | None = None
-        self._parts: tuple[bytes, list[bytearray]] | None = None  #: the pickle and its buffers, where they were brought
+        #: the pickle and its buffers, where they were brought, or are mapped already
+        self._parts: tuple[bytes | memoryview, Sequence[bytearray | memoryview]] | None = None
         self._lent: Packed | None = None  #: the same where a copy on this machine is mapped
         self._was_brought = False
         self._inner: tuple[Shared[Any], ...] = ()  #: what is named in it of what is shared
@@ -178,6 +190,21 @@ def bring(data: bytes) -> Shared[Any]:
     return shared
 
 
+class Parts(NamedTuple):
+    """What a worker without this memory needs of a shared object; each buffer is one that a pickler can leave out."""
+
+    token: Token
+    packed: Packed  #: as the sharing process has it
+    data: bytes
+    buffers: Sequence[Any]
+
+
+def parts_of(shared: Shared[Any]) -> Parts:
+    """Made of that object. Copies nothing that is big: the buffers are those of the segment."""
+    data, buffers = view_parts(shared._packed)
+    return Parts(shared._token, shared._packed, bytes(data), [*map(pickle.PickleBuffer, buffers)])
+
+
 class Lent(NamedTuple):
     """What a worker needs of a shared object that its parent on this machine has a copy of."""
 
@@ -186,15 +213,24 @@ class Lent(NamedTuple):
     copy: Packed
 
 
-def lend(data: bytes) -> tuple[Lent, CommonSegment | None]:
-    """In the parent of workers on this machine: a copy for them, of what `to_bring` made.
+def lend(brought: bytes | Parts) -> tuple[Lent, CommonSegment | None]:
+    """In a process for workers on its machine: a copy for them, of what `to_bring` or `parts_of` made.
 
     It is there while the segment is referenced; None: all of it is in what is sent, as it must be where there are no
     segments.
     """
-    token, packed, parts = pickle.loads(data)
-    copy, segment = lend_parts(*parts)
+    if isinstance(brought, Parts):
+        token, packed, data = brought.token, brought.packed, brought.data
+        buffers: Sequence[bytearray | memoryview] = [memoryview(buffer) for buffer in brought.buffers]
+    else:
+        token, packed, (data, buffers) = pickle.loads(brought)
+    copy, segment = lend_parts(data, buffers)
     return Lent(token, packed, copy), segment
+
+
+def lend_own(shared: Shared[Any]) -> Lent:
+    """In the sharing process, for workers on its machine: they map what it has."""
+    return Lent(shared._token, shared._packed, shared._packed)
 
 
 def meet_lent(lent: Lent) -> Shared[Any]:
@@ -204,6 +240,30 @@ def meet_lent(lent: Lent) -> Shared[Any]:
         shared = Shared[Any](lent.token, lent.packed)
         shared._lent, shared._was_brought = lent.copy, True
     return shared
+
+
+#: The forms in which a shared object comes to a worker.
+Brought: TypeAlias = bytes | Parts | Lent
+
+
+def take_in(brought: Brought) -> Shared[Any]:
+    """In a worker: the shared object, however it came; a reference to it keeps it for all in this process.
+
+    What is lent is mapped now, since a handler may give up the right to do that.
+    """
+    if isinstance(brought, bytes):
+        return bring(brought)
+    if isinstance(brought, Lent):
+        shared = meet_lent(brought)
+        if shared._lent is brought.copy and not shared._loaded and shared._parts is None:
+            with contextlib.suppress(OSError):  # else where it is used
+                shared._parts = view_parts(brought.copy)
+        return shared
+    known = _known.get(brought.token)
+    if known is None:
+        known = Shared[Any](brought.token, brought.packed)
+        known._parts, known._was_brought = (brought.data, [*map(bytearray, brought.buffers)]), True
+    return known
 
 
 def forget(tokens: Iterable[Token]) -> None:

@@ -26,6 +26,8 @@ import cloudpickle
 
 from mpqueue._wire.memory.segments import (
     BIG,
+    NOTHING_CARRIED,
+    Carried,
     CommonSegment,
     Part,
     SegmentRef,
@@ -145,17 +147,21 @@ def weigh_in_band(obj: Any) -> int:
     return _plain_or_cloud(obj, Buffers()).nbytes
 
 
-def load(packed: Packed, on_free: Callable[[int], object] | None = None) -> Any:
+def load(packed: Packed, on_free: Callable[[int], object] | None = None, carried: Carried = NOTHING_CARRIED) -> Any:
     """The object again. Whatever its own code raises comes through; `OSError` where its segment is gone."""
-    return load_parts(*_unpacked(packed, on_free))
+    return load_parts(*_unpacked(packed, on_free, carried))
 
 
-def load_several(several: Sequence[bytes | Packed], on_free: Callable[[int], object] | None = None) -> list[Any]:
+def load_several(
+    several: Sequence[bytes | Packed],
+    on_free: Callable[[int], object] | None = None,
+    carried: Carried = NOTHING_CARRIED,
+) -> list[Any]:
     """Objects that were pickled one by one; plain bytes are a pickle with nothing beside it."""
     own = main_names.own_values()
     try:
         return [
-            pickle.loads(one) if type(one) is bytes else _load_unpacked(*_unpacked(one, on_free))  # type: ignore[arg-type]
+            pickle.loads(one) if type(one) is bytes else _load_unpacked(*_unpacked(one, on_free, carried))  # type: ignore[arg-type]
             for one in several
         ]
     finally:
@@ -177,13 +183,18 @@ def load_parts(data: bytes | memoryview, buffers: Sequence[memoryview | bytearra
             main_names.put_back(own)
 
 
-def copy_parts(packed: Packed) -> tuple[bytes, list[bytearray]]:
+def view_parts(packed: Packed) -> tuple[bytes | memoryview, list[memoryview]]:
+    """The pickle, and the buffers that belong to it, as they are in its segment, which is mapped while they live."""
+    return _unpacked(packed, None, NOTHING_CARRIED)
+
+
+def copy_parts(packed: Packed, carried: Carried = NOTHING_CARRIED) -> tuple[bytes, list[bytearray]]:
     """A copy of the pickle, and of the buffers that belong to it, out of its segment."""
-    data, buffers = _unpacked(packed, None)
+    data, buffers = _unpacked(packed, None, carried)
     return bytes(data), [bytearray(buffer) for buffer in buffers]
 
 
-def lend_parts(data: bytes, buffers: Sequence[bytearray]) -> tuple[Packed, CommonSegment | None]:
+def lend_parts(data: bytes, buffers: Sequence[bytearray | memoryview]) -> tuple[Packed, CommonSegment | None]:
     """The same pickle and its buffers in a segment of this process's own, which lives as long as it is referenced.
 
     None: there is no segment, and all of it is in one pickle.
@@ -198,13 +209,13 @@ def lend_parts(data: bytes, buffers: Sequence[bytearray]) -> tuple[Packed, Commo
         packed = _beside(Pickled([data]), [memoryview(buffer) for buffer in buffers], lend)
     except OSError as error:
         _tell_of_pipes(error)
-        return Packed(pickle.dumps(_InOne(data, [*buffers]), PROTOCOL)), None
+        return Packed(pickle.dumps(_InOne(data, [*map(bytearray, buffers)]), PROTOCOL)), None
     return packed, made[0] if made else None
 
 
-def without_segment(packed: Packed) -> bytes:
+def without_segment(packed: Packed, carried: Carried = NOTHING_CARRIED) -> bytes:
     """The same object as one pickle with nothing beside it. Unpickles nothing; costs two copies."""
-    return pickle.dumps(_InOne(*copy_parts(packed)), PROTOCOL)
+    return pickle.dumps(_InOne(*copy_parts(packed, carried)), PROTOCOL)
 
 
 class _InOne:
@@ -215,12 +226,19 @@ class _InOne:
         return load_parts, self._parts
 
 
-def _unpacked(packed: Packed, on_free: Callable[[int], object] | None) -> tuple[bytes | memoryview, list[memoryview]]:
-    """The pickle, and the buffers beside it."""
+def _unpacked(
+    packed: Packed, on_free: Callable[[int], object] | None, carried: Carried
+) -> tuple[bytes | memoryview, list[memoryview]]:
+    """The pickle, and the buffers beside it: mapped, or a copy of what was carried here."""
     if packed.segment is None:
         return packed.data, []
     begin, end = packed.extent
-    memory = view(packed.segment, on_free, begin, end)
+    if (there := carried.get(packed.segment.serial)) is None:
+        memory = view(packed.segment, on_free, begin, end)
+    else:
+        memory = memoryview(bytearray(there[begin:end]))
+        if on_free is not None:
+            on_free(packed.segment.serial)
     data = packed.data if packed.body is None else _cut(memory, begin, *packed.body)
     return data, [_cut(memory, begin, *span) for span in packed.spans]
 
@@ -229,13 +247,15 @@ def _cut(memory: memoryview, begin: int, at: int, size: int) -> memoryview:
     return memory[at - begin : at - begin + size]
 
 
-def load_home(packed: Packed, on_free: Callable[[int], object] | None = None) -> Any:
+def load_home(
+    packed: Packed, on_free: Callable[[int], object] | None = None, carried: Carried = NOTHING_CARRIED
+) -> Any:
     """Like `load`, for what comes back from a worker: classes that are here already stay as they are.
 
     A class of a script or a notebook comes back with its instances, by value, as it was when it was sent; taken over,
     it would give the class old methods and old attributes.
     """
-    data, buffers = _unpacked(packed, on_free)
+    data, buffers = _unpacked(packed, on_free, carried)
     return load_kept(data, buffers) if packed.by_value else pickle.loads(data, buffers=buffers)
 
 

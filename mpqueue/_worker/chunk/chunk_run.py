@@ -233,6 +233,8 @@ class ChunkRun:
                 hi = limit
                 self.claim(Phase.UNPACKING if self.careful else Phase.RUNNING, lo, hi)
             if self.careful and not self._unpack_one(lo):
+                if len(out) == lo:
+                    return Ended.TIME
                 continue
             size = self._run_stretch(lo, hi)
             self.station.has_run = True
@@ -257,13 +259,14 @@ class ChunkRun:
         return used
 
     def _unpack_one(self, position: int) -> bool:
-        """Unpickle the item at this position; what that raises is its failure, not charged."""
+        """Unpickle the item at this position; what that raises is its failure, not charged, unless it comes again."""
         assert isinstance(self._packed_items, list)
         began = clock.monotonic()
         try:
             item = self.seat.exchange.load(self._packed_items[position])
         except BaseException as error:
-            self.results.fail(position, error, 0.0, charged=False)
+            if not self.seat.exchange.is_carried_next(error):
+                self.results.fail(position, error, 0.0, charged=False)
             return False
         finally:
             self.times.unpacking += clock.monotonic() - began

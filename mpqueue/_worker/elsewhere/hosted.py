@@ -11,10 +11,15 @@ open, serve, fetch    in the worker's process        no
 control, last_claim   in the guardian, if there is   yes
                       one, else in the worker's
 ====================  =============================  =====================================
+
+What is big of items and results is in segments. A worker that ``carries`` has what is in them with its frames, and
+hands over what is in its own with its answers. Where its guardian is the parent itself, and the two can open each
+other's files (`settle`), segments are only named, as on one machine.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -25,11 +30,12 @@ from typing import NamedTuple, Protocol
 from mpqueue._os import monotonic as clock
 from mpqueue._os.files import open_file
 from mpqueue._os.memory.memory_files import SharedFile
-from mpqueue._wire.memory.ledger import SIZE, Ledger
-from mpqueue._wire.memory.shared import bring, token_of
+from mpqueue._wire.memory.ledger import BLIND, PIPED, SIZE, Ledger
+from mpqueue._wire.memory.segments import NOTHING_CARRIED, Carried, SegmentRef, open_to_read
+from mpqueue._wire.memory.shared import Brought, take_in, token_of
 from mpqueue._worker import station
 from mpqueue._worker.elsewhere import hello
-from mpqueue._worker.elsewhere.private import PrivateOutbox, private_worker
+from mpqueue._worker.elsewhere.private import Leaving, PrivateOutbox, private_worker
 from mpqueue._worker.main import Worker
 
 #: Seconds that a chunk aims at: a cluster's engine takes some milliseconds of the parent's CPU for each, and brings the
@@ -73,56 +79,76 @@ class Ordered(Protocol):
 Seen = tuple[int, int, int, int, float, float]
 
 
+class _Received(NamedTuple):
+    """A frame, and what has come with it."""
+
+    frame: bytes
+    carried: Carried
+    answer: Future[Leaving]
+
+
 class HostedSeat:
     """One worker: its ledger, its outbox and its thread."""
 
-    def __init__(self, lane: int, generation: int, parent: int, ring: Callable[[], object]) -> None:
+    def __init__(
+        self, lane: int, generation: int, parent: int, ring: Callable[[], object], *, carries: bool = False
+    ) -> None:
         self.page = SharedFile(f"ledger-{lane}", SIZE)
         self.ledger = Ledger(self.page.fd)
         self.outbox = PrivateOutbox(self.ledger, ring)
+        if carries:  # until it is known that one can open the other's
+            self.ledger.words[PIPED] = self.ledger.words[BLIND] = 1
         self._lane, self._generation, self._parent = lane, generation, parent
-        self._frames: queue.SimpleQueue[tuple[bytes, Future[bytes]] | None] = queue.SimpleQueue()
-        self._brought: list[bytes] = []  #: shared objects that came, for the worker's own thread
+        self._carries = carries
+        self._frames: queue.SimpleQueue[_Received | None] = queue.SimpleQueue()
+        self._brought: list[Brought] = []  #: shared objects that came, for the worker's own thread
         self._is_closed = False
         self.next_number = 0  #: the number of the frame that comes next
-        self._overtook: dict[int, tuple[bytes, Future[bytes]]] = {}
+        self._overtook: dict[int, _Received] = {}
         self.waiting = 0  #: frames that are under way
         self.thread = threading.Thread(target=self._run, name=f"mpqueue-seat-{lane}", daemon=True)
         self.thread.start()
 
-    def receive(self, frame: bytes, number: int | None) -> Future[bytes]:
+    def receive(self, frame: bytes, number: int | None, carried: Carried = NOTHING_CARRIED) -> Future[Leaving]:
         """Hand a frame to the worker, after those of lower number. With the lock held: nothing comes after the end."""
-        answer: Future[bytes] = Future()
-        self._overtook[self.next_number if number is None else number] = frame, answer
+        answer: Future[Leaving] = Future()
+        self._overtook[self.next_number if number is None else number] = _Received(frame, carried, answer)
         while (due := self._overtook.pop(self.next_number, None)) is not None:
             self.next_number += 1
             self._frames.put(due)
         return answer
 
-    def bring(self, brought: Sequence[bytes]) -> None:
+    def bring(self, brought: Sequence[Brought]) -> None:
         """Have the worker know these shared objects before the frames that are handed to it from now on."""
         self._brought.extend(brought)
 
     def _run(self) -> None:
         worker = private_worker(
-            self._lane, self._generation, self._parent, self.ledger, self.outbox, chunk_seconds=CHUNK_SECONDS
+            self._lane,
+            self._generation,
+            self._parent,
+            self.ledger,
+            self.outbox,
+            chunk_seconds=CHUNK_SECONDS,
+            carries=self._carries,
         )
+        self.outbox.take_carried = worker.seat.exchange.take_leaving
         with station.seated(worker.seat.station):
-            while (received := self._frames.get()) is not None:
-                frame, answer = received
+            while (due := self._frames.get()) is not None:
                 if self._is_closed:
-                    answer.set_exception(_gone())
+                    due.answer.set_exception(_gone())
                     continue
                 try:
                     self._take_in(worker)
-                    answer.set_result(worker.receive(frame).data)
+                    due.answer.set_result(_serve(worker, due))
                 except BaseException as error:
-                    answer.set_exception(error)
+                    due.answer.set_exception(error)
+                del due  # and with it what it has brought
             worker.close()
 
     def _take_in(self, worker: Worker) -> None:
         while self._brought:
-            shared = bring(self._brought.pop())
+            shared = take_in(self._brought.pop())
             worker.seat.brought[token_of(shared)] = shared
 
     def close(self) -> None:
@@ -134,6 +160,15 @@ class HostedSeat:
         self.page.close()
 
 
+def _serve(worker: Worker, due: _Received) -> Leaving:
+    exchange = worker.seat.exchange
+    exchange.carried = due.carried
+    try:
+        return Leaving(worker.receive(due.frame).data, exchange.take_leaving())
+    finally:
+        exchange.carried = NOTHING_CARRIED
+
+
 def _gone() -> LookupError:
     return LookupError("this worker is gone")
 
@@ -143,9 +178,11 @@ _adopted: dict[str, Ledger] = {}
 _lock = threading.Lock()
 
 
-def open_seat(token: str, lane: int, generation: int, parent: int, ring: Callable[[], object]) -> hello.Introduction:
+def open_seat(
+    token: str, lane: int, generation: int, parent: int, ring: Callable[[], object], *, carries: bool = False
+) -> hello.Introduction:
     """Make a worker here, known by that token; says who this process is, and where the worker's ledger is."""
-    seat = HostedSeat(lane, generation, parent, ring)
+    seat = HostedSeat(lane, generation, parent, ring, carries=carries)
     with _lock:
         _seats[token] = seat
     return {**hello.introduce(), "ledger": seat.page.path}
@@ -156,13 +193,14 @@ def serve(
     frame: bytes,
     make_room: Callable[[], object] | None = None,
     number: int | None = None,
-    brought: Sequence[bytes] = (),
-) -> tuple[bytes, bytes | None]:
+    brought: Sequence[Brought] = (),
+    carried: Carried = NOTHING_CARRIED,
+) -> tuple[Leaving, Leaving | None]:
     """Have that worker do what the frame says; its answer, and what it left early that has not been fetched.
 
     ``make_room`` is called where another frame is before this one. ``number``, from 0, is for engines on which a frame
-    may overtake another: it waits for those before it. ``brought`` is what `mpqueue._wire.memory.shared.to_bring` made
-    of the shared objects that the frame is the first to name.
+    may overtake another: it waits for those before it. ``brought`` are the shared objects that the frame is the first
+    to name; ``carried`` is what is in the segments that it names.
 
     Raises LookupError where it is not here (any more), and so has not done it: its process was replaced, or closed it.
     """
@@ -173,20 +211,33 @@ def serve(
         has_to_wait = seat.waiting > 0 or number not in (None, seat.next_number)
         seat.waiting += 1
         seat.bring(brought)
-        answer = seat.receive(frame, number)
+        answer = seat.receive(frame, number, carried)
     try:
         if has_to_wait and make_room is not None:
             make_room()
-        return answer.result(), seat.outbox.fetch()
+        return answer.result(), seat.outbox.fetch_whole()
     finally:
         with _lock:
             seat.waiting -= 1
 
 
-def fetch(token: str) -> bytes | None:
+def fetch(token: str) -> Leaving | None:
     """What that worker left early; None where there is nothing."""
     seat = _seats.get(token)
-    return None if seat is None else seat.outbox.fetch()
+    return None if seat is None else seat.outbox.fetch_whole()
+
+
+def settle(token: str, anchor: SegmentRef | None) -> bool:
+    """Before any frame: try out whether that worker can open its guardian's segments, of which this is one."""
+    seat = _seats.get(token)
+    if seat is None or anchor is None or anchor.is_handed_over:
+        return False
+    try:
+        os.close(open_to_read(anchor))
+    except OSError:
+        return False
+    seat.ledger.words[BLIND] = 0
+    return True
 
 
 def adopt(token: str, path: str) -> bool:
@@ -200,6 +251,23 @@ def adopt(token: str, path: str) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+def shares_memory(token: str) -> bool:
+    """In a guardian that is the parent: whether that worker can (still) open its segments. On any thread."""
+    ledger = _adopted.get(token)
+    try:
+        return ledger is not None and not ledger.words[BLIND]
+    except ValueError:  # it was closed just now
+        return False
+
+
+def name_results(token: str, *, named: bool) -> None:
+    """In a guardian that is the parent: whether it can open that worker's segments, or they have to be carried."""
+    ledger = _adopted.get(token)
+    if ledger is not None:
+        with contextlib.suppress(ValueError):  # it was closed just now
+            ledger.words[PIPED] = not named
 
 
 def control(token: str, orders: Sequence[Order]) -> Seen | None:

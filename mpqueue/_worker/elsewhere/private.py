@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 from mpqueue._wire.memory.ledger import OUTBOX, Ledger
+from mpqueue._wire.memory.segments import NOTHING_CARRIED, Carried
 from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 from mpqueue._worker.main import Worker
 from mpqueue._worker.seat import take_seat
 from mpqueue._worker.station import Outbox, Station
+
+
+class Leaving(NamedTuple):
+    """What leaves a worker in one: a frame, and what an engine has to carry beside it."""
+
+    frame: bytes
+    carried: Carried = NOTHING_CARRIED
 
 
 class PrivateOutbox:
@@ -22,7 +31,8 @@ class PrivateOutbox:
         self._ledger = ledger
         self._ring = ring
         self.is_lost = False
-        self._kept: bytes | None = None
+        self.take_carried: Callable[[], Carried] = dict  #: what is to be carried with what is left
+        self._kept: Leaving | None = None
         self._lock = threading.Lock()  #: two may fetch at a time, and only one of them has found it
 
     def can_take(self) -> bool:
@@ -31,20 +41,25 @@ class PrivateOutbox:
 
     def leave(self, data: bytes, *, plain: bool = False) -> None:  # noqa: ARG002 - there is one thread
         """See `mpqueue._worker.station.Outbox.leave`."""
-        self._kept = data
+        self._kept = Leaving(data, self.take_carried())
         self._ledger.words[OUTBOX] = len(data)
         self._ring()
 
     def leave_unsent(self, data: bytes, at: int) -> None:
         """It is not found there when this process is dead."""
 
-    def fetch(self) -> bytes | None:
+    def fetch_whole(self) -> Leaving | None:
         """What lies there, which is free again; None where nothing does. On any thread."""
         with self._lock:
-            data, self._kept = self._kept, None
-            if data is not None:
+            left, self._kept = self._kept, None
+            if left is not None:
                 self._ledger.words[OUTBOX] = 0
-            return data
+            return left
+
+    def fetch(self) -> bytes | None:
+        """The same where nothing is carried."""
+        left = self.fetch_whole()
+        return None if left is None else left.frame
 
 
 def private_worker(
@@ -58,8 +73,12 @@ def private_worker(
     is_own_process: bool = False,
     is_at_home: bool = False,
     chunk_seconds: float = CHUNK_SECONDS,
+    carries: bool = False,
 ) -> Worker:
-    """A worker at that ledger; to be called inside `station.seated`. ``is_at_home``: in the parent's own process."""
+    """A worker at that ledger; to be called inside `station.seated`. ``is_at_home``: in the parent's own process.
+
+    ``carries``: segments are carried to it and from it, or opened, as the ledger says.
+    """
     station = Station(
         lane=lane,
         generation=generation,
@@ -70,4 +89,4 @@ def private_worker(
         is_own_process=is_own_process,
         chunk_limit=LIMIT * chunk_seconds,
     )
-    return Worker(take_seat(station, shares_memory=False, is_at_home=is_at_home))
+    return Worker(take_seat(station, shares_memory=carries, is_at_home=is_at_home, carries=carries))
