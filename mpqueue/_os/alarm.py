@@ -9,6 +9,7 @@ time.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import select
 import threading
@@ -77,30 +78,29 @@ class SleepingAlarm:
 
     def __init__(self) -> None:
         self._due = self._gone_off = 0.0  # each written by one of the threads only
-        self._idle = False
+        self._until = -math.inf  #: when the thread that waits will look again by itself, which writes this too
         self._wake = threading.Event()
 
     def set(self, seconds: float) -> None:
         """See `Alarm.set`."""
-        self._due = clock.monotonic() + seconds
-        if self._idle:
+        self._due = due = clock.monotonic() + seconds
+        if due < self._until:
             self._wake.set()
 
     def wait(self) -> None:
         """See `Alarm.wait`."""
         while True:
             due = self._due
-            if due == self._gone_off:
-                self._idle = True  # said before it looks again, as `set` sets before it looks: one of both sees
-                if self._due == self._gone_off:
-                    self._wake.wait()
-                self._idle = False
-                self._wake.clear()
-            elif (pause := due - clock.monotonic()) > 0:
-                threading.Event().wait(pause)
-            else:
+            until = math.inf if due == self._gone_off else due
+            pause = until - clock.monotonic()
+            if pause <= 0:
                 self._gone_off = due
                 return
+            self._until = until  # said before it looks again, as `set` sets before it looks: one of both sees
+            if self._due == due:
+                self._wake.wait(None if until == math.inf else pause)
+            self._until = -math.inf
+            self._wake.clear()
 
     def close(self) -> None:
         """See `Alarm.close`."""

@@ -13,6 +13,7 @@ from mpqueue._os.memory import leases, mappings
 from mpqueue._os.process.own_forks import fork_here
 from mpqueue._wire.memory import segments
 from mpqueue._wire.memory.segments import CommonSegment, Segment, SegmentStore, layout, spare, view
+from tests.support.systems import LINUX_ONLY
 
 SIZE = 300_000
 
@@ -52,10 +53,11 @@ def test_where_nothing_can_be_mapped_it_is_written(monkeypatch: pytest.MonkeyPat
     segment = Segment()
     with monkeypatch.context() as patched:
         patched.setattr(segments, "map_file", lambda *_: None)
-        segment.fill(parts(1), [0], SIZE)
+        assert fill(segment, parts(1)) == b"\1" * SIZE
     assert fill(segment, parts(2)) == b"\2" * SIZE
 
 
+@LINUX_ONLY
 def test_what_the_reader_was_sent_can_not_be_changed_by_the_descriptor() -> None:
     """A handler may write into every descriptor that it finds, or make the file shorter."""
     segment = Segment()
@@ -110,6 +112,7 @@ def test_a_store_lends_a_segment_again_when_it_is_back() -> None:
     assert bytes(view(second))[:1] == b"\2"
 
 
+@LINUX_ONLY
 def test_a_segment_that_is_still_mapped_is_dropped_whatever_was_said() -> None:
     store = SegmentStore()
     first, _ = store.lend(parts(1))
@@ -123,6 +126,7 @@ def test_a_segment_that_is_still_mapped_is_dropped_whatever_was_said() -> None:
     assert third.serial == second.serial, "the first one is gone"
 
 
+@LINUX_ONLY
 def test_where_leases_tell_nothing_no_segment_is_filled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "leases_tell", lambda: False)
     store = SegmentStore()
@@ -133,6 +137,7 @@ def test_where_leases_tell_nothing_no_segment_is_filled_again(monkeypatch: pytes
     assert bytes(view(second))[:1] == b"\2"
 
 
+@LINUX_ONLY
 def test_leases_tell_here_and_not_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     tell = leases.leases_tell.__wrapped__
     assert tell()
@@ -155,6 +160,7 @@ def few_mappings(monkeypatch: pytest.MonkeyPatch) -> int:
     return 100
 
 
+@LINUX_ONLY
 def test_of_many_segments_a_quarter_of_what_is_allowed_is_mapped_and_the_others_are_copied(few_mappings: int) -> None:
     store, free = SegmentStore(), list[int]()
     found = []
@@ -192,6 +198,7 @@ def test_where_nothing_can_be_mapped_it_is_copied(monkeypatch: pytest.MonkeyPatc
     assert bytes(view(ref)[: segments.PIECE + 5]) == bytes(parts(1, size=segments.PIECE + 5)[0])
 
 
+@LINUX_ONLY
 def test_the_mappings_of_a_process_are_counted() -> None:
     before = mappings.count_mappings()
     more = [mmap.mmap(-1, mmap.PAGESIZE) for _ in range(50)]
