@@ -6,6 +6,8 @@ surrogates, ``"\udcff"`` for the byte 0xFF), control characters, integers that P
 - **Shown** (terminal, error messages, logs of the command line, reports, the live page): what is no text, and what
   would steer a terminal or turn the direction of a line, is escaped as in a Python literal: ``\udcff``, ``\x1b``,
   ``\u202e``. A long integer is its beginning and its size. See `visible`, `visible_line`, `label`, `shown`.
+  A stream may have an encoding that lacks some characters, such as those of files and pipes on Windows: there these
+  are escaped, too, see `fitting`.
 - **Written** (files, pipes): exactly. Plain text has the bytes themselves (``surrogateescape``), JSON has ``\udcff``,
   which any JSON reader turns back, and stores that take UTF-8 only have the escaped form. A long integer is
   hexadecimal text: ``int(text, 16)`` is the integer again. See `json_text`, `encode_text`, `as_utf8`, `digits`.
@@ -29,6 +31,8 @@ _HIDDEN_IN_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066
 #: Surrogates that stand for no byte.
 _NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+#: What texts of ours have beside ASCII, and what stands for it where a stream does not have that.
+_PLAIN_FORMS = str.maketrans({"█": "#", "×": "x", "…": "..."})
 
 
 # -- shown -------------------------------------------------------------------------------------------------------------
@@ -51,6 +55,20 @@ def _escape(found: re.Match[str]) -> str:
 
 def _escaped(code: int) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def fitting(text: str, stream: object) -> str:
+    """The text as a stream can write it: what its encoding does not have is escaped, so that writing never raises."""
+    encoding = getattr(stream, "encoding", None)
+    if not isinstance(encoding, str):
+        return text
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_PLAIN_FORMS).encode(encoding, "backslashreplace").decode(encoding)
+    except LookupError:  # no encoding that Python knows: it is the user's own stream
+        return text
+    return text
 
 
 def label(value: object) -> str:

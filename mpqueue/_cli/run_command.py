@@ -23,7 +23,7 @@ from mpqueue._cli.options.durations import duration
 from mpqueue._cli.options.needs_options import add_needs, merged
 from mpqueue._cli.options.profile_option import add_profile, write_profile
 from mpqueue._cli.outputs import StdoutRows, open_output
-from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say, say_error
+from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say, say_error, tell
 from mpqueue._core.state.item_table import make_table
 from mpqueue._options import Concurrency
 from mpqueue._os.monotonic import monotonic
@@ -320,7 +320,7 @@ def _plan(args: argparse.Namespace, items: list[Any], functions: tuple[Any, Any]
     for what in ("new", "changed", "gone", "failed"):
         for item_id in getattr(found, what):
             is_position = table.ids is None and what != "gone"
-            print(f"{what}\t{label(table.payloads[item_id] if is_position else item_id)}")
+            tell(f"{what}\t{label(table.payloads[item_id] if is_position else item_id)}")
     say(f"{found}{'; the code has changed' if found.code_changed else ''}")
     return Exit.GOOD
 

@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Any, NoReturn, TextIO
 
 from mpqueue._os.standard_streams import understand_codes
-from mpqueue._text import visible
+from mpqueue._text import fitting, visible
 
 
 class Exit(IntEnum):
@@ -54,11 +54,7 @@ def say(*parts: str) -> None:
 def tell(text: str, stream: TextIO | None = None) -> None:
     """A line for people, on stdout or another stream, also where its encoding does not have all of it."""
     stream = sys.stdout if stream is None else stream
-    try:
-        print(text, file=stream, flush=True)
-    except UnicodeEncodeError:
-        encoding = stream.encoding
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    print(fitting(text, stream), file=stream, flush=True)
 
 
 def say_error(text: str) -> None:
@@ -75,7 +71,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(Exit.USAGE)
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        super()._print_message(visible(message) if message else message, file)
+        super()._print_message(fitting(visible(message), file or sys.stderr) if message else message, file)
 
 
 class VisibleFormatter(logging.Formatter):

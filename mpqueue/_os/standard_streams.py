@@ -57,12 +57,12 @@ def pipes_break() -> Iterator[None]:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from error
 
 
-def write_as_elsewhere(stream: Any) -> Callable[[], None]:
-    """Have a stream of Python's write UTF-8, which on Windows it does to consoles only. Returns what takes that back.
+def write_utf_8(stream: Any) -> Callable[[], None]:
+    """Have a stream of Python's write UTF-8, whatever it writes by itself: on Windows another encoding to files.
 
-    Nothing changes in one of another class. It must not be in the middle of a character.
+    Returns what takes that back. Nothing changes in one of another class. It must not be in the middle of a character.
     """
-    if not IS_WINDOWS or type(stream) is not io.TextIOWrapper:
+    if type(stream) is not io.TextIOWrapper or stream.encoding.lower() in ("utf-8", "utf8"):
         return lambda: None
     encoding, errors = stream.encoding, stream.errors
 

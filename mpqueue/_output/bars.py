@@ -16,6 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from mpqueue._os.standard_streams import understand_codes
+from mpqueue._text import fitting, visible_line
 from mpqueue._worker import station
 from mpqueue._worker.chunk.capture import BesideBar
 
@@ -53,6 +54,7 @@ def can_draw() -> bool:
 def open_bar(label: str | None, first: Progress, *, complain: bool = True) -> Bar:
     """A bar, drawn with tqdm where that is installed; else a plain line, with one warning unless told not to."""
     understand_codes()
+    label = None if label is None else fitting(visible_line(label), _stderr())
     try:
         return TqdmBar(label, first)
     except ImportError:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import site
+import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from mpqueue._text import visible_line
+from mpqueue._text import fitting, visible_line
 
 if TYPE_CHECKING:
     from mpqueue._queue.job import JobItem
@@ -44,7 +45,8 @@ class FailureGroup:
 
     def __str__(self) -> str:
         where = "" if self.place is None else f" at {visible_line(self.place)}"
-        return f"{self.error_type} × {self.count}{where}, first: {self.items[0].label}"
+        text = f"{self.error_type} × {self.count}{where}, first: {self.items[0].label}"
+        return fitting(text, sys.stdout)
 
     def __repr__(self) -> str:
         return f"<FailureGroup {self}>"

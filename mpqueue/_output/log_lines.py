@@ -10,7 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from mpqueue._output.bars import describe
-from mpqueue._text import visible_line
+from mpqueue._text import fitting, visible_line
 from mpqueue._worker import station
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def is_silenced() -> bool:
 
 def _to_stderr(line: str) -> None:
     with suppress(OSError, ValueError, AttributeError):  # it is closed, or not there; the job goes on
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{fitting(line, sys.stderr)}\n")
         sys.stderr.flush()
 
 

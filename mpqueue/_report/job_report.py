@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +21,12 @@ from mpqueue._report.report_page import write_page
 from mpqueue._report.report_text import write_text
 from mpqueue._report.rules.rule import Advice
 from mpqueue._report.trace import write_trace
+from mpqueue._text import fitting
 from mpqueue._whole_file import whole_file
 
 
 class Report:
-    """One run of a job, as it stood when the report was made. ``str(report)`` is its text."""
+    """One run of a job, as it stood when the report was made. ``str(report)`` is its text, as stdout can show it."""
 
     def __init__(self, figures: Figures, findings: Sequence[Advice], profile: Profile | None = None) -> None:
         self.figures = figures  #: all numbers of it
@@ -33,6 +35,9 @@ class Report:
         self.profile = profile  #: where the handlers spent their time; None: that was not sampled
 
     def __str__(self) -> str:
+        return fitting(self._text(), sys.stdout)
+
+    def _text(self) -> str:
         return write_text(self.figures, self.advice, self.profile)
 
     def __repr__(self) -> str:
@@ -52,7 +57,7 @@ class Report:
             case ".html" | ".htm":
                 text = self.to_html()
             case ".txt" | ".md":
-                text = f"{self}\n"
+                text = f"{self._text()}\n"
             case suffix:
                 raise ValueError(f"path: expected a file named .html, .txt or .md, got {str(path)!r} ({suffix!r})")
         with whole_file(target) as file:

@@ -127,7 +127,7 @@ class _Place:
             self._before = None  # it was closed
         self._has_begun = True
         self._put()
-        self._take_back = standard_streams.write_as_elsewhere(getattr(sys, self._name, None))
+        self._take_back = standard_streams.write_utf_8(getattr(sys, self._name, None))
 
     def _put(self) -> None:
         if not self._file.is_there():
@@ -222,7 +222,13 @@ class BesideBar:
         self._begun = ""  #: a line that has no end yet
 
     def write(self, text: str) -> int:
-        """Write what is a whole line by now."""
+        """Write what is a whole line by now. What the terminal's encoding does not have raises UnicodeEncodeError now.
+
+        Else it would be raised where that line ends, in another item.
+        """
+        encoding = getattr(self.under, "encoding", None)
+        if encoding is not None:
+            text.encode(encoding, getattr(self.under, "errors", None) or "strict")
         lines, newline, self._begun = (self._begun + text).rpartition("\n")
         if newline:
             self.under.write(f"{_CLEAR}{lines}\n")
@@ -235,7 +241,8 @@ class BesideBar:
     def end(self) -> TextIO:
         """The stream itself again, with the last line whole."""
         if self._begun:
-            self.write("\n")
+            with contextlib.suppress(OSError, ValueError):  # the terminal is gone; the items have ended
+                self.write("\n")
         return self.under
 
 
