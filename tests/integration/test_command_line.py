@@ -652,6 +652,56 @@ def test_a_person_s_bash_completes_a_function_whether_a_colon_parts_words_or_not
     assert json.loads((folder / "out.jsonl").read_text())["status"] == "completed"
 
 
+#: What is typed, with Tab at its end, and what is there then.
+TYPED = [
+    ("mpqueue run --on", "mpqueue run --on-error"),
+    ("mpqueue run --on-error sk", "mpqueue run --on-error skip"),
+    ("mpqueue run own:cou", "mpqueue run own:count"),
+    ("mpqueue run own:read own:spl", "mpqueue run own:read own:split"),
+    ("mpqueue run own.py:onc", "mpqueue run own.py:once_more"),
+    ("mpqueue run own:quote --setup own:loa", "mpqueue run own:quote --setup own:load"),
+    ("mpqueue run own:count a.txt b.t", "mpqueue run own:count a.txt b.txt"),
+    ("mpqueue run own:count -o a.t", "mpqueue run own:count -o a.txt"),
+    ("mpqueue completion fi", "mpqueue completion fish"),
+]
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_fish_completes(folder: Path) -> None:
+    (folder / "script").write_text(run(folder, "completion", "fish").stdout)
+    asked = "; echo ===; ".join(f"complete -C {shlex.quote(words)}" for words, _ in TYPED)
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", f"source ./script; {asked}"],
+        cwd=folder,
+        env=WITH_COMMAND,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    offered = [[line.partition("\t")[0] for line in one.splitlines()] for one in done.stdout.split("===\n")]
+    # It offers what has the word in its middle, too.
+    assert [whole.rpartition(" ")[2] in found for (_, whole), found in zip(TYPED, offered, strict=True)] == [
+        True
+    ] * len(TYPED)
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_a_person_s_zsh_completes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line becomes what a command prints, since the cursor goes to its beginning once it is completed."""
+    monkeypatch.setenv("PATH", WITH_COMMAND["PATH"])
+    (folder / "_mpqueue").write_text(run(folder, "completion", "zsh").stdout)
+    (folder / "setup").write_text("fpath=($PWD $fpath)\nautoload -Uz compinit\ncompinit -u -D\n")
+    zsh = "import os; os.execvp('zsh', ['zsh', '-f', '-i'])"
+    with terminal_with(folder, "-c", zsh) as shown:
+        lines = "".join(f"{words}\t\x01print -r -- \x05 >> typed\n" for words, _ in TYPED)
+        os.write(shown.master, f"source ./setup\n{lines}touch done\n".encode())
+        wait_until((folder / "done").exists, timeout=PATIENCE)
+        os.write(shown.master, b"exit\n")
+        shown.end()
+    assert [line.rstrip() for line in (folder / "typed").read_text().splitlines()] == [whole for _, whole in TYPED]
+
+
 @pytest.mark.parametrize(
     ("word", "found"),
     [
@@ -660,7 +710,7 @@ def test_a_person_s_bash_completes_a_function_whether_a_colon_parts_words_or_not
         ("own:_", ["own:_own"]),
         ("./own.py:up", ["./own.py:upper"]),
         ("own:Shouting.", ["own:Shouting.loud"]),
-        ("json:du", ["json:dump", "json:dumps"]),
+        ("cloudpickle.cloudpickle:register_", ["cloudpickle.cloudpickle:register_pickle_by_value"]),
         *((word, []) for word in ("own:nothing_such", "nowhere:", "own", "broken:", "sys:", ":", "..:", "own.py.py:")),
     ],
 )

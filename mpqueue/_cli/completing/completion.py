@@ -8,9 +8,12 @@ which needs no shtab.
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Iterable
 
 from mpqueue._cli.completing.functions_in import functions_of
-from mpqueue._cli.usage import Exit, UsageError, tell
+from mpqueue._cli.outputs import open_rows
+from mpqueue._cli.usage import Exit, UsageError
 
 #: Those of shtab's shells that the command promises.
 SHELLS = ("bash", "zsh", "fish")
@@ -46,7 +49,8 @@ IN_ZSH = """\
 _mpqueue_functions_or_files() {
   if [[ "$PREFIX" == *:* ]]; then
     local -a found
-    found=("${(@f)$("${words[1]}" completion --functions "$PREFIX" 2>/dev/null)}")
+    # By now `words` begins with the subcommand.
+    found=("${(@f)$(${~_comp_command1:-mpqueue} completion --functions "$PREFIX" 2>/dev/null)}")
     compadd -a found
   else
     _files
@@ -89,8 +93,7 @@ def add_command(
 
     def print_script(args: argparse.Namespace) -> int:
         if args.functions is not None:
-            for name in functions_of(args.functions):
-                tell(name)
+            _print(functions_of(args.functions))
             return Exit.GOOD
         if args.shell is None:
             raise UsageError(f"completion: expected a shell: {', '.join(SHELLS)}")
@@ -103,7 +106,21 @@ def add_command(
                 if action.nargs != 0 and action.type is None and not action.choices:
                     takes_function = one.prog.endswith(" run") and action.dest in FUNCTIONS
                     action.complete = COMPLETES_FUNCTIONS if takes_function else shtab.FILE  # type: ignore[attr-defined]
-        print(shtab.complete(command_line, args.shell))
+        script = shtab.complete(command_line, args.shell)
+        _print([_mended_for_zsh(script) if args.shell == "zsh" else script])
         return Exit.GOOD
 
     parser.set_defaults(command=print_script)
+
+
+def _mended_for_zsh(script: str) -> str:
+    """What shtab writes for zsh completes only the first of many inputs, and cuts a name at its colon."""
+    script = re.sub(r'^  "\(\*\)::?(?=\S)', '  "*:', script, flags=re.MULTILINE)
+    return script.replace("]:module:function:", r"]:module\:function:")
+
+
+def _print(texts: Iterable[str]) -> None:
+    r"""Lines end with ``\n`` everywhere: bash runs on Windows, too, and takes ``\r`` for a part of a word."""
+    with open_rows() as out:
+        for text in texts:
+            print(text, file=out)
