@@ -29,6 +29,7 @@ GRACE = 60.0 if IS_WINDOWS else 5.0
 LONGEST = (
     "test_joblibs_own_tests.py",
     "test_docs_code.py",
+    "test_docs_commands.py",
     "test_ray.py",
     "test_dask.py",
     "test_ray_contract.py",

@@ -1,8 +1,8 @@
 """The code in README.md and docs/ runs, and prints what it says it prints.
 
 A block whose first line is ```` ```python ```` is a program: it runs in an interpreter and a folder of its
-own. One with ```` ```python no-run ```` does not. A block right after it, with ```` ```text output ````, is what it
-prints.
+own. One with ```` ```python no-run ```` does not, nor one with a title, which is a file of a page whose commands run
+(`test_docs_commands.py`). A block right after it, with ```` ```text output ````, is what it prints.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def programs(page: Path) -> Iterator[tuple[str, str, str | None]]:
     """Each program of a page: where it stands, its code, and its output where the page gives it."""
     text = page.read_text()
     for match in _BLOCK.finditer(text):
-        if "no-run" in match["info"].split():
+        if "no-run" in match["info"].split() or 'title="' in match["info"]:
             continue
         line = text.count("\n", 0, match.start()) + 1
         indent = match["indent"]

@@ -21,10 +21,12 @@ import pytest
 
 import mpqueue
 from mpqueue import ItemStatus, JobStatus, RetryPolicy, Stage, current_item, sinks
+from mpqueue._os.system import IS_LINUX
 from mpqueue.backends import Backend
 from mpqueue.events import JOB_FINISHED, JOB_PROGRESS, JOB_STARTED
 from tests.support import contract_handlers as its
 from tests.support import handlers as do
+from tests.support.engine_pages import refused_by, refused_on_page
 from tests.support.engines import Engine
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
@@ -430,6 +432,11 @@ def test_modules_are_preloaded_or_that_is_refused(engine: Engine) -> None:
         return
     with engine.queue(1, preload=["colorsys"]) as queue:
         assert results_of(queue.run(["colorsys"], its.is_imported)) == [True]
+
+
+def test_it_refuses_what_its_page_says(engine: Engine) -> None:
+    refused = refused_by(engine) - ({"preload"} if not IS_LINUX else set())
+    assert refused == refused_on_page(engine)
 
 
 def test_where_handlers_are_is_sampled(engine: Engine) -> None:
