@@ -1,4 +1,4 @@
-"""A job on a real SLURM, longer than the lifetime of its workers.
+"""On a real SLURM: a job that is longer than the lifetime of its workers, and the scripts of the documentation.
 
 Runs where ``sinfo`` shows a node that is up, and dask-jobqueue is installed: ``apt-get install slurm-wlm munge``, a
 ``slurm.conf`` of one node with two CPUs, ``pip install dask-jobqueue``.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 from mpqueue import JobQueue
 from mpqueue.backends import DaskBackend
 from tests.support.waiting import wait_until
+from tests.test_docs_commands import FOLDER, blocks_of
 
 
 def _has_slurm() -> bool:
@@ -67,4 +69,34 @@ def _nap(seconds: float) -> str:
 
 
 def _jobs_left() -> str:
-    return subprocess.run(["squeue", "-h"], capture_output=True, text=True, timeout=20, check=True).stdout
+    return _said("squeue", "-h")
+
+
+def test_scripts_of_the_page_run_and_a_drained_one_is_queued_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    monkeypatch.setenv("LIMIT", "1s")
+    for block in blocks_of((FOLDER / "slurm-and-kubernetes.md").read_text()):
+        if block.title:
+            (tmp_path / block.title).write_text(block.text)
+    (tmp_path / "names.txt").write_text("".join(f"picture-{at}\n" for at in range(40)))
+
+    _submit(tmp_path, "--wait", "array.sh")
+    assert sum(len((tmp_path / f"labels-{task}.jsonl").read_text().splitlines()) for task in range(4)) == 40
+
+    job = _submit(tmp_path, "labels.sh")
+    try:
+        wait_until(lambda: "Restarts=1" in _said("scontrol", "show", "job", job), timeout=100, what="the requeue")
+        assert (tmp_path / "journal" / "run.db").exists()
+    finally:
+        _said("scancel", job)
+    wait_until(lambda: not _jobs_left(), timeout=60, what="the SLURM jobs to be gone")
+
+
+def _submit(folder: Path, *options: str) -> str:
+    return _said("sbatch", "--parsable", "--cpus-per-task=2", *options, cwd=folder).strip()
+
+
+def _said(*command: str, cwd: Path | None = None) -> str:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=200, check=True).stdout
