@@ -707,7 +707,7 @@ class RayTasks(Ray):
 
     name = "ray, a task each"
     configuration = "ray.get of a task for each item"
-    questions = ("backends",)
+    questions = ("backends", "backend_arrays")
 
     def map(self, fn: Callable[[Any], Any], items: Sequence[Any], chunksize: int) -> list[Any]:  # noqa: ARG002
         return super().map(fn, items, 1)
@@ -718,8 +718,10 @@ class MPQueueOnRay(MPQueue):
 
     name = "mpqueue on ray"
     module = "ray"
-    configuration = "JobQueue(concurrency=None, backend=RayBackend()).run, all options as they are"
-    questions = ("backends",)
+    configuration = (
+        "JobQueue(concurrency=None, backend=RayBackend()).run, all options as they are; share for what all items use"
+    )
+    questions = ("backends", "backend_arrays")
 
     def start(self, workers: int) -> None:
         import mpqueue
@@ -728,6 +730,10 @@ class MPQueueOnRay(MPQueue):
         self.engine = Ray()
         self.engine.start(workers)
         self.queue = mpqueue.JobQueue(concurrency=None, backend=RayBackend())
+        self.share = mpqueue.share
+
+    def map_with(self, fn: Callable[[Any, Any], Any], big: Any, items: Sequence[Any], chunksize: int) -> list[Any]:
+        return self.map(partial(fn, self.share(big)), items, chunksize)
 
     def close(self) -> None:
         super().close()

@@ -30,12 +30,13 @@ NAMES = (
     "fault_times",
     "scaling",
     "backends",
+    "backend_arrays",
     "coordinator",
     "journal",
     "advice",
 )
 #: What a quick run leaves out: what is asked for the documentation alone.
-NOT_QUICK = ("tuned_chunks", "backends", "advice")
+NOT_QUICK = ("tuned_chunks", "backends", "backend_arrays", "advice")
 
 
 def of_size(size: str) -> list[str]:

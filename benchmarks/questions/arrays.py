@@ -25,11 +25,14 @@ def cases(sizes: Sizes) -> list[Case]:
         for megabytes, full, quick in WORKS:
             count = sizes.pick(full, quick, 3 if megabytes <= 1 else 0)
             if count:
-                found.append(_case(way, megabytes, count, sizes.pick(3, 3, 1)))
+                found.append(case(way, megabytes, count, sizes.pick(3, 3, 1)))
     return found
 
 
-def _case(way: str, megabytes: float, count: int, repeats: int) -> Case:
+def case(
+    way: str, megabytes: float, count: int, repeats: int, *, chunksize: int = 1, contenders: tuple[str, ...] = ()
+) -> Case:
+    """So many arrays, that way."""
     length = int(megabytes * 1e6 / 8)
 
     def arrays(seed: int) -> list[Any]:
@@ -49,9 +52,10 @@ def _case(way: str, megabytes: float, count: int, repeats: int) -> Case:
         expected=_each(handler),
         same=_all_equal,
         use=None if way == "in" else _touch_all,
-        chunksize=1,
+        chunksize=chunksize,
         repeats=repeats,
         x=megabytes,
+        contenders=contenders,
         measure=_timed_map,
     )
 

@@ -23,6 +23,7 @@ class Capabilities(NamedTuple):
     same_files: bool = True  #: what is imported here is imported from the same files there
     follows_demand: bool = False  #: it gets how much work waits, since its workers come and go with that
     chunk_seconds: float = CHUNK_SECONDS  #: the target length of a chunk: long compared with the cost of sending it
+    chunk_bytes: int = 4 << 20  #: what a chunk aims at, at most, of items; of results twice as many
     patience: float = 30.0  #: seconds without any worker after which the jobs that wait for one are interrupted
     is_here: bool = True  #: its workers are on this machine, whose CPUs, memory and GPUs are counted
     measures_memory: bool = False  #: where no memory is shared: it looks at its workers' memory for the queue

@@ -10,7 +10,7 @@ from mpqueue._core.rules.chunking import (
     GROWTH,
     LEAST_OF_SHARE,
     MOST_OF_SHARE,
-    RESULT_BYTES,
+    RESULTS_OF_ITEMS,
     SMALLEST,
     TARGET_BYTES,
     ChunkSizer,
@@ -115,6 +115,8 @@ def test_big_items_travel_in_small_chunks() -> None:
     sizer = sizer_for(1e-6)
     sizer.learn_bytes(10, 10 * TARGET_BYTES // 5)
     assert sizer.size(MANY, 1) == 5
+    sizer.chunk_bytes = 4 * TARGET_BYTES  # as an engine says
+    assert sizer.size(MANY, 1) == 20
     sizer.learn_bytes(1, 100 * TARGET_BYTES)
     assert sizer.size(MANY, 1) == 1
 
@@ -134,7 +136,7 @@ def test_a_chunk_brings_no_more_results_home_than_can_wait_for_a_disk() -> None:
     sizer = sizer_for(0.0001)
     usual, ahead = sizer.size(MANY, 1), sizer.window(2)
     sizer.learn_results(10, 10 << 20)
-    assert sizer.size(MANY, 1) == RESULT_BYTES >> 20
+    assert sizer.size(MANY, 1) == RESULTS_OF_ITEMS * TARGET_BYTES >> 20
     assert sizer.window(2) == AHEAD_BYTES >> 20
     for _ in range(100):
         sizer.learn_results(10, 10)

@@ -32,10 +32,10 @@ SETTLED = 16
 PREFETCH_BELOW = 2.5
 #: Seconds that an item takes at least, whatever a clock says.
 LEAST_PACE = 1e-9
-#: Bytes of pickled items that a chunk aims at, at most.
+#: Bytes of pickled items that a chunk aims at, at most, unless the engine says otherwise; of results twice as many, at
+#: most: they arrive at once, and may have to wait for a journal's disk.
 TARGET_BYTES = 4 << 20
-#: Bytes of results that a chunk aims at, at most: they arrive at once, and may have to wait for a journal's disk.
-RESULT_BYTES = 8 << 20
+RESULTS_OF_ITEMS = 2
 #: What is known of the size of a result falls by this factor with each report at most.
 SMALLER = 0.75
 #: A stream holds items for so many seconds of all lanes, but at least so many for each and at most so many in all, and
@@ -59,6 +59,7 @@ class ChunkSizer:
         self.chunk_seconds = CHUNK_SECONDS
         self._largest = 0
         self.seconds_per_item: float | None = None
+        self.chunk_bytes = TARGET_BYTES
         self._bytes_per_item = 0.0
         self._bytes_per_result = 0.0
         self.most_bytes = 0.0  #: that items or results of one chunk have had on average
@@ -136,7 +137,7 @@ class ChunkSizer:
         at_the_end = max(part * share, SMALLEST * self.chunk_seconds) / pace
         size = min(by_time, self._largest * GROWTH, at_the_end, MAX_CHUNK_ITEMS)
         if self._bytes_per_item:
-            size = min(size, TARGET_BYTES / self._bytes_per_item)
+            size = min(size, self.chunk_bytes / self._bytes_per_item)
         if self._bytes_per_result:
-            size = min(size, RESULT_BYTES / self._bytes_per_result)
+            size = min(size, RESULTS_OF_ITEMS * self.chunk_bytes / self._bytes_per_result)
         return max(1, min(int(size), pending))

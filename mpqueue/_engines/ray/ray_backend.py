@@ -23,6 +23,8 @@ from mpqueue._text import shown
 from mpqueue._worker.elsewhere.hosted import CHUNK_SECONDS
 from mpqueue.errors import WorkerStartError
 
+#: Bytes that a chunk aims at, at most: a call of an actor costs as much as to send 4 MB there.
+CHUNK_BYTES = 16 << 20
 #: Seconds without any worker after which the jobs that wait for one are interrupted.
 PATIENCE = 300.0
 
@@ -57,6 +59,7 @@ class RayBackend:
         same_files=False,
         follows_demand=True,
         chunk_seconds=CHUNK_SECONDS,
+        chunk_bytes=CHUNK_BYTES,
         patience=PATIENCE,
     )
 
