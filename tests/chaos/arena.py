@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from mpqueue import JobQueue, RetryPolicy
+from mpqueue import JobFullError, JobQueue, RetryPolicy
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue.events import JOB_FINISHED, JOB_PROGRESS
 from tests.chaos.audit import Audit, Case, Struck
@@ -38,6 +38,9 @@ TIMEOUT = 1.0
 
 #: What a worker may have, where that is limited: several times what anything but a hog takes.
 MEMORY_LIMIT = "250MB"
+
+#: Of a resource that a few jobs count.
+GPUS = 2
 
 #: Items in a job.
 MOST_ITEMS = 3000
@@ -118,6 +121,10 @@ class Arena:
         retry = random_policy(rng)
         good_setup = rng.random() < 0.9
         setup = rng.choice(GOOD_SETUPS if good_setup else BAD_SETUPS)
+        max_failures = rng.choice((None, None, None, None, 5))
+        options: dict[str, Any] = {"uses": {"gpu": 1}} if rng.random() < 0.1 else {}
+        if is_open := rng.random() < 0.2:
+            options |= {"open": True, "max_waiting": rng.choice((None, None, 100))}
         job = self.queue.create_job(
             job_id,
             deeds,
@@ -127,11 +134,27 @@ class Arena:
             timeout=timeout,
             priority=rng.choice((0, 0, 0, 0, 1, -1)),
             chunksize=rng.choice((None, None, None, 1, 3, 50)),
+            max_failures=max_failures,
+            **options,
         )
-        case = Case(job, deeds, retry.max_retries, timeout, good_setup)
+        case = Case(job, deeds, retry.max_retries, timeout, good_setup, max_failures, is_open)
         with self.lock:
             self._cases[job_id] = case
         return case
+
+    def add(self, rng: random.Random, case: Case) -> int:
+        """Offer an open job some more items; returns how many it took. With ``case.starting`` held."""
+        first = len(case.deeds)
+        more = random_deeds(rng, 20, first, may_hang=False, may_hog=False)  # they would add up to minutes
+        case.deeds.extend(more)  # it may take some of them, and then say that it has ended
+        try:
+            taken = self.queue.add_items(case.job.id, more, wait=False)
+        except JobFullError:
+            del case.deeds[first:]
+            return 0
+        if taken != len(more):
+            self.complain(f"{case.job.id} took {taken} of {len(more)} new items")
+        return taken
 
     def audit(self, case: Case) -> None:
         """Check a job that is over, once."""
@@ -148,10 +171,11 @@ class Arena:
             self.audit(case)
         for objection in self._audit.of_executions(self.log, self.cases()):
             self.complain(objection)
-        for objection in self._audit.of_forks(self.log):
+        for objection in (*self._audit.of_forks(self.log), *self._audit.of_uses(self.log)):
             self.complain(objection)
-        for log in (self.log, Path(f"{self.log}-forks")):
-            log.unlink(missing_ok=True)
+        for log in self.log.parent.glob(f"{self.log.name}*"):
+            if log.name[len(self.log.name) :] in ("", "-forks", "-uses", *(f"-gpu-{number}" for number in range(GPUS))):
+                log.unlink(missing_ok=True)
 
     def lanes(self) -> list[Any]:
         """The lanes that have a worker now, also one that has not answered yet."""
@@ -167,6 +191,7 @@ def _random_make(rng: random.Random) -> dict[str, Any]:
         "progress_interval": rng.choice((0.0, 0.0, 0.0, 0.02)),
         "timeout": rng.choice((None, None, TIMEOUT)),
         "setup_timeout": 3.0,
+        "resources": {"gpu": GPUS},
     }
 
 
@@ -180,14 +205,14 @@ def random_policy(rng: random.Random) -> RetryPolicy:
     )
 
 
-def random_deeds(rng: random.Random, most: int, *, may_hang: bool, may_hog: bool) -> list[Deed]:
-    """The items of a job: of one kind for the most part, so that pace and chunks vary between jobs."""
+def random_deeds(rng: random.Random, most: int, first: int = 0, *, may_hang: bool, may_hog: bool) -> list[Deed]:
+    """Items of a job, numbered from ``first``: of one kind for the most part, so pace and chunks vary between jobs."""
     size = min(most, rng.choice((0, 1, 2, 5, 20, 20, 60, 200, MOST_ITEMS)))
     main = rng.choice(("quick", "quick", "nap", "mixed"))
     spice = rng.choice((0.0, 0.02, 0.1, 0.5)) * min(1.0, 40 / max(1, size))
     largest = min(1.0, 50 / max(1, size))
     families = [RAISES, RAISES, CRASHES, BREAKS, HOPELESS, LITTER, ("ask",), *[HANGS] * may_hang, *[HOGS] * may_hog]
-    return [_random_deed(rng, number, main, spice, largest, families) for number in range(size)]
+    return [_random_deed(rng, first + number, main, spice, largest, families) for number in range(size)]
 
 
 def _random_deed(

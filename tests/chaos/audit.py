@@ -11,6 +11,7 @@ from typing import Any
 
 from mpqueue import (
     GiveUp,
+    ItemCancelledError,
     ItemPicklingError,
     ItemStatus,
     ItemTimeoutError,
@@ -35,13 +36,16 @@ class Case:
     """A job, and what was done to it."""
 
     job: Job
-    deeds: Sequence[Deed]
+    deeds: list[Deed]
     max_retries: int
     timeout: float | None
     good_setup: bool
+    max_failures: int | None = None
+    is_open: bool = False  #: it takes more items, each a deed that was entered before
     starting: threading.Lock = field(default_factory=threading.Lock)  #: held while it is started (again)
     runs: list[JobRun] = field(default_factory=list)
     history_before: list[int] = field(default_factory=list)  #: entries before the last `retry_failed`
+    dropped: set[int] = field(default_factory=set)  #: items that were cancelled since they were last started
     was_paused: bool = False
     was_killed: bool = False
     audited: bool = False
@@ -71,15 +75,16 @@ class Audit:
     def of(self, case: Case, told: Told) -> Iterator[str]:
         """What is wrong with a job that is over."""
         job = case.job
-        for objection in (*self._of_job(case), *_of_events(case, told)):
+        for objection in (*self._of_job(case), *_of_what_it_was_given(case), *_of_events(case, told)):
             yield f"{job.id} ({job.status}, {len(case.runs)} runs): {objection}"
         yield from self.of_items(case)
 
     def of_items(self, case: Case) -> Iterator[str]:
         """What is wrong with its items."""
-        for index, (deed, item) in enumerate(zip(case.deeds, case.job.items, strict=True)):
+        # An open job may have ended before it got all that it was offered.
+        for index, (deed, item) in enumerate(zip(case.deeds, case.job.items, strict=not case.is_open)):
             before = case.history_before[index] if case.history_before else 0
-            for objection in self._of_item(case, deed, item, before):
+            for objection in self._of_item(case, index, deed, item, before):
                 yield f"{case.job.id}, {deed.kind} {deed.id} ({item.status}, {item.attempts} tries): {objection}"
 
     def _of_job(self, case: Case) -> Iterator[str]:
@@ -105,7 +110,7 @@ class Audit:
             yield f"items {statuses}"
         yield from _of_times(job)
 
-    def _of_item(self, case: Case, deed: Deed, item: JobItem, before: int) -> Iterator[str]:
+    def _of_item(self, case: Case, index: int, deed: Deed, item: JobItem, before: int) -> Iterator[str]:
         tries = item.history[before:]
         charged = 0
         for entry in tries:
@@ -117,7 +122,7 @@ class Audit:
             case ItemStatus.COMPLETED:
                 yield from _of_completed(deed, item, charged, case)
             case ItemStatus.FAILED:
-                yield from self._of_failed(deed, item, charged, case)
+                yield from self._of_failed(index, deed, item, charged, case)
             case _:
                 if item.attempts != charged:
                     yield f"{charged} charged tries in {tries}"
@@ -152,19 +157,29 @@ class Audit:
             )
         return bad and (deed.kind in RAISES or deed.kind in BREAKS or deed.kind == "ask")
 
-    def _of_failed(self, deed: Deed, item: JobItem, charged: int, case: Case) -> Iterator[str]:
+    def _of_failed(self, index: int, deed: Deed, item: JobItem, charged: int, case: Case) -> Iterator[str]:
         error = item.exception
         if item.attempts != charged:
             yield f"{charged} charged tries in {item.history}"
-        if isinstance(error, SetupError):
+        if isinstance(error, ItemCancelledError):
+            if index not in case.dropped:
+                yield "cancelled by nobody"
+        elif isinstance(error, SetupError):
             cause = error.__cause__
             struck = isinstance(cause, WorkerCrashedError) and cause.pid in self._struck.signals
             if case.good_setup and not struck:
                 yield f"failed with {error!r} from {cause!r}"
         elif not item.history or item.history[-1].exception is not error:
             yield f"failed with {error!r}, its last try with {item.history[-1:]}"
-        elif charged <= case.max_retries and deed.kind not in HOPELESS:
+        elif charged <= case.max_retries and deed.kind not in HOPELESS and index not in case.dropped:
             yield f"given up early, with {error!r}"
+
+    @staticmethod
+    def of_uses(log: Path) -> Iterator[str]:
+        """What items found that were told which of a resource is theirs: that another had it, too."""
+        wrong = Path(f"{log}-uses")
+        for line in wrong.read_text().splitlines() if wrong.exists() else ():
+            yield f"two had the same of a resource at the same time: {line}"
 
     @staticmethod
     def of_forks(log: Path) -> Iterator[str]:
@@ -201,6 +216,14 @@ def _of_completed(deed: Deed, item: JobItem, charged: int, case: Case) -> Iterat
         yield "told that its job is cancelled"
     if deed.kind == "watch" and content == "paused" and not case.was_paused:
         yield "told that its job is paused"
+
+
+def _of_what_it_was_given(case: Case) -> Iterator[str]:
+    job = case.job
+    if (job.stopped_why is not None) > (job.cancelled and case.max_failures is not None):
+        yield f"stopped, since {job.stopped_why}"
+    if job.total > len(case.deeds):
+        yield f"{job.total} items, of {len(case.deeds)} that it was offered"
 
 
 def _of_events(case: Case, told: Told) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import fcntl
 import functools
 import os
 import random
@@ -16,7 +17,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -143,10 +144,11 @@ class Doer:
         _write(self.log, f"{here.job_id} {deed.id} {attempt} {os.getpid()}\n")
         if state is not None:
             assert state == "ready", state
-        if attempt <= deed.until:
-            _do_badly(deed)
-            return deed.id, attempt, None  # a hang that was let go
-        return deed.id, attempt, _do_well(deed, self.log)
+        with _holding(here.uses, self.log):
+            if attempt <= deed.until:
+                _do_badly(deed)
+                return deed.id, attempt, None  # a hang that was let go
+            return deed.id, attempt, _do_well(deed, self.log)
 
 
 @functools.cache
@@ -157,6 +159,25 @@ def _opened(path: str) -> int:
 
 def _write(path: str, line: str) -> None:
     os.write(_opened(path), line.encode())
+
+
+@contextmanager
+def _holding(uses: Mapping[str, Any], log: str) -> Iterator[None]:
+    """Lock what this item was given of a resource: it goes with the process, and children have no part in it."""
+    locked = []
+    for number in uses.get("gpu", ()):
+        fd = _opened(f"{log}-gpu-{number}")
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            _write(f"{log}-uses", f"gpu {number}, in {os.getpid()}\n")
+        else:
+            locked.append(fd)
+    try:
+        yield
+    finally:
+        for fd in locked:
+            fcntl.lockf(fd, fcntl.LOCK_UN)
 
 
 def _do_badly(deed: Deed) -> None:

@@ -65,6 +65,10 @@ class Chaos:
             self._resume: 10,
             self._cancel: 2,
             self._kill: 2,
+            self._cancel_items: 5,
+            self._add: 8,
+            self._seal: 4,
+            self._resize: 2,
             self._clear: 6,
             self._retry: 8,
             self._look: 6,
@@ -264,6 +268,38 @@ class Chaos:
             self._note(arena, f"kill {case.job.id}")
             arena.queue.cancel(case.job.id, kill=True)
 
+    def _cancel_items(self, rng: random.Random, arena: Arena) -> None:
+        case = self._some_case(rng, arena, JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.PENDING)
+        if case is None or not case.job.total:
+            return
+        with case.starting:
+            first, kill = rng.randrange(case.job.total), rng.random() < 0.5
+            chosen = range(first, min(case.job.total, first + rng.choice((1, 1, 3, 100))))
+            self._note(arena, f"cancel_items {case.job.id}: {chosen}, kill={kill}")
+            case.dropped.update(chosen)
+            arena.queue.cancel_items(case.job.id, chosen, kill=kill)
+
+    def _add(self, rng: random.Random, arena: Arena) -> None:
+        cases = [case for case in arena.cases() if case.is_open and not case.job.status.final]
+        if cases:
+            case = rng.choice(cases)
+            with case.starting:
+                taken = arena.add(rng, case)
+            self._note(arena, f"add {taken} to {case.job.id}")
+            self.counts["items"] += taken
+
+    def _seal(self, rng: random.Random, arena: Arena) -> None:
+        cases = [case for case in arena.cases() if case.is_open and not case.job.status.final]
+        if cases:
+            case = rng.choice(cases)
+            self._note(arena, f"seal {case.job.id}")
+            arena.queue.seal(case.job.id)
+
+    def _resize(self, rng: random.Random, arena: Arena) -> None:
+        size, kill = rng.choice((1, 2, 2, 3, 4)), rng.random() < 0.5
+        self._note(arena, f"resize to {size}, kill={kill}")
+        arena.queue.resize(size, kill=kill)
+
     def _clear(self, rng: random.Random, arena: Arena) -> None:
         case = self._some_case(rng, arena)
         if case is None or not case.over or not case.job.status.final:
@@ -291,7 +327,7 @@ class Chaos:
         case = self._some_case(rng, arena, JobStatus.COMPLETED_WITH_ERRORS)
         if case is not None:
             with case.starting:
-                self._retry_case(arena, case)
+                self._retry_case(rng, arena, case)
 
     def _retry_from_listener(self, arena: Arena, rng: random.Random, event: JobFinished) -> None:
         """Start a job again before its run has resolved."""
@@ -300,18 +336,22 @@ class Chaos:
             return
         if case.starting.acquire(blocking=False):  # else somebody waits for the listeners
             with self._guarded("retry from a listener"):
-                self._retry_case(arena, case)
+                self._retry_case(rng, arena, case)
             case.starting.release()
 
-    def _retry_case(self, arena: Arena, case: Case) -> None:
+    def _retry_case(self, rng: random.Random, arena: Arena, case: Case) -> None:
         if case.job.status is not JobStatus.COMPLETED_WITH_ERRORS or case.audited:
             return
-        failed = [item.status is ItemStatus.FAILED for item in case.job.items]
+        failed = [index for index, item in enumerate(case.job.items) if item.status is ItemStatus.FAILED]
+        chosen = None if rng.random() < 0.6 else rng.sample(failed, rng.randint(1, len(failed)))
+        again = set(failed if chosen is None else chosen)
         before = [len(item.history) for item in case.job.items]
-        self._note(arena, f"retry {case.job.id}: {case.job.failed} items")
-        run = arena.queue.retry_failed(case.job.id)
+        self._note(arena, f"retry {case.job.id}: {len(again)} of {len(failed)} items")
+        arena.witness.of(case.job.id).left_failed = len(failed) - len(again)
+        run = arena.queue.retry_failed(case.job.id, items=chosen)
+        case.dropped -= again
         old = case.history_before or [0] * len(before)
-        case.history_before = [now if again else then for now, then, again in zip(before, old, failed, strict=True)]
+        case.history_before = [before[at] if at in again else then for at, then in enumerate(old)]
         self._add_run(arena, case, run)
 
     def _look(self, rng: random.Random, arena: Arena) -> None:
@@ -364,9 +404,11 @@ class Chaos:
     def _wind_up(self, arena: Arena) -> None:
         """The end of chaos: everything may go on, and must come to its end."""
         for case in arena.cases():
-            if case.job.paused:
-                with contextlib.suppress(*TOO_LATE):
+            with contextlib.suppress(*TOO_LATE):
+                if case.job.paused:
                     arena.queue.resume(case.job.id)
+                if case.is_open:
+                    arena.queue.seal(case.job.id)
         if not arena.closing:
             arena.closing = True
             self._note(arena, "wind up")

@@ -34,6 +34,7 @@ class Told:
     paused: bool = False
     completed: int = 0
     failed: int = 0
+    left_failed: int = 0  #: items that stay failed when the job is started again
     ended: set[Any] = field(default_factory=set)  #: the items that ended in this run
     retries: Counter[Any] = field(default_factory=Counter)  #: in this run
     all_completed: set[Any] = field(default_factory=set)
@@ -77,7 +78,7 @@ class Witness:
         assert not told.running, "a job started twice"
         told.runs += 1
         told.running = True
-        told.failed = 0  # what had failed is tried again
+        told.failed, told.left_failed = told.left_failed, 0  # what had failed is tried again, or some of it
         told.ended.clear()
         told.retries.clear()
 
