@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,10 @@ import pytest
 from distributed import Client, LocalCluster
 
 import mpqueue
-from mpqueue import JobQueue, RetryPolicy, WorkerStartError
-from mpqueue._engines.dask import dask_pool
+from mpqueue import JobQueue, RetryPolicy, WorkerCrashedError, WorkerStartError
+from mpqueue._engines.dask import dask_pool, host_line
 from mpqueue._engines.dask.dask_host import Host
+from mpqueue._engines.dask.host_line import HostLine
 from mpqueue._wire.memory import shared
 from mpqueue._worker.elsewhere import hello
 from mpqueue.backends import DaskBackend
@@ -294,6 +296,36 @@ def test_a_client_that_is_killed_leaves_no_worker_of_ours(cluster: DaskCluster, 
     assert run_program(tmp_path, script).stdout == "10\n"
     with Client(cluster.address, set_as_default=False) as client:
         cluster.check_is_clean(client)
+        assert not any(client.run(_threads_of_ours, nanny=True).values())
+
+
+def _threads_of_ours() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("mpqueue")]
+
+
+def test_the_scheduler_keeps_nothing_of_a_finished_chunk(cluster: DaskCluster) -> None:
+    with (
+        Client(cluster.address, set_as_default=False) as client,
+        JobQueue(None, backend=DaskBackend(cluster.address), retry=SOON) as queue,
+    ):
+        queue.run(range(10), do.double, chunksize=1)
+        before = client.run_on_scheduler(_kept_of_ours)
+        assert queue.run([bytes(1000)] * 300, do.succeed, chunksize=1).completed == 300
+        after = wait_until(lambda: _unless_more(client.run_on_scheduler(_kept_of_ours), before), what="as little")
+    assert after == before
+
+
+def _unless_more(kept: dict[str, int], before: dict[str, int]) -> dict[str, int] | None:
+    return None if kept["tasks"] > before["tasks"] else kept
+
+
+def _kept_of_ours(dask_scheduler: Any) -> dict[str, int]:
+    from mpqueue._engines.dask import dask_side
+
+    return {
+        "tasks": sum(str(key).startswith("mpqueue") for key in dask_scheduler.tasks),
+        "events": len(dask_scheduler.get_events(dask_side.TOPIC)),
+    }
 
 
 def test_a_client_that_is_killed_while_a_worker_starts_leaves_none(cluster: DaskCluster, tmp_path: Path) -> None:
@@ -334,6 +366,56 @@ def test_a_module_that_was_edited_is_reloaded_where_workers_have_the_old_one(
             job = queue.run(range(3), importlib.import_module(name).work)
         assert results_of(job) == [0, factor, 2 * factor]
     del sys.modules[name]
+
+
+# -- ways to the workers ---------------------------------------------------------------------------------------------
+
+
+def test_where_workers_can_t_be_reached_all_goes_through_the_scheduler(cluster: DaskCluster, tmp_path: Path) -> None:
+    with (
+        Client(cluster.address, set_as_default=False, direct_to_workers=False) as client,
+        JobQueue(None, backend=DaskBackend(client), retry=SOON) as queue,
+    ):
+        assert results_of(queue.run(range(200), do.double, chunksize=1)) == [2 * item for item in range(200)]
+        job = queue.run(range(6), do.only(3, do.kill_self), chunksize=1)
+        assert isinstance(job.items[3].exception, WorkerCrashedError)
+        assert [item.attempts for item in job.items] == [1] * 3 + [2] + [1] * 2
+        assert results_of(queue.run([bytes(2_000_000)] * 4, len, chunksize=1)) == [2_000_000] * 4
+
+
+def test_connections_to_workers_that_are_lost_cost_nobody_a_try(
+    cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lines: list[HostLine] = []
+    follow = HostLine._follow
+
+    async def note(self: HostLine, comm: Any) -> bool:
+        lines.append(self)
+        return await follow(self, comm)
+
+    monkeypatch.setattr(HostLine, "_follow", note)
+    monkeypatch.setattr(host_line, "FIRST_PAUSE", 0.01)
+    gate = Gate(tmp_path)
+    with JobQueue(None, backend=DaskBackend(cluster.address), retry=SOON) as queue:
+        job = queue.create_job("job", range(40), do.only(0, do.block_until_told(gate)), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for(0)
+        for _ in range(5):
+            wait_until(partial(_cut_one_more, lines, len(lines)), what="a new connection")
+        gate.open()
+        results_of(run.result(60))
+    assert [item.attempts for item in job.items] == [1] * 40
+
+
+def _cut_one_more(lines: list[HostLine], before: int) -> bool:
+    for line in list(lines):
+        line._pool.soon(_cut, line)
+    return len(lines) > before
+
+
+def _cut(line: HostLine) -> None:
+    if line._comm is not None:
+        line._comm.abort()
 
 
 # -- data ------------------------------------------------------------------------------------------------------------

@@ -105,6 +105,27 @@ def test_a_slot_is_busy_while_ours_is(two_slots: DaskCluster, other: Client, tmp
         assert task.result(30)
 
 
+def test_another_s_task_comes_between_two_chunks(two_slots: DaskCluster, other: Client, tmp_path: Path) -> None:
+    """Although the task that has the slot goes on from chunk to chunk."""
+    gate = Gate(tmp_path)
+    with JobQueue(None, backend=DaskBackend(two_slots.address)) as queue:
+        job = queue.create_job("job", range(400), partial(_begin_and_wait, gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for_count(2)
+        task = other.submit(len, gate.arrived(), pure=False)
+        gate.open()
+        assert task.result(60) == 2
+        assert job.completed < 400
+        assert run.result(60).completed == 400
+
+
+def _begin_and_wait(gate: Gate, item: int) -> int:
+    if item < 2:
+        gate.pass_through(item)
+    threading.Event().wait(0.02)
+    return item
+
+
 # -- limits ----------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 import mpqueue
 from mpqueue._core.messages import BellRung, LaneDied, LaneReady, LaneStartFailed
-from mpqueue._engines.agent.agent import Agent, Brought, Served
+from mpqueue._engines.agent.agent import Agent, Answered
 from mpqueue._engines.agent.notices import Crowded, Notice, dump_notice, load_notice
 from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._os import monotonic as clock
@@ -21,7 +22,7 @@ from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._wire.frames import ChunkFrame, dump_frame
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.memory.ledger import Phase
-from mpqueue._wire.memory.shared import notes_shared, to_bring, token_of
+from mpqueue._wire.memory.shared import Token, notes_shared, to_bring, token_of
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
 from mpqueue._wire.pickling.payload import dump
 from mpqueue._worker.elsewhere.hosted import SetLimit
@@ -41,7 +42,13 @@ class Node:
 
     def __init__(self, settings: LaneSettings = SETTINGS, end_process: Callable[[], object] | None = None) -> None:
         self.said: list[Notice] = []
-        self.agent = Agent(settings, lambda data: self.said.append(load_notice(data, clock.monotonic())), end_process)
+        self._answers: defaultdict[tuple[int, int, int], Future[Answered]] = defaultdict(Future)
+        self.agent = Agent(
+            settings,
+            lambda data: self.said.append(load_notice(data, clock.monotonic())),
+            lambda served: self._answers[served[:3]].set_result(served),
+            end_process,
+        )
 
     def start(self, lane: tuple[int, int] = LANE) -> None:
         """Start a worker, and wait for the news."""
@@ -58,19 +65,23 @@ class Node:
         self,
         turn: int,
         frame: bytes,
-        brought: Sequence[Brought] = (),
+        tokens: Sequence[Token] = (),
         *,
-        dropped: Sequence[Any] = (),
-        make_room: Callable[[], object] = lambda: None,
-    ) -> Future[Served]:
-        """Serve a frame on a thread of its own, as an engine does."""
-        answer: Future[Served] = Future()
+        dropped: Sequence[Token] = (),
+        lane: tuple[int, int] = LANE,
+        hold: bool = True,
+    ) -> Future[Answered]:
+        """Hand a frame to the agent, and have it done."""
+        self.agent.take_in(lane, turn, frame, tokens, dropped)
+        if hold:
+            self.hold(lane)
+        return self._answers[*lane, turn]
 
-        def serve() -> None:
-            answer.set_result(self.agent.serve(LANE, turn, frame, brought, dropped, make_room))
-
-        threading.Thread(target=serve).start()
-        return answer
+    def hold(self, lane: tuple[int, int] = LANE, is_wanted: Callable[[], bool] = lambda: False) -> Future[bool]:
+        """Let the worker do its frames, on a thread as an engine has it."""
+        held: Future[bool] = Future()
+        threading.Thread(target=lambda: held.set_result(self.agent.hold(lane, is_wanted))).start()
+        return held
 
 
 @pytest.fixture
@@ -91,14 +102,35 @@ def chunk(items: list[Any], handler: Callable[..., Any], number: int = 1) -> byt
         return dump_frame(ChunkFrame(number, number, dump(items), range(len(items)), handler=packed))
 
 
-def test_frames_are_served_in_their_order_however_they_come(node: Node, tmp_path: Path) -> None:
-    waited = threading.Event()
-    later = node.send(1, chunk([2], do.double, 2), make_room=waited.set)
-    assert waited.wait(30)
+def test_frames_are_done_in_their_order_however_they_come_and_once(node: Node, tmp_path: Path) -> None:
+    later = node.send(1, chunk([2], do.double, 2))
     assert not later.done()
     first = node.send(0, chunk([1], do.double, 1))
-    assert results(first.result(30)[0]) == [2]
-    assert results(later.result(30)[0]) == [4]
+    assert results(first.result(30).answer) == [2]
+    assert results(later.result(30).answer) == [4]
+    for turn in (0, 1):
+        node.send(turn, chunk([3], do.double, 3))  # a second answer would be an error
+    assert results(node.send(2, chunk([4], do.double, 4)).result(30).answer) == [8]
+
+
+def test_frames_wait_until_their_lane_is_held_and_it_is_held_while_there_are_any(node: Node, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    answers = [node.send(turn, chunk([turn], do.block_until_told(gate), turn + 1), hold=False) for turn in range(2)]
+    assert not gate.arrived()
+    held = node.hold()
+    gate.wait_for(0)
+    assert not held.done()
+    gate.open()
+    assert [results(answer.result(30).answer) for answer in answers] == [[0], [1]]
+    assert held.result(30)
+
+
+def test_a_lane_whose_place_is_wanted_does_one_frame_each_time(node: Node) -> None:
+    answers = [node.send(turn, chunk([turn], do.double, turn + 1), hold=False) for turn in range(3)]
+    for turn, answer in enumerate(answers):
+        assert not answer.done()
+        assert node.hold(is_wanted=lambda: True).result(30)
+        assert results(answer.result(30).answer) == [2 * turn]
 
 
 def test_what_was_left_early_is_fetched_or_comes_with_the_answer(node: Node, tmp_path: Path) -> None:
@@ -108,8 +140,8 @@ def test_what_was_left_early_is_fetched_or_comes_with_the_answer(node: Node, tmp
     assert results(node.agent.fetch(LANE)) == [0, 1]
     assert node.agent.fetch(LANE) is None
     gate.open()
-    last, early = answer.result(30)
-    assert (results(last), early) == ([2], None)
+    last = answer.result(30)
+    assert (results(last.answer), last.early) == ([2], None)
 
 
 def test_orders_reach_a_worker_that_runs_and_a_look_is_newer(node: Node, tmp_path: Path) -> None:
@@ -122,8 +154,9 @@ def test_orders_reach_a_worker_that_runs_and_a_look_is_newer(node: Node, tmp_pat
     node.agent.tell_stack(LANE, stacks.append)
     assert "pass_through" in (wait_until(lambda: stacks)[0] or "")
     gate.open()
-    last, early = answer.result(30)
-    assert [*(results(early) if early else results(node.agent.fetch(LANE))), *results(last)] == [0, 1]
+    last = answer.result(30)
+    early = last.early or node.agent.fetch(LANE)
+    assert [*results(early), *results(last.answer)] == [0, 1]
 
 
 def test_a_death_is_reported_with_the_claim_and_leaves_the_rest_to_be_fetched(node: Node, tmp_path: Path) -> None:
@@ -133,43 +166,44 @@ def test_a_death_is_reported_with_the_claim_and_leaves_the_rest_to_be_fetched(no
     wait_until(lambda: any(isinstance(notice, BellRung) for notice in node.said), what="early results")
     waiting = node.send(2, chunk([0], do.double, 3))  # the one before it never comes
     gate.open()
-    last, early = answer.result(30)
+    last = answer.result(30)
     died = node.wait_for(LaneDied)
     assert (died.lane, died.generation, died.signal) == (*LANE, "SIGKILL")
     assert died.claim is not None
     assert (died.claim.phase, died.claim.lo) == (Phase.RUNNING, 2)
     assert 0.0 <= clock.monotonic() - died.claim.since < 3600
-    assert last is None
+    assert last.answer is None
     rest = node.agent.last_words(LANE)
-    nothing, early_too = waiting.result(30)
-    assert nothing is None
-    left = [one for one in (early, early_too, *rest.early) if one is not None]  # each of these may be first to ask
+    assert waiting.result(30).answer is None
+    left = [one for one in (last.early, *rest.early) if one is not None]  # each of these may be first to ask
     assert [results(one) for one in left] == [[0, 1]]
-    assert node.agent.serve(LANE, 3, chunk([0], do.double, 3), (), (), lambda: None) == (None, None)
+    assert node.send(3, chunk([0], do.double, 3)).result(30) == (*LANE, 3, None, None)
     node.agent.let_go(LANE)
     assert node.agent.control(LANE, []) is None
-    assert node.agent.serve(LANE, 0, chunk([0], do.double), (), (), lambda: None) == (None, None)
+    assert not node.hold().result(30)
+    assert node.send(4, chunk([0], do.double)).result(30) == (*LANE, 4, None, None)
 
 
 def test_a_shared_object_is_kept_until_it_is_dropped(node: Node) -> None:
     table = mpqueue.share(np.arange(200_000))
     token = token_of(table)
-    answer = node.send(0, chunk([7], lambda item: int(table[item])), [(token, to_bring(table))])
-    assert results(answer.result(30)[0]) == [7]
+    node.agent.bring([(token, to_bring(table))])
+    answer = node.send(0, chunk([7], lambda item: int(table[item])), [token])
+    assert results(answer.result(30).answer) == [7]
     assert [*node.agent._lent] == [token]
-    assert results(node.send(1, chunk([1], do.double, 2), dropped=[token]).result(30)[0]) == [2]
+    assert results(node.send(1, chunk([1], do.double, 2), dropped=[token]).result(30).answer) == [2]
     assert not node.agent._lent
 
 
 def test_a_fresh_worker_takes_a_lane_over(node: Node) -> None:
-    (old,) = results(node.send(0, chunk([0], do.return_pid)).result(30)[0])
+    (old,) = results(node.send(0, chunk([0], do.return_pid)).result(30).answer)
     node.agent.let_go(LANE)
     node.agent.let_go(LANE)
     node.agent.start(LANE[0], 1)
     node.wait_for(LaneReady)
     node.agent.let_go(LANE)  # comes late, and is of the one before
-    served = node.agent.serve((LANE[0], 1), 0, chunk([0], do.return_pid), (), (), lambda: None)
-    assert results(served[0]) != [old]
+    served = node.send(0, chunk([0], do.return_pid), lane=(LANE[0], 1)).result(30)
+    assert results(served.answer) != [old]
     assert not [notice for notice in node.said if isinstance(notice, LaneDied)]
 
 
@@ -194,8 +228,8 @@ def test_where_no_process_can_be_started_lanes_are_seats_in_this_one(
         node.agent.tell_stack(LANE, stacks.append)
         assert stacks == [None]
         gate.open()
-        last, early = answer.result(30)
-        assert (results(early), results(last)) == ([0, 1], [2])
+        last = answer.result(30)
+        assert (results(last.early), results(last.answer)) == ([0, 1], [2])
         node.agent.let_go(LANE)
     finally:
         node.agent.close(kill=True)

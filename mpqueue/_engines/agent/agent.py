@@ -4,15 +4,16 @@ Its lanes are loky's, as on the program's own machine: so are limits, blame, mem
 calls the agent from whatever thread it has, and passes on its notices (`mpqueue._engines.agent.notices`)::
 
     start                         ->  the notice LaneReady or LaneStartFailed
-    serve                         ->  when it is there, the answer, and what was left early and not fetched
+    take_in                       ->  `Answered`: the answer, and what was left early and not fetched
+    hold                          ->  frames that are there, and that come, are handed to the worker meanwhile
     (early results were left)     ->  the notice BellRung; `fetch` hands them over, once
     control                       ->  what the worker's ledger says, after all that it was sent
     tell_stack                    ->  where the worker is
     kill                          ->  the notice LaneDied, as for any death; `last_words` has what is left of it
     let_go, close                 ->  nothing is said of that lane, or of any, any more
 
-Nothing here waits but `serve` and `close`: the others may be called on an event loop. Handlers run in other processes,
-so that loop goes on whatever they do.
+Nothing here waits but `hold`, `bring` and `close`: the others may be called on an event loop. Handlers run in other
+processes, so that loop goes on whatever they do.
 
 Where no process can be started, the lanes are seats in this process (`seat_pool`), as the notice `Crowded` says.
 """
@@ -47,70 +48,115 @@ from mpqueue._worker.elsewhere.hosted import Order, Seen, carry_out
 #: Where this package is: frames of a stack name its files, and a program may have it in another place.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
-Served = tuple[bytes | None, bytes | None]
 Brought = tuple[Token, bytes]
+
+#: Seconds that a lane is held on without a frame: so long the next one may take to come after an answer.
+GRACE = 0.05
+#: Seconds after which a lane is held no more, even if no other wants its place: others may not be seen from here.
+HOLD_LIMIT = 5.0
+
+
+class Answered(NamedTuple):
+    """What came of a frame."""
+
+    number: int  #: of the lane
+    generation: int
+    turn: int
+    answer: bytes | None  #: None: the worker is gone, and what it did is not known
+    early: bytes | None  #: what it left early, and was not fetched
+
+
+class _SharedCopy(NamedTuple):
+    """A shared object that is here."""
+
+    lent: Lent
+    segment: CommonSegment | None  #: lives as long as this
+    data: bytes | None  #: as it came, for seats
 
 
 class _Due(NamedTuple):
-    """A frame that waits for its turn."""
+    """A frame that waits for its turn, or until its lane is held."""
 
     frame: bytes
-    brought: Sequence[tuple[Lent, bytes]]
-    answer: Future[bytes | None]
+    brought: Sequence[_SharedCopy]
+
+
+class _Hold:
+    """A lane may work, until its place is wanted by others."""
+
+    def __init__(self, until: float, is_wanted: Callable[[], bool]) -> None:
+        self.is_ending = False  #: it gets no frame more
+        self._until = until
+        self._is_wanted = is_wanted
+        self._has_begun = False
+
+    def takes_a_frame(self, now: float) -> bool:
+        """Whether it takes one more. It takes one at least, so that the lane gets on."""
+        if self._has_begun and (now >= self._until or self._is_wanted()):
+            self.is_ending = True
+        self._has_begun = True
+        return not self.is_ending
 
 
 class _Berth:
     """A lane as the agent sees it. Used with the agent's lock held."""
 
-    def __init__(self, generation: int) -> None:
+    def __init__(self, generation: int, lock: threading.RLock) -> None:
         self.generation = generation
         self.path = tuple(sys.path)  #: as its worker has it
         self.is_over = False  #: its worker is gone
-        self.waiting = 0  #: frames that are under way
+        self.at_work = 0  #: frames that the worker has
+        self.hold: _Hold | None = None
+        self.changed = threading.Condition(lock)  #: the worker has no frame any more, or is gone
         self.next_turn = 0
-        self._overtook: dict[int, _Due] = {}
+        self._due: dict[int, _Due] = {}
 
     def add(self, turn: int, due: _Due) -> None:
-        """A frame came, perhaps before one whose turn it is."""
-        if self.is_over:
-            due.answer.set_result(None)
-        else:
-            self._overtook[turn] = due
+        """A frame came, perhaps before one whose turn it is, or once more."""
+        if turn >= self.next_turn:
+            self._due.setdefault(turn, due)
 
-    def take(self) -> _Due | None:
-        """The frame whose turn it is, if it is here."""
-        due = self._overtook.pop(self.next_turn, None)
-        if due is not None:
-            self.next_turn += 1
-        return due
+    def take(self, now: float) -> _Due | None:
+        """The frame whose turn it is, if it is here, and may begin."""
+        hold = self.hold
+        if hold is None or hold.is_ending or self.next_turn not in self._due or not hold.takes_a_frame(now):
+            return None
+        self.next_turn += 1
+        return self._due.pop(self.next_turn - 1)
 
-    def end(self) -> None:
-        """What waits for its turn waits for nothing."""
+    def end(self) -> list[int]:
+        """What waits for its turn waits for nothing: the turns of these frames."""
         self.is_over = True
-        overtook, self._overtook = self._overtook, {}
-        for due in overtook.values():
-            due.answer.set_result(None)
+        self.changed.notify_all()
+        due, self._due = self._due, {}
+        return sorted(due)
 
 
 class Agent:
     """Made on any thread, in 5 ms and the time that an import of loky takes. Who makes it calls `close`.
 
-    ``tell`` passes bytes on to the program, in the order of the calls, on any thread. ``end_process`` ends the process
-    that this is in, where that is of use; it is called only if lanes are seats.
+    ``tell`` passes bytes on to the program, and ``answer`` what came of a frame; both in the order of the calls, on any
+    thread, and neither may wait. ``end_process`` ends the process that this is in, where that is of use; it is called
+    only if lanes are seats.
     """
 
     def __init__(
-        self, settings: LaneSettings, tell: Callable[[bytes], object], end_process: Callable[[], object] | None = None
+        self,
+        settings: LaneSettings,
+        tell: Callable[[bytes], object],
+        answer: Callable[[Answered], object],
+        end_process: Callable[[], object] | None = None,
     ) -> None:
         self._settings = settings
         self._tell = tell
+        self._answer = answer
         self._end_process = end_process
         self._now = SystemClock().now
         self._inbox = Inbox()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._lending = threading.Lock()  #: a copy takes a while: no lane waits for that of another
         self._berths: dict[int, _Berth] = {}
-        self._lent: dict[Token, tuple[Lent, CommonSegment | None]] = {}
+        self._lent: dict[Token, _SharedCopy] = {}
         self._over: set[int] = set()  #: lanes whose workers had too much memory at the last look
         self._is_proven = False  #: a worker has started here
         self._is_crowded = False
@@ -133,46 +179,58 @@ class Agent:
         """See `LanePool.start`."""
         with self._lock:
             if not self._is_closed:
-                self._berths[number] = _Berth(generation)
+                self._berths[number] = _Berth(generation, self._lock)
                 self._pool.start(number, generation)
 
-    def serve(
+    def bring(self, brought: Sequence[Brought]) -> None:
+        """These shared objects are here from now on. Costs a copy of each; not on an event loop."""
+        for token, data in brought:
+            self._lend(token, data)
+
+    def take_in(
         self,
         lane: tuple[int, int],
         turn: int,
         frame: bytes,
-        brought: Sequence[Brought],
-        dropped: Sequence[Token],
-        make_room: Callable[[], object],
-    ) -> Served:
-        """Have that worker do what the frame says; None as its answer where it is gone: what it did is not known.
+        tokens: Sequence[Token] = (),
+        dropped: Sequence[Token] = (),
+    ) -> None:
+        """Have that worker do what the frame says, once at most, however often it comes; what comes of it is answered.
 
-        ``turn`` counts from 0: a frame may come before one that was sent earlier. ``brought`` are the shared objects
-        that the frame is the first to name; ``dropped`` are those that the program has no longer. ``make_room`` is
-        called where another frame is before this one.
+        ``turn`` counts from 0: a frame may come before one that was sent earlier. ``tokens`` are the shared objects,
+        which are here, that the frame is the first to name; ``dropped`` those that the program has no longer.
         """
-        answer: Future[bytes | None] = Future()
-        due = _Due(frame, [(self._lend(*one), one[1]) for one in brought], answer)
         with self._lock:
+            brought = [held for token in tokens if (held := self._lent.get(token)) is not None]
             for token in dropped:
                 self._lent.pop(token, None)
             berth = self._berth(lane)
+            if berth is None or berth.is_over:
+                self._answer(Answered(*lane, turn, None, None))
+            else:
+                berth.add(turn, _Due(frame, brought))
+                self._hand_in_due(lane[0], berth)
+
+    def hold(self, lane: tuple[int, int], is_wanted: Callable[[], bool]) -> bool:
+        """Let that worker do its frames, until none has been there for a moment; False where it is gone.
+
+        Where ``is_wanted`` says that others want this place, or after `HOLD_LIMIT`, it is handed none any more, and
+        this returns when it has done those that it has. Called with a lock held; it must not wait.
+        """
+        with self._lock:
+            berth = self._berth(lane)
             if berth is None:
-                return None, None
-            has_to_wait = berth.waiting > 0 or turn != berth.next_turn
-            berth.waiting += 1
-            berth.add(turn, due)
-            while (next_due := berth.take()) is not None:
-                self._hand_in(lane[0], berth, next_due)
-        if self._sampler is not None:
-            self._sampler.wake()
-        try:
-            if has_to_wait:
-                make_room()
-            return answer.result(), self.fetch(lane)
-        finally:
-            with self._lock:
-                berth.waiting -= 1
+                return False
+            hold = berth.hold = _Hold(self._now() + HOLD_LIMIT, is_wanted)
+            self._hand_in_due(lane[0], berth)
+            while not berth.is_over:
+                if berth.at_work:
+                    berth.changed.wait()
+                elif hold.is_ending or not (berth.changed.wait(GRACE) or berth.at_work):
+                    break
+            if berth.hold is hold:
+                berth.hold = None
+            return not berth.is_over
 
     def fetch(self, lane: tuple[int, int]) -> bytes | None:
         """What that worker left early; None where there is nothing."""
@@ -220,7 +278,7 @@ class Agent:
         with self._lock:
             berth = self._berth(lane)
             if berth is not None:
-                berth.end()
+                self._end_berth(number, berth)
                 del self._berths[number]
             if self._lane(lane) is not None:
                 self._pool.recycle(number)
@@ -231,8 +289,8 @@ class Agent:
             if self._is_closed:
                 return
             self._is_closed = True
-            for berth in self._berths.values():
-                berth.end()
+            for number, berth in self._berths.items():
+                self._end_berth(number, berth)
         if self._sampler is not None:
             self._sampler.stop()
         self._pool.close(kill=kill)
@@ -256,28 +314,47 @@ class Agent:
         there = self._pool.lane(lane[0])
         return None if there is None or there.generation != lane[1] else there
 
-    def _hand_in(self, number: int, berth: _Berth, due: _Due) -> None:
-        """It is this frame's turn. With the lock held, so that no other comes between."""
+    def _end_berth(self, number: int, berth: _Berth) -> None:
+        for turn in berth.end():
+            self._answer(Answered(number, berth.generation, turn, None, None))
+
+    def _hand_in_due(self, number: int, berth: _Berth) -> None:
+        """With the lock held, so that no other frame comes between."""
+        while not berth.is_over and (due := berth.take(self._now())) is not None:
+            berth.at_work += 1
+            self._hand_in(number, berth, berth.next_turn - 1, due)
+            if self._sampler is not None:
+                self._sampler.wake()
+
+    def _hand_in(self, number: int, berth: _Berth, turn: int, due: _Due) -> None:
         lane = self._lane((number, berth.generation))
         if lane is None:
-            due.answer.set_result(None)
+            self._settle(number, berth, turn, None)
             return
         if isinstance(lane, SeatLane):
-            lane.bring([data for _, data in due.brought])
+            lane.bring([held.data for held in due.brought if held.data is not None])
         else:
             path, news = tuple(sys.path), None
             if path != berth.path:  # users' modules may have come with Dask's `upload_file`
                 berth.path, news = path, ImportNews(path, ())
             if due.brought or news is not None:
-                lane.send(dump_frame(NodeFrame(news, [lent for lent, _ in due.brought])))
-        lane.send(due.frame).add_done_callback(partial(_settle, due.answer))
+                lane.send(dump_frame(NodeFrame(news, [held.lent for held in due.brought])))
+        lane.send(due.frame).add_done_callback(partial(self._settle, number, berth, turn))
 
-    def _lend(self, token: Token, data: bytes) -> Lent:
+    def _settle(self, number: int, berth: _Berth, turn: int, call: Future[bytes] | None) -> None:
+        """A frame has been done, or never will be. On any thread."""
+        answer = None if call is None or call.exception() is not None else call.result()
+        with self._lock:
+            berth.at_work -= 1
+            if not berth.at_work:
+                berth.changed.notify_all()
+            self._answer(Answered(number, berth.generation, turn, answer, self.fetch((number, berth.generation))))
+
+    def _lend(self, token: Token, data: bytes) -> None:
         with self._lending:
-            held = self._lent.get(token)
-            if held is None:
-                held = self._lent[token] = lend(data)
-            return held[0]
+            if token not in self._lent:
+                lent, segment = lend(data)
+                self._lent[token] = _SharedCopy(lent, segment, data if self._is_crowded else None)
 
     def _take_early(self, lane: Lane) -> bytes | None:
         try:
@@ -316,7 +393,7 @@ class Agent:
             case LaneDied(lane=number, generation=generation):
                 with self._lock:
                     if (berth := self._berth((number, generation))) is not None:
-                        berth.end()
+                        self._end_berth(number, berth)
             case MemoryRead():
                 return self._too_large(message)
         return cast("Notice", message)
@@ -354,8 +431,4 @@ class Agent:
         return Sampler(lambda: list(self._berths), self._pool, self._inbox.post, self._is_busy, "mpqueue-agent-sampler")
 
     def _is_busy(self) -> bool:
-        return any(berth.waiting for berth in list(self._berths.values()))
-
-
-def _settle(answer: Future[bytes | None], call: Future[bytes]) -> None:
-    answer.set_result(None if call.exception() is not None else call.result())
+        return any(berth.at_work for berth in list(self._berths.values()))

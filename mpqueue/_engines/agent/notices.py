@@ -27,7 +27,13 @@ class Crowded(NamedTuple):
     reason: str
 
 
-Notice: TypeAlias = LaneReady | LaneStartFailed | LaneDied | LaneBroken | BellRung | MemoryRead | FaultFound | Crowded
+class AnswersWait(NamedTuple):
+    """There are answers, which the program is to collect: it has no connection to the agent."""
+
+
+Notice: TypeAlias = (
+    LaneReady | LaneStartFailed | LaneDied | LaneBroken | BellRung | MemoryRead | FaultFound | Crowded | AnswersWait
+)
 
 
 class Rest(NamedTuple):

@@ -1,10 +1,11 @@
 """Dask as the engine: a lane is a process that has a slot (a thread) of a Dask worker, wherever that is.
 
-In each Dask worker is an agent (`mpqueue._engines.agent`), which has a process for each lane. Chunks are tasks that are
-bound to their Dask worker and never retried by Dask: they wait for the lane's answer, so a slot is busy when a lane is.
-What has to reach a lane while it runs (pause, cancel, limits, a look at its ledger) goes to the Dask worker's event
-loop, which handlers do not hold up. Everything goes through the scheduler: nothing but the connection that a Dask
-client needs has to be open.
+In each Dask worker is an agent (`mpqueue._engines.agent`), which has a process for each lane. A task that is bound to
+the Dask worker, and never retried by Dask, runs there while the lane works, so a slot is busy when a lane is. It goes
+on from chunk to chunk until other tasks wait for the slot. Chunks and their answers go by a connection to the Dask
+worker (`mpqueue._engines.dask.host_line`). What has to reach a lane while it runs (pause, cancel, limits, a look at its
+ledger) goes to the Dask worker's event loop, which handlers do not hold up, through the scheduler. So does everything
+where the Dask worker can't be reached: nothing but the connection that a Dask client needs has to be open.
 """
 
 from __future__ import annotations

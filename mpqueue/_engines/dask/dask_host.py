@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import math
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mpqueue._text import shown
+from mpqueue._wire.memory.shared import Shared
 from mpqueue._worker.elsewhere import hello
 from mpqueue.errors import WorkerStartError
 
 if TYPE_CHECKING:
     from mpqueue._engines.dask.dask_lane import DaskLane
+    from mpqueue._engines.dask.host_line import HostLine
 
 
 class Choice:
@@ -62,11 +65,16 @@ class Host:
     token: str = ""  #: of its agent
     agent: asyncio.Task[None] | None = None  #: done once it has one
     lifeline: Any = None  #: as long as this is referenced, the agent lives
+    line: HostLine | None = None  #: to the agent
     lanes: dict[int, DaskLane] = field(default_factory=dict)
     unfit: BaseException | None = None  #: why it is none for us
     failures: int = 0  #: starts that failed there
     is_crowded: bool = False  #: its lanes are in one process, which a time limit of one of them ends
     killed_for: DaskLane | None = None  #: the lane because of which that was done
+    #: What is shared, and has been sent there, or is being sent.
+    brought: weakref.WeakKeyDictionary[Shared[Any], asyncio.Task[None]] = field(
+        default_factory=weakref.WeakKeyDictionary
+    )
     dropped: int = 0  #: of the shared objects that are gone, how many its agent has been notified of
     orders: asyncio.Lock = field(default_factory=asyncio.Lock)  #: orders to the agent arrive one after the other
     lost: asyncio.Event = field(default_factory=asyncio.Event)
@@ -77,6 +85,11 @@ class Host:
     def machine(self) -> str:
         """The machine that it is on, as its address has it; itself where that names none."""
         return urlsplit(self.address).hostname or self.address
+
+    def close_line(self) -> None:
+        """Nothing goes to its agent, or comes from there, any more."""
+        if self.line is not None:
+            self.line.close()
 
     def check(self, told: hello.Introduction) -> None:
         """Raise `WorkerStartError` where what it said of itself makes it none for us."""

@@ -1,9 +1,12 @@
-"""A lane on Dask: a worker of the agent in a Dask worker. Frames go there as tasks, all else to its event loop."""
+"""A lane on Dask: a worker of the agent in a Dask worker.
+
+Frames go there by a line (`host_line`), and a task has a slot of Dask's while there are any. All else goes to the Dask
+worker's event loop.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +22,6 @@ if TYPE_CHECKING:
     from mpqueue._engines.dask.dask_host import Host
     from mpqueue._engines.dask.dask_pool import DaskPool
 
-#: Bytes from which a frame goes to the worker as data of Dask's, and not inside its task.
-BIG = 1 << 20
 #: Seconds from a failed call to the news that its worker is gone; after that it was something else.
 NEWS_LIMIT = 2.0
 #: How often orders that did not get through are tried again, with so many seconds between.
@@ -41,6 +42,8 @@ class DaskLane(HostedLane):
         self.starting: asyncio.Task[Any] | None = None
         self._owner = pool
         self._unsent = b""
+        self._under_way = 0  #: frames that the agent has, or is about to have
+        self._is_held = False
         self._ended = asyncio.Event()
 
     @property
@@ -79,45 +82,34 @@ class DaskLane(HostedLane):
         return early
 
     async def serve(self, number: int, frame: bytes, to_bring: list[Shared[Any]]) -> tuple[bytes | None, bytes | None]:
-        """See `HostedLane.serve`: as a task that Dask does not repeat.
+        """See `HostedLane.serve`. It is done while a task holds a slot for this lane."""
+        for one in to_bring:
+            await self._owner.bring(self.host, one)
+        dropped = shared.dropped[self.host.dropped :]
+        self.host.dropped += len(dropped)
+        self._under_way += 1
+        if not self._is_held:
+            self._is_held = True
+            self._run(self._hold())
+        try:
+            assert self.host.line is not None, "a host has its line as soon as it has its agent"
+            tokens = [token_of(one) for one in to_bring]
+            served = await self.host.line.serve(self.key, number, frame, tokens, dropped)
+        finally:
+            self._under_way -= 1
+            self.host.stirred.set()
+        return served.answer, served.early
 
-        A big frame may come later than a small one that was sent after it: the agent goes by their numbers.
-        """
-        tokens = [token_of(one) for one in to_bring]
-        while True:
-            brought = [await self._owner.scatter_shared(one) for one in to_bring]
-            try:
-                answer = await self._owner.result_of(await self._submit(number, frame, tokens, brought))
-            except Exception:
-                if self._ended.is_set() or not any(map(is_lost, brought)):
-                    raise
-                continue  # it has not begun: the only worker that had this data is gone, and so the data did not come
-            finally:
-                self.host.stirred.set()
-            return answer  # type: ignore[no-any-return]
-
-    async def _submit(self, number: int, frame: bytes, tokens: list[shared.Token], brought: list[Any]) -> Any:
-        client, host = self._owner.client, self.host
-        data = frame
-        if len(frame) >= BIG:
-            data = await client.scatter(frame, workers=[host.address], hash=False)
-        dropped = shared.dropped[host.dropped :]
-        host.dropped += len(dropped)
-        return client.submit(
-            dask_side.serve,
-            self.token,
-            self.key,
-            number,
-            data,
-            tokens,
-            brought,
-            dropped,
-            workers=[host.address],
-            allow_other_workers=False,
-            pure=False,
-            retries=0,
-            key=f"mpqueue-{uuid.uuid4().hex}",
-        )
+    async def _hold(self) -> None:
+        """One task after the other, as long as there are frames; each of them lets others come in between."""
+        try:
+            while self._under_way and not self._owner.is_closed:
+                await self._owner.have_done(self.host, dask_side.hold, self.token, self.key)
+        except Exception as error:
+            self._broken = error
+            await self.break_off(error)
+        finally:
+            self._is_held = False
 
     async def break_off(self, error: Exception) -> None:
         """See `HostedLane.break_off`. The end of its worker is reported elsewhere, soon; otherwise it is of no use."""

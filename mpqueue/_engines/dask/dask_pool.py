@@ -25,17 +25,18 @@ from mpqueue._core.messages import (
     LanesWanted,
     MemoryRead,
 )
-from mpqueue._engines.agent.notices import Crowded, Notice, load_notice
+from mpqueue._engines.agent.notices import AnswersWait, Crowded, Notice, load_notice
 from mpqueue._engines.dask import dask_side
 from mpqueue._engines.dask.dask_host import Choice, Host, reason_of
 from mpqueue._engines.dask.dask_lane import DaskLane, is_lost
+from mpqueue._engines.dask.host_line import HostLine
 from mpqueue._engines.dask.standins import Standins
 from mpqueue._engines.hosted_lane import HostedPool
 from mpqueue._parent.lane_protocol import LaneSettings, Post
 from mpqueue._parent.own_faults import found
 from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.ledger import Phase
-from mpqueue._wire.memory.shared import Shared, to_bring
+from mpqueue._wire.memory.shared import Shared, to_bring, token_of
 from mpqueue._worker.elsewhere.hosted import CHUNK_SECONDS
 from mpqueue.errors import WorkerStartError
 
@@ -94,7 +95,7 @@ class DaskPool(HostedPool[DaskLane]):
         self._looks = 0  #: how many looks are wanted, with the one under way
         self._looked = False
         self._cut_off_by: BaseException | None = None  #: there is no connection to the scheduler
-        self._is_closed = False
+        self.is_closed = False
         try:
             self.client = asyncio.run_coroutine_threadsafe(connect(), self._loop).result()
         except BaseException:
@@ -120,9 +121,9 @@ class DaskPool(HostedPool[DaskLane]):
 
     def close(self, *, kill: bool) -> None:
         """See `LanePool.close`. On the event loop's own thread, where a finalizer may run, it does not wait."""
-        if self._is_closed:
+        if self.is_closed:
             return
-        self._is_closed = True
+        self.is_closed = True
         closing = asyncio.run_coroutine_threadsafe(self._close_all(kill=kill), self._loop)
         if self.is_loop_thread:
             closing.add_done_callback(lambda _: self._end())
@@ -141,21 +142,44 @@ class DaskPool(HostedPool[DaskLane]):
         """Have a Dask worker call something. Raises what it raises, OSError where it is gone: after 30 s."""
         return (await self.client.run(function, *arguments, workers=[address]))[address]
 
-    async def result_of(self, task: Any) -> Any:
-        """What a task returned, fetched for this one alone. Raises what it raised, OSError where that is lost.
+    async def have_done(self, host: Host, function: Callable[..., Any], *arguments: Any, key: str | None = None) -> Any:
+        """Have a Dask worker do a task, which Dask does not repeat; it is forgotten when the future is, which returns.
 
-        Not by ``await task.result()``: Dask's client makes one request of all that are waited for at a time. A caller
-        that gives up waiting for a dead worker's would end it for all, and one dead worker would hold it up for 30 s.
+        Raises what it raises, OSError where it is lost.
         """
+        task = self.client.submit(
+            function,
+            *arguments,
+            workers=[host.address],
+            allow_other_workers=False,
+            pure=False,
+            retries=0,
+            key=key or f"mpqueue-{uuid.uuid4().hex}",
+        )
         error = await task.exception()
         if error is not None:
             raise error
         if task.status != "finished":
             raise ConnectionError(f"the task was {task.status}")
-        answer = await self.client.scheduler.gather(keys=[task.key])
-        if answer["status"] != "OK":
-            raise ConnectionError("the worker is gone, and its answer with it")
-        return answer["data"][task.key]
+        return task
+
+    async def bring(self, host: Host, shared: Shared[Any]) -> None:
+        """Have the agent there have it; once for all lanes."""
+        under_way = host.brought.get(shared)
+        if under_way is None or (under_way.done() and under_way.exception()):
+            under_way = host.brought[shared] = self.begin_task(self._bring(host, shared))
+        await asyncio.shield(under_way)
+
+    async def _bring(self, host: Host, shared: Shared[Any]) -> None:
+        while True:
+            data = await self.scatter_shared(shared)
+            try:
+                await self.have_done(host, dask_side.bring, host.token, [token_of(shared)], [data])
+            except Exception:
+                if host.lost.is_set() or not is_lost(data):
+                    raise
+            else:
+                return  # else the only worker that had this data is gone
 
     async def scatter_shared(self, shared: Shared[Any]) -> Any:
         """It as data of Dask's, which leaves this process once, as long as no worker that has it is lost."""
@@ -206,6 +230,9 @@ class DaskPool(HostedPool[DaskLane]):
             case Crowded(reason):
                 host.is_crowded = True
                 _log.warning(CROWDED, host.address, reason)
+            case AnswersWait():
+                if host.line is not None:
+                    host.line.collect()
             case MemoryRead() | FaultFound():
                 self.post(notice)
             case _:
@@ -320,13 +347,14 @@ class DaskPool(HostedPool[DaskLane]):
 
     def _cut_off(self, error: BaseException) -> None:
         """Without the scheduler there is nothing: what ran there is blameless, and nothing can be started."""
-        if self._cut_off_by is not None or self._is_closed:
+        if self._cut_off_by is not None or self.is_closed:
             return
         self._cut_off_by = error
         _log.warning("the connection to the Dask scheduler is lost; connecting again: %r", error)
         lanes = [lane for host in self._hosts.values() for lane in host.lanes.values()]
         for host in self._hosts.values():
             host.lifeline = None
+            host.close_line()
         self._hosts.clear()
         self._agents.clear()
         self._gone.clear()
@@ -374,7 +402,7 @@ class DaskPool(HostedPool[DaskLane]):
             error = WorkerStartError("the connection to the Dask scheduler is lost, and can't be made anew")
             error.__cause__ = self._cut_off_by
             self.post(LaneStartFailed(*self._waiting.popleft(), error))
-        while self._waiting and not self._is_closed and (host := self._free_host()) is not None:
+        while self._waiting and not self.is_closed and (host := self._free_host()) is not None:
             number, generation = self._waiting.popleft()
             lane = DaskLane(self, host, number, generation)
             host.lanes[number] = lane
@@ -414,21 +442,10 @@ class DaskPool(HostedPool[DaskLane]):
         settings = self._settings._replace(
             concurrency=max(1, on_machine), may_grow=False, chunk_seconds=CHUNK_SECONDS, shares_memory=False
         )
-        lifeline = self.client.submit(
-            dask_side.open_agent,
-            self.name,
-            host.token,
-            settings,
-            workers=[host.address],
-            allow_other_workers=False,
-            pure=False,
-            retries=0,
-            key=f"{host.token}-lifeline",
+        host.lifeline = await self.have_done(
+            host, dask_side.open_agent, self.name, host.token, settings, key=f"{host.token}-lifeline"
         )
-        error = await lifeline.exception()
-        if error is not None or lifeline.status != "finished":
-            raise error or ConnectionError(f"the agent's task was {lifeline.status}")
-        host.lifeline = lifeline
+        host.line = HostLine(self, host.address, host.token)
 
     async def _order(self, host: Host, function: Callable[..., Any], *arguments: Any) -> Any:
         """Have the agent do something, after what it was to do before."""
@@ -482,6 +499,7 @@ class DaskPool(HostedPool[DaskLane]):
         self._agents.pop(host.token, None)
         if host.agent is not None:
             host.agent.cancel()
+        host.close_line()
         for lane in host.lanes.values():
             if not lane.is_ready and not lane.is_over:
                 if lane.starting is not None:
@@ -536,6 +554,7 @@ class DaskPool(HostedPool[DaskLane]):
             for lane in host.lanes.values():
                 lane.end()
             host.lifeline = None
+            host.close_line()
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
         self._scattered.clear()

@@ -1,6 +1,7 @@
 """What Dask calls in its workers: an agent for each queue (`mpqueue._engines.agent`), and the ways to it.
 
-All but `serve` and the making of an agent is called on the worker's event loop, by `Client.run`.
+Tasks are `open_agent`, `bring` and `hold`, which has a slot of Dask's as long as a lane works. All else is called on
+the worker's event loop, by `Client.run` or by a connection of ours (`node_line`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from mpqueue._engines.agent import agent as agents
-from mpqueue._engines.agent.notices import Rest
+from mpqueue._engines.agent.notices import AnswersWait, Rest, dump_notice
+from mpqueue._engines.dask.node_line import NodeLine, Numbered, unpack
 from mpqueue._os.process.process_signals import kill_process
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._wire.memory.shared import Token
@@ -24,10 +26,15 @@ from mpqueue._worker.elsewhere.hosted import Order, Seen
 #: The topic of Dask's events on which agents tell. One for all queues, since the scheduler keeps the last 1,000 events
 #: of each topic for ever.
 TOPIC = "mpqueue"
+#: What Dask calls a connection of ours.
+CONNECT = "mpqueue_connect"
+#: Bytes from which a frame is handed to its worker by a thread.
+BIG = 1 << 20
 #: Seconds that a worker has to say where it is.
 STACK_LIMIT = 2.0
 
 _agents: dict[str, agents.Agent] = {}
+_lines: dict[str, NodeLine] = {}
 
 
 def introduce() -> hello.Introduction:
@@ -48,7 +55,7 @@ class Lifeline:
         return Lifeline, (None,)
 
     def __del__(self) -> None:
-        agent = None if self._token is None else _agents.pop(self._token, None)
+        agent = None if self._token is None else _take_out(self._token)
         if agent is not None:  # at any moment, on any thread
             threading.Thread(target=agent.close, kwargs={"kill": True}, name="mpqueue-closer", daemon=True).start()
 
@@ -64,8 +71,16 @@ def open_agent(pool: str, token: str, settings: LaneSettings) -> Lifeline:
             worker.log_event(TOPIC, {"pool": pool, "agent": token, "notice": notice})
 
     end_process = None if worker.nanny is None else _end_this_process
-    _agents[token] = agents.Agent(settings, tell, end_process)
+    line = NodeLine(worker.loop, lambda: tell(dump_notice(AnswersWait(), 0.0)))
+    agent = agents.Agent(settings, tell, line.put, end_process)
+    _agents[token], _lines[token] = agent, line
+    worker.handlers[CONNECT] = connected
     return Lifeline(token)
+
+
+def _take_out(token: str) -> agents.Agent | None:
+    _lines.pop(token, None)
+    return _agents.pop(token, None)
 
 
 def _end_this_process() -> None:
@@ -86,24 +101,62 @@ def _agent(token: str) -> agents.Agent:
     return agent
 
 
-def serve(
-    token: str,
-    lane: tuple[int, int],
-    turn: int,
-    frame: bytes,
-    tokens: Sequence[Token],
-    brought: Sequence[bytes],
-    dropped: Sequence[Token],
-) -> agents.Served:
-    """As a task: see `Agent.serve`. One that has to wait for another frame leaves its slot to others meanwhile."""
-    return _agent(token).serve(lane, turn, frame, list(zip(tokens, brought, strict=True)), dropped, _leave_slot)
+def bring(token: str, tokens: Sequence[Token], brought: Sequence[bytes]) -> None:
+    """As a task: see `Agent.bring`."""
+    _agent(token).bring(list(zip(tokens, brought, strict=True)))
 
 
-def _leave_slot() -> None:
-    from distributed import secede
+def hold(token: str, lane: tuple[int, int]) -> bool:
+    """As a task: see `Agent.hold`. Others want the slot where this worker has other tasks, or is to begin none."""
+    from distributed import get_worker
+    from distributed.core import Status
 
-    with contextlib.suppress(Exception):  # outside of a task there is no slot to leave
-        secede()
+    worker = get_worker()
+    tasks = worker.state
+
+    def is_wanted() -> bool:
+        return bool(tasks.ready or tasks.constrained) or worker.status is not Status.running
+
+    return _agent(token).hold(lane, is_wanted)
+
+
+async def connected(comm: Any, token: str, seen: int) -> Any:
+    """As a handler of the Dask worker: a program has connected to its agent."""
+    from distributed.core import Status
+
+    line = _lines.get(token)
+    if line is None:
+        await comm.close()
+        return Status.dont_reply
+    await comm.write("connected")
+    line.attach(comm, seen)
+    try:
+        while True:
+            await receive(token, *unpack(await comm.read()))
+    except (OSError, LookupError):  # the program has closed it, or the agent is gone
+        pass
+    finally:
+        comm.abort()
+        line.detach(comm)
+    return Status.dont_reply
+
+
+async def receive(token: str, seen: int, frames: Sequence[Sequence[Any]]) -> None:
+    """Take frames in, see `Agent.take_in`; the program has the answers up to ``seen``."""
+    agent = _agent(token)
+    _lines[token].note_seen(seen)
+    for number, generation, turn, frame, tokens, dropped in frames:
+        arguments = (number, generation), turn, frame, tokens, dropped
+        if len(frame) < BIG:
+            agent.take_in(*arguments)
+        else:  # whose checksum would hold the event loop up
+            await asyncio.to_thread(agent.take_in, *arguments)
+
+
+def collect(token: str, seen: int) -> list[Numbered]:
+    """See `NodeLine.collect`."""
+    line = _lines.get(token)
+    return [] if line is None else line.collect(seen)
 
 
 def start(token: str, lane: tuple[int, int]) -> None:
@@ -149,7 +202,7 @@ async def stack_of(token: str, lane: tuple[int, int]) -> tuple[str, str] | None:
 
 async def close_agent(token: str, kill: bool) -> None:
     """See `Agent.close`; without holding up the event loop."""
-    agent = _agents.pop(token, None)
+    agent = _take_out(token)
     if agent is not None:
         await asyncio.to_thread(agent.close, kill=kill)
 

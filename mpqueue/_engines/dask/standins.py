@@ -1,9 +1,9 @@
 """What a queue shows Dask of the items that it holds, so that an adaptive cluster is as large as they need.
 
 Dask's scheduler goes by the tasks that it knows: `adaptive_target` divides the time that they will take by the
-``target_duration`` of the cluster, and asks for no more workers than there are tasks. Of a queue it knows two chunks a
-worker. So tasks that no worker can run stand for the items that wait: as many as these, up to `MOST`, with the same
-time in all, by the average that the scheduler has of tasks of their name.
+``target_duration`` of the cluster, and asks for no more workers than there are tasks. Of a queue it knows one task
+for each lane that works. So tasks that no worker can run stand for the items that wait: as many as these, up to `MOST`,
+with the same time in all, by the average that the scheduler has of tasks of their name.
 """
 
 from __future__ import annotations
