@@ -83,6 +83,17 @@ def test_a_bounded_number_waits_between_stages(lanes: int, most: int) -> None:
     assert max(seen) == most
 
 
+@pytest.mark.parametrize("dropped", [[1], [5], [2, 3, 4], [0, 5]])
+def test_inputs_that_are_cancelled_behind_the_one_whose_turn_it_is_hold_nothing_up(dropped: list[int]) -> None:
+    fleet = FakeLanes(1)
+    Auditor(fleet)
+    head = fleet.stages([through(succeed(0.1), succeed(0.1), succeed(0.1))] * 6, [None] * 3, most=1, ordered=True)
+    fleet.start(head)
+    fleet.drop(head, *dropped)
+    fleet.run_until_over(head, limit=100)
+    assert statuses(head) == ["failed" if index in dropped else "completed" for index in range(6)]
+
+
 def test_the_last_stage_goes_first() -> None:
     fleet, sent = FakeLanes(1), list[int]()
 

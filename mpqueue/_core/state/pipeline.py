@@ -87,6 +87,7 @@ class StageBook:
     turn: int = 0  #: the first input of which items may still come
     early: dict[int, list[tuple[Path, Any]]] = field(default_factory=dict)  #: by input: items before their turn
     coming: dict[int, int] = field(default_factory=dict)  #: by input: items in the stages before, where not one
+    skipped: int = 0  #: inputs behind that whose turn it is of which nothing will come: they were cancelled, or failed
     unwanted: set[int] = field(default_factory=set)  #: items that have just come, of inputs that were cancelled
 
     @property
@@ -122,7 +123,7 @@ class StageBook:
             for job in self.pipeline.jobs:
                 if job.stage is not None and job.stage.ordered:
                     # The input whose turn it is has begun by then, or is the next one: so this can't last.
-                    room = min(room, job.stage.window - (begun - job.stage.turn))
+                    room = min(room, job.stage.window - (begun - job.stage.turn - job.stage.skipped))
         return room
 
     @property
@@ -154,9 +155,11 @@ class StageBook:
         self.coming[root] = left
         if left:
             return []
+        self.skipped += root not in self.early
         ready: list[tuple[Path, Any]] = []
         while self.coming.get(self.turn, 1) == 0:
             del self.coming[self.turn]
+            self.skipped -= self.turn not in self.early
             ready += sorted(self.early.pop(self.turn, ()), key=_path_of)
             self.turn += 1
         return ready
@@ -264,6 +267,7 @@ class Pipeline:
             assert job.stage is not None
             job.stage.early.clear()
             job.stage.coming.clear()
+            job.stage.skipped = 0
             if isinstance(job.table, StageTable):
                 for index in job.table.paths:
                     job.table.payloads[index] = None
