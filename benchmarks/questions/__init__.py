@@ -32,6 +32,7 @@ NAMES = (
     "backends",
     "backend_arrays",
     "coordinator",
+    "many_workers",
     "journal",
     "advice",
 )

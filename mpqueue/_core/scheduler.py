@@ -177,8 +177,7 @@ class Scheduler:
         job.fault = job.interrupted = None
         books.jobs[job.number] = job
         books.any_apart |= job.pending.any_apart
-        job.sizer.chunk_bytes = books.engine.chunk_bytes
-        job.sizer.chunk_seconds = books.engine.chunk_seconds
+        job.sizer.begin(books.engine, books.present)
         self._begin_timing(job)
         stopping.begin(books, job)
         needs.begin(books, job)

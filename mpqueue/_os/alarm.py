@@ -1,4 +1,4 @@
-"""An alarm that one thread sets again and again, and that wakes another one only where it was not set anew in time.
+"""An alarm that a thread sets again and again, and that wakes another one only where it was not set anew in time.
 
 A thread that looked at each chunk would need the interpreter each time, and so stop the one that runs the handlers
 twice: 0.25 ms a chunk where all CPUs are busy, 0.7% of its time. The system's own timers are set anew without
@@ -25,7 +25,7 @@ LONGEST_WAIT = 60.0
 
 
 class Alarm(Protocol):
-    """One thread waits, another one sets it."""
+    """One thread waits; any thread sets it, the one that waits too."""
 
     def set(self, seconds: float) -> None:
         """Go off in so many seconds, and not when it was to go off before. Raises OSError where it is broken."""
@@ -56,12 +56,12 @@ class TimerAlarm:
         except BaseException:
             os.close(self._timer)
             raise
-        self._time = (ctypes.c_long * 4)()  # an interval of nothing, and the time: seconds and nanoseconds each
 
     def set(self, seconds: float) -> None:
         """See `Alarm.set`."""
-        self._time[2], self._time[3] = divmod(max(1, int(seconds * 1e9)), 1_000_000_000)
-        checked(self._set_time(self._timer, 0, self._time, None))
+        # An interval of nothing, and the time: seconds and nanoseconds each.
+        after = (ctypes.c_long * 4)(0, 0, *divmod(max(1, int(seconds * 1e9)), 1_000_000_000))
+        checked(self._set_time(self._timer, 0, after, None))
 
     def wait(self) -> None:
         """See `Alarm.wait`."""
@@ -77,7 +77,7 @@ class SleepingAlarm:
     """A thread that sleeps until it is time, and looks then whether it still is."""
 
     def __init__(self) -> None:
-        self._due = self._gone_off = 0.0  # each written by one of the threads only
+        self._due = self._gone_off = 0.0  # the second is written by the thread that waits only
         self._until = -math.inf  #: when the thread that waits will look again by itself, which writes this too
         self._wake = threading.Event()
 

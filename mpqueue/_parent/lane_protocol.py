@@ -39,7 +39,6 @@ from mpqueue._parent.inbox import Inbox
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.memory.segments import Carried
 from mpqueue._wire.memory.shared import Shared
-from mpqueue._wire.pace import CHUNK_SECONDS
 from mpqueue._wire.pickling.payload import Packed
 
 __all__ = [
@@ -71,7 +70,6 @@ class LaneSettings(NamedTuple):
     max_memory: int | None = None  #: bytes of private memory that a worker may have
     preload: tuple[str, ...] | Packed | None = None  #: modules that are imported, or a function called, before all
     variables: Mapping[str, str] = NO_VARIABLES  #: of the environment
-    chunk_seconds: float = CHUNK_SECONDS  #: what a chunk aims at
     shares_memory: bool = True  #: results may go through segments: what reads them is on this machine
 
 

@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from mpqueue._wire.memory.shared import Lent
+from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 from mpqueue._wire.pickling.imports import ImportNews
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._wire.pickling.reducers import PROTOCOL
@@ -91,6 +92,7 @@ class ChunkFrame(NamedTuple):
     imports: ImportNews | None = None
     slots: Sequence[int] = ()  #: by which the items' random numbers differ; empty: their places
     means: Means | None = None  #: None: of a job that names no needs
+    limit: float = LIMIT * CHUNK_SECONDS  #: seconds after its start at which it is ended, between two items
 
 
 class InitializeFrame(NamedTuple):

@@ -74,5 +74,4 @@ class LaneSeed(NamedTuple):
     leash: Handle  #: read end of the pipe by which the parent ends it; see `mpqueue._os.process.parent_death`
     flags: Flags
     start_method: str | None  #: what the user chose for `multiprocessing`; None: Python's default
-    chunk_limit: float  #: seconds after its start at which a chunk is ended, between two items
     shares_memory: bool  #: results may go through segments

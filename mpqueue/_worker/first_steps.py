@@ -92,7 +92,6 @@ def _take_station(seed: LaneSeed) -> Ledger:
             ledger=ledger,
             flags_of=functools.partial(_read_flags, seed.flags, ledger),
             outbox=station.SharedOutbox(seed.outbox.fd, seed.bell.fd, ledger),
-            chunk_limit=seed.chunk_limit,
             shares_memory=seed.shares_memory,
             flags=seed.flags,
             line=seed.line.fd,

@@ -118,7 +118,7 @@ class Worker:
         times = ChunkTimes(begun, own_process=seat.station.is_own_process)
         if seat.station.is_own_process:
             guard.rearm()
-        seat.home.chunk = frame.chunk
+        seat.home.chunk, seat.home.interval = frame.chunk, max(records.INTERVAL, frame.limit)
         seat.exchange.chunk_begins(frame.chunk, frame.returned)
         take_up(seat.station, frame.means)
         shared.forget(frame.unshared)

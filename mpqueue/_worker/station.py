@@ -22,7 +22,6 @@ from mpqueue._os.files import write_at
 from mpqueue._wire.line import encode
 from mpqueue._wire.memory.flags import Flags
 from mpqueue._wire.memory.ledger import OUTBOX, UNSENT_AT, Ledger
-from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 from mpqueue._worker.memory_growth import Growth
 
 #: Bytes that a file may have at least, as `RLIMIT_FSIZE` has it, for early reports to be made: far more than they have.
@@ -96,7 +95,6 @@ class Station:
     flags_of: Callable[[int], tuple[bool, bool]]  #: (paused, cancelled) of the job of that number
     outbox: Outbox | None  #: None: there is no way home in the middle of a chunk
     is_own_process: bool = True  #: no other program's code runs in this process
-    chunk_limit: float = LIMIT * CHUNK_SECONDS  #: seconds after its start at which a chunk is ended, between two items
     shares_memory: bool = True  #: results may go through segments
     flags: Flags | None = None  #: the Events behind ``flags_of``, where it is these
     running: Any = None  #: what runs here; see `mpqueue._worker.handlers.current_item`

@@ -256,9 +256,8 @@ def test_a_chunk_ends_when_its_time_is_over(punctual_bench: Bench) -> None:
     assert (report.done in (1, 2), report.ended, report.final) == (True, Ended.TIME, True)
 
 
-def test_what_ended_before_a_slow_item_comes_home_and_only_that_item_is_claimed(lasting_bench: Bench) -> None:
-    bench = lasting_bench
-    bench.begin(0.5)  # in which five tiny items end on any machine
+def slow_among_tiny_ones(bench: Bench) -> JobBook:
+    """A job whose sixth item of eleven is slow, of which the worker has learned that all are tiny."""
     quick = [TINY] * 5
     job = bench.job(*quick, fail(UNTIL_TOLD), *quick)
     learning = bench.job(*[TINY] * 1000)
@@ -266,11 +265,26 @@ def test_what_ended_before_a_slow_item_comes_home_and_only_that_item_is_claimed(
     bench.send(learning)
     while not bench.take(ChunkReported).final:
         """A part of it has come home, as the machine is busy."""
+    return job
+
+
+def test_what_ended_before_a_slow_item_comes_home_and_only_that_item_is_claimed(lasting_bench: Bench) -> None:
+    bench = lasting_bench
+    bench.begin(0.5)  # in which five tiny items end on any machine
+    job = slow_among_tiny_ones(bench)
     chunk = bench.send(job, brings=False)
     assert outcome(bench.take(ChunkReported)) == (0, 5, Ended.DONE, set(), False)
     bench.await_claim(chunk, RUNNING, 5, 6)
     bench.let_go()
     assert outcome(bench.take(ChunkReported)) == (5, 6, Ended.TIME, {0}, True)
+
+
+def test_in_a_chunk_that_has_time_too_a_slow_item_is_soon_claimed_alone_and_the_others_run(bench: Bench) -> None:
+    job = slow_among_tiny_ones(bench)
+    chunk = bench.send(job, brings=False)
+    bench.await_claim(chunk, RUNNING, 5, 6)
+    bench.let_go()
+    assert outcome(bench.take(ChunkReported)) == (0, 11, Ended.DONE, {5}, True)
 
 
 @pytest.mark.parametrize("careful", [False, True])

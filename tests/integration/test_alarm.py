@@ -107,7 +107,8 @@ class LateChunk:
 
     def __init__(self) -> None:
         self.started, self.station = time.monotonic(), self
-        self.chunk_limit = 0.02
+        self.stretch_started, self.cut_at = self.started, None
+        self.limit = 0.02
         self.careful, self.stretch, self.stretch_lo = True, [1, 2], 0
         self.results, self.running = self, self
         self.lock, self.out, self.sent = threading.Lock(), [None], 0
@@ -123,7 +124,7 @@ def watched(watchdog: Watchdog, *, late: bool = True) -> LateChunk:
     watchdog.watch(chunk)  # type: ignore[arg-type]
     if late:
         assert chunk.asked.wait(30)
-        assert time.monotonic() - chunk.started >= chunk.chunk_limit
+        assert time.monotonic() - chunk.started >= chunk.limit
     return chunk
 
 
@@ -144,7 +145,7 @@ def test_chunks_that_are_over_in_time_are_none_of_its_business(watchdog: Watchdo
     watched(watchdog)  # so that it runs
     chunks = [watched(watchdog, late=False) for _ in range(20)]
     watchdog.watch(None)
-    threading.Event().wait(2 * CUT * chunks[0].chunk_limit)
+    threading.Event().wait(2 * CUT * chunks[0].limit)
     assert not any(chunk.asked.is_set() for chunk in chunks)
 
 

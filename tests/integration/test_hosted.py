@@ -74,17 +74,23 @@ def carrying_seat() -> Iterator[Seat]:
     hosted.forget([seat.token])
 
 
-def chunk(items: list[Any], handler: Callable[..., Any], *, number: int = 1, setup: Any = None) -> bytes:
+def chunk(items: list[Any], handler: Callable[..., Any], *, number: int = 1, setup: Any = None, **more: Any) -> bytes:
     """The first chunk of a job of its own."""
-    return chunk_of(dump(items), len(items), handler, number=number, setup=setup)
+    return chunk_of(dump(items), len(items), handler, number=number, setup=setup, **more)
 
 
 def chunk_of(
-    items: Packed | list[Packed], count: int, handler: Callable[..., Any], *, number: int = 1, setup: Any = None
+    items: Packed | list[Packed],
+    count: int,
+    handler: Callable[..., Any],
+    *,
+    number: int = 1,
+    setup: Any = None,
+    **more: Any,
 ) -> bytes:
     """The same of items that are pickled already."""
     packed = pack_handler("job", handler, setup, IdRule.POSITION, travels=Travels.WHOLE).frame
-    return dump_frame(ChunkFrame(number, number, items, range(count), handler=packed))
+    return dump_frame(ChunkFrame(number, number, items, range(count), handler=packed, **more))
 
 
 def elsewhere(packed: Packed) -> Packed:
@@ -149,10 +155,10 @@ def test_a_chunk_is_ended_between_two_items_and_later_than_on_one_machine(seat: 
         return threading.Event().wait(seconds)
 
     limit = LIMIT * hosted.CHUNK_SECONDS
-    long = report_of(seat.send(chunk([limit, 0.0], nap)).result(30)[0])
+    long = report_of(seat.send(chunk([limit, 0.0], nap, limit=limit)).result(30)[0])
     assert (long.done, long.ended) == (1, Ended.TIME)
     began = time.monotonic()
-    answer = seat.send(chunk([2 * LIMIT * CHUNK_SECONDS, 0.0], nap)).result(30)[0]
+    answer = seat.send(chunk([2 * LIMIT * CHUNK_SECONDS, 0.0], nap, limit=limit)).result(30)[0]
     if time.monotonic() - began < limit:  # else the machine was too busy to say anything
         assert len(results(answer)) == 2
 

@@ -32,7 +32,6 @@ from mpqueue._wire.frames import (
     load_frame,
 )
 from mpqueue._wire.memory.ledger import Claim
-from mpqueue._wire.pace import LIMIT
 from mpqueue._wire.pickling.payload import Packed, dump, dump_plain, load, load_several
 from mpqueue._worker.chunk.failures import pack_failure
 from tests.simulation.world import World
@@ -192,7 +191,6 @@ class SimulatedPool:
         self.scheduler = scheduler
         self.books = scheduler.books
         self.latency = latency
-        self.chunk_limit = LIMIT * self.books.engine.chunk_seconds
         self.lanes: list[SimulatedLane | None] = [None] * settings.concurrency
         self.workers: list[SimulatedWorker | None] = [None] * settings.concurrency
         self.broken: set[int] = set()  #: lanes whose workers can't be started

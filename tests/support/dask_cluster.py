@@ -83,6 +83,11 @@ class DaskCluster:
         wait_until(lambda: not client.run_on_scheduler(_tasks_of_ours), what="the tasks on the scheduler to be gone")
         wait_until(lambda: not any(client.run(_ours_there, on_error="return").values()), what="the agents to be closed")
 
+    @property
+    def pids(self) -> list[int]:
+        """The scheduler's process id, and those of the workers, or of their nannies."""
+        return [process.pid for process in self._processes]
+
     def kill_scheduler(self) -> None:
         """Kill it; workers end by themselves when they find out."""
         self._processes[0].kill()

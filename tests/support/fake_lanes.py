@@ -85,7 +85,6 @@ from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._options import JobOptions
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.ids import IdRule
-from mpqueue._wire.pace import LIMIT
 from mpqueue.errors import ItemPicklingError, shown
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import ITEM_CODES
@@ -198,7 +197,6 @@ class FakeLanes:
             device=device,
         )
         self.books = self.scheduler.books
-        self.chunk_limit = LIMIT * engine.chunk_seconds
         self.latency = latency
         self.start_seconds = start_seconds
         self.kill_seconds = kill_seconds

@@ -24,6 +24,7 @@ from mpqueue._core.state.lane_book import Chunk
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import Ended
 from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS, Claim, Phase
+from mpqueue._wire.pace import STRETCH_LIMIT
 from mpqueue._wire.parcels import Yielded
 from mpqueue._worker.chunk import stretches
 from mpqueue._worker.chunk.watchdog import CUT
@@ -124,6 +125,11 @@ class _Run:
     spoilers: list[int] = field(default_factory=list)  #: positions after which the worker can't answer
     stretches: list[tuple[int, int, float]] = field(default_factory=list)
     was_cut: bool = False
+
+    @property
+    def limit(self) -> float:
+        """Seconds after which it is ended, between two items."""
+        return self.chunk.limit
 
     def is_spoiled(self, done: int) -> bool:
         """True where one of the first ``done`` items keeps the worker from answering."""
@@ -291,7 +297,7 @@ class FakeWorker:
         if run.done >= len(run.chunk.indices):
             return Ended.DONE
         expected = stretches.expected_seconds(size, self.paces[run.chunk.job.number])
-        if run.done and self.fleet.now - run.started + expected >= self.fleet.chunk_limit:
+        if run.done and self.fleet.now - run.started + expected >= run.limit:
             return Ended.TIME
         job, paused, cancelled = self.flags
         if job == run.chunk.job.number and (paused or cancelled):
@@ -336,10 +342,11 @@ class FakeWorker:
         """Enter what will happen in the stretch at hand; replaces what was entered for it before."""
         now, end = self.fleet.now, run.ends[-1]
         self.turn += 1
-        if cut and now < run.started + CUT * self.fleet.chunk_limit < end:
-            self._call_at(run.started + CUT * self.fleet.chunk_limit, self._cut)
-        if now < run.started + self.fleet.chunk_limit < end:
-            self._call_at(run.started + self.fleet.chunk_limit, self._send_early)
+        late = min(run.started + CUT * run.limit, run.stretch_started + CUT * STRETCH_LIMIT)
+        if cut and now < late < end:
+            self._call_at(late, self._cut)
+        if now < run.started + run.limit < end:
+            self._call_at(run.started + run.limit, self._send_early)
         if end < math.inf:
             self._call_at(end, self._stretch_done)
         elif run.crash_at < math.inf:

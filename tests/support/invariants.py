@@ -191,7 +191,7 @@ def _check_sets(books: Books, lane: LaneBook) -> None:
     assert all(not lanes & lane.bit or fate == lane.fate for fate, lanes in books.fates.items())
     assert lane.fate is None or books.fates[lane.fate] & lane.bit
     for job in books.jobs.values():
-        follows = ready and len(held) == 1 and held[0] < Care.ALONE and job.number in lane.proven and not worn
+        follows = ready and len(held) == 1 and lane.chunks[0].may_be_followed and job.number in lane.proven and not worn
         assert (job.lanes & lane.bit != 0) == (job is lane.job)
         assert (job.lanes_to_follow & lane.bit != 0) == (job is lane.job and follows)
         assert job.lanes_used & lane.bit or job.number not in lane.loaded

@@ -185,7 +185,7 @@ class Bench(ABC):
     def send(self, job: JobBook, *, careful: bool = False, brings: bool = True, attempts: Sequence[int] = ()) -> int:
         """Send all items of a job as the next chunk, which ``brings`` the handler; returns the chunk's number."""
         care, number = Care.CAREFUL if careful else Care.NONE, next(self._chunk_numbers)
-        chunk = Chunk(number, job, range(job.total), care, 0.0, 0.0, attempts=attempts)
+        chunk = Chunk(number, job, range(job.total), care, 0.0, 0.0, self.chunk_seconds, attempts=attempts)
         self.do(SendChunk(0, self.generation, chunk, brings))
         return number
 
@@ -307,7 +307,6 @@ class FakeBench(Bench):
 
     def initialize(self, doing: Try) -> None:
         """See `Bench.initialize`."""
-        self.fleet.chunk_limit = self.chunk_seconds
         self.fleet.initialize_with(lambda _: doing)
         self.do(InitializeLane(0, self.generation))
 
@@ -408,7 +407,7 @@ class RealBench(Bench):
 
     def initialize(self, doing: Try) -> None:
         """See `Bench.initialize`."""
-        self._order.write_bytes(pickle.dumps((doing, self.gate, self.chunk_seconds)))
+        self._order.write_bytes(pickle.dumps((doing, self.gate)))
         self.do(InitializeLane(0, self.generation))
 
     def pass_time(self) -> None:
@@ -435,8 +434,7 @@ def _refuse(_: None) -> None:
 
 
 def _initialize(order: Path) -> None:
-    doing, gate, seconds = pickle.loads(order.read_bytes())
-    _here().chunk_limit = seconds
+    doing, gate = pickle.loads(order.read_bytes())
     _act(doing, gate)
 
 

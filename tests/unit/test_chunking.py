@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.rules.chunking import (
     AHEAD_BYTES,
+    AHEAD_CHUNKS,
+    AHEAD_SECONDS,
+    END,
     GROWTH,
     LEAST_OF_SHARE,
+    LONGEST,
     MOST_OF_SHARE,
     RESULTS_OF_ITEMS,
+    SHARE,
     SMALLEST,
     TARGET_BYTES,
     ChunkSizer,
+    aim,
 )
 from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS
 from mpqueue._wire.pace import CHUNK_SECONDS
@@ -51,12 +59,36 @@ def test_a_chunk_aims_at_forty_five_milliseconds() -> None:
 def test_a_chunk_aims_at_what_the_engine_says_in_all_that_it_does() -> None:
     sizer = sizer_for(0.02)
     assert sizer.size(MANY, 4) == 2
-    sizer.chunk_seconds = 0.2
+    sizer.chunk_seconds = sizer.aim = 0.2
     assert sizer.size(MANY, 4) == 10
     assert sizer.size(8, 4) == 1, "towards the end they become smaller there, too"
     assert sizer_for(0.3).may_prefetch is False
     sizer.learn(1, 0.3)
     assert sizer.may_prefetch, "what is short beside a chunk there is sent in advance"
+
+
+def test_with_many_lanes_chunks_are_as_long_as_one_coordinator_needs() -> None:
+    engine = Capabilities(chunk_seconds=0.045, chunk_cost=1e-4)
+    assert [aim(engine, lanes) for lanes in (1, 64, 157)] == [0.045] * 3
+    for lanes in (200, 1_000, 10_000):
+        assert lanes / aim(engine, lanes) * engine.chunk_cost == pytest.approx(SHARE)
+    assert aim(engine, 10**6) == LONGEST
+
+
+def test_what_can_t_be_stopped_in_the_middle_of_a_chunk_has_none_that_is_longer() -> None:
+    assert aim(Capabilities(can_signal=False), 10_000) == CHUNK_SECONDS
+
+
+def test_a_longer_aim_counts_for_sizes_and_for_what_a_stream_holds_but_not_for_what_goes_in_advance() -> None:
+    sizer = sizer_for(0.05)
+    assert sizer.window(1_000) == AHEAD_SECONDS * 1_000 / 0.05
+    sizer.aim = 1.0
+    assert sizer.size(MANY, 1_000) == 20
+    assert sizer.window(1_000) == AHEAD_CHUNKS * 1_000 / 0.05
+    assert sizer.nears_end(END * 1_000 * 20 - 1, 1_000)
+    assert sizer.may_prefetch
+    assert sizer.is_short(0.1)
+    assert not sizer.is_short(1.0), "beside a chunk of a second the way to the worker is short"
 
 
 def test_slow_items_travel_alone() -> None:

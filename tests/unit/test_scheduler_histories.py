@@ -116,6 +116,7 @@ class Histories(RuleBasedStateMachine):
         lanes=st.integers(1, 4),
         latency=st.sampled_from((0.0, 0.0003, 0.004)),
         chunk_seconds=st.sampled_from((CHUNK_SECONDS, CHUNK_SECONDS, 0.2)),
+        chunk_cost=st.sampled_from((1e-4, 1e-4, 0.1)),
         kill_seconds=st.sampled_from((0.0, 0.05)),
         pack_seconds=st.sampled_from((None, None, 0.0, 0.02, 1.0)),
         max_items=st.sampled_from((None, None, 3, 20)),
@@ -130,11 +131,12 @@ class Histories(RuleBasedStateMachine):
         max_items: int | None,
         max_memory: int | None,
         chunk_seconds: float,
+        chunk_cost: float,
         rough: bool,
         **world: Any,
     ) -> None:
         """Make the queue; in a rough world workers are killed from outside, and can't be started at times."""
-        engine = Capabilities(chunk_seconds=chunk_seconds, follows_demand=True)
+        engine = Capabilities(chunk_seconds=chunk_seconds, chunk_cost=chunk_cost, follows_demand=True)
         self.fleet = FakeLanes(
             lanes,
             max_items_per_worker=max_items,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from mpqueue._core.commands import SendChunk
 from mpqueue._core.rules import blame, fleet, needs, reports
+from mpqueue._core.rules.chunking import limit
 from mpqueue._core.rules.overdue import watch_lane
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
@@ -25,6 +26,12 @@ STICKINESS = 0.1
 APART_PATIENCE = 10.0
 #: Seconds that such an item has the queue to itself: it may hang. Where memory is still short then, few lanes go on.
 APART_ALONE = 60.0
+#: Lanes that get something to do in one step, of those that have nothing: others that have ended their first items wait
+#: no longer, and what is known by then is of use for the rest.
+MOST_AT_ONCE = 256
+#: By which part of one the first long chunks of neighbouring lanes differ, so that lanes that begin together do not
+#: come back together, and wait for each other: multiples of the golden ratio are spread evenly.
+GOLDEN = 0.6180339887
 #: States of lanes on which no worker is about to come.
 NO_WORKER = (LaneState.DOWN, LaneState.ABSENT)
 
@@ -71,7 +78,10 @@ def _until_nothing_stands_back(books: Books, feed: Callable[[], None]) -> None:
 
 def _feed_free(books: Books) -> None:
     """Give the lanes that have nothing to do a chunk each, as long as there is a job that may have more lanes."""
-    for number in members(books.free):
+    for fed, number in enumerate(members(books.free)):
+        if fed == MOST_AT_ONCE:
+            books.timers.add(books.now, TimerKind.PASSED)  # the next step goes on
+            return
         if not _feed(books, books.lanes[number]) and not any(
             _may_have_more_lanes(books, job) for job in books.jobs.values()
         ):
@@ -211,14 +221,18 @@ def _feed(books: Books, lane: LaneBook) -> bool:
 def _size(books: Books, lane: LaneBook, job: JobBook) -> int:
     """How many items of the job the lane should get now."""
     pending, lanes = len(job.pending), _lanes_for(books, job)
+    job.sizer.aim = books.aim  # lanes come and go
     if not job.sizer.nears_end(pending, lanes):
-        return job.sizer.size(pending, lanes)
+        size = job.sizer.size(pending, lanes)
+        if job.number in lane.proven or job.sizer.aim <= job.sizer.chunk_seconds:
+            return size
+        return max(1, int(size * (lane.number * GOLDEN % 1.0)))
     return job.sizer.size(pending, lanes, books.seconds_held(job), max(0.0, lane.free_at - books.now))
 
 
 def _may_queue_behind(lane: LaneBook, held: JobBook) -> bool:
     """True where the lane, which holds a chunk of this job, may have the next one too, so that it need not wait."""
-    if max(lane.chunks[0].care, held.next_care) >= Care.ALONE:
+    if held.next_care >= Care.ALONE or not lane.chunks[0].may_be_followed:
         return False
     return held.number in lane.proven and held.sizer.may_prefetch
 
@@ -314,5 +328,6 @@ def _make_chunk(books: Books, job: JobBook, size: int, most: Care) -> Chunk | No
         care=care,
         expected=len(indices) * (job.sizer.seconds_per_item or 0.0),
         sent_at=books.now,
+        limit=limit(books.engine, books.aim),
         attempts=[tried + 1 for tried in attempts] if any(attempts) else (),
     )

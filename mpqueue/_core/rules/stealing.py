@@ -6,6 +6,10 @@ which tells what the worker will run after all. Everything beyond goes to the id
 
 from __future__ import annotations
 
+import heapq
+import math
+from collections.abc import Iterator
+
 from mpqueue._core.commands import LowerLimit, ObserveLane
 from mpqueue._core.rules import needs, overdue
 from mpqueue._core.rules.outcomes import finish_if_over, put_back
@@ -20,6 +24,8 @@ from mpqueue.status import JobStatus
 
 #: The part of what chunks aim at that must be waiting on a lane from which taking it elsewhere is worth it.
 WORTH_STEALING = 0.05
+#: Lanes that are looked at together: those that are late by most, or have most left.
+MOST_LOOKS = 64
 #: Seconds after which a chunk that has not begun is taken elsewhere: its worker may be stopped. Doubled each time that
 #: a job needs it, since big items may be on their way for so long.
 BEGIN_SECONDS = 1.0
@@ -31,8 +37,12 @@ def consider(books: Books) -> None:
         return
     if books.steal_due is not None or books.look_to_rob:
         return  # a look is due, or under way
-    due = min((_worth_a_look(books, lane) for lane in _losers(books)), default=None)
-    if due is not None:
+    due = math.inf
+    for lane in _losers(books):
+        due = min(due, _worth_a_look(books, lane))
+        if due <= books.now:
+            break
+    if due < math.inf:
         _check_at(books, due)
 
 
@@ -42,7 +52,8 @@ def check_due(books: Books, due: float) -> None:
         return
     books.steal_due = None
     if _idle(books):
-        for lane in _losers(books):
+        losers = heapq.nlargest(MOST_LOOKS, _losers(books), key=lambda lane: abs(lane.free_at - books.now))
+        for lane in losers:
             books.look_to_rob |= lane.bit
             books.commands.append(ObserveLane(lane.number, lane.generation))
 
@@ -98,7 +109,7 @@ def _steal(books: Books, lane: LaneBook, claim: Claim, idle: int) -> None:
 
 def _least_gain(books: Books) -> float:
     """Seconds of work that must be waiting on a lane from which taking it elsewhere is worth it."""
-    return WORTH_STEALING * books.engine.chunk_seconds
+    return WORTH_STEALING * books.aim
 
 
 def _is_worth_stealing(books: Books, lane: LaneBook, claim: Claim, stuck: float, idle: int) -> bool:
@@ -124,16 +135,16 @@ def _idle(books: Books) -> int:
     return 0 if books.held else books.free
 
 
-def _losers(books: Books) -> list[LaneBook]:
-    """The lanes that hold items which they have perhaps not begun, of jobs that an idle lane may serve; in order."""
-    lanes = 0
+def _losers(books: Books) -> Iterator[LaneBook]:
+    """The lanes that hold items which they have perhaps not begun, of jobs that an idle lane may serve."""
     for job in books.jobs.values():
         if job.lanes_to_rob and _may_be_robbed(books, job):
-            for lane in books.members(job.lanes_to_rob):
+            for number in members(job.lanes_to_rob):
+                lane = books.lanes[number]
                 if not _may_lose(lane):
                     job.lanes_to_rob ^= lane.bit  # until it gets a chunk, loses one, or is looked at
-            lanes |= job.lanes_to_rob
-    return [lane for lane in books.members(lanes) if _has_room(books, lane)]
+                elif _has_room(books, lane):
+                    yield lane
 
 
 def _has_room(books: Books, lane: LaneBook) -> bool:

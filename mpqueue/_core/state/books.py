@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import Command, TellDemand
+from mpqueue._core.rules.chunking import aim
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
 from mpqueue._core.state.lane_sets import BusyTime, members
@@ -115,6 +116,11 @@ class Books:
         return len(self.lanes) - len(self.absent)
 
     @property
+    def aim(self) -> float:
+        """The seconds that a chunk aims at now."""
+        return aim(self.engine, self.present)
+
+    @property
     def wanted(self) -> int:
         """How many lanes there are to be, whether or not their workers are there."""
         return len(self.lanes) if self.most_lanes is None else self.most_lanes
@@ -169,7 +175,7 @@ class Books:
             job = chunks[0].job
             job.lanes_to_follow &= ~bit
             ready = lane.state is LaneState.READY and job.number in lane.proven and not self.worn_out(lane)
-            if ready and len(chunks) < CHUNKS_PER_LANE and chunks[0].care < Care.ALONE:
+            if ready and len(chunks) < CHUNKS_PER_LANE and chunks[0].may_be_followed:
                 job.lanes_to_follow |= bit
         elif lane.state is LaneState.READY:
             if self.worn_out(lane):

@@ -11,6 +11,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.resources import Grant, Needs
 from mpqueue._core.state.pending import Care
 from mpqueue._wire.memory.ledger import Claim
+from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 
 #: Chunks on a lane at a time: one that runs and one that waits, so that the worker never waits for the parent.
 CHUNKS_PER_LANE = 2
@@ -57,6 +58,7 @@ class Chunk:
     care: Care
     expected: float  #: worker seconds it was expected to take
     sent_at: float
+    limit: float = LIMIT * CHUNK_SECONDS  #: seconds after its start at which its worker ends it, between two items
     end: int = 0
     reported: int = 0  #: positions below this have ended
     claimed: int = 0  #: positions below this were claimed when the ledger was last read
@@ -75,6 +77,11 @@ class Chunk:
 
     def __post_init__(self) -> None:
         self.end = len(self.indices)
+
+    @property
+    def may_be_followed(self) -> bool:
+        """True where its lane may hold another one behind it, so that its worker need not wait then."""
+        return self.care < Care.ALONE and self.job.sizer.is_short(min(self.expected, self.limit))
 
     @property
     def careful(self) -> bool:

@@ -28,6 +28,8 @@ from mpqueue.errors import WorkerStartError
 
 #: Seconds without any worker after which the jobs that wait for one are interrupted.
 PATIENCE = 300.0
+#: CPU seconds that a chunk takes of the program: 1.07 ms were measured on a busy machine.
+CHUNK_COST = 0.75e-3
 
 
 class DaskBackend:
@@ -76,6 +78,7 @@ class DaskBackend:
             same_files=False,
             follows_demand=True,
             chunk_seconds=CHUNK_SECONDS,
+            chunk_cost=CHUNK_COST,
             patience=patience,
         )
 

@@ -37,7 +37,6 @@ from mpqueue._parent.own_faults import found
 from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.ledger import Phase
 from mpqueue._wire.memory.shared import Shared, to_bring, token_of
-from mpqueue._worker.elsewhere.hosted import CHUNK_SECONDS
 from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")
@@ -439,9 +438,7 @@ class DaskPool(HostedPool[DaskLane]):
         host.dropped = len(shared.dropped)
         self._agents[host.token] = host
         on_machine = sum(other.slots for other in self._hosts.values() if other.machine == host.machine)
-        settings = self._settings._replace(
-            concurrency=max(1, on_machine), may_grow=False, chunk_seconds=CHUNK_SECONDS, shares_memory=False
-        )
+        settings = self._settings._replace(concurrency=max(1, on_machine), may_grow=False, shares_memory=False)
         host.lifeline = await self.have_done(
             host, dask_side.open_agent, self.name, host.token, settings, key=f"{host.token}-lifeline"
         )

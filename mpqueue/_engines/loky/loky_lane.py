@@ -56,7 +56,6 @@ from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, is_plain_message, whole_size
 from mpqueue._wire.memory.flags import make_flags
 from mpqueue._wire.memory.ledger import MOST, OUTBOX, PIPED, SIZE, UNSENT, UNSENT_AT, Claim, Ledger
-from mpqueue._wire.pace import LIMIT
 from mpqueue._wire.seed import ChannelEnd, Handle, LaneSeed, LeashEnd
 from mpqueue._worker import first_steps as guard
 from mpqueue._worker import serving, station
@@ -199,7 +198,6 @@ class LokyLane:
                 leash=LeashEnd(leash),
                 flags=self._flags,
                 start_method=multiprocessing.get_start_method(allow_none=True),
-                chunk_limit=LIMIT * settings.chunk_seconds,
                 shares_memory=settings.shares_memory,
             )
             self._start(seed, context, environment, leash, on_failure)

@@ -27,6 +27,8 @@ from mpqueue.errors import WorkerStartError
 CHUNK_BYTES = 16 << 20
 #: Seconds without any worker after which the jobs that wait for one are interrupted.
 PATIENCE = 300.0
+#: CPU seconds that a chunk takes of the program, which sends it to Ray and gets the answer from there.
+CHUNK_COST = 0.75e-3
 
 
 class RayBackend:
@@ -60,6 +62,7 @@ class RayBackend:
         follows_demand=True,
         chunk_seconds=CHUNK_SECONDS,
         chunk_bytes=CHUNK_BYTES,
+        chunk_cost=CHUNK_COST,
         patience=PATIENCE,
     )
 

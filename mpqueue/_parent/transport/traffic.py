@@ -159,6 +159,7 @@ class Traffic:
             imports=news.imports,
             slots=chunk.job.table.slots_of(chunk.indices),
             means=None if chunk.grant is None else means_of(chunk.grant, self._books.device),
+            limit=chunk.limit,
         )
         if self._books.engine.shares_memory and (early := cast("EarlyLane", lane)).early_later is None:
             early.early_later = partial(self._early_later, lane)

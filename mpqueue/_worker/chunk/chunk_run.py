@@ -12,7 +12,7 @@ import contextlib
 import inspect
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from mpqueue._os import monotonic as clock
@@ -49,6 +49,9 @@ class ChunkRun:
         self.job = job
         self.number = frame.chunk
         self.careful = isinstance(frame.items, list)
+        self.limit = frame.limit
+        #: Called when several items begin under one mark, in a chunk whose own end is too far for that.
+        self.stretch_begins: Callable[[ChunkRun], object] | None = None
         self.running = Running(
             station,
             job.number,
@@ -217,7 +220,7 @@ class ChunkRun:
             # A stretch that would go beyond the chunk's end: in the middle of it, the watchdog would report too.
             hi = min(lo + size, total)
             expected = stretches.expected_seconds(hi - lo, self.job.pace)
-            if lo and clock.monotonic() - self.started + expected >= self.station.chunk_limit:
+            if lo and clock.monotonic() - self.started + expected >= self.limit:
                 return Ended.TIME
             paused, cancelled = self.running.flags()
             if paused or cancelled:
@@ -285,6 +288,8 @@ class ChunkRun:
         items = iter(stretch)
         self._costs.stretch_begins(lo, hi, job.pace)
         started = self.stretch_started = clock.monotonic()
+        if self.stretch_begins is not None and hi - lo > 1:
+            self.stretch_begins(self)
         if self.sampling is not None:
             self.sampling.handler_begins(started)
         while True:

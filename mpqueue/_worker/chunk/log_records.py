@@ -30,7 +30,8 @@ from mpqueue._worker.chunk.failures import plain_text
 from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.station import Station
 
-#: Seconds between two sendings by the outbox: a record is at most so late, where the parent has emptied it.
+#: Seconds between two sendings by the outbox: a record is at most so late, where the parent has emptied it. Where
+#: chunks may take longer, as with many workers, it is as much as they may.
 INTERVAL = 0.2
 #: Records that are kept for one sending; what is logged beyond them is counted and dropped.
 MOST = 10_000
@@ -61,6 +62,7 @@ class RecordsHome(logging.Handler):
         self._unsent = 0  #: bytes of them in the outbox's file
         self._dropped = 0
         self._sent_at = float("-inf")
+        self.interval = INTERVAL  #: seconds between two sendings; longer where chunks are
         self._due = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -102,7 +104,7 @@ class RecordsHome(logging.Handler):
         finally:
             self.release()
         if dropped:
-            text = f"{dropped} log records were dropped: more than {MOST} came within {INTERVAL} s"
+            text = f"{dropped} log records were dropped: more than {MOST} came within {self.interval:g} s"
             taken.append(dump_record(_frame_of(logging.makeLogRecord(_of_ours(text)))))
         return taken
 
@@ -125,7 +127,7 @@ class RecordsHome(logging.Handler):
 
     def _send_now(self) -> bool:
         now = clock.monotonic()
-        if now - self._sent_at < INTERVAL:
+        if now - self._sent_at < self.interval:
             return False
         return self._send(now)
 
@@ -147,7 +149,7 @@ class RecordsHome(logging.Handler):
         while True:
             self._due.wait()
             self._due.clear()
-            threading.Event().wait(INTERVAL)
+            threading.Event().wait(self.interval)
             if self._kept and self.sender is not None and not self._send(clock.monotonic()):
                 self._due.set()
 

@@ -1,16 +1,19 @@
 """The watchdog: a thread of the worker that looks after chunks that take longer than planned.
 
-When a chunk's time is nearly over, 48 ms after its start, it cuts the stretch at hand off behind the item that runs,
-so that a slow item among tiny ones delays no other item and the ledger names it. When all of it is over and that item
-still runs, it sends the results that had finished before it. Then it sleeps until a chunk is late again.
+When a stretch takes 48 ms, or the chunk's time is nearly over, it cuts the stretch off behind the item that runs, so
+that a slow item among tiny ones delays no other item and the ledger names it. When all of the chunk's time is over and
+that item still runs, it sends the results that had finished before it. Then it sleeps until a chunk is late again. With
+many workers a chunk has more time than 50 ms: see `mpqueue._core.rules.chunking`.
 
-A well-planned chunk is over before that, and sets the alarm anew for the next one: then the thread does not wake up.
+A well-planned stretch, or a chunk of no more than 50 ms, is over before that, and sets the alarm anew for the next one:
+then the thread does not wake up.
 """
 
 from __future__ import annotations
 
 import _thread
 import contextlib
+import math
 import threading
 import weakref
 
@@ -18,11 +21,14 @@ from mpqueue._os import monotonic as clock
 from mpqueue._os.alarm import Alarm, SleepingAlarm, make_alarm
 from mpqueue._wire.frames import Ended, dump_frame, is_plain
 from mpqueue._wire.memory.ledger import OUTBOX, Phase
+from mpqueue._wire.pace import STRETCH_LIMIT
 from mpqueue._worker.chunk.chunk_run import ChunkRun
 from mpqueue._worker.chunk.results import NotReadyError
 
-#: The part of a chunk's time after which a stretch is cut off behind the item that runs.
+#: The part of a chunk's time, or a stretch's, after which a stretch is cut off behind the item that runs.
 CUT = 0.96
+#: Seconds until it looks again at the least: the stretch that it could not cut off is about to end.
+SHORTEST = 0.001
 
 
 class Watchdog:
@@ -51,7 +57,13 @@ class Watchdog:
         """The main thread begins a chunk, or (None) has ended one. 2 us."""
         self._run = run
         if run is not None:
-            self._set(CUT * run.station.chunk_limit)
+            if run.limit > STRETCH_LIMIT:
+                run.stretch_begins = self._stretch_begins
+            self._set(CUT * run.limit)
+
+    def _stretch_begins(self, run: ChunkRun) -> None:
+        """Several items begin under one mark, in a chunk whose own time ends later. 2 us."""
+        self._set(_late_at(run) - run.stretch_started)
 
     def _set(self, seconds: float) -> None:
         alarm = self._alarm or self._begin(make_alarm())
@@ -90,11 +102,15 @@ class Watchdog:
     def _look(self) -> None:
         """See to the chunk at hand, where it is late."""
         run = self._run
-        if run is None or _time_left(run, CUT) > 0:
+        if run is None:
             return
-        cut_off(run)
+        if clock.monotonic() >= _late_at(run):
+            cut_off(run)
+        if clock.monotonic() < run.started + CUT * run.limit:
+            self._look_later()
+            return
         # Weak, since it sleeps now: when a chunk is over, its job and all that the handler holds may go.
-        found, pause = weakref.ref(run), _time_left(run, 1.0)
+        found, pause = weakref.ref(run), run.started + run.limit - clock.monotonic()
         del run
         if pause > 0:
             threading.Event().wait(pause)
@@ -102,10 +118,18 @@ class Watchdog:
         if run is not None and run is found():
             send_early(run)
 
+    def _look_later(self) -> None:
+        """Set the alarm for what is at hand. If the main thread has begun something else meanwhile, for that."""
+        due = 0.0
+        while (run := self._run) is not None and (now_due := _late_at(run)) != due:
+            due = now_due
+            self._set(max(SHORTEST, due - clock.monotonic()))
 
-def _time_left(run: ChunkRun, part: float) -> float:
-    """Seconds until that part of the chunk's time is over."""
-    return run.started + part * run.station.chunk_limit - clock.monotonic()
+
+def _late_at(run: ChunkRun) -> float:
+    """When the stretch at hand is to be cut off; where it can't be, when the next one is at the latest."""
+    can_be_cut = len(run.stretch) > 1 and run.cut_at is None and not run.careful
+    return min(run.started + CUT * run.limit, run.stretch_started + CUT * STRETCH_LIMIT if can_be_cut else math.inf)
 
 
 def cut_off(run: ChunkRun) -> None:

@@ -129,7 +129,6 @@ class HostedSeat:
             self._parent,
             self.ledger,
             self.outbox,
-            chunk_seconds=CHUNK_SECONDS,
             carries=self._carries,
         )
         self.outbox.take_carried = worker.seat.exchange.take_leaving

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from mpqueue._wire.memory.ledger import OUTBOX, Ledger
 from mpqueue._wire.memory.segments import NOTHING_CARRIED, Carried
-from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 from mpqueue._worker.main import Worker
 from mpqueue._worker.seat import take_seat
 from mpqueue._worker.station import Outbox, Station
@@ -72,7 +71,6 @@ def private_worker(
     flags_of: Callable[[int], tuple[bool, bool]] | None = None,
     is_own_process: bool = False,
     is_at_home: bool = False,
-    chunk_seconds: float = CHUNK_SECONDS,
     carries: bool = False,
 ) -> Worker:
     """A worker at that ledger; to be called inside `station.seated`. ``is_at_home``: in the parent's own process.
@@ -87,6 +85,5 @@ def private_worker(
         flags_of=flags_of or ledger.flags_of,
         outbox=outbox,
         is_own_process=is_own_process,
-        chunk_limit=LIMIT * chunk_seconds,
     )
     return Worker(take_seat(station, shares_memory=carries, is_at_home=is_at_home, carries=carries))

@@ -61,7 +61,7 @@ class ModelRun(ChunkRun):
         Shared.world = world
         ledger = ModelLedger(world, process, SHARED)
         station = SimpleNamespace(
-            ledger=ledger, chunk_limit=1e9, flags_of=lambda _: (False, False), has_run=False, is_cut_off=lambda: False
+            ledger=ledger, flags_of=lambda _: (False, False), has_run=False, is_cut_off=lambda: False
         )
         job = SimpleNamespace(
             number=1,
@@ -77,7 +77,7 @@ class ModelRun(ChunkRun):
             map=self._map,
         )
         seat = SimpleNamespace(station=station, exchange=SimpleNamespace(store=None))
-        frame = ChunkFrame(job=1, chunk=CHUNK, items=Packed(b""), indices=range(count))
+        frame = ChunkFrame(job=1, chunk=CHUNK, items=Packed(b""), indices=range(count), limit=1e9)
         super().__init__(seat, job, frame, ChunkTimes(0.0, own_process=False))  # type: ignore[arg-type]
         self.world = world
         self.running.items = self.items = Shared(range(count))
