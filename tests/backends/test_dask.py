@@ -20,7 +20,7 @@ from distributed import Client, LocalCluster
 
 import mpqueue
 from mpqueue import JobQueue, RetryPolicy, WorkerCrashedError, WorkerStartError
-from mpqueue._engines.dask import dask_pool, host_line
+from mpqueue._engines.dask import dask_pool, dask_side, host_line
 from mpqueue._engines.dask.dask_host import Host
 from mpqueue._engines.dask.host_line import HostLine
 from mpqueue._wire.memory import shared
@@ -426,11 +426,12 @@ def test_what_is_shared_leaves_once_and_goes_with_the_last_that_holds_it(
 ) -> None:
     left = []
 
-    def note(one: Any) -> bytes:
+    def note(one: Any) -> shared.Parts:
         left.append(1)
-        return shared.to_bring(one)
+        return shared.parts_of(one)
 
-    monkeypatch.setattr(dask_pool, "to_bring", note)
+    monkeypatch.setattr(dask_pool, "parts_of", note)
+    monkeypatch.setattr(dask_side, "can_map", _can_map_nothing)
     gate = Gate(tmp_path)
     with JobQueue(None, backend=DaskBackend(cluster.address)) as queue:
         table = mpqueue.share(np.arange(500_000))
@@ -445,6 +446,25 @@ def test_what_is_shared_leaves_once_and_goes_with_the_last_that_holds_it(
         for name in [job.id for job in queue.jobs()]:
             queue.clear_job(name)
         wait_until(lambda: gc.collect() >= 0 and set(results_of(queue.run(range(20), _count_shared))) == {0})
+
+
+def _can_map_nothing(ref: Any) -> bool:
+    """As a worker on another machine."""
+    return False
+
+
+def test_what_is_shared_is_not_copied_on_the_program_s_machine(
+    cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(dask_pool, "parts_of")
+    table = mpqueue.share(np.arange(500_000))
+    with JobQueue(None, backend=DaskBackend(cluster.address)) as queue:
+        assert results_of(queue.run([("in an item", table)] * 4, _second_of, chunksize=1)) == [7] * 4
+        assert results_of(queue.run(range(4), partial(_look_up, table))) == [0, 1, 2, 3]
+
+
+def _look_up(table: Any, item: int) -> int:
+    return int(table[item])
 
 
 def _meet_and_tell(table: Any, gate: Gate, item: int) -> int:

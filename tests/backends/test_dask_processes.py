@@ -25,6 +25,7 @@ from mpqueue import (
     WorkerCrashedError,
     WorkerStartError,
 )
+from mpqueue._engines.dask import dask_side
 from mpqueue._engines.loky.loky_backend import LokyBackend
 from mpqueue.backends import DaskBackend
 from tests.support import handlers as do
@@ -256,7 +257,12 @@ def _kill_the_parent_of_item_3(item: int) -> int:
 # -- data and code ---------------------------------------------------------------------------------------------------
 
 
-def test_what_is_shared_is_one_copy_for_all_on_a_node(two_slots: DaskCluster, other: Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_here", [True, False], ids=["the program's machine", "another"])
+def test_what_is_shared_is_one_copy_for_all_on_a_node(
+    two_slots: DaskCluster, other: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_here: bool
+) -> None:
+    if not is_here:
+        monkeypatch.setattr(dask_side, "can_map", _can_map_nothing)
     table, gate = mpqueue.share(np.arange(500_000)), Gate(tmp_path)
     with JobQueue(2, backend=DaskBackend(two_slots.address)) as queue:
         queue.create_job("met", range(2), partial(_look_up_and_meet, table, gate), chunksize=1)
@@ -266,6 +272,11 @@ def test_what_is_shared_is_one_copy_for_all_on_a_node(two_slots: DaskCluster, ot
         (first, at_first), (second, at_second) = results_of(run.result(60))
     assert (first, second) == (0, 1)
     assert at_first == at_second != set()
+
+
+def _can_map_nothing(ref: Any) -> bool:
+    """As a worker on another machine."""
+    return False
 
 
 def _look_up_and_meet(table: Any, gate: Gate, item: int) -> tuple[int, set[str]]:

@@ -22,7 +22,7 @@ from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._wire.frames import ChunkFrame, dump_frame
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.memory.ledger import Phase
-from mpqueue._wire.memory.shared import Token, notes_shared, to_bring, token_of
+from mpqueue._wire.memory.shared import Token, notes_shared, parts_of, token_of
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
 from mpqueue._wire.pickling.payload import dump
 from mpqueue._worker.elsewhere.hosted import SetLimit
@@ -187,7 +187,7 @@ def test_a_death_is_reported_with_the_claim_and_leaves_the_rest_to_be_fetched(no
 def test_a_shared_object_is_kept_until_it_is_dropped(node: Node) -> None:
     table = mpqueue.share(np.arange(200_000))
     token = token_of(table)
-    node.agent.bring([(token, to_bring(table))])
+    node.agent.bring(parts_of(table))
     answer = node.send(0, chunk([7], lambda item: int(table[item])), [token])
     assert results(answer.result(30).answer) == [7]
     assert [*node.agent._lent] == [token]

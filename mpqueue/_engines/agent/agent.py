@@ -41,14 +41,12 @@ from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.frames import NodeFrame, dump_frame
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.memory.segments import CommonSegment
-from mpqueue._wire.memory.shared import Lent, Token, lend
+from mpqueue._wire.memory.shared import Brought, Lent, Parts, Token, lend
 from mpqueue._wire.pickling.imports import ImportNews
 from mpqueue._worker.elsewhere.hosted import Order, Seen, carry_out
 
 #: Where this package is: frames of a stack name its files, and a program may have it in another place.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-
-Brought = tuple[Token, bytes]
 
 #: Seconds that a lane is held on without a frame: so long the next one may take to come after an answer.
 GRACE = 0.05
@@ -71,7 +69,7 @@ class _SharedCopy(NamedTuple):
 
     lent: Lent
     segment: CommonSegment | None  #: lives as long as this
-    data: bytes | None  #: as it came, for seats
+    brought: Brought | None  #: as it came, for seats
 
 
 class _Due(NamedTuple):
@@ -182,10 +180,12 @@ class Agent:
                 self._berths[number] = _Berth(generation, self._lock)
                 self._pool.start(number, generation)
 
-    def bring(self, brought: Sequence[Brought]) -> None:
-        """These shared objects are here from now on. Costs a copy of each; not on an event loop."""
-        for token, data in brought:
-            self._lend(token, data)
+    def bring(self, brought: Brought) -> None:
+        """This shared object is here from now on. Costs a copy of its parts, if these came; not on an event loop."""
+        with self._lending:
+            if brought.token not in self._lent:
+                lent, segment = lend(brought) if isinstance(brought, Parts) else (brought, None)
+                self._lent[brought.token] = _SharedCopy(lent, segment, brought if self._is_crowded else None)
 
     def take_in(
         self,
@@ -332,7 +332,7 @@ class Agent:
             self._settle(number, berth, turn, None)
             return
         if isinstance(lane, SeatLane):
-            lane.bring([held.data for held in due.brought if held.data is not None])
+            lane.bring([held.brought for held in due.brought if held.brought is not None])
         else:
             path, news = tuple(sys.path), None
             if path != berth.path:  # users' modules may have come with Dask's `upload_file`
@@ -349,12 +349,6 @@ class Agent:
             if not berth.at_work:
                 berth.changed.notify_all()
             self._answer(Answered(number, berth.generation, turn, answer, self.fetch((number, berth.generation))))
-
-    def _lend(self, token: Token, data: bytes) -> None:
-        with self._lending:
-            if token not in self._lent:
-                lent, segment = lend(data)
-                self._lent[token] = _SharedCopy(lent, segment, data if self._is_crowded else None)
 
     def _take_early(self, lane: Lane) -> bytes | None:
         try:

@@ -15,6 +15,7 @@ from mpqueue._core.messages import BellRung, LaneDied, LaneReady
 from mpqueue._parent.lane_protocol import Post
 from mpqueue._parent.open_calls import Call, Calls
 from mpqueue._wire.memory.ledger import Claim
+from mpqueue._wire.memory.shared import Brought
 from mpqueue._worker.elsewhere import hosted
 from mpqueue._worker.elsewhere.private import Leaving
 
@@ -45,7 +46,7 @@ class SeatLane:
         else:
             self._calls.settle(call, answer.result().frame, None)
 
-    def bring(self, brought: Sequence[bytes]) -> None:
+    def bring(self, brought: Sequence[Brought]) -> None:
         """Have the worker know these shared objects before the next frame."""
         self.seat.bring(brought)
 

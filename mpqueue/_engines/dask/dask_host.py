@@ -66,6 +66,7 @@ class Host:
     agent: asyncio.Task[None] | None = None  #: done once it has one
     lifeline: Any = None  #: as long as this is referenced, the agent lives
     line: HostLine | None = None  #: to the agent
+    can_map: bool = False  #: its workers can map segments of this process: they are on its machine
     lanes: dict[int, DaskLane] = field(default_factory=dict)
     unfit: BaseException | None = None  #: why it is none for us
     failures: int = 0  #: starts that failed there

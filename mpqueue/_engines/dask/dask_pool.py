@@ -36,7 +36,8 @@ from mpqueue._parent.lane_protocol import LaneSettings, Post
 from mpqueue._parent.own_faults import found
 from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.ledger import Phase
-from mpqueue._wire.memory.shared import Shared, to_bring, token_of
+from mpqueue._wire.memory.segments import CommonSegment
+from mpqueue._wire.memory.shared import Shared, lend_own, parts_of
 from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")
@@ -51,6 +52,8 @@ CLOSE_LIMIT = 5.0
 AGENTS_LIMIT = 4.0
 #: Seconds that answers of a dead worker, which are on their way, may take.
 ANSWERS_LIMIT = 10.0
+#: Seconds that a shared object stays with Dask after an agent has copied it, for other agents.
+KEEP_SCATTERED = 10.0
 #: Seconds between two lots of messages to the scheduler. Dask's own 10 ms suit thousands of tasks; here there are few,
 #: and a lane may stand idle until the next one comes.
 SEND_INTERVAL = 0.001
@@ -91,6 +94,7 @@ class DaskPool(HostedPool[DaskLane]):
         self._waiting: deque[tuple[int, int]] = deque()
         self._scattered: weakref.WeakKeyDictionary[Shared[Any], asyncio.Task[Any]] = weakref.WeakKeyDictionary()
         self._standins = Standins(self)
+        self._probe: CommonSegment | None = None  #: what hosts try to map
         self._looks = 0  #: how many looks are wanted, with the one under way
         self._looked = False
         self._cut_off_by: BaseException | None = None  #: there is no connection to the scheduler
@@ -100,6 +104,8 @@ class DaskPool(HostedPool[DaskLane]):
         except BaseException:
             self.end_loop(CLOSE_LIMIT)
             raise
+        with contextlib.suppress(OSError):  # there is no room for one
+            self._probe = CommonSegment([memoryview(b"here")])
         self.soon(self._open)
 
     # -- from any thread -------------------------------------------------------------------------------------
@@ -133,6 +139,7 @@ class DaskPool(HostedPool[DaskLane]):
 
     def _end(self) -> None:
         self.end_loop(CLOSE_LIMIT)
+        self._probe = None
         self._lanes.clear()
 
     # -- on the event loop -----------------------------------------------------------------------------------
@@ -170,14 +177,18 @@ class DaskPool(HostedPool[DaskLane]):
         await asyncio.shield(under_way)
 
     async def _bring(self, host: Host, shared: Shared[Any]) -> None:
+        if host.can_map:
+            await self.have_done(host, dask_side.bring, host.token, lend_own(shared))
+            return
         while True:
             data = await self.scatter_shared(shared)
             try:
-                await self.have_done(host, dask_side.bring, host.token, [token_of(shared)], [data])
+                await self.have_done(host, dask_side.bring, host.token, data)
             except Exception:
                 if host.lost.is_set() or not is_lost(data):
                     raise
             else:
+                self._loop.call_later(KEEP_SCATTERED, self._drop, weakref.ref(shared), data)
                 return  # else the only worker that had this data is gone
 
     async def scatter_shared(self, shared: Shared[Any]) -> Any:
@@ -188,8 +199,19 @@ class DaskPool(HostedPool[DaskLane]):
         return await asyncio.shield(under_way)
 
     async def _scatter(self, shared: Shared[Any]) -> Any:
-        data = await asyncio.to_thread(to_bring, shared)
+        data = dask_side.Scattered(await asyncio.to_thread(parts_of, shared))
+        connected = [host.address for host in self._hosts.values() if host.line is not None and host.line.is_connected]
+        if connected:
+            with contextlib.suppress(OSError):  # one that can be reached no more, or is gone
+                return await self.client.scatter(data, workers=connected, direct=True, hash=False)
         return await self.client.scatter(data, hash=False)
+
+    def _drop(self, shared: weakref.ref[Shared[Any]], data: Any) -> None:
+        """Agents have copies of their own: Dask's is not needed any more."""
+        if (kept := shared()) is None or (scattered := self._scattered.get(kept)) is None:
+            return
+        if scattered.done() and not scattered.exception() and scattered.result() is data:
+            del self._scattered[kept]
 
     def _open(self) -> None:
         self._connection = self.client.scheduler_comm
@@ -442,6 +464,7 @@ class DaskPool(HostedPool[DaskLane]):
         host.lifeline = await self.have_done(
             host, dask_side.open_agent, self.name, host.token, settings, key=f"{host.token}-lifeline"
         )
+        host.can_map = self._probe is not None and await self.ask(host.address, dask_side.can_map, self._probe.ref)
         host.line = HostLine(self, host.address, host.token)
 
     async def _order(self, host: Host, function: Callable[..., Any], *arguments: Any) -> Any:

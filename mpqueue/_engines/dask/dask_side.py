@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pickle
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -19,7 +20,8 @@ from mpqueue._engines.agent.notices import AnswersWait, Rest, dump_notice
 from mpqueue._engines.dask.node_line import NodeLine, Numbered, unpack
 from mpqueue._os.process.process_signals import kill_process
 from mpqueue._parent.lane_protocol import LaneSettings
-from mpqueue._wire.memory.shared import Token
+from mpqueue._wire.memory.segments import SegmentRef, open_to_read
+from mpqueue._wire.memory.shared import Lent, Parts
 from mpqueue._worker.elsewhere import hello
 from mpqueue._worker.elsewhere.hosted import Order, Seen
 
@@ -40,6 +42,15 @@ _lines: dict[str, NodeLine] = {}
 def introduce() -> hello.Introduction:
     """Who this process is, and what it runs."""
     return hello.introduce()
+
+
+def can_map(ref: SegmentRef) -> bool:
+    """Whether a segment of the program can be mapped here: it is on the same machine, and may be opened."""
+    try:
+        os.close(open_to_read(ref))
+    except OSError:
+        return False
+    return True
 
 
 class Lifeline:
@@ -101,9 +112,23 @@ def _agent(token: str) -> agents.Agent:
     return agent
 
 
-def bring(token: str, tokens: Sequence[Token], brought: Sequence[bytes]) -> None:
+class Scattered:
+    """A shared object as data of Dask's: its buffers are beside its pickle, and Dask knows how large it is."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        buffers = [pickle.PickleBuffer(buffer) for buffer in self.parts.buffers]
+        return Scattered, (self.parts._replace(buffers=buffers),)
+
+    def __sizeof__(self) -> int:
+        return len(self.parts.data) + sum(memoryview(buffer).nbytes for buffer in self.parts.buffers)
+
+
+def bring(token: str, brought: Scattered | Lent) -> None:
     """As a task: see `Agent.bring`."""
-    _agent(token).bring(list(zip(tokens, brought, strict=True)))
+    _agent(token).bring(brought if isinstance(brought, Lent) else brought.parts)
 
 
 def hold(token: str, lane: tuple[int, int]) -> bool:

@@ -69,6 +69,11 @@ class HostLine:
         finally:
             self._under_way.pop(key, None)
 
+    @property
+    def is_connected(self) -> bool:
+        """False while all goes through the scheduler."""
+        return self._comm is not None
+
     def collect(self) -> None:
         """There are answers, for which the agent has no connection."""
         self._is_asked = True

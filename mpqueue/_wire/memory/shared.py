@@ -4,10 +4,10 @@ The object is pickled once, its big buffers into a segment that every worker map
 is a name; a worker unpickles the object when it meets the name first, and keeps it until the parent drops it.
 
 Where workers have no memory in common with the parent, an engine brings the object to each of them before the first
-frame that names it: what is named by a pickle `notes_shared` tells; what goes over is made by `to_bring`, or by
-`parts_of` where the engine takes buffers beside a pickle; `take_in` is for the worker. Where several workers are on one
-machine, a process there can `lend` it to them instead: then they map one copy. Of workers on the parent's own machine
-that is the parent (`lend_own`), and there is no copy at all.
+frame that names it: what is named by a pickle `notes_shared` tells; what goes over is made by `parts_of`, with buffers
+beside a pickle; `take_in` is for the worker. Where several workers are on one machine, a process there can `lend` it to
+them instead: then they map one copy. Of workers on the parent's own machine that is the parent (`lend_own`), and there
+is no copy at all.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from mpqueue._os.process.process_identity import process_name
 from mpqueue._wire.memory.segments import CommonSegment
 from mpqueue._wire.pickling.payload import (
     Packed,
-    copy_parts,
     dump_code,
     is_whole,
     lend_parts,
@@ -175,21 +174,6 @@ def token_of(shared: Shared[Any]) -> Token:
     return shared._token
 
 
-def to_bring(shared: Shared[Any]) -> bytes:
-    """What a worker without this memory needs of it. Costs two copies of it."""
-    return pickle.dumps((shared._token, shared._packed, copy_parts(shared._packed)), pickle.HIGHEST_PROTOCOL)
-
-
-def bring(data: bytes) -> Shared[Any]:
-    """In a worker: the shared object of which this was made; a reference to it keeps it for all in this process."""
-    token, packed, parts = pickle.loads(data)
-    shared = _known.get(token)
-    if shared is None:
-        shared = Shared[Any](token, packed)
-        shared._parts, shared._was_brought = parts, True
-    return shared
-
-
 class Parts(NamedTuple):
     """What a worker without this memory needs of a shared object; each buffer is one that a pickler can leave out."""
 
@@ -213,19 +197,14 @@ class Lent(NamedTuple):
     copy: Packed
 
 
-def lend(brought: bytes | Parts) -> tuple[Lent, CommonSegment | None]:
-    """In a process for workers on its machine: a copy for them, of what `to_bring` or `parts_of` made.
+def lend(parts: Parts) -> tuple[Lent, CommonSegment | None]:
+    """In a process for workers on its machine: a copy for them.
 
     It is there while the segment is referenced; None: all of it is in what is sent, as it must be where there are no
     segments.
     """
-    if isinstance(brought, Parts):
-        token, packed, data = brought.token, brought.packed, brought.data
-        buffers: Sequence[bytearray | memoryview] = [memoryview(buffer) for buffer in brought.buffers]
-    else:
-        token, packed, (data, buffers) = pickle.loads(brought)
-    copy, segment = lend_parts(data, buffers)
-    return Lent(token, packed, copy), segment
+    copy, segment = lend_parts(parts.data, [memoryview(buffer) for buffer in parts.buffers])
+    return Lent(parts.token, parts.packed, copy), segment
 
 
 def lend_own(shared: Shared[Any]) -> Lent:
@@ -243,7 +222,7 @@ def meet_lent(lent: Lent) -> Shared[Any]:
 
 
 #: The forms in which a shared object comes to a worker.
-Brought: TypeAlias = bytes | Parts | Lent
+Brought: TypeAlias = Parts | Lent
 
 
 def take_in(brought: Brought) -> Shared[Any]:
@@ -251,8 +230,6 @@ def take_in(brought: Brought) -> Shared[Any]:
 
     What is lent is mapped now, since a handler may give up the right to do that.
     """
-    if isinstance(brought, bytes):
-        return bring(brought)
     if isinstance(brought, Lent):
         shared = meet_lent(brought)
         if shared._lent is brought.copy and not shared._loaded and shared._parts is None:
