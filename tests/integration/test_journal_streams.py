@@ -46,6 +46,7 @@ from tests.support.length import IS_LONG, long
 from tests.support.loops import Run, in_loops
 from tests.support.programs import WAS_KILLED, run_program
 from tests.support.results import outcomes
+from tests.support.systems import not_on_windows
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -655,6 +656,7 @@ def test_a_result_whose_file_is_gone_is_made_again(path: Path, caplog: pytest.Lo
     assert "so it runs again" in warning
 
 
+@not_on_windows("SQLite keeps its files in place while they are open")
 def test_a_log_that_is_removed_while_it_runs_costs_nothing(path: Path, calls: Calls) -> None:
     assert len([*once(calls, range(0, 60, 2), journal=path)]) == 30
     calls.take()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,7 @@ import pytest
 from mpqueue import ItemTimeoutError, JobQueue, WorkerCrashedError
 from mpqueue._os.files import open_file, read_at, write_at
 from tests.support import handlers as do
+from tests.support.length import long
 from tests.support.programs import APART, PATIENCE, is_running, run_program, start_program, write_program
 from tests.support.systems import IS_WINDOWS
 from tests.support.waiting import Gate, wait_until
@@ -131,6 +133,71 @@ def test_output_is_kept_where_the_program_has_a_console(tmp_path: Path) -> None:
     shown = [True, None, None, None]
     kept = [False, "\u2713\nbytes\nchild\n", "wrong\n", None]
     assert json.loads((tmp_path / "told").read_text()) == [shown, kept, shown]
+
+
+#: What a person sees of the console that the program has: its lines, down to the cursor's.
+_SCREEN = """
+    import ctypes
+    from ctypes import wintypes
+
+    kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+
+    class Place(ctypes.Structure):
+        _fields_ = (("x", ctypes.c_short), ("y", ctypes.c_short))
+
+    class Buffer(ctypes.Structure):
+        _fields_ = (("size", Place), ("cursor", Place), ("rest", ctypes.c_short * 7))
+
+    def read_screen():
+        kernel32.CreateFileW.restype = wintypes.HANDLE
+        console = wintypes.HANDLE(kernel32.CreateFileW("CONOUT$", 0xC0000000, 3, None, 3, 0, None))
+        found, lines, count = Buffer(), [], wintypes.DWORD()
+        assert kernel32.GetConsoleScreenBufferInfo(console, ctypes.byref(found)), ctypes.get_last_error()
+        for row in range(found.cursor.y + 1):
+            line = ctypes.create_unicode_buffer(found.size.x + 1)
+            where = found.size.x, Place(0, row), ctypes.byref(count)
+            assert kernel32.ReadConsoleOutputCharacterW(console, line, *where), ctypes.get_last_error()
+            lines.append(line[: count.value].rstrip())
+        return lines
+"""
+
+
+@pytest.mark.parametrize("first", ["", long("sys.modules['tqdm'] = None")], ids=["tqdm", "no tqdm"])
+def test_a_bar_and_text_in_any_script_are_seen_on_a_console(tmp_path: Path, first: str) -> None:
+    """Wine's console shows codes that move the cursor as text: it is seen that it is asked to take them, no more."""
+    program = write_program(
+        tmp_path,
+        textwrap.dedent(_SCREEN)
+        + textwrap.dedent(
+            f"""
+            import json, sys
+            from pathlib import Path
+            {first}
+            import mpqueue
+            from mpqueue._cli.usage import coloured, say
+
+            def talk(number):
+                print("said", number, "\u2713")
+                return number
+
+            if __name__ == "__main__":
+                with mpqueue.JobQueue(1) as queue:
+                    queue.run(range(3), talk, id="\u65e5\u672c", progress=True, chunksize=1)
+                say(coloured("failed:", "red"), " \u65e5")
+                mode = wintypes.DWORD()
+                assert kernel32.GetConsoleMode(wintypes.HANDLE(kernel32.GetStdHandle(-12)), ctypes.byref(mode))
+                Path("seen").write_text(json.dumps([mode.value, read_screen()]))
+            """
+        ),
+    )
+    done = subprocess.run([sys.executable, str(program)], cwd=tmp_path, timeout=PATIENCE, check=False, **APART)
+    assert done.returncode == 0
+    mode, lines = json.loads((tmp_path / "seen").read_text())
+    assert mode & 0x4
+    text = "\n".join(re.sub(r"\x1b\[[0-9]*[A-Za-z]", "", line) for line in lines)
+    assert [f"said {number} \u2713" in text for number in range(3)] == [True] * 3, lines
+    assert re.search("^\u65e5\u672c: .*3/3", text, re.MULTILINE), lines
+    assert "failed: \u65e5" in text
 
 
 def test_ctrl_break_drains_a_run(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ FORMS = pytest.mark.parametrize(
     ],
 )
 Form = Callable[[int, int], ProcessHandle]
+#: How a process has ended, and that it was stopped, is told by what macOS has from Python 3.13 on only.
+TELLS = LINUX_ONLY
 
 
 @contextmanager
@@ -48,6 +50,7 @@ def started(form: Form, *command: str) -> Iterator[tuple[subprocess.Popen[bytes]
         os.close(sentinel)
 
 
+@TELLS
 @FORMS
 def test_a_signal_ends_it_and_its_end_is_seen_and_told_and_left_to_be_reaped(form: Form) -> None:
     with started(form, "sleep", "300") as (process, handle):
@@ -64,6 +67,7 @@ def test_a_signal_ends_it_and_its_end_is_seen_and_told_and_left_to_be_reaped(for
         handle.send(signal.SIGKILL)  # to nobody
 
 
+@TELLS
 @FORMS
 def test_one_that_ends_by_itself_tells_its_code(form: Form) -> None:
     with started(form, "sh", "-c", "exit 3") as (_, handle):
@@ -77,6 +81,7 @@ def test_one_that_ends_by_itself_tells_its_code(form: Form) -> None:
         assert (own is not None) == isinstance(handle, LinuxProcess)
 
 
+@TELLS
 @FORMS
 def test_one_that_was_stopped_is_seen_as_such_until_it_goes_on(form: Form) -> None:
     with started(form, "sleep", "300") as (_, handle):
@@ -116,6 +121,7 @@ def test_what_a_signal_would_do_is_known_where_the_system_tells() -> None:
         own.close()
 
 
+@LINUX_ONLY
 def test_where_the_kernel_has_no_pidfds_a_process_is_known_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(pid: int, flags: int = 0) -> int:
         raise PermissionError(pid, flags)
@@ -126,6 +132,7 @@ def test_where_the_kernel_has_no_pidfds_a_process_is_known_by_its_number(monkeyp
         process_handle.open_exactly(os.getpid())
 
 
+@LINUX_ONLY
 def test_of_a_process_that_is_gone_there_is_no_handle_without_a_sentinel() -> None:
     process = subprocess.Popen(["true"])
     process.wait()

@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from mpqueue.errors import ItemTimeoutError, JobStateError, StageError, TooManyF
 from mpqueue.status import JobStatus
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
-from tests.support.systems import not_on_windows
+from tests.support.systems import IS_WINDOWS, not_on_windows
 from tests.support.waiting import Gate, spend
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -30,7 +30,11 @@ STUBBORN = RetryPolicy(max_retries=50, base_delay=0.0)
 BIG = 100_000
 
 
-@pytest.fixture(scope="module")
+#: On Windows segments are files that are seen while a queue has them; some go with its next messages only.
+SCOPE: Literal["function", "module"] = "function" if IS_WINDOWS else "module"
+
+
+@pytest.fixture(scope=SCOPE)
 def queue() -> Iterator[JobQueue]:
     """One for all tests in which no worker ends; whatever threads it may have, it has them from the beginning."""
     with JobQueue(2, retry=NOW) as made:
