@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from mpqueue._os import channels
 from mpqueue._os.system import IS_WINDOWS
 from mpqueue._parent import errands
 from tests.support import leaks, length
@@ -166,7 +167,7 @@ def shared_pool_ends() -> Iterator[None]:
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     """The two ends of a pipe: to read from, and to write to."""
-    read, write = os.pipe()
+    read, write = channels.pipe()
     yield read, write
-    os.close(read)
-    os.close(write)
+    channels.close(read)
+    channels.close(write)

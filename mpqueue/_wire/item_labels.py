@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath
+from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +31,7 @@ NAMES = ("name", "path", "url", "id")
 _SCALARS = frozenset(
     {str, int, float, complex, bool, bytes, type(None), date, datetime, time, timedelta, Decimal, UUID}
 )
-_PATHS = frozenset({PosixPath, PurePosixPath, PureWindowsPath})
+_PATHS = frozenset({PosixPath, PurePosixPath, PureWindowsPath, WindowsPath})
 #: Entries of a mapping, and of a tuple or a list, up to which these are read by threads that run no user's code.
 _FEW = 100
 

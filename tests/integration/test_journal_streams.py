@@ -46,7 +46,7 @@ from tests.support.length import IS_LONG, long
 from tests.support.loops import Run, in_loops
 from tests.support.programs import WAS_KILLED, run_program
 from tests.support.results import outcomes
-from tests.support.systems import not_on_windows
+from tests.support.systems import IS_WINDOWS, not_on_windows
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -114,7 +114,7 @@ EDITS = st.lists(
 
 
 @pytest.mark.parametrize("imap", [mpqueue.imap, long(mpqueue.imap_unordered)])
-@settings(max_examples=10 if IS_LONG else 3)
+@settings(max_examples=10 if IS_LONG else 1 if IS_WINDOWS else 3)  # a worker takes seconds to start under wine
 @given(EDITS, st.booleans())
 def test_whatever_is_edited_only_what_is_new_changed_or_failed_runs(
     imap: Callable[..., ItemIterator[Any]], edits: list[Any], has_ids: bool

@@ -7,6 +7,12 @@ from typing import NoReturn
 
 import pytest
 
+from tests.support.systems import IS_WINDOWS
+
+#: They are about what POSIX systems have, such as signals, or run scripts of a shell.
+POSIX_ONLY = ["test_asking.py", "test_bad_programs.py", "test_os_forms.py", "test_packaging.py", "test_stack_dump.py"]
+collect_ignore = POSIX_ONLY if IS_WINDOWS else []
+
 
 @pytest.fixture(autouse=True)
 def no_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from mpqueue._wire.memory.segments import BIG
 from mpqueue._wire.pickling.payload import Packed, dump
 from mpqueue.retry import RetryPolicy
 from mpqueue.testing import FakeClock
+from tests.support.systems import not_on_windows
 
 
 class StubLane:
@@ -69,6 +70,7 @@ def report(**facts: Any) -> bytes:
     return dump_frame(frame)
 
 
+@not_on_windows("each segment is filled once")
 def test_segments_that_come_back_with_an_early_report_are_used_again(coordinator: Coordinator, lane: StubLane) -> None:
     book = JobBook(1, "job", make_table([bytearray(2 * BIG)]), JobOptions(RetryPolicy()), None)
     exchange, stub = coordinator._traffic._exchange, lane

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mpqueue._core.messages import FaultFound, TimePassed
 from mpqueue._engines.loky.parent_line import Line
+from mpqueue._os import channels
 from mpqueue._parent.inbox import PATIENCE, Inbox, Request
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, Incoming, decode, encode, whole_size, write_whole
 
@@ -21,42 +22,42 @@ messages = st.lists(st.builds(Answer, st.binary(max_size=300), st.booleans()), m
 
 @given(messages, st.lists(st.integers(1, 200), min_size=1, max_size=8))
 def test_messages_arrive_whole_wherever_the_stream_is_cut(sent: list[Answer], portions: list[int]) -> None:
-    read, write = os.pipe()
+    read, write = channels.pipe()
     stream = b"".join(encode(one.data, plain=one.plain) for one in sent)
     incoming, arrived, turn = Incoming(read), [], 0
     try:
         while stream:
             portion = portions[turn % len(portions)]
             turn += 1
-            os.write(write, stream[:portion])
+            channels.write(write, stream[:portion])
             stream = stream[portion:]
             arrived += incoming.read() or []
-        os.close(write)
+        channels.close(write)
         assert incoming.read() is None
     finally:
-        os.close(read)
+        channels.close(read)
     assert arrived == sent
 
 
 def test_what_its_writer_did_not_end_is_dropped() -> None:
-    read, write = os.pipe()
+    read, write = channels.pipe()
     write_whole(write, encode(b"whole") + encode(b"half")[:-1])
-    os.close(write)
+    channels.close(write)
     incoming = Incoming(read)
     assert incoming.read() == [Answer(b"whole")]
     assert incoming.read() is None
-    os.close(read)
+    channels.close(read)
 
 
 def read_all(stream: bytes) -> tuple[Incoming, list[Answer]]:
     """Read a stream to its end: what read it, and the messages."""
-    read, write = os.pipe()
-    os.write(write, stream)
-    os.close(write)
+    read, write = channels.pipe()
+    channels.write(write, stream)
+    channels.close(write)
     incoming, arrived = Incoming(read), list[Answer]()
     while (some := incoming.read()) is not None:
         arrived += some
-    os.close(read)
+    channels.close(read)
     return incoming, arrived
 
 
@@ -126,7 +127,7 @@ def test_a_frame_that_the_worker_has_no_room_for_goes_out_as_it_reads(inbox: Inb
         arrived += worker.read() or []
         inbox.take(0)
     assert [answer.data for answer in arrived] == sent
-    os.close(line.worker_end)
+    channels.close(line.worker_end)
     line.close()
 
 
@@ -135,7 +136,7 @@ def test_answers_are_handed_on_in_order_and_then_the_end(inbox: Inbox) -> None:
     line.open(lambda answer: told.append(answer.data), lambda _: told.append(b"the end"))
     write_whole(line.worker_end, encode(b"1") + encode(b"2"))
     inbox.take(0)
-    os.close(line.worker_end)
+    channels.close(line.worker_end)
     inbox.take(0)
     inbox.take(0)
     assert told == [b"1", b"2", b"the end"]
@@ -153,7 +154,7 @@ def test_what_is_no_answer_ends_the_line_after_the_answers_before_it(inbox: Inbo
     inbox.take(0)
     assert answers == [b"1"]
     assert [type(end) for end in ends] == [DamagedError]
-    os.close(line.worker_end)
+    channels.close(line.worker_end)
     line.close()
 
 
@@ -162,7 +163,7 @@ def test_an_answer_that_came_before_a_death_is_read_although_frames_were_left_un
     line.open(lambda answer: told.append(answer.data), lambda _: told.append(b"the end"))
     line.send(b"never read")
     write_whole(line.worker_end, encode(b"last words"))
-    os.close(line.worker_end)
+    channels.close(line.worker_end)
     while b"the end" not in told:
         inbox.take(0)
     assert told[-1] == b"the end"
@@ -184,14 +185,14 @@ def test_descriptors_are_looked_at_although_messages_never_end(inbox: Inbox) -> 
 
 
 def test_a_reader_that_raises_is_a_fault_and_stops_nobody(inbox: Inbox, caplog: pytest.LogCaptureFixture) -> None:
-    read, write = os.pipe()
+    read, write = channels.pipe()
 
     def broken() -> None:
-        os.read(read, 10)
+        channels.read(read, 10)
         raise ValueError("a bug of ours")
 
     inbox.watch(read, broken)
-    os.write(write, b"!")
+    channels.write(write, b"!")
     fault = inbox.take(0)
     assert isinstance(fault, FaultFound)
     assert "a bug of ours" in fault.error.traceback
@@ -199,8 +200,8 @@ def test_a_reader_that_raises_is_a_fault_and_stops_nobody(inbox: Inbox, caplog: 
     inbox.post(TimePassed())
     assert inbox.take(0) == TimePassed()
     inbox.forget(read)
-    os.close(read)
-    os.close(write)
+    channels.close(read)
+    channels.close(write)
 
 
 def test_a_closed_inbox_takes_what_is_posted_and_gives_it_to_who_asks() -> None:

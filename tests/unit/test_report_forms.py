@@ -247,8 +247,8 @@ def test_a_notebook_shows_the_page_in_a_frame() -> None:
 
 def test_a_report_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = report(told())
-    assert made.save(tmp_path / "a.html").read_text() == made.to_html()
-    assert made.save(tmp_path / "a.txt").read_text() == f"{made}\n"
+    assert made.save(tmp_path / "a.html").read_text(encoding="utf-8") == made.to_html()
+    assert made.save(tmp_path / "a.txt").read_text(encoding="utf-8") == f"{made}\n"
     with pytest.raises(ValueError, match=r"expected a file named .html, .txt or .md, got '.*b.pdf'"):
         made.save(tmp_path / "b.pdf")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))

@@ -13,9 +13,10 @@ from mpqueue._os.memory import leases, mappings
 from mpqueue._os.process.own_forks import fork_here
 from mpqueue._wire.memory import segments
 from mpqueue._wire.memory.segments import CommonSegment, Segment, SegmentStore, layout, spare, view
-from tests.support.systems import LINUX_ONLY
+from tests.support.systems import LINUX_ONLY, not_on_windows
 
 SIZE = 300_000
+FILLED_AGAIN = not_on_windows("each segment is filled once")
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +101,7 @@ def test_a_view_keeps_what_it_saw_when_its_segment_is_closed() -> None:
     assert bytes(found) == bytes(parts(2)[0])
 
 
+@FILLED_AGAIN
 def test_a_store_lends_a_segment_again_when_it_is_back() -> None:
     store = SegmentStore()
     first, _ = store.lend(parts(1))
@@ -215,6 +217,7 @@ def common(fill: int, *, lent: bool = True) -> CommonSegment:
     return segment
 
 
+@FILLED_AGAIN
 def test_one_for_all_is_filled_again_when_nobody_holds_it() -> None:
     first = common(1)
     serial = first.ref.serial
@@ -239,6 +242,7 @@ def test_one_that_somebody_may_still_map_is_never_filled_again(ending: str) -> N
     assert bytes(found[:SIZE]) == bytes(parts(1)[0])
 
 
+@FILLED_AGAIN
 def test_what_is_spare_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "KEEP_FREE", 2.5 * SIZE)
     made = [common(number) for number in range(4)]
@@ -250,6 +254,7 @@ def test_what_is_spare_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len({one.ref.serial for one in held} & set(serials)) == 2
 
 
+@not_on_windows("no forks")
 def test_a_fork_takes_none_of_its_parent_s() -> None:
     first = common(1)
     found, serial = view(first.ref), first.ref.serial
@@ -270,6 +275,7 @@ def test_a_fork_takes_none_of_its_parent_s() -> None:
     os.close(writer)
 
 
+@FILLED_AGAIN
 def test_nothing_is_kept_for_nobody(user: object) -> None:
     first, second = common(1), common(2)
     del first

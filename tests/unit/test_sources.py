@@ -17,6 +17,7 @@ import pytest
 from mpqueue._wire.pickling import sources
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
 from mpqueue._wire.pickling.sources import Sources, catch_up_with, check_loaded, sources_of
+from tests.support.systems import LINUX_ONLY
 
 NAME, HELPER = "users_module_of_sources", "users_helper_of_sources"
 
@@ -87,6 +88,7 @@ def test_a_worker_reloads_what_was_edited(folder: Path) -> None:
     assert sys.modules[NAME].work(1) == -3
 
 
+@LINUX_ONLY
 def test_a_module_from_before_that_was_edited_since_is_reloaded(folder: Path) -> None:
     """Loaded by somebody else: its file is newer than the process."""
     module: Any = importlib.import_module(NAME)

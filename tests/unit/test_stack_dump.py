@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from mpqueue._engines.loky.process import stack_dump
 from mpqueue._engines.loky.process.stack_dump import LOOK_PATIENCE, PATIENCE, SETTLE, StackDump
+from mpqueue._os import channels
 
 
 class Timer:
@@ -72,7 +72,7 @@ def test_each_piece_is_waited_for_anew(pipe: tuple[int, int]) -> None:
     assert first.pause == PATIENCE
     for piece in (b"Thread 0x", b"12 (most recent call first):\n", b"  File ..."):
         before = watcher.due
-        os.write(pipe[1], piece)
+        channels.write(pipe[1], piece)
         watcher.read()
         (timer,) = watcher.due
         assert timer not in before
@@ -85,7 +85,7 @@ def test_text_without_end_is_not_waited_for(pipe: tuple[int, int], monkeypatch: 
     monkeypatch.setattr(stack_dump, "MOST", 10)
     _, watcher = ask(pipe[0])
     for _ in range(5):
-        os.write(pipe[1], b"x" * 8)
+        channels.write(pipe[1], b"x" * 8)
         watcher.read()
     assert len(watcher.timers) == 3
     assert len(watcher.due) == 1
@@ -106,14 +106,14 @@ def test_who_looks_gets_the_text_and_the_next_one_another(pipe: tuple[int, int])
     dump.look(told.append)
     assert [timer.pause for timer in watcher.due] == [LOOK_PATIENCE]
     for text in (b"one", b"other"):
-        os.write(pipe[1], text)
+        channels.write(pipe[1], text)
         watcher.read()
         (timer,) = watcher.due
         timer.cancelled = True
         timer.call()
         if text == b"one":
             assert told == ["one", "one"]
-            os.write(pipe[1], b"late")  # what nobody has asked for
+            channels.write(pipe[1], b"late")  # what nobody has asked for
             watcher.read()
             dump.look(told.append)
     assert told == ["one", "one", "other"]
@@ -139,7 +139,7 @@ def test_one_that_is_killed_while_somebody_looks_is_waited_for_as_briefly_as_any
     dump.request(lambda: killed.append(True))
     (timer,) = watcher.due
     assert timer.pause == PATIENCE
-    os.write(pipe[1], b"here")
+    channels.write(pipe[1], b"here")
     assert dump.take() == "here"
     assert told == ["here"]
     assert not killed

@@ -9,13 +9,13 @@ import mpqueue
 from mpqueue._core.state.lane_book import LaneState
 from mpqueue._parent.running import LaneStack, handlers_part, stacks_now
 
-OURS = Path(mpqueue.__file__).parent
-SERVING = f"""  File "{OURS}/_worker/chunk/chunk_run.py", line 280 in _run_items
-  File "{OURS}/_worker/main.py", line 120 in receive
-  File "{OURS}/_worker/serving.py", line 33 in serve
+WORKER = Path(mpqueue.__file__).parent / "_worker"
+SERVING = f"""  File "{WORKER / "chunk" / "chunk_run.py"}", line 280 in _run_items
+  File "{WORKER / "main.py"}", line 120 in receive
+  File "{WORKER / "serving.py"}", line 33 in serve
   File "/lib/loky/process_executor.py", line 500 in _process_worker"""
 WATCHDOG = f"""Thread 0x01 (most recent call first):
-  File "{OURS}/_worker/chunk/watchdog.py", line 80 in _watch"""
+  File "{WORKER / "chunk" / "watchdog.py"}", line 80 in _watch"""
 USERS = """Thread 0x02 (most recent call first):
   File "/lib/threading.py", line 10 in wait
   File "/code/own.py", line 9 in beside"""
@@ -28,7 +28,7 @@ def text(*frames: str) -> str:
 
 def test_the_handler_comes_first_then_the_users_own_threads() -> None:
     innermost, handler = '  File "/code/own.py", line 3 in load', '  File "/code/own.py", line 20 in handle'
-    ours = f'  File "{OURS}/_worker/handlers/current_item.py", line 90 in report'
+    ours = f'  File "{WORKER / "handlers" / "current_item.py"}", line 90 in report'
     assert handlers_part(text(ours, innermost, handler)) == f"{innermost}\n{handler}\n\n{USERS}"
     assert handlers_part(text()) == USERS
     assert handlers_part(WATCHDOG) == handlers_part("") == ""

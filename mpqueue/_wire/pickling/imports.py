@@ -7,12 +7,22 @@ say. Modules of the standard library and of installed packages are not looked at
 
 from __future__ import annotations
 
+import encodings
 import importlib
 import os
 import sys
 from typing import Any, NamedTuple
 
-_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
+#: Folders with a separator at their end. On Windows that of C modules is another one, and an embedded Python has all
+#: others in a zip; `encodings` is never built into the interpreter, as `os` is.
+STANDARD_LIBRARY = tuple(
+    os.path.join(folder, "")
+    for folder in (
+        os.path.dirname(os.__file__),
+        os.path.dirname(os.path.dirname(encodings.__file__)),
+        os.path.join(sys.base_prefix, "DLLs"),
+    )
+)
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _OWN = __name__.partition(".")[0]
 
@@ -62,7 +72,7 @@ def is_users(name: str, module: Any) -> bool:
         return False
     if not isinstance(file, str) or vars(module).get("__spec__") is None:
         return False
-    return not file.startswith(_STANDARD_LIBRARY) and not any(folder in file for folder in _INSTALLED)
+    return not file.startswith(STANDARD_LIBRARY) and not any(folder in file for folder in _INSTALLED)
 
 
 def catch_up(news: ImportNews) -> None:
