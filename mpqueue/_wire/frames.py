@@ -109,6 +109,16 @@ class NodeFrame(NamedTuple):
     lent: Sequence[Lent]  #: shared objects that the node has a copy of
 
 
+class ApartFrame(NamedTuple):
+    """The parent on a node to its worker there: a frame of a program's, whose bytes are in a segment."""
+
+    frame: Packed
+
+
+#: The answer of a worker that could not open that segment, and has done nothing: no other answer is like this.
+NOT_OPENED = b"not opened"
+
+
 class ForgetFrame(NamedTuple):
     """Parent to worker: drop this job's handler, finish its setup."""
 
@@ -258,7 +268,7 @@ def dump_frame(frame: Any) -> bytes:
     return pickle.dumps(values, PROTOCOL)
 
 
-def load_frame(data: bytes) -> Any:
+def load_frame(data: bytes | memoryview) -> Any:
     """The frame again."""
     values = pickle.loads(data)
     if type(values) is not list:

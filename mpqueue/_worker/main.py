@@ -6,6 +6,8 @@ import logging
 
 from mpqueue._os import monotonic as clock
 from mpqueue._wire.frames import (
+    NOT_OPENED,
+    ApartFrame,
     ChunkFrame,
     Ended,
     FailureFrame,
@@ -26,7 +28,7 @@ from mpqueue._wire.memory.asking import Asking
 from mpqueue._wire.memory.ledger import CLAIM, SINCE, Phase, pack_claim
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.imports import ImportNews, catch_up
-from mpqueue._wire.pickling.payload import Packed, load
+from mpqueue._wire.pickling.payload import Packed, load, view_parts
 from mpqueue._worker import first_steps as guard
 from mpqueue._worker import signals, station
 from mpqueue._worker.chunk import log_records as records
@@ -54,7 +56,13 @@ class Worker:
     def receive(self, data: bytes) -> Answer:
         """Do what a frame says; returns the answer."""
         begun = clock.monotonic()
-        frame: ChunkFrame | ForgetFrame | InitializeFrame | NodeFrame = load_frame(data)
+        loaded = load_frame(data)
+        if isinstance(loaded, ApartFrame):
+            try:
+                loaded = load_frame(view_parts(loaded.frame)[0])
+            except OSError:  # a handler may have given up the right to
+                return Answer(NOT_OPENED, plain=True)
+        frame: ChunkFrame | ForgetFrame | InitializeFrame | NodeFrame = loaded
         if isinstance(frame, ChunkFrame):
             report = self._run_chunk(frame, begun)
             return Answer(dump_frame(report), plain=is_plain(report))

@@ -23,6 +23,7 @@ from mpqueue._wire.frames import ChunkFrame, dump_frame
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.memory.ledger import Phase
 from mpqueue._wire.memory.shared import Token, notes_shared, parts_of, token_of
+from mpqueue._wire.pickling import payload
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
 from mpqueue._wire.pickling.payload import dump
 from mpqueue._worker.elsewhere.hosted import SetLimit
@@ -193,6 +194,25 @@ def test_a_shared_object_is_kept_until_it_is_dropped(node: Node) -> None:
     assert [*node.agent._lent] == [token]
     assert results(node.send(1, chunk([1], do.double, 2), dropped=[token]).result(30).answer) == [2]
     assert not node.agent._lent
+
+
+def test_a_big_frame_is_mapped_or_sent_where_the_worker_can_t_open_it(node: Node) -> None:
+    big = np.arange(1_000_000)
+    assert results(node.send(0, chunk([big], len)).result(30).answer) == [1_000_000]
+    node.send(1, chunk([0], _lose_the_right_to_open, 2)).result(30)
+    answers = [node.send(turn, chunk([big], len, turn + 1)) for turn in (2, 3)]
+    assert [results(answer.result(30).answer) for answer in answers] == [[1_000_000]] * 2
+    (berth,) = node.agent._berths.values()
+    assert berth.is_blind
+    assert not berth.apart
+
+
+def _lose_the_right_to_open(item: int) -> int:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "not yours any more")
+
+    vars(payload)["view"] = refuse
+    return item
 
 
 def test_a_fresh_worker_takes_a_lane_over(node: Node) -> None:

@@ -38,11 +38,12 @@ from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.memory_sampler import Sampler
 from mpqueue._parent.transport.kept_errors import text_of
-from mpqueue._wire.frames import NodeFrame, dump_frame
+from mpqueue._wire.frames import NOT_OPENED, ApartFrame, NodeFrame, dump_frame
 from mpqueue._wire.memory.ledger import Claim
-from mpqueue._wire.memory.segments import CommonSegment
+from mpqueue._wire.memory.segments import BIG, CommonSegment
 from mpqueue._wire.memory.shared import Brought, Lent, Parts, Token, lend
 from mpqueue._wire.pickling.imports import ImportNews
+from mpqueue._wire.pickling.payload import Packed, put_apart, view_parts
 from mpqueue._worker.elsewhere.hosted import Order, Seen, carry_out
 
 #: Where this package is: frames of a stack name its files, and a program may have it in another place.
@@ -108,6 +109,8 @@ class _Berth:
         self.changed = threading.Condition(lock)  #: the worker has no frame any more, or is gone
         self.next_turn = 0
         self._due: dict[int, _Due] = {}
+        self.apart: dict[int, tuple[Packed, CommonSegment]] = {}  #: what frames that the worker has are in
+        self.is_blind = False  #: the worker could not open that
 
     def add(self, turn: int, due: _Due) -> None:
         """A frame came, perhaps before one whose turn it is, or once more."""
@@ -339,12 +342,26 @@ class Agent:
                 berth.path, news = path, ImportNews(path, ())
             if due.brought or news is not None:
                 lane.send(dump_frame(NodeFrame(news, [held.lent for held in due.brought])))
-        lane.send(due.frame).add_done_callback(partial(self._settle, number, berth, turn))
+        lane.send(self._sent_as(berth, turn, due.frame)).add_done_callback(partial(self._settle, number, berth, turn))
+
+    def _sent_as(self, berth: _Berth, turn: int, frame: bytes) -> bytes:
+        """The frame itself, or where it is big what names the segment that it is in."""
+        if len(frame) < BIG or berth.is_blind or self._is_crowded or (apart := put_apart(frame)) is None:
+            return frame
+        berth.apart[turn] = apart
+        return dump_frame(ApartFrame(apart[0]))
 
     def _settle(self, number: int, berth: _Berth, turn: int, call: Future[bytes] | None) -> None:
         """A frame has been done, or never will be. On any thread."""
         answer = None if call is None or call.exception() is not None else call.result()
         with self._lock:
+            apart = berth.apart.pop(turn, None)
+            lane = self._lane((number, berth.generation))
+            if answer == NOT_OPENED and apart is not None and lane is not None:
+                berth.is_blind = True
+                again = bytes(view_parts(apart[0])[0])
+                lane.send(again).add_done_callback(partial(self._settle, number, berth, turn))
+                return
             berth.at_work -= 1
             if not berth.at_work:
                 berth.changed.notify_all()

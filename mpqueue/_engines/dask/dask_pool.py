@@ -202,7 +202,7 @@ class DaskPool(HostedPool[DaskLane]):
         data = dask_side.Scattered(await asyncio.to_thread(parts_of, shared))
         connected = [host.address for host in self._hosts.values() if host.line is not None and host.line.is_connected]
         if connected:
-            with contextlib.suppress(OSError):  # one that can be reached no more, or is gone
+            with contextlib.suppress(OSError, ValueError):  # one that can be reached no more, or is gone
                 return await self.client.scatter(data, workers=connected, direct=True, hash=False)
         return await self.client.scatter(data, hash=False)
 

@@ -213,6 +213,16 @@ def lend_parts(data: bytes, buffers: Sequence[bytearray | memoryview]) -> tuple[
     return packed, made[0] if made else None
 
 
+def put_apart(data: bytes | memoryview) -> tuple[Packed, CommonSegment] | None:
+    """Bytes in a segment of their own, which lives as long as it is referenced; None where there is none to be had."""
+    try:
+        segment = CommonSegment([memoryview(data)])
+    except OSError as error:
+        _tell_of_pipes(error)
+        return None
+    return Packed(b"", segment.ref, body=(segment.offsets[0], len(data))), segment
+
+
 def without_segment(packed: Packed, carried: Carried = NOTHING_CARRIED) -> bytes:
     """The same object as one pickle with nothing beside it. Unpickles nothing; costs two copies."""
     return pickle.dumps(_InOne(*copy_parts(packed, carried)), PROTOCOL)
