@@ -258,6 +258,7 @@ _PLOTS: dict[str, Callable[[str, Record], Drawn]] = {
     "million": _million,
     "scaling": _scaling,
     "coordinator": _coordinator,
+    "many_workers": _nothing,
     "tuned_chunks": _nothing,
     "payload_kinds": _nothing,  # thirty works, which a table shows better
 }

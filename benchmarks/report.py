@@ -62,6 +62,10 @@ NOTES = {
     "coordinator": "The real scheduler with simulated workers; the other costs of a chunk for the "
     "coordinator were measured on real workers. If it is busy for more than about half of the time, workers begin "
     "to wait for it.",
+    "many_workers": "The real scheduler with simulated workers and simulated time: each message takes the coordinator "
+    "the CPU time that the scheduler really takes for it, and what a chunk and an item cost it besides; others wait "
+    "meanwhile. The workers' time is counted from the first item to the last, of a job that takes all of them a "
+    "minute. A step is one message. See [how far one coordinator reaches](explanation/scale.md).",
 }
 
 

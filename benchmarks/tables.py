@@ -149,6 +149,8 @@ def tables(question: str, record: Record) -> list[Table]:
     """All tables of a question."""
     if question == "coordinator":
         return [coordinator(record)]
+    if question == "many_workers":
+        return [many_workers(record)]
     if question == "advice":
         return [advice(record)]
     if question in ("scaling", "arrays", "payload_kinds"):
@@ -267,6 +269,34 @@ def coordinator(record: Record) -> Table:
     return Table("", headings, rows)
 
 
+def many_workers(record: Record) -> Table:
+    """How busy thousands of workers are, and the one coordinator that feeds them."""
+    rows = [
+        [
+            case["title"],
+            f"{100 * found['utilisation']:.1f}%",
+            f"{100 * found['busy']:.0f}%",
+            f"{100 * found['scheduler']:.0f}%",
+            seconds(found["step"]),
+            seconds(found["aim"]),
+            significant(found["items"]),
+        ]
+        for case in record["cases"].values()
+        for round_ in case["contenders"][MPQueue.name]["rounds"]
+        for found in round_
+    ]
+    headings = (
+        "",
+        "workers' time used",
+        "coordinator busy",
+        "of which the scheduler",
+        "scheduler, a step (median)",
+        "a chunk aims at",
+        "items of a chunk",
+    )
+    return Table("", headings, rows)
+
+
 def advice(record: Record) -> Table:
     """What was said of each bad program, what it promised, and what came of it."""
     rows = []
@@ -304,7 +334,7 @@ class Better:
 
 def who_is_better(question: str, record: Record) -> list[Better]:
     """All who beat mpqueue in a case by more than what counts as equal."""
-    if question in ("coordinator", "tuned_chunks", "advice"):
+    if question in ("coordinator", "many_workers", "tuned_chunks", "advice"):
         return []
     found = []
     for name, case in record["cases"].items():
