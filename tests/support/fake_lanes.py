@@ -95,7 +95,8 @@ Announcement = AnnounceStarted | AnnounceItems | AnnounceState | AnnounceFinishe
 Watcher = Callable[[Message, list[Command]], None]
 
 #: Steps at one instant for which nothing but the scheduler's own deadline was the cause: more of them are a livelock.
-MOST_STEPS_AT_ONCE = 30
+#: Ten thousand lanes get their first chunks in forty.
+MOST_STEPS_AT_ONCE = 60
 #: Seconds between two looks at the memory; only where it is limited.
 LOOK_SECONDS = 0.25
 #: Bytes of the machine's memory.

@@ -24,7 +24,7 @@ from mpqueue.status import JobStatus
 
 #: The part of what chunks aim at that must be waiting on a lane from which taking it elsewhere is worth it.
 WORTH_STEALING = 0.05
-#: Lanes that are looked at together: those that are late by most, or have most left.
+#: Lanes that are looked at together, or a quarter of all: those that are late by most, or have most left.
 MOST_LOOKS = 64
 #: Seconds after which a chunk that has not begun is taken elsewhere: its worker may be stopped. Doubled each time that
 #: a job needs it, since big items may be on their way for so long.
@@ -52,7 +52,10 @@ def check_due(books: Books, due: float) -> None:
         return
     books.steal_due = None
     if _idle(books):
-        losers = heapq.nlargest(MOST_LOOKS, _losers(books), key=lambda lane: abs(lane.free_at - books.now))
+        losers = [*_losers(books)]
+        most = max(MOST_LOOKS, len(losers) // 4)
+        if len(losers) > most:
+            losers = heapq.nlargest(most, losers, key=lambda lane: abs(lane.free_at - books.now))
         for lane in losers:
             books.look_to_rob |= lane.bit
             books.commands.append(ObserveLane(lane.number, lane.generation))
