@@ -442,7 +442,8 @@ class DaskPool(HostedPool[DaskLane]):
         try:
             await self._need_agent(host)
             lane.token = host.token
-            await self._order(host, dask_side.start, lane.key)
+            if not self.is_closed:
+                await self._order(host, dask_side.start, lane.key)
         except Exception as error:
             if host.lanes.get(lane.number) is lane and not host.lost.is_set():
                 del host.lanes[lane.number]

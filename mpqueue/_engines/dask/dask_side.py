@@ -190,8 +190,9 @@ def start(token: str, lane: tuple[int, int]) -> None:
 
 
 def let_go(token: str, lane: tuple[int, int]) -> None:
-    """See `Agent.let_go`."""
-    _agent(token).let_go(lane)
+    """See `Agent.let_go`. Nothing is left to do where the agent is gone, with all its lanes."""
+    if (agent := _agents.get(token)) is not None:
+        agent.let_go(lane)
 
 
 def kill(token: str, lane: tuple[int, int], dump_stack: bool) -> None:
