@@ -97,7 +97,13 @@ class Machine:
             log = self._open_terminal(block)
             if block.output is not None:
                 lines = re.compile(".*".join(map(_pattern, block.output.splitlines())), re.DOTALL)
-                wait_until(lambda: lines.search(log.read_text()), timeout=PATIENCE, what=f"line {block.line} in {log}")
+                terminal, _ = self._terminals[-1]
+                wait_until(
+                    lambda: lines.search(log.read_text()) or terminal.poll() is not None,
+                    timeout=PATIENCE,
+                    what=f"line {block.line} in {log}",
+                )
+                assert lines.search(log.read_text()), f"line {block.line}: {log.read_text()}"
         elif block.title:
             (self._folder / block.title).write_text(block.text)
         else:
@@ -190,9 +196,8 @@ def _with_free_ports(page: str) -> str:
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     """Nothing of it is left afterwards."""
-    short_folder = Path(
-        tempfile.mkdtemp(prefix="r-")
-    )  # there are sockets in it, whose paths have 100 characters at most
+    # There are sockets in it, whose paths have 107 characters at most: so it is not in this run's temporary folder.
+    short_folder = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))
     machine = Machine(tmp_path, short_folder)
     try:
         yield machine
