@@ -33,6 +33,7 @@ LONGEST = (
     "test_docs_commands.py",
     "test_ray.py",
     "test_dask.py",
+    "test_docs_commands.py",
     "test_ray_contract.py",
     "test_examples.py",
     "test_engines.py",

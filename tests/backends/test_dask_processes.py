@@ -179,8 +179,13 @@ def test_where_a_worker_is_can_be_seen(two_slots: DaskCluster, other: Client, tm
         assert "serving.py" not in seen.stack, "the worker's own frames"
         gate.open()
         run.result()
-        job = queue.run([1], do.hang_sleep, timeout=0.5)
-    assert "in hang_sleep" in (getattr(job.items[0].exception, "stack", None) or "")
+
+        def tells() -> bool:
+            """Whether the worker said where it was, for which it has 50 ms before it is killed."""
+            job = queue.run([1], do.hang_sleep, timeout=0.5)
+            return "in hang_sleep" in (getattr(job.items[0].exception, "stack", None) or "")
+
+        wait_until(tells, what="a stack")
 
 
 # -- deaths ----------------------------------------------------------------------------------------------------------

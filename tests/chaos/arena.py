@@ -43,7 +43,7 @@ MEMORY_LIMIT = "250MB"
 GPUS = 2
 
 #: Items in a job.
-MOST_ITEMS = 3000
+MOST_ITEMS = 1000
 
 _numbers = itertools.count(1)
 
