@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, Command, SendChunk
 from mpqueue._core.messages import FailedItemsReset, Message
 from mpqueue._core.rules.dispatch import APART_ALONE, APART_PATIENCE
-from mpqueue._core.rules.needs import startable
+from mpqueue._core.rules.needs import PASSED_SECONDS, startable
 from mpqueue._core.rules.overdue import SHORTEST
 from mpqueue._core.state.job_book import POISON, JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook
@@ -54,6 +54,7 @@ class Auditor:
         self.started: Counter[int] = Counter()
         #: By job: how many items had completed and failed in an earlier life of the program.
         self.restored: dict[int, tuple[int, int]] = {}
+        self._in_line: set[tuple[tuple[int, int], float]] = set()  #: kinds, since when: first in line by now, perhaps
         fleet.watchers.append(self._step)
         fleet.item_watchers.append(self._items_begin)
 
@@ -76,6 +77,7 @@ class Auditor:
                     self._chunk_sent(command.chunk, self._books.lanes[command.lane])
                 case _:
                     pass
+        self._in_line = set(self._books.passed.items())
         check_invariants(self._books)
         self.check_deadlines()
 
@@ -146,6 +148,7 @@ class Auditor:
                 assert job.stage is not None
                 capped = not other.may_have_more(None)
                 able = may_serve(self._books, lane, other) and other.next_care <= chunk.care
+                able = able and not self._had_its_turn()
                 assert capped or not able or job.stage.place > other.stage.place, "the last stage first"
                 continue
             if not other.may_have_more(None):
@@ -161,6 +164,14 @@ class Auditor:
                 assert held <= sum(each.lanes_held for each in crew_of(other)) + 1, (
                     "equal jobs share the lanes that both may use"
                 )
+
+    def _had_its_turn(self) -> bool:
+        """True where something was perhaps first in line until this step sent it: a later stage stood back for it.
+
+        An earlier stage may be what is first: it has waited for longer. The books say who stands back after the step.
+        """
+        gone = self._in_line - self._books.passed.items()
+        return any(self._fleet.now >= since + PASSED_SECONDS for _, since in gone)
 
     def _stood_back(self, job: JobBook, other: JobBook) -> bool:
         """True where the other job may have had to let this one go first, which is first in line or has needs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -215,3 +216,109 @@ def test_where_setup_fails_on_the_lane_that_has_the_devices_another_lane_gets_th
     fleet.start(job)
     fleet.run_until_over(job)
     assert job.completed == 3
+
+
+# -- the first in line waits for a lane --------------------------------------------------------------------------------
+
+
+def fails_beyond(lane: int) -> Any:
+    """A setup that works on the first lanes alone."""
+    return lambda number, _: Try() if number < lane else Try(0.1, Outcome.FAILURE)
+
+
+def test_other_lanes_go_on_while_the_first_in_line_waits_for_one_where_its_setup_works() -> None:
+    """All that it needs is there, but for a lane: others leave it that, and no lane idles for it."""
+    fleet = watched(3)
+    holder = fleet.job([succeed(100.0)])
+    first = needing(fleet, [succeed(1.0)], needs_of(memory=60), load=fails_beyond(1), retry=RetryPolicy(max_retries=0))
+    fleet.start(holder, first)
+    fleet.run_until(1.0)
+    blocker = needing(fleet, [succeed(10.0)], needs_of(memory=100))
+    small = needing(fleet, [succeed(1.0)] * 500, needs_of(memory=30))
+    large = needing(fleet, [succeed(1.0)] * 50, needs_of(memory=50))
+    plain = fleet.job([succeed(1.0)] * 500)
+    fleet.start(blocker, small, large, plain)
+    fleet.run_until(20.0)
+    assert blocker.completed == 1
+    assert fleet.books.first_in_line == (first, needs_of(memory=60))
+    before = small.completed, large.completed, plain.completed
+    fleet.run_until(80.0)
+    assert small.completed + plain.completed > before[0] + before[2] + 100, "two lanes, for 60 s"
+    assert large.completed == before[1] == 0, "it would take what the first in line needs"
+    fleet.run_while(lambda: not running(fleet, first), limit=40.0)
+    assert fleet.now < 101.0, "as soon as the lane is free"
+    fleet.cancel(small)
+    fleet.cancel(large)
+    fleet.cancel(plain)
+    fleet.run_until_over(holder, first, small, large, plain)
+    assert first.completed == 1
+
+
+def test_who_stood_back_is_asked_again_once_the_first_in_line_lacks_something() -> None:
+    """One lane is asked before the next gets an urgent item, which takes what the first in line needs."""
+    fleet = watched(3)
+    no_retry = RetryPolicy(max_retries=0)
+    holder = fleet.job([succeed(100.0)])
+    first = needing(fleet, [succeed(1.0)], needs_of(memory=60, uses={"gpu": 2}), load=fails_beyond(1), retry=no_retry)
+    urgent = needing(
+        fleet,
+        [succeed(1.0)] * 2,
+        needs_of(uses={"gpu": 1}),
+        load=lambda lane, _: Try(0.1, Outcome.FAILURE) if lane == 1 else Try(),
+        retry=no_retry,
+        priority=1,
+    )
+    fleet.start(holder, first)
+    fleet.run_until(1.0)
+    fleet.start(urgent)
+    fleet.run_until(1.5)
+    fleet.pause(urgent)
+    blocker = needing(fleet, [succeed(10.0)], needs_of(memory=100))
+    other = needing(fleet, [succeed(1.0)], needs_of(memory=50))
+    fleet.start(blocker, other)
+    fleet.run_until(20.0)
+    assert (urgent.completed, blocker.completed, other.completed) == (1, 1, 0)
+    fleet.resume(urgent)
+    assert len(running(fleet, urgent)) == 1
+    assert running(fleet, other) == [0], "it takes nothing that the first in line lacks by now"
+    fleet.run_until_over(holder, first, urgent, blocker, other)
+
+
+def test_a_stage_is_not_first_in_line_while_its_pipeline_has_all_its_lanes() -> None:
+    """It waits for a lane of the pipeline's, perhaps for long: the others do not wait for that."""
+    fleet = watched(3)
+    pipeline = fleet.stages(
+        [replace(succeed(0.1), returns=succeed(100.0))] * 2, [None, None], most_lanes=1, chunksize=1
+    )
+    assert pipeline.pipeline is not None
+    pipeline.pipeline.jobs[0].need(JobNeeds([needs_of(memory=60)], memory=100))
+    fleet.start(pipeline)
+    fleet.run_until(1.0)
+    blocker, plain = needing(fleet, [succeed(10.0)], needs_of(memory=100)), fleet.job([succeed(1.0)] * 500)
+    fleet.start(blocker, plain)
+    fleet.run_until(20.0)
+    before = plain.completed
+    fleet.run_until(80.0)
+    assert plain.completed > before + 100, "two lanes, for 60 s"
+    fleet.cancel(plain)
+    fleet.run_until_over(pipeline, blocker, plain)
+    assert pipeline.completed == 2
+
+
+def test_an_earlier_stage_that_is_first_in_line_goes_before_a_later_one() -> None:
+    """Both have waited for all CPUs, the earlier stage for longer; then the later stage has its turn."""
+    fleet = watched(2)
+    pipeline = fleet.stages([replace(succeed(1.0), returns=succeed(1.0))] * 3, [None, None], chunksize=1)
+    assert pipeline.pipeline is not None
+    earlier, later = pipeline.pipeline.jobs
+    for stage in (earlier, later):
+        stage.need(JobNeeds([needs_of(cpus=2)], memory=100))
+    fleet.start(pipeline)
+    fleet.run_until(0.5)
+    urgent = fleet.job([succeed(6.0)] * 2, priority=1, chunksize=1)
+    fleet.start(urgent)
+    fleet.run_until(7.5)
+    assert (running(fleet, earlier), running(fleet, later)) == ([1], [])
+    fleet.run_until(8.5)
+    assert (running(fleet, earlier), running(fleet, later)) == ([], [0])
+    fleet.run_until_over(pipeline, urgent)

@@ -68,12 +68,13 @@ def _feed_lanes(books: Books) -> None:
 
 
 def _until_nothing_stands_back(books: Books, feed: Callable[[], None]) -> None:
-    """Feed once more where items were sent for which others had to stand back, on lanes that were asked before."""
-    while True:
-        first = books.first_in_line
+    """Feed once more where others had to stand back, on lanes that were asked before what was sent changed that."""
+    while (before := needs.in_line(books)) is not None:
         feed()
-        if first is None or books.first_in_line is first:
+        needs.arrange(books)
+        if needs.in_line(books) == before:
             return
+    feed()
 
 
 def _feed_free(books: Books) -> None:

@@ -13,6 +13,8 @@ keeps these; a lane without units that are free gets a new worker.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from mpqueue._core.rules import fleet
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
@@ -48,10 +50,14 @@ def arrange(books: Books) -> None:
 
 def _has_a_lane(books: Books, job: JobBook) -> bool:
     """True where a worker that is there may run items of the job, and the job may have one more."""
-    most = job.options.max_lanes
-    if most is not None and job.lanes_held >= most:
-        return False
-    return job.runnable and (not job.setups or any(job.may_use(lane, books.now) for lane in members(books.ready)))
+    return job.may_have_more(None) and job.runnable and _may_use_any(books, job, books.ready)
+
+
+def _may_use_any(books: Books, job: JobBook, lanes: int) -> bool:
+    """True where the job's setup has not failed on all of these lanes."""
+    if not job.setups:
+        return lanes != 0
+    return any(job.may_use(number, books.now) for number in members(lanes))
 
 
 def may_start(books: Books, job: JobBook, lane: LaneBook | None = None) -> bool:
@@ -83,7 +89,7 @@ def startable(books: Books, job: JobBook, lane: LaneBook | None = None) -> int |
 def _following(books: Books, job: JobBook, lane: LaneBook) -> int | None:
     """The kind of what the lane has: for another chunk of that it needs nothing more. None: it may not have one."""
     held = lane.chunks[0].needs
-    if _stands_back(books, job, NO_NEEDS if held is None else held):
+    if _stands_back(books, job, NO_NEEDS if held is None else held, lane):
         return None
     if job.needs is None:
         return 0
@@ -95,17 +101,39 @@ def fits(books: Books, job: JobBook, needs: Needs) -> bool:
     return books.resources.has(needs, books.places) and not _stands_back(books, job, needs)
 
 
-def _stands_back(books: Books, job: JobBook, needs: Needs) -> bool:
-    """True where such items would take from the first in line what they wait for."""
+def _stands_back(books: Books, job: JobBook, needs: Needs, lane: LaneBook | None = None) -> bool:
+    """True where such items would take from the first in line what they wait for.
+
+    ``lane`` is one that holds such items already; None: one that has nothing to do.
+    """
     if books.first_in_line is None:
         return False
     first, wanted = books.first_in_line
     if job.options.priority > first.options.priority or (job is first and needs == wanted):
         return False
     lacking = books.resources.lacks(wanted, books.places)
-    if not lacking or "cpus" in lacking:
-        return True
-    return any(name in lacking for name, _ in needs.amounts)
+    if lacking:
+        return "cpus" in lacking or any(name in lacking for name, _ in needs.amounts)
+    if _may_use_any(books, first, books.free):
+        return True  # they go out now
+    # They wait for a lane where their setup has not failed, perhaps for long. All else that they need is kept for them;
+    # one place they get with that lane.
+    if lane is not None:
+        return first.may_use(lane.number, books.now)
+    return not books.resources.has(_together(needs, wanted), books.places + 1)
+
+
+def _together(one: Needs, other: Needs) -> Needs:
+    amounts = Counter(dict(one.amounts))
+    amounts.update(dict(other.amounts))
+    return Needs(one.cpus + other.cpus, tuple(amounts.items()))
+
+
+def in_line(books: Books) -> object:
+    """What decides who stands back: the first in line, and what they lack; None where nobody is."""
+    if books.first_in_line is None:
+        return None
+    return books.first_in_line, books.resources.lacks(books.first_in_line[1], books.places)
 
 
 def started(books: Books, job: JobBook) -> None:
