@@ -130,7 +130,7 @@ def _together(one: Needs, other: Needs) -> Needs:
 
 
 def in_line(books: Books) -> object:
-    """What decides who stands back: the first in line, and what they lack; None where nobody is."""
+    """What decides who stands back: the first in line, and what they lack; None where no job is."""
     if books.first_in_line is None:
         return None
     return books.first_in_line, books.resources.lacks(books.first_in_line[1], books.places)
