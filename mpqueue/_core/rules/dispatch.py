@@ -50,8 +50,8 @@ def dispatch(books: Books) -> None:
         books.held = True
         return
     _feed_lanes(books)
-    if books.any_needs and books.device is not None:
-        needs.renew_a_lane(books)
+    if books.any_needs and books.device is not None and needs.renew_a_lane(books):
+        _feed_lanes(books)  # others had to leave that lane to what it is renewed for
     if books.any_apart and _run_apart(books):  # what stood before it has gone out
         books.held = True
 

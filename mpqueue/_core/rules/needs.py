@@ -130,10 +130,11 @@ def _together(one: Needs, other: Needs) -> Needs:
 
 
 def in_line(books: Books) -> object:
-    """What decides who stands back: the first in line, and what they lack; None where no job is."""
+    """What decides who stands back: the first in line, and what they lack, of lanes too; None where no job is."""
     if books.first_in_line is None:
         return None
-    return books.first_in_line, books.resources.lacks(books.first_in_line[1], books.places)
+    first, wanted = books.first_in_line
+    return first.number, wanted, books.resources.lacks(wanted, books.places), _may_use_any(books, first, books.free)
 
 
 def started(books: Books, job: JobBook) -> None:
@@ -151,10 +152,10 @@ def next_needs(books: Books, job: JobBook) -> Needs | None:
     return None if job.needs is None else _needs(books, job, job.kind)
 
 
-def renew_a_lane(books: Books) -> None:
-    """Give an idle lane a new worker, where items could start but for the units that the workers see."""
+def renew_a_lane(books: Books) -> bool:
+    """Give an idle lane a new worker, where items could start but for the units that the workers see; True if so."""
     if any(lane.state is LaneState.STARTING for lane in books.lanes):
-        return
+        return False
     idle = [books.lanes[number] for number in members(books.free)]
     for job in books.jobs.values():
         if job.needs is None or not _has_a_lane(books, job):
@@ -167,7 +168,8 @@ def renew_a_lane(books: Books) -> None:
             for lane in usable:
                 if not lane.forgetting:
                     fleet.recycle(books, lane)
-                    return
+                    return True
+    return False
 
 
 def _suits(books: Books, lane: LaneBook, needs: Needs) -> bool:
