@@ -284,6 +284,27 @@ def test_who_stood_back_is_asked_again_once_the_first_in_line_lacks_something() 
     fleet.run_until_over(holder, first, urgent, blocker, other)
 
 
+def test_who_stood_back_is_asked_again_once_the_only_lane_of_the_first_in_line_is_taken() -> None:
+    """Taken by another kind of its job that needs the same: it is first in line still, and lacks a lane."""
+    fleet = watched(2)
+    retry = RetryPolicy(max_retries=2, base_delay=30.0, jitter=0.0)
+    plain = fleet.job([fail(0.1, times=1)], retry=retry)
+    first = needing(
+        fleet,
+        [succeed(5.0)] * 2,
+        needs_of(),
+        needs_of(),
+        of=[0, 1],
+        load=lambda _, time: Try(0.1, Outcome.FAILURE if time == 1 else Outcome.RESULT),
+        retry=retry,
+    )
+    fleet.start(plain, first)
+    fleet.run_until(30.25)
+    assert first.setups.keys() == {0, 1}, "it may be tried again on the second lane alone"
+    assert (running(fleet, plain), running(fleet, first)) == ([0], [0])
+    fleet.run_until_over(plain, first)
+
+
 def test_a_stage_is_not_first_in_line_while_its_pipeline_has_all_its_lanes() -> None:
     """It waits for a lane of the pipeline's, perhaps for long: the others do not wait for that."""
     fleet = watched(3)
