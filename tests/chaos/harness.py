@@ -412,6 +412,7 @@ class Chaos:
         if not arena.closing:
             arena.closing = True
             self._note(arena, "wind up")
+            arena.queue.resize(3)  # one worker would take minutes for what several have begun
             self._await_runs(arena)
             self._close_by(self._rng.choice(("wait", "kill", "cancel")), arena)
 
