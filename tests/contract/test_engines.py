@@ -277,7 +277,7 @@ def test_a_setup_that_fails_everywhere_fails_the_job_once(engine: Engine) -> Non
 def test_pause_reaches_a_chunk_that_runs_and_resume_goes_on(engine: Engine, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with engine.queue(1) as queue:  # two would share the items behind the one that waits
-        wait = do.only(5, partial(its.wait_for_pause, gate, engine.hears_at_once))
+        wait = do.only(5, partial(its.wait_for_pause, gate, engine.hears_at_once), its.take_a_while)
         job = queue.create_job("job", range(50), wait, chunksize=50)
         run = queue.start("job")
         gate.wait_for(5)

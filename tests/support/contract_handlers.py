@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mpqueue import current_item
 from tests.support.handlers import return_pid
 from tests.support.spinning import spin
-from tests.support.waiting import Gate, wait_until
+from tests.support.waiting import Gate, spend, wait_until
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,6 +91,12 @@ def begin_and_end(gate: Gate) -> Iterator[str]:
 
 
 # --- pause and cancel -----------------------------------------------------------------------------------------------
+
+
+def take_a_while(item: int) -> int:
+    """So long that, once this is known, an item runs under a mark of its own: flags are read before each."""
+    spend(0.005)
+    return item
 
 
 def wait_for_pause(gate: Gate, hears: bool, item: int) -> int:
