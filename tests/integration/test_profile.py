@@ -93,7 +93,7 @@ def test_coroutines_are_where_they_wait_and_where_they_work(queue: JobQueue) -> 
 
 
 def spin_or_die(item: str) -> None:
-    spin(0.1)
+    spin(0.3)  # well above what an item has to take to be shown by itself
     if item == "deadly":
         os.kill(os.getpid(), signal.SIGKILL)
 
