@@ -51,25 +51,25 @@ def test_one_that_is_set_anew_does_not_go_off_before(alarm: Alarm) -> None:
     assert time.monotonic() - began >= 2 * LONG_ENOUGH
 
 
-def test_one_that_is_set_to_an_earlier_time_goes_off_then(alarm: Alarm) -> None:
-    alarm.set(1000)
+def goes_off_once_set(alarm: Alarm) -> None:
+    """It is quiet, and then goes off at once."""
     thread = waiting(alarm)
     thread.join(LONG_ENOUGH)
     assert thread.is_alive()
     alarm.set(0)
     thread.join(30)
     assert not thread.is_alive()
+
+
+def test_one_that_is_set_to_an_earlier_time_goes_off_then(alarm: Alarm) -> None:
+    alarm.set(1000)
+    goes_off_once_set(alarm)
 
 
 def test_one_that_has_gone_off_is_quiet_until_it_is_set_again(alarm: Alarm) -> None:
     alarm.set(0)
     alarm.wait()
-    thread = waiting(alarm)
-    thread.join(LONG_ENOUGH)
-    assert thread.is_alive()
-    alarm.set(0)
-    thread.join(30)
-    assert not thread.is_alive()
+    goes_off_once_set(alarm)
 
 
 def test_what_happened_while_nobody_waited_is_not_lost(alarm: Alarm) -> None:

@@ -29,7 +29,7 @@ FORMS = pytest.mark.parametrize(
     ],
 )
 Form = Callable[[int, int], ProcessHandle]
-#: How a process has ended, and that it was stopped, is told by what macOS has from Python 3.13 on only.
+#: macOS tells how a process has ended, and that it was stopped, from Python 3.13 on only.
 TELLS = LINUX_ONLY
 
 

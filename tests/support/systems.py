@@ -14,7 +14,7 @@ IS_WINDOWS = system.IS_WINDOWS
 #: What is told of a worker that has killed itself, and of one that a handler has crashed: exit code and signal, and a
 #: word of the error's.
 KILLED_ITSELF, KILLED_ITSELF_WORD = ((9, None), "exit code 9") if IS_WINDOWS else ((-9, "SIGKILL"), "SIGKILL")
-#: What is told of one that mpqueue has killed.
+#: How the end of a worker that mpqueue has killed is described.
 KILLED: tuple[int, str | None] = (1, None) if IS_WINDOWS else (-9, "SIGKILL")
 SEGFAULT, SEGFAULT_WORD = (
     ((0xC0000005, "ACCESS_VIOLATION"), "ACCESS_VIOLATION") if IS_WINDOWS else ((-11, "SIGSEGV"), "SIGSEGV")
