@@ -115,6 +115,8 @@ _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 #: The frame from which on a worker's main thread is outside of all that it serves.
 _SERVING = os.path.join(_OURS, "_worker", "serving.py")
 _WORKERS = os.path.join(_OURS, "_worker") + os.sep
+#: What stands for the stack of a thread that has just begun, or is about to end; it may be ours.
+_NO_FRAME = "  <no Python frame>"
 
 
 def handlers_part(text: str) -> str:
@@ -126,6 +128,6 @@ def handlers_part(text: str) -> str:
         theirs = [frame for frame in frames[:serving] if _OURS not in frame]
         if serving is not None:
             main = "\n".join(theirs)
-        elif not any(_WORKERS in frame for frame in frames):
+        elif _NO_FRAME not in theirs and not any(_WORKERS in frame for frame in frames):
             others.append("\n".join([title, *theirs]))
     return "\n\n".join(filter(None, (main, *others)))

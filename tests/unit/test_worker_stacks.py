@@ -32,6 +32,7 @@ def test_the_handler_comes_first_then_the_users_own_threads() -> None:
     assert handlers_part(text(ours, innermost, handler)) == f"{innermost}\n{handler}\n\n{USERS}"
     assert handlers_part(text()) == USERS
     assert handlers_part(WATCHDOG) == handlers_part("") == ""
+    assert handlers_part(f"{WATCHDOG}\n\nThread 0x04 (most recent call first):\n  <no Python frame>\n") == ""
 
 
 class Lane:
