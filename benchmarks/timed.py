@@ -95,14 +95,15 @@ class Workers:
         return time.process_time() + sum(time.clock_gettime((~pid << 3) | 2) for pid in self._pids)
 
 
-def compare(workers: Workers, seconds: float, handler: Any, items: list[int]) -> dict[str, list[float]]:
+def compare(
+    workers: Workers, ways: list[str], seconds: float, handler: Any, items: list[int]
+) -> dict[str, list[float]]:
     """CPU seconds an item of each way, a figure a round, for so many seconds."""
-    found: dict[str, list[float]] = {way: [] for way in WAYS}
-    for way in WAYS:
+    found: dict[str, list[float]] = {way: [] for way in ways}
+    for way in ways:
         workers.run(way, handler, items)
     turn, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:
-        ways = [*WAYS]
         for way in ways[turn % len(ways) :] + ways[: turn % len(ways)]:
             found[way].append(workers.run(way, handler, items))
         turn += 1
@@ -111,11 +112,11 @@ def compare(workers: Workers, seconds: float, handler: Any, items: list[int]) ->
 
 def show(title: str, found: dict[str, list[float]]) -> None:
     """Minimum and median of each way, and by how much it is above another, as the median of the rounds."""
-    print(f"\n{title}, {len(found['none'])} rounds")
-    for way, before in WAYS.items():
-        row = found[way]
+    print(f"\n{title}, {min(map(len, found.values()))} rounds")
+    for way, row in found.items():
+        before = WAYS[way]
         text = f"  {way:8} {min(row) * 1e6:9.3f} us at best  {statistics.median(row) * 1e6:9.3f} us median"
-        if before is not None:
+        if before in found:
             differences = [one / other - 1 for one, other in zip(row, found[before], strict=True)]
             low, middle, high = statistics.quantiles(differences, n=4)
             best = min(row) / min(found[before]) - 1
@@ -127,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.timed", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="for each kind of items (60)")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="(one for each usable CPU)")
+    parser.add_argument("--ways", nargs="+", choices=[*WAYS], default=[*WAYS], help="(all)")
     parser.add_argument("--only", choices=("20ms", "1ms", "no-ops"), help="one kind of items only")
     args = parser.parse_args()
     print(f"{machine.describe()['cpu']}, {args.workers} workers, load {machine.load()}")
@@ -134,11 +136,13 @@ def main() -> None:
     with JobQueue(args.workers, max_retries=0) as queue:
         workers = Workers(queue)
         if args.only in (None, "20ms"):
-            show("pure Python of 20 ms, 20 a round", compare(workers, args.seconds, count_one, [COUNTED] * 20))
+            show(
+                "pure Python of 20 ms, 60 a round", compare(workers, args.ways, args.seconds, count_one, [COUNTED] * 60)
+            )
         if args.only in (None, "1ms"):
-            show("items of 1 ms, 200 a round", compare(workers, args.seconds, burn_one, [turns] * 200))
+            show("items of 1 ms, 200 a round", compare(workers, args.ways, args.seconds, burn_one, [turns] * 200))
         if args.only in (None, "no-ops"):
-            show("no-ops, 100,000 a round", compare(workers, args.seconds, echo_one, [0] * 100_000))
+            show("no-ops, 100,000 a round", compare(workers, args.ways, args.seconds, echo_one, [0] * 100_000))
 
 
 if __name__ == "__main__":

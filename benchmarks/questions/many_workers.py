@@ -28,8 +28,9 @@ ROUNDS = 1
 ITEM, SPREAD = 0.05, 1.0
 #: Seconds that a frame, a report or a look at a worker is under way.
 LATENCY = 1e-3
-#: Seconds that a chunk, and an item, cost the coordinator outside of the scheduler: pickling, reading the answer.
-CHUNK_OTHER, ITEM_OTHER = 69e-6, 1.5e-6
+#: Seconds that a chunk, and an item, cost the coordinator outside of the scheduler: pickling, reading the answer. As
+#: `benchmarks.chunk_price` measures them, rounded up.
+CHUNK_OTHER, ITEM_OTHER = 69e-6, 0.3e-6
 
 
 def cases(sizes: Sizes) -> list[Case]:

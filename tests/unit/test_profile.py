@@ -84,8 +84,9 @@ def test_a_look_counts_all_seconds_that_the_handler_ran_since_the_last_one(clock
 
 
 def test_where_a_look_costs_more_the_sampler_looks_less_often() -> None:
-    assert sampler.interval_for(0.0) == sampler.interval_for(0.0005) == sampler.INTERVAL
-    assert 0.005 / (sampler.RECKONED * sampler.interval_for(0.005)) == pytest.approx(sampler.BUDGET)
+    quick, slow = (sampler.RECKONED * sampler.INTERVAL * sampler.BUDGET * times for times in (0.5, 4))
+    assert sampler.interval_for(0.0) == sampler.interval_for(quick) == sampler.INTERVAL
+    assert slow / (sampler.RECKONED * sampler.interval_for(slow)) == pytest.approx(sampler.BUDGET)
     assert sampler.interval_for(1e9) == sampler.LONGEST
 
 

@@ -23,7 +23,7 @@ from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 
 #: The part of a CPU that the chunks of all lanes may take, in the process through which all of them go. As much again
 #: is left for ends of jobs, where chunks are smaller, and for machines that are slower than the one that was measured.
-SHARE = 0.35
+SHARE = 0.28
 #: Seconds that a chunk aims at at most: so long another job waits for the lane, and so much of what has run is lost
 #: with a worker.
 LONGEST = 5.0
