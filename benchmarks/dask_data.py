@@ -1,6 +1,6 @@
 """What big items and results take on Dask, in a queue and in Dask's own ways, as times of one run.
 
-    .venvs/bench/bin/python -m benchmarks.dask_data [--size 1000000] [--count 100] [--rounds 5]
+    .venvs/bench/bin/python -m benchmarks.dask_data [--size 1000000] [--count 100] [--rounds 5] [--apart]
 
 The cluster is that of `dask_costs`. Each round asks the same of all; the best of all rounds counts, since whatever
 disturbs a measurement makes it longer. "Dask / queue" below 1 means that Dask is faster.
@@ -21,6 +21,7 @@ from distributed import Client
 import mpqueue
 from benchmarks.dask_costs import cluster
 from mpqueue import JobQueue
+from mpqueue._engines.dask import dask_side
 from mpqueue.backends import DaskBackend
 
 
@@ -63,6 +64,10 @@ def _works(size: int, count: int, client: Client, queue: JobQueue) -> dict[str, 
     }
 
 
+def _share_nothing(token: str, probe: object) -> tuple[bool, None]:  # noqa: ARG001
+    return False, None
+
+
 def _time(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
@@ -76,7 +81,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--apart", action="store_true", help="as if the workers were on another machine")
     options = parser.parse_args()
+    if options.apart:
+        dask_side.try_sharing = _share_nothing  # type: ignore[assignment]
     with (
         cluster(options.threads) as (address, _, _),
         Client(address, set_as_default=False) as client,

@@ -24,6 +24,7 @@ from mpqueue._parent.open_calls import Call, Calls
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._wire.memory.ledger import Claim, Phase
+from mpqueue._wire.memory.segments import NOTHING_CARRIED, Carried
 from mpqueue._wire.memory.shared import Shared
 from mpqueue._worker.elsewhere import hosted
 
@@ -139,6 +140,9 @@ class HostedLane(abc.ABC):
         self._last: Claim | None = None
         self._numbers = itertools.count()
         self.to_bring: set[Shared[Any]] = set()  #: shared objects that no answered frame has brought
+        self.carried: dict[int, memoryview] = {}  #: see `lane_protocol.CarryingLane`
+        self._to_carry: dict[int, memoryview] = {}  #: with the next frame
+        self._carrying: dict[int, dict[int, memoryview]] = {}  #: by the number of a frame
         self._unanswered: set[asyncio.Future[None]] = set()  #: frames that it may yet answer
         self._broken: Exception | None = None  #: why nothing that it says counts any more
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -191,6 +195,11 @@ class HostedLane(abc.ABC):
         """See `lane_protocol.BringingLane.bring`."""
         self._pool.soon(self.to_bring.add, shared)
 
+    def carry(self, contents: Carried) -> None:
+        """See `lane_protocol.CarryingLane.carry`."""
+        if contents:
+            self._pool.soon(self._to_carry.update, contents)
+
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         """See `lane_protocol.Lane.set_flags`."""
         self._pool.soon(self._order, hosted.TellFlags(job, pause, cancel), None)
@@ -233,6 +242,12 @@ class HostedLane(abc.ABC):
         self._calls.fail_all(error)
         for task in self._tasks:
             task.cancel()
+        self._to_carry.clear()
+        self._carrying.clear()
+
+    def take_to_carry(self, number: int) -> Carried:
+        """What is to be carried with the frame of that number, once."""
+        return self._carrying.pop(number, NOTHING_CARRIED)
 
     def fetch_soon(self) -> None:
         """The worker has left something early."""
@@ -244,9 +259,9 @@ class HostedLane(abc.ABC):
         task.add_done_callback(self._tasks.discard)
 
     def _send_next(self, call: Call, frame: bytes) -> None:
-        self._send(call, frame, next(self._numbers))
-
-    def _send(self, call: Call, frame: bytes, number: int) -> None:
+        number = next(self._numbers)
+        if self._to_carry:
+            self._carrying[number], self._to_carry = self._to_carry, {}
         self._run(self._do(call, number, frame))
 
     async def answered(self, limit: float) -> None:

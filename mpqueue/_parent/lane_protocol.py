@@ -70,7 +70,9 @@ class LaneSettings(NamedTuple):
     max_memory: int | None = None  #: bytes of private memory that a worker may have
     preload: tuple[str, ...] | Packed | None = None  #: modules that are imported, or a function called, before all
     variables: Mapping[str, str] = NO_VARIABLES  #: of the environment
-    shares_memory: bool = True  #: results may go through segments: what reads them is on this machine
+    #: Frames come from a program elsewhere. What is in segments that one side can't open of the other is carried.
+    carries_segments: bool = False
+    can_open_results: bool = True  #: it can open those of workers, as far as that is known when one starts
 
 
 class Lane(Protocol):

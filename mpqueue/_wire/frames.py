@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from mpqueue._wire.memory.segments import SegmentRef
 from mpqueue._wire.memory.shared import Lent
 from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 from mpqueue._wire.pickling.imports import ImportNews
@@ -110,9 +111,37 @@ class NodeFrame(NamedTuple):
 
 
 class ApartFrame(NamedTuple):
-    """The parent on a node to its worker there: a frame of a program's, whose bytes are in a segment."""
+    """The parent on a node to its worker there: a frame of a program's, whose bytes are in a segment.
+
+    Beside them is what is carried with it: the contents of the program's segments of these serials.
+    """
 
     frame: Packed
+    serials: Sequence[int] = ()
+
+
+class LadenFrame(NamedTuple):
+    """The same where it can't be in a segment."""
+
+    frame: bytes
+    carried: Mapping[int, bytes]
+
+
+#: How an answer begins beside which segments are to be carried; frames are pickles, which begin otherwise.
+_LEAVING = b"segments"
+
+
+def dump_leaving(frame: bytes, segments: Sequence[SegmentRef]) -> bytes:
+    """A worker's answer for the parent on its node, which is to send the contents of these segments along."""
+    return _LEAVING + pickle.dumps((frame, [*segments]), PROTOCOL) if segments else frame
+
+
+def load_leaving(answer: bytes) -> tuple[bytes, Sequence[SegmentRef]]:
+    """The answer itself again, and these segments."""
+    if not answer.startswith(_LEAVING):
+        return answer, ()
+    left: tuple[bytes, list[SegmentRef]] = pickle.loads(memoryview(answer)[len(_LEAVING) :])
+    return left
 
 
 #: The answer of a worker that could not open that segment, and has done nothing: no other answer is like this.

@@ -74,4 +74,4 @@ class LaneSeed(NamedTuple):
     leash: Handle  #: read end of the pipe by which the parent ends it; see `mpqueue._os.process.parent_death`
     flags: Flags
     start_method: str | None  #: what the user chose for `multiprocessing`; None: Python's default
-    shares_memory: bool  #: results may go through segments
+    carries_segments: bool  #: what one side can't open of the other is carried, see `mpqueue._worker.exchange`

@@ -5,9 +5,10 @@ One for the worker's life. Used by the main thread, and by the watchdog under th
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mpqueue._wire.frames import Passed, all_of
@@ -24,9 +25,12 @@ from mpqueue._wire.pickling.payload import Packed, load, load_several
 
 
 class LentSegments(SegmentStore):
-    """The store for results: remembers in which chunk each segment went home."""
+    """The store for results: remembers in which chunk each segment went home.
 
-    def __init__(self, ledger: Ledger, *, carries: bool = False) -> None:
+    ``carries``: also where the parent can't open them.
+    """
+
+    def __init__(self, ledger: Ledger, *, carries: bool) -> None:
         super().__init__()
         self._ledger = ledger
         self._carries = carries
@@ -54,16 +58,26 @@ class LentSegments(SegmentStore):
 class WorkerExchange:
     """What a worker lends to the parent, and has from there. Idle without a ``ledger``: they share no memory.
 
-    ``carries``: an engine carries segments both ways, until the ledger says that one side can open those of the other.
+    ``carries``: what it can't open of an item comes once more, carried with its frame; and its own segments are carried
+    to the parent as long as the ledger says that the parent can't open them.
     """
 
-    def __init__(self, ledger: Ledger | None, *, carries: bool = False) -> None:
+    def __init__(self, ledger: Ledger | None, *, carries: bool) -> None:
         self.store = None if ledger is None else LentSegments(ledger, carries=carries)  #: for results
         self.carried: Carried = NOTHING_CARRIED  #: what has come with the frame at hand
         self._done_with: deque[int] = deque()
         self._ledger = ledger
         self._carries = carries
         self._leaving: list[SegmentRef] = []
+
+    @contextlib.contextmanager
+    def having(self, carried: Carried) -> Iterator[None]:
+        """This has come with the frame at hand."""
+        self.carried = carried
+        try:
+            yield
+        finally:
+            self.carried = NOTHING_CARRIED
 
     def sent(self, chunk: int, packed: Packed | Sequence[Passed]) -> None:
         """These results are sent with a report on that chunk."""
@@ -75,10 +89,14 @@ class WorkerExchange:
         if self._carries and self._ledger is not None and self._ledger.words[PIPED]:
             self._leaving += refs
 
-    def take_leaving(self) -> Carried:
-        """What is to be carried with the reports that were made since the last call."""
+    def take_leaving(self) -> Sequence[SegmentRef]:
+        """The segments that are to be carried with the reports that were made since the last call."""
         leaving, self._leaving = self._leaving, []
-        return {ref.serial: self.store.contents(ref) for ref in leaving} if self.store is not None else {}
+        return leaving
+
+    def take_carried(self) -> Carried:
+        """What is in them."""
+        return {ref.serial: self.store.contents(ref) for ref in self.take_leaving()} if self.store is not None else {}
 
     def is_carried_next(self, error: BaseException) -> bool:
         """True where an item could not be had since this worker can't open it (any more): so it is to come again."""

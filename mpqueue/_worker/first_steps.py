@@ -92,7 +92,7 @@ def _take_station(seed: LaneSeed) -> Ledger:
             ledger=ledger,
             flags_of=functools.partial(_read_flags, seed.flags, ledger),
             outbox=station.SharedOutbox(seed.outbox.fd, seed.bell.fd, ledger),
-            shares_memory=seed.shares_memory,
+            carries_segments=seed.carries_segments,
             flags=seed.flags,
             line=seed.line.fd,
             asking=-1 if seed.asking is None else seed.asking.fd,

@@ -15,10 +15,12 @@ from mpqueue._wire.frames import (
     ForgottenFrame,
     HandlerFrame,
     InitializeFrame,
+    LadenFrame,
     NodeFrame,
     ReportFrame,
     WorkTimes,
     dump_frame,
+    dump_leaving,
     is_plain,
     load_frame,
 )
@@ -26,6 +28,7 @@ from mpqueue._wire.line import Answer
 from mpqueue._wire.memory import segments, shared
 from mpqueue._wire.memory.asking import Asking
 from mpqueue._wire.memory.ledger import CLAIM, SINCE, Phase, pack_claim
+from mpqueue._wire.memory.segments import Carried
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.imports import ImportNews, catch_up
 from mpqueue._wire.pickling.payload import Packed, load, view_parts
@@ -56,13 +59,17 @@ class Worker:
     def receive(self, data: bytes) -> Answer:
         """Do what a frame says; returns the answer."""
         begun = clock.monotonic()
-        loaded = load_frame(data)
-        if isinstance(loaded, ApartFrame):
-            try:
-                loaded = load_frame(view_parts(loaded.frame)[0])
-            except OSError:  # a handler may have given up the right to
-                return Answer(NOT_OPENED, plain=True)
-        frame: ChunkFrame | ForgetFrame | InitializeFrame | NodeFrame = loaded
+        frame = load_frame(data)
+        if not isinstance(frame, ApartFrame | LadenFrame):
+            return self._obey(frame, begun)
+        try:
+            relayed, carried = _opened(frame)
+        except OSError:  # a handler may have given up the right to
+            return Answer(NOT_OPENED, plain=True)
+        with self.seat.exchange.having(carried):
+            return self._obey(load_frame(relayed), begun)
+
+    def _obey(self, frame: ChunkFrame | ForgetFrame | InitializeFrame | NodeFrame, begun: float) -> Answer:
         if isinstance(frame, ChunkFrame):
             report = self._run_chunk(frame, begun)
             return Answer(dump_frame(report), plain=is_plain(report))
@@ -71,7 +78,7 @@ class Worker:
         if isinstance(frame, NodeFrame):
             self._catch_up(frame.imports)
             for lent in frame.lent:
-                self.seat.brought[lent.token] = shared.meet_lent(lent)
+                self.seat.brought[lent.token] = shared.take_in(lent)
             return Answer(b"", plain=True)
         # Whatever the end of a setup takes, it is no chunk's: the claim is of the one whose report was sent last.
         self._claim(self.seat.home.chunk, Phase.LOADING)
@@ -201,6 +208,14 @@ class Worker:
         return None
 
 
+def _opened(frame: ApartFrame | LadenFrame) -> tuple[bytes | memoryview, Carried]:
+    """The frame of the program that is in it, and what is carried with that. Raises OSError where it can't be had."""
+    if isinstance(frame, LadenFrame):
+        return frame.frame, {serial: memoryview(contents) for serial, contents in frame.carried.items()}
+    relayed, beside = view_parts(frame.frame)
+    return relayed, dict(zip(frame.serials, beside, strict=True))
+
+
 calls_users_code(main_names.run_initializer)
 _worker: Worker | None = None
 
@@ -215,5 +230,9 @@ def receive(data: bytes) -> Answer:
         if here.asking >= 0:
             asking = Asking(here.asking)
             segments.ask_writer, segments.hand_over = asking.ask, asking.hand_over
-        _worker = Worker(take_seat(here, shares_memory=here.shares_memory))
-    return _worker.receive(data)
+        _worker = Worker(take_seat(here))
+        if here.carries_segments and isinstance(here.outbox, station.SharedOutbox):
+            here.outbox.take_leaving = _worker.seat.exchange.take_leaving
+    answer = _worker.receive(data)
+    leaving = _worker.seat.exchange.take_leaving()
+    return answer._replace(data=dump_leaving(answer.data, leaving)) if leaving else answer

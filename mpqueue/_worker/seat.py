@@ -20,7 +20,7 @@ class Seat(NamedTuple):
     brought: dict[Token, Shared[Any]]  #: shared objects that are kept for this worker
 
 
-def take_seat(station: Station, *, shares_memory: bool, is_at_home: bool = False, carries: bool = False) -> Seat:
-    """A seat for the worker of that station. ``carries``: see `WorkerExchange`."""
-    ledger = station.ledger if shares_memory else None
-    return Seat(station, RecordsHome(station), WorkerExchange(ledger, carries=carries), is_at_home, {})
+def take_seat(station: Station, *, shares_memory: bool = True, is_at_home: bool = False) -> Seat:
+    """A seat for the worker of that station. ``shares_memory``: its results go through segments."""
+    exchange = WorkerExchange(station.ledger if shares_memory else None, carries=station.carries_segments)
+    return Seat(station, RecordsHome(station), exchange, is_at_home, {})

@@ -19,9 +19,11 @@ from typing import Any, Protocol
 from mpqueue._os import channels
 from mpqueue._os.descriptors import Descriptor, file_size_limit
 from mpqueue._os.files import write_at
+from mpqueue._wire.frames import dump_leaving
 from mpqueue._wire.line import encode
 from mpqueue._wire.memory.flags import Flags
 from mpqueue._wire.memory.ledger import OUTBOX, UNSENT_AT, Ledger
+from mpqueue._wire.memory.segments import SegmentRef
 from mpqueue._worker.memory_growth import Growth
 
 #: Bytes that a file may have at least, as `RLIMIT_FSIZE` has it, for early reports to be made: far more than they have.
@@ -57,6 +59,7 @@ class SharedOutbox:
         self._bell = channels.End(bell)
         self._ledger = ledger
         self.is_lost = False
+        self.take_leaving: Callable[[], Sequence[SegmentRef]] = tuple  #: what is to be carried with what is left
 
     def is_there(self) -> bool:
         """False where a handler has closed it. Costs 1.5 us."""
@@ -69,6 +72,7 @@ class SharedOutbox:
 
     def leave(self, data: bytes, *, plain: bool = False) -> None:
         """See `Outbox.leave`."""
+        data = dump_leaving(data, self.take_leaving())
         bell, message = self._bell.checked(), encode(data, plain=plain)
         self._write(message, 0)
         self._ledger.words[OUTBOX] = len(message)
@@ -95,7 +99,7 @@ class Station:
     flags_of: Callable[[int], tuple[bool, bool]]  #: (paused, cancelled) of the job of that number
     outbox: Outbox | None  #: None: there is no way home in the middle of a chunk
     is_own_process: bool = True  #: no other program's code runs in this process
-    shares_memory: bool = True  #: results may go through segments
+    carries_segments: bool = False  #: what one side can't open of the other is carried, see `mpqueue._worker.exchange`
     flags: Flags | None = None  #: the Events behind ``flags_of``, where it is these
     running: Any = None  #: what runs here; see `mpqueue._worker.handlers.current_item`
     uses: Mapping[str, Sequence[int]] = field(default_factory=dict)  #: units of resources that the items at hand hold

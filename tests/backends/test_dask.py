@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import json
@@ -13,7 +14,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,14 +22,16 @@ from distributed import Client, LocalCluster
 
 import mpqueue
 from mpqueue import JobQueue, RetryPolicy, WorkerCrashedError, WorkerStartError
-from mpqueue._engines.dask import dask_pool, dask_side, host_line
+from mpqueue._engines.dask import dask_pool, dask_side, host_line, node_line
 from mpqueue._engines.dask.dask_host import Host
 from mpqueue._engines.dask.host_line import HostLine
-from mpqueue._wire.memory import shared
+from mpqueue._wire.memory import segments, shared
 from mpqueue._worker.elsewhere import hello
 from mpqueue.backends import DaskBackend
 from tests.support import handlers as do
+from tests.support.arrays import check_arrays_after_rights_are_lost, check_arrays_both_ways
 from tests.support.dask_cluster import DaskCluster, dask_cluster
+from tests.support.engines import WORKERS
 from tests.support.programs import run_program
 from tests.support.results import results_of
 from tests.support.waiting import Gate, wait_until
@@ -431,7 +434,7 @@ def test_what_is_shared_leaves_once_and_goes_with_the_last_that_holds_it(
         return shared.parts_of(one)
 
     monkeypatch.setattr(dask_pool, "parts_of", note)
-    monkeypatch.setattr(dask_side, "can_map", _can_map_nothing)
+    monkeypatch.setattr(dask_side, "try_sharing", _share_nothing)
     gate = Gate(tmp_path)
     with JobQueue(None, backend=DaskBackend(cluster.address)) as queue:
         table = mpqueue.share(np.arange(500_000))
@@ -448,9 +451,80 @@ def test_what_is_shared_leaves_once_and_goes_with_the_last_that_holds_it(
         wait_until(lambda: gc.collect() >= 0 and set(results_of(queue.run(range(20), _count_shared))) == {0})
 
 
-def _can_map_nothing(ref: Any) -> bool:
+def _share_nothing(token: str, probe: Any) -> tuple[bool, None]:
     """As a worker on another machine."""
-    return False
+    return False, None
+
+
+@pytest.mark.parametrize("direct", [None, False], ids=["direct", "through the scheduler"])
+@pytest.mark.parametrize("place", ["here", "elsewhere"])
+def test_arrays_arrive_equal_and_writable_wherever_the_workers_are(
+    cluster: DaskCluster, place: str, direct: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place == "elsewhere":
+        monkeypatch.setattr(dask_side, "try_sharing", _share_nothing)
+    with (
+        Client(cluster.address, set_as_default=False, direct_to_workers=direct) as client,
+        JobQueue(None, backend=DaskBackend(client), retry=SOON) as queue,
+    ):
+        check_arrays_both_ways(queue)
+        pool = cast("dask_pool.DaskPool", queue._host.engine.coordinator()._pool)
+        assert {host.shares_memory for host in pool._hosts.values()} == {place == "here"}
+
+
+def test_nothing_big_is_sent_where_the_workers_are_on_the_program_s_machine(
+    cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def note(seen: int, messages: Any) -> Any:
+        packed = node_line.pack(seen, messages)
+        sizes.append(sum(map(_size_of, packed)))
+        return packed
+
+    monkeypatch.setattr(host_line, "pack", note)
+    arrays = [np.full(200_000, at) for at in range(8)]
+    with JobQueue(None, backend=DaskBackend(cluster.address)) as queue:
+        assert [int(result[0]) for result in results_of(queue.run(arrays, _add_one))] == [*range(1, 9)]
+    assert sizes
+    assert max(sizes) < 20_000
+
+
+def _size_of(part: Any) -> int:
+    return len(part) if isinstance(part, bytes) else memoryview(part.data).nbytes
+
+
+def _add_one(array: Any) -> Any:
+    return array + 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("chunksize", [1, 4])
+def test_a_worker_that_gives_up_its_rights_has_its_items_carried(cluster: DaskCluster, chunksize: int) -> None:
+    with JobQueue(1, backend=DaskBackend(cluster.address), max_retries=0) as queue:
+        check_arrays_after_rights_are_lost(queue, chunksize)
+
+
+def test_results_that_the_program_can_t_open_come_with_their_report(
+    cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was found out otherwise when the worker started."""
+    with JobQueue(None, backend=DaskBackend(cluster.address), max_retries=0) as queue:
+        assert results_of(queue.run(range(4), do.double)) == [0, 2, 4, 6]
+        opened: list[str] = []
+
+        def refuse(path: str) -> int:
+            opened.append(path)
+            raise PermissionError(errno.EACCES, "not yours", path)
+
+        monkeypatch.setattr(segments, "open_unseen", refuse)
+        found = results_of(queue.run(range(12), _big_of, chunksize=1))
+        assert [int(result[0]) for result in found] == [*range(12)]
+        assert 0 < len(opened) <= 4 * WORKERS
+
+
+def _big_of(item: int) -> Any:
+    return np.full(100_000, item)
 
 
 def test_what_is_shared_is_not_copied_on_the_program_s_machine(

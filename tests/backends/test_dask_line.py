@@ -17,6 +17,7 @@ from mpqueue._engines.agent.agent import Agent, Answered
 from mpqueue._engines.dask import dask_side, host_line
 from mpqueue._engines.dask.host_line import HostLine
 from mpqueue._engines.dask.node_line import NodeLine
+from mpqueue._wire.memory.segments import Carried
 
 pytestmark = pytest.mark.slow
 
@@ -131,18 +132,25 @@ class Worlds:
             end.abort()
 
     def take_in(
-        self, lane: tuple[int, int], turn: int, frame: bytes, tokens: Sequence[Any] = (), dropped: Sequence[Any] = ()
+        self,
+        lane: tuple[int, int],
+        turn: int,
+        frame: bytes,
+        tokens: Sequence[Any],
+        dropped: Sequence[Any],
+        carried: Carried,
     ) -> None:
         """See `Agent.take_in`: what comes again is left alone."""
         key = (*lane, turn)
         if not self.done[key]:
             self.done[key] += 1
-            self.run(self._do(key, frame))
+            self.run(self._do(key, frame, carried))
 
-    async def _do(self, key: tuple[int, int, int], frame: bytes) -> None:
+    async def _do(self, key: tuple[int, int, int], frame: bytes, carried: Carried) -> None:
         for _ in range(self.chance.randrange(8)):
             await asyncio.sleep(0)
-        self.node.put(Answered(*key, bytes(frame)[::-1], None))
+        early = None if not carried else bytes(carried[key[2]])
+        self.node.put(Answered(*key, bytes(frame)[::-1], early))
 
     async def end(self) -> None:
         """Nothing is left."""
@@ -179,7 +187,9 @@ async def _work(line: HostLine, number: int, part: int) -> bool:
     """As a lane does, with two frames under way at a time."""
     for turn in range(part, FRAMES, 2):
         frame = b"%d of %d" % (turn, number) + bytes(BIG if turn % 5 == 4 else 0)
-        served = await line.serve((number, 0), turn, frame, (), ())
-        if served.answer is None or bytes(served.answer) != frame[::-1]:
+        big = bytes(BIG) + frame if turn % 3 == 1 else None
+        carried = {} if big is None else {turn: memoryview(big)}
+        served = await line.serve((number, 0), turn, frame, (), (), carried)
+        if served.answer is None or bytes(served.answer) != frame[::-1] or served.early != big:
             return False
     return True

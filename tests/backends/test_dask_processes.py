@@ -267,7 +267,7 @@ def test_what_is_shared_is_one_copy_for_all_on_a_node(
     two_slots: DaskCluster, other: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_here: bool
 ) -> None:
     if not is_here:
-        monkeypatch.setattr(dask_side, "can_map", _can_map_nothing)
+        monkeypatch.setattr(dask_side, "try_sharing", _share_nothing)
     table, gate = mpqueue.share(np.arange(500_000)), Gate(tmp_path)
     with JobQueue(2, backend=DaskBackend(two_slots.address)) as queue:
         queue.create_job("met", range(2), partial(_look_up_and_meet, table, gate), chunksize=1)
@@ -279,9 +279,9 @@ def test_what_is_shared_is_one_copy_for_all_on_a_node(
     assert at_first == at_second != set()
 
 
-def _can_map_nothing(ref: Any) -> bool:
+def _share_nothing(token: str, probe: Any) -> tuple[bool, None]:
     """As a worker on another machine."""
-    return False
+    return False, None
 
 
 def _look_up_and_meet(table: Any, gate: Gate, item: int) -> tuple[int, set[str]]:

@@ -25,6 +25,7 @@ from mpqueue._wire.memory import shared
 from mpqueue._worker.elsewhere import hello, hosted
 from mpqueue.backends import RayBackend
 from tests.support import handlers as do
+from tests.support.arrays import check_arrays_after_rights_are_lost, check_arrays_both_ways
 from tests.support.engines import WORKERS
 from tests.support.programs import run_program, start_program
 from tests.support.ray_local import QUIET, actors_here, other_node
@@ -124,46 +125,15 @@ def _look_up(item: tuple[int, Any]) -> int:
 
 
 def test_arrays_arrive_equal_and_writable_wherever_the_workers_are(place: str) -> None:
-    arrays = [np.full(40_000, float(at)) for at in range(40)]
-    with JobQueue(WORKERS, backend=_backend(place)) as queue:
-        for chunksize in (None, 1, 7):
-            job = queue.run(arrays, _double_in_place, chunksize=chunksize)
-            for array, result in zip(arrays, results_of(job), strict=True):
-                assert np.array_equal(result, array * 2)
-                assert result.flags.writeable
-        staged = queue.run_stages(arrays, [_double_in_place, _double_in_place])
-        assert all(
-            np.array_equal(np.asarray(found), array * 4) for array, found in zip(arrays, staged.results, strict=True)
-        )
-        kept = queue.run(range(3), do.only(1, do.kill_self, _big)).results  # each alone from then on
-        assert [None if one is None else int(one[0]) for one in kept] == [0, None, 2]
-    assert [int(array[0]) for array in arrays] == [*range(40)]
-
-
-def _double_in_place(array: Any) -> Any:
-    array *= 2
-    return array
-
-
-def _big(item: int) -> Any:
-    return np.full(100_000, item)
+    with JobQueue(WORKERS, backend=_backend(place), retry=SOON) as queue:
+        check_arrays_both_ways(queue)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("chunksize", [1, 4])
 def test_a_worker_that_gives_up_its_rights_has_its_items_carried(ray_node: None, chunksize: int) -> None:
-    """From then on it can't open this program's segments."""
-    arrays = [np.full(100_000, at) for at in range(12)]
     with JobQueue(1, backend=RayBackend(), max_retries=0) as queue:
-        table = mpqueue.share(np.arange(500_000))
-        job = queue.run([(array, table) for array in arrays], _give_up_rights, chunksize=chunksize)
-        assert [int(result[0]) for result in results_of(job)] == [2 * at for at in range(12)]
-
-
-def _give_up_rights(item: tuple[Any, Any]) -> Any:
-    array, table = item
-    os.seteuid(65534)
-    return array + table.value[array[0]]
+        check_arrays_after_rights_are_lost(queue, chunksize)
 
 
 def test_workers_for_which_there_is_no_room_are_done_without(ray_node: None, monkeypatch: pytest.MonkeyPatch) -> None:

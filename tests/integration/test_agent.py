@@ -19,23 +19,25 @@ from mpqueue._engines.agent.notices import Crowded, Notice, dump_notice, load_no
 from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._os import monotonic as clock
 from mpqueue._parent.lane_protocol import LaneSettings
-from mpqueue._wire.frames import ChunkFrame, dump_frame
+from mpqueue._wire.frames import ChunkFrame, Ended, dump_frame
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.memory.ledger import Phase
+from mpqueue._wire.memory.segments import NOTHING_CARRIED, Carried, SegmentStore
 from mpqueue._wire.memory.shared import Token, notes_shared, parts_of, token_of
 from mpqueue._wire.pickling import payload
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
-from mpqueue._wire.pickling.payload import dump
+from mpqueue._wire.pickling.payload import Packed, dump
 from mpqueue._worker.elsewhere.hosted import SetLimit
+from mpqueue._worker.elsewhere.private import Leaving
 from mpqueue.errors import WorkerStartError
-from tests.integration.test_hosted import results
+from tests.integration.test_hosted import chunk_of, elsewhere, report_of, results
 from tests.support import handlers as do
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow
 
 LANE = (3, 0)
-SETTINGS = LaneSettings(1, threads_per_worker=None, shares_memory=False)
+SETTINGS = LaneSettings(1, threads_per_worker=None, carries_segments=True)
 
 
 class Node:
@@ -71,9 +73,10 @@ class Node:
         dropped: Sequence[Token] = (),
         lane: tuple[int, int] = LANE,
         hold: bool = True,
+        carried: Carried = NOTHING_CARRIED,
     ) -> Future[Answered]:
         """Hand a frame to the agent, and have it done."""
-        self.agent.take_in(lane, turn, frame, tokens, dropped)
+        self.agent.take_in(lane, turn, frame, tokens, dropped, carried)
         if hold:
             self.hold(lane)
         return self._answers[*lane, turn]
@@ -178,11 +181,11 @@ def test_a_death_is_reported_with_the_claim_and_leaves_the_rest_to_be_fetched(no
     assert waiting.result(30).answer is None
     left = [one for one in (last.early, *rest.early) if one is not None]  # each of these may be first to ask
     assert [results(one) for one in left] == [[0, 1]]
-    assert node.send(3, chunk([0], do.double, 3)).result(30) == (*LANE, 3, None, None)
+    assert node.send(3, chunk([0], do.double, 3)).result(30) == Answered(*LANE, 3, None, None)
     node.agent.let_go(LANE)
     assert node.agent.control(LANE, []) is None
     assert not node.hold().result(30)
-    assert node.send(4, chunk([0], do.double)).result(30) == (*LANE, 4, None, None)
+    assert node.send(4, chunk([0], do.double)).result(30) == Answered(*LANE, 4, None, None)
 
 
 def test_a_shared_object_is_kept_until_it_is_dropped(node: Node) -> None:
@@ -205,6 +208,77 @@ def test_a_big_frame_is_mapped_or_sent_where_the_worker_can_t_open_it(node: Node
     (berth,) = node.agent._berths.values()
     assert berth.is_blind
     assert not berth.apart
+
+
+def test_segments_of_the_program_are_opened_by_workers_or_carried_to_them() -> None:
+    node = Node()
+    store, arrays = SegmentStore(), [np.full(100_000, at) for at in range(5)]
+    packed = [dump([array], store) for array in arrays]
+    contents = [{one.segment.serial: store.contents(one.segment)} for one in packed if one.segment is not None]
+
+    def send(turn: int, items: Packed, at: int | None = None) -> Answered:
+        frame = chunk_of(items, 1, _first, number=turn + 1)
+        return node.send(turn, frame, carried=NOTHING_CARRIED if at is None else contents[at]).result(30)
+
+    try:
+        node.start()
+        assert results(send(0, packed[0]).answer) == [0]
+        assert results(send(1, far_off(packed[1]), 1).answer) == [1]
+        lost = send(2, far_off(packed[2]))
+        assert lost.answer is not None
+        report = report_of(Leaving(lost.answer))
+        assert (report.done, report.ended, report.failures) == (0, Ended.UNREADABLE, {})
+        assert lost.is_blind
+        assert results(send(3, far_off(packed[2]), 2).answer) == [2]
+        node.send(4, chunk([0], _lose_the_right_to_open, 5)).result(30)  # also what is in segments of the agent
+        assert [results(send(turn, far_off(packed[turn - 2]), turn - 2).answer) for turn in (5, 6)] == [[3], [4]]
+    finally:
+        node.agent.close(kill=True)
+
+
+def test_results_are_carried_where_the_program_can_not_open_them(tmp_path: Path) -> None:
+    node = Node(SETTINGS._replace(can_open_results=False))
+    gate = Gate(tmp_path)
+    give = do.only(1, do.block_until_told(gate), lambda _: bytes(1_000_000))  # plain: it can be sent early
+    try:
+        node.start()
+        waiting = node.send(0, chunk([0, 1], give))
+        node.wait_for(BellRung)
+        early = node.agent.fetch(LANE)
+        assert early is not None
+        assert len(early.carried) == 1
+        assert results(early) == [bytes(1_000_000)]
+        gate.open()
+        assert results(waiting.result(30).answer) == [1]
+        served = node.send(1, chunk([2, 3], _big, 2)).result(30)
+        assert served.answer is not None
+        assert served.carried
+        assert [int(result[0]) for result in results(Leaving(served.answer, served.carried))] == [2, 3]
+        served = node.send(2, chunk([4], do.succeed, 3)).result(30)
+        assert (results(served.answer), served.carried) == ([4], {})
+    finally:
+        node.agent.close(kill=True)
+
+
+def test_results_are_carried_once_the_program_could_not_open_one(node: Node) -> None:
+    assert not node.send(0, chunk([0], _big)).result(30).carried
+    node.agent.take_results_by_pipe(LANE)
+    assert node.send(1, chunk([1], _big, 2)).result(30).carried
+
+
+def _big(item: int) -> Any:
+    return np.full(100_000, item)
+
+
+def far_off(packed: Packed) -> Packed:
+    """The same, by a name that leads nowhere, nor to a segment of this process, which is that of the agent too."""
+    named = elsewhere(packed)
+    assert named.segment is not None
+    return named._replace(segment=named.segment._replace(inode=0))
+
+
+def _first(array: Any) -> int:
+    return int(array[0])
 
 
 def _lose_the_right_to_open(item: int) -> int:

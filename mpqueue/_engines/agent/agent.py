@@ -20,6 +20,7 @@ Where no process can be started, the lanes are seats in this process (`seat_pool
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -32,19 +33,21 @@ from mpqueue._core.messages import LaneBroken, LaneDied, LaneReady, LaneStartFai
 from mpqueue._engines.agent.notices import Crowded, Notice, Rest, dump_notice
 from mpqueue._engines.agent.seat_pool import SeatLane, SeatPool
 from mpqueue._engines.loky.loky_backend import LokyBackend
+from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._parent.inbox import Inbox, Request
 from mpqueue._parent.lane_protocol import Lane, LanePool, LaneSettings, TellingLane
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.memory_sampler import Sampler
 from mpqueue._parent.transport.kept_errors import text_of
-from mpqueue._wire.frames import NOT_OPENED, ApartFrame, NodeFrame, dump_frame
+from mpqueue._wire.frames import NOT_OPENED, ApartFrame, LadenFrame, NodeFrame, dump_frame, load_leaving
 from mpqueue._wire.memory.ledger import Claim
-from mpqueue._wire.memory.segments import BIG, CommonSegment
+from mpqueue._wire.memory.segments import BIG, NOTHING_CARRIED, Carried, CommonSegment, view
 from mpqueue._wire.memory.shared import Brought, Lent, Parts, Token, lend
 from mpqueue._wire.pickling.imports import ImportNews
 from mpqueue._wire.pickling.payload import Packed, put_apart, view_parts
 from mpqueue._worker.elsewhere.hosted import Order, Seen, carry_out
+from mpqueue._worker.elsewhere.private import Leaving
 
 #: Where this package is: frames of a stack name its files, and a program may have it in another place.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
@@ -63,6 +66,8 @@ class Answered(NamedTuple):
     turn: int
     answer: bytes | None  #: None: the worker is gone, and what it did is not known
     early: bytes | None  #: what it left early, and was not fetched
+    carried: Carried = NOTHING_CARRIED  #: what is in segments of the worker that these name, if it is to be carried
+    is_blind: bool = False  #: it could not open a segment, so they are to be carried to it
 
 
 class _SharedCopy(NamedTuple):
@@ -77,7 +82,37 @@ class _Due(NamedTuple):
     """A frame that waits for its turn, or until its lane is held."""
 
     frame: bytes
+    carried: Carried
     brought: Sequence[_SharedCopy]
+
+
+class _Apart(NamedTuple):
+    """A frame in a segment."""
+
+    packed: Packed
+    segment: CommonSegment  #: lives as long as this
+    serials: Sequence[int]  #: see `ApartFrame`
+
+
+def _whole(frame: bytes | memoryview, beside: Sequence[memoryview], serials: Sequence[int]) -> bytes:
+    """A frame with what is carried with it, without any segment."""
+    if not serials:
+        return bytes(frame)
+    return dump_frame(LadenFrame(bytes(frame), dict(zip(serials, map(bytes, beside), strict=True))))
+
+
+def _opened(answer: bytes) -> Leaving:
+    """A worker's answer, and what is to be carried with it; without what can't be opened since the worker is gone."""
+    frame, segments = load_leaving(answer)
+    carried = {}
+    for ref in segments:
+        with contextlib.suppress(OSError):
+            carried[ref.serial] = view(ref)
+    return Leaving(frame, carried)
+
+
+def _is_blind(lane: Lane | None) -> bool:
+    return isinstance(lane, LokyLane) and lane.is_blind
 
 
 class _Hold:
@@ -109,8 +144,8 @@ class _Berth:
         self.changed = threading.Condition(lock)  #: the worker has no frame any more, or is gone
         self.next_turn = 0
         self._due: dict[int, _Due] = {}
-        self.apart: dict[int, tuple[Packed, CommonSegment]] = {}  #: what frames that the worker has are in
-        self.is_blind = False  #: the worker could not open that
+        self.apart: dict[int, _Apart] = {}  #: what frames that the worker has are in
+        self.is_blind = False  #: the worker could not open such a segment
 
     def add(self, turn: int, due: _Due) -> None:
         """A frame came, perhaps before one whose turn it is, or once more."""
@@ -197,11 +232,13 @@ class Agent:
         frame: bytes,
         tokens: Sequence[Token] = (),
         dropped: Sequence[Token] = (),
+        carried: Carried = NOTHING_CARRIED,
     ) -> None:
         """Have that worker do what the frame says, once at most, however often it comes; what comes of it is answered.
 
         ``turn`` counts from 0: a frame may come before one that was sent earlier. ``tokens`` are the shared objects,
         which are here, that the frame is the first to name; ``dropped`` those that the program has no longer.
+        ``carried`` is what is in segments of the program that the frame names.
         """
         with self._lock:
             brought = [held for token in tokens if (held := self._lent.get(token)) is not None]
@@ -211,7 +248,7 @@ class Agent:
             if berth is None or berth.is_over:
                 self._answer(Answered(*lane, turn, None, None))
             else:
-                berth.add(turn, _Due(frame, brought))
+                berth.add(turn, _Due(frame, carried, brought))
                 self._hand_in_due(lane[0], berth)
 
     def hold(self, lane: tuple[int, int], is_wanted: Callable[[], bool]) -> bool:
@@ -235,7 +272,7 @@ class Agent:
                 berth.hold = None
             return not berth.is_over
 
-    def fetch(self, lane: tuple[int, int]) -> bytes | None:
+    def fetch(self, lane: tuple[int, int]) -> Leaving | None:
         """What that worker left early; None where there is nothing."""
         with self._lock:
             return None if (there := self._lane(lane)) is None else self._take_early(there)
@@ -247,7 +284,7 @@ class Agent:
             if (there := self._lane(lane)) is None:
                 return Rest(early, b"")
             while (report := self._take_early(there)) is not None:
-                early.append(report)
+                early.append(report.frame)  # its segments are gone
             return Rest(early, there.take_unsent())
 
     def control(self, lane: tuple[int, int], orders: Sequence[Order]) -> Seen | None:
@@ -261,6 +298,11 @@ class Agent:
         claim = seen[0]
         age = max(0.0, self._now() - claim.since)
         return claim.chunk, int(claim.phase), claim.lo, claim.hi, age, claim.fraction
+
+    def take_results_by_pipe(self, lane: tuple[int, int]) -> None:
+        """See `SharingLane.take_results_by_pipe`."""
+        if isinstance(there := self._lane(lane), LokyLane):
+            there.take_results_by_pipe()
 
     def kill(self, lane: tuple[int, int], *, dump_stack: bool) -> None:
         """See `Lane.kill`."""
@@ -342,14 +384,16 @@ class Agent:
                 berth.path, news = path, ImportNews(path, ())
             if due.brought or news is not None:
                 lane.send(dump_frame(NodeFrame(news, [held.lent for held in due.brought])))
-        lane.send(self._sent_as(berth, turn, due.frame)).add_done_callback(partial(self._settle, number, berth, turn))
+        lane.send(self._sent_as(berth, turn, due)).add_done_callback(partial(self._settle, number, berth, turn))
 
-    def _sent_as(self, berth: _Berth, turn: int, frame: bytes) -> bytes:
-        """The frame itself, or where it is big what names the segment that it is in."""
-        if len(frame) < BIG or berth.is_blind or self._is_crowded or (apart := put_apart(frame)) is None:
-            return frame
-        berth.apart[turn] = apart
-        return dump_frame(ApartFrame(apart[0]))
+    def _sent_as(self, berth: _Berth, turn: int, due: _Due) -> bytes:
+        """The frame itself, or where it is big what names the segment that it is in, with what is carried."""
+        serials, beside = [*due.carried], [*due.carried.values()]
+        is_small = len(due.frame) + sum(part.nbytes for part in beside) < BIG
+        if is_small or berth.is_blind or self._is_crowded or (apart := put_apart(due.frame, beside)) is None:
+            return _whole(due.frame, beside, serials)
+        berth.apart[turn] = _Apart(*apart, serials)
+        return dump_frame(ApartFrame(apart[0], serials))
 
     def _settle(self, number: int, berth: _Berth, turn: int, call: Future[bytes] | None) -> None:
         """A frame has been done, or never will be. On any thread."""
@@ -359,17 +403,21 @@ class Agent:
             lane = self._lane((number, berth.generation))
             if answer == NOT_OPENED and apart is not None and lane is not None:
                 berth.is_blind = True
-                again = bytes(view_parts(apart[0])[0])
+                again = _whole(*view_parts(apart.packed), apart.serials)
                 lane.send(again).add_done_callback(partial(self._settle, number, berth, turn))
                 return
             berth.at_work -= 1
             if not berth.at_work:
                 berth.changed.notify_all()
-            self._answer(Answered(number, berth.generation, turn, answer, self.fetch((number, berth.generation))))
+            left = None if answer is None else _opened(answer)
+            early = self.fetch((number, berth.generation))
+            carried = {**(left.carried if left else {}), **(early.carried if early else {})}
+            served = left and left.frame, early and early.frame, carried, _is_blind(lane)
+            self._answer(Answered(number, berth.generation, turn, *served))
 
-    def _take_early(self, lane: Lane) -> bytes | None:
+    def _take_early(self, lane: Lane) -> Leaving | None:
         try:
-            return lane.take_early()
+            return None if (early := lane.take_early()) is None else _opened(early)
         except Exception as error:
             self._inbox.post(LaneBroken(lane.number, lane.generation, f"what it sent is damaged: {text_of(error)}"))
             lane.kill()

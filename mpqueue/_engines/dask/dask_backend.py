@@ -23,7 +23,7 @@ from mpqueue._os.system import IS_LINUX
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings
 from mpqueue._text import shown
-from mpqueue._worker.elsewhere.hosted import CHUNK_SECONDS
+from mpqueue._worker.elsewhere.hosted import CHUNK_BYTES, CHUNK_SECONDS
 from mpqueue.errors import WorkerStartError
 
 #: Seconds without any worker after which the jobs that wait for one are interrupted.
@@ -75,6 +75,8 @@ class DaskBackend:
             measures_memory=True,
             shares_memory=False,
             brings_shared=True,
+            carries_segments=True,
+            chunk_bytes=CHUNK_BYTES,
             same_files=False,
             follows_demand=True,
             chunk_seconds=CHUNK_SECONDS,

@@ -67,6 +67,7 @@ class Host:
     lifeline: Any = None  #: as long as this is referenced, the agent lives
     line: HostLine | None = None  #: to the agent
     can_map: bool = False  #: its workers can map segments of this process: they are on its machine
+    shares_memory: bool = False  #: and this process can map theirs
     lanes: dict[int, DaskLane] = field(default_factory=dict)
     unfit: BaseException | None = None  #: why it is none for us
     failures: int = 0  #: starts that failed there

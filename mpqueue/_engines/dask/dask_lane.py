@@ -7,12 +7,14 @@ worker's event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._engines.agent.agent import PACKAGE
 from mpqueue._engines.agent.notices import Rest
 from mpqueue._engines.dask import dask_side
+from mpqueue._engines.dask.node_line import view_carried
 from mpqueue._engines.hosted_lane import HostedLane
 from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.shared import Shared, token_of
@@ -44,6 +46,7 @@ class DaskLane(HostedLane):
         self._unsent = b""
         self._under_way = 0  #: frames that the agent has, or is about to have
         self._is_held = False
+        self._is_blind = False
         self._ended = asyncio.Event()
 
     @property
@@ -52,6 +55,15 @@ class DaskLane(HostedLane):
         return self.number, self.generation
 
     # -- from any thread -------------------------------------------------------------------------------------
+
+    @property
+    def shares_memory(self) -> bool:
+        """See `lane_protocol.CarryingLane.shares_memory`."""
+        return self.host.shares_memory and not self._is_blind
+
+    def take_results_by_pipe(self) -> None:
+        """See `lane_protocol.SharingLane.take_results_by_pipe`."""
+        self._owner.soon(lambda: self._owner.run(self._take_results_by_pipe()))
 
     def kill(self, *, dump_stack: bool = False) -> None:
         """See `lane_protocol.Lane.kill`."""
@@ -78,7 +90,11 @@ class DaskLane(HostedLane):
 
     async def fetch(self) -> bytes | None:
         """See `HostedLane.fetch`."""
-        early: bytes | None = await self._ask(dask_side.fetch)
+        found: tuple[bytes, dict[int, bytes]] | None = await self._ask(dask_side.fetch)
+        if found is None:
+            return None
+        early, carried = found
+        self.carried.update(view_carried(carried))
         return early
 
     async def serve(self, number: int, frame: bytes, to_bring: list[Shared[Any]]) -> tuple[bytes | None, bytes | None]:
@@ -94,10 +110,12 @@ class DaskLane(HostedLane):
         try:
             assert self.host.line is not None, "a host has its line as soon as it has its agent"
             tokens = [token_of(one) for one in to_bring]
-            served = await self.host.line.serve(self.key, number, frame, tokens, dropped)
+            served = await self.host.line.serve(self.key, number, frame, tokens, dropped, self.take_to_carry(number))
         finally:
             self._under_way -= 1
             self.host.stirred.set()
+        self.carried.update(served.carried)
+        self._is_blind |= served.is_blind  # before what it has answered is read, and sent again
         return served.answer, served.early
 
     async def _hold(self) -> None:
@@ -139,6 +157,10 @@ class DaskLane(HostedLane):
             for early in rest.early:
                 self._take(early)
         self._unsent = rest.unsent
+
+    async def _take_results_by_pipe(self) -> None:
+        with contextlib.suppress(Exception):  # its end is reported elsewhere
+            await self._ask(dask_side.take_results_by_pipe)
 
     async def _tell_stack(self, tell: Callable[[str | None], object]) -> None:
         try:

@@ -36,7 +36,7 @@ from mpqueue._parent.lane_protocol import LaneSettings, Post
 from mpqueue._parent.own_faults import found
 from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.ledger import Phase
-from mpqueue._wire.memory.segments import CommonSegment
+from mpqueue._wire.memory.segments import CommonSegment, can_be_opened
 from mpqueue._wire.memory.shared import Shared, lend_own, parts_of
 from mpqueue.errors import WorkerStartError
 
@@ -461,12 +461,20 @@ class DaskPool(HostedPool[DaskLane]):
         host.dropped = len(shared.dropped)
         self._agents[host.token] = host
         on_machine = sum(other.slots for other in self._hosts.values() if other.machine == host.machine)
-        settings = self._settings._replace(concurrency=max(1, on_machine), may_grow=False, shares_memory=False)
+        await self._try_sharing(host)
+        settings = self._settings._replace(
+            concurrency=max(1, on_machine), may_grow=False, carries_segments=True, can_open_results=host.shares_memory
+        )
         host.lifeline = await self.have_done(
             host, dask_side.open_agent, self.name, host.token, settings, key=f"{host.token}-lifeline"
         )
-        host.can_map = self._probe is not None and await self.ask(host.address, dask_side.can_map, self._probe.ref)
         host.line = HostLine(self, host.address, host.token)
+
+    async def _try_sharing(self, host: Host) -> None:
+        """Find out whether it is on this machine, so that segments need not be carried."""
+        if self._probe is not None:
+            host.can_map, anchor = await self.ask(host.address, dask_side.try_sharing, host.token, self._probe.ref)
+            host.shares_memory = host.can_map and anchor is not None and can_be_opened(anchor)
 
     async def _order(self, host: Host, function: Callable[..., Any], *arguments: Any) -> Any:
         """Have the agent do something, after what it was to do before."""

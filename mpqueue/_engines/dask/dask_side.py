@@ -13,14 +13,14 @@ import pickle
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpqueue._engines.agent import agent as agents
 from mpqueue._engines.agent.notices import AnswersWait, Rest, dump_notice
-from mpqueue._engines.dask.node_line import NodeLine, Numbered, unpack
+from mpqueue._engines.dask.node_line import NodeLine, Numbered, copy_carried, unpack, view_carried
 from mpqueue._os.process.process_signals import kill_process
 from mpqueue._parent.lane_protocol import LaneSettings
-from mpqueue._wire.memory.segments import SegmentRef, open_to_read
+from mpqueue._wire.memory.segments import CommonSegment, SegmentRef, can_be_opened
 from mpqueue._wire.memory.shared import Lent, Parts
 from mpqueue._worker.elsewhere import hello
 from mpqueue._worker.elsewhere.hosted import Order, Seen
@@ -44,13 +44,21 @@ def introduce() -> hello.Introduction:
     return hello.introduce()
 
 
-def can_map(ref: SegmentRef) -> bool:
-    """Whether a segment of the program can be mapped here: it is on the same machine, and may be opened."""
-    try:
-        os.close(open_to_read(ref))
-    except OSError:
-        return False
-    return True
+class Shares(NamedTuple):
+    """How far a program and a Dask worker can open each other's segments: they are on one machine, and may."""
+
+    can_map: bool  #: one of the program's can be opened here
+    anchor: SegmentRef | None  #: one of this process, for the program to try
+
+
+_anchors: dict[str, CommonSegment] = {}  #: by the token of the agent that is about to be opened
+
+
+def try_sharing(token: str, probe: SegmentRef) -> Shares:
+    """Try to open that segment of the program, and offer one of our own, until the agent is opened."""
+    with contextlib.suppress(OSError):  # there is no room for one
+        _anchors[token] = CommonSegment([memoryview(b"anchor")])
+    return Shares(can_be_opened(probe), _anchors[token].ref if token in _anchors else None)
 
 
 class Lifeline:
@@ -76,6 +84,7 @@ def open_agent(pool: str, token: str, settings: LaneSettings) -> Lifeline:
     from distributed import get_worker
 
     worker = get_worker()
+    _anchors.pop(token, None)
 
     def tell(notice: bytes) -> None:
         with contextlib.suppress(Exception):  # it is closing
@@ -170,11 +179,12 @@ async def receive(token: str, seen: int, frames: Sequence[Sequence[Any]]) -> Non
     """Take frames in, see `Agent.take_in`; the program has the answers up to ``seen``."""
     agent = _agent(token)
     _lines[token].note_seen(seen)
-    for number, generation, turn, frame, tokens, dropped in frames:
-        arguments = (number, generation), turn, frame, tokens, dropped
-        if len(frame) < BIG:
+    for number, generation, turn, frame, tokens, dropped, came in frames:
+        carried = view_carried(came)
+        arguments = (number, generation), turn, frame, tokens, dropped, carried
+        if len(frame) + sum(contents.nbytes for contents in carried.values()) < BIG:
             agent.take_in(*arguments)
-        else:  # whose checksum would hold the event loop up
+        else:  # to copy it would hold the event loop up
             await asyncio.to_thread(agent.take_in, *arguments)
 
 
@@ -195,6 +205,11 @@ def let_go(token: str, lane: tuple[int, int]) -> None:
         agent.let_go(lane)
 
 
+def take_results_by_pipe(token: str, lane: tuple[int, int]) -> None:
+    """See `Agent.take_results_by_pipe`."""
+    _agent(token).take_results_by_pipe(lane)
+
+
 def kill(token: str, lane: tuple[int, int], dump_stack: bool) -> None:
     """See `Agent.kill`."""
     _agent(token).kill(lane, dump_stack=dump_stack)
@@ -205,9 +220,10 @@ def control(token: str, lane: tuple[int, int], orders: Sequence[Order]) -> Seen 
     return _agent(token).control(lane, orders)
 
 
-def fetch(token: str, lane: tuple[int, int]) -> bytes | None:
+def fetch(token: str, lane: tuple[int, int]) -> tuple[bytes, dict[int, bytes]] | None:
     """See `Agent.fetch`."""
-    return _agent(token).fetch(lane)
+    early = _agent(token).fetch(lane)
+    return None if early is None else (early.frame, copy_carried(early.carried))
 
 
 def last_words(token: str, lane: tuple[int, int]) -> Rest:

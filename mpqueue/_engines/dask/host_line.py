@@ -13,7 +13,8 @@ from distributed.comm import connect
 
 from mpqueue._engines.agent.agent import Answered
 from mpqueue._engines.dask import dask_side
-from mpqueue._engines.dask.node_line import Numbered, pack, unpack
+from mpqueue._engines.dask.node_line import Numbered, copied, pack, unpack, view_carried
+from mpqueue._wire.memory.segments import Carried
 from mpqueue._wire.memory.shared import Token
 
 if TYPE_CHECKING:
@@ -55,12 +56,13 @@ class HostLine:
         frame: bytes,
         tokens: Sequence[Token],
         dropped: Sequence[Token],
+        carried: Carried,
     ) -> Answered:
         """Have `Agent.take_in` called, and wait for what comes of it. Raises what keeps it from getting there."""
         if self._is_closed:
             raise ConnectionError(f"the line to {self._address} is closed")
         key = (*lane, turn)
-        message = (*key, frame, tokens, dropped)
+        message = (*key, frame, tokens, dropped, dict(carried))
         answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self._under_way[key] = message, answer
         self._send([message])
@@ -119,7 +121,7 @@ class HostLine:
             self._lose_connection(comm)
 
     async def _relay(self, frames: Sequence[Sequence[Any]]) -> None:
-        await self._ask(dask_side.receive, lambda: (self._seen, frames))
+        await self._ask(dask_side.receive, lambda: (self._seen, [copied(frame) for frame in frames]))
 
     async def _ask(self, function: Callable[..., Any], arguments: Callable[[], Sequence[Any]]) -> Any:
         """Through the scheduler, as often as it takes, within reason: nothing is done twice there."""
@@ -155,7 +157,9 @@ class HostLine:
             if number == self._seen + 1:
                 self._seen = number
                 served = Answered(*parts)
+                served = served._replace(carried=view_carried(served.carried))
                 self._kept += len(served.answer or b"") + len(served.early or b"")
+                self._kept += sum(contents.nbytes for contents in served.carried.values())
                 _, answer = self._under_way.get(served[:3], (None, None))
                 if answer is not None and not answer.done():
                     answer.set_result(served)

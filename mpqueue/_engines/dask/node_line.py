@@ -13,13 +13,14 @@ import contextlib
 import itertools
 import pickle
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distributed.protocol import ToPickle
 from tornado.ioloop import IOLoop
 
 from mpqueue._engines.agent.agent import Answered
+from mpqueue._wire.memory.segments import Carried
 
 #: Bytes from which data is a part of its own in a message, and not copied into it.
 APART = 1 << 16
@@ -31,7 +32,8 @@ Numbered = tuple[Any, ...]
 def pack(seen: int, messages: Sequence[Sequence[Any]]) -> list[Any]:
     """Messages as one is written to a connection of Dask's; ``seen`` is the last answer that has arrived.
 
-    What is big of them is not copied. All else is in one: Dask looks at each part of what it sends, which takes longer.
+    What is big of them, and what is carried (a dict), is not copied. All else is in one: Dask looks at each part of
+    what it sends, which takes longer.
     """
     beside: list[pickle.PickleBuffer] = []
     marked = [tuple(map(_mark, message)) for message in messages]
@@ -48,7 +50,24 @@ def unpack(packed: Sequence[Any]) -> tuple[int, list[tuple[Any, ...]]]:
 
 
 def _mark(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {serial: pickle.PickleBuffer(contents) for serial, contents in part.items()}
     return pickle.PickleBuffer(part) if isinstance(part, bytes) and len(part) >= APART else part
+
+
+def copied(message: Sequence[Any]) -> Numbered:
+    """A message as it goes through the scheduler, with copies of what is carried: Dask's pickles may be old ones."""
+    return tuple(copy_carried(part) if isinstance(part, dict) else part for part in message)
+
+
+def copy_carried(carried: Carried) -> dict[int, bytes]:
+    """The same of what is carried alone."""
+    return {serial: bytes(contents) for serial, contents in carried.items()}
+
+
+def view_carried(carried: Mapping[int, Any]) -> Carried:
+    """What was carried, where it has arrived."""
+    return {serial: memoryview(contents) for serial, contents in carried.items()}
 
 
 class NodeLine:
@@ -97,7 +116,7 @@ class NodeLine:
         """The answers after that one."""
         self._is_announced = False
         self.note_seen(seen)
-        return list(self._kept)
+        return [copied(answer) for answer in self._kept]
 
     def _push(self) -> None:
         if self._comm is None:

@@ -55,7 +55,7 @@ from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, is_plain_message, whole_size
 from mpqueue._wire.memory.flags import make_flags
-from mpqueue._wire.memory.ledger import MOST, OUTBOX, PIPED, SIZE, UNSENT, UNSENT_AT, Claim, Ledger
+from mpqueue._wire.memory.ledger import BLIND, MOST, OUTBOX, PIPED, SIZE, UNSENT, UNSENT_AT, Claim, Ledger
 from mpqueue._wire.seed import ChannelEnd, Handle, LaneSeed, LeashEnd
 from mpqueue._worker import first_steps as guard
 from mpqueue._worker import serving, station
@@ -161,6 +161,7 @@ class LokyLane:
             self.ledger = Ledger(page.fd)
             self.ledger.begin(SystemClock().now())
             self.ledger.words[MOST] = settings.max_memory or 0
+            self.ledger.words[PIPED] = not settings.can_open_results
             on_failure = undo.enter_context(contextlib.ExitStack())
             on_failure.callback(self.ledger.close)
             self._outbox = SharedFile(f"outbox-{number}", 0)
@@ -198,7 +199,7 @@ class LokyLane:
                 leash=LeashEnd(leash),
                 flags=self._flags,
                 start_method=multiprocessing.get_start_method(allow_none=True),
-                shares_memory=settings.shares_memory,
+                carries_segments=settings.carries_segments,
             )
             self._start(seed, context, environment, leash, on_failure)
             on_failure.pop_all()
@@ -325,6 +326,13 @@ class LokyLane:
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         """See `lane_protocol.Lane.set_flags`."""
         self._setter.put(job, pause=pause, cancel=cancel)
+
+    @property
+    def is_blind(self) -> bool:
+        """True where its worker could not open a segment, and what is in it is to be carried from now on."""
+        with contextlib.suppress(ValueError):  # retired meanwhile
+            return bool(self.ledger.words[BLIND])
+        return False
 
     def take_results_by_pipe(self) -> None:
         """See `lane_protocol.SharingLane.take_results_by_pipe`."""

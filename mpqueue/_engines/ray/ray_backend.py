@@ -20,11 +20,9 @@ from mpqueue._engines.ray.ray_pool import RayPool
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings
 from mpqueue._text import shown
-from mpqueue._worker.elsewhere.hosted import CHUNK_SECONDS
+from mpqueue._worker.elsewhere.hosted import CHUNK_BYTES, CHUNK_SECONDS
 from mpqueue.errors import WorkerStartError
 
-#: Bytes that a chunk aims at, at most: a call of an actor costs as much as to send 4 MB there.
-CHUNK_BYTES = 16 << 20
 #: Seconds without any worker after which the jobs that wait for one are interrupted.
 PATIENCE = 300.0
 #: CPU seconds that a chunk takes of the program, which sends it to Ray and gets the answer from there.

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from mpqueue._engines.hosted_lane import HostedLane, claim_of
-from mpqueue._parent.open_calls import Call
 from mpqueue._wire.memory.ledger import Claim
-from mpqueue._wire.memory.segments import Carried
 from mpqueue._wire.memory.shared import Lent, Shared, Token, lend_own
 from mpqueue._worker.elsewhere import hosted
 from mpqueue._worker.elsewhere.ray_side import GROUPS, GUARDIAN_GROUPS, Guardian, Parcel, RayWorker, pack, unpack
@@ -110,9 +108,6 @@ class RayLane(HostedLane):
         self.actor: Any = None
         self.guardian: GuardianHere | GuardianThere | None = None  #: where it has the ledger
         self.sees_guardian = False  #: it can open what its guardian has in segments
-        self.carried: dict[int, memoryview] = {}  #: see `lane_protocol.CarryingLane`
-        self._to_carry: dict[int, memoryview] = {}  #: with the next frame
-        self._carrying: dict[int, dict[int, memoryview]] = {}  #: by the number of a frame
         self.is_let_go = False  #: nothing is to be said of it any more
 
     # -- from any thread -------------------------------------------------------------------------------------
@@ -122,29 +117,15 @@ class RayLane(HostedLane):
         """See `lane_protocol.CarryingLane.shares_memory`: it is on this machine."""
         return isinstance(self.guardian, GuardianHere) and hosted.shares_memory(self.token)
 
-    def carry(self, contents: Carried) -> None:
-        """See `lane_protocol.CarryingLane.carry`."""
-        if contents:
-            self._pool.soon(self._carry, contents)
-
     def take_results_by_pipe(self) -> None:
         """See `lane_protocol.SharingLane.take_results_by_pipe`."""
         hosted.name_results(self.token, named=False)
 
     # -- as `HostedLane` wants it ----------------------------------------------------------------------------
 
-    def _carry(self, contents: Carried) -> None:
-        self._to_carry.update(contents)
-
-    def _send(self, call: Call, frame: bytes, number: int) -> None:
-        to_carry, self._to_carry = self._to_carry, {}
-        if to_carry:
-            self._carrying[number] = to_carry
-        super()._send(call, frame, number)
-
     async def serve(self, number: int, frame: bytes, to_bring: list[Shared[Any]]) -> tuple[bytes, bytes | None]:
         """See `HostedLane.serve`. What is carried goes through the object store, by Ray's own doing."""
-        carried = pack(self._carrying.pop(number, {}))
+        carried = pack(self.take_to_carry(number))
         brought = [await self._form_of(shared) for shared in to_bring]
         served: tuple[Parcel, Parcel | None]
         served = await call_in("frames", self.actor.serve, number, frame, carried, *brought)
@@ -197,12 +178,6 @@ class RayLane(HostedLane):
                 ray.kill(self.actor)
 
     # -- its life --------------------------------------------------------------------------------------------
-
-    def end(self, error: BaseException) -> None:
-        """See `HostedLane.end`."""
-        self._to_carry.clear()
-        self._carrying.clear()
-        super().end(error)
 
     async def settle(self, guardian: GuardianHere | GuardianThere | None) -> None:
         """It has this guardian: find out how big data comes to it. Raises what Ray raises."""

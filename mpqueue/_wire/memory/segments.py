@@ -512,6 +512,17 @@ def open_to_read(ref: SegmentRef, *, again: bool = False) -> int:
     return _open(ref, again)
 
 
+def can_be_opened(ref: SegmentRef) -> bool:
+    """Whether that segment of another process can be opened by its name from here. Waits as `view` does."""
+    if ref.is_handed_over:
+        return False
+    try:
+        os.close(open_to_read(ref))
+    except OSError:
+        return False
+    return True
+
+
 #: Errors of what may work in a moment.
 _PASSES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 

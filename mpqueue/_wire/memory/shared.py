@@ -212,15 +212,6 @@ def lend_own(shared: Shared[Any]) -> Lent:
     return Lent(shared._token, shared._packed, shared._packed)
 
 
-def meet_lent(lent: Lent) -> Shared[Any]:
-    """In a worker: the shared object; a reference to it keeps it for all in this process. Maps nothing yet."""
-    shared = _known.get(lent.token)
-    if shared is None:
-        shared = Shared[Any](lent.token, lent.packed)
-        shared._lent, shared._was_brought = lent.copy, True
-    return shared
-
-
 #: The forms in which a shared object comes to a worker.
 Brought: TypeAlias = Parts | Lent
 
@@ -231,7 +222,10 @@ def take_in(brought: Brought) -> Shared[Any]:
     What is lent is mapped now, since a handler may give up the right to do that.
     """
     if isinstance(brought, Lent):
-        shared = meet_lent(brought)
+        shared = _known.get(brought.token)
+        if shared is None:
+            shared = Shared[Any](brought.token, brought.packed)
+            shared._lent, shared._was_brought = brought.copy, True
         if shared._lent is brought.copy and not shared._loaded and shared._parts is None:
             with contextlib.suppress(OSError):  # else where it is used
                 shared._parts = view_parts(brought.copy)

@@ -213,14 +213,16 @@ def lend_parts(data: bytes, buffers: Sequence[bytearray | memoryview]) -> tuple[
     return packed, made[0] if made else None
 
 
-def put_apart(data: bytes | memoryview) -> tuple[Packed, CommonSegment] | None:
+def put_apart(data: bytes | memoryview, beside: Sequence[memoryview] = ()) -> tuple[Packed, CommonSegment] | None:
     """Bytes in a segment of their own, which lives as long as it is referenced; None where there is none to be had."""
     try:
-        segment = CommonSegment([memoryview(data)])
+        segment = CommonSegment([memoryview(data), *beside])
     except OSError as error:
         _tell_of_pipes(error)
         return None
-    return Packed(b"", segment.ref, body=(segment.offsets[0], len(data))), segment
+    at, *places = segment.offsets
+    spans = tuple((place, part.nbytes) for place, part in zip(places, beside, strict=True))
+    return Packed(b"", segment.ref, spans, body=(at, len(data))), segment
 
 
 def without_segment(packed: Packed, carried: Carried = NOTHING_CARRIED) -> bytes:
@@ -239,14 +241,14 @@ class _InOne:
 def _unpacked(
     packed: Packed, on_free: Callable[[int], object] | None, carried: Carried
 ) -> tuple[bytes | memoryview, list[memoryview]]:
-    """The pickle, and the buffers beside it: mapped, or a copy of what was carried here."""
+    """The pickle, and the buffers beside it: mapped, or as they were carried here; a copy where that is read-only."""
     if packed.segment is None:
         return packed.data, []
     begin, end = packed.extent
     if (there := carried.get(packed.segment.serial)) is None:
         memory = view(packed.segment, on_free, begin, end)
     else:
-        memory = memoryview(bytearray(there[begin:end]))
+        memory = memoryview(bytearray(there[begin:end])) if there.readonly else there[begin:end]
         if on_free is not None:
             on_free(packed.segment.serial)
     data = packed.data if packed.body is None else _cut(memory, begin, *packed.body)

@@ -31,7 +31,7 @@ from mpqueue._os import monotonic as clock
 from mpqueue._os.files import open_file
 from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue._wire.memory.ledger import BLIND, PIPED, SIZE, Ledger
-from mpqueue._wire.memory.segments import NOTHING_CARRIED, Carried, SegmentRef, open_to_read
+from mpqueue._wire.memory.segments import NOTHING_CARRIED, Carried, SegmentRef, can_be_opened
 from mpqueue._wire.memory.shared import Brought, take_in, token_of
 from mpqueue._worker import station
 from mpqueue._worker.elsewhere import hello
@@ -41,6 +41,8 @@ from mpqueue._worker.main import Worker
 #: Seconds that a chunk aims at: a cluster's engine takes some milliseconds of the parent's CPU for each, and brings the
 #: answer 10 ms later.
 CHUNK_SECONDS = 0.225
+#: Bytes of items that a chunk aims at, at most: to send it costs as much as some MB of them.
+CHUNK_BYTES = 16 << 20
 #: Seconds that closing waits for the end of setups.
 CLOSE_LIMIT = 5.0
 
@@ -131,7 +133,7 @@ class HostedSeat:
             self.outbox,
             carries=self._carries,
         )
-        self.outbox.take_carried = worker.seat.exchange.take_leaving
+        self.outbox.take_carried = worker.seat.exchange.take_carried
         with station.seated(worker.seat.station):
             while (due := self._frames.get()) is not None:
                 if self._is_closed:
@@ -161,11 +163,8 @@ class HostedSeat:
 
 def _serve(worker: Worker, due: _Received) -> Leaving:
     exchange = worker.seat.exchange
-    exchange.carried = due.carried
-    try:
-        return Leaving(worker.receive(due.frame).data, exchange.take_leaving())
-    finally:
-        exchange.carried = NOTHING_CARRIED
+    with exchange.having(due.carried):
+        return Leaving(worker.receive(due.frame).data, exchange.take_carried())
 
 
 def _gone() -> LookupError:
@@ -229,11 +228,7 @@ def fetch(token: str) -> Leaving | None:
 def settle(token: str, anchor: SegmentRef | None) -> bool:
     """Before any frame: try out whether that worker can open its guardian's segments, of which this is one."""
     seat = _seats.get(token)
-    if seat is None or anchor is None or anchor.is_handed_over:
-        return False
-    try:
-        os.close(open_to_read(anchor))
-    except OSError:
+    if seat is None or anchor is None or not can_be_opened(anchor):
         return False
     seat.ledger.words[BLIND] = 0
     return True

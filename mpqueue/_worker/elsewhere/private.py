@@ -85,5 +85,6 @@ def private_worker(
         flags_of=flags_of or ledger.flags_of,
         outbox=outbox,
         is_own_process=is_own_process,
+        carries_segments=carries,
     )
-    return Worker(take_seat(station, shares_memory=carries, is_at_home=is_at_home, carries=carries))
+    return Worker(take_seat(station, shares_memory=carries, is_at_home=is_at_home))
