@@ -173,9 +173,11 @@ def test_an_item_that_can_t_be_unpickled_sends_its_chunk_back(bench: Bench) -> N
 def test_tiny_items_run_in_stretches_that_grow_from_one(bench: Bench) -> None:
     job = bench.job(*[TINY] * 1000)
     bench.run(job)
-    sizes = [hi - lo for _, lo, hi in claims(bench, job)]
-    assert [lo for _, lo, _ in claims(bench, job)] == [sum(sizes[:at]) for at in range(len(sizes))]
-    assert (sum(sizes), sizes[0]) == (1000, 1)
+    found = [(lo, hi) for _, lo, hi in claims(bench, job)]
+    sizes = [hi - lo for lo, hi in found]
+    # One that a busy machine held up is cut off before its end.
+    assert all(lo < after <= hi for (lo, hi), (after, _) in itertools.pairwise(found))
+    assert (found[0], found[-1][1]) == ((0, 1), 1000)
     assert max(sizes) > 1
     assert all(after <= stretches.STRETCH_GROWTH * before for before, after in itertools.pairwise(sizes))
     again = bench.job(*[TINY] * 10)

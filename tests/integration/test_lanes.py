@@ -16,6 +16,7 @@ import pytest
 
 from mpqueue._core.messages import BellRung, LaneBroken, LaneDied
 from mpqueue._engines.loky import flag_setter
+from mpqueue._engines.loky.process import stack_dump
 from mpqueue._wire.memory.ledger import CLAIM, NOBODY, Phase, pack_claim
 from tests.support import handlers, lane_verbs
 from tests.support.lanes import Lanes, lanes, new_lanes
@@ -138,8 +139,9 @@ HANGS = [
 
 @pytest.mark.parametrize(("hang", "state"), HANGS, ids=[hang.__name__ for hang, _ in HANGS])
 def test_a_hung_worker_says_where_it_is_before_it_is_killed(
-    lanes: Lanes, tmp_path: Path, hang: Callable[[Any], Any], state: str
+    lanes: Lanes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hang: Callable[[Any], Any], state: str
 ) -> None:
+    monkeypatch.setattr(stack_dump, "PATIENCE", 10.0)  # a busy machine may let it wait for a CPU
     gate = Gate(tmp_path)
     pid = lanes.lane().pid
     lanes.send(handlers.announce(gate, hang), "hung")
@@ -184,7 +186,10 @@ def test_a_worker_that_took_all_signals_is_killed_without_a_stack(lanes: Lanes) 
     assert (died.signal, died.stack) == ("SIGKILL", None)
 
 
-def test_a_worker_takes_its_signal_back_before_each_chunk(lanes: Lanes, tmp_path: Path) -> None:
+def test_a_worker_takes_its_signal_back_before_each_chunk(
+    lanes: Lanes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack_dump, "PATIENCE", 10.0)
     lanes.call(lane_verbs.raise_on_every_signal)
     gate = Gate(tmp_path)
     pid = lanes.lane().pid

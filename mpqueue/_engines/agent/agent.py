@@ -42,7 +42,7 @@ from mpqueue._parent.surroundings.memory_sampler import Sampler
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.frames import NOT_OPENED, ApartFrame, LadenFrame, NodeFrame, dump_frame, load_leaving
 from mpqueue._wire.memory.ledger import Claim
-from mpqueue._wire.memory.segments import BIG, NOTHING_CARRIED, Carried, CommonSegment, view
+from mpqueue._wire.memory.segments import BIG, NOTHING_CARRIED, Carried, CommonSegment, SegmentStore, view
 from mpqueue._wire.memory.shared import Brought, Lent, Parts, Token, lend
 from mpqueue._wire.pickling.imports import ImportNews
 from mpqueue._wire.pickling.payload import Packed, put_apart, view_parts
@@ -90,7 +90,6 @@ class _Apart(NamedTuple):
     """A frame in a segment."""
 
     packed: Packed
-    segment: CommonSegment  #: lives as long as this
     serials: Sequence[int]  #: see `ApartFrame`
 
 
@@ -193,6 +192,7 @@ class Agent:
         self._lending = threading.Lock()  #: a copy takes a while: no lane waits for that of another
         self._berths: dict[int, _Berth] = {}
         self._lent: dict[Token, _SharedCopy] = {}
+        self._store = SegmentStore()  #: for big frames
         self._over: set[int] = set()  #: lanes whose workers had too much memory at the last look
         self._is_proven = False  #: a worker has started here
         self._is_crowded = False
@@ -340,6 +340,7 @@ class Agent:
             self._sampler.stop()
         self._pool.close(kill=kill)
         self._lent.clear()
+        self._store = SegmentStore()  # what is left of it is kept for no one
         self._inbox.post(Request(self._end, None))
         self._thread.join()
 
@@ -390,26 +391,34 @@ class Agent:
         """The frame itself, or where it is big what names the segment that it is in, with what is carried."""
         serials, beside = [*due.carried], [*due.carried.values()]
         is_small = len(due.frame) + sum(part.nbytes for part in beside) < BIG
-        if is_small or berth.is_blind or self._is_crowded or (apart := put_apart(due.frame, beside)) is None:
+        if is_small or berth.is_blind or self._is_crowded:
             return _whole(due.frame, beside, serials)
-        berth.apart[turn] = _Apart(*apart, serials)
-        return dump_frame(ApartFrame(apart[0], serials))
+        packed = put_apart(self._store, due.frame, beside)
+        if packed is None:
+            return _whole(due.frame, beside, serials)
+        berth.apart[turn] = _Apart(packed, serials)
+        return dump_frame(ApartFrame(packed, serials))
 
     def _settle(self, number: int, berth: _Berth, turn: int, call: Future[bytes] | None) -> None:
         """A frame has been done, or never will be. On any thread."""
         answer = None if call is None or call.exception() is not None else call.result()
+        is_refused = answer == NOT_OPENED
+        # May have to wait for a descriptor.
+        left = None if answer is None or is_refused else _opened(answer)
         with self._lock:
             apart = berth.apart.pop(turn, None)
             lane = self._lane((number, berth.generation))
-            if answer == NOT_OPENED and apart is not None and lane is not None:
-                berth.is_blind = True
-                again = _whole(*view_parts(apart.packed), apart.serials)
-                lane.send(again).add_done_callback(partial(self._settle, number, berth, turn))
-                return
+            if apart is not None:
+                again = _whole(*view_parts(apart.packed), apart.serials) if is_refused else b""
+                if apart.packed.segment is not None:
+                    self._store.take_back([apart.packed.segment.serial])
+                if is_refused and lane is not None:
+                    berth.is_blind = True
+                    lane.send(again).add_done_callback(partial(self._settle, number, berth, turn))
+                    return
             berth.at_work -= 1
             if not berth.at_work:
                 berth.changed.notify_all()
-            left = None if answer is None else _opened(answer)
             early = self.fetch((number, berth.generation))
             carried = {**(left.carried if left else {}), **(early.carried if early else {})}
             served = left and left.frame, early and early.frame, carried, _is_blind(lane)

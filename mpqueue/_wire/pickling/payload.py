@@ -213,16 +213,15 @@ def lend_parts(data: bytes, buffers: Sequence[bytearray | memoryview]) -> tuple[
     return packed, made[0] if made else None
 
 
-def put_apart(data: bytes | memoryview, beside: Sequence[memoryview] = ()) -> tuple[Packed, CommonSegment] | None:
-    """Bytes in a segment of their own, which lives as long as it is referenced; None where there is none to be had."""
+def put_apart(store: SegmentStore, data: bytes | memoryview, beside: Sequence[memoryview] = ()) -> Packed | None:
+    """Bytes, and buffers that belong to them, in a segment of their own; None where there is none to be had."""
     try:
-        segment = CommonSegment([memoryview(data), *beside])
+        ref, (at, *places) = store.lend([memoryview(data), *beside])
     except OSError as error:
         _tell_of_pipes(error)
         return None
-    at, *places = segment.offsets
     spans = tuple((place, part.nbytes) for place, part in zip(places, beside, strict=True))
-    return Packed(b"", segment.ref, spans, body=(at, len(data))), segment
+    return Packed(b"", ref, spans, body=(at, len(data)))
 
 
 def without_segment(packed: Packed, carried: Carried = NOTHING_CARRIED) -> bytes:

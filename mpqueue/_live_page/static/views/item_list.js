@@ -366,7 +366,7 @@ export class ItemList {
   move(steps) {
     if (!this.#matching) return;
     const [seen] = this.#seen(0); // the first that is seen, where none was chosen
-    const place = this.#active === null ? seen : this.#active.place + steps;
+    const place = this.#active === null && Number.isFinite(steps) ? seen : (this.#active?.place ?? seen) + steps;
     this.#activate(Math.min(this.#matching - 1, Math.max(0, place)));
   }
 
