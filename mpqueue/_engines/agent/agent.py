@@ -4,7 +4,8 @@ Its lanes are loky's, as on the program's own machine: so are limits, blame, mem
 calls the agent from whatever thread it has, and passes on its notices (`mpqueue._engines.agent.notices`)::
 
     start                         ->  the notice LaneReady or LaneStartFailed
-    take_in                       ->  `Answered`: the answer, and what was left early and not fetched
+    take_in                       ->  `Answered`: the answer, and what was left early and not fetched; with the
+                                      contents of segments, where the program can't open those of workers here
     hold                          ->  frames that are there, and that come, are handed to the worker meanwhile
     (early results were left)     ->  the notice BellRung; `fetch` hands them over, once
     control                       ->  what the worker's ledger says, after all that it was sent
@@ -300,7 +301,7 @@ class Agent:
         return claim.chunk, int(claim.phase), claim.lo, claim.hi, age, claim.fraction
 
     def take_results_by_pipe(self, lane: tuple[int, int]) -> None:
-        """See `SharingLane.take_results_by_pipe`."""
+        """The program could not open a segment of this worker: their contents come with its answers from now on."""
         if isinstance(there := self._lane(lane), LokyLane):
             there.take_results_by_pipe()
 
