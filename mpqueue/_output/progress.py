@@ -151,7 +151,7 @@ class Display:
             if self._ended:
                 return
             self._ended = True
-            self._tell()
+            self._tell(self._progress())
             if self._bar is not None:
                 self._bar.close()
         except Exception:
@@ -164,15 +164,17 @@ class Display:
             if self._ended:
                 return
             try:
-                self._tell()
+                progress = self._progress()
+                if progress.status.final:
+                    return  # `end` tells the last state, once
+                self._tell(progress)
             except Exception:  # the terminal is gone, say
                 log.exception("showing a job's progress failed; it is not shown any more, the job goes on")
                 return
             # Negative: the announcer's timers have the jobs' numbers.
             self._thread.call_at(-self._book.number, self._now() + INTERVAL, self._look)
 
-    def _tell(self) -> None:
-        progress = self._progress()
+    def _tell(self, progress: Progress) -> None:
         if self._show is not None:
             began = self._now()
             try:

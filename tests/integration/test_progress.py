@@ -34,6 +34,14 @@ def test_the_last_state_is_told_before_the_run_resolves_whatever_the_chunks(chun
     assert counts == sorted(counts)
 
 
+def test_the_last_state_is_told_once_also_where_listeners_are_slower_than_the_job() -> None:
+    heard: list[Progress] = []
+    with JobQueue(2) as queue:
+        queue.on("job:progress", lambda *_: threading.Event().wait(0.25))
+        queue.run(range(4), do.succeed, progress=heard.append, chunksize=1)
+    assert [progress.completed for progress in heard if progress.status.final] == [4]
+
+
 def test_retries_and_failures_are_counted() -> None:
     heard: list[Progress] = []
     with JobQueue(2, retry=AT_ONCE) as queue:
