@@ -30,7 +30,7 @@ from mpqueue._worker.elsewhere import hello
 from mpqueue.backends import DaskBackend
 from tests.support import handlers as do
 from tests.support.arrays import check_arrays_after_rights_are_lost, check_arrays_both_ways
-from tests.support.dask_cluster import DaskCluster, dask_cluster
+from tests.support.dask_cluster import DaskCluster, dask_cluster, share_nothing
 from tests.support.engines import WORKERS
 from tests.support.programs import run_program
 from tests.support.results import results_of
@@ -434,7 +434,7 @@ def test_what_is_shared_leaves_once_and_goes_with_the_last_that_holds_it(
         return shared.parts_of(one)
 
     monkeypatch.setattr(dask_pool, "parts_of", note)
-    monkeypatch.setattr(dask_side, "try_sharing", _share_nothing)
+    monkeypatch.setattr(dask_side, "try_sharing", share_nothing)
     gate = Gate(tmp_path)
     with JobQueue(None, backend=DaskBackend(cluster.address)) as queue:
         table = mpqueue.share(np.arange(500_000))
@@ -451,18 +451,13 @@ def test_what_is_shared_leaves_once_and_goes_with_the_last_that_holds_it(
         wait_until(lambda: gc.collect() >= 0 and set(results_of(queue.run(range(20), _count_shared))) == {0})
 
 
-def _share_nothing(token: str, probe: Any) -> tuple[bool, None]:
-    """As a worker on another machine."""
-    return False, None
-
-
 @pytest.mark.parametrize("direct", [None, False], ids=["direct", "through the scheduler"])
 @pytest.mark.parametrize("place", ["here", "elsewhere"])
 def test_arrays_arrive_equal_and_writable_wherever_the_workers_are(
     cluster: DaskCluster, place: str, direct: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if place == "elsewhere":
-        monkeypatch.setattr(dask_side, "try_sharing", _share_nothing)
+        monkeypatch.setattr(dask_side, "try_sharing", share_nothing)
     with (
         Client(cluster.address, set_as_default=False, direct_to_workers=direct) as client,
         JobQueue(None, backend=DaskBackend(client), retry=SOON) as queue,

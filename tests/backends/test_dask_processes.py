@@ -30,7 +30,7 @@ from mpqueue._engines.loky.loky_backend import LokyBackend
 from mpqueue.backends import DaskBackend
 from tests.support import handlers as do
 from tests.support import hogs
-from tests.support.dask_cluster import DaskCluster, dask_cluster
+from tests.support.dask_cluster import DaskCluster, dask_cluster, share_nothing
 from tests.support.programs import is_running
 from tests.support.results import results_of
 from tests.support.waiting import Gate, wait_until
@@ -267,7 +267,7 @@ def test_what_is_shared_is_one_copy_for_all_on_a_node(
     two_slots: DaskCluster, other: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_here: bool
 ) -> None:
     if not is_here:
-        monkeypatch.setattr(dask_side, "try_sharing", _share_nothing)
+        monkeypatch.setattr(dask_side, "try_sharing", share_nothing)
     table, gate = mpqueue.share(np.arange(500_000)), Gate(tmp_path)
     with JobQueue(2, backend=DaskBackend(two_slots.address)) as queue:
         queue.create_job("met", range(2), partial(_look_up_and_meet, table, gate), chunksize=1)
@@ -277,11 +277,6 @@ def test_what_is_shared_is_one_copy_for_all_on_a_node(
         (first, at_first), (second, at_second) = results_of(run.result(60))
     assert (first, second) == (0, 1)
     assert at_first == at_second != set()
-
-
-def _share_nothing(token: str, probe: Any) -> tuple[bool, None]:
-    """As a worker on another machine."""
-    return False, None
 
 
 def _look_up_and_meet(table: Any, gate: Gate, item: int) -> tuple[int, set[str]]:

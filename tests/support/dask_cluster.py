@@ -124,6 +124,11 @@ def dask_cluster(folder: Path, workers: int = 2, *, threads: int = 1, nanny: boo
         cluster.close()
 
 
+def share_nothing(token: str, probe: Any) -> tuple[bool, None]:
+    """In the place of `dask_side.try_sharing`: as a Dask worker on another machine."""
+    return False, None
+
+
 def _tasks_of_ours(dask_scheduler: Any) -> list[str]:
     return [key for key in dask_scheduler.tasks if str(key).startswith("mpqueue")]
 

@@ -102,7 +102,7 @@ def _whole(frame: bytes | memoryview, beside: Sequence[memoryview], serials: Seq
 
 
 def _opened(answer: bytes) -> Leaving:
-    """A worker's answer, and what is to be carried with it; without what can't be opened since the worker is gone."""
+    """A worker's answer and what is carried with it. A dead worker's segments can't be opened, and are left out."""
     frame, segments = load_leaving(answer)
     carried = {}
     for ref in segments:

@@ -36,7 +36,7 @@ from mpqueue._parent.lane_protocol import LaneSettings, Post
 from mpqueue._parent.own_faults import found
 from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.ledger import Phase
-from mpqueue._wire.memory.segments import CommonSegment, can_be_opened
+from mpqueue._wire.memory.segments import CommonSegment, can_be_opened, make_anchor
 from mpqueue._wire.memory.shared import Shared, lend_own, parts_of
 from mpqueue.errors import WorkerStartError
 
@@ -104,8 +104,7 @@ class DaskPool(HostedPool[DaskLane]):
         except BaseException:
             self.end_loop(CLOSE_LIMIT)
             raise
-        with contextlib.suppress(OSError):  # there is no room for one
-            self._probe = CommonSegment([memoryview(b"here")])
+        self._probe = make_anchor()
         self.soon(self._open)
 
     # -- from any thread -------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from mpqueue._engines.agent.notices import AnswersWait, Rest, dump_notice
 from mpqueue._engines.dask.node_line import NodeLine, Numbered, copy_carried, unpack, view_carried
 from mpqueue._os.process.process_signals import kill_process
 from mpqueue._parent.lane_protocol import LaneSettings
-from mpqueue._wire.memory.segments import CommonSegment, SegmentRef, can_be_opened
+from mpqueue._wire.memory.segments import CommonSegment, SegmentRef, can_be_opened, make_anchor
 from mpqueue._wire.memory.shared import Lent, Parts
 from mpqueue._worker.elsewhere import hello
 from mpqueue._worker.elsewhere.hosted import Order, Seen
@@ -51,14 +51,13 @@ class Shares(NamedTuple):
     anchor: SegmentRef | None  #: one of this process, for the program to try
 
 
-_anchors: dict[str, CommonSegment] = {}  #: by the token of the agent that is about to be opened
+_anchors: dict[str, CommonSegment | None] = {}  #: by the token of the agent that is about to be opened
 
 
 def try_sharing(token: str, probe: SegmentRef) -> Shares:
     """Try to open that segment of the program, and offer one of our own, until the agent is opened."""
-    with contextlib.suppress(OSError):  # there is no room for one
-        _anchors[token] = CommonSegment([memoryview(b"anchor")])
-    return Shares(can_be_opened(probe), _anchors[token].ref if token in _anchors else None)
+    anchor = _anchors[token] = make_anchor()
+    return Shares(can_be_opened(probe), None if anchor is None else anchor.ref)
 
 
 class Lifeline:

@@ -512,6 +512,14 @@ def open_to_read(ref: SegmentRef, *, again: bool = False) -> int:
     return _open(ref, again)
 
 
+def make_anchor() -> CommonSegment | None:
+    """A small segment for other processes to try whether they can open such; None where there is no room for one."""
+    try:
+        return CommonSegment([memoryview(b"anchor")])
+    except OSError:
+        return None
+
+
 def can_be_opened(ref: SegmentRef) -> bool:
     """Whether that segment of another process can be opened by its name from here. Waits as `view` does."""
     if ref.is_handed_over:

@@ -6,7 +6,6 @@ so that no other has to wait for it.
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import queue
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from mpqueue._os.process.process_handle import ProcessHandle, open_process
 from mpqueue._os.process.process_signals import KILL, kill_group
-from mpqueue._wire.memory.segments import Carried, CommonSegment, SegmentRef
+from mpqueue._wire.memory.segments import Carried, CommonSegment, SegmentRef, make_anchor
 from mpqueue._wire.memory.shared import Brought, Lent, Parts, Token, lend
 from mpqueue._worker.elsewhere import hello, hosted
 from mpqueue._worker.elsewhere.private import Leaving
@@ -112,8 +111,7 @@ class Guardian:
     def anchor(self) -> SegmentRef | None:
         """A segment of this process, for workers to try out whether they can open such; None where there are none."""
         if self._anchor is None:
-            with contextlib.suppress(OSError):
-                self._anchor = CommonSegment([memoryview(b"anchor")])
+            self._anchor = make_anchor()
         return None if self._anchor is None else self._anchor.ref
 
     def lend(self, parts: Parts) -> Lent:
