@@ -347,6 +347,7 @@ class Engine:
 
     def _leave(self) -> None:
         """End the workers, and wait for nothing: no thread that was there before gevent's patch can be waited for."""
+        threads.prepare_to_leave()
         if self._pool is not None:
             log.warning("closing ends the workers and does not wait for them: gevent has patched the program's threads")
             self._pool.close(kill=True)

@@ -29,3 +29,13 @@ def check_real() -> None:
             "expected real threads, got greenlets, with which a queue would wait for ever: gevent.monkey has patched "
             f"{', '.join(patched)}; call gevent.monkey.patch_all({leave_out}), or use the queue in a process of its own"
         )
+
+
+def prepare_to_leave() -> None:
+    """Let gevent set itself up here, before anything wakes the threads that were there before its patch.
+
+    Each of them gets a hub of its own when it next waits, and a program's first hub imports, under locks that are
+    greenlets' by then: two threads at once, or one and the interpreter's exit, would wait for each other for ever
+    (gevent 26.9). What the first hub has imported is kept for all.
+    """
+    sys.modules["gevent"].get_hub()
