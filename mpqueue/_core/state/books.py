@@ -65,6 +65,7 @@ class Books:
         #: the types of users' errors count.
         self.decide: Decide = decide or (lambda policy, attempt, error: policy.decide(attempt, error, rng))
         self.engine = engine
+        self._aims: dict[int, float] = {}  #: what a chunk aims at, by how many lanes there are
         self.max_items_per_worker = max_items_per_worker
         self.max_memory = max_memory  #: bytes of private memory that a worker may have
         self.headroom = Headroom()
@@ -118,7 +119,11 @@ class Books:
     @property
     def aim(self) -> float:
         """The seconds that a chunk aims at now."""
-        return aim(self.engine, self.present)
+        lanes = self.present
+        found = self._aims.get(lanes)
+        if found is None:
+            found = self._aims[lanes] = aim(self.engine, lanes)
+        return found
 
     @property
     def wanted(self) -> int:

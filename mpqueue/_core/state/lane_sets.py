@@ -10,6 +10,8 @@ import heapq
 from collections.abc import Iterable, Iterator
 
 _NANO = 1_000_000_000
+#: So many ends a lane, most of them past, are kept until they are looked through.
+FULL = 8
 
 
 def members(lanes: int) -> Iterator[int]:
@@ -49,7 +51,8 @@ class BusyTime:
             self._until[lane] = end
             self._sum += end
             heapq.heappush(self._ends, (end, lane))
-        self._forget_past(now)
+            if len(self._ends) > FULL * len(self._until):
+                self._forget_past(now)
 
     def left(self, now: float) -> float:
         """The seconds that are left of all of them."""
