@@ -26,7 +26,7 @@ from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.pickling import main_names, packed_functions, rebuilding
 from mpqueue._wire.pickling.beside import Buffers, Pickled
 from mpqueue._wire.pickling.payload import NotPlainError, Packed, dump_with
-from mpqueue._wire.pickling.reducers import PLAIN, PROTOCOL, has_gaps, reduce_with_gaps
+from mpqueue._wire.pickling.reducers import PLAIN, PROTOCOL, reduce_array
 from mpqueue._worker.handlers.called import Call
 
 #: What is asked of an object whose type is known: whether it holds nothing but what is its type's own.
@@ -145,13 +145,11 @@ class _Pickler(pickle.Pickler):
 
     def __init__(self, file: Pickled, buffers: Buffers) -> None:
         super().__init__(file, PROTOCOL, buffer_callback=None if buffers.in_band else buffers.take)
-        self._array = None if buffers.in_band else _numpy.array
+        self._in_band = buffers.in_band
 
     def reducer_override(self, obj: Any) -> Any:
         if _is_known(obj) or (not _numpy.is_known and _numpy.learn() and _is_known(obj)):
-            if type(obj) is not self._array or obj.flags.forc or not has_gaps(obj):
-                return NotImplemented
-            return reduce_with_gaps(obj)
+            return reduce_array(obj, in_band=self._in_band) if type(obj) is _numpy.array else NotImplemented
         raise NotPlainError
 
 

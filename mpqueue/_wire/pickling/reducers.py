@@ -6,8 +6,10 @@ the pickle, as numpy's arrays do it by themselves.
 ============================  ======================================================================================
 type                          why, and how
 ============================  ======================================================================================
-`numpy.ndarray`, with gaps    numpy makes a contiguous copy and puts that into the pickle. The copy is made where it is
-                              sent from instead. Arrays without gaps, in any order, are left to numpy.
+`numpy.ndarray` of numbers    numpy takes 1.5 us to say what it consists of, and 0.8 us to make it again, in Python; an
+                              array of this shape on this buffer, as it is put here, takes a third.
+the same, with gaps           numpy makes a contiguous copy and puts that into the pickle. The copy is made where it is
+                              sent from instead. Other arrays are left to numpy.
 `torch.Tensor`, on the CPU    torch saves its storage as a file in the pickle. The storage is the buffer; tensors that
                               are views of one storage are again. Only the part is sent that tensors of this pickle
                               view. Parameters and modules consist of tensors. Sparse and quantized tensors, those with
@@ -48,6 +50,8 @@ from mpqueue._wire.pickling.beside import Buffers, Later
 PROTOCOL = 5
 #: Bytes of what is made while it is written: they stay in the processor's cache.
 PIECE = 256 << 10
+#: numpy's codes for the numbers that it can show as a buffer, and make of one.
+NUMBERS = frozenset("?bBhHiIlLqQefdgFDG")
 #: A part of a storage begins at a multiple of this, so that what is aligned in it stays so.
 ALIGNMENT = 64
 
@@ -77,7 +81,7 @@ class _UnderWay(threading.local):
 _under_way = _UnderWay()
 
 
-def has_gaps(array: Any) -> bool:
+def _has_gaps(array: Any) -> bool:
     """True for a numpy array that numpy would copy into its pickle, and that is big."""
     if array.flags.forc or array.nbytes < BIG_BUFFER:
         return False
@@ -88,7 +92,7 @@ def has_gaps(array: Any) -> bool:
     return not array.transpose(by_stride).flags.c_contiguous
 
 
-def reduce_with_gaps(array: Any) -> Any:
+def _reduce_with_gaps(array: Any) -> Any:
     """Of such an array."""
     make, arguments, *_ = type(array)((0,), array.dtype).__reduce_ex__(PROTOCOL)
     if type(arguments[0]) is not pickle.PickleBuffer:
@@ -124,9 +128,17 @@ def _cut(array: Any) -> Iterator[Any]:
 
 
 def _reduce_array(array: Any) -> Any:
-    if array.flags.forc or _under_way.buffers.in_band or not has_gaps(array):
+    return reduce_array(array, in_band=_under_way.buffers.in_band)
+
+
+def reduce_array(array: Any, *, in_band: bool) -> Any:
+    """Of any `numpy.ndarray`, but of no subclass."""
+    flags = array.flags
+    if flags.c_contiguous and array.dtype.char in NUMBERS:
+        return type(array), (array.shape, array.dtype, pickle.PickleBuffer(array))
+    if flags.forc or in_band or not _has_gaps(array):
         return array.__reduce_ex__(PROTOCOL)
-    return reduce_with_gaps(array)
+    return _reduce_with_gaps(array)
 
 
 class _TensorStorage:
