@@ -115,7 +115,7 @@ class Machine:
 
     def _run(self, commands: str, line: int) -> str:
         with open(self._folder / f"{line}.log", "w+") as errors:
-            program = self._start(commands, stdout=subprocess.PIPE, stderr=errors)
+            program = self._start(commands, self._environment, stdout=subprocess.PIPE, stderr=errors)
             try:
                 printed = program.communicate(timeout=PATIENCE)[0].decode()
             finally:
@@ -126,15 +126,17 @@ class Machine:
 
     def _open_terminal(self, block: Block) -> Path:
         log = self._folder / f"{block.title}.log"
+        # A nanny that gets Ctrl-C while it starts its worker again leaves a semaphore of Dask's.
+        environment = {name: value for name, value in self._environment.items() if name != leaks.COOKIE}
         with open(log, "wb") as out:
-            self._terminals.append((self._start(block.text, stdout=out, stderr=subprocess.STDOUT), log))
+            self._terminals.append((self._start(block.text, environment, stdout=out, stderr=subprocess.STDOUT), log))
         return log
 
-    def _start(self, commands: str, **streams: Any) -> subprocess.Popen[bytes]:
+    def _start(self, commands: str, environment: dict[str, str], **streams: Any) -> subprocess.Popen[bytes]:
         program: subprocess.Popen[bytes] = subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", commands],
             cwd=self._folder,
-            env=self._environment,
+            env=environment,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             **streams,

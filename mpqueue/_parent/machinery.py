@@ -142,6 +142,8 @@ class Engine:
         """
         self.check_process()
         threads.check_real()
+        if self._coordinator is not None:  # without the lock: a garbage collection while it is held may post, too
+            return self._coordinator
         with self._lock, told("a queue"):
             if self._coordinator is None:
                 if self._shut:

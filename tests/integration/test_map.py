@@ -180,9 +180,9 @@ def test_without_failures_all_ways_give_the_results(on_error: Any) -> None:
 def test_too_many_failures_end_the_work(tmp_path: Path) -> None:
     handler = do.count_calls(tmp_path, do.fail)
     with pytest.raises(TooManyFailuresError, match="more than max_failures=2") as caught:
-        mpqueue.map(handler, range(2000), max_retries=0, chunksize=1, max_failures=2)
+        mpqueue.map(handler, range(2000), max_retries=0, chunksize=1, max_failures=2, concurrency=1)
     assert isinstance(caught.value.__cause__, ValueError)
-    assert len(number_of_calls(tmp_path)) < 2000
+    assert 3 <= len(number_of_calls(tmp_path)) <= 5  # a worker has two chunks at a time
 
 
 def test_as_many_failures_as_allowed_end_nothing() -> None:

@@ -68,6 +68,15 @@ def test_dropping_the_iterator_ends_its_work(pool: Pool, tmp_path: Path, caplog:
     assert "dropped before a result was read from it" in caplog.text
 
 
+def test_an_iterator_can_be_dropped_while_its_queue_is_asked_for_its_coordinator(pool: Pool) -> None:
+    dropped = threading.Event()
+    held = [pool.imap(do.double, itertools.count())]
+    assert next(held[0]) == 0
+    with pool._queue._engine._lock:  # as where a garbage collection begins there
+        threading.Thread(target=lambda: (held.clear(), dropped.set()), daemon=True).start()
+        assert dropped.wait(30)
+
+
 def test_an_input_may_wait_for_results(pool: Pool) -> None:
     """A crawler: what was found by one call is the input of others."""
     to_do: queue.SimpleQueue[int | None] = queue.SimpleQueue()

@@ -76,6 +76,7 @@ def job_options(
     chunksize: int | None,
     seed: int | None,
     backend: str | Backend,
+    max_failures: int | None = None,
 ) -> JobOptions:
     """The options of one call of the function ``name``.
 
@@ -86,7 +87,9 @@ def job_options(
     check_timeout(timeout)
     check_optional_count("chunksize", chunksize, low=1)
     policy = choose_policy(name, max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
-    options = JobOptions(policy, timeout, chunksize=chunksize, max_lanes=workers, seed=choose_seed(seed))
+    options = JobOptions(
+        policy, timeout, chunksize=chunksize, max_lanes=workers, seed=choose_seed(seed), max_failures=max_failures
+    )
     check_job(engine, options)
     return options
 

@@ -50,7 +50,7 @@ def stages(
     check_timeout(timeout)
     policy = choose_policy("stages", max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
     given = read_all(items)
-    options = PipelineOptions(seed=seed, concurrency=workers)
+    options = PipelineOptions(seed=seed, concurrency=workers, max_failures=max_failures)
     with queue_for(workers, None, backend) as queue:
         defaults = replace(queue._options, retry=policy, timeout=timeout)
         batch = Batch(

@@ -120,7 +120,7 @@ def map(
     """
     check_progress(progress)
     check_failure_options(on_error, max_failures)
-    job = job_options("map", concurrency, max_retries, retry, timeout, chunksize, seed, backend)
+    job = job_options("map", concurrency, max_retries, retry, timeout, chunksize, seed, backend, max_failures)
     record = _record(journal, job_id, record_options(update=update, key=key, version=version, redo=redo))
     rows = read_all(items)
     with queue_for(enough_workers(job.max_lanes, len(rows)), journal, backend) as queue:
@@ -225,7 +225,7 @@ async def amap(
     """
     check_failure_options(on_error, max_failures)
     check_progress(progress)
-    job = job_options("amap", concurrency, max_retries, retry, timeout, chunksize, seed, backend)
+    job = job_options("amap", concurrency, max_retries, retry, timeout, chunksize, seed, backend, max_failures)
     record = _record(journal, job_id, record_options(update=update, key=key, version=version, redo=redo))
     rows = read_all(items)
     async with queue_in_loop_for(enough_workers(job.max_lanes, len(rows)), journal, backend) as queue:
@@ -248,12 +248,15 @@ def _record(journal: object, job_id: str | None, options: RecordOptions) -> Reco
 
 
 class Batch:
-    """One call: its run, ended early where more than ``max_failures`` items fail, and what happens to its failures."""
+    """One call: its run, ended early where more than ``max_failures`` items fail, and what happens to its failures.
+
+    Nothing new begins after the failure that is too many: that is the job's own option. What runs is ended from here.
+    """
 
     def __init__(self, start: Callable[..., JobRun], max_failures: int | None) -> None:
         """``start`` is called with ``on_ended``, which `start_batch` knows."""
         self._max_failures = max_failures
-        self._watched: JobRun | None = None  #: the run, as soon as there is one to end
+        self._watched: JobRun | None = None  #: the run, as soon as there is one to end, until it is ended
         self.run = start(on_ended=None if max_failures is None else self._on_ended)
         self._watched = self.run
         self._on_ended(())  # items may have failed before
@@ -265,7 +268,8 @@ class Batch:
     def _on_ended(self, _: Ended) -> None:
         """On the coordinator's thread: items ended."""
         run = self._watched
-        if run is not None and self._too_many and not run.job.cancelled:
+        if run is not None and self._too_many:
+            self._watched = None
             run._kill()
 
     def outcomes(self, on_error: OnError) -> list[Any]:
