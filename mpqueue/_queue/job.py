@@ -344,7 +344,9 @@ def _position_of(table: ItemTable, item: Any, ids: dict[Hashable, int]) -> int:
 
 
 def _is_named(payload: Any, name: str) -> bool:
-    return payload == name if isinstance(payload, str) else isinstance(payload, PurePath) and str(payload) == name
+    if isinstance(payload, PurePath):
+        return name in (str(payload), payload.as_posix())
+    return isinstance(payload, str) and payload == name
 
 
 #: What users look for in an item, and where it is.

@@ -23,6 +23,7 @@ from mpqueue import (
     current_item,
 )
 from mpqueue._os.process.process_signals import KILL
+from mpqueue._os.system import IS_WINDOWS
 from mpqueue.events import ITEM_RETRY
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
@@ -368,8 +369,11 @@ def test_timeout_error_holds_the_stack_where_the_item_hung(bad: do.Handler, name
         (item,) = queue.run(["a"], bad).items
     assert isinstance(item.exception, ItemTimeoutError)
     assert isinstance(item.exception, TimeoutError)
-    assert item.exception.stack is not None
-    assert name in item.exception.stack
+    if bad is do.hang_holding_gil and IS_WINDOWS:  # no signal there shows where C code hangs
+        assert item.exception.stack is None
+    else:
+        assert item.exception.stack is not None
+        assert name in item.exception.stack
 
 
 def test_timeout_of_the_job_wins_over_the_queue_s() -> None:
