@@ -11,6 +11,7 @@ import pytest
 from mpqueue import JobFinished, JobQueue, JobRun, JobStatus, QueueClosedError, RetryPolicy
 from mpqueue._queue.registry import Held
 from tests.support.handlers import block_until_told, fail_with, return_length, succeed
+from tests.support.programs import run_program
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -129,3 +130,58 @@ def shared_memory_held() -> int:
     """How many segments this process has open."""
     links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
     return sum("mpqueue-segment" in os.readlink(link) for link in links if link.is_symlink())
+
+
+#: Whatever is dropped, in whatever state, is dropped inside a garbage collection, which may begin at any allocation.
+DROPPED = """
+import gc, itertools, logging, random, sys, warnings
+import mpqueue
+
+class Cycle:
+    def __init__(self):
+        self.itself = self
+
+def double(item):
+    return 2 * item
+
+def drop_some(chance):
+    held = Cycle()
+    what = chance.choice(["pool", "stream", "executor", "queue"])
+    if what == "pool":
+        held.pool = mpqueue.Pool(1, max_retries=0)
+        for make in chance.choices([held.pool.imap, held.pool.imap_unordered], k=3):
+            inner = Cycle()
+            inner.results = make(double, itertools.count())
+            for _ in range(chance.randrange(3)):
+                next(inner.results)
+            del inner
+            if chance.random() < 0.5:
+                assert held.pool.map(double, range(3)) == [0, 2, 4]
+    elif what == "stream":
+        held.results = mpqueue.imap(double, itertools.count(), concurrency=1)
+        for _ in range(chance.randrange(5)):
+            next(held.results)
+    elif what == "executor":
+        held.executor = mpqueue.Executor(1)
+        held.calls = [held.executor.submit(double, item) for item in range(chance.randrange(4))]
+    else:
+        held.queue = mpqueue.JobQueue(1)
+        held.queue.create_job("job", range(chance.randrange(1, 50)), double)
+        held.run = held.queue.start("job")
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    logging.disable()
+    chance = random.Random(int(sys.argv[1]))
+    for _ in range(30):
+        gc.set_threshold(chance.choice([1, 2, 5, 20]))
+        drop_some(chance)
+    gc.set_threshold(700)
+    print(mpqueue.map(double, range(3)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_a_garbage_collection_drops_nothing_waits(tmp_path: Path, seed: int) -> None:
+    assert run_program(tmp_path, DROPPED, str(seed)).stdout == "[0, 2, 4]\n"
