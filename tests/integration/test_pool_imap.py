@@ -72,8 +72,13 @@ def test_an_iterator_can_be_dropped_while_its_queue_is_asked_for_its_coordinator
     dropped = threading.Event()
     held = [pool.imap(do.double, itertools.count())]
     assert next(held[0]) == 0
+
+    def drop() -> None:
+        held.clear()
+        dropped.set()
+
     with pool._queue._engine._lock:  # as where a garbage collection begins there
-        threading.Thread(target=lambda: (held.clear(), dropped.set()), daemon=True).start()
+        threading.Thread(target=drop, daemon=True).start()
         assert dropped.wait(30)
 
 
