@@ -139,6 +139,20 @@ def test_an_array_arrives_as_numpy_would_bring_it(value: Any, way: str) -> None:
     assert found[0].tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("code", [*np.typecodes["AllFloat"], *np.typecodes["AllInteger"], "?", "O", "M8[s]"])
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (2, 3)])
+def test_a_small_array_arrives_as_numpy_would_bring_it(code: str, shape: tuple[int, ...]) -> None:
+    value = np.ones(shape, code)
+    fixed = value.copy()
+    fixed.flags.writeable = False
+    for way in WAYS:
+        for found, sent in zip(way([value, fixed]), (value, fixed), strict=True):
+            assert (found.dtype, found.shape) == (sent.dtype, sent.shape)
+            assert found.strides == sent.strides or not sent.size
+            assert found.flags.writeable == plainly(sent).flags.writeable
+            assert found.tolist() == sent.tolist()
+
+
 def test_an_array_with_gaps_is_beside_the_pickle() -> None:
     value = np.arange(BIG).reshape(400, -1)[::2, ::3]
     for way in (beside, harmless):
