@@ -69,6 +69,10 @@ class HostedPool(abc.ABC, Generic[L]):
 
     def _run_loop(self) -> None:
         self._loop.run_forever()
+        self.close_loop()
+
+    def close_loop(self) -> None:
+        """On its thread, when it has ended."""
         self._loop.close()
 
     # -- from any thread -------------------------------------------------------------------------------------

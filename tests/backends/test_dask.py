@@ -7,6 +7,7 @@ import gc
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
+from tornado.iostream import IOStream
 
 import mpqueue
 from mpqueue import JobQueue, RetryPolicy, WorkerCrashedError, WorkerStartError
@@ -572,3 +574,16 @@ def test_what_is_no_cluster_is_refused(wrong: Any) -> None:
 def test_an_address_where_nobody_is_is_an_error_at_once() -> None:
     with pytest.raises(OSError, match="Timed out"):
         DaskBackend("tcp://127.0.0.1:1", connect_timeout=0.2)
+
+
+def test_what_dask_leaves_open_is_closed_with_the_queue(cluster: DaskCluster) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with JobQueue(1, backend=DaskBackend(cluster.address)) as queue:
+            assert queue.run([1], do.double).results == [2]
+            pool = cast("dask_pool.DaskPool", queue._host.engine.coordinator()._pool)
+            # As of a call that was cancelled while its connection was made: nobody closes it.
+            pool.soon(lambda: IOStream(socket.socket()).connect(silent.getsockname()))
+            connection, _ = silent.accept()
+        with connection:
+            connection.settimeout(30)
+            assert connection.recv(1) == b""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from distributed import Client
+from tornado.ioloop import IOLoop
 
 from mpqueue._core.messages import (
     BellRung,
@@ -72,6 +73,7 @@ class DaskPool(HostedPool[DaskLane]):
     """
 
     client: Client
+    _io_loop: IOLoop | None = None  #: Dask's view of the event loop, once it runs
 
     def __init__(
         self,
@@ -100,12 +102,16 @@ class DaskPool(HostedPool[DaskLane]):
         self._cut_off_by: BaseException | None = None  #: there is no connection to the scheduler
         self.is_closed = False
         try:
-            self.client = asyncio.run_coroutine_threadsafe(connect(), self._loop).result()
+            self.client = asyncio.run_coroutine_threadsafe(self._connect_first(), self._loop).result()
         except BaseException:
             self.end_loop(CLOSE_LIMIT)
             raise
         self._probe = make_anchor()
         self.soon(self._open)
+
+    async def _connect_first(self) -> Client:
+        self._io_loop = IOLoop.current()
+        return await self._connect()
 
     # -- from any thread -------------------------------------------------------------------------------------
 
@@ -135,6 +141,13 @@ class DaskPool(HostedPool[DaskLane]):
         with contextlib.suppress(Exception):  # it has said what it waited for
             closing.result(3 * CLOSE_LIMIT)
         self._end()
+
+    def close_loop(self) -> None:
+        """With it, what Dask leaves open: the connection of a call that was cancelled while it was being made."""
+        if self._io_loop is None:
+            super().close_loop()
+        else:
+            self._io_loop.close(all_fds=True)
 
     def _end(self) -> None:
         self.end_loop(CLOSE_LIMIT)
