@@ -60,7 +60,7 @@ READY = {
     "mpqueue/__init__.py": '__version__ = "2.0.0"\n',
     "CITATION.cff": "version: 2.0.0\n",
     "CHANGELOG.md": "## [2.0.0] - 2030-01-31\n",
-    "pyproject.toml": "[project.urls]\n",
+    "pyproject.toml": "[project.urls]\nRepository = 'there'\n",
     "conda-recipe/recipe.yaml": "  version: 2.0.0\n  homepage: there\n  recipe-maintainers: [me]\n",
 }
 
@@ -72,7 +72,7 @@ READY = {
         ("mpqueue/__init__.py", "2.0.0"),
         ("CITATION.cff", "2.0.0"),
         ("CHANGELOG.md", " - 2030-01-31"),
-        ("pyproject.toml", "[project.urls]"),
+        ("pyproject.toml", "Repository"),
         ("conda-recipe/recipe.yaml", "2.0.0"),
         ("conda-recipe/recipe.yaml", "there"),
         ("conda-recipe/recipe.yaml", "recipe-maintainers"),
