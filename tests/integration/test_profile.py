@@ -47,9 +47,9 @@ def of_lines(profile: Any) -> dict[tuple[str, int], float]:
 def two_lines(item: str) -> None:
     for _ in range(10):  # now and then yet another thread comes before the one that looks
         sum(range(3_000_000))  # holds the global lock, so that no other thread can look
-    for _ in range(100):
+    for _ in range(1000):
         hashlib.sha256(BIG)  # lets go of it
-    spin(0.02)
+    spin(0.2)  # the shortest of the three, and longer than the time between two looks, ten a second
     if item == "bad":
         raise ValueError(item)
 
@@ -76,12 +76,12 @@ def test_python_and_c_code_are_named_by_their_lines_also_of_items_that_fail(queu
 
 
 async def wait_and_work(_: int) -> None:
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.4)
     await asyncio.gather(work())
 
 
 async def work() -> None:
-    spin(0.1)
+    spin(0.4)
 
 
 def test_coroutines_are_where_they_wait_and_where_they_work(queue: JobQueue) -> None:
