@@ -82,8 +82,8 @@ _under_way = _UnderWay()
 
 
 def _has_gaps(array: Any) -> bool:
-    """True for a numpy array that numpy would copy into its pickle, and that is big."""
-    if array.flags.forc or array.nbytes < BIG_BUFFER:
+    """Of one that is contiguous in no order: whether numpy would copy it into its pickle, and it is big."""
+    if array.nbytes < BIG_BUFFER:
         return False
     kind = array.dtype
     if kind.hasobject or kind.isbuiltin == 2 or kind.kind not in "biufcSUV" or not kind.isnative:
