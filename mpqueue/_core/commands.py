@@ -68,11 +68,12 @@ class SendChunk(NamedTuple):
 
 
 class ForgetJob(NamedTuple):
-    """Tell this lane's worker to drop a job's handler."""
+    """Tell this lane's worker to drop a job's handler: at once, which it answers, or with its next chunk."""
 
     lane: int
     generation: int
     job: JobBook
+    at_once: bool
 
 
 class SetFlags(NamedTuple):

@@ -488,8 +488,8 @@ class Coordinator:
 
     def _forget_job(self, command: ForgetJob) -> None:
         lane = self._lane_of(command)
-        if lane is not None and (forgotten := self._traffic.forget_job(lane, command)) is not None:
-            self._more.append(forgotten)
+        if lane is not None:
+            self._traffic.forget_job(lane, command)
 
     def _take_outbox(self, message: BellRung | LaneDied | ChunkReported) -> None:
         """Early results come before anything else that their lane has to say."""

@@ -324,7 +324,6 @@ def test_of_a_light_job_the_worker_hears_with_its_next_chunk_that_it_may_go(benc
     bench.run(job)
     before = bench.observe()
     bench.forget(job)
-    assert bench.take(JobForgotten).job == job.number
     assert bench.observe()[:4] == before[:4]
     bench.run(job)
     assert claims(bench, job)[0] == (RUNNING, 0, 1), "its items' pace is forgotten too"

@@ -82,6 +82,15 @@ def handle(item: Item) -> object:
     raise NotImplementedError(item)
 
 
+def handle_prepared(item: Item, state: object) -> object:
+    """The same for jobs with a setup, whose end a worker is asked for as soon as the job has ended."""
+    raise NotImplementedError(item, state)
+
+
+def prepare() -> None:
+    """That setup."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a seed decides beforehand."""
@@ -326,7 +335,9 @@ class Life:
         for number, (items, options) in enumerate(plan.jobs):
             name = f"job {number}"
             create: Callable[..., object] = queue.create_job
-            create(name, items, handle, **(options | ({"open": True} if number in plan.open_jobs else {})))
+            handler: Callable[..., object] = handle_prepared if number % 2 else handle
+            setup = prepare if number % 2 else None
+            create(name, items, handler, **(options | {"setup": setup, "open": number in plan.open_jobs}))
             self.books_of[name], self.told[name] = queue._jobs.find(name).book, Told()
         self.created()
         for number, later in plan.open_jobs.items():

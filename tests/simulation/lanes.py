@@ -82,7 +82,7 @@ class SimulatedLane:
         else:
             assert isinstance(read, ForgetFrame)
             self.answers["job", read.job] = answer
-            received = ForgetJob(self.number, self.generation, self._pool.jobs[read.job])
+            received = ForgetJob(self.number, self.generation, self._pool.jobs[read.job], at_once=True)
         self._pool.call_at(self._pool.now + self._pool.delay(), lambda: self.worker.receive(received, items))
         return answer
 

@@ -212,8 +212,9 @@ class Cluster:
             case SetFlags(lane, stopped, pause, cancel):
                 worker = self.workers[lane]
                 self.call_at(self.now + self.latency, lambda: worker.set_flags(stopped, pause or cancel, cancel))
-            case ForgetJob(lane, generation, job):
-                self.post(JobForgotten(lane, generation, job.number))
+            case ForgetJob(lane, generation, job, at_once):
+                if at_once:
+                    self.post(JobForgotten(lane, generation, job.number))
             case _:
                 assert not isinstance(command, StartLane)
 

@@ -52,7 +52,6 @@ from mpqueue._core.messages import (
     ItemsDropped,
     ItemsOffered,
     JobCancelled,
-    JobForgotten,
     JobHeldBack,
     JobPaused,
     JobResumed,
@@ -542,11 +541,10 @@ class FakeLanes:
 
     def _forget_job(self, command: ForgetJob) -> None:
         worker = self._live(command.lane, command.generation)
-        if not command.job.handler.light:
+        if command.at_once:
             self._send(command)
         elif worker is not None:
             worker.to_forget.append(command.job.number)
-            self._more.append(JobForgotten(command.lane, command.generation, command.job.number))
 
     def _start_lane(self, command: StartLane) -> None:
         lane, generation = command.lane, command.generation

@@ -252,7 +252,7 @@ class Bench(ABC):
 
     def forget(self, job: JobBook) -> None:
         """Have the worker drop a job's handler."""
-        self.do(ForgetJob(0, self.generation, job))
+        self.do(ForgetJob(0, self.generation, job, at_once=not job.handler.light))
 
     def set_flags(self, job: int, *, pause: bool = False, cancel: bool = False) -> None:
         """Set the lane's flags, for the job of that number."""

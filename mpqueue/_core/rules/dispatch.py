@@ -63,7 +63,10 @@ def _feed_lanes(books: Books) -> None:
         return
     # Once more where the first round may have sent the last suspects, for which others had to stand back.
     for _ in range(2 if books.has_suspects else 1):
-        _until_nothing_stands_back(books, lambda: _feed_free(books))
+        if books.any_needs:
+            _until_nothing_stands_back(books, lambda: _feed_free(books))
+        else:
+            _feed_free(books)
     _feed_behind(books)
 
 

@@ -232,7 +232,8 @@ def recycle(books: Books, lane: LaneBook) -> None:
 
     What setups have yielded there is finished first.
     """
-    books.commands.extend(ForgetJob(lane.number, lane.generation, job) for job in lane.loaded.values())
+    heavy = [job for job in lane.loaded.values() if books.forgets_at_once(job)]
+    books.commands.extend(ForgetJob(lane.number, lane.generation, job, at_once=True) for job in heavy)
     books.commands.append(RecycleLane(lane.number))
     for job in books.jobs.values():
         job.timings.lane_gone(lane.number, books.now, worked=False, died=False)

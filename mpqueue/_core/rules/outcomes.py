@@ -203,12 +203,14 @@ def finish(books: Books, job: JobBook, status: JobStatus) -> None:
     books.jobs.pop(job.number, None)
     books.commands.append(AnnounceFinished(job, status, job.completed, job.failed, job.duration or 0.0))
     clear_flags(books, job)
+    at_once = books.forgets_at_once(job)
     for lane in books.members(job.lanes_used):
         if lane.loaded.pop(job.number, None) is not None and lane.state is LaneState.READY:
-            lane.asked(books.now)
-            lane.forgetting += 1
             lane.proven.discard(job.number)
-            books.commands.append(ForgetJob(lane.number, lane.generation, job))
+            if at_once:
+                lane.asked(books.now)
+                lane.forgetting += 1
+            books.commands.append(ForgetJob(lane.number, lane.generation, job, at_once))
     if job.stage is not None:
         _finish_stage(books, job)
 

@@ -66,7 +66,7 @@ class JobBook:
     id: str
     table: ItemTable
     options: JobOptions
-    handler: Any  #: the packed handler, opaque here
+    handler: Any  #: the packed handler, opaque here but for its ``light``
     status: JobStatus = JobStatus.PENDING
     cancelled: bool = False
     completed: int = 0

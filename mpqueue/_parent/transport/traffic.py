@@ -171,14 +171,13 @@ class Traffic:
         reached("chunk sent", chunk)
         return sent
 
-    def forget_job(self, lane: Lane, command: ForgetJob) -> JobForgotten | None:
-        """Have a worker drop a job; or the message that it is done: a light handler is dropped with the next chunk."""
-        if command.job.handler.light or not self._books.engine.is_sticky:
+    def forget_job(self, lane: Lane, command: ForgetJob) -> None:
+        """Have a worker drop a job."""
+        if not command.at_once:
             self._exchange.forget_later(lane, command.job.number)
-            return JobForgotten(command.lane, command.generation, command.job.number)
+            return
         answer = lane.send(dump_frame(ForgetFrame(command.job.number)))
         answer.add_done_callback(partial(self._take_in, lane, partial(self._forgotten, command.job)))
-        return None
 
     def initialize(self, lane: Lane, initializer: PackedHandler) -> None:
         """Have a new worker run the queue's initializer."""
