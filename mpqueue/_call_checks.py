@@ -96,6 +96,8 @@ def _name_of(handler: Any) -> str:
 def check_items(items: object) -> None:
     """Raise TypeError for what is one thing although it can be iterated over: text, bytes, a mapping, a data frame."""
     kind, hint = type(items), ""
+    if kind is list or kind is tuple or kind is range:
+        return
     library = kind.__module__.partition(".")[0]
     if isinstance(items, str):
         hint = "[text] is one item, and list(text) has an item for each character"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
+import random
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mpqueue._os import system
+from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy, check_number
 
@@ -57,9 +58,14 @@ class QueueOptions:
     may_grow: bool = False  #: no number of workers was given: all that there is room for, also later
 
 
+#: Where seeds come from: the system was asked once, since each time that lets go of the interpreter.
+_seeds = random.Random()
+in_each_fork(_seeds.seed)
+
+
 def draw_seed() -> int:
     """A seed that has not been used before."""
-    return int.from_bytes(os.urandom(16))
+    return _seeds.getrandbits(128)
 
 
 def choose_seed(seed: int | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from mpqueue._options import (
     queue_options,
 )
 from mpqueue._os.memory import memory_use
+from mpqueue._os.process.own_forks import CAN_FORK, bury, end_at_once, fork_here
 from mpqueue.retry import RetryPolicy
 from tests.support.systems import LINUX_ONLY
 
@@ -204,6 +206,18 @@ def test_a_seed_is_kept_and_without_one_each_job_has_its_own() -> None:
     assert job(queue(), seed=0).seed == 0
     assert job(queue(), seed=2**200).seed == 2**200
     assert job(queue()).seed != job(queue()).seed
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="there are no forks")
+def test_a_fork_draws_other_seeds() -> None:
+    mine, its = os.pipe()
+    if (child := fork_here()) == 0:
+        os.write(its, str(job(queue()).seed).encode())
+        end_at_once()
+    bury(child)
+    assert int(os.read(mine, 100)) != job(queue()).seed
+    for end in (mine, its):
+        os.close(end)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.0, "1", True])

@@ -7,7 +7,7 @@ import enum
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from mpqueue._wire.frames import HandlerFrame
@@ -85,7 +85,7 @@ def pack_handler(
 
 def name_of(handler: Callable[..., Any]) -> str:
     """``scans.read_scan``, ``__main__.<lambda>``; of a partial that of its function, of another object its type's."""
-    while isinstance(handler, functools.partial):
+    while type(handler) is not FunctionType and isinstance(handler, functools.partial):
         handler = handler.func
     named: Any = handler if hasattr(handler, "__qualname__") else type(handler)
     module = getattr(named, "__module__", None)  # a built-in type's method has none

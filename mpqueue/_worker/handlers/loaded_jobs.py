@@ -224,7 +224,9 @@ def _name_of(handler: Any) -> str:
 
 
 def _is_async(handler: Any) -> bool:
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+    if inspect.iscoroutinefunction(handler):
+        return True
+    return type(handler) is not FunctionType and inspect.iscoroutinefunction(type(handler).__call__)
 
 
 @calls_users_code
