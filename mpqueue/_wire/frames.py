@@ -260,27 +260,58 @@ class _Bare(NamedTuple):
     restore: Callable[[Any], Any]
 
 
-def _row(kind: Any) -> _Bare:
-    return _Bare(kind, tuple, tuple, kind._make)
+_Places = tuple[tuple[int, _Bare], ...]  #: of a row, by their positions
 
 
+def _row(kind: Any, **fields: _Bare) -> _Bare:
+    if not fields:
+        return _Bare(kind, tuple, tuple, kind._make)
+    places = _places(kind, fields)
+    return _Bare(
+        kind,
+        tuple,
+        lambda row: tuple(_taken_apart([*row], places)),
+        lambda values: kind._make(_restored([*values], places)),
+    )
+
+
+def _places(kind: Any, fields: dict[str, _Bare], behind: int = 0) -> _Places:
+    return tuple((kind._fields.index(name) + behind, bare) for name, bare in fields.items())
+
+
+def _taken_apart(values: list[Any], places: _Places) -> list[Any]:
+    for at, bare in places:
+        if type(values[at]) is bare.kind:
+            values[at] = bare.take_apart(values[at])
+    return values
+
+
+def _restored(values: list[Any], places: _Places) -> list[Any]:
+    for at, bare in places:
+        if type(values[at]) is bare.made_of:
+            values[at] = bare.restore(values[at])
+    return values
+
+
+_PACKED = _row(Packed)
+_HANDLER = _row(HandlerFrame, handler=_PACKED, setup=_PACKED, speech=_row(Speech))
 _ENDED = _Bare(Ended, int, int, {int(ended): ended for ended in Ended}.__getitem__)
 _RANGE = _Bare(range, tuple, lambda r: (r.start, r.stop, r.step), lambda ends: range(*ends))
 
 
 class _Layout(NamedTuple):
     kind: Any
-    fields: tuple[tuple[int, _Bare], ...]  #: behind the layout's own number
+    places: _Places  #: behind the layout's own number
 
 
 def _layout(kind: Any, **fields: _Bare) -> _Layout:
-    return _Layout(kind, tuple((kind._fields.index(name) + 1, bare) for name, bare in fields.items()))
+    return _Layout(kind, _places(kind, fields, behind=1))
 
 
 #: The frames that go with every chunk. To name a class costs more than all the rest of a frame, at both ends.
 _LAYOUTS = (
-    _layout(ChunkFrame, items=_row(Packed), indices=_RANGE),
-    _layout(ReportFrame, results=_row(Packed), ended=_ENDED, times=_row(WorkTimes)),
+    _layout(ChunkFrame, items=_PACKED, indices=_RANGE, handler=_HANDLER),
+    _layout(ReportFrame, results=_PACKED, ended=_ENDED, times=_row(WorkTimes)),
 )
 _NUMBERS = {layout.kind: number for number, layout in enumerate(_LAYOUTS)}
 
@@ -290,11 +321,7 @@ def dump_frame(frame: Any) -> bytes:
     number = _NUMBERS.get(type(frame))
     if number is None:
         return pickle.dumps(frame, PROTOCOL)
-    values = [number, *frame]
-    for at, bare in _LAYOUTS[number].fields:
-        if type(values[at]) is bare.kind:
-            values[at] = bare.take_apart(values[at])
-    return pickle.dumps(values, PROTOCOL)
+    return pickle.dumps(_taken_apart([number, *frame], _LAYOUTS[number].places), PROTOCOL)
 
 
 def load_frame(data: bytes | memoryview) -> Any:
@@ -303,7 +330,4 @@ def load_frame(data: bytes | memoryview) -> Any:
     if type(values) is not list:
         return values
     layout = _LAYOUTS[values[0]]
-    for at, bare in layout.fields:
-        if type(values[at]) is bare.made_of:
-            values[at] = bare.restore(values[at])
-    return layout.kind._make(values[1:])
+    return layout.kind._make(_restored(values, layout.places)[1:])

@@ -14,6 +14,7 @@ from mpqueue._wire.frames import (
     ForgottenFrame,
     HandlerFrame,
     ReportFrame,
+    Speech,
     WorkTimes,
     dump_frame,
     load_frame,
@@ -28,6 +29,7 @@ REPORT = ReportFrame(
 CHUNK = ChunkFrame(3, 7, Packed(b"items"), range(10, 15), returned=[4], forget=[1])
 IN_A_SEGMENT = Packed(b"", SegmentRef("path", 7, 100, 1), ((0, 40),), (40, 60))
 HANDLER = HandlerFrame("job", Packed(b"handler"), None, "position", 5)
+SPEECH = Speech({"": 30, "app": 20}, capture=True)
 FAILURE = FailureFrame(Packed(b"error"), ("ValueError", "bad", "trace", ()), 0.1, True)
 
 
@@ -44,6 +46,7 @@ FAILURE = FailureFrame(Packed(b"error"), ("ValueError", "bad", "trace", ()), 0.1
         CHUNK._replace(indices=[4, 9, 2], attempts=[1, 2, 1]),
         CHUNK._replace(items=[Packed(b"one"), Packed(b"other")], handler=HANDLER),
         CHUNK._replace(items=IN_A_SEGMENT, indices=range(10, 4, -2)),
+        CHUNK._replace(handler=HANDLER._replace(handler=IN_A_SEGMENT, setup=Packed(b"setup"), speech=SPEECH)),
         ForgetFrame(5),
         ForgottenFrame("complaint", [b"said"], [3]),
     ],
@@ -53,13 +56,15 @@ def test_a_frame_arrives_as_it_was(frame: Any) -> None:
     assert arrived == frame
     assert type(arrived) is type(frame)
     assert [type(value) for value in arrived] == [type(value) for value in frame]
+    if isinstance(frame, ChunkFrame) and frame.handler is not None:
+        assert [type(value) for value in arrived.handler] == [type(value) for value in frame.handler]
 
 
 def test_nothing_at_all_arrives_too() -> None:
     assert load_frame(dump_frame(None)) is None
 
 
-@pytest.mark.parametrize("frame", [REPORT, CHUNK])
+@pytest.mark.parametrize("frame", [REPORT, CHUNK, CHUNK._replace(handler=HANDLER._replace(speech=SPEECH))])
 def test_what_goes_with_every_chunk_names_no_class(frame: Any) -> None:
     assert b"mpqueue" not in dump_frame(frame)
     assert b"builtins" not in dump_frame(frame)

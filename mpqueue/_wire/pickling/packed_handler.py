@@ -77,7 +77,7 @@ def pack_handler(
         packed, segment, weight = _pack("handler", handler, whole)
         packed_setup, setup_segment, setup_weight = (None, None, "") if setup is None else _pack("setup", setup, whole)
     segments = tuple(made for made in (segment, setup_segment) if made is not None)
-    frame = HandlerFrame(job_id, packed, packed_setup, id_rule, seed)
+    frame = HandlerFrame(job_id, packed, packed_setup, str(id_rule), seed)
     if whole:
         frame = frame._replace(sources=sources_of(one.data for one in (packed, packed_setup) if one is not None))
     return PackedHandler(frame, segments, weight or setup_weight, tuple(noted), name_of(handler))
