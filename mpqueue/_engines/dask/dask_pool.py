@@ -39,7 +39,7 @@ from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.ledger import Phase
 from mpqueue._wire.memory.segments import CommonSegment, can_be_opened, make_anchor
 from mpqueue._wire.memory.shared import Shared, lend_own, parts_of
-from mpqueue.errors import WorkerStartError
+from mpqueue.errors import WorkerStartError, shown
 
 _log = logging.getLogger("mpqueue")
 
@@ -383,7 +383,7 @@ class DaskPool(HostedPool[DaskLane]):
         if self._cut_off_by is not None or self.is_closed:
             return
         self._cut_off_by = error
-        _log.warning("the connection to the Dask scheduler is lost; connecting again: %r", error)
+        _log.warning("the connection to the Dask scheduler is lost; connecting again: %s", shown(error))
         lanes = [lane for host in self._hosts.values() for lane in host.lanes.values()]
         for host in self._hosts.values():
             host.lifeline = None
@@ -558,7 +558,7 @@ class DaskPool(HostedPool[DaskLane]):
         if not self._is_connected:
             self._cut_off(error)
         elif lane.is_ready and not lane.host.lost.is_set():
-            _log.warning("the Dask worker %s does not carry out its commands: %r", lane.host.address, error)
+            _log.warning("the Dask worker %s does not carry out its commands: %s", lane.host.address, shown(error))
             busy = lane.is_busy
             lane.end()
             self.post(LaneDied(lane.number, lane.generation, lane.pid, innocent=not busy))
@@ -581,7 +581,7 @@ class DaskPool(HostedPool[DaskLane]):
         try:
             await asyncio.wait_for(self._close(kill=kill), CLOSE_LIMIT)
         except Exception as error:
-            _log.warning("closing goes on without an answer of the Dask cluster: %r", error)
+            _log.warning("closing goes on without an answer of the Dask cluster: %s", shown(error))
         await self._close_client()
 
     async def _close(self, *, kill: bool) -> None:

@@ -16,6 +16,7 @@ from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.memory.shared import Lent, Shared, Token, lend_own
 from mpqueue._worker.elsewhere import hosted
 from mpqueue._worker.elsewhere.ray_side import GROUPS, GUARDIAN_GROUPS, Guardian, Parcel, RayWorker, pack, unpack
+from mpqueue.errors import shown
 
 _log = logging.getLogger("mpqueue")
 
@@ -168,7 +169,9 @@ class RayLane(HostedLane):
     async def break_off(self, error: Exception) -> None:
         """See `HostedLane.break_off`. An actor that can't be reached is ended, since it might come back."""
         if self.is_ready and not isinstance(error, ray.exceptions.RayActorError | LookupError):
-            _log.warning("worker %d on Ray does not carry out its commands, and is replaced: %r", self.number, error)
+            _log.warning(
+                "worker %d on Ray does not carry out its commands, and is replaced: %s", self.number, shown(error)
+            )
         self.kill_now()
 
     def kill_now(self) -> None:
