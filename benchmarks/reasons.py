@@ -49,7 +49,7 @@ REASONS: dict[str, dict[str, str]] = {
         "for each object.",
     },
     "one_item": {
-        "": "A round trip through mpqueue passes its coordinator and its listener thread, so that a job has events, "
+        "": "A round trip through mpqueue passes its coordinator, another thread each way, so that a job has events, "
         "a journal and an owner; a bare executor has a queue and a pipe.",
     },
     "cold_start": {
