@@ -1,7 +1,7 @@
-"""Values as pyarrow's arrays, and whether they are in there as they were. Only used where pyarrow is installed.
+"""Values as pyarrow's arrays and polars' series, and whether they are in there as they were. Imports neither.
 
-pyarrow converts many values loosely if it is given a type: 0.5 is 0 as a whole number, a moment is a day, and keys
-that a struct lacks are dropped. So what an array gives back is compared with what was put into it.
+Both convert many values loosely: 0.5 is 0 as a whole number, True is 1, a moment is a day, and keys that a struct lacks
+are dropped. So what they give back is compared with what was put in.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import datetime as dt
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -18,6 +18,8 @@ from typing import Any
 _SIMPLE = frozenset({str, int, bool, bytes, dt.date, dt.timedelta, Decimal, type(None)})
 #: Types of which nothing has to be asked.
 _OWN = _SIMPLE | {float, dt.datetime, dt.time}
+#: Types whose values alone, without others among them, are never converted.
+_UNCHANGED = frozenset({str, int, bool, float, bytes})
 _NUMBERS = (int, float, Decimal)
 #: Of temporal types: the beginnings of their names.
 _TEMPORAL = ("date", "time")
@@ -41,8 +43,26 @@ def inferred_array(arrow: Any, values: Sequence[Any]) -> Any:
     return array
 
 
+def exact_series(polars: Any, name: str, values: Sequence[Any]) -> Any:
+    """A series of the type that polars finds. Raises ValueError for a value that would be another one in it."""
+    series = polars.Series(name, values)
+    if not _is_of_one_kind(values):
+        _compare(None, values, series.to_list())
+    return series
+
+
+def _is_of_one_kind(values: Iterable[Any]) -> bool:
+    """Whether they are scalars of one type, so that there is nothing to convert; None is of all."""
+    kinds = set(map(type, values)) - {type(None)}
+    return len(kinds) <= 1 and kinds <= _UNCHANGED
+
+
 def _check(arrow: Any, values: Sequence[Any], array: Any) -> None:
-    for value, found in zip(values, array.to_pylist(), strict=True):
+    _compare(arrow, values, array.to_pylist())
+
+
+def _compare(arrow: Any, values: Sequence[Any], there: Sequence[Any]) -> None:
+    for value, found in zip(values, there, strict=True):
         if not _is_same(arrow, value, found):
             raise ValueError(f"which would be {found!r} there")
 
@@ -99,6 +119,8 @@ def _is_same_scalar(arrow: Any, value: Any, found: Any) -> bool:
         return isinstance(value, bytes | bytearray | memoryview) and bytes(value) == found
     if isinstance(value, str) and isinstance(found, str):
         return str.__eq__(value, found)
+    if isinstance(value, dt.datetime) and found is None:
+        return bool(value != value)  # noqa: PLR0124 - pandas' NaT is nothing
     if isinstance(value, dt.datetime) and isinstance(found, dt.datetime):
         return _is_same_moment(value, found)
     if isinstance(value, dt.timedelta) and isinstance(found, dt.timedelta):

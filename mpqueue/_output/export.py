@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._call_checks import nearest
-from mpqueue._output.arrow_values import inferred_array
+from mpqueue._output.arrow_values import exact_series, inferred_array
 from mpqueue._text import as_utf8, digits, encode_text, json_text, repr_of
 from mpqueue._whole_file import whole_file
 from mpqueue.errors import shown
@@ -226,11 +226,11 @@ def to_pandas(items: Items, columns: Sequence[str] | None = None) -> Any:
 
 
 def to_polars(items: Items, columns: Sequence[str] | None = None) -> Any:
-    """A `polars.DataFrame`; a column of values that polars can't hold together is their text."""
+    """A `polars.DataFrame`; a column of values that polars can't hold together, or would change, is their text."""
     polars = need("polars", "to_polars()")
 
     def series(name: str, values: list[Any]) -> Any:
-        return or_as_text(lambda given: polars.Series(as_utf8(name), given), values)
+        return or_as_text(partial(exact_series, polars, as_utf8(name)), values)
 
     return polars.DataFrame([series(name, values) for name, values in table(items, columns).items()])
 

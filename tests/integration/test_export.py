@@ -195,6 +195,41 @@ def test_data_frames_and_parquet_hold_what_the_items_have(tmp_path: Path) -> Non
     assert run_program(tmp_path, body).stdout == "all is well\n"
 
 
+def test_what_polars_would_change_is_text_and_all_else_is_as_it_was(tmp_path: Path) -> None:
+    pytest.importorskip("polars")
+    body = """
+        import datetime as dt, json
+        from operator import itemgetter
+        from mpqueue import JobQueue
+
+        noon, late = dt.datetime(2020, 1, 1, 12), [[{"a": None}]] * 200 + [[{"a": "x"}]]
+        changed = [
+            ([[1, 2], [2.5, 3.75]], ["[1, 2]", "[2.5, 3.75]"]),
+            ([{"box": [1, 2]}, {"box": [2.5, 3.5]}], ["[1, 2]", "[2.5, 3.5]"]),
+            ([{"a": {"x": 1}}, {"a": {"y": 2}}], ['{"x": 1}', '{"y": 2}']),
+            ([[True], [2]], ["[true]", "[2]"]),
+            ([[1, True]], ["[1, true]"]),
+            ([1, True], ["1", "True"]),
+            ([noon.replace(tzinfo=dt.UTC), noon], ["2020-01-01T12:00:00+00:00", "2020-01-01T12:00:00"]),
+            ([dt.time(1, tzinfo=dt.UTC), dt.time(2)], ["01:00:00+00:00", "02:00:00"]),
+            (late, [json.dumps(value) for value in late]),
+        ]
+        kept = [
+            [1, None, 2**62], [0.5, None], [True, None], ["a", None], [b"a", bytes([255])], [noon, None],
+            [dt.date(2020, 1, 1)], [dt.time(1)], [dt.timedelta(1)], [[1], [], None], [["a"]], [[{"a": 1}], []],
+        ]
+        with JobQueue(1, max_retries=0) as queue:
+            for values, there in changed + [(values, values) for values in kept]:
+                items = [{"id": at, "value": value} for at, value in enumerate(values)]
+                frame = queue.run(items, itemgetter("value")).to_polars()
+                found = frame[frame.columns[-1]].to_list()
+                if found != there or list(map(type, found)) != list(map(type, there)):
+                    print(values, found)
+        print("all is well")
+    """
+    assert run_program(tmp_path, body).stdout == "all is well\n"
+
+
 @pytest.mark.parametrize(
     ("module", "call"),
     [
