@@ -402,12 +402,26 @@ def test_tensors_that_view_one_storage_do_so_again(rows: int) -> None:
 
 
 @pytest.mark.slow
+def test_a_tensor_of_nothing_may_lie_before_or_behind_what_is_sent() -> None:
+    needs("torch")
+    import torch
+
+    base = torch.arange(60_000.0).reshape(3, -1)
+    for way in WAYS:
+        for value in ([base[2:], base[:0]], [base[:0], base[2:]], [base[:1], base[3:]], [base[:0], base[3:]]):
+            found = way(value)
+            assert [torch.equal(a, b) for a, b in zip(found, value, strict=True)] == [True] * 2
+            assert [tensor.stride() for tensor in found] == [tensor.stride() for tensor in value]
+
+
+@pytest.mark.slow
 def test_only_what_is_viewed_of_a_storage_is_sent() -> None:
     needs("torch")
     import torch
 
     rows = torch.zeros(1000, 30_000)
     assert sends(rows[7]) < 130_000
+    assert sends([rows[7], rows[:0]]) < 130_000
     assert sends([rows[7], rows[8]]) < 250_000
 
 

@@ -55,7 +55,8 @@ def tensor(
 
     storage, start = stored
     made = torch.empty(0, dtype=dtype, device="cpu")
-    made.set_(storage, offset - start // made.element_size(), size, stride)
+    # One without elements may begin before the part that was sent: that is what others view.
+    made.set_(storage, max(0, offset - start // made.element_size()), size, stride)
     if rest:
         made.requires_grad = True
     return made
