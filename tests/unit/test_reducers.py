@@ -267,11 +267,27 @@ def test_a_view_arrives_as_one(way: Callable[[Any], Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "view", [memoryview(b""), memoryview(b"abc"), view_of(np.zeros((2, 3))), view_of(np.array(3.5))]
+    "view",
+    [
+        memoryview(b""),
+        memoryview(b"abc"),
+        view_of(np.zeros((2, 3))),
+        view_of(np.array(3.5)),
+        memoryview(array.array("d")),
+        memoryview(b"abc").cast("c")[:0],
+        view_of(np.zeros((0, 3))),
+        view_of(np.zeros((0, 3), "u1")),
+        view_of(np.zeros((3, 0))),
+        view_of(np.zeros((2, 0, 4), "?")),
+        memoryview(bytes(8)).cast("@h")[:0],
+    ],
+    ids=lambda view: f"{view.format}{view.shape}",
 )
 def test_a_small_view_arrives_too(view: memoryview) -> None:
-    found = shared(view)
-    assert (found, found.format, found.shape, found.readonly) == (view, view.format, view.shape, view.readonly)
+    for way in WAYS:
+        found = way(view)
+        assert (found, found.format, found.shape, found.readonly) == (view, view.format, view.shape, view.readonly)
+        assert found.nbytes == view.nbytes
 
 
 def test_a_view_of_records_is_refused() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import array
 import io
+import math
+import struct
 import sys
 from typing import Any
 
@@ -33,10 +35,24 @@ def number_array(typecode: str, itemsize: int, byteorder: str, content: Any) -> 
 
 
 def memory_view(content: Any, layout: str, shape: tuple[int, ...], readonly: bool) -> memoryview:
-    """A `memoryview`."""
+    """A `memoryview`. Raises ImportError for a shape of nothing that only numpy can make, where it is missing."""
+    if 0 in shape and (layout != "B" or len(shape) > 1):
+        made = _empty_view(layout, shape)
+        return made.toreadonly() if readonly else made
     flat = memoryview(content).cast("B")
     made = flat if layout == "B" and shape == flat.shape else flat.cast(layout, shape)  # type: ignore[call-overload]
     return made.toreadonly() if readonly else made
+
+
+def _empty_view(layout: str, shape: tuple[int, ...]) -> memoryview:
+    """One of nothing: Python casts to no shape that has a zero, but cuts the first axis down to nothing."""
+    if 0 in shape[1:]:  # what numpy has made, as good as always
+        import numpy as np
+
+        made: Any = np.empty(shape, layout.lstrip("@"))
+        return memoryview(made)
+    one = bytearray(math.prod(shape[1:]) * struct.calcsize(layout))
+    return memoryview(one).cast(layout, (1, *shape[1:]))[:0]  # type: ignore[call-overload, no-any-return]
 
 
 def storage(content: Any, start: Any = b"") -> tuple[Any, int]:
