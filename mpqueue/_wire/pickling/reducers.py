@@ -50,8 +50,8 @@ from mpqueue._wire.pickling.beside import Buffers, Later
 PROTOCOL = 5
 #: Bytes of what is made while it is written: they stay in the processor's cache.
 PIECE = 256 << 10
-#: numpy's codes for the numbers that it can show as a buffer, and make of one.
-NUMBERS = frozenset("?bBhHiIlLqQefdgFDG")
+#: numpy's codes for the numbers that it can show as a buffer, in both orders of bytes, and make of one.
+NUMBERS = frozenset("?bBhHiIlLqQefdFD")
 #: A part of a storage begins at a multiple of this, so that what is aligned in it stays so.
 ALIGNMENT = 64
 
