@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import gc
 import itertools
 import os
@@ -376,6 +377,40 @@ def test_function_that_reads_constants_only_is_pickled_once() -> None:
 
     held: list[int] = []
     assert packer.pack(lambda: held).__name__ == "<lambda>"
+
+
+def test_a_value_that_gets_another_name_is_seen() -> None:
+    packer = FunctionPacker()
+    script: dict[str, Any] = {"__name__": "__main__"}
+    exec(
+        """
+def read(*, c=None, d=None):
+    try:
+        return c, d, vars(read), A
+    except NameError:
+        return c, d, vars(read), [B]
+""",
+        script,
+    )
+    read = script["read"]
+
+    def returned(function: Any) -> Any:
+        packed = packer.pack(function)
+        assert isinstance(packed, PackedFunction)
+        return pickle.loads(pickle.dumps(packed))()
+
+    script["A"] = "x"
+    assert returned(read) == (None, None, {}, "x")
+    script["B"] = script.pop("A")
+    assert returned(read) == (None, None, {}, ["x"])
+    read.a = "x"
+    assert returned(read) == (None, None, {"a": "x"}, ["x"])
+    read.b = vars(read).pop("a")
+    assert returned(read) == (None, None, {"b": "x"}, ["x"])
+    bound = functools.partial(read, c="x")
+    assert returned(bound)[:2] == ("x", None)
+    bound.keywords["d"] = bound.keywords.pop("c")
+    assert returned(bound)[:2] == (None, "x")
 
 
 # --- the end --------------------------------------------------------------------------------------------------------

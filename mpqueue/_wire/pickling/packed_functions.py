@@ -152,26 +152,27 @@ def _inside(value: Any) -> list[Any] | None:
     if isinstance(value, FunctionType):
         return [] if is_importable(value) else _variables(value)
     if type(value) is functools.partial:
-        return [value.func, *value.args, *value.keywords, *value.keywords.values(), *vars(value).values()]
+        return [value.func, value.args, *_named(value.keywords), *_named(vars(value))]
     return None
 
 
 def _variables(function: FunctionType) -> list[Any] | None:
     """What a function reads and carries: its code, defaults, attributes, closure and global variables."""
-    found: list[Any] = [
-        function.__code__,
-        *(function.__defaults__ or ()),
-        *(function.__kwdefaults__ or {}).values(),
-        *vars(function).values(),
-    ]
+    found: list[Any] = [function.__code__, function.__defaults__]
+    found += _named(function.__kwdefaults__ or {})
+    found += _named(vars(function))
     for cell in function.__closure__ or ():
         try:
             found.append(cell.cell_contents)
         except ValueError:  # not filled yet
             return None
     variables = function.__globals__
-    found.extend(variables[name] for name in _globals_of(function.__code__) if name in variables)
-    return found
+    return found + _named({name: variables[name] for name in _globals_of(function.__code__) if name in variables})
+
+
+def _named(values: dict[str, Any]) -> list[Any]:
+    """The names are parts too, and so is how many there are: the same value may come to have another name."""
+    return [len(values), *values, *values.values()]
 
 
 @functools.lru_cache(maxsize=1024)
