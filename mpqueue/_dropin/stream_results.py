@@ -60,7 +60,7 @@ class StreamResults:
 
 
 def not_an_end(error: BaseException, what: str) -> BaseException:
-    """What an item raised, which is to be raised by ``next``: a StopIteration of its own would look like the end."""
+    """What an item or the input raised, as ``next`` may raise it: a StopIteration would look like the end."""
     if not isinstance(error, StopIteration | StopAsyncIteration):
         return error
     wrapped = RuntimeError(f"{what} raised {type(error).__name__}")

@@ -201,7 +201,7 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
 
     def _resolve(self, error: InternalError | SinkError | WorkerStartError | None = None) -> list[DoneCallback]:
         """The job's last event was delivered, or (``error``) will not be; returns the callbacks to `_run_callbacks`."""
-        error = error or self._what_ended_it
+        error = self._what_ended_it if error is None else error
         self._owner = None
         with self._callback_lock:
             callbacks, self._callbacks = self._callbacks, []

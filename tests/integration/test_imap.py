@@ -407,6 +407,11 @@ def test_function_that_raises_stop_iteration_ends_nothing() -> None:
     assert list(results) == [2]
 
 
+def test_function_that_raises_a_false_exception_raises_it_as_itself() -> None:
+    results = mpqueue.imap(do.only(1, do.fail_with(do.FalseError())), range(3), max_retries=0)
+    assert outcomes(results) == [0, "FalseError: ", 2]
+
+
 def test_function_that_no_worker_can_load_fails_every_item(tmp_path: Path) -> None:
     script = """
         import sys, types, mpqueue
@@ -435,6 +440,20 @@ def test_input_that_raises_delivers_what_came_before_then_its_error(
     results = imap(do.succeed, failing_after(count))
     assert sorted(next(results) for _ in range(count)) == list(range(count))
     with pytest.raises(LookupError, match="no more"):
+        next(results)
+    assert list(results) == []
+
+
+def ended_by(error: BaseException) -> Iterator[int]:
+    yield 0
+    raise error
+
+
+@both
+def test_an_input_that_raises_a_false_exception_does_not_end_silently(imap: Callable[..., ItemIterator[Any]]) -> None:
+    results = imap(do.succeed, ended_by(do.FalseError()))
+    assert next(results) == 0
+    with pytest.raises(do.FalseError):
         next(results)
     assert list(results) == []
 
@@ -556,6 +575,22 @@ def test_failures_and_the_error_of_the_input_come_in_their_places(run: Run) -> N
             await anext(results)
         with pytest.raises(StopAsyncIteration):
             await anext(results)
+
+    run(main)
+
+
+@in_loops
+def test_an_error_of_the_input_that_looks_like_the_end_does_not_end_the_loop(run: Run) -> None:
+    async def main() -> None:
+        results = mpqueue.imap(do.succeed, ended_by(do.FalseError()))
+        assert await anext(results) == 0
+        with pytest.raises(do.FalseError):
+            await anext(results)
+        results = mpqueue.imap(do.succeed, ended_by(StopAsyncIteration("no more")))
+        assert await anext(results) == 0
+        with pytest.raises(RuntimeError, match="the input raised StopAsyncIteration") as caught:
+            await anext(results)
+        assert isinstance(caught.value.__cause__, StopAsyncIteration)
 
     run(main)
 

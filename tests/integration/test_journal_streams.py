@@ -500,6 +500,13 @@ def test_an_item_that_can_not_be_known_again_is_refused_in_its_place(
     assert [*results] == []
 
 
+def test_a_key_that_raises_stop_iteration_does_not_end_the_loop_silently(path: Path) -> None:
+    results = once(do.succeed, "ab", journal=path, key=lambda item: item if item == "a" else next(iter(())))
+    assert next(results) == "a"
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        next(results)
+
+
 def test_a_list_and_a_stream_do_not_take_each_others_place(path: Path) -> None:
     with JobQueue(1, journal=path) as queue:
         queue.run(["a", "b"], do.succeed, id="list")

@@ -194,6 +194,13 @@ def raise_lock_holder(item: Any) -> NoReturn:
     raise LockHolderError("held")
 
 
+class FalseError(Exception):
+    """A collection of errors, which has none: as a condition it is false."""
+
+    def __len__(self) -> int:
+        return 0
+
+
 def sys_exit(item: Any) -> NoReturn:
     """Call `sys.exit(3)`."""
     sys.exit(3)

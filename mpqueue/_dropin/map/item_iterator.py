@@ -80,7 +80,8 @@ class ItemIterator(Generic[R]):
                 if self._spoke:  # what was logged is delivered before the loop is over
                     self._lent.queue._host.await_told()
                 self._lent.await_end()
-                raise self._input_error() or StopIteration
+                self._raise_input_error()
+                raise StopIteration
 
     def __aiter__(self) -> Self:
         return self
@@ -102,7 +103,8 @@ class ItemIterator(Generic[R]):
                     self._results.hear(await self._results.news.take_later())
             if self._is_closed:
                 await self._lent.await_end_later()
-                raise self._input_error() or StopAsyncIteration
+                self._raise_input_error()
+                raise StopAsyncIteration
 
     def _error_of(self, failure: Failure) -> BaseException:
         error = failure.error
@@ -110,9 +112,10 @@ class ItemIterator(Generic[R]):
             self._close()
         return not_an_end(error, "an item")
 
-    def _input_error(self) -> BaseException | None:
+    def _raise_input_error(self) -> None:
         error, self._reader.error = self._reader.error, None
-        return error
+        if error is not None:  # which may be false: there are exceptions that have a length
+            raise not_an_end(error, "the input")
 
     # -- by the block ----------------------------------------------------------------------------------------
 

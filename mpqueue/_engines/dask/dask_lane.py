@@ -82,7 +82,9 @@ class DaskLane(HostedLane):
     def end(self, error: BaseException | None = None) -> None:
         """See `HostedLane.end`."""
         self._ended.set()
-        super().end(error or ChildProcessError(f"the worker {self.pid} on {self.host.address} is gone"))
+        if error is None:
+            error = ChildProcessError(f"the worker {self.pid} on {self.host.address} is gone")
+        super().end(error)
 
     def kill_now(self) -> None:
         """See `HostedLane.kill_now`."""

@@ -222,7 +222,7 @@ class DaskPool(HostedPool[DaskLane]):
         """Agents have copies of their own: Dask's is not needed any more."""
         if (kept := shared()) is None or (scattered := self._scattered.get(kept)) is None:
             return
-        if scattered.done() and not scattered.exception() and scattered.result() is data:
+        if scattered.done() and scattered.exception() is None and scattered.result() is data:
             del self._scattered[kept]
 
     def _open(self) -> None:

@@ -245,7 +245,8 @@ def _failure(frame: FailureFrame) -> Failure:
         reason, message = f"{type_name}: {message}", f"the result {frame.result} can't be pickled: {message}"
         error = ResultPicklingError(message, frame.result, reason)
     else:
-        error = _unpickled(frame) or RemoteError(type_name, message, trace, bases)
+        loaded = _unpickled(frame)  # which may be false: there are exceptions that have a length
+        error = RemoteError(type_name, message, trace, bases) if loaded is None else loaded
     error.__cause__ = RemoteTraceback(trace)
     return Failure(error, trace, frame.elapsed, frame.charged, text=message or type_name.rpartition(".")[2])
 

@@ -42,7 +42,10 @@ class StreamItems(Iterator[StreamItem]):
     def __next__(self) -> StreamItem:
         if not self._read:
             self._read.append(next(self._items))
-        entry = self._entry(self._read[0])
+        try:
+            entry = self._entry(self._read[0])
+        except StopIteration as error:  # of ``key``, or of an item's class: it would look like the end of the input
+            raise RuntimeError("finding out what an item is raised StopIteration") from error
         self._count += 1
         self._read.clear()
         return entry
