@@ -21,8 +21,6 @@ _OWN = _SIMPLE | {float, dt.datetime, dt.time}
 #: Types whose values alone, without others among them, are never converted.
 _UNCHANGED = frozenset({str, int, bool, float, bytes})
 _NUMBERS = (int, float, Decimal)
-#: Of temporal types: the beginnings of their names.
-_TEMPORAL = ("date", "time")
 
 
 def exact_array(arrow: Any, values: Sequence[Any], kind: Any) -> Any:
@@ -36,9 +34,9 @@ def exact_array(arrow: Any, values: Sequence[Any], kind: Any) -> Any:
 
 
 def inferred_array(arrow: Any, values: Sequence[Any]) -> Any:
-    """An array of the type that pyarrow finds; raises likewise: dates and times of several kinds it takes for one."""
+    """An array of the type that pyarrow finds; raises likewise: values of several types it takes for one."""
     array = arrow.array(values)
-    if any(name in str(array.type) for name in _TEMPORAL):
+    if not _are_of_one_kind_inside(values):
         _check(arrow, values, array)
     return array
 
@@ -54,7 +52,19 @@ def exact_series(polars: Any, name: str, values: Sequence[Any]) -> Any:
 def _is_of_one_kind(values: Iterable[Any]) -> bool:
     """Whether they are scalars of one type, so that there is nothing to convert; None is of all."""
     kinds = set(map(type, values)) - {type(None)}
-    return len(kinds) <= 1 and kinds <= _UNCHANGED
+    return len(kinds) <= 1 and all(kind in _UNCHANGED or issubclass(kind, float) for kind in kinds)
+
+
+def _are_of_one_kind_inside(values: Sequence[Any]) -> bool:
+    """The same, also for the elements of lists and for each key of dicts; pyarrow refuses ints that no float is."""
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds == {list}:
+        return _are_of_one_kind_inside([one for value in values if value is not None for one in value])
+    if kinds == {dict}:
+        given = [value for value in values if value is not None]
+        keys = {key for value in given for key in value}
+        return all(_are_of_one_kind_inside([value.get(key) for value in given]) for key in keys)
+    return kinds == {int, float} or _is_of_one_kind(values)
 
 
 def _check(arrow: Any, values: Sequence[Any], array: Any) -> None:

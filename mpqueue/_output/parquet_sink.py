@@ -155,6 +155,8 @@ class ParquetSink(FileSink):
         arrow = self._arrow
         if one == other:
             return one
+        if {one, other} == {arrow.string(), arrow.binary()}:  # together they would be bytes
+            return arrow.string()
         try:
             schemas = [arrow.schema([arrow.field("x", kind)]) for kind in (one, other)]
             return arrow.unify_schemas(schemas, promote_options="permissive").field("x").type

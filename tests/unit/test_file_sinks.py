@@ -250,6 +250,30 @@ def test_not_a_number_is_a_float_and_without_a_schema_mixed_times_are_text(tmp_p
         assert pq.read_table(path).to_pydict()["result"] == [first.isoformat(), other.isoformat()]
 
 
+@pytest.mark.parametrize(
+    ("values", "there"),
+    [
+        ([0.5, True], ["0.5", "True"]),
+        ([True, 0.5], ["True", "0.5"]),
+        ([[0.5], [True]], ["[0.5]", "[true]"]),
+        ([{"a": [{"b": 0.5}]}, {"a": [{"b": True}]}], ['{"a": [{"b": 0.5}]}', '{"a": [{"b": true}]}']),
+        (["é", b"\xff"], ["é", "b'\\xff'"]),
+        ([b"\xff", "é"], ["b'\\xff'", "é"]),
+        ([[1, 0.5], [2]], [[1.0, 0.5], [2.0]]),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("blocks", [[range(2)], [range(1), range(1, 2)]], ids=["one block", "two blocks"])
+def test_what_a_column_would_change_is_text(
+    values: list[Any], there: list[Any], blocks: list[range], tmp_path: Path
+) -> None:
+    path = tmp_path / "x.parquet"
+    write(sinks.parquet(path, columns=["result"]), table_of(values), blocks)
+    found = pq.read_table(path)["result"].to_pylist()
+    assert found == there
+    assert list(map(type, found)) == list(map(type, there))
+
+
 def test_numbers_that_grow_too_big_for_their_column_are_kept_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
