@@ -193,21 +193,19 @@ def spread(columns_of: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
 def _spread(name: str, values: list[Any]) -> dict[str, list[Any]]:
     """A column for each key; and one for values that are no mappings, where there are any."""
     made: dict[str, list[Any]] = {}
-    mappings = [_as_dict(value) for value in values]
+    mappings = [_with_names(value) for value in values]
     rest = [value if mapping is None else None for value, mapping in zip(values, mappings, strict=True)]
     if any(value is not None for value in rest):
         made[name] = rest
     for key in dict.fromkeys(key for mapping in mappings if mapping is not None for key in mapping):
-        made[f"{name}.{_key(key)}"] = [None if mapping is None else mapping.get(key) for mapping in mappings]
+        made[f"{name}.{key}"] = [None if mapping is None else mapping.get(key) for mapping in mappings]
     return made
 
 
-def _as_dict(value: Any) -> dict[Any, Any] | None:
-    """A mapping that can be read; None for all else."""
-    if type(value) is dict:
-        return value
+def _with_names(value: Any) -> dict[str, Any] | None:
+    """A mapping that can be read, with texts as keys; None for all else."""
     try:
-        return dict(value) if isinstance(value, Mapping) else None
+        return _named(value) if isinstance(value, Mapping) else None
     except Exception:  # noqa: BLE001 - users' code
         return None
 
@@ -291,7 +289,7 @@ def _ready(value: Any) -> Any:
     if kind is float:
         return value if math.isfinite(value) else _no_number(value)
     if kind is dict:
-        return {key if type(key) is str else _key(key): _ready(one) for key, one in value.items()}
+        return {key: _ready(one) for key, one in _named(value).items()}
     return _ready_of_another(value)
 
 
@@ -303,7 +301,7 @@ def _ready_of_another(value: Any) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else _no_number(value)
     if isinstance(value, Mapping):
-        return {_key(key): _ready(one) for key, one in value.items()}
+        return {key: _ready(one) for key, one in _named(value).items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_ready(one) for one in value]
     if isinstance(value, os.PathLike):
@@ -340,8 +338,23 @@ def _plain_number(value: int) -> int | str:
     return text if text.lstrip("-").startswith("0x") else value
 
 
+def _named(mapping: Mapping[Any, Any]) -> dict[str, Any]:
+    """The mapping with keys as JSON has them, texts; where two are alike, one has its type behind it: ``1 (int)``."""
+    given = dict(mapping)
+    named = {key if type(key) is str else _key(key): one for key, one in given.items()}
+    if len(named) == len(given):
+        return named
+    named = {key: one for key, one in given.items() if type(key) is str}
+    for key, one in given.items():
+        if type(key) is not str:
+            name = _key(key)
+            while name in named:
+                name = f"{name} ({type(key).__name__})"
+            named[name] = one
+    return named
+
+
 def _key(key: Any) -> str:
-    """A key of a mapping, as JSON has it: text."""
     return digits(key) if type(key) is int else str(key)
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import json
 import sys
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from mpqueue import Job, JobQueue, RetryPolicy
-from mpqueue._output.export import json_ready
+from mpqueue._output.export import json_ready, table
 from tests.support import handlers as do
 from tests.support.programs import run_program
 
@@ -261,6 +262,19 @@ def test_jobs_without_items_and_jobs_that_did_not_run_can_be_exported(tmp_path: 
         assert empty.export(tmp_path / "x.csv").read_text() == "id,item,status,attempts,elapsed,error,result\n"
         assert empty.export(tmp_path / "x.jsonl").read_text() == ""
         assert [row["status"] for row in waiting.to_records()] == ["pending", "pending"]
+
+
+@pytest.mark.parametrize(("key", "text"), [(1, "1"), (True, "True"), (None, "None"), (0.5, "0.5")], ids=repr)
+def test_keys_that_are_alike_as_text_lose_no_value(key: Any, text: str, tmp_path: Path) -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        apart = queue.run([("a", {key: "x"}), ("b", {text: "y"})], itemgetter(1))
+        both = queue.run([("a", {key: "x", text: "y", "in": {text: 2, key: 1}})], itemgetter(1))
+    frame, other = table(apart.items), f"{text} ({type(key).__name__})"
+    assert frame[f"result.{text}"] == ["x", "y"]
+    frame = table(both.items)
+    assert (frame[f"result.{text}"], frame[f"result.{other}"]) == (["y"], ["x"])
+    written = json.loads(both.export(tmp_path / "x.jsonl").read_text())["result"]
+    assert written == {text: "y", other: "x", "in": {text: 2, other: 1}}
 
 
 def test_arrays_and_mixed_mappings_are_spread(tmp_path: Path) -> None:
