@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import TracebackType
+from typing import TextIO
 
 from mpqueue._call_checks import nearest
 from mpqueue._cli import dashboard_command as dashboard
@@ -15,7 +16,8 @@ from mpqueue._cli import journal_commands as journal
 from mpqueue._cli import recording_command as recording
 from mpqueue._cli import run_command as run
 from mpqueue._cli.completing import completion
-from mpqueue._cli.usage import Exit, Parser, UsageError, say, say_error
+from mpqueue._cli.usage import Exit, OutputError, Parser, UsageError, on_stdout, say, say_error
+from mpqueue._os import standard_streams
 from mpqueue.errors import MPQueueError
 
 #: Whose steps come before the user's own in a traceback.
@@ -68,9 +70,27 @@ def _without_ours(error: BaseException) -> TracebackType | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit code."""
-    args = _parse(arguments)
+    standard_streams.keep_taken()  # before a file of ours gets such a number
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the program ends
     try:
-        return int(args.command(args))
+        return _do(arguments)
+    finally:
+        for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+            _let_end(stream, descriptor)
+
+
+def _do(arguments: Sequence[str] | None) -> int:
+    try:
+        args = _parse(arguments)
+        code = int(args.command(args))
+        if sys.stdout is not None:
+            with on_stdout():  # what the user's modules have printed
+                return code
+        return code
+    except OutputError as error:
+        say_error(str(error))
+        return Exit.FAILED
     except UsageError as error:
         say_error(str(error))
         return Exit.USAGE
@@ -80,11 +100,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:  # the reader of stdout has gone; nothing more can be written to it, not even at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _write_nowhere(1)
         return Exit.NO_READER
     except Exception as error:  # noqa: BLE001 - the user's own, raised while a module was imported, or a fault of ours
         say("".join(traceback.format_exception(error.with_traceback(_without_ours(error)))).rstrip())
         return Exit.FAILED
+
+
+def _let_end(stream: TextIO | None, descriptor: int) -> None:
+    """What the stream could not write was reported: the interpreter does not try once more at its end."""
+    try:
+        if stream is not None and not stream.closed:
+            stream.flush()
+    except OSError:
+        _write_nowhere(descriptor)
+
+
+def _write_nowhere(descriptor: int) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    if null != descriptor:
+        os.dup2(null, descriptor)
+        os.close(null)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mpqueue._cli.early_end import EarlyEnd, add_options
 from mpqueue._cli.options.durations import duration
-from mpqueue._cli.outputs import ROW, open_output, open_rows
+from mpqueue._cli.outputs import ROW, StdoutRows, open_output, rows_on_stdout
 from mpqueue._cli.run_command import (
     RAW_CSV,
     WORKERS,
@@ -25,7 +25,7 @@ from mpqueue._cli.run_command import (
     seconds,
     workers,
 )
-from mpqueue._cli.usage import Exit, UsageError, coloured, say, tell
+from mpqueue._cli.usage import Exit, OutputError, UsageError, coloured, say, tell
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._os.monotonic import monotonic
 from mpqueue._output.export import absent_columns, as_json_line, no_such_column, record_of
@@ -129,7 +129,7 @@ def failures(args: argparse.Namespace) -> int:
     """A line for each failed item."""
     reader = _reader(args.journal)
     jobs = reader.jobs() if args.job is None else [_choose(reader, args.job)]
-    with open_rows() if args.json else nullcontext() as rows:
+    with rows_on_stdout() if args.json else nullcontext() as rows:
         for job in jobs:
             for item in _failed(_opened(reader, job)):
                 if rows is not None:
@@ -158,6 +158,8 @@ def export(args: argparse.Namespace) -> int:
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
+            if isinstance(output, StdoutRows):
+                raise OutputError(f"stdout: {error.strerror}") from None
             raise UsageError(f"--output: {error}; kept: {outlet.leave()}") from None
         except BaseException:
             outlet.leave()

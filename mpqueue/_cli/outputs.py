@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, TextIO
 
-from mpqueue._cli.usage import UsageError
+from mpqueue._cli.usage import UsageError, on_stdout
 from mpqueue._os import standard_streams
 from mpqueue._output.bars import aside
 from mpqueue._output.export import COLUMNS, as_json_line, check_format
@@ -57,7 +57,8 @@ def open_output(
 ) -> Iterator[StdoutRows | FileSink]:
     """The sink for rows. A file is checked here, so that nothing is done for one that can't be written.
 
-    Where rows go to stdout, that is theirs alone meanwhile: what handlers print goes to stderr. Raises UsageError.
+    Where rows go to stdout, that is theirs alone meanwhile: what handlers print goes to stderr. Raises UsageError, and
+    OutputError where stdout is closed.
     """
     if path is None or path == STDOUT:
         with _stdout_alone() as file:
@@ -91,7 +92,14 @@ _SINKS: dict[str, Callable[..., FileSink]] = {
 }
 
 
-def open_rows(descriptor: int = 1) -> TextIO:
+@contextmanager
+def rows_on_stdout() -> Iterator[TextIO]:
+    """Rows go to stdout. Raises OutputError where it does not take them."""
+    with on_stdout(), _open_rows(1) as file:
+        yield file
+
+
+def _open_rows(descriptor: int) -> TextIO:
     """Rows on a descriptor: UTF-8, as in files, whatever the encoding of the terminal is."""
     return open(descriptor, "w", encoding="utf-8", newline="\n", closefd=False)
 
@@ -99,13 +107,16 @@ def open_rows(descriptor: int = 1) -> TextIO:
 @contextmanager
 def _stdout_alone() -> Iterator[TextIO]:
     standard_streams.follow_numbers()
-    sys.stdout.flush()
-    rows = os.dup(1)
+    with on_stdout():
+        rows = os.dup(1)
     os.dup2(2, 1)
+    file = _open_rows(rows)
     try:
-        with standard_streams.pipes_break(), open_rows(rows) as file:
+        with standard_streams.pipes_break():
             yield file
     finally:
+        with suppress(OSError):  # each write flushes: what is left is what could not be written, as it has raised
+            file.close()
         sys.stdout.flush()
         os.dup2(rows, 1)
         os.close(rows)

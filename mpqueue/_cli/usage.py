@@ -6,10 +6,12 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from typing import Any, NoReturn, TextIO
 
-from mpqueue._os.standard_streams import understand_codes
+from mpqueue._os.standard_streams import pipes_break, understand_codes
 from mpqueue._text import fitting, visible
 
 
@@ -26,6 +28,10 @@ class Exit(IntEnum):
 
 class UsageError(Exception):
     """Wrong usage; the message says what was expected, and what was there."""
+
+
+class OutputError(Exception):
+    """Stdout is closed, or does not take what is written to it; the message says which."""
 
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "bold": "1"}
@@ -48,13 +54,37 @@ def coloured(text: str, colour: str, stream: TextIO | None = None) -> str:
 
 def say(*parts: str) -> None:
     """Tell people something, on stderr. What could steer the terminal is escaped, but for what `coloured` made."""
-    tell("".join(part if isinstance(part, Coloured) else visible(part) for part in parts), sys.stderr)
+    text = "".join(part if isinstance(part, Coloured) else visible(part) for part in parts)
+    try:
+        print(fitting(text, sys.stderr), file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:  # stderr takes nothing: the exit code remains
+        pass
 
 
-def tell(text: str, stream: TextIO | None = None) -> None:
-    """A line for people, on stdout or another stream, also where its encoding does not have all of it."""
-    stream = sys.stdout if stream is None else stream
-    print(fitting(text, stream), file=stream, flush=True)
+def tell(text: str) -> None:
+    """A line for people, on stdout, also where its encoding does not have all of it. Raises OutputError."""
+    with on_stdout() as stream:
+        print(fitting(text, stream), file=stream)
+
+
+@contextmanager
+def on_stdout() -> Iterator[TextIO]:
+    """Python's stdout, flushed at the end. Raises OutputError where it was closed from the start, or takes no more.
+
+    What was closed has the null device as its descriptor by now, which would take everything.
+    """
+    if sys.stdout is None:
+        raise OutputError("stdout: expected a stream for the output, got one that is closed")
+    try:
+        with pipes_break():
+            yield sys.stdout
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"stdout: {error.strerror}") from None
 
 
 def say_error(text: str) -> None:
@@ -71,7 +101,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(Exit.USAGE)
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        super()._print_message(fitting(visible(message), file or sys.stderr) if message else message, file)
+        stream = file or sys.stderr
+        with on_stdout() if stream is sys.stdout else suppress(OSError):
+            stream.write(fitting(visible(message or ""), stream))
 
 
 class VisibleFormatter(logging.Formatter):

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 
 from mpqueue._cli.completing.functions_in import functions_of
-from mpqueue._cli.outputs import open_rows
+from mpqueue._cli.outputs import rows_on_stdout
 from mpqueue._cli.usage import Exit, UsageError
 
 #: Those of shtab's shells that the command promises.
@@ -121,6 +121,6 @@ def _mended_for_zsh(script: str) -> str:
 
 def _print(texts: Iterable[str]) -> None:
     r"""Lines end with ``\n`` everywhere: bash runs on Windows, too, and takes ``\r`` for a part of a word."""
-    with open_rows() as out:
+    with rows_on_stdout() as out:
         for text in texts:
             print(text, file=out)
