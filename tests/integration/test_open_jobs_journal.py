@@ -347,6 +347,23 @@ def test_a_version_and_redo_all_begin_anew(path: Path, calls: Calls) -> None:
     assert calls.take() == []
 
 
+LINKS = {"/": ["/a", "/b"], "/a": ["/", "/b"], "/b": ["/"]}
+
+
+def follow(page: dict[str, str]) -> str:
+    current_item().add([{"id": link} for link in LINKS[page["id"]]])
+    return page["id"]
+
+
+@pytest.mark.parametrize("options", [{"version": "2"}, {"redo": "all"}])
+def test_a_job_that_begins_anew_takes_its_ids_from_its_new_items(path: Path, options: dict[str, Any]) -> None:
+    finish(path, str, ["x", "y"], version="1")
+    crawl = finish(path, follow, [{"id": "/"}, {"id": "/a"}], **options)
+    assert sorted(item.id for item in crawl.items) == ["/", "/a", "/b"]
+    plain = finish(path, str, ["x", "x"], version="3")
+    assert [item.id for item in plain.items] == [0, 1]
+
+
 def test_items_run_again_by_their_ids(path: Path, calls: Calls) -> None:
     finish(path, calls, [{"id": 1}])
     calls.take()

@@ -41,8 +41,9 @@ class NewOpenJob(NewJob):
         recorded = journal.find(book.id)
         if recorded is not None:
             _check_is_open(recorded, journal.reader)
-        first = self._first_items(recorded)
-        if recorded is not None and self._begins_anew(recorded, options, code_hash):
+        begins_anew = recorded is not None and self._begins_anew(recorded, options, code_hash)
+        first = self._first_items(None if begins_anew else recorded)
+        if recorded is not None and begins_anew:
             number = recorded.number
             journal.ask(lambda store: store.remove_job(number))
             recorded = None
