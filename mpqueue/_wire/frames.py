@@ -59,7 +59,10 @@ class HandlerFrame(NamedTuple):
 
 
 class Several(NamedTuple):
-    """Values that were pickled one by one, for a chunk that is not careful. Plain bytes: all of it, in band."""
+    """Values that were pickled one by one, for a chunk that is not careful. Plain bytes: all of it, in band.
+
+    What workers have pickled for each other, and calls that have an argument in common.
+    """
 
     each: Sequence[bytes | Packed]
 

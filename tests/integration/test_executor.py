@@ -70,6 +70,38 @@ def test_call_that_fails_is_made_again_three_times_by_default() -> None:
     assert RetryPolicy(3, base_delay=0.1) == DROPIN_RETRY
 
 
+def count_up(counts: dict[str, int] | list[int], again: list[int] | None = None) -> int:
+    """How often this argument was counted up."""
+    if isinstance(counts, list):
+        counts[0] += 1
+        return counts[0]
+    assert again is not None
+    again[0] += 1
+    counts["n"] += 1
+    return counts["n"] + again[0]
+
+
+def test_an_argument_of_many_calls_is_each_call_s_own() -> None:
+    """They travel together, in one pickle where they have nothing in common."""
+    listed, counts = [0], {"n": 0}
+    with Executor(1, max_retries=0) as executor:
+        results = [executor.submit(count_up, listed) for _ in range(100)]
+        results += [executor.submit(count_up, counts, again=listed) for _ in range(100)]
+        assert [future.result(TIMEOUT) for future in results] == [1] * 100 + [2] * 100
+        assert [*executor.map(count_up, [listed] * 100)] == [1] * 100
+    assert (listed, counts) == ([0], {"n": 0})
+
+
+def test_a_big_argument_of_many_calls_is_each_call_s_own() -> None:
+    np = pytest.importorskip("numpy")  # which there is none of under wine
+    array = np.zeros(20_000)
+    with Executor(1, max_retries=0) as executor:
+        first = [executor.submit(do.count_up_array, array) for _ in range(40)]
+        assert [future.result(TIMEOUT) for future in first] == [1.0] * 40
+        assert [*executor.map(do.count_up_array, [array] * 40)] == [1.0] * 40
+    assert not array.any()
+
+
 def test_asyncio_can_await_calls(executor: Executor) -> None:
     async def main() -> tuple[int, int]:
         loop = asyncio.get_running_loop()

@@ -43,6 +43,22 @@ def test_it_counts_as_the_standard_librarys(pool: Pool) -> None:
     assert isinstance(pool.imap(do.double, [1]), multiprocessing.pool.IMapIterator)
 
 
+def _gone(_: object) -> type:
+    raise ReferenceError("gone")
+
+
+def test_a_call_that_can_t_be_made_takes_no_other_call_s_place(pool: Pool) -> None:
+    lazy = type("Lazy", (), {"__class__": property(_gone)})()  # as a proxy of what is gone
+
+    def refers(_: int) -> str:
+        return str(lazy)
+
+    with pytest.raises(ReferenceError):
+        pool.apply_async(refers, (1,))
+    results = [pool.apply_async(do.double, (n,)) for n in range(5)]
+    assert [result.get(60) for result in results] == [0, 2, 4, 6, 8]
+
+
 def test_workers_start_at_once_and_their_number_is_what_was_asked_for(pool: Pool) -> None:
     pids = {worker.pid for worker in pool._pool}
     assert len(pids) == pool._processes == 2

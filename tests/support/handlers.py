@@ -82,6 +82,12 @@ def double(item: Any) -> Any:
     return item * 2
 
 
+def count_up_array(array: Any) -> float:
+    """Add one to each of the array's numbers; returns the first."""
+    array += 1
+    return float(array[0])
+
+
 def square(item: Any) -> Any:
     """Return the item squared."""
     return item * item

@@ -22,11 +22,10 @@ from mpqueue.errors import InternalError, QueueClosedError
 
 
 class ApplyCalls:
-    """`start` is called by one thread at a time: its index is that of the next item."""
+    """`start` is called by one thread at a time."""
 
     def __init__(self, owner: JobQueue, options: JobOptions) -> None:
         self._functions = FunctionPacker()
-        self._started = 0
         self._waiting = waiting = _Waiting()
         self._stream = waiting.stream = open_stream(owner, run_call, waiting.on_ended, options)
 
@@ -34,10 +33,16 @@ class ApplyCalls:
         self, result: AsyncResult[Any], func: Callable[..., Any], args: Iterable[Any], kwds: Mapping[str, Any]
     ) -> None:
         """Have the call made, and the result settled when it has ended."""
-        result._stream, result._index = self._stream, self._started
-        self._waiting[self._started] = result  # before the call can end
-        self._started += 1
-        self._stream.add([Call(self._functions.pack(func), args, kwds)])
+        call = Call(self._functions.pack(func), args, kwds)
+        index = self._stream.next_index  # no count of its own, which an interruption would leave one ahead
+        result._stream, result._index = self._stream, index
+        self._waiting[index] = result  # before the call can end
+        try:
+            self._stream.add([call])
+        except BaseException:
+            if self._stream.next_index == index:  # an interruption came first
+                self._waiting.pop(index, None)
+            raise
         if self._stream.fault is not None:  # else it would wait for a stream that has ended
             self._waiting.fail(self._stream.fault)
 

@@ -70,6 +70,11 @@ class Stream:
         told, self._told = self._told, self._table.added
         self._host.handle(ItemsAdded(self._book, range(told, self._told)))
 
+    @property
+    def next_index(self) -> int:
+        """The index of the item that is added next."""
+        return self._table.added
+
     def take(self, index: int) -> tuple[Any, Failure | None]:
         """The outcome of an item that has ended: its result, or its failure. It can be taken once."""
         return self._table.take(index)
