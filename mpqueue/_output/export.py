@@ -24,6 +24,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
+from numbers import Integral
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -66,6 +67,8 @@ _ABSENT = object()
 _PLAIN = frozenset({str, bool, type(None)})
 #: Up to here numbers are printed without a thought.
 _PRINTED = 1 << 1024
+#: Up to here all whole numbers are floats.
+_EXACT = 1 << 53
 
 Items = Sequence["JobItem"]
 Columns = Sequence[str] | None
@@ -216,11 +219,21 @@ def to_pandas(items: Items, columns: Sequence[str] | None = None) -> Any:
 
     def series(values: list[Any]) -> Any:
         try:
-            return pandas.Series(values)
+            made = pandas.Series(values)
         except UnicodeEncodeError:  # its texts are Arrow's, which are UTF-8
             return pandas.Series(values, dtype=object)
+        is_exact = made.dtype.kind not in "fc" or not any(map(_is_no_float, values))
+        return made if is_exact else pandas.Series(values, dtype=object)
 
     return pandas.DataFrame({as_utf8(name): series(values) for name, values in table(items, columns).items()})
+
+
+def _is_no_float(value: Any) -> bool:
+    """Whether it is a whole number that would be another one as a float."""
+    if not isinstance(value, Integral):
+        return False
+    number = int(value)
+    return abs(number) > _EXACT and int(float(number)) != number
 
 
 def to_polars(items: Items, columns: Sequence[str] | None = None) -> Any:
@@ -289,7 +302,8 @@ def _ready(value: Any) -> Any:
     if kind is float:
         return value if math.isfinite(value) else _no_number(value)
     if kind is dict:
-        return {key: _ready(one) for key, one in _named(value).items()}
+        ready = {key if type(key) is str else _key(key): _ready(one) for key, one in value.items()}
+        return ready if len(ready) == len(value) else {key: _ready(one) for key, one in _named(value).items()}
     return _ready_of_another(value)
 
 

@@ -264,6 +264,18 @@ def test_jobs_without_items_and_jobs_that_did_not_run_can_be_exported(tmp_path: 
         assert [row["status"] for row in waiting.to_records()] == ["pending", "pending"]
 
 
+@pytest.mark.parametrize(
+    "values", [[2**53 + 1, None], [np.int64(2**53 + 1), None], [0.5, -(2**53) - 1], [1j, 2**53 + 1]]
+)
+def test_pandas_columns_keep_integers_that_no_float_is(values: list[Any]) -> None:
+    pytest.importorskip("pandas")
+    with JobQueue(1, max_retries=0) as queue:
+        frame = queue.run(list(enumerate(values)), itemgetter(1)).to_pandas()
+        small = queue.run([1, None], do.succeed).to_pandas()
+    assert frame["result"].tolist() == values
+    assert small["result"].dtype == float
+
+
 @pytest.mark.parametrize(("key", "text"), [(1, "1"), (True, "True"), (None, "None"), (0.5, "0.5")], ids=repr)
 def test_keys_that_are_alike_as_text_lose_no_value(key: Any, text: str, tmp_path: Path) -> None:
     with JobQueue(1, max_retries=0) as queue:
