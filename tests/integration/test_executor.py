@@ -9,6 +9,7 @@ import gc
 import itertools
 import os
 import pickle
+import queue
 import subprocess
 import sys
 import textwrap
@@ -263,6 +264,42 @@ def test_maps_and_single_calls_share_the_workers(executor: Executor) -> None:
     assert [future.result(TIMEOUT) for future in single] == [number**2 for number in range(20)]
     assert list(squares) == [number**2 for number in range(5_000)]
     assert list(executor.map(do.square, [])) == []
+
+
+@pytest.mark.parametrize("buffersize", [None, 3])
+def test_map_may_read_an_input_that_waits_for_other_calls(executor: Executor, buffersize: int | None) -> None:
+    results: queue.Queue[int] = queue.Queue()
+
+    def submit_more(future: Any) -> None:
+        executor.submit(do.square, future.result()).add_done_callback(lambda more: results.put(more.result()))
+
+    def submit_all() -> None:
+        for number in range(3):
+            executor.submit(do.square, number).add_done_callback(submit_more)
+
+    def items() -> Iterator[int]:
+        thread = threading.Thread(target=submit_all)
+        thread.start()
+        for _ in range(3):
+            yield results.get(timeout=TIMEOUT)
+        thread.join()
+
+    assert sorted(executor.map(do.square, items(), buffersize=buffersize)) == [0, 1, 2**8]
+
+
+def test_map_reads_no_further_once_the_executor_is_shut_down() -> None:
+    def items() -> Iterator[int]:
+        for number in itertools.count():
+            if number == 3:
+                executor.shutdown()
+            read.append(number)
+            yield number
+
+    executor = Executor(1)
+    read: list[int] = []
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.map(do.square, items())
+    assert read == [0, 1, 2, 3]
 
 
 def test_map_holds_no_result_that_was_taken(executor: Executor) -> None:

@@ -9,7 +9,7 @@ Holds its queue alive, and is held by the queue's coordinator, until the stream 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -48,11 +48,10 @@ class CallStream:
         self.on_end: Callable[[], object] = lambda: None  #: called then, on the listener thread
         self._stream = open_stream(queue, run_call, self._on_ended, options, showing=showing)
 
-    def submit(self, calls: Iterable[Call]) -> list[CallFuture[Any]]:
+    def submit(self, calls: Sequence[Call]) -> list[CallFuture[Any]]:
         """Have these calls made; does not wait."""
-        made = list(calls)
-        functions = self._functions.pack_all([call.function for call in made])
-        packed = [Call(function, call.args, call.kwargs) for function, call in zip(functions, made, strict=True)]
+        functions = self._functions.pack_all([call.function for call in calls])
+        packed = [Call(function, call.args, call.kwargs) for function, call in zip(functions, calls, strict=True)]
         futures: list[CallFuture[Any]] = [CallFuture(self) for _ in packed]
         with self._lock:  # until they are in the books, no outcome is taken
             self._check_fault()
@@ -61,7 +60,7 @@ class CallStream:
                 self._futures[index] = future
         return futures
 
-    def submit_block(self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> CallBlock[Any]:
+    def submit_block(self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> CallBlock[Any]:
         """Have the function called with each of these arguments; does not wait."""
         (packed,) = self._functions.pack_all([function])
         calls = [Call(packed, args, {}) for args in arguments]

@@ -37,6 +37,7 @@ from mpqueue.retry import RetryPolicy
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Executor(concurrent.futures.Executor):
@@ -210,17 +211,30 @@ class _Life:
 
     def submit(self, calls: Iterable[Call]) -> list[CallFuture[Any]]:
         """Futures for these calls; the first ones start the workers."""
+        made = self._read(calls)
         with self._lock:
-            return self._stream().submit(calls)
+            return self._stream().submit(made)
 
     def submit_block(self, fn: Callable[..., R], arguments: Iterable[tuple[Any, ...]]) -> CallBlock[R]:
         """The same for calls of one function whose results are wanted in order."""
+        made = self._read(arguments)
         with self._lock:
-            return self._stream().submit_block(fn, arguments)
+            return self._stream().submit_block(fn, made)
 
-    def _stream(self) -> CallStream:
+    def _read(self, calls: Iterable[T]) -> list[T]:
+        """All of them. Not under the lock: an input is users' code, which may wait for another thread's `submit`."""
+        made = []
+        for call in calls:
+            self._check_open()  # nor is an endless input read for ever
+            made.append(call)
+        return made
+
+    def _check_open(self) -> None:
         if self._refusal is not None:
             raise RuntimeError(f"cannot schedule new futures after {self._refusal}")
+
+    def _stream(self) -> CallStream:
+        self._check_open()
         if self._calls is None:
             self._calls = self._open()
         return self._calls
