@@ -528,6 +528,19 @@ def test_interruption_ends_everything_at_once() -> None:
     assert all(future.cancelled() for future in futures)
 
 
+@pytest.mark.parametrize("kind", [SystemExit, GeneratorExit, asyncio.CancelledError])
+def test_calls_end_where_the_block_is_left_otherwise(kind: type[BaseException]) -> None:
+    def left() -> None:
+        with Executor(1) as executor:
+            futures.extend(executor.submit(do.square, number) for number in range(20))
+            raise kind
+
+    futures: list[Any] = []
+    with pytest.raises(kind):
+        left()
+    assert [future.result(TIMEOUT) for future in futures] == [number**2 for number in range(20)]
+
+
 def test_shutdown_in_a_callback_does_not_wait_for_itself() -> None:
     executor = Executor(1)
     done = threading.Event()

@@ -147,9 +147,9 @@ class Executor(concurrent.futures.Executor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        """Shut down and wait. Interrupted (Ctrl-C), before or meanwhile, end everything at once."""
+        """Shut down and wait. Left by Ctrl-C, or interrupted meanwhile, end everything at once."""
         try:
-            if kind is not None and not issubclass(kind, Exception):
+            if kind is not None and issubclass(kind, KeyboardInterrupt):
                 self.kill_workers()
             else:
                 self.shutdown(wait=True)
