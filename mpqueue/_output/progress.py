@@ -106,8 +106,16 @@ def label_of(function: object) -> str | None:
 
 def showing_stream(progress: ShowProgress, function: object, items: object) -> Showing:
     """For a stream: the total is known where the input has a length, else when it has been read."""
-    hint = len(items) if isinstance(items, Sized) else None
+    hint = length_of(items)
     return Showing(progress, label_of(function), lambda book: len(book.table) if book.sealed else hint)
+
+
+def length_of(items: object) -> int | None:
+    """How many items there are; None where that is not known: some have a length and can't tell it, such as tqdm's."""
+    try:
+        return len(items) if isinstance(items, Sized) else None
+    except Exception:  # noqa: BLE001 - whatever it raises, the length is not known
+        return None
 
 
 class Display:

@@ -444,6 +444,12 @@ def test_input_that_raises_delivers_what_came_before_then_its_error(
     assert list(results) == []
 
 
+@both
+@pytest.mark.parametrize("length", [None, -1, NotImplementedError("not known")])
+def test_an_input_that_can_not_tell_its_length_works(imap: Callable[..., ItemIterator[Any]], length: object) -> None:
+    assert sorted(imap(do.succeed, do.Lengthless(length), concurrency=2)) == [0, 1, 2]
+
+
 def ended_by(error: BaseException) -> Iterator[int]:
     yield 0
     raise error

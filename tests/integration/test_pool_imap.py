@@ -155,6 +155,12 @@ def test_an_input_that_raises_delivers_what_came_before(pool: Pool, chunksize: i
         next(results)
 
 
+def test_an_input_that_can_not_tell_its_length_works(pool: Pool) -> None:
+    for length in (None, NotImplementedError("not known")):
+        assert list(pool.imap(do.succeed, do.Lengthless(length))) == [0, 1, 2]
+        assert sorted(pool.imap_unordered(do.succeed, do.Lengthless(length))) == [0, 1, 2]
+
+
 def test_many_threads_may_read(pool: Pool) -> None:
     results = pool.imap(do.double, range(2000))
     got: list[list[int]] = [[] for _ in range(4)]

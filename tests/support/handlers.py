@@ -207,6 +207,21 @@ class FalseError(Exception):
         return 0
 
 
+class Lengthless:
+    """0, 1 and 2, of which ``len`` returns or raises what is given: tqdm's bar over a generator returns None."""
+
+    def __init__(self, length: object) -> None:
+        self._length = length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(3))
+
+    def __len__(self) -> Any:
+        if isinstance(self._length, BaseException):
+            raise self._length
+        return self._length
+
+
 def sys_exit(item: Any) -> NoReturn:
     """Call `sys.exit(3)`."""
     sys.exit(3)

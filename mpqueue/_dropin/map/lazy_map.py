@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Iterable, Sized
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
 
@@ -24,7 +24,7 @@ from mpqueue._dropin.map.map_options import (
 )
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import Concurrency, JobOptions
-from mpqueue._output.progress import ShowProgress, showing_stream
+from mpqueue._output.progress import ShowProgress, length_of, showing_stream
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._queue.growing.stream import Stream, open_stream
 from mpqueue._queue.new_job import record_options
@@ -183,7 +183,7 @@ def _iterate(
     check_optional_count("max_failures", max_failures, low=0)
     showing = showing_stream(progress, fn, items)
     iterator = iter(items)
-    workers = enough_workers(job.max_lanes, len(items) if isinstance(items, Sized) else None)
+    workers = enough_workers(job.max_lanes, length_of(items))
     warm = is_warm(journal, backend)
     lent: LentQueue = WarmQueue(workers) if warm else OwnQueue(workers, journal, backend)
     queue = lent.queue
