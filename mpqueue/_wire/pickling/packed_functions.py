@@ -167,7 +167,7 @@ def _variables(function: FunctionType) -> list[Any] | None:
         except ValueError:  # not filled yet
             return None
     variables = function.__globals__
-    return found + _named({name: variables[name] for name in _globals_of(function.__code__) if name in variables})
+    return found + _named({name: variables[name] for name in globals_of(function.__code__) if name in variables})
 
 
 def _named(values: dict[str, Any]) -> list[Any]:
@@ -176,7 +176,7 @@ def _named(values: dict[str, Any]) -> list[Any]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _globals_of(code: CodeType) -> tuple[str, ...]:
+def globals_of(code: CodeType) -> tuple[str, ...]:
     """The names of the global variables that a code object, and those inside it, read or write."""
     names = {
         instruction.argval

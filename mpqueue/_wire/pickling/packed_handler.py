@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.memory.segments import CommonSegment, log
 from mpqueue._wire.memory.shared import Shared, notes_shared
+from mpqueue._wire.pickling.packed_functions import globals_of
 from mpqueue._wire.pickling.payload import Packed, dump_code, weigh_code
 from mpqueue._wire.pickling.sources import sources_of
 from mpqueue.errors import HandlerPicklingError, shown
@@ -156,10 +157,20 @@ def _parts(function: Any) -> Iterator[tuple[str, Any]]:
     elif inspect.ismethod(function):
         yield "the method's object", function.__self__
     elif inspect.isfunction(function):
-        found = inspect.getclosurevars(inspect.unwrap(function))
-        yield from ((f"the variable {name!r} of its closure", value) for name, value in found.nonlocals.items())
-        yield from ((f"the global variable {name!r}", value) for name, value in found.globals.items())
-        defaults = function.__defaults__ or ()
+        yield from _variables(function)
+        defaults, keywords = function.__defaults__ or (), function.__kwdefaults__ or {}
         yield from ((f"the default value {at} of its arguments", value) for at, value in enumerate(defaults))
+        yield from ((f"the default value of its argument {name!r}", value) for name, value in keywords.items())
     elif hasattr(function, "__dict__"):
         yield from ((f"the attribute {name!r}", value) for name, value in vars(function).items())
+
+
+def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """Those of its closure, and the global ones that it reads, also in functions and comprehensions inside it."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # not filled yet
+            yield f"the variable {name!r} of its closure", cell.cell_contents
+    variables = function.__globals__
+    for name in globals_of(function.__code__):
+        if name in variables:
+            yield f"the global variable {name!r}", variables[name]
