@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import HandlerPicklingError, JobQueue
+from mpqueue import HandlerPicklingError, JobQueue, RetryPolicy
 from tests.support import handlers as do
 from tests.support.programs import run_program
 from tests.support.results import results_of
@@ -94,6 +94,17 @@ def test_handlers_of_all_kinds_give_their_results() -> None:
     with JobQueue(1) as queue:
         found = {kind: queue.run([1, 2], handler).results for kind, (handler, _) in HANDLERS.items()}
     assert found == {kind: results for kind, (_, results) in HANDLERS.items()}
+
+
+@pytest.mark.parametrize("items", [[0, 0.5, 4], [0, 0, 0.5, 0, 4, 0.25], [0.5, 0, 4], [0, 0]], ids=str)
+@pytest.mark.parametrize("max_retries", [0, 1])
+def test_what_a_plain_function_returns_is_awaited_also_where_the_first_items_raise(
+    items: list[float], max_retries: int
+) -> None:
+    with JobQueue(1, retry=RetryPolicy(max_retries, base_delay=0.0)) as queue:
+        job = queue.run(items, lambda item: add_later(int(4 / item)), capture_output=True)
+    assert job.results == [int(4 / item) + 5 if item else None for item in items]
+    assert {item.error for item in job.items if not item.payload} == {"ZeroDivisionError: division by zero"}
 
 
 def test_coroutines_of_a_job_share_one_event_loop_in_a_worker_and_run_one_at_a_time() -> None:

@@ -215,7 +215,8 @@ class ChunkRun:
 
     def _run_stretches(self) -> Ended:
         out, total = self.running.out, len(self.running.items)
-        ledger, size = self.station.ledger, 1 if self.careful else stretches.first_size(self.job.pace)
+        one_by_one = self.careful or self.job.may_await
+        ledger, size = self.station.ledger, 1 if one_by_one else stretches.first_size(self.job.pace)
         while (lo := len(out)) < total:
             # A stretch that would go beyond the chunk's end: in the middle of it, the watchdog would report too.
             hi = min(lo + size, total)
@@ -305,9 +306,11 @@ class ChunkRun:
         ended = clock.monotonic()
         with self.stretch_lock:
             self.stretch = []
-        if lo == 0 and job.pace is None and not job.awaits and inspect.isawaitable(out[0]):
-            self._await_first()
-            ended = clock.monotonic()
+        if job.may_await and lo not in self.results.failures:
+            job.may_await = False
+            if inspect.isawaitable(out[lo]):
+                self._await_first(lo, stretch)
+                ended = clock.monotonic()
         if self.sampling is not None:
             self.sampling.handler_ends(ended)
         self.times.handling += ended - started
@@ -320,23 +323,29 @@ class ChunkRun:
         out = self.running.out
         out.extend(self.job.map(items, out))
 
-    def _await_first(self) -> None:
-        """The handler is no coroutine function and still returned something to await: so it will the next time."""
+    def _await_first(self, lo: int, stretch: list[Any]) -> None:
+        """The handler is no coroutine function and still returned something to await: so it will the next time.
+
+        It was the first item that returned, so it is alone in its stretch.
+        """
         self.job.await_results()
-        pending = self.running.out.pop(0)
+        pending = self.running.out.pop()
+        self.stretch = stretch  # it still runs: what failed before it may be sent early
         try:
             self.running.out.append(self.job.resolve(pending))
         except BaseException as error:
-            self.results.fail(0, error, clock.monotonic() - self.stretch_started)
+            self.results.fail(lo, error, clock.monotonic() - self.stretch_started)
         finally:
+            with self.stretch_lock:
+                self.stretch = []
             if self.job.capture is not None:
-                self.job.capture.keep(0)
+                self.job.capture.keep(lo)
 
     def _time_stretch(self, lo: int, hi: int, seconds: float) -> int:
         # Where it was cut off, all but the last item were as quick as expected.
         cut_pace = None if self.cut_at is None else self.job.pace or 0.0
         pace = self.job.pace = self._costs.stretch_ended(lo, hi, seconds, cut_pace)
-        if self.careful:
+        if self.careful or self.job.may_await:
             return 1
         return stretches.next_size(pace, hi - lo)
 

@@ -76,6 +76,7 @@ class LoadedJob:
         # Only Python functions let other threads of the worker in between two items.
         self._call: Any = handler if _is_python(handler) else _python_call(handler)
         self.awaits = False
+        self.may_await = True  #: no item has returned yet, so it is not known whether results are to be awaited
         if _is_async(handler):
             self.await_results()
 
@@ -100,7 +101,7 @@ class LoadedJob:
     def await_results(self) -> None:
         """From now on await what the handler returns, one item at a time."""
         handler = self._handler
-        self.awaits = True
+        self.awaits, self.may_await = True, False
 
         @calls_users_code
         def call(*args: Any) -> Any:
