@@ -753,7 +753,7 @@ class JobQueue(SafeEmitter):
             _bring_home(error, run.job)
             if not run.done():  # else it never began
                 with suppress(QueueClosedError):
-                    self.cancel(run.job.id, kill=True)
+                    run._cancel(kill=True)
             run._end_bar()
             raise
 

@@ -120,9 +120,7 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
 
     def cancel(self) -> bool:
         """Cancel the job, as ``queue.cancel`` does; returns True. The run resolves when the job has ended."""
-        owner = self._owner
-        if owner is not None and not self.done():
-            owner.cancel(self.job.id)
+        self._cancel()
         return True
 
     def __dir__(self) -> list[str]:
@@ -163,11 +161,23 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
 
     def _awaiter_cancelled(self) -> None:
         """A task that awaits the run was cancelled: it is detached, or takes the job with it."""
-        owner = self._owner
-        if self._cancel_with_awaiter and owner is not None:
-            message = JobCancelled(self._book, 0.0, kill=self._kill_on_cancel)
+        if self._cancel_with_awaiter:
             with contextlib.suppress(QueueClosedError):
-                owner._host.ask(partial(owner._host.handle, message))  # `cancelled` is true when the awaiter goes on
+                self._cancel(kill=self._kill_on_cancel)
+
+    def _cancel(self, *, kill: bool = False) -> None:
+        """Cancel the job: this one, though another may have its id by now. `Job.cancelled` is true afterwards.
+
+        Raises `QueueClosedError` in a fork.
+        """
+        owner = self._owner
+        if owner is None or self.done():
+            return
+        host = owner._host
+        host.engine.check_process()
+        message = JobCancelled(self._book, host.engine.clock.wall(), kill)
+        with contextlib.suppress(QueueClosedError):  # all jobs have ended
+            host.ask(partial(host.handle, message))
 
     def _subscribe(self, put: Callable[[Ended], None]) -> Callable[[], None]:
         owner = self._owner

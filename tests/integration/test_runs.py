@@ -65,6 +65,43 @@ def test_cancelling_the_run_cancels_the_job_and_result_still_gives_it(tmp_path: 
         assert run.cancel() is True, "a finished one stays as it is"
 
 
+def test_cancelling_a_run_leaves_another_job_of_the_same_id_alone(tmp_path: Path) -> None:
+    gate, may_go_on = Gate(tmp_path), threading.Event()
+    with JobQueue(1) as queue:
+        queue.on("job:finished", lambda event: may_go_on.wait(60))
+        first = queue.create_job("job", [1], do.double)
+        old = queue.start("job")
+        wait_until(lambda: first.status.final)
+        second = queue.create_job("job", ["a", "b"], do.block_until_told(gate), replace=True, chunksize=1)
+        new = queue.start("job")
+        assert not old.done(), "its end is still to be delivered"
+        assert (old.cancel(), second.cancelled) == (True, False)
+        assert (new.cancel(), second.cancelled) == (True, True)
+        gate.open()
+        may_go_on.set()
+        assert (old.result(60).status, new.result(60).status) == (JobStatus.COMPLETED, JobStatus.CANCELLED)
+
+
+def test_run_can_be_cancelled_after_its_job_was_cleared_and_while_its_queue_closes(tmp_path: Path) -> None:
+    gate, may_go_on = Gate(tmp_path), threading.Event()
+    queue = JobQueue(1)
+    queue.on("job:finished", lambda event: may_go_on.wait(60))
+    job = queue.create_job("cleared", [1], do.double)
+    cleared = queue.start("cleared")
+    wait_until(lambda: job.status.final)
+    queue.clear_job("cleared")
+    assert cleared.cancel() is True
+    queue.create_job("open", ["a"], do.block_until_told(gate))
+    open_run = queue.start("open")
+    gate.wait_for("a")
+    queue.close(wait=False)
+    assert open_run.cancel() is True
+    gate.open()
+    may_go_on.set()
+    assert cleared.result(60).status is JobStatus.COMPLETED
+    assert open_run.result(60).status is JobStatus.CANCELLED
+
+
 def test_done_callbacks_are_called_once_with_the_run() -> None:
     seen: list[object] = []
     called = threading.Event()
