@@ -314,6 +314,15 @@ def test_where_the_function_was_is_written_as_the_name_of_the_file_says(folder: 
         assert "argument --profile: expected a file" in done.stderr
 
 
+def test_where_nothing_is_left_to_do_there_is_no_profile(folder: Path) -> None:
+    command = ("run", "own:talk", "a.txt", "-j", "1", "--journal", "run.db", "--profile")
+    run(folder, *command, "first.html")
+    for name in ("page.html", "stacks.json", "stacks.folded"):
+        done = run(folder, *command, name)
+        assert done.stderr.endswith("\n--profile: nothing ran, so there is no profile\n")
+        assert not (folder / name).exists()
+
+
 def test_a_reader_that_goes_ends_the_run_quietly(folder: Path) -> None:
     lines = "".join(f"{number}\n" for number in range(20_000))
     (folder / "in.txt").write_text(lines)

@@ -31,6 +31,9 @@ def write_profile(job: Job, path: Path, exit_code: int) -> int:
     """Write it, once the job has ended or was interrupted; returns the exit code."""
     profile = job.profile
     assert profile is not None, "the job was made with it"
+    if not job._book.timings.lanes:
+        say("--profile: nothing ran, so there is no profile")
+        return exit_code
     try:
         if path.suffix == ".html":
             job.report().save(path)
