@@ -63,7 +63,8 @@ def instrument(
 
     Each run of a job is a span ``mpqueue.job``, a child of ``context`` (None: of what is current now); with ``chunks``
     it has a span ``mpqueue.chunk`` for each chunk of items, at most 2,000 (``create_job(trace=True)``: all). They are
-    made on the listener thread, when the job starts and when it has ended.
+    made on the listener thread, when the job starts and when it has ended. What earlier programs did of a job, as its
+    journal has it, is not counted, and a job of which nothing is left to do makes no span.
     """
     current = otel_context.get_current() if context is None else context
     watcher = _Watcher(weakref.ref(queue), trace.get_tracer(_NAME, tracer_provider=tracer_provider), current, chunks)
@@ -136,6 +137,8 @@ class _Watcher:
             book, job = queue._jobs.find(event.job_id)
         except JobNotFoundError:  # cleared by now
             return
+        if not book.epoch:  # it had ended before this program, which only says so again
+            return
         span = self.tracer.start_span(
             "mpqueue.job",
             self.context,
@@ -143,7 +146,7 @@ class _Watcher:
             start_time=_nanoseconds(job.started_at or 0.0),
         )
         with self.lock:
-            completed, retries = self.before.get(job, (0, 0))
+            completed, retries = self.before.get(job, book.brought)
             self.runs[job.id] = _Run(job, book, span, completed, book.failed_before, retries)
 
     def retried(self, event: ItemRetry) -> None:
@@ -166,7 +169,7 @@ class _Watcher:
             self.before[job] = (job.completed, job.retries)
         if run.book.stage is None:
             self._record(job, event)
-        if self.chunks:
+        if self.chunks and run.book.timings.lanes:
             self._make_chunks(run)
         _describe(run, event)
         run.span.end(_nanoseconds(job.finished_at or 0.0))
@@ -207,7 +210,9 @@ class _Watcher:
 
         def record(job: Job, event: JobFinished) -> None:
             durations.record(event.duration, {"mpqueue.job.status": str(event.status)})
-            for part in job.report().figures.work:
+            for part in (
+                job.report().figures.work if job._book.timings.lanes else ()
+            ):  # on a cluster, none may have come
                 spent.add(part.seconds, {"mpqueue.part": part.key})
 
         self._record = record

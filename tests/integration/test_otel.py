@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import re
@@ -209,6 +210,45 @@ def test_items_that_stay_failed_are_not_counted_again() -> None:
         job = queue.run(range(4), do.fail, id="job")
         assert queue.retry_failed("job", items=[job.items[0]]).result().failed == 4
     assert told.metric("mpqueue.items") == {"completed": 0, "failed": 5}
+
+
+def fail_three_until(path: Path, item: int) -> int:
+    if item == 3 and not path.exists():
+        raise ValueError("no 3")
+    return item
+
+
+def test_what_earlier_programs_did_is_not_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mended = tmp_path / "mended"
+    handler = functools.partial(fail_three_until, mended)
+
+    def queue_told() -> tuple[JobQueue, Telemetry]:
+        queue = JobQueue(1, retry=RetryPolicy(1, base_delay=0), journal=tmp_path / "run.db")
+        told = Telemetry()
+        told.instrument(queue, chunks=True)
+        return queue, told
+
+    queue, told = queue_told()
+    with queue:
+        queue.run(range(10), handler, id="job")
+    assert told.metric("mpqueue.items") == {"completed": 9, "failed": 1}
+    assert told.metric("mpqueue.retries") == {None: 1}
+    mended.touch()
+    queue, told = queue_told()
+    with queue:
+        queue.retry_failed("job").result()
+    assert told.metric("mpqueue.items") == {"completed": 1, "failed": 0}
+    assert told.metric("mpqueue.retries") == {None: 0}
+    queue, told = queue_told()
+    with queue:
+        queue.run(range(14), handler, id="job", update=True)
+    assert told.metric("mpqueue.items") == {"completed": 4, "failed": 0}
+    queue, told = queue_told()
+    with queue:
+        queue.run(range(14), handler, id="job", update=True)
+    assert told.metric("mpqueue.items") == {"completed": 0, "failed": 0}
+    assert told.spans("mpqueue.job") == []
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_prometheus_reads_every_metric_that_the_page_names(tmp_path: Path) -> None:

@@ -108,6 +108,8 @@ class JobBook:
     samples: Samples | None = None  #: of its handler; None: it is not sampled
     needs: JobNeeds | None = None  #: of its items, while they run; None: nothing but a worker each
     kind: int = 0  #: of the needs, the one of the items that go out next
+    #: Items that had completed and tries that had been followed by another before this program, as a journal has it.
+    brought: tuple[int, int] = (0, 0)
     restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again
     past: PastRun | None = None  #: the run before this one
     stage: StageBook | None = None  #: which stage of a pipeline it is
@@ -218,6 +220,7 @@ class JobBook:
         """
         table = self.table
         self.completed, self.failed = table.status.count(COMPLETED), table.status.count(FAILED)
+        self.brought = (self.completed, self.retries)
         self.pending.clear()
         for index in table.history:
             if self.is_poison(index) and table.attempts[index] >= POISON:  # else those are from before `retry_failed`
