@@ -41,6 +41,23 @@ def inferred_array(arrow: Any, values: Sequence[Any]) -> Any:
     return array
 
 
+def writable_array(arrow: Any, values: Sequence[Any]) -> Any:
+    """The same, of a type that a Parquet file can have. Raises ValueError too for one that it can't."""
+    array = inferred_array(arrow, values)
+    if not is_writable(arrow, array.type):
+        raise ValueError(f"expected a type that Parquet has, got {array.type}")
+    return array
+
+
+def is_writable(arrow: Any, kind: Any) -> bool:
+    """Whether a Parquet file can have that type: no struct without fields, which empty dicts are, is in it."""
+    if arrow.types.is_list(kind):
+        return is_writable(arrow, kind.value_type)
+    if arrow.types.is_struct(kind):
+        return kind.num_fields > 0 and all(is_writable(arrow, kind.field(at).type) for at in range(kind.num_fields))
+    return True
+
+
 def exact_series(polars: Any, name: str, values: Sequence[Any]) -> Any:
     """A series of the type that polars finds. Raises ValueError for a value that would be another one in it."""
     series = polars.Series(name, values)

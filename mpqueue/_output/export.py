@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._call_checks import nearest
-from mpqueue._output.arrow_values import exact_series, inferred_array
+from mpqueue._output.arrow_values import exact_series, writable_array
 from mpqueue._text import as_utf8, digits, encode_text, json_text, repr_of
 from mpqueue._whole_file import whole_file
 from mpqueue.errors import shown
@@ -519,7 +519,7 @@ def _write_parquet(file: IO[bytes], items: Items, choice: _Choice) -> None:
     arrow = need("pyarrow", "a Parquet file")
     parquet = need("pyarrow.parquet", "a Parquet file")
     columns_of = table(items, choice.columns, choice.default)
-    arrays = {as_utf8(name): or_as_text(partial(inferred_array, arrow), values) for name, values in columns_of.items()}
+    arrays = {as_utf8(name): or_as_text(partial(writable_array, arrow), values) for name, values in columns_of.items()}
     parquet.write_table(arrow.table(arrays), file)
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mpqueue._output.arrow_values import exact_array, inferred_array
+from mpqueue._output.arrow_values import exact_array, inferred_array, is_writable
 from mpqueue._output.export import SPREAD, as_cell, need, or_as_text
 from mpqueue._output.file_sinks import FileSink, Row, columns_of
 from mpqueue._text import as_utf8
@@ -105,7 +105,7 @@ class ParquetSink(FileSink):
         """Make one table of those that came last: one of a single row takes kilobytes."""
         last = self._waiting[self._merged :]
         if self._given is None:
-            last, _ = self._alike(last, [])
+            last, _ = self._cast_all(last, self._united([each.schema for each in last]))
         self._waiting[self._merged :] = [self._arrow.concat_tables(last).combine_chunks()]
         self._merged += 1
 
@@ -116,7 +116,9 @@ class ParquetSink(FileSink):
         count, self._count, self._size = self._count, 0, 0
         if self._given is None:
             tables = _without_empty(tables, () if self._schema is None else self._schema.names)
-            tables, wanted = self._alike(tables, [] if self._schema is None else [self._schema])
+            known = [] if self._schema is None else [self._schema]
+            wanted = self._writable(self._united([*known, *(each.schema for each in tables)]))
+            tables, wanted = self._cast_all(tables, wanted)
             if self._writer is not None and wanted != self._schema:
                 self._widen(wanted)
             self._schema = wanted
@@ -138,10 +140,6 @@ class ParquetSink(FileSink):
         """Have room for a group before any of it is written: then the file can be ended even where the disk is full."""
         self._part.reserve(size + size // 8 + FOOTER)
 
-    def _alike(self, tables: list[Any], known: list[Any]) -> tuple[list[Any], Any]:
-        """The tables in one schema that can hold them, and those ``known``; and that schema."""
-        return self._cast_all(tables, self._united([*known, *(each.schema for each in tables)]))
-
     def _united(self, schemas: list[Any]) -> Any:
         """A schema for all of these; a column whose types do not go together is text."""
         arrow = self._arrow
@@ -150,6 +148,13 @@ class ParquetSink(FileSink):
             known = types.get(field.name)
             types[field.name] = field.type if known is None else self._common(known, field.type)
         return arrow.schema([arrow.field(name, kind) for name, kind in types.items()])
+
+    def _writable(self, schema: Any) -> Any:
+        """The schema, with text for what no Parquet file can have; later groups may have a type for it."""
+        arrow = self._arrow
+        return arrow.schema(
+            [field if is_writable(arrow, field.type) else field.with_type(arrow.string()) for field in schema]
+        )
 
     def _common(self, one: Any, other: Any) -> Any:
         arrow = self._arrow

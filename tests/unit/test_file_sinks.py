@@ -274,6 +274,34 @@ def test_what_a_column_would_change_is_text(
     assert list(map(type, found)) == list(map(type, there))
 
 
+@pytest.mark.parametrize(
+    ("values", "there"),
+    [
+        ([{"n": 1, "tags": {}}] * 2, ["{}", "{}"]),
+        ([{"tags": [{}]}, {"tags": []}], ["[{}]", "[]"]),
+        ([{"tags": {"in": {}}}, {"tags": None}], ['{"in": {}}', None]),
+        ([{"tags": {}}, {"tags": 1}], ["{}", "1"]),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("blocks", [[range(2)], [range(1), range(1, 2)]], ids=["one block", "two blocks"])
+@pytest.mark.parametrize("group", [1, 9])
+def test_a_column_of_empty_dicts_is_text(
+    values: list[Any],
+    there: list[Any],
+    blocks: list[range],
+    group: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parquet_sink, "GROUP_ROWS", group)
+    path, table = tmp_path / "x.parquet", table_of(values)
+    write(sinks.parquet(path), table, blocks)
+    assert pq.read_table(path)["result.tags"].to_pylist() == there
+    exports.export(Items(table), path)
+    assert pq.read_table(path)["result.tags"].to_pylist() == there
+
+
 def test_numbers_that_grow_too_big_for_their_column_are_kept_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
