@@ -140,7 +140,18 @@ def test_items_without_a_good_id_are_refused(queue: JobQueue, first: Any, item: 
     assert isinstance(queue.start("j").result().items[0].exception, TypeError)
 
 
-def add_to(items: list[Any], _: Any) -> None:
+@pytest.mark.parametrize("one", ["abc", b"abc", {"id": 5, "url": "/"}])
+def test_what_is_one_item_is_not_taken_apart(queue: JobQueue, one: Any) -> None:
+    job = queue.create_job("j", [{"id": 1}], partial(add_to, one), open=True, max_retries=0)
+    with pytest.raises(TypeError, match="expected a list of items") as refused:
+        queue.add_items("j", one)
+    queue.seal("j")
+    (item,) = queue.start("j").result().items
+    assert (type(item.exception), str(item.exception)) == (TypeError, str(refused.value))
+    assert job.total == 1
+
+
+def add_to(items: Any, _: Any) -> None:
     current_item().add(items)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mpqueue._call_checks import check_items
 from mpqueue._os import monotonic as clock
 from mpqueue._wire.added_items import plain_ids
 from mpqueue._wire.ids import IdRule, find_id
@@ -146,8 +147,8 @@ class CurrentItem:
         nothing of it is left. Never waits, whatever ``max_waiting`` says. The items are pickled with the result.
 
         Raises `JobStateError` where the job is not open, TypeError for items without the ids that the job's have, or
-        with ids that are not text, numbers, bytes or tuples of these; RuntimeError in ``setup``, and once the item has
-        ended.
+        with ids that are not text, numbers, bytes or tuples of these, and for text, bytes, a mapping or a data frame
+        instead of items; RuntimeError in ``setup``, and once the item has ended.
         """
         running, position = self._running, self._position
         if not running.indices or position != len(running.out):
@@ -156,6 +157,7 @@ class CurrentItem:
             raise JobStateError(
                 f"job {running.job_id!r}: expected a job made with open=True to add items to, got another"
             )
+        check_items(items)
         new = list(items)
         ids = plain_ids(running.id_rule, new)
         if position in running.added:
