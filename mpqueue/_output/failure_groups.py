@@ -17,11 +17,16 @@ from mpqueue._text import fitting, visible_line
 if TYPE_CHECKING:
     from mpqueue._queue.job import JobItem
 
-#: A frame of a traceback as text.
-_FRAME = re.compile(r'^  File "([^"\n]*)", line (\d+)', re.MULTILINE)
+#: How a traceback begins as text; that of a group of exceptions has a margin.
+_HEADER = re.compile(r"(?:  \+ Exception Group )?Traceback \(most recent call last\):$")
+_MARGIN = "  | "
+#: A frame. A SyntaxError's own place, which no frame is, names no function.
+_FRAME = re.compile(r'  File "([^"\n]*)", line (\d+), in ')
 #: What stands between the traceback of an exception and that of the one which it has caused.
 _CHAINED = re.compile(
-    r"^(?:The above exception was the direct cause of|During handling of the above exception), ?.*$", re.MULTILINE
+    r"^(?:The above exception was the direct cause of the following exception"
+    r"|During handling of the above exception, another exception occurred):$",
+    re.MULTILINE,
 )
 
 
@@ -59,7 +64,7 @@ def group_failures(items: Iterable[JobItem]) -> list[FailureGroup]:
     for item in items:
         trace = item.traceback or ""
         if trace not in places:
-            places[trace] = place_of(trace)
+            places[trace] = place_of(trace, item.to_dict()["error"])
         groups.setdefault((item.error_type or "", places[trace]), []).append(item)
     found = [
         FailureGroup(name, place, members[0].to_dict()["error"], tuple(members))
@@ -68,9 +73,12 @@ def group_failures(items: Iterable[JobItem]) -> list[FailureGroup]:
     return sorted(found, key=lambda group: -group.count)
 
 
-def place_of(trace: str) -> str | None:
-    """The innermost line of a traceback that is not the standard library's nor an installed package's."""
-    frames = list(_frames(trace))
+def place_of(trace: str, message: str = "") -> str | None:
+    """The innermost line of a traceback that is not the standard library's nor an installed package's.
+
+    ``message`` is the error's text, which may hold another traceback, such as that of a child process.
+    """
+    frames = list(_frames(trace, message))
     users = [frame for frame in frames if not frame[0].startswith(_libraries())]
     if not frames:
         return None
@@ -78,9 +86,19 @@ def place_of(trace: str) -> str | None:
     return f"{os.path.basename(path)}:{line}"
 
 
-def _frames(trace: str) -> Iterator[tuple[str, str]]:
-    last = _CHAINED.split(trace)[-1]
-    return ((found[1], found[2]) for found in _FRAME.finditer(last))
+def _frames(trace: str, message: str) -> Iterator[tuple[str, str]]:
+    """Those of the error itself, outermost first: what stands between the header and the error's type."""
+    if "\n" in message and (at := trace.rfind(message)) > 0:
+        trace = trace[:at]
+    header, *lines = _CHAINED.split(trace)[-1].lstrip("\n").split("\n")
+    if not _HEADER.match(header):
+        return
+    margin = _MARGIN if header.startswith(" ") else ""
+    for line in (line.removeprefix(margin) for line in lines):
+        if line.strip() and not line.startswith("  "):
+            return
+        if found := _FRAME.match(line):
+            yield found[1], found[2]
 
 
 @cache

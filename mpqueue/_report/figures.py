@@ -366,7 +366,7 @@ def _tries(book: JobView) -> Tries:
         cause = entry.exception.__cause__
         trace = cause.text if isinstance(cause, RemoteTraceback) else ""
         if trace not in places:
-            places[trace] = place_of(trace)
+            places[trace] = place_of(trace, entry.error)
         alike = type_name_of(entry.exception), places[trace]
         counts[alike] += 1
         first.setdefault(alike, entry.error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from collections.abc import Callable
 
 import pytest
 
@@ -38,11 +39,11 @@ HAS_PATHS = pytest.mark.skipif(
 
 @HAS_PATHS
 def test_the_place_is_the_innermost_line_that_is_no_library_s() -> None:
-    assert place_of(trace_of(ValueError)) == "test_failure_groups.py:17"
+    assert place_of(trace_of(ValueError)) == "test_failure_groups.py:18"
 
 
 def test_the_place_is_that_of_the_error_itself_not_of_its_cause() -> None:
-    assert place_of(trace_of(KeyError)) == "test_failure_groups.py:24"
+    assert place_of(trace_of(KeyError)) == "test_failure_groups.py:25"
 
 
 def test_where_all_is_a_library_s_the_place_is_the_innermost_line() -> None:
@@ -50,6 +51,63 @@ def test_where_all_is_a_library_s_the_place_is_the_innermost_line() -> None:
     first = next(at for at, line in enumerate(lines) if "json" in line and "File" in line)
     assert (place_of(lines[0] + "".join(lines[first:])) or "").startswith("decoder.py:")
     assert place_of("") is None
+
+
+OTHER = """\
+Traceback (most recent call last):
+  File "/srv/other.py", line 3, in <module>
+    run()
+KeyError: 1
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/srv/other.py", line 4, in <module>
+ValueError: 2
+"""
+
+
+def raise_child() -> None:
+    raise RuntimeError(f"a child failed:\n{OTHER}")
+
+
+def raise_noted() -> None:
+    error = ValueError("one line")
+    error.add_note(f"of the child:\n{OTHER.partition('During')[0]}")
+    raise error
+
+
+def raise_syntax() -> None:
+    compile("a b c", "<source 7>", "exec")
+
+
+def raise_group() -> None:
+    try:
+        parse("{")
+    except ValueError as error:
+        raise ExceptionGroup("some", [error, KeyError("k")]) from error
+
+
+def raise_after_group() -> None:
+    try:
+        raise_group()
+    except ExceptionGroup:
+        raise KeyError("k") from None
+
+
+@HAS_PATHS
+@pytest.mark.parametrize("raiser", [raise_child, raise_noted, raise_syntax, raise_group, raise_after_group])
+def test_the_place_is_a_frame_of_the_error_itself_whatever_its_text_has(raiser: Callable[[], None]) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - of several types
+        raiser()
+    trace = "".join(traceback.format_exception(caught.value))
+    innermost = traceback.extract_tb(caught.value.__traceback__)[-1]
+    assert place_of(trace, str(caught.value)) == f"test_failure_groups.py:{innermost.lineno}"
+
+
+def test_an_error_without_a_traceback_has_no_place() -> None:
+    for error in (ValueError(f"of a child:\n{OTHER}"), SyntaxError("bad", ("<source 7>", 1, 1, "a b", 1, 2))):
+        assert place_of("".join(traceback.format_exception(error)), str(error)) is None
 
 
 @HAS_PATHS
@@ -62,11 +120,11 @@ def test_failures_are_together_by_type_and_place_the_most_first() -> None:
     table.fail(4, Failure(WorkerCrashedError("e")))
     groups = group_failures(JobItem(table, index) for index in range(5))
     assert [(group.error_type, group.place, group.count, group.message) for group in groups] == [
-        ("ValueError", "test_failure_groups.py:17", 2, "b"),
-        ("KeyError", "test_failure_groups.py:24", 1, "'a'"),
+        ("ValueError", "test_failure_groups.py:18", 2, "b"),
+        ("KeyError", "test_failure_groups.py:25", 1, "'a'"),
         ("Odd", None, 1, "c"),
         ("WorkerCrashedError", None, 1, "e"),
     ]
     assert [item.id for item in groups[0].items] == [1, 3]
-    assert str(groups[0]) == "ValueError × 2 at test_failure_groups.py:17, first: file 1"
+    assert str(groups[0]) == "ValueError × 2 at test_failure_groups.py:18, first: file 1"
     assert str(groups[2]) == "Odd × 1, first: file 2"
