@@ -377,9 +377,23 @@ def _json_ready_of_array(value: Any) -> Any:
     to_list = getattr(value, "tolist", None)
     if callable(to_list) and not isinstance(value, type):
         listed = to_list()
+        if getattr(getattr(value, "dtype", None), "kind", "") in {"M", "m"}:
+            if isinstance(listed, list):
+                return [_ready(one) for one in value]
+            if isinstance(listed, int):  # counted in a unit that Python's own have not, or too far away
+                return _moment_text(value)
         if listed is not value:
             return _ready(listed)
     return repr_of(value)
+
+
+def _moment_text(value: Any) -> str:
+    """A moment of numpy's as others are written, with nanoseconds if it has any; the ``repr`` of a time span."""
+    if value.dtype.kind == "m":
+        return repr_of(value)
+    micros = value.astype("M8[us]")
+    moment = micros.tolist()
+    return moment.isoformat() if isinstance(moment, dt.datetime) and micros == value else str(value)
 
 
 def as_json_line(record: Mapping[str, Any]) -> str:

@@ -276,6 +276,23 @@ def test_pandas_columns_keep_integers_that_no_float_is(values: list[Any]) -> Non
     assert small["result"].dtype == float
 
 
+def test_moments_and_spans_of_numpy_are_text_in_each_unit() -> None:
+    texts = [
+        *((np.datetime64("2020-01-01T05:00:00", unit), "2020-01-01T05:00:00") for unit in ("s", "ms", "us", "ns")),
+        (np.datetime64("2020-01-01"), "2020-01-01"),
+        (np.datetime64("2020-01-01T05:00:00.25", "ns"), "2020-01-01T05:00:00.250000"),
+        (np.datetime64("2020-01-01T05:00:00.123456789"), "2020-01-01T05:00:00.123456789"),
+        (np.datetime64("20000-01-01", "s"), "20000-01-01T00:00:00"),
+        (np.datetime64("20000-01-01"), "20000-01-01"),
+        (np.datetime64("NaT", "ns"), None),
+        (np.timedelta64(5, "s"), "datetime.timedelta(seconds=5)"),
+        (np.timedelta64(5, "ns"), "np.timedelta64(5,'ns')"),
+    ]
+    for value, text in texts:
+        assert json_ready(value) == text
+        assert json_ready({"in": np.array([[value], [value]])}) == {"in": [[text], [text]]}
+
+
 @pytest.mark.parametrize(("key", "text"), [(1, "1"), (True, "True"), (None, "None"), (0.5, "0.5")], ids=repr)
 def test_keys_that_are_alike_as_text_lose_no_value(key: Any, text: str, tmp_path: Path) -> None:
     with JobQueue(1, max_retries=0) as queue:
