@@ -560,6 +560,41 @@ def test_workers_are_replaced_after_so_many_calls() -> None:
     assert pids[0] == pids[1] != pids[2] == pids[3]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no timers that send signals")
+def test_submit_that_is_interrupted_leaves_the_executor_usable(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""\
+        import random, signal, sys
+        import mpqueue
+
+        def ten_times(number):
+            return number * 10
+
+        random.seed(int(sys.argv[1]))
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        executor = mpqueue.Executor(2, max_retries=0)
+        assert executor.submit(ten_times, 7).result() == 70
+        for _ in range(500):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-4))
+                more = [executor.submit(ten_times, number) for number in range(3)]
+                results = executor.map(ten_times, range(3))
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert executor.submit(ten_times, 7).result(30) == 70
+        assert list(executor.map(ten_times, range(3), timeout=30)) == [0, 10, 20]
+        executor.shutdown()
+        print("fine")
+        """)
+    )
+    seed = str(os.getpid())
+    run = subprocess.run([sys.executable, script, seed], capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert run.stdout == "fine\n", f"with seed {seed}: {run.stderr}"
+
+
 def test_program_that_ends_waits_for_what_it_submitted(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

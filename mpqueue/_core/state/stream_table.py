@@ -66,8 +66,11 @@ class StreamTable(ItemTable):
     def extend(self, items: Sequence[Any]) -> range:
         """Add rows; returns their indices. On the consumer's thread, before the scheduler gets them."""
         indices = range(self._added, self._added + len(items))
-        self._items.update(zip(indices, items, strict=True))
-        self._added = indices.stop
+        rows = zip(indices, items, strict=True)
+        try:
+            self._items.update(rows)
+        finally:  # a Ctrl-C comes between two calls: after the rows it must not leave them uncounted
+            self._added = indices.stop
         return indices
 
     def take_over(self, indices: Sequence[int], outcomes: Sequence[Any]) -> None:

@@ -148,10 +148,12 @@ class CallStream:
         futures.reverse()
         for index in indices if futures else ():
             future = futures.pop()
-            if future is None:
-                self._settle([index])
-            else:
+            if future is not None:
                 self._resolve(future, *self._stream.take(index))
+            elif len(indices) > 1:  # it may be one of a block
+                self._settle([index])
+            else:  # Ctrl-C has interrupted its `submit`: it has no future
+                self._stream.take(index)
 
     def _block_of(self, indices: Sequence[int]) -> CallBlock[Any] | None:
         """The block that all of these are in; None where there is none."""

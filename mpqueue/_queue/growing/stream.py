@@ -57,18 +57,32 @@ class Stream:
         self.run = run  #: resolves when the stream has ended
 
     def add(self, items: Sequence[Any]) -> range:
-        """Add items; returns their indices. Does not wait."""
-        indices = self._table.extend(items)
-        if not self._telling:
+        """Add items; returns their indices. Does not wait.
+
+        Interrupted (Ctrl-C) it has added all or none; all reach the coordinator with the next ones or the end.
+        """
+        try:
+            return self._table.extend(items)
+        finally:
+            self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        """Have the coordinator pass on what has come."""
+        if self._telling:
+            return
+        try:
             self._telling = True
             self._host.do_later(self._tell, self._book)
-        return indices
+        except BaseException:  # interrupted, perhaps before it was posted; a second time does no harm
+            self._telling = False
+            raise
 
     def _tell(self) -> None:
         """On the coordinator's thread: passes on all items that have come since the last time."""
         self._telling = False  # first: items that come from now on are passed on by another call
         told, self._told = self._told, self._table.added
-        self._host.handle(ItemsAdded(self._book, range(told, self._told)))
+        if told < self._told:
+            self._host.handle(ItemsAdded(self._book, range(told, self._told)))
 
     @property
     def next_index(self) -> int:
@@ -131,6 +145,7 @@ class Stream:
 
     def seal(self) -> None:
         """No more items will come: the stream ends when all that were added have."""
+        self._host.do_later(self._tell, self._book)  # those of an interrupted `add`
         self._host.post(JobSealed(self._book))
 
     def cancel(self, *, kill: bool = True) -> None:

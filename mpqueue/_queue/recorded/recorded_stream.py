@@ -271,9 +271,8 @@ class RecordedStream(Stream):
         """Pass what has come to the coordinator; what has ended only with items that are to run, or if it is much."""
         if self._recorded is not None and len(self._recorded.indices) > MUCH:
             self._pass_on()
-        if self._coming and not self._telling:
-            self._telling = True
-            self._host.do_later(self._tell, self._book)
+        if self._coming:
+            super()._tell_soon()
 
     def _add_recorded(self, indices: range, failures: int) -> None:
         """These have ended, and follow those that the coordinator has not got."""
