@@ -597,7 +597,10 @@ class Job(Generic[T_co, R_co]):
         return to_pandas(self.items, columns)
 
     def to_polars(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """A data frame of the items, with the columns of `export`. Raises ImportError without polars."""
+        """A data frame of the items, with the columns of `export`. Raises ImportError without polars.
+
+        A column of values that polars can't hold together, or would change, is their text.
+        """
         from mpqueue._output.export import to_polars  # which few programs need
 
         frame: pl.DataFrame = to_polars(self.items, columns)
