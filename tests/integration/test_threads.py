@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from mpqueue import Job, JobExistsError, JobNotFoundError, JobQueue, JobStateError, JobStatus
+from mpqueue import Job, JobExistsError, JobNotFoundError, JobQueue, JobRun, JobStateError, JobStatus
+from mpqueue._core.messages import FailedItemsReset, JobStartAsked
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -171,3 +174,68 @@ def test_lists_of_jobs_may_be_read_while_others_create_jobs() -> None:
             stop.set()
             reader.join()
         assert queue.get_stats().pending == 500
+
+
+def _is_in(thread: threading.Thread, function: str) -> bool:
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None and frame.f_code.co_name != function:
+        frame = frame.f_back
+    return frame is not None
+
+
+REMOVALS: dict[str, Callable[[JobQueue], object]] = {
+    "cleared": lambda queue: queue.clear_job("job"),
+    "replaced": lambda queue: queue.create_job("job", [3], do.succeed, replace=True),
+}
+STARTS: dict[str, Callable[[JobQueue], JobRun]] = {
+    "start": lambda queue: queue.start("job"),
+    "retry_failed": lambda queue: queue.retry_failed("job"),
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_job_that_is_removed_before_its_start_is_carried_out_does_not_start(start: str, removal: str) -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.create_job("job", [1, 2], do.fail)
+        if start == "retry_failed":
+            queue.start("job").result(60)
+        status, may_go_on = job.status, threading.Event()
+        queue._host.ask_later(may_go_on.wait)  # the coordinator is at something else
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(STARTS[start], queue)
+            (thread,) = pool._threads
+            wait_until(lambda: _is_in(thread, "ask"))
+            REMOVALS[removal](queue)
+            may_go_on.set()
+            with pytest.raises(JobNotFoundError, match="expected a job of this queue to start"):
+                run.result(60)
+        assert job.status is status
+        assert queue.get_job("job") is not job
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_job_can_not_be_removed_while_it_is_being_started(
+    start: str, removal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.create_job("job", [1, 2], do.fail)
+        if start == "retry_failed":
+            queue.start("job").result(60)
+        begins, may_go_on, begin = threading.Event(), threading.Event(), queue._engine.begin
+
+        def begin_slowly(message: JobStartAsked | FailedItemsReset) -> None:
+            begins.set()
+            may_go_on.wait(60)
+            begin(message)
+
+        monkeypatch.setattr(queue._engine, "begin", begin_slowly)
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(STARTS[start], queue)
+            assert begins.wait(60)
+            with pytest.raises(JobStateError, match="being started"):
+                REMOVALS[removal](queue)
+            may_go_on.set()
+            assert run.result(60).result(60) is job
+        REMOVALS[removal](queue)
