@@ -43,7 +43,8 @@ class Sink(Protocol):
     the items, with ``failures = False`` without failed items. A method ``open()`` is called when the job is started,
     before any work; ``leave()`` instead of ``close()`` where rows are missing: the job was cancelled, or a call failed.
 
-    All but ``open`` is called on one thread of the job's own. What any of them raises stops the job, and is the
+    All but ``open`` is called on one thread of the job's own; if the job can't be started after ``open``, ``leave`` is
+    called on the same thread as that. What any of them raises stops the job, and is the
     ``__cause__`` of the `SinkError` that its run raises. Where a job goes on from a journal, ``write`` gets the rows of
     what had ended before, too.
     """
@@ -152,6 +153,15 @@ class RowOutlet:
             except BaseException:
                 self._let_go()
                 raise
+
+    def take_back(self) -> None:
+        """See `Outlet`."""
+        try:
+            _called(getattr(self._sink, "leave", self._sink.close))
+        finally:
+            if isinstance(self._sink, FileSink):
+                self._sink.was_opened = False
+            self._let_go()
 
     def _let_go(self) -> None:
         """The sink is free for another job."""

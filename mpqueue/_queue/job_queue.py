@@ -668,7 +668,11 @@ class JobQueue(SafeEmitter):
         held = self._jobs.find(job_id)
         run = JobRun(held, self)
         self._starter.start_unawaited(held.book, run, Showing(progress, job_id))
-        return self._await(run)
+        try:
+            return self._await(run)
+        except BaseException:
+            self._starter.take_back_sink(held.book)
+            raise
 
     @names_options("JobQueue.start_stages")
     def start_stages(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from mpqueue._parent.users_code.deliveries import Delivery
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue._queue.worker_logs import with_speech
 from mpqueue.errors import InternalError, JournalError
+from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._queue.closer import Closer
@@ -112,15 +114,26 @@ class JobStarter:
         self, book: JobBook, run: JobRun, showing: Showing, on_ended: Callable[[Ended], None] | None = None
     ) -> None:
         """Start a pending job. ``on_ended`` is as in `QueueHost.start_table`. Raises what `JobQueue.start` raises."""
-        begin = self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing, on_ended)
-        self._engine.coordinator().ask(begin)
+        with _sink_open(book):
+            begin = self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing, on_ended)
+            self._engine.coordinator().ask(begin)
 
     def start_unawaited(self, book: JobBook, run: JobRun, showing: Showing) -> None:
-        """The same for a thread that is about to wait for the run: what stands in the way is raised there."""
+        """The same for a thread that is about to wait for the run: what stands in the way is raised there.
+
+        Where that raises, it is to call `take_back_sink`.
+        """
         coordinator = self._engine.coordinator()
         coordinator.check_thread()
-        begin = self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing)
-        coordinator.ask_later(begin).add_done_callback(run._begun)
+        with _sink_open(book):
+            begin = self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing)
+            answer = coordinator.ask_later(begin)
+        answer.add_done_callback(run._begun)
+
+    def take_back_sink(self, book: JobBook) -> None:
+        """The job's sink is as it was if the job could not be started."""
+        if isinstance(book.delivery, Delivery):
+            book.delivery.take_back()
 
     def start_pipeline(
         self,
@@ -137,8 +150,6 @@ class JobStarter:
         display = run._display = display_stages(progress, head, engine.listeners, engine.clock.now)
         beside_bar = are_shown() or (display is not None and display.draws)
         wall = engine.clock.wall()
-        if isinstance(head.delivery, Delivery):
-            head.delivery.begin()
         messages = [JobStartAsked(job, wall, with_speech(job, beside_bar=beside_bar)) for job in jobs]
 
         def begin() -> None:
@@ -149,15 +160,17 @@ class JobStarter:
             engine.begin(first)
             self._runs.add(head, run)
             try:
-                for message in (first, *messages):
-                    engine.handle(message)
+                with _sink_claimed(head):
+                    for message in (first, *messages):
+                        engine.handle(message)
             except BaseException:
                 self._runs.take_back(head)
                 raise
             if display is not None:
                 display.begin()
 
-        engine.coordinator().ask(begin)
+        with _sink_open(head):
+            engine.coordinator().ask(begin)
 
     def start_again(self, book: JobBook, run: JobRun, showing: Showing, indices: Sequence[int] | None = None) -> None:
         """Run the failed items of a finished job, or these of them. Raises what `JobQueue.retry_failed` raises."""
@@ -174,8 +187,6 @@ class JobStarter:
         on_ended: Callable[[Ended], None] | None = None,
     ) -> Callable[[], None]:
         engine = self._engine
-        if isinstance(book.delivery, Delivery) and isinstance(message, JobStartAsked):
-            book.delivery.begin()
         display = run._display = make_display(showing, book, engine.listeners, engine.clock.now)
         beside_bar = are_shown() or (display is not None and display.draws)
         speaking = None if book.handler is None else with_speech(book, beside_bar=beside_bar)
@@ -187,7 +198,8 @@ class JobStarter:
             engine.begin(message)
             self._runs.add(book, run)  # first: a job without items ends while it starts
             try:
-                engine.handle(message._replace(handler=speaking))
+                with _sink_claimed(book):
+                    engine.handle(message._replace(handler=speaking))
             except BaseException:
                 self._runs.take_back(book)
                 raise
@@ -195,3 +207,39 @@ class JobStarter:
                 display.begin()
 
         return begin
+
+
+def _delivery_to_begin(book: JobBook) -> Delivery | None:
+    """None also for a job that can't be started: its sink stays as it is."""
+    may_start = book.status is JobStatus.PENDING or book.restored
+    return book.delivery if may_start and isinstance(book.delivery, Delivery) else None
+
+
+@contextmanager
+def _sink_open(book: JobBook) -> Iterator[None]:
+    """The job's sink is open in the block, which starts the job; if that raises, the sink is as it was."""
+    delivery = _delivery_to_begin(book)
+    if delivery is None:
+        yield
+        return
+    delivery.begin()
+    try:
+        yield
+    except BaseException:
+        delivery.take_back()
+        raise
+
+
+@contextmanager
+def _sink_claimed(book: JobBook) -> Iterator[None]:
+    """On the coordinator's thread: the block starts the job, so that no other thread takes its sink back."""
+    delivery = _delivery_to_begin(book)
+    if delivery is None:
+        yield
+        return
+    delivery.claim(book.id)
+    try:
+        yield
+    except BaseException:
+        delivery.disclaim()
+        raise

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import Job, JobQueue, JobStateError, JobStatus, RetryPolicy, SinkError, sinks
+from mpqueue import Job, JobQueue, JobStateError, JobStatus, RetryPolicy, SinkError, WorkerStartError, sinks
 from mpqueue._cli.command_line import main
 from mpqueue._parent import machinery
 from mpqueue._parent.users_code import deliveries
@@ -451,6 +451,58 @@ def test_a_sink_is_for_one_job_and_one_that_can_t_be_opened_starts_nothing(queue
     with pytest.raises(PermissionError, match="no"):
         queue.start("closed")
     assert job.status is JobStatus.PENDING
+
+
+def test_a_cancelled_job_that_is_started_leaves_its_sink_alone(queue: JobQueue, tmp_path: Path) -> None:
+    path, rows = tmp_path / "rows.jsonl", Rows()
+    part = path.with_name("rows.jsonl.part")
+    part.write_text("what an earlier job has left")
+    for job_id, sink in (("file", sinks.jsonl(path)), ("own", rows)):
+        queue.create_job(job_id, [1], do.double, results=sink)
+        queue.cancel(job_id)
+        with pytest.raises(JobStateError, match="got one that is cancelled"):
+            queue.start(job_id)
+    assert [each.name for each in tmp_path.iterdir()] == [part.name]
+    assert rows.calls == []
+    assert queue.run([1], do.double, results=sinks.jsonl(path)).status is JobStatus.COMPLETED
+    assert queue.run([1], do.double, results=rows).status is JobStatus.COMPLETED
+
+
+@pytest.mark.parametrize("way", ["start", "run", "run_stages"])
+def test_whatever_makes_a_start_fail_leaves_the_sink_as_it_was(
+    queue: JobQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    path, rows = tmp_path / "rows.jsonl", Rows()
+    part = path.with_name("rows.jsonl.part")
+    files = [sinks.jsonl(path), rows]
+
+    def begin(_: object) -> None:
+        assert part.exists() or "open" in rows.calls
+        raise WorkerStartError("no room")
+
+    def start(sink: Any) -> None:
+        if way == "run":
+            queue.run([1], do.double, id=str(id(sink)), results=sink)
+        elif way == "run_stages":
+            queue.run_stages([1], [do.double], results=sink)
+        else:
+            queue.create_job(str(id(sink)), [1], do.double, results=sink)
+            queue.start(str(id(sink)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue._engine, "begin", begin)
+        for sink in files:
+            with pytest.raises(WorkerStartError, match="no room"):
+                start(sink)
+    assert not any(tmp_path.iterdir())
+    assert rows.calls == ["open", "leave"]
+    if way == "run_stages":
+        for sink in files:
+            queue.run_stages([1], [do.double], results=sink)
+    else:
+        for sink in files:
+            queue.start(str(id(sink))).result()
+    assert [row["result"] for row in (*rows.rows, *read(path))] == [2, 2]
 
 
 def test_a_method_that_returns_a_coroutine_writes_nothing_and_stops_its_job(queue: JobQueue) -> None:

@@ -20,7 +20,7 @@ from mpqueue._core.messages import JobCancelled, JobHeldBack, Message
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.errands import Errands
-from mpqueue.errors import InternalError, SinkError
+from mpqueue.errors import InternalError, JobStateError, SinkError
 from mpqueue.status import OVER
 
 log = logging.getLogger("mpqueue")
@@ -38,6 +38,10 @@ class Outlet(Protocol):
         """Be ready for rows. On the thread that starts the job."""
         ...
 
+    def take_back(self) -> None:
+        """The job could not be started: the sink is as it was before `open`. On the thread that wanted to start it."""
+        ...
+
     def put(self, indices: Sequence[int], size: int) -> None:
         """Write the rows of these items, which have ended; ``size``: bytes of their results, as far as is known."""
         ...
@@ -52,7 +56,11 @@ class Outlet(Protocol):
 
 
 class Delivery:
-    """The way of one job's results. Made with the job; `begin` is called by the code that starts it."""
+    """The way of one job's results. Made with the job.
+
+    Code that starts the job calls `begin`, then `claim` on the coordinator's thread, and, if either that or the start
+    raises, `take_back`.
+    """
 
     def __init__(self, table: ItemTable, outlet: Outlet) -> None:
         self.outlet = outlet
@@ -62,7 +70,10 @@ class Delivery:
         self.ended_before: list[range] = []  #: the items that had ended before it began
         self.kept: str | None = None  #: what is kept of a job whose rows are not all there
         self._table = table
-        self._beginning = threading.Lock()
+        self._opening = threading.Lock()  #: held while the sink is opened and taken back, which runs users' code
+        self._lock = threading.Lock()  #: of `begun` and these
+        self._starts = 0  #: how many starts of the job want it open
+        self._is_claimed = False
         # Of the coordinator's thread:
         self.errands: Errands | None = None
         self.waiting = 0  #: bytes that wait to be written
@@ -72,11 +83,36 @@ class Delivery:
 
     def begin(self) -> None:
         """Open the sink, once. Raises what that raises."""
-        with self._beginning:
+        with self._opening:
             if not self.begun:
                 self.outlet.open()
                 self.ended_before = list(self._table.ended_stretches())
+            with self._lock:
                 self.begun = True
+                self._starts += 1
+
+    def claim(self, job_id: str) -> None:
+        """The job is about to start, on the coordinator's thread. Raises JobStateError if it was taken back."""
+        with self._lock:
+            if not self.begun:
+                raise JobStateError(f"job {job_id!r}: its start was interrupted, and its sink is not open")
+            self._is_claimed = True
+
+    def disclaim(self) -> None:
+        """The start has failed, on the coordinator's thread. Does nothing if rows are under way."""
+        with self._lock:
+            self._is_claimed = self.errands is not None
+
+    def take_back(self) -> None:
+        """A start has failed: the sink is as it was, unless the job has started or another start wants it open."""
+        with self._opening:
+            with self._lock:
+                self._starts -= 1
+                if not self.begun or self._starts or self._is_claimed:
+                    return
+                self.begun = False
+            with contextlib.suppress(Exception):  # why the start failed says more
+                self.outlet.take_back()
 
 
 class Deliveries:
