@@ -167,7 +167,8 @@ def _has_result(item: JobItem) -> bool:
 def _look_up(value: Any, key: str) -> Any:
     try:
         if isinstance(value, Mapping):
-            return value.get(key, _ABSENT)
+            found = value.get(key, _ABSENT)
+            return _named(value).get(key, _ABSENT) if found is _ABSENT else found
         return getattr(value, key, _ABSENT) if key.isidentifier() else _ABSENT
     except Exception:  # noqa: BLE001 - users' code
         return _ABSENT

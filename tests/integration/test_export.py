@@ -300,6 +300,8 @@ def test_keys_that_are_alike_as_text_lose_no_value(key: Any, text: str, tmp_path
         both = queue.run([("a", {key: "x", text: "y", "in": {text: 2, key: 1}})], itemgetter(1))
     frame, other = table(apart.items), f"{text} ({type(key).__name__})"
     assert frame[f"result.{text}"] == ["x", "y"]
+    assert table(apart.items, [f"result.{text}"]) == {f"result.{text}": ["x", "y"]}
+    assert table(both.items, [f"result.{other}", text]) == {f"result.{other}": ["x"], text: ["y"]}
     frame = table(both.items)
     assert (frame[f"result.{text}"], frame[f"result.{other}"]) == (["y"], ["x"])
     written = json.loads(both.export(tmp_path / "x.jsonl").read_text())["result"]
