@@ -197,12 +197,13 @@ class _Workers:
 
 def _error_of(failure: Failure) -> BaseException:
     """As the executor's, and of joblib's own kind where a worker died or a batch can't be pickled."""
-    if isinstance(failure.error, ItemPicklingError):
-        unpicklable = pickle.PicklingError(f"Could not pickle the task to send to the workers: {failure.error}")
-        unpicklable.__cause__ = failure.error.__cause__
+    own = failure.own
+    if isinstance(own, ItemPicklingError):
+        unpicklable = pickle.PicklingError(f"Could not pickle the task to send to the workers: {own}")
+        unpicklable.__cause__ = own.__cause__
         return unpicklable
     error = error_of(failure)
-    if isinstance(error, ExecutorCrashedError):
+    if own is not None and isinstance(error, ExecutorCrashedError):
         return JoblibCrashedError(str(error), error.exitcode, error.signal, error.pid)
     return error
 

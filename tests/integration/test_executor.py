@@ -146,6 +146,20 @@ def test_what_cannot_be_pickled_fails_its_own_call_with_its_own_error(executor: 
     assert good.result(TIMEOUT) == "good"
 
 
+@pytest.mark.parametrize("error", do.ERRORS_OF_INNER_CALLS, ids=lambda error: type(error).__name__)
+def test_error_of_an_inner_call_comes_as_itself(executor: Executor, error: Exception) -> None:
+    future = executor.submit(do.fail_with(error), 1)
+    found = future.exception(TIMEOUT)
+    assert (type(found), str(found), getattr(found, "__notes__", [])) == (type(error), str(error), [])
+    assert "_raise" in str(found and found.__cause__)
+    assert not future.cancelled()
+    results = executor.map(do.only(1, do.fail_with(error)), range(2))
+    assert next(results) == 0
+    with pytest.raises(type(error), match="inner") as caught:
+        next(results)
+    assert caught.type is type(error)
+
+
 def test_initializer_that_fails_fails_the_calls() -> None:
     with Executor(1, initializer=do.fail, initargs=("here",)) as executor:
         with pytest.raises(BrokenProcessPool, match="the initializer failed") as raised:

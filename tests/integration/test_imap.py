@@ -364,6 +364,16 @@ def test_one_failure_too_many_ends_the_iterator(on_error: Any, tmp_path: Path) -
     assert shared_pool._users == 0
 
 
+@both
+@pytest.mark.parametrize("max_failures", [None, 2])
+def test_too_many_failures_of_an_inner_call_end_nothing(
+    imap: Callable[..., ItemIterator[Any]], max_failures: int | None
+) -> None:
+    handler = do.only(1, do.fail_with(TooManyFailuresError("inner")))
+    results = imap(handler, range(3), max_retries=0, max_failures=max_failures, concurrency=1)
+    assert outcomes(results) == [0, "TooManyFailuresError: inner", 2]
+
+
 def test_as_many_failures_as_allowed_end_nothing() -> None:
     handler = do.only(1, do.fail)
     assert list(mpqueue.imap(handler, range(3), max_retries=0, max_failures=1, on_error="skip")) == [0, 2]

@@ -190,6 +190,16 @@ def test_what_can_not_be_pickled_is_joblibs_own_error() -> None:
     assert Parallel()([delayed(do.succeed)("after")]) == ["after"]
 
 
+@pytest.mark.parametrize("error", do.ERRORS_OF_INNER_CALLS, ids=lambda error: type(error).__name__)
+def test_error_of_an_inner_call_comes_as_itself(error: Exception) -> None:
+    with (
+        parallel_config(backend="mpqueue", n_jobs=2, max_retries=0),
+        pytest.raises(type(error), match="inner") as caught,
+    ):
+        Parallel()(delayed(do.fail_with(error))(number) for number in range(2))
+    assert caught.type is type(error)
+
+
 def test_failure_in_a_nested_call_is_raised_at_once(tmp_path: Path) -> None:
     def outer(number: int) -> list[Any]:
         with parallel_config(backend="mpqueue", n_jobs=2):

@@ -139,6 +139,15 @@ def test_an_argument_that_cannot_be_pickled_raises_its_own_error(pool: Pool, use
     assert any("can't be pickled" in note for note in caught.value.__notes__)
 
 
+@pytest.mark.parametrize("error", do.ERRORS_OF_INNER_CALLS, ids=lambda error: type(error).__name__)
+def test_an_error_of_an_inner_call_comes_as_itself(pool: Pool, error: Exception) -> None:
+    with pytest.raises(type(error), match="inner") as caught:
+        pool.apply(do.fail_with(error), (1,))
+    assert (caught.type, str(caught.value)) == (type(error), str(error))
+    cause: Any = caught.value.__cause__
+    assert "_raise" in cause.tb
+
+
 def test_a_function_that_cannot_be_pickled_raises_its_own_error_where_the_result_is_asked_for(pool: Pool) -> None:
     errors: list[BaseException] = []
     result = pool.map_async(functools.partial(do.double, do.Unpicklable()), [1], error_callback=errors.append)

@@ -207,6 +207,19 @@ class FalseError(Exception):
         return 0
 
 
+#: What a handler raises that uses mpqueue itself, and does not catch what that raises.
+ERRORS_OF_INNER_CALLS = (
+    mpqueue.ItemPicklingError("inner"),
+    mpqueue.ResultPicklingError("inner", "a value", "a reason"),
+    mpqueue.ItemCancelledError("inner"),
+    mpqueue.SetupError("inner"),
+    mpqueue.WorkerCrashedError("inner", 1),
+    mpqueue.WorkerStartError("inner"),
+    mpqueue.TooManyFailuresError("inner"),
+    mpqueue.RemoteError("builtins.SystemExit", "inner", "", ("builtins.SystemExit", "builtins.Exception")),
+)
+
+
 class Lengthless:
     """0, 1 and 2, of which ``len`` returns or raises what is given: tqdm's bar over a generator returns None."""
 

@@ -28,7 +28,8 @@ class Failure:
     """How a try failed.
 
     ``elapsed`` is seconds in the handler. A failure that is not ``charged`` never reached the handler and is not
-    retried.
+    retried. Handlers may use queues of their own, and raise what these raise: so the error's type does not tell whose
+    it is, see `own`.
     """
 
     error: BaseException
@@ -36,6 +37,12 @@ class Failure:
     elapsed: float = 0.0
     charged: bool = True
     text: str | None = None  #: the error's text as the worker saw it
+    raised: bool = False  #: users' code raised ``error`` in the worker, as it is here; not kept by journals
+
+    @property
+    def own(self) -> BaseException | None:
+        """The error where this queue made it, to say what happened to the item; None where users' code raised it."""
+        return None if self.raised else self.error
 
     @property
     def message(self) -> str:

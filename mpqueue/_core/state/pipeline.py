@@ -353,7 +353,7 @@ def _path_of(entry: tuple[Path, Any]) -> Path:
 
 def _in_stage(name: str, failure: Failure) -> Failure:
     """The same failure, as that of an input."""
-    if isinstance(failure.error, ItemCancelledError):
+    if isinstance(failure.own, ItemCancelledError):
         return failure  # that is of the input
     error = StageError(f"in stage {name!r}: {type(failure.error).__name__}: {failure.message}", name)
     error.__cause__ = failure.error

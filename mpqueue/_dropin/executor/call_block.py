@@ -93,7 +93,7 @@ class CallBlock(Generic[R]):
             return deque(map(self._outcomes.pop, indices[0]))
 
     def _raised(self, failure: Failure) -> BaseException:
-        return CancelledError() if isinstance(failure.error, ItemCancelledError) else self._error_of(failure)
+        return CancelledError() if isinstance(failure.own, ItemCancelledError) else self._error_of(failure)
 
     def _close(self) -> None:
         with self._changed:

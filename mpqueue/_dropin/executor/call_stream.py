@@ -170,7 +170,7 @@ class CallStream:
     def _resolve(self, future: CallFuture[Any], result: Any, failure: Failure | None) -> None:
         if failure is None:
             future._return(result)
-        elif isinstance(failure.error, ItemCancelledError):
+        elif isinstance(failure.own, ItemCancelledError):
             future._give_up()
         else:
             future._raise(self._error_of(failure))

@@ -45,7 +45,7 @@ class ExecutorUnpicklingError(ResultPicklingError, BrokenProcessPool):
 def error_of(failure: Failure) -> BaseException:
     """What the future of a failed call raises, with the worker's traceback as its cause."""
     error = failure.error
-    made = _kin(error)
+    made = error if failure.own is None else _kin(failure.own)
     cause = error.__cause__ if made.__cause__ is None else made.__cause__
     if isinstance(cause, RemoteTraceback):
         cause = _traceback(cause.text)

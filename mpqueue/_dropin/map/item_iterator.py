@@ -46,6 +46,7 @@ class ItemIterator(Generic[R]):
         self._on_error = on_error
         self._max_failures = max_failures
         self._failed = 0
+        self._one_too_many: Failure | None = None  #: with which it ends, as ``max_failures`` says
         self._lent = lent
         self._spoke = False
         self._added = self._taken = 0  #: items: read, and given to the consumer
@@ -107,10 +108,9 @@ class ItemIterator(Generic[R]):
                 raise StopAsyncIteration
 
     def _error_of(self, failure: Failure) -> BaseException:
-        error = failure.error
-        if isinstance(error, TooManyFailuresError):
+        if failure is self._one_too_many:  # the type does not tell: a handler may raise that, too
             self._close()
-        return not_an_end(error, "an item")
+        return not_an_end(failure.error, "an item")
 
     def _raise_input_error(self) -> None:
         error, self._reader.error = self._reader.error, None
@@ -153,7 +153,8 @@ class ItemIterator(Generic[R]):
                 continue
             self._failed += 1
             if self._max_failures is not None and self._failed > self._max_failures:
-                return [*treated, Failure(self._too_many(outcome))]
+                self._one_too_many = Failure(self._too_many(outcome))
+                return [*treated, self._one_too_many]
             if self._on_error == "raise":
                 treated.append(outcome)
             elif self._on_error == "collect":

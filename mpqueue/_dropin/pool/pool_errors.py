@@ -29,15 +29,13 @@ class _Told(str):
 
 def error_of(failure: Failure) -> BaseException:
     """What a call that failed for good raises, with the worker's traceback as its cause."""
-    error = failure.error
-    if isinstance(error, ItemPicklingError) and error.__cause__ is not None:
-        return _own_error(error, error.__cause__)
-    if isinstance(error, ResultPicklingError):
-        made: BaseException = _standard.MaybeEncodingError(
-            _Told(error.reason or error), _Told(error.value or "(not known)")
-        )
-    elif isinstance(error, RemoteError) and "builtins.Exception" in error.bases:
-        made = _standard.MaybeEncodingError(_Told("the exception can't be pickled"), _Told(error))
+    error, own = failure.error, failure.own
+    if isinstance(own, ItemPicklingError) and own.__cause__ is not None:
+        return _own_error(own, own.__cause__)
+    if isinstance(own, ResultPicklingError):
+        made: BaseException = _standard.MaybeEncodingError(_Told(own.reason or own), _Told(own.value or "(not known)"))
+    elif isinstance(own, RemoteError) and "builtins.Exception" in own.bases:
+        made = _standard.MaybeEncodingError(_Told("the exception can't be pickled"), _Told(own))
     else:
         made = error
     if failure.traceback is not None:

@@ -101,7 +101,8 @@ class PlainWriter:
                 indices = self._field("indices", value.indices)
                 return {**where, "indices": indices, "attempts": [*value.attempts]}
             case Failure():
-                return {**_name(value.error), "charged": value.charged, "elapsed": value.elapsed}
+                form = {**_name(value.error), "charged": value.charged, "elapsed": value.elapsed}
+                return {**form, "raised": True} if value.raised else form
             case _:
                 return _name(value)
 
@@ -288,7 +289,7 @@ def error_of(form: Plain) -> BaseException:
 
 
 def _failure(form: Plain) -> Failure:
-    return Failure(error_of(form), None, form["elapsed"], form["charged"], form["error"])
+    return Failure(error_of(form), None, form["elapsed"], form["charged"], form["error"], form.get("raised", False))
 
 
 def _added(count: int) -> AddedItems:

@@ -241,14 +241,17 @@ def decode_failure(data: bytes) -> Failure | None:
 def _failure(frame: FailureFrame) -> Failure:
     type_name, message, trace, bases = frame.stand_in
     error: BaseException
+    raised = False
     if frame.result is not None:
         reason, message = f"{type_name}: {message}", f"the result {frame.result} can't be pickled: {message}"
         error = ResultPicklingError(message, frame.result, reason)
     else:
         loaded = _unpickled(frame)  # which may be false: there are exceptions that have a length
+        raised = loaded is not None
         error = RemoteError(type_name, message, trace, bases) if loaded is None else loaded
     error.__cause__ = RemoteTraceback(trace)
-    return Failure(error, trace, frame.elapsed, frame.charged, text=message or type_name.rpartition(".")[2])
+    text = message or type_name.rpartition(".")[2]
+    return Failure(error, trace, frame.elapsed, frame.charged, text, raised)
 
 
 def _unpickled(frame: FailureFrame) -> BaseException | None:
