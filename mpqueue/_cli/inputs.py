@@ -17,6 +17,8 @@ from mpqueue._cli.usage import UsageError, say
 #: How inputs can be read; "files" is the default.
 KINDS = ("files", "lines", "jsonl", "csv")
 STDIN = "-"
+#: A cell of CSV may have that many characters; by default 131,072.
+_LONGEST_CELL = 2**31 - 1
 #: What a file of that name is likely to have, if it is the only one.
 _ROWS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
@@ -29,7 +31,7 @@ def read_items(inputs: Sequence[str], kind: str | None) -> list[Any]:
     read: Callable[[TextIO], Iterable[Any]] = {"lines": _lines, "jsonl": _json_lines, "csv": _rows}[kind]
     items: list[Any] = []
     for name in _expanded(inputs) if inputs else [STDIN]:
-        with _opened(name) as file:
+        with _opened(name, "" if kind == "csv" else "\n") as file:
             try:
                 items += read(file)
             except (ValueError, csv.Error) as error:
@@ -74,16 +76,18 @@ def _expanded(inputs: Sequence[str]) -> Iterator[str]:
 
 
 @contextmanager
-def _opened(name: str) -> Iterator[TextIO]:
+def _opened(name: str, newline: str) -> Iterator[TextIO]:
+    """The file, or stdin, without the mark that some programs write at the beginning of UTF-8."""
     if name == STDIN:
         if sys.stdin is None:
             raise UsageError("-: expected lines on stdin, got a closed stdin")
         if isinstance(sys.stdin, io.TextIOWrapper):  # what is no text in it keeps its bytes, as in file names
-            sys.stdin.reconfigure(errors="surrogateescape")
+            encoding = "utf-8-sig" if sys.stdin.encoding.lower() in ("utf-8", "utf8") else sys.stdin.encoding
+            sys.stdin.reconfigure(encoding=encoding, errors="surrogateescape", newline=newline)
         yield sys.stdin
         return
     try:
-        file = open(name, newline="", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - closed below
+        file = open(name, newline=newline, encoding="utf-8-sig", errors="surrogateescape")  # noqa: SIM115 - closed below
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}") from None
     with file:
@@ -96,7 +100,7 @@ def _named(name: str) -> str:
 
 def _lines(file: TextIO) -> Iterator[str]:
     for line in file:
-        if text := line.rstrip("\r\n"):
+        if text := line.removesuffix("\r\n").removesuffix("\n"):
             yield text
 
 
@@ -110,4 +114,8 @@ def _json_lines(file: TextIO) -> Iterator[Any]:
 
 
 def _rows(file: TextIO) -> Iterator[dict[str, Any]]:
-    return csv.DictReader(file, strict=True)
+    limit = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        yield from csv.DictReader(file, strict=True)
+    finally:
+        csv.field_size_limit(limit)

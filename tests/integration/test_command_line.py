@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import pytest
 
 from mpqueue._cli.command_line import main
 from mpqueue._cli.completing.functions_in import functions_of
+from mpqueue._cli.inputs import read_items
 from tests.support.pages import visit
 from tests.support.programs import PATIENCE
 from tests.support.systems import not_on_windows
@@ -176,6 +178,44 @@ def test_json_lines_are_items_with_their_ids(folder: Path) -> None:
 def test_rows_of_csv_are_items(folder: Path) -> None:
     done = run(folder, "run", "own:add", "--from", "csv", "-j", "1", stdin="a,b\n1,2\n3,4\n")
     assert [row["result"]["sum"] for row in rows_of(done)] == [3, 7]
+
+
+@pytest.mark.parametrize("kind", ["lines", "jsonl"])
+def test_lines_end_at_line_feeds_only_from_files_and_stdin(
+    here: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    data = b"\xef\xbb\xbf[1,\r2]\n\r\n[3]\r\n[4]"
+    (here / "in.txt").write_bytes(data)
+    expected = ["[1,\r2]", "[3]", "[4]"] if kind == "lines" else [[1, 2], [3], [4]]
+    assert read_items(["in.txt"], kind) == expected
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+    assert read_items(["-"], kind) == expected
+
+
+def test_a_csv_may_begin_with_a_mark_and_have_long_cells(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b'\xef\xbb\xbfid,text\r\n7,"two\rlines\r\n"\r\n8,' + b"x" * 200_000 + b"\r\n"
+    (here / "in.csv").write_bytes(data)
+    expected = [{"id": "7", "text": "two\rlines\r\n"}, {"id": "8", "text": "x" * 200_000}]
+    limit = csv.field_size_limit()
+    assert read_items(["in.csv"], "csv") == expected
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+    assert read_items([], "csv") == expected
+    assert csv.field_size_limit() == limit
+
+
+def test_a_relative_module_is_refused_in_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "..own:upper", "a.txt"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "expected a module's name, or a path that ends in .py, got '..own'" in line
+
+
+def test_words_of_redo_go_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["run", "own:count", "a.txt", "--journal", "run.db", "--plan"]
+    assert main([*command, "--redo", "all", "--redo", "failed"]) == 2
+    assert "--redo: expected all alone, or only names and ids of items, got all with another" in capsys.readouterr().err
+    assert main([*command, "--redo", "a.txt", "--redo", "failed"]) == 2
+    assert "--redo: expected failed alone" in capsys.readouterr().err
+    assert main([*command, "--redo", "all", "--redo", "all"]) == 0
 
 
 def test_no_items_are_no_error(folder: Path) -> None:
