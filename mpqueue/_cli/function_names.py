@@ -42,6 +42,8 @@ def _import(name: str, what: str) -> Any:
         if not path.is_file():
             raise UsageError(f"{what}: expected a Python file, got {name!r}, which is not there")
         folder, name = path.resolve().parent, path.stem
+    elif name.startswith("."):
+        raise UsageError(f"{what}: expected a module's name, or a path that ends in .py, got {name!r}")
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     try:

@@ -288,10 +288,11 @@ def _record_options(args: argparse.Namespace, items: list[Any]) -> RecordOptions
     if args.journal is None and name is not None:
         raise UsageError(f"{name}: expected a --journal as well, which records earlier runs")
     redo: Redo = None
-    if args.redo and len(args.redo) == 1 and args.redo[0] in REDO:
-        redo = args.redo[0]
-    elif args.redo:
-        redo = [_id_of(name, items) for name in args.redo]
+    names = list(dict.fromkeys(args.redo or ()))
+    if len(names) == 1 and names[0] in REDO:
+        redo = names[0]
+    elif names:
+        redo = [_id_of(name, items) for name in names]
     return RecordOptions(update=True, key=_key_of(args), version=args.handler_version, redo=redo)
 
 
@@ -302,6 +303,10 @@ def _id_of(name: str, items: list[Any]) -> Any:
             return position
         if isinstance(item, dict) and str(item.get("id", position)) == name:
             return item.get("id", position)
+    if name in REDO:
+        raise UsageError(
+            f"--redo: expected {name} alone, or only names and ids of items, got {name} with another --redo"
+        )
     raise UsageError(f"--redo: expected {', '.join(REDO)}, or the name or id of an item, got {name!r}")
 
 
