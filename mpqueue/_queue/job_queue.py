@@ -222,7 +222,7 @@ class JobQueue(SafeEmitter):
         self._last_job: Job | None = None
         self._size: int | None = None  #: how many workers there are, once that has been changed
         self._closer = Closer(self._engine, self._runs, self._pages)
-        self._starter = JobStarter(self._engine, self._runs, self._closer)
+        self._starter = JobStarter(self._engine, self._runs, self._closer, self._jobs)
         #: What the rest of the package asks of a queue, so that its own names are for users.
         self._host = QueueHost(self, self._engine, self._backend, self._jobs, self._starter, self._closer)
         self._engine.announce = Announcer(self, self._engine, self._runs, self._options.progress_interval).announce

@@ -22,6 +22,7 @@ from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._queue.closer import Closer
+    from mpqueue._queue.registry import Registry
 
 
 class OpenRuns:
@@ -105,10 +106,11 @@ class OpenRuns:
 class JobStarter:
     """Starts jobs on the coordinator's thread, with their runs registered and what shows their progress."""
 
-    def __init__(self, engine: Engine, runs: OpenRuns, closer: Closer) -> None:
+    def __init__(self, engine: Engine, runs: OpenRuns, closer: Closer, jobs: Registry) -> None:
         self._engine = engine
         self._runs = runs
         self._closer = closer
+        self._jobs = jobs
 
     def start(
         self, book: JobBook, run: JobRun, showing: Showing, on_ended: Callable[[Ended], None] | None = None
@@ -157,15 +159,16 @@ class JobStarter:
             if on_ended is not None:
                 engine.coordinator().subscribe_early(head, on_ended)
             first = JobStartAsked(head, wall)
-            engine.begin(first)
-            self._runs.add(head, run)
-            try:
-                with _sink_claimed(head):
-                    for message in (first, *messages):
-                        engine.handle(message)
-            except BaseException:
-                self._runs.take_back(head)
-                raise
+            with self._jobs.starts(head):
+                engine.begin(first)
+                self._runs.add(head, run)
+                try:
+                    with _sink_claimed(head):
+                        for message in (first, *messages):
+                            engine.handle(message)
+                except BaseException:
+                    self._runs.take_back(head)
+                    raise
             if display is not None:
                 display.begin()
 
@@ -195,14 +198,15 @@ class JobStarter:
             self._closer.check_open("start a job")  # once more: it can't be closed between this and the start
             if on_ended is not None:
                 engine.coordinator().subscribe_early(book, on_ended)
-            engine.begin(message)
-            self._runs.add(book, run)  # first: a job without items ends while it starts
-            try:
-                with _sink_claimed(book):
-                    engine.handle(message._replace(handler=speaking))
-            except BaseException:
-                self._runs.take_back(book)
-                raise
+            with self._jobs.starts(book):
+                engine.begin(message)
+                self._runs.add(book, run)  # first: a job without items ends while it starts
+                try:
+                    with _sink_claimed(book):
+                        engine.handle(message._replace(handler=speaking))
+                except BaseException:
+                    self._runs.take_back(book)
+                    raise
             if display is not None:
                 display.begin()
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakMethod, WeakValueDictionary
@@ -89,6 +90,11 @@ class Registry:
         self._coming: set[str] = set()  #: ids of jobs that are being created
         self._past: WeakValueDictionary[RecordedJob, Job] = WeakValueDictionary()
         self._lock = threading.RLock()
+        #: Guards the next two, so that a job does not start while it leaves the queue. It is held for a moment only,
+        #: since the coordinator takes it, and nothing is called meanwhile.
+        self._claims = threading.RLock()
+        self._starting: set[int] = set()  #: numbers of jobs that the coordinator starts just now
+        self._leaving: set[int] = set()  #: numbers of jobs that are just being removed, or replaced
         engine.say_unfinished = partial(_say_unfinished, WeakMethod(self.books))  # which outlives this
         self._numbers = itertools.count(1)
         self._free_ids = itertools.count(1)
@@ -170,8 +176,8 @@ class Registry:
     def check_replaceable(self, job_id: str) -> None:
         """Raise `JobStateError` where a job of that id is not over, nor still to be started."""
         held = self._get_held(job_id)
-        if job_id in self._coming or (held is not None and held.book.active):
-            status = "being created" if held is None else held.book.status
+        status = "being created" if job_id in self._coming else self._busy_as(held)
+        if status is not None:
             raise JobStateError(
                 f"job {job_id!r}: expected a pending or finished job to replace, got one that is {status}; cancel() it "
                 "first, and wait for its end"
@@ -193,9 +199,10 @@ class Registry:
             if held is None:
                 return
             line = self._line(job_id)
-            if recorder is not None and line is not None:
-                recorder.recall(held.book.table, line.number)
-            self._forget(held)
+            with self._leaves(held, "replace"):
+                if recorder is not None and line is not None:
+                    recorder.recall(held.book.table, line.number)
+                self._forget(held)
 
     def add(self, new: NewJob, options: RecordOptions) -> Held:
         """The job is one of the queue's from now on; where the journal has it, it goes on where that was.
@@ -227,7 +234,8 @@ class Registry:
         """They could not be started: they are none of the queue's jobs after all."""
         with self._lock:
             for book in head.family:
-                self._held.pop(book.id, None)
+                if self._holds(book):
+                    del self._held[book.id]
 
     def take_up(self, job_id: str, what: str, *, unfinished: bool = False) -> Held:
         """The job, ready to be run again; one that only the journal has, with the handler that is in there.
@@ -279,25 +287,77 @@ class Registry:
         recorder = self._engine.recorder
         with self._lock:
             held = self._get_held(job_id)
-            if held is not None and held.book.active:
-                raise JobStateError(
-                    f"job {job_id!r}: expected a pending or finished job to clear, got one that is {held.book.status}"
-                )
-            if held is not None:
+            if held is not None and not held.book.active:
                 _check_whole(held, "clear")
             line = self._line(job_id)
             if held is None and job_id in self._coming:
                 raise JobStateError(f"job {job_id!r}: expected a job to clear, got one that is being created")
             if held is None and line is None:
                 self.find(job_id)
-            if recorder is not None and line is not None:
-                number = line.number
-                table = held.book.table if held is not None else self._past_table(line)
-                if table is not None:
-                    recorder.recall(table, number)
-                recorder.journal.ask(lambda store: store.remove_job(number))
-            if held is not None:
-                self._forget(held)
+            with contextlib.nullcontext() if held is None else self._leaves(held, "clear"):
+                if recorder is not None and line is not None:
+                    number = line.number
+                    table = held.book.table if held is not None else self._past_table(line)
+                    if table is not None:
+                        recorder.recall(table, number)
+                    recorder.journal.ask(lambda store: store.remove_job(number))
+                if held is not None:
+                    self._forget(held)
+
+    @contextlib.contextmanager
+    def _leaves(self, held: Held, what: str) -> Iterator[None]:
+        """Inside, the job can't be started. Raises `JobStateError` where it runs, or starts just now."""
+        number = held.book.number
+        with self._claims:
+            status = self._busy_as(held)
+            if status is None:
+                self._leaving.add(number)
+        if status is not None:
+            raise JobStateError(
+                f"job {held.book.id!r}: expected a pending or finished job to {what}, got one that is {status}"
+            )
+        try:
+            yield
+        finally:
+            with self._claims:
+                self._leaving.discard(number)
+
+    @contextlib.contextmanager
+    def starts(self, book: JobBook) -> Iterator[None]:
+        """Inside, the job can't be removed or replaced. On the coordinator's thread; it does not wait.
+
+        Raises `JobNotFoundError` where the queue does not hold it any more, `JobStateError` where it is just being
+        removed. A job that is not among the queue's `jobs` always starts.
+        """
+        if not book.listed:
+            yield
+            return
+        with self._claims:
+            held, leaves = self._holds(book), book.number in self._leaving
+            if held and not leaves:
+                self._starting.add(book.number)
+        if not held:
+            raise JobNotFoundError(f"job {book.id!r}: expected a job of this queue to start, got one that was removed")
+        if leaves:
+            raise JobStateError(f"job {book.id!r}: expected a job to start, got one that is being removed")
+        try:
+            yield
+        finally:
+            with self._claims:
+                self._starting.discard(book.number)
+
+    def _holds(self, book: JobBook) -> bool:
+        held = self._held.get(book.id)
+        return held is not None and held.book is book
+
+    def _busy_as(self, held: Held | None) -> str | None:
+        """What keeps the job in the queue, in a word or two; None where nothing does."""
+        if held is None:
+            return None
+        # Asked in this order: a job that starts is active before its start is over.
+        if held.book.number in self._starting:
+            return "being started"
+        return str(held.book.status) if held.book.active else None
 
     def _forget(self, held: Held) -> None:
         """With its stages, where it has some."""
@@ -335,16 +395,21 @@ class Registry:
         """How many jobs were removed, and items dropped."""
         with self._lock:
             held = self._get_held(line.id)
-            if line.id in self._coming or (held is not None and held.book.active):
+            status = "being created" if line.id in self._coming else self._busy_as(held)
+            if status is not None:
                 if named:
-                    status = "being created" if held is None else held.book.status
                     raise JobStateError(
                         f"job {line.id!r}: expected a pending or finished job to prune, got one that is {status}"
                     )
                 return 0, 0
             is_over = line.status.final and (held is None or held.book.status.final)
             if is_over and ended_by is not None and (line.finished_at or ended_by) < ended_by:
-                self.remove(line.id)
+                try:
+                    self.remove(line.id)
+                except JobStateError:  # it has just been started again
+                    if named:
+                        raise
+                    return 0, 0
                 return 1, 0
         try:
             return 0, journal.ask(lambda store: store.compact_job(line.number, gone=gone)).items
