@@ -99,6 +99,46 @@ def test_handler_s_own_exception_reaches_the_caller_as_itself_with_the_worker_s_
     assert caught.value.__notes__ == ["a note"]
 
 
+def test_stop_iteration_of_a_handler_arrives_as_itself_with_its_traceback() -> None:
+    class Done(StopIteration):
+        pass
+
+    def handle(item: int) -> int:
+        if item == 1:
+            raise Done("no more pages", item)
+        return item if item % 2 else next(number for number in range(item) if number > 5)
+
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run(range(4), handle)
+        shown, own, again, bystander = job.items
+        groups = [str(group) for group in job.failure_groups()]
+    assert bystander.result == 3
+    assert (type(own.exception), own.exception.args) == (Done, ("no more pages", 1))  # type: ignore[union-attr]
+    for item in (shown, again):
+        assert (type(item.exception), item.error) == (StopIteration, "StopIteration")
+        assert "next(number for number in" in (item.traceback or "")
+    assert len(groups) == 2
+    assert all("at test_errors.py:" in group for group in groups)
+
+
+def test_only_the_first_stop_iteration_of_a_handler_of_nanoseconds_is_without_its_arguments() -> None:
+    stops = (150_000, 150_002, 199_999)
+
+    def handle(item: int) -> int:
+        if item in stops:
+            raise StopIteration(item)
+        return item
+
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run(range(200_000), handle)
+    assert len(job.failures) == len(stops)
+    first, *rest = [job.items[index].exception for index in stops]
+    assert type(first) is StopIteration
+    assert first.args in ((), (stops[0],))  # the latter where the machine was slow
+    assert [error.args for error in rest if error is not None] == [(index,) for index in stops[1:]]
+    assert all(result in (None, index) for index, result in enumerate(job.results))
+
+
 def test_traceback_of_a_coroutine_begins_behind_what_called_it() -> None:
     async def handle(item: str) -> None:
         do.fail(item)

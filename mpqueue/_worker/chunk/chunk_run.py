@@ -35,6 +35,13 @@ from mpqueue._worker.signals import calls_users_code
 
 log = logging.getLogger("mpqueue")
 
+#: Seconds an item from which on a StopIteration of the handler is kept as it is: that costs 5 ns an item.
+KEEPS_STOPS = 1e-6
+
+
+class _UnknownStop(StopIteration):
+    """The end of the items, or a StopIteration of the handler that a loop in C has taken for it."""
+
 
 class ChunkRun:
     """One chunk on its way through the worker.
@@ -297,12 +304,12 @@ class ChunkRun:
             try:
                 self._run_items(items)
             except BaseException as error:
-                self.results.fail(len(out), error, clock.monotonic() - started)
-                continue
-            if len(out) - lo >= len(stretch):
-                break
-            # A StopIteration out of the handler ended the map as if the items had ended.
-            self.results.fail(len(out), StopIteration(), clock.monotonic() - started)
+                stopped = isinstance(error, StopIteration)
+                if stopped and len(out) - lo >= len(stretch):
+                    break
+                job.stops = job.stops or stopped
+                known = StopIteration() if isinstance(error, _UnknownStop) else error
+                self.results.fail(len(out), known, clock.monotonic() - started)
         ended = clock.monotonic()
         with self.stretch_lock:
             self.stretch = []
@@ -319,9 +326,15 @@ class ChunkRun:
         return self._time_stretch(lo, len(out), ended - started)
 
     @calls_users_code
-    def _run_items(self, items: Iterator[Any]) -> None:
-        out = self.running.out
-        out.extend(self.job.map(items, out))
+    def _run_items(self, items: Iterator[Any]) -> NoReturn:
+        """Run them up to one that fails, and raise what it raises; at their end `StopIteration`."""
+        job, out = self.job, self.running.out
+        results = job.map(items, out)
+        if job.pace is None or job.pace >= KEEPS_STOPS or job.stops:
+            # `next` raises the handler's own StopIteration; all other loops in C take it for the end.
+            next(filter(out.append, results))
+        out.extend(results)
+        raise _UnknownStop
 
     def _await_first(self, lo: int, stretch: list[Any]) -> None:
         """The handler is no coroutine function and still returned something to await: so it will the next time.

@@ -40,6 +40,7 @@ class LoadedJob:
         self.is_open = frame.is_open
         self.discards = frame.discards
         self.pace: float | None = None  #: seconds an item, as seen last
+        self.stops = False  #: the handler has raised StopIteration: the next ones are kept as they are
         self.passes_on = frame.passes_on
         self.plain = not frame.passes_on  #: all results so far were plain data, and are for the parent
         self._gathered = _gathering(self) if frame.is_stage else None

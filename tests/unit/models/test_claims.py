@@ -72,6 +72,7 @@ class ModelRun(ChunkRun):
             seed=0,
             plain=True,
             pace=1e-6,
+            stops=False,
             awaits=True,
             sampling=None,
             map=self._map,
