@@ -119,9 +119,10 @@ class RowOutlet:
         self._table = table
         self.job_id = job_id
         columns = getattr(sink, "columns", None)
-        default = with_names(getattr(sink, "default", COLUMNS), has_ids=table.ids is not None)
-        self._default = (*default, *(OUTPUT if captured else ()))
-        self._columns = self._default if columns is None else _names(columns)
+        self._captured = captured
+        #: Both are known once there is a row: an open job's first item says where ids come from.
+        self._default: tuple[str, ...] = ()
+        self._columns = () if columns is None else _names(columns)
         #: Columns that no row has had so far.
         self._unseen = set() if columns is None else set(self._columns)
         #: Rows that wait until it is known whether there is something in each column; None: they don't (any more).
@@ -246,6 +247,10 @@ class RowOutlet:
         self._hand_on(rows)
 
     def _rows_of(self, indices: Sequence[int]) -> list[Row]:
+        if not self._default:
+            names = with_names(getattr(self._sink, "default", COLUMNS), has_ids=self._table.ids is not None)
+            self._default = (*names, *(OUTPUT if self._captured else ()))
+            self._columns = self._columns or self._default
         table, columns = self._table, self._columns
         if self._undecided is not None:
             columns = tuple(dict.fromkeys((*columns, *self._default)))

@@ -474,7 +474,7 @@ def test_whatever_makes_a_start_fail_leaves_the_sink_as_it_was(
 ) -> None:
     path, rows = tmp_path / "rows.jsonl", Rows()
     part = path.with_name("rows.jsonl.part")
-    files = [sinks.jsonl(path), rows]
+    files: list[Any] = [sinks.jsonl(path), rows]
 
     def begin(_: object) -> None:
         assert part.exists() or "open" in rows.calls
@@ -530,6 +530,23 @@ def test_a_wrong_column_is_told(queue: JobQueue, caplog: pytest.LogCaptureFixtur
     queue.run([1, 2], do.double, results=rows, id="typo")
     assert "job 'typo': expected rows with the columns id, resutl, got none that has resutl" in caplog.text
     assert sorted(row["id"] for row in rows.rows) == [0, 1]
+
+
+@pytest.mark.parametrize("has_journal", [False, True])
+@pytest.mark.parametrize("first", [[{"id": "a"}], [1], []])
+def test_the_columns_of_an_open_job_go_by_its_ids(tmp_path: Path, first: list[Any], has_journal: bool) -> None:
+    items = first or [{"id": "a"}]
+    path, expected = tmp_path / "rows.csv", ["id", "item", "status", "attempts", "elapsed", "error", "result"]
+    if items != [1]:
+        expected.remove("item")
+    for _ in range(2):
+        with JobQueue(1, journal=tmp_path / "run.db" if has_journal else None) as queue:
+            queue.create_job("j", first, str, open=True, results=sinks.csv(path))
+            run = queue.start("j")
+            queue.add_items("j", [] if first else items)
+            queue.seal("j")
+            run.result()
+        assert path.read_text().splitlines()[0].split(",") == expected
 
 
 def test_an_open_job_goes_on_from_its_journal_into_a_new_file(tmp_path: Path) -> None:
