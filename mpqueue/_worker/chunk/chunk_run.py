@@ -226,7 +226,7 @@ class ChunkRun:
         ledger, size = self.station.ledger, 1 if one_by_one else stretches.first_size(self.job.pace)
         while (lo := len(out)) < total:
             # A stretch that would go beyond the chunk's end: in the middle of it, the watchdog would report too.
-            hi = min(lo + size, total)
+            hi = self.job.together(self.running.items, lo, min(lo + size, total))
             expected = stretches.expected_seconds(hi - lo, self.job.pace)
             if lo and clock.monotonic() - self.started + expected >= self.limit:
                 return Ended.TIME
@@ -318,10 +318,11 @@ class ChunkRun:
             if inspect.isawaitable(out[lo]):
                 self._await_first(lo, stretch)
                 ended = clock.monotonic()
+        job.look_at(out, lo, stretch, self.results.failures)
         if self.sampling is not None:
             self.sampling.handler_ends(ended)
         self.times.handling += ended - started
-        self.results.stretch_ended(lo, len(out))
+        self.results.stretch_ended(lo, len(out), at_once=len(stretch) == 1 and job.holds(stretch[0]))
         self.times.packing += clock.monotonic() - ended
         return self._time_stretch(lo, len(out), ended - started)
 

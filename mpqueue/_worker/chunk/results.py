@@ -62,15 +62,18 @@ class ChunkResults:
         self.failures[position] = pack_failure(error, elapsed, charged=charged)
         self._running.out.append(None)
 
-    def stretch_ended(self, lo: int, hi: int) -> None:
-        """These positions ended: pickle their results now, where that may run code. On the main thread."""
+    def stretch_ended(self, lo: int, hi: int, *, at_once: bool = False) -> None:
+        """These positions ended: pickle their results now, where that may run code. On the main thread.
+
+        ``at_once``: wherever.
+        """
         if self._job.discards:
             self._running.out[lo:hi] = [None] * (hi - lo)
             self._discarded = hi
         if self._running.added:
             with self.lock:
                 self._join_items(lo, hi)
-        if self._careful or not self._job.plain:
+        if self._careful or at_once or not self._job.plain:
             self._pack_each(lo, hi)
 
     def take(self, done: int, *, final: bool) -> tuple[int, Packed | list[Passed], dict[int, FailureFrame]]:
@@ -118,7 +121,7 @@ class ChunkResults:
 
     def _pack(self, first: int, done: int, *, final: bool) -> Packed | list[Passed]:
         out, failures = self._running.out, self.failures
-        if self._job.plain and not self._careful:
+        if self._job.plain and not self._careful and not self._packed:
             results = [out[at] for at in range(first, done) if at not in failures] if failures else out[first:done]
             whole = dump_plain(results, self._store)
             if whole is not None:

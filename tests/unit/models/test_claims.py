@@ -73,7 +73,10 @@ class ModelRun(ChunkRun):
             plain=True,
             pace=1e-6,
             stops=False,
-            awaits=True,
+            may_await=False,
+            together=lambda items, lo, hi: hi,
+            look_at=lambda *_: None,
+            holds=lambda item: False,
             sampling=None,
             map=self._map,
         )
