@@ -228,6 +228,7 @@ class RemoteError(MPQueueError):
         self.message = message
         self.traceback = traceback
         self.bases = bases
+        self._itself: BaseException | None = None  #: what is no `Exception`, where it could be sent; not pickled
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.type_name, self.message, self.traceback, self.bases)

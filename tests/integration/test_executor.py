@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import Executor, ItemTimeoutError, RetryPolicy, WorkerCrashedError
+from mpqueue import Executor, ItemTimeoutError, RemoteError, RetryPolicy, WorkerCrashedError
 from mpqueue._dropin.map.map_options import DROPIN_RETRY
 from mpqueue._wire.pickling.packed_functions import FunctionPacker, PackedFunction
 from tests.support import handlers as do
@@ -61,6 +61,50 @@ def test_raised_error_comes_as_itself_with_the_workers_traceback(executor: Execu
         executor.submit(sys.exit, 3).result(TIMEOUT)
     assert left.value.code == 3
     assert executor.submit(do.succeed, "bystander").result(TIMEOUT) == "bystander"
+
+
+class NoException(BaseException):
+    """A user's own that is no `Exception`."""
+
+
+def raise_it(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *map(SystemExit, (-1, None, "3", True, (1, 2))),
+        KeyboardInterrupt("a", 1),
+        GeneratorExit("a"),
+        asyncio.CancelledError("a"),
+        NoException("a", 2),
+    ],
+    ids=repr,
+)
+def test_what_is_no_exception_comes_as_itself_too(error: BaseException, executor: Executor) -> None:
+    raised = executor.submit(raise_it, error).exception(TIMEOUT)
+    assert raised is not None
+    assert (type(raised), raised.args) == (type(error), error.args)
+    if isinstance(raised, SystemExit) and isinstance(error, SystemExit):
+        assert (type(raised.code), raised.code) == (type(error.code), error.code)
+    assert "raise error" in str(raised.__cause__)
+
+
+def test_group_with_what_is_no_exception_comes_as_itself(executor: Executor) -> None:
+    group = BaseExceptionGroup("a", [SystemExit(2), ValueError(1)])
+    raised = executor.submit(raise_it, group).exception(TIMEOUT)
+    assert isinstance(raised, BaseExceptionGroup)
+    assert [type(each) for each in raised.exceptions] == [SystemExit, ValueError]
+
+
+def test_what_is_no_exception_and_cannot_be_pickled_comes_as_its_stand_in(executor: Executor) -> None:
+    def leave() -> None:
+        raise SystemExit(threading.Lock())
+
+    raised = executor.submit(leave).exception(TIMEOUT)
+    assert isinstance(raised, RemoteError)
+    assert raised.type_name == "builtins.SystemExit"
 
 
 def test_call_that_fails_is_made_again_three_times_by_default() -> None:

@@ -67,10 +67,8 @@ def _kin(error: BaseException) -> BaseException:
         case ResultPicklingError():
             there = isinstance(error.__cause__, RemoteTraceback)
             return (ExecutorResultError if there else ExecutorUnpicklingError)(str(error))
-        case RemoteError(type_name="builtins.SystemExit"):
-            return SystemExit(int(error.message) if error.message.isdecimal() else error.message or None)
-        case RemoteError(type_name="builtins.KeyboardInterrupt"):
-            return KeyboardInterrupt(*([error.message] if error.message else []))
+        case RemoteError() if error._itself is not None:  # a SystemExit, CancelledError or the like
+            return error._itself
         case _:
             return error
 

@@ -246,9 +246,12 @@ def _failure(frame: FailureFrame) -> Failure:
         reason, message = f"{type_name}: {message}", f"the result {frame.result} can't be pickled: {message}"
         error = ResultPicklingError(message, frame.result, reason)
     else:
-        loaded = _unpickled(frame)  # which may be false: there are exceptions that have a length
-        raised = loaded is not None
-        error = RemoteError(type_name, message, trace, bases) if loaded is None else loaded
+        loaded = _unpickled(frame)
+        if isinstance(loaded, Exception):
+            raised, error = True, loaded
+        else:
+            error = RemoteError(type_name, message, trace, bases)
+            error._itself = loaded  # noqa: SLF001 - for `Executor` alone
     error.__cause__ = RemoteTraceback(trace)
     text = message or type_name.rpartition(".")[2]
     return Failure(error, trace, frame.elapsed, frame.charged, text, raised)

@@ -17,8 +17,6 @@ def pack_failure(error: BaseException, elapsed: float = 0.0, *, charged: bool = 
 
 
 def _pack_error(error: BaseException) -> Packed | None:
-    if not isinstance(error, Exception):
-        return None
     trace = error.__traceback__
     # It is sent as text. tblib, where something has loaded it (distributed does), would pickle it frame by frame.
     BaseException.with_traceback(error, None)
