@@ -413,6 +413,58 @@ def test_map_that_is_closed_cancels_what_has_not_started(executor: Executor, tmp
     assert len(gate.arrived()) < 2_000
 
 
+@pytest.mark.parametrize("buffersize", [None, 1_000])
+def test_map_that_is_collected_on_the_coordinators_thread_cancels_too(
+    executor: Executor, tmp_path: Path, buffersize: int | None
+) -> None:
+    gate = Gate(tmp_path)
+
+    def stop_after_ten(number: int) -> int:
+        gate.announce(number) if number < 10 else gate.pass_through(number)
+        return number
+
+    results = executor.map(stop_after_ten, range(1_000), buffersize=buffersize)
+    assert next(results) == 0
+    gate.wait_for(10)
+    executor._queue._host.ask(results.close)  # type: ignore[attr-defined]  # a collection may run on any thread
+    gate.open()
+    executor.shutdown()
+    assert len(gate.arrived()) < 1_000
+
+
+def test_block_that_is_left_by_a_collection_on_the_coordinators_thread_does_not_wait() -> None:
+    def squares() -> Iterator[int]:
+        with Executor(1) as executor:
+            made.append(executor)
+            yield executor.submit(do.square, 3).result(TIMEOUT)
+
+    made: list[Executor] = []
+    results = squares()
+    assert next(results) == 9
+    made[0]._queue._host.ask(results.close)  # type: ignore[attr-defined]
+    made[0].shutdown()
+
+
+@pytest.mark.parametrize("buffersize", [None, 4])
+def test_map_calls_the_submit_of_a_subclass(buffersize: int | None) -> None:
+    class Counting(Executor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            submitted.append(args)
+            future: concurrent.futures.Future[Any] = concurrent.futures.Future()  # which is no CallFuture
+            super().submit(fn, *args, **kwargs).add_done_callback(lambda done: future.set_result(done.result()))
+            return future
+
+    submitted: list[tuple[Any, ...]] = []
+    with Counting(2) as executor:
+        assert list(executor.map(pow, range(10), itertools.repeat(2), buffersize=buffersize)) == [
+            number**2 for number in range(10)
+        ]
+        results = executor.map(pow, range(10), range(10), buffersize=buffersize)
+        assert next(results) == 1
+        results.close()  # type: ignore[attr-defined]
+    assert submitted[:10] == [(number, 2) for number in range(10)]
+
+
 @pytest.mark.parametrize("end", ["kill_workers", "cancel_futures"])
 def test_map_raises_that_it_was_cancelled_where_the_executor_ends(end: str, tmp_path: Path) -> None:
     gate = Gate(tmp_path)

@@ -101,4 +101,4 @@ class CallBlock(Generic[R]):
             waiting = self._missing and not self._is_over
             self._outcomes.clear()
         if waiting:
-            self._owner.drop_block(self)
+            self._owner.drop_later(self.indices)

@@ -30,6 +30,12 @@ class CallFuture(Future[R]):
             return super().cancel()
         return bool(owner.drop([self], kill=kill))
 
+    def _drop_later(self) -> None:
+        """`cancel` without an answer, callable from a garbage collection."""
+        owner = self._owner
+        if owner is not None and not self.done():
+            owner.drop_later([self._index])
+
     def running(self) -> bool:
         """True while a worker runs the call."""
         owner = self._owner

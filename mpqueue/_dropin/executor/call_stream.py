@@ -8,6 +8,7 @@ Holds its queue alive, and is held by the queue's coordinator, until the stream 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,7 +24,7 @@ from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import Ended
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import Call, run_call
-from mpqueue.errors import ItemCancelledError
+from mpqueue.errors import ItemCancelledError, QueueClosedError
 
 
 class CallStream:
@@ -85,10 +86,11 @@ class CallStream:
         dropped = self._stream.drop_all(list(open_), kill=kill) if open_ else []
         return [future for index in dropped if (future := open_[index])._give_up()]
 
-    def drop_block(self, block: CallBlock[Any]) -> None:
-        """Cancel the calls of a block that no worker has."""
-        if not self.ended.is_set():
-            self._stream.drop_all(block.indices)
+    def drop_later(self, indices: Sequence[int]) -> None:
+        """Cancel those of these calls that no worker has. Does not wait: callable from a garbage collection."""
+        if indices and not self.ended.is_set():
+            with contextlib.suppress(QueueClosedError):  # ended meanwhile, or the parent's, and this is a fork
+                self._stream.drop_later(indices)
 
     def drop_waiting(self) -> None:
         """Cancel all calls that no worker has."""
@@ -96,7 +98,7 @@ class CallStream:
             futures, blocks = list(self._futures.values()), list(self._blocks)
         self.drop(futures)
         for block in blocks:
-            self.drop_block(block)
+            self.drop_later(block.indices)
 
     def seal(self) -> None:
         """No more calls will come: the stream ends with the last one. Callable from a garbage collection."""

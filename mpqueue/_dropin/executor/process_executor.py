@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
@@ -118,11 +119,16 @@ class Executor(concurrent.futures.Executor):
             return None if end is None else max(0.0, end - now())
 
         calls = zip(*iterables, strict=False)
-        if buffersize is None:
+        as_here = getattr(self.submit, "__func__", None) is Executor.submit
+        if as_here and buffersize is None:
             return self._life.submit_block(fn, calls).results(time_left)
-        futures = deque(self._life.submit(Call(fn, args, {}) for args in itertools.islice(calls, buffersize)))
-        # With calls to come, the iterator keeps the executor.
-        return _results(self._life, futures, (self.submit(fn, *args) for args in calls), time_left)
+        submitted: Iterator[Future[R]] = (self.submit(fn, *args) for args in calls)  # with calls to come: keeps `self`
+        if as_here:
+            first = itertools.islice(calls, buffersize)
+            futures: deque[Future[R]] = deque(self._life.submit(Call(fn, args, {}) for args in first))
+        else:  # a subclass's: it gets all calls, as the standard library's does
+            futures = deque(itertools.islice(submitted, buffersize))
+        return _results(futures, submitted, time_left)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let what was submitted end, then end the workers; nothing can be submitted any more.
@@ -173,7 +179,7 @@ def _check(max_workers: int | None, initializer: object, max_tasks_per_child: in
 
 
 def _results(
-    life: _Life, futures: deque[CallFuture[R]], more: Iterator[CallFuture[R]], time_left: Callable[[], float | None]
+    futures: deque[Future[R]], more: Iterator[Future[R]], time_left: Callable[[], float | None]
 ) -> Iterator[R]:
     """The results, one by one; for each that was taken one more call is submitted. Holds no result."""
     try:
@@ -181,10 +187,14 @@ def _results(
             yield _take(futures, time_left())
             futures.extend(itertools.islice(more, 1))
     finally:
-        life.drop(list(futures))
+        for future in futures:  # in a garbage collection, perhaps, on any thread
+            if isinstance(future, CallFuture):
+                future._drop_later()
+            else:  # of a subclass's own
+                future.cancel()
 
 
-def _take(futures: deque[CallFuture[R]], timeout: float | None) -> R:
+def _take(futures: deque[Future[R]], timeout: float | None) -> R:
     result = futures[0].result(timeout)
     futures.popleft()
     return result
@@ -265,11 +275,6 @@ class _Life:
             with contextlib.suppress(QueueClosedError):  # ended, or the parent's, and this is a fork
                 self._calls.seal()
 
-    def drop(self, futures: list[CallFuture[Any]]) -> None:
-        """Cancel those that no worker has."""
-        if self._calls is not None and not self._calls.ended.is_set():
-            self._calls.drop(futures)
-
     def drop_waiting(self) -> None:
         """Cancel all that no worker has."""
         if self._calls is not None and not self._calls.ended.is_set():
@@ -284,7 +289,9 @@ class _Life:
         """Until the workers are gone."""
         try:
             self._queue._host.check_waiting_allowed("executor.shutdown()")
-        except RuntimeError:  # in a done-callback, which the end waits for
+            if self._calls is not None:
+                self._queue._host.engine.coordinator().check_thread()
+        except RuntimeError:  # in a done-callback, or a garbage collection on such a thread, which the end waits for
             return
         wait_long(self._closed.wait)
 

@@ -139,6 +139,10 @@ class Stream:
 
         return self._host.ask(dropped)
 
+    def drop_later(self, indices: Sequence[int]) -> None:
+        """`drop_all` without an answer. Does not wait, so a garbage collection on any thread may call it."""
+        self._host.post(ItemsDropped(self._book, indices))
+
     def check(self) -> None:
         """Raise `JournalError` while what has ended can't be written into the journal, for which its results wait."""
         self.run._check_trouble()
