@@ -35,6 +35,19 @@ def test_each_item_has_what_it_wrote(chunksize: int | None) -> None:
     assert [item.stderr for item in job.items] == [f"err {number}\n" for number in range(300)]
 
 
+def test_a_try_that_killed_its_worker_has_no_output_nor_that_of_the_try_before() -> None:
+    def handle(item: str) -> None:
+        print("try", current_item().attempt)
+        if current_item().attempt == 1:
+            raise ValueError
+        os._exit(1)
+
+    with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
+        (item,) = queue.run(["a"], handle, capture_output=True).items
+    assert (item.attempts, item.stdout, item.stderr) == (2, None, None)
+    assert isinstance(item.exception, WorkerCrashedError)
+
+
 def test_an_item_that_wrote_nothing_has_nothing_and_without_the_option_there_is_none() -> None:
     with JobQueue(1) as queue:
         quiet = queue.run(["a", "b"], do.succeed, capture_output=True)

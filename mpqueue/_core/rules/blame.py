@@ -124,6 +124,7 @@ def _charge(books: Books, chunk: Chunk, index: int, failure: Failure, pid: int) 
     """The item killed its worker; after the second time it is kept apart, and other items in its chunk are put back."""
     job = chunk.job
     job.table.forget_costs(index)
+    job.table.output.pop(index, None)  # what the try before wrote
     record(books, job, [index], [None], {0: failure}, pid)
     if not job.active:
         return
