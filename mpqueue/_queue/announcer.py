@@ -82,12 +82,11 @@ class Announcer:
                 rows = announcement.rows
                 if rows is None:
                     rows = {index: job.table.row(index) for index in (*announcement.failed, *announcement.retrying)}
-                notice = partial(self._tell_items, announcement, rows)
+                notice = partial(self._tell_items, announcement, rows, job.total)
             case AnnounceRecords(job, lane, records):
                 notice = partial(hand_on, job, lane, records)
             case AnnounceState(job, event, status, completed, failed):
-                progress = _progress(job, status, completed, failed)
-                notice = partial(self._emit, event, progress)
+                notice = partial(self._tell_state, job, event, _progress(job, status, job.total, completed, failed))
         self._thread.post(partial(self._tell, announcement.job, notice), announcement.job)
 
     def _tell(self, job: JobBook, notice: Notice) -> None:
@@ -102,7 +101,12 @@ class Announcer:
         if emitter is not None:
             emitter.emit(event, payload)
 
-    def _tell_items(self, told: AnnounceItems, rows: dict[int, ItemTable]) -> None:
+    def _tell_state(self, job: JobBook, event: str, progress: JobProgress) -> None:
+        """After the progress that waits: the job was in another state then."""
+        self._thread.tell_now(job.number)
+        self._emit(event, progress)
+
+    def _tell_items(self, told: AnnounceItems, rows: dict[int, ItemTable], total: int) -> None:
         emitter = self._emitter()
         if emitter is None:
             return
@@ -111,13 +115,13 @@ class Announcer:
         if not has_listeners(emitter, JOB_PROGRESS):
             return
         if self._interval > 0:
-            self._tell_merged(told)
+            self._tell_merged(told, total)
         else:
-            self._tell_each(emitter, told, rows)
+            self._tell_each(emitter, told, rows, total)
 
-    def _tell_each(self, emitter: SafeEmitter, told: AnnounceItems, rows: dict[int, ItemTable]) -> None:
+    def _tell_each(self, emitter: SafeEmitter, told: AnnounceItems, rows: dict[int, ItemTable], total: int) -> None:
         table, items = told.job.table, Items(told.job.table)
-        job_id, total, status, paused = told.job.id, len(items), told.status, told.status is JobStatus.PAUSED
+        job_id, status, paused = told.job.id, told.status, told.status is JobStatus.PAUSED
         completed, failed = told.completed_before, told.failed_before
         for index in told.indices:
             if index in rows:
@@ -137,14 +141,17 @@ class Announcer:
             event = ItemRetry(told.job.id, item, retrying.attempt, retrying.delay, failure.message, name)
             self._emit(ITEM_RETRY, event)
 
-    def _tell_merged(self, told: AnnounceItems) -> None:
-        """At most one event in the interval; the last state is sent when it is over, or before the job's end."""
+    def _tell_merged(self, told: AnnounceItems, total: int) -> None:
+        """At most one event in the interval.
+
+        The last state is sent when it is over, or before the job is paused or resumed, or ends.
+        """
         job, ended = told.job, len(told.indices) - len(told.retrying)
         if not ended:
             return
         failed = told.failed_before + len(told.failed)
         completed = told.completed_before + ended - len(told.failed)
-        progress = _progress(job, told.status, completed, failed)
+        progress = _progress(job, told.status, total, completed, failed)
 
         def tell() -> None:
             self._told_at[job.number] = self._now()
@@ -184,9 +191,9 @@ def _is_heard(
         case AnnounceRecords():
             return True
         case AnnounceState():
-            return has_listeners(emitter, announcement.event)
+            return has_listeners(emitter, announcement.event) or has_listeners(emitter, JOB_PROGRESS)
 
 
-def _progress(job: JobBook, status: JobStatus, completed: int, failed: int) -> JobProgress:
+def _progress(job: JobBook, status: JobStatus, total: int, completed: int, failed: int) -> JobProgress:
     items = Items(job.table)
-    return JobProgress(job.id, status, len(items), completed, failed, status is JobStatus.PAUSED, items)
+    return JobProgress(job.id, status, total, completed, failed, status is JobStatus.PAUSED, items)

@@ -201,6 +201,42 @@ def test_merged_progress_comes_when_the_interval_is_over_without_another_item(tm
         run.result()
 
 
+def test_merged_progress_that_waits_comes_before_the_job_is_paused(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1, progress_interval=300) as queue:
+        recorder = Recorder(queue)
+        job = queue.create_job("job", list("abc"), do.only("c", do.block_until_told(gate)), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for("c")
+        wait_until(lambda: job.completed == 2)
+        queue.pause("job")
+        wait_until(lambda: recorder.of(JOB_PAUSED))
+        assert recorder.names("job") == [JOB_STARTED, JOB_PROGRESS, JOB_PROGRESS, JOB_PAUSED]
+        assert [(told.completed, told.paused) for told in recorder.of(JOB_PROGRESS)] == [(1, False), (2, False)]
+        queue.resume("job")
+        gate.open()
+        run.result()
+
+
+@pytest.mark.parametrize("progress_interval", [0, 300])
+def test_progress_of_an_open_job_has_the_total_of_its_time(progress_interval: float) -> None:
+    may_listen = threading.Event()
+    with JobQueue(1, progress_interval=progress_interval) as queue:
+        recorder = Recorder(queue)
+        queue.on(JOB_STARTED, lambda event: may_listen.wait(60))
+        job = queue.create_job("job", [1, 2], do.double, open=True)
+        run = queue.start("job")
+        wait_until(lambda: job.completed == 2)
+        queue.add_items("job", range(10))
+        may_listen.set()
+        wait_until(lambda: recorder.of(JOB_PROGRESS))
+        queue.seal("job")
+        run.result()
+    told = recorder.of(JOB_PROGRESS)
+    assert told[0].total == 2
+    assert told[-1].total == 12
+
+
 # --- listening ------------------------------------------------------------------------------------------------------
 
 
