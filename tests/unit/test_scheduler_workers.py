@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from mpqueue._core.commands import KillLane, StartLane
-from mpqueue._core.messages import LaneReady
+from mpqueue._core.messages import LaneReady, LanesResized
 from mpqueue._core.rules.fleet import DEADLY, HOPELESS
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
@@ -247,6 +247,17 @@ def test_an_initializer_that_kills_every_worker_fails_the_jobs_after_a_few() -> 
     late = fleet.job([succeed()])
     fleet.start(late)
     assert errors(late) == [SetupError]
+
+
+def test_an_initializer_that_kills_every_worker_fails_the_jobs_also_of_a_queue_that_was_made_smaller() -> None:
+    fleet = watched(3)
+    fleet.initialize_with(lambda lane: Try(0.5, Outcome.CRASH))
+    fleet.handle(LanesResized(1))
+    job = fleet.job([succeed()] * 2)
+    fleet.start(job)
+    fleet.run_until_over(job, at_rest=False)
+    assert errors(job) == [SetupError] * 2
+    assert fleet.counts[StartLane] <= DEADLY + 1
 
 
 def test_a_worker_that_is_killed_in_the_initializer_is_no_fault_of_the_initializer() -> None:

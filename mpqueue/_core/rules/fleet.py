@@ -216,7 +216,7 @@ def _died_in_initializer(books: Books, lane: LaneBook, message: LaneDied) -> Non
     books.last_start_error = error = crash_error(message, "while it ran the initializer")
     lane.start_failures += 1
     _start_later(books, lane)
-    if all(other.start_failures >= DEADLY and other.state is not LaneState.READY for other in books.lanes):
+    if all(other.start_failures >= DEADLY and other.state is not LaneState.READY for other in _lanes_there(books)):
         books.init_error, books.init_text = error, shown(error)
         fail_for_initializer(books)
 
@@ -249,9 +249,19 @@ def start_again(books: Books) -> None:
 
 
 def _is_hopeless(books: Books) -> bool:
-    return not books.ever_ready and all(
-        lane.hopeless and lane.state is LaneState.DOWN and lane.start_failures >= HOPELESS_TRIES for lane in books.lanes
+    lanes = _lanes_there(books)
+    return (
+        not books.ever_ready
+        and bool(lanes)
+        and all(
+            lane.hopeless and lane.state is LaneState.DOWN and lane.start_failures >= HOPELESS_TRIES for lane in lanes
+        )
     )
+
+
+def _lanes_there(books: Books) -> list[LaneBook]:
+    """The lanes that may have a worker: there is room for it, and it is wanted."""
+    return [lane for lane in books.lanes if lane.number not in books.absent and not books.is_surplus(lane)]
 
 
 def start_anew(books: Books, lane: LaneBook, *, after_pause: bool) -> None:
