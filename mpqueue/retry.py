@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from mpqueue.errors import GiveUp, PicklingError, RemoteError, Retry, shown
+from mpqueue.errors import GiveUp, PicklingError, RemoteError, Retry, shown, text_of, type_name_of, typed
 
 __all__ = [
     "RetryPolicy",
@@ -29,9 +29,13 @@ class RetryAfter:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """The item has failed for good; ``reason`` says which rule decided."""
+    """The item has failed for good; ``reason`` says which rule decided.
+
+    ``error``, where there is one, is what it has failed with: the policy is at fault.
+    """
 
     reason: str
+    error: RuntimeError | None = None
 
 
 def _type_tuple(name: str, value: Any) -> ErrorTypes:
@@ -123,6 +127,37 @@ class RetryPolicy:
         if not _matches(error, self.retry_on) and not (self.retry_on == (Exception,) and _is_base_only(error)):
             return Fail("its type is not in retry_on")
         return RetryAfter(self.delay(attempt, rng))
+
+
+def decide_by(policy: RetryPolicy, attempt: int, error: BaseException, rng: random.Random) -> RetryAfter | Fail:
+    """What the policy decides. If a user's policy raises, or gives no decision, `Fail` with an error that says so."""
+    try:
+        decision = policy.decide(attempt, error, rng)
+    except BaseException as raised:  # noqa: BLE001 - whatever a user's policy raises
+        return _at_fault(policy, error, f"expected a decision, got {typed(type_name_of(raised), text_of(raised))}")
+    if type(policy) is RetryPolicy:
+        return decision
+    if type(decision) is RetryAfter:
+        delay: Any = decision.delay
+        if type(delay) in (float, int) and 0 <= delay <= MAX_DELAY:
+            return decision
+        import numbers  # only for numbers of other types, like NumPy's
+
+        try:
+            if isinstance(delay, numbers.Real) and 0 <= (seconds := float(delay)) < math.inf:
+                return RetryAfter(min(seconds, MAX_DELAY))
+        except Exception:  # noqa: BLE001, S110 - a number of a user's class
+            pass
+        return _at_fault(policy, error, f"expected a delay of a finite number of seconds from 0 up, got {shown(delay)}")
+    if type(decision) is Fail:
+        return decision
+    return _at_fault(policy, error, f"expected decide() to return what RetryPolicy.decide does, got {shown(decision)}")
+
+
+def _at_fault(policy: RetryPolicy, cause: BaseException, what: str) -> Fail:
+    error = RuntimeError(f"retry policy {type(policy).__name__}: {what}")
+    error.__cause__ = cause
+    return Fail("the policy is at fault", error)
 
 
 #: The types by which a filter means the stand-in itself.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from mpqueue.errors import (
     Retry,
     WorkerCrashedError,
 )
-from mpqueue.retry import MAX_DELAY, Fail, RetryAfter, RetryPolicy
+from mpqueue.retry import MAX_DELAY, Fail, RetryAfter, RetryPolicy, decide_by
 
 RNG = random.Random(0)
 
@@ -218,3 +219,58 @@ def test_a_policy_is_a_value() -> None:
     assert hash(RetryPolicy()) == hash(RetryPolicy())
     with pytest.raises(AttributeError):
         RetryPolicy().max_retries = 5  # type: ignore[misc]
+
+
+class Given(RetryPolicy):
+    """A user's policy: its delay is what the test gives."""
+
+    given: Any = None
+
+    def delay(self, retry: int, rng: random.Random) -> float:
+        if isinstance(self.given, BaseException):
+            raise self.given
+        return self.given  # type: ignore[no-any-return]
+
+
+class Undecided(RetryPolicy):
+    """A user's policy that forgets to return something."""
+
+    def decide(self, attempt: int, error: BaseException, rng: random.Random) -> RetryAfter | Fail:
+        return None  # type: ignore[return-value]
+
+
+def giving(given: Any) -> RetryPolicy:
+    return type("Given", (Given,), {"given": given})()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("given", [math.nan, math.inf, -math.inf, -5, -0.001, "1", None, 1j, [1]], ids=repr)
+def test_a_policy_of_a_user_s_that_gives_no_delay_is_at_fault(given: Any) -> None:
+    cause = ValueError("the item's own")
+    decision = decide_by(giving(given), 1, cause, RNG)
+    assert isinstance(decision, Fail)
+    assert str(decision.error) == (
+        f"retry policy Given: expected a delay of a finite number of seconds from 0 up, got {given!r}"
+    )
+    assert decision.error is not None
+    assert decision.error.__cause__ is cause
+
+
+@pytest.mark.parametrize("given", [0, 1, 0.5, Fraction(1, 2), 1e300, 10**400], ids=str)
+def test_any_number_may_be_a_user_s_delay(given: Any) -> None:
+    if given == 10**400:
+        assert isinstance(decide_by(giving(given), 1, ValueError(), RNG), Fail)
+    else:
+        assert decide_by(giving(given), 1, ValueError(), RNG) == RetryAfter(min(float(given), MAX_DELAY))
+
+
+@pytest.mark.parametrize(
+    ("policy", "text"),
+    [
+        (giving(KeyError("oops")), "expected a decision, got KeyError: 'oops'"),
+        (Undecided(), "expected decide() to return what RetryPolicy.decide does, got None"),
+    ],
+)
+def test_a_policy_of_a_user_s_that_decides_nothing_is_at_fault(policy: RetryPolicy, text: str) -> None:
+    decision = decide_by(policy, 1, ValueError(), RNG)
+    assert isinstance(decision, Fail)
+    assert str(decision.error) == f"retry policy {type(policy).__name__}: {text}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import random
 from itertools import pairwise
 
 import pytest
 
 from mpqueue._core.commands import AnnounceItems
 from mpqueue._core.state.job_book import JobBook
-from mpqueue.errors import GiveUp, ItemPicklingError, RemoteError, Retry
+from mpqueue.errors import GiveUp, ItemPicklingError, RemoteError, Retry, SetupError
 from mpqueue.retry import RetryPolicy
 from tests.support.auditor import Auditor
 from tests.support.fake_lanes import FakeLanes, attempts, errors, fail, packed, statuses, succeed
@@ -176,3 +178,29 @@ def test_an_item_that_cannot_be_unpickled_fails_alone_and_with_the_real_error(fl
     assert statuses(job) == ["completed", "failed", "completed"]
     assert attempts(job) == [1, 0, 1]
     assert errors(job)[1] is EOFError
+
+
+class _NeverPolicy(RetryPolicy):
+    """A user's policy with a mistake."""
+
+    def delay(self, retry: int, rng: random.Random) -> float:
+        return math.nan
+
+
+def test_a_policy_that_gives_no_delay_fails_the_item_with_an_error_that_says_so(fleet: FakeLanes) -> None:
+    job = fleet.job([fail(), succeed()], retry=_NeverPolicy())
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert statuses(job) == ["failed", "completed"]
+    assert attempts(job) == [1, 1]
+    failure = job.table.failures[0]
+    assert failure.shown.startswith("RuntimeError: retry policy _NeverPolicy: expected a delay")
+    assert failure.error.__cause__ is job.table.history[0][0].exception
+
+
+def test_a_policy_that_gives_no_delay_for_a_setup_fails_the_job_with_an_error_that_says_so(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed()], load=lambda lane, attempt: Try(0.0, Outcome.FAILURE), retry=_NeverPolicy())
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert errors(job) == [SetupError]
+    assert "retry policy _NeverPolicy" in str(job.table.failures[0].error)

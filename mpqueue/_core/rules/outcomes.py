@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, ForgetJob, Retrying, SetFlags
@@ -100,6 +100,8 @@ def _record_failure(books: Books, job: JobBook, index: int, failure: Failure, pi
     else:
         decision = Fail("not charged, or cancelled")
     if isinstance(decision, Fail):
+        if decision.error is not None:
+            failure = replace(failure, error=decision.error, text=None)
         job.table.fail(index, failure)
         job.failed += 1
         fates.failed.add(index)

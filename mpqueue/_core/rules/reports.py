@@ -22,7 +22,7 @@ from mpqueue._core.state.timer_heap import TimerKind
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import Ended
 from mpqueue.errors import WorkerCrashedError
-from mpqueue.retry import RetryAfter
+from mpqueue.retry import Fail, RetryAfter
 
 
 def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
@@ -209,8 +209,10 @@ def setup_failed(books: Books, lane: LaneBook, job: JobBook, failure: Failure) -
     record_ = job.setups.setdefault(lane.number, SetupRecord())
     record_.failures += 1
     books.let_go(job.last_setup_failure)
-    job.last_setup_failure = failure
     decision = books.decide(job.options.retry, record_.failures, failure.error)
+    if isinstance(decision, Fail) and decision.error is not None:
+        failure = Failure(decision.error)
+    job.last_setup_failure = failure
     if isinstance(decision, RetryAfter):
         record_.again_at = books.now + decision.delay
         books.timers.add(record_.again_at, TimerKind.SETUP_AGAIN, job.number, lane.number)

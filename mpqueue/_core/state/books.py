@@ -19,7 +19,7 @@ from mpqueue._core.state.needs.headroom import Headroom
 from mpqueue._core.state.needs.resources import Needs, Resources
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.timer_heap import TimerHeap
-from mpqueue.retry import Fail, RetryAfter, RetryPolicy
+from mpqueue.retry import Fail, RetryAfter, RetryPolicy, decide_by
 
 if TYPE_CHECKING:
     import random
@@ -63,7 +63,7 @@ class Books:
         self.look_due: float | None = None  #: when to look at the clock, while a limit is running
         #: What happens to an item, or a job's setup on a lane, whose try has failed: the only place where chance and
         #: the types of users' errors count.
-        self.decide: Decide = decide or (lambda policy, attempt, error: policy.decide(attempt, error, rng))
+        self.decide: Decide = decide or (lambda policy, attempt, error: decide_by(policy, attempt, error, rng))
         self.engine = engine
         self._aims: dict[int, float] = {}  #: what a chunk aims at, by how many lanes there are
         self.max_items_per_worker = max_items_per_worker

@@ -20,7 +20,7 @@ from mpqueue._core.scheduler import Scheduler
 from mpqueue._os.files import open_file
 from mpqueue._parent.recording.plain_forms import Plain, PlainWriter
 from mpqueue.errors import MPQueueError
-from mpqueue.retry import Fail, RetryAfter, RetryPolicy
+from mpqueue.retry import Fail, RetryAfter, RetryPolicy, decide_by
 
 if TYPE_CHECKING:
     import random
@@ -128,6 +128,6 @@ class RecordedScheduler(Scheduler):
         self.file.write(step | outcome)
 
     def _decide(self, policy: RetryPolicy, attempt: int, error: BaseException) -> RetryAfter | Fail:
-        decision = policy.decide(attempt, error, self._rng)
+        decision = decide_by(policy, attempt, error, self._rng)
         self._decisions.append(decision.delay if isinstance(decision, RetryAfter) else None)
         return decision

@@ -14,7 +14,7 @@ from mpqueue._core.scheduler import Scheduler
 from mpqueue._parent.recording.plain_forms import Plain, PlainReader, PlainWriter
 from mpqueue._parent.recording.recorded_scheduler import FORMAT
 from mpqueue.errors import MPQueueError
-from mpqueue.retry import Fail, RetryAfter, RetryPolicy
+from mpqueue.retry import Fail, RetryAfter, RetryPolicy, decide_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Replay:
     def _decide(self, policy: RetryPolicy, attempt: int, error: BaseException) -> RetryAfter | Fail:
         """As it was decided then; by the policy, where the scheduler asks more often than then."""
         if not self._decisions:
-            return policy.decide(attempt, error, random.Random(0))
+            return decide_by(policy, attempt, error, random.Random(0))
         delay = self._decisions.pop(0)
         return Fail("as recorded") if delay is None else RetryAfter(delay)
 
