@@ -517,12 +517,19 @@ class JobQueue(SafeEmitter):
         """What `create_job` with the same arguments, and ``update=True``, would find: writes nothing, runs nothing.
 
         Takes the items' identities and keys, and reads how recorded ones ended, but no results. Without a journal all
-        items are new. Raises what `create_job` raises of these arguments, and `JournalError`.
+        items are new. Raises what `create_job` raises of these arguments, and `JournalError`; ValueError for an open
+        job: which items it runs is known only when it has been sealed.
         """
         self._closer.check_open("plan a job")
         _check_names("plan_job", options)
+        named: Mapping[str, object] = options
+        if checks.check_bool("open", named.get("open", False)):
+            raise ValueError(
+                "open: expected a job with a list of items to plan, got an open one: which items it runs is known only "
+                "when it has been sealed"
+            )
         record = {name: value for name, value in options.items() if name in RecordOptions._fields}
-        beside = {*record, "cost", "results", "replace", "cpus", "memory", "uses", "label"}
+        beside = {*record, "open", "cost", "results", "replace", "cpus", "memory", "uses", "label"}
         rest = {name: value for name, value in options.items() if name not in beside}
         defaults = {"max_retries": None, "retry": None, "timeout": None, "priority": 0, "chunksize": None}
         checks.job_options(self._options, **{**defaults, **rest})  # type: ignore[arg-type]

@@ -387,6 +387,9 @@ def test_what_an_open_job_has_not_is_refused_and_nothing_is_changed(path: Path, 
         for options in ({"update": True}, {"key": str}):
             with pytest.raises(ValueError, match="expected none for an open job"):
                 anything.create_job("j", [3], calls, open=True, **options)
+        with pytest.raises(ValueError, match="expected a job with a list of items to plan, got an open one"):
+            anything.plan_job("j", [3], calls, open=True)
+        assert anything.plan_job("k", [3], calls, open=False).to_run == 1
         for refused in (queue.create_job, queue.plan_job):
             with pytest.raises(JournalMismatchError, match="expected a job with a list of items, got an open one"):
                 refused("j", [3], calls)
