@@ -489,5 +489,7 @@ def _remedy(job: JobBook) -> str:
     """What to do instead of starting a job that is not pending."""
     if not job.status.final:
         return ""
+    if len(job.family) > 1:
+        return f"; run_stages() with another id, or after clear_job({job.family[0].id!r}), makes it anew"
     failed = "retry_failed() runs its failed items again, and " if job.status is JobStatus.COMPLETED_WITH_ERRORS else ""
     return f"; {failed}create_job() with replace=True makes it anew"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -193,6 +194,20 @@ def die_or_hang(array: np.ndarray) -> np.ndarray:
     if array[0] == 1:
         do.segfault(array)
     return do.hang_sleep(array) if array[0] == 2 else array
+
+
+@pytest.mark.parametrize("more", [[], [do.succeed]])
+def test_a_yielded_value_that_cannot_be_pickled_is_named(one_worker: JobQueue, more: list[Any]) -> None:
+    job = one_worker.run_stages([1], [Stage(yield_a_lock, retry=RetryPolicy(max_retries=0)), *more])
+    cause = job.items[0].exception
+    assert isinstance(cause, StageError)
+    assert str(cause.__cause__).startswith("the result <unlocked _thread.lock object at ")
+    assert " of type lock can't be pickled" in str(cause.__cause__)
+
+
+def yield_a_lock(item: int) -> Iterator[Any]:
+    yield item
+    yield threading.Lock()
 
 
 def test_the_parent_unpickles_nothing_in_between(queue: JobQueue) -> None:
@@ -466,8 +481,12 @@ def test_what_can_not_be_done_is_refused(queue: JobQueue, tmp_path: Path) -> Non
             call("done/fail_on_four")
     with pytest.raises(JobStateError, match="with stages"):
         queue.retry_failed("done")
-    with pytest.raises(JobStateError, match="expected a pending job to start"):
-        queue.start("done/double")
+    for job_id in ("done", "done/double"):
+        with pytest.raises(JobStateError, match="expected a pending job to start") as not_pending:
+            queue.start(job_id)
+        assert str(not_pending.value).endswith(
+            "; run_stages() with another id, or after clear_job('done'), makes it anew"
+        )
     with pytest.raises(JobStateError):
         job.items[0].replay()
     with (

@@ -144,7 +144,7 @@ class ChunkResults:
             except BaseException as error:
                 if self._is_broken():
                     raise BrokenWorkerError from error
-                self.failures[at] = FailureFrame(None, stand_in(error), 0.0, True, result=_short(out[at]))
+                self.failures[at] = FailureFrame(None, stand_in(error), 0.0, True, result=_short(_at_fault(out[at])))
             out[at] = None
 
     def _dump(self, at: int, result: Any) -> Passed:
@@ -159,6 +159,18 @@ class ChunkResults:
 def _bare(packed: Packed) -> Packed | bytes:
     """Just the pickle, if that is all: nothing else is needed to unpickle it."""
     return packed.data if packed.segment is None else packed
+
+
+def _at_fault(result: Any) -> Any:
+    """What of a result can't be pickled, for people: of what was yielded, that value."""
+    if type(result) is not Yielded:
+        return result
+    for value in result.values:
+        try:
+            dump(value)
+        except BaseException:  # it was raised before, and is reported
+            return value
+    return result.values
 
 
 def _short(obj: Any) -> str:
