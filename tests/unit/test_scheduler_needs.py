@@ -177,6 +177,89 @@ def test_more_cpus_than_are_left_after_a_resize_is_all_there_are() -> None:
     assert job.status is JobStatus.COMPLETED
 
 
+# -- beside short items, of which a lane gets the next ones in advance -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("needs", "low", "priority", "limit"),
+    [
+        (needs_of(uses={"gpu": 1}), None, 5, 0.3),
+        (needs_of(uses={"gpu": 1}), None, 0, 0.3),
+        (needs_of(), None, 5, 0.3),
+        (needs_of(memory=30), None, 5, 0.3),
+        (needs_of(uses={"gpu": 2}), None, 5, 0.3),
+        (needs_of(uses={"gpu": 1}), needs_of(uses={"license": 1}), 5, 0.3),
+        (needs_of(memory=30), needs_of(uses={"license": 1}), 0, 0.3),
+        (needs_of(cpus=2), None, 5, PASSED_SECONDS + 0.3),
+        (needs_of(cpus=2), None, 0, PASSED_SECONDS + 0.3),
+        (needs_of(uses={"gpu": 2}), needs_of(uses={"gpu": 1}), 5, PASSED_SECONDS + 0.3),
+    ],
+)
+def test_short_items_leave_lanes_to_a_job_that_needs_more(
+    needs: Needs, low: Needs | None, priority: int, limit: float
+) -> None:
+    fleet = watched(2, latency=1e-4)
+    items = [succeed(0.01)] * (300 if limit < 1.0 else 1400)
+    short = fleet.job(items) if low is None else needing(fleet, items, low)
+    fleet.start(short)
+    fleet.run_while(lambda: any(len(lane.chunks) < 2 for lane in fleet.books.lanes), limit=1.0)
+    job = needing(fleet, [succeed(0.1)] * 2, needs, priority=priority)
+    fleet.start(job)
+    fleet.run_while(lambda: not running(fleet, job), limit=limit)
+    fleet.cancel(short)
+    fleet.run_until_over(short, job)
+    assert job.completed == 2
+
+
+def test_short_items_leave_a_lane_to_a_job_that_needs_a_device() -> None:
+    """No worker that has run anything may have it, so one has to be replaced, which takes an idle lane."""
+    fleet = watched(2, latency=1e-4, device="gpu")
+    short = fleet.job([succeed(0.01)] * 1400)
+    fleet.start(short)
+    fleet.run_while(lambda: any(len(lane.chunks) < 2 for lane in fleet.books.lanes), limit=1.0)
+    job = needing(fleet, [succeed(0.1)] * 2, needs_of(uses={"gpu": 1}), priority=5)
+    fleet.start(job)
+    fleet.run_while(lambda: not running(fleet, job), limit=PASSED_SECONDS + 0.5)
+    fleet.cancel(short)
+    fleet.run_until_over(short, job)
+    assert job.completed == 2
+
+
+def test_short_items_that_go_first_are_sent_in_advance_whatever_the_others_need() -> None:
+    fleet = watched(2, latency=1e-4)
+    short = fleet.job([succeed(0.04)] * 100, priority=1)
+    later = needing(fleet, [succeed(0.1)] * 2, needs_of(uses={"gpu": 1}))
+    larger = needing(fleet, [succeed(0.1)] * 2, needs_of(cpus=2))
+    fleet.start(short, later, larger)
+    fleet.run_while(lambda: all(len(lane.chunks) < 2 for lane in fleet.books.lanes), limit=1.0)
+    fleet.run_while(lambda: short.completed < 90)
+    assert not later.completed + larger.completed
+    fleet.run_until_over(short, later, larger)
+
+
+def test_what_is_first_in_line_lets_others_have_chunks_in_advance_that_take_nothing_from_it() -> None:
+    fleet = watched(3, latency=1e-4)
+    holder = needing(fleet, [succeed(60.0)], needs_of(uses={"gpu": 1}))
+    short = needing(fleet, [succeed(0.04)] * 400, needs_of(uses={"license": 1}))
+    large = needing(fleet, [succeed(1.0)], needs_of(uses={"gpu": 2}))
+    fleet.start(holder, short, large)
+    fleet.run_until(PASSED_SECONDS + 1.0)
+    assert fleet.books.first_in_line == (large, needs_of(uses={"gpu": 2}))
+    fleet.run_while(lambda: all(len(lane.chunks) < 2 for lane in fleet.books.lanes), limit=1.0)
+    fleet.run_until_over(holder, short, large)
+
+
+def test_items_of_several_kinds_that_fit_start_about_in_their_order() -> None:
+    """A chunk holds one kind, and the lane's next one another."""
+    fleet, begun = watched(2, latency=1e-4), list[int]()
+    fleet.item_watchers.append(lambda chunk, lo, hi: begun.extend(chunk.indices[lo:hi]))
+    kinds = [needs_of(uses={"gpu": 1}), needs_of(uses={"license": 1}), needs_of(memory=10)]
+    job = needing(fleet, [succeed(0.01)] * 300, *kinds, of=[index % 3 for index in range(300)])
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert max(place - index for place, index in enumerate(begun)) < 50
+
+
 # -- workers that see only what they were told of ----------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
 from mpqueue._core.state.lane_sets import members
+from mpqueue._core.state.needs.resources import Needs
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.timer_heap import TimerKind
 
@@ -108,8 +109,21 @@ def _feed_behind(books: Books) -> None:
     for job in books.jobs.values():
         if job.lanes_to_follow and job.sizer.may_prefetch and job.runnable and not _stands_back(books, job):
             lanes |= job.lanes_to_follow
+    if books.any_needs:
+        _feed_behind_like(books, lanes)
+        return
     for number in members(lanes):
         _feed(books, books.lanes[number])
+
+
+def _feed_behind_like(books: Books, lanes: int) -> None:
+    """The same where needs count: if a lane gets nothing, the others that hold the same are not asked in this step."""
+    refused = set[tuple[int, Needs | None]]()
+    for lane in books.members(lanes):
+        chunk = lane.chunks[0]
+        held = chunk.job.number, chunk.needs
+        if held not in refused and not _feed(books, lane):
+            refused.add(held)
 
 
 def _stands_back(books: Books, job: JobBook) -> bool:
@@ -207,6 +221,8 @@ def _feed(books: Books, lane: LaneBook) -> bool:
         return False
     # A job all of whose waiting items were cancelled has nothing to send: the next one's turn.
     while (job := _choose(books, lane)) is not None and (held is None or job is held):
+        if held is not None and books.any_needs and not needs.may_follow(books, job, lane):
+            return False
         room = books.room(lane, job)
         while room is not None and job.packed and len(job.packed[0].indices) > room:
             reports.unpack(books, job.packed[0])

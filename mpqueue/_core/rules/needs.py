@@ -1,9 +1,12 @@
 """Which items may start, given what they need and what is left of it.
 
 Items of a job that have the same needs are of one *kind*. Of each job the kind goes next whose first item is the first
-of those that fit; so small items pass large ones that wait for room. Each time that something starts while items of
-another kind wait, those are *passed*; `PASSED_SECONDS` after the first time they are first in line: until one of them
-has started, nothing of the same priority or a lower one starts that takes from them what they lack.
+of those that fit; so small items pass large ones that wait for room. Items that do not fit when a lane is asked what it
+runs next are *passed*; `PASSED_SECONDS` after the first time they are first in line: until one of them has started,
+nothing of the same priority or a lower one starts that takes from them what they lack.
+
+A lane that holds a chunk is asked as if it had run it, and held nothing: it gets another chunk in advance only where it
+would get the same kind then. So a lane whose items are short becomes free for those of other needs.
 
 What is needed is never more than there is, so the first in line start when what runs now has ended.
 
@@ -21,7 +24,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState
 from mpqueue._core.state.lane_sets import members
 from mpqueue._core.state.needs.pending_by_kind import PendingByKind
-from mpqueue._core.state.needs.resources import NO_NEEDS, Needs
+from mpqueue._core.state.needs.resources import NO_NEEDS, Left, Needs
 from mpqueue._core.state.timer_heap import TimerKind
 
 #: Seconds for which items may be passed by others that need less.
@@ -61,66 +64,71 @@ def _may_use_any(books: Books, job: JobBook, lanes: int) -> bool:
 
 
 def may_start(books: Books, job: JobBook, lane: LaneBook | None = None) -> bool:
-    """True where the lane (None: one that has nothing to do) may have items of the job; turns the job to their kind."""
-    kind = startable(books, job, lane)
-    if kind is not None:
-        job.kind = kind
-        if isinstance(job.pending, PendingByKind):
-            job.pending.turn_to(kind)
-        return True
-    if job.needs is not None and (kinds := _waiting(job)) and (lane is None or not lane.chunks):
-        _pass(books, job, kinds[0])
-    return False
+    """True where the lane may have items of the job; turns the job to their kind. What they go before is passed.
+
+    ``lane``: None is one that has nothing to do; of one that holds something, what it may have after that.
+    """
+    kind, before = _next_kind(books, job, lane)
+    for passed in before:
+        _pass(books, job, passed)
+    if kind is None:
+        return False
+    job.kind = kind
+    if isinstance(job.pending, PendingByKind):
+        job.pending.turn_to(kind)
+    return True
 
 
 def startable(books: Books, job: JobBook, lane: LaneBook | None = None) -> int | None:
     """The kind of the job's items that the lane may have next; None where it may have none."""
-    if lane is not None and lane.chunks:
-        return _following(books, job, lane)
+    return _next_kind(books, job, lane)[0]
+
+
+def _next_kind(books: Books, job: JobBook, lane: LaneBook | None) -> tuple[int | None, list[int]]:
+    """The kind that the lane may have next, and those before it that it may not."""
     if job.needs is None:
-        return 0 if fits(books, job, NO_NEEDS) else None
-    for kind in _waiting(job):
+        return (0 if fits(books, job, NO_NEEDS, lane) else None), []
+    waiting = _waiting(job)
+    for place, kind in enumerate(waiting):
         needs = _needs(books, job, kind)
-        if fits(books, job, needs) and (lane is None or _suits(books, lane, needs)):
-            return kind
-    return None
+        if fits(books, job, needs, lane) and (lane is None or _suits(books, lane, needs)):
+            return kind, waiting[:place]
+    return None, waiting
 
 
-def _following(books: Books, job: JobBook, lane: LaneBook) -> int | None:
-    """The kind of what the lane has: for another chunk of that it needs nothing more. None: it may not have one."""
-    held = lane.chunks[0].needs
-    if _stands_back(books, job, NO_NEEDS if held is None else held, lane):
-        return None
-    if job.needs is None:
-        return 0
-    return next((kind for kind in _waiting(job) if _needs(books, job, kind) == held), None)
+def fits(books: Books, job: JobBook, needs: Needs, lane: LaneBook | None = None) -> bool:
+    """True where one more lane may run such items of the job now, or this one after what it holds."""
+    return _left(books, lane).has(needs) and not _stands_back(books, job, needs, lane)
 
 
-def fits(books: Books, job: JobBook, needs: Needs) -> bool:
-    """True where one more lane may run such items of the job now."""
-    return books.resources.has(needs, books.places) and not _stands_back(books, job, needs)
+def _left(books: Books, lane: LaneBook | None) -> Left:
+    """What there is for one more lane, or for this one once it has run what it holds."""
+    resources = books.resources
+    if lane is None or not lane.chunks:
+        return Left(books.places, resources.left)
+    if lane.grant is None:
+        return Left(max(0, books.places) + 1, resources.left)
+    cpus, amounts = lane.grant.needs
+    # There are fewer places than none after a `resize`; what it holds, it may have again all the same.
+    return Left(max(0, books.places) + cpus, resources.left | {name: resources.left[name] + n for name, n in amounts})
 
 
-def _stands_back(books: Books, job: JobBook, needs: Needs, lane: LaneBook | None = None) -> bool:
-    """True where such items would take from the first in line what they wait for.
-
-    ``lane`` is one that holds such items already; None: one that has nothing to do.
-    """
+def _stands_back(books: Books, job: JobBook, needs: Needs, lane: LaneBook | None) -> bool:
+    """True where such items would take from the first in line what they wait for."""
     if books.first_in_line is None:
         return False
     first, wanted = books.first_in_line
     if job.options.priority > first.options.priority or (job is first and needs == wanted):
         return False
-    lacking = books.resources.lacks(wanted, books.places)
+    left = _left(books, lane)
+    lacking = left.lacks(wanted)
     if lacking:
         return "cpus" in lacking or any(name in lacking for name, _ in needs.amounts)
-    if _may_use_any(books, first, books.free):
-        return True  # they go out now
+    if _may_use_any(books, first, books.free if lane is None or not lane.chunks else books.free | lane.bit):
+        return True  # they go out now, or on this lane
     # They wait for a lane where their setup has not failed, perhaps for long. All else that they need is kept for them;
     # one place they get with that lane.
-    if lane is not None:
-        return first.may_use(lane.number, books.now)
-    return not books.resources.has(_together(needs, wanted), books.places + 1)
+    return not left._replace(places=left.places + 1).has(_together(needs, wanted))
 
 
 def _together(one: Needs, other: Needs) -> Needs:
@@ -134,17 +142,19 @@ def in_line(books: Books) -> object:
     if books.first_in_line is None:
         return None
     first, wanted = books.first_in_line
-    return first.number, wanted, books.resources.lacks(wanted, books.places), _may_use_any(books, first, books.free)
+    return first.number, wanted, _left(books, None).lacks(wanted), _may_use_any(books, first, books.free)
 
 
 def started(books: Books, job: JobBook) -> None:
-    """Items of the job's kind have just been sent; those of others were passed."""
+    """Items of the job's kind have just been sent."""
     books.passed.pop((job.number, job.kind), None)
     if books.first_in_line is not None and books.first_in_line[0] is job:
         arrange(books)
-    for kind in _waiting(job):
-        if kind != job.kind:
-            _pass(books, job, kind)
+
+
+def may_follow(books: Books, job: JobBook, lane: LaneBook) -> bool:
+    """True where the items that the job is turned to need the same as those that the lane holds."""
+    return next_needs(books, job) == lane.chunks[0].needs
 
 
 def next_needs(books: Books, job: JobBook) -> Needs | None:
@@ -178,7 +188,10 @@ def _suits(books: Books, lane: LaneBook, needs: Needs) -> bool:
         return True
     if lane.devices is None:
         return not lane.tries
-    return len(lane.devices) == amount and books.resources.are_free(books.device or "", lane.devices)
+    if len(lane.devices) != amount:
+        return False
+    has_them = lane.grant is not None and books.device in lane.grant.units
+    return has_them or books.resources.are_free(books.device or "", lane.devices)
 
 
 def _waiting(job: JobBook) -> list[int]:

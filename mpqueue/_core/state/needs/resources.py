@@ -54,6 +54,24 @@ class JobNeeds(NamedTuple):
         return any(name == MEMORY for needs in self.kinds for name, _ in needs.amounts)
 
 
+class Left(NamedTuple):
+    """What there is for a lane that begins: so many places, of which it takes one, and amounts by name."""
+
+    places: int
+    amounts: Mapping[str, int]
+
+    def lacks(self, needs: Needs) -> frozenset[str]:
+        """What there is too little of."""
+        lacking = {name for name, amount in needs.amounts if amount > self.amounts[name]}
+        if needs.cpus > self.places:
+            lacking.add("cpus")
+        return frozenset(lacking)
+
+    def has(self, needs: Needs) -> bool:
+        """True where nothing of it is lacking."""
+        return needs.cpus <= self.places and all(amount <= self.amounts[name] for name, amount in needs.amounts)
+
+
 class Resources:
     """How much of everything there is, and how much of it is left."""
 
@@ -68,18 +86,6 @@ class Resources:
         """So much memory there is, unless that is known already."""
         if most is not None and MEMORY not in self.limits:
             self.limits[MEMORY] = self.left[MEMORY] = most
-
-    def lacks(self, needs: Needs, places: int) -> frozenset[str]:
-        """What there is too little of for a lane that begins now; with so many places left, of which it takes one."""
-        left = self.left
-        lacking = {name for name, amount in needs.amounts if amount > left[name]}
-        if needs.cpus > places:
-            lacking.add("cpus")
-        return frozenset(lacking)
-
-    def has(self, needs: Needs, places: int) -> bool:
-        """True where nothing of it is lacking."""
-        return needs.cpus <= places and all(amount <= self.left[name] for name, amount in needs.amounts)
 
     def take(self, needs: Needs, kept: Mapping[str, Sequence[int]]) -> Grant:
         """Take that; of what is indexed those units that the lane ``kept`` from before, where they are free."""
