@@ -426,6 +426,7 @@ def test_a_cancellation_of_an_inner_job_fails_in_its_stage() -> None:
     assert (type(error), str(error)) == (StageError, "in stage 'inside': ItemCancelledError: inner")
 
 
+@pytest.mark.usefixtures("shared_pool_ends")
 def test_the_short_form_returns_results_and_raises_as_map_does() -> None:
     stages: list[Any] = [do.double, Stage(fail_on_four, max_retries=0), halves]
     assert mpqueue.stages([1, 3], stages, concurrency=1) == [[1, 1], [3, 3]]
