@@ -224,7 +224,7 @@ def test_what_handlers_had_added_runs_although_nobody_adds_it_again(path: Path, 
 
 def add_and_wait(gate: Gate, item: str) -> str:
     if item == "a":
-        current_item().add("123")
+        current_item().add([*"123"])
     else:
         do.block_until_told(gate)(item)
     return item
