@@ -133,14 +133,14 @@ class Scheduler:
         books.now = max(now, books.now)
         books.commands = []
         _HANDLERS[type(message)](self, message)
-        if type(message) is ChunkSent:  # each chunk has one, and nothing can go out that could not before
-            return books.commands
-        self._take_due_timers()
-        dispatch.dispatch(books)
-        stealing.consider(books)
-        if books.engine.follows_demand and books.opened:
-            fleet.tell_demand(books)
-        return books.commands
+        if type(message) is not ChunkSent:  # each chunk has one, and nothing can go out that could not before
+            self._take_due_timers()
+            dispatch.dispatch(books)
+            stealing.consider(books)
+            if books.engine.follows_demand and books.opened:
+                fleet.tell_demand(books)
+        commands, books.commands = books.commands, []  # what is in them must not live until the next step
+        return commands
 
     def break_down(self, error: InternalError) -> list[JobBook]:
         """The last resort: nothing is decided any more. Ends all jobs, as they stand, and returns them."""

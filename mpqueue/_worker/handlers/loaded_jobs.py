@@ -100,6 +100,8 @@ class LoadedJob:
 
         Nor such of whose function no result was seen yet. 50 ns an item where these are calls; else nothing.
         """
+        if hi - lo == 1:  # which may not be unpickled yet
+            return hi
         holding = self._holding
         if not self._runs_calls:
             return hi if holding.get(None) is False else lo + 1
