@@ -92,6 +92,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self._policy = choose_policy("mpqueue backend", max_retries, retry, delays=DROPIN_RETRY) or CRASH_RETRY
         self._timeout = timeout
         self._workers: _Workers | None = None
+        self.parallel: Any = None  #: the `Parallel` that it is for
         super().__init__(**options)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -117,6 +118,8 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         workers = self.effective_n_jobs(n_jobs)
         if workers == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        if self._workers is not None and parallel is not self.parallel:
+            raise FallbackToBackend(self._another())  # all calls under one `parallel_config` are given this one
         self.parallel = parallel
         self._release(kill=False)
         options = {**self.backend_kwargs, **options}
@@ -151,6 +154,17 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         if ensure_ready:
             options = self.parallel._backend_kwargs  # noqa: SLF001 - joblib's own backends do the same
             self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel, **options)
+
+    def _another(self) -> MPQueueBackend:
+        """The same for a call beside the one that this is for."""
+        return MPQueueBackend(
+            retry=self._policy,
+            timeout=self._timeout,
+            backend=self._engine,
+            nesting_level=self.nesting_level,
+            inner_max_num_threads=self.inner_max_num_threads,
+            **self.backend_kwargs,
+        )
 
     def _release(self, *, kill: bool) -> None:
         workers, self._workers = self._workers, None

@@ -227,6 +227,17 @@ def test_ctrl_c_ends_the_running_calls_and_goes_on(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted [1]\n", "")
 
 
+def test_two_generators_at_a_time_have_batches_of_their_own() -> None:
+    """Also under one `parallel_config`, which gives all calls the same backend."""
+    first = Parallel(return_as="generator")(delayed(do.double)(number) for number in range(300))
+    second = Parallel(return_as="generator")(delayed(do.square)(number) for number in range(20))
+    assert sum(second) == sum(number * number for number in range(20))
+    assert [next(first) for _ in range(10)] == [2 * number for number in range(10)]
+    assert Parallel()(delayed(do.double)(number) for number in range(5)) == [0, 2, 4, 6, 8]
+    chained = Parallel(return_as="generator")(delayed(do.double)(number) for number in first)
+    assert list(chained) == [4 * number for number in range(10, 300)]
+
+
 def test_closing_the_generator_ends_what_runs(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     results = Parallel(return_as="generator")(
