@@ -26,8 +26,9 @@ from mpqueue._parent.users_code.deliveries import Delivery
 from mpqueue._queue.recorded.again import Again, Redo, check_redo, choose_again
 from mpqueue._text import digits
 from mpqueue._wire.item_labels import Label
+from mpqueue._wire.memory.shared import notes_shared, size_of
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, name_of, pack_handler
-from mpqueue._wire.pickling.payload import dump_by_value
+from mpqueue._wire.pickling.payload import dump_by_value, whole
 from mpqueue.errors import JournalMismatchError, WorkerCrashedError, shown
 from mpqueue.status import FAILED, OVER, PENDING, JobStatus
 
@@ -486,7 +487,13 @@ def _keep_handler(handler: Callable[..., Any], setup: Callable[..., Any] | None,
 
     kept = []
     for function in (handler, setup):
-        data, buffers = dump_by_value(function)
+        with notes_shared() as noted:
+            data, buffers = dump_by_value(function)
+        if sum(map(size_of, noted)) > MOST_HANDLER:
+            return None
+        if noted:
+            with whole:
+                data, buffers = dump_by_value(function)
         if len(data) + sum(buffer.nbytes for buffer in buffers) > MOST_HANDLER:
             return None
         kept.append((data, [bytes(buffer) for buffer in buffers]))

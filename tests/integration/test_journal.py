@@ -842,3 +842,36 @@ def test_map_with_a_journal_calls_only_what_is_missing(path: Path, tmp_path: Pat
         "map builtins.pow",
         "map builtins.abs",
     ]
+
+
+SHARED = """
+import pathlib, sys
+from mpqueue import JobQueue, share
+
+later = pathlib.Path(sys.argv[1] + ".later")
+
+def succeeds(item):
+    return {"item": item, "table": table}
+
+def fails_at_first(item):
+    if not later.exists():
+        raise ValueError("at first")
+    return table[item] == bytes([item]) * 10_000
+
+table = share([bytes([number]) * 10_000 for number in range(20)])
+with JobQueue(1, max_retries=0, journal=sys.argv[1]) as queue:
+    if sys.argv[2] == "first":
+        queue.run([3], succeeds, id="done")
+        queue.run([5, 6], fails_at_first, id="failed")
+    else:
+        result = queue.load_job("done").results[0]
+        print(result["item"], result["table"].value[7] == bytes([7]) * 10_000)
+        later.touch()
+        print(queue.retry_failed("failed").result().results)
+"""
+
+
+def test_what_is_shared_is_kept_with_what_names_it(path: Path, tmp_path: Path) -> None:
+    """The program that shared it has ended, and its memory with it."""
+    run_program(tmp_path, SHARED, path, "first")
+    assert run_program(tmp_path, SHARED, path, "later").stdout.splitlines() == ["3 True", "[True, True]"]

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, NoReturn
 from mpqueue._parent.journal.kept_code import stamped, unstamped
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.pickling.main_names import MARK
-from mpqueue._wire.pickling.payload import dump_by_reference, dump_by_value, load_kept
+from mpqueue._wire.pickling.payload import dump_by_reference, dump_by_value, load_kept, whole
 from mpqueue.errors import RemoteError, RemoteTraceback
 
 #: Bytes from which a value is kept in a file of its own, beside the journal.
@@ -119,7 +119,15 @@ class NotKept:
 
 
 def keep(value: Any, files: list[BigFile]) -> Kept:
-    """The value, ready to be written; what is big of it goes to ``files``. Raises what pickling raises."""
+    """The value, ready to be written; what is big of it goes to ``files``. Raises what pickling raises.
+
+    What is shared is kept with each value that names it.
+    """
+    with whole:
+        return _keep(value, files)
+
+
+def _keep(value: Any, files: list[BigFile]) -> Kept:
     try:
         data, buffers = dump_by_reference(value)
     except Exception:

@@ -169,6 +169,11 @@ def notes_shared() -> Iterator[list[Shared[Any]]]:
         _notes.noted = before
 
 
+def size_of(shared: Shared[Any]) -> int:
+    """Its bytes."""
+    return shared._packed.size
+
+
 def token_of(shared: Shared[Any]) -> Token:
     """Its name; no other has it, in any process."""
     return shared._token

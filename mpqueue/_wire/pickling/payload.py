@@ -309,11 +309,8 @@ def _tell_of_pipes(error: OSError) -> None:
 
 
 def _whole(into: Into, obj: Any) -> Packed:
-    before, _here.is_whole = _here.is_whole, True
-    try:
+    with whole:
         return _in_one(into, obj)
-    finally:
-        _here.is_whole = before
 
 
 def _in_one(into: Into, obj: Any) -> Packed:
@@ -323,15 +320,28 @@ def _in_one(into: Into, obj: Any) -> Packed:
 
 
 class _Here(threading.local):
-    is_whole = False
+    depth = 0  #: of blocks `whole`
 
 
 _here = _Here()
 
 
+class _WholeBlock:
+    """Inside, this thread pickles for a process that shares no memory with it: elsewhere, or later."""
+
+    def __enter__(self) -> None:
+        _here.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        _here.depth -= 1
+
+
+whole = _WholeBlock()
+
+
 def is_whole() -> bool:
-    """True while this thread pickles for a process that may share no memory with it."""
-    return _here.is_whole
+    """True inside of such a block."""
+    return _here.depth > 0
 
 
 def _plain_or_cloud(obj: Any, buffers: Buffers) -> Pickled:
