@@ -6,6 +6,7 @@ import contextlib
 import gc
 import itertools
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -634,3 +635,20 @@ def test_cancelled_wait_for_a_result_loses_none(run: Run, tmp_path: Path) -> Non
         assert [result async for result in results] == ["a", "b", "c"]
 
     run(main)
+
+
+def test_a_loop_that_a_failure_has_ended_leaves_no_iterator(tmp_path: Path) -> None:
+    """No collection of garbage has to find it, so that its workers and its journal are free at once."""
+    handler = do.only(3, do.fail, do.succeed)
+    gc.disable()
+    try:
+        for _ in range(3):
+            numbers = mpqueue.imap(handler, range(60), max_retries=0, concurrency=1, journal=tmp_path / "run.db")
+            alive = weakref.ref(numbers)
+            with pytest.raises(ValueError, match="cannot do 3"):
+                for _ in numbers:
+                    pass
+            del numbers
+            assert alive() is None
+    finally:
+        gc.enable()

@@ -69,7 +69,12 @@ class ItemIterator(Generic[R]):
         while True:
             for outcome in self._block:
                 if type(outcome) is Failure:
-                    raise self._error_of(outcome)
+                    error = self._error_of(outcome)
+                    del self, outcome  # the error's traceback has this frame, and would keep the iterator alive
+                    try:
+                        raise error
+                    finally:
+                        del error
                 return outcome  # type: ignore[no-any-return]
             self._end_block()
             while not self._begin_block():
@@ -91,7 +96,12 @@ class ItemIterator(Generic[R]):
         while True:
             for outcome in self._block:
                 if type(outcome) is Failure:
-                    raise self._error_of(outcome)
+                    error = self._error_of(outcome)
+                    del self, outcome  # the error's traceback has this frame, and would keep the iterator alive
+                    try:
+                        raise error
+                    finally:
+                        del error
                 return outcome  # type: ignore[no-any-return]
             self._end_block()
             await let_others_run()
@@ -108,7 +118,9 @@ class ItemIterator(Generic[R]):
                 raise StopAsyncIteration
 
     def _error_of(self, failure: Failure) -> BaseException:
+        self._block = iter([*self._block])  # without it, whose error is about to have the consumer's frame
         if failure is self._one_too_many:  # the type does not tell: a handler may raise that, too
+            self._one_too_many = None
             self._close()
         return not_an_end(failure.error, "an item")
 
