@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -219,31 +219,24 @@ def _delivery_to_begin(book: JobBook) -> Delivery | None:
     return book.delivery if may_start and isinstance(book.delivery, Delivery) else None
 
 
-@contextmanager
-def _sink_open(book: JobBook) -> Iterator[None]:
+def _sink_open(book: JobBook) -> AbstractContextManager[None]:
     """The job's sink is open in the block, which starts the job; if that raises, the sink is as it was."""
     delivery = _delivery_to_begin(book)
-    if delivery is None:
-        yield
-        return
-    delivery.begin()
-    try:
-        yield
-    except BaseException:
-        delivery.take_back()
-        raise
+    return nullcontext() if delivery is None else _or_undone(delivery.begin, delivery.take_back)
+
+
+def _sink_claimed(book: JobBook) -> AbstractContextManager[None]:
+    """On the coordinator's thread: the block starts the job, so that no other thread takes its sink back."""
+    delivery = _delivery_to_begin(book)
+    return nullcontext() if delivery is None else _or_undone(partial(delivery.claim, book.id), delivery.disclaim)
 
 
 @contextmanager
-def _sink_claimed(book: JobBook) -> Iterator[None]:
-    """On the coordinator's thread: the block starts the job, so that no other thread takes its sink back."""
-    delivery = _delivery_to_begin(book)
-    if delivery is None:
-        yield
-        return
-    delivery.claim(book.id)
+def _or_undone(begin: Callable[[], None], undo: Callable[[], None]) -> Iterator[None]:
+    """Begin something; if the block raises, undo it."""
+    begin()
     try:
         yield
     except BaseException:
-        delivery.disclaim()
+        undo()
         raise

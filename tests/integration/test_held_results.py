@@ -40,7 +40,7 @@ def in_a_dict() -> Callable[[int], Any]:
 
 
 def in_a_tuple() -> Callable[[int], Any]:
-    """The same of what can't be changed itself."""
+    """The same inside of a tuple."""
     inner = same_list([0, 0])
     return lambda item: (item, inner(item))
 

@@ -69,12 +69,9 @@ class ItemIterator(Generic[R]):
         while True:
             for outcome in self._block:
                 if type(outcome) is Failure:
-                    error = self._error_of(outcome)
+                    error = [self._error_of(outcome)]
                     del self, outcome  # the error's traceback has this frame, and would keep the iterator alive
-                    try:
-                        raise error
-                    finally:
-                        del error
+                    raise error.pop()
                 return outcome  # type: ignore[no-any-return]
             self._end_block()
             while not self._begin_block():
@@ -96,12 +93,9 @@ class ItemIterator(Generic[R]):
         while True:
             for outcome in self._block:
                 if type(outcome) is Failure:
-                    error = self._error_of(outcome)
+                    error = [self._error_of(outcome)]
                     del self, outcome  # the error's traceback has this frame, and would keep the iterator alive
-                    try:
-                        raise error
-                    finally:
-                        del error
+                    raise error.pop()
                 return outcome  # type: ignore[no-any-return]
             self._end_block()
             await let_others_run()
