@@ -16,6 +16,7 @@ from mpqueue._cli import journal_commands as journal
 from mpqueue._cli import recording_command as recording
 from mpqueue._cli import run_command as run
 from mpqueue._cli.completing import completion
+from mpqueue._cli.early_end import EndedBeforeStart
 from mpqueue._cli.usage import Exit, OutputError, Parser, UsageError, on_stdout, say, say_error
 from mpqueue._os import standard_streams
 from mpqueue.errors import MPQueueError
@@ -97,6 +98,8 @@ def _do(arguments: Sequence[str] | None) -> int:
     except MPQueueError as error:
         say_error(str(error))
         return Exit.FAILED
+    except EndedBeforeStart as end:
+        return run.say_drained(recorded=end.recorded)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:  # the reader of stdout has gone; nothing more can be written to it, not even at exit

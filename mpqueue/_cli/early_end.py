@@ -27,27 +27,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "or the time limit, before they are put back and count as not run (default: 30s)")  # fmt: skip
 
 
-class EarlyEnd:
-    """A block in which SIGTERM and the time limit drain the queue; a second SIGTERM does what it did before.
+class EndedBeforeStart(BaseException):
+    """SIGTERM came while no item ran yet. No Exception, so that what it passes through does not take it for its own."""
 
-    ``began_at`` is the moment, by the monotonic clock, from which the time limit counts.
+    def __init__(self, *, recorded: bool) -> None:
+        super().__init__()
+        self.recorded = recorded  #: in a journal
+
+
+class EarlyEnd:
+    """A block in which the first SIGTERM ends the command: the next one does what it did before.
+
+    Until `drain_from_now`, SIGTERM raises `EndedBeforeStart` on the main thread. From then on, it drains the queue, and
+    so does the time limit, which counts from ``began_at`` by the monotonic clock.
     """
 
-    def __init__(self, queue: JobQueue, run: JobRun, args: argparse.Namespace, began_at: float) -> None:
-        self._queue = queue
-        self._run = run
+    def __init__(self, args: argparse.Namespace, began_at: float) -> None:
+        self._recorded = args.journal is not None
         self._within: float = args.drain
         self._ends_at = None if args.time_limit is None else began_at + args.time_limit
         self._told = threading.Event()  #: SIGTERM came, or the block has ended
         self._is_over = False
-        self._began = False
+        self._drained: JobRun | None = None
         self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None  #: drains the queue, once there is one
         self._take_back: Callable[[], None] = lambda: None
-        self._thread = threading.Thread(target=self._wait, name="mpqueue-early-end", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        self._take_back = on_first_sigterm(self._told.set)
+        self._take_back = on_first_sigterm(self._end)
         return self
 
     def __exit__(
@@ -57,27 +64,38 @@ class EarlyEnd:
         self._told.set()
         self._take_back()
 
+    def drain_from_now(self, queue: JobQueue, run: JobRun) -> None:
+        """The job has started in that queue."""
+        self._thread = threading.Thread(target=self._drain, args=(queue, run), name="mpqueue-early-end", daemon=True)
+        self._thread.start()
+
     @property
     def left_some(self) -> bool:
         """True where the queue was drained before the job had ended."""
-        return self._began and self._run.job.status is JobStatus.CANCELLED
+        return self._drained is not None and self._drained.job.status is JobStatus.CANCELLED
 
     def wait(self) -> None:
         """The job has ended: wait until the queue is drained, where it is being drained. Raises what that raised."""
         self._is_over = True
         self._told.set()
-        join_long(self._thread)
+        if self._thread is not None:
+            join_long(self._thread)
         if self._error is not None:
             raise self._error
 
-    def _wait(self) -> None:
+    def _end(self) -> None:
+        if self._thread is None:
+            raise EndedBeforeStart(recorded=self._recorded)
+        self._told.set()
+
+    def _drain(self, queue: JobQueue, run: JobRun) -> None:
         self._told.wait(None if self._ends_at is None else max(0.0, self._ends_at - monotonic()))
         if self._is_over:
             return
-        self._began = True
+        self._drained = run
         try:
-            self._run._end_display()  # what it calls is ours
+            run._end_display()  # what it calls is ours
             say(coloured("draining:", "yellow"), f" no new items start, those that run have {self._within:g} s")
-            self._queue.drain(self._within)
+            queue.drain(self._within)
         except BaseException as error:  # noqa: BLE001 - raised by who waits for it
             self._error = error

@@ -184,6 +184,11 @@ def retry(args: argparse.Namespace) -> int:
     """Run what failed, or was left, with the handler that is in the journal."""
     began_at = monotonic()
     log_to_stderr("WARNING")
+    with EarlyEnd(args, began_at) as early_end:
+        return _retry(args, early_end)
+
+
+def _retry(args: argparse.Namespace, early_end: EarlyEnd) -> int:
     job_id = _choose(_reader(args.journal), args.job).id
     policy = RetryPolicy(args.retries, base_delay=args.retry_delay)
     if os.getcwd() not in sys.path:  # where `mpqueue run` finds modules, too
@@ -195,15 +200,15 @@ def retry(args: argparse.Namespace) -> int:
             run: JobRun = queue.start(job_id, progress=progress)
         else:
             run = queue.retry_failed(job_id, progress=progress)
-        with EarlyEnd(queue, run, args, began_at) as early_end:
-            try:
-                run.result()
-                early_end.wait()
-            except KeyboardInterrupt:
-                run._end_display()
-                say("\n", coloured("interrupted;", "yellow"), f" to go on: {again()}")
-                queue.close(kill=True)
-                return Exit.INTERRUPTED
+        early_end.drain_from_now(queue, run)
+        try:
+            run.result()
+            early_end.wait()
+        except KeyboardInterrupt:
+            run._end_display()
+            say("\n", coloured("interrupted;", "yellow"), f" to go on: {again()}")
+            queue.close(kill=True)
+            return Exit.INTERRUPTED
     say_end(run.job)
     if early_end.left_some:
         return say_drained(recorded=True)

@@ -166,8 +166,8 @@ def run(args: argparse.Namespace) -> int:
     output = open_output(
         args.output, columns, in_order=not args.unordered, failures=args.on_error != "skip", raw_csv=args.raw_csv
     )
-    with output as sink:
-        return _run(args, sink, began_at)
+    with EarlyEnd(args, began_at) as early_end, output as sink:
+        return _run(args, sink, early_end)
 
 
 def _read(args: argparse.Namespace) -> tuple[list[Any], tuple[Any, Any], RecordOptions]:
@@ -178,7 +178,7 @@ def _read(args: argparse.Namespace) -> tuple[list[Any], tuple[Any, Any], RecordO
     return items, (handler, setup), _record_options(args, items)
 
 
-def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, began_at: float) -> int:
+def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, early_end: EarlyEnd) -> int:
     items, functions, record = _read(args)
     more = [load_function(name, "module:handler") for name in args.more]
     policy = RetryPolicy(args.retries, base_delay=args.retry_delay)
@@ -197,9 +197,9 @@ def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, began_at: float)
             if isinstance(sink, FileSink) and not sink.was_opened:
                 raise UsageError(f"--output: {error}") from None
             raise
-        with EarlyEnd(queue, started, args, began_at) as early_end:
-            code = _follow(queue, started, sink, args, early_end, before)
-            return code if args.profile is None else write_profile(started.job, args.profile, code)
+        early_end.drain_from_now(queue, started)
+        code = _follow(queue, started, sink, args, early_end, before)
+        return code if args.profile is None else write_profile(started.job, args.profile, code)
 
 
 def _job(

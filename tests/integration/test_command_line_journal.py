@@ -148,6 +148,34 @@ def test_a_drain_is_cut_short_by_a_second_signal(number: int, code: int, folder:
     assert program.returncode == code
 
 
+@ASKED_BY_A_SIGNAL
+@pytest.mark.parametrize("journal", [[], ["--journal", "run.db"]])
+def test_a_signal_before_the_first_item_says_how_to_go_on_too(journal: list[str], folder: Path) -> None:
+    (folder / "slow.py").write_text(
+        "import pathlib, time\n"
+        "pathlib.Path('importing').touch()\n"
+        "while not pathlib.Path('open').exists():\n"
+        "    time.sleep(0.01)\n"
+        "def same(item):\n"
+        "    return item\n"
+    )
+    (folder / "open").unlink()
+    (folder / "out.jsonl").write_text("of before")
+    words = ["run", "slow:same", "--from", "lines", "in.txt", *journal, "-o", "out.jsonl"]
+    command = [sys.executable, "-m", "mpqueue", *words]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, **APART) as program:
+        wait_until((folder / "importing").exists, timeout=PATIENCE)
+        program.send_signal(signal.SIGTERM)
+        _, told = program.communicate(timeout=PATIENCE)
+    assert program.returncode == 75, told
+    go_on = "run the same command to go on" if journal else "to run it again"
+    assert told.splitlines() == [f"{go_on}: mpqueue {' '.join(words)}"]
+    assert (folder / "out.jsonl").read_text() == "of before"
+    assert not list(folder.glob("*.part"))
+    (folder / "open").touch()
+    assert mpqueue(folder, *words).returncode == 0
+
+
 def test_a_journal_tells_its_jobs_and_failures_and_runs_them_again(folder: Path) -> None:
     assert mpqueue(folder, *RUN, "-o", "out.jsonl").returncode == 1
     status = mpqueue(folder, "status", "run.db")
