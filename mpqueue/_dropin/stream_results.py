@@ -12,6 +12,7 @@ from typing import Any
 from mpqueue._queue.growing.stream import Stream
 from mpqueue._queue.mailbox import Mailbox
 from mpqueue._queue.run import Ended
+from mpqueue.errors import QueueClosedError
 
 #: Outcomes are taken, and the window of a reader that met its end is filled, by at least its so many-th part.
 PARTS = 4
@@ -30,8 +31,11 @@ class StreamResults:
         *,
         ordered: bool,
     ) -> None:
-        self.news: Mailbox[Ended] = Mailbox()  #: what ended, to be given to `hear`
+        self.news: Mailbox[Ended] = Mailbox()  #: what ended: waited for here, and taken by `take_block`
         self.is_over = False  #: the stream has ended, by itself or from outside: nothing more will arrive
+        #: True while outcomes or items go from one place to another. What interrupts that (Ctrl-C) leaves it so: some
+        #: may be lost then, and who reads has to say so instead of going on.
+        self.is_torn = False
         self._arrivals = Arrivals(ordered)
         self._window = window
         self.stream = open_(self.news.put)
@@ -40,7 +44,7 @@ class StreamResults:
         """How many items should be under way or untaken at most."""
         return self._window(self.stream)
 
-    def hear(self, indices: Ended) -> None:
+    def _hear(self, indices: Ended) -> None:
         """These have ended; None: the stream has."""
         if indices is None:
             self.is_over = True
@@ -52,9 +56,13 @@ class StreamResults:
         self.stream.check()
 
     def take_block(self) -> list[Any]:
-        """The outcomes that come next: a result each, or its `Failure`. Empty where the next one is still to come."""
+        """The outcomes that come next: a result each, or its `Failure`. Empty where the next one is still to come.
+
+        It `is_torn` until who reads has put them where they stay, and says so.
+        """
+        self.is_torn = True
         while not self.news.is_empty():
-            self.hear(self.news.take())
+            self._hear(self.news.take())
         indices = self._arrivals.take(max(1, self.window() // PARTS))
         return self.stream.take_all(indices) if indices else []
 
@@ -66,6 +74,14 @@ def not_an_end(error: BaseException, what: str) -> BaseException:
     wrapped = RuntimeError(f"{what} raised {type(error).__name__}")
     wrapped.__cause__ = error
     return wrapped
+
+
+def torn_error() -> QueueClosedError:
+    """What is raised instead of going on, where outcomes may be lost."""
+    return QueueClosedError(
+        "an interruption, such as a Ctrl-C, came while results were being taken, and some of them may be lost: this "
+        "iterator is closed; for all results, make a new one"
+    )
 
 
 class Arrivals:

@@ -6,8 +6,11 @@ Coroutines may run in asyncio or in trio; which of them is seen where they wait.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from mpqueue._os.main_thread_waits import wait_long
@@ -70,11 +73,12 @@ class Mailbox(Generic[M]):
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[M] = queue.SimpleQueue()
+        self._fetched: deque[M] = deque()  #: by who takes, from the queue
         self._alarm: Bell | None = None
 
     def is_empty(self) -> bool:
         """True where there is nothing to take."""
-        return self._queue.empty()
+        return not self._fetched and self._queue.empty()
 
     def put(self, message: M) -> None:
         """Put something in. Never blocks."""
@@ -85,24 +89,32 @@ class Mailbox(Generic[M]):
 
     def take(self, timeout: float | None = None) -> M:
         """The next thing; waits for it. Raises TimeoutError where nothing comes for ``timeout`` seconds."""
-        taken: list[M] = []
+        self.wait(timeout)
+        return self._fetched.popleft()
 
-        def get(seconds: float | None) -> bool:
-            with contextlib.suppress(queue.Empty):
-                taken.append(self._queue.get(timeout=seconds))
-            return bool(taken)
-
-        if not wait_long(get, timeout):
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until there is something to take; what interrupts that (Ctrl-C) loses nothing. Raises TimeoutError."""
+        if not self._fetched and not wait_long(self._fetch, timeout):
             raise TimeoutError
-        return taken[0]
+
+    def _fetch(self, seconds: float | None) -> bool:
+        # By one call: after `get` itself an interruption might come before its result is kept.
+        gets = iter(partial(self._queue.get, True, seconds), self)  # never equal
+        with contextlib.suppress(queue.Empty):
+            self._fetched.extend(itertools.islice(gets, 1))
+        return bool(self._fetched)
 
     async def take_later(self) -> M:
         """The next thing; waits for it without blocking the loop."""
-        while self._queue.empty():
+        await self.wait_later()
+        return self.take()
+
+    async def wait_later(self) -> None:
+        """`wait` without blocking the loop."""
+        while self.is_empty():
             self._alarm = alarm = Bell()
             try:
                 if self._queue.empty():  # nothing came before there was an alarm
                     await alarm.wait()
             finally:
                 self._alarm = None
-        return self._queue.get_nowait()

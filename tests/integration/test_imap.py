@@ -29,7 +29,8 @@ from mpqueue._core.rules.chunking import MOST_AHEAD
 from mpqueue._dropin.map.item_iterator import ItemIterator
 from mpqueue._dropin.shared_pool import shared_pool
 from tests.support import handlers as do
-from tests.support.length import long
+from tests.support.interruptions import Interruption
+from tests.support.length import IS_LONG, long
 from tests.support.loops import Run, arrive, in_loops
 from tests.support.programs import is_running, run_program
 from tests.support.results import outcomes
@@ -507,6 +508,31 @@ def test_interruption_while_the_input_is_read_goes_on_at_once_and_costs_no_item(
     assert found == list(range(len(found)))
     assert len(found) < 60
     assert [*found, *results] == list(range(100))
+
+
+@both
+def test_an_interruption_at_any_moment_ends_nothing_silently(imap: Callable[..., ItemIterator[Any]]) -> None:
+    expected = sorted(["cannot do 3", *(str(number) for number in range(30) if number != 3)])
+    went_on = 0
+    for number in range(1500 if IS_LONG else 120):
+        interruption, found, closed = Interruption(number), list[Any](), False
+        results = imap(do.only(3, do.fail), range(30), max_retries=0, concurrency=1, buffersize=8)
+        while True:
+            try:
+                found.append(interruption.run(results.__next__))
+            except KeyboardInterrupt:
+                continue
+            except ValueError as error:
+                found.append(str(error))
+            except QueueClosedError as error:
+                assert "some of them may be lost" in str(error)  # noqa: PT017 - one of two good ends
+                closed = True
+                break
+            except StopIteration:
+                break
+        assert closed or sorted(map(str, found)) == expected, f"interrupted at moment {number}"
+        went_on += interruption.came and not closed
+    assert went_on
 
 
 # --- in coroutines --------------------------------------------------------------------------------------------------

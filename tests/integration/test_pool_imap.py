@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from mpqueue import Pool, RetryPolicy
+from mpqueue import Pool, QueueClosedError, RetryPolicy
 from tests.support import handlers as do
+from tests.support.interruptions import Interruption
+from tests.support.length import IS_LONG
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -159,6 +161,29 @@ def test_an_input_that_can_not_tell_its_length_works(pool: Pool) -> None:
     for length in (None, NotImplementedError("not known")):
         assert list(pool.imap(do.succeed, do.Lengthless(length))) == [0, 1, 2]
         assert sorted(pool.imap_unordered(do.succeed, do.Lengthless(length))) == [0, 1, 2]
+
+
+def test_an_interruption_at_any_moment_ends_nothing_silently(pool: Pool) -> None:
+    went_on = 0
+    for number in range(1500 if IS_LONG else 120):
+        interruption, found, closed = Interruption(number), list[Any](), False
+        results = pool.imap(do.only(3, do.fail), range(30))
+        while True:
+            try:
+                found.append(interruption.run(results.__next__))
+            except KeyboardInterrupt:
+                continue
+            except ValueError as error:
+                found.append(str(error))
+            except QueueClosedError as error:
+                assert "some of them may be lost" in str(error)  # noqa: PT017 - one of two good ends
+                closed = True
+                break
+            except StopIteration:
+                break
+        assert closed or found == [0, 1, 2, "cannot do 3", *range(4, 30)], f"interrupted at moment {number}"
+        went_on += interruption.came and not closed
+    assert went_on
 
 
 def test_many_threads_may_read(pool: Pool) -> None:

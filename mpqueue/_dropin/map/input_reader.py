@@ -19,26 +19,34 @@ class InputReader:
         self._items = items
         self._now = now
         self._stride = 1
-        self._batch: list[Any] = []  #: what was read when an interruption came
+        self._batch: list[Any] = []  #: what was read, until it is where it stays
         self.exhausted = False
         self.error: BaseException | None = None
 
     def read(self, most: int) -> list[Any]:
-        """The next items, at most so many. An interruption (Ctrl-C) goes on, and costs no item."""
+        """The next items, at most so many; the same ones until `kept`, so that an interruption (Ctrl-C) costs none."""
         count, batch = min(most, self._stride), self._batch
         started = self._now()
         try:
-            batch.extend(itertools.islice(self._items, count - len(batch)))
+            batch.extend(itertools.islice(self._items, max(0, count - len(batch))))
             if len(batch) < count:
                 self.close()
         except Exception as error:  # noqa: BLE001 - the input's own, to be raised in its place
             self.close()
             self.error = error
-        self._batch = []
         seconds = self._now() - started
         if count == self._stride or seconds > READ_SECONDS:
             self._stride = max(1, int(count * READ_SECONDS / max(seconds, READ_SECONDS / GROWTH)))
         return batch
+
+    def kept(self) -> None:
+        """What was read is where it stays."""
+        self._batch = []
+
+    @property
+    def is_over(self) -> bool:
+        """True where all was read, and is where it stays."""
+        return self.exhausted and not self._batch
 
     def close(self) -> None:
         """Read no more; a generator is closed, unless it is referenced elsewhere."""

@@ -14,7 +14,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.map.input_reader import InputReader
 from mpqueue._dropin.map.lent_queues import LentQueue
 from mpqueue._dropin.map.map_options import OnItemError
-from mpqueue._dropin.stream_results import PARTS, StreamResults, not_an_end
+from mpqueue._dropin.stream_results import PARTS, StreamResults, not_an_end, torn_error
 from mpqueue._queue.growing.stream import Stream
 from mpqueue._queue.mailbox import let_others_run
 from mpqueue._queue.run import Ended
@@ -54,6 +54,7 @@ class ItemIterator(Generic[R]):
         self._block_size = 0
         self._results = StreamResults(open_, window, ordered=ordered)
         self._is_closed = False
+        self._lent_has_ended = False
 
     def _start(self) -> None:
         """Read the first items, so that the work begins before the first result is asked for."""
@@ -69,16 +70,21 @@ class ItemIterator(Generic[R]):
         while True:
             for outcome in self._block:
                 if type(outcome) is Failure:
-                    error = [self._error_of(outcome)]
-                    del self, outcome  # the error's traceback has this frame, and would keep the iterator alive
-                    raise error.pop()
+                    was_torn, self._results.is_torn = self._results.is_torn, True
+                    error = self._error_of(outcome, was_torn=was_torn)
+                    try:
+                        del self, outcome  # the error's traceback has this frame, and would keep the iterator alive
+                        raise error
+                    finally:
+                        del error
                 return outcome  # type: ignore[no-any-return]
+            self._check_whole()
             self._end_block()
             while not self._begin_block():
                 if not self._read():
                     self._results.check()
                     self._results.stream.expect()
-                    self._results.hear(self._results.news.take())
+                    self._results.news.wait()
             if self._is_closed:
                 if self._spoke:  # what was logged is delivered before the loop is over
                     self._lent.queue._host.await_told()
@@ -93,10 +99,15 @@ class ItemIterator(Generic[R]):
         while True:
             for outcome in self._block:
                 if type(outcome) is Failure:
-                    error = [self._error_of(outcome)]
-                    del self, outcome  # the error's traceback has this frame, and would keep the iterator alive
-                    raise error.pop()
+                    was_torn, self._results.is_torn = self._results.is_torn, True
+                    error = self._error_of(outcome, was_torn=was_torn)
+                    try:
+                        del self, outcome  # the error's traceback has this frame, and would keep the iterator alive
+                        raise error
+                    finally:
+                        del error
                 return outcome  # type: ignore[no-any-return]
+            self._check_whole()
             self._end_block()
             await let_others_run()
             while not self._begin_block():
@@ -105,23 +116,32 @@ class ItemIterator(Generic[R]):
                 else:
                     self._results.check()
                     self._results.stream.expect()
-                    self._results.hear(await self._results.news.take_later())
+                    await self._results.news.wait_later()
             if self._is_closed:
                 await self._lent.await_end_later()
                 self._raise_input_error()
                 raise StopAsyncIteration
 
-    def _error_of(self, failure: Failure) -> BaseException:
+    def _error_of(self, failure: Failure, *, was_torn: bool) -> BaseException:
         self._block = iter([*self._block])  # without it, whose error is about to have the consumer's frame
         if failure is self._one_too_many:  # the type does not tell: a handler may raise that, too
             self._one_too_many = None
             self._close()
-        return not_an_end(failure.error, "an item")
+        error = not_an_end(failure.error, "an item")
+        self._results.is_torn = was_torn
+        return error
 
     def _raise_input_error(self) -> None:
-        error, self._reader.error = self._reader.error, None
+        error = self._reader.error
         if error is not None:  # which may be false: there are exceptions that have a length
-            raise not_an_end(error, "the input")
+            error = not_an_end(error, "the input")
+            self._reader.error = None
+            raise error
+
+    def _check_whole(self) -> None:
+        if self._results.is_torn:
+            self._close()
+            raise torn_error()
 
     # -- by the block ----------------------------------------------------------------------------------------
 
@@ -134,19 +154,19 @@ class ItemIterator(Generic[R]):
     def _begin_block(self) -> bool:
         """Take the next outcomes, or close at the end; False where the next one is still to come."""
         if self._is_closed:
+            self._close()  # what an interruption left undone of it
             return True
         outcomes = self._results.take_block()
         if self._results.is_over:
             self._close()
+            self._results.is_torn = False
             raise self._results.stream.fault or QueueClosedError("the pool was closed while results were still to come")
         if outcomes:
-            self._block = iter(self._treated(outcomes))
-            self._block_size = len(outcomes)
-        elif self._taken == self._added and self._reader.exhausted:
+            self._block, self._block_size = iter(self._treated(outcomes)), len(outcomes)
+        self._results.is_torn = False
+        if not outcomes and self._taken == self._added and self._reader.is_over:
             self._close()
-        else:
-            return False
-        return True
+        return bool(outcomes) or self._is_closed
 
     def _treated(self, outcomes: list[Any]) -> list[Any]:
         """The outcomes with their failures as ``on_error`` and ``max_failures`` say."""
@@ -177,7 +197,7 @@ class ItemIterator(Generic[R]):
 
     def _read(self) -> bool:
         """Read some of the input, where the window has room for it; False where it has not, or all was read."""
-        if self._is_closed or self._reader.exhausted:
+        if self._is_closed or self._reader.is_over:
             return False
         window, under_way = self._results.window(), self._added - self._taken
         room = window - under_way
@@ -185,12 +205,15 @@ class ItemIterator(Generic[R]):
             return False  # a few at a time would be many messages
         batch = self._reader.read(room)
         if batch:
+            self._results.is_torn = True
             self._added += len(batch)
             try:
                 self._results.stream.add(batch)
             except BaseException:  # which of these were added is unknown
                 self._close()
                 raise
+            self._reader.kept()
+            self._results.is_torn = False
         return True
 
     # -- the end ---------------------------------------------------------------------------------------------
@@ -204,10 +227,10 @@ class ItemIterator(Generic[R]):
         self._lent.await_end()
 
     def _close(self) -> None:
-        if self._is_closed:
+        if self._lent_has_ended:
             return
         self._is_closed = True
-        all_done = self._reader.exhausted and self._taken == self._added
+        all_done = self._reader.is_over and self._taken == self._added
         self._reader.close()
         self._block = iter(())
         stream = self._results.stream
@@ -218,6 +241,7 @@ class ItemIterator(Generic[R]):
                 stream.seal()
             else:
                 stream.cancel(kill=True)
+        self._lent_has_ended = True
         self._lent.end(kill=not all_done)
 
     async def aclose(self) -> None:

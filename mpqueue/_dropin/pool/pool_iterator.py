@@ -5,6 +5,7 @@ Lazy at both ends: the input is read by an `InputFeed`, only so far ahead as kee
 
 from __future__ import annotations
 
+import itertools
 import logging
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.pool.input_feed import InputFeed
 from mpqueue._dropin.pool.pool_errors import ended_error, error_of
-from mpqueue._dropin.stream_results import StreamResults, not_an_end
+from mpqueue._dropin.stream_results import StreamResults, not_an_end, torn_error
 
 if TYPE_CHECKING:
     from mpqueue._dropin.pool.process_pool import Pool
@@ -37,6 +38,7 @@ else:
 log = logging.getLogger("mpqueue")
 
 R = TypeVar("R")
+_NONE = object()
 
 
 class PoolIterator(Standard[R]):
@@ -58,7 +60,7 @@ class PoolIterator(Standard[R]):
         self._pool: Pool | None = pool
         self._owner = os.getpid()  #: a fork has no part in it
         self._now = pool._now
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  #: only to know whether this thread has it
         self._block: Iterator[Any] = iter(())
         self._block_size = 0
         self._results = StreamResults(open_, window, ordered=ordered)
@@ -73,29 +75,65 @@ class PoolIterator(Standard[R]):
 
     def next(self, timeout: float | None = None) -> R:
         """The next result. Raises `multiprocessing.TimeoutError` where none comes for ``timeout`` seconds."""
-        deadline = None if timeout is None else self._now() + timeout
-        if not self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
-            raise multiprocessing.TimeoutError
+        outcome: Any = _NONE
+        error: BaseException | None = None
         try:
-            outcome = self._take(deadline)
-        finally:
-            self._lock.release()
-        if type(outcome) is Failure:
-            raise not_an_end(error_of(outcome), "a call")
+            if timeout is None:
+                with self._lock:
+                    outcome = self._take(None)
+            else:
+                outcome = self._take_within(timeout)
+            if type(outcome) is Failure:
+                error = not_an_end(error_of(outcome), "a call")
+        except BaseException:
+            if outcome is not _NONE:  # interrupted: it comes next
+                with self._lock:
+                    self._block = itertools.chain([outcome], self._block)
+            raise
+        if error is not None:
+            raise error
         return cast(R, outcome)
+
+    def _take_within(self, timeout: float) -> Any:
+        deadline = self._now() + timeout
+        try:
+            if not self._lock.acquire(timeout=max(0.0, timeout)):
+                raise multiprocessing.TimeoutError
+            return self._take(deadline)
+        finally:
+            if self._lock._is_owned():  # type: ignore[attr-defined]
+                self._lock.release()
 
     def _take(self, deadline: float | None) -> Any:
         while True:
             for outcome in self._block:
                 return outcome
+            if self._results.is_torn:
+                self._abandon()
+                raise torn_error()
             feed = self._feed
             if feed is None:
                 raise StopIteration
+            self._results.is_torn = True
             feed.took(self._block_size)
             self._block_size = 0
-            while not (outcomes := self._results.take_block()) and not self._at_end(feed):
-                self._hear(deadline)
-            self._block, self._block_size = iter(outcomes), len(outcomes)
+            while not self._begin_block() and not self._at_end(feed):
+                self._await_news(deadline)
+
+    def _begin_block(self) -> bool:
+        """Take the next outcomes; False where the next one is still to come."""
+        outcomes = self._results.take_block()
+        self._block, self._block_size = iter(outcomes), len(outcomes)
+        self._results.is_torn = False
+        return bool(outcomes)
+
+    def _abandon(self) -> None:
+        """End the work: an interruption came while results were being taken."""
+        feed = self._feed
+        if feed is not None:
+            feed.stop()
+            self._results.stream.run._end_display()
+            self._feed = self._pool = None
 
     def _at_end(self, feed: InputFeed) -> bool:
         if feed.drained:
@@ -106,19 +144,19 @@ class PoolIterator(Standard[R]):
         else:
             return False
         pool = self._pool
-        self._feed = self._pool = None
         run = self._results.stream.run
         run._end_display()
         if run._spoke and pool is not None:
             pool._await_told()
+        self._feed = self._pool = None  # last: what is interrupted here is done again
         if error is not None:
             raise error
         return True
 
-    def _hear(self, deadline: float | None) -> None:
+    def _await_news(self, deadline: float | None) -> None:
         timeout = None if deadline is None else max(0.0, deadline - self._now())
         try:
-            self._results.hear(self._results.news.take(timeout))
+            self._results.news.wait(timeout)
         except TimeoutError:
             raise multiprocessing.TimeoutError from None
 

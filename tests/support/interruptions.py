@@ -1,0 +1,47 @@
+"""A Ctrl-C at each moment at which Python calls a signal's handler: where a function begins, and after a call."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+
+class Interruption:
+    """Raises KeyboardInterrupt once, at the moment of this number, in code of the package that `run` calls."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    @property
+    def came(self) -> bool:
+        """True once it was raised."""
+        return self._left < 0
+
+    def run(self, call: Callable[[], Any]) -> Any:
+        """What the call returns; KeyboardInterrupt where its moment came meanwhile."""
+        if self.came:
+            return call()
+        sys.setprofile(self._look)
+        try:
+            return call()
+        finally:
+            sys.setprofile(None)
+
+    def _look(self, frame: FrameType, event: str, argument: object) -> None:
+        if event not in ("call", "c_return") or self.came or _is_in_destructor(frame):
+            return
+        if frame.f_globals.get("__name__", "").startswith("mpqueue."):
+            self._left -= 1
+            if self.came:
+                raise KeyboardInterrupt
+
+
+def _is_in_destructor(frame: FrameType | None) -> bool:
+    """There Python ignores it, and only says so."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
