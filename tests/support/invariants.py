@@ -9,7 +9,7 @@ from mpqueue._core.rules import blame
 from mpqueue._core.rules.needs import startable
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, LaneBook, LaneState
+from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
 from mpqueue._core.state.needs.pending_by_kind import PendingByKind
 from mpqueue._core.state.needs.resources import MEMORY
 from mpqueue._core.state.pending import Care, LongestFirst, PendingItems
@@ -161,6 +161,7 @@ def _check_lane(books: Books, lane: LaneBook, timers: list[Timer]) -> None:
     for chunk in chunks:
         assert 0 <= chunk.reported <= chunk.end <= len(chunk.indices)
         assert len(chunk.attempts) in (0, len(chunk.indices))
+        _check_kind(chunk)
         if chunk.settling is not None and chunk.settled_at > books.now:
             assert _has_timer(timers, TimerKind.LIMIT_SETTLED, lane, chunk.settled_at)
     assert all(job is None or job.number in lane.loaded or not job.active for _ in chunks)
@@ -174,6 +175,15 @@ def _check_lane(books: Books, lane: LaneBook, timers: list[Timer]) -> None:
         assert lane.proven <= lane.loaded.keys(), "nothing is proven that is not loaded"
         _check_flags(lane, job)
     assert (lane.verdict is None) or lane.state is LaneState.DYING
+
+
+def _check_kind(chunk: Chunk) -> None:
+    """Its items need what it was given."""
+    pending, needs = chunk.job.pending, chunk.job.needs
+    if isinstance(pending, PendingByKind):
+        assert {pending._kinds[index] for index in chunk.indices} == {chunk.kind}
+    if needs is not None and chunk.needs is not None:
+        assert chunk.needs.amounts == needs.kinds[chunk.kind].amounts
 
 
 def _check_sets(books: Books, lane: LaneBook) -> None:

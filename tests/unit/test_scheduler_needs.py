@@ -87,6 +87,20 @@ def test_chunks_hold_items_of_equal_needs_in_the_items_order() -> None:
     assert len(sent) < 80, "they travel together all the same"
 
 
+@pytest.mark.parametrize("pack_seconds", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_packed_items_that_are_too_many_for_a_worker_keep_their_needs(lanes: int, pack_seconds: float) -> None:
+    fleet = watched(lanes, max_items_per_worker=5)
+    fleet.pack_seconds = pack_seconds
+    kinds = [index // 4 % 3 for index in range(60)]
+    needs = [needs_of(uses={"gpu": 1}), needs_of(uses={"license": 1}), needs_of()]
+    job = needing(fleet, [succeed(0.05)] * 60, *needs, of=kinds, chunksize=4)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert job.completed == 60
+    assert left(fleet) == fleet.books.resources.limits
+
+
 def test_small_items_pass_a_large_one_but_not_for_ever() -> None:
     """Each second two of the small ones end, never at the same moment: without a limit both units are never free."""
     fleet = watched(4)

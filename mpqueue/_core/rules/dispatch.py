@@ -172,7 +172,9 @@ def _run_apart(books: Books) -> bool:
     if not lanes:
         return False  # it has to wait for one that is busy, perhaps for ever: the others go on
     fresh = [lane for lane in lanes if books.idle(lane) and not lane.tries]
-    if fresh:
+    if fresh and _may_have(
+        books, job, fresh[0], Care.APART
+    ):  # asked once more: the job turns to what this one may have
         books.apart_since = None
         books.timers.add(books.now + APART_ALONE, TimerKind.APART)
         return _send(books, fresh[0], job, 1, Care.APART)
@@ -224,8 +226,9 @@ def _feed(books: Books, lane: LaneBook) -> bool:
         if held is not None and books.any_needs and not needs.may_follow(books, job, lane):
             return False
         room = books.room(lane, job)
-        while room is not None and job.packed and len(job.packed[0].indices) > room:
+        if room is not None and job.packed and len(job.packed[0].indices) > room:
             reports.unpack(books, job.packed[0])
+            continue  # what goes next may need something else
         size = _size(books, lane, job)
         if room is not None:
             size = min(size, room)
