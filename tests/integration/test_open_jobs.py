@@ -93,17 +93,26 @@ def fail_first(failed: Path, fault: str, number: int) -> Any:
     return number
 
 
-def test_an_item_that_cannot_be_pickled_fails_its_maker(queue: JobQueue) -> None:
-    queue.create_job("j", [1], add_a_lock, open=True, max_retries=0)
+@pytest.mark.parametrize(
+    ("handler", "told"),
+    [("add_a_lock", "the result None, with 1 items to be added can't"), ("add_and_lock", "of type lock can't")],
+)
+def test_an_item_that_cannot_be_pickled_fails_its_maker(handler: str, told: str, queue: JobQueue) -> None:
+    queue.create_job("j", [1], globals()[handler], open=True, max_retries=0)
     queue.seal("j")
     job = queue.start("j").result()
     assert job.total == 1
     assert isinstance(job.items[0].exception, ResultPicklingError)
-    assert "with 1 items to be added" in str(job.items[0].error)
+    assert told in str(job.items[0].error)
 
 
 def add_a_lock(item: int) -> None:
     current_item().add([threading.Lock()])
+
+
+def add_and_lock(item: int) -> threading.Lock:
+    current_item().add([2])
+    return threading.Lock()
 
 
 def test_items_whose_id_is_there_are_left_out(queue: JobQueue) -> None:

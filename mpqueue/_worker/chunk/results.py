@@ -163,17 +163,21 @@ def _bare(packed: Packed) -> Packed | bytes:
 
 def _at_fault(result: Any) -> Any:
     """What of a result can't be pickled, for people: of what was yielded, that value."""
-    if type(result) is not Yielded:
-        return result
-    for value in result.values:
+    if type(result) is Yielded:
+        parts = result.values
+    else:
+        parts = [result.result] if type(result) is ResultWithItems else []
+    for part in parts:
         try:
-            dump(value)
+            dump(part)
         except BaseException:  # it was raised before, and is reported
-            return value
-    return result.values
+            return part
+    return result.values if type(result) is Yielded else result
 
 
 def _short(obj: Any) -> str:
     text = plain_text(shown(obj))
+    if type(obj) is ResultWithItems:  # says all by itself
+        return text
     name = type.__dict__["__name__"].__get__(type(obj))  # its metaclass may have another idea of it
     return f"{text if len(text) <= 80 else text[:77] + '...'} of type {name}"
