@@ -291,6 +291,58 @@ def return_unkept(calls: Calls, item: str) -> Any:
     return item
 
 
+@pytest.mark.parametrize("why", ["discarded", "unreadable", "items-unreadable", "redo"])
+def test_nothing_is_lost_if_the_program_ends_before_a_maker_runs_again(path: Path, tmp_path: Path, why: str) -> None:
+    hidden, gate, calls = tmp_path / "hidden", Gate(tmp_path), tmp_path / "calls"
+    results = "discard" if why == "discarded" else "keep"
+    has_ids = why in ("items-unreadable", "redo")
+    maker = {"id": 1} if has_ids else 1
+    work = partial(add_fickle_ones, calls, gate, hidden, why == "items-unreadable")
+    with JobQueue(1, journal=path) as queue:
+        job = queue.create_job("j", [maker], work, open=True, results=results)
+        queue.start("j")
+        wait_until(lambda: job.completed == 1)
+        queue.cancel("j", kill=True)
+    hidden.touch()
+    with JobQueue(1, journal=path) as queue:
+        job = queue.create_job("j", [], work, open=True, redo=[1] if why == "redo" else None)
+        assert (job.completed, job.total) == (0, 3 if why == "redo" else 1)
+    hidden.unlink()
+    gate.open()
+    calls.unlink()
+    with JobQueue(1, journal=path) as queue:
+        job = queue.create_job("j", [], work, open=True, results=results)
+        queue.seal("j")
+        assert queue.start("j").result().completed == 3
+    assert sorted(map(int, calls.read_text().split())) == [1, 11, 12]
+
+
+def add_fickle_ones(calls: Path, gate: Gate, hidden: Path, has_fickle_items: bool, item: Any) -> Any:
+    number = item["id"] if isinstance(item, dict) else item
+    with calls.open("a") as file:
+        file.write(f"{number}\n")
+    if number > 9:
+        do.block_until_told(gate)(number)
+        return number
+    added: list[Any] = [number * 10 + 1, number * 10 + 2]
+    if isinstance(item, dict):
+        added = [{"id": n, "with": Fickle(hidden) if has_fickle_items else None} for n in added]
+    current_item().add(added)
+    return Fickle(hidden)
+
+
+class Fickle:
+    """Can't be read while there is that file."""
+
+    def __init__(self, hidden: Path) -> None:
+        self.hidden = hidden
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["hidden"].exists():
+            raise ImportError("not here")
+        self.__dict__.update(state)
+
+
 class Unkept:
     """Comes home, and can't be pickled there."""
 

@@ -6,6 +6,10 @@ What has not ended runs, also what handlers had added. So each item has to be th
   is added again: by the user, or by its maker, which runs again for that.
 - Where a maker runs again, since its result is lost say, it adds its items again. Those that have ids are left out
   then, since they are there. Those without are new: so the ones that it had added do not count any more.
+
+In both cases the journal has to say in one transaction that the items do not count, and that their maker runs again.
+Else a program which ends before it does would leave an ended maker without its items, to one that can read the result,
+or does not want it.
 """
 
 from __future__ import annotations
@@ -59,15 +63,16 @@ class Regrown:
                 self._present[row.first + at] = 0
         self._all = ItemTable(payloads, None if self._rule is IdRule.POSITION else ids, self._rule)
         self._gone: list[int] = []  #: slots of items that do not count any more
-        self._afresh: set[int] = set()  #: slots of items that had ended, and run again
+        self._afresh: set[int] = set()  #: slots of items that had ended, and run again, also by the journal
         unreadable = reader.fill(self._all, recorded)
         for slot in unreadable:
             self._all.status[slot], self._all.results[slot] = PENDING, None
+        self._ended_there = set(unreadable)  #: slots of items that run again, and have ended by the journal so far
         if unreadable:
             log.warning("job %r: the outcomes of %d items can't be read from %s, so these run again; the first is %s",
                         recorded.id, len(unreadable), reader.path, self._all.named(unreadable[0]))  # fmt: skip
         if wants_results:
-            run_discarded_again(self._all, recorded.id, reader.path)
+            self._ended_there.update(run_discarded_again(self._all, recorded.id, reader.path))
         wanted = set(redo)
         self._run_again(slot for slot, item_id in enumerate(ids) if item_id in wanted)
         self._drop_lost(recorded.id, reader.path)
@@ -76,9 +81,13 @@ class Regrown:
         self.table.source = KeptResults(reader, recorded.number, recorded.id, strict=True)
 
     def _run_again(self, slots: Any) -> None:
-        again = [slot for slot in slots if self._present[slot] and self._all.status[slot] != PENDING]
+        again = [slot for slot in slots if self._present[slot] and self._has_ended(slot)]
         self._all.start_afresh(again)
         self._afresh.update(again)
+
+    def _has_ended(self, slot: int) -> bool:
+        """By the journal."""
+        return self._all.status[slot] != PENDING or slot in self._ended_there
 
     def _drop_lost(self, job_id: str, path: str) -> None:
         """Items that are to run, and are not in the journal, from the last one on: a maker comes before its items."""
@@ -103,6 +112,8 @@ class Regrown:
                 continue
             if not self._present[maker] or self._all.status[maker] != COMPLETED:
                 self._drop(slot)
+                if maker in self._ended_there:
+                    self._run_again([maker])
 
     def _drop(self, slot: int) -> None:
         self._present[slot] = 0
