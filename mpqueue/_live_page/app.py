@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -27,8 +27,8 @@ from mpqueue._live_page.items.pictures import find_picture, small
 from mpqueue._live_page.looks.job_feed import JobFeed
 from mpqueue._live_page.looks.speed import throughput
 from mpqueue._live_page.page_json import cut, encode, encode_item, result_of
-from mpqueue._live_page.served import ACTIONS, Served
-from mpqueue.errors import JobNotFoundError, JournalError, MPQueueError
+from mpqueue._live_page.served import WISHES, Served
+from mpqueue.errors import JobNotFoundError, JournalError, MPQueueError, shown
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
 log = logging.getLogger("mpqueue")
@@ -211,16 +211,18 @@ class Routes:
     async def act(self, request: Request) -> Response:
         """What a button does. On a thread: it waits for the coordinator."""
         action = request.path_params["action"]
-        if action not in ACTIONS:
+        if action not in WISHES:
             return _refusal("Not found.", 404)
-        number, wishes = request.path_params["number"], await _wishes_of(request)
-        kill, items, group = wishes.get("kill") is True, wishes.get("items"), wishes.get("group")
-        if not (items is None or (isinstance(items, list) and all(type(index) is int for index in items))):
-            return _refusal('Expected {"items": [3, 5]}, say: indices.', 400)
-        job = self._feed.find(number)
+        number = request.path_params["number"]
         try:
-            if group is not None and job is not None:
-                items = await on_thread(job.listing.failures.members, str(group))
+            kill, items, group = await _ActionWishes.of(request, action)
+            if group is not None:
+                job = self._feed.find(number)
+                if job is None:
+                    return _refusal("There is no such job (any more).", 404)
+                items = await on_thread(job.listing.failures.members, group)
+                if not items:
+                    return _refusal(f"group: expected the key of one in failures, got {shown(group)}", 404)
             await on_thread(self._served.act, number, action, kill=kill, items=items)
         except MPQueueError as error:
             return _refusal(str(error), 404 if isinstance(error, JobNotFoundError) else 409)
@@ -230,10 +232,10 @@ class Routes:
 
     async def resize(self, request: Request) -> Response:
         """More workers, or fewer. On a thread, as `act`."""
-        count = (await _wishes_of(request)).get("concurrency")
-        if not isinstance(count, int):
-            return _refusal('Expected {"concurrency": 4}, say.', 400)
         try:
+            count = (await _wishes_of(request, ("concurrency",))).get("concurrency")
+            if not isinstance(count, int):
+                return _refusal('Expected {"concurrency": 4}, say.', 400)
             await on_thread(self._served.resize, count)
         except (TypeError, ValueError) as error:
             return _refusal(str(error), 400)
@@ -254,6 +256,52 @@ class Routes:
         number, index = request.path_params["number"], request.path_params["index"]
         job = self._feed.find(number)
         return (None if job is None or index >= len(job.book.table) else job), index
+
+
+# -- wishes -----------------------------------------------------------------------------------------------------------
+
+
+class _ActionWishes(NamedTuple):
+    """What an action is asked to do, where that is not what it does by itself: to the whole job, letting items end."""
+
+    kill: bool
+    items: Sequence[int] | None
+    group: str | None
+
+    @classmethod
+    async def of(cls, request: Request, action: str) -> _ActionWishes:
+        """Raises ValueError."""
+        wishes = await _wishes_of(request, WISHES[action])
+        kill, items, group = wishes.get("kill", False), wishes.get("items"), wishes.get("group")
+        if type(kill) is not bool:
+            raise ValueError(f"kill: expected true or false, got {shown(kill)}")
+        if not (items is None or (isinstance(items, list) and all(type(index) is int for index in items))):
+            raise ValueError('items: expected {"items": [3, 5]}, say: indices')
+        if "group" in wishes and (items is not None or not isinstance(group, str)):
+            raise ValueError('expected either "items" or a "group", the key of one in failures')
+        return cls(kill, items, group)
+
+
+async def _wishes_of(request: Request, known: Sequence[str]) -> dict[str, Any]:
+    """The JSON object in the body; where that is empty, an empty one. Raises ValueError for any other.
+
+    What can't be read is no wish for the whole job.
+    """
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_BODY:
+            raise ValueError(f"expected a body of at most {MOST_BODY:,} bytes, got more")
+    try:
+        wishes = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected a JSON object as the body, got {shown(body)}: {error}") from None
+    if not isinstance(wishes, dict):
+        raise ValueError(f"expected a JSON object as the body, got {shown(wishes)}")
+    unknown = [key for key in wishes if key not in known]
+    if unknown:
+        raise ValueError(f"expected {' or '.join(known) or 'an empty body'}, got {shown(unknown[0])}")
+    return wishes
 
 
 # -- lists -------------------------------------------------------------------------------------------------------------
@@ -322,20 +370,6 @@ def _all_of(job: JobFeed, index: int, live: LiveItem | None) -> dict[str, Any]:
     if live is not None and details["status"] == "processing":
         details["live"] = live_item(live)
     return details
-
-
-async def _wishes_of(request: Request) -> dict[str, Any]:
-    """The JSON object in the body; an empty one for anything else."""
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_BODY:
-            return {}
-    try:
-        wishes = json.loads(body or b"{}")
-    except ValueError:
-        return {}
-    return wishes if isinstance(wishes, dict) else {}
 
 
 async def _answer_busy(_: Request, __: Exception) -> Response:

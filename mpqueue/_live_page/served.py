@@ -93,12 +93,17 @@ class Served(Protocol):
         ...
 
     def act(self, number: int, action: str, *, kill: bool = False, items: Sequence[int] | None = None) -> None:
-        """Do one of `ACTIONS` to the job of that number; ``cancel`` and ``retry-failed`` to these ``items`` alone.
+        """Do one of `WISHES` to the job of that number; ``cancel`` and ``retry-failed`` to these ``items`` alone.
 
         Raises `MPQueueError`: no such job, not in this state; IndexError for an item that it does not have.
         """
         ...
 
 
-#: What a page may do to a job.
-ACTIONS = ("pause", "resume", "cancel", "retry-failed")
+#: What a page may do to a job, and what a request for it may have.
+WISHES: Mapping[str, Sequence[str]] = {
+    "pause": (),
+    "resume": (),
+    "cancel": ("kill", "items"),
+    "retry-failed": ("items", "group"),
+}

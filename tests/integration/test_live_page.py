@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import gzip
+import json
 import logging
 import os
 import re
@@ -348,6 +349,43 @@ def test_some_items_run_again_or_are_cancelled(queue: JobQueue, page: Visitor, t
     wait_until(lambda: run.job.items[2].error_type == "ItemCancelledError")
     gate.open()
     assert (run.result().completed, run.job.failed) == (2, 1)
+
+
+def test_a_body_that_is_no_wish_does_nothing(queue: JobQueue, page: Visitor) -> None:
+    job = queue.run(list("abc"), fail_on_b, id="job")
+    other = queue.create_job("other", list("xyz"), do.succeed)
+    (failed, waiting) = (one["number"] for one in page.get("jobs"))
+    (group,) = page.get(f"jobs/{failed}/failures")
+    for body, status in (
+        ('{"items": [3', 400),
+        ("[3]", 400),
+        ('"x"', 400),
+        ("null", 400),
+        ("\xff", 400),
+        ("[" * 99_000, 400),
+        (json.dumps({"items": [0] * 50_000}), 400),
+        ('{"item": [1]}', 400),
+        ('{"group": null}', 400),
+        ('{"group": 5}', 400),
+        (json.dumps({"group": group["key"], "items": [1]}), 400),
+        ('{"kill": 1}', 400),
+        ('{"group": "none"}', 404),
+    ):
+        for number, action in ((waiting, "cancel"), (failed, "retry-failed"), (waiting, "pause")):
+            answer = page.ask(f"jobs/{number}/{action}", "POST", body)
+            assert answer.status == (status if action == "retry-failed" else 400), (action, body[:80])
+            assert len(answer.json["error"]) < 500
+            assert "expected" in answer.json["error"]
+    for body in ('{"concurrency": 2', '{"concurrency": 2, "kill": true}', "2"):
+        assert page.ask("workers", "POST", body).status == 400
+    assert (other.status, job.status, queue.concurrency) == (
+        JobStatus.PENDING,
+        JobStatus.COMPLETED_WITH_ERRORS,
+        2,
+    )
+    assert len(job.items[1].history) == 1
+    assert page.ask(f"jobs/{failed}/retry-failed", "POST", "").status == 200
+    wait_until(lambda: len(job.items[1].history) == 2 and job.status.final)
 
 
 @pytest.mark.parametrize(

@@ -176,5 +176,6 @@ def test_nothing_but_the_pages_own_files_is_served(owner: Visitor, path: str) ->
 
 
 def test_a_body_that_is_too_long_or_no_json_is_no_wish(owner: Visitor) -> None:
-    assert owner.ask("jobs/2/pause", "POST", "x" * 100_000).status == 409
-    assert owner.ask("jobs/2/pause", "POST", "[1").status == 409
+    assert owner.ask("jobs/2/pause", "POST", "x" * 100_000).status == 400
+    assert owner.ask("jobs/2/pause", "POST", "[1").status == 400
+    assert owner.ask("jobs/2/pause", "POST").status == 409
