@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -24,7 +24,7 @@ from mpqueue._cli.options.needs_options import add_needs, merged
 from mpqueue._cli.options.profile_option import add_profile, write_profile
 from mpqueue._cli.outputs import StdoutRows, open_output
 from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say, say_error, tell
-from mpqueue._core.state.item_table import make_table
+from mpqueue._core.state.item_table import ItemTable, make_table
 from mpqueue._options import Concurrency
 from mpqueue._os.monotonic import monotonic
 from mpqueue._output.bars import can_draw, minutes
@@ -292,22 +292,39 @@ def _record_options(args: argparse.Namespace, items: list[Any]) -> RecordOptions
     if len(names) == 1 and names[0] in REDO:
         redo = names[0]
     elif names:
-        redo = [_id_of(name, items) for name in names]
+        redo = _ids_of(names, items, args.label)
     return RecordOptions(update=True, key=_key_of(args), version=args.handler_version, redo=redo)
 
 
-def _id_of(name: str, items: list[Any]) -> Any:
-    """The id of the item of that name: the item itself, where it is text, or its id."""
-    for position, item in enumerate(items):
-        if isinstance(item, str) and item == name:
-            return position
-        if isinstance(item, dict) and str(item.get("id", position)) == name:
-            return item.get("id", position)
+def _ids_of(names: Sequence[str], items: list[Any], chosen: str | None) -> list[Hashable]:
+    """The ids of the items of these names. Raises UsageError for one of none, or of several."""
+    try:
+        table = make_table(items)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from None
+    table.label = chosen
+    return [table.id_of(at) for name in names for at in _named(name, table)]
+
+
+def _named(name: str, table: ItemTable) -> list[int]:
+    """The indices of the item whose id, text or label that is; of several equal texts, all of them."""
+    found = [at for at, item in enumerate(table.payloads) if _is_named(name, table, at, item)]
+    if len(found) > 1 and not all(isinstance(table.payloads[at], str) for at in found):
+        both = " and ".join(f"items[{at}]" for at in found[:2])
+        raise UsageError(f"--redo: expected the name or id of one item, got {name!r}, which is that of {both}")
+    if found:
+        return found
     if name in REDO:
         raise UsageError(
             f"--redo: expected {name} alone, or only names and ids of items, got {name} with another --redo"
         )
     raise UsageError(f"--redo: expected {', '.join(REDO)}, or the name or id of an item, got {name!r}")
+
+
+def _is_named(name: str, table: ItemTable, at: int, item: Any) -> bool:
+    if isinstance(item, str):
+        return item == name  # its position is no name of it: among numbers, that would be another one's
+    return name in (str(table.id_of(at)), table.label_at(at))
 
 
 def _plan(args: argparse.Namespace, items: list[Any], functions: tuple[Any, Any], record: RecordOptions) -> int:

@@ -218,6 +218,36 @@ def test_words_of_redo_go_alone(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert main([*command, "--redo", "all", "--redo", "all"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        (({"v": 0}, {"id": 2, "v": 1}, {"v": 2}), {"1": [1], "0": [0], "2": None, "{'v': 2}": [2], "3": None}),
+        (({"id": 1}, {"id": 0, "name": "b"}, {"id": "1"}), {"0": [1], "b": [1], "1": None}),
+        (({"id": "a", "name": "x"}, {"id": "b", "name": "x"}), {"a": [0], "x": None}),
+        (("2", "a", "b", "a"), {"2": [0], "a": [1, 3], "3": None}),
+        ((10, 2, 30), {"30": [2], "1": [1], "2": None}),
+    ],
+)
+def test_the_item_that_is_named_runs_again_and_no_other(
+    here: Path, capsys: pytest.CaptureFixture[str], rows: tuple[Any, ...], named: dict[str, list[int] | None]
+) -> None:
+    (here / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["run", "builtins:repr", "--from", "jsonl", "in.jsonl", "--journal", "run.db"]
+    assert main([*command, "--backend", "own:inline"]) == 0
+    for name, indices in named.items():
+        capsys.readouterr()
+        code = main([*command, "--plan", "--redo", name])
+        out, err = capsys.readouterr()
+        if indices is None:
+            assert (code, out) == (2, ""), name
+            assert "--redo: expected" in err
+        else:
+            assert (code, f"; {len(indices)} to run" in err) == (0, True), (name, err)
+            has_ids = isinstance(rows[0], dict) and "id" in rows[0]
+            shown = [row["id"] if has_ids else row for row in rows]
+            assert out == "".join(f"changed\t{shown[at]}\n" for at in indices), name
+
+
 def test_no_items_are_no_error(folder: Path) -> None:
     done = run(folder, "run", "own:upper", "-", stdin="")
     assert (done.stdout, done.stderr) == ("", "0 items: 0 completed\n")
