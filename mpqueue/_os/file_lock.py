@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from io import FileIO
 
+from mpqueue._os.process.own_forks import close_in_each_fork
 from mpqueue._os.system import choose
 
 if sys.platform == "win32":
@@ -17,14 +19,15 @@ else:
 WHOLE = (0, 0)
 
 
-def lock_file(fd: int) -> None:
+def lock_file(file: FileIO) -> None:
     """Lock the file, which is open for writing. Never waits. Raises OSError where another opening of it is locked.
 
     The lock belongs to what was opened, not to the process: it ends when the last descriptor of that is closed, and
-    does not end where this process opens the same file again and closes it, as copying it does. A fork shares it, so
-    it closes its descriptor. Also keeps out another opening by this process.
+    does not end where this process opens the same file again and closes it, as copying it does. A fork would share it,
+    so the file is closed there. Also keeps out another opening by this process.
     """
-    _lock(fd)
+    close_in_each_fork(file)
+    _lock(file.fileno())
 
 
 def is_locked(fd: int) -> bool:
@@ -35,18 +38,19 @@ def is_locked(fd: int) -> bool:
     return _is_locked(fd)
 
 
-def hold_bytes(fd: int, first: int, count: int) -> bool:
+def hold_bytes(file: FileIO, first: int, count: int) -> bool:
     """Keep writers' record locks off these bytes of a file, until `let_go_bytes` or the descriptor's end.
 
-    Survives what `lock_file` survives. False where the system has no such locks, or a program has a writer's lock
-    there.
+    Survives what `lock_file` survives, and a fork is as there. False where the system has no such locks, or a program
+    has a writer's lock there.
     """
-    return _hold(fd, first, count)
+    close_in_each_fork(file)
+    return _hold(file.fileno(), first, count)
 
 
-def let_go_bytes(fd: int, first: int, count: int) -> None:
+def let_go_bytes(file: FileIO, first: int, count: int) -> None:
     """End `hold_bytes`, without closing the descriptor: that would end all record locks of this process on the file."""
-    _let_go(fd, first, count)
+    _let_go(file.fileno(), first, count)
 
 
 # -- Linux: locks of open file descriptions, which see the record locks of processes, and are seen by them -------------

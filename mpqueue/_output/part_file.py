@@ -13,8 +13,9 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from mpqueue._os.file_lock import lock_file
 from mpqueue._os.file_system import reserve_room
@@ -69,26 +70,26 @@ class PartFile:
         else:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - likewise
 
-    def _open_part(self, *, keep: bool) -> IO[bytes]:
+    def _open_part(self, *, keep: bool) -> FileIO:
         while True:
-            fd = open_file(self.part, _FLAGS, 0o666)
+            file = FileIO(open_file(self.part, _FLAGS, 0o666), "r+")
             try:
-                found = os.fstat(fd)
+                found = os.fstat(file.fileno())
                 _check_own(found, self.part)
-                _lock(fd, self.part)
-                if _is_at(found, self.part) and not (keep and self._put_aside(fd)):
-                    os.ftruncate(fd, 0)
+                _lock(file, self.part)
+                if _is_at(found, self.part) and not (keep and self._put_aside(file)):
+                    file.truncate(0)
                     if (rights := rights_of(self.target)) is not None:
-                        set_rights(fd, rights)
-                    return open(fd, "r+b", buffering=0)
+                        set_rights(file.fileno(), rights)
+                    return file
             except BaseException:
-                os.close(fd)
+                file.close()
                 raise
-            os.close(fd)  # it has another name now
+            file.close()  # it has another name now
 
-    def _put_aside(self, fd: int) -> bool:
+    def _put_aside(self, file: FileIO) -> bool:
         """Give another name to what an earlier job has left in it; False where that is nothing."""
-        size = os.fstat(fd).st_size
+        size = os.fstat(file.fileno()).st_size
         if size:
             aside = _new_beside(self.part)
             os.replace(self.part, aside)
@@ -148,16 +149,16 @@ class PartFile:
         """An empty file that takes the place of the part when the block is left."""
         old = self.file
         if self._is_special:
-            new: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - likewise
+            new: Any = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - likewise
             name = None
         else:
             name = self.part.with_name(f".{os.urandom(8).hex()}.part")
             descriptor = open_file(name, _NEW, stat.S_IMODE(os.fstat(old.fileno()).st_mode))
-            new = open(descriptor, "r+b", buffering=0)  # noqa: SIM115 - likewise
+            new = FileIO(descriptor, "r+")
         try:
             yield new
             if name is not None:
-                _lock(new.fileno(), self.part)
+                _lock(new, self.part)
                 os.replace(name, self.part)
         except BaseException:
             new.close()
@@ -214,9 +215,9 @@ def _check_own(found: os.stat_result, path: Path) -> None:
         raise PermissionError(f"{path}: expected a file of this user's own, got another one; it is left as it is")
 
 
-def _lock(fd: int, path: Path) -> None:
+def _lock(file: FileIO, path: Path) -> None:
     try:
-        lock_file(fd)
+        lock_file(file)
     except OSError:
         raise BlockingIOError(
             f"{path}: expected a file that no other job writes, got one that is being written"

@@ -294,9 +294,9 @@ def return_unkept(calls: Calls, item: str) -> Any:
 @pytest.mark.parametrize("why", ["discarded", "unreadable", "items-unreadable", "redo"])
 def test_nothing_is_lost_if_the_program_ends_before_a_maker_runs_again(path: Path, tmp_path: Path, why: str) -> None:
     hidden, gate, calls = tmp_path / "hidden", Gate(tmp_path), tmp_path / "calls"
-    results = "discard" if why == "discarded" else "keep"
+    results: Any = "discard" if why == "discarded" else "keep"
     has_ids = why in ("items-unreadable", "redo")
-    maker = {"id": 1} if has_ids else 1
+    maker: Any = {"id": 1} if has_ids else 1
     work = partial(add_fickle_ones, calls, gate, hidden, why == "items-unreadable")
     with JobQueue(1, journal=path) as queue:
         job = queue.create_job("j", [maker], work, open=True, results=results)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 
 from mpqueue import Job, JobQueue, JobStateError, JobStatus, RetryPolicy, SinkError, WorkerStartError, sinks
 from mpqueue._cli.command_line import main
+from mpqueue._os.process.own_forks import fork_here
 from mpqueue._parent import machinery
 from mpqueue._parent.users_code import deliveries
 from tests.support import handlers as do
 from tests.support.programs import WAS_KILLED, run_program
+from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -233,6 +236,31 @@ def test_what_a_cancelled_job_has_written_stays_and_no_later_job_deletes_it(
         assert [sorted(row["id"] for row in read(each)) for each in earlier] == [[0, 1]] * number
         assert caplog.text.count("which are kept as") == number
         queue.clear_job("job")
+
+
+@not_on_windows("no forks")
+def test_a_fork_that_lives_on_keeps_no_part_locked(queue: JobQueue, tmp_path: Path) -> None:
+    path, gate = tmp_path / "rows.jsonl", Gate(tmp_path)
+    work = partial(wait_at, gate, 2)
+    queue.create_job("job", range(3), work, results=sinks.jsonl(path), chunksize=1)
+    run = queue.start("job")
+    wait_until(lambda: path.with_name("rows.jsonl.part").read_text().count("\n") == 2)
+    reading, writing = os.pipe()
+    child = fork_here()
+    if child == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(0)
+    try:
+        os.close(reading)
+        queue.cancel("job", kill=True)
+        run.result()
+        gate.open()
+        queue.run(range(3), work, results=sinks.jsonl(path), id="job", replace=True)
+    finally:
+        os.close(writing)
+        os.waitpid(child, 0)
+    assert sorted(row["id"] for row in read(path)) == [0, 1, 2]
 
 
 def test_a_slow_sink_holds_its_job_back(queue: JobQueue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import resource
 import stat
 import tempfile
 from collections.abc import Callable, Iterable
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -318,7 +319,8 @@ def test_a_process_that_is_refused_locks_of_openings_and_one_that_is_not_see_eac
 
 @LINUX_ONLY
 def test_bytes_that_are_held_keep_record_locks_off_until_they_are_let_go(tmp_path: Path) -> None:
-    one, other = (os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC) for _ in range(2))
+    one = FileIO(tmp_path / "file", "w+")
+    other = os.open(tmp_path / "file", os.O_RDWR | os.O_CLOEXEC)
     try:
         assert file_lock.hold_bytes(one, 100, 10)
         os.close(os.open(tmp_path / "file", os.O_RDWR | os.O_CLOEXEC))
@@ -330,5 +332,5 @@ def test_bytes_that_are_held_keep_record_locks_off_until_they_are_let_go(tmp_pat
         fcntl.lockf(other, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 100)
         assert not file_lock.hold_bytes(one, 100, 10)
     finally:
-        os.close(one)
+        one.close()
         os.close(other)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, Protocol
+from weakref import WeakSet
 
 #: Whether a process can be forked here.
 CAN_FORK: bool = hasattr(os, "fork")
@@ -15,6 +16,30 @@ def in_each_fork(call: Callable[[], object]) -> None:
     """Have that called in each fork of this process, first thing. Windows knows no forks."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=call)
+
+
+class _Closed(Protocol):
+    def close(self) -> None: ...
+
+
+_closed_in_forks: WeakSet[_Closed] = WeakSet()
+
+
+def close_in_each_fork(file: _Closed) -> None:
+    """Have that closed in each fork of this process: a fork shares what was opened, with its locks and its place.
+
+    What has a buffer would write it there.
+    """
+    _closed_in_forks.add(file)
+
+
+def _close_in_fork() -> None:
+    for file in [*_closed_in_forks]:
+        file.close()
+    _closed_in_forks.clear()
+
+
+in_each_fork(_close_in_fork)
 
 
 def around_forks(before: Callable[[], object], in_child: Callable[[], object]) -> None:

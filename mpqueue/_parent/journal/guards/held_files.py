@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
+from io import FileIO
 
 from mpqueue._os.file_lock import hold_bytes, let_go_bytes
 from mpqueue._os.files import NO_LINKS, open_file
-from mpqueue._os.process.own_forks import in_each_fork
+from mpqueue._os.process.own_forks import close_in_each_fork
 from mpqueue._os.system import IS_WINDOWS
 
 #: The bytes that SQLite locks (https://www.sqlite.org/walformat.html): of the database for as long as it is open, so
 #: that no program ends the log; of the shared memory, so that none takes it to be a dead process's.
 #: On Windows none is held: while SQLite has a file open there, it can't be removed or renamed, and no copy ends a lock.
 LOCKED = {} if IS_WINDOWS else {"": (0x40000002, 510), "-wal": None, "-shm": (128, 1)}
-
-_open_fds: set[int] = set()
-_guard = threading.Lock()
 
 
 class MovedError(OSError):
@@ -34,22 +31,21 @@ class HeldFiles:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._fds: dict[str, int] = {}
+        self._files: dict[str, FileIO] = {}
         self._is_held = True
         for suffix, held in LOCKED.items():
             try:
-                fd = open_file(f"{path}{suffix}", os.O_RDWR | NO_LINKS)
+                file = FileIO(open_file(f"{path}{suffix}", os.O_RDWR | NO_LINKS), "r+")
             except FileNotFoundError:  # a connection that shares no memory
                 continue
-            with _guard:
-                _open_fds.add(fd)
-            self._fds[suffix] = fd
+            self._files[suffix] = file
+            close_in_each_fork(file)  # also the log, of which no byte is held
             if held is not None:
-                self._is_held = hold_bytes(fd, *held) and self._is_held
+                self._is_held = hold_bytes(file, *held) and self._is_held
 
     def check(self) -> None:
         """Raise `MovedError` where a file was removed, moved or exchanged. Costs three looks at names."""
-        for suffix in self._fds:
+        for suffix in self._files:
             if not self._is_in_place(suffix):
                 name = f"{self._path}{suffix}"
                 found = "another file" if os.path.exists(name) else "nothing"
@@ -58,38 +54,27 @@ class HeldFiles:
     @property
     def only_log_is_gone(self) -> bool:
         """True where the log was removed, while the file is in place, and no other program can have written it."""
-        log = [suffix for suffix in self._fds if suffix]
+        log = [suffix for suffix in self._files if suffix]
         changed = [suffix for suffix in log if not self._is_in_place(suffix)]
         others = any(os.path.exists(f"{self._path}{suffix}") for suffix in changed)
         return self._is_held and bool(changed) and not others and self._is_in_place("")
 
     def _is_in_place(self, suffix: str) -> bool:
         try:
-            return os.path.samestat(os.fstat(self._fds[suffix]), os.stat(f"{self._path}{suffix}"))
+            return os.path.samestat(os.fstat(self._files[suffix].fileno()), os.stat(f"{self._path}{suffix}"))
         except OSError:
             return False
 
     def let_go(self) -> None:
         """From now on SQLite may end the log, if no other program reads it."""
-        for suffix, fd in self._fds.items():
+        for suffix, file in self._files.items():
             held = LOCKED[suffix]
             if held is not None:
                 with contextlib.suppress(OSError):
-                    let_go_bytes(fd, *held)
+                    let_go_bytes(file, *held)
 
     def close(self) -> None:
         """To be called once SQLite has closed the files: its own locks end with any descriptor of them."""
-        for fd in self._fds.values():
-            with _guard:
-                _open_fds.discard(fd)
-            os.close(fd)
-        self._fds.clear()
-
-
-def _close_in_fork() -> None:
-    for fd in _open_fds:
-        os.close(fd)
-    _open_fds.clear()
-
-
-in_each_fork(_close_in_fork)
+        for file in self._files.values():
+            file.close()
+        self._files.clear()

@@ -4,7 +4,7 @@ The file says which process holds it, and how much of what that process committe
 is closed. So one that is still there says what must be in the journal: if it is not, something has removed, damaged or
 exchanged a file of it. It is never synced: after a power cut it may say less than there is.
 
-A forked child closes its descriptor, and nothing has to be cleared up after a crash.
+Nothing has to be cleared up after a crash.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import os
 import stat
 import threading
+from io import FileIO
 from typing import NamedTuple
 
 from mpqueue._os.file_lock import is_locked, lock_file
@@ -21,8 +22,8 @@ from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._parent.journal.guards.ownership import check_stat
 from mpqueue.errors import JournalError
 
-#: The descriptors of the locks that queues of this process hold, by path; -1: is about to be opened.
-_held: dict[str, int] = {}
+#: The paths of the journals that queues of this process have open, or are about to.
+_held: set[str] = set()
 _guard = threading.Lock()
 #: Bytes of a lock file.
 SIZE = 96
@@ -60,37 +61,37 @@ class JournalLock:
             if self._key in _held:
                 raise JournalError(f"{journal}: expected a journal that is not open, got one that another queue of "
                                    "this process has open; close that first")  # fmt: skip
-            _held[self._key] = -1
+            _held.add(self._key)
         try:
-            self._fd = _held[self._key] = self._acquire(journal)
+            self._file = self._acquire(journal)
         except BaseException:
             self._give_back()
             raise
         #: What the last process left, where it did not close the journal.
-        self.left = _parse(read_at(self._fd, SIZE, 0))
+        self.left = _parse(read_at(self._file.fileno(), SIZE, 0))
         self.mark((self.left or Mark(0))._replace(pid=os.getpid()))
 
-    def _acquire(self, journal: str) -> int:
+    def _acquire(self, journal: str) -> FileIO:
         while True:
             try:
-                fd = open_file(self._path, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o600)
+                file = FileIO(open_file(self._path, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o600), "r+")
             except OSError as error:
                 raise JournalError(
                     f"{journal}: expected a folder in which a journal and its lock file {self._path} can be made, got "
                     f"{error.strerror!r}; nothing was changed"
                 ) from error
             try:
-                _check_empty_lock(self._path, fd)
-                lock_file(fd)
-                if _is_at(fd, self._path):  # else its holder removed it just now
-                    return fd
-                os.close(fd)
+                _check_empty_lock(self._path, file)
+                lock_file(file)
+                if _is_at(file, self._path):  # else its holder removed it just now
+                    return file
+                file.close()
             except JournalError:
-                os.close(fd)
+                file.close()
                 raise
             except OSError as error:
-                words = read_at(fd, SIZE, 0).decode(errors="replace").split()
-                os.close(fd)
+                words = read_at(file.fileno(), SIZE, 0).decode(errors="replace").split()
+                file.close()
                 raise JournalError(f"{journal}: expected a journal that is not open, got one that process "
                                    f"{words[0] if words else 'unknown'} has open; two writers are never allowed"
                                    ) from error  # fmt: skip
@@ -98,12 +99,12 @@ class JournalLock:
     def mark(self, mark: Mark) -> None:
         """Say how much is on disk. Costs a system call."""
         with contextlib.suppress(OSError):  # a full disk, at the first time
-            write_at(self._fd, mark.to_bytes(), 0)
+            write_at(self._file.fileno(), mark.to_bytes(), 0)
 
     @property
     def is_in_place(self) -> bool:
         """False if the lock file was removed or exchanged."""
-        return _is_at(self._fd, self._path)
+        return _is_at(self._file, self._path)
 
     def release(self, *, keep: bool = False) -> None:
         """Let others have it; the file goes. With ``keep`` it stays with what it said, if that was anything."""
@@ -112,25 +113,25 @@ class JournalLock:
         elif self.is_in_place:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
-        os.close(self._fd)
+        self._file.close()
         self._give_back()
 
     def _give_back(self) -> None:
         with _guard:
-            _held.pop(self._key, None)
+            _held.discard(self._key)
 
 
-def _check_empty_lock(path: str, fd: int) -> None:
+def _check_empty_lock(path: str, file: FileIO) -> None:
     """Raise `JournalError` unless it is a lock file of this user's, which is about to be written."""
-    found = os.fstat(fd)
+    found = os.fstat(file.fileno())
     check_stat(path, found)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_size > SIZE:
         raise JournalError(f"{path}: expected a lock file, got something else; it is left as it is")
 
 
-def _is_at(fd: int, path: str) -> bool:
+def _is_at(file: FileIO, path: str) -> bool:
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except OSError:
         return False
 
@@ -161,11 +162,4 @@ def is_held(journal: str) -> bool:
         os.close(fd)
 
 
-def _forget_in_fork() -> None:
-    for fd in _held.values():
-        if fd >= 0:
-            os.close(fd)
-    _held.clear()
-
-
-in_each_fork(_forget_in_fork)
+in_each_fork(_held.clear)
