@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from mpqueue._cli.usage import UsageError, say
+from mpqueue._text import shown
 
 #: How inputs can be read; "files" is the default.
 KINDS = ("files", "lines", "jsonl", "csv")
@@ -34,7 +35,7 @@ def read_items(inputs: Sequence[str], kind: str | None) -> list[Any]:
         with _opened(name, "" if kind == "csv" else "\n") as file:
             try:
                 items += read(file)
-            except (ValueError, csv.Error) as error:
+            except ValueError as error:
                 raise UsageError(f"{_named(name)}: expected {kind}, got {error}") from None
     return items
 
@@ -113,9 +114,29 @@ def _json_lines(file: TextIO) -> Iterator[Any]:
                 raise ValueError(f"line {number}: {error}") from None
 
 
-def _rows(file: TextIO) -> Iterator[dict[str, Any]]:
+def _rows(file: TextIO) -> Iterator[dict[str, str]]:
+    """Raises ValueError for what would be lost in a dict: a second column of one name, cells too many or too few."""
     limit = csv.field_size_limit(_LONGEST_CELL)
+    line = 0
     try:
-        yield from csv.DictReader(file, strict=True)
+        reader = csv.reader(file, strict=True)
+        names: list[str] = []
+        for row in reader:
+            line, first = reader.line_num + 1, line or 1
+            if not names:
+                names = row
+                _check_names(names, first)
+            elif len(row) == len(names):
+                yield dict(zip(names, row, strict=True))
+            elif row:
+                raise ValueError(f"line {first}: expected {len(names)} cells, one for each column, got {len(row)}")
+    except csv.Error as error:
+        raise ValueError(f"line {line or 1}: {error}") from None
     finally:
         csv.field_size_limit(limit)
+
+
+def _check_names(names: Sequence[str], line: int) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"line {line}: expected another name for each column, got two called {shown(twice)}")

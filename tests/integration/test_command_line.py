@@ -203,6 +203,33 @@ def test_a_csv_may_begin_with_a_mark_and_have_long_cells(here: Path, monkeypatch
     assert csv.field_size_limit() == limit
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,a\n1,2\n", "line 1: expected another name for each column, got two called 'a'"),
+        ("a,b\n1,2\n1,2,3\n", "line 3: expected 2 cells, one for each column, got 3"),
+        ("\na,b\n\n'1\n", "line 4: expected 2 cells, one for each column, got 1"),
+        ('a,b\n1,"2\n\n3"\n4', "line 5: expected 2 cells, one for each column, got 1"),
+        ('a,b\n"1" x,2\n', "line 2: ',' expected after"),
+        ('a,b\n1,2\n"1\n', "line 3: unexpected end of data"),
+    ],
+)
+def test_rows_of_csv_lose_nothing_without_a_word(
+    here: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    (here / "in.csv").write_text(text)
+    assert main(["run", "own:add", "--from", "csv", "in.csv", "-o", "out.jsonl"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"mpqueue: error: in.csv: expected csv, got {said}")
+    assert not list(here.glob("out*"))
+
+
+def test_empty_lines_of_csv_are_no_rows(here: Path) -> None:
+    (here / "in.csv").write_text("\n\na,b\r\n1,2\n\n,\n\r\n\n")
+    (here / "none.csv").write_text("\n")
+    assert read_items(["in.csv", "none.csv"], "csv") == [{"a": "1", "b": "2"}, {"a": "", "b": ""}]
+
+
 def test_a_relative_module_is_refused_in_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "..own:upper", "a.txt"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
