@@ -159,6 +159,23 @@ def test_files_and_patterns_are_items(folder: Path) -> None:
     assert re.fullmatch(r"3 items: 3 completed, in [0-9.]+ s\n", done.stderr)
 
 
+def test_inputs_stand_before_and_after_options_and_after_two_dashes(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "--wide").write_text("one two three")
+    for words in (
+        ["a.txt", "--backend", "own:inline", "b.txt", "--", "--wide"],
+        ["--backend", "own:inline", "--", "a.txt", "b.txt", "--wide"],
+        ["a.txt", "b.txt", "--backend", "own:inline", "--", "--wide"],
+    ):
+        assert main(["run", "own:count", *words]) == 0, words
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [row["payload"] for row in rows] == ["a.txt", "b.txt", "--wide"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "own:count", "--backend", "own:inline", "--wide", "--", "a.txt"])
+    assert "unrecognized arguments: --wide;" in capsys.readouterr().err
+
+
 def test_lines_of_stdin_are_items(folder: Path) -> None:
     done = run(folder, "run", "own:upper", "-", "-j", "1", stdin="one\n\ntwo\r\n")
     assert [row["result"] for row in rows_of(done)] == ["ONE", "TWO"]
