@@ -269,3 +269,42 @@ def test_a_script_s_functions_run_also_where_the_script_is_a_child_of_multiproce
     """There its module has another name; forkserver is what Python takes by default since 3.14."""
     done = run_program(tmp_path, IN_A_CHILD, method)
     assert (done.stdout, done.stderr) == ("[0, 2, 4]\n", "")
+
+
+REGISTERED = """
+    import mpqueue
+
+    class Base:
+        registry = {}
+        made = []
+
+        def __init_subclass__(cls):
+            Base.registry[cls.__name__] = cls
+            Base.made.append(cls.__name__)
+
+    class Sub(Base):
+        def run(self):
+            return "ran"
+
+    def make(_):
+        return Sub()
+
+    def look(sub):
+        return Base.registry["Sub"] is type(sub) is Sub, Base.registry["Sub"]().run(), Base.made
+
+    if __name__ == "__main__":
+        with mpqueue.JobQueue(1, max_retries=0) as queue:
+            print(*queue.run([Sub(), Sub()], look).results)
+            print(*[type(sub) is Sub for sub in queue.run(range(2), make).results])
+        print(Base.registry["Sub"] is Sub, Base.registry["Sub"]().run(), Base.made)
+"""
+
+
+def test_classes_that_register_themselves_are_registered_once(tmp_path: Path) -> None:
+    done = run_program(tmp_path, REGISTERED)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "(True, 'ran', ['Sub']) (True, 'ran', ['Sub'])",
+        "True True",
+        "True ran ['Sub']",
+    ]

@@ -1,4 +1,4 @@
-"""Pickling, both ways: the only file that knows cloudpickle.
+"""Pickling, both ways: with `classes` the only file that knows cloudpickle.
 
 Plain pickle where it will do, since it is several times faster; cloudpickle where plain pickle fails (lambdas,
 closures) and where its bytes name ``__main__``: an instance of a class of a script without a guard pickles fine here
@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import pickle
-import re
 import sys
 import threading
 from collections import ChainMap
@@ -38,6 +36,7 @@ from mpqueue._wire.memory.segments import (
 )
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.beside import Buffers, Pickled
+from mpqueue._wire.pickling.classes import load_classes
 from mpqueue._wire.pickling.reducers import PROTOCOL, dump_by, table
 
 #: Pickles an object; its big buffers are taken by the second.
@@ -161,7 +160,7 @@ def load_several(
     own = main_names.own_values()
     try:
         return [
-            pickle.loads(one) if type(one) is bytes else _load_unpacked(*_unpacked(one, on_free, carried))  # type: ignore[arg-type]
+            load_classes(*((one, ()) if isinstance(one, bytes) else _unpacked(one, on_free, carried)), update=True)
             for one in several
         ]
     finally:
@@ -169,15 +168,11 @@ def load_several(
             main_names.put_back(own)
 
 
-def _load_unpacked(data: bytes | memoryview, buffers: Sequence[memoryview]) -> Any:
-    return pickle.loads(data, buffers=buffers)
-
-
 def load_parts(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
     """The same, of a pickle and the buffers that belong to it."""
     own = main_names.own_values()
     try:
-        return pickle.loads(data, buffers=buffers)
+        return load_classes(data, buffers, update=True)
     finally:
         if own is not None:
             main_names.put_back(own)
@@ -272,23 +267,7 @@ def load_home(
 
 def load_kept(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
     """The same, of a pickle and the buffers that belong to it."""
-    if _FILLS_A_CLASS.search(data) is None:
-        return pickle.loads(data, buffers=buffers)
-    return _HomeUnpickler(io.BytesIO(data), buffers=buffers).load()
-
-
-_FILLS_A_CLASS = re.compile(b"_class_setstate")
-
-
-class _HomeUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        found = super().find_class(module, name)
-        return functools.partial(_fill_new_class, found) if name == "_class_setstate" else found
-
-
-def _fill_new_class(fill: Callable[..., Any], kind: type, state: tuple[dict[str, Any], Any]) -> Any:
-    """Give a class that was just made its methods and attributes; one that has them is left alone."""
-    return kind if state[0].keys() <= vars(kind).keys() else fill(kind, state)
+    return load_classes(data, buffers, update=False, nested=(load_parts, load_kept))
 
 
 def _dump(into: Into, obj: Any, lend: Lend | None) -> Packed:
