@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mpqueue._cli.usage import Exit, UsageError, coloured, say
+from mpqueue._core.state.job_book import JobBook
 from mpqueue._queue.job import Job, JobItem
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._report.words import counted, number, seconds, size
@@ -48,13 +49,25 @@ def run_some(queue: JobQueue, items: Sequence[Any], handlers: Sequence[Any], **o
         raise UsageError(str(error)) from None
 
 
-def say_estimate(job: Job, total: int, workers: int, *, has_setup: bool) -> int:
-    """Say how these items ended, and what so many would take on so many workers; returns the exit code."""
+def at_a_time(job: Job | None, workers: int, resources: Mapping[str, int] | None) -> int:
+    """How many items of the job run at a time on so many workers, with what its items need."""
+    needs = job._book.needs if job is not None and isinstance(job._book, JobBook) else None
+    return workers if needs is None else min(workers, needs.most_at_a_time(workers, resources or {}))
+
+
+def say_estimate(job: Job, total: int, workers: int, fitting: int, *, has_setup: bool) -> int:
+    """Say how these items ended, and what so many would take on so many workers; returns the exit code.
+
+    ``fitting``: how many items run at a time, by their needs.
+    """
     for item in job.items:
         say(f"{item.label}: ", *_told(item))
     done = [item for item in job.items if item.status is ItemStatus.COMPLETED]
     if done:
-        say(", ".join(_estimate(done, total, workers, _setup_of(job) if has_setup else 0.0)), *_size_of_results(done))
+        say(
+            ", ".join(_estimate(done, total, workers, fitting, _setup_of(job) if has_setup else 0.0)),
+            *_size_of_results(done),
+        )
     say(f"dry run: {job.total} of {counted(total, 'item')} ran, nothing was written")
     return Exit.FAILED if job.failed else Exit.GOOD
 
@@ -69,16 +82,17 @@ def _told(item: JobItem) -> Iterator[str]:
         yield f", {size(item.peak_memory)} of memory"
 
 
-def _estimate(done: Sequence[JobItem], total: int, workers: int, setup: float) -> Iterator[str]:
+def _estimate(done: Sequence[JobItem], total: int, workers: int, fitting: int, setup: float) -> Iterator[str]:
     each = sum(item.elapsed for item in done) / len(done)
     slowest, quickest = max(item.elapsed for item in done), min(item.elapsed for item in done)
     spread = f" ({seconds(quickest)} to {seconds(slowest)})" if slowest > 1.5 * quickest else ""
     yield f"{seconds(each)} an item{spread}"
     if setup >= WORTH_TELLING:
         yield f"{seconds(setup)} of setup for each worker"
-    at_a_time = min(workers, total)
-    rounds = -(-total // at_a_time) if total < 3 * at_a_time else total / at_a_time
-    yield f"about {seconds(each * rounds + setup)} for {number(total)} on {counted(at_a_time, 'worker')}"
+    used, ran = min(workers, total), min(fitting, total)
+    rounds = -(-total // ran) if total < 3 * ran else total / ran
+    limit = f", {ran} at a time" if ran < used else ""
+    yield f"about {seconds(each * rounds + setup)} for {number(total)} on {counted(used, 'worker')}{limit}"
 
 
 def _setup_of(job: Job) -> float:

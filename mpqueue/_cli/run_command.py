@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from mpqueue._cli.dry_run import add_dry_run, check_dry_run, run_some, say_estimate, some_of
+from mpqueue._cli.dry_run import add_dry_run, at_a_time, check_dry_run, run_some, say_estimate, some_of
 from mpqueue._cli.early_end import EarlyEnd, add_options
 from mpqueue._cli.function_names import load_function
 from mpqueue._cli.inputs import KINDS, of_files, read_items
@@ -181,8 +181,7 @@ def _read(args: argparse.Namespace) -> tuple[list[Any], tuple[Any, Any], RecordO
 def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, early_end: EarlyEnd) -> int:
     items, functions, record = _read(args)
     more = [load_function(name, "module:handler") for name in args.more]
-    policy = RetryPolicy(args.retries, base_delay=args.retry_delay)
-    with _open_queue(args, policy) as queue:
+    with _open_queue(args, _policy_of(args)) as queue:
         if more:
             start = _stages(queue, args, items, [functions[0], *more], sink)
         else:
@@ -279,6 +278,10 @@ def _open_queue(args: argparse.Namespace, policy: RetryPolicy) -> JobQueue:
         raise UsageError(str(error)) from None
 
 
+def _policy_of(args: argparse.Namespace) -> RetryPolicy:
+    return RetryPolicy(args.retries, base_delay=args.retry_delay)
+
+
 def _record_options(args: argparse.Namespace, items: list[Any]) -> RecordOptions:
     """How the items and what a journal has of them go together."""
     needing = {
@@ -348,25 +351,33 @@ def _plan(args: argparse.Namespace, items: list[Any], functions: tuple[Any, Any]
 
 
 def _dry_run(args: argparse.Namespace, columns: list[str] | None) -> int:
-    """Run three items, and say what all of them would take. What a whole run refuses is refused here too."""
+    """Run three items, and say what all of them would take. What a whole run refuses is refused here too.
+
+    The journal is not looked at.
+    """
     check_dry_run(args)
-    with open_output(args.output, columns, raw_csv=args.raw_csv):  # checked, and not opened
-        items, (handler, setup), _ = _read(args)
-        handlers = [handler, *(load_function(name, "module:handler") for name in args.more)]
+    with open_output(args.output, columns, raw_csv=args.raw_csv) as sink:  # checked, and not opened
+        items, functions, record = _read(args)
+        handlers = [functions[0], *(load_function(name, "module:handler") for name in args.more)]
+        if args.journal is not None and args.cost == "recorded":
+            args.cost = None
+        args.journal = None
+        with _open_queue(args, _policy_of(args)) as whole:  # which starts no worker
+            workers = fitting = whole.concurrency
+            if not args.more:
+                _job(whole, args, items, functions, record, sink)
+                fitting = at_a_time(whole.last_job, workers, merged(args.resources))
         if not items:
             say("no items: nothing would run")
             return Exit.GOOD
         options: dict[str, Any] = {"label": args.label}
         if not args.more:
-            options |= {"setup": setup, "cpus": args.cpus, "memory": args.memory, "uses": merged(args.uses)}
-        args.journal = None
-        with _open_queue(args, ONE_TRY) as whole:  # which starts no worker
-            workers = whole.concurrency
+            options |= {"setup": functions[1], "cpus": args.cpus, "memory": args.memory, "uses": merged(args.uses)}
         if args.backend is None:
-            args.jobs = min(workers, len(some_of(items)))
+            args.jobs = min(workers, len(some_of(items)) * (args.cpus or 1))
         with _open_queue(args, ONE_TRY) as queue:
             job = run_some(queue, items, handlers, **options)
-            return say_estimate(job, len(items), workers, has_setup=setup is not None)
+            return say_estimate(job, len(items), workers, fitting, has_setup=functions[1] is not None)
 
 
 def _key_of(args: argparse.Namespace) -> Callable[[Any], bytes | str] | None:

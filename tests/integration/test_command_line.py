@@ -650,6 +650,37 @@ def test_a_dry_run_runs_three_items_and_writes_nothing(folder: Path) -> None:
     assert {path for path in folder.iterdir() if path.name != "__pycache__"} == before
 
 
+def test_a_dry_run_counts_what_items_need(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "in.txt").write_text("".join(f"{number}\n" for number in range(20)))
+    run = ["run", "own:slow", "--from", "lines", "in.txt", "--dry-run"]
+    assert main([*run, "-j", "4", "--cpus", "2"]) == 0
+    assert re.search(r"about .* for 20 on 4 workers, 2 at a time; ", capsys.readouterr().err)
+    assert main([*run, "-j", "2", "--uses", "gpu=1", "--resources", "gpu=1", "--memory", "1MB"]) == 0
+    assert re.search(r"about .* for 20 on 2 workers, 1 at a time; ", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--from", "jsonl", "twice.jsonl"],
+        ["--from", "lines", "own.py", "--cost", "size"],
+        ["a.txt", "--cost", "recorded"],
+        ["a.txt", "-j", "2", "--cpus", "3"],
+        ["a.txt", "--uses", "gpu=1"],
+        ["a.txt", "--retries", "1", "--redo", "failed"],
+    ],
+)
+def test_a_dry_run_refuses_what_a_run_refuses(here: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    (here / "twice.jsonl").write_text("".join(f'{{"id": {at}}}\n' for at in (0, 1, 1, 2, 3, 4, 5)))
+    said = []
+    for dry in ([], ["--dry-run"]):
+        assert main(["run", "own:upper", *words, *dry]) == 2
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1]
+    assert main(["run", "own:count", "a.txt", "--cost", "recorded", "--journal", "run.db", "--dry-run"]) == 0
+    assert not (here / "run.db").exists()
+
+
 def test_a_dry_run_shows_failures_after_one_try(folder: Path) -> None:
     done = run(folder, "run", "own:upper", "--from", "lines", "-", "--dry-run", stdin="one\nbad\n", code=1)
     assert "bad: failed: ValueError: " in done.stderr

@@ -56,6 +56,8 @@ def test_as_many_items_run_as_fit(needs: Needs, most: int) -> None:
     fleet.start(job)
     fleet.run_until(0.5)
     assert len(running(fleet, job)) == most
+    assert job.needs is not None
+    assert job.needs.most_at_a_time(8, {"gpu": 2, "license": 3}) == most
     fleet.run_until_over(job)
     assert job.status is JobStatus.COMPLETED
     assert left(fleet) == fleet.books.resources.limits

@@ -48,6 +48,11 @@ class JobNeeds(NamedTuple):
     of: Sequence[int] | None = None
     memory: int | None = None  #: bytes that there are in all, where that was asked for
 
+    def most_at_a_time(self, places: int, limits: Mapping[str, int]) -> int:
+        """How many items fit at a time into so many places and these amounts, if they all are of the first kind."""
+        first, amounts = self.kinds[0], {**limits} if self.memory is None else {**limits, MEMORY: self.memory}
+        return min([places // first.cpus, *(amounts[name] // amount for name, amount in first.amounts)])
+
     @property
     def any_memory(self) -> bool:
         """True where memory is said of any item."""
