@@ -308,3 +308,46 @@ def test_classes_that_register_themselves_are_registered_once(tmp_path: Path) ->
         "True True",
         "True ran ['Sub']",
     ]
+
+
+SLOTTED = """
+    from dataclasses import dataclass
+
+    import mpqueue
+
+    @dataclass(slots=True)
+    class Point:
+        x: int
+
+    class Private:
+        __slots__ = "__n"
+        def __init__(self, n):
+            self.__n = n
+        def get(self):
+            return self.__n
+
+    def make(n):
+        return Point(n), Private(n)
+
+    def same(pair):
+        return pair
+
+    def set_more(point):
+        point.more = 1
+
+    if __name__ == "__main__":
+        with mpqueue.JobQueue(1, max_retries=0) as queue:
+            made = queue.run([1, 2], make).results
+            made += queue.run(made, same).results
+            print([(point, private.get(), type(private) is Private) for point, private in made])
+            print(queue.run([Point(1)], set_more).items[0].error)
+"""
+
+
+def test_objects_of_classes_with_slots_go_and_come_back(tmp_path: Path) -> None:
+    done = run_program(tmp_path, SLOTTED)
+    points = [(f"Point(x={n})", n, True) for n in (1, 2, 1, 2)]
+    assert done.stdout.splitlines() == [
+        str(points).replace("'", ""),
+        "AttributeError: 'Point' object has no attribute 'more'",
+    ]

@@ -3,16 +3,23 @@
 In a pickle of cloudpickle's, a class is made without attributes first, and filled afterwards. That happens each time it
 comes; then the class that is known by the same id is used, and the one that was made is dropped. But to make a class
 runs code: an ``__init_subclass__``, a metaclass. What that code puts into a registry must be the class that is used.
+
+cloudpickle also makes classes with ``__slots__`` without them. Their instances would have a ``__dict__``, and what they
+are pickled as could not be unpickled where the class has none.
 """
 
 from __future__ import annotations
 
+import abc
+import enum
 import functools
 import io
 import pickle
 import re
+import typing
 import weakref
 from collections.abc import Callable, Sequence
+from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
 from cloudpickle import cloudpickle
@@ -26,6 +33,35 @@ _fill: Callable[[type, Any], type] = cloudpickle._class_setstate  # noqa: SLF001
 _known: weakref.WeakValueDictionary[str, type] = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID  # noqa: SLF001
 #: Those that were made here and not filled yet. If that fails, they are filled when they come again.
 _unfilled: weakref.WeakSet[type] = weakref.WeakSet()
+
+
+def reduce_slotted(kind: type) -> tuple[Any, ...] | None:
+    """What a class with ``__slots__`` of its own is pickled as, for `pickle.Pickler.reducer_override`.
+
+    None: it has none, goes by name, or is made by a metaclass that gives it its slots; cloudpickle knows how.
+    """
+    if "__slots__" not in vars(kind) or cloudpickle._should_pickle_by_reference(kind):  # noqa: SLF001
+        return None
+    if issubclass(kind, enum.Enum) or typing.NamedTuple in vars(kind).get("__orig_bases__", ()):
+        return None
+    attributes = cloudpickle._extract_class_dict(kind)  # noqa: SLF001
+    attributes.pop("__annotate_func__", None)  # leads back to all attributes; Python makes it again
+    # Their names as they are in the class: private ones are mangled already, and stay so.
+    slots = tuple(name for name, value in attributes.items() if _is_slot(kind, name, value))
+    for name in (*slots, "__dict__"):
+        attributes.pop(name, None)
+    if isinstance(kind, abc.ABCMeta):
+        registered = abc._get_dump(kind)[0]  # type: ignore[attr-defined]  # noqa: SLF001 - as cloudpickle does
+        attributes["_abc_impl"] = [subclass() for subclass in registered]
+    metaclass, name, bases, own, *rest = cloudpickle._class_getnewargs(kind)  # noqa: SLF001
+    arguments = (metaclass, name, bases, {**own, "__slots__": slots}, *rest)
+    return _MAKERS[0], arguments, (attributes, {}), None, None, _fill
+
+
+def _is_slot(kind: type, name: str, value: Any) -> bool:
+    if type(value) is MemberDescriptorType:
+        return value.__objclass__ is kind and value.__name__ == name
+    return type(value) is GetSetDescriptorType and name in {"__dict__", "__weakref__"}
 
 
 def load_classes(

@@ -36,7 +36,7 @@ from mpqueue._wire.memory.segments import (
 )
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.beside import Buffers, Pickled
-from mpqueue._wire.pickling.classes import load_classes
+from mpqueue._wire.pickling.classes import load_classes, reduce_slotted
 from mpqueue._wire.pickling.reducers import PROTOCOL, dump_by, table
 
 #: Pickles an object; its big buffers are taken by the second.
@@ -388,6 +388,10 @@ class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         super().__init__(file, PROTOCOL, buffer_callback=None if buffers.in_band else buffers.take)
         for namespace in main_names.namespaces():
             self.globals_ref[id(namespace)] = main_names.MainNames()
+
+    def reducer_override(self, obj: Any) -> Any:
+        slotted = reduce_slotted(obj) if issubclass(type(obj), type) else None
+        return super().reducer_override(obj) if slotted is None else slotted
 
 
 def _beside(data: Pickled, buffers: Sequence[Part], lend: Lend) -> Packed:
