@@ -25,7 +25,7 @@ _ROWS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 
 def read_items(inputs: Sequence[str], kind: str | None) -> list[Any]:
-    """The items. Raises UsageError for a file that is not there, or that is not what it is said to be."""
+    """The items. Raises UsageError for a file that can't be read, or that is not what it is said to be."""
     kind = _kind_of(inputs, kind)
     if kind == "files":
         return _files(inputs)
@@ -37,6 +37,8 @@ def read_items(inputs: Sequence[str], kind: str | None) -> list[Any]:
                 items += read(file)
             except ValueError as error:
                 raise UsageError(f"{_named(name)}: expected {kind}, got {error}") from None
+            except OSError as error:
+                raise UsageError(f"{_named(name)}: {error.strerror}") from None
     return items
 
 
@@ -112,6 +114,8 @@ def _json_lines(file: TextIO) -> Iterator[Any]:
                 yield json.loads(line)
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from None
+            except RecursionError:
+                raise ValueError(f"line {number}: lists or objects that are nested too deeply") from None
 
 
 def _rows(file: TextIO) -> Iterator[dict[str, str]]:

@@ -241,6 +241,19 @@ def test_rows_of_csv_lose_nothing_without_a_word(
     assert not list(here.glob("out*"))
 
 
+def test_an_input_that_can_not_be_read_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "in.jsonl").write_text("1\n" + "[" * 100_000)
+    assert main(["run", "own:upper", "--from", "jsonl", "in.jsonl"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("in.jsonl: expected jsonl, got line 2: lists or objects that are nested too deeply")
+    if sys.platform != "linux":
+        return
+    for kind in ("lines", "jsonl", "csv"):
+        assert main(["run", "own:upper", "--from", kind, "/proc/self/mem"]) == 2  # its first page is none
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith("/proc/self/mem: Input/output error")
+
+
 def test_empty_lines_of_csv_are_no_rows(here: Path) -> None:
     (here / "in.csv").write_text("\n\na,b\r\n1,2\n\n,\n\r\n\n")
     (here / "none.csv").write_text("\n")
