@@ -529,6 +529,9 @@ def test_a_series_or_a_frame_arrives_as_polars_would_bring_it(
             assert found[name].flags == series.flags, name
             assert found[name].equals(series, check_dtypes=True, check_names=True), name
     assert way(whole).equals(whole)
+    unnamed = pl.DataFrame({"column_0": columns["few"], "": columns["numbers"]})
+    assert way(unnamed).columns == unnamed.columns
+    assert way(unnamed).equals(unnamed)
     assert way(pl.DataFrame()).equals(pl.DataFrame())
 
 

@@ -103,4 +103,4 @@ def polars_frame(columns: list[Any]) -> Any:
     """A `polars.DataFrame`."""
     import polars as pl
 
-    return pl.DataFrame(columns)
+    return pl.DataFrame({column.name: column for column in columns})  # a list's columns of no name would get one
