@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from mpqueue import Executor, JobQueue, Pool
-from mpqueue._worker.chunk.holding import is_held
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -56,6 +55,37 @@ def same_object() -> Callable[[int], Any]:
     return handler
 
 
+def every_other() -> Callable[[int], Any]:
+    """Nothing at first, and each time but one."""
+    inner = same_list([0, 0])
+    return lambda item: inner(item) if item % 2 else None
+
+
+def fresh_at_first() -> Callable[[int], Any]:
+    """What is returned is held from the tenth item on only."""
+    inner = same_list([0, 0])
+    return lambda item: inner(item) if item > 9 else [item, item]
+
+
+def around(row: Any) -> dict[Any, Any]:
+    """Far down, and behind many others."""
+    many: dict[Any, Any] = dict.fromkeys(range(120))
+    many["row"] = [[[[[row]]]]]
+    return many
+
+
+def deep_inside() -> Callable[[int], Any]:
+    """Where nobody looks."""
+    inner = same_list([0, 0])
+    return lambda item: around(inner(item))
+
+
+def in_an_error() -> Callable[[int], Any]:
+    """Among the arguments of an exception that is returned."""
+    inner = same_list([0, 0])
+    return lambda item: ValueError(inner(item))
+
+
 def growing() -> Callable[[int], Any]:
     """What is returned grows."""
     seen: list[int] = []
@@ -82,8 +112,11 @@ def queue() -> Iterator[JobQueue]:
         (in_a_tuple(), lambda item: (item, [item, item])),
         (same_object(), lambda item: Row([item, item])),
         (growing(), lambda item: [*range(item + 1)]),
+        (every_other(), lambda item: [item, item] if item % 2 else None),
+        (fresh_at_first(), lambda item: [item, item]),
+        (deep_inside(), lambda item: around([item, item])),
     ],
-    ids=["list", "in a dict", "in a tuple", "object", "growing"],
+    ids=["list", "in a dict", "in a tuple", "object", "growing", "every other", "fresh at first", "deep inside"],
 )
 def test_each_item_has_what_it_returned(
     queue: JobQueue, handler: Callable[[int], Any], expected: Callable[[int], Any]
@@ -99,6 +132,47 @@ def test_so_it_is_where_the_first_item_fails(queue: JobQueue) -> None:
 
     job = queue.run([0, *range(1, COUNT)], handler)
     assert [item.result for item in job.items if item.error is None][:9] == [[n, n] for n in range(1, 10)]
+
+
+def test_so_it_is_inside_of_an_error(queue: JobQueue) -> None:
+    results: list[Any] = list(queue.run(range(COUNT), in_an_error()).results)
+    assert [result.args for result in results] == [([item, item],) for item in range(COUNT)]
+
+
+def view(item: int) -> memoryview:
+    """Of memory that is kept."""
+    BUFFER[:] = bytes([item]) * 8
+    return memoryview(BUFFER)[:4]
+
+
+BUFFER = bytearray(8)
+
+
+def test_views_of_memory_that_is_kept_have_what_was_in_it(queue: JobQueue) -> None:
+    results: list[Any] = list(queue.run(range(COUNT), view).results)
+    assert [bytes(result) for result in results] == [bytes([number]) * 4 for number in range(COUNT)]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("numpy", "frombuffer"), ("torch", "from_numpy"), ("pandas", "Series"), ("PIL.Image", "fromarray")],
+)
+def test_views_of_libraries_too(module: str, name: str, queue: JobQueue) -> None:
+    np = pytest.importorskip("numpy")
+    pytest.importorskip(module)
+
+    def handler(item: int, kept: list[Any] = []) -> Any:  # noqa: B006 - that is the point
+        import importlib
+
+        kept[:] = kept or [np.zeros((4, 4), "u1")]
+        kept[0][:] = item
+        make = getattr(importlib.import_module(module), name)
+        if name == "Series":
+            return make(kept[0].ravel(), copy=False)
+        return make(kept[0], **({"dtype": "u1"} if name == "frombuffer" else {}))
+
+    results: list[Any] = list(queue.run(range(COUNT), handler).results)
+    assert [{*np.asarray(result).ravel().tolist()} for result in results] == [{number} for number in range(COUNT)]
 
 
 def test_each_array_is_what_was_returned(queue: JobQueue) -> None:
@@ -138,30 +212,3 @@ def test_pools_too() -> None:
         expected = [[at, at] for at in range(COUNT)]
         assert list(pool.imap(same_list([0, 0]), range(COUNT))) == expected
         assert [result.get(60) for result in [pool.apply_async(same_list(), (at,)) for at in range(COUNT)]] == expected
-
-
-KEPT = {"a": [1]}
-
-
-@pytest.mark.parametrize(
-    ("handler", "item", "held"),
-    [
-        (lambda item: {"item": item, "more": [item, {"x": [1]}]}, 5, False),
-        (lambda item: KEPT, 5, True),
-        (lambda item: KEPT["a"], 5, True),
-        (lambda item: [KEPT], 5, True),
-        (lambda item: item, {"x": [1]}, False),
-        (lambda item: item["x"], {"x": [1]}, False),
-        (lambda item: {"x": item["x"]}, {"x": [1]}, False),
-        (lambda item: (item, [item]), 5, False),
-        (lambda item: Row([item]), 5, False),
-        (lambda item: Row(KEPT["a"]), 5, True),
-        (lambda item: "text", 5, False),
-        (lambda item: None, 5, False),
-        (lambda item: Row, 5, False),
-    ],
-)
-def test_what_is_new_or_the_item_s_own_is_not_held(handler: Callable[[Any], Any], item: Any, held: bool) -> None:
-    results: list[Any] = []
-    results.extend(map(handler, [item]))
-    assert is_held(results, 0, item) is held

@@ -24,6 +24,7 @@ from mpqueue._wire.pickling.payload import Packed
 from mpqueue._worker.chunk import stretches
 from mpqueue._worker.chunk.costs import Costs
 from mpqueue._worker.chunk.failures import pack_failure
+from mpqueue._worker.chunk.holding import run_up_to_held
 from mpqueue._worker.chunk.results import BrokenWorkerError, ChunkResults
 from mpqueue._worker.chunk.timing import ChunkTimes
 from mpqueue._worker.fitness import can_pack
@@ -34,13 +35,6 @@ from mpqueue._worker.seat import Seat
 from mpqueue._worker.signals import calls_users_code
 
 log = logging.getLogger("mpqueue")
-
-#: Seconds an item from which on a StopIteration of the handler is kept as it is: that costs 5 ns an item.
-KEEPS_STOPS = 1e-6
-
-
-class _UnknownStop(StopIteration):
-    """The end of the items, or a StopIteration of the handler that a loop in C has taken for it."""
 
 
 class ChunkRun:
@@ -226,7 +220,7 @@ class ChunkRun:
         ledger, size = self.station.ledger, 1 if one_by_one else stretches.first_size(self.job.pace)
         while (lo := len(out)) < total:
             # A stretch that would go beyond the chunk's end: in the middle of it, the watchdog would report too.
-            hi = self.job.together(self.running.items, lo, min(lo + size, total))
+            hi = min(lo + size, total)
             expected = stretches.expected_seconds(hi - lo, self.job.pace)
             if lo and clock.monotonic() - self.started + expected >= self.limit:
                 return Ended.TIME
@@ -293,23 +287,13 @@ class ChunkRun:
             self.station.ledger.reals[FRACTION] = 0.0
         self.stretch_lo, self.cut_at = lo, None
         self.stretch = stretch = self.running.items[lo:hi]
-        items = iter(stretch)
         self._costs.stretch_begins(lo, hi, job.pace)
         started = self.stretch_started = clock.monotonic()
         if self.stretch_begins is not None and hi - lo > 1:
             self.stretch_begins(self)
         if self.sampling is not None:
             self.sampling.handler_begins(started)
-        while True:
-            try:
-                self._run_items(items)
-            except BaseException as error:
-                stopped = isinstance(error, StopIteration)
-                if stopped and len(out) - lo >= len(stretch):
-                    break
-                job.stops = job.stops or stopped
-                known = StopIteration() if isinstance(error, _UnknownStop) else error
-                self.results.fail(len(out), known, clock.monotonic() - started)
+        packing = self._run_to_end(stretch, hi - lo == 1)
         ended = clock.monotonic()
         with self.stretch_lock:
             self.stretch = []
@@ -318,24 +302,40 @@ class ChunkRun:
             if inspect.isawaitable(out[lo]):
                 self._await_first(lo, stretch)
                 ended = clock.monotonic()
-        job.look_at(out, lo, stretch, self.results.failures)
         if self.sampling is not None:
             self.sampling.handler_ends(ended)
-        self.times.handling += ended - started
-        self.results.stretch_ended(lo, len(out), at_once=len(stretch) == 1 and job.holds(stretch[0]))
-        self.times.packing += clock.monotonic() - ended
-        return self._time_stretch(lo, len(out), ended - started)
+        self.times.handling += ended - started - packing
+        self.results.stretch_ended(lo, len(out))
+        self.times.packing += clock.monotonic() - ended + packing
+        return self._time_stretch(lo, len(out), ended - started - packing, packing)
+
+    def _run_to_end(self, stretch: list[Any], alone: bool) -> float:
+        """Run the items of the stretch; returns how long results were pickled meanwhile."""
+        out, items, packing = self.running.out, iter(stretch), 0.0
+        while True:
+            try:
+                result = self._run_items(items, alone)
+            except BaseException as error:
+                if isinstance(error, StopIteration) and len(out) - self.stretch_lo >= len(stretch):
+                    return packing
+                self.results.fail(len(out), error, clock.monotonic() - self.stretch_started)
+            else:
+                packing -= clock.monotonic()
+                self.results.add_at_once(result)
+                packing += clock.monotonic()
 
     @calls_users_code
-    def _run_items(self, items: Iterator[Any]) -> NoReturn:
-        """Run them up to one that fails, and raise what it raises; at their end `StopIteration`."""
+    def _run_items(self, items: Iterator[Any], alone: bool) -> Any:
+        """Run them up to one whose result is to be pickled before the next one runs: returns that.
+
+        Raises what an item raises; at their end `StopIteration`.
+        """
         job, out = self.job, self.running.out
         results = job.map(items, out)
-        if job.pace is None or job.pace >= KEEPS_STOPS or job.stops:
+        if alone or job.discards:  # pickled at the stretch's end, or not at all
             # `next` raises the handler's own StopIteration; all other loops in C take it for the end.
-            next(filter(out.append, results))
-        out.extend(results)
-        raise _UnknownStop
+            return next(filter(out.append, results))
+        return run_up_to_held(results, out, self.running.added)
 
     def _await_first(self, lo: int, stretch: list[Any]) -> None:
         """The handler is no coroutine function and still returned something to await: so it will the next time.
@@ -355,10 +355,11 @@ class ChunkRun:
             if self.job.capture is not None:
                 self.job.capture.keep(lo)
 
-    def _time_stretch(self, lo: int, hi: int, seconds: float) -> int:
+    def _time_stretch(self, lo: int, hi: int, seconds: float, packing: float) -> int:
         # Where it was cut off, all but the last item were as quick as expected.
         cut_pace = None if self.cut_at is None else self.job.pace or 0.0
-        pace = self.job.pace = self._costs.stretch_ended(lo, hi, seconds, cut_pace)
+        pace = self._costs.stretch_ended(lo, hi, seconds, cut_pace, packing) + packing / (hi - lo)
+        self.job.pace = pace
         if self.careful or self.job.may_await:
             return 1
         return stretches.next_size(pace, hi - lo)

@@ -33,12 +33,13 @@ class Costs:
             memory.peak.begin()
         self._cpu = time.process_time()
 
-    def stretch_ended(self, lo: int, hi: int, seconds: float, cut_pace: float | None) -> float:
+    def stretch_ended(self, lo: int, hi: int, seconds: float, cut_pace: float | None, packing: float = 0.0) -> float:
         """They took so long; all but the last ``cut_pace`` each, where the stretch was cut off. Returns the last pace.
 
+        ``packing``: for how long results were pickled meanwhile, which is not among the seconds.
         The clock was not read between them, so the last one's share is what is left.
         """
-        count, cpu = hi - lo, time.process_time() - self._cpu
+        count, cpu = hi - lo, max(0.0, time.process_time() - self._cpu - packing)
         if self._counting and seconds >= PEAK_SECONDS and (peak := memory.peak.end()) is not None:
             self._peaks[lo] = peak
         if cut_pace is not None and count > 1:

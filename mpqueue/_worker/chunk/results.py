@@ -18,6 +18,7 @@ from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.parcels import Yielded
 from mpqueue._wire.pickling.payload import Packed, dump, dump_each, dump_plain
 from mpqueue._worker.chunk.failures import pack_failure, plain_text, stand_in
+from mpqueue._worker.chunk.holding import FIXED
 from mpqueue._worker.handlers.current_item import Running
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
 
@@ -62,18 +63,27 @@ class ChunkResults:
         self.failures[position] = pack_failure(error, elapsed, charged=charged)
         self._running.out.append(None)
 
-    def stretch_ended(self, lo: int, hi: int, *, at_once: bool = False) -> None:
-        """These positions ended: pickle their results now, where that may run code. On the main thread.
+    def add_at_once(self, result: Any) -> None:
+        """The next item has returned what must not wait: pickle it now. On the main thread.
 
-        ``at_once``: wherever.
+        Under the mark of its stretch, which must not change meanwhile: to pickle it is a part of the item then.
         """
+        at = len(self._running.out)
+        if at in self._running.added:
+            result = self._with_items(at, result)
+        self._pack(at, result)
+        self._running.out.append(None)  # last: then the position counts as ended
+
+    def stretch_ended(self, lo: int, hi: int) -> None:
+        """These positions ended: pickle their results now, where they must not wait. On the main thread."""
         if self._job.discards:
             self._running.out[lo:hi] = [None] * (hi - lo)
             self._discarded = hi
         if self._running.added:
             with self.lock:
                 self._join_items(lo, hi)
-        if self._careful or at_once or not self._job.plain:
+        was_looked_at = hi - lo > 1 or type(self._running.out[lo]) in FIXED
+        if self._careful or self._packed or not self._job.plain or not was_looked_at:
             self._pack_each(lo, hi)
 
     def take(self, done: int, *, final: bool) -> tuple[int, Packed | list[Passed], dict[int, FailureFrame]]:
@@ -87,7 +97,7 @@ class ChunkResults:
             raise NotReadyError  # whether they are to be awaited is known once their stretch has ended
         if self._running.added:
             self._join_items(first, done)
-        packed = self._pack(first, done, final=final)
+        packed = self._pack_all(first, done, final=final)
         self.sent = done
         failed = sorted(at for at in self.failures if first <= at < done)
         return first, packed, {at - first: self.failures.pop(at) for at in failed}
@@ -107,10 +117,15 @@ class ChunkResults:
     def _join_items(self, lo: int, hi: int) -> None:
         """What these items have added goes into their results: both are sent, or neither. With the lock held."""
         for at in [at for at in self._running.added if lo <= at < hi]:
-            items, ids = self._running.added.pop(at)
-            if at not in self.failures:
-                self._running.out[at] = ResultWithItems(self._running.out[at], items, ids)
-                self.with_items.add(at)
+            if at in self.failures:
+                del self._running.added[at]
+            else:
+                self._running.out[at] = self._with_items(at, self._running.out[at])
+
+    def _with_items(self, at: int, result: Any) -> ResultWithItems:
+        items, ids = self._running.added.pop(at)
+        self.with_items.add(at)
+        return ResultWithItems(result, items, ids)
 
     def ended_whole(self, first: int, most: int) -> int:
         """The first position from ``first`` on, and below ``most``, of which nothing is ready to be sent."""
@@ -119,7 +134,7 @@ class ChunkResults:
             at += 1
         return at
 
-    def _pack(self, first: int, done: int, *, final: bool) -> Packed | list[Passed]:
+    def _pack_all(self, first: int, done: int, *, final: bool) -> Packed | list[Passed]:
         out, failures = self._running.out, self.failures
         if self._job.plain and not self._careful and not self._packed:
             results = [out[at] for at in range(first, done) if at not in failures] if failures else out[first:done]
@@ -139,13 +154,16 @@ class ChunkResults:
             if at in self.failures or at in self._packed:
                 continue
             self._mark(at)
-            try:
-                self._packed[at] = self._dump(at, out[at])
-            except BaseException as error:
-                if self._is_broken():
-                    raise BrokenWorkerError from error
-                self.failures[at] = FailureFrame(None, stand_in(error), 0.0, True, result=_short(_at_fault(out[at])))
+            self._pack(at, out[at])
             out[at] = None
+
+    def _pack(self, at: int, result: Any) -> None:
+        try:
+            self._packed[at] = self._dump(at, result)
+        except BaseException as error:
+            if self._is_broken():
+                raise BrokenWorkerError from error
+            self.failures[at] = FailureFrame(None, stand_in(error), 0.0, True, result=_short(_at_fault(result)))
 
     def _dump(self, at: int, result: Any) -> Passed:
         if type(result) is Yielded:

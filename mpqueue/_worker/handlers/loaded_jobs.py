@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import os
-from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import repeat
-from types import AsyncGeneratorType, BuiltinFunctionType, FunctionType, GeneratorType, MethodType
+from types import AsyncGeneratorType, FunctionType, GeneratorType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._os import monotonic as clock
@@ -18,7 +17,6 @@ from mpqueue._wire.parcels import Yielded
 from mpqueue._wire.pickling import sources
 from mpqueue._worker.chunk import log_records as records
 from mpqueue._worker.chunk.capture import Capture, beside_bar
-from mpqueue._worker.chunk.holding import is_held
 from mpqueue._worker.chunk.sampler import JobSampling
 from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.handlers.called import run_call
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
 
 
 _AS_EVER = contextlib.nullcontext()
-#: Of so many functions it is remembered whether they keep a hold on what they return.
-MOST_CODE = 1000
 
 
 class LoadedJob:
@@ -45,8 +41,6 @@ class LoadedJob:
         self.is_open = frame.is_open
         self.discards = frame.discards
         self.pace: float | None = None  #: seconds an item, as seen last
-        self.stops = False  #: the handler has raised StopIteration: the next ones are kept as they are
-        self._holding: dict[Any, bool] = {}  #: by code: whether it keeps a hold on what it returns
         self.passes_on = frame.passes_on
         self.plain = not frame.passes_on  #: all results so far were plain data, and are for the parent
         self._gathered = _gathering(self) if frame.is_stage else None
@@ -94,36 +88,6 @@ class LoadedJob:
         if self.capture is not None:
             call = self.capture.wrap(call, out.__len__)
         return map(call, items, *self._more_arguments)
-
-    def together(self, items: Sequence[Any], lo: int, hi: int) -> int:
-        """Up to where items from ``lo`` on may run under one mark: not such whose results are to be pickled at once.
-
-        Nor such of whose function no result was seen yet. 50 ns an item where these are calls; else nothing.
-        """
-        if hi - lo == 1:  # which may not be unpickled yet
-            return hi
-        holding = self._holding
-        if not self._runs_calls:
-            return hi if holding.get(None) is False else lo + 1
-        at = lo
-        while at < hi and holding.get(_code_of(items[at].function)) is False:
-            at += 1
-        return max(at, lo + 1)
-
-    def look_at(self, results: list[Any], at: int, items: Sequence[Any], failed: Container[int]) -> None:
-        """These items have ended: where it is the first of its function, find out whether that keeps a hold on it."""
-        if len(items) > 1 or at in failed:
-            return
-        (item,) = items
-        key, given = (_code_of(item.function), item[1:]) if self._runs_calls else (None, item)
-        if key not in self._holding:
-            if len(self._holding) >= MOST_CODE:
-                self._holding.clear()
-            self._holding[key] = not self.discards and is_held(results, at, given)
-
-    def holds(self, item: Any) -> bool:
-        """True where what this item returned is to be pickled at once."""
-        return self._holding.get(_code_of(item.function) if self._runs_calls else None, False)
 
     @property
     def task(self) -> asyncio.Task[Any] | None:
@@ -245,17 +209,6 @@ def _exhaust(generator: Iterator[Any]) -> None:
 def _is_python(handler: Any) -> bool:
     """True where a call of it is a step of Python's, which a signal can interrupt."""
     return isinstance(handler.__func__ if isinstance(handler, MethodType) else handler, FunctionType)
-
-
-def _code_of(function: Any) -> Any:
-    """What is equal for a function that is unpickled anew with each call."""
-    while type(function) is functools.partial:
-        function = function.func
-    if type(function) is MethodType:
-        function = function.__func__
-    if type(function) is FunctionType:
-        return function.__code__
-    return function if type(function) is BuiltinFunctionType else type(function)
 
 
 def _python_call(handler: Any) -> Any:

@@ -72,11 +72,7 @@ class ModelRun(ChunkRun):
             seed=0,
             plain=True,
             pace=1e-6,
-            stops=False,
             may_await=False,
-            together=lambda items, lo, hi: hi,
-            look_at=lambda *_: None,
-            holds=lambda item: False,
             sampling=None,
             map=self._map,
         )
